@@ -1,0 +1,19 @@
+"""Array backends: the one floor that imports an array library for array work.
+
+May import: nothing of this package but its exceptions. A new backend is one file here, and one line in `registry`.
+"""
+
+from aidotnet_py.backends.numpy_backend import NumPyBackend
+from aidotnet_py.backends.protocol import Array, Backend, Elementwise
+from aidotnet_py.backends.registry import available_backends, backend_of, get_backend, register_backend
+
+__all__ = [
+    "Array",
+    "Backend",
+    "Elementwise",
+    "NumPyBackend",
+    "available_backends",
+    "backend_of",
+    "get_backend",
+    "register_backend",
+]

@@ -1,0 +1,192 @@
+"""The backend over NumPy: arrays in the host's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import DTypeLike, NDArray
+
+from aidotnet_py.backends.protocol import Array, Elementwise
+
+__all__ = ["NumPyBackend"]
+
+
+def _sigmoid(x: Array, out: Array | None = None) -> Array:
+    # 1 / (1 + exp(−x)) keeps its relative accuracy on both sides; the overflow of exp gives the right limit, 0.
+    y = np.negative(x, out=out)
+    y = np.exp(y, out=out)
+    y = np.add(y, 1, out=out)
+    return np.reciprocal(y, out=out)
+
+
+def _softplus(x: Array, out: Array | None = None) -> Array:
+    return np.logaddexp(x, 0, out=out)
+
+
+def _relu(x: Array, out: Array | None = None) -> Array:
+    return np.maximum(x, 0, out=out)
+
+
+def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
+    if out is None:
+        return np.where(mask, x, y)
+    np.copyto(out, y)
+    np.copyto(out, x, where=mask)
+    return out
+
+
+_ELEMENTWISE: dict[str, Elementwise] = {
+    "abs": np.absolute,
+    "add": np.add,
+    "cos": np.cos,
+    "divide": np.divide,
+    "equal": np.equal,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "isfinite": np.isfinite,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "log": np.log,
+    "log1p": np.log1p,
+    "logical_and": np.logical_and,
+    "logical_not": np.logical_not,
+    "logical_or": np.logical_or,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "multiply": np.multiply,
+    "negative": np.negative,
+    "not_equal": np.not_equal,
+    "pow": np.power,
+    "relu": _relu,
+    "sigmoid": _sigmoid,
+    "sign": np.sign,
+    "sin": np.sin,
+    "softplus": _softplus,
+    "sqrt": np.sqrt,
+    "subtract": np.subtract,
+    "tanh": np.tanh,
+    "where": _where,
+}
+
+
+class NumPyBackend:
+    """NumPy as a `Backend`.
+
+    Examples
+    --------
+    >>> from aidotnet_py.backends import NumPyBackend
+    >>> backend = NumPyBackend()
+    >>> backend.matmul(backend.asarray([[1.0, 2.0]]), backend.asarray([[3.0], [4.0]]))
+    array([[11.]])
+    """
+
+    name = "numpy"
+
+    def owns(self, value: object) -> bool:
+        return isinstance(value, np.ndarray)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
+        return np.array(value, dtype=dtype, order="C")
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        return np.asarray(array)
+
+    def dtype_of(self, array: Array) -> np.dtype[Any]:
+        return np.asarray(array).dtype
+
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return np.reshape(array, shape, copy=False)
+
+    def permute_dims(self, array: Array, axes: tuple[int, ...]) -> Array:
+        return np.transpose(array, axes)
+
+    def broadcast_to(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return np.broadcast_to(array, shape)
+
+    def index(self, array: Array, key: tuple[slice, ...]) -> Array:
+        return array[key]
+
+    def copyto(self, out: Array, value: Array | complex) -> None:
+        np.copyto(out, value)
+
+    def elementwise(self, name: str) -> Elementwise:
+        return _ELEMENTWISE[name]
+
+    def astype(self, array: Array, dtype: DTypeLike, out: Array | None = None) -> Array:
+        if out is None:
+            return np.asarray(array).astype(dtype)
+        np.copyto(out, array, casting="unsafe")
+        return out
+
+    def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        # dtype pinned: NumPy would widen small integers, and a Program's types are fixed.
+        return np.add.reduce(array, axis=axes, dtype=array.dtype, out=out)
+
+    def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        return np.maximum.reduce(array, axis=axes, out=out)
+
+    def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        return np.vecdot(x, y, out=out)
+
+    def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        return np.matmul(x, y, out=out)
+
+    def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
+        return np.concatenate(arrays, axis=axis, out=out)
+
+    def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
+        if out is None:
+            return np.take(array, indices, axis=0)
+        np.copyto(out, array[indices])
+        return out
+
+    def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        out[...] = 0
+        np.add.at(out, indices, values)
+        return out
+
+    def patches(
+        self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
+    ) -> Array:
+        n, height, width, channels = array.shape
+        rows = (height - window[0]) // stride[0] + 1
+        columns = (width - window[1]) // stride[1] + 1
+        sn, sh, sw, sc = array.strides
+        view = as_strided(
+            array,
+            (n, rows, columns, *window, channels),
+            (sn, sh * stride[0], sw * stride[1], sh, sw, sc),
+            writeable=False,
+        )
+        if out is None:
+            return view.copy()
+        np.copyto(out, view)
+        return out
+
+    def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        _, rows, columns, kernel_h, kernel_w, _ = patches.shape
+        out[...] = 0
+        for i in range(kernel_h):
+            for j in range(kernel_w):
+                target = out[
+                    :,
+                    i : i + (rows - 1) * stride[0] + 1 : stride[0],
+                    j : j + (columns - 1) * stride[1] + 1 : stride[1],
+                ]
+                np.add(target, patches[:, :, :, i, j], out=target)
+        return out
+
+    def errors_ignored(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: NumPy returns when its work is done."""

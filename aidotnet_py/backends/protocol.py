@@ -1,0 +1,168 @@
+"""What an array library must offer to carry the engine: the `Backend` protocol.
+
+Names are those of the Python array API standard where it has one. Every computing method takes ``out``: with an
+array there, the result is written into it and nothing is allocated; with None, a new array is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Array", "Backend", "Elementwise"]
+
+# An array of whichever library the backend in use stands for; no static type spans them all.
+Array: TypeAlias = Any
+
+
+# A function applied element by element, over arrays of one shape and Python numbers: ``f(*operands, out=None)``.
+Elementwise: TypeAlias = Callable[..., Array]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The operations that the engine, the solvers and the optimizers need of an array library.
+
+    Shapes are tuples of int, dtypes NumPy dtypes (every library here names the same ones). Views returned by
+    `reshape`, `permute_dims`, `broadcast_to` and `index` share memory with their argument.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name it is registered under, and shown by in error messages."""
+        ...
+
+    def owns(self, value: object) -> bool:
+        """Whether ``value`` is an array of this library, on this backend's device."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """A new array with undefined content, C order."""
+        ...
+
+    def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
+        """A new array from host data (a NumPy array, numbers, nested sequences) or from an array of its own."""
+        ...
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """The array's values on the host; waits for the device. May share memory: do not write to it."""
+        ...
+
+    def dtype_of(self, array: Array) -> np.dtype[Any]:
+        """The array's dtype, as NumPy names it."""
+        ...
+
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """A view with another shape; the caller knows that the strides allow one."""
+        ...
+
+    def permute_dims(self, array: Array, axes: tuple[int, ...]) -> Array:
+        """A view with its axes in another order."""
+        ...
+
+    def broadcast_to(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """A view in which axes of length 1 are repeated; never written to."""
+        ...
+
+    def index(self, array: Array, key: tuple[slice, ...]) -> Array:
+        """A view of the elements that one slice an axis selects."""
+        ...
+
+    def copyto(self, out: Array, value: Array | complex) -> None:
+        """Copy an array of ``out``'s shape, or one number, into ``out``."""
+        ...
+
+    def elementwise(self, name: str) -> Elementwise:
+        """The elementwise function of that name; see `ELEMENTWISE_NAMES` for those that must exist."""
+        ...
+
+    def astype(self, array: Array, dtype: DTypeLike, out: Array | None = None) -> Array:
+        """The values converted to another dtype, as C would."""
+        ...
+
+    def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        """Sums over axes, which disappear."""
+        ...
+
+    def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        """Maxima over axes, which disappear; NaN wins."""
+        ...
+
+    def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        """Inner products over the last axis."""
+        ...
+
+    def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        """Matrix products over the last two axes, (…, m, k) by (…, k, n), equal leading axes."""
+        ...
+
+    def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
+        """The arrays one after another along an axis."""
+        ...
+
+    def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
+        """Rows ``array[indices]`` for integer indices in range: (n, …) and i… give (i…, …)."""
+        ...
+
+    def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        """Overwrite ``out`` (n, …) with zeros, then add each row of ``values`` (i…, …) to ``out[index]``; repeats add up."""
+        ...
+
+    def patches(
+        self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
+    ) -> Array:
+        """All windows of (n, h, w, c): (n, oh, ow, kh, kw, c), channels last, no padding."""
+        ...
+
+    def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        """The transpose of `patches`: overwrite ``out`` (n, h, w, c) with the sums of the window elements over each pixel."""
+        ...
+
+    def errors_ignored(self) -> AbstractContextManager[Any]:
+        """A context in which overflow and invalid values make inf and NaN without a warning."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all work handed to the device is done."""
+        ...
+
+
+# The elementwise functions that every backend must have; comparisons and logical ones give booleans.
+ELEMENTWISE_NAMES = (
+    "abs",
+    "add",
+    "cos",
+    "divide",
+    "equal",
+    "exp",
+    "expm1",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "pow",
+    "relu",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softplus",
+    "sqrt",
+    "subtract",
+    "tanh",
+    "where",
+)
