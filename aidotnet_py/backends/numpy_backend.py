@@ -17,7 +17,7 @@ __all__ = ["NumPyBackend"]
 
 def _sigmoid(x: Array, out: Array | None = None) -> Array:
     # 1 / (1 + exp(−x)) keeps its relative accuracy on both sides; the overflow of exp gives the right limit, 0.
-    y = np.negative(x, out=out)
+    y: Array = np.negative(x, out=out)
     y = np.exp(y, out=out)
     y = np.add(y, 1, out=out)
     return np.reciprocal(y, out=out)

@@ -109,7 +109,7 @@ class Backend(Protocol):
         ...
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
-        """Overwrite ``out`` (n, …) with zeros, then add each row of ``values`` (i…, …) to ``out[index]``; repeats add up."""
+        """The transpose of `take`: zero ``out`` (n, …), then add each row of ``values`` (i…, …) to ``out[index]``."""
         ...
 
     def patches(
@@ -119,7 +119,7 @@ class Backend(Protocol):
         ...
 
     def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
-        """The transpose of `patches`: overwrite ``out`` (n, h, w, c) with the sums of the window elements over each pixel."""
+        """The transpose of `patches`: ``out`` (n, h, w, c) becomes the sums of the window elements over each pixel."""
         ...
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
