@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -17,10 +17,10 @@ __all__ = ["NumPyBackend"]
 
 def _sigmoid(x: Array, out: Array | None = None) -> Array:
     # 1 / (1 + exp(−x)) keeps its relative accuracy on both sides; the overflow of exp gives the right limit, 0.
-    y: Array = np.negative(x, out=out)
+    y = np.negative(x, out=out)
     y = np.exp(y, out=out)
     y = np.add(y, 1, out=out)
-    return np.reciprocal(y, out=out)
+    return cast(Array, np.reciprocal(y, out=out))
 
 
 def _softplus(x: Array, out: Array | None = None) -> Array:
