@@ -20,7 +20,7 @@ def _sigmoid(x: Array, out: Array | None = None) -> Array:
     y = np.negative(x, out=out)
     y = np.exp(y, out=out)
     y = np.add(y, 1, out=out)
-    return cast(Array, np.reciprocal(y, out=out))
+    return np.reciprocal(y, out=out)
 
 
 def _softplus(x: Array, out: Array | None = None) -> Array:
@@ -33,7 +33,7 @@ def _relu(x: Array, out: Array | None = None) -> Array:
 
 def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
     if out is None:
-        return np.where(mask, x, y)
+        return cast(Array, np.where(mask, x, y))
     np.copyto(out, y)
     np.copyto(out, x, where=mask)
     return out
