@@ -1,0 +1,372 @@
+"""Few-shot tasks: the protocol that learners read, its abstract base and the task that holds its data."""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
+from uuid import uuid4
+
+from numpy.typing import NDArray
+from typing_extensions import TypeVar
+
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
+
+__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase"]
+
+TInput_co = TypeVar("TInput_co", covariant=True, default=NDArray[Any])
+TOutput_co = TypeVar("TOutput_co", covariant=True, default=NDArray[Any])
+
+
+@runtime_checkable
+class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
+    """A task as learners see it: a support set to adapt on and a query set to be judged on.
+
+    The first axis of every array counts examples. ``QueryInput`` and ``QueryOutput`` are None for a task that is
+    only adapted to. ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are the same four again.
+    """
+
+    @property
+    def SupportInput(self) -> TInput_co:
+        """The inputs to adapt on, (support examples, …)."""
+        ...
+
+    @property
+    def SupportOutput(self) -> TOutput_co:
+        """The targets of ``SupportInput``, (support examples, …)."""
+        ...
+
+    @property
+    def QueryInput(self) -> TInput_co | None:
+        """The inputs to be judged on, (query examples, …), or None."""
+        ...
+
+    @property
+    def QueryOutput(self) -> TOutput_co | None:
+        """The targets of ``QueryInput``, (query examples, …), or None."""
+        ...
+
+    @property
+    def SupportSetX(self) -> TInput_co:
+        """``SupportInput``."""
+        ...
+
+    @property
+    def SupportSetY(self) -> TOutput_co:
+        """``SupportOutput``."""
+        ...
+
+    @property
+    def QuerySetX(self) -> TInput_co | None:
+        """``QueryInput``."""
+        ...
+
+    @property
+    def QuerySetY(self) -> TOutput_co | None:
+        """``QueryOutput``."""
+        ...
+
+    @property
+    def Name(self) -> str | None:
+        """What people call the task, or None."""
+        ...
+
+    @property
+    def Metadata(self) -> Mapping[str, Any]:
+        """Whatever else is known of the task."""
+        ...
+
+    @property
+    def NumWays(self) -> int:
+        """How many classes the task has."""
+        ...
+
+    @property
+    def NumShots(self) -> int:
+        """How many support examples a class has."""
+        ...
+
+    @property
+    def NumQueryPerClass(self) -> int:
+        """How many query examples a class has."""
+        ...
+
+    @property
+    def TaskId(self) -> int | str:
+        """What tells the task from every other one."""
+        ...
+
+
+class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
+    """All of a task but its data: a subclass says where the four arrays come from.
+
+    Parameters
+    ----------
+    NumWays, NumShots, NumQueryPerClass : int
+        Classes, support examples a class and query examples a class. They describe the task; the arrays are not
+        held to them, so a regression task over ten points may leave them alone or say ``NumWays=1, NumShots=10``.
+    Name : str, optional
+        What people call the task.
+    Metadata : mapping, optional
+        Whatever else is known of it; copied.
+    TaskId : int or str, optional
+        What tells it from every other task; a random identifier where None, drawn from the operating system so
+        that no seeded generator moves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.tasks import MetaLearningTaskBase
+    >>> class Line(MetaLearningTaskBase):
+    ...     SupportInput = property(lambda self: np.linspace(-1.0, 1.0, 5)[:, None])
+    ...     SupportOutput = property(lambda self: 2.0 * self.SupportInput)
+    ...     QueryInput = QueryOutput = property(lambda self: None)
+    >>> line = Line(NumWays=1, NumShots=5, Name="y = 2x")
+    >>> line.Validate()
+    >>> line.SetMetadata("slope", 2.0)
+    >>> line.TryGetMetadata("slope")
+    (True, 2.0)
+    """
+
+    def __init__(
+        self,
+        *,
+        NumWays: SupportsIndex = 5,
+        NumShots: SupportsIndex = 1,
+        NumQueryPerClass: SupportsIndex = 15,
+        Name: str | None = None,
+        Metadata: Mapping[str, Any] | None = None,
+        TaskId: int | str | None = None,
+    ) -> None:
+        self._ways = _integer("NumWays", NumWays)
+        self._shots = _integer("NumShots", NumShots)
+        self._queries = _integer("NumQueryPerClass", NumQueryPerClass)
+        self._name = Name
+        self._metadata = dict(Metadata or {})
+        self._id = uuid4().hex if TaskId is None else TaskId
+
+    @property
+    @abstractmethod
+    def SupportInput(self) -> TInput:
+        """The inputs to adapt on, (support examples, …)."""
+
+    @property
+    @abstractmethod
+    def SupportOutput(self) -> TOutput:
+        """The targets of ``SupportInput``, (support examples, …)."""
+
+    @property
+    @abstractmethod
+    def QueryInput(self) -> TInput | None:
+        """The inputs to be judged on, (query examples, …), or None."""
+
+    @property
+    @abstractmethod
+    def QueryOutput(self) -> TOutput | None:
+        """The targets of ``QueryInput``, (query examples, …), or None."""
+
+    @property
+    def SupportSetX(self) -> TInput:
+        """``SupportInput``."""
+        return self.SupportInput
+
+    @property
+    def SupportSetY(self) -> TOutput:
+        """``SupportOutput``."""
+        return self.SupportOutput
+
+    @property
+    def QuerySetX(self) -> TInput | None:
+        """``QueryInput``."""
+        return self.QueryInput
+
+    @property
+    def QuerySetY(self) -> TOutput | None:
+        """``QueryOutput``."""
+        return self.QueryOutput
+
+    @property
+    def Name(self) -> str | None:
+        """What people call the task, or None."""
+        return self._name
+
+    @property
+    def Metadata(self) -> Mapping[str, Any]:
+        """Whatever else is known of the task; written with `SetMetadata`."""
+        return self._metadata
+
+    @property
+    def NumWays(self) -> int:
+        """How many classes the task has."""
+        return self._ways
+
+    @property
+    def NumShots(self) -> int:
+        """How many support examples a class has."""
+        return self._shots
+
+    @property
+    def NumQueryPerClass(self) -> int:
+        """How many query examples a class has."""
+        return self._queries
+
+    @property
+    def TaskId(self) -> int | str:
+        """What tells the task from every other one."""
+        return self._id
+
+    def SetMetadata(self, key: str, value: Any) -> None:
+        """Note a value under a key, in place of one noted before."""
+        self._metadata[key] = value
+
+    def TryGetMetadata(self, key: str) -> tuple[bool, Any]:
+        """Return whether a value was noted under the key, and the value (None where there is none)."""
+        return key in self._metadata, self._metadata.get(key)
+
+    def Validate(self) -> None:
+        """Check that the task can be learned: support data of equal lengths, and query data whole or absent.
+
+        Raises
+        ------
+        ArgumentNullException
+            When support inputs or targets are missing, or only one half of the query set is there.
+        ArgumentOutOfRangeException
+            When ways, shots or queries a class are not positive.
+        ArgumentException
+            When a set is empty, or its inputs and targets differ in length; the message shows the shapes.
+        """
+        for name, count in (
+            ("NumWays", self.NumWays),
+            ("NumShots", self.NumShots),
+            ("NumQueryPerClass", self.NumQueryPerClass),
+        ):
+            if count <= 0:
+                raise ArgumentOutOfRangeException(f"{name} is {count}; it must be at least 1")
+        _check_set("SupportSetX", self.SupportInput, "SupportSetY", self.SupportOutput)
+        if self.QueryInput is not None or self.QueryOutput is not None:
+            _check_set("QuerySetX", self.QueryInput, "QuerySetY", self.QueryOutput)
+
+    def __repr__(self) -> str:
+        sets = f"support {_shown(self.SupportInput)} → {_shown(self.SupportOutput)}"
+        if self.QueryInput is not None:
+            sets += f", query {_shown(self.QueryInput)} → {_shown(self.QueryOutput)}"
+        label = self.Name or self.TaskId
+        return f"<{type(self).__name__} {label!r}: {self.NumWays}-way {self.NumShots}-shot, {sets}>"
+
+
+class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
+    """A task that holds its arrays.
+
+    Parameters
+    ----------
+    SupportSetX, SupportSetY : array
+        Inputs and targets to adapt on, (support examples, …) each. Kept as they are: neither copied nor converted.
+    QuerySetX, QuerySetY : array, optional
+        Inputs and targets to be judged on, (query examples, …) each; both or neither. `Adapt` does not read them.
+    NumWays, NumShots, NumQueryPerClass, Name, Metadata, TaskId
+        As for `MetaLearningTaskBase`.
+
+    Raises
+    ------
+    ArgumentException
+        As `Validate`, which the constructor calls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.tasks import MetaLearningTask
+    >>> x = np.linspace(-1.0, 1.0, 6)[:, None]
+    >>> task = MetaLearningTask(SupportSetX=x[::2], SupportSetY=x[::2] ** 2, NumWays=1, NumShots=3, Name="square")
+    >>> task
+    <MetaLearningTask 'square': 1-way 3-shot, support (3, 1) → (3, 1)>
+    >>> task.SupportInput is task.SupportSetX
+    True
+    >>> MetaLearningTask(SupportSetX=x, SupportSetY=x[:4])
+    Traceback (most recent call last):
+    ...
+    aidotnet_py.exceptions.ArgumentException: SupportSetX has shape (6, 1) and SupportSetY shape (4, 1); ...
+    """
+
+    def __init__(
+        self,
+        *,
+        SupportSetX: TInput,
+        SupportSetY: TOutput,
+        QuerySetX: TInput | None = None,
+        QuerySetY: TOutput | None = None,
+        NumWays: SupportsIndex = 5,
+        NumShots: SupportsIndex = 1,
+        NumQueryPerClass: SupportsIndex = 15,
+        Name: str | None = None,
+        Metadata: Mapping[str, Any] | None = None,
+        TaskId: int | str | None = None,
+    ) -> None:
+        super().__init__(
+            NumWays=NumWays,
+            NumShots=NumShots,
+            NumQueryPerClass=NumQueryPerClass,
+            Name=Name,
+            Metadata=Metadata,
+            TaskId=TaskId,
+        )
+        self._support = (SupportSetX, SupportSetY)
+        self._query = (QuerySetX, QuerySetY)
+        self.Validate()
+
+    @property
+    def SupportInput(self) -> TInput:
+        """The inputs to adapt on, (support examples, …)."""
+        return self._support[0]
+
+    @property
+    def SupportOutput(self) -> TOutput:
+        """The targets of ``SupportInput``, (support examples, …)."""
+        return self._support[1]
+
+    @property
+    def QueryInput(self) -> TInput | None:
+        """The inputs to be judged on, (query examples, …), or None."""
+        return self._query[0]
+
+    @property
+    def QueryOutput(self) -> TOutput | None:
+        """The targets of ``QueryInput``, (query examples, …), or None."""
+        return self._query[1]
+
+
+def _integer(name: str, value: SupportsIndex) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentException(f"{name} is {value!r}; it must be a whole number") from None
+
+
+def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
+    for name, value, other in ((x_name, x, y_name), (y_name, y, x_name)):
+        if value is None:
+            raise ArgumentNullException(f"{name} is None; it and {other} must both be given")
+    lengths = _length(x_name, x), _length(y_name, y)
+    if lengths[0] != lengths[1]:
+        raise ArgumentException(
+            f"{x_name} has shape {_shown(x)} and {y_name} shape {_shown(y)}; "
+            f"their first axes must be equally long, one entry an example"
+        )
+    if lengths[0] == 0:
+        raise ArgumentException(f"{x_name} has shape {_shown(x)}; the set must hold at least one example")
+
+
+def _length(name: str, data: Any) -> int:
+    shape = getattr(data, "shape", None)
+    try:
+        return int(len(data) if shape is None else shape[0])
+    except (IndexError, TypeError):
+        raise ArgumentException(
+            f"{name} is {data!r}; it must be an array whose first axis counts the examples"
+        ) from None
+
+
+def _shown(data: Any) -> str:
+    shape = getattr(data, "shape", None)
+    return f"({len(data)}, …)" if shape is None else str(tuple(shape))
