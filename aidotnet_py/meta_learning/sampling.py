@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.type_parameters import T, TInput, TOutput
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, TInput_co, TOutput_co
+from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
 
 __all__ = ["IEpisodicDataLoader", "IResumable", "ITaskSampler"]
 
 
 @runtime_checkable
-class IEpisodicDataLoader(Protocol[T, TInput, TOutput]):
+class IEpisodicDataLoader(Protocol[T_co, TInput_co, TOutput_co]):
     """A source of N-way K-shot tasks over one set of classes: the ``DataLoader`` of the options."""
 
     @property
@@ -36,11 +36,11 @@ class IEpisodicDataLoader(Protocol[T, TInput, TOutput]):
         """How many classes there are to draw from."""
         ...
 
-    def GetNextTask(self) -> IMetaLearningTask[T, TInput, TOutput]:
+    def GetNextTask(self) -> IMetaLearningTask[T_co, TInput_co, TOutput_co]:
         """Draw the next task."""
         ...
 
-    def GetTaskBatch(self, n: int) -> TaskBatch[T, TInput, TOutput]:
+    def GetTaskBatch(self, n: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
         """Draw the next ``n`` tasks."""
         ...
 

@@ -15,15 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning import enums
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTaskBase
-from aidotnet_py.type_parameters import T, TInput, TOutput
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTaskBase, TInput_co, TOutput_co
+from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
 
 __all__ = ["TaskBatch"]
 
 E = TypeVar("E", bound=Enum)
 
 
-class TaskBatch(Generic[T, TInput, TOutput]):
+class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
     """Tasks of one shape, in order, with what is known of their difficulty and kinship.
 
     A batch does not change, but for the notes of `SetMetadata`. It has a length, is iterated task by task, and is
@@ -66,7 +66,7 @@ class TaskBatch(Generic[T, TInput, TOutput]):
 
     def __init__(
         self,
-        tasks: Iterable[IMetaLearningTask[T, TInput, TOutput]],
+        tasks: Iterable[IMetaLearningTask[T_co, TInput_co, TOutput_co]],
         batchingStrategy: enums.BatchingStrategy = enums.BatchingStrategy.Uniform,
         taskDifficulties: ArrayLike | None = None,
         taskSimilarities: ArrayLike | None = None,
@@ -75,17 +75,16 @@ class TaskBatch(Generic[T, TInput, TOutput]):
         self._tasks = _checked_tasks(tasks)
         n = len(self._tasks)
         self._strategy = _member("batchingStrategy", batchingStrategy, enums.BatchingStrategy)
-        self._stage = _member(
-            "curriculumStage", curriculumStage or enums.CurriculumStage.General, enums.CurriculumStage
-        )
-        self._difficulties: NDArray[T] | None = _numbers("taskDifficulties", taskDifficulties, (n,))
-        if self._difficulties is not None and bool((self._difficulties < 0).any()):
-            raise ArgumentException(f"taskDifficulties has {self._difficulties.min()}; none may be negative")
-        self._similarities: NDArray[T] | None = _numbers("taskSimilarities", taskSimilarities, (n, n))
+        stage = enums.CurriculumStage.General if curriculumStage is None else curriculumStage
+        self._stage = _member("curriculumStage", stage, enums.CurriculumStage)
+        self._difficulties: NDArray[T_co] | None = _numbers("taskDifficulties", taskDifficulties, (n,))
+        if self._difficulties is not None:
+            _check_each("taskDifficulties", self._difficulties, self._difficulties >= 0, "at least 0")
+        self._similarities: NDArray[T_co] | None = _numbers("taskSimilarities", taskSimilarities, (n, n))
         self._metadata: dict[str, Any] = {}
 
     @property
-    def Tasks(self) -> tuple[IMetaLearningTask[T, TInput, TOutput], ...]:
+    def Tasks(self) -> tuple[IMetaLearningTask[T_co, TInput_co, TOutput_co], ...]:
         """The tasks, in order."""
         return self._tasks
 
@@ -120,31 +119,31 @@ class TaskBatch(Generic[T, TInput, TOutput]):
         return self._stage
 
     @property
-    def TaskDifficulties(self) -> NDArray[T] | None:
+    def TaskDifficulties(self) -> NDArray[T_co] | None:
         """The difficulty of each task, (n,), read-only; None where unknown."""
         return self._difficulties
 
     @property
-    def TaskSimilarities(self) -> NDArray[T] | None:
+    def TaskSimilarities(self) -> NDArray[T_co] | None:
         """The similarity of each pair of tasks, (n, n), read-only; None where unknown."""
         return self._similarities
 
     @property
-    def AverageDifficulty(self) -> T | None:
+    def AverageDifficulty(self) -> T_co | None:
         """The mean of the difficulties; None where they are unknown."""
-        return None if self._difficulties is None else cast(T, self._difficulties.mean())
+        return None if self._difficulties is None else cast(T_co, self._difficulties.mean())
 
     @property
-    def DifficultyVariance(self) -> T | None:
+    def DifficultyVariance(self) -> T_co | None:
         """The population variance of the difficulties, Σ(dᵢ − d̄)²/n; None where they are unknown."""
-        return None if self._difficulties is None else cast(T, self._difficulties.var())
+        return None if self._difficulties is None else cast(T_co, self._difficulties.var())
 
     @property
-    def AverageTaskSimilarity(self) -> T | None:
+    def AverageTaskSimilarity(self) -> T_co | None:
         """The mean of the similarities above the diagonal; None where they are unknown, or with a single task."""
         if self._similarities is None or self.BatchSize == 1:
             return None
-        return cast(T, self._similarities[np.triu_indices(self.BatchSize, k=1)].mean())
+        return cast(T_co, self._similarities[np.triu_indices(self.BatchSize, k=1)].mean())
 
     @property
     def EstimatedMemoryMB(self) -> float:
@@ -159,7 +158,7 @@ class TaskBatch(Generic[T, TInput, TOutput]):
         """Note a value under a key, in place of one noted before."""
         self._metadata[key] = value
 
-    def GetRange(self, start: int, count: int) -> TaskBatch[T, TInput, TOutput]:
+    def GetRange(self, start: int, count: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
         """Return ``count`` tasks from ``start`` on as a batch, with their difficulties and similarities.
 
         Strategy and stage stay; the notes of `SetMetadata` are about the whole batch and do not come along.
@@ -183,7 +182,7 @@ class TaskBatch(Generic[T, TInput, TOutput]):
             self._stage,
         )
 
-    def Split(self, n: int) -> list[TaskBatch[T, TInput, TOutput]]:
+    def Split(self, n: int) -> list[TaskBatch[T_co, TInput_co, TOutput_co]]:
         """Return ``n`` batches that together hold the tasks in order; their sizes differ by at most one.
 
         Raises
@@ -197,18 +196,18 @@ class TaskBatch(Generic[T, TInput, TOutput]):
         return [self.GetRange(i * size + min(i, longer), size + (i < longer)) for i in range(n)]
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> IMetaLearningTask[T, TInput, TOutput]: ...
+    def __getitem__(self, index: SupportsIndex) -> IMetaLearningTask[T_co, TInput_co, TOutput_co]: ...
     @overload
-    def __getitem__(self, index: slice) -> list[IMetaLearningTask[T, TInput, TOutput]]: ...
+    def __getitem__(self, index: slice) -> list[IMetaLearningTask[T_co, TInput_co, TOutput_co]]: ...
     def __getitem__(
         self, index: SupportsIndex | slice
-    ) -> IMetaLearningTask[T, TInput, TOutput] | list[IMetaLearningTask[T, TInput, TOutput]]:
+    ) -> IMetaLearningTask[T_co, TInput_co, TOutput_co] | list[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
         return list(self._tasks[index]) if isinstance(index, slice) else self._tasks[index]
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def __iter__(self) -> Iterator[IMetaLearningTask[T, TInput, TOutput]]:
+    def __iter__(self) -> Iterator[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
         return iter(self._tasks)
 
     def __repr__(self) -> str:
@@ -279,10 +278,17 @@ def _numbers(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> NDA
         raise ArgumentException(f"{name} has shape {array.shape}; with {shape[0]} tasks it must have shape {shape}")
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ArgumentException(f"{name} is {array}; it must hold finite numbers")
+    if array.dtype.kind != "f":
+        raise ArgumentException(f"{name} has dtype {array.dtype}; it must hold real numbers")
+    _check_each(name, array, np.isfinite(array), "finite")
     array.flags.writeable = False
     return array
+
+
+def _check_each(name: str, array: NDArray[Any], good: NDArray[np.bool], wanted: str) -> None:
+    bad = np.argwhere(~good).tolist()
+    if bad:
+        raise ArgumentException(f"{name}{bad[0]} is {array[tuple(bad[0])]}; every one must be {wanted}")
 
 
 def _data_of(task: IMetaLearningTask[Any, Any, Any]) -> tuple[Any, ...]:
