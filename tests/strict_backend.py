@@ -58,6 +58,9 @@ class StrictBackend:
     def dtype_of(self, array: Any) -> np.dtype[Any]:
         return np.dtype(str(array.dtype).rsplit(".", 1)[-1])
 
+    def strides_of(self, array: Any) -> tuple[int, ...]:
+        return tuple(s // array._array.itemsize for s in array._array.strides)
+
     def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
         return xp.reshape(array, shape, copy=False)
 

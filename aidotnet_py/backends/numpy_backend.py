@@ -101,7 +101,11 @@ class NumPyBackend:
         return np.asarray(array)
 
     def dtype_of(self, array: Array) -> np.dtype[Any]:
-        return np.asarray(array).dtype
+        # In native byte order: that is what every result will have.
+        return np.asarray(array).dtype.newbyteorder("=")
+
+    def strides_of(self, array: Array) -> tuple[int, ...]:
+        return tuple(s // array.itemsize for s in array.strides)
 
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         return np.reshape(array, shape, copy=False)

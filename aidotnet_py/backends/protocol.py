@@ -56,6 +56,10 @@ class Backend(Protocol):
         """The array's dtype, as NumPy names it."""
         ...
 
+    def strides_of(self, array: Array) -> tuple[int, ...]:
+        """Steps from one element to the next along each axis, counted in elements."""
+        ...
+
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
         """A view with another shape; the caller knows that the strides allow one."""
         ...

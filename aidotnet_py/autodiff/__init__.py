@@ -1,0 +1,48 @@
+"""Automatic differentiation of array functions: trace to a Program, transform it, replay it over planned buffers.
+
+May import: the backends. Knows nothing of tasks or models. A primitive goes into its family's file in `primitives`; a
+function made of primitives into `functions`; NumPy's name for it into `numpy_dispatch`.
+"""
+
+from aidotnet_py.autodiff.functions import (
+    average_pool2d,
+    batch_norm,
+    conv2d,
+    layer_norm,
+    log_softmax,
+    logsumexp,
+    max_pool2d,
+    one_hot,
+    relu,
+    sigmoid,
+    softmax,
+    softplus,
+    stop_gradient,
+)
+from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.transformations import grad, hvp, jvp, linearize, trace, value_and_grad, vjp, vmap
+
+__all__ = [
+    "Program",
+    "average_pool2d",
+    "batch_norm",
+    "conv2d",
+    "grad",
+    "hvp",
+    "jvp",
+    "layer_norm",
+    "linearize",
+    "log_softmax",
+    "logsumexp",
+    "max_pool2d",
+    "one_hot",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "stop_gradient",
+    "trace",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]

@@ -1,0 +1,58 @@
+"""Where the elements of an array lie: strides, counted in elements, and what can be done with them without a copy."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["c_strides", "fits_matrix_product", "is_contiguous", "reshaped_strides"]
+
+
+def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides in C order."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether the elements lie one after another in C order; axes of length 1 do not matter."""
+    return all(n == 1 or s == c for n, s, c in zip(shape, strides, c_strides(shape), strict=True))
+
+
+def reshaped_strides(
+    shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Strides with which the same memory is an array of the wanted shape, or None where there are none.
+
+    Both shapes are walked together and cut into the shortest runs of axes of equal size; each run of the old shape must
+    be evenly spaced, as one axis.
+    """
+    if math.prod(shape) == 0:
+        return c_strides(wanted)
+    old = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
+    result: list[int] = []
+    i = j = 0
+    while j < len(wanted):
+        if wanted[j] == 1:
+            result.append(0)
+            j += 1
+            continue
+        first_i, first_j = i, j
+        have, want = old[i][0], wanted[j]
+        i, j = i + 1, j + 1
+        while have != want:
+            if have < want:
+                have, i = have * old[i][0], i + 1
+            else:
+                want, j = want * wanted[j], j + 1
+        run = old[first_i:i]
+        if any(outer != inner * n for (_, outer), (n, inner) in zip(run, run[1:], strict=False)):
+            return None
+        result.extend(s * run[-1][1] for s in c_strides(wanted[first_j:j]))
+    return tuple(result)
+
+
+def fits_matrix_product(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether BLAS takes the last two axes as they lie: one of them unit-stride, the other not overlapping it."""
+    (m, n), (row, column) = shape[-2:], strides[-2:]
+    by_rows = (column == 1 or n == 1) and (row >= n or m == 1)
+    by_columns = (row == 1 or m == 1) and (column >= m or n == 1)
+    return by_rows or by_columns

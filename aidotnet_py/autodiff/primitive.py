@@ -1,0 +1,71 @@
+"""What a primitive is: one operation with all its rules, declared in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aidotnet_py.autodiff.program import ArrayType
+
+__all__ = ["Primitive", "no_flops", "one_flop_per_element"]
+
+
+def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
+    """The cost of elementwise work and reductions: the largest array, once."""
+    return max(output.size, *(t.size for t in types)) if output.dtype.kind == "f" else 0
+
+
+def no_flops(*types: ArrayType, output: ArrayType) -> int:
+    """The cost of moving data."""
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Primitive:
+    """An operation with one output and its rules; every derivative of any order comes from them.
+
+    Attributes
+    ----------
+    name : str
+        As printed in a Program.
+    shape : callable
+        ``shape(*types, **parameters)`` gives the output's type; raises ArgumentException where there is none.
+    run : callable
+        ``run(backend, out, *arrays, **parameters)`` writes into ``out``; for a view, ``run(backend, array, **parameters)``
+        returns one.
+    jvp : callable or None
+        ``jvp(tangents, *primals, output, **parameters)`` gives the output's tangent, linear in the tangents, of which
+        some may be None (zero). None: the output has no tangent (comparisons, integers).
+    transpose : callable or None
+        ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as `Linear` markers, gives
+        one cotangent an input (None for those that are not linear). None: not linear in any input.
+    batch : callable
+        ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs of which the batched ones have
+        an added leading axis of that size, and gives an output with that axis.
+    view : callable or None
+        For an output that shares the memory of the input: ``view(type, strides, **parameters)`` gives the output's
+        strides, counted in elements, or None where no strides do and the input must be copied first.
+    in_place : bool
+        The output may overwrite an input of the same layout.
+    flops : callable
+        ``flops(*types, output=type)``.
+    """
+
+    name: str
+    shape: Callable[..., ArrayType]
+    run: Callable[..., Any]
+    jvp: Callable[..., Any] | None
+    transpose: Callable[..., Sequence[Any]] | None
+    batch: Callable[..., Any]
+    view: Callable[..., tuple[int, ...] | None] | None = None
+    in_place: bool = False
+    flops: Callable[..., int] = one_flop_per_element
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the output shares the memory of the input."""
+        return self.view is not None
+
+    def __repr__(self) -> str:
+        return self.name

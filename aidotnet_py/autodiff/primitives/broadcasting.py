@@ -1,0 +1,80 @@
+"""Repeating along axes and summing over them: each is the other's transpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aidotnet_py.autodiff.primitive import Primitive, no_flops
+from aidotnet_py.autodiff.primitives.shape import reshape
+from aidotnet_py.autodiff.program import ArrayType
+from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["batch_of", "broadcast_to", "kept_shape", "reduced_type", "spread", "sum_"]
+
+
+def _broadcast_transpose(ct: Any, x: ArrayType, shape: tuple[int, ...]) -> list[Any]:
+    repeated = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if n != m)
+    return [reshape(sum_(ct, repeated), x.shape)]
+
+
+_broadcast = Primitive(
+    name="broadcast_to",
+    shape=lambda x, shape: x.with_shape(shape),
+    run=lambda backend, x, shape: backend.broadcast_to(x, shape),
+    jvp=lambda tangents, x, output, shape: broadcast_to(tangents[0], shape),
+    transpose=_broadcast_transpose,
+    batch=lambda inputs, batched, size, shape: broadcast_to(inputs[0], (size, *shape)),
+    view=lambda x, strides, shape: tuple(s if n == m else 0 for s, n, m in zip(strides, x.shape, shape, strict=True)),
+    flops=no_flops,
+)
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """Axes of length 1 repeated, and leading axes added, until the shape is reached."""
+    have = type_of(x).shape
+    if have == shape:
+        return x
+    lined_up = (1,) * (len(shape) - len(have)) + have
+    if len(have) > len(shape) or any(n not in (1, m) for n, m in zip(lined_up, shape, strict=True)):
+        raise ArgumentException(f"an array of shape {have} cannot be broadcast to {shape}")
+    x = reshape(x, lined_up)
+    return x if lined_up == shape else emit(_broadcast, x, shape=shape)
+
+
+def batch_of(x: Any, batched: bool, size: int) -> Any:
+    """The value with a leading axis of that size: as it came if it has one, else repeated as a view."""
+    if batched:
+        return x
+    shape = type_of(x).shape
+    return broadcast_to(reshape(x, (1, *shape)), (size, *shape))
+
+
+def reduced_type(x: ArrayType, axes: tuple[int, ...]) -> ArrayType:
+    """The type of a reduction over axes."""
+    return x.with_shape([n for i, n in enumerate(x.shape) if i not in axes])
+
+
+def kept_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with reduced axes kept at length 1."""
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def spread(y: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """A reduced value repeated over the axes that the reduction took away."""
+    return broadcast_to(reshape(y, kept_shape(shape, axes)), shape)
+
+
+_sum = Primitive(
+    name="sum",
+    shape=reduced_type,
+    run=lambda backend, out, x, axes: backend.sum(x, axes, out=out),
+    jvp=lambda tangents, x, output, axes: sum_(tangents[0], axes),
+    transpose=lambda ct, x, axes: [spread(ct, x.shape, axes)],
+    batch=lambda inputs, batched, size, axes: sum_(inputs[0], tuple(i + 1 for i in axes)),
+)
+
+
+def sum_(x: Any, axes: tuple[int, ...]) -> Any:
+    """Sums over axes, which disappear."""
+    return emit(_sum, x, axes=axes) if axes else x

@@ -1,0 +1,306 @@
+"""Elementwise primitives: arithmetic, functions, comparisons and selection. One derivative a line.
+
+Operands of a primitive have one dtype and one shape, or are literals; the functions here promote and broadcast first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff.primitive import Primitive, no_flops
+from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
+from aidotnet_py.autodiff.program import ArrayType, Literal
+from aidotnet_py.autodiff.tracing import Tracer, emit, type_of
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = [
+    "absolute",
+    "add",
+    "astype",
+    "cos",
+    "divide",
+    "equal",
+    "exp",
+    "expm1",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "power",
+    "promote",
+    "relu",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softplus",
+    "sqrt",
+    "subtract",
+    "tanh",
+    "where",
+]
+
+_BOOL = np.dtype(bool)
+Rule = Callable[..., Any]
+
+
+def promote(*operands: Any, floating: bool = False) -> list[Any]:
+    """Bring operands to one dtype by NumPy's rules (plain numbers are weak) and one shape; plain numbers become literals."""
+    weak = [isinstance(x, (bool, int, float)) and not isinstance(x, np.generic) for x in operands]
+    types = [None if w else type_of(x) for x, w in zip(operands, weak, strict=True)]
+    dtype = np.result_type(*(x if t is None else t.dtype for x, t in zip(operands, types, strict=True)))
+    if floating and dtype.kind != "f":
+        dtype = np.dtype(np.float64)
+    shapes = [t.shape for t in types if t is not None]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ArgumentException(f"shapes {' and '.join(map(str, shapes))} do not broadcast together") from None
+    return [_operand(x, t, dtype, shape) for x, t in zip(operands, types, strict=True)]
+
+
+def _operand(x: Any, of: ArrayType | None, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    if of is None or isinstance(x, np.generic):
+        return Literal(dtype.type(x).item(), ArrayType((), dtype))
+    return broadcast_to(astype(x, dtype), shape)
+
+
+def _shape(*types: ArrayType, dtype: np.dtype[Any] | None = None) -> ArrayType:
+    # All operands agree but for literals, whose shape is (); the longest shape is the one.
+    shape = max((t.shape for t in types), key=len)
+    return ArrayType(shape, dtype or types[-1].dtype)
+
+
+def _batch(function: Rule, inputs: Sequence[Any], batched: Sequence[bool], size: int, **parameters: Any) -> Any:
+    operands = [x if isinstance(x, Literal) else batch_of(x, b, size) for x, b in zip(inputs, batched, strict=True)]
+    return function(*operands, **parameters)
+
+
+def _jvp(rules: Sequence[Rule], tangents: Sequence[Any], *primals: Any, output: Any) -> Any:
+    terms = [rule(t, *primals, output) for rule, t in zip(rules, tangents, strict=True) if t is not None]
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+
+def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dtype: np.dtype[Any] | None) -> Primitive:
+    def run(backend: Backend, out: Array, *operands: Array) -> None:
+        backend.elementwise(_STANDARD_NAMES.get(name, name))(*operands, out=out)
+
+    primitive = Primitive(
+        name=name,
+        shape=partial(_shape, dtype=dtype),
+        run=run,
+        jvp=None if rules is None else partial(_jvp, rules),
+        transpose=transpose,
+        batch=lambda inputs, batched, size: _batch(partial(emit, primitive), inputs, batched, size),
+        in_place=dtype is None,
+    )
+    return primitive
+
+
+# Where the array API standard calls a function otherwise than NumPy does.
+_STANDARD_NAMES = {"absolute": "abs", "power": "pow"}
+
+
+def _unary(
+    name: str, rule: Rule | None, transpose: Rule | None = None, *, floating: bool = True
+) -> Callable[[Any], Any]:
+    primitive = _declare(name, None if rule is None else [rule], transpose, None)
+
+    def function(x: Any) -> Tracer:
+        return emit(primitive, *promote(x, floating=floating))
+
+    function.__name__ = name
+    return function
+
+
+def _binary(
+    name: str, *rules: Rule, transpose: Rule | None = None, floating: bool = False, dtype: np.dtype[Any] | None = None
+) -> Callable[[Any, Any], Any]:
+    primitive = _declare(name, rules or None, transpose, dtype)
+
+    def function(x: Any, y: Any) -> Tracer:
+        return emit(primitive, *promote(x, y, floating=floating))
+
+    function.__name__ = name
+    return function
+
+
+def _step(condition: Any, like: Any) -> Any:
+    return astype(condition, like.dtype)
+
+
+def _larger(x: Any, y: Any, like: Any) -> Any:
+    # Half the tangent to each side of a tie, so that both derivatives add up to one.
+    return _step(greater(x, y), like) + 0.5 * _step(equal(x, y), like)
+
+
+def _power_base(t: Any, x: Any, y: Any, z: Any) -> Any:
+    if isinstance(y, (int, float)):
+        return t * 0.0 if y == 0 else t * (y * power(x, y - 1.0))
+    # At y = 0 the derivative is 0, also at x = 0, where y x^(y−1) would be 0 · inf.
+    safe = where(equal(y, 0.0), 1.0, y - 1.0)
+    return t * (y * power(x, safe))
+
+
+def _power_exponent(t: Any, x: Any, y: Any, z: Any) -> Any:
+    # x^y log x tends to 0 as x → 0 for y > 0; log 1 = 0 gives that limit.
+    if isinstance(x, (int, float)):
+        return t * (z * (float(np.log(x)) if x != 0 else 0.0))
+    return t * (z * log(where(equal(x, 0.0), 1.0, x)))
+
+
+def _each(ct: Any, *inputs: Any) -> list[Any]:
+    return [ct, ct]
+
+
+# f(x): t is the tangent of x, y = f(x). Each is t times what does not depend on t.
+negative = _unary("negative", lambda t, x, y: -t, lambda ct, x: [-ct], floating=False)
+exp = _unary("exp", lambda t, x, y: t * y)
+expm1 = _unary("expm1", lambda t, x, y: t * (y + 1.0))
+log = _unary("log", lambda t, x, y: t / x)
+log1p = _unary("log1p", lambda t, x, y: t / (1.0 + x))
+sqrt = _unary("sqrt", lambda t, x, y: t * (0.5 / y))
+sin = _unary("sin", lambda t, x, y: t * cos(x))
+cos = _unary("cos", lambda t, x, y: t * -sin(x))
+tanh = _unary("tanh", lambda t, x, y: t * (1.0 - y * y))
+sigmoid = _unary("sigmoid", lambda t, x, y: t * (y * (1.0 - y)))
+softplus = _unary("softplus", lambda t, x, y: t * sigmoid(x))
+relu = _unary("relu", lambda t, x, y: t * _step(greater(x, 0.0), t), floating=False)
+absolute = _unary("absolute", lambda t, x, y: t * sign(x), floating=False)
+sign = _unary("sign", None, floating=False)
+
+# f(x, y): one rule an operand, z = f(x, y).
+add = _binary("add", lambda t, x, y, z: t, lambda t, x, y, z: t, transpose=_each)
+subtract = _binary("subtract", lambda t, x, y, z: t, lambda t, x, y, z: -t, transpose=lambda ct, x, y: [ct, -ct])
+multiply = _binary(
+    "multiply",
+    lambda t, x, y, z: t * y,
+    lambda t, x, y, z: x * t,
+    transpose=lambda ct, x, y: [ct * y, None] if _is_linear(x) else [None, x * ct],
+)
+divide = _binary(
+    "divide",
+    lambda t, x, y, z: t / y,
+    lambda t, x, y, z: -(t * (z / y)),
+    transpose=lambda ct, x, y: [ct / y, None],
+    floating=True,
+)
+_power = _binary("power", _power_base, _power_exponent)
+maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
+minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
+
+# Without derivative: what they give are booleans.
+equal = _binary("equal", dtype=_BOOL)
+not_equal = _binary("not_equal", dtype=_BOOL)
+less = _binary("less", dtype=_BOOL)
+less_equal = _binary("less_equal", dtype=_BOOL)
+greater = _binary("greater", dtype=_BOOL)
+greater_equal = _binary("greater_equal", dtype=_BOOL)
+logical_and = _binary("logical_and", dtype=_BOOL)
+logical_or = _binary("logical_or", dtype=_BOOL)
+_not = _declare("logical_not", None, None, _BOOL)
+_isfinite = _declare("isfinite", None, None, _BOOL)
+
+
+def logical_not(x: Any) -> Tracer:
+    """Elementwise negation of booleans."""
+    return emit(_not, x)
+
+
+def isfinite(x: Any) -> Tracer:
+    """Where x is neither infinite nor NaN."""
+    return emit(_isfinite, x)
+
+
+def _is_linear(x: Any) -> bool:
+    return isinstance(x, ArrayType)
+
+
+def power(x: Any, y: Any) -> Any:
+    """x to the power y; small whole powers are products, exact and fast."""
+    whole = isinstance(y, (int, float)) and not isinstance(y, bool) and float(y).is_integer()
+    if whole and 1 <= y <= 4:
+        square = multiply(x, x) if y > 1 else x
+        return {1: x, 2: square, 3: square * x, 4: square * square}[int(y)]
+    if whole and type_of(x).is_floating:
+        y = float(y)
+    return _power(x, y)
+
+
+def _astype_run(backend: Backend, out: Array, x: Array, dtype: np.dtype[Any]) -> None:
+    backend.astype(x, dtype, out=out)
+
+
+def _astype_jvp(tangents: Sequence[Any], x: Any, output: Any, dtype: np.dtype[Any]) -> Any:
+    return astype(tangents[0], dtype) if dtype.kind == "f" else None
+
+
+_astype = Primitive(
+    name="astype",
+    shape=lambda x, dtype: ArrayType(x.shape, dtype),
+    run=_astype_run,
+    jvp=_astype_jvp,
+    transpose=lambda ct, x, dtype: [astype(ct, x.dtype)],
+    batch=lambda inputs, batched, size, dtype: astype(inputs[0], dtype),
+    flops=no_flops,
+)
+
+
+def astype(x: Any, dtype: Any) -> Any:
+    """Convert to another dtype; nothing happens where it has it already."""
+    kind = np.dtype(dtype)
+    return x if type_of(x).dtype == kind else emit(_astype, x, dtype=kind)
+
+
+def _where_jvp(tangents: Sequence[Any], mask: Any, x: Any, y: Any, output: Any) -> Any:
+    _, tx, ty = tangents
+    return where(mask, 0.0 if tx is None else tx, 0.0 if ty is None else ty)
+
+
+def _where_transpose(ct: Any, mask: Any, x: Any, y: Any) -> list[Any]:
+    return [
+        None,
+        where(mask, ct, 0.0) if _is_linear(x) else None,
+        where(mask, 0.0, ct) if _is_linear(y) else None,
+    ]
+
+
+def _where_batch(inputs: Sequence[Any], batched: Sequence[bool], size: int) -> Any:
+    return _batch(partial(emit, _where), inputs, batched, size)
+
+
+_where = Primitive(
+    name="where",
+    shape=_shape,
+    run=lambda backend, out, mask, x, y: backend.elementwise("where")(mask, x, y, out=out),
+    jvp=_where_jvp,
+    transpose=_where_transpose,
+    batch=_where_batch,
+)
+
+
+def where(mask: Any, x: Any, y: Any) -> Tracer:
+    """Elements of x where the mask holds, of y elsewhere."""
+    x, y = promote(x, y)
+    shapes = [type_of(v).shape for v in (mask, x, y) if not isinstance(v, Literal)]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ArgumentException(f"shapes {' and '.join(map(str, shapes))} do not broadcast together") from None
+    mask = broadcast_to(astype(mask, _BOOL), shape)
+    return emit(_where, mask, *(v if isinstance(v, Literal) else broadcast_to(v, shape) for v in (x, y)))

@@ -1,0 +1,89 @@
+"""Rows chosen by index: `gather`, and its transpose `scatter_add`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
+from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
+from aidotnet_py.autodiff.primitives.shape import reshape
+from aidotnet_py.autodiff.program import ArrayType
+from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["gather", "scatter_add"]
+
+
+def _gather_shape(x: ArrayType, indices: ArrayType) -> ArrayType:
+    if indices.dtype.kind not in "iu":
+        raise ArgumentException(f"indices have dtype {indices.dtype}; integers are wanted")
+    return x.with_shape((*indices.shape, *x.shape[1:]))
+
+
+def _offsets(size: int, rows: int, indices: Any) -> Any:
+    """Indices into the rows of all batches laid one after another."""
+    start = np.arange(size, dtype=type_of(indices).dtype) * rows
+    return indices + broadcast_to(reshape(start, (size,) + (1,) * (len(indices.shape) - 1)), indices.shape)
+
+
+def _gather_batch(inputs: Sequence[Any], batched: Sequence[bool], size: int) -> Any:
+    x, indices = inputs
+    if not batched[0]:
+        return gather(x, indices)
+    indices = batch_of(indices, batched[1], size)
+    rows = x.shape[1]
+    return gather(reshape(x, (size * rows, *x.shape[2:])), _offsets(size, rows, indices))
+
+
+_gather = Primitive(
+    name="gather",
+    shape=_gather_shape,
+    run=lambda backend, out, x, indices: backend.take(x, indices, out=out),
+    jvp=lambda tangents, x, indices, output: gather(tangents[0], indices),
+    transpose=lambda ct, x, indices: [scatter_add(ct, indices, x.shape[0]), None],
+    batch=_gather_batch,
+    flops=no_flops,
+)
+
+
+def gather(x: Any, indices: Any) -> Any:
+    """Rows of x (n, …) at integer indices in 0 … n − 1."""
+    return emit(_gather, x, indices)
+
+
+def _scatter_shape(values: ArrayType, indices: ArrayType, rows: int) -> ArrayType:
+    return values.with_shape((rows, *values.shape[len(indices.shape) :]))
+
+
+def _scatter_batch(inputs: Sequence[Any], batched: Sequence[bool], size: int, rows: int) -> Any:
+    values = batch_of(inputs[0], batched[0], size)
+    indices = batch_of(inputs[1], batched[1], size)
+    row = values.shape[len(indices.shape) :]
+    # Indices are flattened first, so that the rows of all batches can be laid one after another.
+    count = math.prod(indices.shape[1:])
+    flat = scatter_add(
+        reshape(values, (size * count, *row)),
+        reshape(_offsets(size, rows, indices), (size * count,)),
+        size * rows,
+    )
+    return reshape(flat, (size, rows, *row))
+
+
+_scatter = Primitive(
+    name="scatter_add",
+    shape=_scatter_shape,
+    run=lambda backend, out, values, indices, rows: backend.scatter_add(values, indices, out=out),
+    jvp=lambda tangents, values, indices, output, rows: scatter_add(tangents[0], indices, rows),
+    transpose=lambda ct, values, indices, rows: [gather(ct, indices), None],
+    batch=_scatter_batch,
+    flops=one_flop_per_element,
+)
+
+
+def scatter_add(values: Any, indices: Any, rows: int) -> Any:
+    """Rows of zeros (rows, …) to which each value is added at its index."""
+    return emit(_scatter, values, indices, rows=rows)

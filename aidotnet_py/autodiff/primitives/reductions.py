@@ -1,0 +1,45 @@
+"""Maxima over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aidotnet_py.autodiff.primitive import Primitive
+from aidotnet_py.autodiff.primitives.elementwise import astype, equal
+from aidotnet_py.autodiff.primitives.broadcasting import reduced_type, spread, sum_
+from aidotnet_py.autodiff.program import ArrayType
+from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["max_"]
+
+
+def _max_shape(x: ArrayType, axes: tuple[int, ...]) -> ArrayType:
+    if any(x.shape[i] == 0 for i in axes):
+        raise ArgumentException(f"a maximum over axes {axes} of shape {x.shape} has no elements to choose from")
+    return reduced_type(x, axes)
+
+
+def _max_jvp(tangents: Sequence[Any], x: Any, output: Any, axes: tuple[int, ...]) -> Any:
+    # Elements that tie for the maximum share its tangent equally.
+    t = tangents[0]
+    shape = type_of(x).shape
+    chosen = astype(equal(x, spread(output, shape, axes)), t.dtype)
+    share = chosen / spread(sum_(chosen, axes), shape, axes)
+    return sum_(t * share, axes)
+
+
+_max = Primitive(
+    name="max",
+    shape=_max_shape,
+    run=lambda backend, out, x, axes: backend.max(x, axes, out=out),
+    jvp=_max_jvp,
+    transpose=None,
+    batch=lambda inputs, batched, size, axes: max_(inputs[0], tuple(i + 1 for i in axes)),
+)
+
+
+def max_(x: Any, axes: tuple[int, ...]) -> Any:
+    """Maxima over axes, which disappear."""
+    return emit(_max, x, axes=axes) if axes else x

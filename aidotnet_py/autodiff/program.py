@@ -1,0 +1,175 @@
+"""What a traced function becomes: a `Program`, a flat list of equations over typed variables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from aidotnet_py.autodiff.primitive import Primitive
+
+__all__ = ["ArrayType", "Atom", "Equation", "Literal", "Program", "Variable"]
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """Shape and dtype: all that tracing knows of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the elements take."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether derivatives pass through arrays of this type."""
+        return self.dtype.kind == "f"
+
+    def with_shape(self, shape: Sequence[int]) -> ArrayType:
+        """The same dtype with another shape."""
+        return ArrayType(tuple(shape), self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Variable:
+    """A value that an equation or an input defines, once; compared by identity."""
+
+    type: ArrayType
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A number written into the equation itself; its shape is ()."""
+
+    value: int | float | bool
+    type: ArrayType
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+
+Atom: TypeAlias = Variable | Literal
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """``output = primitive(*inputs, **parameters)``."""
+
+    primitive: Primitive
+    inputs: tuple[Atom, ...]
+    output: Variable
+    parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def variables(self) -> Iterator[Variable]:
+        """The inputs that are variables."""
+        return (atom for atom in self.inputs if isinstance(atom, Variable))
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A traced function: equations in order of execution, over typed variables, each defined once.
+
+    Attributes
+    ----------
+    inputs : tuple of Variable
+        What the function was called with, flattened.
+    constants : tuple of (Variable, value)
+        Arrays that the function used without being given them, and their values.
+    equations : tuple of Equation
+        The work, in order.
+    outputs : tuple of Atom
+        What the function returned, flattened.
+
+    Notes
+    -----
+    ``str(program)`` prints one equation a line, in the order of execution.
+    """
+
+    inputs: tuple[Variable, ...]
+    constants: tuple[tuple[Variable, Any], ...]
+    equations: tuple[Equation, ...]
+    outputs: tuple[Atom, ...]
+
+    @property
+    def input_types(self) -> tuple[ArrayType, ...]:
+        """Types of the inputs."""
+        return tuple(v.type for v in self.inputs)
+
+    @property
+    def output_types(self) -> tuple[ArrayType, ...]:
+        """Types of the outputs."""
+        return tuple(a.type for a in self.outputs)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one run: two for each multiply-add of a product, one for each other element."""
+        return sum(e.primitive.flops(*(a.type for a in e.inputs), output=e.output.type) for e in self.equations)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written by one run, had it no cache and views cost nothing."""
+        return sum(
+            sum(v.type.nbytes for v in e.variables) + e.output.type.nbytes
+            for e in self.equations
+            if not e.primitive.is_view
+        )
+
+    def count(self, primitive: str) -> int:
+        """How many equations use the primitive of that name."""
+        return sum(e.primitive.name == primitive for e in self.equations)
+
+    def __str__(self) -> str:
+        names = _names(self)
+
+        def show(atom: Atom) -> str:
+            return str(atom) if isinstance(atom, Literal) else names[atom]
+
+        def declare(variable: Variable) -> str:
+            return f"{names[variable]}:{variable.type}"
+
+        lines = [f"program({', '.join(map(declare, self.inputs))})"]
+        if self.constants:
+            lines.append(f"  with {', '.join(declare(v) for v, _ in self.constants)}")
+        for equation in self.equations:
+            extra = "".join(f" {key}={_short(value)}" for key, value in equation.parameters.items())
+            operands = " ".join(map(show, equation.inputs))
+            lines.append(f"  {declare(equation.output)} = {equation.primitive.name}{extra} {operands}".rstrip())
+        lines.append(f"  return {', '.join(map(show, self.outputs))}")
+        return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return str(value).replace(" ", "")
+
+
+def _names(program: Program) -> dict[Variable, str]:
+    letters = (_letters(i) for i in count())
+    defined = [*program.inputs, *(v for v, _ in program.constants), *(e.output for e in program.equations)]
+    return dict(zip(defined, letters, strict=False))
+
+
+def _letters(index: int) -> str:
+    """A, …, z, aa, ab, … as spreadsheets name columns."""
+    name = ""
+    index += 1
+    while index:
+        index, digit = divmod(index - 1, 26)
+        name = chr(ord("a") + digit) + name
+    return name

@@ -1,0 +1,260 @@
+"""Recording a function as it runs: a `Trace` collects equations, a `Tracer` stands for each value.
+
+May import: `program`, `primitive`. The NumPy functions and operators of a `Tracer` are those registered in `numpy_functions`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from aidotnet_py.autodiff.primitive import Primitive
+from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
+from aidotnet_py.backends import backend_of
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException, NotSupportedException
+
+__all__ = [
+    "Trace",
+    "Tracer",
+    "active_trace",
+    "emit",
+    "inline",
+    "is_array",
+    "new_trace",
+    "numpy_functions",
+    "type_of",
+]
+
+# NumPy's functions and ufuncs, by name, as they act on traced values; filled by `numpy_dispatch`.
+numpy_functions: dict[str, Callable[..., Any]] = {}
+
+
+class _Active(threading.local):
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_active = _Active()
+
+
+class Trace:
+    """The equations recorded so far, and the values from outside that they use."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Variable] = []
+        self.equations: list[Equation] = []
+        self._captured: dict[int, tuple[Variable, Any]] = {}
+
+    def new_input(self, array_type: ArrayType) -> Tracer:
+        """A traced value for one more input."""
+        variable = Variable(array_type)
+        self.inputs.append(variable)
+        return Tracer(self, variable)
+
+    def atom(self, value: Any) -> Atom:
+        """The variable or literal for a value; arrays and outer traced values become constants of this trace."""
+        if isinstance(value, Literal):
+            return value
+        if isinstance(value, Tracer):
+            if value.trace is self:
+                return value.variable
+            if value.trace not in _active.traces:
+                raise InvalidOperationException(
+                    f"a traced value of type {value.type} was used after its trace had ended; return it from the traced "
+                    "function instead of storing it elsewhere"
+                )
+        found = self._captured.get(id(value))
+        if found is None:
+            # The value is kept beside its variable, so that its id stays its own while the trace lives.
+            found = self._captured[id(value)] = (Variable(type_of(value)), value)
+        return found[0]
+
+    def finish(self, outputs: Sequence[Any]) -> Program:
+        """The Program that computes these values."""
+        atoms = tuple(self.atom(value) for value in outputs)
+        return Program(tuple(self.inputs), tuple(self._captured.values()), tuple(self.equations), atoms)
+
+
+@contextmanager
+def new_trace() -> Iterator[Trace]:
+    """Record everything that runs inside on a new trace."""
+    trace = Trace()
+    _active.traces.append(trace)
+    try:
+        yield trace
+    finally:
+        _active.traces.pop()
+
+
+def active_trace() -> Trace | None:
+    """The innermost trace being recorded in this thread."""
+    return _active.traces[-1] if _active.traces else None
+
+
+def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
+    """Add an equation to the innermost trace and return its value."""
+    trace = _active.traces[-1]
+    inputs = tuple(trace.atom(x) for x in operands)
+    output = Variable(primitive.shape(*(a.type for a in inputs), **parameters))
+    trace.equations.append(Equation(primitive, inputs, output, parameters))
+    return Tracer(trace, output)
+
+
+def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
+    """Run a Program's equations again in the innermost trace, on other values."""
+    values: dict[Variable, Any] = dict(zip(program.inputs, arguments, strict=True))
+    values.update(program.constants)
+
+    def read(atom: Atom) -> Any:
+        return atom if isinstance(atom, Literal) else values[atom]
+
+    for equation in program.equations:
+        values[equation.output] = emit(equation.primitive, *map(read, equation.inputs), **equation.parameters)
+    return [read(atom) for atom in program.outputs]
+
+
+def is_array(value: object) -> bool:
+    """Whether a value is traced, or an array of a registered backend."""
+    return isinstance(value, Tracer) or (not isinstance(value, (int, float)) and backend_of(value) is not None)
+
+
+def type_of(value: Any) -> ArrayType:
+    """The type of a traced value, an array or a number."""
+    if isinstance(value, Tracer):
+        return value.type
+    if isinstance(value, (bool, int, float, np.generic)):
+        return ArrayType((), np.result_type(value))
+    backend = backend_of(value)
+    if backend is None:
+        raise ArgumentException(f"a value of {type(value).__name__} came where an array or a number was wanted")
+    return ArrayType(tuple(value.shape), backend.dtype_of(value))
+
+
+def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:
+    def refuse(self: Tracer) -> Any:
+        raise InvalidOperationException(
+            f"{asked} asks for the value of a traced {self.type}, which has none while tracing; {instead}"
+        )
+
+    return refuse
+
+
+class Tracer(NDArrayOperatorsMixin):
+    """A value while tracing: it has a shape and a dtype, and takes part in NumPy's operators and functions.
+
+    It has no value yet: ``if x > 0`` and ``float(x)`` raise InvalidOperationException and say what to use instead.
+    """
+
+    __slots__ = ("trace", "variable")
+    __hash__ = object.__hash__
+    # Above every array library's own, so that `array + tracer` comes here.
+    __array_priority__ = 1000.0
+
+    def __init__(self, trace: Trace, variable: Variable) -> None:
+        self.trace = trace
+        self.variable = variable
+
+    @property
+    def type(self) -> ArrayType:
+        """Shape and dtype together."""
+        return self.variable.type
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype."""
+        return self.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.type.size
+
+    @property
+    def T(self) -> Tracer:
+        """The axes in reverse order."""
+        return numpy_functions["transpose"](self)
+
+    @property
+    def mT(self) -> Tracer:
+        """The last two axes exchanged."""
+        return numpy_functions["swapaxes"](self, -1, -2)
+
+    def __repr__(self) -> str:
+        return f"Tracer({self.type})"
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ArgumentException("a traced value of shape () has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tracer]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Tracer:
+        return numpy_functions["getitem"](self, key)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        return _call(name, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = function.__name__
+        if "linalg" in getattr(function, "__module__", ""):
+            name = f"linalg.{name}"
+        return _call(name, args, kwargs)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        # ndarray's methods are the functions of the same name.
+        if name in _METHODS:
+            return lambda *args, **kwargs: numpy_functions[name](self, *args, **kwargs)
+        raise AttributeError(f"a traced value has no attribute {name!r}")
+
+    __bool__ = _no_value("bool() (an `if`, `and`, `while` or comparison chain)", "use np.where(condition, a, b)")
+    __float__ = _no_value("float()", "keep it an array, or compute it outside the traced function")
+    __int__ = _no_value("int()", "keep it an array, or compute it outside the traced function")
+    __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
+    __array__ = _no_value("np.asarray() or an untraceable function", "use the NumPy function on it directly")
+    __complex__ = _no_value("complex()", "complex numbers are not supported")
+    item = _no_value("item()", "return the value from the traced function and read it there")
+    tolist = _no_value("tolist()", "return the value from the traced function and read it there")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise NotSupportedException(
+            "a traced array cannot be assigned to in place; build the result with np.where, np.concatenate or np.pad"
+        )
+
+
+_METHODS = frozenset(
+    ["astype", "clip", "copy", "dot", "flatten", "max", "mean", "min", "ravel", "repeat", "reshape", "squeeze", "std"]
+    + ["sum", "swapaxes", "take", "transpose", "var"]
+)
+
+
+def _call(name: str, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    function = numpy_functions.get(name)
+    if function is None:
+        raise NotSupportedException(
+            f"np.{name} is not among the functions that can be traced; they are {', '.join(sorted(numpy_functions))}"
+        )
+    if options.get("out") is not None:
+        raise NotSupportedException(f"np.{name} with out= cannot be traced; use the value that it returns")
+    options.pop("out", None)
+    try:
+        return function(*args, **options)
+    except TypeError as error:
+        raise NotSupportedException(f"np.{name} cannot be traced as it was called here: {error}") from error

@@ -1,0 +1,433 @@
+"""The public transforms: functions to functions. Each traces its function, transforms the Program, and runs it.
+
+Inside another trace nothing runs: the transformed equations join that trace, so transforms nest to any depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff.execution import Executable, plan, run_program
+from aidotnet_py.autodiff.program import ArrayType, Program
+from aidotnet_py.autodiff.tracing import Tracer, active_trace, inline, is_array, new_trace, type_of
+from aidotnet_py.autodiff.transforms.batching import vmap_program
+from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
+from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.tree import Structure, flatten
+from aidotnet_py.backends import backend_of, get_backend
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+
+__all__ = ["TracedProgram", "grad", "hvp", "jvp", "linearize", "trace", "value_and_grad", "vjp", "vmap"]
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TracedProgram(Program):
+    """A `Program` that is called like the function it was traced from, on arrays of the same shapes and dtypes.
+
+    Calls replay the equations over buffers that were planned once; the function's Python does not run again.
+    """
+
+    arguments: Structure = field(default_factory=lambda: Structure(tuple))
+    results: Structure = field(default_factory=lambda: Structure(None))
+    _executables: dict[str, Executable] = field(default_factory=dict[str, Executable], repr=False)
+    _lock: Any = field(default_factory=Lock, repr=False)
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes of all buffers of a run: intermediate values and results, after sharing."""
+        return plan(self).nbytes
+
+    def __call__(self, *args: Any) -> Any:
+        leaves, structure = flatten(args)
+        if structure != self.arguments:
+            raise ArgumentException("the arguments are not nested as the examples that the program was traced on")
+        for place, (leaf, wanted) in enumerate(zip(leaves, self.input_types, strict=True)):
+            # A plain number takes the traced dtype, as it would in NumPy.
+            plain = isinstance(leaf, (bool, int, float)) and not isinstance(leaf, np.generic) and wanted.shape == ()
+            if not plain and type_of(leaf) != wanted:
+                raise ArgumentException(f"argument {place} is {type_of(leaf)}; the program was traced on {wanted}")
+        if active_trace() is not None:
+            return self.results.unflatten(inline(self, leaves))
+        backend = backend_of(*leaves) or get_backend("numpy")
+        with self._lock:
+            executable = self._executables.get(backend.name)
+            if executable is None:
+                executable = self._executables[backend.name] = Executable(self, backend)
+            for array, leaf in zip(executable.inputs, leaves, strict=True):
+                backend.copyto(array, leaf)
+            executable.run()
+            return self.results.unflatten([backend.asarray(array) for array in executable.outputs])
+
+
+def _record(function: Function, leaves: Sequence[Any], structure: Structure) -> tuple[Program, Structure]:
+    """The Program of a function on arguments like these, and how its results hang together."""
+    with new_trace() as trace_:
+        inputs = [trace_.new_input(type_of(leaf)) for leaf in leaves]
+        outputs, results = flatten(function(*structure.unflatten(inputs)))
+        return simplify(trace_.finish(outputs)), results
+
+
+def _apply(program: Program, leaves: Sequence[Any]) -> list[Any]:
+    if active_trace() is not None:
+        return inline(program, leaves)
+    return run_program(program, leaves)
+
+
+def trace(function: Function, *examples: Any) -> TracedProgram:
+    """Record a function as a `Program`, on arguments with the shapes and dtypes of the examples.
+
+    Parameters
+    ----------
+    function : callable
+        Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs once, on traced values.
+    *examples : array, number, or mappings and sequences of them
+        Only their shapes and dtypes matter.
+
+    Returns
+    -------
+    TracedProgram
+        Prints readably, knows its ``flops``, ``bytes`` and ``peak_memory``, and is called like the function.
+
+    Raises
+    ------
+    InvalidOperationException
+        When the function asks for a value (``if x > 0``, ``float(x)``).
+    NotSupportedException
+        When it uses a NumPy function that cannot be traced.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> program = trace(lambda w, x: np.tanh(x @ w), np.ones((3, 2)), np.ones((4, 3)))
+    >>> print(program)
+    program(a:float64[3,2], b:float64[4,3])
+      c:float64[4,2] = matmul b a
+      d:float64[4,2] = tanh c
+      return d
+    >>> program(np.zeros((3, 2)), np.ones((4, 3))).sum()
+    np.float64(0.0)
+    """
+    leaves, structure = flatten(examples)
+    program, results = _record(function, leaves, structure)
+    return TracedProgram(program.inputs, program.constants, program.equations, program.outputs, structure, results)
+
+
+def _selected(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
+    """The arguments flattened, and which leaves belong to the one differentiated."""
+    if not -len(args) <= argument < len(args):
+        raise ArgumentOutOfRangeException(f"argument is {argument}; the function was called with {len(args)} arguments")
+    leaves, structure = flatten(tuple(args))
+    chosen = structure.children[argument]
+    before = sum(c.leaves for c in structure.children[: argument % len(args)])
+    wrt = [before <= i < before + chosen.leaves for i in range(len(leaves))]
+    for leaf, differentiated in zip(leaves, wrt, strict=True):
+        if differentiated:
+            _require_floating(leaf, f"argument {argument}")
+    return leaves, structure, wrt, chosen
+
+
+def _require_floating(leaf: Any, name: str) -> None:
+    if not type_of(leaf).is_floating:
+        raise ArgumentException(f"{name} has dtype {type_of(leaf).dtype}; derivatives want a floating one")
+
+
+def _require_scalar(program: Program, results: Structure) -> None:
+    if results != Structure(None) or program.output_types[0].shape or not program.output_types[0].is_floating:
+        types = ", ".join(map(str, program.output_types))
+        raise ArgumentException(f"the function returned {types or 'nothing'}; a gradient wants one floating scalar")
+
+
+def value_and_grad(f: Function, argument: int = 0) -> Function:
+    """f and its gradient ∇f with respect to one argument, by reverse mode.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a floating scalar.
+    argument : int
+        Which positional argument to differentiate; it may be a mapping or sequence of arrays.
+
+    Returns
+    -------
+    callable
+        With f's arguments; returns ``(value, gradient)``, the gradient nested like the argument.
+
+    Raises
+    ------
+    ArgumentException
+        When f does not return a floating scalar, or the argument is not floating.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value_and_grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
+    (array(5.), array([2., 4.]))
+    """
+
+    def with_gradient(*args: Any) -> tuple[Any, Any]:
+        leaves, structure, wrt, chosen = _selected(args, argument)
+        program, results = _record(f, leaves, structure)
+        _require_scalar(program, results)
+        value, *gradient = _apply(grad_program(program, wrt), leaves)
+        return value, chosen.unflatten(gradient)
+
+    return with_gradient
+
+
+def grad(f: Function, argument: int = 0) -> Function:
+    """The gradient ∇f of a scalar function with respect to one argument; see `value_and_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grad(np.tanh)(0.0)
+    array(1.)
+    >>> grad(grad(lambda x: x**3))(2.0)
+    array(12.)
+    """
+
+    def gradient(*args: Any) -> Any:
+        return value_and_grad(f, argument)(*args)[1]
+
+    return gradient
+
+
+def _tangents(primals: list[Any], tangents: Any, structure: Structure) -> list[Any]:
+    leaves, tangent_structure = flatten(tangents)
+    if tangent_structure != structure:
+        raise ArgumentException("tangents are not nested as the primals")
+    for primal, tangent in zip(primals, leaves, strict=True):
+        _require_floating(primal, "a primal")
+        _require_like(tangent, type_of(primal), "a tangent")
+    return leaves
+
+
+def _require_like(value: Any, wanted: ArrayType, name: str) -> None:
+    plain = wanted.shape == () and isinstance(value, (int, float))
+    if not plain and type_of(value) != wanted:
+        raise ArgumentException(f"{name} is {type_of(value)}; {wanted} is wanted")
+
+
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """f(x) and the directional derivative J(x) t, by forward mode.
+
+    Parameters
+    ----------
+    f : callable
+        Any array function.
+    primals, tangents : sequence
+        One entry a positional argument of f, of equal shapes and floating dtypes.
+
+    Returns
+    -------
+    (value, tangent)
+
+    Raises
+    ------
+    ArgumentException
+        When tangents do not match primals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> jvp(np.sin, (0.0,), (2.0,))
+    (array(0.), array(2.))
+    """
+    leaves, structure = flatten(tuple(primals))
+    directions = _tangents(leaves, tuple(tangents), structure)
+    program, results = _record(f, leaves, structure)
+    out = _apply(jvp_program(program, [True] * len(leaves)), [*leaves, *directions])
+    half = len(program.outputs)
+    return results.unflatten(out[:half]), results.unflatten(out[half:])
+
+
+def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
+    """f(x), and the function c ↦ J(x)ᵀ c, by reverse mode.
+
+    Parameters
+    ----------
+    f : callable
+        Any array function.
+    *primals : array, or mappings and sequences of them
+        Floating arguments of f.
+
+    Returns
+    -------
+    (value, pullback)
+        ``pullback(cotangent)`` takes what is nested like the value and returns a tuple, one cotangent an argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value, pullback = vjp(lambda x: np.array([[1.0, 2.0], [3.0, 4.0]]) @ x, np.array([1.0, 1.0]))
+    >>> pullback(np.array([1.0, 0.0]))
+    (array([1., 2.]),)
+    """
+    leaves, structure = flatten(primals)
+    for leaf in leaves:
+        _require_floating(leaf, "a primal")
+    program, results = _record(f, leaves, structure)
+    backward = vjp_program(program, [True] * len(leaves))
+    count = len(program.outputs)
+
+    def pullback(cotangent: Any) -> Any:
+        seeds, seed_structure = flatten(cotangent)
+        if seed_structure != results:
+            raise ArgumentException("the cotangent is not nested as the function's value")
+        for seed, wanted in zip(seeds, program.output_types, strict=True):
+            _require_like(seed, wanted, "the cotangent")
+        return structure.unflatten(_apply(backward, [*leaves, *seeds])[count:])
+
+    return results.unflatten(_apply(program, leaves)), pullback
+
+
+def hvp(f: Function, x: Any, v: Any) -> Any:
+    """The Hessian-vector product ∇²f(x) v of a scalar function: the exact derivative of the gradient along v.
+
+    Forward over reverse (Pearlmutter 1994); the Hessian is never formed.
+
+    Parameters
+    ----------
+    f : callable
+        Takes x, returns a floating scalar.
+    x, v : array, or mappings and sequences of them
+        The point and the vector, nested alike.
+
+    Returns
+    -------
+    Like x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hvp(lambda x: np.sum(x**3), np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    array([6., 0.])
+    """
+    return jvp(grad(f), (x,), (v,))[1]
+
+
+def linearize(f: Function, x: Any) -> tuple[Any, Function]:
+    """f(x), and the linear function t ↦ J(x) t with everything that depends on x alone computed once.
+
+    Parameters
+    ----------
+    f : callable
+        Takes x.
+    x : array, or mappings and sequences of them
+        The point.
+
+    Returns
+    -------
+    (value, linear)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value, linear = linearize(np.exp, np.array([0.0]))
+    >>> linear(np.array([3.0]))
+    array([3.])
+    """
+    leaves, structure = flatten((x,))
+    for leaf in leaves:
+        _require_floating(leaf, "x")
+    program, results = _record(f, leaves, structure)
+    forward = jvp_program(program, [True] * len(leaves))
+    half = len(program.outputs)
+    if active_trace() is not None:
+
+        def traced(t: Any) -> Any:
+            return results.unflatten(inline(forward, [*leaves, *_tangents(leaves, (t,), structure)])[half:])
+
+        return results.unflatten(inline(program, leaves)), traced
+    backend = backend_of(*leaves) or get_backend("numpy")
+    stages = [0] * len(leaves) + [1] * len(leaves)
+    executable = Executable(forward, backend, stages=stages)
+    for array, leaf in zip(executable.inputs, leaves, strict=False):
+        backend.copyto(array, leaf)
+    executable.run(0)
+
+    def linear(t: Any) -> Any:
+        for array, leaf in zip(executable.inputs[len(leaves) :], _tangents(leaves, (t,), structure), strict=True):
+            backend.copyto(array, leaf)
+        executable.run(1)
+        return results.unflatten([backend.asarray(array) for array in executable.outputs[half:]])
+
+    return results.unflatten([backend.asarray(array) for array in executable.outputs[:half]]), linear
+
+
+def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Function:
+    """f over an axis of its arguments, in one program: every result gets the axis in front.
+
+    Parameters
+    ----------
+    f : callable
+        Written for one element.
+    in_axes : int, or one int or None for each argument
+        The axis to map; None for an argument that all elements share.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    ArgumentException
+        When the mapped axes differ in length, or none is mapped.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> vmap(np.dot)(np.ones((4, 3)), np.ones((4, 3)))
+    array([3., 3., 3., 3.])
+    """
+
+    def mapped(*args: Any) -> Any:
+        axes = [in_axes] * len(args) if isinstance(in_axes, int) or in_axes is None else list(in_axes)
+        if len(axes) != len(args):
+            raise ArgumentException(
+                f"in_axes has {len(axes)} entries; the function was called with {len(args)} arguments"
+            )
+        leaves, structure = flatten(args)
+        of_leaf = [axis for axis, child in zip(axes, structure.children, strict=True) for _ in range(child.leaves)]
+        size = _mapped_length(leaves, of_leaf)
+
+        def moved(*values: Any) -> Any:
+            flat, _ = flatten(values)
+            ordered = [v if a in (None, 0) else np.moveaxis(v, a, 0) for v, a in zip(flat, of_leaf, strict=True)]
+            element_types = [
+                type_of(v) if a is None else type_of(v).with_shape(type_of(v).shape[1:])
+                for v, a in zip(ordered, of_leaf, strict=True)
+            ]
+            with new_trace() as inner:
+                inputs = [inner.new_input(t) for t in element_types]
+                outputs, results[0] = flatten(f(*structure.unflatten(inputs)))
+                element = simplify(inner.finish(outputs))
+            return inline(vmap_program(element, [a is not None for a in of_leaf], size), ordered)
+
+        results: list[Structure] = [Structure(None)]
+        program, _ = _record(moved, leaves, structure)
+        return results[0].unflatten(_apply(program, leaves))
+
+    return mapped
+
+
+def _mapped_length(leaves: Sequence[Any], axes: Sequence[int | None]) -> int:
+    lengths: set[int] = set()
+    for leaf, axis in zip(leaves, axes, strict=True):
+        if axis is None:
+            continue
+        shape = type_of(leaf).shape
+        if not -len(shape) <= axis < len(shape):
+            raise ArgumentException(f"in_axes asks for axis {axis} of an array of shape {shape}")
+        lengths.add(shape[axis])
+    if len(lengths) != 1:
+        found = "no argument is mapped" if not lengths else f"the mapped axes have lengths {sorted(lengths)}"
+        raise ArgumentException(f"{found}; vmap wants one length")
+    return lengths.pop()

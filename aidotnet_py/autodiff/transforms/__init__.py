@@ -1,0 +1,1 @@
+"""Transforms from Program to Program: derivatives, batching and simplification."""

@@ -1,0 +1,131 @@
+"""Derivatives of Programs: forward mode, its transpose, and reverse mode as the two together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aidotnet_py.autodiff.primitives.shape import full
+from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.tracing import emit, inline, new_trace
+from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.exceptions import NotSupportedException
+
+__all__ = ["grad_program", "jvp_program", "vjp_program"]
+
+Mask = Sequence[bool]
+
+
+class _Values:
+    """What each variable of the program at hand stands for in the new trace."""
+
+    def __init__(self, program: Program, inputs: Sequence[Any]) -> None:
+        self.of: dict[Variable, Any] = dict(zip(program.inputs, inputs, strict=True))
+        self.of.update(program.constants)
+
+    def operand(self, atom: Atom) -> Any:
+        """As an operand of `emit`."""
+        return atom if isinstance(atom, Literal) else self.of[atom]
+
+    def number_or_value(self, atom: Atom) -> Any:
+        """As an argument of a rule: a literal is a plain number there."""
+        return atom.value if isinstance(atom, Literal) else self.of[atom]
+
+    def emit(self, equation: Equation) -> Any:
+        """Run the equation in the new trace."""
+        value = emit(equation.primitive, *map(self.operand, equation.inputs), **equation.parameters)
+        self.of[equation.output] = value
+        return value
+
+
+def jvp_program(program: Program, wrt: Mask) -> Program:
+    """Inputs and, for those in ``wrt``, tangents, to outputs and their tangents: y, J t.
+
+    Every tangent is linear in the tangents given; what does not depend on them is computed apart.
+    """
+    with new_trace() as trace:
+        primals = [trace.new_input(t) for t in program.input_types]
+        seeds = [trace.new_input(t) for t, chosen in zip(program.input_types, wrt, strict=True) if chosen]
+        values = _Values(program, primals)
+        given = (v for v, chosen in zip(program.inputs, wrt, strict=True) if chosen)
+        tangents: dict[Atom, Any] = dict(zip(given, seeds, strict=True))
+        for equation in program.equations:
+            output = values.emit(equation)
+            incoming = [None if isinstance(a, Literal) else tangents.get(a) for a in equation.inputs]
+            if equation.primitive.jvp is None or all(t is None for t in incoming):
+                continue
+            arguments = map(values.number_or_value, equation.inputs)
+            tangent = equation.primitive.jvp(incoming, *arguments, output=output, **equation.parameters)
+            if tangent is not None:
+                tangents[equation.output] = tangent
+        results = [values.operand(a) for a in program.outputs]
+        moved = [tangents.get(a) for a in program.outputs]
+        zeros = [full(a.type, 0.0) if t is None else t for a, t in zip(program.outputs, moved, strict=True)]
+        return simplify(trace.finish([*results, *zeros]))
+
+
+def vjp_program(program: Program, wrt: Mask) -> Program:
+    """Inputs and a cotangent for each output, to outputs and, for the inputs in ``wrt``, cotangents: y, Jᵀ c.
+
+    Linearise, then transpose: the tangent part of the forward derivative is walked backwards.
+    """
+    forward = jvp_program(program, wrt)
+    count = len(program.outputs)
+    with new_trace() as trace:
+        primals = [trace.new_input(t) for t in program.input_types]
+        seeds = [trace.new_input(t) for t in program.output_types]
+        linear = forward.inputs[len(program.inputs) :]
+        outputs, cotangents = _transpose(forward, primals, linear, dict(enumerate(seeds, start=count)))
+        return simplify(trace.finish([*outputs[:count], *cotangents]))
+
+
+def grad_program(program: Program, wrt: Mask) -> Program:
+    """Inputs to the one, scalar output and its gradients with respect to the inputs in ``wrt``."""
+    backward = vjp_program(program, wrt)
+    with new_trace() as trace:
+        primals = [trace.new_input(t) for t in program.input_types]
+        one = full(program.output_types[0], 1.0)
+        return simplify(trace.finish(inline(backward, [*primals, one])))
+
+
+def _transpose(
+    program: Program, known: Sequence[Any], linear: Sequence[Variable], seeds: dict[int, Any]
+) -> tuple[list[Any], list[Any]]:
+    """Run what does not depend on the linear inputs, then what does, backwards from cotangents of some outputs."""
+    unknown: set[Atom] = set(linear)
+    values = _Values(program, [*known, *([None] * len(linear))])
+    backwards: list[Equation] = []
+    for equation in program.equations:
+        if any(v in unknown for v in equation.variables):
+            unknown.add(equation.output)
+            backwards.append(equation)
+        else:
+            values.emit(equation)
+    cotangents: dict[Atom, Any] = {}
+    for place, seed in seeds.items():
+        _add(cotangents, program.outputs[place], seed)
+    for equation in reversed(backwards):
+        cotangent = cotangents.pop(equation.output, None)
+        if cotangent is not None:
+            _step_back(equation, cotangent, unknown, values, cotangents)
+    outputs = [None if a in unknown else values.operand(a) for a in program.outputs]
+    found = [cotangents.get(v) for v in linear]
+    return outputs, [full(v.type, 0.0) if c is None else c for v, c in zip(linear, found, strict=True)]
+
+
+def _step_back(
+    equation: Equation, cotangent: Any, unknown: set[Atom], values: _Values, cotangents: dict[Atom, Any]
+) -> None:
+    rule = equation.primitive.transpose
+    if rule is None:
+        raise NotSupportedException(f"{equation.primitive.name} cannot be transposed; it is not linear in its input")
+    arguments: list[Any] = [a.type if a in unknown else values.number_or_value(a) for a in equation.inputs]
+    results = rule(cotangent, *arguments, **equation.parameters)
+    for atom, argument, result in zip(equation.inputs, arguments, results, strict=True):
+        if isinstance(argument, ArrayType):
+            _add(cotangents, atom, result)
+
+
+def _add(cotangents: dict[Atom, Any], atom: Atom, cotangent: Any) -> None:
+    before = cotangents.get(atom)
+    cotangents[atom] = cotangent if before is None else before + cotangent

@@ -1,0 +1,43 @@
+"""Leave out what is computed twice, and what nobody uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
+
+__all__ = ["simplify"]
+
+
+def simplify(program: Program) -> Program:
+    """Common subexpressions once, dead equations and unused constants not at all; inputs and outputs stay."""
+    return _without_dead(_without_repeats(program))
+
+
+def _without_repeats(program: Program) -> Program:
+    first: dict[Any, Variable] = {}
+    renamed: dict[Atom, Atom] = {}
+    equations: list[Equation] = []
+    for equation in program.equations:
+        inputs = tuple(renamed.get(a, a) for a in equation.inputs)
+        # Numbers by their text: 0.0 and -0.0 are equal but not the same.
+        named = tuple(repr(a) if isinstance(a, Literal) else a for a in inputs)
+        key = (equation.primitive, named, repr(sorted(equation.parameters.items())))
+        found = first.setdefault(key, equation.output)
+        if found is equation.output:
+            equations.append(Equation(equation.primitive, inputs, equation.output, equation.parameters))
+        else:
+            renamed[equation.output] = found
+    outputs = tuple(renamed.get(a, a) for a in program.outputs)
+    return Program(program.inputs, program.constants, tuple(equations), outputs)
+
+
+def _without_dead(program: Program) -> Program:
+    needed: set[Atom] = set(program.outputs)
+    kept: list[Equation] = []
+    for equation in reversed(program.equations):
+        if equation.output in needed:
+            kept.append(equation)
+            needed.update(equation.variables)
+    constants = tuple((v, value) for v, value in program.constants if v in needed)
+    return Program(program.inputs, constants, tuple(reversed(kept)), program.outputs)

@@ -1,0 +1,71 @@
+"""Arguments as trees: mappings and sequences of arrays, flattened to lists and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["Structure", "flatten"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How leaves hang together; two trees of one shape have equal structures.
+
+    ``kind`` is None for a leaf, "none" for None, else the container's type; ``keys`` are a mapping's.
+    """
+
+    kind: Any
+    children: tuple[Structure, ...] = ()
+    keys: tuple[Any, ...] = ()
+
+    @property
+    def leaves(self) -> int:
+        """Number of leaves."""
+        return 1 if self.kind is None else sum(c.leaves for c in self.children)
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """The tree with these leaves."""
+        return self._build(iter(leaves))
+
+    def _build(self, leaves: Iterator[Any]) -> Any:
+        if self.kind is None:
+            return next(leaves)
+        if self.kind == "none":
+            return None
+        parts = [child._build(leaves) for child in self.children]
+        if self.keys:
+            return dict(zip(self.keys, parts, strict=True))
+        return self.kind(*parts) if hasattr(self.kind, "_fields") else self.kind(parts)
+
+
+_LEAF = Structure(None)
+
+
+def flatten(tree: Any) -> tuple[list[Any], Structure]:
+    """The leaves in order, and how to put them together again."""
+    leaves: list[Any] = []
+    return leaves, _walk(tree, leaves.append)
+
+
+def _walk(tree: Any, add: Callable[[Any], None]) -> Structure:
+    if tree is None:
+        return Structure("none")
+    if isinstance(tree, Mapping):
+        if not tree:
+            return Structure(dict)
+        items: list[tuple[Any, Any]] = list(tree.items())  # pyright: ignore[reportUnknownArgumentType] -- any mapping
+        return Structure(dict, tuple(_walk(v, add) for _, v in items), tuple(k for k, _ in items))
+    if isinstance(tree, (list, tuple)):
+        kind: Any = type(tree)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- any sequence
+        parts: list[Any] = list(tree)  # pyright: ignore[reportUnknownArgumentType] -- any sequence
+        return Structure(kind, tuple(_walk(v, add) for v in parts))
+    if isinstance(tree, (str, bytes, set)):
+        raise ArgumentException(
+            f"a {type(tree).__name__} came where arrays, or mappings and sequences of them, were wanted"
+        )
+    add(tree)
+    return _LEAF
