@@ -107,13 +107,13 @@ def softplus(x: Any) -> Any:
 
 @_on_arrays("x")
 def stop_gradient(x: Any) -> Any:
-    """x itself, taken as a constant by every derivative."""
+    """The value itself, taken as a constant by every derivative."""
     return shapes.stop_gradient(x)
 
 
 @_on_arrays("x")
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
-    """log Σ exp(x) over axes, shifted by the maximum so that nothing overflows.
+    """Compute log Σ exp(x) over axes, shifted by the maximum so that nothing overflows.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
 
 @_on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """x − logsumexp(x) along an axis."""
+    """Compute x − logsumexp(x) along an axis."""
     return x - logsumexp(x, axis, keepdims=True)
 
 
@@ -197,7 +197,8 @@ def _margins(
 def _image(x: Any, name: str) -> tuple[int, int, int, int]:
     if len(x.shape) != 4:
         raise ArgumentException(f"{name} has shape {x.shape}; images (n, height, width, channels) are wanted")
-    return x.shape
+    n, height, width, channels = x.shape
+    return n, height, width, channels
 
 
 def _windows(x: Any, window: tuple[int, int], stride: tuple[int, int], padding: Padding, value: float) -> Any:
@@ -340,7 +341,9 @@ def average_pool2d(
     stride: int | tuple[int, int] | None = None,
     padding: Padding = "valid",
 ) -> Any:
-    """Means over windows of images (n, height, width, channels), padding counted as zeros; stride None: the window's size.
+    """Means over windows of images (n, height, width, channels), padding counted as zeros.
+
+    Stride None: the window's size.
 
     Examples
     --------

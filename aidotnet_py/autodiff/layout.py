@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 __all__ = ["c_strides", "fits_matrix_product", "is_contiguous", "reshaped_strides"]
 
@@ -44,7 +45,7 @@ def reshaped_strides(
             else:
                 want, j = want * wanted[j], j + 1
         run = old[first_i:i]
-        if any(outer != inner * n for (_, outer), (n, inner) in zip(run, run[1:], strict=False)):
+        if any(outer != inner * n for (_, outer), (n, inner) in pairwise(run)):
             return None
         result.extend(s * run[-1][1] for s in c_strides(wanted[first_j:j]))
     return tuple(result)

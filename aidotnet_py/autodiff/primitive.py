@@ -32,8 +32,8 @@ class Primitive:
     shape : callable
         ``shape(*types, **parameters)`` gives the output's type; raises ArgumentException where there is none.
     run : callable
-        ``run(backend, out, *arrays, **parameters)`` writes into ``out``; for a view, ``run(backend, array, **parameters)``
-        returns one.
+        ``run(backend, out, *arrays, **parameters)`` writes into ``out``; for a view,
+        ``run(backend, array, **parameters)`` returns one.
     jvp : callable or None
         ``jvp(tangents, *primals, output, **parameters)`` gives the output's tangent, linear in the tangents, of which
         some may be None (zero). None: the output has no tangent (comparisons, integers).

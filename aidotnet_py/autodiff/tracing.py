@@ -1,12 +1,13 @@
 """Recording a function as it runs: a `Trace` collects equations, a `Tracer` stands for each value.
 
-May import: `program`, `primitive`. The NumPy functions and operators of a `Tracer` are those registered in `numpy_functions`.
+May import: `program`, `primitive`. What NumPy's functions and operators do on a `Tracer` is registered in
+`numpy_functions`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +33,11 @@ __all__ = [
 
 # NumPy's functions and ufuncs, by name, as they act on traced values; filled by `numpy_dispatch`.
 numpy_functions: dict[str, Callable[..., Any]] = {}
+
+
+def _function(name: str) -> Callable[..., Tracer]:
+    """What NumPy's function of that name does on a traced value, where it gives one."""
+    return numpy_functions[name]
 
 
 class _Active(threading.local):
@@ -65,8 +71,8 @@ class Trace:
                 return value.variable
             if value.trace not in _active.traces:
                 raise InvalidOperationException(
-                    f"a traced value of type {value.type} was used after its trace had ended; return it from the traced "
-                    "function instead of storing it elsewhere"
+                    f"a traced value of type {value.type} was used after its trace had ended; return it from the "
+                    "traced function instead of storing it elsewhere"
                 )
         found = self._captured.get(id(value))
         if found is None:
@@ -81,7 +87,7 @@ class Trace:
 
 
 @contextmanager
-def new_trace() -> Iterator[Trace]:
+def new_trace() -> Generator[Trace]:
     """Record everything that runs inside on a new trace."""
     trace = Trace()
     _active.traces.append(trace)
@@ -128,7 +134,7 @@ def type_of(value: Any) -> ArrayType:
     if isinstance(value, Tracer):
         return value.type
     if isinstance(value, (bool, int, float, np.generic)):
-        return ArrayType((), np.result_type(value))
+        return ArrayType((), np.result_type(value))  # pyright: ignore[reportUnknownArgumentType] -- any scalar
     backend = backend_of(value)
     if backend is None:
         raise ArgumentException(f"a value of {type(value).__name__} came where an array or a number was wanted")
@@ -151,7 +157,7 @@ class Tracer(NDArrayOperatorsMixin):
     """
 
     __slots__ = ("trace", "variable")
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] -- the mixin takes away the hash with its ==
     # Above every array library's own, so that `array + tracer` comes here.
     __array_priority__ = 1000.0
 
@@ -187,12 +193,12 @@ class Tracer(NDArrayOperatorsMixin):
     @property
     def T(self) -> Tracer:
         """The axes in reverse order."""
-        return numpy_functions["transpose"](self)
+        return _function("transpose")(self)
 
     @property
     def mT(self) -> Tracer:
         """The last two axes exchanged."""
-        return numpy_functions["swapaxes"](self, -1, -2)
+        return _function("swapaxes")(self, -1, -2)
 
     def __repr__(self) -> str:
         return f"Tracer({self.type})"
@@ -206,7 +212,7 @@ class Tracer(NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> Tracer:
-        return numpy_functions["getitem"](self, key)
+        return _function("getitem")(self, key)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
@@ -240,8 +246,10 @@ class Tracer(NDArrayOperatorsMixin):
 
 
 _METHODS = frozenset(
-    ["astype", "clip", "copy", "dot", "flatten", "max", "mean", "min", "ravel", "repeat", "reshape", "squeeze", "std"]
-    + ["sum", "swapaxes", "take", "transpose", "var"]
+    {
+        *("astype", "clip", "copy", "dot", "flatten", "max", "mean", "min", "ravel", "repeat", "reshape"),
+        *("squeeze", "std", "sum", "swapaxes", "take", "transpose", "var"),
+    }
 )
 
 

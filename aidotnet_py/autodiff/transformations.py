@@ -14,7 +14,7 @@ import numpy as np
 
 from aidotnet_py.autodiff.execution import Executable, plan, run_program
 from aidotnet_py.autodiff.program import ArrayType, Program
-from aidotnet_py.autodiff.tracing import Tracer, active_trace, inline, is_array, new_trace, type_of
+from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
@@ -45,6 +45,7 @@ class TracedProgram(Program):
         return plan(self).nbytes
 
     def __call__(self, *args: Any) -> Any:
+        """Run on these arguments; results are new arrays, nested as the function returned them."""
         leaves, structure = flatten(args)
         if structure != self.arguments:
             raise ArgumentException("the arguments are not nested as the examples that the program was traced on")
@@ -145,7 +146,7 @@ def _require_scalar(program: Program, results: Structure) -> None:
 
 
 def value_and_grad(f: Function, argument: int = 0) -> Function:
-    """f and its gradient ∇f with respect to one argument, by reverse mode.
+    """Return f with its gradient ∇f with respect to one argument, by reverse mode.
 
     Parameters
     ----------
@@ -363,7 +364,7 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
 
 
 def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Function:
-    """f over an axis of its arguments, in one program: every result gets the axis in front.
+    """Apply f over an axis of its arguments, in one program: every result gets the axis in front.
 
     Parameters
     ----------

@@ -64,8 +64,7 @@ def _walk(tree: Any, add: Callable[[Any], None]) -> Structure:
         parts: list[Any] = list(tree)  # pyright: ignore[reportUnknownArgumentType] -- any sequence
         return Structure(kind, tuple(_walk(v, add) for v in parts))
     if isinstance(tree, (str, bytes, set)):
-        raise ArgumentException(
-            f"a {type(tree).__name__} came where arrays, or mappings and sequences of them, were wanted"
-        )
+        kind = type(tree)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- any set
+        raise ArgumentException(f"a {kind.__name__} came where arrays, or mappings and sequences of them, were wanted")
     add(tree)
     return _LEAF

@@ -1,4 +1,4 @@
-"""Which array each value of a Program lives in: views where possible, slots shared by values that never live together."""
+"""Which array each value of a Program lives in: a view where possible, or a slot that values take turns in."""
 
 from __future__ import annotations
 

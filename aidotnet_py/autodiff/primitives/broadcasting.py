@@ -1,5 +1,9 @@
 """Repeating along axes and summing over them: each is the other's transpose."""
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,9 @@
 """Arrays one after another along an axis."""
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

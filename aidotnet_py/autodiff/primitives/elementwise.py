@@ -3,6 +3,10 @@
 Operands of a primitive have one dtype and one shape, or are literals; the functions here promote and broadcast first.
 """
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -57,10 +61,11 @@ __all__ = [
 
 _BOOL = np.dtype(bool)
 Rule = Callable[..., Any]
+Function = Callable[..., Any]
 
 
 def promote(*operands: Any, floating: bool = False) -> list[Any]:
-    """Bring operands to one dtype by NumPy's rules (plain numbers are weak) and one shape; plain numbers become literals."""
+    """Bring operands to one dtype by NumPy's rules and one shape; plain numbers are weak and become literals."""
     weak = [isinstance(x, (bool, int, float)) and not isinstance(x, np.generic) for x in operands]
     types = [None if w else type_of(x) for x, w in zip(operands, weak, strict=True)]
     dtype = np.result_type(*(x if t is None else t.dtype for x, t in zip(operands, types, strict=True)))
@@ -176,13 +181,13 @@ log = _unary("log", lambda t, x, y: t / x)
 log1p = _unary("log1p", lambda t, x, y: t / (1.0 + x))
 sqrt = _unary("sqrt", lambda t, x, y: t * (0.5 / y))
 sin = _unary("sin", lambda t, x, y: t * cos(x))
-cos = _unary("cos", lambda t, x, y: t * -sin(x))
+cos: Function = _unary("cos", lambda t, x, y: t * -sin(x))
 tanh = _unary("tanh", lambda t, x, y: t * (1.0 - y * y))
 sigmoid = _unary("sigmoid", lambda t, x, y: t * (y * (1.0 - y)))
 softplus = _unary("softplus", lambda t, x, y: t * sigmoid(x))
 relu = _unary("relu", lambda t, x, y: t * _step(greater(x, 0.0), t), floating=False)
 absolute = _unary("absolute", lambda t, x, y: t * sign(x), floating=False)
-sign = _unary("sign", None, floating=False)
+sign: Function = _unary("sign", None, floating=False)
 
 # f(x, y): one rule an operand, z = f(x, y).
 add = _binary("add", lambda t, x, y, z: t, lambda t, x, y, z: t, transpose=_each)
@@ -209,7 +214,7 @@ equal = _binary("equal", dtype=_BOOL)
 not_equal = _binary("not_equal", dtype=_BOOL)
 less = _binary("less", dtype=_BOOL)
 less_equal = _binary("less_equal", dtype=_BOOL)
-greater = _binary("greater", dtype=_BOOL)
+greater: Function = _binary("greater", dtype=_BOOL)
 greater_equal = _binary("greater_equal", dtype=_BOOL)
 logical_and = _binary("logical_and", dtype=_BOOL)
 logical_or = _binary("logical_or", dtype=_BOOL)
@@ -232,7 +237,7 @@ def _is_linear(x: Any) -> bool:
 
 
 def power(x: Any, y: Any) -> Any:
-    """x to the power y; small whole powers are products, exact and fast."""
+    """Raise x to the power y; small whole powers are products, exact and fast."""
     whole = isinstance(y, (int, float)) and not isinstance(y, bool) and float(y).is_integer()
     if whole and 1 <= y <= 4:
         square = multiply(x, x) if y > 1 else x

@@ -1,5 +1,9 @@
 """Rows chosen by index: `gather`, and its transpose `scatter_add`."""
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,9 @@
 """The matrix product, batched over leading axes."""
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math
@@ -9,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.primitive import Primitive
-from aidotnet_py.autodiff.primitives.elementwise import astype
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
+from aidotnet_py.autodiff.primitives.elementwise import astype
 from aidotnet_py.autodiff.primitives.shape import permute_dims, reshape
 from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import emit, type_of

@@ -1,13 +1,17 @@
 """Maxima over axes."""
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
 from aidotnet_py.autodiff.primitive import Primitive
-from aidotnet_py.autodiff.primitives.elementwise import astype, equal
 from aidotnet_py.autodiff.primitives.broadcasting import reduced_type, spread, sum_
+from aidotnet_py.autodiff.primitives.elementwise import astype, equal
 from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import emit, type_of
 from aidotnet_py.exceptions import ArgumentException

@@ -1,5 +1,9 @@
 """Windows of images, the linear primitive under convolution and pooling: `patches`, and its transpose `fold`."""
 
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any
