@@ -1,0 +1,99 @@
+"""Images sorted by class, and the drawing of N-way K-shot episodes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+
+__all__ = ["ClassPool", "Episode", "check_classes"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The images that were drawn, (ways, examples, h, w, 1) of uint8, and the names of their classes."""
+
+    images: NDArray[np.uint8]
+    classes: tuple[str, ...]
+
+
+class ClassPool:
+    """Images of many classes in one array, drawn from without a loop over images.
+
+    With rotations, each class stands for four: as it is, and turned counter-clockwise by 90, 180 and 270 degrees.
+    The turned images are made when drawn and take no memory.
+
+    Parameters
+    ----------
+    images_of : mapping of str to array of uint8, (n, h, w)
+        The images of each class, by its name; square when ``rotations``.
+    rotations : bool
+        Whether the turned images are classes of their own, named ``"NAME@90"``, ``"NAME@180"`` and ``"NAME@270"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.data.class_pool import ClassPool
+    >>> pool = ClassPool({"dark": np.zeros((4, 2, 2), np.uint8), "light": np.ones((6, 2, 2), np.uint8)}, rotations=True)
+    >>> pool.class_count
+    8
+    >>> pool.draw(np.random.default_rng(0), ways=3, examples=4).images.shape
+    (3, 4, 2, 2, 1)
+    """
+
+    def __init__(self, images_of: Mapping[str, NDArray[np.uint8]], *, rotations: bool) -> None:
+        self._names = tuple(images_of)
+        self._turns = 4 if rotations else 1
+        self._counts = np.array([len(images) for images in images_of.values()])
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._images = np.concatenate(list(images_of.values()))[..., np.newaxis]
+
+    @property
+    def class_count(self) -> int:
+        """The number of classes, turned ones included."""
+        return len(self._names) * self._turns
+
+    def draw(self, generator: np.random.Generator, ways: int, examples: int) -> Episode:
+        """Draw different classes, and of each class different images, all equally likely and in random order."""
+        chosen = generator.choice(self.class_count, ways, replace=False)
+        turns, rows = np.divmod(chosen, len(self._names))
+        # The images with the smallest of independent keys are a uniform draw without repetition, for all classes at
+        # once; a key above 1 stands where a class has no image.
+        keys = generator.random((ways, int(self._counts.max())))
+        keys[np.arange(keys.shape[1]) >= self._counts[rows, np.newaxis]] = 2.0
+        picks = np.argsort(keys, axis=1)[:, :examples]
+        images = self._images[self._starts[rows, np.newaxis] + picks]
+        for turn in range(1, self._turns):
+            turned = turns == turn
+            images[turned] = np.rot90(images[turned], turn, axes=(2, 3))
+        return Episode(images, tuple(self._name(int(t), int(r)) for t, r in zip(turns, rows, strict=True)))
+
+    def _name(self, turn: int, row: int) -> str:
+        return f"{self._names[row]}@{90 * turn}" if turn else self._names[row]
+
+
+def check_classes(counts: Mapping[str, int], rotations: bool, NWay: int, KShot: int, QueryShots: int) -> None:
+    """Refuse episodes that classes of so many images cannot give; called before any image is read.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        There are fewer than ``NWay`` classes.
+    ArgumentException
+        A class has fewer than ``KShot + QueryShots`` images; the message names it.
+    """
+    classes = len(counts) * (4 if rotations else 1)
+    if NWay > classes:
+        raise ArgumentOutOfRangeException(f"NWay is {NWay}; the data has {classes} classes to choose from")
+    needed = KShot + QueryShots
+    few = [f"{name!r} ({count})" for name, count in counts.items() if count < needed]
+    if few:
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        raise ArgumentException(
+            f"KShot + QueryShots is {KShot} + {QueryShots} = {needed}; "
+            f"there are classes with fewer images: {', '.join(few[:5])}{more}"
+        )

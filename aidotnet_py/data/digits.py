@@ -1,0 +1,121 @@
+"""Few-shot tasks on scikit-learn's scanned digits: real images that need no download."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Backend
+from aidotnet_py.data.image_loader import ImageLoader
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.type_parameters import T
+
+__all__ = ["DigitsLoader"]
+
+# The digits that turn into themselves (0, 1, 8) or into each other (6, 9) stay on the training side, together: no
+# test class resembles a training class or another test class.
+_DIGITS = {"train": (0, 1, 6, 8, 9), "test": (2, 3, 4, 5, 7)}
+
+
+class DigitsLoader(ImageLoader[T]):
+    """N-way K-shot tasks on 8×8 images of handwritten digits.
+
+    ``split="train"`` has the digits 0, 1, 6, 8, 9; ``split="test"`` has 2, 3, 4, 5, 7. With rotations each digit is
+    four classes, ``"6"``, ``"6@90"``, ``"6@180"`` and ``"6@270"`` (counter-clockwise), all in the digit's split.
+    A turned 0, 1 or 8 is hard to tell from itself, and a turned 6 from a 9; all of these are training classes, so
+    training has some label noise that testing has not.
+
+    Inputs are (n, 8, 8, 1) in [0, 1], ink 1; labels are int64, shuffled for every task; rows are sorted by label.
+    ``Metadata["Classes"]`` names the classes in the order of their labels. A digit has 174 to 183 images.
+
+    Parameters
+    ----------
+    NWay, KShot, QueryShots : int
+        Classes of a task, and support and query images of a class.
+    split : {"train", "test"}
+        Which digits to draw from.
+    rotations : bool
+        Whether turned digits are classes of their own: 20 classes instead of 5.
+    seed, dtype, backend
+        As for all loaders: start of the random stream, NumPy floating type, home of the arrays.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        A size below 1, more ways than classes, or a negative seed.
+    ArgumentException
+        Any other argument that does not fit, or more images of a class than there are.
+    ImportError
+        scikit-learn is not installed.
+
+    References
+    ----------
+    Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+
+    Examples
+    --------
+    >>> from aidotnet_py.data import DigitsLoader
+    >>> loader = DigitsLoader(NWay=5, KShot=1, QueryShots=15, split="test", seed=0)
+    >>> loader.AvailableClasses
+    20
+    >>> task = loader.GetNextTask()
+    >>> task.SupportInput.shape, task.SupportOutput.tolist(), task.QueryInput.shape
+    ((5, 8, 8, 1), [0, 1, 2, 3, 4], (75, 8, 8, 1))
+    """
+
+    @overload
+    def __init__(
+        self: DigitsLoader[np.float32],
+        NWay: int = 5,
+        KShot: int = 1,
+        QueryShots: int = 15,
+        *,
+        split: Literal["train", "test"] = "train",
+        rotations: bool = True,
+        seed: int | None = None,
+        backend: str | Backend = "numpy",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        NWay: int = 5,
+        KShot: int = 1,
+        QueryShots: int = 15,
+        *,
+        split: Literal["train", "test"] = "train",
+        rotations: bool = True,
+        seed: int | None = None,
+        dtype: type[T],
+        backend: str | Backend = "numpy",
+    ) -> None: ...
+    def __init__(
+        self,
+        NWay: int = 5,
+        KShot: int = 1,
+        QueryShots: int = 15,
+        *,
+        split: Literal["train", "test"] = "train",
+        rotations: bool = True,
+        seed: int | None = None,
+        dtype: type[Any] = np.float32,
+        backend: str | Backend = "numpy",
+    ) -> None:
+        super().__init__("digits", 16, rotations, NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
+        if split not in _DIGITS:
+            raise ArgumentException(f"split is {split!r}; wanted 'train' or 'test'")
+        images, labels = _load()
+        rows = {str(digit): labels == digit for digit in _DIGITS[split]}
+        self._fill({name: int(mask.sum()) for name, mask in rows.items()}, lambda name: images[rows[name]])
+
+
+def _load() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    try:
+        # By name, since scikit-learn has no type stubs.
+        datasets: Any = import_module("sklearn.datasets")
+    except ImportError as error:
+        raise ImportError('DigitsLoader needs scikit-learn: pip install "aidotnet-py[data]"') from error
+    digits = datasets.load_digits()
+    return digits.images.astype(np.uint8), digits.target.astype(np.int64)

@@ -1,0 +1,87 @@
+"""The loader behind every few-shot image data set: tasks of shuffled labels over a `ClassPool`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Backend
+from aidotnet_py.data.class_pool import ClassPool, check_classes
+from aidotnet_py.data.episodic import EpisodicLoader
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.tasks import MetaLearningTask
+from aidotnet_py.type_parameters import T
+
+__all__ = ["ImageLoader"]
+
+
+class ImageLoader(EpisodicLoader[T]):
+    """Draws N different classes, and of each K support images and other images for the query set.
+
+    Images are (n, h, w, 1), divided by ``scale``. Labels are int64: the class drawn first is 0, the last N − 1, so
+    that a class has another label in every task. Rows are sorted by label: those of label c are ``[c·K, (c+1)·K)``.
+    ``Metadata["Classes"]`` names the classes in the order of their labels.
+
+    A subclass calls `_fill` at the end of its constructor.
+
+    Parameters
+    ----------
+    name : str
+        The ``Name`` of the tasks.
+    scale : int
+        The pixel value that becomes 1.
+    rotations : bool
+        Whether turned images are classes of their own.
+    NWay, KShot, QueryShots, seed, dtype, backend
+        As for `EpisodicLoader`.
+
+    Raises
+    ------
+    ArgumentException
+        As for `EpisodicLoader`; or ``rotations`` is no bool.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scale: int,
+        rotations: bool,
+        NWay: int,
+        KShot: int,
+        QueryShots: int,
+        *,
+        seed: int | None,
+        dtype: type[Any],
+        backend: str | Backend,
+    ) -> None:
+        super().__init__(NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
+        if not isinstance(rotations, bool):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(f"rotations is {rotations!r}; wanted True or False")
+        self._name = name
+        self._scale = scale
+        self._rotations = rotations
+
+    def _fill(self, counts: Mapping[str, int], read_class: Callable[[str], NDArray[np.uint8]]) -> None:
+        check_classes(counts, self._rotations, self.NWay, self.KShot, self.QueryShots)
+        self._pool = ClassPool({name: read_class(name) for name in counts}, rotations=self._rotations)
+
+    @property
+    def AvailableClasses(self) -> int:
+        """How many classes there are to draw from, turned ones included."""
+        return self._pool.class_count
+
+    def GetNextTask(self) -> MetaLearningTask[T, NDArray[Any], NDArray[Any]]:
+        """Draw the next task."""
+        episode = self._pool.draw(self._stream.generator, self.NWay, self.KShot + self.QueryShots)
+        images = np.divide(episode.images, self._scale, dtype=self._dtype)
+        labels = np.arange(self.NWay, dtype=np.int64)
+        shape = (-1, *images.shape[2:])
+        return self._task(
+            (images[:, : self.KShot].reshape(shape), np.repeat(labels, self.KShot)),
+            (images[:, self.KShot :].reshape(shape), np.repeat(labels, self.QueryShots)),
+            self._name,
+            {"Classes": episode.classes},
+        )

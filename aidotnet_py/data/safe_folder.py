@@ -1,0 +1,100 @@
+"""Reads the files of an untrusted folder within limits; no link is followed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from aidotnet_py.data.safe_zip import ReadLimits
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["SafeFolder"]
+
+# The archive's folder, alphabet, character: nothing that is read lies deeper.
+_DEPTH = 3
+
+
+class SafeFolder:
+    """The files under a folder, by their relative names with forward slashes: `SafeZip`'s counterpart.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    limits : ReadLimits
+        How much it may hold.
+
+    Raises
+    ------
+    ArgumentException
+        There is a symbolic link, a thing that is neither file nor folder, or too much; the message names it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from aidotnet_py.data.safe_folder import SafeFolder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.txt").write_text("A")
+    ...     letters = SafeFolder(Path(folder))
+    ...     letters.names, letters.read("a.txt")
+    (('a.txt',), b'A')
+    """
+
+    def __init__(self, path: Path, limits: ReadLimits | None = None) -> None:
+        self._path = path
+        self._limits = limits or ReadLimits()
+        self._left = self._limits.total_bytes
+        self._seen = 0
+        self._names: list[str] = []
+        self._walk("", _DEPTH)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files, sorted."""
+        return tuple(sorted(self._names))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one file.
+
+        Raises
+        ------
+        ArgumentException
+            The file cannot be read or breaks a limit.
+        """
+        bound = min(self._limits.member_bytes, self._left)
+        try:
+            with open(self._path / name, "rb") as file:
+                data = file.read(bound + 1)
+        except OSError as error:
+            raise ArgumentException(f"{self._path / name} cannot be read: {error}") from error
+        if len(data) > bound:
+            raise ArgumentException(
+                f"{self._path / name} is too large; at most {self._limits.member_bytes} bytes are read of a file, "
+                f"and {self._limits.total_bytes} in all"
+            )
+        self._left -= len(data)
+        return data
+
+    def _walk(self, inside: str, depth: int) -> None:
+        with os.scandir(self._path / inside) as entries:
+            for entry in entries:
+                name = f"{inside}{entry.name}"
+                self._count()
+                if entry.is_symlink():
+                    raise ArgumentException(f"{self._path / name} is a symbolic link; links are not followed")
+                if entry.is_file(follow_symlinks=False):
+                    self._names.append(name)
+                elif not entry.is_dir(follow_symlinks=False):
+                    raise ArgumentException(f"{self._path / name} is neither a file nor a folder")
+                elif depth == 0:
+                    raise ArgumentException(f"{self._path / name} lies deeper than any folder of the data set")
+                else:
+                    self._walk(f"{name}/", depth - 1)
+
+    def _count(self) -> None:
+        self._seen += 1
+        if self._seen > self._limits.members:
+            raise ArgumentException(
+                f"{self._path} holds more than {self._limits.members} files and folders; is it the data set's?"
+            )

@@ -1,0 +1,226 @@
+"""Sinusoid tasks, and what all loaders share: sizes, seeds, saved positions, batches and backends."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from aidotnet_py.backends import Backend
+from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
+from aidotnet_py.meta_learning.tasks import MetaLearningTask
+
+
+def arrays(task: MetaLearningTask[Any, Any, Any], backend: Backend | None = None) -> list[np.ndarray]:
+    data = [task.SupportInput, task.SupportOutput, task.QueryInput, task.QueryOutput]
+    return data if backend is None else [backend.to_numpy(array) for array in data]
+
+
+def same(left: MetaLearningTask[Any, Any, Any], right: MetaLearningTask[Any, Any, Any]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(arrays(left), arrays(right), strict=True))
+
+
+def test_it_is_the_contracts_loader() -> None:
+    loader = SinusoidLoader(KShot=7, QueryShots=3)
+    assert isinstance(loader, IEpisodicDataLoader)
+    assert isinstance(loader, IResumable)
+    assert (loader.NWay, loader.KShot, loader.QueryShots, loader.AvailableClasses) == (1, 7, 3, 1)
+    task = loader.GetNextTask()
+    assert (task.NumWays, task.NumShots, task.NumQueryPerClass, task.Name) == (1, 7, 3, "sinusoid")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_targets_are_the_sine_at_the_stored_inputs(backend: Backend, dtype: Any) -> None:
+    task = SinusoidLoader(KShot=50, QueryShots=30, seed=3, dtype=dtype, backend=backend).GetNextTask()
+    assert backend.owns(task.SupportInput)
+    sx, sy, qx, qy = arrays(task, backend)
+    assert [a.shape for a in (sx, sy, qx, qy)] == [(50, 1), (50, 1), (30, 1), (30, 1)]
+    assert {a.dtype for a in (sx, sy, qx, qy)} == {np.dtype(dtype)}
+    amplitude, phase = task.Metadata["Amplitude"], task.Metadata["Phase"]
+    for x, y in ((sx, sy), (qx, qy)):
+        truth = [[amplitude * math.sin(float(v) - phase)] for v in x[:, 0]]
+        # Half a unit in the last place of the target, and a float64 rounding or two of the sine itself.
+        np.testing.assert_allclose(y, truth, rtol=np.finfo(dtype).eps / 2 + 4e-16, atol=1e-15)
+
+
+def test_amplitude_phase_and_inputs_have_the_papers_distributions() -> None:
+    batch = SinusoidLoader(KShot=2, QueryShots=1, seed=11, dtype=np.float64).GetTaskBatch(2000)
+    found = {
+        "amplitude": ([task.Metadata["Amplitude"] for task in batch], (0.1, 5.0)),
+        "phase": ([task.Metadata["Phase"] for task in batch], (0.0, math.pi)),
+        "x": (np.concatenate([task.SupportInput[:, 0] for task in batch]), (-5.0, 5.0)),
+    }
+    for name, (values, (low, high)) in found.items():
+        assert low <= min(values) <= max(values) <= high, name
+        assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 0.01, name
+
+
+def test_the_same_seed_gives_the_same_bits_on_every_backend(backend: Backend) -> None:
+    here = SinusoidLoader(seed=5, backend=backend).GetTaskBatch(3)
+    host = SinusoidLoader(seed=5).GetTaskBatch(3)
+    for a, b in zip(here, host, strict=True):
+        for left, right in zip(arrays(a, backend), arrays(b), strict=True):
+            np.testing.assert_array_equal(left, right, strict=True)
+
+
+def test_a_batch_is_so_many_next_tasks_and_seeds_start_anew() -> None:
+    loader = SinusoidLoader(seed=8)
+    batch = loader.GetTaskBatch(4)
+    loader.SetSeed(8)
+    assert all(same(task, loader.GetNextTask()) for task in batch)
+    loader.SetSeed(9)
+    assert not same(batch[0], loader.GetNextTask())
+    assert len({task.TaskId for task in batch}) == 4
+
+
+def test_without_a_seed_loaders_differ() -> None:
+    assert not same(SinusoidLoader().GetNextTask(), SinusoidLoader().GetNextTask())
+
+
+def test_both_precisions_draw_the_same_functions() -> None:
+    single, double = (SinusoidLoader(seed=2, dtype=dtype).GetNextTask() for dtype in (np.float32, np.float64))
+    assert single.Metadata == double.Metadata
+    np.testing.assert_array_equal(single.SupportInput, double.SupportInput.astype(np.float32))
+
+
+@given(drawn=st.integers(0, 5), seed=st.integers(0, 2**64))
+def test_a_saved_position_goes_through_json_and_resumes(drawn: int, seed: int) -> None:
+    loader = SinusoidLoader(seed=seed)
+    for _ in range(drawn):
+        loader.GetNextTask()
+    state = json.loads(json.dumps(loader.GetState()))
+    expected = loader.GetTaskBatch(3)
+    resumed = SinusoidLoader(seed=1)
+    resumed.SetState(state)
+    assert all(same(a, b) for a, b in zip(expected, resumed.GetTaskBatch(3), strict=True))
+    assert resumed.GetState() == loader.GetState()
+
+
+def test_a_saved_position_is_a_copy() -> None:
+    loader = SinusoidLoader(seed=1)
+    state = loader.GetState()
+    text = json.dumps(state)
+    loader.GetNextTask()
+    assert json.dumps(state) == text
+
+
+def changed(path: tuple[str, ...], value: object) -> dict[str, Any]:
+    state = SinusoidLoader(seed=1).GetState()
+    inner = state
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is ...:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, "state is a NoneType; wanted a mapping with bit_generator"),
+        ([1], "state is a list"),
+        ({}, r"state has the keys \[\]"),
+        (changed(("uinteger",), ...), "state has the keys"),
+        (changed(("more",), 1), "state has the keys"),
+        (changed(("bit_generator",), "MT19937"), r"state\['bit_generator'\] is 'MT19937'; wanted 'PCG64'"),
+        (changed(("state",), 3), r"state\['state'\] is a int; wanted a mapping with inc, state"),
+        (changed(("state", "inc"), ...), r"state\['state'\] has the keys"),
+        (changed(("state", "inc"), 4), "inc'] is even"),
+        (changed(("state", "state"), 1 << 128), r"state\['state'\]\['state'\] is not an integer of at most 128 bits"),
+        (changed(("state", "state"), -1), "of at most 128 bits"),
+        (changed(("state", "state"), "1"), "of at most 128 bits"),
+        (changed(("state", "state"), 1.0), "of at most 128 bits"),
+        (changed(("has_uint32",), 2), "of at most 1 bits"),
+        (changed(("has_uint32",), True), "of at most 1 bits"),
+        (changed(("uinteger",), 1 << 32), "of at most 32 bits"),
+    ],
+)
+def test_a_wrong_position_is_refused_and_changes_nothing(state: Any, message: str) -> None:
+    loader = SinusoidLoader(seed=4)
+    loader.GetNextTask()
+    before = loader.GetState()
+    with pytest.raises(ArgumentException, match=message):
+        loader.SetState(state)
+    assert loader.GetState() == before
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**130), 2**130) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from([("state",), ("state", "state"), ("state", "inc"), ("uinteger",), ("bit_generator",)]), json_values
+)
+def test_any_json_is_taken_or_refused_whole(path: tuple[str, ...], value: object) -> None:
+    loader = SinusoidLoader(seed=4)
+    before = loader.GetState()
+    state = changed(path, value)
+    try:
+        loader.SetState(state)
+    except ArgumentException:
+        assert loader.GetState() == before
+    else:
+        assert loader.GetState() == state
+    assert np.isfinite(loader.GetNextTask().SupportOutput).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"KShot": 0}, ArgumentOutOfRangeException, "KShot is 0; wanted an integer ≥ 1"),
+        ({"QueryShots": -2}, ArgumentOutOfRangeException, "QueryShots is -2"),
+        ({"KShot": 1.5}, ArgumentException, "KShot is 1.5; wanted an integer"),
+        ({"KShot": True}, ArgumentException, "KShot is True"),
+        ({"QueryShots": None}, ArgumentException, "QueryShots is None"),
+        ({"seed": -1}, ArgumentOutOfRangeException, "seed is -1; wanted an integer ≥ 0"),
+        ({"seed": "a"}, ArgumentException, "seed is 'a'; wanted an integer or None"),
+        ({"seed": False}, ArgumentException, "seed is False"),
+        ({"dtype": np.int32}, ArgumentException, "dtype is .*int32.*; wanted a NumPy floating type"),
+        ({"dtype": np.complex128}, ArgumentException, "dtype is .*complex128"),
+        ({"dtype": float}, ArgumentException, "dtype is .*float"),
+        ({"dtype": "float32"}, ArgumentException, "dtype is 'float32'"),
+        ({"backend": "abacus"}, ArgumentException, "backend is 'abacus'"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        SinusoidLoader(**arguments)
+
+
+def test_bad_batch_sizes_and_seeds_are_named_and_draw_nothing() -> None:
+    loader = SinusoidLoader(seed=1)
+    before = loader.GetState()
+    for n, error in ((0, ArgumentOutOfRangeException), (-1, ArgumentOutOfRangeException), (2.0, ArgumentException)):
+        with pytest.raises(error, match=f"n is {n}; wanted an integer ≥ 1"):
+            loader.GetTaskBatch(n)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentNullException, match="seed is None"):
+        loader.SetSeed(None)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentOutOfRangeException, match="seed is -5"):
+        loader.SetSeed(-5)
+    assert loader.GetState() == before
+
+
+def test_numpy_integers_are_integers() -> None:
+    loader = SinusoidLoader(KShot=np.int64(4), seed=np.uint8(3))  # type: ignore[arg-type]
+    assert same(loader.GetNextTask(), SinusoidLoader(KShot=4, seed=3).GetNextTask())
+
+
+def test_import_brings_in_no_optional_library() -> None:
+    code = "import sys, aidotnet_py.data; print([m for m in ('sklearn', 'PIL', 'scipy', 'cupy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
