@@ -1,0 +1,237 @@
+"""Conjugate gradient for symmetric positive definite systems, one system a row of the right-hand side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array
+from aidotnet_py.solvers.progress import Progress
+from aidotnet_py.solvers.report import SolverReport
+from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
+
+__all__ = ["conjugate_gradient"]
+
+
+def conjugate_gradient(
+    operator: Operator,
+    rhs: Array,
+    *,
+    max_iterations: int | None = None,
+    tolerance: float = 1e-10,
+    initial: Array | None = None,
+    preconditioner: Operator | None = None,
+    damping: float = 0.0,
+) -> tuple[Array, SolverReport]:
+    r"""Solve (A + damping I) x = b for symmetric positive definite A, known by its products alone.
+
+    .. math::
+        \alpha_k = \frac{r_k^T z_k}{p_k^T A p_k}, \quad x_{k+1} = x_k + \alpha_k p_k, \quad
+        r_{k+1} = r_k - \alpha_k A p_k, \quad z = M^{-1} r, \quad
+        p_{k+1} = z_{k+1} + \frac{r_{k+1}^T z_{k+1}}{r_k^T z_k}\, p_k
+
+    Each row is a system of its own, with its own scalars and its own end. A row that has stopped is frozen: its bits
+    do not depend on the rows beside it, as long as those of the operator's result do not.
+
+    Parameters
+    ----------
+    operator : callable
+        v ↦ Av for an array of rhs's shape, called once an iteration for all rows; rows that have stopped are zeros
+        in v. The array that it is handed is reused: copy it to keep it, and never write to it.
+    rhs : array, shape (n,) or (tasks, n)
+        b, of a real floating dtype, on any backend.
+    max_iterations : int, optional
+        The most iterations for a task, at least 1; None stands for n, which suffices in exact arithmetic.
+    tolerance : float
+        A task stops when ‖b − Ax‖ ≤ tolerance: Euclidean, absolute, at least 0.
+    initial : array, optional
+        Where to start, like rhs in shape, dtype and backend; None stands for zeros, and saves a product.
+    preconditioner : callable, optional
+        r ↦ M⁻¹r for symmetric positive definite M close to A; called as the operator is.
+    damping : float
+        Added to the diagonal of A, at least 0.
+
+    Returns
+    -------
+    solution : array
+        x, with the shape, dtype and backend of rhs.
+    report : SolverReport
+        Iterations, residual norms and the reason to stop, for each task. The residuals are measured at x, with one
+        product at the end, whenever an iteration was done.
+
+    Raises
+    ------
+    ArgumentException
+        When rhs is no such array, or initial, the operator's or the preconditioner's result differs from it in shape,
+        dtype or backend.
+    ArgumentOutOfRangeException
+        When max_iterations, tolerance or damping lies outside its range.
+
+    Notes
+    -----
+    Norms are square roots of sums of squares in the dtype of rhs, so that they see nothing between 0 and the square
+    root of its smallest normal number (1e-19 in float32), and are infinite above that of its largest (2e19).
+
+    References
+    ----------
+    Hestenes, M. R. & Stiefel, E. (1952). Methods of conjugate gradients for solving linear systems. J. Res. Nat. Bur.
+    Standards 49, equations 3:1. Shewchuk, J. R. (1994). An introduction to the conjugate gradient method without the
+    agonizing pain, B2 and B3. For its use in iMAML: Rajeswaran, A. et al. (2019). Meta-learning with implicit
+    gradients. NeurIPS, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.solvers import conjugate_gradient
+    >>> A = np.array([[4.0, 1.0], [1.0, 3.0]])
+    >>> solution, report = conjugate_gradient(lambda v: A @ v, np.array([1.0, 2.0]))
+    >>> solution.round(6)
+    array([0.090909, 0.636364])
+    >>> report.stop_reasons
+    (<StopReason.CONVERGED: 'converged'>,)
+    >>> report.iterations
+    array([2])
+    """
+    rows = Rows(rhs)
+    limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
+    tolerance, damping = check_number("tolerance", tolerance), check_number("damping", damping)
+    precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
+    solve = _Solve(rows, rows.on_rows("operator", operator), precondition, damping)
+    solve.start(None if initial is None else rows.fitting("initial", initial))
+
+    progress = Progress(solve.residual_norms(), limit, tolerance)
+    while progress.running.any():
+        solve.iterate(progress)
+        # The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
+        # b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
+        # directions and says when to look, and what is reported is measured. One product at the end does, not one
+        # every few iterations: it does not matter when the two parted, only what x is worth.
+        if progress.iterations.any():
+            solve.update_residual()
+            progress.measure(solve.residual_norms(), solve.rounding_of_rhs())
+    return rows.as_given(solve.x), progress.report()
+
+
+class _Solve:
+    """The arrays of one solve under way, where the backend keeps them: (tasks, n), and scalars of shape (tasks,)."""
+
+    def __init__(self, rows: Rows, operator: Operator, preconditioner: Operator | None, damping: float) -> None:
+        self.rows, self.operator, self.preconditioner, self.damping = rows, operator, preconditioner, damping
+        backend, shape = rows.backend, (rows.tasks, rows.n)
+        names = ("add", "divide", "greater", "logical_and", "multiply", "subtract", "where")
+        self.add, self.divide, self.greater, self.both, self.multiply, self.subtract, self.where = map(
+            backend.elementwise, names
+        )
+        self.x, self.r, self.p, self.scratch = (backend.empty(shape, rows.dtype) for _ in range(4))
+        # The scalars of an iteration lie together, so that the host fetches them in one piece.
+        self.scalars = backend.empty((3, rows.tasks), rows.dtype)
+        self.curvatures, self.slopes, self.squares = (
+            backend.reshape(backend.index(self.scalars, (slice(i, i + 1), slice(None))), (rows.tasks,))
+            for i in range(3)
+        )
+
+    def start(self, initial: Array | None) -> None:
+        """Set x and its residual r."""
+        if initial is None:
+            self.rows.backend.copyto(self.x, 0.0)
+            self.rows.backend.copyto(self.r, self.rows.array)
+        else:
+            # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
+            self.add(initial, 0.0, out=self.x)
+            self.update_residual()
+
+    def product(self, v: Array) -> Array:
+        """(A + damping I) v; in the scratch buffer where there is damping, for the operator's array is not ours."""
+        product = self.operator(v)
+        if self.damping == 0:
+            return product
+        with self.rows.backend.errors_ignored():
+            self.multiply(v, self.damping, out=self.scratch)
+            return self.add(self.scratch, product, out=self.scratch)
+
+    def update_residual(self) -> None:
+        """Set r to b − (A + damping I) x."""
+        product = self.product(self.x)
+        with self.rows.backend.errors_ignored():
+            self.subtract(self.rows.array, product, out=self.r)
+
+    def residual_norms(self) -> NDArray[Any]:
+        """‖r‖ of each task, on the host."""
+        backend = self.rows.backend
+        with backend.errors_ignored():
+            backend.vecdot(self.r, self.r, out=self.squares)
+        norms: NDArray[Any] = np.sqrt(backend.to_numpy(self.squares))
+        return norms
+
+    def rounding_of_rhs(self) -> NDArray[Any]:
+        """‖b‖ eps of each task, on the host: about the least residual that b − Ax can be measured to have."""
+        backend, b = self.rows.backend, self.rows.array
+        with backend.errors_ignored():
+            squares = backend.to_numpy(backend.vecdot(b, b))
+        norms: NDArray[Any] = np.sqrt(squares) * np.finfo(self.rows.dtype).eps
+        return norms
+
+    def iterate(self, progress: Progress) -> None:
+        """Go on from the residual r until no task runs."""
+        if not progress.running.all():
+            self.silence(progress)
+        self.rows.backend.copyto(self.p, self.preconditioned_residual())
+        while True:
+            before = progress.running
+            self.step(progress)
+            if not progress.running.any():
+                return
+            if (before != progress.running).any():
+                self.silence(progress)
+            self.turn()
+
+    def step(self, progress: Progress) -> None:
+        """Move x along p and bring r up to date."""
+        backend, column = self.rows.backend, self.rows.column
+        product = self.product(self.p)
+        with backend.errors_ignored():
+            backend.vecdot(self.p, product, out=self.curvatures)
+            usable = self.both(self.greater(self.curvatures, 0.0), self.greater(self.slopes, 0.0))
+            alpha = self.where(usable, self.divide(self.slopes, self.curvatures), 0.0)
+            self.multiply(product, column(alpha), out=self.scratch)
+            self.subtract(self.r, self.scratch, out=self.r)
+            backend.vecdot(self.r, self.r, out=self.squares)
+            # The one wait of an iteration. It comes before x moves, so that no bad step has to be taken back.
+            scalars = backend.to_numpy(self.scalars)
+            sound = progress.judge(*scalars)
+            if not np.isfinite(scalars).all():
+                # 0·∞ is NaN: a direction that is not finite must go too, not only the length of its step.
+                mask = backend.asarray(sound)
+                alpha = self.where(mask, alpha, 0.0)
+                self.p = self.where(column(mask), self.p, 0.0)
+            self.multiply(self.p, column(alpha), out=self.scratch)
+            self.add(self.x, self.scratch, out=self.x)
+
+    def silence(self, progress: Progress) -> None:
+        """Zero the residuals of tasks that do not run: from then on their slopes, steps and directions are 0."""
+        backend = self.rows.backend
+        mask = backend.asarray(progress.running)
+        self.r = self.where(self.rows.column(mask), self.r, 0.0)
+        backend.copyto(self.squares, self.where(mask, self.squares, 0.0))
+
+    def preconditioned_residual(self) -> Array:
+        """Return z = M⁻¹r, and set the slopes rᵀz."""
+        backend = self.rows.backend
+        if self.preconditioner is None:
+            backend.copyto(self.slopes, self.squares)
+            return self.r
+        z = self.preconditioner(self.r)
+        with backend.errors_ignored():
+            backend.vecdot(self.r, z, out=self.slopes)
+        return z
+
+    def turn(self) -> None:
+        """Set the next direction, conjugate to those before it."""
+        before = self.rows.backend.asarray(self.slopes)
+        z = self.preconditioned_residual()
+        with self.rows.backend.errors_ignored():
+            beta = self.where(self.greater(before, 0.0), self.divide(self.slopes, before), 0.0)
+            self.multiply(self.p, self.rows.column(beta), out=self.p)
+            self.add(self.p, z, out=self.p)

@@ -1,0 +1,83 @@
+"""The host's side of an iterative solve: which tasks still run, and why the others stopped."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.solvers.report import SolverReport, StopReason
+
+__all__ = ["Progress"]
+
+_Mask: TypeAlias = NDArray[np.bool_]
+
+
+class Progress:
+    """The state of each task: every attribute is an array of shape (tasks,).
+
+    Parameters
+    ----------
+    norms : NDArray, shape (tasks,)
+        ‖b − Ax₀‖ at the starting point.
+    limit : int
+        The most iterations for a task.
+    tolerance : float
+        The residual norm at which a task has converged.
+    """
+
+    def __init__(self, norms: NDArray[Any], limit: int, tolerance: float) -> None:
+        numbers = np.finfo(norms.dtype)
+        self.limit = limit
+        # Comparing a float32 with a Python float that float32 cannot hold is an overflow in NumPy's eyes.
+        self.tolerance = min(tolerance, float(numbers.max))
+        # Below this, squared norms leave the normal numbers, and quotients of them are noise.
+        self.threshold = max(self.tolerance, float(np.sqrt(numbers.smallest_normal)))
+        self.initial_norms = self.norms = norms
+        self.iterations = np.zeros(norms.shape, np.int64)
+        # Tasks whose recurrence says that they are done; `measure` has the last word.
+        self.claims: _Mask = np.zeros(norms.shape, np.bool_)
+        self.reasons: NDArray[np.object_] = np.full(norms.shape, StopReason.MAX_ITERATIONS, dtype=object)
+        self.reasons[norms <= self.threshold] = StopReason.PRECISION_LIMIT
+        self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
+        self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
+        self.running: _Mask = np.isfinite(norms) & (norms > self.threshold)
+
+    def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
+        """Decide who stops at this step, and why; return the tasks that may take it.
+
+        ``curvatures`` are pᵀAp, ``slopes`` rᵀM⁻¹r before the step, ``squares`` ‖r‖² after it.
+        """
+        finite: _Mask = np.isfinite(curvatures) & np.isfinite(slopes) & np.isfinite(squares)
+        sound: _Mask = self.running & finite & (curvatures > 0) & (slopes > 0)
+        self.reasons[self.running & (curvatures <= 0)] = StopReason.NON_POSITIVE_CURVATURE
+        self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
+        self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
+        self.iterations = self.iterations + sound
+        claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
+        self.claims = self.claims | claims
+        self.running = sound & ~claims & (self.iterations < self.limit)
+        return sound
+
+    def measure(self, norms: NDArray[Any], least_norms: NDArray[Any]) -> None:
+        """Take the measured ‖b − Ax‖ of all tasks; those that claimed too much run on where that can help.
+
+        ``least_norms`` are the rounding of b: no residual below it can be told from one of that size.
+        """
+        self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
+        self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
+        refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)
+        self.reasons[refuted] = StopReason.PRECISION_LIMIT
+        # Running on from the measured residual is iterative refinement. So that it has an end, each round must halve
+        # that residual, and the tolerance must be one that can be reached.
+        improving: _Mask = refuted & (norms <= self.norms / 2) & (self.tolerance >= least_norms)
+        self.reasons[improving] = StopReason.MAX_ITERATIONS
+        self.running = improving & (self.iterations < self.limit)
+        self.claims = np.zeros_like(self.claims)
+        self.norms = norms
+
+    def report(self) -> SolverReport:
+        """What the caller is told."""
+        reasons: list[StopReason] = self.reasons.tolist()
+        return SolverReport(self.iterations, self.initial_norms, self.norms, tuple(reasons))

@@ -1,0 +1,124 @@
+"""What a solver says of its work: how far it came for each task, and why it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NeumannReport", "SolverReport", "StopReason"]
+
+
+class StopReason(Enum):
+    """Why a solver stopped working on a task."""
+
+    CONVERGED = "converged"
+    """The residual of the returned solution is at most the tolerance."""
+
+    MAX_ITERATIONS = "max iterations"
+    """Every iteration (for a series, every term) that was allowed is done."""
+
+    PRECISION_LIMIT = "precision limit"
+    """The solver's own count of the residual met the tolerance, b − Ax does not: this precision gives no more."""
+
+    NON_POSITIVE_CURVATURE = "non-positive curvature"
+    """A direction p has pᵀAp ≤ 0, so that A is not positive definite; the solution is the iterate before it."""
+
+    INDEFINITE_PRECONDITIONER = "indefinite preconditioner"
+    """A residual r has rᵀM⁻¹r ≤ 0, so that M is not positive definite; the solution is the iterate before it."""
+
+    NOT_FINITE = "not finite"
+    """An infinity or a NaN came up, in the data or in a product."""
+
+
+@dataclass(frozen=True, eq=False)
+class SolverReport:
+    """How a solve went, with one entry a task; a right-hand side of shape (n,) is one task.
+
+    All arrays are NumPy arrays on the host, whatever the backend that solved. Norms are Euclidean and in the dtype of
+    the right-hand side.
+
+    Attributes
+    ----------
+    iterations : NDArray, shape (tasks,)
+        How often the task's solution was improved.
+    initial_residual_norms : NDArray, shape (tasks,)
+        ‖b − Ax₀‖ at the starting point.
+    residual_norms : NDArray, shape (tasks,)
+        ‖b − Ax‖, measured at the solution that is returned.
+    stop_reasons : tuple of StopReason
+        Why the work on each task ended.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.solvers import conjugate_gradient
+    >>> solution, report = conjugate_gradient(lambda v: 2.0 * v, np.array([[2.0, 4.0], [0.0, 0.0]]))
+    >>> report.iterations
+    array([1, 0])
+    >>> report.converged
+    array([ True,  True])
+    """
+
+    iterations: NDArray[np.int64]
+    initial_residual_norms: NDArray[Any]
+    residual_norms: NDArray[Any]
+    stop_reasons: tuple[StopReason, ...]
+
+    @property
+    def converged(self) -> NDArray[np.bool_]:
+        """Which tasks have a solution whose residual met the tolerance, as booleans of shape (tasks,)."""
+        return np.array([reason is StopReason.CONVERGED for reason in self.stop_reasons], dtype=np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class NeumannReport(SolverReport):
+    """How a Neumann series went: a `SolverReport`, and the norms of its terms.
+
+    Attributes
+    ----------
+    term_norms : NDArray, shape (terms, tasks)
+        ‖(I − A)ʲb‖ for j = 0, 1, …
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.solvers import neumann_series
+    >>> _, report = neumann_series(lambda v: np.array([1.5, 4.0])[:, None] * v, np.ones((2, 1)), terms=3)
+    >>> report.last_term_norms
+    array([0.25, 9.  ])
+    >>> report.grew
+    array([False,  True])
+    """
+
+    term_norms: NDArray[Any]
+
+    @property
+    def first_term_norms(self) -> NDArray[Any]:
+        """The norms of the first terms, ‖b‖, shape (tasks,)."""
+        norms: NDArray[Any] = self.term_norms[0]
+        return norms
+
+    @property
+    def last_term_norms(self) -> NDArray[Any]:
+        """The norms of the last terms, shape (tasks,)."""
+        norms: NDArray[Any] = self.term_norms[-1]
+        return norms
+
+    @property
+    def grew(self) -> NDArray[np.bool_]:
+        """Which series grow instead of shrinking: the last term is no smaller than the one before it.
+
+        For symmetric A the ratio of each term's norm to the one before never falls (Cauchy–Schwarz), so the last
+        ratio shows growth first: a series that shrank and has turned is seen here, while its last term may still be
+        smaller than its first. One term alone never grew.
+        """
+        first, before, last = self.term_norms[0], self.term_norms[-2:][0], self.term_norms[-1]
+        # Norms whose squares are not normal numbers are steps of a staircase: two that are equal say nothing.
+        least = np.sqrt(np.finfo(self.term_norms.dtype).smallest_normal)
+        # "Not smaller" instead of "larger or equal", so that terms which overflowed to NaN count as growth.
+        grew: NDArray[np.bool_] = np.isfinite(first) & ~(last < before) & ~(last < least)
+        return grew & (len(self.term_norms) > 1)

@@ -1,0 +1,97 @@
+"""The right-hand side as rows, one system a row, and the checks of all that must fit it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+from aidotnet_py.backends import Array, Backend, available_backends, backend_of
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+
+__all__ = ["Operator", "Rows", "check_count", "check_number"]
+
+# A linear map: an array of the right-hand side's shape goes in, one of the same shape and dtype comes out.
+Operator: TypeAlias = Callable[[Array], Array]
+
+
+class Rows:
+    """A right-hand side of shape (n,) or (tasks, n), seen as (tasks, n).
+
+    Solvers work on rows alone; what they hand to the caller's functions, and what comes back, has the caller's shape.
+    """
+
+    def __init__(self, rhs: Array) -> None:
+        if rhs is None:
+            raise ArgumentNullException("rhs is None; wanted an array of shape (n,) or (tasks, n)")
+        backend = backend_of(rhs)
+        if backend is None:
+            known = ", ".join(available_backends())
+            raise ArgumentException(f"rhs is a {type(rhs).__name__}; wanted an array of one of the backends {known}")
+        self.backend: Backend = backend
+        self.dtype = backend.dtype_of(rhs)
+        self.shape: tuple[int, ...] = tuple(rhs.shape)
+        if len(self.shape) not in (1, 2) or 0 in self.shape or self.dtype.kind != "f":
+            raise ArgumentException(
+                f"rhs has shape {self.shape} and dtype {self.dtype}; "
+                "wanted shape (n,) or (tasks, n), not empty, and a real floating dtype"
+            )
+        self.tasks, self.n = (1, *self.shape)[-2:]
+        self.array: Array = self.as_rows(rhs)
+
+    def as_rows(self, array: Array) -> Array:
+        """The view (tasks, n) of an array of the caller's shape."""
+        return array if len(self.shape) == 2 else self.backend.reshape(array, (1, self.n))
+
+    def as_given(self, rows: Array) -> Array:
+        """The view in the caller's shape of an array (tasks, n)."""
+        return rows if len(self.shape) == 2 else self.backend.reshape(rows, (self.n,))
+
+    def column(self, values: Array) -> Array:
+        """The view (tasks, n) in which each row repeats its task's entry of ``values``, shape (tasks,)."""
+        return self.backend.broadcast_to(self.backend.reshape(values, (self.tasks, 1)), (self.tasks, self.n))
+
+    def fitting(self, name: str, array: Array) -> Array:
+        """Return the array as rows once it has the right-hand side's shape, dtype and backend."""
+        owner = backend_of(array)
+        if owner is None:
+            came = f"is a {type(array).__name__}"
+        else:
+            dtype, shape = owner.dtype_of(array), tuple(array.shape)
+            if owner is self.backend and dtype == self.dtype and shape == self.shape:
+                return self.as_rows(array)
+            came = f"has shape {shape} and dtype {dtype} on backend {owner.name!r}"
+        wanted = f"shape {self.shape} and dtype {self.dtype} on backend {self.backend.name!r}"
+        raise ArgumentException(f"{name} {came}; wanted {wanted}, like rhs")
+
+    def on_rows(self, name: str, function: Operator) -> Operator:
+        """The caller's function as one on rows, with its result checked at every call."""
+        if function is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
+            raise ArgumentNullException(f"{name} is None; wanted a function of an array of shape {self.shape}")
+        if not callable(function):
+            raise ArgumentException(
+                f"{name} is a {type(function).__name__}; wanted a function of an array of shape {self.shape}"
+            )
+        result = f"the result of {name}"
+        return lambda rows: self.fitting(result, function(self.as_given(rows)))
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return ``value`` as an int once it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ArgumentException(f"{name} is {value!r}; wanted a whole number of at least 1")
+    count = int(value)
+    if count < 1:
+        raise ArgumentOutOfRangeException(f"{name} is {count}; wanted a whole number of at least 1")
+    return count
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return ``value`` as a float once it is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentException(f"{name} is {value!r}; wanted a finite number of at least 0")
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ArgumentOutOfRangeException(f"{name} is {number}; wanted a finite number of at least 0")
+    return number
