@@ -52,7 +52,7 @@ def neumann_series(operator: Operator, rhs: Array, *, terms: int) -> tuple[Array
     References
     ----------
     Lorraine, J., Vicol, P. & Duvenaud, D. (2020). Optimizing millions of hyperparameters by implicit differentiation.
-    AISTATS, section 3.
+    AISTATS.
 
     Examples
     --------
