@@ -1,1 +1,100 @@
-"""Meta-learning on NumPy and CuPy: iMAML over an exact autodiff and Hessian-vector-product engine."""
+"""Meta-learning on NumPy and CuPy: iMAML over an exact autodiff and Hessian-vector-product engine.
+
+Everything that AiDotNet documents imports from here; `autodiff`, `solvers`, `backends`, `nn` and `data` are the parts
+under and beside it.
+"""
+
+from aidotnet_py.exceptions import (
+    ArgumentException,
+    ArgumentNullException,
+    ArgumentOutOfRangeException,
+    InvalidOperationException,
+    NotSupportedException,
+)
+from aidotnet_py.losses import BinaryCrossEntropyLoss, CrossEntropyLoss, ILossFunction, MeanSquaredErrorLoss
+from aidotnet_py.meta_learning import (
+    BasicStats,
+    BatchingStrategy,
+    BestValue,
+    ConfidenceInterval,
+    CurriculumStage,
+    IEpisodicDataLoader,
+    IMetaLearner,
+    IMetaLearningTask,
+    IResumable,
+    ITaskSampler,
+    MetaAdaptationResult,
+    MetaEvaluationResult,
+    MetaLearnerBase,
+    MetaLearnerOptions,
+    MetaLearningAlgorithmType,
+    MetaLearningTask,
+    MetaLearningTaskBase,
+    MetaTrainingResult,
+    MetaTrainingStepResult,
+    SeriesGrowthWarning,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.models import (
+    FunctionModel,
+    IDifferentiableModel,
+    IFullModel,
+    IGradientComputable,
+    IModel,
+    IModelSerializer,
+    IParameterizable,
+    ModelMetadata,
+    NeuralNetworkModel,
+)
+from aidotnet_py.optimizers import AdamOptimizer, IGradientBasedOptimizer, SGDOptimizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdamOptimizer",
+    "ArgumentException",
+    "ArgumentNullException",
+    "ArgumentOutOfRangeException",
+    "BasicStats",
+    "BatchingStrategy",
+    "BestValue",
+    "BinaryCrossEntropyLoss",
+    "ConfidenceInterval",
+    "CrossEntropyLoss",
+    "CurriculumStage",
+    "FunctionModel",
+    "IDifferentiableModel",
+    "IEpisodicDataLoader",
+    "IFullModel",
+    "IGradientBasedOptimizer",
+    "IGradientComputable",
+    "ILossFunction",
+    "IMetaLearner",
+    "IMetaLearningTask",
+    "IModel",
+    "IModelSerializer",
+    "IParameterizable",
+    "IResumable",
+    "ITaskSampler",
+    "InvalidOperationException",
+    "MeanSquaredErrorLoss",
+    "MetaAdaptationResult",
+    "MetaEvaluationResult",
+    "MetaLearnerBase",
+    "MetaLearnerOptions",
+    "MetaLearningAlgorithmType",
+    "MetaLearningTask",
+    "MetaLearningTaskBase",
+    "MetaTrainingResult",
+    "MetaTrainingStepResult",
+    "ModelMetadata",
+    "NeuralNetworkModel",
+    "NotSupportedException",
+    "SGDOptimizer",
+    "SeriesGrowthWarning",
+    "TaskBatch",
+    "iMAMLAlgorithm",
+    "iMAMLOptions",
+]

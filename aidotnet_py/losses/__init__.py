@@ -1,0 +1,16 @@
+"""Loss functions: what an error costs, its traced form, and how right answers are counted.
+
+May import: the engine and the backends. A new loss is one file here.
+"""
+
+from aidotnet_py.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss
+from aidotnet_py.losses.interface import ILossFunction, LossFunctionBase
+from aidotnet_py.losses.mean_squared_error import MeanSquaredErrorLoss
+
+__all__ = [
+    "BinaryCrossEntropyLoss",
+    "CrossEntropyLoss",
+    "ILossFunction",
+    "LossFunctionBase",
+    "MeanSquaredErrorLoss",
+]

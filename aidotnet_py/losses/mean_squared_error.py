@@ -1,0 +1,27 @@
+"""The mean squared error."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aidotnet_py.backends import Array
+from aidotnet_py.losses.interface import LossFunctionBase
+from aidotnet_py.type_parameters import T
+
+__all__ = ["MeanSquaredErrorLoss"]
+
+
+class MeanSquaredErrorLoss(LossFunctionBase[T]):
+    """(1/N) Σ (predicted − actual)², over all N elements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> MeanSquaredErrorLoss().CalculateLoss(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    np.float64(2.0)
+    """
+
+    def formula(self, predicted: Array, actual: Array) -> Array:
+        """The mean of the squared differences."""
+        error = predicted - actual.astype(predicted.dtype)
+        return np.mean(error * error)

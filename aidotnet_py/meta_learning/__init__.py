@@ -1,0 +1,49 @@
+"""The contract: tasks, options, learners, results.
+
+May import: models, losses, optimizers, solvers and, for the task objective alone, the engine. A new algorithm is a file
+in `algorithms`, with its options beside it.
+"""
+
+from aidotnet_py.meta_learning.algorithms import SeriesGrowthWarning, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py.meta_learning.base import MetaLearnerBase
+from aidotnet_py.meta_learning.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.interface import IMetaLearner
+from aidotnet_py.meta_learning.options import MetaLearnerOptions
+from aidotnet_py.meta_learning.results import (
+    BasicStats,
+    BestValue,
+    ConfidenceInterval,
+    MetaAdaptationResult,
+    MetaEvaluationResult,
+    MetaTrainingResult,
+    MetaTrainingStepResult,
+)
+from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.task_batch import TaskBatch
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
+
+__all__ = [
+    "BasicStats",
+    "BatchingStrategy",
+    "BestValue",
+    "ConfidenceInterval",
+    "CurriculumStage",
+    "IEpisodicDataLoader",
+    "IMetaLearner",
+    "IMetaLearningTask",
+    "IResumable",
+    "ITaskSampler",
+    "MetaAdaptationResult",
+    "MetaEvaluationResult",
+    "MetaLearnerBase",
+    "MetaLearnerOptions",
+    "MetaLearningAlgorithmType",
+    "MetaLearningTask",
+    "MetaLearningTaskBase",
+    "MetaTrainingResult",
+    "MetaTrainingStepResult",
+    "SeriesGrowthWarning",
+    "TaskBatch",
+    "iMAMLAlgorithm",
+    "iMAMLOptions",
+]

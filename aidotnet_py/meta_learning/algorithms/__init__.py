@@ -1,0 +1,9 @@
+"""The algorithms, one file each with its options beside it.
+
+May import: the base of the learners and everything under it.
+"""
+
+from aidotnet_py.meta_learning.algorithms.imaml import SeriesGrowthWarning, iMAMLAlgorithm
+from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
+
+__all__ = ["SeriesGrowthWarning", "iMAMLAlgorithm", "iMAMLOptions"]

@@ -1,0 +1,127 @@
+"""The options of iMAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count, is_rate, with_suggestions
+from aidotnet_py.models import IFullModel
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["iMAMLOptions"]
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
+    """Options of `iMAMLAlgorithm`: those of every learner, and iMAML's own.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        The model whose parameters are learned. Required; all others are keywords. See `MetaLearnerOptions`.
+    UseFirstOrder : bool
+        Take the query gradient g itself as meta-gradient: no curvature.
+    LambdaRegularization : float
+        λ ≥ 0 in (I + λH) v = g. It is 1/λ_p for the paper's λ_p.
+    ConjugateGradientIterations : int
+        Products with the curvature a solve may use, > 0.
+    ConjugateGradientTolerance : float
+        A task's solve ends when ‖r‖ is at most this; in (0, 1).
+    UseNeumannApproximation : bool
+        v = Σ_{j<J} (−λH)ʲ g instead of conjugate gradient.
+    NeumannSeriesTerms : int
+        J, > 0.
+    InnerObjective : "support" or "proximal"
+        What the inner steps follow: L_support(φ), or L_support(φ) + ‖φ − θ‖²/(2λ), for which v is the exact
+        meta-gradient as the inner problem converges (Rajeswaran et al. 2019, eqs. 3 and 6).
+    ConjugateGradientDamping : float
+        δ ≥ 0 in ((1 + δ)I + λH) v = g.
+    Curvature : "hessian" or "gauss-newton"
+        H: the Hessian of the support loss, or its Gauss–Newton part JᵀH_ℓJ, positive semi-definite for convex losses
+        (Schraudolph 2002).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, iMAMLOptions
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+    >>> options = iMAMLOptions(model, AdaptationSteps=20, LambdaRegularization=2.0)
+    >>> options.IsValid(), options.ConjugateGradientIterations
+    (True, 10)
+    >>> iMAMLOptions(model, AdaptionSteps=20)
+    Traceback (most recent call last):
+    TypeError: iMAMLOptions has no option 'AdaptionSteps'; did you mean 'AdaptationSteps'?
+    """
+
+    UseFirstOrder: bool = False
+    LambdaRegularization: float = 1.0
+    ConjugateGradientIterations: int = 10
+    ConjugateGradientTolerance: float = 1e-10
+    UseNeumannApproximation: bool = False
+    NeumannSeriesTerms: int = 5
+    InnerObjective: Literal["support", "proximal"] = "support"
+    ConjugateGradientDamping: float = 0.0
+    Curvature: Literal["hessian", "gauss-newton"] = "hessian"
+
+    @classmethod
+    def FromPaper(
+        cls, MetaModel: IFullModel[T, TInput, TOutput], Lambda: float = 2.0, **options: Any
+    ) -> iMAMLOptions[T, TInput, TOutput]:
+        """Options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
+
+        Parameters
+        ----------
+        MetaModel : IFullModel
+            The model.
+        Lambda : float
+            Λ > 0; LambdaRegularization is 1/Λ.
+        **options
+            Any other option.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When Lambda is not a finite number above 0.
+        ArgumentException
+            When LambdaRegularization or InnerObjective is given too.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, iMAMLOptions
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+        >>> options = iMAMLOptions.FromPaper(model, Lambda=4.0)
+        >>> options.LambdaRegularization, options.InnerObjective
+        (0.25, 'proximal')
+        """
+        if not is_rate(Lambda):
+            raise ArgumentOutOfRangeException(f"Lambda is {Lambda!r}; a finite number above 0 is wanted")
+        for name in ("LambdaRegularization", "InnerObjective"):
+            if name in options:
+                raise ArgumentException(f"{name} came with FromPaper, which sets it from Lambda; give one of the two")
+        return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / Lambda, InnerObjective="proximal", **options)
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        for name in ("LambdaRegularization", "ConjugateGradientDamping"):
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+                yield f"{name} is {value!r}; a finite number of at least 0 is wanted"
+        for name in ("ConjugateGradientIterations", "NeumannSeriesTerms"):
+            if not is_count(getattr(self, name)):
+                yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
+        if not (is_rate(self.ConjugateGradientTolerance) and self.ConjugateGradientTolerance < 1):
+            yield f"ConjugateGradientTolerance is {self.ConjugateGradientTolerance!r}; a number in (0, 1) is wanted"
+        if self.InnerObjective not in ("support", "proximal"):
+            yield f"InnerObjective is {self.InnerObjective!r}; 'support' or 'proximal' is wanted"
+        elif self.InnerObjective == "proximal" and self.LambdaRegularization == 0:
+            yield "LambdaRegularization is 0; InnerObjective 'proximal' divides by it and wants a number above 0"
+        if self.Curvature not in ("hessian", "gauss-newton"):
+            yield f"Curvature is {self.Curvature!r}; 'hessian' or 'gauss-newton' is wanted"

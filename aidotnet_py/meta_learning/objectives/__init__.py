@@ -1,0 +1,10 @@
+"""The task objective: losses, gradients and curvature of many tasks at once, on stacked parameters (tasks, P).
+
+The one place where tasks meet the engine. There is a maker for each kind of model: traced, with gradients of its
+own, or neither.
+"""
+
+from aidotnet_py.meta_learning.objectives.factory import ObjectiveFactory
+from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
+
+__all__ = ["CurvatureKind", "Evaluation", "ObjectiveFactory", "TaskObjective"]

@@ -1,0 +1,41 @@
+"""What an algorithm may ask of a batch of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+from aidotnet_py.backends import Array
+
+__all__ = ["CurvatureKind", "Evaluation", "TaskObjective"]
+
+CurvatureKind = Literal["hessian", "gauss-newton"]
+
+
+class Evaluation(NamedTuple):
+    """Losses (tasks,) and gradients (tasks, P); valid until the objective is asked again."""
+
+    losses: Array
+    gradients: Array
+
+
+class TaskObjective(Protocol):
+    """The loss of one set (support or query) of each task, as a function of that task's parameters.
+
+    Parameters are stacked: row t of an array (tasks, P) belongs to task t.
+    """
+
+    def evaluate(self, points: Array) -> Evaluation:
+        """Losses and gradients at these parameters."""
+        ...
+
+    def accuracies(self) -> list[float]:
+        """Of each task, at the parameters last evaluated; NaN where accuracy has no meaning."""
+        ...
+
+    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
+        """The gradients at these parameters, and v ↦ Hv there for stacked vectors (tasks, P).
+
+        A product's array is valid until the next product.
+        """
+        ...

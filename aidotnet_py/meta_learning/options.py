@@ -1,0 +1,158 @@
+"""Options that every algorithm has, and how misspelt or impossible ones are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any, Generic, Self
+
+from typing_extensions import TypeVar
+
+from aidotnet_py.exceptions import ArgumentNullException
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader
+from aidotnet_py.models import IFullModel
+from aidotnet_py.optimizers import IGradientBasedOptimizer
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["MetaLearnerOptions", "is_count", "is_rate", "with_suggestions"]
+
+C = TypeVar("C", bound=type[Any])
+
+
+def with_suggestions(cls: C) -> C:
+    """Let a dataclass answer a misspelt option with the nearest name that it has."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    original: Callable[..., None] = cls.__init__
+
+    @functools.wraps(original)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in names:
+                raise TypeError(f"{cls.__name__} has no option {name!r}{_suggestion(name, names)}")
+        original(self, *args, **options)
+
+    cls.__init__ = checked
+    return cls
+
+
+def _suggestion(name: str, names: list[str]) -> str:
+    # Compared in lower case: a C# or snake_case habit is the likeliest slip.
+    by_lower = {n.lower(): n for n in names}
+    near = get_close_matches(name.lower().replace("_", ""), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else f"; it has {', '.join(names)}"
+
+
+def is_rate(value: Any) -> bool:
+    """Whether a value is a finite number above 0."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number above 0."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+
+
+@with_suggestions
+@dataclass(eq=False)
+class MetaLearnerOptions(Generic[T, TInput, TOutput]):
+    """What every meta-learning algorithm can be told; read when used, so they can be changed between steps.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        The model whose parameters are learned. Required.
+    LossFunction : ILossFunction, optional
+        None: the model's DefaultLossFunction.
+    MetaOptimizer : IGradientBasedOptimizer, optional
+        None: Adam at OuterLearningRate. Otherwise its own rate holds.
+    InnerOptimizer : IGradientBasedOptimizer, optional
+        None: gradient descent at InnerLearningRate. Otherwise its own rate holds, with fresh state for each task.
+    DataLoader : IEpisodicDataLoader, optional
+        Where Train, MetaTrainStep and Evaluate(numTasks) draw tasks from.
+    InnerLearningRate, OuterLearningRate : float
+        Steps of adaptation and of meta-training, > 0.
+    AdaptationSteps : int
+        K, the number of inner steps, > 0.
+    MetaBatchSize : int
+        Tasks a step of Train, > 0.
+    NumMetaIterations : int
+        Steps of Train, > 0.
+    GradientClipThreshold : float or None
+        Largest global norm of the meta-gradient; None or ≤ 0: no limit.
+    RandomSeed : int, optional
+        Seeds the learner's random numbers and its DataLoader; None: the loader stays as it is.
+    EvaluationTasks, EvaluationFrequency : int
+        Train evaluates this many tasks, every so many steps.
+    EnableCheckpointing : bool
+        Whether Train saves the learner.
+    CheckpointFrequency : int
+        Every how many steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When MetaModel is None.
+    TypeError
+        When an option is misspelt; the message suggests the nearest.
+    """
+
+    MetaModel: IFullModel[T, TInput, TOutput]
+    _: dataclasses.KW_ONLY
+    LossFunction: ILossFunction[T] | None = None
+    MetaOptimizer: IGradientBasedOptimizer | None = None
+    InnerOptimizer: IGradientBasedOptimizer | None = None
+    DataLoader: IEpisodicDataLoader[T, TInput, TOutput] | None = None
+    InnerLearningRate: float = 0.01
+    OuterLearningRate: float = 0.001
+    AdaptationSteps: int = 10
+    MetaBatchSize: int = 4
+    NumMetaIterations: int = 1000
+    GradientClipThreshold: float | None = 10.0
+    RandomSeed: int | None = None
+    EvaluationTasks: int = 100
+    EvaluationFrequency: int = 100
+    EnableCheckpointing: bool = False
+    CheckpointFrequency: int = 500
+
+    def __post_init__(self) -> None:
+        if self.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
+            raise ArgumentNullException("MetaModel is None; a model is wanted")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        names = [field.name for field in dataclasses.fields(self)]
+        if name not in names:
+            raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, names)}")
+        object.__setattr__(self, name, value)
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option, in the order of their declaration."""
+        if not isinstance(self.MetaModel, IFullModel):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+            yield f"MetaModel is {self.MetaModel!r}; an IFullModel is wanted"
+        for name in ("InnerLearningRate", "OuterLearningRate"):
+            if not is_rate(getattr(self, name)):
+                yield f"{name} is {getattr(self, name)!r}; a finite number above 0 is wanted"
+        for name in ("AdaptationSteps", "MetaBatchSize", "NumMetaIterations"):
+            yield from self._invalid_count(name)
+        clip = self.GradientClipThreshold
+        if clip is not None and not (isinstance(clip, Real) and math.isfinite(clip)):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+            yield f"GradientClipThreshold is {clip!r}; a finite number or None is wanted"
+        for name in ("EvaluationTasks", "EvaluationFrequency", "CheckpointFrequency"):
+            yield from self._invalid_count(name)
+
+    def _invalid_count(self, name: str) -> Iterator[str]:
+        if not is_count(getattr(self, name)):
+            yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
+
+    def IsValid(self) -> bool:
+        """Whether every option has a value that it may take."""
+        return next(self.invalid(), None) is None
+
+    def Clone(self) -> Self:
+        """An independent copy; model, optimizers and loader are shared."""
+        return dataclasses.replace(self)

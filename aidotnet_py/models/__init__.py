@@ -1,0 +1,28 @@
+"""Models: what the algorithms train, from plain functions to neural networks, and what they must offer.
+
+May import: layers, losses, optimizers and the engine.
+"""
+
+from aidotnet_py.models.function_model import FunctionModel
+from aidotnet_py.models.interfaces import (
+    IDifferentiableModel,
+    IFullModel,
+    IGradientComputable,
+    IModel,
+    IModelSerializer,
+    IParameterizable,
+)
+from aidotnet_py.models.metadata import ModelMetadata
+from aidotnet_py.models.neural_network_model import NeuralNetworkModel
+
+__all__ = [
+    "FunctionModel",
+    "IDifferentiableModel",
+    "IFullModel",
+    "IGradientComputable",
+    "IModel",
+    "IModelSerializer",
+    "IParameterizable",
+    "ModelMetadata",
+    "NeuralNetworkModel",
+]

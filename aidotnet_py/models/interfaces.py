@@ -1,0 +1,143 @@
+"""What the algorithms ask of a model, from least to most."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypeVar
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.models.metadata import ModelMetadata
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = [
+    "IDifferentiableModel",
+    "IFullModel",
+    "IGradientComputable",
+    "IModel",
+    "IModelSerializer",
+    "IParameterizable",
+]
+
+TInput_contra = TypeVar("TInput_contra", contravariant=True, default=NDArray[Any])
+TMetadata_co = TypeVar("TMetadata_co", covariant=True, default=ModelMetadata[np.float64])
+
+
+@runtime_checkable
+class IModel(Protocol[TInput_contra, TOutput, TMetadata_co]):
+    """Something that can be trained and asked."""
+
+    def Train(self, input: TInput_contra, expectedOutput: TOutput) -> None:
+        """Fit to a set of examples."""
+        ...
+
+    def Predict(self, input: TInput_contra) -> TOutput:
+        """The outputs for inputs."""
+        ...
+
+    def GetModelMetadata(self) -> TMetadata_co:
+        """What is known about the model."""
+        ...
+
+
+@runtime_checkable
+class IParameterizable(Protocol[T]):
+    """Something with a flat vector of parameters."""
+
+    @property
+    def ParameterCount(self) -> int:
+        """Length of the parameter vector."""
+        ...
+
+    def GetParameters(self) -> Array:
+        """A copy of the parameters, shape (ParameterCount,), dtype T."""
+        ...
+
+    def SetParameters(self, parameters: Array) -> None:
+        """Take these parameters in place of one's own."""
+        ...
+
+    def WithParameters(self, parameters: Array) -> Self:
+        """A new model, equal but for these parameters."""
+        ...
+
+
+@runtime_checkable
+class IModelSerializer(Protocol):
+    """Something that can be put into bytes and files and taken out again."""
+
+    def Serialize(self) -> bytes:
+        """The model's state."""
+        ...
+
+    def Deserialize(self, data: bytes) -> None:
+        """Take up a state that `Serialize` gave."""
+        ...
+
+    def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
+        """Write the state to a file."""
+        ...
+
+    def LoadModel(self, filePath: str | os.PathLike[str]) -> None:
+        """Take up the state in a file."""
+        ...
+
+
+@runtime_checkable
+class IFullModel(
+    IModel[TInput, TOutput, ModelMetadata[T]], IParameterizable[T], IModelSerializer, Protocol[T, TInput, TOutput]
+):
+    """All that any algorithm needs at least; gradients are then estimated by simultaneous perturbation."""
+
+    @property
+    def DefaultLossFunction(self) -> ILossFunction[T]:
+        """The loss to use where none is given."""
+        ...
+
+    def Clone(self) -> Self:
+        """An independent copy."""
+        ...
+
+
+@runtime_checkable
+class IGradientComputable(Protocol[T, TInput, TOutput]):
+    """A model that knows the gradient of its loss; curvature products are then differences of gradients."""
+
+    def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[T] | None = None) -> Array:
+        """The gradient of the loss with respect to the parameters, shape (ParameterCount,)."""
+        ...
+
+
+@runtime_checkable
+class IDifferentiableModel(IFullModel[T, TInput, TOutput], Protocol[T, TInput, TOutput]):
+    """A pure function of parameters and input that the engine traces: exact gradients and curvature products.
+
+    `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them.
+    """
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters live, and the computations run."""
+        ...
+
+    @property
+    def parameter_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The named arrays that the parameter vector holds, in C order one after another."""
+        ...
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The outputs for inputs, in array code."""
+        ...
+
+    def check_array(self, array: Any, name: str) -> None:
+        """Raise ArgumentException, naming ``name``, for an array of another backend or floating dtype."""
+        ...
+
+    def check_input(self, input: Any, name: str) -> None:
+        """Raise ArgumentException, naming ``name``, when the model cannot take such an input."""
+        ...

@@ -1,0 +1,104 @@
+"""A model made of layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from aidotnet_py.backends import Backend
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.models.function_model import FunctionModel
+from aidotnet_py.nn import Layer
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["NeuralNetworkModel"]
+
+
+class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
+    """A model from a network of `aidotnet_py.nn` layers, channels last, with random initial parameters.
+
+    Parameters
+    ----------
+    network : Layer
+        Usually a `Sequential`.
+    input_shape : sequence of int
+        Shape of one input, without the axis of examples.
+    loss : ILossFunction, optional
+        The default loss; None: `MeanSquaredErrorLoss`.
+    dtype : floating type
+        Of parameters and computations.
+    backend : str or Backend
+        Where they live.
+    seed : int, optional
+        Of the initial parameters: the same ones on every backend.
+
+    Raises
+    ------
+    ArgumentNullException
+        When the network is None.
+    ArgumentException
+        When a layer cannot take what the one before it gives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import NeuralNetworkModel
+    >>> from aidotnet_py.nn import mlp
+    >>> model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
+    >>> model.ParameterCount
+    1761
+    >>> model.Predict(np.zeros((3, 1), dtype=np.float32)).shape
+    (3, 1)
+    """
+
+    @overload
+    def __init__(
+        self: NeuralNetworkModel[np.float32, TInput, TOutput],
+        network: Layer,
+        *,
+        input_shape: Sequence[int],
+        loss: ILossFunction[Any] | None = None,
+        backend: str | Backend = "numpy",
+        seed: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        network: Layer,
+        *,
+        input_shape: Sequence[int],
+        loss: ILossFunction[Any] | None = None,
+        dtype: type[T],
+        backend: str | Backend = "numpy",
+        seed: int | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        network: Layer,
+        *,
+        input_shape: Sequence[int],
+        loss: ILossFunction[Any] | None = None,
+        dtype: Any = np.float32,
+        backend: str | Backend = "numpy",
+        seed: int | None = None,
+    ) -> None:
+        if network is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
+            raise ArgumentNullException("network is None; a layer is wanted")
+        self._input_shape = tuple(input_shape)
+        parameters, _ = network.initialize(np.random.default_rng(seed), self._input_shape)
+        super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
+        self._metadata.Name = type(network).__name__
+        self._metadata.FeatureCount = math.prod(self._input_shape)
+
+    def check_input(self, input: Any, name: str = "input") -> None:
+        """Raise ArgumentException when ``input`` is not a floating array (n, *input_shape) of the model's dtype."""
+        super().check_input(input, name)
+        if tuple(input.shape[1:]) != self._input_shape or len(input.shape) == 0:
+            wanted = ", ".join(map(str, ("n", *self._input_shape)))
+            raise ArgumentException(f"{name} has shape {tuple(input.shape)}; the model takes ({wanted})")

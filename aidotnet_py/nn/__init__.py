@@ -1,0 +1,31 @@
+"""Neural network layers as pure functions of parameters and input, channels last.
+
+May import: the engine. A new layer goes into the file of its family; every one is exported here.
+"""
+
+from aidotnet_py.nn.activations import ReLU, Sigmoid, Tanh
+from aidotnet_py.nn.combinators import Residual, Sequential
+from aidotnet_py.nn.convolution import AveragePool2D, Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
+from aidotnet_py.nn.dense import Dense
+from aidotnet_py.nn.layer import Layer
+from aidotnet_py.nn.networks import conv4, mlp
+from aidotnet_py.nn.normalization import BatchNorm, LayerNorm
+
+__all__ = [
+    "AveragePool2D",
+    "BatchNorm",
+    "Conv2D",
+    "Dense",
+    "Flatten",
+    "GlobalAveragePool2D",
+    "Layer",
+    "LayerNorm",
+    "MaxPool2D",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "conv4",
+    "mlp",
+]

@@ -1,0 +1,50 @@
+"""Activation layers: functions applied element by element, without parameters."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+
+from aidotnet_py.autodiff import relu, sigmoid
+from aidotnet_py.backends import Array
+from aidotnet_py.nn.layer import Layer, Parameters, Shape
+
+__all__ = ["Activation", "ReLU", "Sigmoid", "Tanh"]
+
+
+class Activation(Layer):
+    """A layer without parameters whose outputs have the shape of its inputs."""
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """No parameters; the shape stays."""
+        return {}, shape
+
+    @abstractmethod
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The function of each element."""
+
+
+class ReLU(Activation):
+    """max(x, 0)."""
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The function of each element."""
+        return relu(x)
+
+
+class Tanh(Activation):
+    """The hyperbolic tangent."""
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The function of each element."""
+        return np.tanh(x)
+
+
+class Sigmoid(Activation):
+    """1 / (1 + exp(−x))."""
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The function of each element."""
+        return sigmoid(x)

@@ -1,0 +1,81 @@
+"""Layers made of layers: one after another, and around a shortcut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, parts
+
+__all__ = ["Residual", "Sequential"]
+
+
+def _prefixed(name: str, parameters: Parameters) -> Parameters:
+    return {f"{name}.{key}": value for key, value in parameters.items()}
+
+
+class Sequential(Layer):
+    """Layers one after another; parameters are named ``{place}_{layer}.{parameter}``, such as ``0_conv2d.weight``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Dense, Sequential, Tanh
+    >>> parameters, shape = Sequential(Dense(8), Tanh(), Dense(2)).initialize(np.random.default_rng(0), (3,))
+    >>> list(parameters), shape
+    (['0_dense.weight', '0_dense.bias', '2_dense.weight', '2_dense.bias'], (2,))
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        if not layers:
+            raise ArgumentException("layers is empty; at least one layer is wanted")
+        self.layers = {f"{i}_{type(layer).__name__.lower()}": layer for i, layer in enumerate(layers)}
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """The parameters of every layer, each for the shape that the one before it gives."""
+        parameters: Parameters = {}
+        for name, layer in self.layers.items():
+            own, shape = layer.initialize(generator, shape)
+            parameters |= _prefixed(name, own)
+        return parameters, shape
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The outputs of the last layer."""
+        for name, layer in self.layers.items():
+            x = layer.apply(parts(parameters, name), x)
+        return x
+
+
+class Residual(Layer):
+    """body(x) + shortcut(x) (He et al. 2016); without a shortcut, body(x) + x.
+
+    Parameters
+    ----------
+    body : Layer
+        The residual function.
+    shortcut : Layer, optional
+        Brings x to the body's output shape, such as a 1 × 1 convolution with a stride.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        self.body = body
+        self.shortcut = shortcut
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """The parameters ``body.…`` and ``shortcut.…``."""
+        body, output = self.body.initialize(generator, shape)
+        parameters, around = _prefixed("body", body), shape
+        if self.shortcut is not None:
+            own, around = self.shortcut.initialize(generator, shape)
+            parameters |= _prefixed("shortcut", own)
+        if around != output:
+            raise ArgumentException(f"the body gives shape {output} and the shortcut {around}; they are to be added")
+        return parameters, output
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The sum of both paths."""
+        around = x if self.shortcut is None else self.shortcut.apply(parts(parameters, "shortcut"), x)
+        return self.body.apply(parts(parameters, "body"), x) + around

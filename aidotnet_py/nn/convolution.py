@@ -1,0 +1,151 @@
+"""Layers of images (n, height, width, channels): convolution, pooling, flattening."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d, trace
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, he_normal
+
+__all__ = ["AveragePool2D", "Conv2D", "Flatten", "GlobalAveragePool2D", "MaxPool2D"]
+
+Pair = int | tuple[int, int]
+Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
+
+
+def _image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ArgumentException(
+            f"{type(layer).__name__} takes images (n, height, width, channels); got (n, {', '.join(map(str, shape))})"
+        )
+    return shape
+
+
+class _ImageLayer(Layer):
+    """A layer without parameters that maps images to images; its output shape is that of its function."""
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """No parameters."""
+        return {}, _output_shape(self, {}, _image(self, shape))
+
+
+def _output_shape(layer: Layer, parameters: Parameters, shape: Shape) -> Shape:
+    program = trace(layer.apply, parameters, np.broadcast_to(0.0, (1, *shape)))
+    return program.output_types[0].shape[1:]
+
+
+class Conv2D(Layer):
+    """2-D convolution; see `aidotnet_py.autodiff.conv2d`.
+
+    Parameters
+    ----------
+    filters : int
+        Number of output channels.
+    kernel, stride : int or (int, int)
+        Window and step.
+    padding : "same", "valid", int or ((top, bottom), (left, right))
+        Zeros around the images.
+    groups : int
+        Channels and filters are split into this many groups.
+    bias : bool
+        Whether a bias is added; it starts at zero, the kernels He-normal.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        When a count is below 1.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel: Pair = 3,
+        *,
+        stride: Pair = 1,
+        padding: Padding = "same",
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        self.kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        for name, value in (("filters", filters), ("groups", groups), ("kernel", min(self.kernel))):
+            if value < 1:
+                raise ArgumentOutOfRangeException(f"{name} is {value}; at least 1 is wanted")
+        self.filters = filters
+        self.stride = stride
+        self.padding: Padding = padding
+        self.groups = groups
+        self.bias = bias
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """``weight`` (kernel height, kernel width, channels / groups, filters) and ``bias`` (filters,)."""
+        channels = _image(self, shape)[2]
+        if channels % self.groups or self.filters % self.groups:
+            raise ArgumentException(f"groups is {self.groups}; it divides neither {channels} channels nor all filters")
+        inner = channels // self.groups
+        weight_shape = (*self.kernel, inner, self.filters)
+        parameters = {"weight": he_normal(generator, weight_shape, math.prod(self.kernel) * inner)}
+        if self.bias:
+            parameters["bias"] = np.zeros(self.filters)
+        return parameters, _output_shape(self, parameters, shape)
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The outputs (n, rows, columns, filters)."""
+        return conv2d(
+            x,
+            parameters["weight"],
+            parameters.get("bias"),
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+        )
+
+
+class MaxPool2D(_ImageLayer):
+    """Maxima over windows; stride None: the window's size."""
+
+    def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
+        self.window = window
+        self.stride = stride
+        self.padding: Padding = padding
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The maxima."""
+        return max_pool2d(x, self.window, stride=self.stride, padding=self.padding)
+
+
+class AveragePool2D(_ImageLayer):
+    """Means over windows; stride None: the window's size."""
+
+    def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
+        self.window = window
+        self.stride = stride
+        self.padding: Padding = padding
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The means."""
+        return average_pool2d(x, self.window, stride=self.stride, padding=self.padding)
+
+
+class GlobalAveragePool2D(_ImageLayer):
+    """The mean of each channel: (n, height, width, channels) to (n, channels)."""
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The means."""
+        return np.mean(x, axis=(1, 2))
+
+
+class Flatten(Layer):
+    """All axes but the first as one."""
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """No parameters."""
+        return {}, (math.prod(shape),)
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The rows (n, features)."""
+        return x.reshape(x.shape[0], -1)

@@ -1,0 +1,50 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, he_normal
+
+__all__ = ["Dense"]
+
+
+class Dense(Layer):
+    """x W + b, on inputs (n, features).
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    bias : bool
+        Whether b is there; it starts at zero, W He-normal.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        When ``units`` is below 1.
+    """
+
+    def __init__(self, units: int, *, bias: bool = True) -> None:
+        if units < 1:
+            raise ArgumentOutOfRangeException(f"units is {units}; at least 1 is wanted")
+        self.units = units
+        self.bias = bias
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """``weight`` (features, units) and ``bias`` (units,)."""
+        if len(shape) != 1:
+            raise ArgumentException(f"Dense takes inputs (n, features); got (n, {', '.join(map(str, shape))})")
+        parameters = {"weight": he_normal(generator, (shape[0], self.units), shape[0])}
+        if self.bias:
+            parameters["bias"] = np.zeros(self.units)
+        return parameters, (self.units,)
+
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The outputs (n, units)."""
+        y = x @ parameters["weight"]
+        return y + parameters["bias"] if self.bias else y

@@ -1,0 +1,49 @@
+"""What a layer is: initial parameters for an input shape, and a pure function of parameters and input."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array
+
+__all__ = ["Layer", "Parameters", "Shape", "he_normal", "parts"]
+
+Shape: TypeAlias = tuple[int, ...]
+Parameters: TypeAlias = dict[str, NDArray[Any]]
+
+
+class Layer(ABC):
+    """One layer. Shapes leave out the axis of examples, which is always first.
+
+    A layer of your own writes `initialize` and `apply`; `apply` is array code that the engine can trace.
+    """
+
+    @abstractmethod
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """Initial parameters by name, in float64, for inputs of this shape, and the shape of the outputs.
+
+        Raises
+        ------
+        ArgumentException
+            When the layer cannot take such inputs.
+        """
+
+    @abstractmethod
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        """The outputs (n, …) for inputs (n, …)."""
+
+
+def he_normal(generator: np.random.Generator, shape: Shape, fan_in: int) -> NDArray[Any]:
+    """Normal numbers of variance 2 / fan_in, which keeps the scale of signals through ReLUs (He et al. 2015)."""
+    return generator.standard_normal(shape) * np.sqrt(2.0 / fan_in)
+
+
+def parts(parameters: Mapping[str, Array], name: str) -> dict[str, Array]:
+    """The parameters of an inner layer, by the names that it gave them."""
+    prefix = name + "."
+    return {key.removeprefix(prefix): value for key, value in parameters.items() if key.startswith(prefix)}
