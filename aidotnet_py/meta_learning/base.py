@@ -243,7 +243,7 @@ class MetaLearnerBase(ABC, Generic[T, TInput, TOutput]):
 
     def _finite_rows(self, stacked: Array) -> NDArray[np.bool_]:
         finite = self._backend.to_numpy(self._backend.elementwise("isfinite")(stacked))
-        return finite.reshape(finite.shape[0], -1).all(axis=1)
+        return np.asarray(finite.reshape(finite.shape[0], -1).all(axis=1))
 
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that."""
@@ -425,7 +425,7 @@ class MetaLearnerBase(ABC, Generic[T, TInput, TOutput]):
         self._iteration += 1
         record = self._record or StepRecord(np.array([loss]), [math.nan])
         if source is not None:
-            source.UpdateWithFeedback(list(batch), [float(x) for x in record.losses])
+            source.UpdateWithFeedback(list(batch), list(record.losses))
         return MetaTrainingStepResult(
             MetaLoss=loss,
             TaskLoss=self._number(float(np.mean(record.losses, dtype=np.float64))),
@@ -464,7 +464,7 @@ class MetaLearnerBase(ABC, Generic[T, TInput, TOutput]):
                 step = self.MetaTrainStep(self._options.MetaBatchSize)
                 losses.append(step.MetaLoss)
                 accuracies.append(step.Accuracy)
-                progress.set_postfix(loss=f"{float(step.MetaLoss):.4f}", refresh=False)
+                progress.set_postfix_str(f"loss={float(step.MetaLoss):.4f}", refresh=False)
                 progress.update()
                 self._evaluate_when_due(metrics)
                 self._save_when_due()
@@ -551,7 +551,10 @@ class MetaLearnerBase(ABC, Generic[T, TInput, TOutput]):
         before = (optimizer.GetState(), self._random_state())
         try:
             optimizer.SetState(
-                {k: backend.asarray(v) if isinstance(v, np.ndarray) else v for k, v in found.optimizer_state.items()}
+                {
+                    name: value if backend_of(value) is None else backend.asarray(value)
+                    for name, value in found.optimizer_state.items()
+                }
             )
             self._restore_random_state(found.random_state)
         except (KeyError, TypeError, ValueError) as error:

@@ -72,6 +72,6 @@ class Checkpoint:
             )
         except (KeyError, TypeError) as error:
             raise ArgumentException(f"{path} is not a whole checkpoint: {error} is missing or malformed") from error
-        if not isinstance(checkpoint.iteration, int) or checkpoint.iteration < 0 or not np.isfinite(parameters).all():
+        if type(checkpoint.iteration) is not int or checkpoint.iteration < 0 or not np.isfinite(parameters).all():
             raise ArgumentException(f"{path} holds an iteration or parameters that no learner can have")
         return checkpoint

@@ -20,7 +20,7 @@ from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["MetaLearnerOptions", "is_count", "is_rate", "with_suggestions"]
+__all__ = ["MetaLearnerOptions", "is_count", "is_rate", "number_of", "with_suggestions"]
 
 C = TypeVar("C", bound=type[Any])
 
@@ -48,14 +48,24 @@ def _suggestion(name: str, names: list[str]) -> str:
     return f"; did you mean {by_lower[near[0]]!r}?" if near else f"; it has {', '.join(names)}"
 
 
-def is_rate(value: Any) -> bool:
+def number_of(value: object) -> float:
+    """A real number as a float; NaN for what is none, booleans included."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def is_rate(value: object) -> bool:
     """Whether a value is a finite number above 0."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return 0 < number_of(value) < math.inf
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Whether a value is a whole number above 0."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+    return isinstance(value, Integral) and is_rate(value)
 
 
 @with_suggestions
@@ -140,7 +150,7 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         for name in ("AdaptationSteps", "MetaBatchSize", "NumMetaIterations"):
             yield from self._invalid_count(name)
         clip = self.GradientClipThreshold
-        if clip is not None and not (isinstance(clip, Real) and math.isfinite(clip)):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+        if clip is not None and not math.isfinite(number_of(clip)):
             yield f"GradientClipThreshold is {clip!r}; a finite number or None is wanted"
         for name in ("EvaluationTasks", "EvaluationFrequency", "CheckpointFrequency"):
             yield from self._invalid_count(name)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count, is_rate, with_suggestions
+from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count, is_rate, number_of, with_suggestions
 from aidotnet_py.models import IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -111,9 +110,8 @@ class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
         """What is wrong, one sentence an option."""
         yield from super().invalid()
         for name in ("LambdaRegularization", "ConjugateGradientDamping"):
-            value = getattr(self, name)
-            if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
-                yield f"{name} is {value!r}; a finite number of at least 0 is wanted"
+            if not 0 <= number_of(getattr(self, name)) < math.inf:
+                yield f"{name} is {getattr(self, name)!r}; a finite number of at least 0 is wanted"
         for name in ("ConjugateGradientIterations", "NeumannSeriesTerms"):
             if not is_count(getattr(self, name)):
                 yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"

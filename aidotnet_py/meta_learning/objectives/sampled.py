@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -81,8 +81,7 @@ class ComputedObjective(_TaskByTask):
     """For an `IGradientComputable` model: its own gradients."""
 
     def _gradient(self, point: Array, x: Array, y: Array) -> Array:
-        model: Any = self._model.WithParameters(point)
-        assert isinstance(model, IGradientComputable)
+        model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
         return model.ComputeGradients(x, y, self._loss)
 
 

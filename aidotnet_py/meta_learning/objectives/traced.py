@@ -134,27 +134,46 @@ class BatchedPrograms:
         return vmap_program(program, [True] * len(program.inputs), self._signature.tasks)
 
     def _evaluate(self, point: Mapping[str, Any], x: Any, y: Any) -> Sequence[Any]:
-        predictions, pullback = vjp(lambda p: self._signature.apply(p, x), point)
-        loss, cotangent = value_and_grad(lambda z: self._signature.loss.formula(z, y))(predictions)
+        predictions, pullback = vjp(self._predictor(x), point)
+        loss, cotangent = value_and_grad(self._judge(y))(predictions)
         return [loss, predictions, *pullback(cotangent)[0].values()]
 
-    def _loss_of(self, x: Any, y: Any) -> Callable[[Any], Any]:
-        return lambda p: self._signature.loss.formula(self._signature.apply(p, x), y)
-
     def _hessian(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> Sequence[Any]:
-        gradient = value_and_grad(self._loss_of(x, y))(point)[1]
-        product = hvp(self._loss_of(x, y), point, v)
-        return [*gradient.values(), *product.values()]
+        loss = self._loss_of(x, y)
+        gradient = value_and_grad(loss)(point)[1]
+        return [*gradient.values(), *hvp(loss, point, v).values()]
 
     def _gauss_newton(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> Sequence[Any]:
-        def predict(p: Any) -> Any:
-            return self._signature.apply(p, x)
-
         gradient = value_and_grad(self._loss_of(x, y))(point)[1]
-        predictions, moved = jvp(predict, (point,), (v,))
-        curved = hvp(lambda z: self._signature.loss.formula(z, y), predictions, moved)
-        product = vjp(predict, point)[1](curved)[0]
+        predictions, moved = jvp(self._predictor(x), (point,), (v,))
+        curved = hvp(self._judge(y), predictions, moved)
+        product = vjp(self._predictor(x), point)[1](curved)[0]
         return [*gradient.values(), *product.values()]
+
+    def _predictor(self, x: Any) -> Callable[[Any], Any]:
+        """Parameters to predictions."""
+
+        def predict(parameters: Any) -> Any:
+            return self._signature.apply(parameters, x)
+
+        return predict
+
+    def _judge(self, y: Any) -> Callable[[Any], Any]:
+        """Predictions to loss."""
+
+        def judge(predictions: Any) -> Any:
+            return self._signature.loss.formula(predictions, y)
+
+        return judge
+
+    def _loss_of(self, x: Any, y: Any) -> Callable[[Any], Any]:
+        """Parameters to loss."""
+        predict, judge = self._predictor(x), self._judge(y)
+
+        def loss(parameters: Any) -> Any:
+            return judge(predict(parameters))
+
+        return loss
 
 
 @dataclass(frozen=True)
