@@ -324,8 +324,8 @@ class MetaAdaptationResult(Generic[T]):
         How many inner steps were taken.
     AdaptationTimeMs : float
         How long they took, in milliseconds.
-    PerStepLosses : (steps,) array of T, optional
-        The support loss after each step; kept as a read-only copy, empty where it was not tracked.
+    PerStepLosses : (AdaptationSteps + 1,) array of T, optional
+        The support loss before the first and after each step; kept as a read-only copy, empty where it was not tracked.
     AdditionalMetrics : mapping of str to T, optional
         Whatever else was measured.
 
@@ -340,14 +340,14 @@ class MetaAdaptationResult(Generic[T]):
     >>> from aidotnet_py.meta_learning.results import MetaAdaptationResult
     >>> result = MetaAdaptationResult(
     ...     QueryAccuracy=np.float64(0.75), QueryLoss=np.float64(0.5), SupportAccuracy=np.float64(1.0),
-    ...     SupportLoss=np.float64(0.125), AdaptationSteps=3, AdaptationTimeMs=4.5,
+    ...     SupportLoss=np.float64(0.125), AdaptationSteps=2, AdaptationTimeMs=4.5,
     ...     PerStepLosses=np.array([1.0, 0.13, 0.125]),
     ... )
     >>> float(result.CalculateOverfittingGap()), result.DidConverge()
     (0.25, True)
     >>> print(result.GenerateReport())
     Adaptation
-      steps                3
+      steps                2
       time                 4.50 ms
       query                loss 0.5, accuracy 0.75
       support              loss 0.125, accuracy 1
@@ -379,9 +379,11 @@ class MetaAdaptationResult(Generic[T]):
         return _difference(self.SupportAccuracy, self.QueryAccuracy)
 
     def DidConverge(self, convergenceThreshold: float = 0.01) -> bool:
-        """Return whether the last step changed the support loss by no more than the threshold, an absolute number.
+        """Return whether the steps lowered the support loss by at least the threshold, an absolute number.
 
-        False with fewer than two losses in ``PerStepLosses``, or where one of the last two is NaN.
+        That is ``PerStepLosses[0] − PerStepLosses[-1] ≥ convergenceThreshold``, AiDotNet's own reading: the adaptation
+        got somewhere, not that it has come to rest. False with fewer than two losses in ``PerStepLosses``, or where
+        the first or the last is NaN.
 
         Raises
         ------
@@ -391,8 +393,7 @@ class MetaAdaptationResult(Generic[T]):
         _check_threshold("convergenceThreshold", convergenceThreshold)
         if len(self.PerStepLosses) < 2:
             return False
-        before, last = (float(loss) for loss in self.PerStepLosses[-2:])
-        return abs(last - before) <= convergenceThreshold
+        return float(self.PerStepLosses[0]) - float(self.PerStepLosses[-1]) >= convergenceThreshold
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
