@@ -141,7 +141,7 @@ class TestTraining:
             "best loss": "0.5 at iteration 1",
             "accuracy": "0.2 → 0.8 (improved by 0.6)",
             "best accuracy": "0.9 at iteration 1",
-            "converged": "yes",
+            "converged": "no",
             "gradient norm": "3",
         }
 
