@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ Arrays = dict[str, NDArray[Any]]
 
 def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:
     """The arrays and the description as bytes; ``kind`` says what they are, and is asked for again by `unpack`."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # Not ascontiguousarray, which gives 0-d arrays an axis.
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(contiguous, {"kind": kind, "description": json.dumps(dict(description))})
 
 
@@ -41,7 +42,7 @@ def unpack(kind: str, data: bytes, source: str = "data") -> tuple[Arrays, dict[s
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         description = json.loads(metadata.get("description", "null"))
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentException(f"{source} is not a safetensors file: {error}") from error
     found = metadata.get("kind")
     if found != kind or not isinstance(description, dict):
@@ -50,19 +51,28 @@ def unpack(kind: str, data: bytes, source: str = "data") -> tuple[Arrays, dict[s
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all: into a temporary one beside it, which then takes its name."""
-    target = Path(path)
+    """Write a file whole or not at all: into a temporary one beside it, which then takes its name.
+
+    Raises
+    ------
+    ArgumentException
+        When the path is a folder, or lies in none that exists.
+    """
+    # Resolved, so that a symbolic link stays one.
+    target = Path(path).resolve()
     if not target.parent.is_dir():
         raise ArgumentException(f"filePath is {str(path)!r}; there is no folder {str(target.parent)!r}")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    if target.is_dir():
+        raise ArgumentException(f"filePath is {str(path)!r}, a folder; a file is wanted")
+    temporary = target.with_name(f".{uuid4().hex}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(target)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.autodiff import log_softmax, one_hot, softplus
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.losses.interface import LossFunctionBase
+from aidotnet_py.losses.interface import LossFunctionBase, owner_of, require_examples
 from aidotnet_py.type_parameters import T
 
 __all__ = ["BinaryCrossEntropyLoss", "CrossEntropyLoss"]
 
-
-def _owner(array: Array) -> Backend:
-    backend = backend_of(array)
-    if backend is None:
-        raise ArgumentException(f"a {type(array).__name__} came where an array was wanted")
-    return backend
+# A row of probabilities may miss 1 by this much: the rounding of half precision over many classes.
+_SUM_TOLERANCE = 1e-2
 
 
 class CrossEntropyLoss(LossFunctionBase[T]):
@@ -39,38 +37,60 @@ class CrossEntropyLoss(LossFunctionBase[T]):
         classes = predicted.shape[-1]
         weights = one_hot(actual, classes, predicted.dtype) if len(actual.shape) < len(predicted.shape) else actual
         examples = math.prod(predicted.shape[:-1])
-        return -np.sum(log_softmax(predicted) * weights.astype(predicted.dtype)) * (1.0 / examples)
+        return (log_softmax(predicted) * weights.astype(predicted.dtype)).sum() * (-1.0 / examples)
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
         """Raise ArgumentException when the targets are neither class indices in range nor rows of probabilities."""
+        require_examples(predicted_shape)
         if len(predicted_shape) < 2:
             raise ArgumentException(f"the predictions have shape {predicted_shape}; logits (n, classes) are wanted")
-        shape, classes = tuple(actual.shape), predicted_shape[-1]
-        if shape == predicted_shape:
-            return
-        if shape != predicted_shape[:-1]:
+        backend = owner_of(actual, name)
+        if tuple(actual.shape) == predicted_shape:
+            super().validate(predicted_shape, actual, name)
+            _require_probabilities(backend.to_numpy(actual), name)
+        elif tuple(actual.shape) == predicted_shape[:-1]:
+            _require_labels(backend.to_numpy(actual), predicted_shape, name)
+        else:
             raise ArgumentException(
-                f"{name} has shape {shape}; the predictions have {predicted_shape}, so class indices "
+                f"{name} has shape {tuple(actual.shape)}; the predictions have {predicted_shape}, so class indices "
                 f"{predicted_shape[:-1]} or rows {predicted_shape} are wanted"
-            )
-        backend = _owner(actual)
-        dtype = backend.dtype_of(actual)
-        if dtype.kind not in "iu":
-            raise ArgumentException(f"{name} has dtype {dtype}; class indices are integers")
-        labels = backend.to_numpy(actual)
-        if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-            raise ArgumentException(
-                f"{name} holds labels from {labels.min()} to {labels.max()}; the predictions of shape "
-                f"{predicted_shape} are over classes 0 to {classes - 1}"
             )
 
     def accuracy(self, predicted: Array, actual: Array) -> float:
         """The share of examples whose largest logit is the target class."""
-        guessed = np.argmax(_owner(predicted).to_numpy(predicted), axis=-1)
-        wanted = _owner(actual).to_numpy(actual)
+        guessed = owner_of(predicted, "predicted").to_numpy(predicted).argmax(axis=-1)
+        wanted = owner_of(actual, "actual").to_numpy(actual)
         if wanted.ndim > guessed.ndim:
-            wanted = np.argmax(wanted, axis=-1)
-        return float(np.mean(guessed == wanted))
+            wanted = wanted.argmax(axis=-1)
+        return float((guessed == wanted).mean())
+
+
+def _require_labels(labels: NDArray[Any], predicted_shape: tuple[int, ...], name: str) -> None:
+    if labels.dtype.kind not in "iu":
+        raise ArgumentException(f"{name} has dtype {labels.dtype}; class indices are integers")
+    classes = predicted_shape[-1]
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ArgumentException(
+            f"{name} holds labels from {labels.min()} to {labels.max()}; the predictions of shape "
+            f"{predicted_shape} are over classes 0 to {classes - 1}"
+        )
+
+
+def _require_probabilities(rows: NDArray[Any], name: str) -> None:
+    _require_unit_interval(rows, name)
+    sums = rows.sum(axis=-1, dtype=np.float64)
+    # Written so that NaN passes, as below.
+    if (abs(sums - 1.0) > _SUM_TOLERANCE).any():
+        raise ArgumentException(
+            f"{name} has rows that sum to {sums.min()} up to {sums.max()}; one-hot rows or probabilities, which sum "
+            "to 1, are wanted"
+        )
+
+
+def _require_unit_interval(values: NDArray[Any], name: str) -> None:
+    # NaN passes: it is reported with its task, as a loss that is not finite.
+    if (values < 0).any() or (values > 1).any():
+        raise ArgumentException(f"{name} holds values from {values.min()} to {values.max()}; 0 to 1 is wanted")
 
 
 class BinaryCrossEntropyLoss(LossFunctionBase[T]):
@@ -85,17 +105,14 @@ class BinaryCrossEntropyLoss(LossFunctionBase[T]):
 
     def formula(self, predicted: Array, actual: Array) -> Array:
         """The mean binary cross-entropy."""
-        return np.mean(softplus(predicted) - predicted * actual.astype(predicted.dtype))
+        return (softplus(predicted) - predicted * actual.astype(predicted.dtype)).mean()
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
         """Raise ArgumentException when a target has another shape or lies outside [0, 1]."""
         super().validate(predicted_shape, actual, name)
-        values = _owner(actual).to_numpy(actual)
-        # NaN passes: it is reported with its task, as a loss that is not finite.
-        if values.size and (np.any(values < 0) or np.any(values > 1)):
-            raise ArgumentException(f"{name} holds values from {values.min()} to {values.max()}; 0 to 1 is wanted")
+        _require_unit_interval(owner_of(actual, name).to_numpy(actual), name)
 
     def accuracy(self, predicted: Array, actual: Array) -> float:
         """The share of elements on the right side of one half."""
-        guessed = _owner(predicted).to_numpy(predicted) > 0
-        return float(np.mean(guessed == (_owner(actual).to_numpy(actual) > 0.5)))
+        guessed = owner_of(predicted, "predicted").to_numpy(predicted) > 0
+        return float((guessed == (owner_of(actual, "actual").to_numpy(actual) > 0.5)).mean())

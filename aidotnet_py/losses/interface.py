@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import Generic, Protocol, runtime_checkable
-
-import numpy as np
+from typing import Generic, Protocol, cast, runtime_checkable
 
 from aidotnet_py.autodiff import trace
-from aidotnet_py.backends import Array, backend_of, get_backend
+from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T, T_co
 
-__all__ = ["ILossFunction", "LossFunctionBase"]
+__all__ = ["ILossFunction", "LossFunctionBase", "owner_of", "require_examples"]
 
 
 @runtime_checkable
@@ -37,7 +36,21 @@ class ILossFunction(Protocol[T_co]):
 
 
 class LossFunctionBase(ABC, Generic[T]):
-    """A loss from its `formula`; by default any targets of the predictions' shape are valid, and accuracy is NaN."""
+    """A loss from its `formula`; by default any targets of the predictions' shape are valid, and accuracy is NaN.
+
+    The formula is traced once for each shape and then replayed, so it depends on nothing that changes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.losses import LossFunctionBase
+    >>> class Huber(LossFunctionBase):
+    ...     def formula(self, predicted, actual):
+    ...         error = abs(predicted - actual)
+    ...         return np.mean(np.where(error < 1, 0.5 * error**2, error - 0.5))
+    >>> Huber().CalculateLoss(np.array([0.0, 3.0]), np.array([1.0, 0.0]))
+    np.float64(1.5)
+    """
 
     @abstractmethod
     def formula(self, predicted: Array, actual: Array) -> Array:
@@ -46,22 +59,57 @@ class LossFunctionBase(ABC, Generic[T]):
     def CalculateLoss(self, predicted: Array, actual: Array) -> T:
         """The loss as a number of the predictions' dtype.
 
+        Parameters
+        ----------
+        predicted : array, floating, (n, …)
+            What a model gives for n examples.
+        actual : array of the same backend
+            The targets, as the class describes them.
+
         Raises
         ------
         ArgumentException
-            When the shapes or the targets do not fit.
+            When one is no array, the predictions are not floating, or the targets do not fit them.
         """
+        backend = owner_of(predicted, "predicted")
+        if owner_of(actual, "actual") is not backend:
+            raise ArgumentException(
+                f"predicted is on backend {backend.name!r} and actual on {owner_of(actual, 'actual').name!r}; "
+                "move them to one first"
+            )
+        dtype = backend.dtype_of(predicted)
+        if dtype.kind != "f":
+            raise ArgumentException(f"predicted has dtype {dtype}; a floating one is wanted")
         self.validate(tuple(predicted.shape), actual)
-        backend = backend_of(predicted, actual) or get_backend("numpy")
-        value = trace(self.formula, predicted, actual)(predicted, actual)
-        number: T = backend.to_numpy(value)[()]
-        return number
+        program = trace(self.formula, predicted, actual)
+        if [t.shape for t in program.output_types] != [()]:
+            found = ", ".join(map(str, program.output_types))
+            raise ArgumentException(f"{type(self).__name__}.formula returned {found}; one scalar is wanted")
+        return cast(T, dtype.type(backend.to_numpy(program(predicted, actual))))
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
-        """Raise ArgumentException when ``actual`` has another shape than the predictions."""
+        """Raise ArgumentException when ``actual`` is not an array of real numbers of the predictions' shape."""
+        require_examples(predicted_shape)
+        dtype = owner_of(actual, name).dtype_of(actual)
         if tuple(actual.shape) != predicted_shape:
             raise ArgumentException(f"{name} has shape {tuple(actual.shape)}; the predictions have {predicted_shape}")
+        if dtype.kind not in "biuf":
+            raise ArgumentException(f"{name} has dtype {dtype}; real numbers are wanted")
 
     def accuracy(self, predicted: Array, actual: Array) -> float:
         """NaN: right and wrong have no meaning here."""
-        return float(np.nan)
+        return math.nan
+
+
+def owner_of(array: Array, name: str) -> Backend:
+    """The backend that owns an array; ArgumentException, naming ``name``, for what is none."""
+    backend = backend_of(array)
+    if backend is None:
+        raise ArgumentException(f"{name} is a {type(array).__name__}; an array is wanted")
+    return backend
+
+
+def require_examples(predicted_shape: tuple[int, ...]) -> None:
+    """Raise ArgumentException when there is nothing to take a mean of."""
+    if 0 in predicted_shape:
+        raise ArgumentException(f"the predictions have shape {predicted_shape}; at least one example is wanted")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from aidotnet_py.backends import Array
 from aidotnet_py.losses.interface import LossFunctionBase
 from aidotnet_py.type_parameters import T
@@ -24,4 +22,4 @@ class MeanSquaredErrorLoss(LossFunctionBase[T]):
     def formula(self, predicted: Array, actual: Array) -> Array:
         """The mean of the squared differences."""
         error = predicted - actual.astype(predicted.dtype)
-        return np.mean(error * error)
+        return (error * error).mean()

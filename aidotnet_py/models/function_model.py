@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self, cast, overload
 
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.autodiff import trace, value_and_grad
+from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
+from aidotnet_py.models.program_cache import ProgramCache
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -26,18 +28,20 @@ __all__ = ["FunctionModel"]
 
 Function = Callable[[Any, Any], Any]
 
-# Each holds buffers for one input shape; the oldest goes when another shape comes.
-_MOST_PROGRAMS = 8
+# Those that every backend computes in and safetensors can hold.
+_FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
 class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput]):
-    """A model from a function ``function(parameters, x)`` in array code, which the engine traces.
+    """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
+
+    It is run once for each type of input, and what it did is replayed: it must depend on its arguments alone.
 
     Parameters
     ----------
     function : callable
-        Takes a dict of arrays, named and shaped as ``parameters``, and an input; returns the output. Operators, NumPy
-        functions and those of `aidotnet_py.autodiff` may be used.
+        Takes a dict of arrays, named and shaped as ``parameters``, and an input; returns one array of outputs.
+        Operators, NumPy functions and those of `aidotnet_py.autodiff` may be used.
     parameters : mapping of str to array
         The initial values. The parameter vector is their C-order ravel, in the mapping's order.
     loss : ILossFunction, optional
@@ -52,7 +56,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     ArgumentNullException
         When the function or the parameters are None.
     ArgumentException
-        When there are no parameters, or they are not of one floating dtype.
+        When there are no parameters, or they are not named arrays of one floating dtype.
 
     Examples
     --------
@@ -98,17 +102,16 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             raise ArgumentNullException("function is None; a function of parameters and input is wanted")
         if parameters is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("parameters is None; a mapping from names to arrays is wanted")
+        host, self._dtype = _checked_parameters(parameters, dtype)
         self._function = function
         self._backend = get_backend(backend)
-        self._dtype = _common_dtype(parameters, dtype)
-        self._shapes = {name: tuple(np.shape(_host(value))) for name, value in parameters.items()}
+        self._shapes = {name: value.shape for name, value in host.items()}
         self._loss: ILossFunction[T] = MeanSquaredErrorLoss() if loss is None else loss
-        host = np.concatenate([np.ravel(_host(value)) for value in parameters.values()])
-        self._parameters: Array = self._backend.asarray(host, self._dtype)
+        flat = np.concatenate([value.ravel() for value in host.values()])
+        self._parameters: Array = self._backend.asarray(flat, self._dtype)
         self._metadata: ModelMetadata[T] = ModelMetadata(Name=self._name(), Complexity=self.ParameterCount)
         self._optimizer = AdamOptimizer(0.001)
-        # Programs by the input's type, shared by all models of this function.
-        self._programs: dict[Any, TracedProgram] = {}
+        self._programs = ProgramCache(self._backend)
 
     def _name(self) -> str:
         return getattr(self._function, "__name__", type(self._function).__name__)
@@ -134,8 +137,19 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return self._loss
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The outputs for inputs, in array code."""
-        return self._function(parameters, x)
+        """The outputs for inputs, in array code, in the model's dtype.
+
+        Raises
+        ------
+        ArgumentException
+            When the function returns anything but one floating array.
+        """
+        output = self._function(parameters, x)
+        if getattr(output, "shape", None) is None or np.dtype(output.dtype).kind != "f":
+            found = f"{output.dtype} numbers" if hasattr(output, "dtype") else f"a {type(output).__name__}"
+            raise ArgumentException(f"the model's function returned {found}; one floating array is wanted")
+        # An integer input beside float32 parameters makes float64, by NumPy's rules.
+        return output if output.dtype == self._dtype else output.astype(self._dtype)
 
     def check_array(self, array: Any, name: str) -> None:
         """Raise ArgumentException when ``array`` is not an array of the model's backend and dtype.
@@ -144,8 +158,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """
         if not self._backend.owns(array):
             owner = backend_of(array)
-            found = type(array).__name__ if owner is None else f"an array on backend {owner.name!r}"
-            raise ArgumentException(f"{name} is {found}; the model computes on backend {self._backend.name!r}")
+            found = f"a {type(array).__name__}" if owner is None else f"an array on backend {owner.name!r}"
+            raise ArgumentException(f"{name} is {found}; the model takes arrays on backend {self._backend.name!r}")
         dtype = self._backend.dtype_of(array)
         if dtype.kind not in "biu" and dtype != self._dtype:
             raise ArgumentException(f"{name} has dtype {dtype}; the model computes in {self._dtype}")
@@ -175,28 +189,34 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._parameters = self._backend.asarray(parameters)
 
     def WithParameters(self, parameters: Array) -> Self:
-        """A new model, equal but for these parameters."""
+        """A new model, equal but for these parameters, which `Train` has not touched yet; see `SetParameters`."""
         other = self.Clone()
         other.SetParameters(parameters)
+        other._optimizer.Reset()
         return other
 
     def Clone(self) -> Self:
         """An independent copy; only the function and what was traced of it are shared."""
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._parameters = self.GetParameters()
-        other._metadata = ModelMetadata(**self._metadata.__dict__)
-        other._metadata.Properties = dict(self._metadata.Properties)
-        other._metadata.AdditionalInfo = dict(self._metadata.AdditionalInfo)
+        other._metadata = self._metadata.copy()
         other._optimizer = self._optimizer.fresh()
+        other._optimizer.SetState(self._optimizer.GetState())
         return other
 
     def To(self, backend: str | Backend) -> Self:
-        """The same model on another backend."""
+        """The same model on another backend, which `Train` has not touched yet.
+
+        Raises
+        ------
+        ArgumentException
+            When no backend of that name is registered.
+        """
         other = self.Clone()
         other._backend = get_backend(backend)
         other._parameters = other._backend.asarray(self._backend.to_numpy(self._parameters))
-        other._programs = {}
+        other._optimizer.Reset()
+        other._programs = ProgramCache(other._backend)
         return other
 
     def _unravel(self, vector: Array) -> dict[str, Array]:
@@ -208,17 +228,29 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             start = stop
         return arrays
 
-    def _program(self, key: Hashable, function: Callable[..., Any], *examples: Array) -> TracedProgram:
-        types = (key, *((tuple(e.shape), self._backend.dtype_of(e)) for e in examples))
-        program = self._programs.get(types)
-        if program is None:
-            if len(self._programs) >= _MOST_PROGRAMS:
-                self._programs.pop(next(iter(self._programs)))
-            program = self._programs[types] = trace(function, *examples)
-        return program
+    def _of_vector(self, vector: Array, x: Array) -> Array:
+        return self.apply(self._unravel(vector), x)
+
+    def _prediction(self, input: Any) -> TracedProgram:
+        try:
+            return self._programs.program(self._of_vector, "predict", None, self._parameters, input)
+        except ArgumentException as error:
+            raise ArgumentException(
+                f"input has shape {tuple(input.shape)}; the model cannot take it: {error}"
+            ) from error
 
     def Predict(self, input: TInput) -> TOutput:
         """The outputs for inputs.
+
+        Parameters
+        ----------
+        input : array, (n, …)
+            On the model's backend, in its dtype, or integers.
+
+        Returns
+        -------
+        array
+            What the function gives, in the model's dtype.
 
         Raises
         ------
@@ -226,9 +258,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When the input has another dtype or backend, or a shape that the function cannot take.
         """
         self.check_input(input)
-        vector = self._parameters
-        program = self._program("predict", lambda v, x: self.apply(self._unravel(v), x), vector, input)
-        return cast(TOutput, program(vector, input))
+        return cast(TOutput, self._prediction(input)(self._parameters, input))
 
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
         """One step of Adam (rate 0.001) on the default loss of the whole set; calls remember past gradients.
@@ -237,33 +267,44 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ------
         ArgumentException
             When input and expected output do not fit the model or each other.
+        InvalidOperationException
+            When the loss or its gradient is not finite; nothing was changed then.
         """
-        gradient = self.ComputeGradients(input, expectedOutput)
+        loss, gradient = self._loss_and_gradient(input, expectedOutput, "expectedOutput", self._loss)
+        for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
+            if not np.isfinite(self._backend.to_numpy(values)).all():
+                raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
         self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
         self._metadata.TrainingDate = datetime.now(UTC)
 
     def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[T] | None = None) -> Array:
         """The gradient of the loss with respect to the parameters, shape (ParameterCount,).
 
+        Parameters
+        ----------
+        input, target : array, (n, …)
+            On the model's backend, in its dtype, or integers.
+        lossFunction : ILossFunction, optional
+            None: the default loss.
+
         Raises
         ------
         ArgumentException
             When input and target do not fit the model or each other.
         """
-        loss = lossFunction or self._loss
-        self.check_input(input)
-        self.check_array(target, "target")
-        vector = self._parameters
-        program = self._program("predict", lambda v, x: self.apply(self._unravel(v), x), vector, input)
-        loss.validate(program.output_types[0].shape, target, "target")
-        gradient = self._program(
-            ("gradient", loss),
-            value_and_grad(lambda v, x, y: loss.formula(self.apply(self._unravel(v), x), y)),
-            vector,
-            input,
-            target,
-        )
-        return gradient(vector, input, target)[1]
+        return self._loss_and_gradient(input, target, "target", lossFunction or self._loss)[1]
+
+    def _loss_and_gradient(self, x: Any, y: Any, name: str, loss: ILossFunction[T]) -> tuple[Array, Array]:
+        self.check_input(x)
+        self.check_array(y, name)
+        loss.validate(self._prediction(x).output_types[0].shape, y, name)
+
+        def cost(vector: Array, x: Array, y: Array) -> Array:
+            return loss.formula(self._of_vector(vector, x), y)
+
+        program = self._programs.program(value_and_grad(cost), "gradient", loss, self._parameters, x, y)
+        value, gradient = program(self._parameters, x, y)
+        return value, gradient
 
     def GetModelMetadata(self) -> ModelMetadata[T]:
         """What is known about the model."""
@@ -286,16 +327,16 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     def _load(self, data: bytes, source: str) -> None:
         arrays, _ = unpack("model", data, source)
-        found = {name: (arrays[name].shape, arrays[name].dtype) for name in arrays}
-        wanted = {name: (shape, self._dtype) for name, shape in self._shapes.items()}
-        if found != wanted:
-            odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-            raise ArgumentException(
-                f"{source} has {found.get(odd[0], 'no array')} for parameter {odd[0]!r}; the model has "
-                f"{wanted.get(odd[0], 'no such parameter')}"
-            )
-        host = np.concatenate([arrays[name].ravel() for name in self._shapes])
-        self._parameters = self._backend.asarray(host)
+        found = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
+        wanted = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
+        for name in [*wanted, *found]:
+            if found.get(name) != wanted.get(name):
+                raise ArgumentException(
+                    f"{source} holds {found.get(name, 'nothing')} for parameter {name!r}; the model has "
+                    f"{wanted.get(name, 'no such parameter')}"
+                )
+        flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
+        self._parameters = self._backend.asarray(flat)
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
         """Write the parameters to a safetensors file, whole or not at all."""
@@ -311,12 +352,20 @@ def _host(value: Array) -> NDArray[Any]:
     return np.asarray(value) if owner is None else owner.to_numpy(value)
 
 
-def _common_dtype(parameters: Mapping[str, Array], dtype: Any) -> np.dtype[Any]:
-    if not parameters:
-        raise ArgumentException("parameters is empty; at least one array is wanted")
-    found = {name: _host(value).dtype for name, value in parameters.items()}
-    common = np.result_type(*found.values()) if dtype is None else np.dtype(dtype)
-    if common.kind != "f" or (dtype is None and len(set(found.values())) > 1):
+def _checked_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[str, NDArray[Any]], np.dtype[Any]]:
+    """The parameters on the host and in the one dtype that they are to have."""
+    if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+        raise ArgumentException(f"parameters is {parameters!r}; a mapping from names to arrays, not empty, is wanted")
+    host = {name: _host(value) for name, value in parameters.items()}
+    for name, value in host.items():
+        if not isinstance(name, str) or value.dtype.kind not in "biuf":  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+            kind = type(parameters[name]).__name__
+            raise ArgumentException(f"parameter {name!r} is a {kind}; a name that is a str and an array are wanted")
+    found = {name: value.dtype.newbyteorder("=") for name, value in host.items()}
+    common = next(iter(found.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
+    if common not in _FLOATING or (dtype is None and len(set(found.values())) > 1):
         shown = ", ".join(f"{name}: {kind}" for name, kind in found.items())
-        raise ArgumentException(f"parameters have dtypes {shown}; one floating dtype is wanted, or dtype=")
-    return common
+        raise ArgumentException(
+            f"dtype is {dtype} and the parameters have {shown}; one of {', '.join(map(str, _FLOATING))} is wanted"
+        )
+    return {name: value.astype(common) for name, value in host.items()}, common

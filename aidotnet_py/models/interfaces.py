@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.metadata import ModelMetadata
-from aidotnet_py.type_parameters import T, TInput, TOutput
+from aidotnet_py.type_parameters import T, T_co, T_contra, TInput_contra, TOutput, TOutput_contra
 
 __all__ = [
     "IDifferentiableModel",
@@ -24,7 +23,6 @@ __all__ = [
     "IParameterizable",
 ]
 
-TInput_contra = TypeVar("TInput_contra", contravariant=True, default=NDArray[Any])
 TMetadata_co = TypeVar("TMetadata_co", covariant=True, default=ModelMetadata[np.float64])
 
 
@@ -46,7 +44,7 @@ class IModel(Protocol[TInput_contra, TOutput, TMetadata_co]):
 
 
 @runtime_checkable
-class IParameterizable(Protocol[T]):
+class IParameterizable(Protocol[T_co]):
     """Something with a flat vector of parameters."""
 
     @property
@@ -90,7 +88,10 @@ class IModelSerializer(Protocol):
 
 @runtime_checkable
 class IFullModel(
-    IModel[TInput, TOutput, ModelMetadata[T]], IParameterizable[T], IModelSerializer, Protocol[T, TInput, TOutput]
+    IModel[TInput_contra, TOutput, ModelMetadata[T]],
+    IParameterizable[T],
+    IModelSerializer,
+    Protocol[T, TInput_contra, TOutput],
 ):
     """All that any algorithm needs at least; gradients are then estimated by simultaneous perturbation."""
 
@@ -105,16 +106,18 @@ class IFullModel(
 
 
 @runtime_checkable
-class IGradientComputable(Protocol[T, TInput, TOutput]):
+class IGradientComputable(Protocol[T_contra, TInput_contra, TOutput_contra]):
     """A model that knows the gradient of its loss; curvature products are then differences of gradients."""
 
-    def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[T] | None = None) -> Array:
+    def ComputeGradients(
+        self, input: TInput_contra, target: TOutput_contra, lossFunction: ILossFunction[T_contra] | None = None
+    ) -> Array:
         """The gradient of the loss with respect to the parameters, shape (ParameterCount,)."""
         ...
 
 
 @runtime_checkable
-class IDifferentiableModel(IFullModel[T, TInput, TOutput], Protocol[T, TInput, TOutput]):
+class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TInput_contra, TOutput]):
     """A pure function of parameters and input that the engine traces: exact gradients and curvature products.
 
     `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them.

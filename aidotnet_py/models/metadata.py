@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from aidotnet_py.type_parameters import T
 
@@ -46,7 +46,7 @@ class ModelMetadata(Generic[T]):
     Complexity: int = 0
     Description: str = ""
     AdditionalInfo: dict[str, Any] = field(default_factory=dict[str, Any])
-    FeatureImportance: dict[str, T] = field(default_factory=dict)
+    FeatureImportance: dict[str, T] = field(default_factory=dict[str, Any])
 
     def SetProperty(self, key: str, value: Any) -> None:
         """Keep a value under a name."""
@@ -55,6 +55,15 @@ class ModelMetadata(Generic[T]):
     def RemoveProperty(self, key: str) -> bool:
         """Forget a name; whether it was there."""
         return self.Properties.pop(key, _MISSING) is not _MISSING
+
+    def copy(self) -> Self:
+        """The same, with dictionaries of its own."""
+        return replace(
+            self,
+            Properties=dict(self.Properties),
+            AdditionalInfo=dict(self.AdditionalInfo),
+            FeatureImportance=dict(self.FeatureImportance),
+        )
 
 
 _MISSING = object()

@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.nn import Layer
+from aidotnet_py.nn.layer import batched
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NeuralNetworkModel"]
+
+# The array types again, for a constructor's `self`, where those of the class itself cannot stand.
+X = TypeVar("X", default=NDArray[Any])
+Y = TypeVar("Y", default=NDArray[Any])
 
 
 class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
@@ -57,7 +64,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
 
     @overload
     def __init__(
-        self: NeuralNetworkModel[np.float32, TInput, TOutput],
+        self: NeuralNetworkModel[np.float32, X, Y],
         network: Layer,
         *,
         input_shape: Sequence[int],
@@ -91,14 +98,20 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         if network is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("network is None; a layer is wanted")
         self._input_shape = tuple(input_shape)
+        if any(length < 1 for length in self._input_shape):
+            raise ArgumentException(f"input_shape is {self._input_shape}; lengths of at least 1 are wanted")
         parameters, _ = network.initialize(np.random.default_rng(seed), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
         self._metadata.Name = type(network).__name__
         self._metadata.FeatureCount = math.prod(self._input_shape)
 
     def check_input(self, input: Any, name: str = "input") -> None:
-        """Raise ArgumentException when ``input`` is not a floating array (n, *input_shape) of the model's dtype."""
+        """Raise ArgumentException when ``input`` is not an array (n, *input_shape) of the model's backend and dtype.
+
+        Integers and booleans pass, as in `check_array`.
+        """
         super().check_input(input, name)
         if tuple(input.shape[1:]) != self._input_shape or len(input.shape) == 0:
-            wanted = ", ".join(map(str, ("n", *self._input_shape)))
-            raise ArgumentException(f"{name} has shape {tuple(input.shape)}; the model takes ({wanted})")
+            raise ArgumentException(
+                f"{name} has shape {tuple(input.shape)}; the model takes {batched(self._input_shape)}"
+            )

@@ -32,6 +32,9 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer) -> None:
         if not layers:
             raise ArgumentException("layers is empty; at least one layer is wanted")
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+                raise ArgumentException(f"layers[{i}] is {layer!r}; a Layer, such as ReLU(), is wanted")
         self.layers = {f"{i}_{type(layer).__name__.lower()}": layer for i, layer in enumerate(layers)}
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:

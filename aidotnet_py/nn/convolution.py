@@ -10,7 +10,7 @@ import numpy as np
 from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d, trace
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, he_normal
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, he_normal
 
 __all__ = ["AveragePool2D", "Conv2D", "Flatten", "GlobalAveragePool2D", "MaxPool2D"]
 
@@ -21,7 +21,7 @@ Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 def _image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ArgumentException(
-            f"{type(layer).__name__} takes images (n, height, width, channels); got (n, {', '.join(map(str, shape))})"
+            f"{type(layer).__name__} takes images (n, height, width, channels); {batched(shape)} came"
         )
     return shape
 
@@ -85,10 +85,12 @@ class Conv2D(Layer):
         """``weight`` (kernel height, kernel width, channels / groups, filters) and ``bias`` (filters,)."""
         channels = _image(self, shape)[2]
         if channels % self.groups or self.filters % self.groups:
-            raise ArgumentException(f"groups is {self.groups}; it divides neither {channels} channels nor all filters")
+            raise ArgumentException(
+                f"groups is {self.groups}; a divisor of {channels} channels and of {self.filters} filters is wanted"
+            )
         inner = channels // self.groups
         weight_shape = (*self.kernel, inner, self.filters)
-        parameters = {"weight": he_normal(generator, weight_shape, math.prod(self.kernel) * inner)}
+        parameters: Parameters = {"weight": he_normal(generator, weight_shape, math.prod(self.kernel) * inner)}
         if self.bias:
             parameters["bias"] = np.zeros(self.filters)
         return parameters, _output_shape(self, parameters, shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, he_normal
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, he_normal
 
 __all__ = ["Dense"]
 
@@ -38,7 +38,7 @@ class Dense(Layer):
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         """``weight`` (features, units) and ``bias`` (units,)."""
         if len(shape) != 1:
-            raise ArgumentException(f"Dense takes inputs (n, features); got (n, {', '.join(map(str, shape))})")
+            raise ArgumentException(f"Dense takes inputs (n, features); {batched(shape)} came: Flatten goes before it")
         parameters = {"weight": he_normal(generator, (shape[0], self.units), shape[0])}
         if self.bias:
             parameters["bias"] = np.zeros(self.units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 
-__all__ = ["Layer", "Parameters", "Shape", "he_normal", "parts"]
+__all__ = ["Layer", "Parameters", "Shape", "batched", "he_normal", "parts"]
 
 Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = dict[str, NDArray[Any]]
@@ -40,7 +41,12 @@ class Layer(ABC):
 
 def he_normal(generator: np.random.Generator, shape: Shape, fan_in: int) -> NDArray[Any]:
     """Normal numbers of variance 2 / fan_in, which keeps the scale of signals through ReLUs (He et al. 2015)."""
-    return generator.standard_normal(shape) * np.sqrt(2.0 / fan_in)
+    return generator.standard_normal(shape) * math.sqrt(2.0 / fan_in)
+
+
+def batched(shape: Shape) -> str:
+    """A shape with the axis of examples, as error messages show it: ``(n, 28, 28, 1)``."""
+    return f"(n, {', '.join(map(str, shape))})" if shape else "(n,)"
 
 
 def parts(parameters: Mapping[str, Array], name: str) -> dict[str, Array]:

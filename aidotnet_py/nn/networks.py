@@ -54,7 +54,9 @@ def mlp(*units: int) -> Sequential:
     >>> mlp(40, 40, 1).initialize(np.random.default_rng(0), (1,))[1]
     (1,)
     """
+    if not units:
+        raise ArgumentException("units is empty; the sizes of the layers are wanted, the outputs last")
     layers: list[Layer] = []
     for width in units[:-1]:
         layers += [Dense(width), ReLU()]
-    return Sequential(*layers, *(Dense(width) for width in units[-1:]))
+    return Sequential(*layers, Dense(units[-1]))

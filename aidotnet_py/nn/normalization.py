@@ -8,8 +8,8 @@ import numpy as np
 
 from aidotnet_py.autodiff import batch_norm, layer_norm
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentOutOfRangeException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
@@ -22,6 +22,8 @@ class _Normalization(Layer):
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         """``scale``, ones, and ``shift``, zeros, of the length of the last axis."""
+        if not shape:
+            raise ArgumentException(f"{type(self).__name__} takes inputs (n, …, channels); {batched(shape)} came")
         return {"scale": np.ones(shape[-1]), "shift": np.zeros(shape[-1])}, shape
 
 

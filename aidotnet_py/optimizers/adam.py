@@ -45,10 +45,20 @@ class AdamOptimizer(ElementwiseOptimizer):
         self._epsilon = positive(epsilon, "epsilon")
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
-        first = self._beta1 * self._arrays["first_moment"] + (1 - self._beta1) * gradient
-        second = self._beta2 * self._arrays["second_moment"] + (1 - self._beta2) * (gradient * gradient)
-        self._arrays = {"first_moment": first, "second_moment": second}
-        # The corrections of both moments as two numbers, so that no array is made for them.
-        root = math.sqrt(1 - self._beta2**self._steps)
-        rate = self._learning_rate * root / (1 - self._beta1**self._steps)
-        return parameters - rate * first / (backend.elementwise("sqrt")(second) + self._epsilon * root)
+        multiply, divide = backend.elementwise("multiply"), backend.elementwise("divide")
+        first, second = self._arrays["first_moment"], self._arrays["second_moment"]
+        # One array is made, which every term passes through and which becomes the result.
+        work = gradient * (1 - self._beta1)
+        first *= self._beta1
+        first += work
+        work = multiply(gradient, gradient, out=work)
+        work *= 1 - self._beta2
+        second *= self._beta2
+        second += work
+        # The corrections of both moments as two numbers: α m̂ / (√v̂ + ε) = (α c / (1 − β₁ᵗ)) m / (√v + ε c).
+        correction = math.sqrt(1 - self._beta2**self._steps)
+        work = backend.elementwise("sqrt")(second, out=work)
+        work += self._epsilon * correction
+        work = divide(first, work, out=work)
+        work *= self._learning_rate * correction / (1 - self._beta1**self._steps)
+        return backend.elementwise("subtract")(parameters, work, out=work)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Protocol, Self, runtime_checkable
 
 from aidotnet_py.backends import Array, Backend, backend_of
@@ -40,15 +42,15 @@ class IGradientBasedOptimizer(Protocol):
 
 def positive(value: float, name: str) -> float:
     """The value, if it is a finite number above 0."""
-    if not (math.isfinite(value) and value > 0):
-        raise ArgumentOutOfRangeException(f"{name} is {value}; a finite number above 0 is wanted")
+    if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a finite number above 0 is wanted")
     return float(value)
 
 
 def in_range(value: float, name: str) -> float:
     """The value, if it lies in [0, 1)."""
-    if not 0 <= value < 1:
-        raise ArgumentOutOfRangeException(f"{name} is {value}; a number in [0, 1) is wanted")
+    if not (isinstance(value, Real) and 0 <= value < 1):
+        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a number in [0, 1) is wanted")
     return float(value)
 
 
@@ -56,7 +58,22 @@ class ElementwiseOptimizer(ABC):
     """An optimizer whose every step is the same formula for each parameter.
 
     It therefore works on one vector (P,) or on the stacked vectors of many tasks (tasks, P) at once, each row as if it
-    were alone.
+    were alone. A subclass names its memory and writes `_step`.
+
+    Parameters
+    ----------
+    learning_rate : float
+        α > 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.optimizers import ElementwiseOptimizer
+    >>> class SignDescent(ElementwiseOptimizer):
+    ...     def _step(self, backend, parameters, gradient):
+    ...         return parameters - self._learning_rate * backend.elementwise("sign")(gradient)
+    >>> SignDescent(0.5).UpdateParameters(np.array([1.0, 2.0]), np.array([-7.0, 0.1]))
+    array([1.5, 1.5])
     """
 
     # Names of the arrays that a step reads and writes; each has the parameters' shape and starts at zero.
@@ -68,12 +85,12 @@ class ElementwiseOptimizer(ABC):
         self._arrays: dict[str, Array] = {}
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
-        """New parameters after one step.
+        """New parameters after one step; numbers that overflow become infinite or NaN in silence.
 
         Parameters
         ----------
         parameters, gradient : array, shape (P,) or (tasks, P)
-            Of one shape, dtype and backend, the same at each step until `Reset`.
+            Of one shape, floating dtype and backend, the same at each step until `Reset`. They are not changed.
 
         Raises
         ------
@@ -84,22 +101,25 @@ class ElementwiseOptimizer(ABC):
         if not self._arrays:
             self._arrays = {name: _zeros(backend, parameters) for name in self._memory}
         self._steps += 1
-        return self._step(backend, parameters, gradient)
+        with backend.errors_ignored():
+            return self._step(backend, parameters, gradient)
 
     @abstractmethod
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
-        """The formula; ``self._arrays`` are its memory and ``self._steps`` counts this step."""
+        """The new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
-        backend = backend_of(parameters, gradient)
+        backend = backend_of(parameters)
         if backend is None:
             raise ArgumentException(f"parameters is a {type(parameters).__name__}; an array is wanted")
+        wanted, dtype = _described(backend, parameters), backend.dtype_of(parameters)
+        if dtype.kind != "f" or len(parameters.shape) not in (1, 2):
+            raise ArgumentException(f"parameters is {wanted}; a floating array (P,) or (tasks, P) is wanted")
         for name, other in (("gradient", gradient), *self._arrays.items()):
-            if tuple(other.shape) != tuple(parameters.shape) or other.dtype != parameters.dtype:
-                raise ArgumentException(
-                    f"{name} is {other.dtype}{tuple(other.shape)}; the parameters are "
-                    f"{parameters.dtype}{tuple(parameters.shape)}"
-                )
+            found = _described(backend, other)
+            if found != wanted:
+                past = "" if name == "gradient" else ", from earlier steps; Reset starts anew"
+                raise ArgumentException(f"{name} is {found}; the parameters are {wanted}{past}")
         return backend
 
     def Reset(self) -> None:
@@ -113,19 +133,13 @@ class ElementwiseOptimizer(ABC):
 
     def fresh(self) -> Self:
         """The same optimizer with no past."""
-        other = type(self).__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other.Reset()
         return other
 
     def GetState(self) -> dict[str, Any]:
         """The number of steps taken, and a copy of each array remembered."""
-        state: dict[str, Any] = {"steps": self._steps}
-        for name, array in self._arrays.items():
-            backend = backend_of(array)
-            assert backend is not None
-            state[name] = backend.asarray(array)
-        return state
+        return {"steps": self._steps, **{name: _copied(array, name) for name, array in self._arrays.items()}}
 
     def SetState(self, state: Mapping[str, Any]) -> None:
         """Take up what `GetState` gave.
@@ -133,21 +147,32 @@ class ElementwiseOptimizer(ABC):
         Raises
         ------
         ArgumentException
-            When it is not the state of such an optimizer.
+            When it is not the state of such an optimizer; nothing was changed then.
         """
         arrays = {name: value for name, value in state.items() if name != "steps"}
         steps = state.get("steps")
         if not isinstance(steps, int) or steps < 0 or (arrays and set(arrays) != set(self._memory)):
-            raise ArgumentException(f"state has {sorted(state)}; steps, a count, and {sorted(self._memory)} are wanted")
+            raise ArgumentException(
+                f"state has {sorted(state)} with steps {steps!r}; steps, a count, and {sorted(self._memory)} are wanted"
+            )
         if bool(arrays) != (steps > 0 and bool(self._memory)):
             raise ArgumentException(f"state has {steps} steps and arrays {sorted(arrays)}; they do not belong together")
+        self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps
-        self._arrays = {}
-        for name, array in arrays.items():
-            backend = backend_of(array)
-            if backend is None:
-                raise ArgumentException(f"state {name!r} is a {type(array).__name__}; an array is wanted")
-            self._arrays[name] = backend.asarray(array)
+
+
+def _described(backend: Backend, array: Any) -> str:
+    if not backend.owns(array):
+        owner = backend_of(array)
+        return f"a {type(array).__name__}" if owner is None else f"an array on backend {owner.name!r}"
+    return f"{backend.dtype_of(array)}{tuple(array.shape)}"
+
+
+def _copied(array: Array, name: str) -> Array:
+    backend = backend_of(array)
+    if backend is None:
+        raise ArgumentException(f"state {name!r} is a {type(array).__name__}; an array is wanted")
+    return backend.asarray(array)
 
 
 def _zeros(backend: Backend, like: Array) -> Array:

@@ -37,5 +37,9 @@ class SGDOptimizer(ElementwiseOptimizer):
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         if self._momentum:
-            gradient = self._arrays["velocity"] = self._momentum * self._arrays["velocity"] + gradient
-        return parameters - self._learning_rate * gradient
+            velocity = self._arrays["velocity"]
+            velocity *= self._momentum
+            velocity += gradient
+            gradient = velocity
+        new = gradient * self._learning_rate
+        return backend.elementwise("subtract")(parameters, new, out=new)

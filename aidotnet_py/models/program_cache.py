@@ -1,0 +1,48 @@
+"""Traced programs, kept for the next call with arrays of the same types."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Any
+
+from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff.transformations import TracedProgram
+from aidotnet_py.backends import Array, Backend
+
+__all__ = ["ProgramCache"]
+
+# Each program holds buffers for one set of shapes; the one that has not been asked for longest goes first.
+_MOST_PROGRAMS = 8
+
+
+class ProgramCache:
+    """The programs of one pure function on one backend; threads may share them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lock = Lock()
+        self._kept: OrderedDict[Hashable, tuple[TracedProgram, object]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def program(self, function: Callable[..., Any], role: str, subject: object, *examples: Array) -> TracedProgram:
+        """``function`` traced on arrays like the examples.
+
+        ``role`` and ``subject`` tell it from others on such arrays: ``subject`` by its identity, as it need not be
+        hashable, and is kept alive beside the program, so that no other object can take over its identity.
+        """
+        types = tuple((tuple(e.shape), self._backend.dtype_of(e)) for e in examples)
+        key = (role, id(subject), types)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0]
+        program = trace(function, *examples)
+        with self._lock:
+            self._kept[key] = program, subject
+            while len(self._kept) > _MOST_PROGRAMS:
+                self._kept.popitem(last=False)
+        return program
