@@ -45,8 +45,9 @@ class StrictBackend:
 
     def asarray(self, value: Any, dtype: Any = None) -> Any:
         if self.owns(value):
-            return xp.astype(value, self._dtype(dtype or self.dtype_of(value)), copy=True)
-        return xp.asarray(np.array(value, dtype=dtype), device=self.device)
+            copy = self.empty(value.shape, dtype or self.dtype_of(value))
+            return self.astype(value, dtype or self.dtype_of(value), out=copy)
+        return xp.asarray(np.array(value, dtype=dtype, order="C"), device=self.device)
 
     def _dtype(self, dtype: Any) -> Any:
         return getattr(xp, np.dtype(dtype).name)
@@ -62,7 +63,8 @@ class StrictBackend:
         return tuple(s // array._array.itemsize for s in array._array.strides)
 
     def reshape(self, array: Any, shape: tuple[int, ...]) -> Any:
-        return xp.reshape(array, shape, copy=False)
+        # Arrays of no elements share no memory, which copy=False would take for a copy.
+        return xp.reshape(array, shape, copy=False if array.size else None)
 
     def permute_dims(self, array: Any, axes: tuple[int, ...]) -> Any:
         return xp.permute_dims(array, axes)
@@ -112,7 +114,7 @@ class StrictBackend:
         return self._into(out, xp.reshape(flat, (*indices.shape, *array.shape[1:])))
 
     def scatter_add(self, values: Any, indices: Any, out: Any) -> Any:
-        rows = xp.reshape(values, (-1, *out.shape[1:]))
+        rows = xp.reshape(values, (indices.size, *out.shape[1:]))
         out[...] = 0
         for row, index in enumerate(np.ravel(self.to_numpy(indices)).tolist()):
             out[index, ...] += rows[row, ...]

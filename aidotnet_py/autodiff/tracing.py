@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
@@ -20,6 +22,7 @@ from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException, NotSupportedException
 
 __all__ = [
+    "HostData",
     "Trace",
     "Tracer",
     "active_trace",
@@ -28,6 +31,7 @@ __all__ = [
     "is_array",
     "new_trace",
     "numpy_functions",
+    "require_alive",
     "type_of",
 ]
 
@@ -38,6 +42,18 @@ numpy_functions: dict[str, Callable[..., Any]] = {}
 def _function(name: str) -> Callable[..., Tracer]:
     """What NumPy's function of that name does on a traced value, where it gives one."""
     return numpy_functions[name]
+
+
+@dataclass(frozen=True, eq=False)
+class HostData:
+    """A constant of the program itself, such as a list of indices: put on whichever backend runs it."""
+
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self.array.shape
 
 
 class _Active(threading.local):
@@ -69,11 +85,7 @@ class Trace:
         if isinstance(value, Tracer):
             if value.trace is self:
                 return value.variable
-            if value.trace not in _active.traces:
-                raise InvalidOperationException(
-                    f"a traced value of type {value.type} was used after its trace had ended; return it from the "
-                    "traced function instead of storing it elsewhere"
-                )
+            require_alive(value)
         found = self._captured.get(id(value))
         if found is None:
             # The value is kept beside its variable, so that its id stays its own while the trace lives.
@@ -102,8 +114,19 @@ def active_trace() -> Trace | None:
     return _active.traces[-1] if _active.traces else None
 
 
+def require_alive(*values: Any) -> None:
+    """Refuse traced values whose trace has ended: nothing can tell any more what they were."""
+    for value in values:
+        if isinstance(value, Tracer) and value.trace not in _active.traces:
+            raise InvalidOperationException(
+                f"a traced value of type {value.type} was used after its trace had ended; return it from the "
+                "traced function instead of storing it elsewhere"
+            )
+
+
 def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
     """Add an equation to the innermost trace and return its value."""
+    require_alive(*operands)
     trace = _active.traces[-1]
     inputs = tuple(trace.atom(x) for x in operands)
     output = Variable(primitive.shape(*(a.type for a in inputs), **parameters))
@@ -125,8 +148,10 @@ def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
 
 
 def is_array(value: object) -> bool:
-    """Whether a value is traced, or an array of a registered backend."""
-    return isinstance(value, Tracer) or (not isinstance(value, (int, float)) and backend_of(value) is not None)
+    """Whether a value is traced, an array of a registered backend, or data for one."""
+    if isinstance(value, (Tracer, HostData)):
+        return True
+    return not isinstance(value, (int, float)) and backend_of(value) is not None
 
 
 def type_of(value: Any) -> ArrayType:
@@ -135,6 +160,8 @@ def type_of(value: Any) -> ArrayType:
         return value.type
     if isinstance(value, (bool, int, float, np.generic)):
         return ArrayType((), np.result_type(value))  # pyright: ignore[reportUnknownArgumentType] -- any scalar
+    if isinstance(value, HostData):
+        return ArrayType(value.shape, value.array.dtype)
     backend = backend_of(value)
     if backend is None:
         raise ArgumentException(f"a value of {type(value).__name__} came where an array or a number was wanted")
@@ -142,7 +169,7 @@ def type_of(value: Any) -> ArrayType:
 
 
 def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:
-    def refuse(self: Tracer) -> Any:
+    def refuse(self: Tracer, *args: Any, **options: Any) -> Any:
         raise InvalidOperationException(
             f"{asked} asks for the value of a traced {self.type}, which has none while tracing; {instead}"
         )
@@ -234,7 +261,9 @@ class Tracer(NDArrayOperatorsMixin):
     __float__ = _no_value("float()", "keep it an array, or compute it outside the traced function")
     __int__ = _no_value("int()", "keep it an array, or compute it outside the traced function")
     __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
-    __array__ = _no_value("np.asarray() or an untraceable function", "use the NumPy function on it directly")
+    __array__ = _no_value(
+        "np.array() or an untraceable function", "use NumPy functions on it directly, and np.stack to put some together"
+    )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")
     tolist = _no_value("tolist()", "return the value from the traced function and read it there")
@@ -260,7 +289,9 @@ def _call(name: str, args: Sequence[Any], options: dict[str, Any]) -> Any:
             f"np.{name} is not among the functions that can be traced; they are {', '.join(sorted(numpy_functions))}"
         )
     if options.get("out") is not None:
-        raise NotSupportedException(f"np.{name} with out= cannot be traced; use the value that it returns")
+        raise NotSupportedException(
+            f"np.{name} into an array that exists (out=, or an operator like +=) cannot be traced; write x = x + y"
+        )
     options.pop("out", None)
     try:
         return function(*args, **options)

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.execution import Executable, plan, run_program
+from aidotnet_py.autodiff.execution import Executable, backend_for, plan, run_program
 from aidotnet_py.autodiff.program import ArrayType, Program
-from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, type_of
+from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, require_alive, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
-from aidotnet_py.backends import backend_of, get_backend
+from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = ["TracedProgram", "grad", "hvp", "jvp", "linearize", "trace", "value_and_grad", "vjp", "vmap"]
@@ -50,13 +50,12 @@ class TracedProgram(Program):
         if structure != self.arguments:
             raise ArgumentException("the arguments are not nested as the examples that the program was traced on")
         for place, (leaf, wanted) in enumerate(zip(leaves, self.input_types, strict=True)):
-            # A plain number takes the traced dtype, as it would in NumPy.
-            plain = isinstance(leaf, (bool, int, float)) and not isinstance(leaf, np.generic) and wanted.shape == ()
-            if not plain and type_of(leaf) != wanted:
+            if not _fits(leaf, wanted):
                 raise ArgumentException(f"argument {place} is {type_of(leaf)}; the program was traced on {wanted}")
         if active_trace() is not None:
             return self.results.unflatten(inline(self, leaves))
-        backend = backend_of(*leaves) or get_backend("numpy")
+        require_alive(*leaves)
+        backend = backend_for(self, leaves)
         with self._lock:
             executable = self._executables.get(backend.name)
             if executable is None:
@@ -117,7 +116,14 @@ def trace(function: Function, *examples: Any) -> TracedProgram:
     """
     leaves, structure = flatten(examples)
     program, results = _record(function, leaves, structure)
-    return TracedProgram(program.inputs, program.constants, program.equations, program.outputs, structure, results)
+    # Copied, so that what the program computes does not change with the arrays that the function happened to use.
+    constants = tuple((v, _snapshot(value)) for v, value in program.constants)
+    return TracedProgram(program.inputs, constants, program.equations, program.outputs, structure, results)
+
+
+def _snapshot(value: Any) -> Any:
+    backend = backend_of(value)
+    return value if backend is None else backend.asarray(value)
 
 
 def _selected(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
@@ -210,9 +216,15 @@ def _tangents(primals: list[Any], tangents: Any, structure: Structure) -> list[A
     return leaves
 
 
+def _fits(value: Any, wanted: ArrayType) -> bool:
+    """Whether a value is of that type; a plain number takes the dtype wanted where NumPy would give it that."""
+    if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
+        return wanted.shape == () and np.result_type(value, wanted.dtype) == wanted.dtype
+    return type_of(value) == wanted
+
+
 def _require_like(value: Any, wanted: ArrayType, name: str) -> None:
-    plain = wanted.shape == () and isinstance(value, (int, float))
-    if not plain and type_of(value) != wanted:
+    if not _fits(value, wanted):
         raise ArgumentException(f"{name} is {type_of(value)}; {wanted} is wanted")
 
 
@@ -347,7 +359,8 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
             return results.unflatten(inline(forward, [*leaves, *_tangents(leaves, (t,), structure)])[half:])
 
         return results.unflatten(inline(program, leaves)), traced
-    backend = backend_of(*leaves) or get_backend("numpy")
+    backend = backend_for(forward, leaves)
+    lock = Lock()
     stages = [0] * len(leaves) + [1] * len(leaves)
     executable = Executable(forward, backend, stages=stages)
     for array, leaf in zip(executable.inputs, leaves, strict=False):
@@ -355,10 +368,16 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     executable.run(0)
 
     def linear(t: Any) -> Any:
-        for array, leaf in zip(executable.inputs[len(leaves) :], _tangents(leaves, (t,), structure), strict=True):
-            backend.copyto(array, leaf)
-        executable.run(1)
-        return results.unflatten([backend.asarray(array) for array in executable.outputs[half:]])
+        directions = _tangents(leaves, (t,), structure)
+        if active_trace() is not None:
+            return results.unflatten(inline(forward, [*leaves, *directions])[half:])
+        require_alive(*directions)
+        backend_of(*leaves, *directions)
+        with lock:
+            for array, leaf in zip(executable.inputs[len(leaves) :], directions, strict=True):
+                backend.copyto(array, leaf)
+            executable.run(1)
+            return results.unflatten([backend.asarray(array) for array in executable.outputs[half:]])
 
     return results.unflatten([backend.asarray(array) for array in executable.outputs[:half]]), linear
 

@@ -117,7 +117,7 @@ class NumPyBackend:
         return np.broadcast_to(array, shape)
 
     def index(self, array: Array, key: tuple[slice, ...]) -> Array:
-        return array[key]
+        return array[(*key, ...)]  # With the Ellipsis, an array of no axes stays one.
 
     def copyto(self, out: Array, value: Array | complex) -> None:
         np.copyto(out, value)
@@ -150,8 +150,10 @@ class NumPyBackend:
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
         if out is None:
             return np.take(array, indices, axis=0)
-        np.copyto(out, array[indices])
-        return out
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(array):
+            raise IndexError(f"indices reach from {indices.min()} to {indices.max()}; the axis has length {len(array)}")
+        # Only with a mode other than "raise" does NumPy write into `out` without a buffer.
+        return np.take(array, indices, axis=0, out=out, mode="clip")
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
         out[...] = 0

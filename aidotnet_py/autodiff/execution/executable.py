@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 from aidotnet_py.autodiff.execution.planning import Cell, Operand, Plan, Slot, Work, plan
-from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.program import ArrayType, Program
+from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
-from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
-__all__ = ["Executable", "run_program"]
+__all__ = ["Executable", "backend_for", "run_program"]
 
 
 class Executable:
@@ -29,7 +30,8 @@ class Executable:
         Arrays to read inputs from at each run, of any strides; None: an array is made.
     outputs : sequence of array or None, optional
         Arrays to write outputs into, of any strides; None: an array is made, or, for an output that is a view of an
-        input or of another value, that view is given.
+        input or of another value, that view is given. They must not overlap with inputs or with each other: a run
+        writes some of them before it has read all it needs.
 
     Attributes
     ----------
@@ -50,6 +52,9 @@ class Executable:
     ) -> None:
         given = inputs or [None] * len(program.inputs)
         wanted = outputs or [None] * len(program.outputs)
+        _require_home(backend, program)
+        _require_fitting(backend, given, program.input_types, "inputs")
+        _require_fitting(backend, wanted, program.output_types, "outputs")
         self.inputs: tuple[Array, ...] = tuple(
             backend.empty(t.shape, t.dtype) if array is None else array
             for array, t in zip(given, program.input_types, strict=True)
@@ -74,19 +79,52 @@ class Executable:
         )
 
     def run(self, *stages: int) -> None:
-        """Run these stages, or all of them, in order."""
+        """Run these stages in the order given, or all of them.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When there is no stage of that number.
+        """
+        if any(not 0 <= stage < len(self._calls) for stage in stages):
+            raise ArgumentOutOfRangeException(
+                f"stages are {stages}; they go from 0 to {len(self._calls) - 1}"
+            )
         with self._backend.errors_ignored():
             for stage in stages or range(len(self._calls)):
                 for call in self._calls[stage]:
                     call()
 
 
+def backend_for(program: Program, arguments: Sequence[Any] = ()) -> Backend:
+    """The backend that owns all arguments and constants; NumPy's where all are numbers."""
+    return backend_of(*arguments, *(value for _, value in program.constants)) or get_backend("numpy")
+
+
 def _constant(backend: Backend, value: Any) -> Array:
-    if not backend.owns(value) and isinstance(value, (bool, int, float)) is False and backend_of(value) is None:
+    if isinstance(value, Tracer):
         raise InvalidOperationException(
             "a program that uses a value still being traced cannot run; call it inside that trace"
         )
-    return backend.asarray(value)
+    return backend.asarray(value.array if isinstance(value, HostData) else value)
+
+
+def _require_home(backend: Backend, program: Program) -> None:
+    home = backend_for(program)
+    if home is not backend and any(backend_of(value) for _, value in program.constants):
+        raise ArgumentException(
+            f"the program's constants lie on backend {home.name!r}; it was to run on {backend.name!r}"
+        )
+
+
+def _require_fitting(backend: Backend, arrays: Sequence[Any], types: Sequence[ArrayType], name: str) -> None:
+    for place, (array, wanted) in enumerate(zip(arrays, types, strict=True)):
+        if array is None:
+            continue
+        if not backend.owns(array):
+            raise ArgumentException(f"{name}[{place}] is no array of backend {backend.name!r}")
+        if type_of(array) != wanted:
+            raise ArgumentException(f"{name}[{place}] is {type_of(array)}; {wanted} is wanted")
 
 
 class _Arrays:
@@ -128,8 +166,9 @@ def _call(backend: Backend, work: Work, arrays: _Arrays) -> Callable[[], Any]:
 
 
 def run_program(program: Program, arguments: Sequence[Any]) -> list[Array]:
-    """Run a Program once on arrays and numbers; the results share no memory with them."""
-    backend = backend_of(*arguments, *(value for _, value in program.constants)) or get_backend("numpy")
+    """Run a Program once on arrays and numbers; the results share no memory with them, or with each other."""
+    require_alive(*arguments)
+    backend = backend_for(program, arguments)
     arrays = [
         a if backend.owns(a) else backend.asarray(a, t.dtype)
         for a, t in zip(arguments, program.input_types, strict=True)

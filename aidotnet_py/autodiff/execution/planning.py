@@ -20,10 +20,11 @@ _FOREVER = math.inf
 
 @dataclass(eq=False)
 class Slot:
-    """Memory that storages take turns in."""
+    """Memory that storages take turns in, from a stage on."""
 
     dtype: np.dtype[Any]
     size: int
+    stage: int
 
 
 @dataclass(eq=False)
@@ -139,6 +140,7 @@ class _Planner:
         self.cells: dict[Atom, Cell] = {}
         self.stage_of: dict[Atom, int] = {}
         self.bound: dict[Variable, tuple[int, Strides]] = {}
+        self.copies: dict[Cell, Cell] = {}
 
     def run(self) -> Plan:
         for variable, stage, strides in zip(self.program.inputs, self.stages, self.input_strides, strict=True):
@@ -185,7 +187,7 @@ class _Planner:
         else:
             operands = tuple(a if isinstance(a, Literal) else self.cells[a] for a in equation.inputs)
             if equation.primitive.name == "matmul":
-                operands = tuple(self._for_product(c, stage) for c in operands)
+                operands = tuple(map(self._for_product, operands))
             cell = self._owner(equation.output, stage)
             self.result.work.append(Work(stage, equation.primitive, operands, cell, equation.parameters))
         self.cells[equation.output] = cell
@@ -206,7 +208,7 @@ class _Planner:
         assert view is not None
         strides = view(source.type, source.strides, **equation.parameters)
         if strides is None:
-            source = self._copy(source, stage)
+            source = self._in_c_order(source)
             strides = view(source.type, source.strides, **equation.parameters)
             assert strides is not None
         return Cell(equation.output.type, strides, source.storage, source, equation.primitive, equation.parameters)
@@ -216,10 +218,16 @@ class _Planner:
         self.result.work.append(Work(stage, None, (source,), out))
         return out
 
-    def _for_product(self, operand: Operand, stage: int) -> Operand:
+    def _in_c_order(self, source: Cell) -> Cell:
+        """A copy in C order, made once, in the stage that the values come from."""
+        if source not in self.copies:
+            self.copies[source] = self._copy(source, source.storage.stage)
+        return self.copies[source]
+
+    def _for_product(self, operand: Operand) -> Operand:
         """BLAS wants one unit stride; anything else would fall back to a slow loop, and is copied."""
         if isinstance(operand, Cell) and not fits_matrix_product(operand.type.shape, operand.strides):
-            return self._copy(operand, stage)
+            return self._in_c_order(operand)
         return operand
 
     def _finish_outputs(self) -> None:
@@ -247,13 +255,11 @@ class _Planner:
 
     def _share_slots(self) -> None:
         free: dict[np.dtype[Any], list[Slot]] = {}
-        dedicated = {cell.storage for cell in self.result.outputs if isinstance(cell, Cell)}
         for index, work in enumerate(self.result.work):
             storage = work.out.storage
             if not storage.external and storage.slot is None:
-                # An output keeps memory of its own: earlier stages run again must not write over it.
-                pool = [] if storage in dedicated else free.setdefault(storage.type.dtype, [])
-                storage.slot = self._taken_over(work, index) or self._from(pool, storage.type)
+                pool = free.setdefault(storage.type.dtype, [])
+                storage.slot = self._taken_over(work, index) or self._from(pool, storage)
             ending = {c.storage for c in (work.out, *work.operands) if isinstance(c, Cell) and c.storage.last == index}
             for ended in ending:
                 if ended.slot is not None and ended.slot is not storage.slot:
@@ -263,7 +269,7 @@ class _Planner:
 
     def _taken_over(self, work: Work, index: int) -> Slot | None:
         """The slot of an operand that ends here, where the output can be written over it element by element."""
-        if work.primitive is None or not work.primitive.in_place or work.out.storage.last == _FOREVER:
+        if work.primitive is None or not work.primitive.in_place:
             return None
         cells = [c for c in work.operands if isinstance(c, Cell)]
         for cell in cells:
@@ -273,19 +279,26 @@ class _Planner:
                 for c in cells
                 if c.storage is storage
             )
-            if storage.slot is not None and storage.last == index and whole:
+            ends = storage.last == index and whole
+            if storage.slot is not None and ends and self._may_hold(storage.slot, work.out.storage):
                 return storage.slot
         return None
 
-    def _from(self, free: list[Slot], of: ArrayType) -> Slot:
-        enough = [s for s in free if s.size >= of.size]
+    def _may_hold(self, slot: Slot, storage: Storage) -> bool:
+        # What outlives its stage must not lie where an earlier stage, run again, would write over it.
+        return storage.last != _FOREVER or slot.stage == storage.stage
+
+    def _from(self, free: list[Slot], storage: Storage) -> Slot:
+        of = storage.type
+        usable = [s for s in free if self._may_hold(s, storage)]
+        enough = [s for s in usable if s.size >= of.size]
         if enough:
             slot = min(enough, key=lambda s: s.size)
-        elif free:
-            slot = max(free, key=lambda s: s.size)
+        elif usable:
+            slot = max(usable, key=lambda s: s.size)
             slot.size = of.size
         else:
-            slot = Slot(of.dtype, of.size)
+            slot = Slot(of.dtype, of.size, storage.stage)
             self.result.slots.append(slot)
             return slot
         free.remove(slot)
