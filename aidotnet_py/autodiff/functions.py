@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
-from aidotnet_py.autodiff.tracing import active_trace, new_trace, type_of
+from aidotnet_py.autodiff.program import ArrayType
+from aidotnet_py.autodiff.tracing import HostData, active_trace, is_array, new_trace, type_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [
@@ -45,25 +47,33 @@ Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 
 
 def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
-    """Let a function of traced values take arrays too, by tracing and running it on the spot."""
+    """Let a function of traced values take arrays and numbers too, by tracing and running it on the spot."""
 
     def decorate(function: F) -> F:
-        names = function.__code__.co_varnames
+        form = signature(function)
 
         @wraps(function)
         def call(*args: Any, **options: Any) -> Any:
-            if active_trace() is not None:
-                return function(*args, **options)
-            values = dict(zip(names, args, strict=False)) | options
+            values = form.bind(*args, **options).arguments
             arrays = {k: values.pop(k) for k in array_arguments if values.get(k) is not None}
+            types = {k: _type(v, k) for k, v in arrays.items()}
+            if active_trace() is not None:
+                numbers = {k: shapes.full(types[k], v) for k, v in arrays.items() if not is_array(v)}
+                return function(**arrays | numbers, **values)
             with new_trace() as trace:
-                inputs = {k: trace.new_input(type_of(v)) for k, v in arrays.items()}
-                program = trace.finish([function(**inputs, **values)])
+                program = trace.finish([function(**{k: trace.new_input(t) for k, t in types.items()}, **values)])
             return run_program(program, list(arrays.values()))[0]
 
         return call  # type: ignore[return-value]  # the wrapper takes what the function takes
 
     return decorate
+
+
+def _type(value: Any, name: str) -> ArrayType:
+    try:
+        return type_of(value)
+    except ArgumentException as error:
+        raise ArgumentException(f"{name}: {error}") from None
 
 
 @_on_arrays("x")
@@ -161,12 +171,14 @@ def softmax(x: Any, axis: int = -1) -> Any:
 @_on_arrays("indices")
 def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
     """A row (…, classes) for each integer, 1 at its place and 0 elsewhere; all 0 for one out of range."""
-    places = np.arange(classes, dtype=type_of(indices).dtype)
-    return elementwise.astype(elementwise.equal(shapes.reshape(indices, (*indices.shape, 1)), places), dtype)
+    if type_of(indices).dtype.kind not in "iu":
+        raise ArgumentException(f"indices have dtype {type_of(indices).dtype}; integers are wanted")
+    wide = elementwise.astype(shapes.reshape(indices, (*indices.shape, 1)), np.int64)
+    return elementwise.astype(elementwise.equal(wide, HostData(np.arange(classes, dtype=np.int64))), dtype)
 
 
 def _pair(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
     if len(pair) != 2 or any(n < least for n in pair):
         raise ArgumentOutOfRangeException(
             f"{name} is {value!r}; an int or a pair of ints of at least {least} is wanted"
@@ -187,7 +199,7 @@ def _margins(
         raise ArgumentException(
             f"padding is {padding!r}; 'same', 'valid', an int or ((top, bottom), (left, right)) is wanted"
         )
-    if isinstance(padding, int):
+    if isinstance(padding, (int, np.integer)):
         padding = ((padding, padding), (padding, padding))
     if any(n < 0 for pair in padding for n in pair):
         raise ArgumentOutOfRangeException(f"padding is {padding!r}; margins of at least 0 are wanted")
@@ -253,12 +265,16 @@ def conv2d(
            [4., 4.]])
     """
     n, _, _, channels = _image(x, "x")
+    if groups < 1:
+        raise ArgumentOutOfRangeException(f"groups is {groups}; at least 1 is wanted")
     if len(weight.shape) != 4 or weight.shape[2] * groups != channels or weight.shape[3] % groups:
         raise ArgumentException(
             f"weight has shape {weight.shape}; with {groups} groups and x of shape {x.shape}, "
             f"(kernel height, kernel width, {channels // groups}, a multiple of {groups}) is wanted"
         )
     kernel, filters = weight.shape[:2], weight.shape[3]
+    if bias is not None and bias.shape != (filters,):
+        raise ArgumentException(f"bias has shape {bias.shape}; {(filters,)} is wanted, one a filter")
     windows = _windows(x, kernel, _pair(stride, "stride"), padding, 0.0)
     rows, columns = windows.shape[1:3]
     pixels = n * rows * columns
@@ -358,6 +374,8 @@ def average_pool2d(
 
 def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
     count = math.prod(x.shape[i] for i in axes)
+    if count == 0 or not axes:
+        raise ArgumentException(f"x has shape {x.shape}; at least one element to normalise over is wanted")
     mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
     variance = anp.expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)

@@ -9,14 +9,17 @@ Operands of a primitive have one dtype and one shape, or are literals; the funct
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
+from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import ArrayType, Literal
 from aidotnet_py.autodiff.tracing import Tracer, emit, type_of
 from aidotnet_py.backends import Array, Backend
@@ -64,25 +67,40 @@ Rule = Callable[..., Any]
 Function = Callable[..., Any]
 
 
-def promote(*operands: Any, floating: bool = False) -> list[Any]:
-    """Bring operands to one dtype by NumPy's rules and one shape; plain numbers are weak and become literals."""
-    weak = [isinstance(x, (bool, int, float)) and not isinstance(x, np.generic) for x in operands]
-    types = [None if w else type_of(x) for x, w in zip(operands, weak, strict=True)]
-    dtype = np.result_type(*(x if t is None else t.dtype for x, t in zip(operands, types, strict=True)))
-    if floating and dtype.kind != "f":
-        dtype = np.dtype(np.float64)
-    shapes = [t.shape for t in types if t is not None]
+def _is_plain(x: Any) -> bool:
+    """A Python number: it takes the dtype of what it meets."""
+    return isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
+
+
+def _common_dtype(*operands: Any) -> np.dtype[Any]:
+    return np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
+
+
+def promote(*operands: Any, least: DTypeLike | None = None) -> list[Any]:
+    """Bring operands to one dtype and one shape by NumPy's rules; numbers become literals.
+
+    ``least`` is the smallest floating dtype that integers may become; None leaves them integers.
+    """
+    dtype = _common_dtype(*operands)
+    if least is not None and dtype.kind in "biu":
+        dtype = np.result_type(dtype, least)
+    arrays = [None if _is_plain(x) or isinstance(x, np.generic) else x for x in operands]
+    if all(x is None for x in arrays):
+        # An equation needs an array to know where it runs.
+        arrays[0] = full(ArrayType((), dtype), operands[0])
+    shape = _common_shape(*arrays)
+    return [
+        Literal(dtype.type(x).item(), ArrayType((), dtype)) if a is None else broadcast_to(astype(a, dtype), shape)
+        for x, a in zip(operands, arrays, strict=True)
+    ]
+
+
+def _common_shape(*operands: Any) -> tuple[int, ...]:
+    shapes = [type_of(x).shape for x in operands if x is not None and not isinstance(x, Literal)]
     try:
-        shape = np.broadcast_shapes(*shapes)
+        return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ArgumentException(f"shapes {' and '.join(map(str, shapes))} do not broadcast together") from None
-    return [_operand(x, t, dtype, shape) for x, t in zip(operands, types, strict=True)]
-
-
-def _operand(x: Any, of: ArrayType | None, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    if of is None or isinstance(x, np.generic):
-        return Literal(dtype.type(x).item(), ArrayType((), dtype))
-    return broadcast_to(astype(x, dtype), shape)
 
 
 def _shape(*types: ArrayType, dtype: np.dtype[Any] | None = None) -> ArrayType:
@@ -122,24 +140,28 @@ _STANDARD_NAMES = {"absolute": "abs", "power": "pow"}
 
 
 def _unary(
-    name: str, rule: Rule | None, transpose: Rule | None = None, *, floating: bool = True
+    name: str, rule: Rule | None, transpose: Rule | None = None, *, least: DTypeLike | None = np.float16
 ) -> Callable[[Any], Any]:
     primitive = _declare(name, None if rule is None else [rule], transpose, None)
 
     def function(x: Any) -> Tracer:
-        return emit(primitive, *promote(x, floating=floating))
+        return emit(primitive, *promote(x, least=least))
 
     function.__name__ = name
     return function
 
 
 def _binary(
-    name: str, *rules: Rule, transpose: Rule | None = None, floating: bool = False, dtype: np.dtype[Any] | None = None
+    name: str,
+    *rules: Rule,
+    transpose: Rule | None = None,
+    least: DTypeLike | None = None,
+    dtype: np.dtype[Any] | None = None,
 ) -> Callable[[Any, Any], Any]:
     primitive = _declare(name, rules or None, transpose, dtype)
 
     def function(x: Any, y: Any) -> Tracer:
-        return emit(primitive, *promote(x, y, floating=floating))
+        return emit(primitive, *promote(x, y, least=least))
 
     function.__name__ = name
     return function
@@ -157,15 +179,15 @@ def _larger(x: Any, y: Any, like: Any) -> Any:
 def _power_base(t: Any, x: Any, y: Any, z: Any) -> Any:
     if isinstance(y, (int, float)):
         return t * 0.0 if y == 0 else t * (y * power(x, y - 1.0))
-    # At y = 0 the derivative is 0, also at x = 0, where y x^(y−1) would be 0 · inf.
-    safe = where(equal(y, 0.0), 1.0, y - 1.0)
-    return t * (y * power(x, safe))
+    # At x = y = 0 the derivative is 0, where y x^(y−1) would be 0 · inf.
+    base = where(logical_and(equal(x, 0.0), equal(y, 0.0)), 1.0, x)
+    return t * (y * power(base, y - 1.0))
 
 
 def _power_exponent(t: Any, x: Any, y: Any, z: Any) -> Any:
     # x^y log x tends to 0 as x → 0 for y > 0; log 1 = 0 gives that limit.
     if isinstance(x, (int, float)):
-        return t * (z * (float(np.log(x)) if x != 0 else 0.0))
+        return t * (z * (math.log(x) if x > 0 else 0.0 if x == 0 else math.nan))
     return t * (z * log(where(equal(x, 0.0), 1.0, x)))
 
 
@@ -174,9 +196,9 @@ def _each(ct: Any, *inputs: Any) -> list[Any]:
 
 
 # f(x): t is the tangent of x, y = f(x). Each is t times what does not depend on t.
-negative = _unary("negative", lambda t, x, y: -t, lambda ct, x: [-ct], floating=False)
+negative = _unary("negative", lambda t, x, y: -t, lambda ct, x: [-ct], least=None)
 exp = _unary("exp", lambda t, x, y: t * y)
-expm1 = _unary("expm1", lambda t, x, y: t * (y + 1.0))
+expm1 = _unary("expm1", lambda t, x, y: t * exp(x))
 log = _unary("log", lambda t, x, y: t / x)
 log1p = _unary("log1p", lambda t, x, y: t / (1.0 + x))
 sqrt = _unary("sqrt", lambda t, x, y: t * (0.5 / y))
@@ -185,9 +207,9 @@ cos: Function = _unary("cos", lambda t, x, y: t * -sin(x))
 tanh = _unary("tanh", lambda t, x, y: t * (1.0 - y * y))
 sigmoid = _unary("sigmoid", lambda t, x, y: t * (y * (1.0 - y)))
 softplus = _unary("softplus", lambda t, x, y: t * sigmoid(x))
-relu = _unary("relu", lambda t, x, y: t * _step(greater(x, 0.0), t), floating=False)
-absolute = _unary("absolute", lambda t, x, y: t * sign(x), floating=False)
-sign: Function = _unary("sign", None, floating=False)
+relu = _unary("relu", lambda t, x, y: t * _step(greater(x, 0.0), t), least=None)
+absolute = _unary("absolute", lambda t, x, y: t * sign(x), least=None)
+sign: Function = _unary("sign", None, least=None)
 
 # f(x, y): one rule an operand, z = f(x, y).
 add = _binary("add", lambda t, x, y, z: t, lambda t, x, y, z: t, transpose=_each)
@@ -203,7 +225,7 @@ divide = _binary(
     lambda t, x, y, z: t / y,
     lambda t, x, y, z: -(t * (z / y)),
     transpose=lambda ct, x, y: [ct / y, None],
-    floating=True,
+    least=np.float64,
 )
 _power = _binary("power", _power_base, _power_exponent)
 maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
@@ -216,20 +238,30 @@ less = _binary("less", dtype=_BOOL)
 less_equal = _binary("less_equal", dtype=_BOOL)
 greater: Function = _binary("greater", dtype=_BOOL)
 greater_equal = _binary("greater_equal", dtype=_BOOL)
-logical_and = _binary("logical_and", dtype=_BOOL)
-logical_or = _binary("logical_or", dtype=_BOOL)
+_and = _binary("logical_and", dtype=_BOOL)
+_or = _binary("logical_or", dtype=_BOOL)
 _not = _declare("logical_not", None, None, _BOOL)
 _isfinite = _declare("isfinite", None, None, _BOOL)
 
 
+def logical_and(x: Any, y: Any) -> Any:
+    """Where both are true, or not zero."""
+    return _and(astype(x, _BOOL), astype(y, _BOOL))
+
+
+def logical_or(x: Any, y: Any) -> Any:
+    """Where one is true, or not zero."""
+    return _or(astype(x, _BOOL), astype(y, _BOOL))
+
+
 def logical_not(x: Any) -> Tracer:
-    """Elementwise negation of booleans."""
-    return emit(_not, x)
+    """Where x is false, or zero."""
+    return emit(_not, *promote(astype(x, _BOOL)))
 
 
 def isfinite(x: Any) -> Tracer:
     """Where x is neither infinite nor NaN."""
-    return emit(_isfinite, x)
+    return emit(_isfinite, *promote(x, least=np.float16))
 
 
 def _is_linear(x: Any) -> bool:
@@ -238,12 +270,14 @@ def _is_linear(x: Any) -> bool:
 
 def power(x: Any, y: Any) -> Any:
     """Raise x to the power y; small whole powers are products, exact and fast."""
-    whole = isinstance(y, (int, float)) and not isinstance(y, bool) and float(y).is_integer()
-    if whole and 1 <= y <= 4:
+    if not _is_plain(y) or _is_plain(x):
+        return _power(x, y)
+    x = astype(x, _common_dtype(x, y))
+    if y < 0 and not type_of(x).is_floating:
+        raise ArgumentException(f"power is {y!r} and the base {type_of(x)}; integers have whole powers from 0 on")
+    if y in (1, 2, 3, 4):
         square = multiply(x, x) if y > 1 else x
         return {1: x, 2: square, 3: square * x, 4: square * square}[int(y)]
-    if whole and type_of(x).is_floating:
-        y = float(y)
     return _power(x, y)
 
 
@@ -269,7 +303,9 @@ _astype = Primitive(
 def astype(x: Any, dtype: Any) -> Any:
     """Convert to another dtype; nothing happens where it has it already."""
     kind = np.dtype(dtype)
-    return x if type_of(x).dtype == kind else emit(_astype, x, dtype=kind)
+    if type_of(x).dtype == kind:
+        return x
+    return kind.type(x) if isinstance(x, (bool, int, float, np.generic)) else emit(_astype, x, dtype=kind)
 
 
 def _where_jvp(tangents: Sequence[Any], mask: Any, x: Any, y: Any, output: Any) -> Any:
@@ -302,10 +338,6 @@ _where = Primitive(
 def where(mask: Any, x: Any, y: Any) -> Tracer:
     """Elements of x where the mask holds, of y elsewhere."""
     x, y = promote(x, y)
-    shapes = [type_of(v).shape for v in (mask, x, y) if not isinstance(v, Literal)]
-    try:
-        shape = np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ArgumentException(f"shapes {' and '.join(map(str, shapes))} do not broadcast together") from None
+    shape = _common_shape(mask, x, y)
     mask = broadcast_to(astype(mask, _BOOL), shape)
     return emit(_where, mask, *(v if isinstance(v, Literal) else broadcast_to(v, shape) for v in (x, y)))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
-from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
+from aidotnet_py.autodiff.primitives.broadcasting import batch_of
+from aidotnet_py.autodiff.primitives.elementwise import add, astype
 from aidotnet_py.autodiff.primitives.shape import reshape
 from aidotnet_py.autodiff.program import ArrayType
-from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.autodiff.tracing import HostData, emit
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["gather", "scatter_add"]
@@ -30,8 +31,9 @@ def _gather_shape(x: ArrayType, indices: ArrayType) -> ArrayType:
 
 def _offsets(size: int, rows: int, indices: Any) -> Any:
     """Indices into the rows of all batches laid one after another."""
-    start = np.arange(size, dtype=type_of(indices).dtype) * rows
-    return indices + broadcast_to(reshape(start, (size,) + (1,) * (len(indices.shape) - 1)), indices.shape)
+    start = HostData(np.arange(size, dtype=np.int64).reshape(size, *(1 for _ in indices.shape[1:])) * rows)
+    # Wide, so that small integers do not overflow.
+    return add(astype(indices, np.int64), start)
 
 
 def _gather_batch(inputs: Sequence[Any], batched: Sequence[bool], size: int) -> Any:

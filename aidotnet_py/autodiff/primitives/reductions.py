@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import reduced_type, spread, sum_
-from aidotnet_py.autodiff.primitives.elementwise import astype, equal
+from aidotnet_py.autodiff.primitives.elementwise import astype, equal, negative, subtract
 from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import emit, type_of
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["max_"]
+__all__ = ["max_", "min_"]
 
 
 def _max_shape(x: ArrayType, axes: tuple[int, ...]) -> ArrayType:
@@ -46,4 +48,18 @@ _max = Primitive(
 
 def max_(x: Any, axes: tuple[int, ...]) -> Any:
     """Maxima over axes, which disappear."""
+    if type_of(x).dtype.kind == "b":
+        return astype(max_(astype(x, np.uint8), axes), bool)
     return emit(_max, x, axes=axes) if axes else x
+
+
+def min_(x: Any, axes: tuple[int, ...]) -> Any:
+    """Minima over axes, which disappear."""
+    dtype = type_of(x).dtype
+    if dtype.kind == "b":
+        return astype(min_(astype(x, np.uint8), axes), bool)
+    if dtype.kind == "f":
+        return negative(max_(negative(x), axes))
+    # Turned round by what loses no integer; the negative of the least one does not exist.
+    mirror = -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
+    return subtract(mirror, max_(subtract(mirror, x), axes))

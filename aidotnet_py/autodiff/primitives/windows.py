@@ -32,8 +32,8 @@ def _merged(x: Any, size: int) -> Any:
     return reshape(x, (size * x.shape[1], *x.shape[2:]))
 
 
-def _split(x: Any, size: int) -> Any:
-    return reshape(x, (size, x.shape[0] // size, *x.shape[1:]))
+def _split(x: Any, size: int, count: int) -> Any:
+    return reshape(x, (size, count, *x.shape[1:]))
 
 
 _patches = Primitive(
@@ -42,7 +42,9 @@ _patches = Primitive(
     run=lambda backend, out, x, window, stride: backend.patches(x, window, stride, out=out),
     jvp=lambda tangents, x, output, window, stride: patches(tangents[0], window, stride),
     transpose=lambda ct, x, window, stride: [fold(ct, x.shape[1:3], stride)],
-    batch=lambda inputs, batched, size, window, stride: _split(patches(_merged(inputs[0], size), window, stride), size),
+    batch=lambda inputs, batched, size, window, stride: _split(
+        patches(_merged(inputs[0], size), window, stride), size, inputs[0].shape[1]
+    ),
     flops=no_flops,
 )
 
@@ -58,7 +60,9 @@ _fold = Primitive(
     run=lambda backend, out, x, image, stride: backend.fold(x, stride, out=out),
     jvp=lambda tangents, x, output, image, stride: fold(tangents[0], image, stride),
     transpose=lambda ct, x, image, stride: [patches(ct, x.shape[3:5], stride)],
-    batch=lambda inputs, batched, size, image, stride: _split(fold(_merged(inputs[0], size), image, stride), size),
+    batch=lambda inputs, batched, size, image, stride: _split(
+        fold(_merged(inputs[0], size), image, stride), size, inputs[0].shape[1]
+    ),
     flops=one_flop_per_element,
 )
 
