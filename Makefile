@@ -1,0 +1,44 @@
+# Each target sets up what it needs: Python 3.11 or newer and make are all that a machine must have.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.PHONY: demo test test-slow lint check-docs clean
+
+# The stamp says which extras are installed; it is renewed when the packaging changes.
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot,data]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/digits.py
+
+# One BLAS thread a process: the test processes share the cores among them already.
+test test-slow check-docs: export OPENBLAS_NUM_THREADS = 1
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs'
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	PYTHONPATH=. $(BIN)/lint-imports
+
+# The code in README, docs and examples, run as it stands there.
+check-docs: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m docs tests/test_documentation.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -1,0 +1,167 @@
+"""Figures of adapted tasks, by matplotlib (the ``plot`` extra).
+
+May import: everything. The figures are returned, for the caller to show or save.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aidotnet_py.backends import Array, backend_of
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import IMetaLearningTask
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_classification_task", "draw_regression_task"]
+
+_SHOWN_PER_CLASS = 6
+_RIGHT, _WRONG = "#2b7a3d", "#c0392b"
+
+
+def draw_classification_task(
+    task: IMetaLearningTask[Any, Any, Any], before: Array, after: Array, losses: ArrayLike, title: str = ""
+) -> Figure:
+    """Draw an image task: its support set, query images with their predicted classes, and the loss over the steps.
+
+    Parameters
+    ----------
+    task : IMetaLearningTask
+        Images (n, height, width, channels) and class indices (n,).
+    before, after : array, shape (queries, classes)
+        Logits of the query images, before and after adaptation.
+    losses : array_like, shape (steps + 1,)
+        Support losses before the first and after each inner step, as in ``MetaAdaptationResult.PerStepLosses``.
+    title : str
+        Above all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentException
+        When the task has no query set, or its inputs are not images.
+    ImportError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from aidotnet_py.data import DigitsLoader
+    >>> task = DigitsLoader(NWay=5, KShot=1, QueryShots=6, seed=0).GetNextTask()
+    >>> figure = draw_classification_task(task, np.zeros((30, 5)), np.eye(5)[task.QueryOutput], [1.6, 0.4])
+    >>> figure.savefig("/dev/null", format="png")
+    """
+    if task.QueryInput is None or task.QueryOutput is None:
+        raise ArgumentException("QueryInput is None; a task with a query set is wanted")
+    support, query = _host(task.SupportInput), _host(task.QueryInput)
+    if support.ndim != 4 or query.ndim != 4:
+        raise ArgumentException(f"SupportInput has shape {support.shape}; images (n, height, width, channels) are wanted")
+    labels, truth = _host(task.SupportOutput), _host(task.QueryOutput)
+    classes = int(labels.max()) + 1
+    figure = _new_figure((11, 1.1 * classes + 1.2), title)
+    grid = figure.add_gridspec(classes, _SHOWN_PER_CLASS + 5)
+    guesses = np.argmax(_host(after), axis=-1)
+    for row in range(classes):
+        _image(figure.add_subplot(grid[row, 0]), support[labels == row][0], f"class {row}", "black")
+        shown = np.flatnonzero(truth == row)[:_SHOWN_PER_CLASS]
+        for column, place in enumerate(shown, start=1):
+            colour = _RIGHT if guesses[place] == row else _WRONG
+            _image(figure.add_subplot(grid[row, column]), query[place], f"→ {guesses[place]}", colour)
+    curve = figure.add_subplot(grid[:, _SHOWN_PER_CLASS + 2 :])
+    shares = [float(np.mean(np.argmax(_host(logits), axis=-1) == truth)) for logits in (before, after)]
+    _loss_curve(curve, losses, f"query accuracy {shares[0]:.0%} → {shares[1]:.0%}")
+    return figure
+
+
+def draw_regression_task(
+    task: IMetaLearningTask[Any, Any, Any],
+    grid: ArrayLike,
+    before: Array,
+    after: Array,
+    losses: ArrayLike,
+    truth: ArrayLike | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw a one-dimensional regression task: its points, the function before and after adaptation, and the loss.
+
+    Parameters
+    ----------
+    task : IMetaLearningTask
+        Inputs and outputs of one number each.
+    grid : array_like, shape (n,)
+        Where the functions are drawn.
+    before, after : array, shape (n,) or (n, 1)
+        Predictions on the grid, before and after adaptation.
+    losses : array_like, shape (steps + 1,)
+        Support losses before the first and after each inner step.
+    truth : array_like, shape (n,), optional
+        The true function on the grid.
+    title : str
+        Above all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from aidotnet_py.data import SinusoidLoader
+    >>> task, x = SinusoidLoader(seed=0).GetNextTask(), np.linspace(-5, 5, 50)
+    >>> figure = draw_regression_task(task, x, np.zeros(50), np.sin(x), [4.0, 1.0])
+    >>> figure.savefig("/dev/null", format="png")
+    """
+    figure = _new_figure((10, 4), title)
+    axes = figure.subplots(1, 2, width_ratios=(2, 1))
+    x = np.asarray(grid)
+    if truth is not None:
+        axes[0].plot(x, np.asarray(truth), color="0.7", linewidth=3, label="true function")
+    axes[0].plot(x, _host(before).ravel(), "--", color="0.4", label="before adaptation")
+    axes[0].plot(x, _host(after).ravel(), color="#1f5fa8", label="after adaptation")
+    axes[0].plot(_host(task.SupportInput).ravel(), _host(task.SupportOutput).ravel(), "o", color="black", label="support")
+    axes[0].set_xlabel("x")
+    axes[0].set_ylabel("y")
+    axes[0].legend(frameon=False)
+    _loss_curve(axes[1], losses, "")
+    return figure
+
+
+def _new_figure(size: tuple[float, float], title: str) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "aidotnet-py[plot]"') from error
+    # A Figure of its own, not pyplot's: no window system, no global state, nothing to close.
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    return figure
+
+
+def _host(array: Array) -> NDArray[Any]:
+    backend = backend_of(array)
+    return np.asarray(array) if backend is None else backend.to_numpy(array)
+
+
+def _image(axes: Axes, image: NDArray[Any], caption: str, colour: str) -> None:
+    axes.imshow(image.squeeze(), cmap="gray_r")
+    axes.set_title(caption, fontsize=9, color=colour)
+    axes.set_axis_off()
+
+
+def _loss_curve(axes: Axes, losses: ArrayLike, caption: str) -> None:
+    values = np.asarray(losses)
+    axes.semilogy(np.arange(len(values)), values, marker=".", color="#1f5fa8")
+    axes.set_xlabel("inner steps")
+    axes.set_ylabel("support loss")
+    axes.set_title(caption, fontsize=10)

@@ -1,0 +1,84 @@
+"""The code that a reader is shown runs: docstrings, README, docs pages and the example scripts."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OMNIGLOT = ROOT.parent / "shared" / "data" / "omniglot" / "images_background_small1.zip"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+pytestmark = pytest.mark.docs
+
+
+def blocks(page: Path) -> str:
+    """All Python blocks of a page as one script, each at its own line, so that errors name the line of the page."""
+    text = page.read_text(encoding="utf-8")
+    script = ""
+    for match in BLOCK.finditer(text):
+        line = text[: match.start(1)].count("\n")
+        script += "\n" * (line - script.count("\n")) + match.group(1)
+    return script
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_blocks_of_a_page_run_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(page), str(page), "exec"), {"__name__": "page"})
+
+
+def test_the_readme_has_code() -> None:
+    assert blocks(ROOT / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("digits.py", ["--steps", "3", "--tasks", "5"]),
+        ("sinusoid.py", ["--steps", "3", "--tasks", "5"]),
+        pytest.param(
+            "omniglot.py",
+            [str(OMNIGLOT), "--steps", "2", "--tasks", "5", "--filters", "8"],
+            marks=pytest.mark.skipif(not OMNIGLOT.exists(), reason="no Omniglot archive beside the checkout"),
+        ),
+    ],
+)
+def test_an_example_runs(script: str, arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "iMAML, after adaptation" in done.stdout
+
+
+def test_every_example_is_listed_here() -> None:
+    listed = {"digits.py", "sinusoid.py", "omniglot.py"}
+    assert {p.name for p in (ROOT / "examples").glob("*.py")} == listed
+    for name in listed:
+        # Importing does no work: a reader can take the functions of an example into a notebook.
+        runpy.run_path(str(ROOT / "examples" / name), run_name="imported")
+
+
+def test_docstring_examples_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--doctest-modules", "aidotnet_py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d+ passed", done.stdout), done.stdout
