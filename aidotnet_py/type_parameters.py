@@ -21,13 +21,11 @@ __all__ = [
     "TOutput_co",
     "TOutput_contra",
     "T_co",
-    "T_contra",
 ]
 
 # A NumPy floating scalar type.
 T = TypeVar("T", bound=np.floating[Any], default=np.float64)
 T_co = TypeVar("T_co", bound=np.floating[Any], covariant=True, default=np.float64)
-T_contra = TypeVar("T_contra", bound=np.floating[Any], contravariant=True, default=np.float64)
 
 TInput = TypeVar("TInput", default=NDArray[Any])
 TInput_co = TypeVar("TInput_co", covariant=True, default=NDArray[Any])

@@ -12,7 +12,7 @@ from aidotnet_py.autodiff import log_softmax, one_hot, softplus
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses.interface import LossFunctionBase, owner_of, require_examples
-from aidotnet_py.type_parameters import T
+from aidotnet_py.type_parameters import T_co
 
 __all__ = ["BinaryCrossEntropyLoss", "CrossEntropyLoss"]
 
@@ -20,7 +20,7 @@ __all__ = ["BinaryCrossEntropyLoss", "CrossEntropyLoss"]
 _SUM_TOLERANCE = 1e-2
 
 
-class CrossEntropyLoss(LossFunctionBase[T]):
+class CrossEntropyLoss(LossFunctionBase[T_co]):
     """−(1/n) Σᵢ log softmax(zᵢ)[yᵢ], of logits z (…, classes).
 
     Targets are class indices (…), integers in 0 … classes − 1, or one-hot rows or probabilities (…, classes).
@@ -93,7 +93,7 @@ def _require_unit_interval(values: NDArray[Any], name: str) -> None:
         raise ArgumentException(f"{name} holds values from {values.min()} to {values.max()}; 0 to 1 is wanted")
 
 
-class BinaryCrossEntropyLoss(LossFunctionBase[T]):
+class BinaryCrossEntropyLoss(LossFunctionBase[T_co]):
     """(1/N) Σ [log(1 + exp z) − z y], of logits z and targets y in [0, 1] of the same shape.
 
     Examples

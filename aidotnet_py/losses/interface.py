@@ -9,7 +9,7 @@ from typing import Generic, Protocol, cast, runtime_checkable
 from aidotnet_py.autodiff import trace
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.type_parameters import T, T_co
+from aidotnet_py.type_parameters import T_co
 
 __all__ = ["ILossFunction", "LossFunctionBase", "owner_of", "require_examples"]
 
@@ -35,7 +35,7 @@ class ILossFunction(Protocol[T_co]):
         ...
 
 
-class LossFunctionBase(ABC, Generic[T]):
+class LossFunctionBase(ABC, Generic[T_co]):
     """A loss from its `formula`; by default any targets of the predictions' shape are valid, and accuracy is NaN.
 
     The formula is traced once for each shape and then replayed, so it depends on nothing that changes.
@@ -56,7 +56,7 @@ class LossFunctionBase(ABC, Generic[T]):
     def formula(self, predicted: Array, actual: Array) -> Array:
         """The loss in array code, for the engine to trace: a scalar."""
 
-    def CalculateLoss(self, predicted: Array, actual: Array) -> T:
+    def CalculateLoss(self, predicted: Array, actual: Array) -> T_co:
         """The loss as a number of the predictions' dtype.
 
         Parameters
@@ -85,7 +85,7 @@ class LossFunctionBase(ABC, Generic[T]):
         if [t.shape for t in program.output_types] != [()]:
             found = ", ".join(map(str, program.output_types))
             raise ArgumentException(f"{type(self).__name__}.formula returned {found}; one scalar is wanted")
-        return cast(T, dtype.type(backend.to_numpy(program(predicted, actual))))
+        return cast(T_co, dtype.type(backend.to_numpy(program(predicted, actual))))
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
         """Raise ArgumentException when ``actual`` is not an array of real numbers of the predictions' shape."""

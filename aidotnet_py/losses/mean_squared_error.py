@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aidotnet_py.backends import Array
 from aidotnet_py.losses.interface import LossFunctionBase
-from aidotnet_py.type_parameters import T
+from aidotnet_py.type_parameters import T_co
 
 __all__ = ["MeanSquaredErrorLoss"]
 
 
-class MeanSquaredErrorLoss(LossFunctionBase[T]):
+class MeanSquaredErrorLoss(LossFunctionBase[T_co]):
     """(1/N) Σ (predicted − actual)², over all N elements.
 
     Examples

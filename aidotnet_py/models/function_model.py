@@ -277,7 +277,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
         self._metadata.TrainingDate = datetime.now(UTC)
 
-    def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[T] | None = None) -> Array:
+    def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[Any] | None = None) -> Array:
         """The gradient of the loss with respect to the parameters, shape (ParameterCount,).
 
         Parameters
@@ -294,7 +294,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """
         return self._loss_and_gradient(input, target, "target", lossFunction or self._loss)[1]
 
-    def _loss_and_gradient(self, x: Any, y: Any, name: str, loss: ILossFunction[T]) -> tuple[Array, Array]:
+    def _loss_and_gradient(self, x: Any, y: Any, name: str, loss: ILossFunction[Any]) -> tuple[Array, Array]:
         self.check_input(x)
         self.check_array(y, name)
         loss.validate(self._prediction(x).output_types[0].shape, y, name)

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.metadata import ModelMetadata
-from aidotnet_py.type_parameters import T, T_co, T_contra, TInput_contra, TOutput, TOutput_contra
+from aidotnet_py.type_parameters import T, T_co, TInput_contra, TOutput, TOutput_contra
 
 __all__ = [
     "IDifferentiableModel",
@@ -106,11 +106,11 @@ class IFullModel(
 
 
 @runtime_checkable
-class IGradientComputable(Protocol[T_contra, TInput_contra, TOutput_contra]):
+class IGradientComputable(Protocol[T_co, TInput_contra, TOutput_contra]):
     """A model that knows the gradient of its loss; curvature products are then differences of gradients."""
 
     def ComputeGradients(
-        self, input: TInput_contra, target: TOutput_contra, lossFunction: ILossFunction[T_contra] | None = None
+        self, input: TInput_contra, target: TOutput_contra, lossFunction: ILossFunction[Any] | None = None
     ) -> Array:
         """The gradient of the loss with respect to the parameters, shape (ParameterCount,)."""
         ...

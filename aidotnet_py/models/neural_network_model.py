@@ -8,7 +8,6 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import TypeVar
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
@@ -19,10 +18,6 @@ from aidotnet_py.nn.layer import batched
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NeuralNetworkModel"]
-
-# The array types again, for a constructor's `self`, where those of the class itself cannot stand.
-X = TypeVar("X", default=NDArray[Any])
-Y = TypeVar("Y", default=NDArray[Any])
 
 
 class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
@@ -64,7 +59,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
 
     @overload
     def __init__(
-        self: NeuralNetworkModel[np.float32, X, Y],
+        self: NeuralNetworkModel[np.float32, NDArray[Any], NDArray[Any]],
         network: Layer,
         *,
         input_shape: Sequence[int],
