@@ -112,14 +112,13 @@ class ElementwiseOptimizer(ABC):
         backend = backend_of(parameters)
         if backend is None:
             raise ArgumentException(f"parameters is a {type(parameters).__name__}; an array is wanted")
-        wanted, dtype = _described(backend, parameters), backend.dtype_of(parameters)
-        if dtype.kind != "f" or len(parameters.shape) not in (1, 2):
-            raise ArgumentException(f"parameters is {wanted}; a floating array (P,) or (tasks, P) is wanted")
+        shape, dtype = tuple(parameters.shape), backend.dtype_of(parameters)
+        if dtype.kind != "f" or len(shape) not in (1, 2):
+            raise ArgumentException(f"parameters is {dtype}{shape}; a floating array (P,) or (tasks, P) is wanted")
         for name, other in (("gradient", gradient), *self._arrays.items()):
-            found = _described(backend, other)
-            if found != wanted:
+            if not backend.owns(other) or tuple(other.shape) != shape or backend.dtype_of(other) != dtype:
                 past = "" if name == "gradient" else ", from earlier steps; Reset starts anew"
-                raise ArgumentException(f"{name} is {found}; the parameters are {wanted}{past}")
+                raise ArgumentException(f"{name} is {_described(other)}; the parameters are {dtype}{shape}{past}")
         return backend
 
     def Reset(self) -> None:
@@ -161,11 +160,11 @@ class ElementwiseOptimizer(ABC):
         self._steps = steps
 
 
-def _described(backend: Backend, array: Any) -> str:
-    if not backend.owns(array):
-        owner = backend_of(array)
-        return f"a {type(array).__name__}" if owner is None else f"an array on backend {owner.name!r}"
-    return f"{backend.dtype_of(array)}{tuple(array.shape)}"
+def _described(value: Any) -> str:
+    owner = backend_of(value)
+    if owner is None:
+        return f"a {type(value).__name__}"
+    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"
 
 
 def _copied(array: Array, name: str) -> Array:

@@ -1,0 +1,302 @@
+"""Optimizers against their papers' formulas in high precision, their memory, and every refusal with its message."""
+
+from __future__ import annotations
+
+import re
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aidotnet_py import (
+    AdamOptimizer,
+    ArgumentException,
+    ArgumentOutOfRangeException,
+    IGradientBasedOptimizer,
+    SGDOptimizer,
+)
+from aidotnet_py.backends import get_backend
+from aidotnet_py.optimizers import ElementwiseOptimizer
+
+MAKERS = {
+    "sgd": lambda: SGDOptimizer(0.1),
+    "momentum": lambda: SGDOptimizer(0.1, momentum=0.9),
+    "adam": lambda: AdamOptimizer(0.05, beta1=0.8, beta2=0.99, epsilon=1e-6),
+}
+STEPS = 7
+
+
+@pytest.fixture(params=list(MAKERS))
+def make(request):
+    return MAKERS[request.param]
+
+
+def gradients(shape, dtype=np.float64):
+    return np.random.default_rng(7).standard_normal((STEPS, *shape)).astype(dtype)
+
+
+def run(backend, optimizer, start, slopes):
+    """The parameters after each step, on the host."""
+    point, seen = backend.asarray(start), []
+    for slope in slopes:
+        point = optimizer.UpdateParameters(point, backend.asarray(slope))
+        seen.append(np.array(backend.to_numpy(point)))
+    return np.array(seen)
+
+
+# The witnesses: one parameter at a time, 50 digits, as the papers write them.
+
+
+def sgd(start, slopes, rate, momentum=0.0):
+    point, velocity = mpmath.mpf(start), mpmath.mpf(0)
+    for slope in slopes:
+        velocity = mpmath.mpf(momentum) * velocity + mpmath.mpf(slope)
+        point -= mpmath.mpf(rate) * velocity
+        yield point
+
+
+def adam(start, slopes, rate, beta1, beta2, epsilon):
+    rate, beta1, beta2, epsilon = map(mpmath.mpf, (rate, beta1, beta2, epsilon))
+    point, m, v = mpmath.mpf(start), mpmath.mpf(0), mpmath.mpf(0)
+    for t, slope in enumerate(map(mpmath.mpf, slopes), start=1):
+        m = beta1 * m + (1 - beta1) * slope
+        v = beta2 * v + (1 - beta2) * slope**2
+        point -= rate * (m / (1 - beta1**t)) / (mpmath.sqrt(v / (1 - beta2**t)) + epsilon)
+        yield point
+
+
+def in_high_precision(formula, start, slopes):
+    with mpmath.workdps(50):
+        columns = [[float(x) for x in formula(float(s), map(float, g))] for s, g in zip(start, slopes.T, strict=True)]
+    return np.array(columns).T
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "formula"),
+    [
+        (SGDOptimizer(0.1), lambda s, g: sgd(s, g, 0.1)),
+        (SGDOptimizer(0.3, momentum=0.9), lambda s, g: sgd(s, g, 0.3, 0.9)),
+        (AdamOptimizer(0.05), lambda s, g: adam(s, g, 0.05, 0.9, 0.999, 1e-8)),
+        (AdamOptimizer(0.05, beta1=0.5, beta2=0.7, epsilon=0.1), lambda s, g: adam(s, g, 0.05, 0.5, 0.7, 0.1)),
+        (AdamOptimizer(0.05, beta1=0.0, beta2=0.0), lambda s, g: adam(s, g, 0.05, 0.0, 0.0, 1e-8)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_follows_its_formula(backend, optimizer, formula, dtype):
+    start = np.random.default_rng(3).standard_normal(5).astype(dtype)
+    slopes = gradients((5,), dtype)
+    seen = run(backend, optimizer.fresh(), start, slopes)
+    assert seen.dtype == dtype
+    # About ten roundings a step, each relative to numbers of at most 4, over 7 steps; (1 − β₂ᵗ) loses 3 digits to
+    # cancellation where β₂ = 0.999, but in float64 whatever the dtype.
+    bound = 4 * 10 * STEPS * np.finfo(dtype).eps + 1e-12
+    np.testing.assert_allclose(seen, in_high_precision(formula, start, slopes), rtol=0, atol=bound)
+
+
+def test_first_step_of_adam_is_the_rate_in_the_gradients_direction(backend):
+    # m̂ = g and v̂ = g², so the step is α g / (|g| + ε): what the bias corrections are for.
+    slopes = np.array([[1e-3, -5.0, 2e4]])
+    np.testing.assert_allclose(
+        run(backend, AdamOptimizer(0.01), np.zeros(3), slopes)[0], [-0.01, 0.01, -0.01], rtol=1e-4
+    )
+
+
+class TestArguments:
+    def test_are_not_changed_and_the_result_is_new(self, backend, make):
+        optimizer = make()
+        point, slope = backend.asarray(np.ones(4)), backend.asarray(np.full(4, 2.0))
+        for _ in range(3):
+            result = optimizer.UpdateParameters(point, slope)
+            assert not np.shares_memory(backend.to_numpy(result), backend.to_numpy(slope))
+            assert not np.shares_memory(backend.to_numpy(result), backend.to_numpy(point))
+        assert backend.to_numpy(point).tolist() == [1.0] * 4
+        assert backend.to_numpy(slope).tolist() == [2.0] * 4
+
+    def test_later_steps_do_not_change_earlier_results(self, backend, make):
+        optimizer = make()
+        first = optimizer.UpdateParameters(backend.asarray(np.ones(3)), backend.asarray(np.ones(3)))
+        before = np.array(backend.to_numpy(first))
+        optimizer.UpdateParameters(first, backend.asarray(np.ones(3)))
+        assert (backend.to_numpy(first) == before).all()
+
+    def test_may_be_views_and_read_only(self, make):
+        table = np.random.default_rng(0).standard_normal((6, 4))
+        table.flags.writeable = False
+        strided = make().UpdateParameters(table[::2, 1], table[::2, 2])
+        assert (strided == make().UpdateParameters(table[::2, 1].copy(), table[::2, 2].copy())).all()
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_keep_their_dtype(self, make, dtype):
+        result = run(get_backend("numpy"), make(), np.ones(3, dtype), gradients((3,), dtype))
+        assert result.dtype == dtype
+        assert np.isfinite(result).all()
+
+    def test_that_overflow_warn_of_nothing(self, make):
+        huge = np.full(2, np.finfo(np.float32).max)
+        result = make().UpdateParameters(-huge, huge)
+        # g² is infinite in Adam, whose step then is 0; −max − max/10 in the others.
+        assert (result == (-huge if make is MAKERS["adam"] else -np.inf)).all()
+
+
+@given(st.sampled_from(sorted(MAKERS)), st.integers(1, 4), st.integers(1, 9), st.sampled_from([np.float32, np.float64]))
+def test_rows_are_each_as_if_alone_bit_for_bit(name, tasks, count, dtype):
+    backend = get_backend("numpy")
+    start = np.random.default_rng(1).standard_normal((tasks, count)).astype(dtype)
+    slopes = gradients((tasks, count), dtype)
+    together = run(backend, MAKERS[name](), start, slopes)
+    for t in range(tasks):
+        assert (run(backend, MAKERS[name](), start[t], slopes[:, t]) == together[:, t]).all()
+
+
+class TestState:
+    def test_resumes_bit_for_bit(self, backend, make):
+        slopes = gradients((3,))
+        whole = run(backend, make(), np.ones(3), slopes)
+        first = make()
+        half = run(backend, first, np.ones(3), slopes[:4])
+        second = make()
+        second.SetState(first.GetState())
+        assert (run(backend, second, half[-1], slopes[4:]) == whole[4:]).all()
+
+    def test_is_a_copy_both_ways(self, backend, make):
+        optimizer = make()
+        slopes = gradients((3,))
+        run(backend, optimizer, np.ones(3), slopes[:2])
+        state = optimizer.GetState()
+        other = make()
+        other.SetState(state)
+        run(backend, optimizer, np.ones(3), slopes)
+        assert (
+            run(backend, other, np.ones(3), slopes) == run(backend, _restored(make, state), np.ones(3), slopes)
+        ).all()
+
+    def test_names_what_it_holds(self, backend):
+        adam = AdamOptimizer(0.1)
+        assert adam.GetState() == {"steps": 0}
+        run(backend, adam, np.ones(3), gradients((3,))[:2])
+        assert sorted(adam.GetState()) == ["first_moment", "second_moment", "steps"]
+        assert adam.GetState()["steps"] == 2
+
+    def test_is_gone_after_reset(self, backend, make):
+        optimizer, slopes = make(), gradients((3,))
+        first = run(backend, optimizer, np.ones(3), slopes)
+        optimizer.Reset()
+        assert optimizer.GetState() == {"steps": 0}
+        assert (run(backend, optimizer, np.ones(3), slopes) == first).all()
+
+    def test_of_a_fresh_one_is_empty_and_its_own(self, backend, make):
+        optimizer, slopes = make(), gradients((3,))
+        run(backend, optimizer, np.ones(3), slopes[:3])
+        fresh = optimizer.fresh()
+        assert (run(backend, fresh, np.ones(3), slopes) == run(backend, make(), np.ones(3), slopes)).all()
+        assert optimizer.GetState()["steps"] == 3
+
+    @pytest.mark.parametrize(
+        ("state", "message"),
+        [
+            ({}, r"state has \[\] with steps None; steps, a count, and \['first_moment', 'second_moment'\] are wanted"),
+            ({"steps": -1}, r"with steps -1"),
+            ({"steps": 1.5}, r"with steps 1.5"),
+            ({"steps": 1, "velocity": np.ones(2)}, r"state has \['steps', 'velocity'\]"),
+            ({"steps": 3}, r"state has 3 steps and arrays \[\]; they do not belong together"),
+            (
+                {"steps": 0, "first_moment": np.ones(2), "second_moment": np.ones(2)},
+                r"state has 0 steps and arrays \['first_moment', 'second_moment'\]; they do not belong together",
+            ),
+            (
+                {"steps": 1, "first_moment": np.ones(2), "second_moment": [1.0, 1.0]},
+                r"state 'second_moment' is a list; an array is wanted",
+            ),
+        ],
+    )
+    def test_of_something_else_is_refused_and_changes_nothing(self, state, message):
+        adam = AdamOptimizer(0.1)
+        adam.UpdateParameters(np.ones(2), np.ones(2))
+        before = adam.GetState()
+        with pytest.raises(ArgumentException, match=message):
+            adam.SetState(state)
+        assert {k: np.array(v).tolist() for k, v in adam.GetState().items()} == {
+            k: np.array(v).tolist() for k, v in before.items()
+        }
+
+
+def _restored(make, state):
+    optimizer = make()
+    optimizer.SetState(state)
+    return optimizer
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "0.1", None])
+    @pytest.mark.parametrize(
+        ("build", "name"),
+        [
+            (lambda v: SGDOptimizer(v), "learning_rate"),
+            (lambda v: AdamOptimizer(v), "learning_rate"),
+            (lambda v: AdamOptimizer(0.1, epsilon=v), "epsilon"),
+        ],
+    )
+    def test_of_what_is_not_above_zero(self, build, name, value):
+        message = f"{name} is {value!r}; a finite number above 0 is wanted"
+        with pytest.raises(ArgumentOutOfRangeException, match=re.escape(message)):
+            build(value)
+
+    @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "0.9"])
+    @pytest.mark.parametrize(
+        ("build", "name"),
+        [
+            (lambda v: SGDOptimizer(0.1, momentum=v), "momentum"),
+            (lambda v: AdamOptimizer(0.1, beta1=v), "beta1"),
+            (lambda v: AdamOptimizer(0.1, beta2=v), "beta2"),
+        ],
+    )
+    def test_of_what_is_not_below_one(self, build, name, value):
+        message = f"{name} is {value!r}; a number in [0, 1) is wanted"
+        with pytest.raises(ArgumentOutOfRangeException, match=re.escape(message)):
+            build(value)
+
+    @pytest.mark.parametrize(
+        ("parameters", "gradient", "message"),
+        [
+            ([1.0], np.ones(1), r"parameters is a list; an array is wanted"),
+            (np.ones(2), None, r"gradient is a NoneType; the parameters are float64\(2,\)"),
+            (np.ones(2), 1.0, r"gradient is a float; the parameters are float64\(2,\)"),
+            (np.ones(2), np.ones(3), r"gradient is float64\(3,\) on backend 'numpy'; the parameters are float64\(2,\)"),
+            (np.ones(2), np.ones((1, 2)), r"gradient is float64\(1, 2\) .*; the parameters are float64\(2,\)"),
+            (np.ones(2), np.ones(2, np.float32), r"gradient is float32\(2,\) .*; the parameters are float64\(2,\)"),
+            (np.ones(2, int), np.ones(2, int), r"parameters is int64\(2,\); a floating array \(P,\) or \(tasks, P\)"),
+            (np.array(1.0), np.array(1.0), r"parameters is float64\(\); a floating array \(P,\) or \(tasks, P\)"),
+        ],
+    )
+    def test_of_arrays_that_do_not_fit(self, make, parameters, gradient, message):
+        with pytest.raises(ArgumentException, match=message):
+            make().UpdateParameters(parameters, gradient)
+
+    def test_of_two_backends(self, make):
+        with pytest.raises(
+            ArgumentException, match=r"gradient is float64\(2,\) on backend 'strict'; the parameters are"
+        ):
+            make().UpdateParameters(np.ones(2), get_backend("strict").asarray(np.ones(2)))
+
+    @pytest.mark.parametrize("later", [np.ones(3), np.ones((1, 2)), np.ones(2, np.float32)])
+    def test_of_a_change_between_steps(self, later):
+        adam = AdamOptimizer(0.1)
+        adam.UpdateParameters(np.ones(2), np.ones(2))
+        with pytest.raises(ArgumentException, match=r"first_moment is float64\(2,\) .* from earlier steps; Reset"):
+            adam.UpdateParameters(later, later)
+        adam.Reset()
+        adam.UpdateParameters(later, later)
+
+    def test_a_refused_step_does_not_count(self, make):
+        optimizer = make()
+        with pytest.raises(ArgumentException):
+            optimizer.UpdateParameters(np.ones(2), np.ones(3))
+        assert optimizer.GetState() == {"steps": 0}
+
+
+def test_they_are_optimizers_and_know_their_rate(make):
+    assert isinstance(make(), IGradientBasedOptimizer)
+    assert isinstance(make(), ElementwiseOptimizer)
+    assert SGDOptimizer(np.float32(0.5)).GetCurrentLearningRate() == 0.5
