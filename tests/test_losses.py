@@ -1,0 +1,251 @@
+"""Losses against closed forms and SciPy, on every backend, and every refusal with its message."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, log_expit, log_softmax
+
+from aidotnet_py import (
+    ArgumentException,
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    ILossFunction,
+    MeanSquaredErrorLoss,
+)
+from aidotnet_py.autodiff import grad
+from aidotnet_py.backends import get_backend
+from aidotnet_py.losses import LossFunctionBase
+
+LOSSES = [MeanSquaredErrorLoss(), CrossEntropyLoss(), BinaryCrossEntropyLoss()]
+DTYPES = [np.float32, np.float64]
+
+
+def rng():
+    return np.random.default_rng(20240501)
+
+
+def put(backend, array, dtype=None):
+    return backend.asarray(np.asarray(array), dtype)
+
+
+def tolerance(dtype):
+    # A mean of N ≤ 100 numbers near 1 by pairwise sums, and a handful of roundings in each: well below 30 eps.
+    return 30 * float(np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda x: type(x).__name__)
+def test_each_is_a_loss_function(loss):
+    assert isinstance(loss, ILossFunction)
+
+
+class TestMeanSquaredError:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("shape", [(1,), (7,), (6, 3), (2, 3, 4)])
+    def test_is_the_mean_over_all_elements(self, backend, dtype, shape):
+        z, y = rng().standard_normal((2, *shape)).astype(dtype)
+        loss = MeanSquaredErrorLoss().CalculateLoss(put(backend, z), put(backend, y))
+        assert isinstance(loss, dtype)
+        assert loss == pytest.approx(np.mean((z.astype(np.float64) - y.astype(np.float64)) ** 2), rel=tolerance(dtype))
+
+    def test_gradient_is_twice_the_error_over_the_count(self, backend):
+        z, y = rng().standard_normal((2, 4, 3))
+        g = grad(MeanSquaredErrorLoss().formula)(put(backend, z), put(backend, y))
+        np.testing.assert_allclose(backend.to_numpy(g), 2 * (z - y) / 12, rtol=1e-14)
+
+    @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.bool_, np.float32])
+    def test_targets_of_other_types_count_as_numbers(self, backend, kind):
+        z, y = rng().standard_normal(5), np.array([0, 1, 1, 0, 1], dtype=kind)
+        loss = MeanSquaredErrorLoss().CalculateLoss(put(backend, z), put(backend, y))
+        assert loss == pytest.approx(np.mean((z - y.astype(np.float64)) ** 2), rel=1e-14)
+
+    def test_accuracy_is_nan(self, backend):
+        z = put(backend, np.ones(3))
+        assert math.isnan(MeanSquaredErrorLoss().accuracy(z, z))
+
+    def test_refuses_another_shape(self, backend):
+        with pytest.raises(ArgumentException, match=r"actual has shape \(3,\); the predictions have \(3, 1\)"):
+            MeanSquaredErrorLoss().CalculateLoss(put(backend, np.ones((3, 1))), put(backend, np.ones(3)))
+
+    def test_refuses_complex_targets(self):
+        with pytest.raises(ArgumentException, match=r"actual has dtype complex128; real numbers are wanted"):
+            MeanSquaredErrorLoss().CalculateLoss(np.ones(3), np.ones(3, dtype=complex))
+
+
+class TestCrossEntropy:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("shape", [(6, 4), (2, 5, 3)])
+    def test_is_the_mean_negative_log_probability_of_the_class(self, backend, dtype, shape):
+        z = (3 * rng().standard_normal(shape)).astype(dtype)
+        y = rng().integers(0, shape[-1], shape[:-1])
+        wanted = -np.mean(np.take_along_axis(log_softmax(z.astype(np.float64), axis=-1), y[..., None], -1))
+        loss = CrossEntropyLoss().CalculateLoss(put(backend, z), put(backend, y))
+        assert isinstance(loss, dtype)
+        assert loss == pytest.approx(wanted, rel=tolerance(dtype))
+
+    @pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64, np.uint8, np.uint64])
+    def test_every_integer_type_can_index(self, backend, kind):
+        z, y = rng().standard_normal((5, 3)), np.array([2, 0, 1, 1, 2])
+        losses = [CrossEntropyLoss().CalculateLoss(put(backend, z), put(backend, y, k)) for k in (kind, np.int64)]
+        assert losses[0] == losses[1]
+
+    @pytest.mark.parametrize("kind", [np.int64, np.float32, np.float64, np.bool_])
+    def test_one_hot_rows_and_indices_are_the_same(self, backend, kind):
+        z, y = rng().standard_normal((5, 3)), np.array([2, 0, 1, 1, 2])
+        by_index = CrossEntropyLoss().CalculateLoss(put(backend, z), put(backend, y))
+        assert CrossEntropyLoss().CalculateLoss(put(backend, z), put(backend, np.eye(3)[y], kind)) == by_index
+
+    def test_probabilities_weigh_the_classes(self, backend):
+        z = rng().standard_normal((5, 3))
+        p = rng().dirichlet(np.ones(3), 5)
+        wanted = -np.mean(np.sum(p * log_softmax(z, axis=-1), axis=-1))
+        assert CrossEntropyLoss().CalculateLoss(put(backend, z), put(backend, p)) == pytest.approx(wanted, rel=1e-14)
+
+    def test_large_logits_do_not_overflow(self, backend):
+        z = put(backend, np.array([[1000.0, 0.0], [0.0, -1000.0]]))
+        assert CrossEntropyLoss().CalculateLoss(z, put(backend, np.array([1, 0]))) == 500.0
+
+    def test_gradient_is_softmax_minus_target_over_examples(self, backend):
+        z, y = rng().standard_normal((5, 3)), np.array([2, 0, 1, 1, 2])
+        g = grad(CrossEntropyLoss().formula)(put(backend, z), put(backend, y))
+        np.testing.assert_allclose(
+            backend.to_numpy(g), (np.exp(log_softmax(z, axis=-1)) - np.eye(3)[y]) / 5, atol=1e-15
+        )
+
+    def test_accuracy_counts_examples(self, backend):
+        z = put(backend, np.array([[0.0, 2.0], [3.0, 1.0], [0.0, 1.0], [5.0, 4.0]]))
+        labels = np.array([1, 0, 0, 1])
+        assert CrossEntropyLoss().accuracy(z, put(backend, labels)) == 0.5
+        assert CrossEntropyLoss().accuracy(z, put(backend, np.eye(2)[labels])) == 0.5
+        assert CrossEntropyLoss().accuracy(z, put(backend, np.array([1, 0, 1, 0]))) == 1.0
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([0, 4], r"actual holds labels from 0 to 4; the predictions of shape \(2, 4\) are over classes 0 to 3"),
+            ([-1, 2], r"actual holds labels from -1 to 2; .* classes 0 to 3"),
+            ([0.0, 1.0], r"actual has dtype float64; class indices are integers"),
+            ([True, False], r"actual has dtype bool; class indices are integers"),
+            ([0, 1, 2], r"actual has shape \(3,\); .* class indices \(2,\) or rows \(2, 4\) are wanted"),
+            ([[0], [1]], r"actual has shape \(2, 1\); .* class indices \(2,\) or rows \(2, 4\) are wanted"),
+            (np.full((2, 4), 0.5), r"actual has rows that sum to 2.0 up to 2.0; one-hot rows or probabilities"),
+            (np.zeros((2, 4)), r"actual has rows that sum to 0.0 up to 0.0"),
+            ([[2.0, -1.0, 0.0, 0.0]] * 2, r"actual holds values from -1.0 to 2.0; 0 to 1 is wanted"),
+        ],
+    )
+    def test_refuses_what_are_no_classes(self, backend, labels, message):
+        with pytest.raises(ArgumentException, match=message):
+            CrossEntropyLoss().CalculateLoss(put(backend, np.zeros((2, 4))), put(backend, labels))
+
+    def test_refuses_predictions_without_a_class_axis(self, backend):
+        with pytest.raises(ArgumentException, match=r"the predictions have shape \(3,\); logits \(n, classes\)"):
+            CrossEntropyLoss().CalculateLoss(put(backend, np.zeros(3)), put(backend, np.zeros(3, int)))
+
+    @given(st.integers(1, 6), st.integers(2, 5), st.data())
+    def test_shifting_logits_changes_nothing(self, n, classes, data):
+        z = np.array(data.draw(st.lists(st.floats(-50, 50), min_size=n * classes, max_size=n * classes)))
+        z = z.reshape(n, classes)
+        y = np.array(data.draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
+        loss = CrossEntropyLoss().CalculateLoss(z, y)
+        assert 0 <= loss <= 100 + math.log(classes)
+        # The shift itself rounds each logit, of up to 350, by half an ulp; and so do log and exp's few operations.
+        assert CrossEntropyLoss().CalculateLoss(z + 300.0, y) == pytest.approx(loss, abs=1e-12)
+
+
+class TestBinaryCrossEntropy:
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_is_the_mean_over_elements(self, backend, dtype):
+        z = (3 * rng().standard_normal((6, 2))).astype(dtype)
+        y = rng().uniform(0, 1, (6, 2)).astype(dtype)
+        z64, y64 = z.astype(np.float64), y.astype(np.float64)
+        loss = BinaryCrossEntropyLoss().CalculateLoss(put(backend, z), put(backend, y))
+        assert isinstance(loss, dtype)
+        assert loss == pytest.approx(-np.mean(y64 * log_expit(z64) + (1 - y64) * log_expit(-z64)), rel=tolerance(dtype))
+
+    def test_gradient_is_sigmoid_minus_target_over_the_count(self, backend):
+        z, y = rng().standard_normal((5, 1)), rng().integers(0, 2, (5, 1))
+        g = grad(BinaryCrossEntropyLoss().formula)(put(backend, z), put(backend, y))
+        np.testing.assert_allclose(backend.to_numpy(g), (expit(z) - y) / 5, rtol=1e-13)
+
+    def test_large_logits_do_not_overflow(self, backend):
+        z, y = put(backend, np.array([1000.0, -1000.0])), put(backend, np.array([0, 0]))
+        assert BinaryCrossEntropyLoss().CalculateLoss(z, y) == 500.0
+
+    def test_accuracy_counts_elements_on_the_right_side(self, backend):
+        z = put(backend, np.array([[1.0], [-1.0], [2.0], [-3.0]]))
+        assert BinaryCrossEntropyLoss().accuracy(z, put(backend, np.array([[1], [1], [0], [0]]))) == 0.5
+
+    @pytest.mark.parametrize(
+        ("targets", "message"),
+        [
+            ([0.0, 1.5, 1.0], r"actual holds values from 0.0 to 1.5; 0 to 1 is wanted"),
+            ([-1, 1, 1], r"actual holds values from -1 to 1; 0 to 1 is wanted"),
+            ([[0, 1, 1]], r"actual has shape \(1, 3\); the predictions have \(3,\)"),
+        ],
+    )
+    def test_refuses_targets_outside_the_unit_interval(self, backend, targets, message):
+        with pytest.raises(ArgumentException, match=message):
+            BinaryCrossEntropyLoss().CalculateLoss(put(backend, np.zeros(3)), put(backend, targets))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda x: type(x).__name__)
+class TestRefusals:
+    @pytest.mark.parametrize("wrong", [None, [1.0], 1.0, "x"])
+    def test_of_what_is_no_array(self, loss, wrong):
+        kind = type(wrong).__name__
+        with pytest.raises(ArgumentException, match=f"predicted is a {kind}; an array is wanted"):
+            loss.CalculateLoss(wrong, np.ones((1, 1)))
+        with pytest.raises(ArgumentException, match=f"actual is a {kind}; an array is wanted"):
+            loss.CalculateLoss(np.ones((1, 1)), wrong)
+        with pytest.raises(ArgumentException, match=f"QueryOutput is a {kind}; an array is wanted"):
+            loss.validate((1, 1), wrong, "QueryOutput")
+
+    def test_of_integer_predictions(self, loss, backend):
+        # Targets would be rounded to the predictions' dtype.
+        z = put(backend, np.zeros((2, 2), int))
+        with pytest.raises(ArgumentException, match=r"predicted has dtype int64; a floating one is wanted"):
+            loss.CalculateLoss(z, z)
+
+    def test_of_no_examples(self, loss, backend):
+        z = put(backend, np.zeros((0, 2)))
+        with pytest.raises(ArgumentException, match=r"the predictions have shape \(0, 2\); at least one example"):
+            loss.CalculateLoss(z, z)
+
+    def test_of_two_backends(self, loss):
+        z = get_backend("strict").asarray(np.zeros((2, 2)))
+        with pytest.raises(ArgumentException, match=r"predicted is on backend 'numpy' and actual on 'strict'"):
+            loss.CalculateLoss(np.zeros((2, 2)), z)
+
+    def test_names_the_argument_that_the_caller_names(self, loss):
+        with pytest.raises(ArgumentException, match=r"SupportOutput has shape \(3, 7\)"):
+            loss.validate((2, 2), np.zeros((3, 7)), "SupportOutput")
+
+    def test_but_not_of_nan_which_is_told_with_its_task(self, loss):
+        loss.validate((2, 2), np.full((2, 2), np.nan))
+        assert np.isnan(loss.CalculateLoss(np.zeros((2, 2)), np.full((2, 2), np.nan)))
+
+
+class TestOwnLoss:
+    def test_needs_a_formula_alone(self, backend):
+        class MeanAbsoluteError(LossFunctionBase):
+            def formula(self, predicted, actual):
+                return np.mean(np.abs(predicted - actual))
+
+        loss = MeanAbsoluteError()
+        assert loss.CalculateLoss(put(backend, np.array([1.0, 2.0])), put(backend, np.array([0.0, 4.0]))) == 1.5
+        assert isinstance(loss, ILossFunction)
+
+    def test_that_is_no_scalar_is_refused(self):
+        class Elements(LossFunctionBase):
+            def formula(self, predicted, actual):
+                return predicted - actual
+
+        with pytest.raises(ArgumentException, match=r"Elements.formula returned float64\[3\]; one scalar is wanted"):
+            Elements().CalculateLoss(np.ones(3), np.ones(3))
+
+    def test_half_precision_stays_half(self):
+        assert isinstance(MeanSquaredErrorLoss().CalculateLoss(np.ones(3, np.float16), np.zeros(3)), np.float16)
