@@ -258,10 +258,15 @@ def dot(a: Any, b: Any) -> Any:
     return matmul(a, b)
 
 
+def exp2(x: Any) -> Any:
+    return ew.power(2.0, ew.astype(x, ew.common_dtype(x, least=np.float16)))
+
+
 def logaddexp(x: Any, y: Any) -> Any:
     # Chosen, not computed, the larger and the smaller keep their derivatives, also where they tie.
+    dtype = ew.common_dtype(x, y, least=np.float16)
     swapped = ew.less(x, y)
-    large, small = ew.where(swapped, y, x), ew.where(swapped, x, y)
+    large, small = (ew.astype(ew.where(swapped, *pair), dtype) for pair in ((y, x), (x, y)))
     gap = ew.where(ew.isfinite(large), small - large, 0.0)
     return large + ew.softplus(gap)
 
@@ -361,7 +366,7 @@ numpy_functions.update(
         "square": lambda x: ew.multiply(x, x),
         "float_power": lambda x, y: ew.power(ew.astype(x, np.float64), y),
         "reciprocal": lambda x: ew.divide(1.0, x),
-        "exp2": lambda x: ew.power(2.0, x),
+        "exp2": exp2,
         "log2": lambda x: ew.log(x) * (1.0 / math.log(2.0)),
         "log10": lambda x: ew.log(x) * (1.0 / math.log(10.0)),
         "logaddexp": logaddexp,

@@ -87,9 +87,7 @@ class Executable:
             When there is no stage of that number.
         """
         if any(not 0 <= stage < len(self._calls) for stage in stages):
-            raise ArgumentOutOfRangeException(
-                f"stages are {stages}; they go from 0 to {len(self._calls) - 1}"
-            )
+            raise ArgumentOutOfRangeException(f"stages are {stages}; they go from 0 to {len(self._calls) - 1}")
         with self._backend.errors_ignored():
             for stage in stages or range(len(self._calls)):
                 for call in self._calls[stage]:

@@ -29,6 +29,7 @@ __all__ = [
     "absolute",
     "add",
     "astype",
+    "common_dtype",
     "cos",
     "divide",
     "equal",
@@ -72,18 +73,15 @@ def _is_plain(x: Any) -> bool:
     return isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
 
 
-def _common_dtype(*operands: Any) -> np.dtype[Any]:
-    return np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
+def common_dtype(*operands: Any, least: DTypeLike | None = None) -> np.dtype[Any]:
+    """The dtype of a result by NumPy's rules; ``least`` is the smallest that integers may become, None leaves them."""
+    dtype = np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
+    return dtype if least is None or dtype.kind not in "biu" else np.result_type(dtype, least)
 
 
 def promote(*operands: Any, least: DTypeLike | None = None) -> list[Any]:
-    """Bring operands to one dtype and one shape by NumPy's rules; numbers become literals.
-
-    ``least`` is the smallest floating dtype that integers may become; None leaves them integers.
-    """
-    dtype = _common_dtype(*operands)
-    if least is not None and dtype.kind in "biu":
-        dtype = np.result_type(dtype, least)
+    """Bring operands to their common dtype and one shape by NumPy's rules; numbers become literals."""
+    dtype = common_dtype(*operands, least=least)
     arrays = [None if _is_plain(x) or isinstance(x, np.generic) else x for x in operands]
     if all(x is None for x in arrays):
         # An equation needs an array to know where it runs.
@@ -103,7 +101,9 @@ def _common_shape(*operands: Any) -> tuple[int, ...]:
         raise ArgumentException(f"shapes {' and '.join(map(str, shapes))} do not broadcast together") from None
 
 
-def _shape(*types: ArrayType, dtype: np.dtype[Any] | None = None) -> ArrayType:
+def _shape(*types: ArrayType, name: str = "", dtype: np.dtype[Any] | None = None) -> ArrayType:
+    if name in _NOT_OF_BOOLEANS and types[0].dtype == _BOOL:
+        raise ArgumentException(f"{name} of booleans is not defined; convert them with astype")
     # All operands agree but for literals, whose shape is (); the longest shape is the one.
     shape = max((t.shape for t in types), key=len)
     return ArrayType(shape, dtype or types[-1].dtype)
@@ -125,7 +125,7 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
 
     primitive = Primitive(
         name=name,
-        shape=partial(_shape, dtype=dtype),
+        shape=partial(_shape, name=name, dtype=dtype),
         run=run,
         jvp=None if rules is None else partial(_jvp, rules),
         transpose=transpose,
@@ -134,6 +134,8 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
     )
     return primitive
 
+
+_NOT_OF_BOOLEANS = frozenset({"negative", "sign", "subtract"})
 
 # Where the array API standard calls a function otherwise than NumPy does.
 _STANDARD_NAMES = {"absolute": "abs", "power": "pow"}
@@ -272,7 +274,7 @@ def power(x: Any, y: Any) -> Any:
     """Raise x to the power y; small whole powers are products, exact and fast."""
     if not _is_plain(y) or _is_plain(x):
         return _power(x, y)
-    x = astype(x, _common_dtype(x, y))
+    x = astype(x, common_dtype(x, y))
     if y < 0 and not type_of(x).is_floating:
         raise ArgumentException(f"power is {y!r} and the base {type_of(x)}; integers have whole powers from 0 on")
     if y in (1, 2, 3, 4):
