@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from aidotnet_py import AdamOptimizer, CrossEntropyLoss, MetaEvaluationResult, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py import (
+    AdamOptimizer,
+    CrossEntropyLoss,
+    MetaEvaluationResult,
+    NeuralNetworkModel,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
 from aidotnet_py.data import DigitsLoader
 from aidotnet_py.nn import conv4
 from aidotnet_py.plotting import draw_classification_task
@@ -45,7 +52,7 @@ def options(model: Model, loader: DigitsLoader[np.float32]) -> iMAMLOptions[np.f
 def train(model: Model, steps: int, seed: int) -> None:
     """Meta-train in place."""
     learner = iMAMLAlgorithm(options(model, DigitsLoader(split="train", seed=seed)))
-    recent = []
+    recent: list[float] = []
     with tqdm(range(steps), desc="meta-training iMAML") as progress:
         for _ in progress:
             step = learner.MetaTrainStep(8)

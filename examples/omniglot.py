@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import trange
@@ -61,8 +62,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and training tasks (default: 0)")
     arguments = parser.parse_args()
 
-    def loader(split: str, seed: int) -> Loader:
-        assert split in ("train", "test")
+    def loader(split: Literal["train", "test"], seed: int) -> Loader:
         return OmniglotLoader(arguments.source, split=split, download=arguments.download, seed=seed)
 
     def report(name: str, model: Model, seconds: float) -> None:
@@ -82,7 +82,9 @@ def main() -> None:
     time_taken = meta_train(
         implicit, loader("train", arguments.seed), arguments.steps, arguments.batch, first_order=False
     )
-    print(f"\nAccuracy on {arguments.tasks} tasks of held-out alphabets, 5-way 1-shot, with 95 % intervals; training time")
+    print(
+        f"\nAccuracy on {arguments.tasks} tasks of held-out alphabets, 5-way 1-shot, with 95 % intervals; training time"
+    )
     report("untrained, after adaptation", untrained, 0)
     report("first-order, after adaptation", first_order, first_time)
     report("iMAML, after adaptation", implicit, time_taken)

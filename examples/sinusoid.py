@@ -1,6 +1,6 @@
 """Meta-train iMAML on sinusoids (Finn et al. 2017), and let it learn a new one from ten points.
 
-    python examples/sinusoid.py
+python examples/sinusoid.py
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import trange
 
-from aidotnet_py import NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py import NeuralNetworkModel, SGDOptimizer, iMAMLAlgorithm, iMAMLOptions
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.plotting import draw_regression_task
@@ -19,13 +19,16 @@ from aidotnet_py.plotting import draw_regression_task
 Model = NeuralNetworkModel[np.float32]
 
 
-def learner_of(model: Model, loader: SinusoidLoader[np.float32], *, first_order: bool = False) -> iMAMLAlgorithm[np.float32]:
+def learner_of(
+    model: Model, loader: SinusoidLoader[np.float32], *, first_order: bool = False
+) -> iMAMLAlgorithm[np.float32]:
     options = iMAMLOptions.FromPaper(
         model,
         Lambda=0.5,
         DataLoader=loader,
-        InnerLearningRate=0.05,
-        AdaptationSteps=16,
+        InnerOptimizer=SGDOptimizer(0.01, momentum=0.9),
+        AdaptationSteps=32,
+        OuterLearningRate=0.002,
         MetaBatchSize=25,
         Curvature="gauss-newton",
         UseFirstOrder=first_order,
@@ -58,7 +61,7 @@ def main() -> None:
         for _ in trange(arguments.steps, desc=f"meta-training {name}"):
             learner.MetaTrainStep(25)
 
-    print(f"\nMean squared error on {arguments.tasks} new sinusoids, 10 points and 16 steps each, with 95 % intervals")
+    print(f"\nMean squared error on {arguments.tasks} new sinusoids, 10 points and 32 steps each, with 95 % intervals")
     report("random start, after adaptation", untrained, arguments.tasks)
     report("first-order, after adaptation", first_order, arguments.tasks)
     report("iMAML, after adaptation", implicit, arguments.tasks)
