@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,28 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.backends import backend_of
+from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
 __all__ = ["Checkpoint"]
 
 _KIND = "meta-learner"
 _PREFIX = "optimizer."
+# No run counts further, and arithmetic on longer numbers fails in odd places.
+_MOST_STEPS = 2**53
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a learner; arrays are on the host, so that any backend can take them up."""
+    """The state of a learner; arrays are on the host once it was loaded, so that any backend can take them up."""
 
     algorithm: str
     parameters: NDArray[Any]
     optimizer: str
-    optimizer_state: dict[str, Any]
+    optimizer_state: Mapping[str, Any]
     iteration: int
-    random_state: dict[str, Any]
+    random_state: Mapping[str, Any]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a safetensors file, whole or not at all."""
+        """Write it to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        ArgumentException
+            When a state holds what neither an array file nor JSON can.
+        """
         arrays = {"parameters": self.parameters}
         numbers: dict[str, Any] = {}
         for name, value in self.optimizer_state.items():
@@ -47,7 +57,14 @@ class Checkpoint:
             "iteration": self.iteration,
             "random_state": self.random_state,
         }
-        write_file(path, pack(_KIND, arrays, description))
+        try:
+            data = pack(_KIND, arrays, description)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ArgumentException(
+                f"the state of the optimizer {self.optimizer} or of the DataLoader cannot be saved: {error}; arrays, "
+                "numbers and strings, and mappings and lists of the latter two, can"
+            ) from error
+        write_file(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -59,19 +76,53 @@ class Checkpoint:
             When there is no such file, or it is something else.
         """
         arrays, description = unpack(_KIND, read_file(path), str(path))
-        try:
-            parameters = arrays.pop("parameters")
-            moments = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
-            checkpoint = cls(
-                algorithm=description["algorithm"],
-                parameters=parameters,
-                optimizer=description["optimizer"],
-                optimizer_state={**description["optimizer_state"], **moments},
-                iteration=description["iteration"],
-                random_state=description["random_state"],
-            )
-        except (KeyError, TypeError) as error:
-            raise ArgumentException(f"{path} is not a whole checkpoint: {error} is missing or malformed") from error
-        if type(checkpoint.iteration) is not int or checkpoint.iteration < 0 or not np.isfinite(parameters).all():
-            raise ArgumentException(f"{path} holds an iteration or parameters that no learner can have")
-        return checkpoint
+        kinds = {"algorithm": str, "optimizer": str, "optimizer_state": dict, "iteration": int, "random_state": dict}
+        for name, kind in kinds.items():
+            if type(description.get(name)) is not kind:
+                raise ArgumentException(f"{path} is no whole checkpoint: its {name} is missing or malformed")
+        if "parameters" not in arrays:
+            raise ArgumentException(f"{path} is no whole checkpoint: its parameters are missing")
+        parameters, steps = arrays.pop("parameters"), description["iteration"]
+        if not 0 <= steps <= _MOST_STEPS:
+            raise ArgumentException(f"{path} holds the iteration {steps}, which no learner reaches")
+        for name, array in (("parameters", parameters), *arrays.items()):
+            if not np.isfinite(array).all():
+                raise ArgumentException(f"{path} holds {name} that are not finite")
+        moments = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
+        return cls(
+            algorithm=description["algorithm"],
+            parameters=parameters,
+            optimizer=description["optimizer"],
+            optimizer_state={**description["optimizer_state"], **moments},
+            iteration=steps,
+            random_state=description["random_state"],
+        )
+
+    def require_fit(
+        self, source: str, algorithm: str, optimizer: IGradientBasedOptimizer, parameters: NDArray[Any]
+    ) -> None:
+        """Raise ArgumentException, naming the source, unless it was saved by such a learner of such a model."""
+        needed = {
+            "algorithm": (self.algorithm, algorithm),
+            "optimizer": (self.optimizer, type(optimizer).__name__),
+            "parameters": (_described(self.parameters), _described(parameters)),
+        }
+        for name, value in self.optimizer_state.items():
+            if backend_of(value) is not None and isinstance(optimizer, ElementwiseOptimizer):
+                needed[f"optimizer state {name}"] = (_described(value), _described(parameters))
+            if isinstance(value, int) and abs(value) > _MOST_STEPS:
+                raise ArgumentException(f"{source} holds optimizer state {name} {value}, which no optimizer reaches")
+        for name, (came, wanted) in needed.items():
+            if came != wanted:
+                raise ArgumentException(f"{source} holds {name} {came}; this learner has {wanted}")
+
+    def optimizer_state_on(self, backend: Backend) -> dict[str, Any]:
+        """The optimizer's state with its arrays on a backend."""
+        return {
+            name: value if backend_of(value) is None else backend.asarray(value)
+            for name, value in self.optimizer_state.items()
+        }
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{array.dtype}{array.shape}"

@@ -11,10 +11,12 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, Generic, Self
 
+import numpy as np
 from typing_extensions import TypeVar
 
 from aidotnet_py.exceptions import ArgumentNullException
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.capabilities import missing_members
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer
@@ -141,9 +143,8 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         object.__setattr__(self, name, value)
 
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option, in the order of their declaration."""
-        if not isinstance(self.MetaModel, IFullModel):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
-            yield f"MetaModel is {self.MetaModel!r}; an IFullModel is wanted"
+        """What is wrong, one sentence an option."""
+        yield from self._invalid_objects()
         for name in ("InnerLearningRate", "OuterLearningRate"):
             if not is_rate(getattr(self, name)):
                 yield f"{name} is {getattr(self, name)!r}; a finite number above 0 is wanted"
@@ -152,12 +153,37 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         clip = self.GradientClipThreshold
         if clip is not None and not math.isfinite(number_of(clip)):
             yield f"GradientClipThreshold is {clip!r}; a finite number or None is wanted"
+        seed = self.RandomSeed
+        if seed is not None and not (is_count(seed) or (isinstance(seed, Integral) and number_of(seed) == 0)):
+            yield f"RandomSeed is {seed!r}; a whole number of at least 0 or None is wanted"
         for name in ("EvaluationTasks", "EvaluationFrequency", "CheckpointFrequency"):
             yield from self._invalid_count(name)
+        yield from self._invalid_switch("EnableCheckpointing")
+
+    def _invalid_objects(self) -> Iterator[str]:
+        wanted: dict[str, type[Any]] = {
+            "MetaModel": IFullModel,
+            "LossFunction": ILossFunction,
+            "MetaOptimizer": IGradientBasedOptimizer,
+            "InnerOptimizer": IGradientBasedOptimizer,
+            "DataLoader": IEpisodicDataLoader,
+        }
+        for name, protocol in wanted.items():
+            value = getattr(self, name)
+            if value is None and name == "MetaModel":
+                yield f"{name} is None; an {protocol.__name__} is wanted"
+            elif isinstance(value, type):
+                yield f"{name} is the class {value.__name__}; an object of an {protocol.__name__} class is wanted"
+            elif value is not None and (missing := missing_members(value, protocol)):
+                yield f"{name} is a {type(value).__name__}, which lacks {', '.join(missing)} of {protocol.__name__}"
 
     def _invalid_count(self, name: str) -> Iterator[str]:
         if not is_count(getattr(self, name)):
             yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
+
+    def _invalid_switch(self, name: str) -> Iterator[str]:
+        if not isinstance(getattr(self, name), (bool, np.bool_)):
+            yield f"{name} is {getattr(self, name)!r}; True or False is wanted"
 
     def IsValid(self) -> bool:
         """Whether every option has a value that it may take."""

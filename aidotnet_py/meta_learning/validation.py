@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from aidotnet_py.autodiff.program import ArrayType
-from aidotnet_py.autodiff.tracing import new_trace
+from aidotnet_py.autodiff.tracing import Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
-from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members
+from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["checked_sets"]
+__all__ = ["Shape", "checked_sets", "checked_task", "checked_tasks", "output_shape"]
 
-Sets = tuple[list[Array], list[Array]]
+Shape = tuple[int, ...]
+
+
+def checked_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
+    """The task, once it is one."""
+    if task is None:
+        raise ArgumentNullException("task is None; a task is wanted")
+    missing = missing_members(task, IMetaLearningTask)
+    if missing:
+        raise ArgumentException(
+            f"task is a {type(task).__name__}, which lacks {', '.join(missing)} of IMetaLearningTask"
+        )
+    return task
+
+
+def checked_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
+    """The tasks of a batch, once it is one."""
+    if not isinstance(batch, TaskBatch):
+        came = "None" if batch is None else f"a {type(batch).__name__}"
+        raise ArgumentException(f"taskBatch is {came}; a TaskBatch is wanted")
+    return list(batch)
 
 
 def checked_sets(
@@ -23,8 +48,11 @@ def checked_sets(
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
     model: IFullModel[Any, Any, Any],
     loss: ILossFunction[Any],
-) -> Sets:
+    shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
+) -> tuple[list[Array], list[Array]]:
     """The inputs and outputs of the tasks' sets of that role ("Support" or "Query"), in order.
+
+    ``shape_of`` gives the shape of the model's output for an input; see `output_shape`.
 
     Raises
     ------
@@ -33,20 +61,27 @@ def checked_sets(
         targets that the loss cannot take.
     """
     x_name, y_name = f"{role}Input", f"{role}Output"
+    wheres = [f" of task {place}" if len(tasks) > 1 else "" for place in range(len(tasks))]
     inputs = [getattr(task, x_name) for task in tasks]
     targets = [getattr(task, y_name) for task in tasks]
-    for place, (x, y) in enumerate(zip(inputs, targets, strict=True)):
-        where = f" of task {place}" if len(tasks) > 1 else ""
+    for x, y, where in zip(inputs, targets, wheres, strict=True):
         _check_pair(x, y, x_name + where, y_name + where)
-        _check_same(x, inputs[0], x_name + where)
-        _check_same(y, targets[0], y_name + where)
-        if isinstance(model, IDifferentiableModel):
+    if is_differentiable(model):
+        for x, y, where in zip(inputs, targets, wheres, strict=True):
             model.check_input(x, x_name + where)
             model.check_array(y, y_name + where)
-    if isinstance(model, IDifferentiableModel):
-        shape = _output_shape(model, inputs[0], x_name)
-        for place, y in enumerate(targets):
-            loss.validate(shape, y, y_name + (f" of task {place}" if len(tasks) > 1 else ""))
+    for x, y, where in zip(inputs, targets, wheres, strict=True):
+        _check_same(x, inputs[0], x_name + where)
+        _check_same(y, targets[0], y_name + where)
+    if is_differentiable(model):
+        try:
+            shape = shape_of(model, inputs[0])
+        except ArgumentException as error:
+            raise ArgumentException(
+                f"{x_name + wheres[0]} has shape {tuple(inputs[0].shape)}; the model cannot take it: {error}"
+            ) from error
+        for y, where in zip(targets, wheres, strict=True):
+            loss.validate(shape, y, y_name + where)
     return inputs, targets
 
 
@@ -64,23 +99,34 @@ def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> None:
 
 
 def _check_same(array: Array, first: Array, name: str) -> None:
-    if tuple(array.shape) != tuple(first.shape) or array.dtype != first.dtype:
+    came, wanted = _kind(array), _kind(first)
+    if came != wanted:
         raise ArgumentException(
-            f"{name} is {array.dtype}{tuple(array.shape)}; task 0 has {first.dtype}{tuple(first.shape)}, and the tasks "
-            "of a batch are to be alike"
+            f"{name} is {_shown(*came)}; task 0 has {_shown(*wanted)}, and the tasks of a batch are to be alike"
         )
 
 
-def _output_shape(model: IDifferentiableModel[Any, Any, Any], x: Array, name: str) -> tuple[int, ...]:
+def _kind(array: Array) -> tuple[Shape, np.dtype[Any], str]:
+    backend = backend_of(array)
+    assert backend is not None
+    return tuple(array.shape), backend.dtype_of(array), backend.name
+
+
+def _shown(shape: Shape, dtype: np.dtype[Any], backend: str) -> str:
+    return f"{dtype}{shape} on backend {backend!r}"
+
+
+def output_shape(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+    """The shape of the model's output for an input, by tracing alone."""
     backend = model.backend
     dtype = backend.dtype_of(model.GetParameters())
     with new_trace() as trace:
         parameters = {
             key: trace.new_input(ArrayType(tuple(shape), dtype)) for key, shape in model.parameter_shapes.items()
         }
-        traced = trace.new_input(ArrayType(tuple(x.shape), backend.dtype_of(x)))
-        try:
-            output = model.apply(parameters, traced)
-        except ArgumentException as error:
-            raise ArgumentException(f"{name} has shape {tuple(x.shape)}; the model cannot take it: {error}") from error
-    return tuple(output.shape)
+        output = model.apply(parameters, trace.new_input(ArrayType(tuple(x.shape), backend.dtype_of(x))))
+    if not isinstance(output, Tracer):
+        raise ArgumentException(
+            f"apply returned a {type(output).__name__}; an array computed from its arguments is wanted"
+        )
+    return output.shape

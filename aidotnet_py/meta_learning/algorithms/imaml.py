@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 
 from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
-from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord, batch_tasks
+from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.finiteness import Tasks, require_finite, require_sound
 from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.solvers import StopReason, conjugate_gradient, neumann_series
+from aidotnet_py.meta_learning.validation import checked_tasks
+from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["SeriesGrowthWarning", "iMAMLAlgorithm"]
@@ -73,6 +75,8 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     def __init__(self, options: iMAMLOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
+        if not isinstance(options, iMAMLOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(f"options is a {type(options).__name__}; iMAMLOptions are wanted")
         self._imaml = options
 
     @property
@@ -106,77 +110,71 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         SeriesGrowthWarning
             When a Neumann series grows; the message has the norms of its last two terms.
         """
-        tasks = batch_tasks(taskBatch)
+        tasks, backend = checked_tasks(taskBatch), self._backend
         support, query = self._opened(tasks, "Support", "Query")
         start, adapted = self._adapted(support, tasks)
         losses, gradients = query.evaluate(adapted)
-        self._require_finite("query loss", losses, tasks)
-        self._require_finite("query gradient", gradients, tasks)
-        metrics: dict[str, float] = {}
-        meta_gradients = self._implicit_gradients(support, start, adapted, gradients, metrics)
-        self._require_finite("meta-gradient", meta_gradients, tasks)
-        record = StepRecord(self._host(losses), query.accuracies(), metrics)
-        metrics["MetaGradientNorm"] = self._meta_update(meta_gradients)
+        require_finite(backend, "query loss", losses, tasks)
+        require_finite(backend, "query gradient", gradients, tasks)
+        record = StepRecord(self._host(losses), query.accuracies())
+        with backend.errors_ignored():
+            slopes, v = self._solved(support, adapted, gradients, tasks, record.metrics)
+            inner = self._inner_gradient(adapted, start, slopes)
+        require_finite(backend, "meta-gradient", v, tasks)
+        record.metrics["InnerGradientNorm"] = self._largest_norm(inner)
+        record.metrics["MetaGradientNorm"] = self._meta_update(v)
         self._record = record
-        return self._number(float(np.mean(record.losses, dtype=np.float64)))
+        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
 
     def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
         """∇L_support(φ), plus (φ − θ)/λ for the proximal objective."""
         if self._imaml.InnerObjective == "support":
             return gradients
-        return gradients + (points - start) * (1.0 / self._imaml.LambdaRegularization)
+        return gradients + (points - start) * (1.0 / float(self._imaml.LambdaRegularization))
 
-    def _implicit_gradients(
-        self, support: TaskObjective, start: Array, adapted: Array, gradients: Array, metrics: dict[str, float]
-    ) -> Array:
-        """The v of (I + λH) v = g for every task; fills in what the solve reports."""
+    def _solved(
+        self, support: TaskObjective, adapted: Array, gradients: Array, tasks: Tasks, metrics: dict[str, float]
+    ) -> tuple[Array, Array]:
+        """The support gradients at φ, and the v of (I + λH) v = g for every task; fills in what the solve reports."""
         options = self._imaml
         if options.UseFirstOrder:
-            slopes = support.evaluate(adapted).gradients
-            metrics["InnerGradientNorm"] = self._largest_norm(self._inner_gradient(adapted, start, slopes))
-            return gradients
+            return support.evaluate(adapted).gradients, gradients
         slopes, product = support.curvature(adapted, options.Curvature)
-        metrics["InnerGradientNorm"] = self._largest_norm(self._inner_gradient(adapted, start, slopes))
+        weight, damping = float(options.LambdaRegularization), float(options.ConjugateGradientDamping)
 
         def operator(v: Array) -> Array:
-            return v + options.LambdaRegularization * product(v)
+            return v * (1.0 + damping) + weight * product(v)
 
-        if options.UseNeumannApproximation:
-            return self._by_series(operator, gradients, metrics)
-        return self._by_conjugate_gradient(operator, gradients, metrics)
+        by = self._by_series if options.UseNeumannApproximation else self._by_conjugate_gradient
+        v, report = by(operator, gradients, metrics)
+        stopped = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])
+        require_sound("solve", ~stopped, tasks)
+        metrics["SolverResidual"] = float(np.max(report.residual_norms))
+        metrics["SolverIterations"] = float(np.max(report.iterations))
+        return slopes, v
 
     def _by_conjugate_gradient(
-        self, operator: Callable[[Array], Array], gradients: Array, metrics: dict[str, float]
-    ) -> Array:
+        self, operator: Operator, gradients: Array, metrics: dict[str, float]
+    ) -> tuple[Array, SolverReport]:
         options, backend = self._imaml, self._backend
         v, report = conjugate_gradient(
             operator,
             gradients,
             max_iterations=options.ConjugateGradientIterations,
             tolerance=options.ConjugateGradientTolerance,
-            damping=options.ConjugateGradientDamping,
         )
         curved = np.array([reason is StopReason.NON_POSITIVE_CURVATURE for reason in report.stop_reasons])
-        metrics["SolverResidual"] = float(np.max(report.residual_norms))
-        metrics["SolverIterations"] = float(np.max(report.iterations))
         metrics["NonPositiveCurvatureTasks"] = float(np.sum(curved))
         # Stopped before its first step, a solve is still at zero: the first-order gradient says more than nothing.
         unmoved = curved & (report.iterations == 0)
         if unmoved.any():
             mask = backend.broadcast_to(backend.asarray(unmoved[:, None]), tuple(v.shape))
             v = backend.elementwise("where")(mask, gradients, v)
-        return v
+        return v, report
 
-    def _by_series(self, operator: Callable[[Array], Array], gradients: Array, metrics: dict[str, float]) -> Array:
-        options = self._imaml
-        damping = options.ConjugateGradientDamping
-
-        def damped(v: Array) -> Array:
-            return operator(v) + damping * v if damping else operator(v)
-
-        v, report = neumann_series(damped, gradients, terms=options.NeumannSeriesTerms)
-        metrics["SolverResidual"] = float(np.max(report.residual_norms))
-        metrics["SolverIterations"] = float(np.max(report.iterations))
+    def _by_series(self, operator: Operator, gradients: Array, metrics: dict[str, float]) -> tuple[Array, SolverReport]:
+        v, report = neumann_series(operator, gradients, terms=self._imaml.NeumannSeriesTerms)
+        metrics["GrowingSeriesTasks"] = float(np.sum(report.grew))
         if report.grew.any():
             task = int(np.argmax(report.grew))
             before, last = report.term_norms[-2, task], report.term_norms[-1, task]
@@ -186,8 +184,9 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
                 SeriesGrowthWarning,
                 stacklevel=4,
             )
-        return v
+        return v, report
 
     def _largest_norm(self, stacked: Array) -> float:
         backend = self._backend
-        return float(np.sqrt(np.max(backend.to_numpy(backend.vecdot(stacked, stacked)))))
+        with backend.errors_ignored():
+            return float(np.sqrt(np.max(backend.to_numpy(backend.vecdot(stacked, stacked)))))

@@ -109,6 +109,8 @@ class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
     def invalid(self) -> Iterator[str]:
         """What is wrong, one sentence an option."""
         yield from super().invalid()
+        for name in ("UseFirstOrder", "UseNeumannApproximation"):
+            yield from self._invalid_switch(name)
         for name in ("LambdaRegularization", "ConjugateGradientDamping"):
             if not 0 <= number_of(getattr(self, name)) < math.inf:
                 yield f"{name} is {getattr(self, name)!r}; a finite number of at least 0 is wanted"

@@ -1,25 +1,29 @@
-"""Which objective a model gets, and the programs kept for the next batch of the same shapes."""
+"""Which objective a model gets, and what is kept for the next batch of the same shapes."""
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, Signature, TracedObjective
-from aidotnet_py.models import IDifferentiableModel, IFullModel, IGradientComputable
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.validation import Shape, checked_sets, output_shape
+from aidotnet_py.models import IDifferentiableModel, IFullModel
 
 __all__ = ["ObjectiveFactory"]
 
-# Support and query sets, in training and in evaluation, and the last, smaller chunk of each.
-_MOST_PROGRAMS = 8
+# Support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the bytes of them all,
+# beyond which the oldest go, though never the two that a step works with.
+_MOST_PROGRAMS, _LEAST_PROGRAMS, _MOST_BYTES = 8, 2, 2**30
 
 
 class ObjectiveFactory:
@@ -33,35 +37,54 @@ class ObjectiveFactory:
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
+        self._apply: Callable[..., Any] | None = None
         self._programs: OrderedDict[Signature, BatchedPrograms] = OrderedDict()
+        self._output_shapes: dict[Any, Shape] = {}
         self._warned = False
 
     def make(
         self,
         role: str,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
-        inputs: Sequence[Array],
-        targets: Sequence[Array],
     ) -> TaskObjective:
-        """The objective of one set (its role: support or query) of each task, by the best that the model offers."""
-        if isinstance(model, IDifferentiableModel):
+        """The objective of one set (its role: "Support" or "Query") of each task, by the best that the model offers.
+
+        All is checked here, and nothing computed yet.
+        """
+        inputs, targets = checked_sets(role, tasks, model, loss, self._output_shape)
+        if is_differentiable(model):
             return TracedObjective(role, model, loss, inputs, targets, self._compiled)
-        if isinstance(model, IGradientComputable):
-            return ComputedObjective(model, loss, inputs, targets)
+        backend = model_backend(model)
+        if computes_gradients(model):
+            return ComputedObjective(model, loss, backend, inputs, targets)
         if not self._warned:
             self._warned = True
             warnings.warn(
                 f"{type(model).__name__} offers neither apply (IDifferentiableModel) nor ComputeGradients "
                 "(IGradientComputable); its gradients are estimated by simultaneous perturbation and are noisy",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        return PerturbedObjective(model, loss, inputs, targets, self._generator)
+        return PerturbedObjective(model, loss, backend, inputs, targets, self._generator)
+
+    def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+        if model.apply != self._apply:
+            # Another model: what was kept for the one before is of no more use, and would keep it alive.
+            self._programs.clear()
+            self._output_shapes.clear()
+            self._apply = model.apply
+        key = (tuple(x.shape), model.backend.dtype_of(x))
+        if key not in self._output_shapes:
+            self._output_shapes[key] = output_shape(model, x)
+        return self._output_shapes[key]
 
     def _compiled(self, signature: Signature, backend: Backend) -> BatchedPrograms:
         programs = self._programs.pop(signature, None) or BatchedPrograms(signature, backend)
         self._programs[signature] = programs
-        if len(self._programs) > _MOST_PROGRAMS:
+        while len(self._programs) > _MOST_PROGRAMS or (
+            len(self._programs) > _LEAST_PROGRAMS and sum(p.nbytes for p in self._programs.values()) > _MOST_BYTES
+        ):
             self._programs.popitem(last=False)
         return programs

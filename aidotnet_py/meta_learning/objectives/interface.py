@@ -13,7 +13,7 @@ CurvatureKind = Literal["hessian", "gauss-newton"]
 
 
 class Evaluation(NamedTuple):
-    """Losses (tasks,) and gradients (tasks, P); valid until the objective is asked again."""
+    """Losses (tasks,) and gradients (tasks, P); valid until an objective of that role is asked again."""
 
     losses: Array
     gradients: Array
@@ -22,7 +22,8 @@ class Evaluation(NamedTuple):
 class TaskObjective(Protocol):
     """The loss of one set (support or query) of each task, as a function of that task's parameters.
 
-    Parameters are stacked: row t of an array (tasks, P) belongs to task t.
+    Parameters are stacked: row t of an array (tasks, P) belongs to task t. Nobody writes to an array of points once it
+    was handed in.
     """
 
     def evaluate(self, points: Array) -> Evaluation:
@@ -36,6 +37,6 @@ class TaskObjective(Protocol):
     def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
         """The gradients at these parameters, and v ↦ Hv there for stacked vectors (tasks, P).
 
-        A product's array is valid until the next product.
+        A product's array is valid until the next product. Products stay right whatever is asked in between.
         """
         ...

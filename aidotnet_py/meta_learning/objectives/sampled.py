@@ -7,137 +7,187 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation
+from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
 from aidotnet_py.models import IFullModel, IGradientComputable
 
 __all__ = ["ComputedObjective", "PerturbedObjective"]
 
+Product = Callable[[Array], Array]
+Host = NDArray[np.float64]
+
+# Directions of a perturbed gradient: a model with no more parameters than that has gradients without noise.
+_DIRECTIONS = 16
+
 
 class _TaskByTask(ABC):
-    """Tasks one after another through the model's own methods; curvature by central differences of gradients."""
+    """Tasks one after another, through the model's own methods."""
 
     def __init__(
         self,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        backend: Backend,
         inputs: Sequence[Array],
         targets: Sequence[Array],
     ) -> None:
         self._model = model
         self._loss = loss
+        self._backend = backend
         self._sets = list(zip(inputs, targets, strict=True))
-        self._backend: Backend = backend_of(model.GetParameters()) or get_backend("numpy")
         self._accuracies: list[float] = []
 
     @abstractmethod
-    def _gradient(self, point: Array, x: Array, y: Array) -> Array:
-        """The gradient (P,) of one task's loss."""
+    def _gradients(self, points: Array) -> Array:
+        """The gradients (tasks, P) of the tasks' losses."""
 
-    def _loss_and_accuracy(self, point: Array, x: Array, y: Array) -> tuple[float, float]:
-        predictions = self._model.WithParameters(point).Predict(x)
-        return float(self._loss.CalculateLoss(predictions, y)), self._loss.accuracy(predictions, y)
+    @abstractmethod
+    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ Hv there; without a traced model both kinds are the Hessian."""
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
-        rows = _rows(self._backend, points)
-        found = [self._loss_and_accuracy(p, x, y) for p, (x, y) in zip(rows, self._sets, strict=True)]
-        self._accuracies = [accuracy for _, accuracy in found]
-        losses = self._backend.asarray(np.array([loss for loss, _ in found]), self._backend.dtype_of(points))
-        return Evaluation(losses, self._gradients(points))
-
-    def _gradients(self, points: Array) -> Array:
-        rows = _rows(self._backend, points)
-        return _stack(self._backend, [self._gradient(p, x, y) for p, (x, y) in zip(rows, self._sets, strict=True)])
+        losses: list[float] = []
+        self._accuracies = []
+        for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
+            predictions = self._model.WithParameters(point).Predict(x)
+            losses.append(float(self._loss.CalculateLoss(predictions, y)))
+            self._accuracies.append(self._loss.accuracy(predictions, y))
+        return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""
         return self._accuracies
 
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
-        """The gradients at these parameters, and v ↦ (∇L(φ + εv) − ∇L(φ − εv)) / 2ε.
+    def _step_lengths(self, points: Array, exponent: float) -> Host:
+        """How far to step from each task's parameters: a power of eps, times 1 + ‖φ‖."""
+        eps = float(np.finfo(self._backend.dtype_of(points)).eps)
+        lengths: Host = eps**exponent * (1.0 + np.linalg.norm(self._host(points), axis=1))
+        return lengths
 
-        ε‖v‖ = ∛eps (1 + ‖φ‖), which balances the two errors of a central difference: the third derivative's, of order
-        ε², and rounding's, of order eps/ε. For a model without traced structure both kinds are this.
-        """
-        step = float(np.finfo(self._backend.dtype_of(points)).eps) ** (1 / 3)
+    def _host(self, array: Array) -> Host:
+        values: Host = self._backend.to_numpy(array).astype(np.float64)
+        return values
 
-        def product(v: Array) -> Array:
-            lengths = self._norms(v)
-            scale = step * (1.0 + self._norms(points)) / np.where(lengths > 0, lengths, 1.0)
-            size = self._backend.asarray(scale[:, None], self._backend.dtype_of(points))
-            forward, backward = points + size * v, points - size * v
-            return (self._gradients(forward) - self._gradients(backward)) / (2.0 * size)
-
-        return self._gradients(points), product
-
-    def _norms(self, stacked: Array) -> Any:
-        return np.sqrt(self._backend.to_numpy(self._backend.vecdot(stacked, stacked)))
+    def _like(self, array: Array, values: Host) -> Array:
+        return self._backend.asarray(values, self._backend.dtype_of(array))
 
 
 class ComputedObjective(_TaskByTask):
     """For an `IGradientComputable` model: its own gradients."""
 
-    def _gradient(self, point: Array, x: Array, y: Array) -> Array:
-        model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
-        return model.ComputeGradients(x, y, self._loss)
+    def _gradients(self, points: Array) -> Array:
+        rows: list[Array] = []
+        for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
+            model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
+            rows.append(self._checked(model.ComputeGradients(x, y, self._loss), point))
+        return stack_rows(self._backend, rows)
+
+    def _checked(self, gradient: Array, point: Array) -> Array:
+        """A copy, since the next task's gradient may come in the same array."""
+        came, wanted = _described(gradient), _described(point)
+        if came != wanted:
+            name = type(self._model).__name__
+            raise ArgumentException(f"ComputeGradients of {name} returned {came}; {wanted} is wanted")
+        return self._backend.asarray(gradient)
+
+    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ (∇L(φ + εv) − ∇L(φ − εv)) / 2ε.
+
+        ε‖v‖ = ∛eps (1 + ‖φ‖), which balances the two errors of a central difference: the third derivative's, of order
+        ε², and rounding's, of order eps/ε.
+        """
+        lengths = self._step_lengths(points, 1 / 3)
+
+        def product(v: Array) -> Array:
+            step = self._like(v, (lengths / _or_one(np.linalg.norm(self._host(v), axis=1)))[:, None])
+            ahead, behind = self._gradients(points + step * v), self._gradients(points - step * v)
+            return (ahead - behind) / (2.0 * step)
+
+        return self._gradients(points), product
 
 
 class PerturbedObjective(_TaskByTask):
-    """For any other model: gradients by simultaneous perturbation (Spall 1992).
+    """For any other model: gradients by simultaneous perturbation (Spall 1992), along M = min(P, 16) directions.
 
-    g ≈ (L(φ + cΔ) − L(φ − cΔ)) / 2c · Δ with random signs Δ: two losses for a gradient whose expectation is right to
-    order c².
+    g ≈ (P/M) Σ (L(φ + cq) − L(φ − cq)) / 2c · q, over random orthonormal directions q. Its expectation is right to
+    order c²; it is the gradient itself where M = P, and has a squared error of about (P/M − 1)‖g‖² otherwise.
     """
 
     def __init__(
         self,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        backend: Backend,
         inputs: Sequence[Array],
         targets: Sequence[Array],
         generator: np.random.Generator,
     ) -> None:
-        super().__init__(model, loss, inputs, targets)
+        super().__init__(model, loss, backend, inputs, targets)
         self._generator = generator
-        self._fixed_signs: Array | None = None
 
-    def _gradient(self, point: Array, x: Array, y: Array) -> Array:
-        dtype = self._backend.dtype_of(point)
-        signs = self._fixed_signs if self._fixed_signs is not None else self._draw(point)
-        size = float(np.finfo(dtype).eps) ** (1 / 3)
-        above, _ = self._loss_and_accuracy(point + size * signs, x, y)
-        below, _ = self._loss_and_accuracy(point - size * signs, x, y)
-        return ((above - below) / (2.0 * size)) * signs
+    def _gradients(self, points: Array) -> Array:
+        directions = self._draw(points)
+        slopes = self._slopes(points, directions, self._step_lengths(points, 1 / 3))
+        _, count, parameters = directions.shape
+        return self._like(points, _combined(slopes, directions) * (parameters / count))
 
-    def _draw(self, like: Array) -> Array:
-        signs = self._generator.integers(0, 2, size=tuple(like.shape)) * 2 - 1
-        return self._backend.asarray(signs, self._backend.dtype_of(like))
+    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ QᵀQ H QᵀQ v, Q one draw of directions for the whole solve.
 
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
-        """As for computed gradients, with one draw of signs for the whole solve: the operator must not change in it."""
-        signs = self._draw(_rows(self._backend, points)[0])
-        gradients, differences = super().curvature(points, kind)
+        A solve wants an operator that is symmetric, and positive definite where H is. Differences of the noisy
+        gradients are neither; seen along Q alone on both sides, H stays both. Second differences of losses err by
+        terms of order ε² and eps/ε², which ε = ∜eps (1 + ‖φ‖) balances.
+        """
+        directions = self._draw(points)
+        lengths = self._step_lengths(points, 1 / 4)
 
         def product(v: Array) -> Array:
-            self._fixed_signs = signs
-            try:
-                return differences(v)
-            finally:
-                self._fixed_signs = None
+            along = _combined(np.einsum("tmp,tp->tm", directions, self._host(v)), directions)
+            steps = (lengths / _or_one(np.linalg.norm(along, axis=1)))[:, None]
+            move = self._like(v, steps * along)
+            ahead, behind = (self._slopes(p, directions, lengths) for p in (points + move, points - move))
+            return self._like(v, _combined((ahead - behind) / (2.0 * steps), directions))
 
-        return gradients, product
+        return self._gradients(points), product
+
+    def _draw(self, points: Array) -> Host:
+        """Orthonormal rows for each task, (tasks, M, P)."""
+        tasks, parameters = points.shape
+        normal = self._generator.standard_normal((tasks, parameters, min(parameters, _DIRECTIONS)))
+        return np.swapaxes(np.linalg.qr(normal).Q, 1, 2)
+
+    def _slopes(self, points: Array, directions: Host, lengths: Host) -> Host:
+        """The derivatives (tasks, M) of the losses along the directions, by central differences."""
+        slopes = np.empty(directions.shape[:2])
+        for t, (point, (x, y)) in enumerate(zip(split_rows(self._backend, points), self._sets, strict=True)):
+            for m, direction in enumerate(directions[t]):
+                step = self._like(point, lengths[t] * direction)
+                ahead, behind = (self._loss_at(p, x, y) for p in (point + step, point - step))
+                slopes[t, m] = (ahead - behind) / (2.0 * lengths[t])
+        return slopes
+
+    def _loss_at(self, point: Array, x: Array, y: Array) -> float:
+        return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
 
 
-def _rows(backend: Backend, stacked: Array) -> list[Array]:
-    shape = (stacked.shape[1],)
-    return [
-        backend.asarray(backend.reshape(backend.index(stacked, (slice(t, t + 1),)), shape))
-        for t in range(stacked.shape[0])
-    ]
+def _described(value: Any) -> str:
+    owner = backend_of(value)
+    if owner is None:
+        return f"a {type(value).__name__}"
+    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"
 
 
-def _stack(backend: Backend, rows: Sequence[Array]) -> Array:
-    return backend.concat([backend.reshape(row, (1, *row.shape)) for row in rows], 0)
+def _combined(coefficients: Host, directions: Host) -> Host:
+    """Σ over m of coefficient m times direction m, (tasks, P)."""
+    vectors: Host = np.einsum("tm,tmp->tp", coefficients, directions)
+    return vectors
+
+
+def _or_one(norms: Host) -> Host:
+    return np.where(norms > 0, norms, 1.0)

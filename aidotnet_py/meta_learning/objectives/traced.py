@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
@@ -28,12 +28,14 @@ _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 class Signature:
     """All that compiled programs depend on; equal signatures share them, and their buffers.
 
-    ``role`` keeps apart the sets that an algorithm works on at the same time.
+    ``role`` keeps apart the sets that an algorithm works on at the same time. Losses are told apart by identity: a
+    loss with an `==` of its own need not have a hash.
     """
 
     role: str
     apply: Callable[..., Any]
-    loss: ILossFunction[Any]
+    loss: ILossFunction[Any] = field(compare=False)
+    loss_id: int
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     parameters: ArrayType
     tasks: int
@@ -54,7 +56,7 @@ class Signature:
         shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
         dtype = model.backend.dtype_of(model.GetParameters())
         types = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
-        return cls(role, model.apply, loss, shapes, ArrayType((model.ParameterCount,), dtype), tasks, *types)
+        return cls(role, model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), tasks, *types)
 
 
 class BatchedPrograms:
@@ -66,19 +68,29 @@ class BatchedPrograms:
         tasks, dtype = signature.tasks, signature.parameters.dtype
         flat = (tasks, signature.parameters.size)
         self.points, self.gradients = backend.empty(flat, dtype), backend.empty(flat, dtype)
-        inputs = [*self._leaves(self.points), None, None]
         self.evaluation = Executable(
             self._batched(self._evaluate),
             backend,
             stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * 2,
-            inputs=inputs,
+            inputs=[*self._leaves(self.points), None, None],
             outputs=[None, None, *self._leaves(self.gradients)],
         )
         self.inputs, self.targets = self.evaluation.inputs[-2:]
         self.losses, self.predictions = self.evaluation.outputs[:2]
         self._curvatures: dict[CurvatureKind, CurvatureProgram] = {}
-        # Whose examples the buffers hold.
-        self.holder: object = None
+        # Objectives of one signature share these buffers: whose examples are in them, whose evaluation, and which
+        # call's curvature.
+        self.examples_of: object = None
+        self.evaluation_of: object = None
+        self.curvature_of: object = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        flat = self._signature.tasks * self._signature.parameters.nbytes
+        examples = self._signature.tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
+        curvatures = sum(program.executable.nbytes + 2 * flat for program in self._curvatures.values())
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures
 
     def run_examples(self) -> None:
         """Do the work that depends on the examples alone, after they have changed."""
@@ -203,15 +215,18 @@ class TracedObjective:
         self._targets = targets
         self._signature = Signature.of(role, model, loss, len(inputs), inputs[0], targets[0])
         self._find = programs
+        self._programs: BatchedPrograms | None = None
+        self._evaluated: Array = None
 
     def _bound(self) -> BatchedPrograms:
         """The programs, with the examples of this batch in their buffers."""
-        programs = self._find(self._signature, self._backend)
-        if programs.holder is not self:
+        programs = self._programs = self._programs or self._find(self._signature, self._backend)
+        if programs.examples_of is not self:
+            programs.examples_of = programs.evaluation_of = programs.curvature_of = None
             self._fill(programs.inputs, self._inputs)
             self._fill(programs.targets, self._targets)
             programs.run_examples()
-            programs.holder = self
+            programs.examples_of = self
         return programs
 
     def _fill(self, stacked: Array, arrays: Sequence[Array]) -> None:
@@ -222,28 +237,39 @@ class TracedObjective:
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         programs = self._bound()
+        programs.curvature_of = None
         self._backend.copyto(programs.points, points)
         programs.evaluation.run(_POINT)
+        programs.evaluation_of, self._evaluated = self, points
         return Evaluation(programs.losses, programs.gradients)
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""
-        stacked = self._bound().predictions
-        shape = tuple(stacked.shape[1:])
-        rows = (self._backend.index(stacked, (slice(t, t + 1),)) for t in range(len(self._targets)))
+        programs = self._bound()
+        if programs.evaluation_of is not self:
+            self.evaluate(self._evaluated)
+        shape = tuple(programs.predictions.shape[1:])
+        rows = (self._backend.index(programs.predictions, (slice(t, t + 1),)) for t in range(len(self._targets)))
         predictions = (self._backend.reshape(row, shape) for row in rows)
         return [self._loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
 
     def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
         """The gradients at these parameters, and v ↦ Hv there; the work at φ alone is done here, once."""
-        programs = self._bound()
-        program = programs.curvature(kind)
-        self._backend.copyto(programs.points, points)
-        program.executable.run(_POINT)
+        call = object()
+
+        def at_points() -> tuple[BatchedPrograms, CurvatureProgram]:
+            programs = self._bound()
+            program = programs.curvature(kind)
+            if programs.curvature_of is not call:
+                self._backend.copyto(programs.points, points)
+                program.executable.run(_POINT)
+                programs.curvature_of = call
+            return programs, program
 
         def product(v: Array) -> Array:
+            _, program = at_points()
             self._backend.copyto(program.vectors, v)
             program.executable.run(_DIRECTION)
             return program.products
 
-        return programs.gradients, product
+        return at_points()[0].gradients, product

@@ -1,0 +1,48 @@
+"""What an object given by the user can do: the members of a protocol that it has and lacks."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+from weakref import WeakKeyDictionary
+
+from typing_extensions import get_protocol_members
+
+from aidotnet_py.backends import Backend, backend_of
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.models import IDifferentiableModel, IFullModel, IGradientComputable
+
+__all__ = ["computes_gradients", "is_differentiable", "model_backend", "missing_members"]
+
+# isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
+_answers: WeakKeyDictionary[type, dict[object, tuple[str, ...]]] = WeakKeyDictionary()
+
+
+def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
+    """The members of a protocol that a value lacks, by name; looked up once for each class of values."""
+    kind = type(value)
+    known = _answers.setdefault(kind, {})
+    if protocol not in known:
+        # The class first: to ask the object would compute its properties, and a task's may load its data.
+        names = (name for name in get_protocol_members(protocol) if not hasattr(kind, name))
+        known[protocol] = tuple(sorted(name for name in names if not hasattr(value, name)))
+    return known[protocol]
+
+
+def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:
+    """Whether the engine can trace the model."""
+    return not missing_members(model, IDifferentiableModel)
+
+
+def computes_gradients(model: object) -> bool:
+    """Whether the model knows the gradient of its loss."""
+    return not missing_members(model, IGradientComputable)
+
+
+def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
+    """The backend of the model's parameters."""
+    if is_differentiable(model):
+        return model.backend
+    backend = backend_of(model.GetParameters())
+    if backend is None:
+        raise ArgumentException(f"GetParameters of {type(model).__name__} returned no array of a registered backend")
+    return backend

@@ -1,0 +1,210 @@
+"""What every meta-learner is made of: options, model, optimizers, the tasks' objectives, inner loop and meta-update.
+
+An algorithm builds on these; what users call is in `base`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC
+from collections.abc import Callable, Sequence
+from typing import Generic, cast
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import (
+    ArgumentException,
+    ArgumentNullException,
+    InvalidOperationException,
+)
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.adaptation import inner_steps
+from aidotnet_py.meta_learning.capabilities import missing_members, model_backend
+from aidotnet_py.meta_learning.finiteness import all_finite, norm_of, require_finite
+from aidotnet_py.meta_learning.objectives import ObjectiveFactory, TaskObjective
+from aidotnet_py.meta_learning.options import MetaLearnerOptions
+from aidotnet_py.meta_learning.random_state import RandomState
+from aidotnet_py.meta_learning.stacking import repeat_rows
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.models import IFullModel
+from aidotnet_py.optimizers import AdamOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["LearnerCore"]
+
+Tasks = Sequence[IMetaLearningTask[T, TInput, TOutput]]
+
+
+class LearnerCore(ABC, Generic[T, TInput, TOutput]):
+    """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
+
+    def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
+        if options is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
+            raise ArgumentNullException("options is None; the algorithm's options are wanted")
+        if not isinstance(options, MetaLearnerOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+            raise ArgumentException(f"options is a {type(options).__name__}; the algorithm's options are wanted")
+        if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
+            raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
+        self._options = options
+        self._require_valid()
+        self._iteration = 0
+        self._default_optimizer: AdamOptimizer | None = None
+        self._random = RandomState(options)
+        self._objectives = ObjectiveFactory(self._random.generator)
+
+    def _require_valid(self) -> None:
+        wrong = next(self._options.invalid(), None)
+        if wrong is not None:
+            raise ArgumentException(wrong)
+
+    @property
+    def BaseModel(self) -> IFullModel[T, TInput, TOutput]:
+        """The model whose parameters are learned."""
+        return self._options.MetaModel
+
+    @property
+    def Options(self) -> MetaLearnerOptions[T, TInput, TOutput]:
+        """The options, as given."""
+        return self._options
+
+    @property
+    def CurrentIteration(self) -> int:
+        """Steps taken by `MetaTrainStep` and `Train`."""
+        return self._iteration
+
+    @property
+    def AdaptationSteps(self) -> int:
+        """K, the number of inner steps."""
+        return self._options.AdaptationSteps
+
+    @property
+    def InnerLearningRate(self) -> float:
+        """The rate of the inner steps: the option's, or that of the InnerOptimizer given."""
+        return self._inner_optimizer().GetCurrentLearningRate()
+
+    @property
+    def OuterLearningRate(self) -> float:
+        """The rate of the meta-updates: the option's, or that of the MetaOptimizer given."""
+        return self._meta_optimizer().GetCurrentLearningRate()
+
+    def GetMetaModel(self) -> IFullModel[T, TInput, TOutput]:
+        """The model whose parameters are learned."""
+        return self._options.MetaModel
+
+    def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
+        """Learn another model's parameters from now on; the optimizers forget the old one's gradients.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the model is None.
+        ArgumentException
+            When it is no IFullModel; the message says what it lacks.
+        """
+        if model is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
+            raise ArgumentNullException("model is None; a model is wanted")
+        missing = missing_members(model, IFullModel)
+        if missing:
+            raise ArgumentException(
+                f"model is a {type(model).__name__}, which lacks {', '.join(missing)} of IFullModel"
+            )
+        self._options.MetaModel = model
+        self._reset_optimizers()
+
+    def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
+        """The gradient that the inner steps follow at ``points``, from that of the support loss."""
+        return gradients
+
+    @property
+    def _backend(self) -> Backend:
+        return model_backend(self.BaseModel)
+
+    def _loss(self) -> ILossFunction[T]:
+        loss = self._options.LossFunction
+        return self.BaseModel.DefaultLossFunction if loss is None else loss
+
+    def _inner_optimizer(self) -> IGradientBasedOptimizer:
+        optimizer = self._options.InnerOptimizer
+        return SGDOptimizer(self._options.InnerLearningRate) if optimizer is None else optimizer
+
+    def _meta_optimizer(self) -> IGradientBasedOptimizer:
+        if self._options.MetaOptimizer is not None:
+            return self._options.MetaOptimizer
+        rate = self._options.OuterLearningRate
+        if self._default_optimizer is None:
+            self._default_optimizer = AdamOptimizer(rate)
+        elif self._default_optimizer.GetCurrentLearningRate() != rate:
+            state = self._default_optimizer.GetState()
+            self._default_optimizer = AdamOptimizer(rate)
+            self._default_optimizer.SetState(state)
+        return self._default_optimizer
+
+    def _reset_optimizers(self) -> None:
+        self._default_optimizer = None
+        for optimizer in (self._options.MetaOptimizer, self._options.InnerOptimizer):
+            if optimizer is not None:
+                optimizer.Reset()
+
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> tuple[TaskObjective, ...]:
+        """The objectives of the tasks' sets, after everything about them has been checked."""
+        self._require_valid()
+        model, loss = self.BaseModel, self._loss()
+        return tuple(self._objectives.make(role, tasks, model, loss) for role in roles)
+
+    def _adapted(
+        self,
+        support: TaskObjective,
+        tasks: Tasks[T, TInput, TOutput],
+        watch: Callable[[Array], None] | None = None,
+    ) -> tuple[Array, Array]:
+        """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
+
+        Raises InvalidOperationException when a task's parameters do not stay finite.
+        """
+        backend = self._backend
+        start = repeat_rows(backend, self.BaseModel.GetParameters(), len(tasks))
+
+        def gradient(points: Array) -> Array:
+            losses, gradients = support.evaluate(points)
+            if watch is not None:
+                watch(losses)
+            return self._inner_gradient(points, start, gradients)
+
+        steps, optimizer = self._options.AdaptationSteps, self._inner_optimizer()
+        with backend.errors_ignored():
+            adapted = inner_steps(backend, start, steps, gradient, optimizer)
+            if not all_finite(backend, adapted).all():
+                # Which of the two it was is worth one more evaluation: bad data, or steps that are too long.
+                require_finite(backend, "support loss", support.evaluate(start).losses, tasks)
+                require_finite(backend, "adapted parameters", adapted, tasks)
+        return start, adapted
+
+    def _meta_update(self, meta_gradients: Array) -> float:
+        """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.
+
+        Whatever goes wrong in it, parameters and optimizer are put back.
+        """
+        backend, model, optimizer = self._backend, self.BaseModel, self._meta_optimizer()
+        with backend.errors_ignored():
+            mean = backend.sum(meta_gradients, (0,)) / float(meta_gradients.shape[0])
+            norm = norm_of(backend, mean)
+        if not math.isfinite(norm):
+            raise InvalidOperationException("the mean meta-gradient is not finite; nothing was changed")
+        limit = self._options.GradientClipThreshold
+        if limit is not None and 0 < limit < norm:
+            mean = mean * float(limit / norm)
+        parameters, memory = model.GetParameters(), optimizer.GetState()
+        try:
+            with backend.errors_ignored():
+                updated = optimizer.UpdateParameters(model.GetParameters(), mean)
+                if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
+                    raise InvalidOperationException("the meta-update is not finite; nothing was changed")
+            model.SetParameters(updated)
+        except BaseException:
+            optimizer.SetState(memory)
+            model.SetParameters(parameters)
+            raise
+        return norm
+
+    def _scalar(self) -> Callable[[float], T]:
+        """The type T: from floats to numbers of the model's dtype."""
+        return cast("Callable[[float], T]", self._backend.dtype_of(self.BaseModel.GetParameters()).type)

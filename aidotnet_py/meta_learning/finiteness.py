@@ -1,0 +1,49 @@
+"""Whether numbers stayed finite, told by task and quantity; and norms that overflow no sooner than they must."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+
+__all__ = ["all_finite", "norm_of", "require_finite", "require_sound"]
+
+Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
+
+
+def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
+    """Which rows of an array (tasks, …) have finite elements alone, as booleans (tasks,) on the host."""
+    finite = backend.to_numpy(backend.elementwise("isfinite")(stacked))
+    return np.asarray(finite.reshape(finite.shape[0], -1).all(axis=1))
+
+
+def require_finite(backend: Backend, quantity: str, stacked: Array, tasks: Tasks) -> None:
+    """Raise InvalidOperationException, naming task and quantity, where a row is not finite."""
+    require_sound(quantity, all_finite(backend, stacked), tasks)
+
+
+def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: Tasks) -> None:
+    """Raise InvalidOperationException, naming the first task that is not sound."""
+    if not sound.all():
+        place = int(np.argmin(sound))
+        name = tasks[place].Name or tasks[place].TaskId
+        raise InvalidOperationException(f"the {quantity} of task {place} ({name}) is not finite; nothing was changed")
+
+
+def norm_of(backend: Backend, vector: Array) -> float:
+    """The Euclidean norm of a vector (P,), also where the squares of its elements overflow."""
+    norm = math.sqrt(float(backend.to_numpy(backend.vecdot(vector, vector))))
+    if math.isfinite(norm):
+        return norm
+    largest = float(backend.to_numpy(backend.max(backend.elementwise("abs")(vector), (0,))))
+    if not math.isfinite(largest):
+        return largest
+    scaled = vector / largest
+    return largest * math.sqrt(float(backend.to_numpy(backend.vecdot(scaled, scaled))))

@@ -1,0 +1,54 @@
+"""All that a learner's next random draws depend on: its own generator and its DataLoader's draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.meta_learning.options import MetaLearnerOptions
+from aidotnet_py.meta_learning.sampling import IResumable
+
+__all__ = ["RandomState"]
+
+
+class RandomState:
+    """Seeded together by RandomSeed, where there is one; saved, restored and rewound together.
+
+    A loader without `GetState` is only seeded. A loader that came into the options later is not rewound to what was
+    another loader's beginning, but seeded.
+    """
+
+    def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
+        self._options = options
+        self.generator = np.random.default_rng(options.RandomSeed)
+        self._seed_loader()
+        self._first_loader = options.DataLoader
+        self._first = self.get()
+
+    def _seed_loader(self) -> None:
+        if self._options.RandomSeed is not None and self._options.DataLoader is not None:
+            self._options.DataLoader.SetSeed(int(self._options.RandomSeed))
+
+    def get(self) -> dict[str, Any]:
+        """The state, in values that JSON can hold."""
+        loader = self._options.DataLoader
+        return {
+            "generator": self.generator.bit_generator.state,
+            "loader": loader.GetState() if isinstance(loader, IResumable) else None,
+        }
+
+    def set(self, state: Mapping[str, Any]) -> None:
+        """Take up what `get` gave."""
+        loader = self._options.DataLoader
+        self.generator.bit_generator.state = state["generator"]
+        if isinstance(loader, IResumable) and state["loader"] is not None:
+            loader.SetState(state["loader"])
+
+    def rewind(self) -> None:
+        """Back to the state at construction."""
+        same = self._options.DataLoader is self._first_loader
+        self.set(self._first if same else {**self._first, "loader": None})
+        if not (same and self._first["loader"] is not None):
+            self._seed_loader()
