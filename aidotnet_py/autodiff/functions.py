@@ -141,18 +141,24 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     array(1000.69314718)
     """
     axes = anp.normalise_axes(axis, len(x.shape))
-    top = shapes.stop_gradient(max_(x, axes))
-    # Where all elements are −inf, or one is inf, the shift would make NaN of the right answer.
-    shift = elementwise.where(elementwise.isfinite(top), top, 0.0)
+    shift = _shift(x, axes)
     exponentials = elementwise.exp(x - anp.expand_reduced(shift, x.shape, axes))
     y = elementwise.log(sum_(exponentials, axes)) + shift
     return anp.expand_reduced(y, x.shape, axes) if keepdims else y
 
 
+def _shift(x: Any, axes: tuple[int, ...]) -> Any:
+    """The maximum over axes, a constant to derivatives; 0 where it is infinite and would make NaN of the answer."""
+    top = shapes.stop_gradient(max_(x, axes))
+    return elementwise.where(elementwise.isfinite(top), top, 0.0)
+
+
 @_on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """Compute x − logsumexp(x) along an axis."""
-    return x - logsumexp(x, axis, keepdims=True)
+    """Compute x − logsumexp(x) along an axis, without loss where one element is far above the others."""
+    axes = anp.normalise_axes(axis, len(x.shape))
+    centred = x - anp.expand_reduced(_shift(x, axes), x.shape, axes)
+    return centred - anp.expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
 
 
 @_on_arrays("x")
