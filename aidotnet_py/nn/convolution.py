@@ -9,8 +9,8 @@ import numpy as np
 
 from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d, trace
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, he_normal
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched, he_normal
 
 __all__ = ["AveragePool2D", "Conv2D", "Flatten", "GlobalAveragePool2D", "MaxPool2D"]
 
@@ -71,14 +71,12 @@ class Conv2D(Layer):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        self.kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        for name, value in (("filters", filters), ("groups", groups), ("kernel", min(self.kernel))):
-            if value < 1:
-                raise ArgumentOutOfRangeException(f"{name} is {value}; at least 1 is wanted")
-        self.filters = filters
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        self.kernel = (at_least_one(height, "kernel"), at_least_one(width, "kernel"))
+        self.filters = at_least_one(filters, "filters")
         self.stride = stride
         self.padding: Padding = padding
-        self.groups = groups
+        self.groups = at_least_one(groups, "groups")
         self.bias = bias
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, he_normal
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched, he_normal
 
 __all__ = ["Dense"]
 
@@ -30,9 +30,7 @@ class Dense(Layer):
     """
 
     def __init__(self, units: int, *, bias: bool = True) -> None:
-        if units < 1:
-            raise ArgumentOutOfRangeException(f"units is {units}; at least 1 is wanted")
-        self.units = units
+        self.units = at_least_one(units, "units")
         self.bias = bias
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentOutOfRangeException
 
-__all__ = ["Layer", "Parameters", "Shape", "batched", "he_normal", "parts"]
+__all__ = ["Layer", "Parameters", "Shape", "at_least_one", "batched", "he_normal", "parts"]
 
 Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = dict[str, NDArray[Any]]
@@ -42,6 +44,13 @@ class Layer(ABC):
 def he_normal(generator: np.random.Generator, shape: Shape, fan_in: int) -> NDArray[Any]:
     """Normal numbers of variance 2 / fan_in, which keeps the scale of signals through ReLUs (He et al. 2015)."""
     return generator.standard_normal(shape) * math.sqrt(2.0 / fan_in)
+
+
+def at_least_one(value: int, name: str) -> int:
+    """The value, if it is a whole number above 0."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number of at least 1 is wanted")
+    return int(value)
 
 
 def batched(shape: Shape) -> str:
