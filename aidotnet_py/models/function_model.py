@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
 from aidotnet_py.autodiff import value_and_grad
+from aidotnet_py.autodiff.tracing import is_array, type_of
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
@@ -145,11 +146,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When the function returns anything but one floating array.
         """
         output = self._function(parameters, x)
-        if getattr(output, "shape", None) is None or np.dtype(output.dtype).kind != "f":
-            found = f"{output.dtype} numbers" if hasattr(output, "dtype") else f"a {type(output).__name__}"
-            raise ArgumentException(f"the model's function returned {found}; one floating array is wanted")
+        if not is_array(output):
+            raise ArgumentException(f"the model's function returned a {type(output).__name__}; one array is wanted")
+        found = type_of(output)
+        if not found.is_floating:
+            raise ArgumentException(f"the model's function returned {found}; a floating array is wanted")
         # An integer input beside float32 parameters makes float64, by NumPy's rules.
-        return output if output.dtype == self._dtype else output.astype(self._dtype)
+        return output if found.dtype == self._dtype else output.astype(self._dtype)
 
     def check_array(self, array: Any, name: str) -> None:
         """Raise ArgumentException when ``array`` is not an array of the model's backend and dtype.
