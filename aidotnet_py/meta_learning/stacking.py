@@ -1,4 +1,4 @@
-"""Vectors of many tasks as the rows of one array (tasks, P), and back."""
+"""Arrays of many tasks stacked in one (tasks, …), and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aidotnet_py.backends import Array, Backend
 
-__all__ = ["repeat_rows", "split_rows", "stack_rows"]
+__all__ = ["repeat_rows", "row_views", "split_rows", "stack_rows"]
 
 
 def repeat_rows(backend: Backend, row: Array, count: int) -> Array:
@@ -20,10 +20,15 @@ def stack_rows(backend: Backend, rows: Sequence[Array]) -> Array:
     return backend.concat([backend.reshape(row, (1, *row.shape)) for row in rows], 0)
 
 
-def split_rows(backend: Backend, stacked: Array) -> list[Array]:
-    """The rows of an array, each a new vector (P,)."""
-    shape = (stacked.shape[1],)
+def row_views(backend: Backend, stacked: Array) -> list[Array]:
+    """The entries along the first axis, as views."""
+    tasks, *shape = stacked.shape
+    whole = (slice(None),) * len(shape)
     return [
-        backend.asarray(backend.reshape(backend.index(stacked, (slice(t, t + 1),)), shape))
-        for t in range(stacked.shape[0])
+        backend.reshape(backend.index(stacked, (slice(task, task + 1), *whole)), tuple(shape)) for task in range(tasks)
     ]
+
+
+def split_rows(backend: Backend, stacked: Array) -> list[Array]:
+    """The entries along the first axis, as new arrays."""
+    return [backend.asarray(row) for row in row_views(backend, stacked)]

@@ -16,6 +16,7 @@ from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation
+from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
 
 __all__ = ["BatchedPrograms", "Signature", "TracedObjective"]
@@ -230,9 +231,8 @@ class TracedObjective:
         return programs
 
     def _fill(self, stacked: Array, arrays: Sequence[Array]) -> None:
-        for row, array in enumerate(arrays):
-            target = self._backend.index(stacked, (slice(row, row + 1),))
-            self._backend.copyto(self._backend.reshape(target, tuple(array.shape)), array)
+        for row, array in zip(row_views(self._backend, stacked), arrays, strict=True):
+            self._backend.copyto(row, array)
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
@@ -248,9 +248,7 @@ class TracedObjective:
         programs = self._bound()
         if programs.evaluation_of is not self:
             self.evaluate(self._evaluated)
-        shape = tuple(programs.predictions.shape[1:])
-        rows = (self._backend.index(programs.predictions, (slice(t, t + 1),)) for t in range(len(self._targets)))
-        predictions = (self._backend.reshape(row, shape) for row in rows)
+        predictions = row_views(self._backend, programs.predictions)
         return [self._loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
 
     def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
