@@ -39,6 +39,11 @@ def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
     return out
 
 
+def _array(result: Any) -> Array:
+    """Where NumPy gives a scalar, the array of no axes that the protocol promises."""
+    return np.asarray(result)
+
+
 _ELEMENTWISE: dict[str, Elementwise] = {
     "abs": np.absolute,
     "add": np.add,
@@ -133,13 +138,13 @@ class NumPyBackend:
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         # dtype pinned: NumPy would widen small integers, and a Program's types are fixed.
-        return np.add.reduce(array, axis=axes, dtype=array.dtype, out=out)
+        return _array(np.add.reduce(array, axis=axes, dtype=array.dtype, out=out))
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
-        return np.maximum.reduce(array, axis=axes, out=out)
+        return _array(np.maximum.reduce(array, axis=axes, out=out))
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        return np.vecdot(x, y, out=out)
+        return _array(np.vecdot(x, y, out=out))
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
         return np.matmul(x, y, out=out)

@@ -20,6 +20,7 @@ Array: TypeAlias = Any
 
 
 # A function applied element by element, over arrays of one shape and Python numbers: ``f(*operands, out=None)``.
+# Without ``out``, what it gives for arrays of no axes may be the library's scalar.
 Elementwise: TypeAlias = Callable[..., Array]
 
 
