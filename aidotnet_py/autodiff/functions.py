@@ -22,7 +22,7 @@ from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
 from aidotnet_py.autodiff.program import ArrayType
-from aidotnet_py.autodiff.tracing import HostData, active_trace, is_array, new_trace, type_of
+from aidotnet_py.autodiff.tracing import HostData, active_trace, as_traced, is_array, new_trace, type_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [
@@ -58,8 +58,8 @@ def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
             arrays = {k: values.pop(k) for k in array_arguments if values.get(k) is not None}
             types = {k: _type(v, k) for k, v in arrays.items()}
             if active_trace() is not None:
-                numbers = {k: shapes.full(types[k], v) for k, v in arrays.items() if not is_array(v)}
-                return function(**arrays | numbers, **values)
+                traced = {k: as_traced(v) if is_array(v) else shapes.full(types[k], v) for k, v in arrays.items()}
+                return function(**traced, **values)
             with new_trace() as trace:
                 program = trace.finish([function(**{k: trace.new_input(t) for k, t in types.items()}, **values)])
             return run_program(program, list(arrays.values()))[0]

@@ -46,6 +46,8 @@ class Primitive:
     view : callable or None
         For an output that shares the memory of the input: ``view(type, strides, **parameters)`` gives the output's
         strides, counted in elements, or None where no strides do and the input must be copied first.
+    commutative : bool
+        The two inputs may change places.
     in_place : bool
         The output may overwrite an input of the same layout.
     flops : callable
@@ -59,6 +61,7 @@ class Primitive:
     transpose: Callable[..., Sequence[Any]] | None
     batch: Callable[..., Any]
     view: Callable[..., tuple[int, ...] | None] | None = None
+    commutative: bool = False
     in_place: bool = False
     flops: Callable[..., int] = one_flop_per_element
 

@@ -26,6 +26,7 @@ __all__ = [
     "Trace",
     "Tracer",
     "active_trace",
+    "as_traced",
     "emit",
     "inline",
     "is_array",
@@ -132,6 +133,17 @@ def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
     output = Variable(primitive.shape(*(a.type for a in inputs), **parameters))
     trace.equations.append(Equation(primitive, inputs, output, parameters))
     return Tracer(trace, output)
+
+
+def as_traced(value: Any) -> Tracer:
+    """A value of the innermost trace; an array from outside becomes a constant of it.
+
+    Rules and functions are given only such values, so that their operators never meet an array library's own.
+    """
+    trace = _active.traces[-1]
+    atom = trace.atom(value)
+    assert isinstance(atom, Variable)
+    return Tracer(trace, atom)
 
 
 def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
@@ -262,7 +274,8 @@ class Tracer(NDArrayOperatorsMixin):
     __int__ = _no_value("int()", "keep it an array, or compute it outside the traced function")
     __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
     __array__ = _no_value(
-        "np.array() or an untraceable function", "use NumPy functions on it directly, and np.stack to put some together"
+        "np.array() or an untraceable function",
+        "use NumPy functions on it directly, np.stack to put values together, np.take to index an array with it",
     )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")

@@ -130,11 +130,13 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
         jvp=None if rules is None else partial(_jvp, rules),
         transpose=transpose,
         batch=lambda inputs, batched, size: _batch(partial(emit, primitive), inputs, batched, size),
+        commutative=name in _COMMUTATIVE,
         in_place=dtype is None,
     )
     return primitive
 
 
+_COMMUTATIVE = frozenset({"add", "equal", "logical_and", "logical_or", "multiply", "not_equal"})
 _NOT_OF_BOOLEANS = frozenset({"negative", "sign", "subtract"})
 
 # Where the array API standard calls a function otherwise than NumPy does.

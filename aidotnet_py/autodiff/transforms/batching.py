@@ -7,7 +7,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.program import Atom, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import emit, new_trace
+from aidotnet_py.autodiff.tracing import as_traced, emit, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 
 __all__ = ["vmap_program"]
@@ -18,7 +18,7 @@ def vmap_program(program: Program, batched: Sequence[bool], size: int) -> Progra
     with new_trace() as trace:
         types = [t.with_shape((size, *t.shape)) if b else t for t, b in zip(program.input_types, batched, strict=True)]
         values: dict[Variable, Any] = dict(zip(program.inputs, map(trace.new_input, types), strict=True))
-        values.update(program.constants)
+        values.update((v, as_traced(value)) for v, value in program.constants)
         with_axis = {v for v, b in zip(program.inputs, batched, strict=True) if b}
 
         def read(atom: Atom) -> Any:

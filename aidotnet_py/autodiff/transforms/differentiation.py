@@ -7,7 +7,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import emit, inline, new_trace
+from aidotnet_py.autodiff.tracing import as_traced, emit, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.exceptions import NotSupportedException
 
@@ -21,7 +21,7 @@ class _Values:
 
     def __init__(self, program: Program, inputs: Sequence[Any]) -> None:
         self.of: dict[Variable, Any] = dict(zip(program.inputs, inputs, strict=True))
-        self.of.update(program.constants)
+        self.of.update((v, as_traced(value)) for v, value in program.constants)
 
     def operand(self, atom: Atom) -> Any:
         """As an operand of `emit`."""

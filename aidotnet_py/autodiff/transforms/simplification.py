@@ -21,8 +21,9 @@ def _without_repeats(program: Program) -> Program:
     for equation in program.equations:
         inputs = tuple(renamed.get(a, a) for a in equation.inputs)
         # Numbers by their text: 0.0 and -0.0 are equal but not the same.
-        named = tuple(repr(a) if isinstance(a, Literal) else a for a in inputs)
-        key = (equation.primitive, named, repr(sorted(equation.parameters.items())))
+        named = [repr(a) if isinstance(a, Literal) else a for a in inputs]
+        operands = frozenset(named) if equation.primitive.commutative else tuple(named)
+        key = (equation.primitive, operands, repr(sorted(equation.parameters.items())))
         found = first.setdefault(key, equation.output)
         if found is equation.output:
             equations.append(Equation(equation.primitive, inputs, equation.output, equation.parameters))

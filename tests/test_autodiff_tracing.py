@@ -1,0 +1,255 @@
+"""What tracing refuses and how it says so; constants, closures, structures, and what a traced value can do."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.tracing import Tracer, active_trace, new_trace
+from aidotnet_py.autodiff.tree import flatten
+from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException, NotSupportedException
+
+ones = np.ones((2, 3))
+
+
+def assign(x: Any, key: Any, value: Any) -> None:
+    x[key] = value
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (lambda x: x if x > 0 else -x, InvalidOperationException, r"bool\(\) .* of a traced bool\[\].* use np.where"),
+        (lambda x: 0 < x < 1, InvalidOperationException, r"comparison chain"),
+        (float, InvalidOperationException, r"float\(\) asks for the value of a traced float64\[\].*outside the traced"),
+        (int, InvalidOperationException, r"int\(\) asks for the value"),
+        (complex, InvalidOperationException, "complex numbers are not supported"),
+        (lambda x: [1, 2][x], InvalidOperationException, r"indexing or range\(\) with it .* use np.take"),
+        (lambda x: range(x), InvalidOperationException, "use np.take for a traced index, a plain int for a length"),
+        (lambda x: np.arange(3)[x], InvalidOperationException, "np.take to index an array with it"),
+        (lambda x: np.asarray(x), InvalidOperationException, r"np.array\(\) or an untraceable function .* np.stack"),
+        (lambda x: np.array([x, x]), InvalidOperationException, "np.stack to put values together"),
+        (lambda x: x.item(), InvalidOperationException, r"item\(\) asks .* return the value"),
+        (lambda x: x.tolist(), InvalidOperationException, r"tolist\(\) asks"),
+        (lambda x: assign(x, 0, 1.0), NotSupportedException, "assigned to in place; build the result with np.where"),
+        (
+            lambda x: operator.iadd(x, 1.0),
+            NotSupportedException,
+            r"np.add into an array that exists .* write x = x \+ y",
+        ),
+        (lambda x: np.add(x, 1.0, out=np.zeros(())), NotSupportedException, "np.add into an array that exists"),
+        (lambda x: np.sum(x, out=np.zeros(())), NotSupportedException, "np.sum into an array that exists"),
+        (
+            lambda x: np.floor(x),
+            NotSupportedException,
+            "np.floor is not among the functions that can be traced; they are",
+        ),
+        (lambda x: x.foo, AttributeError, "a traced value has no attribute 'foo'"),
+        (lambda x: len(x), ArgumentException, r"a traced value of shape \(\) has no length"),
+        (lambda x: list(x), ArgumentException, r"of shape \(\) has no length"),
+        (lambda x: x + "a", Exception, "str"),
+        (lambda x: x @ 2.0, ArgumentException, r"a matrix product of shapes \(\) and \(\) is not defined"),
+        (
+            lambda x: "text",
+            ArgumentException,
+            "a str came where arrays, or mappings and sequences of them, were wanted",
+        ),
+        (lambda x: {1, 2}, ArgumentException, "a set came where arrays"),
+        (lambda x: object(), ArgumentException, "a value of object came where an array or a number was wanted"),
+    ],
+)
+def test_asking_for_a_value_says_what_to_use_instead(
+    f: Callable[..., Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ad.trace(f, 1.0)
+    assert active_trace() is None
+
+
+def test_a_traced_value_shows_its_type() -> None:
+    shown: list[str] = []
+    ad.trace(lambda x: (shown.append(repr(x)), x)[1], ones.astype(np.float32))
+    assert shown == ["Tracer(float32[2,3])"]
+
+
+def leaked() -> Any:
+    kept: list[Any] = []
+    ad.trace(lambda x: (kept.append(x), x)[1], ones)
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x + 1.0,
+        lambda x: np.tanh(x),
+        lambda x: ad.grad(np.sum)(x),
+        lambda x: ad.relu(x),
+        lambda x: ad.trace(lambda y: y * x, ones),
+        lambda x: ad.vmap(np.sum)(x),
+        lambda x: ad.jvp(np.sin, (x,), (ones,)),
+        lambda x: ad.trace(np.sin, ones)(x),
+        lambda x: ad.linearize(np.sin, ones)[1](x),
+        lambda x: ad.vjp(np.sin, ones)[1](x),
+    ],
+)
+def test_a_value_that_left_its_trace_is_refused_wherever_it_turns_up(use: Callable[[Any], Any]) -> None:
+    with pytest.raises(
+        InvalidOperationException, match=r"traced value of type float64\[2,3\] was used after its trace"
+    ):
+        use(leaked())
+    assert active_trace() is None
+
+
+def test_an_error_in_the_function_leaves_no_trace_open() -> None:
+    def wrong(x: Any) -> Any:
+        raise KeyError("theirs")
+
+    for transform in (ad.trace, lambda f, x: ad.grad(f)(x), lambda f, x: ad.vmap(f)(x)):
+        with pytest.raises(KeyError, match="theirs"):
+            transform(wrong, ones)
+        assert active_trace() is None
+    assert float(ad.grad(np.sin)(0.0)) == 1.0
+
+
+def test_the_function_runs_once_and_its_program_without_it() -> None:
+    calls: list[int] = []
+
+    def f(x: Any) -> Any:
+        calls.append(1)
+        return np.sin(x)
+
+    program = ad.trace(f, 0.0)
+    for t in range(5):
+        assert float(program(float(t))) == np.sin(float(t))
+    assert len(calls) == 1
+
+
+def test_constants_keep_the_values_they_had_while_tracing(backend: Backend) -> None:
+    held = backend.asarray([1.0, 2.0])
+    program = ad.trace(lambda x: x * held, backend.asarray([1.0, 1.0]))
+    backend.copyto(held, 7.0)
+    assert backend.to_numpy(program(backend.asarray([1.0, 1.0]))).tolist() == [1.0, 2.0]
+
+
+def test_functions_may_return_constants_inputs_and_duplicates(backend: Backend) -> None:
+    held = backend.asarray([5.0])
+    x = backend.asarray([1.0])
+    program = ad.trace(lambda a: {"a": (a, a), "b": [held, 3.0, True, np.float32(2.0)], "c": None, "d": ()}, x)
+    result = program(x)
+    assert result["c"] is None
+    assert result["d"] == ()
+    values = [backend.to_numpy(v).tolist() for v in (*result["a"], *result["b"])]
+    assert values == [[1.0], [1.0], [5.0], 3.0, True, 2.0]
+    assert backend.dtype_of(result["b"][3]) == np.float32
+    first, second = result["a"]
+    backend.copyto(first, 9.0)
+    assert backend.to_numpy(second).tolist() == [1.0]
+    assert backend.to_numpy(x).tolist() == [1.0]
+
+
+def test_results_of_calls_do_not_share_memory() -> None:
+    program = ad.trace(lambda x: x * 2.0, np.ones(3))
+    first = program(np.ones(3))
+    second = program(np.zeros(3))
+    assert (first.tolist(), second.tolist()) == ([2.0] * 3, [0.0] * 3)
+
+
+Point = namedtuple("Point", ["x", "y"])
+
+
+def test_arguments_and_results_are_trees() -> None:
+    tree = {"w": [np.ones(2), (np.zeros(3),)], "p": Point(1.0, {"z": np.ones(())}), "none": None, "empty": {}}
+    leaves, structure = flatten(tree)
+    assert structure.leaves == len(leaves) == 4
+    built = structure.unflatten(leaves)
+    assert isinstance(built["p"], Point)
+    assert built["w"][1][0] is leaves[1]
+    assert built["none"] is None
+    assert built["empty"] == {}
+    gradient = ad.grad(lambda t: np.sum(t["w"][0]) + 2 * t["p"].x + 3 * t["p"].y["z"])(tree)
+    assert flatten(gradient)[1] == structure
+    assert gradient["w"][0].tolist() == [1, 1]
+    assert gradient["w"][1][0].tolist() == [0, 0, 0]
+    assert (float(gradient["p"].x), float(gradient["p"].y["z"])) == (2.0, 3.0)
+
+
+def test_any_mapping_counts_and_the_order_of_its_keys_matters() -> None:
+    program = ad.trace(lambda d: d["a"] - d["b"], OrderedDict(a=1.0, b=2.0))
+    assert float(program({"a": 5.0, "b": 2.0})) == 3.0
+    with pytest.raises(ArgumentException, match="not nested as the examples"):
+        program({"b": 2.0, "a": 5.0})
+
+
+def test_a_call_wants_the_structure_shapes_and_dtypes_it_was_traced_on() -> None:
+    program = ad.trace(lambda x, y: x * y, ones, 2.0)
+    with pytest.raises(ArgumentException, match="not nested as the examples"):
+        program(ones)
+    with pytest.raises(ArgumentException, match="not nested as the examples"):
+        program([ones], 2.0)
+    with pytest.raises(
+        ArgumentException, match=r"argument 0 is float64\[3,2\]; the program was traced on float64\[2,3\]"
+    ):
+        program(ones.T, 2.0)
+    with pytest.raises(ArgumentException, match=r"argument 0 is float32\[2,3\]"):
+        program(ones.astype(np.float32), 2.0)
+    with pytest.raises(ArgumentException, match=r"argument 1 is float64\[3\]"):
+        program(ones, np.ones(3))
+    assert_array_equal(program(ones, 3), 3 * ones)
+
+
+def test_a_program_called_while_tracing_joins_the_trace() -> None:
+    square = ad.trace(lambda x: x * x, 0.0)
+    assert float(ad.grad(lambda x: square(x) * 3)(2.0)) == 12.0
+    assert ad.vmap(square)(np.arange(3.0)).tolist() == [0, 1, 4]
+    with pytest.raises(ArgumentException, match=r"argument 0 is float64\[2\]"):
+        ad.trace(lambda x: square(np.stack([x, x])), 0.0)
+
+
+def test_arrays_of_different_devices_do_not_mix() -> None:
+    a = np.ones(3)
+    b = get_backend("strict").asarray(a)
+    c = get_backend("strict-device1").asarray(a)
+    for x, y in ((a, b), (b, c), (c, a), (b, a)):
+        for call in (
+            lambda x=x, y=y: ad.trace(np.add, x, y)(x, y),
+            lambda x=x, y=y: ad.grad(lambda z: np.sum(z * y))(x),
+            lambda x=x, y=y: ad.jvp(np.sin, (x,), (y,)),
+            lambda x=x, y=y: ad.vmap(np.multiply)(x, y),
+            lambda x=x, y=y: ad.linearize(np.sin, x)[1](y),
+            lambda x=x, y=y: ad.vjp(np.sin, x)[1](y),
+            lambda x=x, y=y: ad.linearize(lambda z: np.sum(z) * y, x),
+            lambda x=x, y=y: ad.batch_norm(x[:, None], y[:1]),
+        ):
+            with pytest.raises(
+                ArgumentException, match=r"arrays of two backends came together: .*move them to one first"
+            ):
+                call()
+
+
+def test_integers_and_booleans_pass_through(backend: Backend) -> None:
+    x, labels, mask = (backend.asarray(v) for v in ([[1.0, 2.0], [3.0, 4.0]], [1, 0], [True, False]))
+
+    def f(a: Any, i: Any, m: Any) -> Any:
+        return np.sum(np.where(m, np.take_along_axis(a, np.expand_dims(i, 1), 1)[:, 0], 0.0) * i)
+
+    value, gradient = ad.value_and_grad(f)(x, labels, mask)
+    assert float(value) == 2.0
+    assert backend.to_numpy(gradient).tolist() == [[0.0, 1.0], [0.0, 0.0]]
+    with pytest.raises(ArgumentException, match="argument 1 has dtype int64; derivatives want a floating one"):
+        ad.grad(f, argument=1)(x, labels, mask)
+
+
+def test_tracers_compare_by_identity_where_python_hashes_them() -> None:
+    with new_trace() as trace:
+        x = trace.new_input(ad.trace(np.sin, ones).input_types[0])
+        assert len({x, x}) == 1
+        assert isinstance(x == x, Tracer)

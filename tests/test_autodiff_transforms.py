@@ -1,0 +1,209 @@
+"""The transforms: their errors, how they nest, and that no perturbation is taken for another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from aidotnet_py import autodiff as ad
+from aidotnet_py.backends import Backend
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+
+ones = np.ones(3)
+
+
+def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: ad.jvp(f, (x,), (1.0,))[1]
+
+
+MODES = {"forward": derivative, "reverse": ad.grad}
+
+
+@pytest.mark.parametrize("outer", MODES)
+@pytest.mark.parametrize("inner", MODES)
+def test_perturbations_are_not_confused(outer: str, inner: str) -> None:
+    """d/dx [x · d/dy (x + y)] is 1, not 2 (Siskind & Pearlmutter 2005), and its kin."""
+    d, e = MODES[outer], MODES[inner]
+    assert float(d(lambda x: x * e(lambda y: x + y)(1.0))(1.0)) == 1.0
+    assert float(d(lambda x: x * e(lambda y: x * y)(2.0))(3.0)) == 6.0
+    assert float(d(lambda x: e(lambda y: e(lambda z: x * y * z * z)(1.0))(x))(5.0)) == 2.0
+    assert float(d(lambda x: e(lambda y: x)(x))(1.0)) == 0.0
+    # A derivative at a point that depends on x, of a function that depends on x.
+    found = d(lambda x: e(lambda y: np.sin(x * y))(x * x))(0.7)
+    x = 0.7
+    assert float(found) == pytest.approx(math.cos(x**3) - 3 * x**3 * math.sin(x**3), rel=1e-14)
+
+
+def test_a_derivative_under_a_vmap_sees_only_its_own_element() -> None:
+    x = np.arange(1.0, 4.0)
+    found = ad.vmap(lambda a: ad.grad(lambda b: ad.vmap(lambda c: a * b * c)(x)[0])(2.0))(x)
+    assert found.tolist() == (x * x[0]).tolist()
+    outer = ad.grad(lambda a: np.sum(ad.vmap(lambda c: ad.grad(lambda b: a * b**2 * c)(a))(x)))(3.0)
+    assert float(outer) == pytest.approx(4 * 3.0 * x.sum(), rel=1e-15)
+
+
+def test_derivatives_of_sine_nest_to_the_sixth_order() -> None:
+    for mode in MODES.values():
+        f: Callable[[Any], Any] = np.sin
+        for k in range(1, 7):
+            f = mode(f)
+            assert float(f(0.3)) == pytest.approx(math.sin(0.3 + k * math.pi / 2), abs=1e-15)
+
+
+def test_closures_over_outer_traced_values() -> None:
+    def f(x: Any) -> Any:
+        y = np.sin(x)
+        inner = ad.grad(lambda z: np.sum(np.exp(y * z)))
+        linear = ad.linearize(lambda z: z * y, x)[1]
+        pulled = ad.vjp(lambda z: z * y * x, x)[1](ones)[0]
+        return np.sum(inner(x) + linear(x) + pulled)
+
+    x = np.array([0.3, 0.5, 0.7])
+    s = np.sin(x)
+    assert float(ad.trace(f, x)(x)) == pytest.approx(np.sum(s * np.exp(s * x) + 2 * x * s), rel=1e-14)
+    slopes = [(np.sum(f_at(f, x, k, 1e-5)) - np.sum(f_at(f, x, k, -1e-5))) / 2e-5 for k in range(3)]
+    assert_allclose(ad.grad(f)(x), slopes, rtol=1e-8)
+
+
+def f_at(f: Callable[[Any], Any], x: Any, k: int, h: float) -> Any:
+    moved = x + h * np.eye(3)[k]
+    return ad.trace(f, moved)(moved)
+
+
+def test_pullbacks_and_linear_maps_can_be_used_again_and_inside_other_transforms(backend: Backend) -> None:
+    x = backend.asarray([0.1, 0.2])
+    value, pullback = ad.vjp(np.sin, x)
+    _, linear = ad.linearize(np.sin, x)
+    c = backend.asarray([1.0, 2.0])
+    wanted = np.cos([0.1, 0.2]) * [1.0, 2.0]
+    for _ in range(2):
+        assert_allclose(backend.to_numpy(pullback(c)[0]), wanted, rtol=1e-15)
+        assert_allclose(backend.to_numpy(linear(c)), wanted, rtol=1e-15)
+    assert_allclose(backend.to_numpy(value), np.sin([0.1, 0.2]), rtol=1e-15)
+    through = ad.grad(lambda t: np.sum(linear(t) + pullback(t)[0]))(c)
+    assert_allclose(backend.to_numpy(through), 2 * np.cos([0.1, 0.2]), rtol=1e-15)
+
+
+def test_linearize_computes_what_depends_on_the_point_alone_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    from aidotnet_py.backends import NumPyBackend
+
+    original = NumPyBackend.elementwise
+
+    def counted(self: Any, name: str) -> Any:
+        calls.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(NumPyBackend, "elementwise", counted)
+    _, linear = ad.linearize(lambda x: np.sin(np.exp(x)), ones)
+    assert "exp" in calls
+    calls.clear()
+    linear(ones)
+    assert set(calls) == {"multiply"}
+
+
+def test_a_function_of_several_arguments() -> None:
+    def f(x: Any, y: Any, *, z: float = 2.0) -> Any:
+        return np.sum(x * y) * z
+
+    x, y = np.arange(3.0), np.array([2.0, 5.0, 7.0])
+    assert ad.grad(f, argument=1)(x, y).tolist() == (2 * x).tolist()
+    assert ad.grad(f, argument=-1)(x, y).tolist() == (2 * x).tolist()
+    value, gradient = ad.value_and_grad(f)(x, y)
+    assert (float(value), gradient.tolist()) == (38.0, (2 * y).tolist())
+
+
+def test_a_gradient_of_what_does_not_depend_on_the_argument_is_zero() -> None:
+    assert ad.grad(lambda x: 3.0)(ones).tolist() == [0, 0, 0]
+    assert ad.grad(lambda x, y: np.sum(y))(ones, ones).tolist() == [0, 0, 0]
+    assert ad.hvp(lambda x: np.sum(x), ones, ones).tolist() == [0, 0, 0]
+    assert ad.jvp(lambda x: np.sum(ones), (ones,), (ones,))[1] == 0.0
+    assert ad.grad(lambda d: 1.0)({}) == {}
+    assert ad.grad(lambda x: np.sum(np.sign(x) + ad.one_hot(x.astype(int), 2)[..., 0]))(ones).tolist() == [0, 0, 0]
+
+
+def test_empty_and_scalar_arrays_are_differentiated() -> None:
+    for shape in ((), (0,), (1,), (2, 0), (1, 1)):
+        x = np.full(shape, 0.5)
+        gradient = ad.grad(lambda a: np.sum(np.sin(a)))(x)
+        assert gradient.shape == shape
+        assert_allclose(gradient, np.cos(x), rtol=1e-15)
+        product = ad.hvp(lambda a: np.sum(np.sin(a) * np.sum(a)), x, np.ones(shape))
+        assert product.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: ad.grad(np.sin)(ones),
+            ArgumentException,
+            r"returned float64\[3\]; a gradient wants one floating scalar",
+        ),
+        (lambda: ad.grad(lambda x: (x[0], x[1]))(ones), ArgumentException, r"returned float64\[\], float64\[\]"),
+        (lambda: ad.grad(lambda x: None)(ones), ArgumentException, "returned nothing; a gradient wants"),
+        (lambda: ad.grad(lambda x: np.sum(x > 0))(ones), ArgumentException, r"returned int64\[\]"),
+        (lambda: ad.grad(np.sum)(np.arange(3)), ArgumentException, "argument 0 has dtype int64; derivatives want"),
+        (lambda: ad.grad(np.sum)([1.0, True]), ArgumentException, "argument 0 has dtype bool"),
+        (lambda: ad.grad(np.sum)(), ArgumentOutOfRangeException, "argument is 0; the function was called with 0"),
+        (lambda: ad.grad(np.sum, 2)(ones), ArgumentOutOfRangeException, "argument is 2; .* with 1 arguments"),
+        (lambda: ad.jvp(np.sin, (ones,), (ones, ones)), ArgumentException, "tangents are not nested as the primals"),
+        (lambda: ad.jvp(np.sin, (ones,), (ones[:2],)), ArgumentException, r"a tangent is float64\[2\]; float64\[3\]"),
+        (lambda: ad.jvp(np.sin, (1,), (1.0,)), ArgumentException, "a primal has dtype int64"),
+        (lambda: ad.jvp(np.sin, (1.0,), (np.float32(1),)), ArgumentException, r"a tangent is float32\[\]; float64\[\]"),
+        (lambda: ad.vjp(np.sin, np.arange(3)), ArgumentException, "a primal has dtype int64"),
+        (lambda: ad.vjp(np.sin, ones)[1]((ones,)), ArgumentException, "the cotangent is not nested as the function's"),
+        (lambda: ad.vjp(np.sin, ones)[1](ones[:1]), ArgumentException, r"the cotangent is float64\[1\]; float64\[3\]"),
+        (lambda: ad.hvp(np.sum, ones, ones[:1]), ArgumentException, r"a tangent is float64\[1\]; float64\[3\]"),
+        (lambda: ad.hvp(np.sin, ones, ones), ArgumentException, r"returned float64\[3\]; a gradient wants"),
+        (lambda: ad.linearize(np.sin, np.arange(2)), ArgumentException, "x has dtype int64"),
+        (lambda: ad.linearize(np.sin, ones)[1](1.0), ArgumentException, r"a tangent is float64\[\]; float64\[3\]"),
+        (
+            lambda: ad.vmap(np.add)(ones, np.ones(2)),
+            ArgumentException,
+            r"mapped axes have lengths \[2, 3\]; vmap wants one",
+        ),
+        (
+            lambda: ad.vmap(np.sin, in_axes=None)(ones),
+            ArgumentException,
+            "no argument is mapped; vmap wants one length",
+        ),
+        (lambda: ad.vmap(np.sin, in_axes=1)(ones), ArgumentException, r"asks for axis 1 of an array of shape \(3,\)"),
+        (lambda: ad.vmap(np.sin)(1.0), ArgumentException, r"asks for axis 0 of an array of shape \(\)"),
+        (lambda: ad.vmap(np.add, in_axes=(0,))(ones, ones), ArgumentException, "in_axes has 1 entries; .* with 2"),
+    ],
+)
+def test_what_a_transform_cannot_take_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_vmap_of_constants_trees_and_shared_arguments(backend: Backend) -> None:
+    x = backend.asarray([1.0, 2.0, 3.0])
+    w = backend.asarray([10.0, 20.0])
+    result = ad.vmap(lambda p, shared: {"a": p["x"] * shared, "b": 3.0, "c": shared}, in_axes=(0, None))({"x": x}, w)
+    assert backend.to_numpy(result["a"]).tolist() == [[10, 20], [20, 40], [30, 60]]
+    assert backend.to_numpy(result["b"]).tolist() == [3, 3, 3]
+    assert backend.to_numpy(result["c"]).tolist() == [[10, 20]] * 3
+
+
+def test_vmap_negative_axes() -> None:
+    x = np.arange(24.0).reshape(2, 3, 4)
+    assert_allclose(ad.vmap(np.sum, in_axes=-1)(x), x.sum((0, 1)))
+    assert_allclose(
+        ad.vmap(lambda a, b: a @ b, in_axes=(-2, 1))(x, x.transpose(2, 1, 0)), [x[:, k] @ x[:, k].T for k in range(3)]
+    )
+
+
+def test_the_gradient_runs_under_trace_as_one_program() -> None:
+    program = ad.trace(ad.value_and_grad(lambda w, x: np.sum(np.tanh(x @ w) ** 2)), np.ones((3, 2)), np.ones((4, 3)))
+    value, gradient = program(np.full((3, 2), 0.1), np.ones((4, 3)))
+    t = np.tanh(0.3)
+    assert float(value) == pytest.approx(8 * t * t, rel=1e-14)
+    assert_allclose(gradient, np.full((3, 2), 4 * 2 * t * (1 - t * t)), rtol=1e-14)
+    assert program.count("tanh") == 1
