@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import re
@@ -421,6 +422,14 @@ class TestCopies:
         assert model.GetModelMetadata().FeatureImportance == {}
         assert model.GetModelMetadata().Name == "affine"
 
+    def test_a_deep_copy_is_a_clone(self, backend):
+        model = model_on(backend)
+        model.Predict(backend.asarray(np.ones((1, 3))))
+        other = copy.deepcopy(model)
+        assert (host(other) == host(model)).all()
+        other.SetParameters(backend.asarray(np.zeros(8)))
+        assert host(model).any()
+
     def test_a_clone_trains_on_as_the_model_would(self, backend):
         model, x, y = model_on(backend), backend.asarray(np.ones((1, 3))), backend.asarray(np.zeros((1, 2)))
         model.Train(x, y)
@@ -440,10 +449,10 @@ class TestCopies:
 
     def test_of_a_network_keep_its_checks(self):
         model = NeuralNetworkModel(mlp(2), input_shape=(3,), seed=0)
-        for copy in (model.Clone(), model.WithParameters(model.GetParameters())):
-            assert isinstance(copy, NeuralNetworkModel)
+        for other in (model.Clone(), model.WithParameters(model.GetParameters())):
+            assert isinstance(other, NeuralNetworkModel)
             with pytest.raises(ArgumentException, match=r"the model takes \(n, 3\)"):
-                copy.Predict(np.zeros((1, 4), np.float32))
+                other.Predict(np.zeros((1, 4), np.float32))
 
     def test_move_to_another_backend(self):
         model, x = model_on("numpy", np.float32), np.ones((2, 3), np.float32)

@@ -207,6 +207,10 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         other._optimizer.SetState(self._optimizer.GetState())
         return other
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Programs hold locks and buffers, which cannot be copied and need not be.
+        return self.Clone()
+
     def To(self, backend: str | Backend) -> Self:
         """The same model on another backend, which `Train` has not touched yet.
 
