@@ -22,7 +22,14 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:
-    """The arrays and the description as bytes; ``kind`` says what they are, and is asked for again by `unpack`."""
+    """The arrays and the description as bytes; ``kind`` says what they are, and is asked for again by `unpack`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unpack("model", pack("model", {"w": np.zeros(2)}, {"name": "line"}))
+    ({'w': array([0., 0.])}, {'name': 'line'})
+    """
     # Not ascontiguousarray, which gives 0-d arrays an axis.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return save(contiguous, {"kind": kind, "description": json.dumps(dict(description))})

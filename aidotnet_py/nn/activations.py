@@ -27,7 +27,15 @@ class Activation(Layer):
 
 
 class ReLU(Activation):
-    """max(x, 0)."""
+    """max(x, 0), with derivative 0 at 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import ReLU
+    >>> ReLU().apply({}, np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The function of each element."""
@@ -35,7 +43,15 @@ class ReLU(Activation):
 
 
 class Tanh(Activation):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Tanh
+    >>> Tanh().apply({}, np.array([0.0]))
+    array([0.])
+    """
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The function of each element."""
@@ -43,7 +59,15 @@ class Tanh(Activation):
 
 
 class Sigmoid(Activation):
-    """1 / (1 + exp(−x))."""
+    """1 / (1 + exp(−x)).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Sigmoid
+    >>> Sigmoid().apply({}, np.array([0.0]))
+    array([0.5])
+    """
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The function of each element."""

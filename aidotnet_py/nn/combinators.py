@@ -20,6 +20,11 @@ def _prefixed(name: str, parameters: Parameters) -> Parameters:
 class Sequential(Layer):
     """Layers one after another; parameters are named ``{place}_{layer}.{parameter}``, such as ``0_conv2d.weight``.
 
+    Raises
+    ------
+    ArgumentException
+        When there are no layers, or something among them is none.
+
     Examples
     --------
     >>> import numpy as np
@@ -61,6 +66,15 @@ class Residual(Layer):
         The residual function.
     shortcut : Layer, optional
         Brings x to the body's output shape, such as a 1 × 1 convolution with a stride.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Conv2D, Residual
+    >>> block = Residual(Conv2D(8, 3, stride=2), shortcut=Conv2D(8, 1, stride=2, bias=False))
+    >>> parameters, shape = block.initialize(np.random.default_rng(0), (6, 6, 3))
+    >>> list(parameters), shape
+    (['body.weight', 'body.bias', 'shortcut.weight'], (3, 3, 8))
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:

@@ -58,7 +58,15 @@ class Conv2D(Layer):
     Raises
     ------
     ArgumentOutOfRangeException
-        When a count is below 1.
+        When a count is no whole number above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Conv2D
+    >>> parameters, shape = Conv2D(8, 3, stride=2).initialize(np.random.default_rng(0), (28, 28, 1))
+    >>> parameters["weight"].shape, shape
+    ((3, 3, 1, 8), (14, 14, 8))
     """
 
     def __init__(
@@ -106,7 +114,15 @@ class Conv2D(Layer):
 
 
 class MaxPool2D(_ImageLayer):
-    """Maxima over windows; stride None: the window's size."""
+    """Maxima over windows; stride None: the window's size. See `aidotnet_py.autodiff.max_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import MaxPool2D
+    >>> MaxPool2D(2).apply({}, np.arange(4.0).reshape(1, 2, 2, 1)).ravel()
+    array([3.])
+    """
 
     def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
         self.window = window
@@ -119,7 +135,15 @@ class MaxPool2D(_ImageLayer):
 
 
 class AveragePool2D(_ImageLayer):
-    """Means over windows; stride None: the window's size."""
+    """Means over windows; stride None: the window's size. See `aidotnet_py.autodiff.average_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import AveragePool2D
+    >>> AveragePool2D(2).apply({}, np.arange(4.0).reshape(1, 2, 2, 1)).ravel()
+    array([1.5])
+    """
 
     def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
         self.window = window
@@ -132,7 +156,15 @@ class AveragePool2D(_ImageLayer):
 
 
 class GlobalAveragePool2D(_ImageLayer):
-    """The mean of each channel: (n, height, width, channels) to (n, channels)."""
+    """The mean of each channel: (n, height, width, channels) to (n, channels).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import GlobalAveragePool2D
+    >>> GlobalAveragePool2D().initialize(np.random.default_rng(0), (28, 28, 3))
+    ({}, (3,))
+    """
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The means."""
@@ -140,7 +172,15 @@ class GlobalAveragePool2D(_ImageLayer):
 
 
 class Flatten(Layer):
-    """All axes but the first as one."""
+    """All axes but the first as one, in C order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Flatten
+    >>> Flatten().initialize(np.random.default_rng(0), (4, 4, 3))
+    ({}, (48,))
+    """
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         """No parameters."""

@@ -26,7 +26,15 @@ class Dense(Layer):
     Raises
     ------
     ArgumentOutOfRangeException
-        When ``units`` is below 1.
+        When ``units`` is no whole number above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Dense
+    >>> parameters, shape = Dense(2).initialize(np.random.default_rng(0), (3,))
+    >>> parameters["weight"].shape, parameters["bias"].shape, shape
+    ((3, 2), (2,), (2,))
     """
 
     def __init__(self, units: int, *, bias: bool = True) -> None:

@@ -24,6 +24,18 @@ class Layer(ABC):
     """One layer. Shapes leave out the axis of examples, which is always first.
 
     A layer of your own writes `initialize` and `apply`; `apply` is array code that the engine can trace.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import Layer
+    >>> class Scale(Layer):
+    ...     def initialize(self, generator, shape):
+    ...         return {"scale": np.ones(shape[-1])}, shape
+    ...     def apply(self, parameters, x):
+    ...         return x * parameters["scale"]
+    >>> Scale().apply({"scale": np.array([2.0, 3.0])}, np.ones((1, 2)))
+    array([[2., 3.]])
     """
 
     @abstractmethod

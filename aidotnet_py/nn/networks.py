@@ -27,6 +27,11 @@ def conv4(classes: int, *, filters: int = 64, reduction: Literal["stride", "pool
     reduction : "stride" or "pool"
         Halve the image in each block by stride 2 (as for Omniglot) or by 2 × 2 max pooling (as for mini-ImageNet).
 
+    Raises
+    ------
+    ArgumentException
+        When ``reduction`` is neither, or a count is no whole number above 0.
+
     Examples
     --------
     >>> import numpy as np
@@ -47,6 +52,11 @@ def conv4(classes: int, *, filters: int = 64, reduction: Literal["stride", "pool
 
 def mlp(*units: int) -> Sequential:
     """Dense layers of these sizes with ReLUs between them: ``mlp(40, 40, 1)`` is Finn et al.'s sinusoid regressor.
+
+    Raises
+    ------
+    ArgumentException
+        When there are no sizes, or one is no whole number above 0.
 
     Examples
     --------

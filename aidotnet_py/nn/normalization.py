@@ -30,7 +30,26 @@ class _Normalization(Layer):
 class BatchNorm(_Normalization):
     """Each channel normalised by the batch in hand, in training and in use: no running averages.
 
-    See `aidotnet_py.autodiff.batch_norm`.
+    (x − mean) / √(variance + ε) · scale + shift, over all axes but the last (Ioffe & Szegedy 2015); see
+    `aidotnet_py.autodiff.batch_norm`.
+
+    Parameters
+    ----------
+    epsilon : float
+        ε > 0.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        When ``epsilon`` is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import BatchNorm
+    >>> parameters, _ = BatchNorm().initialize(np.random.default_rng(0), (1,))
+    >>> BatchNorm().apply(parameters, np.array([[1.0], [3.0]])).round(3).ravel()
+    array([-1.,  1.])
     """
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
@@ -39,7 +58,26 @@ class BatchNorm(_Normalization):
 
 
 class LayerNorm(_Normalization):
-    """Each example normalised over its last axis; see `aidotnet_py.autodiff.layer_norm`."""
+    """Each example normalised over its last axis (Ba, Kiros & Hinton 2016); see `aidotnet_py.autodiff.layer_norm`.
+
+    Parameters
+    ----------
+    epsilon : float
+        ε > 0, added to the variance.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        When ``epsilon`` is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import LayerNorm
+    >>> parameters, _ = LayerNorm().initialize(np.random.default_rng(0), (2,))
+    >>> LayerNorm().apply(parameters, np.array([[1.0, 3.0]])).round(3)
+    array([[-1.,  1.]])
+    """
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The normalised values, scaled and shifted."""
