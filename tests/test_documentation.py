@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,20 +21,24 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 pytestmark = pytest.mark.docs
 
 
-def blocks(page: Path) -> str:
-    """All Python blocks of a page as one script, each at its own line, so that errors name the line of the page."""
+def blocks(page: Path) -> list[tuple[int, str]]:
+    """The Python blocks of a page, with the lines that they start at."""
     text = page.read_text(encoding="utf-8")
-    script = ""
-    for match in BLOCK.finditer(text):
-        line = text[: match.start(1)].count("\n")
-        script += "\n" * (line - script.count("\n")) + match.group(1)
-    return script
+    return [(text[: match.start(1)].count("\n"), match.group(1)) for match in BLOCK.finditer(text)]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks(page), str(page), "exec"), {"__name__": "page"})
+    names: dict[str, Any] = {"__name__": "page"}
+    for line, block in blocks(page):
+        if ">>>" in block:
+            # With prompts, what a reader is shown as printed is checked too.
+            session = doctest.DocTestParser().get_doctest(block, names, page.name, str(page), line)
+            doctest.DebugRunner().run(session, clear_globs=False)
+            names.update(session.globs)
+        else:
+            exec(compile("\n" * line + block, str(page), "exec"), names)
 
 
 def test_the_readme_has_code() -> None:
