@@ -97,6 +97,10 @@ def _compared(f: Callable[[Any, Any], Any]) -> Callable[[Tracer, Tracer], Any]:
     return lambda x, y: ew.where(f(x, y), x, y)
 
 
+def _to_single(x: Tracer, rng: Rng) -> Any:
+    return ew.astype(ew.astype(x, np.float32), np.float64)
+
+
 _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, lambda x: ew.divide(1.0, x))),
     *(_tame(lambda x, p=p: ew.power(x, p)) for p in (0.5, 3)),
@@ -104,7 +108,7 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     *(lambda x, rng, f=f: f(x) for f in (ew.negative, ew.absolute, ew.sign, stop_gradient)),
     lambda x, rng: ew.where(ew.logical_not(ew.isfinite(x)), 0.0, x),
     lambda x, rng: ew.where(ew.logical_or(ew.less(x, 0.1), ew.logical_and(ew.greater(x, 0.5), True)), 1.0, 2.0),
-    lambda x, rng: ew.astype(ew.astype(x, np.float32), np.float64),
+    _to_single,
     _literal,
     shuffled_reshape,
     lambda x, rng: permute_dims(x, tuple(rng.permutation(x.ndim).tolist())),
@@ -126,8 +130,12 @@ _BINARY: list[Callable[[Tracer, Tracer], Any]] = [
 _LARGEST = 2000
 
 
-def random_program(rng: Rng, inputs: list[ArrayType], length: int) -> Program:
-    """A Program of random equations; its outputs are some of its values, inputs and repeats among them."""
+def random_program(rng: Rng, inputs: list[ArrayType], length: int, *, precise: bool = False) -> Program:
+    """A Program of random equations; its outputs are some of its values, inputs and repeats among them.
+
+    A precise one rounds nothing to float32.
+    """
+    functions = [f for f in _UNARY if not precise or f is not _to_single]
     with new_trace() as trace:
         values: list[Any] = [trace.new_input(t) for t in inputs]
         while len(values) < length:
@@ -136,7 +144,7 @@ def random_program(rng: Rng, inputs: list[ArrayType], length: int) -> Program:
             if rng.random() < 0.35:
                 y = _BINARY[int(rng.integers(0, len(_BINARY)))](x, alike[int(rng.integers(0, len(alike)))])
             else:
-                y = _UNARY[int(rng.integers(0, len(_UNARY)))](x, rng)
+                y = functions[int(rng.integers(0, len(functions)))](x, rng)
             if y.size <= _LARGEST:
                 values.append(y)
         chosen = rng.integers(0, len(values), 4).tolist()

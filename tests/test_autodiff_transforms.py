@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from random_programs import a_type, random_program
 
 from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.tracing import inline
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
@@ -207,3 +211,51 @@ def test_the_gradient_runs_under_trace_as_one_program() -> None:
     assert float(value) == pytest.approx(8 * t * t, rel=1e-14)
     assert_allclose(gradient, np.full((3, 2), 4 * 2 * t * (1 - t * t)), rtol=1e-14)
     assert program.count("tanh") == 1
+
+
+def check_transforms_of_a_random_program(rng: np.random.Generator) -> None:
+    """⟨w, J v⟩ = ⟨Jᵀ w, v⟩, also under a second derivative; and vmap is a loop."""
+    program = random_program(rng, [a_type(rng) for _ in range(3)], int(rng.integers(5, 20)), precise=True)
+    points = [np.asarray(rng.uniform(-1.5, 1.5, t.shape)) for t in program.input_types]
+    lines = [np.asarray(rng.uniform(-1, 1, t.shape)) for t in program.input_types]
+
+    def f(*xs: Any) -> Any:
+        return inline(program, xs)
+
+    outputs, tangents = ad.jvp(f, points, lines)
+    weights = [np.asarray(rng.uniform(-1, 1, y.shape)) for y in outputs]
+    pulled = ad.vjp(f, *points)[1](weights)
+
+    def dot(xs: Any, ys: Any) -> Any:
+        return sum((np.sum(x * y) for x, y in zip(xs, ys, strict=True)), np.float64(0.0))
+
+    def value(xs: Any) -> Any:
+        return dot(f(*xs), weights)
+
+    size = sum(float(np.sum(np.abs(t))) for t in tangents) + 1
+    assert_allclose(dot(tangents, weights), dot(pulled, lines), atol=1e-11 * size)
+    forward = ad.hvp(value, points, lines)
+    reverse = ad.grad(lambda xs: ad.jvp(value, (xs,), (lines,))[1])(points)
+    for x, y in zip(forward, reverse, strict=True):
+        assert_allclose(x, y, rtol=1e-9, atol=1e-9 * (1 + np.abs(x).max(initial=0)))
+    batched = [bool(b) for b in rng.random(3) < 0.6] if rng.random() < 0.9 else [True, False, False]
+    batched[0] |= not any(batched)
+    stacked = [np.stack([x, -0.5 * x]) if b else x for x, b in zip(points, batched, strict=True)]
+    together = ad.vmap(f, in_axes=[0 if b else None for b in batched])(*stacked)
+    for k in range(2):
+        alone = ad.trace(f, *points)(*(x[k] if b else x for x, b in zip(stacked, batched, strict=True)))
+        for y, z in zip(together, alone, strict=True):
+            assert_allclose(y[k], z, rtol=1e-11, atol=1e-11)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_transforms_of_random_programs(seed: int) -> None:
+    check_transforms_of_a_random_program(np.random.default_rng(seed))
+
+
+@pytest.mark.slow
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=1500)
+def test_transforms_of_many_random_programs(seed: int) -> None:
+    check_transforms_of_a_random_program(np.random.default_rng(seed))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -122,6 +125,10 @@ def plan(
         How the arrays that outputs are to be written into lie; None for those that may lie anywhere.
     """
     return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides).run()
+
+
+def _size(slot: Slot) -> int:
+    return slot.size
 
 
 class _Planner:
@@ -254,18 +261,16 @@ class _Planner:
                 cell.storage.last = _FOREVER
 
     def _share_slots(self) -> None:
-        free: dict[np.dtype[Any], list[Slot]] = {}
+        free: defaultdict[np.dtype[Any], list[Slot]] = defaultdict(list)
         for index, work in enumerate(self.result.work):
             storage = work.out.storage
             if not storage.external and storage.slot is None:
-                pool = free.setdefault(storage.type.dtype, [])
-                storage.slot = self._taken_over(work, index) or self._from(pool, storage)
-            ending = {c.storage for c in (work.out, *work.operands) if isinstance(c, Cell) and c.storage.last == index}
-            for ended in ending:
-                if ended.slot is not None and ended.slot is not storage.slot:
-                    free.setdefault(ended.type.dtype, []).append(ended.slot)
-            if storage.last == index and storage.slot is not None:
-                free.setdefault(storage.type.dtype, []).append(storage.slot)
+                storage.slot = self._taken_over(work, index) or self._from(free[storage.type.dtype], storage)
+            ending = (c.storage for c in (work.out, *work.operands) if isinstance(c, Cell) and c.storage.last == index)
+            for slot in dict.fromkeys(ended.slot for ended in ending):
+                # A slot that the output has taken over goes on.
+                if slot is not None and (slot is not storage.slot or storage.last == index):
+                    insort(free[slot.dtype], slot, key=_size)
 
     def _taken_over(self, work: Work, index: int) -> Slot | None:
         """The slot of an operand that ends here, where the output can be written over it element by element."""
@@ -289,17 +294,14 @@ class _Planner:
         return storage.last != _FOREVER or slot.stage == storage.stage
 
     def _from(self, free: list[Slot], storage: Storage) -> Slot:
+        """The smallest free slot that is large enough, else the largest, made larger, else a new one."""
         of = storage.type
-        usable = [s for s in free if self._may_hold(s, storage)]
-        enough = [s for s in usable if s.size >= of.size]
-        if enough:
-            slot = min(enough, key=lambda s: s.size)
-        elif usable:
-            slot = max(usable, key=lambda s: s.size)
-            slot.size = of.size
-        else:
-            slot = Slot(of.dtype, of.size, storage.stage)
-            self.result.slots.append(slot)
-            return slot
-        free.remove(slot)
+        middle = bisect_left(free, of.size, key=_size)
+        for place in chain(range(middle, len(free)), reversed(range(middle))):
+            if self._may_hold(free[place], storage):
+                slot = free.pop(place)
+                slot.size = max(slot.size, of.size)
+                return slot
+        slot = Slot(of.dtype, of.size, storage.stage)
+        self.result.slots.append(slot)
         return slot
