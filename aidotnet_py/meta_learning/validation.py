@@ -22,6 +22,9 @@ __all__ = ["Shape", "checked_sets", "checked_task", "checked_tasks", "output_sha
 
 Shape = tuple[int, ...]
 
+# By role; written out, because Python's attribute cache keeps every string made anew to ask for an attribute.
+_NAMES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
+
 
 def checked_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
     """The task, once it is one."""
@@ -60,7 +63,7 @@ def checked_sets(
         When one is missing, empty, of another shape, dtype or backend than the others or the model want, or holds
         targets that the loss cannot take.
     """
-    x_name, y_name = f"{role}Input", f"{role}Output"
+    x_name, y_name = _NAMES[role]
     wheres = [f" of task {place}" if len(tasks) > 1 else "" for place in range(len(tasks))]
     inputs = [getattr(task, x_name) for task in tasks]
     targets = [getattr(task, y_name) for task in tasks]

@@ -31,7 +31,13 @@ class TaskObjective(Protocol):
         ...
 
     def accuracies(self) -> list[float]:
-        """Of each task, at the parameters last evaluated; NaN where accuracy has no meaning."""
+        """Of each task, at the parameters just evaluated; NaN where accuracy has no meaning.
+
+        Raises
+        ------
+        InvalidOperationException
+            When an objective of the same role was evaluated since.
+        """
         ...
 
     def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:

@@ -14,6 +14,7 @@ from aidotnet_py.autodiff.tracing import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation
 from aidotnet_py.meta_learning.stacking import row_views
@@ -217,7 +218,6 @@ class TracedObjective:
         self._signature = Signature.of(role, model, loss, len(inputs), inputs[0], targets[0])
         self._find = programs
         self._programs: BatchedPrograms | None = None
-        self._evaluated: Array = None
 
     def _bound(self) -> BatchedPrograms:
         """The programs, with the examples of this batch in their buffers."""
@@ -240,14 +240,16 @@ class TracedObjective:
         programs.curvature_of = None
         self._backend.copyto(programs.points, points)
         programs.evaluation.run(_POINT)
-        programs.evaluation_of, self._evaluated = self, points
+        programs.evaluation_of = self
         return Evaluation(programs.losses, programs.gradients)
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""
-        programs = self._bound()
-        if programs.evaluation_of is not self:
-            self.evaluate(self._evaluated)
+        programs = self._programs
+        if programs is None or programs.evaluation_of is not self:
+            raise InvalidOperationException(
+                "accuracies are of the last evaluation, and another objective's came after it"
+            )
         predictions = row_views(self._backend, programs.predictions)
         return [self._loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
 
