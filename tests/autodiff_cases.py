@@ -5,6 +5,7 @@ A new primitive needs a case here; `test_autodiff_primitives` fails for one that
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import scipy.special
 from numpy.typing import NDArray
 
 from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
@@ -23,7 +25,22 @@ from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims,
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import ArrayType
 
-__all__ = ["CASES", "Case", "conv2d_reference", "fold_reference", "patches_reference", "pool_reference"]
+__all__ = [
+    "CASES",
+    "Case",
+    "all_primitives",
+    "conv2d_reference",
+    "fold_reference",
+    "patches_reference",
+    "pool_reference",
+]
+
+
+def all_primitives() -> set[Primitive]:
+    """Every primitive that the package declares."""
+    found = (o for o in gc.get_objects() if isinstance(o, Primitive))
+    return {p for p in found if p.run.__module__.startswith("aidotnet_py.autodiff.primitives")}
+
 
 Arrays = list[NDArray[Any]]
 Shape = tuple[int, ...]
