@@ -173,9 +173,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         with backend.errors_ignored():
             adapted = inner_steps(backend, start, steps, gradient, optimizer)
             if not all_finite(backend, adapted).all():
-                # Which of the two it was is worth one more evaluation: bad data, or steps that are too long.
-                require_finite(backend, "support loss", support.evaluate(start).losses, tasks)
-                require_finite(backend, "adapted parameters", adapted, tasks)
+                # Which it was is worth one more evaluation: bad data, or steps that are too long.
+                first = support.evaluate(start)
+                require_finite(backend, "support loss", first.losses, tasks)
+                require_finite(backend, "support gradient", first.gradients, tasks)
+                require_finite(backend, "adapted parameter vector", adapted, tasks)
         return start, adapted
 
     def _meta_update(self, meta_gradients: Array) -> float:
