@@ -16,7 +16,7 @@ from random_programs import a_type, random_program
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.tracing import inline
 from aidotnet_py.backends import Backend
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
 ones = np.ones(3)
 
@@ -93,6 +93,24 @@ def test_pullbacks_and_linear_maps_can_be_used_again_and_inside_other_transforms
     assert_allclose(backend.to_numpy(through), 2 * np.cos([0.1, 0.2]), rtol=1e-15)
 
 
+def test_a_linear_map_keeps_its_point_and_outlives_the_trace_it_was_made_in() -> None:
+    x = np.array([0.1, 0.2])
+    kept: list[Any] = [ad.linearize(np.sin, x)[1], ad.vjp(np.sin, x)[1]]
+    ad.trace(lambda t: (kept.append(ad.vjp(np.sin, np.array([0.1, 0.2]))[1]), t)[1], 1.0)
+    x[...] = 9.0
+    for linear in kept:
+        found = linear(np.ones(2))
+        assert_allclose(found[0] if isinstance(found, tuple) else found, np.cos([0.1, 0.2]), rtol=1e-15)
+
+    def leaves_its_map(a: Any) -> Any:
+        kept.append(ad.vjp(np.sin, a)[1])
+        return a
+
+    ad.trace(leaves_its_map, x)
+    with pytest.raises(InvalidOperationException, match="used after its trace had ended"):
+        kept[-1](np.ones(2))
+
+
 def test_linearize_computes_what_depends_on_the_point_alone_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     from aidotnet_py.backends import NumPyBackend
@@ -104,11 +122,12 @@ def test_linearize_computes_what_depends_on_the_point_alone_once(monkeypatch: py
         return original(self, name)
 
     monkeypatch.setattr(NumPyBackend, "elementwise", counted)
-    _, linear = ad.linearize(lambda x: np.sin(np.exp(x)), ones)
-    assert "exp" in calls
-    calls.clear()
-    linear(ones)
-    assert set(calls) == {"multiply"}
+    for make in (ad.linearize, ad.vjp):
+        _, linear = make(lambda x: np.sin(np.exp(x)), ones)
+        assert "exp" in calls
+        calls.clear()
+        linear(ones)
+        assert set(calls) == {"multiply"}
 
 
 def test_a_function_of_several_arguments() -> None:

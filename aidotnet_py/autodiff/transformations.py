@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.execution import Executable, backend_for, plan, run_program
+from aidotnet_py.autodiff.linear_map import LinearMap
 from aidotnet_py.autodiff.program import ArrayType, Program
 from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, require_alive, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
@@ -262,7 +263,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
 
 
 def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
-    """f(x), and the function c ↦ J(x)ᵀ c, by reverse mode.
+    """f(x), and the function c ↦ J(x)ᵀ c, by reverse mode, with everything that depends on x alone computed once.
 
     Parameters
     ----------
@@ -287,8 +288,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
     for leaf in leaves:
         _require_floating(leaf, "a primal")
     program, results = _record(f, leaves, structure)
-    backward = vjp_program(program, [True] * len(leaves))
-    count = len(program.outputs)
+    at_point = LinearMap(vjp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def pullback(cotangent: Any) -> Any:
         seeds, seed_structure = flatten(cotangent)
@@ -296,9 +296,9 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
             raise ArgumentException("the cotangent is not nested as the function's value")
         for seed, wanted in zip(seeds, program.output_types, strict=True):
             _require_like(seed, wanted, "the cotangent")
-        return structure.unflatten(_apply(backward, [*leaves, *seeds])[count:])
+        return structure.unflatten(at_point(seeds))
 
-    return results.unflatten(_apply(program, leaves)), pullback
+    return results.unflatten(at_point.values), pullback
 
 
 def hvp(f: Function, x: Any, v: Any) -> Any:
@@ -351,35 +351,12 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     for leaf in leaves:
         _require_floating(leaf, "x")
     program, results = _record(f, leaves, structure)
-    forward = jvp_program(program, [True] * len(leaves))
-    half = len(program.outputs)
-    if active_trace() is not None:
-
-        def traced(t: Any) -> Any:
-            return results.unflatten(inline(forward, [*leaves, *_tangents(leaves, (t,), structure)])[half:])
-
-        return results.unflatten(inline(program, leaves)), traced
-    backend = backend_for(forward, leaves)
-    lock = Lock()
-    stages = [0] * len(leaves) + [1] * len(leaves)
-    executable = Executable(forward, backend, stages=stages)
-    for array, leaf in zip(executable.inputs, leaves, strict=False):
-        backend.copyto(array, leaf)
-    executable.run(0)
+    at_point = LinearMap(jvp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def linear(t: Any) -> Any:
-        directions = _tangents(leaves, (t,), structure)
-        if active_trace() is not None:
-            return results.unflatten(inline(forward, [*leaves, *directions])[half:])
-        require_alive(*directions)
-        backend_of(*leaves, *directions)
-        with lock:
-            for array, leaf in zip(executable.inputs[len(leaves) :], directions, strict=True):
-                backend.copyto(array, leaf)
-            executable.run(1)
-            return results.unflatten([backend.asarray(array) for array in executable.outputs[half:]])
+        return results.unflatten(at_point(_tangents(leaves, (t,), structure)))
 
-    return results.unflatten([backend.asarray(array) for array in executable.outputs[:half]]), linear
+    return results.unflatten(at_point.values), linear
 
 
 def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Function:
