@@ -114,7 +114,7 @@ class Checkpoint:
                 raise ArgumentException(f"{source} holds optimizer state {name} {value}, which no optimizer reaches")
         for name, (came, wanted) in needed.items():
             if came != wanted:
-                raise ArgumentException(f"{source} holds {name} {came}; this learner has {wanted}")
+                raise ArgumentException(f"{source} holds {name} {came:.80}; this learner has {wanted}")
 
     def optimizer_state_on(self, backend: Backend) -> dict[str, Any]:
         """The optimizer's state with its arrays on a backend."""

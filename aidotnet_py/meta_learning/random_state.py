@@ -22,7 +22,8 @@ class RandomState:
 
     def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
         self._options = options
-        self.generator = np.random.default_rng(options.RandomSeed)
+        # PCG64 by name, because default_rng may change its choice and a saved state must not.
+        self.generator = np.random.Generator(np.random.PCG64(options.RandomSeed))
         self._seed_loader()
         self._first_loader = options.DataLoader
         self._first = self.get()
