@@ -74,6 +74,23 @@ def test_asking_for_a_value_says_what_to_use_instead(
     assert active_trace() is None
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones(2, complex), "an array of dtype complex128 came where booleans, integers or floats were wanted"),
+        (np.array(["a"]), "an array of dtype <U1 came"),
+        (np.array([None]), "an array of dtype object came"),
+        (np.complex64(1), "an array of dtype complex64 came"),
+        (np.ma.masked_array([1.0, 2.0], mask=[True, False]), "a value of MaskedArray came where an array or a number"),
+        (1j, "a value of complex came where an array or a number was wanted"),
+    ],
+)
+def test_arrays_of_other_kinds_are_refused(value: Any, message: str) -> None:
+    for call in (lambda: ad.trace(np.sin, value), lambda: ad.trace(lambda x: x * value, 1.0), lambda: ad.relu(value)):
+        with pytest.raises(ArgumentException, match=message):
+            call()
+
+
 def test_a_traced_value_shows_its_type() -> None:
     shown: list[str] = []
     ad.trace(lambda x: (shown.append(repr(x)), x)[1], ones.astype(np.float32))

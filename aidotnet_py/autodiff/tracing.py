@@ -171,13 +171,17 @@ def type_of(value: Any) -> ArrayType:
     if isinstance(value, Tracer):
         return value.type
     if isinstance(value, (bool, int, float, np.generic)):
-        return ArrayType((), np.result_type(value))  # pyright: ignore[reportUnknownArgumentType] -- any scalar
-    if isinstance(value, HostData):
-        return ArrayType(value.shape, value.array.dtype)
-    backend = backend_of(value)
-    if backend is None:
-        raise ArgumentException(f"a value of {type(value).__name__} came where an array or a number was wanted")
-    return ArrayType(tuple(value.shape), backend.dtype_of(value))
+        found = ArrayType((), np.result_type(value))  # pyright: ignore[reportUnknownArgumentType] -- any scalar
+    elif isinstance(value, HostData):
+        found = ArrayType(value.shape, value.array.dtype)
+    else:
+        backend = backend_of(value)
+        if backend is None:
+            raise ArgumentException(f"a value of {type(value).__name__} came where an array or a number was wanted")
+        found = ArrayType(tuple(value.shape), backend.dtype_of(value))
+    if found.dtype.kind not in "biuf":
+        raise ArgumentException(f"an array of dtype {found.dtype} came where booleans, integers or floats were wanted")
+    return found
 
 
 def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:

@@ -94,7 +94,8 @@ class NumPyBackend:
     name = "numpy"
 
     def owns(self, value: object) -> bool:
-        return isinstance(value, np.ndarray)
+        # A masked array would lose its mask, a matrix computes by rules of its own.
+        return isinstance(value, np.ndarray) and not isinstance(value, (np.ma.MaskedArray, np.matrix))
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
