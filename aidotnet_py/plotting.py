@@ -5,7 +5,7 @@ May import: everything. The figures are returned, for the caller to show or save
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,6 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import IMetaLearningTask
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["draw_classification_task", "draw_regression_task"]
@@ -62,22 +61,24 @@ def draw_classification_task(
         raise ArgumentException("QueryInput is None; a task with a query set is wanted")
     support, query = _host(task.SupportInput), _host(task.QueryInput)
     if support.ndim != 4 or query.ndim != 4:
-        raise ArgumentException(f"SupportInput has shape {support.shape}; images (n, height, width, channels) are wanted")
+        raise ArgumentException(
+            f"SupportInput has shape {support.shape}; images (n, height, width, channels) are wanted"
+        )
     labels, truth = _host(task.SupportOutput), _host(task.QueryOutput)
     classes = int(labels.max()) + 1
     figure = _new_figure((11, 1.1 * classes + 1.2), title)
     grid = figure.add_gridspec(classes, _SHOWN_PER_CLASS + 5)
-    guesses = np.argmax(_host(after), axis=-1)
+    guesses = _classes(after)
     for row in range(classes):
         _image(figure.add_subplot(grid[row, 0]), support[labels == row][0], f"class {row}", "black")
         shown = np.flatnonzero(truth == row)[:_SHOWN_PER_CLASS]
-        for column, place in enumerate(shown, start=1):
+        for column, place in enumerate(shown.tolist(), start=1):
             colour = _RIGHT if guesses[place] == row else _WRONG
             _image(figure.add_subplot(grid[row, column]), query[place], f"→ {guesses[place]}", colour)
     curve = figure.add_subplot(grid[:, _SHOWN_PER_CLASS + 2 :])
-    shares = [float(np.mean(np.argmax(_host(logits), axis=-1) == truth)) for logits in (before, after)]
+    shares = [float(np.mean(_classes(logits) == truth)) for logits in (before, after)]
     _loss_curve(curve, losses, f"query accuracy {shares[0]:.0%} → {shares[1]:.0%}")
-    return figure
+    return cast("Figure", figure)
 
 
 def draw_regression_task(
@@ -129,21 +130,23 @@ def draw_regression_task(
         axes[0].plot(x, np.asarray(truth), color="0.7", linewidth=3, label="true function")
     axes[0].plot(x, _host(before).ravel(), "--", color="0.4", label="before adaptation")
     axes[0].plot(x, _host(after).ravel(), color="#1f5fa8", label="after adaptation")
-    axes[0].plot(_host(task.SupportInput).ravel(), _host(task.SupportOutput).ravel(), "o", color="black", label="support")
+    points = (_host(task.SupportInput).ravel(), _host(task.SupportOutput).ravel())
+    axes[0].plot(*points, "o", color="black", label="support")
     axes[0].set_xlabel("x")
     axes[0].set_ylabel("y")
     axes[0].legend(frameon=False)
     _loss_curve(axes[1], losses, "")
-    return figure
+    return cast("Figure", figure)
 
 
-def _new_figure(size: tuple[float, float], title: str) -> Figure:
+def _new_figure(size: tuple[float, float], title: str) -> Any:
+    # Not Figure: matplotlib's stubs leave the types of its keywords open, which pyright strict reports at each call.
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('figures need matplotlib: pip install "aidotnet-py[plot]"') from error
     # A Figure of its own, not pyplot's: no window system, no global state, nothing to close.
-    figure = Figure(figsize=size, layout="constrained")
+    figure: Any = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
     return figure
 
@@ -153,13 +156,18 @@ def _host(array: Array) -> NDArray[Any]:
     return np.asarray(array) if backend is None else backend.to_numpy(array)
 
 
-def _image(axes: Axes, image: NDArray[Any], caption: str, colour: str) -> None:
+def _classes(logits: Array) -> NDArray[np.int64]:
+    """The class of the largest logit of each row."""
+    return np.asarray(np.argmax(_host(logits), axis=-1))
+
+
+def _image(axes: Any, image: NDArray[Any], caption: str, colour: str) -> None:
     axes.imshow(image.squeeze(), cmap="gray_r")
     axes.set_title(caption, fontsize=9, color=colour)
     axes.set_axis_off()
 
 
-def _loss_curve(axes: Axes, losses: ArrayLike, caption: str) -> None:
+def _loss_curve(axes: Any, losses: ArrayLike, caption: str) -> None:
     values = np.asarray(losses)
     axes.semilogy(np.arange(len(values)), values, marker=".", color="#1f5fa8")
     axes.set_xlabel("inner steps")
