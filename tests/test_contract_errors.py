@@ -480,6 +480,34 @@ class TestFaultsOfOthers:
         with untouched(learner), pytest.raises(error):
             learner.MetaTrain(batch_on(backend, linear_tasks()))
 
+    def test_a_model_that_gives_its_own_array_away_and_fails_in_the_middle(self, backend: Backend) -> None:
+        network = TanhNetwork(1, 2)
+
+        class Leaky(HandWrittenModel):
+            failing = False
+
+            def GetParameters(self) -> Any:
+                self.given = getattr(self, "given", backend.asarray(self._phi))
+                return self.given
+
+            def SetParameters(self, parameters: Any) -> None:
+                super().SetParameters(parameters)
+                backend.copyto(self.GetParameters(), parameters)
+                if self.failing:
+                    self.failing = False
+                    raise TimeoutError("half way")
+
+        model = Leaky(network, network.start(), backend)
+        learner = trained(model, batch_of(backend, network.sets(2)))
+        model.failing = True
+        with untouched(learner), pytest.raises(TimeoutError):
+            learner.MetaTrain(batch_of(backend, network.sets(2)))
+        assert not model.failing
+        learner.Options.MetaOptimizer = Faulty("in place")
+        if backend.name == "numpy":
+            with untouched(learner), pytest.raises(RuntimeError):
+                learner.MetaTrain(batch_of(backend, network.sets(2)))
+
     def test_an_inner_optimizer(self, backend: Backend) -> None:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         learner.Options.InnerOptimizer = Faulty("raises")

@@ -29,7 +29,16 @@ from imaml_reference import (
     textbook_conjugate_gradient,
 )
 
-from aidotnet_py import AdamOptimizer, SeriesGrowthWarning, SGDOptimizer, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py import (
+    AdamOptimizer,
+    FunctionModel,
+    MetaLearningTask,
+    SeriesGrowthWarning,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
 from aidotnet_py.backends import Backend
 
 K, RATE, OUTER = 6, 0.15, 0.3
@@ -286,3 +295,53 @@ def test_what_a_step_reports(backend: Backend) -> None:
     assert (step.NumTasks, step.Iteration) == (3, 1)
     assert step.TimeMs > 0
     assert math.isnan(step.Accuracy)
+
+
+def test_negative_curvature_ends_a_solve_where_it_is_met(backend: Backend) -> None:
+    """y = w²/2 has the loss (w²/2 − t)², of second derivative 3w² − 2t: negative for the second target.
+
+    There the operator 1 + λ(3w² − 2t) is negative at once, and v is g; for the first, v is g / (1 + λ(3w² − 2t)).
+    """
+    model = FunctionModel(lambda p, x: 0.5 * p["w"] ** 2 * x, {"w": np.array([1.0])}, backend=backend)
+    one = backend.asarray(np.ones((1, 1)))
+    targets = (0.25, 5.0)
+    tasks = [
+        MetaLearningTask(SupportSetX=one, SupportSetY=t * one, QuerySetX=one, QuerySetY=0.0 * one) for t in targets
+    ]
+    lam, rate = 2.0, 0.01
+    learner = iMAMLAlgorithm(
+        iMAMLOptions(
+            model,
+            AdaptationSteps=1,
+            InnerLearningRate=rate,
+            LambdaRegularization=lam,
+            MetaOptimizer=SGDOptimizer(1.0),
+            DataLoader=Fixed(TaskBatch(tasks)),
+        )
+    )
+    step = learner.MetaTrainStep(2)
+    adapted = [1.0 - rate * 2 * (0.5 - t) for t in targets]
+    operators = [1 + lam * (3 * w**2 - 2 * t) for w, t in zip(adapted, targets, strict=True)]
+    assert operators[0] > 0 > operators[1]
+    gradients = [w**3 for w in adapted]
+    expected = 1.0 - np.mean([gradients[0] / operators[0], gradients[1]])
+    np.testing.assert_allclose(parameters_of(learner, backend), [expected], rtol=1e-12)
+    assert step.AdditionalMetrics["NonPositiveCurvatureTasks"] == 1
+
+
+class Fixed:
+    """A loader of one batch."""
+
+    NWay = KShot = QueryShots = AvailableClasses = 1
+
+    def __init__(self, batch: TaskBatch[Any, Any, Any]) -> None:
+        self.batch = batch
+
+    def GetNextTask(self) -> Any:
+        return self.batch[0]
+
+    def GetTaskBatch(self, n: int) -> Any:
+        return self.batch
+
+    def SetSeed(self, seed: int) -> None:
+        pass

@@ -283,7 +283,9 @@ class TestSharedBuffers:
         if disturbance == "evaluate":
             first.evaluate(there)
         elif disturbance == "curvature":
-            first.curvature(there, "hessian")[1](v)
+            moved = first.curvature(there, "hessian")[1](v)
+            alone = self.two(backend)[0].curvature(there, "hessian")[1](v)
+            np.testing.assert_array_equal(backend.to_numpy(moved), backend.to_numpy(alone))
         elif disturbance == "other evaluate":
             second.evaluate(there)
         elif disturbance == "other curvature":

@@ -262,7 +262,6 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         _require_count("batchSize", size)
         batch = self._drawn(source, int(cast(int, size)))
         began = time.perf_counter()
-        self._record = None
         loss = self.MetaTrain(batch)
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
@@ -353,7 +352,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         found = Checkpoint.load(filePath)
         backend, model, optimizer = self._backend, self.BaseModel, self._meta_optimizer()
-        parameters = model.GetParameters()
+        parameters = backend.asarray(model.GetParameters())
         found.require_fit(str(filePath), self.AlgorithmType.name, optimizer, self._host(parameters))
         memory, random = optimizer.GetState(), self._random.get()
         try:

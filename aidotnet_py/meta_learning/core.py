@@ -194,10 +194,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         limit = self._options.GradientClipThreshold
         if limit is not None and 0 < limit < norm:
             mean = mean * float(limit / norm)
-        parameters, memory = model.GetParameters(), optimizer.GetState()
+        # Copies, since not every model and optimizer keeps to itself what it is given.
+        parameters, memory = backend.asarray(model.GetParameters()), optimizer.GetState()
         try:
             with backend.errors_ignored():
-                updated = optimizer.UpdateParameters(model.GetParameters(), mean)
+                updated = optimizer.UpdateParameters(backend.asarray(parameters), mean)
                 if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
                     raise InvalidOperationException("the meta-update is not finite; nothing was changed")
             model.SetParameters(updated)

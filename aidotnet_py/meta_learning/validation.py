@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.program import ArrayType
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.tracing import Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException

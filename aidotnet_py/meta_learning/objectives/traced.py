@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
-from aidotnet_py.autodiff.program import ArrayType, Program
+from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
