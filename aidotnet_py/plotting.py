@@ -76,7 +76,7 @@ def draw_classification_task(
             colour = _RIGHT if guesses[place] == row else _WRONG
             _image(figure.add_subplot(grid[row, column]), query[place], f"→ {guesses[place]}", colour)
     curve = figure.add_subplot(grid[:, _SHOWN_PER_CLASS + 2 :])
-    shares = [float(np.mean(_classes(logits) == truth)) for logits in (before, after)]
+    shares = [float((_classes(logits) == truth).mean()) for logits in (before, after)]
     _loss_curve(curve, losses, f"query accuracy {shares[0]:.0%} → {shares[1]:.0%}")
     return cast("Figure", figure)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives import elementwise as ew
@@ -19,7 +20,7 @@ from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
 from aidotnet_py.autodiff.primitives.windows import fold, patches
-from aidotnet_py.autodiff.program import ArrayType, Literal, Program, Variable
+from aidotnet_py.autodiff.program import Literal, Program, Variable
 from aidotnet_py.autodiff.tracing import HostData, Tracer, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Backend, get_backend

@@ -18,9 +18,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from random_programs import a_type, array_in_a_buffer, check_random_program, random_program, shuffled_reshape
 
 from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable, plan, run_program
 from aidotnet_py.autodiff.layout import c_strides, is_contiguous, reshaped_strides
-from aidotnet_py.autodiff.program import ArrayType, Program
+from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import new_trace
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException

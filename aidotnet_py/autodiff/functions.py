@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from aidotnet_py.autodiff import numpy_dispatch as anp
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import run_program
 from aidotnet_py.autodiff.primitives import elementwise
 from aidotnet_py.autodiff.primitives import shape as shapes
@@ -21,7 +22,6 @@ from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
-from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import HostData, active_trace, as_traced, is_array, new_trace, type_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.elementwise import add, astype, less, where
 from aidotnet_py.autodiff.primitives.gather import gather
 from aidotnet_py.autodiff.primitives.shape import flip, permute_dims, reshape, slice_
-from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import HostData, Tracer, type_of
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.indexing import getitem, take_along
 from aidotnet_py.autodiff.indexing import take_along_axis as _take_along_axis
 from aidotnet_py.autodiff.primitives import elementwise as ew
@@ -28,7 +29,6 @@ from aidotnet_py.autodiff.primitives.shape import flip as _flip
 from aidotnet_py.autodiff.primitives.shape import full, permute_dims
 from aidotnet_py.autodiff.primitives.shape import pad as _pad
 from aidotnet_py.autodiff.primitives.shape import reshape as _reshape
-from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import is_array, numpy_functions, type_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 

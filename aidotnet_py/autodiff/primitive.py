@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aidotnet_py.autodiff.program import ArrayType
+from aidotnet_py.autodiff.array_type import ArrayType
 
 __all__ = ["Primitive", "no_flops", "one_flop_per_element"]
 

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
+from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.primitive import Primitive
 
-if TYPE_CHECKING:
-    from aidotnet_py.autodiff.primitive import Primitive
-
-__all__ = ["ArrayType", "Atom", "Equation", "Literal", "Program", "Variable"]
-
-
-@dataclass(frozen=True)
-class ArrayType:
-    """Shape and dtype: all that tracing knows of an array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the elements take."""
-        return self.size * self.dtype.itemsize
-
-    @property
-    def is_floating(self) -> bool:
-        """Whether derivatives pass through arrays of this type."""
-        return self.dtype.kind == "f"
-
-    def with_shape(self, shape: Sequence[int]) -> ArrayType:
-        """The same dtype with another shape."""
-        return ArrayType(tuple(shape), self.dtype)
-
-    def __str__(self) -> str:
-        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
+__all__ = ["Atom", "Equation", "Literal", "Program", "Variable"]
 
 
 @dataclass(frozen=True, eq=False)

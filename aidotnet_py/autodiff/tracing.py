@@ -16,8 +16,9 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive
-from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException, NotSupportedException
 

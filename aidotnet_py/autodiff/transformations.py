@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable, backend_for, plan, run_program
 from aidotnet_py.autodiff.linear_map import LinearMap
-from aidotnet_py.autodiff.program import ArrayType, Program
+from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, require_alive, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.planning import Cell, Operand, Plan, Slot, Work, plan
-from aidotnet_py.autodiff.program import ArrayType, Program
+from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.layout import c_strides, fits_matrix_product, is_contiguous
 from aidotnet_py.autodiff.primitive import Primitive
-from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 
 __all__ = ["Cell", "Operand", "Plan", "Slot", "Storage", "Work", "plan"]
 

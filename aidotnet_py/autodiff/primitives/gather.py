@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.elementwise import add, astype
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.program import ArrayType
 from aidotnet_py.autodiff.tracing import HostData, emit
 from aidotnet_py.exceptions import ArgumentException
 

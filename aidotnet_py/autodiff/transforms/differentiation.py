@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.shape import full
-from aidotnet_py.autodiff.program import ArrayType, Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.tracing import as_traced, emit, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.exceptions import NotSupportedException

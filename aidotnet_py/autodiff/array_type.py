@@ -1,0 +1,42 @@
+"""Shape and dtype: all that tracing knows of an array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ArrayType"]
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """Shape and dtype: all that tracing knows of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the elements take."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether derivatives pass through arrays of this type."""
+        return self.dtype.kind == "f"
+
+    def with_shape(self, shape: Sequence[int]) -> ArrayType:
+        """The same dtype with another shape."""
+        return ArrayType(tuple(shape), self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
