@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from imaml_reference import (
     LinearTask,
     Optimizer,
@@ -39,7 +41,7 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.backends import Backend
+from aidotnet_py.backends import Backend, get_backend
 
 K, RATE, OUTER = 6, 0.15, 0.3
 
@@ -91,6 +93,30 @@ def test_regularization(backend: Backend, lam: float) -> None:
 def test_the_proximal_inner_objective(backend: Backend, lam: float) -> None:
     options = {"LambdaRegularization": lam, "InnerObjective": "proximal"}
     check_step(backend, options, dense(lam), proximal=1 / lam)
+
+
+@given(
+    st.floats(0.3, 5.0), st.integers(1, 20), st.integers(1, 5), st.integers(1, 6), st.booleans(), st.integers(0, 10**6)
+)
+def test_any_of_them_together(lam: float, steps: int, count: int, features: int, proximal: bool, seed: int) -> None:
+    backend, tasks = get_backend("numpy"), linear_tasks(count, features=features, seed=seed)
+    theta, strength = start(features, seed), 1 / lam if proximal else 0.0
+    options = iMAMLOptions(
+        linear_model(backend, theta),
+        AdaptationSteps=steps,
+        InnerLearningRate=0.1,
+        LambdaRegularization=lam,
+        InnerObjective="proximal" if proximal else "support",
+        MetaOptimizer=SGDOptimizer(OUTER),
+        GradientClipThreshold=None,
+        ConjugateGradientIterations=2 * features + 4,
+    )
+    learner = iMAMLAlgorithm(options)
+    loss = learner.MetaTrain(batch_on(backend, tasks))
+    adapted = [descent(theta, task.support, steps, 0.1, strength) for task in tasks]
+    expected = theta - OUTER * meta_gradient(adapted, tasks, dense(lam))
+    np.testing.assert_allclose(parameters_of(learner, backend), expected, rtol=1e-9, atol=1e-9)
+    assert math.isclose(float(loss), mean_query_loss(adapted, tasks), rel_tol=1e-9, abs_tol=1e-12)
 
 
 @pytest.mark.parametrize("strength", [0.5, 2.0])

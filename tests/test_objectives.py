@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from plain_models import BareModel, HandWrittenModel
-from tanh_network import TanhNetwork, Values, batch_of
+from tanh_network import TanhNetwork, Values, apply, batch_of
 
 from aidotnet_py import (
     ArgumentException,
@@ -65,6 +65,30 @@ class TestKindsOfModel:
         assert not isinstance(computed, IDifferentiableModel)
         assert isinstance(computed, IGradientComputable)
         assert not isinstance(bare, IGradientComputable)
+
+    def test_a_traced_model_by_hand_and_what_one_lacks(self, backend: Backend) -> None:
+        class Traced(BareModel):
+            backend = property(lambda self: self.backend_used)
+            parameter_shapes = property(lambda self: self.network.shapes)
+
+            def apply(self, parameters: Any, x: Any) -> Any:
+                return apply(parameters, x)
+
+            def check_input(self, input: Any, name: str) -> None: ...
+
+        class Whole(Traced):
+            def check_array(self, array: Any, name: str) -> None: ...
+
+        phi, sets = REGRESSION.start(), REGRESSION.sets(2)
+        points = backend.asarray(points_for(REGRESSION, 2))
+        found, ours = (
+            objective(model, backend, sets).curvature(points, "hessian")[1](points)
+            for model in (Whole(REGRESSION, phi, backend), REGRESSION.model(backend, phi))
+        )
+        np.testing.assert_array_equal(backend.to_numpy(found), backend.to_numpy(ours))
+        lacking = r"Traced lacks check_array of IDifferentiableModel, and ComputeGradients of IGradientComputable; its"
+        with pytest.warns(UserWarning, match=lacking):
+            objective(Traced(REGRESSION, phi, backend), backend, sets)
 
     @NETWORKS
     @pytest.mark.parametrize("kind", ["traced", "computed"])

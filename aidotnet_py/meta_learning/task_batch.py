@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning import enums
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTaskBase, TInput_co, TOutput_co
+from aidotnet_py.meta_learning.capabilities import missing_members
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, TInput_co, TOutput_co
 from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
 
 __all__ = ["TaskBatch"]
@@ -234,8 +235,7 @@ def _checked_tasks(
 def _check_is_task(index: int, task: object) -> None:
     if task is None:
         raise ArgumentNullException(f"tasks[{index}] is None; it must be a task")
-    # The base class is asked first: a protocol check reads every property, and a task may load its data when read.
-    if not isinstance(task, (MetaLearningTaskBase, IMetaLearningTask)):
+    if missing_members(task, IMetaLearningTask):
         raise ArgumentException(f"tasks[{index}] is a {type(task).__name__}; it must be an IMetaLearningTask")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, model_backend
+from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, Signature, TracedObjective
@@ -61,9 +61,11 @@ class ObjectiveFactory:
             return ComputedObjective(model, loss, backend, inputs, targets)
         if not self._warned:
             self._warned = True
+            missing = ", ".join(missing_members(model, IDifferentiableModel))
             warnings.warn(
-                f"{type(model).__name__} offers neither apply (IDifferentiableModel) nor ComputeGradients "
-                "(IGradientComputable); its gradients are estimated by simultaneous perturbation and are noisy",
+                f"{type(model).__name__} lacks {missing} of IDifferentiableModel, and ComputeGradients of "
+                "IGradientComputable; its gradients are estimated by simultaneous perturbation: they are noisy where "
+                "it has more than a few parameters, and slow",
                 UserWarning,
                 stacklevel=5,
             )
