@@ -55,11 +55,12 @@ def test_the_order_of_tasks(backend: Backend) -> None:
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-14)
 
 
-def test_batches_of_changing_size_and_calls_in_turn(backend: Backend) -> None:
+@pytest.mark.parametrize("calls", [8, pytest.param(150, marks=pytest.mark.slow)])
+def test_batches_of_changing_size_and_calls_in_turn(backend: Backend, calls: int) -> None:
     """Each call as by a learner that did nothing else before."""
     used = learner_for(backend)
     rng = np.random.default_rng(0)
-    for _ in range(12):
+    for _ in range(calls):
         count, support = int(rng.integers(1, 4)), int(rng.integers(3, 6))
         batch = batch_of(backend, NETWORK.sets(count, seed=int(rng.integers(100)), support=support, query=support))
         fresh = learner_for(backend)
