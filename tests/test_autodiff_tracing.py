@@ -50,7 +50,7 @@ def assign(x: Any, key: Any, value: Any) -> None:
         (
             lambda x: np.floor(x),
             NotSupportedException,
-            "np.floor is not among the functions that can be traced; they are",
+            "np.floor is not among the functions that can be traced",
         ),
         (lambda x: x.foo, AttributeError, "a traced value has no attribute 'foo'"),
         (lambda x: len(x), ArgumentException, r"a traced value of shape \(\) has no length"),
@@ -270,3 +270,19 @@ def test_tracers_compare_by_identity_where_python_hashes_them() -> None:
         x = trace.new_input(ad.trace(np.sin, ones).input_types[0])
         assert len({x, x}) == 1
         assert isinstance(x == x, Tracer)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ad.trace(lambda x: f"{x[0]:.3f}", np.ones(2)), "formatting asks for the value of a traced float64"),
+        (lambda: ad.trace(lambda x: x[x > 1], np.ones(2)), "dtype bool; integers are wanted; for a mask, use np.where"),
+        (lambda: ad.trace(lambda x: np.where(x > 1), np.ones(2)), "np.where of a condition alone cannot be traced"),
+        (lambda: ad.trace(lambda x: np.einsum("i,i,i->", x, x, x), np.ones(2)), "two operands and '->' are wanted"),
+        (lambda: ad.jvp(np.sin, np.ones(2), np.ones(2)), "primals is a ndarray; a tuple with one entry an argument"),
+        (lambda: ad.grad(3)(1.0), "a int came where a function was wanted"),
+    ],
+)
+def test_a_slip_is_told_its_remedy(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises((ArgumentException, InvalidOperationException, NotSupportedException), match=message):
+        call()

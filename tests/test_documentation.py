@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from aidotnet_py import autodiff
+from aidotnet_py.autodiff.tracing import numpy_functions
+
 ROOT = Path(__file__).parent.parent
 OMNIGLOT = ROOT.parent / "shared" / "data" / "omniglot" / "images_background_small1.zip"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,6 +71,14 @@ def test_an_example_runs(script: str, arguments: list[str], tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert "iMAML, after adaptation" in done.stdout
+
+
+def test_the_engine_page_lists_what_can_be_traced() -> None:
+    text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    table = text[text.index("### What can be traced") : text.index("## Transform")]
+    assert set(re.findall(r"`([a-z0-9_.]+)`", table[: table.index("`aidotnet_py")])) == set(numpy_functions)
+    others = {name for name in autodiff.__all__ if name not in {"Program", "grad", "hvp", "jvp", "vjp", "vmap"}}
+    assert others - {"linearize", "trace", "value_and_grad"} <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_every_example_is_listed_here() -> None:

@@ -176,7 +176,11 @@ def softmax(x: Any, axis: int = -1) -> Any:
 
 @_on_arrays("indices")
 def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
-    """A row (…, classes) for each integer, 1 at its place and 0 elsewhere; all 0 for one out of range."""
+    """A row (…, classes) for each integer, 1 at its place and 0 elsewhere; all 0 for one out of range.
+
+    Integers do not say which floating dtype the computation at hand is in: give it, as in
+    ``one_hot(labels, 5, logits.dtype)``, lest float64 rows widen float32 logits.
+    """
     if type_of(indices).dtype.kind not in "iu":
         raise ArgumentException(f"indices have dtype {type_of(indices).dtype}; integers are wanted")
     wide = elementwise.astype(shapes.reshape(indices, (*indices.shape, 1)), np.int64)

@@ -46,7 +46,8 @@ def in_range(indices: Any, length: int) -> Any:
 
 def _require_integers(of: ArrayType) -> None:
     if of.dtype.kind not in "iu":
-        raise ArgumentException(f"indices have dtype {of.dtype}; integers are wanted")
+        instead = "; for a mask, use np.where" if of.dtype.kind == "b" else ""
+        raise ArgumentException(f"indices have dtype {of.dtype}; integers are wanted{instead}")
 
 
 def take_along(x: Any, indices: Any, axis: int) -> Any:

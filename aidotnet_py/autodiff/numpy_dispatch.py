@@ -250,6 +250,12 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
     return a if most is None else ew.minimum(a, most)
 
 
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    if x is None or y is None:
+        raise NotSupportedException("np.where of a condition alone cannot be traced: its shape hangs on values")
+    return ew.where(condition, x, y)
+
+
 def dot(a: Any, b: Any) -> Any:
     if not type_of(a).shape or not type_of(b).shape:
         return ew.multiply(a, b)
@@ -284,11 +290,12 @@ def _require_letters(subscripts: str, left: str, right: str, result: str) -> Non
         raise ArgumentException(f"einsum {subscripts!r} wants letters in its result that no operand has")
 
 
-def einsum(subscripts: str, a: Any, b: Any) -> Any:
+def einsum(subscripts: str, *operands: Any) -> Any:
     """Two operands, letters and an explicit result: sums, products and transposes of any axes."""
     try:
         inputs, result = subscripts.replace(" ", "").split("->")
         left, right = inputs.split(",")
+        a, b = operands
     except ValueError:
         raise NotSupportedException(
             f"einsum {subscripts!r} cannot be traced; two operands and '->' are wanted"
@@ -396,7 +403,7 @@ numpy_functions.update(
         "ndim": lambda a: len(a.shape),
         "size": lambda a: type_of(a).size,
         # the rest
-        "where": ew.where,
+        "where": where,
         "clip": clip,
         "dot": dot,
         "outer": outer,

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -286,6 +287,12 @@ class Tracer(NDArrayOperatorsMixin):
     item = _no_value("item()", "return the value from the traced function and read it there")
     tolist = _no_value("tolist()", "return the value from the traced function and read it there")
 
+    def __format__(self, format_spec: str) -> str:
+        # Without a specification it is a name for error messages; with one, a value is wanted.
+        return repr(self) if not format_spec else self._formatted()
+
+    _formatted = _no_value("formatting", "format what the traced function returns, outside it")
+
     def __setitem__(self, key: Any, value: Any) -> None:
         raise NotSupportedException(
             "a traced array cannot be assigned to in place; build the result with np.where, np.concatenate or np.pad"
@@ -303,8 +310,11 @@ _METHODS = frozenset(
 def _call(name: str, args: Sequence[Any], options: dict[str, Any]) -> Any:
     function = numpy_functions.get(name)
     if function is None:
+        near = get_close_matches(name, numpy_functions, n=3)
+        hint = f"; near to it are {', '.join(near)}" if near else ""
         raise NotSupportedException(
-            f"np.{name} is not among the functions that can be traced; they are {', '.join(sorted(numpy_functions))}"
+            f"np.{name} is not among the functions that can be traced{hint}; docs/engine.md lists them all; "
+            "aidotnet_py.autodiff has more"
         )
     if options.get("out") is not None:
         raise NotSupportedException(

@@ -70,6 +70,8 @@ class TracedProgram(Program):
 
 def _record(function: Function, leaves: Sequence[Any], structure: Structure) -> tuple[Program, Structure]:
     """The Program of a function on arguments like these, and how its results hang together."""
+    if not callable(function):
+        raise ArgumentException(f"a {type(function).__name__} came where a function was wanted")
     with new_trace() as trace_:
         inputs = [trace_.new_input(type_of(leaf)) for leaf in leaves]
         outputs, results = flatten(function(*structure.unflatten(inputs)))
@@ -255,6 +257,11 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     >>> jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
+    for name, arguments in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(arguments, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(
+                f"{name} is a {type(arguments).__name__}; a tuple with one entry an argument is wanted"
+            )
     leaves, structure = flatten(tuple(primals))
     directions = _tangents(leaves, tuple(tangents), structure)
     program, results = _record(f, leaves, structure)
