@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -167,6 +168,15 @@ def test_two_learners_of_one_model_evaluate_in_two_threads() -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(run, range(2))
     assert first == second == run(0)
+
+
+def test_a_deep_copy_goes_on_for_itself(backend: Backend) -> None:
+    learner, batch = learner_for(backend, MetaOptimizer=SGDOptimizer(0.1, 0.9)), batch_of(backend, NETWORK.sets(2))
+    learner.MetaTrain(batch)
+    twin = copy.deepcopy(learner)
+    losses = [learner.MetaTrain(batch) for _ in range(3)]
+    assert twin.BaseModel is not learner.BaseModel
+    assert [twin.MetaTrain(batch) for _ in range(3)] == losses
 
 
 class TestDeterminism:

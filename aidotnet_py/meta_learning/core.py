@@ -29,7 +29,7 @@ from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import AdamOptimizer, IGradientBasedOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["LearnerCore"]
+__all__ = ["LearnerCore", "Tasks"]
 
 Tasks = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 

@@ -15,7 +15,7 @@ from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 
 __all__ = ["all_finite", "norm_of", "require_finite", "require_sound"]
 
-Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
+_Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
 
 
 def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
@@ -24,12 +24,12 @@ def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
     return np.asarray(finite.reshape(finite.shape[0], -1).all(axis=1))
 
 
-def require_finite(backend: Backend, quantity: str, stacked: Array, tasks: Tasks) -> None:
+def require_finite(backend: Backend, quantity: str, stacked: Array, tasks: _Tasks) -> None:
     """Raise InvalidOperationException, naming task and quantity, where a row is not finite."""
     require_sound(quantity, all_finite(backend, stacked), tasks)
 
 
-def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: Tasks) -> None:
+def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks) -> None:
     """Raise InvalidOperationException, naming the first task that is not sound."""
     if not sound.all():
         place = int(np.argmin(sound))

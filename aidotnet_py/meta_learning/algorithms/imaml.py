@@ -10,8 +10,9 @@ from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.finiteness import Tasks, require_finite, require_sound
+from aidotnet_py.meta_learning.finiteness import require_finite, require_sound
 from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.validation import checked_tasks
@@ -133,7 +134,12 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         return gradients + (points - start) * (1.0 / float(self._imaml.LambdaRegularization))
 
     def _solved(
-        self, support: TaskObjective, adapted: Array, gradients: Array, tasks: Tasks, metrics: dict[str, float]
+        self,
+        support: TaskObjective,
+        adapted: Array,
+        gradients: Array,
+        tasks: Tasks[T, TInput, TOutput],
+        metrics: dict[str, float],
     ) -> tuple[Array, Array]:
         """The support gradients at φ, and the v of (I + λH) v = g for every task; fills in what the solve reports."""
         options = self._imaml

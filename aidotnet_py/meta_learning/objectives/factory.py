@@ -42,6 +42,10 @@ class ObjectiveFactory:
         self._output_shapes: dict[Any, Shape] = {}
         self._warned = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is kept: a copied program would no longer share the buffers that its parts share."""
+        return {**self.__dict__, "_apply": None, "_programs": OrderedDict(), "_output_shapes": {}}
+
     def make(
         self,
         role: str,
