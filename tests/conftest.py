@@ -28,3 +28,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend that runs on a CPU, in turn."""
     return get_backend(request.param)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their length: their content may differ from process to process, and test names must not."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None

@@ -257,10 +257,18 @@ class TestTrain:
         for iteration in range(1, 5):
             losses.append(learner.MetaTrainStep(3).MetaLoss)
             if iteration % 2 == 0:
+                loader = learner.Options.DataLoader
+                place = loader.GetState()
                 means.append(learner.Evaluate(3).LossStats.Mean)
+                loader.SetState(place)
         np.testing.assert_array_equal(result.LossHistory, losses)
         assert [result.AdditionalMetrics[f"EvaluationLoss@{i}"] for i in (2, 4)] == means
         assert list(tmp_path.iterdir()) == []
+
+    def test_evaluations_do_not_change_what_is_trained_on(self) -> None:
+        runs = [learner_on(NumMetaIterations=6, EvaluationFrequency=n, RandomSeed=1).Train() for n in (1, 2, 100)]
+        for run in runs[1:]:
+            np.testing.assert_array_equal(run.LossHistory, runs[0].LossHistory)
 
     def test_it_goes_on_from_where_it_is(self) -> None:
         learner = learner_on(NumMetaIterations=2, EvaluationFrequency=100)

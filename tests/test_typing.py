@@ -24,6 +24,7 @@ RUNNABLE = [
     typing_cases.named_type_parameters,
     typing_cases.losses_optimizers_and_loaders,
     typing_cases.held_as_interfaces,
+    typing_cases.from_the_paper,
 ]
 
 

@@ -123,8 +123,17 @@ def held_as_interfaces() -> None:
     assert_type(learner.MetaTrain(TaskBatch([task()])), np.float32)
 
 
+def from_the_paper() -> None:
+    options = iMAMLOptions.FromPaper(single(), Lambda=0.5, Curvature="gauss-newton", LossFunction=CrossEntropyLoss())
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(iMAMLOptions(single(), LossFunction=CrossEntropyLoss()), iMAMLOptions[np.float32, Arrays, Arrays])
+    query = DigitsLoader(NWay=2, KShot=1, QueryShots=1).GetNextTask().QueryInput
+    assert_type(query, Arrays)
+
+
 def refused() -> None:
     options = iMAMLOptions(single())
+    options.AdaptionSteps = 3  # type: ignore[attr-defined]
     options.AdaptationSteps = "x"  # type: ignore[assignment]
     iMAMLOptions(single(), AdaptionSteps=20)  # type: ignore[call-arg]
     iMAMLOptions()  # type: ignore[call-arg]

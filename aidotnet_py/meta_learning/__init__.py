@@ -4,7 +4,12 @@ May import: models, losses, optimizers, solvers and, for the task objective alon
 in `algorithms`, with its options beside it.
 """
 
-from aidotnet_py.meta_learning.algorithms import SeriesGrowthWarning, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py.meta_learning.algorithms import (
+    NonPositiveCurvatureWarning,
+    SeriesGrowthWarning,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
 from aidotnet_py.meta_learning.base import MetaLearnerBase
 from aidotnet_py.meta_learning.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.interface import IMetaLearner
@@ -42,6 +47,7 @@ __all__ = [
     "MetaLearningTaskBase",
     "MetaTrainingResult",
     "MetaTrainingStepResult",
+    "NonPositiveCurvatureWarning",
     "SeriesGrowthWarning",
     "TaskBatch",
     "iMAMLAlgorithm",

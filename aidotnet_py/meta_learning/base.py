@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,7 +38,7 @@ from aidotnet_py.meta_learning.results import (
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
-from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, ITaskSampler
+from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.training import train
@@ -58,7 +59,12 @@ class StepRecord:
 
 
 class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
-    """The base of all algorithms.
+    """The base of all algorithms; docs/algorithms.md writes one with it.
+
+    A subclass writes `AlgorithmType` and `MetaTrain`. It has from here, for the tasks of a batch at once:
+    ``_opened(tasks, "Support", "Query")``, which checks everything and gives the objectives;
+    ``_adapted(support, tasks)``, the inner loop; ``_meta_update(meta_gradients)``, clipping and meta-optimizer; and
+    ``_record``, to tell `MetaTrainStep` what it saw.
 
     Parameters
     ----------
@@ -191,6 +197,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When a loss is not finite; when tasks are to be drawn and the options have no DataLoader.
         """
+        if taskBatch is not None and numTasks is not None:
+            raise ArgumentException("taskBatch and numTasks were both given; one of them is wanted")
         asked = taskBatch if numTasks is None else numTasks
         if isinstance(asked, Integral):
             _require_count("numTasks", asked)
@@ -265,7 +273,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         loss = self.MetaTrain(batch)
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
-        record = self._record or StepRecord(np.array([loss]), [math.nan])
+        record = self._record or StepRecord(np.full(len(batch), loss), [math.nan])
         if source is not None:
             source.UpdateWithFeedback(list(batch), list(record.losses))
         scalar = self._scalar()
@@ -292,8 +300,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def Train(self) -> MetaTrainingResult[T]:
         """NumMetaIterations steps of MetaBatchSize tasks from the DataLoader, with a progress bar on a terminal.
 
-        Every EvaluationFrequency steps, EvaluationTasks tasks are evaluated; with EnableCheckpointing, every
-        CheckpointFrequency steps the learner is saved as ``checkpoint_{iteration}.safetensors`` in the current folder.
+        Every EvaluationFrequency steps, EvaluationTasks tasks of the same loader are evaluated; where it can put its
+        draws aside (`IResumable`), how often that happens does not change what is trained on. With
+        EnableCheckpointing, every CheckpointFrequency steps the learner is saved as
+        ``checkpoint_{iteration}.safetensors`` in the current folder. To finish a run that was interrupted, load the
+        last one and set NumMetaIterations to what is left, the wanted total less CurrentIteration.
 
         Returns
         -------
@@ -323,7 +334,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
 
         Parameters, optimizer state, iteration, and the random state of the learner and, where it has `GetState`, of the
-        DataLoader.
+        DataLoader. Options are not saved: a learner that takes the file up brings its own.
+
+        Warns
+        -----
+        UserWarning
+            When the DataLoader lacks `GetState` and `SetState`, so that a resumed run draws other tasks.
 
         Raises
         ------
@@ -332,6 +348,14 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         OSError
             When the file cannot be written; an older one of that name is then still whole.
         """
+        loader = self._options.DataLoader
+        if loader is not None and not isinstance(loader, IResumable):
+            warnings.warn(
+                f"{type(loader).__name__} lacks GetState and SetState (IResumable); its place is not saved, and a "
+                "resumed run draws other tasks",
+                UserWarning,
+                stacklevel=2,
+            )
         optimizer = self._meta_optimizer()
         Checkpoint(
             algorithm=self.AlgorithmType.name,

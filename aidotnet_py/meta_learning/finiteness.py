@@ -15,6 +15,11 @@ from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 
 __all__ = ["all_finite", "norm_of", "require_finite", "require_sound"]
 
+# What to try where the data were sound and the numbers ran away.
+_ADVICE = {
+    "adapted parameter vector": ". A smaller InnerLearningRate is wanted",
+    "solve": ". The inner steps may have run far from any minimum: try a smaller InnerLearningRate",
+}
 _Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
 
 
@@ -34,7 +39,9 @@ def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks) -> Non
     if not sound.all():
         place = int(np.argmin(sound))
         name = tasks[place].Name or tasks[place].TaskId
-        raise InvalidOperationException(f"the {quantity} of task {place} ({name}) is not finite; nothing was changed")
+        raise InvalidOperationException(
+            f"the {quantity} of task {place} ({name}) is not finite; nothing was changed{_ADVICE.get(quantity, '')}"
+        )
 
 
 def norm_of(backend: Backend, vector: Array) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import numpy as np
 from typing_extensions import TypeVar
@@ -116,7 +116,8 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
 
     MetaModel: IFullModel[T, TInput, TOutput]
     _: dataclasses.KW_ONLY
-    LossFunction: ILossFunction[T] | None = None
+    # Any: a loss serves models of every number type.
+    LossFunction: ILossFunction[Any] | None = None
     MetaOptimizer: IGradientBasedOptimizer | None = None
     InnerOptimizer: IGradientBasedOptimizer | None = None
     DataLoader: IEpisodicDataLoader[T, TInput, TOutput] | None = None
@@ -136,11 +137,14 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         if self.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("MetaModel is None; a model is wanted")
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        names = [field.name for field in dataclasses.fields(self)]
-        if name not in names:
-            raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, names)}")
-        object.__setattr__(self, name, value)
+    # Hidden from type checkers, which know the options and would take this for leave to set any other.
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            names = [field.name for field in dataclasses.fields(self)]
+            if name not in names:
+                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, names)}")
+            object.__setattr__(self, name, value)
 
     def invalid(self) -> Iterator[str]:
         """What is wrong, one sentence an option."""

@@ -223,9 +223,9 @@ class MetaTrainingResult(Generic[T]):
                 "iterations": str(self.TotalIterations),
                 "time": f"{seconds:.2f} s{pace}",
                 "loss": _change(self.InitialLoss, self.FinalLoss, self.CalculateLossImprovement()),
-                "best loss": f"{_number(best_loss.Value)} at iteration {best_loss.Iteration}",
+                "best loss": _at(best_loss),
                 "accuracy": _change(self.InitialAccuracy, self.FinalAccuracy, self.CalculateAccuracyImprovement()),
-                "best accuracy": f"{_number(best_accuracy.Value)} at iteration {best_accuracy.Iteration}",
+                "best accuracy": _at(best_accuracy),
                 "converged": "yes" if self.HasConverged() else "no",
             },
             self.AdditionalMetrics,
@@ -400,8 +400,8 @@ class MetaAdaptationResult(Generic[T]):
         rows = {
             "steps": str(self.AdaptationSteps),
             "time": f"{self.AdaptationTimeMs:.2f} ms",
-            "query": f"loss {_number(self.QueryLoss)}, accuracy {_number(self.QueryAccuracy)}",
-            "support": f"loss {_number(self.SupportLoss)}, accuracy {_number(self.SupportAccuracy)}",
+            "query": _measured(self.QueryLoss, self.QueryAccuracy),
+            "support": _measured(self.SupportLoss, self.SupportAccuracy),
             "overfitting gap": _number(self.CalculateOverfittingGap()),
         }
         if len(self.PerStepLosses):
@@ -465,16 +465,31 @@ def _number(value: Any) -> str:
     return f"{float(value):.6g}"
 
 
+def _at(best: BestValue[Any]) -> str:
+    return "" if math.isnan(best.Value) else f"{_number(best.Value)} at iteration {best.Iteration}"
+
+
+def _measured(loss: Any, accuracy: Any) -> str:
+    return f"loss {_number(loss)}" + ("" if math.isnan(accuracy) else f", accuracy {_number(accuracy)}")
+
+
 def _change(first: Any, last: Any, improvement: Any) -> str:
-    return f"{_number(first)} → {_number(last)} (improved by {_number(improvement)})"
+    if math.isnan(improvement):
+        return ""
+    how = "worsened" if improvement < 0 else "improved"
+    return f"{_number(first)} → {_number(last)} ({how} by {_number(abs(improvement))})"
 
 
 def _spread(stats: BasicStats[Any]) -> str:
+    if math.isnan(stats.Mean):
+        return ""
     width = float(stats.ConfidenceInterval().HalfWidth)
     extent = f"median {_number(stats.Median)}, from {_number(stats.Min)} to {_number(stats.Max)}"
     return f"{_number(stats.Mean)} ± {width:.3g} ({extent})"
 
 
 def _report(title: str, rows: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
-    lines = {**rows, **{name: _number(value) for name, value in metrics.items()}}
+    """One line a row; what has no meaning, such as the accuracy of a regression, comes as empty text and gets none."""
+    lines = {name: text for name, text in rows.items() if text}
+    lines |= {name: _number(value) for name, value in metrics.items()}
     return "\n".join([title, *(f"  {name:<20} {value}" for name, value in lines.items())])

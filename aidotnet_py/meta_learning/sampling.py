@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask, TInput_co, TOutput_co
-from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = ["IEpisodicDataLoader", "IResumable", "ITaskSampler"]
 

@@ -16,8 +16,8 @@ from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning import enums
 from aidotnet_py.meta_learning.capabilities import missing_members
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask, TInput_co, TOutput_co
-from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = ["TaskBatch"]
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, SupportsIndex, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 from uuid import uuid4
 
-from numpy.typing import NDArray
-from typing_extensions import TypeVar
-
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.type_parameters import T, T_co, TInput, TOutput
+from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase"]
-
-TInput_co = TypeVar("TInput_co", covariant=True, default=NDArray[Any])
-TOutput_co = TypeVar("TOutput_co", covariant=True, default=NDArray[Any])
 
 
 @runtime_checkable
@@ -25,7 +19,8 @@ class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
     """A task as learners see it: a support set to adapt on and a query set to be judged on.
 
     The first axis of every array counts examples. ``QueryInput`` and ``QueryOutput`` are None for a task that is
-    only adapted to. ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are the same four again.
+    only adapted to; they are typed as if they were always there, as in AiDotNet, since every other use needs them.
+    ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are the same four again.
     """
 
     @property
@@ -39,12 +34,12 @@ class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
         ...
 
     @property
-    def QueryInput(self) -> TInput_co | None:
+    def QueryInput(self) -> TInput_co:
         """The inputs to be judged on, (query examples, …), or None."""
         ...
 
     @property
-    def QueryOutput(self) -> TOutput_co | None:
+    def QueryOutput(self) -> TOutput_co:
         """The targets of ``QueryInput``, (query examples, …), or None."""
         ...
 
@@ -59,12 +54,12 @@ class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
         ...
 
     @property
-    def QuerySetX(self) -> TInput_co | None:
+    def QuerySetX(self) -> TInput_co:
         """``QueryInput``."""
         ...
 
     @property
-    def QuerySetY(self) -> TOutput_co | None:
+    def QuerySetY(self) -> TOutput_co:
         """``QueryOutput``."""
         ...
 
@@ -159,12 +154,12 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
 
     @property
     @abstractmethod
-    def QueryInput(self) -> TInput | None:
+    def QueryInput(self) -> TInput:
         """The inputs to be judged on, (query examples, …), or None."""
 
     @property
     @abstractmethod
-    def QueryOutput(self) -> TOutput | None:
+    def QueryOutput(self) -> TOutput:
         """The targets of ``QueryInput``, (query examples, …), or None."""
 
     @property
@@ -178,12 +173,12 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
         return self.SupportOutput
 
     @property
-    def QuerySetX(self) -> TInput | None:
+    def QuerySetX(self) -> TInput:
         """``QueryInput``."""
         return self.QueryInput
 
     @property
-    def QuerySetY(self) -> TOutput | None:
+    def QuerySetY(self) -> TOutput:
         """``QueryOutput``."""
         return self.QueryOutput
 
@@ -326,14 +321,14 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
         return self._support[1]
 
     @property
-    def QueryInput(self) -> TInput | None:
+    def QueryInput(self) -> TInput:
         """The inputs to be judged on, (query examples, …), or None."""
-        return self._query[0]
+        return cast(TInput, self._query[0])
 
     @property
-    def QueryOutput(self) -> TOutput | None:
+    def QueryOutput(self) -> TOutput:
         """The targets of ``QueryInput``, (query examples, …), or None."""
-        return self._query[1]
+        return cast(TOutput, self._query[1])
 
 
 def _integer(name: str, value: SupportsIndex) -> int:

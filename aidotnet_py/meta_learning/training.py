@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from aidotnet_py.meta_learning.interface import IMetaLearner
-from aidotnet_py.meta_learning.results import MetaTrainingResult
+from aidotnet_py.meta_learning.results import MetaEvaluationResult, MetaTrainingResult
+from aidotnet_py.meta_learning.sampling import IResumable
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["train"]
@@ -31,10 +32,20 @@ def train(learner: IMetaLearner[T, TInput, TOutput]) -> MetaTrainingResult[T]:
             progress.set_postfix_str(f"loss={float(step.MetaLoss):.4f}", refresh=False)
             progress.update()
             if step.Iteration % options.EvaluationFrequency == 0:
-                found = learner.Evaluate(options.EvaluationTasks)
+                found = _evaluated_aside(learner)
                 metrics[f"EvaluationLoss@{step.Iteration}"] = found.LossStats.Mean
                 metrics[f"EvaluationAccuracy@{step.Iteration}"] = found.AccuracyStats.Mean
             if options.EnableCheckpointing and step.Iteration % options.CheckpointFrequency == 0:
                 learner.Save(Path(f"checkpoint_{step.Iteration}.safetensors"))
     elapsed = timedelta(seconds=time.perf_counter() - began)
     return MetaTrainingResult(np.array(losses), np.array(accuracies), elapsed, metrics)
+
+
+def _evaluated_aside(learner: IMetaLearner[T, TInput, TOutput]) -> MetaEvaluationResult[T]:
+    """An evaluation that leaves the loader, where it can tell its place, where it was."""
+    loader = learner.Options.DataLoader
+    place = loader.GetState() if isinstance(loader, IResumable) else None
+    found = learner.Evaluate(learner.Options.EvaluationTasks)
+    if isinstance(loader, IResumable) and place is not None:
+        loader.SetState(place)
+    return found

@@ -3,7 +3,7 @@
 May import: the base of the learners and everything under it.
 """
 
-from aidotnet_py.meta_learning.algorithms.imaml import SeriesGrowthWarning, iMAMLAlgorithm
+from aidotnet_py.meta_learning.algorithms.imaml import NonPositiveCurvatureWarning, SeriesGrowthWarning, iMAMLAlgorithm
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 
-__all__ = ["SeriesGrowthWarning", "iMAMLAlgorithm", "iMAMLOptions"]
+__all__ = ["NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm", "iMAMLOptions"]

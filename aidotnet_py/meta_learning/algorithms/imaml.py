@@ -19,7 +19,11 @@ from aidotnet_py.meta_learning.validation import checked_tasks
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["SeriesGrowthWarning", "iMAMLAlgorithm"]
+__all__ = ["NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
+
+
+class NonPositiveCurvatureWarning(RuntimeWarning):
+    """A solve stopped at a direction along which I + λH is not positive; what it found so far was used."""
 
 
 class SeriesGrowthWarning(RuntimeWarning):
@@ -79,6 +83,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         if not isinstance(options, iMAMLOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(f"options is a {type(options).__name__}; iMAMLOptions are wanted")
         self._imaml = options
+        self._warned_of_curvature = False
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -108,6 +113,8 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
         Warns
         -----
+        NonPositiveCurvatureWarning
+            When a solve meets non-positive curvature, the first time.
         SeriesGrowthWarning
             When a Neumann series grows; the message has the norms of its last two terms.
         """
@@ -171,6 +178,16 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         )
         curved = np.array([reason is StopReason.NON_POSITIVE_CURVATURE for reason in report.stop_reasons])
         metrics["NonPositiveCurvatureTasks"] = float(np.sum(curved))
+        if curved.any() and not self._warned_of_curvature:
+            self._warned_of_curvature = True
+            warnings.warn(
+                f"conjugate gradient met non-positive curvature in {np.sum(curved)} of {len(curved)} tasks and stopped "
+                "there: I + λH is indefinite where the inner steps ended. More or shorter inner steps, a smaller "
+                "LambdaRegularization, ConjugateGradientDamping or Curvature='gauss-newton' mend it; each step's "
+                "NonPositiveCurvatureTasks counts them, and this is said once",
+                NonPositiveCurvatureWarning,
+                stacklevel=4,
+            )
         # Stopped before its first step, a solve is still at zero: the first-order gradient says more than nothing.
         unmoved = curved & (report.iterations == 0)
         if unmoved.any():

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.capabilities import missing_members
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count, is_rate, number_of, with_suggestions
-from aidotnet_py.models import IFullModel
+from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["iMAMLOptions"]
+
+_S = TypeVar("_S", bound=np.floating[Any])
+_X = TypeVar("_X")
+_Y = TypeVar("_Y")
 
 
 @with_suggestions
@@ -68,10 +75,9 @@ class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
     ConjugateGradientDamping: float = 0.0
     Curvature: Literal["hessian", "gauss-newton"] = "hessian"
 
-    @classmethod
-    def FromPaper(
-        cls, MetaModel: IFullModel[T, TInput, TOutput], Lambda: float = 2.0, **options: Any
-    ) -> iMAMLOptions[T, TInput, TOutput]:
+    # Type variables of its own: those of the class are not yet bound when it is called on the class.
+    @staticmethod
+    def FromPaper(MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Any) -> iMAMLOptions[_S, _X, _Y]:
         """Options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
 
         Parameters
@@ -125,3 +131,8 @@ class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
             yield "LambdaRegularization is 0; InnerObjective 'proximal' divides by it and wants a number above 0"
         if self.Curvature not in ("hessian", "gauss-newton"):
             yield f"Curvature is {self.Curvature!r}; 'hessian' or 'gauss-newton' is wanted"
+        elif self.Curvature == "gauss-newton" and missing_members(self.MetaModel, IDifferentiableModel):
+            yield (
+                f"Curvature is 'gauss-newton', but {type(self.MetaModel).__name__} is no IDifferentiableModel: from "
+                "gradients alone only 'hessian' can be had"
+            )

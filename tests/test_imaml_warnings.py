@@ -1,0 +1,97 @@
+"""What a learner says of a step that went on, but not as it should."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_models import BareModel
+from tanh_network import TanhNetwork
+
+from aidotnet_py import (
+    ArgumentException,
+    FunctionModel,
+    InvalidOperationException,
+    MetaLearningTask,
+    NonPositiveCurvatureWarning,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.backends import get_backend
+from aidotnet_py.data import SinusoidLoader
+
+X = np.array([[1.0], [2.0]])
+
+
+def saddle(**options: Any) -> tuple[iMAMLAlgorithm[Any], TaskBatch[Any]]:
+    """The loss (w² − 1)², whose curvature at w = 0 is −4: with λ = 1, I + λH = −3."""
+    model = FunctionModel(lambda p, x: (p["w"] ** 2) * np.ones_like(x), {"w": np.zeros(())})
+    task = MetaLearningTask(
+        SupportSetX=X, SupportSetY=np.ones_like(X), QuerySetX=X, QuerySetY=2 * np.ones_like(X), NumWays=1
+    )
+    options = {"InnerLearningRate": 1e-9, "AdaptationSteps": 1, **options}
+    return iMAMLAlgorithm(iMAMLOptions(model, **options)), TaskBatch([task])
+
+
+def test_non_positive_curvature_is_said_once_with_its_remedies() -> None:
+    learner, batch = saddle()
+    learner.GetMetaModel().SetParameters(np.array([0.1]))
+    with pytest.warns(NonPositiveCurvatureWarning, match=r"in 1 of 1 tasks.*ConjugateGradientDamping.*gauss-newton"):
+        learner.MetaTrain(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner.MetaTrain(batch)
+
+
+@pytest.mark.parametrize("option", [{"Curvature": "gauss-newton"}, {"ConjugateGradientDamping": 10.0}])
+def test_its_remedies_mend_it(option: dict[str, Any]) -> None:
+    learner, batch = saddle(**option)
+    learner.GetMetaModel().SetParameters(np.array([0.1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner.MetaTrain(batch)
+
+
+def test_gauss_newton_needs_a_model_that_can_be_traced() -> None:
+    model = BareModel(TanhNetwork(), np.zeros(13), get_backend("numpy"))
+    with pytest.raises(
+        ArgumentException, match="Curvature is 'gauss-newton', but BareModel is no IDifferentiableModel"
+    ):
+        iMAMLAlgorithm(iMAMLOptions(model, Curvature="gauss-newton"))
+
+
+def test_steps_that_are_too_long_are_told_what_to_try() -> None:
+    model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+    loader = SinusoidLoader(dtype=np.float64, seed=0)
+    learner = iMAMLAlgorithm(iMAMLOptions(model, DataLoader=loader, InnerLearningRate=1e200))
+    with pytest.raises(InvalidOperationException, match=r"adapted parameter vector.*A smaller InnerLearningRate"):
+        learner.MetaTrainStep(2)
+
+
+def test_a_batch_and_a_number_are_one_too_many() -> None:
+    learner, batch = saddle()
+    with pytest.raises(ArgumentException, match="taskBatch and numTasks were both given"):
+        learner.Evaluate(batch, numTasks=7)  # type: ignore[call-overload]
+
+
+class Forgetful:
+    """A loader that cannot tell its place."""
+
+    def __init__(self) -> None:
+        self._loader = SinusoidLoader(dtype=np.float64, seed=0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("GetState", "SetState"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+
+def test_a_loader_whose_place_cannot_be_saved_is_named(tmp_path: Path) -> None:
+    model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+    learner = iMAMLAlgorithm(iMAMLOptions(model, DataLoader=Forgetful()))  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="Forgetful lacks GetState and SetState"):
+        learner.Save(tmp_path / "learner.safetensors")
