@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 
 __all__ = ["pack", "read_file", "unpack", "write_file"]
 
@@ -66,7 +66,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         When the path is a folder, or lies in none that exists.
     """
     # Resolved, so that a symbolic link stays one.
-    target = Path(path).resolve()
+    target = _checked(path).resolve()
     if not target.parent.is_dir():
         raise ArgumentException(f"filePath is {str(path)!r}; there is no folder {str(target.parent)!r}")
     if target.is_dir():
@@ -91,7 +91,15 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     ArgumentException
         When there is no such file.
     """
-    source = Path(path)
+    source = _checked(path)
     if not source.is_file():
         raise ArgumentException(f"filePath is {str(path)!r}; there is no such file")
     return source.read_bytes()
+
+
+def _checked(path: Any) -> Path:
+    if path is None:
+        raise ArgumentNullException("filePath is None; a path is wanted")
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentException(f"filePath is {path!r}; a path is wanted")
+    return Path(path)

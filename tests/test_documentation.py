@@ -73,6 +73,18 @@ def test_an_example_runs(script: str, arguments: list[str], tmp_path: Path) -> N
     assert "iMAML, after adaptation" in done.stdout
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_placeholder_is_left(page: Path) -> None:
+    prose = re.sub(r"`[^`]*`|```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not re.findall(r"\b[A-Z]{2,}_[A-Z_]+\b", prose)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_engine_page_lists_what_can_be_traced() -> None:
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     table = text[text.index("### What can be traced") : text.index("## Transform")]

@@ -585,7 +585,7 @@ class TestNeuralNetwork:
         ("network", "input_shape", "error", "message"),
         [
             (None, (1,), ArgumentNullException, "network is None"),
-            (mlp(1), (0,), ArgumentException, r"input_shape is \(0,\); lengths of at least 1 are wanted"),
+            (mlp(1), (0,), ArgumentException, r"input_shape is \(0,\); a sequence of whole numbers"),
             (mlp(1), (28, 28), ArgumentException, r"Dense takes inputs \(n, features\); \(n, 28, 28\) came"),
         ],
     )

@@ -38,7 +38,7 @@ class Primitive:
         ``jvp(tangents, *primals, output, **parameters)`` gives the output's tangent, linear in the tangents, of which
         some may be None (zero). None: the output has no tangent (comparisons, integers).
     transpose : callable or None
-        ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as `Linear` markers, gives
+        ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as their ArrayType, gives
         one cotangent an input (None for those that are not linear). None: not linear in any input.
     batch : callable
         ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs of which the batched ones have

@@ -1,7 +1,7 @@
 """Recording a function as it runs: a `Trace` collects equations, a `Tracer` stands for each value.
 
-May import: `program`, `primitive`. What NumPy's functions and operators do on a `Tracer` is registered in
-`numpy_functions`.
+May import: `program`, `primitive`, `array_type`, the backends. What NumPy's functions and operators do on a
+`Tracer` is registered in `numpy_functions`.
 """
 
 from __future__ import annotations

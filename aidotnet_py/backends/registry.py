@@ -53,13 +53,13 @@ def get_backend(backend: str | Backend) -> Backend:
     Raises
     ------
     ArgumentException
-        When no backend of that name is registered.
+        When no backend of that name is registered, or it is neither a name nor a backend.
     """
-    if not isinstance(backend, str):
+    if isinstance(backend, Backend):
         return backend
     try:
         return _backends[backend]
-    except KeyError:
+    except (KeyError, TypeError):
         known = ", ".join(repr(name) for name in _backends)
         raise ArgumentException(f"backend is {backend!r}; the registered ones are {known}") from None
 

@@ -373,6 +373,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         ------
         ArgumentException
             When there is no such file, or it was not saved by such a learner of such a model; nothing is changed then.
+
+        Warns
+        -----
+        UserWarning
+            When one of the two, the saved learner and this one, has a DataLoader with a place and the other has none.
         """
         found = Checkpoint.load(filePath)
         backend, model, optimizer = self._backend, self.BaseModel, self._meta_optimizer()
@@ -391,6 +396,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 raise
             raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error
         self._iteration = found.iteration
+        lost = self._random.lost(found.random_state)
+        if lost is not None:
+            warnings.warn(lost, UserWarning, stacklevel=2)
 
 
 def _require_count(name: str, value: object) -> None:

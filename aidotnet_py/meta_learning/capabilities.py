@@ -14,18 +14,20 @@ from aidotnet_py.models import IDifferentiableModel, IFullModel, IGradientComput
 __all__ = ["computes_gradients", "is_differentiable", "model_backend", "missing_members"]
 
 # isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
-_answers: WeakKeyDictionary[type, dict[object, tuple[str, ...]]] = WeakKeyDictionary()
+_lacking: WeakKeyDictionary[type, dict[object, tuple[str, ...]]] = WeakKeyDictionary()
 
 
 def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
-    """The members of a protocol that a value lacks, by name; looked up once for each class of values."""
+    """The members of a protocol that a value lacks, by name; a class, which is no object of itself, lacks all."""
+    names = get_protocol_members(protocol)
+    if isinstance(value, type):
+        return tuple(sorted(names))
     kind = type(value)
-    known = _answers.setdefault(kind, {})
+    known = _lacking.setdefault(kind, {})
     if protocol not in known:
-        # The class first: to ask the object would compute its properties, and a task's may load its data.
-        names = (name for name in get_protocol_members(protocol) if not hasattr(kind, name))
-        known[protocol] = tuple(sorted(name for name in names if not hasattr(value, name)))
-    return known[protocol]
+        known[protocol] = tuple(sorted(name for name in names if not hasattr(kind, name)))
+    # The class first, and once: to ask the object would compute its properties, and a task's may load its data.
+    return tuple(name for name in known[protocol] if not hasattr(value, name))
 
 
 def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:

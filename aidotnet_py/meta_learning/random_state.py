@@ -47,9 +47,20 @@ class RandomState:
         if isinstance(loader, IResumable) and state["loader"] is not None:
             loader.SetState(state["loader"])
 
+    def lost(self, state: Mapping[str, Any]) -> str | None:
+        """What is said where the loader's place in a state cannot be taken up, or the state has none."""
+        loader = self._options.DataLoader
+        if (loader is None) == (state["loader"] is None):
+            return None
+        held = "no place of a loader" if state["loader"] is None else "a loader's place"
+        here = "no DataLoader" if loader is None else f"a {type(loader).__name__}"
+        return f"the saved state holds {held} and this learner has {here}: it will draw other tasks than the saved one"
+
     def rewind(self) -> None:
         """Back to the state at construction."""
-        same = self._options.DataLoader is self._first_loader
-        self.set(self._first if same else {**self._first, "loader": None})
-        if not (same and self._first["loader"] is not None):
+        loader, place = self._options.DataLoader, self._first["loader"]
+        self.generator.bit_generator.state = self._first["generator"]
+        if loader is self._first_loader and isinstance(loader, IResumable) and place is not None:
+            loader.SetState(place)
+        else:
             self._seed_loader()

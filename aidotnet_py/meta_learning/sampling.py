@@ -89,7 +89,7 @@ class ITaskSampler(Protocol[T, TInput, TOutput]):
 
 @runtime_checkable
 class IResumable(Protocol):
-    """A loader or sampler whose state is saved with the learner, so that a resumed run draws the same tasks."""
+    """A loader whose state is saved with the learner, so that a resumed run draws the same tasks."""
 
     def GetState(self) -> dict[str, Any]:
         """Return all that the next draws depend on, in values that JSON can hold."""

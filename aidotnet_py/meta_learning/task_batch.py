@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from numbers import Integral
 from typing import Any, Generic, SupportsIndex, TypeVar, cast, overload
 
 import numpy as np
@@ -169,7 +170,8 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         ArgumentOutOfRangeException
             When ``start`` is negative, ``count`` is not positive, or the range ends beyond the batch.
         """
-        if start < 0 or count < 1 or start + count > self.BatchSize:
+        whole = all(isinstance(n, Integral) for n in (start, count))  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        if not whole or start < 0 or count < 1 or start + count > self.BatchSize:
             raise ArgumentOutOfRangeException(
                 f"start is {start} and count {count}; the range must hold at least one task and lie within the "
                 f"{self.BatchSize} of the batch"
@@ -191,7 +193,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         ArgumentOutOfRangeException
             When ``n`` is not between 1 and `BatchSize`.
         """
-        if not 1 <= n <= self.BatchSize:
+        if not isinstance(n, Integral) or not 1 <= n <= self.BatchSize:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentOutOfRangeException(f"n is {n}; it must lie between 1 and the batch size, {self.BatchSize}")
         size, longer = divmod(self.BatchSize, n)
         return [self.GetRange(i * size + min(i, longer), size + (i < longer)) for i in range(n)]

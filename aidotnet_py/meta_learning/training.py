@@ -45,7 +45,8 @@ def _evaluated_aside(learner: IMetaLearner[T, TInput, TOutput]) -> MetaEvaluatio
     """An evaluation that leaves the loader, where it can tell its place, where it was."""
     loader = learner.Options.DataLoader
     place = loader.GetState() if isinstance(loader, IResumable) else None
-    found = learner.Evaluate(learner.Options.EvaluationTasks)
-    if isinstance(loader, IResumable) and place is not None:
-        loader.SetState(place)
-    return found
+    try:
+        return learner.Evaluate(learner.Options.EvaluationTasks)
+    finally:
+        if isinstance(loader, IResumable) and place is not None:
+            loader.SetState(place)

@@ -36,7 +36,8 @@ _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput]):
     """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
 
-    It is run once for each type of input, and what it did is replayed: it must depend on its arguments alone.
+    It is run a few times for each type of input, when it is traced, and what it did is replayed: it must depend
+    on its arguments alone.
 
     Parameters
     ----------
@@ -101,6 +102,10 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     ) -> None:
         if function is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("function is None; a function of parameters and input is wanted")
+        if not callable(function):
+            raise ArgumentException(f"function is {function!r}; a function of parameters and input is wanted")
+        if isinstance(loss, (type, str)):
+            raise ArgumentException(f"loss is {loss!r}; an object of an ILossFunction class is wanted")
         if parameters is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("parameters is None; a mapping from names to arrays is wanted")
         host, self._dtype = _checked_parameters(parameters, dtype)
@@ -299,7 +304,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ArgumentException
             When input and target do not fit the model or each other.
         """
-        return self._loss_and_gradient(input, target, "target", lossFunction or self._loss)[1]
+        return self._loss_and_gradient(input, target, "target", self._loss if lossFunction is None else lossFunction)[1]
 
     def _loss_and_gradient(self, x: Any, y: Any, name: str, loss: ILossFunction[Any]) -> tuple[Array, Array]:
         self.check_input(x)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Backend
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.nn import Layer
@@ -92,9 +93,11 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
     ) -> None:
         if network is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("network is None; a layer is wanted")
-        self._input_shape = tuple(input_shape)
-        if any(length < 1 for length in self._input_shape):
-            raise ArgumentException(f"input_shape is {self._input_shape}; lengths of at least 1 are wanted")
+        if not isinstance(network, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+            raise ArgumentException(f"network is {network!r}; a layer is wanted")
+        self._input_shape = _checked_shape(input_shape)
+        if seed is not None and seed < 0:
+            raise ArgumentOutOfRangeException(f"seed is {seed}; a whole number of at least 0 or None is wanted")
         parameters, _ = network.initialize(np.random.default_rng(seed), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
         self._metadata.Name = type(network).__name__
@@ -110,3 +113,11 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
             raise ArgumentException(
                 f"{name} has shape {tuple(input.shape)}; the model takes {batched(self._input_shape)}"
             )
+
+
+def _checked_shape(input_shape: Any) -> tuple[int, ...]:
+    sized = isinstance(input_shape, (tuple, list))
+    lengths: list[Any] = [*input_shape] if sized else []  # pyright: ignore[reportUnknownArgumentType] -- of anything
+    if not sized or any(not isinstance(n, Integral) or n < 1 for n in lengths):
+        raise ArgumentException(f"input_shape is {input_shape!r}; a sequence of whole numbers of at least 1 is wanted")
+    return tuple(int(n) for n in lengths)

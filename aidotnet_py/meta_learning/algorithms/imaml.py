@@ -118,8 +118,9 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         SeriesGrowthWarning
             When a Neumann series grows; the message has the norms of its last two terms.
         """
-        tasks, backend = checked_tasks(taskBatch), self._backend
+        tasks = checked_tasks(taskBatch)
         support, query = self._opened(tasks, "Support", "Query")
+        backend = self._backend
         start, adapted = self._adapted(support, tasks)
         losses, gradients = query.evaluate(adapted)
         require_finite(backend, "query loss", losses, tasks)
@@ -211,5 +212,5 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     def _largest_norm(self, stacked: Array) -> float:
         backend = self._backend
-        with backend.errors_ignored():
-            return float(np.sqrt(np.max(backend.to_numpy(backend.vecdot(stacked, stacked)))))
+        # In float64 and on the host, since squares of large float32 numbers overflow.
+        return float(np.max(np.linalg.norm(backend.to_numpy(stacked).astype(np.float64), axis=1)))

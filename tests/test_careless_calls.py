@@ -1,0 +1,119 @@
+"""Arguments of a wrong kind get the contract's errors, with their names, where a foreign error would be no help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aidotnet_py import (
+    ArgumentException,
+    ArgumentNullException,
+    ArgumentOutOfRangeException,
+    CrossEntropyLoss,
+    FunctionModel,
+    MeanSquaredErrorLoss,
+    MetaLearningTask,
+    NeuralNetworkModel,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.backends import get_backend
+from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.meta_learning.capabilities import missing_members
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.nn import mlp
+
+W = {"w": np.zeros((1, 1))}
+
+
+def linear(p: Any, x: Any) -> Any:
+    return x @ p["w"]
+
+
+def learner(**options: Any) -> iMAMLAlgorithm[Any]:
+    return iMAMLAlgorithm(iMAMLOptions(FunctionModel(linear, W), **options))
+
+
+def batch() -> TaskBatch[Any]:
+    return SinusoidLoader(dtype=np.float64, seed=0).GetTaskBatch(2)
+
+
+def train_without_a_model() -> None:
+    one = learner()
+    one.Options.MetaModel = None  # type: ignore[assignment]
+    one.MetaTrain(batch())
+
+
+CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: get_backend(None), ArgumentException, "backend is None; the registered ones are 'numpy'"),
+    (lambda: FunctionModel(linear, W, backend=3), ArgumentException, "backend is 3; the registered ones"),
+    (lambda: DigitsLoader(backend=3), ArgumentException, "backend is 3; the registered ones"),
+    (lambda: FunctionModel(3, W), ArgumentException, "function is 3; a function of parameters and input"),
+    (lambda: FunctionModel(linear, W, CrossEntropyLoss), ArgumentException, "loss is <class .*an object of an ILoss"),
+    (lambda: NeuralNetworkModel("x", input_shape=(1,)), ArgumentException, "network is 'x'; a layer is wanted"),
+    (lambda: NeuralNetworkModel(mlp(1), input_shape=5), ArgumentException, "input_shape is 5; a sequence of whole"),
+    (lambda: NeuralNetworkModel(mlp(1), input_shape=(1.5,)), ArgumentException, r"input_shape is \(1.5,\)"),
+    (lambda: NeuralNetworkModel(mlp(1), input_shape=(1,), seed=-1), ArgumentOutOfRangeException, "seed is -1"),
+    (lambda: batch().GetRange(0.5, 1), ArgumentOutOfRangeException, "start is 0.5 and count 1"),
+    (lambda: batch().Split(1.5), ArgumentOutOfRangeException, "n is 1.5"),
+    (lambda: TaskBatch([MetaLearningTask]), ArgumentException, "task"),
+    (lambda: learner().Save(None), ArgumentNullException, "filePath is None"),
+    (lambda: learner().Load(3), ArgumentException, "filePath is 3; a path is wanted"),
+    (lambda: learner().SetMetaModel(FunctionModel), ArgumentException, "lacks .*Clone"),
+    (train_without_a_model, ArgumentException, "MetaModel is None"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), CALLS)
+def test_the_argument_is_named(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_what_an_object_lacks_is_asked_of_each() -> None:
+    class Loose:
+        pass
+
+    whole, empty = Loose(), Loose()
+    for name in missing_members(empty, IMetaLearningTask):
+        setattr(whole, name, None)
+    assert missing_members(empty, IMetaLearningTask)
+    assert not missing_members(whole, IMetaLearningTask)
+    assert missing_members(Loose(), IMetaLearningTask)
+
+
+def test_a_loss_that_is_falsy_is_still_the_one_given() -> None:
+    class Steep(MeanSquaredErrorLoss[Any]):
+        def __len__(self) -> int:
+            return 0
+
+        def formula(self, predicted: Any, actual: Any) -> Any:
+            return 100.0 * super().formula(predicted, actual)
+
+    model, x = FunctionModel(linear, W), np.ones((1, 1))
+    np.testing.assert_allclose(model.ComputeGradients(x, x, Steep()), 100 * model.ComputeGradients(x, x))
+
+
+def test_a_place_that_is_lost_on_loading_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "learner.safetensors"
+    learner(DataLoader=SinusoidLoader(dtype=np.float64, seed=0)).Save(file)
+    with pytest.warns(UserWarning, match="a loader's place and this learner has no DataLoader"):
+        learner().Load(file)
+    learner().Save(file)
+    with pytest.warns(UserWarning, match="no place of a loader and this learner has a SinusoidLoader"):
+        learner(DataLoader=SinusoidLoader(dtype=np.float64, seed=0)).Load(file)
+
+
+def test_the_norm_of_large_gradients_does_not_overflow() -> None:
+    model = FunctionModel(linear, {"w": np.zeros((1, 1), np.float32)})
+    x = np.ones((2, 1), np.float32)
+    task = MetaLearningTask(SupportSetX=x, SupportSetY=x * np.float32(1e21), QuerySetX=x, QuerySetY=x, NumWays=1)
+    one = iMAMLAlgorithm(iMAMLOptions(model, InnerLearningRate=1e-9, AdaptationSteps=1, UseFirstOrder=True))
+    one.MetaTrain(TaskBatch([task]))
+    assert one._record is not None
+    assert np.isfinite(one._record.metrics["InnerGradientNorm"])
