@@ -100,6 +100,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def _checked(path: Any) -> Path:
     if path is None:
         raise ArgumentNullException("filePath is None; a path is wanted")
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentException(f"filePath is {path!r}; a path is wanted")
-    return Path(path)
+    try:
+        return Path(path)
+    except TypeError:
+        raise ArgumentException(f"filePath is {path!r}; a path is wanted") from None
