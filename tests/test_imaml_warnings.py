@@ -33,18 +33,44 @@ def saddle(**options: Any) -> tuple[iMAMLAlgorithm[Any], TaskBatch[Any]]:
     task = MetaLearningTask(
         SupportSetX=X, SupportSetY=np.ones_like(X), QuerySetX=X, QuerySetY=2 * np.ones_like(X), NumWays=1
     )
-    options = {"InnerLearningRate": 1e-9, "AdaptationSteps": 1, **options}
+    options = {"InnerLearningRate": 1e-9, "AdaptationSteps": 1, "NumMetaIterations": 1, **options}
     return iMAMLAlgorithm(iMAMLOptions(model, **options)), TaskBatch([task])
+
+
+class SaddleLoader:
+    """A loader of the one task of `saddle`."""
+
+    NWay = KShot = AvailableClasses = 1
+    QueryShots = 2
+
+    def GetNextTask(self) -> Any:
+        return saddle()[1][0]
+
+    def GetTaskBatch(self, n: int) -> TaskBatch[Any]:
+        return TaskBatch([self.GetNextTask() for _ in range(n)])
+
+    def SetSeed(self, seed: int) -> None:
+        pass
 
 
 def test_non_positive_curvature_is_said_once_with_its_remedies() -> None:
     learner, batch = saddle()
     learner.GetMetaModel().SetParameters(np.array([0.1]))
-    with pytest.warns(NonPositiveCurvatureWarning, match=r"in 1 of 1 tasks.*ConjugateGradientDamping.*gauss-newton"):
+    remedies = r"in 1 of 1 tasks.*ConjugateGradientDamping.*gauss-newton"
+    with pytest.warns(NonPositiveCurvatureWarning, match=remedies) as said:
         learner.MetaTrain(batch)
+    assert said[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner.MetaTrain(batch)
+
+
+def test_a_warning_points_at_the_users_line_however_deep_it_arose() -> None:
+    learner, _ = saddle(DataLoader=SaddleLoader())
+    learner.GetMetaModel().SetParameters(np.array([0.1]))
+    with pytest.warns(NonPositiveCurvatureWarning) as said:
+        learner.Train()
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize("option", [{"Curvature": "gauss-newton"}, {"ConjugateGradientDamping": 10.0}])

@@ -10,6 +10,7 @@ from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.caller import level_outside
 from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.finiteness import require_finite, require_sound
@@ -187,7 +188,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
                 "LambdaRegularization, ConjugateGradientDamping or Curvature='gauss-newton' mend it; each step's "
                 "NonPositiveCurvatureTasks counts them, and this is said once",
                 NonPositiveCurvatureWarning,
-                stacklevel=4,
+                stacklevel=level_outside(),
             )
         # Stopped before its first step, a solve is still at zero: the first-order gradient says more than nothing.
         unmoved = curved & (report.iterations == 0)
@@ -206,7 +207,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
                 f"the Neumann series of task {task} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
                 "a smaller LambdaRegularization or conjugate gradient is wanted",
                 SeriesGrowthWarning,
-                stacklevel=4,
+                stacklevel=level_outside(),
             )
         return v, report
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.caller import level_outside
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
@@ -71,7 +72,7 @@ class ObjectiveFactory:
                 "IGradientComputable; its gradients are estimated by simultaneous perturbation: they are noisy where "
                 "it has more than a few parameters, and slow",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=level_outside(),
             )
         return PerturbedObjective(model, loss, backend, inputs, targets, self._generator)
 
