@@ -1,0 +1,183 @@
+"""JAX: the whole step compiled, all tasks at once by vmap or one after the other by a compiled loop."""
+
+# ruff: noqa: D102 -- documented by the protocol that they implement
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from jax.tree_util import tree_map
+from numpy.typing import NDArray
+
+from benchmarks.workloads import EPSILON, Network, Workload
+
+__all__ = ["Contestant"]
+
+Parameters = list[jax.Array]
+_DEVICES = 2
+
+
+def _patches(x: jax.Array, stride: int) -> jax.Array:
+    """All 3 × 3 windows, one of zeros around the image, as rows (…, 9 × channels)."""
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    views = [x[:, i : i + height : stride, j : j + width : stride] for i in range(3) for j in range(3)]
+    return jnp.concatenate(views, axis=-1)
+
+
+def _convolution(how: str, stride: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The 3 × 3 convolution with padding 1 of images, channels last outside whatever it does inside."""
+
+    def by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _patches(x, stride) @ kernel.reshape(-1, kernel.shape[-1])
+
+    def by_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        layout = ("NCHW", "HWIO", "NCHW") if how == "nchw" else ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
+
+    return by_patches if how == "patches" else by_library
+
+
+def _loss(network: Network, how: str) -> Callable[[Parameters, jax.Array, jax.Array], jax.Array]:
+    """The mean loss of one task's parameters and examples."""
+    stride = 2 if network.kind == "stride" else 1
+    convolve = _convolution(how, stride)
+    space, channel = ((0, 2, 3), (-1, 1, 1)) if how == "nchw" else ((0, 1, 2), (-1,))
+
+    def regression(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
+        w1, b1, w2, b2, w3, b3 = parameters
+        return jnp.mean((jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3 - y) ** 2)
+
+    def normalised(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+        centred = x - x.mean(space, keepdims=True)
+        factor = lax.rsqrt((centred * centred).mean(space, keepdims=True) + EPSILON)
+        return centred * (factor * scale.reshape(channel)) + shift.reshape(channel)
+
+    def pooled(x: jax.Array) -> jax.Array:
+        if how == "nchw":
+            n, c, height, width = x.shape
+            x = x[:, :, : height // 2 * 2, : width // 2 * 2]
+            return x.reshape(n, c, height // 2, 2, width // 2, 2).max((3, 5))
+        n, height, width, c = x.shape
+        x = x[:, : height // 2 * 2, : width // 2 * 2]
+        return x.reshape(n, height // 2, 2, width // 2, 2, c).max((2, 4))
+
+    def classification(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
+        if how == "nchw":
+            x = x.transpose(0, 3, 1, 2)
+        for i in range(4):
+            kernel, scale, shift = parameters[3 * i : 3 * i + 3]
+            x = jax.nn.relu(normalised(convolve(x, kernel), scale, shift))
+            if network.kind == "pool":
+                x = pooled(x)
+        if how == "nchw":
+            x = x.transpose(0, 2, 3, 1)
+        weight, bias = parameters[12:]
+        scores = jax.nn.log_softmax(x.reshape(len(x), -1) @ weight + bias)
+        return -jnp.mean(jnp.take_along_axis(scores, y[:, None], axis=1))
+
+    return regression if network.kind == "mlp" else classification
+
+
+def _dot(a: Parameters, b: Parameters) -> jax.Array:
+    return sum((jnp.vdot(x, y) for x, y in zip(a, b, strict=True)), start=jnp.zeros((), a[0].dtype))
+
+
+def _conjugate_gradient(product: Callable[[Parameters], Parameters], g: Parameters, products: int) -> Parameters:
+    """The solve, from zero."""
+
+    def iterate(_: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, r, p, square = state
+        q = product(p)
+        alpha = square / _dot(p, q)
+        x = tree_map(lambda a, b: a + alpha * b, x, p)
+        r = tree_map(lambda a, b: a - alpha * b, r, q)
+        after = _dot(r, r)
+        return x, r, tree_map(lambda a, b: a + (after / square) * b, r, p), after
+
+    start = (tree_map(jnp.zeros_like, g), g, g, _dot(g, g))
+    return lax.fori_loop(0, products, iterate, start)[0]
+
+
+def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float) -> Callable[..., Any]:
+    """From one task's work to a whole step: mean loss, mean v and the new parameters."""
+
+    def together(parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
+        return jax.vmap(task, in_axes=(None, 0, 0, 0, 0))(parameters, *examples)
+
+    def one_by_one(parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
+        return lax.map(lambda one: task(parameters, *one), examples)
+
+    def shared_out(parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
+        mesh = jax.make_mesh((_DEVICES,), ("tasks",))
+        # The last tasks are repeated where they cannot be shared out evenly.
+        places = jnp.minimum(jnp.arange(-(-tasks // _DEVICES) * _DEVICES), tasks - 1)
+        spread = jax.shard_map(together, mesh=mesh, in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
+        return tree_map(lambda a: a[:tasks], spread(parameters, tuple(e[places] for e in examples)))
+
+    run = {"vmap": together, "map": one_by_one, "shard": shared_out}[schedule]
+
+    def step(parameters: Parameters, *examples: jax.Array) -> Any:
+        losses, v = run(parameters, examples)
+        mean = tree_map(lambda t: t.mean(0), v)
+        return losses.mean(), mean, tree_map(lambda p, m: p - rate * m, parameters, mean)
+
+    return step
+
+
+class Contestant:
+    """A setting names how convolutions are computed, and what becomes of the tasks.
+
+    "vmap" does all at once, "map" one after the other, "shard" half of them at once on each of two CPU devices.
+    """
+
+    def __init__(self, workload: Workload, setting: str) -> None:
+        how, schedule = setting.split("-")
+        if schedule == "shard":
+            jax.config.update("jax_num_cpu_devices", _DEVICES)
+        if workload.support_x.dtype == np.float64:
+            jax.config.update("jax_enable_x64", True)
+        self._work = workload
+        self._parameters: Parameters = [jnp.asarray(p) for p in workload.parameters.values()]
+        arrays = (workload.support_x, workload.support_y, workload.query_x, workload.query_y)
+        self._examples = tuple(jnp.asarray(a) for a in arrays)
+        self._step = jax.jit(self._compiled_step(_loss(workload.network, how), schedule))
+
+    def _compiled_step(self, loss: Callable[..., jax.Array], schedule: str) -> Callable[..., Any]:
+        work = self._work
+
+        def task(parameters: Parameters, a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> Any:
+            def gradient(p: Parameters) -> Parameters:
+                return jax.grad(loss)(p, a, b)
+
+            def inner(_: Any, phi: Parameters) -> Parameters:
+                return tree_map(lambda p, s: p - work.inner_rate * s, phi, gradient(phi))
+
+            phi = lax.fori_loop(0, work.steps, inner, parameters)
+            query_loss, g = jax.value_and_grad(loss)(phi, c, d)
+            # What depends on φ alone is computed once a solve.
+            curvature = jax.linearize(gradient, phi)[1]
+
+            def product(v: Parameters) -> Parameters:
+                return tree_map(lambda x, h: x + work.weight * h, v, curvature(v))
+
+            return query_loss, _conjugate_gradient(product, g, work.products)
+
+        return _over_tasks(task, schedule, work.tasks, work.meta_rate)
+
+    def step(self) -> float:
+        loss, self._mean, self._parameters = self._step(self._parameters, *self._examples)
+        jax.block_until_ready(self._parameters)
+        return float(loss)
+
+    def meta_gradient(self) -> NDArray[np.float64]:
+        return np.concatenate([np.asarray(m, np.float64).ravel() for m in self._mean])
+
+    def helpers(self) -> list[int]:
+        return []

@@ -1,0 +1,46 @@
+"""PyTorch eager, task by task, in one process with two threads."""
+
+# ruff: noqa: D102 -- documented by the protocol that they implement
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.contestants.torch_model import examples, from_torch, loss_function, task_meta_gradient, to_torch
+from benchmarks.workloads import Workload
+
+__all__ = ["Contestant"]
+
+
+class Contestant:
+    """A loop over tasks. A setting names how batch norm is computed, and the number of threads."""
+
+    def __init__(self, workload: Workload, setting: str) -> None:
+        norm, threads = setting.split("-")
+        torch.set_num_threads(int(threads))
+        self._work = workload
+        self._loss = loss_function(workload.network, fused=norm == "fused")
+        self._parameters = to_torch(workload)
+        self._examples = examples(workload)
+
+    def step(self) -> float:
+        tasks = self._work.tasks
+        losses = 0.0
+        mean = tuple(torch.zeros_like(p) for p in self._parameters)
+        for a, b, c, d in zip(*self._examples, strict=True):
+            loss, v = task_meta_gradient(self._work, self._loss, self._parameters, (a, b), (c, d))
+            losses += loss
+            for total, part in zip(mean, v, strict=True):
+                total += part / tasks
+        for p, v in zip(self._parameters, mean, strict=True):
+            p -= self._work.meta_rate * v
+        self._mean = mean
+        return losses / tasks
+
+    def meta_gradient(self) -> NDArray[np.float64]:
+        return from_torch(self._work, self._mean)
+
+    def helpers(self) -> list[int]:
+        return []

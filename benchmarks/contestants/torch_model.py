@@ -1,0 +1,127 @@
+"""What the PyTorch contestants share: the networks as functions, layouts, and one task's meta-gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.workloads import EPSILON, Network, Workload
+
+__all__ = ["examples", "from_torch", "loss_function", "task_meta_gradient", "to_torch"]
+
+Parameters = tuple[Tensor, ...]
+Loss = Callable[[Parameters, Tensor, Tensor], Tensor]
+
+
+def to_torch(work: Workload) -> Parameters:
+    """The start weights in PyTorch's layouts: kernels (outputs, inputs, height, width), features channels first."""
+    tensors: list[Tensor] = []
+    for name, p in work.parameters.items():
+        if name.endswith("kernel"):
+            p = p.transpose(3, 2, 0, 1)
+        elif name == "4.weight":
+            height, width = work.network.sides()[-1]
+            p = p.reshape(height, width, -1, p.shape[-1]).transpose(2, 0, 1, 3).reshape(p.shape)
+        tensors.append(torch.from_numpy(p.copy()))
+    return tuple(tensors)
+
+
+def from_torch(work: Workload, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
+    """One flat vector in the workload's layouts."""
+    pieces: list[NDArray[np.float64]] = []
+    for name, tensor in zip(work.parameters, tensors, strict=True):
+        p = tensor.detach().numpy().astype(np.float64)
+        if name.endswith("kernel"):
+            p = p.transpose(2, 3, 1, 0)
+        elif name == "4.weight":
+            height, width = work.network.sides()[-1]
+            p = p.reshape(-1, height, width, p.shape[-1]).transpose(1, 2, 0, 3)
+        pieces.append(p.ravel())
+    return np.concatenate(pieces)
+
+
+def examples(work: Workload) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Support and query sets, stacked over tasks, images channels first."""
+    x = [torch.from_numpy(a) for a in (work.support_x, work.query_x)]
+    if work.classifies:
+        x = [a.permute(0, 1, 4, 2, 3).contiguous() for a in x]
+    y = [torch.from_numpy(a) for a in (work.support_y, work.query_y)]
+    return x[0], y[0], x[1], y[1]
+
+
+def _fused_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return functional.batch_norm(x, None, None, scale, shift, training=True, eps=EPSILON)
+
+
+def _plain_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    centred = x - x.mean((0, 2, 3), keepdim=True)
+    variance = (centred * centred).mean((0, 2, 3), keepdim=True)
+    return centred * (torch.rsqrt(variance + EPSILON) * scale[:, None, None]) + shift[:, None, None]
+
+
+def loss_function(network: Network, *, fused: bool = True) -> Loss:
+    """The mean loss of one task's parameters and examples; batch norm in one call or in elementary ones."""
+    norm = _fused_norm if fused else _plain_norm
+
+    def regression(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        w1, b1, w2, b2, w3, b3 = parameters
+        return functional.mse_loss(functional.relu(functional.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3, y)
+
+    def classification(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        stride = 2 if network.kind == "stride" else 1
+        for i in range(4):
+            kernel, scale, shift = parameters[3 * i : 3 * i + 3]
+            x = functional.relu(norm(functional.conv2d(x, kernel, stride=stride, padding=1), scale, shift))
+            if network.kind == "pool":
+                x = functional.max_pool2d(x, 2)
+        weight, bias = parameters[12:]
+        return functional.cross_entropy(x.flatten(1) @ weight + bias, y)
+
+    return regression if network.kind == "mlp" else classification
+
+
+def task_meta_gradient(
+    work: Workload, loss: Loss, start: Parameters, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]
+) -> tuple[float, Parameters]:
+    """One task: its query loss, and v. The graph of the support gradient is built once, for all products."""
+    phi = tuple(p.detach().requires_grad_() for p in start)
+    for _ in range(work.steps):
+        slopes = torch.autograd.grad(loss(phi, *support), phi)
+        phi = tuple((p.detach() - work.inner_rate * s).requires_grad_() for p, s in zip(phi, slopes, strict=True))
+    query_loss = loss(phi, *query)
+    g = torch.autograd.grad(query_loss, phi)
+    slopes = torch.autograd.grad(loss(phi, *support), phi, create_graph=True)
+
+    def product(v: Parameters) -> Parameters:
+        curved = torch.autograd.grad(slopes, phi, v, retain_graph=True)
+        return tuple(a + work.weight * h for a, h in zip(v, curved, strict=True))
+
+    return float(query_loss.detach()), conjugate_gradient(product, g, work.products)
+
+
+def _dot(a: Parameters, b: Parameters) -> Tensor:
+    return torch.stack([torch.dot(x.reshape(-1), y.reshape(-1)) for x, y in zip(a, b, strict=True)]).sum()
+
+
+@torch.no_grad()
+def conjugate_gradient(product: Callable[[Parameters], Parameters], g: Parameters, products: int) -> Parameters:
+    """The solve, from zero, over tuples of tensors."""
+    x = tuple(torch.zeros_like(a) for a in g)
+    r, p = g, g
+    square = _dot(r, r)
+    for i in range(products):
+        with torch.enable_grad():
+            q = product(p)
+        alpha = square / _dot(p, q)
+        x = tuple(a + alpha * b for a, b in zip(x, p, strict=True))
+        if i + 1 == products:
+            break
+        r = tuple(a - alpha * b for a, b in zip(r, q, strict=True))
+        square, before = _dot(r, r), square
+        p = tuple(a + (square / before) * b for a, b in zip(r, p, strict=True))
+    return x
