@@ -1,8 +1,8 @@
 """Race aidotnet_py against its rivals: ``python -m benchmarks.run``.
 
-All do the same work on the same arrays and the same cores, each in a process of its own, in turns. Before it is timed,
-everyone's meta-gradient is compared in float64. With --tune, each contestant's settings are tried first, and the fastest
-one races; without, the one that was found fastest before.
+All do the same work on the same arrays and the same cores, each in a process of its own, in turns. Before they are
+timed, all their meta-gradients are compared in float64. With --tune, each contestant's settings are tried first, and
+the fastest one races; without, the one that was found fastest before.
 """
 
 from __future__ import annotations

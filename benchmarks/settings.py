@@ -6,17 +6,33 @@ __all__ = ["settings_of"]
 
 _CONVOLUTIONS = {
     "ours": ("default",),
-    "torch_eager": ("fused-2", "fused-1", "plain-2", "plain-1"),
-    "torch_processes": ("fused-2", "plain-2"),
-    "torch_func": ("plain-graph", "fused-graph", "plain-vjp", "plain-jvp"),
-    "jax_jit": ("patches-vmap", "patches-shard", "patches-map", "nhwc-map", "nhwc-vmap", "nchw-map", "nchw-vmap"),
+    "torch_eager": ("conv-fused-2", "conv-fused-1", "conv-plain-2", "patches-plain-2", "patches-plain-1"),
+    "torch_processes": ("conv-fused-2", "conv-plain-2", "patches-plain-2"),
+    "torch_func": (
+        "conv-fused-graph",
+        "conv-plain-graph",
+        "conv-plain-vjp",
+        "conv-plain-jvp",
+        "patches-plain-graph",
+        "patches-plain-vjp",
+    ),
+    "jax_jit": (
+        "patches-vmap2",
+        "patches-map",
+        "patches-map2",
+        "patches-vmap",
+        "nhwc-map",
+        "nhwc-vmap",
+        "nchw-map",
+        "nchw-vmap",
+    ),
 }
 _DENSE = {
     "ours": ("default",),
-    "torch_eager": ("fused-1", "fused-2"),
-    "torch_processes": ("fused-2",),
-    "torch_func": ("fused-graph", "fused-vjp", "fused-jvp"),
-    "jax_jit": ("dense-vmap", "dense-shard", "dense-map"),
+    "torch_eager": ("dense-1", "dense-2"),
+    "torch_processes": ("dense-2",),
+    "torch_func": ("dense-graph", "dense-vjp", "dense-jvp"),
+    "jax_jit": ("dense-vmap", "dense-map", "dense-vmap2", "dense-map2"),
 }
 
 

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import tree_map
 from numpy.typing import NDArray
@@ -114,14 +116,19 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float
     def one_by_one(parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
         return lax.map(lambda one: task(parameters, *one), examples)
 
-    def shared_out(parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
-        mesh = jax.make_mesh((_DEVICES,), ("tasks",))
+    def shared_out(run: Callable[..., Any], parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
+        mesh = jax.make_mesh((_DEVICES,), ("tasks",), axis_types=(AxisType.Auto,))
         # The last tasks are repeated where they cannot be shared out evenly.
         places = jnp.minimum(jnp.arange(-(-tasks // _DEVICES) * _DEVICES), tasks - 1)
-        spread = jax.shard_map(together, mesh=mesh, in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
+        spread = jax.shard_map(run, mesh=mesh, in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
         return tree_map(lambda a: a[:tasks], spread(parameters, tuple(e[places] for e in examples)))
 
-    run = {"vmap": together, "map": one_by_one, "shard": shared_out}[schedule]
+    run = {
+        "vmap": together,
+        "map": one_by_one,
+        "vmap2": partial(shared_out, together),
+        "map2": partial(shared_out, one_by_one),
+    }[schedule]
 
     def step(parameters: Parameters, *examples: jax.Array) -> Any:
         losses, v = run(parameters, examples)
@@ -134,12 +141,12 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float
 class Contestant:
     """A setting names how convolutions are computed, and what becomes of the tasks.
 
-    "vmap" does all at once, "map" one after the other, "shard" half of them at once on each of two CPU devices.
+    "vmap" does all at once, "map" one after the other, "vmap2" and "map2" so for half of them on each of two devices.
     """
 
     def __init__(self, workload: Workload, setting: str) -> None:
         how, schedule = setting.split("-")
-        if schedule == "shard":
+        if schedule.endswith("2"):
             jax.config.update("jax_num_cpu_devices", _DEVICES)
         if workload.support_x.dtype == np.float64:
             jax.config.update("jax_enable_x64", True)

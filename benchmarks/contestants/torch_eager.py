@@ -15,13 +15,13 @@ __all__ = ["Contestant"]
 
 
 class Contestant:
-    """A loop over tasks. A setting names how batch norm is computed, and the number of threads."""
+    """A loop over tasks. A setting is how the network is computed (see `loss_function`), and the number of threads."""
 
     def __init__(self, workload: Workload, setting: str) -> None:
-        norm, threads = setting.split("-")
+        how, _, threads = setting.rpartition("-")
         torch.set_num_threads(int(threads))
         self._work = workload
-        self._loss = loss_function(workload.network, fused=norm == "fused")
+        self._loss = loss_function(workload.network, how)
         self._parameters = to_torch(workload)
         self._examples = examples(workload)
 

@@ -50,17 +50,17 @@ def _conjugate_gradient(product: Callable[[Parameters], Parameters], g: Paramete
 
 
 class Contestant:
-    """A setting names how batch norm is computed, and where products with the Hessian come from.
+    """A setting is how the network is computed (see `loss_function`), and where products with the Hessian come from.
 
     "graph" keeps autograd's graph of the gradient of the vmapped losses, "vjp" that of torch.func's vmapped gradient,
     "jvp" goes forward over the gradient for every product.
     """
 
     def __init__(self, workload: Workload, setting: str) -> None:
-        norm, self._how = setting.split("-")
+        how, _, self._products = setting.rpartition("-")
         torch.set_num_threads(2)
         self._work = workload
-        self._loss = loss_function(workload.network, fused=norm == "fused")
+        self._loss = loss_function(workload.network, how)
         self._parameters = to_torch(workload)
         self._examples = examples(workload)
 
@@ -71,13 +71,13 @@ class Contestant:
 
     def _curvature(self, phi: Parameters, x: Tensor, y: Tensor) -> Callable[[Parameters], Parameters]:
         """The product v ↦ Hv of every task."""
-        if self._how == "graph":
+        if self._products == "graph":
             with torch.enable_grad():
                 slopes = self._gradients(phi, x, y, keep=True)[1]
             return lambda v: torch.autograd.grad(slopes, phi, v, retain_graph=True)
         gradient = vmap(grad(self._loss))
         phi = tuple(p.detach() for p in phi)
-        if self._how == "jvp":
+        if self._products == "jvp":
             return lambda v: jvp(lambda p: gradient(p, x, y), (phi,), (v,))[1]
         pull = vjp(lambda p: gradient(p, x, y), phi)[1]
         return lambda v: pull(v, retain_graph=True)[0]

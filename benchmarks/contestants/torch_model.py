@@ -64,25 +64,49 @@ def _plain_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return centred * (torch.rsqrt(variance + EPSILON) * scale[:, None, None]) + shift[:, None, None]
 
 
-def loss_function(network: Network, *, fused: bool = True) -> Loss:
-    """The mean loss of one task's parameters and examples; batch norm in one call or in elementary ones."""
-    norm = _fused_norm if fused else _plain_norm
+def _patches(x: Tensor, stride: int) -> Tensor:
+    """All 3 × 3 windows of images, channels last, zeros around them, as rows (…, 9 × channels)."""
+    height, width = x.shape[1:3]
+    x = functional.pad(x, (0, 0, 1, 1, 1, 1))
+    views = [x[:, i : i + height : stride, j : j + width : stride] for i in range(3) for j in range(3)]
+    return torch.cat(views, dim=-1)
 
-    def regression(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        w1, b1, w2, b2, w3, b3 = parameters
-        return functional.mse_loss(functional.relu(functional.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3, y)
 
-    def classification(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        stride = 2 if network.kind == "stride" else 1
+def _blocks(network: Network, how: str) -> Loss:
+    """Parameters, images and the scores' targets to the mean cross-entropy; ``how`` as in `loss_function`."""
+    stride, convolution = 2 if network.kind == "stride" else 1, how.split("-")[0]
+    norm = _fused_norm if how.endswith("fused") else _plain_norm
+
+    def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+        if convolution == "conv":
+            return functional.conv2d(x, kernel, stride=stride, padding=1)
+        rows = _patches(x.permute(0, 2, 3, 1), stride)
+        return (rows @ kernel.permute(2, 3, 1, 0).reshape(-1, kernel.shape[0])).permute(0, 3, 1, 2)
+
+    def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
         for i in range(4):
             kernel, scale, shift = parameters[3 * i : 3 * i + 3]
-            x = functional.relu(norm(functional.conv2d(x, kernel, stride=stride, padding=1), scale, shift))
+            x = functional.relu(norm(convolved(x, kernel), scale, shift))
             if network.kind == "pool":
                 x = functional.max_pool2d(x, 2)
         weight, bias = parameters[12:]
         return functional.cross_entropy(x.flatten(1) @ weight + bias, y)
 
-    return regression if network.kind == "mlp" else classification
+    return loss
+
+
+def _regression(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+    w1, b1, w2, b2, w3, b3 = parameters
+    return functional.mse_loss(functional.relu(functional.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3, y)
+
+
+def loss_function(network: Network, how: str) -> Loss:
+    """The mean loss of one task's parameters and examples.
+
+    ``how`` is "dense"; or "conv", PyTorch's convolution, or "patches", matrix products with windows, then "-fused" or
+    "-plain": batch norm in one call or in elementary ones.
+    """
+    return _regression if how == "dense" else _blocks(network, how)
 
 
 def task_meta_gradient(

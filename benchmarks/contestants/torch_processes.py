@@ -24,14 +24,12 @@ from benchmarks.workloads import Workload
 __all__ = ["Contestant"]
 
 
-def _serve(
-    work: Workload, setting: str, parameters: Parameters, mean: Parameters, part: slice, pipe: Connection
-) -> None:
-    """A worker: whenever asked, its tasks' share of the mean v goes into shared memory, and their loss into the pipe."""
+def _serve(work: Workload, how: str, parameters: Parameters, mean: Parameters, part: slice, pipe: Connection) -> None:
+    """A worker: when asked, its tasks' share of the mean v goes into shared memory, their losses into the pipe."""
     torch.set_num_threads(1)
-    loss = loss_function(work.network, fused=setting.startswith("fused"))
+    loss = loss_function(work.network, how)
     tasks = list(zip(*(e[part] for e in examples(work)), strict=True))
-    while pipe.recv():
+    while _asked(pipe):
         losses = 0.0
         for total in mean:
             total.zero_()
@@ -43,11 +41,20 @@ def _serve(
         pipe.send(losses)
 
 
+def _asked(pipe: Connection) -> bool:
+    """Wait for the next step; False when there will be none."""
+    try:
+        return bool(pipe.recv())
+    except EOFError:
+        return False
+
+
 class Contestant:
-    """A setting names how batch norm is computed, and the number of processes."""
+    """A setting is how the network is computed (see `loss_function`), and the number of processes."""
 
     def __init__(self, workload: Workload, setting: str) -> None:
-        count = int(setting.split("-")[1])
+        how, _, number = setting.rpartition("-")
+        count = int(number)
         self._work = workload
         self._parameters = to_torch(workload)
         self._means = [tuple(torch.zeros_like(p) for p in self._parameters) for _ in range(count)]
@@ -61,7 +68,7 @@ class Contestant:
             near, far = context.Pipe()
             part = slice(i, None, count)
             worker = context.Process(
-                target=_serve, args=(workload, setting, self._parameters, mean, part, far), daemon=True
+                target=_serve, args=(workload, how, self._parameters, mean, part, far), daemon=True
             )
             worker.start()
             self._workers.append(worker)
