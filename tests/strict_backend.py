@@ -33,6 +33,7 @@ class StrictBackend:
 
     def __init__(self, name: str = "strict", device: str = "CPU_DEVICE") -> None:
         self.name = name
+        self.compiler = None
         self.device = xp.Device(device)
 
     def owns(self, value: object) -> bool:

@@ -15,7 +15,14 @@ from autodiff_cases import all_primitives
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from random_programs import a_type, array_in_a_buffer, check_random_program, random_program, shuffled_reshape
+from random_programs import (
+    a_type,
+    array_in_a_buffer,
+    check_compiled_bits,
+    check_random_program,
+    random_program,
+    shuffled_reshape,
+)
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.array_type import ArrayType
@@ -23,7 +30,7 @@ from aidotnet_py.autodiff.execution import Executable, plan, run_program
 from aidotnet_py.autodiff.layout import c_strides, is_contiguous, reshaped_strides
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import new_trace
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
 
@@ -44,6 +51,19 @@ def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
 @settings(max_examples=5000)
 def test_many_random_programs(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
+def test_compiled_random_programs_give_the_bits_of_plain_ones(seed: int) -> None:
+    check_compiled_bits(np.random.default_rng(seed))
+
+
+@pytest.mark.slow
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=3000)
+def test_many_compiled_random_programs(seed: int) -> None:
+    check_compiled_bits(np.random.default_rng(seed))
 
 
 def test_random_programs_use_every_primitive() -> None:
@@ -153,15 +173,17 @@ def _convnet(w: Any, v: Any, x: Any) -> Any:
     return -np.mean(np.take_along_axis(ad.log_softmax(logits), labels[:, None], 1))
 
 
-def test_a_run_allocates_nothing_that_grows_with_the_data() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_run_allocates_nothing_that_grows_with_the_data(compiled: bool) -> None:
     w, v = np.ones((3, 3, 2, 8)), np.ones((8 * 7 * 7, 3))
     x = np.random.default_rng(0).uniform(size=(20, 14, 14, 2))
     program = ad.trace(ad.value_and_grad(lambda p: _convnet(*p, x)), (w, v))
-    executable = Executable(program, get_backend("numpy"))
+    executable = Executable(program, NumPyBackend(compiled=compiled))
     for array, value in zip(executable.inputs, (w, v), strict=True):
         array[...] = value
     executable.run()
     assert executable.nbytes > 500_000
+    executable.compile()
     tracemalloc.start()
     try:
         executable.run()

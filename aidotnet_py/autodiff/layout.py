@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-__all__ = ["c_strides", "fits_matrix_product", "is_contiguous", "reshaped_strides"]
+__all__ = [
+    "c_strides",
+    "common_refinement",
+    "fits_matrix_product",
+    "is_contiguous",
+    "refined_strides",
+    "reshaped_strides",
+]
 
 
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -57,3 +64,37 @@ def fits_matrix_product(shape: tuple[int, ...], strides: tuple[int, ...]) -> boo
     by_rows = (column == 1 or n == 1) and (row >= n or m == 1)
     by_columns = (row == 1 or m == 1) and (column >= m or n == 1)
     return by_rows or by_columns
+
+
+def common_refinement(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape with the fewest axes of which both shapes are, in C order, mergers; None where there is none."""
+    if x == y:
+        return x
+    if math.prod(x) != math.prod(y) or 0 in x or 0 in y:
+        return None
+    left, right = [n for n in reversed(x) if n != 1], [n for n in reversed(y) if n != 1]
+    found: list[int] = []
+    while left:
+        n, m = left.pop(), right.pop()
+        small = min(n, m)
+        if n % small or m % small:
+            return None
+        found.append(small)
+        left += [n // small] * (n != small)
+        right += [m // small] * (m != small)
+    return tuple(found)
+
+
+def refined_strides(shape: tuple[int, ...], strides: tuple[int, ...], refinement: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of an array seen in a refinement of its shape."""
+    if shape == refinement:
+        return strides
+    axes = iter([(n, s) for n, s in zip(shape, strides, strict=True) if n != 1])
+    found: list[int] = []
+    rest = step = 1
+    for n in refinement:
+        if n != 1 and rest == 1:
+            rest, step = next(axes)
+        rest //= n
+        found.append(step * rest)
+    return tuple(found)

@@ -50,6 +50,8 @@ class Primitive:
         The two inputs may change places.
     in_place : bool
         The output may overwrite an input of the same layout.
+    loop : str or None
+        The operation's name in loop nests (`aidotnet_py.backends.loops`), or "sum"; None where no loop can do it.
     flops : callable
         ``flops(*types, output=type)``.
     """
@@ -63,6 +65,7 @@ class Primitive:
     view: Callable[..., tuple[int, ...] | None] | None = None
     commutative: bool = False
     in_place: bool = False
+    loop: str | None = None
     flops: Callable[..., int] = one_flop_per_element
 
     @property

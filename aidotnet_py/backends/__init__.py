@@ -4,13 +4,15 @@ May import: nothing of this package but its exceptions. A new backend is one fil
 """
 
 from aidotnet_py.backends.numpy_backend import NumPyBackend
-from aidotnet_py.backends.protocol import Array, Backend, Elementwise
+from aidotnet_py.backends.protocol import Array, Backend, Compilation, Elementwise, KernelCompiler
 from aidotnet_py.backends.registry import available_backends, backend_of, get_backend, register_backend
 
 __all__ = [
     "Array",
     "Backend",
+    "Compilation",
     "Elementwise",
+    "KernelCompiler",
     "NumPyBackend",
     "available_backends",
     "backend_of",

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
-from aidotnet_py.backends.protocol import Array, Elementwise
+from aidotnet_py.backends.llvm_compiler import shared_compiler
+from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 
 __all__ = ["NumPyBackend"]
 
@@ -87,6 +88,12 @@ _VECDOT_BLOCK = 8192
 class NumPyBackend:
     """NumPy as a `Backend`.
 
+    Parameters
+    ----------
+    compiled : bool
+        Whether elementwise work that is done again and again is compiled, where llvmlite is installed; the results are
+        the same to the bit.
+
     Examples
     --------
     >>> from aidotnet_py.backends import NumPyBackend
@@ -96,6 +103,13 @@ class NumPyBackend:
     """
 
     name = "numpy"
+
+    def __init__(self, *, compiled: bool = True) -> None:
+        self._compiled = compiled
+
+    @property
+    def compiler(self) -> KernelCompiler | None:
+        return shared_compiler() if self._compiled else None
 
     def owns(self, value: object) -> bool:
         # A masked array would lose its mask, a matrix computes by rules of its own.

@@ -13,7 +13,9 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "Backend", "Elementwise"]
+from aidotnet_py.backends.loops import Kernel
+
+__all__ = ["Array", "Backend", "Compilation", "Elementwise", "KernelCompiler"]
 
 # An array of whichever library the backend in use stands for; no static type spans them all.
 Array: TypeAlias = Any
@@ -22,6 +24,30 @@ Array: TypeAlias = Any
 # A function applied element by element, over arrays of one shape and Python numbers: ``f(*operands, out=None)``.
 # Without ``out``, what it gives for arrays of no axes may be the library's scalar.
 Elementwise: TypeAlias = Callable[..., Array]
+
+
+class Compilation(Protocol):
+    """Kernels that are being compiled."""
+
+    def result(self, *, wait: bool = False) -> Sequence[Callable[[Sequence[int]], Callable[[], Any]]] | None:
+        """For each kernel, what binds it to the addresses of its arguments and gives a call.
+
+        Whoever keeps the call must keep the arrays. None until all are ready, unless it is to wait for them;
+        InvalidOperationException where they could not be compiled.
+        """
+        ...
+
+
+class KernelCompiler(Protocol):
+    """What makes kernels into machine code, while others go on."""
+
+    def submit(self, kernels: Sequence[Kernel]) -> Compilation:
+        """Begin to compile kernels; returns at once."""
+        ...
+
+    def address_of(self, array: Array) -> int:
+        """Where the array's first element lies."""
+        ...
 
 
 @runtime_checkable
@@ -55,6 +81,11 @@ class Backend(Protocol):
 
     def dtype_of(self, array: Array) -> np.dtype[Any]:
         """The array's dtype, as NumPy names it."""
+        ...
+
+    @property
+    def compiler(self) -> KernelCompiler | None:
+        """What compiles loop nests on its arrays; None where nothing does."""
         ...
 
     def strides_of(self, array: Array) -> tuple[int, ...]:

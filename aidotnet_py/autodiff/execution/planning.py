@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.execution.fusion import Unit, units_of
 from aidotnet_py.autodiff.layout import c_strides, fits_matrix_product, is_contiguous
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
@@ -29,18 +30,21 @@ class Slot:
     dtype: np.dtype[Any]
     size: int
     stage: int
+    internal: bool
 
 
 @dataclass(eq=False)
 class Storage:
     """Memory of one computed value and its views, from the call that writes it to the last that reads it.
 
-    A slot is given to it unless its memory is the caller's: an input, a constant, or an output bound to an array.
+    A slot is given to it unless its memory is the caller's: an input, a constant, or an output bound to an array. What
+    is internal to a unit lies in slots apart, which nobody needs once the unit runs as a compiled loop.
     """
 
     type: ArrayType
     stage: int
     external: bool
+    internal: bool = False
     last: float = -1
     slot: Slot | None = None
 
@@ -62,13 +66,21 @@ Operand: TypeAlias = Cell | Literal
 
 @dataclass(eq=False)
 class Work:
-    """One call of a run: ``primitive(*operands)`` into ``out``; without a primitive, a copy."""
+    """One call of a run: ``primitive(*operands)`` into ``out``; without a primitive, a copy.
 
-    stage: int
+    Calls of one unit, which share the object, come one after another.
+    """
+
+    unit: Unit
     primitive: Primitive | None
     operands: tuple[Operand, ...]
     out: Cell
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def stage(self) -> int:
+        """The stage that the call belongs to."""
+        return self.unit.stage
 
 
 @dataclass(eq=False)
@@ -110,6 +122,8 @@ def plan(
     stages: Sequence[int] | None = None,
     input_strides: Sequence[Strides] | None = None,
     output_strides: Sequence[Strides | None] | None = None,
+    *,
+    fuse: bool = True,
 ) -> Plan:
     """Plan a Program's run.
 
@@ -124,8 +138,10 @@ def plan(
         How the arrays of the inputs will lie; C order by default.
     output_strides : sequence of tuple or None, optional
         How the arrays that outputs are to be written into lie; None for those that may lie anywhere.
+    fuse : bool
+        Whether equations are brought together in units that can be compiled; a Program that runs once needs none.
     """
-    return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides).run()
+    return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides, fuse).run()
 
 
 def _size(slot: Slot) -> int:
@@ -139,8 +155,10 @@ class _Planner:
         stages: Sequence[int],
         input_strides: Sequence[Strides] | None,
         output_strides: Sequence[Strides | None] | None,
+        fuse: bool,
     ) -> None:
         self.program = program
+        self.fuse = fuse
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = output_strides or [None] * len(program.outputs)
@@ -148,7 +166,9 @@ class _Planner:
         self.cells: dict[Atom, Cell] = {}
         self.stage_of: dict[Atom, int] = {}
         self.bound: dict[Variable, tuple[int, Strides]] = {}
+        self.views: dict[Atom, Equation] = {}
         self.copies: dict[Cell, Cell] = {}
+        self.calls_of: defaultdict[Unit, list[Work]] = defaultdict(list)
 
     def run(self) -> Plan:
         for variable, stage, strides in zip(self.program.inputs, self.stages, self.input_strides, strict=True):
@@ -157,11 +177,15 @@ class _Planner:
             self.result.constants.append(self._external(variable, 0, c_strides(variable.type.shape)))
         for equation in self.program.equations:
             self.stage_of[equation.output] = max((self.stage_of[v] for v in equation.variables), default=0)
+            if equation.primitive.is_view:
+                self.views[equation.output] = equation
         self._bind_outputs()
-        for equation in sorted(self.program.equations, key=lambda e: self.stage_of[e.output]):
-            self._lower(equation)
+        for unit in units_of(self.program, self.stage_of, fuse=self.fuse):
+            self._lower(unit)
         self._finish_outputs()
         self.result.work.sort(key=lambda w: w.stage)
+        for work in self.result.work:
+            self.calls_of[work.unit].append(work)
         self._measure_lives()
         self._share_slots()
         return self.result
@@ -187,31 +211,37 @@ class _Planner:
             if equation is not None and strides is not None and not equation.primitive.is_view:
                 self.bound.setdefault(equation.output, (place, strides))
 
-    def _lower(self, equation: Equation) -> None:
-        stage = self.stage_of[equation.output]
-        if equation.primitive.is_view:
-            (source,) = equation.variables
-            cell = self._view(equation, self.cells[source], stage)
-        else:
-            operands = tuple(a if isinstance(a, Literal) else self.cells[a] for a in equation.inputs)
+    def _lower(self, unit: Unit) -> None:
+        calls: list[Work] = []
+        for equation in unit.equations:
+            operands = tuple(a if isinstance(a, Literal) else self._cell(a) for a in equation.inputs)
             if equation.primitive.name == "matmul":
                 operands = tuple(map(self._for_product, operands))
-            cell = self._owner(equation.output, stage)
-            self.result.work.append(Work(stage, equation.primitive, operands, cell, equation.parameters))
-        self.cells[equation.output] = cell
+            cell = self.cells[equation.output] = self._owner(equation.output, unit)
+            calls.append(Work(unit, equation.primitive, operands, cell, equation.parameters))
+        # Copies of what they read have come before them, and none in between.
+        self.result.work += calls
 
-    def _owner(self, variable: Variable, stage: int) -> Cell:
+    def _owner(self, variable: Variable, unit: Unit) -> Cell:
         if variable not in self.bound:
-            return self._fresh(variable.type, stage)
+            return self._fresh(variable.type, unit.stage, internal=variable in unit.internal)
         place, strides = self.bound[variable]
-        cell = Cell(variable.type, strides, Storage(variable.type, stage, external=True))
+        cell = Cell(variable.type, strides, Storage(variable.type, unit.stage, external=True))
         self.result.bound[place] = cell
         return cell
 
-    def _fresh(self, of: ArrayType, stage: int) -> Cell:
-        return Cell(of, c_strides(of.shape), Storage(of, stage, external=False))
+    def _fresh(self, of: ArrayType, stage: int, *, internal: bool = False) -> Cell:
+        return Cell(of, c_strides(of.shape), Storage(of, stage, external=False, internal=internal))
 
-    def _view(self, equation: Equation, source: Cell, stage: int) -> Cell:
+    def _cell(self, variable: Variable) -> Cell:
+        """Where a value is; a view's is made when it is first asked for."""
+        if variable not in self.cells:
+            self.cells[variable] = self._view(self.views[variable])
+        return self.cells[variable]
+
+    def _view(self, equation: Equation) -> Cell:
+        (variable,) = equation.variables
+        source = self._cell(variable)
         view: Callable[..., Strides | None] | None = equation.primitive.view
         assert view is not None
         strides = view(source.type, source.strides, **equation.parameters)
@@ -223,7 +253,7 @@ class _Planner:
 
     def _copy(self, source: Operand, stage: int, out: Cell | None = None) -> Cell:
         out = out or self._fresh(source.type, stage)
-        self.result.work.append(Work(stage, None, (source,), out))
+        self.result.work.append(Work(Unit(stage, [], source.type.shape), None, (source,), out))
         return out
 
     def _in_c_order(self, source: Cell) -> Cell:
@@ -240,7 +270,7 @@ class _Planner:
 
     def _finish_outputs(self) -> None:
         for place, (atom, strides) in enumerate(zip(self.program.outputs, self.output_strides, strict=True)):
-            value: Operand = atom if isinstance(atom, Literal) else self.cells[atom]
+            value: Operand = atom if isinstance(atom, Literal) else self._cell(atom)
             stage = self.stage_of.get(atom, 0)
             if strides is not None and place not in self.result.bound:
                 cell = Cell(atom.type, strides, Storage(atom.type, stage, external=True))
@@ -262,33 +292,41 @@ class _Planner:
                 cell.storage.last = _FOREVER
 
     def _share_slots(self) -> None:
-        free: defaultdict[np.dtype[Any], list[Slot]] = defaultdict(list)
+        free: defaultdict[tuple[np.dtype[Any], bool], list[Slot]] = defaultdict(list)
+        ended: list[Slot] = []
         for index, work in enumerate(self.result.work):
             storage = work.out.storage
             if not storage.external and storage.slot is None:
-                storage.slot = self._taken_over(work, index) or self._from(free[storage.type.dtype], storage)
+                pool = free[storage.type.dtype, storage.internal]
+                storage.slot = self._taken_over(work, index) or self._from(pool, storage)
             ending = (c.storage for c in (work.out, *work.operands) if isinstance(c, Cell) and c.storage.last == index)
-            for slot in dict.fromkeys(ended.slot for ended in ending):
-                # A slot that the output has taken over goes on.
-                if slot is not None and (slot is not storage.slot or storage.last == index):
-                    insort(free[slot.dtype], slot, key=_size)
+            # A slot that the output has taken over goes on.
+            goes_on = None if storage.last == index else storage.slot
+            ended += [s for s in dict.fromkeys(e.slot for e in ending) if s is not None and s is not goes_on]
+            # As a loop, a unit reads all that it reads until its end.
+            over = work is self.calls_of[work.unit][-1]
+            for slot in [s for s in ended if over or s.internal]:
+                ended.remove(slot)
+                insort(free[slot.dtype, slot.internal], slot, key=_size)
 
     def _taken_over(self, work: Work, index: int) -> Slot | None:
         """The slot of an operand that ends here, where the output can be written over it element by element."""
         if work.primitive is None or not work.primitive.in_place:
             return None
-        cells = [c for c in work.operands if isinstance(c, Cell)]
-        for cell in cells:
-            storage = cell.storage
-            whole = all(
-                is_contiguous(c.type.shape, c.strides) and c.type == work.out.type and c.type.size == storage.type.size
-                for c in cells
-                if c.storage is storage
-            )
-            ends = storage.last == index and whole
-            if storage.slot is not None and ends and self._may_hold(storage.slot, work.out.storage):
-                return storage.slot
+        for cell in (c for c in work.operands if isinstance(c, Cell)):
+            slot, storage = cell.storage.slot, cell.storage
+            ends = storage.last == index and slot is not None and slot.internal == work.out.storage.internal
+            if ends and slot is not None and self._covers(work, storage) and self._may_hold(slot, work.out.storage):
+                return slot
         return None
+
+    def _covers(self, work: Work, storage: Storage) -> bool:
+        """Whether all that the unit of a call reads of a storage lies as its output will."""
+        calls = self.calls_of[work.unit]
+        cells = (c for call in calls for c in (call.out, *call.operands) if isinstance(c, Cell))
+        return storage.type.size == work.out.type.size and all(
+            is_contiguous(c.type.shape, c.strides) and c.type == work.out.type for c in cells if c.storage is storage
+        )
 
     def _may_hold(self, slot: Slot, storage: Storage) -> bool:
         # What outlives its stage must not lie where an earlier stage, run again, would write over it.
@@ -303,6 +341,6 @@ class _Planner:
                 slot = free.pop(place)
                 slot.size = max(slot.size, of.size)
                 return slot
-        slot = Slot(of.dtype, of.size, storage.stage)
+        slot = Slot(of.dtype, of.size, storage.stage, storage.internal)
         self.result.slots.append(slot)
         return slot

@@ -76,6 +76,7 @@ _sum = Primitive(
     jvp=lambda tangents, x, output, axes: sum_(tangents[0], axes),
     transpose=lambda ct, x, axes: [spread(ct, x.shape, axes)],
     batch=lambda inputs, batched, size, axes: sum_(inputs[0], tuple(i + 1 for i in axes)),
+    loop="sum",
 )
 
 

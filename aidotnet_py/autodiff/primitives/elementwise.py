@@ -24,6 +24,7 @@ from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Literal
 from aidotnet_py.autodiff.tracing import Tracer, emit, type_of
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends.loops import LOOP_OPERATIONS
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = [
@@ -121,8 +122,10 @@ def _jvp(rules: Sequence[Rule], tangents: Sequence[Any], *primals: Any, output: 
 
 
 def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dtype: np.dtype[Any] | None) -> Primitive:
+    standard = _STANDARD_NAMES.get(name, name)
+
     def run(backend: Backend, out: Array, *operands: Array) -> None:
-        backend.elementwise(_STANDARD_NAMES.get(name, name))(*operands, out=out)
+        backend.elementwise(standard)(*operands, out=out)
 
     primitive = Primitive(
         name=name,
@@ -133,6 +136,7 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
         batch=lambda inputs, batched, size: _batch(partial(emit, primitive), inputs, batched, size),
         commutative=name in _COMMUTATIVE,
         in_place=dtype is None,
+        loop=standard if standard in LOOP_OPERATIONS else None,
     )
     return primitive
 
@@ -301,6 +305,7 @@ _astype = Primitive(
     jvp=_astype_jvp,
     transpose=lambda ct, x, dtype: [astype(ct, x.dtype)],
     batch=lambda inputs, batched, size, dtype: astype(inputs[0], dtype),
+    loop="convert",
     flops=no_flops,
 )
 
@@ -337,6 +342,7 @@ _where = Primitive(
     jvp=_where_jvp,
     transpose=_where_transpose,
     batch=_where_batch,
+    loop="where",
 )
 
 

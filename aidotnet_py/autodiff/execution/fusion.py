@@ -1,0 +1,159 @@
+"""Which equations run as one loop: elementwise work on one space of indices, with the sums that it ends in.
+
+The order of the equations changes, never what any of them computes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from aidotnet_py.autodiff.layout import common_refinement
+from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
+
+__all__ = ["Unit", "loop_shape", "units_of"]
+
+Shape = tuple[int, ...]
+
+# Views that keep every element at its place in C order.
+_SAME_ORDER = ("reshape", "stop_gradient")
+
+
+@dataclass(eq=False)
+class Unit:
+    """Equations that run together, in order.
+
+    Attributes
+    ----------
+    shape : tuple of int or None
+        The space of indices of their loop; None for an equation that is no loop.
+    internal : set of Variable
+        Values that nothing outside the unit reads: a compiled loop never writes them to memory.
+    """
+
+    stage: int
+    equations: list[Equation]
+    shape: Shape | None
+    internal: set[Variable] = field(default_factory=set[Variable])
+
+
+def loop_shape(equation: Equation) -> Shape:
+    """The indices that an elementwise equation or a sum goes through."""
+    (first, *_) = equation.variables
+    return first.type.shape if equation.primitive.name == "sum" else equation.output.type.shape
+
+
+def units_of(program: Program, stage_of: Mapping[Atom, int], *, fuse: bool = True) -> list[Unit]:
+    """The equations that do work, as units in the order to run them, stage by stage; views are left out."""
+    grouping = _Grouping(program, stage_of, fuse)
+    for equation in sorted(program.equations, key=lambda e: stage_of[e.output]):
+        if not equation.primitive.is_view:
+            grouping.place(equation)
+    grouping.find_internal(program.outputs)
+    return grouping.units
+
+
+class _Grouping:
+    """Units in a row. An equation joins one that comes after everything it reads, and that touches the same values."""
+
+    def __init__(self, program: Program, stage_of: Mapping[Atom, int], fuse: bool) -> None:
+        self.units: list[Unit] = []
+        self._stage_of = stage_of
+        self._fuse = fuse
+        self._made_by = {e.output: e for e in program.equations}
+        self._place: dict[Variable, int] = {}
+        self._touching: defaultdict[Variable, list[int]] = defaultdict(list)
+
+    def place(self, equation: Equation) -> None:
+        """Put an equation into a unit."""
+        stage = self._stage_of[equation.output]
+        found = self._joined(equation, stage) if self._fuse and self._is_loop(equation) else None
+        if found is None:
+            found = len(self.units)
+            shape = loop_shape(equation) if self._fuse and self._is_loop(equation) else None
+            self.units.append(Unit(stage, [equation], shape))
+        self._place[equation.output] = found
+        for variable in (equation.output, *(self._root(v)[0] for v in equation.variables)):
+            self._touching[variable].append(found)
+
+    def _joined(self, equation: Equation, stage: int) -> int | None:
+        """The unit that the equation was added to, where there is one for it."""
+        shape = loop_shape(equation)
+        first, made_there = self._earliest(equation, stage, shape)
+        roots = [self._root(v)[0] for v in equation.variables]
+        near = sorted({u for root in roots for u in self._touching[root] if u >= first})
+        # Where an operand is made, it need not be read again.
+        for place in [first, *near] if made_there else near:
+            unit = self.units[place]
+            refined = None if unit.shape is None or unit.stage != stage else common_refinement(unit.shape, shape)
+            if refined is not None:
+                unit.shape = refined
+                unit.equations.append(equation)
+                return place
+        return None
+
+    def _earliest(self, equation: Equation, stage: int, shape: Shape) -> tuple[int, bool]:
+        """The first unit that the equation may be in, and whether that is because an operand is made there."""
+        first, made_there = 0, False
+        for variable in equation.variables:
+            root, same_order = self._root(variable)
+            place = self._place.get(root)
+            if place is None or self.units[place].stage < stage:
+                continue
+            unit = self.units[place]
+            within = (
+                same_order
+                and unit.shape is not None
+                and self._made_by[root].primitive.name != "sum"
+                and common_refinement(unit.shape, shape) is not None
+            )
+            bound = place if within else place + 1
+            if bound > first or (bound == first and within):
+                first, made_there = bound, within
+        return first, made_there
+
+    def _root(self, variable: Variable) -> tuple[Variable, bool]:
+        """The value that a view is of, and whether its elements are in the same order."""
+        same_order = True
+        while (equation := self._made_by.get(variable)) is not None and equation.primitive.is_view:
+            same_order = same_order and equation.primitive.name in _SAME_ORDER
+            (variable,) = equation.variables
+        return variable, same_order
+
+    def _is_loop(self, equation: Equation) -> bool:
+        loop = equation.primitive.loop
+        types = [a.type for a in equation.inputs] + [equation.output.type]
+        if loop is None or not all(t.dtype.name in ("float32", "float64", "bool") for t in types):
+            return False
+        return loop != "sum" or self._is_sum_by_rows(equation)
+
+    def _is_sum_by_rows(self, equation: Equation) -> bool:
+        """Whether the terms lie as rows that are added one after another: a loop and a library do the same then."""
+        (source,) = equation.variables
+        root, same_order = self._root(source)
+        last = len(source.type.shape) - 1
+        return (
+            same_order
+            and root in self._made_by
+            and source.type.dtype.kind == "f"
+            and source.type.size > 0
+            and last not in equation.parameters["axes"]
+            and source.type.shape[last] > 1
+        )
+
+    def find_internal(self, outputs: Iterable[Atom]) -> None:
+        """Tell the units which values only they read."""
+        readers: defaultdict[Variable, set[int]] = defaultdict(set)
+        for place, unit in enumerate(self.units):
+            for equation in unit.equations:
+                for variable in equation.variables:
+                    readers[self._root(variable)[0]].add(place)
+        kept = {self._root(a)[0] for a in outputs if isinstance(a, Variable)}
+        for place, unit in enumerate(self.units):
+            if len(unit.equations) > 1:
+                unit.internal = {
+                    e.output
+                    for e in unit.equations
+                    if e.primitive.name != "sum" and e.output not in kept and readers[e.output] == {place}
+                }

@@ -1,0 +1,185 @@
+"""Planned calls as loop nests on the arrays that they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from aidotnet_py.autodiff.execution.fusion import Shape
+from aidotnet_py.autodiff.execution.planning import Cell, Storage, Work
+from aidotnet_py.autodiff.layout import is_contiguous, refined_strides
+from aidotnet_py.backends import Array, Backend, KernelCompiler
+from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Reference, Step
+
+__all__ = ["KernelBuilder"]
+
+_DTYPES = ("float32", "float64", "bool")
+
+
+class Arrays(Protocol):
+    """The arrays of planned cells."""
+
+    def of(self, operand: Cell, /) -> Array:
+        """The array of a cell."""
+        ...
+
+    def region_of(self, cell: Cell) -> Array:
+        """The array of all memory that the cell's storage shares with others."""
+        ...
+
+
+class KernelBuilder:
+    """Collects the nests of one kernel.
+
+    Parameters
+    ----------
+    backend, compiler : Backend, KernelCompiler
+        Whose arrays they work on, and what is to compile them.
+    arrays : Arrays
+        Where their cells are.
+    """
+
+    def __init__(self, backend: Backend, compiler: KernelCompiler, arrays: Arrays) -> None:
+        self._backend = backend
+        self._compiler = compiler
+        self._arrays = arrays
+        self._nests: list[LoopNest] = []
+        self._arguments: dict[int, int] = {}
+
+    def add(self, calls: Sequence[Work]) -> bool:
+        """Add the nests of a unit's calls; False, and nothing added, where they are no loops."""
+        cells = [c for call in calls for c in (call.out, *call.operands)]
+        if any(c.type.dtype.name not in _DTYPES for c in cells):
+            return False
+        if calls[0].unit.shape is not None and calls[0].primitive is not None:
+            nests = self._fused(calls, calls[0].unit.shape)
+        else:
+            nests = self._moved(calls[0])
+        self._nests += nests
+        return bool(nests)
+
+    def kernel(self) -> tuple[Kernel, list[int]] | None:
+        """The kernel of all that was added, and the addresses of its arguments."""
+        return (Kernel(tuple(self._nests), len(self._arguments)), list(self._arguments)) if self._nests else None
+
+    def _operand(self, cell: Cell, strides: Shape | None = None, offset: int = 0) -> Operand:
+        array = self._arrays.of(cell)
+        # One argument for all that shares memory: others are taken never to overlap.
+        start = self._compiler.address_of(self._arrays.region_of(cell))
+        argument = self._arguments.setdefault(start, len(self._arguments))
+        offset += (self._compiler.address_of(array) - start) // cell.type.dtype.itemsize
+        found = self._backend.strides_of(array) if strides is None else strides
+        return Operand(argument, cell.type.dtype.name, found, offset)
+
+    def _fused(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
+        """One nest for all calls, after one that clears each sum."""
+        if any(c.primitive is not None and c.primitive.loop == "sum" and not _by_rows(c) for c in calls):
+            return []
+        nest = _Nest(shape, self._operand)
+        for call in calls:
+            nest.add(call)
+        return [*nest.cleared, LoopNest(shape, tuple(nest.steps), tuple(nest.stores), tuple(nest.sums))]
+
+    def _moved(self, call: Work) -> list[LoopNest]:
+        """The nests of a call that moves elements or adds them up where they meet."""
+        if call.primitive is None:
+            return [self._copied(call)]
+        rule = {"pad": self._padded, "patches": self._patches, "fold": self._folded}.get(call.primitive.name)
+        return [] if rule is None else rule(call)
+
+    def _copied(self, call: Work) -> LoopNest:
+        (source,) = call.operands
+        value = self._operand(source) if isinstance(source, Cell) else Number(source.value, source.type.dtype.name)
+        return _store(call.out.type.shape, self._operand(call.out), value)
+
+    def _filled(self, cell: Cell, value: float) -> LoopNest:
+        return _store(cell.type.shape, self._operand(cell), Number(value, cell.type.dtype.name))
+
+    def _padded(self, call: Work) -> list[LoopNest]:
+        (source,) = call.operands
+        assert isinstance(source, Cell)
+        margins = call.parameters["margins"]
+        steps = self._backend.strides_of(self._arrays.of(call.out))
+        inner = tuple(s * (gap + 1) for s, (_, _, gap) in zip(steps, margins, strict=True))
+        offset = sum(s * before for s, (before, _, _) in zip(steps, margins, strict=True))
+        place = self._operand(call.out, inner, offset)
+        return [
+            self._filled(call.out, call.parameters["value"]),
+            _store(source.type.shape, place, self._operand(source)),
+        ]
+
+    def _patches(self, call: Work) -> list[LoopNest]:
+        (source,) = call.operands
+        assert isinstance(source, Cell)
+        n, h, w, c = self._backend.strides_of(self._arrays.of(source))
+        down, right = call.parameters["stride"]
+        windows = self._operand(source, (n, h * down, w * right, h, w, c))
+        return [_store(call.out.type.shape, self._operand(call.out), windows)]
+
+    def _folded(self, call: Work) -> list[LoopNest]:
+        """Windows from last to first: each pixel then meets its window elements in the order of their places."""
+        (source,) = call.operands
+        assert isinstance(source, Cell)
+        shape = source.type.shape
+        down, right = call.parameters["stride"]
+        n, h, w, c = self._backend.strides_of(self._arrays.of(call.out))
+        last = (shape[1] - 1) * h * down + (shape[2] - 1) * w * right
+        place = self._operand(call.out, (n, -h * down, -w * right, h, w, c), last)
+        steps = self._backend.strides_of(self._arrays.of(source))
+        backwards = (shape[1] - 1) * steps[1] + (shape[2] - 1) * steps[2]
+        terms = self._operand(source, (steps[0], -steps[1], -steps[2], *steps[3:]), backwards)
+        return [self._filled(call.out, 0.0), LoopNest(shape, sums=((place, terms),))]
+
+
+def _store(shape: Shape, place: Operand, value: Operand | Number) -> LoopNest:
+    return LoopNest(shape, (Step("identity", (value,), value.dtype),), ((place, 0),))
+
+
+def _by_rows(call: Work) -> bool:
+    (source,) = call.operands
+    return isinstance(source, Cell) and is_contiguous(source.type.shape, source.strides)
+
+
+class _Nest:
+    """A nest under construction: what each call of a fused unit becomes."""
+
+    def __init__(self, shape: Shape, operand: Callable[..., Operand]) -> None:
+        self._shape = shape
+        self._operand = operand
+        self._made: dict[Storage, int] = {}
+        self.steps: list[Step] = []
+        self.stores: list[tuple[Operand, Reference]] = []
+        self.sums: list[tuple[Operand, Reference]] = []
+        self.cleared: list[LoopNest] = []
+
+    def add(self, call: Work) -> None:
+        """Add one call."""
+        assert call.primitive is not None
+        assert call.primitive.loop is not None
+        inputs = tuple(map(self._read, call.operands))
+        if call.primitive.loop == "sum":
+            self._add_sum(call, inputs[0])
+            return
+        self._made[call.out.storage] = len(self.steps)
+        self.steps.append(Step(call.primitive.loop, inputs, call.out.type.dtype.name))
+        if not call.out.storage.internal:
+            self.stores.append((self._placed(call.out), len(self.steps) - 1))
+
+    def _read(self, operand: Any) -> Reference:
+        if not isinstance(operand, Cell):
+            return Number(operand.value, operand.type.dtype.name)
+        made = self._made.get(operand.storage)
+        return self._placed(operand) if made is None else made
+
+    def _placed(self, cell: Cell) -> Operand:
+        return self._operand(cell, refined_strides(cell.type.shape, cell.strides, self._shape))
+
+    def _add_sum(self, call: Work, term: Reference) -> None:
+        (source,) = call.operands
+        axes = call.parameters["axes"]
+        kept = iter(call.out.strides)
+        strides = tuple(0 if i in axes else next(kept) for i in range(len(source.type.shape)))
+        place = self._operand(call.out, refined_strides(source.type.shape, strides, self._shape))
+        self.sums.append((place, term))
+        clear = self._operand(call.out, call.out.strides)
+        self.cleared.append(_store(call.out.type.shape, clear, Number(0.0, call.out.type.dtype.name)))

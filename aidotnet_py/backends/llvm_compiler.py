@@ -1,0 +1,209 @@
+"""Kernels as machine code for this processor, through llvmlite: compiled in the background, and kept on disk."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import importlib.util
+import os
+import stat
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from aidotnet_py.backends.loop_assembly import kernel_text
+from aidotnet_py.backends.loops import Kernel
+from aidotnet_py.exceptions import InvalidOperationException
+
+__all__ = ["LlvmCompiler", "shared_compiler"]
+
+_ENTRY = "kernel"
+# A file of the cache takes a few kilobytes; with more files than that, those not used for longest go.
+_MOST_FILES = 4096
+
+
+@cache
+def shared_compiler() -> LlvmCompiler | None:
+    """The compiler of this process; None where llvmlite is not installed."""
+    found = all(importlib.util.find_spec(name) for name in ("llvmlite", "platformdirs"))
+    return LlvmCompiler() if found else None
+
+
+class _Compilation:
+    """Kernels on their way; see `aidotnet_py.backends.Compilation`."""
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self.kernels = kernels
+        self.addresses: list[int] = []
+        self.error: Exception | None = None
+        self.over = threading.Event()
+
+    def result(self, *, wait: bool = False) -> list[Callable[[Sequence[int]], Callable[[], Any]]] | None:
+        if wait:
+            self.over.wait()
+        elif not self.over.is_set():
+            return None
+        if self.error is not None:
+            raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
+        return [partial(_bound, address) for address in self.addresses]
+
+
+# Looked up once: each call of CFUNCTYPE goes through a dictionary of its own.
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _bound(function: int, arguments: Sequence[int]) -> Callable[[], Any]:
+    table = (ctypes.c_void_p * len(arguments))(*arguments)
+    return partial(_FUNCTION(function), table)
+
+
+class LlvmCompiler:
+    """A `KernelCompiler` on LLVM.
+
+    One thread works through what is submitted, in order; most of its time is spent outside the interpreter's lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_Compilation] = deque()
+        self._worker: threading.Thread | None = None
+        self._machine: _Machine | None = None
+
+    def address_of(self, array: Any) -> int:
+        """Where the first element of a NumPy array lies."""
+        return int(array.__array_interface__["data"][0])
+
+    def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
+        """Begin to compile kernels."""
+        compilation = _Compilation(kernels)
+        with self._lock:
+            self._waiting.append(compilation)
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(target=self._work, name="aidotnet_py compiler", daemon=False)
+                self._worker.start()
+        return compilation
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                # The interpreter waits for this thread when it ends, so one kernel is the most that it may wait for.
+                if not self._waiting or not threading.main_thread().is_alive():
+                    self._worker = None
+                    return
+                compilation = self._waiting[0]
+            try:
+                if len(compilation.addresses) < len(compilation.kernels):
+                    self._machine = self._machine or _Machine()
+                    kernel = compilation.kernels[len(compilation.addresses)]
+                    compilation.addresses.append(self._machine.function(kernel))
+                    continue
+            except Exception as error:
+                compilation.error = error
+            self._waiting.popleft()
+            compilation.over.set()
+
+
+class _Machine:
+    """LLVM set up for this processor, and the functions it has loaded."""
+
+    def __init__(self) -> None:
+        # Imported here, by a thread in the background: it takes a tenth of a second, and has no types.
+        llvm: Any = importlib.import_module("llvmlite.binding")
+        self._llvm = llvm
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        processor, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+        target = llvm.Target.from_default_triple()
+        self._target = target.create_target_machine(cpu=processor, features=features, opt=3, jit=True)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
+        self._kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
+        self._functions: dict[Kernel, int] = {}
+        self._files = _Cache()
+
+    def function(self, kernel: Kernel) -> int:
+        """The address of the kernel's function."""
+        if kernel not in self._functions:
+            self._functions[kernel] = self._load(kernel)
+        return self._functions[kernel]
+
+    def _load(self, kernel: Kernel) -> int:
+        # Every function needs a name of its own, since all are loaded into one engine.
+        digest = hashlib.sha256(f"{self._kind}\n{kernel_text(kernel, _ENTRY)}".encode()).hexdigest()
+        name = f"{_ENTRY}_{digest}"
+        code = self._files.read(digest)
+        if code is None:
+            code = self._compiled(kernel_text(kernel, name))
+            self._files.write(digest, code)
+        self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        return int(self._engine.get_function_address(name))
+
+    def _compiled(self, text: str) -> bytes:
+        module = self._llvm.parse_assembly(text)
+        module.triple = self._llvm.get_default_triple()
+        module.data_layout = str(self._target.target_data)
+        tuning = self._llvm.create_pipeline_tuning_options(speed_level=3)
+        tuning.loop_vectorization = True
+        tuning.loop_unrolling = True
+        builder = self._llvm.create_pass_builder(self._target, tuning)
+        builder.getModulePassManager().run(module, builder)
+        return bytes(self._target.emit_object(module))
+
+
+class _Cache:
+    """Machine code in files of the user's own cache folder, each under the digest of what it was made from.
+
+    A file begins with the digest of its content, so that one cut short is not run. A folder that others may write to
+    is not used.
+    """
+
+    def __init__(self) -> None:
+        import platformdirs
+
+        self._folder: Path | None = platformdirs.user_cache_path("aidotnet_py") / "kernels"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _is_private(self._folder):
+                self._folder = None
+            else:
+                self._forget_oldest(self._folder)
+        except OSError:
+            self._folder = None
+
+    def _forget_oldest(self, folder: Path) -> None:
+        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+        for file in files[: max(len(files) - _MOST_FILES, 0)]:
+            file.unlink(missing_ok=True)
+
+    def read(self, digest: str) -> bytes | None:
+        if self._folder is None:
+            return None
+        try:
+            data = (self._folder / digest).read_bytes()
+            os.utime(self._folder / digest)
+        except OSError:
+            return None
+        check, code = data[:32], data[32:]
+        return code if hashlib.sha256(code).digest() == check else None
+
+    def write(self, digest: str, code: bytes) -> None:
+        if self._folder is None:
+            return
+        # Without a cache all works, only later.
+        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+            file.write(hashlib.sha256(code).digest() + code)
+            file.close()
+            os.replace(file.name, self._folder / digest)
+
+
+def _is_private(folder: Path) -> bool:
+    if not hasattr(os, "getuid"):
+        return True
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

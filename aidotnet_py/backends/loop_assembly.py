@@ -1,0 +1,216 @@
+"""Kernels of loop nests in the assembly language of LLVM."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from itertools import count, product
+
+import numpy as np
+
+from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Reference, Step, collapsed
+
+__all__ = ["kernel_text"]
+
+_TYPES = {"float32": "float", "float64": "double", "bool": "i8"}
+_SUFFIX = {"float32": "f32", "float64": "f64"}
+_COMPARISONS = {
+    "equal": "oeq",
+    "not_equal": "une",
+    "less": "olt",
+    "less_equal": "ole",
+    "greater": "ogt",
+    "greater_equal": "oge",
+}
+_ARITHMETIC = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"}
+_LOGICAL = {"logical_and": "and", "logical_or": "or"}
+
+
+def kernel_text(kernel: Kernel, name: str) -> str:
+    """A module with the function ``void name(void **arguments)``."""
+    writer = _Writer()
+    for function, suffix in product(("fabs", "sqrt"), ("f32", "f64")):
+        kind = {"f32": "float", "f64": "double"}[suffix]
+        writer.line(f"declare {kind} @llvm.{function}.{suffix}({kind})")
+    parameters = ", ".join(f"ptr noalias %p{i}" for i in range(kernel.arguments))
+    writer.line(f"define internal void @{name}_body({parameters}) noinline nounwind {{")
+    writer.label("entry")
+    for nest in kernel.nests:
+        _Nest(writer, collapsed(nest)).write()
+    writer.line("  ret void\n}")
+    writer.line(f"define void @{name}(ptr %table) nounwind {{")
+    for i in range(kernel.arguments):
+        writer.line(f"  %e{i} = getelementptr ptr, ptr %table, i64 {i}")
+        writer.line(f"  %p{i} = load ptr, ptr %e{i}")
+    writer.line(f"  call void @{name}_body({', '.join(f'ptr %p{i}' for i in range(kernel.arguments))})")
+    writer.line("  ret void\n}")
+    return writer.text()
+
+
+class _Writer:
+    """Lines of assembly, and names that were not used before."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._numbers = count()
+        self.block = ""
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def line(self, text: str) -> None:
+        self._lines.append(text)
+
+    def later(self) -> Callable[[str], None]:
+        """Leave a line free; what comes back fills it in."""
+        place = len(self._lines)
+        self.line("")
+
+        def fill(text: str) -> None:
+            self._lines[place] = text
+
+        return fill
+
+    def label(self, name: str) -> None:
+        """Begin a block."""
+        self.line(f"{name}:")
+        self.block = name
+
+    def fresh(self, prefix: str = "v") -> str:
+        return f"{prefix}.{next(self._numbers)}"
+
+    def value(self, expression: str) -> str:
+        """A line that computes, and the name of what it gives."""
+        name = f"%{self.fresh()}"
+        self.line(f"  {name} = {expression}")
+        return name
+
+
+class _Nest:
+    """The loops of one nest, and the steps inside."""
+
+    def __init__(self, writer: _Writer, nest: LoopNest) -> None:
+        self.w = writer
+        self.nest = nest
+        self.addresses: dict[Operand, str] = {}
+        self.loaded: dict[Operand, str] = {}
+        self.values: list[str] = []
+
+    def write(self) -> None:
+        if 0 not in self.nest.shape:
+            self._loop(0, {o: f"%p{o.argument}" for o in self.nest.operands}, first=True)
+
+    def _loop(self, axis: int, bases: dict[Operand, str], *, first: bool = False) -> None:
+        """One loop; the addresses of all operands are brought up to date where it enters an iteration."""
+        w, length = self.w, self.nest.shape[axis]
+        before, head, after = w.block, w.fresh("loop"), w.fresh("done")
+        w.line(f"  br label %{head}")
+        w.label(head)
+        index, following = f"%{w.fresh('i')}", f"%{w.fresh('n')}"
+        start = w.later()
+        here: dict[Operand, str] = {}
+        for operand, base in bases.items():
+            offset = operand.offset if first else 0
+            here[operand] = self._moved(operand, base, index, operand.strides[axis], offset)
+        if axis + 1 < len(self.nest.shape):
+            self._loop(axis + 1, here)
+        else:
+            self._body(here)
+        w.line(f"  {following} = add nuw nsw i64 {index}, 1")
+        start(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{w.block} ]")
+        again = w.value(f"icmp ult i64 {following}, {length}")
+        w.line(f"  br i1 {again}, label %{head}, label %{after}")
+        w.label(after)
+
+    def _moved(self, operand: Operand, base: str, index: str, stride: int, offset: int) -> str:
+        kind = _TYPES[operand.dtype]
+        if offset:
+            base = self.w.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {offset}")
+        if stride == 0:
+            return base
+        steps = index if stride == 1 else self.w.value(f"mul nsw i64 {index}, {stride}")
+        return self.w.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {steps}")
+
+    def _body(self, addresses: dict[Operand, str]) -> None:
+        self.addresses = addresses
+        for step in self.nest.steps:
+            self.values.append(self._step(step))
+        kept = [(place, self._read(value)) for place, value in (*self.nest.stores, *self.nest.sums)]
+        for place, value in kept[: len(self.nest.stores)]:
+            self.w.line(f"  store {_TYPES[place.dtype]} {value}, ptr {addresses[place]}")
+        for place, value in kept[len(self.nest.stores) :]:
+            kind = _TYPES[place.dtype]
+            old = self.w.value(f"load {kind}, ptr {addresses[place]}")
+            new = self.w.value(f"fadd {kind} {old}, {value}")
+            self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
+
+    def _read(self, reference: Reference) -> str:
+        if isinstance(reference, int):
+            return self.values[reference]
+        if isinstance(reference, Number):
+            return _literal(reference)
+        if reference not in self.loaded:
+            kind = _TYPES[reference.dtype]
+            self.loaded[reference] = self.w.value(f"load {kind}, ptr {self.addresses[reference]}")
+        return self.loaded[reference]
+
+    def _dtype(self, reference: Reference) -> str:
+        return self.nest.steps[reference].dtype if isinstance(reference, int) else reference.dtype
+
+    def _step(self, step: Step) -> str:
+        inputs = [self._read(r) for r in step.inputs]
+        dtypes = [self._dtype(r) for r in step.inputs]
+        kind, w, name = _TYPES[dtypes[-1]], self.w, step.operation
+        if name == "identity":
+            return inputs[0]
+        if name in _ARITHMETIC:
+            return w.value(f"{_ARITHMETIC[name]} {kind} {inputs[0]}, {inputs[1]}")
+        if name == "negative":
+            return w.value(f"fneg {kind} {inputs[0]}")
+        if name in _COMPARISONS:
+            return self._byte(self._compared(_COMPARISONS[name], kind, inputs, dtypes[-1]))
+        if name in _LOGICAL:
+            return w.value(f"{_LOGICAL[name]} i8 {inputs[0]}, {inputs[1]}")
+        if name == "logical_not":
+            return w.value(f"xor i8 {inputs[0]}, 1")
+        if name == "where":
+            return self._chosen(self._bit(inputs[0]), kind, inputs[1], inputs[2])
+        if name == "relu":
+            # NaN stays, −0 becomes 0: what NumPy's maximum with 0 does.
+            positive = w.value(f"fcmp ugt {kind} {inputs[0]}, 0.0")
+            return self._chosen(positive, kind, inputs[0], "0.0")
+        if name == "convert":
+            return self._converted(inputs[0], dtypes[0], step.dtype)
+        function = {"abs": "fabs", "sqrt": "sqrt"}[name]
+        return w.value(f"call {kind} @llvm.{function}.{_SUFFIX[step.dtype]}({kind} {inputs[0]})")
+
+    def _compared(self, condition: str, kind: str, inputs: list[str], dtype: str) -> str:
+        if dtype != "bool":
+            return self.w.value(f"fcmp {condition} {kind} {inputs[0]}, {inputs[1]}")
+        integer = {"oeq": "eq", "une": "ne", "olt": "ult", "ole": "ule", "ogt": "ugt", "oge": "uge"}[condition]
+        return self.w.value(f"icmp {integer} {kind} {inputs[0]}, {inputs[1]}")
+
+    def _byte(self, bit: str) -> str:
+        return self.w.value(f"zext i1 {bit} to i8")
+
+    def _bit(self, byte: str) -> str:
+        return self.w.value(f"icmp ne i8 {byte}, 0")
+
+    def _chosen(self, bit: str, kind: str, yes: str, no: str) -> str:
+        return self.w.value(f"select i1 {bit}, {kind} {yes}, {kind} {no}")
+
+    def _converted(self, value: str, source: str, target: str) -> str:
+        a, b = _TYPES[source], _TYPES[target]
+        if source == "bool":
+            return self.w.value(f"uitofp i8 {value} to {b}")
+        if target == "bool":
+            return self._byte(self.w.value(f"fcmp une {a} {value}, 0.0"))
+        return self.w.value(f"{'fpext' if b == 'double' else 'fptrunc'} {a} {value} to {b}")
+
+
+def _literal(number: Number) -> str:
+    if number.dtype == "bool":
+        return str(int(number.value))
+    # LLVM writes single precision as the double of the same value.
+    rounded = float(np.dtype(number.dtype).type(number.value))
+    return "0x" + struct.pack(">d", rounded).hex().upper()
