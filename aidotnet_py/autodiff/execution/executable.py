@@ -164,7 +164,7 @@ def _constant(backend: Backend, value: Any) -> Array:
 
 def _require_home(backend: Backend, program: Program) -> None:
     home = backend_for(program)
-    if home is not backend and any(backend_of(value) for _, value in program.constants):
+    if home is not backend and any(backend_of(value) and not backend.owns(value) for _, value in program.constants):
         raise ArgumentException(
             f"the program's constants lie on backend {home.name!r}; it was to run on {backend.name!r}"
         )
