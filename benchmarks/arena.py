@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["Child", "Measured", "agreement", "fastest_setting", "race"]
+__all__ = ["Child", "Measured", "agreement", "fastest_setting", "race", "ratio"]
 
 # Threads that spin while they wait for work would take time from whoever is next.
 _PAUSE = 0.3
@@ -82,12 +82,18 @@ class Measured:
     first_seconds: float
     difference: float
     losses: list[float]
-    seconds: list[float] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
 
     def quantile(self, q: float) -> float:
         """Of the seconds a step."""
-        return float(np.quantile(self.seconds, q))
+        return float(np.quantile(np.concatenate(self.rounds), q))
+
+
+def ratio(one: Measured, other: Measured) -> float:
+    """The median over rounds of the ratio of their times: what slows a whole round down leaves it as it is."""
+    rounds = zip(one.rounds, other.rounds, strict=True)
+    return float(np.median([np.median(mine) / np.median(theirs) for mine, theirs in rounds]))
 
 
 def _relative(a: Any, b: Any) -> float:
@@ -133,7 +139,7 @@ def race(entries: Iterable[tuple[str, str]], workload: str, *, rounds: int, seco
         for _ in range(rounds):
             for child, measured, count in rows:
                 time.sleep(_PAUSE)
-                measured.seconds += child.ask("step", count=count)["seconds"]
+                measured.rounds.append(child.ask("step", count=count)["seconds"])
         for child, measured, _ in rows:
             measured.memory = child.ask("memory")
         return [measured for _, measured, _ in rows]

@@ -9,11 +9,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.arena import Measured
+from benchmarks.arena import Measured, ratio
 from benchmarks.flops import step_flops
 from benchmarks.workloads import workload
 
-__all__ = ["Target", "agreement_table", "race_table", "targets_of", "targets_table"]
+__all__ = ["Target", "agreement_table", "race_table", "table", "targets_of", "targets_table"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,26 @@ class Target:
         return self.found <= self.limit
 
 
-def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left")
+def table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under columns, the first one to the left."""
+    grid = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        grid.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        grid.add_row(*row)
+    console.print(grid)
 
 
 def agreement_table(console: Console, name: str, distances: Mapping[str, float]) -> None:
     """How far the float64 meta-gradients lie from the first."""
     rows = [(who, f"{distance:.1e}") for who, distance in distances.items()]
-    _table(console, f"{name}: distance of float64 meta-gradients, relative", ["contestant", "distance"], rows)
+    table(console, f"{name}: distance of float64 meta-gradients, relative", ["contestant", "distance"], rows)
 
 
 def race_table(console: Console, found: Sequence[Measured], peak: float) -> None:
     """Times of all on one workload."""
     work = workload(found[0].workload)
-    flops, ours = step_flops(work), found[0].quantile(0.5)
+    flops = step_flops(work)
     rows: list[list[str]] = []
     for one in found:
         low, median, high = (1e3 * one.quantile(q) for q in (0.25, 0.5, 0.75))
@@ -60,7 +61,7 @@ def race_table(console: Console, found: Sequence[Measured], peak: float) -> None
                 f"{median:.1f}",
                 f"{low:.1f} – {high:.1f}",
                 f"{median / work.tasks:.2f}",
-                f"{median / 1e3 / ours:.2f}",
+                f"{ratio(one, found[0]):.2f}",
                 f"{rate / 1e9:.1f}",
                 f"{rate / peak:.0%}",
                 f"{one.first_seconds:.2f}",
@@ -71,7 +72,7 @@ def race_table(console: Console, found: Sequence[Measured], peak: float) -> None
     columns = ["contestant (setting)", "ms a step", "quartiles", "ms a task", "÷ ours", "GFLOP/s", "of peak"]
     columns += ["first step s", "memory MiB", "Δ float32"]
     title = f"{work.name}: K = {work.steps}, {work.products} products, {flops / 1e9:.3g} GFLOP a step"
-    _table(console, title, columns, rows)
+    table(console, title, columns, rows)
 
 
 # Family, tasks (None: any), rivals, and the most that ours may take of the best of them.
@@ -87,16 +88,17 @@ _LIMITS: tuple[tuple[str, tuple[int, ...] | None, tuple[str, ...], float], ...] 
 def targets_of(found: Sequence[Measured]) -> list[Target]:
     """The targets that one workload's race is about."""
     family, tasks = found[0].workload.split("-")[:2]
-    medians = {one.contestant: one.quantile(0.5) for one in found}
+    by_name = {one.contestant: one for one in found}
     targets: list[Target] = []
     for of, sizes, rivals, limit in _LIMITS:
-        present = [rival for rival in rivals if rival in medians]
-        if of == family and (sizes is None or int(tasks) in sizes) and present and "ours" in medians:
-            best = min(present, key=medians.__getitem__)
-            targets.append(Target(f"{found[0].workload}: time over {best}", medians["ours"] / medians[best], limit))
-    if found[0].workload == "omniglot-32" and "torch_eager" in medians:
-        memory = {one.contestant: one.memory["added"] for one in found}
-        targets.append(Target("omniglot-32: memory over torch_eager", memory["ours"] / memory["torch_eager"], 1.0))
+        present = [by_name[rival] for rival in rivals if rival in by_name]
+        if of == family and (sizes is None or int(tasks) in sizes) and present and "ours" in by_name:
+            best = min(present, key=lambda one: one.quantile(0.5))
+            what = f"{best.workload}: time over {best.contestant}"
+            targets.append(Target(what, ratio(by_name["ours"], best), limit))
+    if found[0].workload == "omniglot-32" and {"ours", "torch_eager"} <= by_name.keys():
+        ours, eager = (by_name[name].memory["added"] for name in ("ours", "torch_eager"))
+        targets.append(Target("omniglot-32: memory over torch_eager", ours / eager, 1.0))
     return targets
 
 
@@ -107,4 +109,4 @@ def targets_table(console: Console, targets: Sequence[Target]) -> None:
         for t in targets
         if np.isfinite(t.found)
     ]
-    _table(console, "Targets", ["what", "found", "target", ""], rows)
+    table(console, "Targets", ["what", "found", "target", ""], rows)
