@@ -6,7 +6,7 @@ Its arrays live on one of the strict library's devices, which refuse to mix with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import array_api_strict as xp
@@ -34,6 +34,7 @@ class StrictBackend:
     def __init__(self, name: str = "strict", device: str = "CPU_DEVICE") -> None:
         self.name = name
         self.compiler = None
+        self.threads = 1
         self.device = xp.Device(device)
 
     def owns(self, value: object) -> bool:
@@ -151,6 +152,9 @@ class StrictBackend:
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")
+
+    def single_threaded(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def synchronize(self) -> None:
         pass

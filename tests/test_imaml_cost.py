@@ -26,6 +26,7 @@ class CountingBackend(NumPyBackend):
     name = "counting"
 
     def __init__(self) -> None:
+        super().__init__(compiled=False)
         self.calls: Counter[str] = Counter()
         for operation in COUNTED:
             setattr(self, operation, self._counted(operation, getattr(self, operation)))

@@ -31,6 +31,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.validation import checked_tasks
 
 CLASSIFIER = TanhNetwork(outputs=3, classify=True)
@@ -416,12 +417,14 @@ class TestSubclasses:
             AlgorithmType = MetaLearningAlgorithmType.iMAML  # type: ignore[assignment]
 
             def MetaTrain(self, taskBatch: TaskBatch[Any, Any, Any]) -> Any:
-                tasks = checked_tasks(taskBatch)
-                support, query = self._opened(tasks, "Support", "Query")
-                origin, adapted = self._adapted(support, tasks)
-                losses = query.evaluate(adapted).losses
-                self._meta_update(origin - adapted)
-                return self._scalar()(float(np.mean(backend.to_numpy(losses))))
+                whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
+                losses, moves = zip(*over_chunks(whole, self._moved), strict=True)
+                self._meta_update(backend.concat(moves, 0))
+                return self._scalar()(float(np.mean(np.concatenate(losses))))
+
+            def _moved(self, chunk: Chunk) -> tuple[Any, Any]:
+                origin, adapted = self._adapted(chunk)
+                return self._host(chunk.query.evaluate(adapted).losses), origin - adapted
 
         tasks = linear_tasks()
         options = iMAMLOptions(linear_model(backend, start()), MetaOptimizer=SGDOptimizer(0.5), InnerLearningRate=0.1)

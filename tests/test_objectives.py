@@ -369,7 +369,7 @@ class TestSharedBuffers:
         model = REGRESSION.model(backend, REGRESSION.start())
         for count in range(1, 15):
             objective(model, backend, REGRESSION.sets(count), factory=factory).evaluate(points_for(REGRESSION, count))
-        assert len(factory._programs) == 8
+        assert len(factory._ready) == 8
 
     def test_fewer_of_large_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aidotnet_py.meta_learning.objectives.factory._MOST_BYTES", 1)
@@ -378,4 +378,4 @@ class TestSharedBuffers:
         model = REGRESSION.model(backend, REGRESSION.start())
         for count in range(1, 6):
             objective(model, backend, REGRESSION.sets(count), factory=factory).evaluate(points_for(REGRESSION, count))
-        assert [signature.tasks for signature in factory._programs] == [4, 5]
+        assert [place.tasks for place in factory._ready] == [5]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
+import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
@@ -79,6 +82,13 @@ _ELEMENTWISE: dict[str, Elementwise] = {
     "tanh": np.tanh,
     "where": _where,
 }
+
+
+@cache
+def _blas() -> Any:
+    """A controller of the BLAS libraries of this process, found once: NumPy's is loaded with NumPy."""
+    controller: Any = threadpoolctl.ThreadpoolController()
+    return controller.select(user_api="blas")
 
 
 # BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
@@ -219,6 +229,16 @@ class NumPyBackend:
                 ]
                 np.add(target, patches[:, :, :, i, j], out=target)
         return out
+
+    @property
+    def threads(self) -> int:
+        # As many as NumPy's own products use, so that what a user has set for those holds here too.
+        allowed = [library["num_threads"] for library in _blas().info()]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min([cores, *map(int, allowed)])
+
+    def single_threaded(self) -> AbstractContextManager[Any]:
+        return cast("AbstractContextManager[Any]", _blas().limit(limits=1))
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")

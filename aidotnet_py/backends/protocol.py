@@ -88,6 +88,15 @@ class Backend(Protocol):
         """What compiles loop nests on its arrays; None where nothing does."""
         ...
 
+    @property
+    def threads(self) -> int:
+        """How many threads may use it side by side to advantage; 1 for a device that works in parallel by itself."""
+        ...
+
+    def single_threaded(self) -> AbstractContextManager[Any]:
+        """A context in which no operation uses more than the thread that asks for it."""
+        ...
+
     def strides_of(self, array: Array) -> tuple[int, ...]:
         """Steps from one element to the next along each axis, counted in elements."""
         ...

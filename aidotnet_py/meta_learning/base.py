@@ -14,7 +14,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Integral
-from typing import Any, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,9 @@ from aidotnet_py.exceptions import (
 )
 from aidotnet_py.meta_learning.capabilities import missing_members
 from aidotnet_py.meta_learning.checkpoint import Checkpoint
+from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.finiteness import require_finite
-from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count
 from aidotnet_py.meta_learning.results import (
     MetaAdaptationResult,
@@ -48,6 +47,9 @@ from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["MetaLearnerBase", "StepRecord"]
 
+# Losses and accuracies of tasks.
+Measured: TypeAlias = tuple[NDArray[Any], list[float]]
+
 
 @dataclass
 class StepRecord:
@@ -61,9 +63,9 @@ class StepRecord:
 class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     """The base of all algorithms; docs/algorithms.md writes one with it.
 
-    A subclass writes `AlgorithmType` and `MetaTrain`. It has from here, for the tasks of a batch at once:
-    ``_opened(tasks, "Support", "Query")``, which checks everything and gives the objectives;
-    ``_adapted(support, tasks)``, the inner loop; ``_meta_update(meta_gradients)``, clipping and meta-optimizer; and
+    A subclass writes `AlgorithmType` and `MetaTrain`. It has from here: ``_opened(tasks, "Support", "Query")``, which
+    checks everything and gives the tasks with their objectives, a `Chunk`; `over_chunks`, to work on some tasks at a
+    time; ``_adapted(chunk)``, the inner loop; ``_meta_update(meta_gradients)``, clipping and meta-optimizer; and
     ``_record``, to tell `MetaTrainStep` what it saw.
 
     Parameters
@@ -110,8 +112,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
-        (support,) = self._opened([checked_task(task)], "Support")
-        _, adapted = self._adapted(support, [task])
+        whole = self._opened([checked_task(task)], "Support")
+        ((_, adapted),) = over_chunks(whole, self._adapted)
         return self._with_parameters(adapted)
 
     def _with_parameters(self, adapted: Array) -> IFullModel[T, TInput, TOutput]:
@@ -131,14 +133,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters, or a loss at them, are not finite.
         """
-        tasks = [checked_task(task)]
-        support, query = self._opened(tasks, "Support", "Query")
-        history: list[Any] = []
-        began = time.perf_counter()
-        _, adapted = self._adapted(support, tasks, lambda losses: history.append(self._host(losses)[0]))
-        elapsed = 1000 * (time.perf_counter() - began)
-        support_loss, support_accuracy = self._measured("support loss", support, adapted, tasks)
-        query_loss, query_accuracy = self._measured("query loss", query, adapted, tasks)
+        whole = self._opened([checked_task(task)], "Support", "Query")
+        (found,) = over_chunks(whole, self._adapted_and_measured)
+        history, elapsed, (support_loss, support_accuracy), (query_loss, query_accuracy) = found
         scalar = self._scalar()
         return MetaAdaptationResult(
             QueryAccuracy=scalar(query_accuracy[0]),
@@ -150,12 +147,19 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             PerStepLosses=np.array([*history, *support_loss]),
         )
 
-    def _measured(
-        self, quantity: str, objective: TaskObjective, points: Array, tasks: Tasks[T, TInput, TOutput]
-    ) -> tuple[NDArray[Any], list[float]]:
+    def _adapted_and_measured(self, chunk: Chunk) -> tuple[list[Any], float, Measured, Measured]:
+        """The support loss before each step, how long the steps took in ms, and both sets measured after them."""
+        history: list[Any] = []
+        began = time.perf_counter()
+        _, adapted = self._adapted(chunk, lambda losses: history.append(self._host(losses)[0]))
+        elapsed = 1000 * (time.perf_counter() - began)
+        return history, elapsed, self._measured("Support", chunk, adapted), self._measured("Query", chunk, adapted)
+
+    def _measured(self, role: str, chunk: Chunk, points: Array) -> Measured:
         """Losses and accuracies of all tasks at these points; InvalidOperationException where a loss is not finite."""
+        objective = chunk.objectives[role]
         losses = objective.evaluate(points).losses
-        require_finite(self._backend, quantity, losses, tasks)
+        chunk.require_finite(f"{role.lower()} loss", losses)
         return self._host(losses), objective.accuracies()
 
     def _host(self, array: Array) -> NDArray[Any]:
@@ -224,9 +228,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         )
 
     def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> tuple[NDArray[Any], list[float]]:
-        support, query = self._opened(tasks, "Support", "Query")
-        _, adapted = self._adapted(support, tasks)
-        return self._measured("query loss", query, adapted, tasks)
+        parts = over_chunks(
+            self._opened(tasks, "Support", "Query"),
+            lambda chunk: self._measured("Query", chunk, self._adapted(chunk)[1]),
+        )
+        return np.concatenate([losses for losses, _ in parts]), [a for _, accuracies in parts for a in accuracies]
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
         if self._options.DataLoader is None:

@@ -19,8 +19,9 @@ from aidotnet_py.exceptions import (
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.adaptation import inner_steps
 from aidotnet_py.meta_learning.capabilities import missing_members, model_backend
-from aidotnet_py.meta_learning.finiteness import all_finite, norm_of, require_finite
-from aidotnet_py.meta_learning.objectives import ObjectiveFactory, TaskObjective
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
+from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
@@ -144,24 +145,20 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             if optimizer is not None:
                 optimizer.Reset()
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> tuple[TaskObjective, ...]:
-        """The objectives of the tasks' sets, after everything about them has been checked."""
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+        """All the tasks with the objectives of their sets, after everything about them has been checked."""
         self._require_valid()
         model, loss = self.BaseModel, self._loss()
-        return tuple(self._objectives.make(role, tasks, model, loss) for role in roles)
+        objectives = {role: self._objectives.make(role, tasks, model, loss) for role in roles}
+        return Chunk(self._backend, tasks, objectives)
 
-    def _adapted(
-        self,
-        support: TaskObjective,
-        tasks: Tasks[T, TInput, TOutput],
-        watch: Callable[[Array], None] | None = None,
-    ) -> tuple[Array, Array]:
+    def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
 
         Raises InvalidOperationException when a task's parameters do not stay finite.
         """
-        backend = self._backend
-        start = repeat_rows(backend, self.BaseModel.GetParameters(), len(tasks))
+        backend, support = self._backend, chunk.support
+        start = repeat_rows(backend, self.BaseModel.GetParameters(), len(chunk.tasks))
 
         def gradient(points: Array) -> Array:
             losses, gradients = support.evaluate(points)
@@ -175,9 +172,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             if not all_finite(backend, adapted).all():
                 # Which it was is worth one more evaluation: bad data, or steps that are too long.
                 first = support.evaluate(start)
-                require_finite(backend, "support loss", first.losses, tasks)
-                require_finite(backend, "support gradient", first.gradients, tasks)
-                require_finite(backend, "adapted parameter vector", adapted, tasks)
+                chunk.require_finite("support loss", first.losses)
+                chunk.require_finite("support gradient", first.gradients)
+                chunk.require_finite("adapted parameter vector", adapted)
         return start, adapted
 
     def _meta_update(self, meta_gradients: Array) -> float:

@@ -13,7 +13,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 
-__all__ = ["all_finite", "norm_of", "require_finite", "require_sound"]
+__all__ = ["all_finite", "norm_of", "require_sound"]
 
 # What to try where the data were sound and the numbers ran away.
 _ADVICE = {
@@ -29,18 +29,14 @@ def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
     return np.asarray(finite.reshape(finite.shape[0], -1).all(axis=1))
 
 
-def require_finite(backend: Backend, quantity: str, stacked: Array, tasks: _Tasks) -> None:
-    """Raise InvalidOperationException, naming task and quantity, where a row is not finite."""
-    require_sound(quantity, all_finite(backend, stacked), tasks)
-
-
-def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks) -> None:
-    """Raise InvalidOperationException, naming the first task that is not sound."""
+def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, first: int = 0) -> None:
+    """Raise InvalidOperationException, naming the first of the tasks, ``first`` and on, that is not sound."""
     if not sound.all():
         place = int(np.argmin(sound))
         name = tasks[place].Name or tasks[place].TaskId
+        advice = _ADVICE.get(quantity, "")
         raise InvalidOperationException(
-            f"the {quantity} of task {place} ({name}) is not finite; nothing was changed{_ADVICE.get(quantity, '')}"
+            f"the {quantity} of task {first + place} ({name}) is not finite; nothing was changed{advice}"
         )
 
 

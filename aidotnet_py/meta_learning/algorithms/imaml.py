@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord
 from aidotnet_py.meta_learning.caller import level_outside
-from aidotnet_py.meta_learning.core import Tasks
+from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.finiteness import require_finite, require_sound
-from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.validation import checked_tasks
-from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
+from aidotnet_py.solvers import NeumannReport, Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
@@ -29,6 +31,17 @@ class NonPositiveCurvatureWarning(RuntimeWarning):
 
 class SeriesGrowthWarning(RuntimeWarning):
     """A Neumann series grows instead of shrinking: ‖λH‖ > 1 along g, and its sum approximates nothing."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a chunk contributes: losses and accuracies before the meta-update, each task's v, and what to report."""
+
+    losses: NDArray[Any]
+    accuracies: list[float]
+    gradients: Array
+    inner_norm: float
+    report: SolverReport | None
 
 
 class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
@@ -119,22 +132,29 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         SeriesGrowthWarning
             When a Neumann series grows; the message has the norms of its last two terms.
         """
-        tasks = checked_tasks(taskBatch)
-        support, query = self._opened(tasks, "Support", "Query")
-        backend = self._backend
-        start, adapted = self._adapted(support, tasks)
-        losses, gradients = query.evaluate(adapted)
-        require_finite(backend, "query loss", losses, tasks)
-        require_finite(backend, "query gradient", gradients, tasks)
-        record = StepRecord(self._host(losses), query.accuracies())
-        with backend.errors_ignored():
-            slopes, v = self._solved(support, adapted, gradients, tasks, record.metrics)
-            inner = self._inner_gradient(adapted, start, slopes)
-        require_finite(backend, "meta-gradient", v, tasks)
-        record.metrics["InnerGradientNorm"] = self._largest_norm(inner)
+        whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
+        parts = over_chunks(whole, self._meta_gradients)
+        record = StepRecord(
+            np.concatenate([part.losses for part in parts]), [a for part in parts for a in part.accuracies]
+        )
+        self._report([part.report for part in parts if part.report is not None], record.metrics)
+        record.metrics["InnerGradientNorm"] = max(part.inner_norm for part in parts)
+        v = self._backend.concat([part.gradients for part in parts], 0)
         record.metrics["MetaGradientNorm"] = self._meta_update(v)
         self._record = record
         return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
+
+    def _meta_gradients(self, chunk: Chunk) -> _Part:
+        """Algorithm 2 for some of the tasks."""
+        start, adapted = self._adapted(chunk)
+        losses, gradients = chunk.query.evaluate(adapted)
+        chunk.require_finite("query loss", losses)
+        chunk.require_finite("query gradient", gradients)
+        losses, accuracies = self._host(losses), chunk.query.accuracies()
+        slopes, v, report = self._solved(chunk, adapted, gradients)
+        inner = self._inner_gradient(adapted, start, slopes)
+        chunk.require_finite("meta-gradient", v)
+        return _Part(losses, accuracies, v, self._largest_norm(inner), report)
 
     def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
         """∇L_support(φ), plus (φ − θ)/λ for the proximal objective."""
@@ -142,35 +162,24 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
             return gradients
         return gradients + (points - start) * (1.0 / float(self._imaml.LambdaRegularization))
 
-    def _solved(
-        self,
-        support: TaskObjective,
-        adapted: Array,
-        gradients: Array,
-        tasks: Tasks[T, TInput, TOutput],
-        metrics: dict[str, float],
-    ) -> tuple[Array, Array]:
-        """The support gradients at φ, and the v of (I + λH) v = g for every task; fills in what the solve reports."""
+    def _solved(self, chunk: Chunk, adapted: Array, gradients: Array) -> tuple[Array, Array, SolverReport | None]:
+        """The support gradients at φ, and the v of (I + λH) v = g for every task, with the report of the solve."""
         options = self._imaml
         if options.UseFirstOrder:
-            return support.evaluate(adapted).gradients, gradients
-        slopes, product = support.curvature(adapted, options.Curvature)
+            return chunk.support.evaluate(adapted).gradients, self._backend.asarray(gradients), None
+        slopes, product = chunk.support.curvature(adapted, options.Curvature)
         weight, damping = float(options.LambdaRegularization), float(options.ConjugateGradientDamping)
 
         def operator(v: Array) -> Array:
             return v * (1.0 + damping) + weight * product(v)
 
         by = self._by_series if options.UseNeumannApproximation else self._by_conjugate_gradient
-        v, report = by(operator, gradients, metrics)
+        v, report = by(operator, gradients)
         stopped = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])
-        require_sound("solve", ~stopped, tasks)
-        metrics["SolverResidual"] = float(np.max(report.residual_norms))
-        metrics["SolverIterations"] = float(np.max(report.iterations))
-        return slopes, v
+        chunk.require_sound("solve", ~stopped)
+        return slopes, v, report
 
-    def _by_conjugate_gradient(
-        self, operator: Operator, gradients: Array, metrics: dict[str, float]
-    ) -> tuple[Array, SolverReport]:
+    def _by_conjugate_gradient(self, operator: Operator, gradients: Array) -> tuple[Array, SolverReport]:
         options, backend = self._imaml, self._backend
         v, report = conjugate_gradient(
             operator,
@@ -178,7 +187,28 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
             max_iterations=options.ConjugateGradientIterations,
             tolerance=options.ConjugateGradientTolerance,
         )
-        curved = np.array([reason is StopReason.NON_POSITIVE_CURVATURE for reason in report.stop_reasons])
+        # Stopped before its first step, a solve is still at zero: the first-order gradient says more than nothing.
+        unmoved = _curved(report) & (report.iterations == 0)
+        if unmoved.any():
+            mask = backend.broadcast_to(backend.asarray(unmoved[:, None]), tuple(v.shape))
+            v = backend.elementwise("where")(mask, gradients, v)
+        return v, report
+
+    def _by_series(self, operator: Operator, gradients: Array) -> tuple[Array, SolverReport]:
+        return neumann_series(operator, gradients, terms=self._imaml.NeumannSeriesTerms)
+
+    def _report(self, reports: Sequence[SolverReport], metrics: dict[str, float]) -> None:
+        """Fill in what the solves say, and warn of what went wrong in them."""
+        if not reports:
+            return
+        metrics["SolverResidual"] = float(max(np.max(report.residual_norms) for report in reports))
+        metrics["SolverIterations"] = float(max(np.max(report.iterations) for report in reports))
+        series = [report for report in reports if isinstance(report, NeumannReport)]
+        if series:
+            metrics["GrowingSeriesTasks"] = float(sum(np.sum(report.grew) for report in series))
+            _warn_of_growth(series)
+            return
+        curved = np.concatenate([_curved(report) for report in reports])
         metrics["NonPositiveCurvatureTasks"] = float(np.sum(curved))
         if curved.any() and not self._warned_of_curvature:
             self._warned_of_curvature = True
@@ -190,28 +220,26 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
                 NonPositiveCurvatureWarning,
                 stacklevel=level_outside(),
             )
-        # Stopped before its first step, a solve is still at zero: the first-order gradient says more than nothing.
-        unmoved = curved & (report.iterations == 0)
-        if unmoved.any():
-            mask = backend.broadcast_to(backend.asarray(unmoved[:, None]), tuple(v.shape))
-            v = backend.elementwise("where")(mask, gradients, v)
-        return v, report
-
-    def _by_series(self, operator: Operator, gradients: Array, metrics: dict[str, float]) -> tuple[Array, SolverReport]:
-        v, report = neumann_series(operator, gradients, terms=self._imaml.NeumannSeriesTerms)
-        metrics["GrowingSeriesTasks"] = float(np.sum(report.grew))
-        if report.grew.any():
-            task = int(np.argmax(report.grew))
-            before, last = report.term_norms[-2, task], report.term_norms[-1, task]
-            warnings.warn(
-                f"the Neumann series of task {task} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
-                "a smaller LambdaRegularization or conjugate gradient is wanted",
-                SeriesGrowthWarning,
-                stacklevel=level_outside(),
-            )
-        return v, report
 
     def _largest_norm(self, stacked: Array) -> float:
         backend = self._backend
         # In float64 and on the host, since squares of large float32 numbers overflow.
         return float(np.max(np.linalg.norm(backend.to_numpy(stacked).astype(np.float64), axis=1)))
+
+
+def _curved(report: SolverReport) -> NDArray[np.bool_]:
+    """Which tasks' solves met non-positive curvature."""
+    return np.array([reason is StopReason.NON_POSITIVE_CURVATURE for reason in report.stop_reasons])
+
+
+def _warn_of_growth(reports: Sequence[NeumannReport]) -> None:
+    grew = np.concatenate([report.grew for report in reports])
+    if grew.any():
+        task = int(np.argmax(grew))
+        before, last = (np.concatenate([r.term_norms[place] for r in reports])[task] for place in (-2, -1))
+        warnings.warn(
+            f"the Neumann series of task {task} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
+            "a smaller LambdaRegularization or conjugate gradient is wanted",
+            SeriesGrowthWarning,
+            stacklevel=level_outside(),
+        )

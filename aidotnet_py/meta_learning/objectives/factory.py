@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,7 +16,13 @@ from aidotnet_py.meta_learning.caller import level_outside
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
-from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, Signature, TracedObjective
+from aidotnet_py.meta_learning.objectives.traced import (
+    BatchedPrograms,
+    Place,
+    Signature,
+    TaskPrograms,
+    TracedObjective,
+)
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.validation import Shape, checked_sets, output_shape
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -23,8 +30,8 @@ from aidotnet_py.models import IDifferentiableModel, IFullModel
 __all__ = ["ObjectiveFactory"]
 
 # Support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the bytes of them all,
-# beyond which the oldest go, though never the two that a step works with.
-_MOST_PROGRAMS, _LEAST_PROGRAMS, _MOST_BYTES = 8, 2, 2**30
+# beyond which the oldest go, though never those that the batch at hand works with.
+_MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
 
 
 class ObjectiveFactory:
@@ -38,14 +45,26 @@ class ObjectiveFactory:
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
-        self._apply: Callable[..., Any] | None = None
-        self._programs: OrderedDict[Signature, BatchedPrograms] = OrderedDict()
-        self._output_shapes: dict[Any, Shape] = {}
         self._warned = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with nothing kept."""
+        self._apply: Callable[..., Any] | None = None
+        self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
+        self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
+        # The places used for the batch at hand, whose programs stay.
+        self._in_use: set[Place] = set()
+        self._output_shapes: dict[Any, Shape] = {}
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is kept: a copied program would no longer share the buffers that its parts share."""
-        return {**self.__dict__, "_apply": None, "_programs": OrderedDict(), "_output_shapes": {}}
+        return {"_generator": self._generator, "_warned": self._warned}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._generator, self._warned = state["_generator"], state["_warned"]
+        self._forget()
 
     def make(
         self,
@@ -60,7 +79,8 @@ class ObjectiveFactory:
         """
         inputs, targets = checked_sets(role, tasks, model, loss, self._output_shape)
         if is_differentiable(model):
-            return TracedObjective(role, model, loss, inputs, targets, self._compiled)
+            self._in_use.clear()
+            return TracedObjective(role, model, loss, inputs, targets, self)
         backend = model_backend(model)
         if computes_gradients(model):
             return ComputedObjective(model, loss, backend, inputs, targets)
@@ -79,7 +99,8 @@ class ObjectiveFactory:
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
         if model.apply != self._apply:
             # Another model: what was kept for the one before is of no more use, and would keep it alive.
-            self._programs.clear()
+            self._traced.clear()
+            self._ready.clear()
             self._output_shapes.clear()
             self._apply = model.apply
         key = (tuple(x.shape), model.backend.dtype_of(x))
@@ -87,11 +108,24 @@ class ObjectiveFactory:
             self._output_shapes[key] = output_shape(model, x)
         return self._output_shapes[key]
 
-    def _compiled(self, signature: Signature, backend: Backend) -> BatchedPrograms:
-        programs = self._programs.pop(signature, None) or BatchedPrograms(signature, backend)
-        self._programs[signature] = programs
-        while len(self._programs) > _MOST_PROGRAMS or (
-            len(self._programs) > _LEAST_PROGRAMS and sum(p.nbytes for p in self._programs.values()) > _MOST_BYTES
-        ):
-            self._programs.popitem(last=False)
-        return programs
+    def programs(self, signature: Signature) -> TaskPrograms:
+        """The programs of one task, kept for as long as they are among the last few used."""
+        with self._lock:
+            programs = self._traced.pop(signature, None) or TaskPrograms(signature)
+            self._traced[signature] = programs
+            while len(self._traced) > _MOST_PROGRAMS:
+                self._traced.popitem(last=False)
+            return programs
+
+    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
+        """The programs of a place and its buffers, kept within bounds beyond which the oldest go."""
+        programs = self.programs(place.signature)
+        with self._lock:
+            found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend)
+            self._ready[place] = found
+            self._in_use.add(place)
+            for old in [p for p in self._ready if p not in self._in_use]:
+                total = sum(p.nbytes for p in self._ready.values())
+                if len(self._ready) > _MOST_PROGRAMS or total > _MOST_BYTES:
+                    del self._ready[old]
+            return found

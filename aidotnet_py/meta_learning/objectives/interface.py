@@ -26,6 +26,15 @@ class TaskObjective(Protocol):
     was handed in.
     """
 
+    @property
+    def tasks_at_once(self) -> int:
+        """How many tasks are best worked on together, at least 1."""
+        ...
+
+    def part(self, start: int, stop: int, lane: int) -> TaskObjective:
+        """The objective of some of the tasks; those of different lanes share no buffers, and may work side by side."""
+        ...
+
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         ...

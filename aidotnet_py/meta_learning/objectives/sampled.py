@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,15 @@ class _TaskByTask(ABC):
     @abstractmethod
     def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
         """The gradients at these parameters, and v ↦ Hv there; without a traced model both kinds are the Hessian."""
+
+    @property
+    def tasks_at_once(self) -> int:
+        """All: they are worked on one by one anyway, with random numbers in their order."""
+        return len(self._sets)
+
+    def part(self, start: int, stop: int, lane: int) -> Self:
+        """The objective itself, for all its tasks."""
+        return self
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""

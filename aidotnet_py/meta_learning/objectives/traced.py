@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias
 
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
 from aidotnet_py.autodiff.array_type import ArrayType
@@ -21,132 +23,87 @@ from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evalua
 from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
 
-__all__ = ["BatchedPrograms", "Signature", "TracedObjective"]
+__all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective"]
+
+ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
 
 # What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 
 
+# So much work for one evaluation of a chunk makes the calls that it takes cheap, and stays within the caches.
+_FLOPS_AT_ONCE = 30_000_000
+
+
 @dataclass(frozen=True)
 class Signature:
-    """All that compiled programs depend on; equal signatures share them, and their buffers.
+    """All that the programs of one task depend on; equal signatures share them.
 
-    ``role`` keeps apart the sets that an algorithm works on at the same time. Losses are told apart by identity: a
-    loss with an `==` of its own need not have a hash.
+    Losses are told apart by identity: a loss with an `==` of its own need not have a hash.
     """
 
-    role: str
     apply: Callable[..., Any]
     loss: ILossFunction[Any] = field(compare=False)
     loss_id: int
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     parameters: ArrayType
-    tasks: int
     input: ArrayType
     target: ArrayType
 
     @classmethod
-    def of(
-        cls,
-        role: str,
-        model: IDifferentiableModel[Any, Any, Any],
-        loss: ILossFunction[Any],
-        tasks: int,
-        x: Array,
-        y: Array,
-    ) -> Signature:
+    def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
         """The signature for tasks whose sets look like x and y."""
         shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
         dtype = model.backend.dtype_of(model.GetParameters())
         types = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
-        return cls(role, model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), tasks, *types)
+        return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), *types)
 
 
-class BatchedPrograms:
-    """The compiled programs of one signature, and the buffers that they share."""
+class TaskPrograms:
+    """The programs of one task, traced when first asked for, and the same over the tasks of a batch."""
 
-    def __init__(self, signature: Signature, backend: Backend) -> None:
-        self._signature = signature
-        self._backend = backend
-        tasks, dtype = signature.tasks, signature.parameters.dtype
-        flat = (tasks, signature.parameters.size)
-        self.points, self.gradients = backend.empty(flat, dtype), backend.empty(flat, dtype)
-        self.evaluation = Executable(
-            self._batched(self._evaluate),
-            backend,
-            stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * 2,
-            inputs=[*self._leaves(self.points), None, None],
-            outputs=[None, None, *self._leaves(self.gradients)],
-        )
-        self.inputs, self.targets = self.evaluation.inputs[-2:]
-        self.losses, self.predictions = self.evaluation.outputs[:2]
-        self._curvatures: dict[CurvatureKind, CurvatureProgram] = {}
-        # Objectives of one signature share these buffers: whose examples are in them, whose evaluation, and which
-        # call's curvature.
-        self.examples_of: object = None
-        self.evaluation_of: object = None
-        self.curvature_of: object = None
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._lock = threading.RLock()
+        self._single: dict[str, Program] = {}
+        self._batched: dict[tuple[str, int], Program] = {}
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        flat = self._signature.tasks * self._signature.parameters.nbytes
-        examples = self._signature.tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
-        curvatures = sum(program.executable.nbytes + 2 * flat for program in self._curvatures.values())
-        return 2 * flat + examples + self.evaluation.nbytes + curvatures
+    def flops(self) -> int:
+        """Floating-point operations of one gradient."""
+        return self.single("evaluation").flops
 
-    def run_examples(self) -> None:
-        """Do the work that depends on the examples alone, after they have changed."""
-        self.evaluation.run(_EXAMPLES)
-        for program in self._curvatures.values():
-            program.executable.run(_EXAMPLES)
+    def single(self, name: ProgramName) -> Program:
+        """A function of one task's (parameters, x, y[, v]): its evaluation, or a product with its curvature."""
+        with self._lock:
+            if name not in self._single:
+                self._single[name] = self._traced(name)
+            return self._single[name]
 
-    def curvature(self, kind: CurvatureKind) -> CurvatureProgram:
-        """The program of curvature products, compiled when first asked for."""
-        if kind not in self._curvatures:
-            product = self._hessian if kind == "hessian" else self._gauss_newton
-            self._curvatures[kind] = self._compile_curvature(product)
-        return self._curvatures[kind]
+    def batched(self, name: ProgramName, tasks: int) -> Program:
+        """The same for that many tasks, whose values have an axis in front."""
+        with self._lock:
+            program = self._batched.get((name, tasks))
+            if program is None:
+                single = self.single(name)
+                program = self._batched[name, tasks] = vmap_program(single, [True] * len(single.inputs), tasks)
+            return program
 
-    def _compile_curvature(self, product: Callable[..., Any]) -> CurvatureProgram:
-        """One program: gradients at φ in the point's stage, products in the direction's."""
-        count, flat = len(self._signature.shapes), self.points.shape
-        dtype = self._signature.parameters.dtype
-        vectors, products = self._backend.empty(flat, dtype), self._backend.empty(flat, dtype)
-        executable = Executable(
-            self._batched(product, with_direction=True),
-            self._backend,
-            stages=[_POINT] * count + [_EXAMPLES] * 2 + [_DIRECTION] * count,
-            inputs=[*self._leaves(self.points), self.inputs, self.targets, *self._leaves(vectors)],
-            outputs=[*self._leaves(self.gradients), *self._leaves(products)],
-        )
-        executable.run(_EXAMPLES)
-        return CurvatureProgram(executable, vectors, products)
-
-    def _leaves(self, flat: Array) -> list[Array]:
-        """Each named parameter as a view of the flat (tasks, P) array."""
-        views: list[Array] = []
-        start = 0
-        for _, shape in self._signature.shapes:
-            stop = start + math.prod(shape)
-            part = self._backend.index(flat, (slice(None), slice(start, stop)))
-            views.append(self._backend.reshape(part, (self._signature.tasks, *shape)))
-            start = stop
-        return views
-
-    def _batched(self, function: Callable[..., Any], *, with_direction: bool = False) -> Program:
-        """The function of one task's (parameters, x, y[, v]) traced, and then over all tasks."""
-        dtype = self._signature.parameters.dtype
+    def _traced(self, name: ProgramName) -> Program:
+        signature, dtype = self.signature, self.signature.parameters.dtype
         with new_trace() as trace:
 
             def parameters() -> dict[str, Any]:
-                return {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in self._signature.shapes}
+                return {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.shapes}
 
             point = parameters()
-            x, y = trace.new_input(self._signature.input), trace.new_input(self._signature.target)
-            outputs = function(point, x, y, parameters()) if with_direction else function(point, x, y)
-            program = simplify(trace.finish(outputs))
-        return vmap_program(program, [True] * len(program.inputs), self._signature.tasks)
+            x, y = trace.new_input(signature.input), trace.new_input(signature.target)
+            if name == "evaluation":
+                outputs = self._evaluate(point, x, y)
+            else:
+                product = self._hessian if name == "hessian" else self._gauss_newton
+                outputs = product(point, x, y, parameters())
+            return simplify(trace.finish(outputs))
 
     def _evaluate(self, point: Mapping[str, Any], x: Any, y: Any) -> Sequence[Any]:
         predictions, pullback = vjp(self._predictor(x), point)
@@ -169,7 +126,7 @@ class BatchedPrograms:
         """Parameters to predictions."""
 
         def predict(parameters: Any) -> Any:
-            return self._signature.apply(parameters, x)
+            return self.signature.apply(parameters, x)
 
         return predict
 
@@ -177,7 +134,7 @@ class BatchedPrograms:
         """Predictions to loss."""
 
         def judge(predictions: Any) -> Any:
-            return self._signature.loss.formula(predictions, y)
+            return self.signature.loss.formula(predictions, y)
 
         return judge
 
@@ -191,6 +148,80 @@ class BatchedPrograms:
         return loss
 
 
+class BatchedPrograms:
+    """The programs of some tasks, ready to run, and the buffers that they share."""
+
+    def __init__(self, programs: TaskPrograms, tasks: int, backend: Backend) -> None:
+        self._programs = programs
+        self._signature = signature = programs.signature
+        self._tasks = tasks
+        self._backend = backend
+        dtype = signature.parameters.dtype
+        flat = (tasks, signature.parameters.size)
+        self.points, self.gradients = backend.empty(flat, dtype), backend.empty(flat, dtype)
+        self.evaluation = Executable(
+            programs.batched("evaluation", tasks),
+            backend,
+            stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * 2,
+            inputs=[*self._leaves(self.points), None, None],
+            outputs=[None, None, *self._leaves(self.gradients)],
+        )
+        self.inputs, self.targets = self.evaluation.inputs[-2:]
+        self.losses, self.predictions = self.evaluation.outputs[:2]
+        self._curvatures: dict[CurvatureKind, CurvatureProgram] = {}
+        # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
+        # curvature.
+        self.examples_of: object = None
+        self.evaluation_of: object = None
+        self.curvature_of: object = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        flat = self._tasks * self._signature.parameters.nbytes
+        examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
+        curvatures = sum(program.executable.nbytes + 2 * flat for program in self._curvatures.values())
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures
+
+    def run_examples(self) -> None:
+        """Do the work that depends on the examples alone, after they have changed."""
+        self.evaluation.run(_EXAMPLES)
+        for program in self._curvatures.values():
+            program.executable.run(_EXAMPLES)
+
+    def curvature(self, kind: CurvatureKind) -> CurvatureProgram:
+        """The program of curvature products, compiled when first asked for."""
+        if kind not in self._curvatures:
+            self._curvatures[kind] = self._compile_curvature(kind)
+        return self._curvatures[kind]
+
+    def _compile_curvature(self, kind: CurvatureKind) -> CurvatureProgram:
+        """One program: gradients at φ in the point's stage, products in the direction's."""
+        count, flat = len(self._signature.shapes), self.points.shape
+        dtype = self._signature.parameters.dtype
+        vectors, products = self._backend.empty(flat, dtype), self._backend.empty(flat, dtype)
+        executable = Executable(
+            self._programs.batched(kind, self._tasks),
+            self._backend,
+            stages=[_POINT] * count + [_EXAMPLES] * 2 + [_DIRECTION] * count,
+            inputs=[*self._leaves(self.points), self.inputs, self.targets, *self._leaves(vectors)],
+            outputs=[*self._leaves(self.gradients), *self._leaves(products)],
+        )
+        executable.run(_EXAMPLES)
+        return CurvatureProgram(executable, vectors, products)
+
+    def _leaves(self, flat: Array) -> list[Array]:
+        """Each named parameter as a view of the flat (tasks, P) array."""
+        views: list[Array] = []
+        start = 0
+        for _, shape in self._signature.shapes:
+            stop = start + math.prod(shape)
+            part = self._backend.index(flat, (slice(None), slice(start, stop)))
+            views.append(self._backend.reshape(part, (self._tasks, *shape)))
+            start = stop
+        return views
+
+
 @dataclass(frozen=True)
 class CurvatureProgram:
     """A program of curvature products, the vectors that it reads and the products that it writes."""
@@ -198,6 +229,28 @@ class CurvatureProgram:
     executable: Executable
     vectors: Array
     products: Array
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who shares buffers: objectives of one role, so that support and query sets have their own, in one lane."""
+
+    role: str
+    lane: int
+    tasks: int
+    signature: Signature
+
+
+class ProgramSource(Protocol):
+    """Keeps programs for the next batch of the same shapes."""
+
+    def programs(self, signature: Signature) -> TaskPrograms:
+        """The programs of one task."""
+        ...
+
+    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
+        """The programs of a place, with its buffers."""
+        ...
 
 
 class TracedObjective:
@@ -210,19 +263,36 @@ class TracedObjective:
         loss: ILossFunction[Any],
         inputs: Sequence[Array],
         targets: Sequence[Array],
-        programs: Callable[[Signature, Backend], BatchedPrograms],
+        source: ProgramSource,
     ) -> None:
+        self._role = role
         self._backend = model.backend
         self._loss = loss
         self._inputs = inputs
         self._targets = targets
-        self._signature = Signature.of(role, model, loss, len(inputs), inputs[0], targets[0])
-        self._find = programs
+        self._source = source
+        self._signature = Signature.of(model, loss, inputs[0], targets[0])
+        self._lane = 0
         self._programs: BatchedPrograms | None = None
+
+    @property
+    def tasks_at_once(self) -> int:
+        """As many as make calls worth their while, and no more: what a chunk works on is to stay in the caches."""
+        return max(1, _FLOPS_AT_ONCE // max(1, self._source.programs(self._signature).flops))
+
+    def part(self, start: int, stop: int, lane: int) -> TracedObjective:
+        """The objective of some of the tasks, with the buffers of a lane."""
+        part = copy.copy(self)
+        part._inputs, part._targets = self._inputs[start:stop], self._targets[start:stop]
+        part._lane, part._programs = lane, None
+        return part
 
     def _bound(self) -> BatchedPrograms:
         """The programs, with the examples of this batch in their buffers."""
-        programs = self._programs = self._programs or self._find(self._signature, self._backend)
+        if self._programs is None:
+            place = Place(self._role, self._lane, len(self._inputs), self._signature)
+            self._programs = self._source.ready(place, self._backend)
+        programs = self._programs
         if programs.examples_of is not self:
             programs.examples_of = programs.evaluation_of = programs.curvature_of = None
             self._fill(programs.inputs, self._inputs)
