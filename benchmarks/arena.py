@@ -73,7 +73,7 @@ class Child:
 
 @dataclass
 class Measured:
-    """What was seen of one contestant on one workload; times in seconds, memory in bytes."""
+    """What was seen of one contestant on one workload: seconds of the steps of each round, bytes of memory."""
 
     contestant: str
     setting: str
@@ -139,9 +139,14 @@ def race(entries: Iterable[tuple[str, str]], workload: str, *, rounds: int, seco
         for _ in range(rounds):
             for child, measured, count in rows:
                 time.sleep(_PAUSE)
-                measured.rounds.append(child.ask("step", count=count)["seconds"])
+                turn = child.ask("step", count=count)
+                measured.rounds.append(turn["seconds"])
+                measured.losses += turn["losses"]
         for child, measured, _ in rows:
             measured.memory = child.ask("memory")
+            # Not every contestant says when its numbers are none.
+            if not np.isfinite(measured.losses).all():
+                raise RuntimeError(f"{workload}: a loss of {measured.contestant} is not finite; its times mean nothing")
         return [measured for _, measured, _ in rows]
 
 

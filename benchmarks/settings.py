@@ -27,6 +27,11 @@ _CONVOLUTIONS = {
         "nchw-vmap",
     ),
 }
+_LARGE_IMAGES = {
+    **_CONVOLUTIONS,
+    "torch_func": ("conv-plain-vjp", "conv-fused-graph", "patches-plain-graph"),
+    "jax_jit": ("patches-map", "patches-map2", "patches-vmap", "nhwc-map"),
+}
 _DENSE = {
     "ours": ("default",),
     "torch_eager": ("dense-1", "dense-2"),
@@ -38,4 +43,4 @@ _DENSE = {
 
 def settings_of(contestant: str, workload: str) -> tuple[str, ...]:
     """Of a contestant on a workload."""
-    return (_DENSE if workload.startswith("sinusoid") else _CONVOLUTIONS)[contestant]
+    return {"sinusoid": _DENSE, "omniglot": _CONVOLUTIONS, "mini": _LARGE_IMAGES}[workload.split("-")[0]][contestant]

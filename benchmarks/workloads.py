@@ -80,7 +80,8 @@ class Workload:
     inner_rate: float
     weight: float
     products: int
-    meta_rate: float = 1e-3
+    # So small that after thousands of steps the work is still that of the first.
+    meta_rate: float = 1e-6
 
     @property
     def tasks(self) -> int:
@@ -170,7 +171,7 @@ def _sinusoid(name: str, tasks: int, steps: int, width: int) -> Workload:
     network = Network("mlp", (1,), width, 1)
     support, query = examples(), examples()
     return Workload(
-        name, network, network.parameters(seed=0), *support, *query, steps, inner_rate=0.01, weight=0.03, products=10
+        name, network, network.parameters(seed=0), *support, *query, steps, inner_rate=0.005, weight=0.02, products=10
     )
 
 

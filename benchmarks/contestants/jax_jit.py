@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import tree_map
 from numpy.typing import NDArray
@@ -107,6 +107,11 @@ def _conjugate_gradient(product: Callable[[Parameters], Parameters], g: Paramete
     return lax.fori_loop(0, products, iterate, start)[0]
 
 
+def _mesh() -> Mesh:
+    """The two devices among which tasks are shared out."""
+    return jax.make_mesh((_DEVICES,), ("tasks",), axis_types=(AxisType.Auto,))
+
+
 def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float) -> Callable[..., Any]:
     """From one task's work to a whole step: mean loss, mean v and the new parameters."""
 
@@ -117,10 +122,9 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float
         return lax.map(lambda one: task(parameters, *one), examples)
 
     def shared_out(run: Callable[..., Any], parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
-        mesh = jax.make_mesh((_DEVICES,), ("tasks",), axis_types=(AxisType.Auto,))
         # The last tasks are repeated where they cannot be shared out evenly.
         places = jnp.minimum(jnp.arange(-(-tasks // _DEVICES) * _DEVICES), tasks - 1)
-        spread = jax.shard_map(run, mesh=mesh, in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
+        spread = jax.shard_map(run, mesh=_mesh(), in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
         return tree_map(lambda a: a[:tasks], spread(parameters, tuple(e[places] for e in examples)))
 
     run = {
@@ -154,6 +158,10 @@ class Contestant:
         self._parameters: Parameters = [jnp.asarray(p) for p in workload.parameters.values()]
         arrays = (workload.support_x, workload.support_y, workload.query_x, workload.query_y)
         self._examples = tuple(jnp.asarray(a) for a in arrays)
+        if schedule.endswith("2"):
+            # Placed as the step leaves them; otherwise, it would be compiled once more for its second call.
+            everywhere = NamedSharding(_mesh(), P())
+            self._parameters, self._examples = jax.device_put((self._parameters, self._examples), everywhere)
         self._step = jax.jit(self._compiled_step(_loss(workload.network, how), schedule))
 
     def _compiled_step(self, loss: Callable[..., jax.Array], schedule: str) -> Callable[..., Any]:
