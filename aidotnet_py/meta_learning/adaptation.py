@@ -14,26 +14,25 @@ __all__ = ["inner_steps"]
 
 def inner_steps(
     backend: Backend,
-    start: Array,
+    points: Array,
     steps: int,
     gradient: Callable[[Array], Array],
     optimizer: IGradientBasedOptimizer,
-) -> Array:
-    """Points (tasks, P) after ``steps`` steps from ``start``, with an optimizer that has no past.
+) -> None:
+    """Take ``steps`` steps from ``points`` (tasks, P), in place, with an optimizer that has no past.
 
-    ``gradient`` is asked for once a step, for all tasks. An elementwise optimizer steps all rows at once; any other
-    is copied for each task, so that tasks cannot see each other.
+    ``gradient`` is asked for once a step, for all tasks, and what it gives is written over. An elementwise optimizer
+    steps all rows at once; any other is copied for each task, so that tasks cannot see each other.
     """
-    points = start
     if isinstance(optimizer, ElementwiseOptimizer):
         stacked = optimizer.fresh()
         for _ in range(steps):
-            points = stacked.UpdateParameters(points, gradient(points))
-        return points
-    own = [copy.deepcopy(optimizer) for _ in range(start.shape[0])]
+            stacked.update_in_place(points, gradient(points))
+        return
+    own = [copy.deepcopy(optimizer) for _ in range(points.shape[0])]
     for one in own:
         one.Reset()
     for _ in range(steps):
         pairs = zip(own, split_rows(backend, points), split_rows(backend, gradient(points)), strict=True)
-        points = stack_rows(backend, [one.UpdateParameters(point, slope) for one, point, slope in pairs])
-    return points
+        moved = [one.UpdateParameters(point, slope) for one, point, slope in pairs]
+        backend.copyto(points, stack_rows(backend, moved))

@@ -113,7 +113,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             When the adapted parameters are not finite.
         """
         whole = self._opened([checked_task(task)], "Support")
-        ((_, adapted),) = over_chunks(whole, self._adapted)
+        (adapted,) = over_chunks(whole, lambda chunk: self._backend.asarray(self._adapted(chunk)[1]))
         return self._with_parameters(adapted)
 
     def _with_parameters(self, adapted: Array) -> IFullModel[T, TInput, TOutput]:

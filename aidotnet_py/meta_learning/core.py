@@ -155,10 +155,12 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
 
+        φ lies where the support objective works: to keep it beyond the chunk, copy it.
         Raises InvalidOperationException when a task's parameters do not stay finite.
         """
         backend, support = self._backend, chunk.support
         start = repeat_rows(backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        adapted = support.at_hand(start)
 
         def gradient(points: Array) -> Array:
             losses, gradients = support.evaluate(points)
@@ -168,13 +170,14 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
         steps, optimizer = self._options.AdaptationSteps, self._inner_optimizer()
         with backend.errors_ignored():
-            adapted = inner_steps(backend, start, steps, gradient, optimizer)
+            inner_steps(backend, adapted, steps, gradient, optimizer)
             if not all_finite(backend, adapted).all():
                 # Which it was is worth one more evaluation: bad data, or steps that are too long.
+                ended = backend.asarray(adapted)
                 first = support.evaluate(start)
                 chunk.require_finite("support loss", first.losses)
                 chunk.require_finite("support gradient", first.gradients)
-                chunk.require_finite("adapted parameter vector", adapted)
+                chunk.require_finite("adapted parameter vector", ended)
         return start, adapted
 
     def _meta_update(self, meta_gradients: Array) -> float:

@@ -104,6 +104,22 @@ class ElementwiseOptimizer(ABC):
         with backend.errors_ignored():
             return self._step(backend, parameters, gradient)
 
+    def update_in_place(self, parameters: Array, gradient: Array) -> None:
+        """One step, as `UpdateParameters` takes it, written over the parameters; the gradient may be lost.
+
+        Parameters
+        ----------
+        parameters, gradient : array, shape (P,) or (tasks, P)
+            See `UpdateParameters`.
+
+        Raises
+        ------
+        ArgumentException
+            As `UpdateParameters` does.
+        """
+        backend = self._checked(parameters, gradient)
+        backend.copyto(parameters, self.UpdateParameters(parameters, gradient))
+
     @abstractmethod
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         """The new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""

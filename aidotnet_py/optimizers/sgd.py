@@ -35,6 +35,17 @@ class SGDOptimizer(ElementwiseOptimizer):
         self._momentum = in_range(momentum, "momentum")
         self._memory = ("velocity",) if momentum else ()
 
+    def update_in_place(self, parameters: Array, gradient: Array) -> None:
+        """One step, written over the parameters; the gradient is lost, unless there is momentum."""
+        if self._momentum:
+            super().update_in_place(parameters, gradient)
+            return
+        backend = self._checked(parameters, gradient)
+        self._steps += 1
+        with backend.errors_ignored():
+            backend.elementwise("multiply")(gradient, self._learning_rate, out=gradient)
+            backend.elementwise("subtract")(parameters, gradient, out=parameters)
+
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         if self._momentum:
             velocity = self._arrays["velocity"]

@@ -22,8 +22,8 @@ class Evaluation(NamedTuple):
 class TaskObjective(Protocol):
     """The loss of one set (support or query) of each task, as a function of that task's parameters.
 
-    Parameters are stacked: row t of an array (tasks, P) belongs to task t. Nobody writes to an array of points once it
-    was handed in.
+    Parameters are stacked: row t of an array (tasks, P) belongs to task t. Nobody writes to an array of points while
+    products with the curvature there are asked for.
     """
 
     @property
@@ -33,6 +33,13 @@ class TaskObjective(Protocol):
 
     def part(self, start: int, stop: int, lane: int) -> TaskObjective:
         """The objective of some of the tasks; those of different lanes share no buffers, and may work side by side."""
+        ...
+
+    def at_hand(self, points: Array) -> Array:
+        """A copy of the points where they are evaluated without being copied again; it may be written to.
+
+        It is valid until the objective is asked about other points.
+        """
         ...
 
     def evaluate(self, points: Array) -> Evaluation:

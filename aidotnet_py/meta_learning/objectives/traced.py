@@ -305,11 +305,22 @@ class TracedObjective:
         for row, array in zip(row_views(self._backend, stacked), arrays, strict=True):
             self._backend.copyto(row, array)
 
+    def at_hand(self, points: Array) -> Array:
+        """The programs' own buffer of points, filled with these."""
+        programs = self._bound()
+        programs.curvature_of = None
+        self._place(programs, points)
+        return programs.points
+
+    def _place(self, programs: BatchedPrograms, points: Array) -> None:
+        if points is not programs.points:
+            self._backend.copyto(programs.points, points)
+
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         programs = self._bound()
         programs.curvature_of = None
-        self._backend.copyto(programs.points, points)
+        self._place(programs, points)
         programs.evaluation.run(_POINT)
         programs.evaluation_of = self
         return Evaluation(programs.losses, programs.gradients)
@@ -332,7 +343,7 @@ class TracedObjective:
             programs = self._bound()
             program = programs.curvature(kind)
             if programs.curvature_of is not call:
-                self._backend.copyto(programs.points, points)
+                self._place(programs, points)
                 program.executable.run(_POINT)
                 programs.curvature_of = call
             return programs, program
