@@ -159,7 +159,7 @@ def test_tasks_are_stacked_not_looped_over() -> None:
 
 def compile_all(step: Callable[[], Any]) -> None:
     """Take steps until all that they run is compiled, where it can be."""
-    for _ in range(4):
+    for _ in range(12):
         step()
     for thread in threading.enumerate():
         if thread.name == "aidotnet_py compiler":
@@ -190,7 +190,8 @@ def larger_images(backend: NumPyBackend) -> tuple[Any, TaskBatch[Any, Any, Any]]
 @pytest.mark.parametrize("build", [wide_network, larger_images])
 def test_memory_does_not_grow_with_the_inner_steps(build: Callable[..., Any]) -> None:
     peaks = []
-    for steps in (1, 200):
+    # Once for what is loaded and kept by the process, such as the compiler, then to measure.
+    for steps in (1, 1, 200):
         gc.collect()
         tracemalloc.start()
         try:
@@ -201,8 +202,9 @@ def test_memory_does_not_grow_with_the_inner_steps(build: Callable[..., Any]) ->
             peaks.append(peak_of_a_step(learner, batch))
         finally:
             tracemalloc.stop()
-    assert peaks[0] > 1e6
-    assert abs(peaks[1] - peaks[0]) <= 0.02 * peaks[0]
+    _, short, long = peaks
+    assert short > 1e6
+    assert abs(long - short) <= 0.02 * short
 
 
 @pytest.mark.parametrize("build", [wide_network, larger_images])

@@ -123,22 +123,23 @@ class _Machine:
         self._target = target.create_target_machine(cpu=processor, features=features, opt=3, jit=True)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
         self._kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
-        self._functions: dict[Kernel, int] = {}
+        self._functions: dict[str, int] = {}
         self._files = _Cache()
 
     def function(self, kernel: Kernel) -> int:
         """The address of the kernel's function."""
-        if kernel not in self._functions:
-            self._functions[kernel] = self._load(kernel)
-        return self._functions[kernel]
+        text = kernel_text(kernel, _ENTRY)
+        digest = hashlib.sha256(f"{self._kind}\n{text}".encode()).hexdigest()
+        if digest not in self._functions:
+            self._functions[digest] = self._load(digest, text)
+        return self._functions[digest]
 
-    def _load(self, kernel: Kernel) -> int:
+    def _load(self, digest: str, text: str) -> int:
         # Every function needs a name of its own, since all are loaded into one engine.
-        digest = hashlib.sha256(f"{self._kind}\n{kernel_text(kernel, _ENTRY)}".encode()).hexdigest()
         name = f"{_ENTRY}_{digest}"
         code = self._files.read(digest)
         if code is None:
-            code = self._compiled(kernel_text(kernel, name))
+            code = self._compiled(text.replace(f"@{_ENTRY}", f"@{name}"))
             self._files.write(digest, code)
         self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
