@@ -86,7 +86,9 @@ class Executable:
         )
         self._backend = backend
         self.nbytes = planned.nbytes
-        arrays = _Arrays(backend, planned, self.inputs, [_constant(backend, value) for _, value in program.constants])
+        arrays = _Arrays(
+            backend, planned, self.inputs, [_constant(backend, value) for _, value in planned.program.constants]
+        )
         for place, cell in planned.bound.items():
             arrays.place_output(cell, wanted[place])
         count = 1 + max((w.stage for w in planned.work), default=0)

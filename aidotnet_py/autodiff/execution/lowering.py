@@ -54,7 +54,8 @@ class KernelBuilder:
         if calls[0].unit.shape is not None and calls[0].primitive is not None:
             nests = self._fused(calls, calls[0].unit.shape)
         else:
-            nests = self._moved(calls[0])
+            moved = [self._moved(call) for call in calls]
+            nests = [nest for part in moved for nest in part] if all(moved) else []
         self._nests += nests
         return bool(nests)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, TypeAlias
@@ -16,7 +16,9 @@ from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.fusion import Unit, units_of
 from aidotnet_py.autodiff.layout import c_strides, fits_matrix_product, is_contiguous
 from aidotnet_py.autodiff.primitive import Primitive
+from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.transforms.tiling import tiled
 
 __all__ = ["Cell", "Operand", "Plan", "Slot", "Storage", "Work", "plan"]
 
@@ -89,6 +91,8 @@ class Plan:
 
     Attributes
     ----------
+    program : Program
+        What is run: the Program given, with products over many windows taken in tiles.
     inputs, constants : list of Cell
         Whole storages of the caller.
     bound : dict
@@ -101,6 +105,7 @@ class Plan:
         The memory to allocate.
     """
 
+    program: Program
     inputs: list[Cell] = field(default_factory=list["Cell"])
     constants: list[Cell] = field(default_factory=list["Cell"])
     bound: dict[int, Cell] = field(default_factory=dict[int, "Cell"])
@@ -115,6 +120,7 @@ class Plan:
 
 
 Strides = tuple[int, ...]
+Spans = tuple[tuple[int, int, int], ...]
 
 
 def plan(
@@ -144,6 +150,30 @@ def plan(
     return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides, fuse).run()
 
 
+def _stages_of(program: Program, stages: Sequence[int]) -> dict[Atom, int]:
+    """The stage of each value: the highest of the inputs that it depends on."""
+    found: dict[Atom, int] = dict(zip(program.inputs, stages, strict=True))
+    found.update((v, 0) for v, _ in program.constants)
+    for equation in program.equations:
+        found[equation.output] = max((found[v] for v in equation.variables), default=0)
+    return found
+
+
+def _places_in(equation: Equation) -> Iterator[tuple[Variable, Spans]]:
+    """The operands of a concatenation that are variables, and where they are in its result."""
+    axis: int = equation.parameters["axis"]
+    start = 0
+    for atom in equation.inputs:
+        stop = start + atom.type.shape[axis]
+        if isinstance(atom, Variable):
+            yield atom, tuple((start, stop, 1) if i == axis else (0, n, 1) for i, n in enumerate(atom.type.shape))
+        start = stop
+
+
+def _part(cell: Cell, spans: Spans, of: ArrayType) -> Cell:
+    return Cell(of, cell.strides, cell.storage, cell, slice_primitive, {"spans": spans})
+
+
 def _size(slot: Slot) -> int:
     return slot.size
 
@@ -157,17 +187,19 @@ class _Planner:
         output_strides: Sequence[Strides | None] | None,
         fuse: bool,
     ) -> None:
-        self.program = program
+        self.program = tiled(program, _stages_of(program, stages))
         self.fuse = fuse
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = output_strides or [None] * len(program.outputs)
-        self.result = Plan()
+        self.result = Plan(self.program)
         self.cells: dict[Atom, Cell] = {}
-        self.stage_of: dict[Atom, int] = {}
+        self.stage_of = _stages_of(self.program, stages)
         self.bound: dict[Variable, tuple[int, Strides]] = {}
         self.views: dict[Atom, Equation] = {}
         self.copies: dict[Cell, Cell] = {}
+        # Values that are made where they belong in a concatenation: which one, and their place in it.
+        self.parts: dict[Variable, tuple[Equation, Spans]] = {}
         self.calls_of: defaultdict[Unit, list[Work]] = defaultdict(list)
 
     def run(self) -> Plan:
@@ -176,10 +208,10 @@ class _Planner:
         for variable, _ in self.program.constants:
             self.result.constants.append(self._external(variable, 0, c_strides(variable.type.shape)))
         for equation in self.program.equations:
-            self.stage_of[equation.output] = max((self.stage_of[v] for v in equation.variables), default=0)
             if equation.primitive.is_view:
                 self.views[equation.output] = equation
         self._bind_outputs()
+        self._find_parts()
         for unit in units_of(self.program, self.stage_of, fuse=self.fuse):
             self._lower(unit)
         self._finish_outputs()
@@ -193,7 +225,6 @@ class _Planner:
     def _external(self, variable: Variable, stage: int, strides: Strides) -> Cell:
         cell = Cell(variable.type, strides, Storage(variable.type, stage, external=True))
         self.cells[variable] = cell
-        self.stage_of[variable] = stage
         return cell
 
     def _bind_outputs(self) -> None:
@@ -211,9 +242,40 @@ class _Planner:
             if equation is not None and strides is not None and not equation.primitive.is_view:
                 self.bound.setdefault(equation.output, (place, strides))
 
+    def _find_parts(self) -> None:
+        """Let what computes an operand of a concatenation write into the result, where nothing else needs it."""
+        uses = Counter(v for e in self.program.equations for v in e.variables)
+        uses.update(a for a in self.program.outputs if isinstance(a, Variable))
+        made = {e.output: e for e in self.program.equations if not e.primitive.is_view}
+        for equation in self.program.equations:
+            if equation.primitive.name != "concatenate":
+                continue
+            for variable, spans in _places_in(equation):
+                alone = uses[variable] == 1 and variable in made and variable not in self.bound
+                if alone and self.stage_of[variable] == self.stage_of[equation.output]:
+                    self.parts[variable] = equation, spans
+
+    def _concatenated(self, equation: Equation, unit: Unit) -> list[Work]:
+        """The copies that a concatenation still needs, of the operands that were not made in their place."""
+        cell = self._whole(equation)
+        return [
+            Work(unit, None, (self._cell(variable),), _part(cell, spans, variable.type))
+            for variable, spans in _places_in(equation)
+            if variable not in self.parts
+        ]
+
+    def _whole(self, equation: Equation) -> Cell:
+        """Where a concatenation goes, known before it is complete."""
+        if equation.output not in self.cells:
+            self.cells[equation.output] = self._owner(equation.output, Unit(self.stage_of[equation.output], [], None))
+        return self.cells[equation.output]
+
     def _lower(self, unit: Unit) -> None:
         calls: list[Work] = []
         for equation in unit.equations:
+            if equation.primitive.name == "concatenate" and any(v in self.parts for v in equation.variables):
+                calls += self._concatenated(equation, unit)
+                continue
             operands = tuple(a if isinstance(a, Literal) else self._cell(a) for a in equation.inputs)
             if equation.primitive.name == "matmul":
                 operands = tuple(map(self._for_product, operands))
@@ -223,6 +285,9 @@ class _Planner:
         self.result.work += calls
 
     def _owner(self, variable: Variable, unit: Unit) -> Cell:
+        if variable in self.parts:
+            equation, spans = self.parts[variable]
+            return _part(self._whole(equation), spans, variable.type)
         if variable not in self.bound:
             return self._fresh(variable.type, unit.stage, internal=variable in unit.internal)
         place, strides = self.bound[variable]
@@ -324,7 +389,7 @@ class _Planner:
         """Whether all that the unit of a call reads of a storage lies as its output will."""
         calls = self.calls_of[work.unit]
         cells = (c for call in calls for c in (call.out, *call.operands) if isinstance(c, Cell))
-        return storage.type.size == work.out.type.size and all(
+        return storage.type.size == work.out.type.size == work.out.storage.type.size and all(
             is_contiguous(c.type.shape, c.strides) and c.type == work.out.type for c in cells if c.storage is storage
         )
 

@@ -25,6 +25,7 @@ __all__ = [
     "permute_dims",
     "reshape",
     "slice_",
+    "slice_primitive",
     "stop_gradient",
 ]
 
@@ -90,7 +91,7 @@ def _slice_transpose(ct: Any, x: ArrayType, spans: tuple[tuple[int, int, int], .
     return [pad(ct, tuple(margins))]
 
 
-_slice = Primitive(
+slice_primitive = Primitive(
     name="slice",
     shape=_slice_shape,
     run=_slice_run,
@@ -105,7 +106,7 @@ _slice = Primitive(
 def slice_(x: Any, spans: tuple[tuple[int, int, int], ...]) -> Any:
     """Elements start, start + step, … before stop along each axis; steps are positive, bounds within the axis."""
     whole = tuple((0, n, 1) for n in type_of(x).shape)
-    return x if spans == whole else emit(_slice, x, spans=spans)
+    return x if spans == whole else emit(slice_primitive, x, spans=spans)
 
 
 Margins = tuple[tuple[int, int, int], ...]

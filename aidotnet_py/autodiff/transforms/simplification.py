@@ -6,12 +6,12 @@ from typing import Any
 
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 
-__all__ = ["simplify"]
+__all__ = ["simplify", "without_dead"]
 
 
 def simplify(program: Program) -> Program:
     """Common subexpressions once, dead equations and unused constants not at all; inputs and outputs stay."""
-    return _without_dead(_without_repeats(program))
+    return without_dead(_without_repeats(program))
 
 
 def _without_repeats(program: Program) -> Program:
@@ -33,7 +33,8 @@ def _without_repeats(program: Program) -> Program:
     return Program(program.inputs, program.constants, tuple(equations), outputs)
 
 
-def _without_dead(program: Program) -> Program:
+def without_dead(program: Program) -> Program:
+    """Only what the outputs need; inputs stay."""
     needed: set[Atom] = set(program.outputs)
     kept: list[Equation] = []
     for equation in reversed(program.equations):
