@@ -136,7 +136,8 @@ class NumPyBackend:
 
     def dtype_of(self, array: Array) -> np.dtype[Any]:
         # In native byte order: that is what every result will have.
-        return np.asarray(array).dtype.newbyteorder("=")
+        dtype: np.dtype[Any] = np.asarray(array).dtype
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
 
     def strides_of(self, array: Array) -> tuple[int, ...]:
         return tuple(s // array.itemsize for s in array.strides)

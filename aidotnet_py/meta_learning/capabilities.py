@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeGuard, cast
 from weakref import WeakKeyDictionary
 
 from typing_extensions import get_protocol_members
@@ -19,7 +21,7 @@ _lacking: WeakKeyDictionary[type, dict[object, tuple[str, ...]]] = WeakKeyDictio
 
 def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
     """The members of a protocol that a value lacks, by name; a class, which is no object of itself, lacks all."""
-    names = get_protocol_members(protocol)
+    names = _members(cast("Hashable", protocol))
     if isinstance(value, type):
         return tuple(sorted(names))
     kind = type(value)
@@ -28,6 +30,11 @@ def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
         known[protocol] = tuple(sorted(name for name in names if not hasattr(kind, name)))
     # The class first, and once: to ask the object would compute its properties, and a task's may load its data.
     return tuple(name for name in known[protocol] if not hasattr(value, name))
+
+
+@cache
+def _members(protocol: Hashable) -> frozenset[str]:
+    return get_protocol_members(cast("type[Any]", protocol))
 
 
 def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:

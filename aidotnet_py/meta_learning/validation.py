@@ -22,6 +22,9 @@ __all__ = ["Shape", "checked_sets", "checked_task", "checked_tasks", "output_sha
 
 Shape = tuple[int, ...]
 
+# What all arrays of a set must share: shape, dtype and the backend's name.
+_Kind = tuple[Shape, np.dtype[Any], str]
+
 # By role; written out, because Python's attribute cache keeps every string made anew to ask for an attribute.
 _NAMES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
 
@@ -67,15 +70,18 @@ def checked_sets(
     wheres = [f" of task {place}" if len(tasks) > 1 else "" for place in range(len(tasks))]
     inputs = [getattr(task, x_name) for task in tasks]
     targets = [getattr(task, y_name) for task in tasks]
-    for x, y, where in zip(inputs, targets, wheres, strict=True):
-        _check_pair(x, y, x_name + where, y_name + where)
+    kinds = [
+        _check_pair(x, y, x_name + where, y_name + where) for x, y, where in zip(inputs, targets, wheres, strict=True)
+    ]
     if is_differentiable(model):
-        for x, y, where in zip(inputs, targets, wheres, strict=True):
-            model.check_input(x, x_name + where)
-            model.check_array(y, y_name + where)
-    for x, y, where in zip(inputs, targets, wheres, strict=True):
-        _check_same(x, inputs[0], x_name + where)
-        _check_same(y, targets[0], y_name + where)
+        # What one array of a kind may be, so may the next.
+        firsts = {kind: place for place, kind in reversed(list(enumerate(kinds)))}
+        for place in sorted(firsts.values()):
+            model.check_input(inputs[place], x_name + wheres[place])
+            model.check_array(targets[place], y_name + wheres[place])
+    for (x_kind, y_kind), where in zip(kinds, wheres, strict=True):
+        _check_same(x_kind, kinds[0][0], x_name + where)
+        _check_same(y_kind, kinds[0][1], y_name + where)
     if is_differentiable(model):
         try:
             shape = shape_of(model, inputs[0])
@@ -88,31 +94,30 @@ def checked_sets(
     return inputs, targets
 
 
-def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> None:
-    for value, name in ((x, x_name), (y, y_name)):
-        if value is None:
-            raise ArgumentException(f"{name} is None; an array is wanted")
-        if backend_of(value) is None:
-            raise ArgumentException(f"{name} is a {type(value).__name__}; an array is wanted")
+def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> tuple[_Kind, _Kind]:
+    kinds = _kind(x, x_name), _kind(y, y_name)
     if not x.shape or not y.shape or x.shape[0] != y.shape[0] or x.shape[0] == 0:
         raise ArgumentException(
             f"{x_name} has shape {tuple(x.shape)} and {y_name} {tuple(y.shape)}; as many inputs as outputs, at least "
             "one, are wanted"
         )
+    return kinds
 
 
-def _check_same(array: Array, first: Array, name: str) -> None:
-    came, wanted = _kind(array), _kind(first)
+def _check_same(came: _Kind, wanted: _Kind, name: str) -> None:
     if came != wanted:
         raise ArgumentException(
             f"{name} is {_shown(*came)}; task 0 has {_shown(*wanted)}, and the tasks of a batch are to be alike"
         )
 
 
-def _kind(array: Array) -> tuple[Shape, np.dtype[Any], str]:
-    backend = backend_of(array)
-    assert backend is not None
-    return tuple(array.shape), backend.dtype_of(array), backend.name
+def _kind(value: Any, name: str) -> _Kind:
+    if value is None:
+        raise ArgumentException(f"{name} is None; an array is wanted")
+    backend = backend_of(value)
+    if backend is None:
+        raise ArgumentException(f"{name} is a {type(value).__name__}; an array is wanted")
+    return tuple(value.shape), backend.dtype_of(value), backend.name
 
 
 def _shown(shape: Shape, dtype: np.dtype[Any], backend: str) -> str:

@@ -167,12 +167,12 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         options = self._imaml
         if options.UseFirstOrder:
             return chunk.support.evaluate(adapted).gradients, self._backend.asarray(gradients), None
-        slopes, product = chunk.support.curvature(adapted, options.Curvature)
-        weight, damping = float(options.LambdaRegularization), float(options.ConjugateGradientDamping)
-
-        def operator(v: Array) -> Array:
-            return v * (1.0 + damping) + weight * product(v)
-
+        slopes, operator = chunk.support.curvature(
+            adapted,
+            options.Curvature,
+            identity=1.0 + float(options.ConjugateGradientDamping),
+            weight=float(options.LambdaRegularization),
+        )
         by = self._by_series if options.UseNeumannApproximation else self._by_conjugate_gradient
         v, report = by(operator, gradients)
         stopped = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])

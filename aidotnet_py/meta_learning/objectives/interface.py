@@ -56,8 +56,10 @@ class TaskObjective(Protocol):
         """
         ...
 
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
-        """The gradients at these parameters, and v ↦ Hv there for stacked vectors (tasks, P).
+    def curvature(
+        self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """The gradients at these parameters, and v ↦ identity · v + weight · Hv there for stacked vectors (tasks, P).
 
         A product's array is valid until the next product. Products stay right whatever is asked in between.
         """

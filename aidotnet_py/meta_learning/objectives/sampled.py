@@ -47,8 +47,18 @@ class _TaskByTask(ABC):
         """The gradients (tasks, P) of the tasks' losses."""
 
     @abstractmethod
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
-        """The gradients at these parameters, and v ↦ Hv there; without a traced model both kinds are the Hessian."""
+    def _hessian(self, points: Array) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ Hv there."""
+
+    def curvature(
+        self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ identity · v + weight · Hv there.
+
+        Without a traced model both kinds of curvature are the Hessian.
+        """
+        gradients, product = self._hessian(points)
+        return gradients, lambda v: v * identity + weight * product(v)
 
     @property
     def tasks_at_once(self) -> int:
@@ -109,7 +119,7 @@ class ComputedObjective(_TaskByTask):
             raise ArgumentException(f"ComputeGradients of {name} returned {came}; {wanted} is wanted")
         return self._backend.asarray(gradient)
 
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
+    def _hessian(self, points: Array) -> tuple[Array, Product]:
         """The gradients at these parameters, and v ↦ (∇L(φ + εv) − ∇L(φ − εv)) / 2ε.
 
         ε‖v‖ = ∛eps (1 + ‖φ‖), which balances the two errors of a central difference: the third derivative's, of order
@@ -150,7 +160,7 @@ class PerturbedObjective(_TaskByTask):
         _, count, parameters = directions.shape
         return self._like(points, _combined(slopes, directions) * (parameters / count))
 
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Product]:
+    def _hessian(self, points: Array) -> tuple[Array, Product]:
         """The gradients at these parameters, and v ↦ QᵀQ H QᵀQ v, Q one draw of directions for the whole solve.
 
         A solve wants an operator that is symmetric, and positive definite where H is. Differences of the noisy

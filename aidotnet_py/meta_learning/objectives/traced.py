@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
@@ -25,10 +26,14 @@ from aidotnet_py.models import IDifferentiableModel
 
 __all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective"]
 
+Values: TypeAlias = Iterable[Any]
 ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
 
 # What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
+
+# Of a product: those of the identity and of the curvature.
+_COEFFICIENTS = 2
 
 
 # So much work for one evaluation of a chunk makes the calls that it takes cheap, and stays within the caches.
@@ -68,13 +73,16 @@ class TaskPrograms:
         self._single: dict[str, Program] = {}
         self._batched: dict[tuple[str, int], Program] = {}
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Floating-point operations of one gradient."""
         return self.single("evaluation").flops
 
     def single(self, name: ProgramName) -> Program:
-        """A function of one task's (parameters, x, y[, v]): its evaluation, or a product with its curvature."""
+        """A function of one task: its evaluation, of (parameters, x, y), or identity · v + weight · Hv.
+
+        The latter takes (parameters, x, y, v, identity, weight), and gives the gradients first.
+        """
         with self._lock:
             if name not in self._single:
                 self._single[name] = self._traced(name)
@@ -86,7 +94,10 @@ class TaskPrograms:
             program = self._batched.get((name, tasks))
             if program is None:
                 single = self.single(name)
-                program = self._batched[name, tasks] = vmap_program(single, [True] * len(single.inputs), tasks)
+                # The coefficients of a product are the same for all tasks.
+                shared = 0 if name == "evaluation" else _COEFFICIENTS
+                batched = [True] * (len(single.inputs) - shared) + [False] * shared
+                program = self._batched[name, tasks] = vmap_program(single, batched, tasks)
             return program
 
     def _traced(self, name: ProgramName) -> Program:
@@ -102,7 +113,10 @@ class TaskPrograms:
                 outputs = self._evaluate(point, x, y)
             else:
                 product = self._hessian if name == "hessian" else self._gauss_newton
-                outputs = product(point, x, y, parameters())
+                v = parameters()
+                identity, weight = (trace.new_input(ArrayType((), dtype)) for _ in range(_COEFFICIENTS))
+                gradient, curved = product(point, x, y, v)
+                outputs = [*gradient, *(identity * a + weight * b for a, b in zip(v.values(), curved, strict=True))]
             return simplify(trace.finish(outputs))
 
     def _evaluate(self, point: Mapping[str, Any], x: Any, y: Any) -> Sequence[Any]:
@@ -110,17 +124,17 @@ class TaskPrograms:
         loss, cotangent = value_and_grad(self._judge(y))(predictions)
         return [loss, predictions, *pullback(cotangent)[0].values()]
 
-    def _hessian(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> Sequence[Any]:
+    def _hessian(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> tuple[Values, Values]:
         loss = self._loss_of(x, y)
         gradient = value_and_grad(loss)(point)[1]
-        return [*gradient.values(), *hvp(loss, point, v).values()]
+        return gradient.values(), hvp(loss, point, v).values()
 
-    def _gauss_newton(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> Sequence[Any]:
+    def _gauss_newton(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> tuple[Values, Values]:
         gradient = value_and_grad(self._loss_of(x, y))(point)[1]
         predictions, moved = jvp(self._predictor(x), (point,), (v,))
         curved = hvp(self._judge(y), predictions, moved)
         product = vjp(self._predictor(x), point)[1](curved)[0]
-        return [*gradient.values(), *product.values()]
+        return gradient.values(), product.values()
 
     def _predictor(self, x: Any) -> Callable[[Any], Any]:
         """Parameters to predictions."""
@@ -167,6 +181,7 @@ class BatchedPrograms:
             outputs=[None, None, *self._leaves(self.gradients)],
         )
         self.inputs, self.targets = self.evaluation.inputs[-2:]
+        self.input_rows, self.target_rows = row_views(backend, self.inputs), row_views(backend, self.targets)
         self.losses, self.predictions = self.evaluation.outputs[:2]
         self._curvatures: dict[CurvatureKind, CurvatureProgram] = {}
         # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
@@ -203,12 +218,17 @@ class BatchedPrograms:
         executable = Executable(
             self._programs.batched(kind, self._tasks),
             self._backend,
-            stages=[_POINT] * count + [_EXAMPLES] * 2 + [_DIRECTION] * count,
-            inputs=[*self._leaves(self.points), self.inputs, self.targets, *self._leaves(vectors)],
+            stages=[_POINT] * count + [_EXAMPLES] * 2 + [_DIRECTION] * count + [_POINT] * _COEFFICIENTS,
+            inputs=[
+                *self._leaves(self.points),
+                *(self.inputs, self.targets),
+                *self._leaves(vectors),
+                *[None] * _COEFFICIENTS,
+            ],
             outputs=[*self._leaves(self.gradients), *self._leaves(products)],
         )
         executable.run(_EXAMPLES)
-        return CurvatureProgram(executable, vectors, products)
+        return CurvatureProgram(executable, vectors, products, executable.inputs[-_COEFFICIENTS:])
 
     def _leaves(self, flat: Array) -> list[Array]:
         """Each named parameter as a view of the flat (tasks, P) array."""
@@ -224,11 +244,12 @@ class BatchedPrograms:
 
 @dataclass(frozen=True)
 class CurvatureProgram:
-    """A program of curvature products, the vectors that it reads and the products that it writes."""
+    """A program of curvature products: the vectors and coefficients that it reads, the products that it writes."""
 
     executable: Executable
     vectors: Array
     products: Array
+    coefficients: Sequence[Array]
 
 
 @dataclass(frozen=True)
@@ -295,14 +316,14 @@ class TracedObjective:
         programs = self._programs
         if programs.examples_of is not self:
             programs.examples_of = programs.evaluation_of = programs.curvature_of = None
-            self._fill(programs.inputs, self._inputs)
-            self._fill(programs.targets, self._targets)
+            self._fill(programs.input_rows, self._inputs)
+            self._fill(programs.target_rows, self._targets)
             programs.run_examples()
             programs.examples_of = self
         return programs
 
-    def _fill(self, stacked: Array, arrays: Sequence[Array]) -> None:
-        for row, array in zip(row_views(self._backend, stacked), arrays, strict=True):
+    def _fill(self, rows: Sequence[Array], arrays: Sequence[Array]) -> None:
+        for row, array in zip(rows, arrays, strict=True):
             self._backend.copyto(row, array)
 
     def at_hand(self, points: Array) -> Array:
@@ -335,8 +356,10 @@ class TracedObjective:
         predictions = row_views(self._backend, programs.predictions)
         return [self._loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
 
-    def curvature(self, points: Array, kind: CurvatureKind) -> tuple[Array, Callable[[Array], Array]]:
-        """The gradients at these parameters, and v ↦ Hv there; the work at φ alone is done here, once."""
+    def curvature(
+        self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """The gradients at these parameters, and v ↦ identity · v + weight · Hv; the work at φ is done here, once."""
         call = object()
 
         def at_points() -> tuple[BatchedPrograms, CurvatureProgram]:
@@ -344,6 +367,8 @@ class TracedObjective:
             program = programs.curvature(kind)
             if programs.curvature_of is not call:
                 self._place(programs, points)
+                for array, value in zip(program.coefficients, (identity, weight), strict=True):
+                    self._backend.copyto(array, value)
                 program.executable.run(_POINT)
                 programs.curvature_of = call
             return programs, program
