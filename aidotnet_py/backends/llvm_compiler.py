@@ -17,8 +17,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from aidotnet_py.backends.loop_assembly import kernel_text
-from aidotnet_py.backends.loops import Kernel
+import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
+
+from aidotnet_py.backends.loop_assembly import BLAS, kernel_text
+from aidotnet_py.backends.loops import Factor, Kernel, Product
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
@@ -51,16 +53,50 @@ class _Compilation:
             return None
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
-        return [partial(_bound, address) for address in self.addresses]
+        return [partial(_bound, *pair) for pair in zip(self.addresses, self.kernels, strict=True)]
 
 
 # Looked up once: each call of CFUNCTYPE goes through a dictionary of its own.
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def _bound(function: int, arguments: Sequence[int]) -> Callable[[], Any]:
-    table = (ctypes.c_void_p * len(arguments))(*arguments)
+def _bound(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[], Any]:
+    multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
+    pointers = [*arguments, *((blas_addresses() or ()) if multiplies else ())]
+    table = (ctypes.c_void_p * len(pointers))(*pointers)
     return partial(_FUNCTION(function), table)
+
+
+@cache
+def blas_addresses() -> tuple[int, ...] | None:
+    """Where the functions that `BLAS` names are in NumPy's own OpenBLAS; None for other builds of NumPy."""
+    controller: Any = threadpoolctl.ThreadpoolController()
+    found = [lib for lib in controller.info() if lib["prefix"] == "libscipy_openblas" and "64_" in lib["filepath"]]
+    if not found:
+        return None
+    library = ctypes.CDLL(found[0]["filepath"])
+    try:
+        functions = [getattr(library, f"scipy_cblas_{name}64_") for name in BLAS]
+    except AttributeError:
+        return None
+    return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+
+
+def _is_for_blas(product: Product) -> bool:
+    """Whether NumPy multiplies such matrices by gemm or gemv: neither inner nor outer products, lines with a step."""
+    m, k, n = product.sizes
+    x, y, out = product.x, product.y, product.out
+    if n == 1:
+        return min(m, k) > 1 and _fits(x, m, k) and y.rows > 0
+    if m == 1:
+        return min(n, k) > 1 and _fits(y, k, n) and x.columns > 0
+    lines = _fits(x, m, k) and _fits(y, k, n) and out.columns == 1 and out.rows >= n
+    # A matrix times its own transpose goes another way.
+    return k > 1 and lines and x.operand != y.operand
+
+
+def _fits(factor: Factor, rows: int, columns: int) -> bool:
+    return (factor.columns == 1 and factor.rows >= columns) or (factor.rows == 1 and factor.columns >= rows)
 
 
 class LlvmCompiler:
@@ -74,6 +110,10 @@ class LlvmCompiler:
         self._waiting: deque[_Compilation] = deque()
         self._worker: threading.Thread | None = None
         self._machine: _Machine | None = None
+
+    def can_multiply(self, product: Product) -> bool:
+        """Whether NumPy hands such a product to BLAS, and where that is, is known."""
+        return blas_addresses() is not None and _is_for_blas(product)
 
     def address_of(self, array: Any) -> int:
         """Where the first element of a NumPy array lies."""

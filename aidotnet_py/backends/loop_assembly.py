@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count, product
 
 import numpy as np
 
-from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Reference, Step, collapsed
+from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Product, Reference, Step, collapsed
 
-__all__ = ["kernel_text"]
+__all__ = ["BLAS", "kernel_text"]
+
+# The functions that a kernel with products is given, in order.
+BLAS = ("sgemm", "dgemm", "sgemv", "dgemv")
+
 
 _TYPES = {"float32": "float", "float64": "double", "bool": "i8"}
 _SUFFIX = {"float32": "f32", "float64": "f64"}
@@ -27,22 +32,30 @@ _LOGICAL = {"logical_and": "and", "logical_or": "or"}
 
 
 def kernel_text(kernel: Kernel, name: str) -> str:
-    """A module with the function ``void name(void **arguments)``."""
+    """A module with the function ``void name(void **arguments)``.
+
+    After its arguments come, where it has products, the addresses of the functions of BLAS that `BLAS` names, with the
+    interface of C and integers of 64 bits.
+    """
     writer = _Writer()
     for function, suffix in product(("fabs", "sqrt"), ("f32", "f64")):
         kind = {"f32": "float", "f64": "double"}[suffix]
         writer.line(f"declare {kind} @llvm.{function}.{suffix}({kind})")
-    parameters = ", ".join(f"ptr noalias %p{i}" for i in range(kernel.arguments))
+    count = kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)
+    parameters = ", ".join(f"ptr noalias %p{i}" for i in range(count))
     writer.line(f"define internal void @{name}_body({parameters}) noinline nounwind {{")
     writer.label("entry")
     for nest in kernel.nests:
-        _Nest(writer, collapsed(nest)).write()
+        if isinstance(nest, Product):
+            _Multiplication(writer, nest, kernel.arguments).write()
+        else:
+            _Nest(writer, collapsed(nest)).write()
     writer.line("  ret void\n}")
     writer.line(f"define void @{name}(ptr %table) nounwind {{")
-    for i in range(kernel.arguments):
+    for i in range(count):
         writer.line(f"  %e{i} = getelementptr ptr, ptr %table, i64 {i}")
         writer.line(f"  %p{i} = load ptr, ptr %e{i}")
-    writer.line(f"  call void @{name}_body({', '.join(f'ptr %p{i}' for i in range(kernel.arguments))})")
+    writer.line(f"  call void @{name}_body({', '.join(f'ptr %p{i}' for i in range(count))})")
     writer.line("  ret void\n}")
     return writer.text()
 
@@ -86,23 +99,24 @@ class _Writer:
         return name
 
 
-class _Nest:
-    """The loops of one nest, and the steps inside."""
+class _Loops:
+    """Loops over a shape, and what is done inside for the addresses that operands have there."""
 
-    def __init__(self, writer: _Writer, nest: LoopNest) -> None:
+    def __init__(self, writer: _Writer, shape: tuple[int, ...], operands: list[Operand]) -> None:
         self.w = writer
-        self.nest = nest
-        self.addresses: dict[Operand, str] = {}
-        self.loaded: dict[Operand, str] = {}
-        self.values: list[str] = []
+        self._shape = shape
+        self._operands = operands
 
     def write(self) -> None:
-        if 0 not in self.nest.shape:
-            self._loop(0, {o: f"%p{o.argument}" for o in self.nest.operands}, first=True)
+        if 0 not in self._shape:
+            self._loop(0, {o: f"%p{o.argument}" for o in self._operands}, first=True)
+
+    def body(self, addresses: dict[Operand, str]) -> None:
+        raise NotImplementedError
 
     def _loop(self, axis: int, bases: dict[Operand, str], *, first: bool = False) -> None:
         """One loop; the addresses of all operands are brought up to date where it enters an iteration."""
-        w, length = self.w, self.nest.shape[axis]
+        w, length = self.w, self._shape[axis]
         before, head, after = w.block, w.fresh("loop"), w.fresh("done")
         w.line(f"  br label %{head}")
         w.label(head)
@@ -112,10 +126,10 @@ class _Nest:
         for operand, base in bases.items():
             offset = operand.offset if first else 0
             here[operand] = self._moved(operand, base, index, operand.strides[axis], offset)
-        if axis + 1 < len(self.nest.shape):
+        if axis + 1 < len(self._shape):
             self._loop(axis + 1, here)
         else:
-            self._body(here)
+            self.body(here)
         w.line(f"  {following} = add nuw nsw i64 {index}, 1")
         start(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{w.block} ]")
         again = w.value(f"icmp ult i64 {following}, {length}")
@@ -131,7 +145,88 @@ class _Nest:
         steps = index if stride == 1 else self.w.value(f"mul nsw i64 {index}, {stride}")
         return self.w.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {steps}")
 
-    def _body(self, addresses: dict[Operand, str]) -> None:
+
+class _Multiplication(_Loops):
+    """A product, by the calls of BLAS that NumPy would make."""
+
+    def __init__(self, writer: _Writer, product: Product, functions: int) -> None:
+        factors = (product.x, product.y, product.out)
+        super().__init__(writer, product.shape, [f.operand for f in factors])
+        self._product = product
+        self._functions = functions
+
+    def body(self, addresses: dict[Operand, str]) -> None:
+        product = self._product
+        x, y, out = product.x, product.y, product.out
+        m, k, n = product.sizes
+        if n == 1:
+            matrix = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
+            self._gemv(matrix, (addresses[y.operand], y.rows), (addresses[out.operand], out.rows))
+        elif m == 1:
+            matrix = _Matrix(addresses[y.operand], y.columns, y.rows, n, k)
+            self._gemv(matrix, (addresses[x.operand], x.columns), (addresses[out.operand], out.columns))
+        else:
+            left = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
+            right = _Matrix(addresses[y.operand], y.rows, y.columns, k, n)
+            self._gemm(left, right, (addresses[out.operand], out.rows))
+
+    def _call(self, name: str, arguments: str) -> None:
+        letter = {"float32": "s", "float64": "d"}[self._product.out.operand.dtype]
+        self.w.line(f"  call void %p{self._functions + BLAS.index(letter + name)}({arguments})")
+
+    def _gemm(self, x: _Matrix, y: _Matrix, out: tuple[str, int]) -> None:
+        kind = _TYPES[self._product.out.operand.dtype]
+        self._call(
+            "gemm",
+            f"i32 {_BY_ROWS}, i32 {x.transposition}, i32 {y.transposition}, i64 {x.m}, i64 {y.n}, i64 {x.n}, "
+            f"{kind} 1.0, ptr {x.place}, i64 {x.step}, ptr {y.place}, i64 {y.step}, "
+            f"{kind} 0.0, ptr {out[0]}, i64 {out[1]}",
+        )
+
+    def _gemv(self, matrix: _Matrix, vector: tuple[str, int], out: tuple[str, int]) -> None:
+        kind = _TYPES[self._product.out.operand.dtype]
+        order = _BY_COLUMNS if matrix.transposition == _AS_IT_IS else _BY_ROWS
+        self._call(
+            "gemv",
+            f"i32 {order}, i32 {_TRANSPOSED}, i64 {matrix.n}, i64 {matrix.m}, {kind} 1.0, ptr {matrix.place}, "
+            f"i64 {matrix.step}, ptr {vector[0]}, i64 {vector[1]}, {kind} 0.0, ptr {out[0]}, i64 {out[1]}",
+        )
+
+
+# BLAS's own numbers.
+_BY_ROWS, _BY_COLUMNS, _AS_IT_IS, _TRANSPOSED = 101, 102, 111, 112
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Where a matrix (m, n) begins, and the steps from row to row and from column to column, one of which is 1."""
+
+    place: str
+    rows: int
+    columns: int
+    m: int
+    n: int
+
+    @property
+    def transposition(self) -> int:
+        return _AS_IT_IS if self.columns == 1 and self.rows >= self.n else _TRANSPOSED
+
+    @property
+    def step(self) -> int:
+        return self.rows if self.transposition == _AS_IT_IS else self.columns
+
+
+class _Nest(_Loops):
+    """The loops of one nest, and the steps inside."""
+
+    def __init__(self, writer: _Writer, nest: LoopNest) -> None:
+        super().__init__(writer, nest.shape, nest.operands)
+        self.nest = nest
+        self.addresses: dict[Operand, str] = {}
+        self.loaded: dict[Operand, str] = {}
+        self.values: list[str] = []
+
+    def body(self, addresses: dict[Operand, str]) -> None:
         self.addresses = addresses
         for step in self.nest.steps:
             self.values.append(self._step(step))

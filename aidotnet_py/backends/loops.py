@@ -1,4 +1,4 @@
-"""Loop nests: elementwise work over one space of indices, described without saying what will run it.
+"""Kernels: loop nests of elementwise work, and matrix products, described without saying what will run them.
 
 A backend that can compile turns a `Kernel` into one call; see `llvm_compiler`. What a kernel computes is, bit for bit,
 what the backend's own operations compute one after another.
@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["LOOP_OPERATIONS", "Kernel", "LoopNest", "Number", "Operand", "Reference", "Step", "collapsed"]
+__all__ = [
+    "LOOP_OPERATIONS",
+    "Factor",
+    "Kernel",
+    "LoopNest",
+    "Number",
+    "Operand",
+    "Product",
+    "Reference",
+    "Step",
+    "collapsed",
+]
 
 # What a step may do. All are rounded as IEEE 754 says, so that whoever computes them gets the same bits. "identity"
 # copies, "convert" goes from one dtype to another.
@@ -73,13 +84,36 @@ class LoopNest:
 
 
 @dataclass(frozen=True)
+class Factor:
+    """A matrix for each index of a product: strides over those indices, then of its rows and columns."""
+
+    operand: Operand
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """``out = x @ y`` for each index of ``shape``, by the library that the backend's own products use.
+
+    ``sizes`` are the rows and columns of x, and the columns of y.
+    """
+
+    shape: tuple[int, ...]
+    sizes: tuple[int, int, int]
+    x: Factor
+    y: Factor
+    out: Factor
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """Nests to run one after another on the same arguments.
+    """Nests and products to run one after another on the same arguments.
 
     Two arguments never overlap, as long as one of them is written.
     """
 
-    nests: tuple[LoopNest, ...]
+    nests: tuple[LoopNest | Product, ...]
     arguments: int
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from aidotnet_py.backends.loops import Kernel
+from aidotnet_py.backends.loops import Kernel, Product
 
 __all__ = ["Array", "Backend", "Compilation", "Elementwise", "KernelCompiler"]
 
@@ -43,6 +43,10 @@ class KernelCompiler(Protocol):
 
     def submit(self, kernels: Sequence[Kernel]) -> Compilation:
         """Begin to compile kernels; returns at once."""
+        ...
+
+    def can_multiply(self, product: Product) -> bool:
+        """Whether a kernel may hold such a product, with the bits that the backend's own gives."""
         ...
 
     def address_of(self, array: Array) -> int:

@@ -129,6 +129,7 @@ class _Solve:
             backend.elementwise, names
         )
         self.x, self.r, self.p = (backend.empty(shape, rows.dtype) for _ in range(3))
+        self.damped = backend.empty(shape if damping else (0, 0), rows.dtype)
         high, wide = max(1, _BLOCK // rows.n), min(rows.n, _BLOCK)
         self.spans = [
             (slice(i, min(i + high, rows.tasks)), slice(j, min(j + wide, rows.n)))
@@ -168,12 +169,13 @@ class _Solve:
             combine(into, scratch, out=into)
 
     def product(self, v: Array) -> Array:
-        """(A + damping I) v; a new array where there is damping, for the operator's array is not ours."""
+        """(A + damping I) v; in a buffer where there is damping, for the operator's array is not ours."""
         product = self.operator(v)
         if self.damping == 0:
             return product
         with self.rows.backend.errors_ignored():
-            return self.add(self.multiply(v, self.damping), product)
+            self.multiply(v, self.damping, out=self.damped)
+            return self.add(self.damped, product, out=self.damped)
 
     def update_residual(self) -> None:
         """Set r to b − (A + damping I) x."""

@@ -9,7 +9,7 @@ from aidotnet_py.autodiff.execution.fusion import Shape
 from aidotnet_py.autodiff.execution.planning import Cell, Storage, Work
 from aidotnet_py.autodiff.layout import is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
-from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Reference, Step
+from aidotnet_py.backends.loops import Factor, Kernel, LoopNest, Number, Operand, Product, Reference, Step
 
 __all__ = ["KernelBuilder"]
 
@@ -43,11 +43,13 @@ class KernelBuilder:
         self._backend = backend
         self._compiler = compiler
         self._arrays = arrays
-        self._nests: list[LoopNest] = []
+        self._nests: list[LoopNest | Product] = []
         self._arguments: dict[int, int] = {}
 
     def add(self, calls: Sequence[Work]) -> bool:
         """Add the nests of a unit's calls; False, and nothing added, where they are no loops."""
+        if calls[0].primitive is not None and calls[0].primitive.name == "matmul":
+            return self._add_product(calls[0])
         cells = [c for call in calls for c in (call.out, *call.operands)]
         if any(c.type.dtype.name not in _DTYPES for c in cells):
             return False
@@ -58,6 +60,36 @@ class KernelBuilder:
             nests = [nest for part in moved for nest in part] if all(moved) else []
         self._nests += nests
         return bool(nests)
+
+    def _add_product(self, call: Work) -> bool:
+        """Add a matrix product, where the compiler vouches that it gives the bits of the backend's own."""
+        x, y = call.operands
+        if not isinstance(x, Cell) or not isinstance(y, Cell):
+            return False
+        *lead, m, k = x.type.shape
+        if k == 1:
+            self._nests.append(self._outer_product(x, y, call.out))
+            return True
+        sizes = (m, k, y.type.shape[-1])
+        product = Product(tuple(lead) or (1,), sizes, self._factor(x), self._factor(y), self._factor(call.out))
+        if not self._compiler.can_multiply(product):
+            return False
+        self._nests.append(product)
+        return True
+
+    def _factor(self, cell: Cell) -> Factor:
+        *lead, rows, columns = self._backend.strides_of(self._arrays.of(cell))
+        return Factor(self._operand(cell, tuple(lead) or (0,)), rows, columns)
+
+    def _outer_product(self, x: Cell, y: Cell, out: Cell) -> LoopNest:
+        """Columns times rows; a product has one term then, added to zero."""
+        strides = self._backend.strides_of
+        *x_lead, x_rows, _ = strides(self._arrays.of(x))
+        *y_lead, _, y_columns = strides(self._arrays.of(y))
+        left, right = self._operand(x, (*x_lead, x_rows, 0)), self._operand(y, (*y_lead, 0, y_columns))
+        dtype = out.type.dtype.name
+        steps = (Step("multiply", (left, right), dtype), Step("add", (0, Number(0.0, dtype)), dtype))
+        return LoopNest(out.type.shape, steps, ((self._operand(out), 1),))
 
     def kernel(self) -> tuple[Kernel, list[int]] | None:
         """The kernel of all that was added, and the addresses of its arguments."""
