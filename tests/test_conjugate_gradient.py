@@ -343,8 +343,8 @@ def test_iterations_allocate_no_rows() -> None:
         return size
 
     peak(1)
-    # x, r, p and one buffer to work in.
-    assert peak(3) <= 4.2 * b.nbytes
+    # x, r, p, one buffer to work in, and a block of 32,768 elements.
+    assert peak(3) <= 4.1 * b.nbytes + 8 * 2**15
     assert peak(30) <= peak(3) + 10_000
 
 

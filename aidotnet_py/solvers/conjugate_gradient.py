@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array, Elementwise
+from aidotnet_py.backends import Array
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
+from aidotnet_py.solvers.row_updates import RowUpdates
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 
 __all__ = ["conjugate_gradient"]
@@ -114,10 +115,6 @@ def conjugate_gradient(
     return rows.as_given(solve.x), progress.report()
 
 
-# Elements of a block: a few blocks fit into a core's own cache.
-_BLOCK = 2**15
-
-
 class _Solve:
     """The arrays of one solve under way, where the backend keeps them: (tasks, n), and scalars of shape (tasks,)."""
 
@@ -130,16 +127,7 @@ class _Solve:
         )
         self.x, self.r, self.p = (backend.empty(shape, rows.dtype) for _ in range(3))
         self.damped = backend.empty(shape if damping else (0, 0), rows.dtype)
-        high, wide = max(1, _BLOCK // rows.n), min(rows.n, _BLOCK)
-        self.spans = [
-            (slice(i, min(i + high, rows.tasks)), slice(j, min(j + wide, rows.n)))
-            for i in range(0, rows.tasks, high)
-            for j in range(0, rows.n, wide)
-        ]
-        block = backend.empty((high, wide), rows.dtype)
-        self.scratch = [
-            backend.index(block, (slice(0, i.stop - i.start), slice(0, j.stop - j.start))) for i, j in self.spans
-        ]
+        self.updates = RowUpdates(backend, rows.tasks, rows.n, rows.dtype)
         # The scalars of an iteration lie together, so that the host fetches them in one piece.
         self.scalars = backend.empty((3, rows.tasks), rows.dtype)
         self.curvatures, self.slopes, self.squares = (
@@ -156,17 +144,6 @@ class _Solve:
             # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
             self.add(initial, 0.0, out=self.x)
             self.update_residual()
-
-    def parts(self, array: Array) -> list[Array]:
-        """The blocks of an array (tasks, n)."""
-        return [self.rows.backend.index(array, span) for span in self.spans]
-
-    def add_multiple(self, combine: Elementwise, target: Array, scalars: Array, source: Array) -> None:
-        """Write target ± scalars · source over the target, block by block: what is read stays in the cache."""
-        blocks = zip(*map(self.parts, (target, self.rows.column(scalars), source)), self.scratch, strict=True)
-        for into, factors, of, scratch in blocks:
-            self.multiply(of, factors, out=scratch)
-            combine(into, scratch, out=into)
 
     def product(self, v: Array) -> Array:
         """(A + damping I) v; in a buffer where there is damping, for the operator's array is not ours."""
@@ -221,7 +198,7 @@ class _Solve:
             backend.vecdot(self.p, product, out=self.curvatures)
             usable = self.both(self.greater(self.curvatures, 0.0), self.greater(self.slopes, 0.0))
             alpha = self.where(usable, self.divide(self.slopes, self.curvatures), 0.0)
-            self.add_multiple(self.subtract, self.r, alpha, product)
+            self.updates.subtract_multiple(self.r, alpha, product)
             backend.vecdot(self.r, self.r, out=self.squares)
             # The one wait of an iteration. It comes before x moves, so that no bad step has to be taken back.
             scalars = backend.to_numpy(self.scalars)
@@ -230,14 +207,14 @@ class _Solve:
                 # 0·∞ is NaN: a direction that is not finite must go too, not only the length of its step.
                 mask = backend.asarray(sound)
                 alpha = self.where(mask, alpha, 0.0)
-                self.p = self.where(column(mask), self.p, 0.0)
-            self.add_multiple(self.add, self.x, alpha, self.p)
+                backend.copyto(self.p, self.where(column(mask), self.p, 0.0))
+            self.updates.add_multiple(self.x, alpha, self.p)
 
     def silence(self, progress: Progress) -> None:
         """Zero the residuals of tasks that do not run: from then on their slopes, steps and directions are 0."""
         backend = self.rows.backend
         mask = backend.asarray(progress.running)
-        self.r = self.where(self.rows.column(mask), self.r, 0.0)
+        backend.copyto(self.r, self.where(self.rows.column(mask), self.r, 0.0))
         backend.copyto(self.squares, self.where(mask, self.squares, 0.0))
 
     def preconditioned_residual(self) -> Array:
@@ -257,7 +234,4 @@ class _Solve:
         z = self.preconditioned_residual()
         with self.rows.backend.errors_ignored():
             beta = self.where(self.greater(before, 0.0), self.divide(self.slopes, before), 0.0)
-            blocks = zip(*map(self.parts, (self.p, self.rows.column(beta), z)), strict=True)
-            for p, factors, step in blocks:
-                self.multiply(p, factors, out=p)
-                self.add(p, step, out=p)
+            self.updates.scale_and_add(self.p, beta, z)

@@ -223,7 +223,10 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     def _largest_norm(self, stacked: Array) -> float:
         backend = self._backend
-        # In float64 and on the host, since squares of large float32 numbers overflow.
+        squares = backend.to_numpy(backend.vecdot(stacked, stacked))
+        if np.isfinite(squares).all():
+            return float(np.sqrt(np.max(squares)))
+        # In float64 and on the host: squares of large float32 numbers overflow.
         return float(np.max(np.linalg.norm(backend.to_numpy(stacked).astype(np.float64), axis=1)))
 
 
