@@ -19,10 +19,13 @@ from aidotnet_py.autodiff.functions import (
     softplus,
     stop_gradient,
 )
+from aidotnet_py.autodiff.profiling import Profile, ProfileRow, profile
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.transformations import grad, hvp, jvp, linearize, trace, value_and_grad, vjp, vmap
 
 __all__ = [
+    "Profile",
+    "ProfileRow",
     "Program",
     "average_pool2d",
     "batch_norm",
@@ -36,6 +39,7 @@ __all__ = [
     "logsumexp",
     "max_pool2d",
     "one_hot",
+    "profile",
     "relu",
     "sigmoid",
     "softmax",

@@ -15,13 +15,14 @@ import numpy as np
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable, backend_for, plan, run_program
 from aidotnet_py.autodiff.linear_map import LinearMap
+from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, require_alive, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
-from aidotnet_py.backends import backend_of
+from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = ["TracedProgram", "grad", "hvp", "jvp", "linearize", "trace", "value_and_grad", "vjp", "vmap"]
@@ -45,6 +46,10 @@ class TracedProgram(Program):
     def peak_memory(self) -> int:
         """Bytes of all buffers of a run: intermediate values and results, after sharing."""
         return plan(self).nbytes
+
+    def profile(self, backend: str | Backend = "numpy", *, repeats: int = 5) -> Profile:
+        """Which equations the time of a run goes to, on random numbers; see `aidotnet_py.autodiff.profile`."""
+        return profile(self, backend, repeats=repeats)
 
     def __call__(self, *args: Any) -> Any:
         """Run on these arguments; results are new arrays, nested as the function returned them."""
