@@ -230,13 +230,22 @@ class _Nest(_Loops):
         self.addresses = addresses
         for step in self.nest.steps:
             self.values.append(self._step(step))
-        kept = [(place, self._read(value)) for place, value in (*self.nest.stores, *self.nest.sums)]
-        for place, value in kept[: len(self.nest.stores)]:
-            self.w.line(f"  store {_TYPES[place.dtype]} {value}, ptr {addresses[place]}")
-        for place, value in kept[len(self.nest.stores) :]:
-            kind = _TYPES[place.dtype]
+        stores, sums, maxima = (
+            [(place, _TYPES[place.dtype], self._read(value)) for place, value in pairs]
+            for pairs in (self.nest.stores, self.nest.sums, self.nest.maxima)
+        )
+        for place, kind, value in stores:
+            self.w.line(f"  store {kind} {value}, ptr {addresses[place]}")
+        for place, kind, value in sums:
             old = self.w.value(f"load {kind}, ptr {addresses[place]}")
             new = self.w.value(f"fadd {kind} {old}, {value}")
+            self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
+        for place, kind, value in maxima:
+            old = self.w.value(f"load {kind}, ptr {addresses[place]}")
+            # NaN wins; of zeros of both signs the later one, as with the instruction that NumPy uses on x86.
+            larger = self.w.value(f"fcmp uge {kind} {value}, {old}")
+            nan = self.w.value(f"fcmp uno {kind} {old}, {old}")
+            new = self._chosen(nan, kind, old, self._chosen(larger, kind, value, old))
             self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
 
     def _read(self, reference: Reference) -> str:

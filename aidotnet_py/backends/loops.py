@@ -68,18 +68,19 @@ class Step:
 
 @dataclass(frozen=True)
 class LoopNest:
-    """For each index of ``shape``, in C order: the steps; then the stores; then the sums, added to what is there."""
+    """For each index of ``shape``, in C order: the steps; then the stores; then sums and maxima with what is there."""
 
     shape: tuple[int, ...]
     steps: tuple[Step, ...] = ()
     stores: tuple[tuple[Operand, Reference], ...] = ()
     sums: tuple[tuple[Operand, Reference], ...] = ()
+    maxima: tuple[tuple[Operand, Reference], ...] = ()
 
     @property
     def operands(self) -> list[Operand]:
         """All elements in memory that the nest reads or writes, each once."""
         read = (r for step in self.steps for r in step.inputs)
-        moved = (r for pair in (*self.stores, *self.sums) for r in pair)
+        moved = (r for pair in (*self.stores, *self.sums, *self.maxima) for r in pair)
         return list(dict.fromkeys(r for r in (*read, *moved) if isinstance(r, Operand)))
 
 
@@ -143,4 +144,4 @@ def _mapped(nest: LoopNest, shape: tuple[int, ...], change: Callable[[Reference]
         return tuple((change(place), change(value)) for place, value in of)  # type: ignore[misc]  # operands stay operands
 
     steps = tuple(Step(s.operation, tuple(map(change, s.inputs)), s.dtype) for s in nest.steps)
-    return LoopNest(shape, steps, pairs(nest.stores), pairs(nest.sums))
+    return LoopNest(shape, steps, pairs(nest.stores), pairs(nest.sums), pairs(nest.maxima))

@@ -6,18 +6,21 @@ The order of the equations changes, never what any of them computes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aidotnet_py.autodiff.layout import common_refinement
 from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
 
-__all__ = ["Unit", "loop_shape", "units_of"]
+__all__ = ["REDUCTIONS", "Unit", "loop_shape", "units_of"]
 
 Shape = tuple[int, ...]
 
 # Views that keep every element at its place in C order.
 _SAME_ORDER = ("reshape", "stop_gradient")
+REDUCTIONS = ("sum", "max")
+# Values of more elements than that are not kept for later where less would do to compute them again.
+_LARGE = 4096
 
 
 @dataclass(eq=False)
@@ -41,7 +44,7 @@ class Unit:
 def loop_shape(equation: Equation) -> Shape:
     """The indices that an elementwise equation or a sum goes through."""
     (first, *_) = equation.variables
-    return first.type.shape if equation.primitive.name == "sum" else equation.output.type.shape
+    return first.type.shape if equation.primitive.loop in REDUCTIONS else equation.output.type.shape
 
 
 def units_of(program: Program, stage_of: Mapping[Atom, int], *, fuse: bool = True) -> list[Unit]:
@@ -55,33 +58,81 @@ def units_of(program: Program, stage_of: Mapping[Atom, int], *, fuse: bool = Tru
 
 
 class _Grouping:
-    """Units in a row. An equation joins one that comes after everything it reads, and that touches the same values."""
+    """Units in a row. An equation joins one that comes after everything it reads, and that touches the same values.
+
+    An equation whose value is larger than all that it is computed from waits: each equation that reads it gets a copy
+    of its own, so that the value is never written to memory.
+    """
 
     def __init__(self, program: Program, stage_of: Mapping[Atom, int], fuse: bool) -> None:
         self.units: list[Unit] = []
         self._stage_of = stage_of
         self._fuse = fuse
         self._made_by = {e.output: e for e in program.equations}
+        self._readers: defaultdict[Variable, list[Equation]] = defaultdict(list)
+        for equation in program.equations:
+            for variable in equation.variables:
+                self._readers[variable].append(equation)
+        self._outputs = set(program.outputs)
+        self._waiting: dict[Variable, Equation] = {}
         self._place: dict[Variable, int] = {}
         self._touching: defaultdict[Variable, list[int]] = defaultdict(list)
 
     def place(self, equation: Equation) -> None:
-        """Put an equation into a unit."""
-        stage = self._stage_of[equation.output]
-        found = self._joined(equation, stage) if self._fuse and self._is_loop(equation) else None
+        """Put an equation into a unit, after copies of those that were waiting for it; or let it wait."""
+        stage, is_loop = self._stage_of[equation.output], self._fuse and self._is_loop(equation)
+        if is_loop and self._may_wait(equation):
+            self._waiting[equation.output] = equation
+            return
+        equations = [*self._copies(equation)]
+        found = self._joined(equations, stage) if is_loop else None
         if found is None:
             found = len(self.units)
-            shape = loop_shape(equation) if self._fuse and self._is_loop(equation) else None
-            self.units.append(Unit(stage, [equation], shape))
-        self._place[equation.output] = found
-        for variable in (equation.output, *(self._root(v)[0] for v in equation.variables)):
-            self._touching[variable].append(found)
+            self.units.append(Unit(stage, equations, loop_shape(equation) if is_loop else None))
+        for one in equations:
+            self._place[one.output] = found
+            for variable in (one.output, *(self._root(v)[0] for v in one.variables)):
+                self._touching[variable].append(found)
 
-    def _joined(self, equation: Equation, stage: int) -> int | None:
-        """The unit that the equation was added to, where there is one for it."""
-        shape = loop_shape(equation)
-        first, made_there = self._earliest(equation, stage, shape)
-        roots = [self._root(v)[0] for v in equation.variables]
+    def _may_wait(self, equation: Equation) -> bool:
+        """Whether the value is large, computed from at most half its bytes, and read by loops alone."""
+        value = equation.output
+        if (
+            value.type.size < _LARGE
+            or equation.primitive.loop in REDUCTIONS
+            or 2 * self._cost(equation) > value.type.nbytes
+        ):
+            return False
+        return value not in self._outputs and all(
+            self._is_loop(reader) and loop_shape(reader) == value.type.shape for reader in self._readers[value]
+        )
+
+    def _cost(self, equation: Equation) -> int:
+        """The bytes to read to compute an equation, with those that wait for it."""
+        waiting = [self._waiting[v] for v in equation.variables if v in self._waiting]
+        roots = {self._root(v)[0] for v in equation.variables if v not in self._waiting}
+        return sum(root.type.nbytes for root in roots) + sum(map(self._cost, waiting))
+
+    def _copies(self, equation: Equation) -> Iterator[Equation]:
+        """New equations in the place of those that the equation waits for, and the equation reading from them."""
+        renamed: dict[Atom, Variable] = {}
+        for variable in dict.fromkeys(v for v in equation.variables if v in self._waiting):
+            *before, last = self._copies(self._waiting[variable])
+            yield from before
+            copy = Equation(last.primitive, last.inputs, Variable(variable.type), last.parameters)
+            self._made_by[copy.output] = copy
+            renamed[variable] = copy.output
+            yield copy
+        inputs = tuple(renamed.get(atom, atom) for atom in equation.inputs)
+        yield Equation(equation.primitive, inputs, equation.output, equation.parameters) if renamed else equation
+
+    def _joined(self, equations: list[Equation], stage: int) -> int | None:
+        """The unit that the equations were added to, where there is one for them."""
+        shape = loop_shape(equations[-1])
+        made = {e.output for e in equations}
+        read = [v for e in equations for v in e.variables if v not in made]
+        first, made_there = self._earliest(read, stage, shape)
+        roots = [self._root(v)[0] for v in read]
         near = sorted({u for root in roots for u in self._touching[root] if u >= first})
         # Where an operand is made, it need not be read again.
         for place in [first, *near] if made_there else near:
@@ -89,14 +140,14 @@ class _Grouping:
             refined = None if unit.shape is None or unit.stage != stage else common_refinement(unit.shape, shape)
             if refined is not None:
                 unit.shape = refined
-                unit.equations.append(equation)
+                unit.equations += equations
                 return place
         return None
 
-    def _earliest(self, equation: Equation, stage: int, shape: Shape) -> tuple[int, bool]:
-        """The first unit that the equation may be in, and whether that is because an operand is made there."""
+    def _earliest(self, read: list[Variable], stage: int, shape: Shape) -> tuple[int, bool]:
+        """The first unit that what reads these values may be in, and whether because one of them is made there."""
         first, made_there = 0, False
-        for variable in equation.variables:
+        for variable in read:
             root, same_order = self._root(variable)
             place = self._place.get(root)
             if place is None or self.units[place].stage < stage:
@@ -105,7 +156,7 @@ class _Grouping:
             within = (
                 same_order
                 and unit.shape is not None
-                and self._made_by[root].primitive.name != "sum"
+                and self._made_by[root].primitive.loop not in REDUCTIONS
                 and common_refinement(unit.shape, shape) is not None
             )
             bound = place if within else place + 1
@@ -126,10 +177,10 @@ class _Grouping:
         types = [a.type for a in equation.inputs] + [equation.output.type]
         if loop is None or not all(t.dtype.name in ("float32", "float64", "bool") for t in types):
             return False
-        return loop != "sum" or self._is_sum_by_rows(equation)
+        return loop not in REDUCTIONS or self._is_by_rows(equation)
 
-    def _is_sum_by_rows(self, equation: Equation) -> bool:
-        """Whether the terms lie as rows that are added one after another: a loop and a library do the same then."""
+    def _is_by_rows(self, equation: Equation) -> bool:
+        """Whether the terms lie as rows that are taken one after another: a loop and a library do the same then."""
         (source,) = equation.variables
         root, same_order = self._root(source)
         last = len(source.type.shape) - 1
@@ -155,5 +206,5 @@ class _Grouping:
                 unit.internal = {
                     e.output
                     for e in unit.equations
-                    if e.primitive.name != "sum" and e.output not in kept and readers[e.output] == {place}
+                    if e.primitive.loop not in REDUCTIONS and e.output not in kept and readers[e.output] == {place}
                 }

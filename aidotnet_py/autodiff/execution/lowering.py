@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from aidotnet_py.autodiff.execution.fusion import Shape
+from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
 from aidotnet_py.autodiff.execution.planning import Cell, Storage, Work
 from aidotnet_py.autodiff.layout import is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
@@ -106,12 +107,12 @@ class KernelBuilder:
 
     def _fused(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
         """One nest for all calls, after one that clears each sum."""
-        if any(c.primitive is not None and c.primitive.loop == "sum" and not _by_rows(c) for c in calls):
+        if any(c.primitive is not None and c.primitive.loop in REDUCTIONS and not _by_rows(c) for c in calls):
             return []
         nest = _Nest(shape, self._operand)
         for call in calls:
             nest.add(call)
-        return [*nest.cleared, LoopNest(shape, tuple(nest.steps), tuple(nest.stores), tuple(nest.sums))]
+        return [*nest.cleared, nest.finished()]
 
     def _moved(self, call: Work) -> list[LoopNest]:
         """The nests of a call that moves elements or adds them up where they meet."""
@@ -182,16 +183,21 @@ class _Nest:
         self._made: dict[Storage, int] = {}
         self.steps: list[Step] = []
         self.stores: list[tuple[Operand, Reference]] = []
-        self.sums: list[tuple[Operand, Reference]] = []
+        self.reductions: dict[str, list[tuple[Operand, Reference]]] = {name: [] for name in REDUCTIONS}
         self.cleared: list[LoopNest] = []
+
+    def finished(self) -> LoopNest:
+        """The nest of all that was added."""
+        sums, maxima = (tuple(self.reductions[name]) for name in REDUCTIONS)
+        return LoopNest(self._shape, tuple(self.steps), tuple(self.stores), sums, maxima)
 
     def add(self, call: Work) -> None:
         """Add one call."""
         assert call.primitive is not None
         assert call.primitive.loop is not None
         inputs = tuple(map(self._read, call.operands))
-        if call.primitive.loop == "sum":
-            self._add_sum(call, inputs[0])
+        if call.primitive.loop in self.reductions:
+            self._reduce(call, call.primitive.loop, inputs[0])
             return
         self._made[call.out.storage] = len(self.steps)
         self.steps.append(Step(call.primitive.loop, inputs, call.out.type.dtype.name))
@@ -207,12 +213,13 @@ class _Nest:
     def _placed(self, cell: Cell) -> Operand:
         return self._operand(cell, refined_strides(cell.type.shape, cell.strides, self._shape))
 
-    def _add_sum(self, call: Work, term: Reference) -> None:
+    def _reduce(self, call: Work, name: str, term: Reference) -> None:
         (source,) = call.operands
         axes = call.parameters["axes"]
         kept = iter(call.out.strides)
         strides = tuple(0 if i in axes else next(kept) for i in range(len(source.type.shape)))
         place = self._operand(call.out, refined_strides(source.type.shape, strides, self._shape))
-        self.sums.append((place, term))
+        self.reductions[name].append((place, term))
+        start = Number(0.0 if name == "sum" else -math.inf, call.out.type.dtype.name)
         clear = self._operand(call.out, call.out.strides)
-        self.cleared.append(_store(call.out.type.shape, clear, Number(0.0, call.out.type.dtype.name)))
+        self.cleared.append(_store(call.out.type.shape, clear, start))

@@ -43,6 +43,7 @@ _max = Primitive(
     jvp=_max_jvp,
     transpose=None,
     batch=lambda inputs, batched, size, axes: max_(inputs[0], tuple(i + 1 for i in axes)),
+    loop="max",
 )
 
 
