@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Reference",
     "Step",
     "collapsed",
+    "with_operands",
 ]
 
 # What a step may do. All are rounded as IEEE 754 says, so that whoever computes them gets the same bits. "identity"
@@ -83,6 +84,11 @@ class LoopNest:
         moved = (r for pair in (*self.stores, *self.sums, *self.maxima) for r in pair)
         return list(dict.fromkeys(r for r in (*read, *moved) if isinstance(r, Operand)))
 
+    @property
+    def written(self) -> list[Operand]:
+        """Those that the nest writes."""
+        return [place for place, _ in (*self.stores, *self.sums, *self.maxima)]
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -105,6 +111,16 @@ class Product:
     x: Factor
     y: Factor
     out: Factor
+
+    @property
+    def operands(self) -> list[Operand]:
+        """The three of them."""
+        return [self.x.operand, self.y.operand, self.out.operand]
+
+    @property
+    def written(self) -> list[Operand]:
+        """Those that the product writes."""
+        return [self.out.operand]
 
 
 @dataclass(frozen=True)
@@ -137,6 +153,14 @@ def collapsed(nest: LoopNest) -> LoopNest:
         return Operand(reference.argument, reference.dtype, strides, reference.offset)
 
     return _mapped(nest, shape, fewer)
+
+
+def with_operands(nest: LoopNest | Product, change: Callable[[Operand], Operand]) -> LoopNest | Product:
+    """The same on other operands."""
+    if isinstance(nest, Product):
+        factors = (replace(factor, operand=change(factor.operand)) for factor in (nest.x, nest.y, nest.out))
+        return Product(nest.shape, nest.sizes, *factors)
+    return _mapped(nest, nest.shape, lambda r: change(r) if isinstance(r, Operand) else r)
 
 
 def _mapped(nest: LoopNest, shape: tuple[int, ...], change: Callable[[Reference], Reference]) -> LoopNest:

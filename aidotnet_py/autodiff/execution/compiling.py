@@ -35,6 +35,14 @@ class _Submitted:
     addresses: Sequence[int]
 
 
+# Work on so many bytes takes so long that a call of its own costs nothing, and parts that are alike are compiled once.
+_LARGE = 2**20
+
+
+def _bytes(work: Sequence[Work]) -> int:
+    return max(cell.type.nbytes for call in work for cell in (call.out, *call.operands))
+
+
 class Compiling:
     """The way of a plan's calls to compiled ones.
 
@@ -90,9 +98,12 @@ class Compiling:
         for _, unit in groupby(parts, lambda part: part.work[0].unit):
             calls = list(unit)
             work = [one for part in calls for one in part.work]
+            alone = not self._merge or _bytes(work) >= _LARGE
+            if alone:
+                close()
             if builder.add(work):
                 covered += work
-                if not self._merge:
+                if alone:
                     close()
             else:
                 close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,6 @@ from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
 __all__ = ["Executable", "backend_for", "run_program"]
-
-
-# A Program that has run that often will run again, and is worth compiling.
-_RUNS_BEFORE_COMPILING = 3
 
 
 class Executable:
@@ -99,7 +95,7 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        self._runs = 0
+        self._have_run: set[int] = set()
         self._kept: list[Array] = []
         self._compiling = (
             Compiling(backend, planned, arrays, merge=merge) if fuse and backend.compiler is not None else None
@@ -116,7 +112,7 @@ class Executable:
         if any(not 0 <= stage < len(self._calls) for stage in stages):
             raise ArgumentOutOfRangeException(f"stages are {stages}; they go from 0 to {len(self._calls) - 1}")
         if self._compiling is not None:
-            self._prepare(self._compiling)
+            self._prepare(self._compiling, stages or range(len(self._calls)))
         with self._backend.errors_ignored():
             for stage in stages or range(len(self._calls)):
                 for call in self._calls[stage]:
@@ -138,10 +134,11 @@ class Executable:
             self._compiling.begin(self._stages)
             self._take_over(self._compiling, wait=True)
 
-    def _prepare(self, compiling: Compiling) -> None:
-        """Have it compiled once it has run a few times; take over what is compiled."""
-        self._runs += 1
-        if self._runs == _RUNS_BEFORE_COMPILING:
+    def _prepare(self, compiling: Compiling, stages: Iterable[int]) -> None:
+        """Have it compiled once a stage runs again, for then it will run more often; take over what is compiled."""
+        again = not self._have_run.isdisjoint(stages)
+        self._have_run.update(stages)
+        if again:
             compiling.begin(self._stages)
         try:
             self._take_over(compiling)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+import numpy as np
 
 from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
 from aidotnet_py.autodiff.execution.planning import Cell, Storage, Work
 from aidotnet_py.autodiff.layout import is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
-from aidotnet_py.backends.loops import Factor, Kernel, LoopNest, Number, Operand, Product, Reference, Step
+from aidotnet_py.backends.loops import (
+    Factor,
+    Kernel,
+    LoopNest,
+    Number,
+    Operand,
+    Product,
+    Reference,
+    Step,
+    with_operands,
+)
 
 __all__ = ["KernelBuilder"]
 
@@ -94,7 +107,24 @@ class KernelBuilder:
 
     def kernel(self) -> tuple[Kernel, list[int]] | None:
         """The kernel of all that was added, and the addresses of its arguments."""
-        return (Kernel(tuple(self._nests), len(self._arguments)), list(self._arguments)) if self._nests else None
+        if not self._nests:
+            return None
+        starts = list(self._arguments)
+        written = {operand.argument for nest in self._nests for operand in nest.written}
+        places: defaultdict[int, set[int]] = defaultdict(set)
+        for operand in (o for nest in self._nests for o in nest.operands):
+            places[operand.argument].add(operand.offset)
+        addresses: dict[int, int] = {}
+
+        def moved(operand: Operand) -> Operand:
+            """Counted from its own start, so that work of one kind, done in many places, is one kernel."""
+            start, offset = starts[operand.argument], operand.offset
+            if operand.argument not in written or len(places[operand.argument]) == 1:
+                start, offset = start + offset * np.dtype(operand.dtype).itemsize, 0
+            return Operand(addresses.setdefault(start, len(addresses)), operand.dtype, operand.strides, offset)
+
+        nests = tuple(with_operands(nest, moved) for nest in self._nests)
+        return Kernel(nests, len(addresses)), list(addresses)
 
     def _operand(self, cell: Cell, strides: Shape | None = None, offset: int = 0) -> Operand:
         array = self._arrays.of(cell)

@@ -30,7 +30,7 @@ from aidotnet_py.models import IDifferentiableModel, IFullModel
 __all__ = ["ObjectiveFactory"]
 
 # Support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the bytes of them all,
-# beyond which the oldest go, though never those that the batch at hand works with.
+# beyond which the oldest go, though never those that the batch at hand or the last one worked with.
 _MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
 
 
@@ -53,8 +53,9 @@ class ObjectiveFactory:
         self._apply: Callable[..., Any] | None = None
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
         self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
-        # The places used for the batch at hand, whose programs stay.
+        # The places used for the batch at hand, and for the one before it, whose programs stay.
         self._in_use: set[Place] = set()
+        self._in_use_before: set[Place] = set()
         self._output_shapes: dict[Any, Shape] = {}
         self._lock = threading.RLock()
 
@@ -79,7 +80,8 @@ class ObjectiveFactory:
         """
         inputs, targets = checked_sets(role, tasks, model, loss, self._output_shape)
         if is_differentiable(model):
-            self._in_use.clear()
+            if self._in_use:
+                self._in_use_before, self._in_use = self._in_use, set()
             return TracedObjective(role, model, loss, inputs, targets, self)
         backend = model_backend(model)
         if computes_gradients(model):
@@ -99,8 +101,8 @@ class ObjectiveFactory:
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
         if model.apply != self._apply:
             # Another model: what was kept for the one before is of no more use, and would keep it alive.
-            self._traced.clear()
-            self._ready.clear()
+            for kept in (self._traced, self._ready, self._in_use, self._in_use_before):
+                kept.clear()
             self._output_shapes.clear()
             self._apply = model.apply
         key = (tuple(x.shape), model.backend.dtype_of(x))
@@ -124,7 +126,7 @@ class ObjectiveFactory:
             found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend)
             self._ready[place] = found
             self._in_use.add(place)
-            for old in [p for p in self._ready if p not in self._in_use]:
+            for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
                 total = sum(p.nbytes for p in self._ready.values())
                 if len(self._ready) > _MOST_PROGRAMS or total > _MOST_BYTES:
                     del self._ready[old]
