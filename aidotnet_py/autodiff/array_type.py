@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 __all__ = ["ArrayType"]
+
+
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    # NumPy spells it anew each time, and a program asks thousands of times.
+    return dtype.name
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,11 @@ class ArrayType:
         return self.size * self.dtype.itemsize
 
     @property
+    def dtype_name(self) -> str:
+        """The dtype as NumPy calls it."""
+        return _name(self.dtype)
+
+    @property
     def is_floating(self) -> bool:
         """Whether derivatives pass through arrays of this type."""
         return self.dtype.kind == "f"
@@ -39,4 +51,4 @@ class ArrayType:
         return ArrayType(tuple(shape), self.dtype)
 
     def __str__(self) -> str:
-        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
+        return f"{self.dtype_name}[{','.join(map(str, self.shape))}]"

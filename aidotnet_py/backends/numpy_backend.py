@@ -6,14 +6,13 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
-import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
-from aidotnet_py.backends.llvm_compiler import shared_compiler
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 
 __all__ = ["NumPyBackend"]
@@ -87,8 +86,15 @@ _ELEMENTWISE: dict[str, Elementwise] = {
 @cache
 def _blas() -> Any:
     """A controller of the BLAS libraries of this process, found once: NumPy's is loaded with NumPy."""
-    controller: Any = threadpoolctl.ThreadpoolController()
+    controller: Any = import_module("threadpoolctl").ThreadpoolController()
     return controller.select(user_api="blas")
+
+
+@cache
+def _compiler() -> KernelCompiler | None:
+    # Imported when first wanted, as above: together they would be a sixth of the time that importing the package takes.
+    compiler: KernelCompiler | None = import_module("aidotnet_py.backends.llvm_compiler").shared_compiler()
+    return compiler
 
 
 # BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
@@ -119,7 +125,7 @@ class NumPyBackend:
 
     @property
     def compiler(self) -> KernelCompiler | None:
-        return shared_compiler() if self._compiled else None
+        return _compiler() if self._compiled else None
 
     def owns(self, value: object) -> bool:
         # A masked array would lose its mask, a matrix computes by rules of its own.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -110,12 +109,20 @@ class _Lanes:
 
     def run(self, lanes: int) -> list[Any]:
         """Work through all chunks."""
-        with ThreadPoolExecutor(lanes, thread_name_prefix="aidotnet_py lane") as pool:
-            try:
-                for future in [pool.submit(self._work_through, lane) for lane in range(lanes)]:
-                    future.result()
-            finally:
-                self._next = len(self._bounds)
+        threads = [
+            threading.Thread(target=self._work_through, args=(lane,), name=f"aidotnet_py lane {lane}")
+            for lane in range(lanes)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:
+            # Interrupted, it still waits until no thread writes to anything any more.
+            self._next = len(self._bounds)
+            for thread in threads:
+                thread.join()
         if self._errors:
             # Chunks are taken in order, so all before one that failed were tried, and the first failure is the same
             # however threads were scheduled.

@@ -74,6 +74,7 @@ class _Grouping:
             for variable in equation.variables:
                 self._readers[variable].append(equation)
         self._outputs = set(program.outputs)
+        self._loops: dict[Variable, bool] = {}
         self._waiting: dict[Variable, Equation] = {}
         self._place: dict[Variable, int] = {}
         self._touching: defaultdict[Variable, list[int]] = defaultdict(list)
@@ -173,9 +174,15 @@ class _Grouping:
         return variable, same_order
 
     def _is_loop(self, equation: Equation) -> bool:
+        known = self._loops.get(equation.output)
+        if known is None:
+            known = self._loops[equation.output] = self._is_found_loop(equation)
+        return known
+
+    def _is_found_loop(self, equation: Equation) -> bool:
         loop = equation.primitive.loop
         types = [a.type for a in equation.inputs] + [equation.output.type]
-        if loop is None or not all(t.dtype.name in ("float32", "float64", "bool") for t in types):
+        if loop is None or not all(t.dtype_name in ("float32", "float64", "bool") for t in types):
             return False
         return loop not in REDUCTIONS or self._is_by_rows(equation)
 

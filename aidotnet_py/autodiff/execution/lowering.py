@@ -65,7 +65,7 @@ class KernelBuilder:
         if calls[0].primitive is not None and calls[0].primitive.name == "matmul":
             return self._add_product(calls[0])
         cells = [c for call in calls for c in (call.out, *call.operands)]
-        if any(c.type.dtype.name not in _DTYPES for c in cells):
+        if any(c.type.dtype_name not in _DTYPES for c in cells):
             return False
         if calls[0].unit.shape is not None and calls[0].primitive is not None:
             nests = self._fused(calls, calls[0].unit.shape)
@@ -101,7 +101,7 @@ class KernelBuilder:
         *x_lead, x_rows, _ = strides(self._arrays.of(x))
         *y_lead, _, y_columns = strides(self._arrays.of(y))
         left, right = self._operand(x, (*x_lead, x_rows, 0)), self._operand(y, (*y_lead, 0, y_columns))
-        dtype = out.type.dtype.name
+        dtype = out.type.dtype_name
         steps = (Step("multiply", (left, right), dtype), Step("add", (0, Number(0.0, dtype)), dtype))
         return LoopNest(out.type.shape, steps, ((self._operand(out), 1),))
 
@@ -133,7 +133,7 @@ class KernelBuilder:
         argument = self._arguments.setdefault(start, len(self._arguments))
         offset += (self._compiler.address_of(array) - start) // cell.type.dtype.itemsize
         found = self._backend.strides_of(array) if strides is None else strides
-        return Operand(argument, cell.type.dtype.name, found, offset)
+        return Operand(argument, cell.type.dtype_name, found, offset)
 
     def _fused(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
         """One nest for all calls, after one that clears each sum."""
@@ -153,11 +153,11 @@ class KernelBuilder:
 
     def _copied(self, call: Work) -> LoopNest:
         (source,) = call.operands
-        value = self._operand(source) if isinstance(source, Cell) else Number(source.value, source.type.dtype.name)
+        value = self._operand(source) if isinstance(source, Cell) else Number(source.value, source.type.dtype_name)
         return _store(call.out.type.shape, self._operand(call.out), value)
 
     def _filled(self, cell: Cell, value: float) -> LoopNest:
-        return _store(cell.type.shape, self._operand(cell), Number(value, cell.type.dtype.name))
+        return _store(cell.type.shape, self._operand(cell), Number(value, cell.type.dtype_name))
 
     def _padded(self, call: Work) -> list[LoopNest]:
         (source,) = call.operands
@@ -230,13 +230,13 @@ class _Nest:
             self._reduce(call, call.primitive.loop, inputs[0])
             return
         self._made[call.out.storage] = len(self.steps)
-        self.steps.append(Step(call.primitive.loop, inputs, call.out.type.dtype.name))
+        self.steps.append(Step(call.primitive.loop, inputs, call.out.type.dtype_name))
         if not call.out.storage.internal:
             self.stores.append((self._placed(call.out), len(self.steps) - 1))
 
     def _read(self, operand: Any) -> Reference:
         if not isinstance(operand, Cell):
-            return Number(operand.value, operand.type.dtype.name)
+            return Number(operand.value, operand.type.dtype_name)
         made = self._made.get(operand.storage)
         return self._placed(operand) if made is None else made
 
@@ -250,6 +250,6 @@ class _Nest:
         strides = tuple(0 if i in axes else next(kept) for i in range(len(source.type.shape)))
         place = self._operand(call.out, refined_strides(source.type.shape, strides, self._shape))
         self.reductions[name].append((place, term))
-        start = Number(0.0 if name == "sum" else -math.inf, call.out.type.dtype.name)
+        start = Number(0.0 if name == "sum" else -math.inf, call.out.type.dtype_name)
         clear = self._operand(call.out, call.out.strides)
         self.cleared.append(_store(call.out.type.shape, clear, start))
