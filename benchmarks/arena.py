@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+
+from benchmarks.settings import ENVIRONMENT
 
 __all__ = ["Child", "Measured", "agreement", "fastest_setting", "race", "ratio"]
 
@@ -29,7 +32,13 @@ class Child:
     def __init__(self, contestant: str, setting: str, workload: str, dtype: str = "float32") -> None:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", contestant, setting, workload, dtype]
         self._process = subprocess.Popen(
-            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            command,
+            cwd=_ROOT,
+            env=os.environ | ENVIRONMENT.get(contestant, {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
         self.start = self._answer()
 

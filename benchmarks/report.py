@@ -92,10 +92,11 @@ def targets_of(found: Sequence[Measured]) -> list[Target]:
     targets: list[Target] = []
     for of, sizes, rivals, limit in _LIMITS:
         present = [by_name[rival] for rival in rivals if rival in by_name]
-        if of == family and (sizes is None or int(tasks) in sizes) and present and "ours" in by_name:
+        if of == family and (sizes is None or int(tasks) in sizes) and present:
             best = min(present, key=lambda one: one.quantile(0.5))
-            what = f"{best.workload}: time over {best.contestant}"
-            targets.append(Target(what, ratio(by_name["ours"], best), limit))
+            for ours in (by_name[name] for name in ("ours", "ours_coretype") if name in by_name):
+                what = f"{best.workload}: time of {ours.contestant} over {best.contestant}"
+                targets.append(Target(what, ratio(ours, best), limit))
     if found[0].workload == "omniglot-32" and {"ours", "torch_eager"} <= by_name.keys():
         ours, eager = (by_name[name].memory["added"] for name in ("ours", "torch_eager"))
         targets.append(Target("omniglot-32: memory over torch_eager", ours / eager, 1.0))

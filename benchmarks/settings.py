@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["settings_of"]
+__all__ = ["ENVIRONMENT", "settings_of"]
+
+# What a contestant's process finds in its environment. NumPy's wheels carry an OpenBLAS that takes processors newer than
+# itself for older ones: it then leaves AVX-512 unused, unless it is told.
+ENVIRONMENT = {"ours_coretype": {"OPENBLAS_CORETYPE": "SkylakeX"}}
 
 _CONVOLUTIONS = {
     "ours": ("default",),
+    "ours_coretype": ("SkylakeX",),
     "torch_eager": ("conv-fused-2", "conv-fused-1", "conv-plain-2", "patches-plain-2", "patches-plain-1"),
     "torch_processes": ("conv-fused-2", "conv-plain-2", "patches-plain-2"),
     "torch_func": (
@@ -34,6 +39,7 @@ _LARGE_IMAGES = {
 }
 _DENSE = {
     "ours": ("default",),
+    "ours_coretype": ("SkylakeX",),
     "torch_eager": ("dense-1", "dense-2"),
     "torch_processes": ("dense-2",),
     "torch_func": ("dense-graph", "dense-vjp", "dense-jvp"),

@@ -15,7 +15,7 @@ from benchmarks.workloads import Workload
 
 __all__ = ["NAMES", "Contestant", "contestant_class"]
 
-NAMES = ("ours", "torch_eager", "torch_processes", "torch_func", "jax_jit")
+NAMES = ("ours", "ours_coretype", "torch_eager", "torch_processes", "torch_func", "jax_jit")
 
 
 class Contestant(Protocol):
