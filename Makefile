@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint check-docs clean
+.PHONY: demo test test-slow lint check-docs bench clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[plot,data]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,plot,data]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml
@@ -39,6 +39,13 @@ lint: $(VENV)/.dev
 # The code in README, docs and examples, run as it stands there.
 check-docs: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m docs tests/test_documentation.py
+
+# On a machine without a GPU, install PyTorch's CPU build into the environment first: the plain one is several gigabytes.
+bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks.run --json out/race.json
+	$(BIN)/python -m benchmarks.overheads --json out/overheads.json
+	$(BIN)/python -m benchmarks.figures out
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out

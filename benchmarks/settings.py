@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["ENVIRONMENT", "settings_of"]
 
-# What a contestant's process finds in its environment. NumPy's wheels carry an OpenBLAS that takes processors newer than
-# itself for older ones: it then leaves AVX-512 unused, unless it is told.
+# What a contestant's process finds in its environment. NumPy's wheels carry an OpenBLAS that takes processors newer
+# than itself for older ones: it then leaves AVX-512 unused, unless it is told.
 ENVIRONMENT = {"ours_coretype": {"OPENBLAS_CORETYPE": "SkylakeX"}}
 
 _CONVOLUTIONS = {

@@ -60,7 +60,8 @@ def conjugate_gradient(
         x, with the shape, dtype and backend of rhs.
     report : SolverReport
         Iterations, residual norms and the reason to stop, for each task. The residuals are measured at x, with one
-        product at the end, whenever an iteration was done.
+        product at the end, unless all of them are so large that rounding cannot have changed them by a tenth; then
+        they are those that the iteration carries along.
 
     Raises
     ------
@@ -107,9 +108,10 @@ def conjugate_gradient(
         solve.iterate(progress)
         # The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
         # b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
-        # directions and says when to look, and what is reported is measured. One product at the end does, not one
-        # every few iterations: it does not matter when the two parted, only what x is worth.
-        if progress.iterations.any():
+        # directions and says when to look, and what is reported is measured, unless r is still so large that rounding
+        # cannot show. One product at the end does, not one every few iterations: it does not matter when the two
+        # parted, only what x is worth.
+        if progress.iterations.any() and solve.may_have_drifted(progress):
             solve.update_residual()
             progress.measure(solve.residual_norms(), solve.rounding_of_rhs())
     return rows.as_given(solve.x), progress.report()
@@ -137,6 +139,7 @@ class _Solve:
 
     def start(self, initial: Array | None) -> None:
         """Set x and its residual r."""
+        self.from_zero = initial is None
         if initial is None:
             self.rows.backend.copyto(self.x, 0.0)
             self.rows.backend.copyto(self.r, self.rows.array)
@@ -167,6 +170,15 @@ class _Solve:
             backend.vecdot(self.r, self.r, out=self.squares)
         norms: NDArray[Any] = np.sqrt(backend.to_numpy(self.squares))
         return norms
+
+    def may_have_drifted(self, progress: Progress) -> bool:
+        """Whether b − Ax may differ from r by more than a tenth, for some task."""
+        if self.preconditioner is not None or not self.from_zero:
+            return True
+        backend = self.rows.backend
+        with backend.errors_ignored():
+            lengths = np.sqrt(backend.to_numpy(backend.vecdot(self.x, self.x)))
+        return progress.may_have_drifted(lengths)
 
     def rounding_of_rhs(self) -> NDArray[Any]:
         """‖b‖ eps of each task, on the host: about the least residual that b − Ax can be measured to have."""

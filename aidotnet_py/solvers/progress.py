@@ -43,6 +43,43 @@ class Progress:
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         self.running: _Mask = np.isfinite(norms) & (norms > self.threshold)
+        # For the bound on drift: the sum of ‖r‖ over the iterations, the last ‖r‖, 1/α and √β/α of the last step, and
+        # the largest row sum of the tridiagonal matrix that the steps make, which bounds what they have seen of ‖A‖.
+        self._sum_of_norms = norms.copy()
+        self._recurred = norms
+        self._above = np.zeros_like(norms)
+        self._row_sums = np.zeros_like(norms)
+
+    def may_have_drifted(self, lengths: NDArray[Any]) -> bool:
+        """Whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
+
+        Each step rounds r and x, and the product errs by some roundings of ‖A‖‖p‖. With 32 eps for all that, steps of
+        length |α|‖Ap‖ ≤ ‖r‖ + ‖r₊‖, and ‖x‖, ``lengths``, growing from step to step, the two differ by at most
+        32 eps (4 Σ‖r‖ + 3k‖A‖‖x‖). A task that claims to have converged, or stopped at numbers that are no numbers, is
+        always looked at.
+        """
+        eps = float(np.finfo(self.norms.dtype).eps)
+        with np.errstate(all="ignore"):
+            drift = 32 * eps * (4 * self._sum_of_norms + 3 * self.iterations * self._row_sums * lengths)
+            certain = (drift <= 0.1 * self._recurred) & ~self.claims
+        idle = (self.iterations == 0) & np.isfinite(self.norms)
+        if bool((certain | idle).all()):
+            self.norms = np.where(idle, self.norms, self._recurred)
+            return False
+        return True
+
+    def _remember(self, sound: _Mask, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> None:
+        """Take in a step: its row of the tridiagonal matrix has 1/α + β₋/α₋ and, on both sides, √β/α."""
+        with np.errstate(all="ignore"):
+            inverse = curvatures / slopes
+            ratio = squares / slopes
+            beside = np.sqrt(ratio) * inverse
+            row = inverse + self._above + beside
+            norms = np.sqrt(squares)
+        self._row_sums = np.where(sound, np.maximum(self._row_sums, row), self._row_sums)
+        self._above = np.where(sound, ratio * inverse + beside, self._above)
+        self._sum_of_norms = np.where(sound, self._sum_of_norms + norms, self._sum_of_norms)
+        self._recurred = np.where(sound, norms, self._recurred)
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
@@ -55,6 +92,7 @@ class Progress:
         self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
         self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
         self.iterations = self.iterations + sound
+        self._remember(sound, curvatures, slopes, squares)
         claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
         self.claims = self.claims | claims
         self.running = sound & ~claims & (self.iterations < self.limit)

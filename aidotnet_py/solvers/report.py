@@ -48,7 +48,7 @@ class SolverReport:
     initial_residual_norms : NDArray, shape (tasks,)
         ‖b − Ax₀‖ at the starting point.
     residual_norms : NDArray, shape (tasks,)
-        ‖b − Ax‖, measured at the solution that is returned.
+        ‖b − Ax‖ at the solution that is returned; what measuring adds to it, the solver says.
     stop_reasons : tuple of StopReason
         Why the work on each task ended.
 

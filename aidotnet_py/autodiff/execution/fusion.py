@@ -96,23 +96,31 @@ class _Grouping:
                 self._touching[variable].append(found)
 
     def _may_wait(self, equation: Equation) -> bool:
-        """Whether the value is large, computed from at most half its bytes, and read by loops alone."""
+        """Whether the value is large, read by loops alone, and no more to compute from memory than to read from it."""
         value = equation.output
-        if (
-            value.type.size < _LARGE
-            or equation.primitive.loop in REDUCTIONS
-            or 2 * self._cost(equation) > value.type.nbytes
-        ):
+        if value.type.size < _LARGE or equation.primitive.loop in REDUCTIONS:
+            return False
+        roots = self._sources(equation)
+        cost = sum(root.type.nbytes for root in roots)
+        # What another loop makes would have to be written first, only to be read here.
+        in_memory = all(self._is_in_memory(root) or 16 * root.type.nbytes <= value.type.nbytes for root in roots)
+        if 2 * cost > value.type.nbytes and not (in_memory and 16 * cost <= 17 * value.type.nbytes):
             return False
         return value not in self._outputs and all(
             self._is_loop(reader) and loop_shape(reader) == value.type.shape for reader in self._readers[value]
         )
 
-    def _cost(self, equation: Equation) -> int:
-        """The bytes to read to compute an equation, with those that wait for it."""
-        waiting = [self._waiting[v] for v in equation.variables if v in self._waiting]
-        roots = {self._root(v)[0] for v in equation.variables if v not in self._waiting}
-        return sum(root.type.nbytes for root in roots) + sum(map(self._cost, waiting))
+    def _sources(self, equation: Equation) -> set[Variable]:
+        """The values to read to compute an equation, with those that wait for it."""
+        found: set[Variable] = set()
+        for variable in equation.variables:
+            waiting = self._waiting.get(variable)
+            found |= {self._root(variable)[0]} if waiting is None else self._sources(waiting)
+        return found
+
+    def _is_in_memory(self, root: Variable) -> bool:
+        maker = self._made_by.get(root)
+        return maker is None or maker.primitive.loop in REDUCTIONS or not self._is_loop(maker)
 
     def _copies(self, equation: Equation) -> Iterator[Equation]:
         """New equations in the place of those that the equation waits for, and the equation reading from them."""

@@ -1,0 +1,225 @@
+"""What is compiled gives the bits of what is not: networks, products, solver updates; and failures on the way."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel
+from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.program import Program
+from aidotnet_py.backends import NumPyBackend
+from aidotnet_py.backends import llvm_compiler as llvm_compiler_module
+from aidotnet_py.backends.llvm_compiler import LlvmCompiler, shared_compiler
+from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.objectives.traced import Signature, TaskPrograms
+from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
+from aidotnet_py.solvers import conjugate_gradient
+
+pytestmark = pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed")
+
+PLAIN = NumPyBackend(compiled=False)
+BITS = {4: np.uint32, 8: np.uint64}
+
+
+def run_on(program: Program, backend: NumPyBackend, inputs: Sequence[Any]) -> list[Any]:
+    executable = Executable(program, backend)
+    executable.compile()
+    for array, value in zip(executable.inputs, inputs, strict=True):
+        array[...] = value
+    executable.run()
+    return [np.array(output) for output in executable.outputs]
+
+
+def assert_same_bits(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        if a.dtype.kind == "f":
+            a, b = (np.ascontiguousarray(x).view(BITS[x.dtype.itemsize]) for x in (a, b))
+        np.testing.assert_array_equal(a, b)
+
+
+def networks() -> dict[str, tuple[Any, tuple[int, ...]]]:
+    strided = [[Conv2D(16, 3, stride=2, padding=1), BatchNorm(), ReLU()] for _ in range(3)]
+    pooled = [[Conv2D(8, 3), BatchNorm(), ReLU(), MaxPool2D(2)] for _ in range(2)]
+    return {
+        "strided": (Sequential(*chain(*strided), Flatten(), Dense(5)), (14, 14, 1)),
+        "pooled": (Sequential(*chain(*pooled), Flatten(), Dense(5)), (12, 12, 3)),
+        "smooth": (Sequential(Dense(20), Tanh(), Dense(20), Tanh(), Dense(5)), (7,)),
+    }
+
+
+@pytest.mark.parametrize("name", ["strided", "pooled", "smooth"])
+@pytest.mark.parametrize("of", ["evaluation", "hessian", "gauss-newton"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_networks(name: str, of: Any, dtype: Any) -> None:
+    network, shape = networks()[name]
+    model = NeuralNetworkModel(network, input_shape=shape, loss=CrossEntropyLoss(), dtype=dtype, seed=0)
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((10, *shape)).astype(dtype), np.arange(10) % 5
+    programs = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y))
+    program = programs.batched(of, 3)
+    inputs = [
+        rng.standard_normal(t.shape) if t.is_floating else np.broadcast_to(y, t.shape) for t in program.input_types
+    ]
+    assert_same_bits(run_on(program, NumPyBackend(), inputs), run_on(program, PLAIN, inputs))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_products_of_all_shapes_and_layouts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    m, k, n = (int(v) for v in rng.choice([1, 2, 3, 5, 8, 17, 40, 64, 130], 3))
+    lead = tuple(int(v) for v in rng.choice([1, 2, 5], int(rng.integers(0, 3))))
+    dtype = rng.choice([np.float32, np.float64])
+
+    def matrix(rows: int, columns: int) -> Any:
+        if rng.random() < 0.5:
+            return rng.standard_normal((*lead, rows, columns)).astype(dtype)
+        return np.swapaxes(rng.standard_normal((*lead, columns, rows)).astype(dtype), -1, -2)
+
+    x, y = matrix(m, k), matrix(k, n)
+    program = ad.trace(lambda a, b: a @ b, x, y)
+    results = []
+    for backend in (PLAIN, NumPyBackend()):
+        executable = Executable(program, backend, inputs=[x, y])
+        executable.compile()
+        executable.run()
+        results.append([np.array(executable.outputs[0])])
+    assert_same_bits(*results)
+
+
+def test_a_run_of_a_network_is_a_few_calls() -> None:
+    network, shape = networks()["strided"]
+    model = NeuralNetworkModel(network, input_shape=shape, loss=CrossEntropyLoss(), seed=0)
+    x, y = np.ones((10, *shape), np.float32), np.arange(10) % 5
+    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y)).batched("evaluation", 1)
+    executable = Executable(program, NumPyBackend())
+    before, memory = len(executable.parts(0)), executable.nbytes
+    executable.compile()
+    assert len(executable.parts(0)) < before / 8
+    assert executable.nbytes < memory
+
+
+def test_solves_of_one_shape_keep_their_bits_when_their_updates_are_compiled() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((3, 50, 50)).astype(np.float32)
+    a = a @ np.swapaxes(a, 1, 2) + 50 * np.eye(50, dtype=np.float32)
+    b = rng.standard_normal((3, 50)).astype(np.float32)
+
+    def solve() -> Any:
+        return conjugate_gradient(lambda v: (a @ v[..., None])[..., 0], b, max_iterations=7)[0]
+
+    first = solve()
+    for _ in range(5):
+        solve()
+    finish_compiling()
+    assert_same_bits([solve()], [first])
+
+
+def finish_compiling() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "aidotnet_py compiler":
+            thread.join()
+
+
+class _Failing:
+    """A compiler that fails after a while."""
+
+    def submit(self, kernels: Any) -> Any:
+        return self
+
+    def can_multiply(self, product: Any) -> bool:
+        return False
+
+    def address_of(self, array: Any) -> int:
+        return int(array.__array_interface__["data"][0])
+
+    def result(self, *, wait: bool = False) -> Any:
+        raise InvalidOperationException("kernels could not be compiled: out of luck")
+
+
+class _OnFailing(NumPyBackend):
+    compiler = _Failing()  # type: ignore[assignment]
+
+
+def test_where_compiling_fails_all_goes_on_without() -> None:
+    x = np.linspace(0, 1, 12).reshape(3, 4)
+    program = ad.trace(lambda a: a * 2.0 + 1.0, x)
+    executable = Executable(program, _OnFailing())
+    executable.inputs[0][...] = x
+    executable.run()
+    with pytest.warns(RuntimeWarning, match="could not be compiled: out of luck; all works on without"):
+        executable.run()
+    executable.run()
+    np.testing.assert_array_equal(executable.outputs[0], x * 2 + 1)
+    with pytest.raises(InvalidOperationException, match="out of luck"):
+        Executable(program, _OnFailing()).compile()
+
+
+def test_without_llvmlite_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert shared_compiler.__wrapped__() is None
+
+
+class TestCache:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+        return tmp_path / "aidotnet_py" / "kernels"
+
+    def doubled(self) -> Any:
+        """By a compiler of its own, as in a new process."""
+
+        class Backend(NumPyBackend):
+            compiler = LlvmCompiler()  # type: ignore[assignment]
+
+        x = np.arange(6.0)
+        return run_on(ad.trace(lambda a: a * 2.0, x), Backend(), [x])[0]
+
+    def test_code_is_kept_and_found_again(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        expected = 2 * np.arange(6.0)
+        np.testing.assert_array_equal(self.doubled(), expected)
+        (file,) = folder.iterdir()
+        monkeypatch.setattr(llvm_compiler_module._Machine, "_compiled", None)  # it would be called
+        np.testing.assert_array_equal(self.doubled(), expected)
+        assert [file] == list(folder.iterdir())
+
+    @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"", lambda b: b[:40] + b"\0" + b[41:]])
+    def test_damaged_files_are_not_run_but_replaced(self, folder: Path, damage: Any) -> None:
+        self.doubled()
+        (file,) = folder.iterdir()
+        whole = file.read_bytes()
+        file.write_bytes(damage(whole))
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        assert file.read_bytes() == whole
+
+    @pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions are those of POSIX")
+    def test_a_folder_that_others_may_write_to_is_left_alone(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        assert list(folder.iterdir()) == []
+
+    def test_a_file_where_the_folder_should_be(self, folder: Path) -> None:
+        folder.parent.mkdir(parents=True)
+        folder.write_text("in the way")
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        assert folder.read_text() == "in the way"
+
+    def test_the_oldest_files_go(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(llvm_compiler_module, "_MOST_FILES", 2)
+        folder.mkdir(parents=True, mode=0o700)
+        for age, name in enumerate(("new", "middle", "old")):
+            (folder / name).write_bytes(b"")
+            os.utime(folder / name, (1_000_000 - age, 1_000_000 - age))
+        self.doubled()
+        assert not (folder / "old").exists()
+        assert (folder / "new").exists()
