@@ -43,12 +43,8 @@ class Progress:
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         self.running: _Mask = np.isfinite(norms) & (norms > self.threshold)
-        # For the bound on drift: the sum of ‖r‖ over the iterations, the last ‖r‖, 1/α and √β/α of the last step, and
-        # the largest row sum of the tridiagonal matrix that the steps make, which bounds what they have seen of ‖A‖.
-        self._sum_of_norms = norms.copy()
-        self._recurred = norms
-        self._above = np.zeros_like(norms)
-        self._row_sums = np.zeros_like(norms)
+        # Each step's numbers, for the bound on drift: which tasks took it, pᵀAp, rᵀr before it and after it.
+        self._steps: list[tuple[_Mask, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
 
     def may_have_drifted(self, lengths: NDArray[Any]) -> bool:
         """Whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
@@ -59,27 +55,29 @@ class Progress:
         always looked at.
         """
         eps = float(np.finfo(self.norms.dtype).eps)
+        sound, curvatures, slopes, squares = (np.stack(column) for column in zip(*self._steps, strict=True))
         with np.errstate(all="ignore"):
-            drift = 32 * eps * (4 * self._sum_of_norms + 3 * self.iterations * self._row_sums * lengths)
-            certain = (drift <= 0.1 * self._recurred) & ~self.claims
+            # What the steps have seen of ‖A‖: the largest row sum of the tridiagonal matrix that they make, whose rows
+            # have 1/α + β₋/α₋ in the middle and √β/α beside it.
+            inverse, ratio = curvatures / slopes, squares / slopes
+            beside = np.sqrt(ratio) * inverse
+            rows = inverse + beside
+            rows[1:] += (ratio * inverse + beside)[:-1]
+            largest = np.max(rows, axis=0, where=sound, initial=0.0)
+            norms = np.sqrt(squares)
+            total = self.norms + np.sum(norms, axis=0, where=sound)
+            recurred = np.where(self.iterations > 0, norms[self._last(sound), np.arange(len(total))], self.norms)
+            drift = 32 * eps * (4 * total + 3 * self.iterations * largest * lengths)
+            certain = (drift <= 0.1 * recurred) & ~self.claims
         idle = (self.iterations == 0) & np.isfinite(self.norms)
         if bool((certain | idle).all()):
-            self.norms = np.where(idle, self.norms, self._recurred)
+            self.norms = recurred
             return False
         return True
 
-    def _remember(self, sound: _Mask, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> None:
-        """Take in a step: its row of the tridiagonal matrix has 1/α + β₋/α₋ and, on both sides, √β/α."""
-        with np.errstate(all="ignore"):
-            inverse = curvatures / slopes
-            ratio = squares / slopes
-            beside = np.sqrt(ratio) * inverse
-            row = inverse + self._above + beside
-            norms = np.sqrt(squares)
-        self._row_sums = np.where(sound, np.maximum(self._row_sums, row), self._row_sums)
-        self._above = np.where(sound, ratio * inverse + beside, self._above)
-        self._sum_of_norms = np.where(sound, self._sum_of_norms + norms, self._sum_of_norms)
-        self._recurred = np.where(sound, norms, self._recurred)
+    def _last(self, sound: _Mask) -> NDArray[np.int64]:
+        """The last step that each task took."""
+        return np.where(sound.any(axis=0), len(sound) - 1 - np.argmax(sound[::-1], axis=0), 0)
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
@@ -92,7 +90,7 @@ class Progress:
         self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
         self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
         self.iterations = self.iterations + sound
-        self._remember(sound, curvatures, slopes, squares)
+        self._steps.append((sound, curvatures.copy(), slopes.copy(), squares.copy()))
         claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
         self.claims = self.claims | claims
         self.running = sound & ~claims & (self.iterations < self.limit)
