@@ -27,7 +27,7 @@ from aidotnet_py.solvers import conjugate_gradient
 pytestmark = pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed")
 
 PLAIN = NumPyBackend(compiled=False)
-BITS = {4: np.uint32, 8: np.uint64}
+BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def run_on(program: Program, backend: NumPyBackend, inputs: Sequence[Any]) -> list[Any]:
@@ -94,6 +94,15 @@ def test_products_of_all_shapes_and_layouts(seed: int) -> None:
         executable.run()
         results.append([np.array(executable.outputs[0])])
     assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, np.int8, bool])
+def test_dtypes_that_no_loop_knows_stay_with_the_backend(dtype: Any) -> None:
+    x = (np.arange(12).reshape(3, 4) % 3).astype(dtype)
+    column, row = x[:, :1], x[:1]
+    program = ad.trace(lambda a, b, c, d: (a @ b, c @ d, np.where(a > a[0, 0], a, a[0])), x, x.T, column, row)
+    inputs = [x, x.T, column, row]
+    assert_same_bits(run_on(program, NumPyBackend(), inputs), run_on(program, PLAIN, inputs))
 
 
 def test_a_run_of_a_network_is_a_few_calls() -> None:

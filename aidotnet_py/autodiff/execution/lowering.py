@@ -62,11 +62,11 @@ class KernelBuilder:
 
     def add(self, calls: Sequence[Work]) -> bool:
         """Add the nests of a unit's calls; False, and nothing added, where they are no loops."""
-        if calls[0].primitive is not None and calls[0].primitive.name == "matmul":
-            return self._add_product(calls[0])
         cells = [c for call in calls for c in (call.out, *call.operands)]
         if any(c.type.dtype_name not in _DTYPES for c in cells):
             return False
+        if calls[0].primitive is not None and calls[0].primitive.name == "matmul":
+            return calls[0].out.type.is_floating and self._add_product(calls[0])
         if calls[0].unit.shape is not None and calls[0].primitive is not None:
             nests = self._fused(calls, calls[0].unit.shape)
         else:
