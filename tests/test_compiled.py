@@ -159,6 +159,15 @@ class _OnFailing(NumPyBackend):
     compiler = _Failing()  # type: ignore[assignment]
 
 
+def test_what_a_subclass_does_otherwise_is_not_compiled_away() -> None:
+    class Tripling(NumPyBackend):
+        def elementwise(self, name: str) -> Any:
+            return np.multiply if name == "add" else super().elementwise(name)
+
+    program = ad.trace(lambda a: a + 3.0, np.ones(4))
+    assert_same_bits(run_on(program, Tripling(), [np.arange(4.0)]), [3 * np.arange(4.0)])
+
+
 def test_where_compiling_fails_all_goes_on_without() -> None:
     x = np.linspace(0, 1, 12).reshape(3, 4)
     program = ad.trace(lambda a: a * 2.0 + 1.0, x)

@@ -119,13 +119,15 @@ class NumPyBackend:
     """
 
     name = "numpy"
+    _compiled = True
 
     def __init__(self, *, compiled: bool = True) -> None:
         self._compiled = compiled
 
     @property
     def compiler(self) -> KernelCompiler | None:
-        return _compiler() if self._compiled else None
+        # A subclass may compute otherwise than NumPy does, and loops would not know.
+        return _compiler() if self._compiled and type(self) is NumPyBackend else None
 
     def owns(self, value: object) -> bool:
         # A masked array would lose its mask, a matrix computes by rules of its own.
