@@ -201,7 +201,7 @@ def test_a_run_allocates_nothing_that_grows_with_the_data(compiled: bool) -> Non
         tracemalloc.stop()
     # The interpreter's own small objects, and NumPy's buffers for casts and strided sums, of a fixed size.
     assert peak - start < 150_000
-    assert now - start < 20_000
+    assert now - start < 10_000
 
 
 def engine_objects() -> int:

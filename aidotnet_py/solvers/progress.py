@@ -43,8 +43,9 @@ class Progress:
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         self.running: _Mask = np.isfinite(norms) & (norms > self.threshold)
-        # Each step's numbers, for the bound on drift: which tasks took it, pᵀAp, rᵀr before it and after it.
-        self._steps: list[tuple[_Mask, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        # pᵀAp, rᵀr before and rᵀr after each step so far, for the bound on drift.
+        self._steps: list[NDArray[Any]] = []
+        self._measured = False
 
     def may_have_drifted(self, lengths: NDArray[Any]) -> bool:
         """Whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
@@ -52,10 +53,14 @@ class Progress:
         Each step rounds r and x, and the product errs by some roundings of ‖A‖‖p‖. With 32 eps for all that, steps of
         length |α|‖Ap‖ ≤ ‖r‖ + ‖r₊‖, and ‖x‖, ``lengths``, growing from step to step, the two differ by at most
         32 eps (4 Σ‖r‖ + 3k‖A‖‖x‖). A task that claims to have converged, or stopped at numbers that are no numbers, is
-        always looked at.
+        always looked at, and so is every later round of a solve that was looked at once.
         """
+        if self._measured:
+            return True
         eps = float(np.finfo(self.norms.dtype).eps)
-        sound, curvatures, slopes, squares = (np.stack(column) for column in zip(*self._steps, strict=True))
+        curvatures, slopes, squares = np.stack(self._steps, axis=1)
+        # A task takes every step until it stops.
+        sound = np.arange(len(self._steps))[:, None] < self.iterations
         with np.errstate(all="ignore"):
             # What the steps have seen of ‖A‖: the largest row sum of the tridiagonal matrix that they make, whose rows
             # have 1/α + β₋/α₋ in the middle and √β/α beside it.
@@ -66,7 +71,7 @@ class Progress:
             largest = np.max(rows, axis=0, where=sound, initial=0.0)
             norms = np.sqrt(squares)
             total = self.norms + np.sum(norms, axis=0, where=sound)
-            recurred = np.where(self.iterations > 0, norms[self._last(sound), np.arange(len(total))], self.norms)
+            recurred = np.where(self.iterations > 0, norms[self.iterations - 1, np.arange(len(total))], self.norms)
             drift = 32 * eps * (4 * total + 3 * self.iterations * largest * lengths)
             certain = (drift <= 0.1 * recurred) & ~self.claims
         idle = (self.iterations == 0) & np.isfinite(self.norms)
@@ -74,10 +79,6 @@ class Progress:
             self.norms = recurred
             return False
         return True
-
-    def _last(self, sound: _Mask) -> NDArray[np.int64]:
-        """The last step that each task took."""
-        return np.where(sound.any(axis=0), len(sound) - 1 - np.argmax(sound[::-1], axis=0), 0)
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
@@ -90,7 +91,7 @@ class Progress:
         self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
         self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
         self.iterations = self.iterations + sound
-        self._steps.append((sound, curvatures.copy(), slopes.copy(), squares.copy()))
+        self._steps.append(np.array([curvatures, slopes, squares]))
         claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
         self.claims = self.claims | claims
         self.running = sound & ~claims & (self.iterations < self.limit)
@@ -101,6 +102,7 @@ class Progress:
 
         ``least_norms`` are the rounding of b: no residual below it can be told from one of that size.
         """
+        self._measured = True
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)

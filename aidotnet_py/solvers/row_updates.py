@@ -13,7 +13,7 @@ from aidotnet_py.exceptions import InvalidOperationException
 __all__ = ["RowUpdates"]
 
 # Elements of a block: a few blocks fit into a core's own cache.
-_BLOCK = 2**15
+_BLOCK = 2**13
 # Vectors of a shape that came that often will come again, and are worth compiling for.
 _SOLVES_BEFORE_COMPILING = 4
 
