@@ -1,38 +1,101 @@
-"""The inner loop: K optimizer steps for every task of a batch at once."""
+"""The inner loop: optimizer steps on the support sets of some tasks, all at once and in place."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends import Array
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
-__all__ = ["inner_steps"]
+__all__ = ["InnerLoop", "InnerState"]
+
+# The gradients to follow at some points, from the start and the gradients of the support losses there.
+Follow: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
-def inner_steps(
-    backend: Backend,
-    points: Array,
-    steps: int,
-    gradient: Callable[[Array], Array],
-    optimizer: IGradientBasedOptimizer,
-) -> None:
-    """Take ``steps`` steps from ``points`` (tasks, P), in place, with an optimizer that has no past.
+@dataclass(frozen=True)
+class InnerState:
+    """Where an inner loop stood after some of its steps."""
 
-    ``gradient`` is asked for once a step, for all tasks, and what it gives is written over. An elementwise optimizer
-    steps all rows at once; any other is copied for each task, so that tasks cannot see each other.
+    taken: int
+    points: Array
+    memory: Mapping[str, Any]
+
+
+class InnerLoop:
+    """Steps of an optimizer with no past, from θ, for all tasks of a chunk.
+
+    An elementwise optimizer steps all rows at once; any other is copied for each task, so that tasks cannot see each
+    other.
+
+    Parameters
+    ----------
+    chunk : Chunk
+        With its support sets.
+    start : array, shape (tasks, P)
+        θ, once a task.
+    optimizer : IGradientBasedOptimizer
+        Not changed.
+    follow : callable
+        The gradients that the steps follow; what it returns is written over.
+
+    Attributes
+    ----------
+    points : array, shape (tasks, P)
+        φ after the steps so far, where the support objective works.
+    taken : int
+        How many steps that were.
     """
-    if isinstance(optimizer, ElementwiseOptimizer):
-        stacked = optimizer.fresh()
-        for _ in range(steps):
-            stacked.update_in_place(points, gradient(points))
-        return
-    own = [copy.deepcopy(optimizer) for _ in range(points.shape[0])]
-    for one in own:
-        one.Reset()
-    for _ in range(steps):
-        pairs = zip(own, split_rows(backend, points), split_rows(backend, gradient(points)), strict=True)
-        moved = [one.UpdateParameters(point, slope) for one, point, slope in pairs]
-        backend.copyto(points, stack_rows(backend, moved))
+
+    def __init__(self, chunk: Chunk, start: Array, optimizer: IGradientBasedOptimizer, follow: Follow) -> None:
+        self.start = start
+        self.points = chunk.support.at_hand(start)
+        self.taken = 0
+        self._chunk = chunk
+        self._follow = follow
+        self._stacked: ElementwiseOptimizer | None = None
+        self._own: list[IGradientBasedOptimizer] = []
+        if isinstance(optimizer, ElementwiseOptimizer):
+            self._stacked = optimizer.fresh()
+        else:
+            self._own = [copy.deepcopy(optimizer) for _ in chunk.tasks]
+            for one in self._own:
+                one.Reset()
+
+    @property
+    def objective(self) -> TaskObjective:
+        """The support losses that the next step looks at."""
+        return self._chunk.support.of_step(self.taken)
+
+    def step(self) -> Array:
+        """Take one step; returns the support losses before it, valid until the objective is asked again."""
+        losses, gradients = self.objective.evaluate(self.points)
+        self._move(self._follow(self.points, self.start, gradients))
+        self.taken += 1
+        return losses
+
+    def _move(self, gradients: Array) -> None:
+        if self._stacked is not None:
+            self._stacked.update_in_place(self.points, gradients)
+            return
+        backend = self._chunk.backend
+        rows = zip(self._own, split_rows(backend, self.points), split_rows(backend, gradients), strict=True)
+        backend.copyto(self.points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
+
+    def state(self) -> InnerState:
+        """A copy of all that the next steps depend on; of an elementwise optimizer's loop."""
+        assert self._stacked is not None
+        return InnerState(self.taken, self._chunk.backend.asarray(self.points), self._stacked.GetState())
+
+    def restore(self, state: InnerState) -> None:
+        """Go back to a state."""
+        assert self._stacked is not None
+        self._chunk.backend.copyto(self.points, state.points)
+        self._stacked.SetState(state.memory)
+        self.taken = state.taken

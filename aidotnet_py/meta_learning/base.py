@@ -142,7 +142,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             QueryLoss=scalar(query_loss[0]),
             SupportAccuracy=scalar(support_accuracy[0]),
             SupportLoss=scalar(support_loss[0]),
-            AdaptationSteps=self._options.AdaptationSteps,
+            AdaptationSteps=self._inner_steps,
             AdaptationTimeMs=elapsed,
             PerStepLosses=np.array([*history, *support_loss]),
         )
@@ -365,7 +365,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         optimizer = self._meta_optimizer()
         Checkpoint(
             algorithm=self.AlgorithmType.name,
-            parameters=self._host(self.BaseModel.GetParameters()),
+            parameters=self._host(self._meta_parameters()),
             optimizer=type(optimizer).__name__,
             optimizer_state=dict(optimizer.GetState()),
             iteration=self._iteration,
@@ -386,18 +386,18 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             When one of the two, the saved learner and this one, has a DataLoader with a place and the other has none.
         """
         found = Checkpoint.load(filePath)
-        backend, model, optimizer = self._backend, self.BaseModel, self._meta_optimizer()
-        parameters = backend.asarray(model.GetParameters())
+        backend, optimizer = self._backend, self._meta_optimizer()
+        parameters = backend.asarray(self._meta_parameters())
         found.require_fit(str(filePath), self.AlgorithmType.name, optimizer, self._host(parameters))
         memory, random = optimizer.GetState(), self._random.get()
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
             self._random.set(found.random_state)
-            model.SetParameters(backend.asarray(found.parameters))
+            self._set_meta_parameters(backend.asarray(found.parameters))
         except BaseException as error:
             optimizer.SetState(memory)
             self._random.set(random)
-            model.SetParameters(parameters)
+            self._set_meta_parameters(parameters)
             if not isinstance(error, Exception):
                 raise
             raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error

@@ -17,17 +17,18 @@ from aidotnet_py.exceptions import (
     InvalidOperationException,
 )
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.adaptation import inner_steps
+from aidotnet_py.meta_learning.adaptation import InnerLoop
 from aidotnet_py.meta_learning.capabilities import missing_members, model_backend
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
-from aidotnet_py.meta_learning.options import MetaLearnerOptions
+from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
-from aidotnet_py.optimizers import AdamOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.optimizers import AdamOptimizer, ElementwiseOptimizer, IGradientBasedOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["LearnerCore", "Tasks"]
@@ -48,7 +49,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._options = options
         self._require_valid()
         self._iteration = 0
-        self._default_optimizer: AdamOptimizer | None = None
+        self._default_optimizer: ElementwiseOptimizer | None = None
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
 
@@ -111,9 +112,43 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._options.MetaModel = model
         self._reset_optimizers()
 
+    # What an algorithm may do otherwise.
+
+    @property
+    def _inner_steps(self) -> int:
+        """How many inner steps there are in all."""
+        return self._options.AdaptationSteps
+
+    def _proximal_strength(self) -> Array | float | None:
+        """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one for each parameter; None: no such term."""
+        options = self._options
+        if isinstance(options, ProximalOptions) and options.InnerObjective == "proximal":
+            return 1.0 / float(options.LambdaRegularization)
+        return None
+
+    def _adapting(self) -> Array | None:
+        """A vector (P,) with 1 for each parameter that inner steps move, 0 for the others; None: they move all."""
+        return None
+
     def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
         """The gradient that the inner steps follow at ``points``, from that of the support loss."""
-        return gradients
+        strength, adapting = self._proximal_strength(), self._adapting()
+        if strength is not None:
+            gradients = gradients + (points - start) * strength
+        return gradients if adapting is None else gradients * adapting
+
+    def _meta_parameters(self) -> Array:
+        """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
+        return self.BaseModel.GetParameters()
+
+    def _set_meta_parameters(self, vector: Array) -> None:
+        self.BaseModel.SetParameters(vector)
+
+    def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
+        """The meta-optimizer where the options name none."""
+        return AdamOptimizer(rate)
+
+    # What every algorithm has.
 
     @property
     def _backend(self) -> Backend:
@@ -132,10 +167,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return self._options.MetaOptimizer
         rate = self._options.OuterLearningRate
         if self._default_optimizer is None:
-            self._default_optimizer = AdamOptimizer(rate)
+            self._default_optimizer = self._new_meta_optimizer(rate)
         elif self._default_optimizer.GetCurrentLearningRate() != rate:
             state = self._default_optimizer.GetState()
-            self._default_optimizer = AdamOptimizer(rate)
+            self._default_optimizer = self._new_meta_optimizer(rate)
             self._default_optimizer.SetState(state)
         return self._default_optimizer
 
@@ -149,8 +184,15 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """All the tasks with the objectives of their sets, after everything about them has been checked."""
         self._require_valid()
         model, loss = self.BaseModel, self._loss()
+        for task in tasks:
+            require_no_more_batches(task, self._inner_steps)
         objectives = {role: self._objectives.make(role, tasks, model, loss) for role in roles}
         return Chunk(self._backend, tasks, objectives)
+
+    def _inner_loop(self, chunk: Chunk) -> InnerLoop:
+        """The inner loop of some tasks, before its first step."""
+        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        return InnerLoop(chunk, start, self._inner_optimizer(), self._inner_gradient)
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -158,34 +200,31 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         φ lies where the support objective works: to keep it beyond the chunk, copy it.
         Raises InvalidOperationException when a task's parameters do not stay finite.
         """
-        backend, support = self._backend, chunk.support
-        start = repeat_rows(backend, self.BaseModel.GetParameters(), len(chunk.tasks))
-        adapted = support.at_hand(start)
+        loop = self._inner_loop(chunk)
+        with self._backend.errors_ignored():
+            while loop.taken < self._inner_steps:
+                losses = loop.step()
+                if watch is not None:
+                    watch(losses)
+            self._require_adapted(chunk, loop)
+        return loop.start, loop.points
 
-        def gradient(points: Array) -> Array:
-            losses, gradients = support.evaluate(points)
-            if watch is not None:
-                watch(losses)
-            return self._inner_gradient(points, start, gradients)
-
-        steps, optimizer = self._options.AdaptationSteps, self._inner_optimizer()
-        with backend.errors_ignored():
-            inner_steps(backend, adapted, steps, gradient, optimizer)
-            if not all_finite(backend, adapted).all():
-                # Which it was is worth one more evaluation: bad data, or steps that are too long.
-                ended = backend.asarray(adapted)
-                first = support.evaluate(start)
-                chunk.require_finite("support loss", first.losses)
-                chunk.require_finite("support gradient", first.gradients)
-                chunk.require_finite("adapted parameter vector", ended)
-        return start, adapted
+    def _require_adapted(self, chunk: Chunk, loop: InnerLoop) -> None:
+        """Raise InvalidOperationException when a task's adapted parameters are not finite."""
+        if not all_finite(self._backend, loop.points).all():
+            # Which it was is worth one more evaluation: bad data, or steps that are too long.
+            ended = self._backend.asarray(loop.points)
+            first = chunk.support.evaluate(loop.start)
+            chunk.require_finite("support loss", first.losses)
+            chunk.require_finite("support gradient", first.gradients)
+            chunk.require_finite("adapted parameter vector", ended)
 
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.
 
         Whatever goes wrong in it, parameters and optimizer are put back.
         """
-        backend, model, optimizer = self._backend, self.BaseModel, self._meta_optimizer()
+        backend, optimizer = self._backend, self._meta_optimizer()
         with backend.errors_ignored():
             mean = backend.sum(meta_gradients, (0,)) / float(meta_gradients.shape[0])
             norm = norm_of(backend, mean)
@@ -195,16 +234,16 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if limit is not None and 0 < limit < norm:
             mean = mean * float(limit / norm)
         # Copies, since not every model and optimizer keeps to itself what it is given.
-        parameters, memory = backend.asarray(model.GetParameters()), optimizer.GetState()
+        parameters, memory = backend.asarray(self._meta_parameters()), optimizer.GetState()
         try:
             with backend.errors_ignored():
                 updated = optimizer.UpdateParameters(backend.asarray(parameters), mean)
                 if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
                     raise InvalidOperationException("the meta-update is not finite; nothing was changed")
-            model.SetParameters(updated)
+            self._set_meta_parameters(updated)
         except BaseException:
             optimizer.SetState(memory)
-            model.SetParameters(parameters)
+            self._set_meta_parameters(parameters)
             raise
         return norm
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 import numpy as np
 from typing_extensions import TypeVar
@@ -22,7 +22,7 @@ from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["MetaLearnerOptions", "is_count", "is_rate", "number_of", "with_suggestions"]
+__all__ = ["MetaLearnerOptions", "ProximalOptions", "is_count", "is_rate", "number_of", "with_suggestions"]
 
 C = TypeVar("C", bound=type[Any])
 
@@ -196,3 +196,32 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
     def Clone(self) -> Self:
         """An independent copy; model, optimizers and loader are shared."""
         return dataclasses.replace(self)
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class ProximalOptions(MetaLearnerOptions[T, TInput, TOutput]):
+    """Options of the algorithms whose inner steps can be held near the start.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        See `MetaLearnerOptions`, also for the other options.
+    InnerObjective : "support" or "proximal"
+        What the inner steps follow: L_support(φ), or L_support(φ) + ‖φ − θ‖²/(2λ).
+    LambdaRegularization : float
+        λ ≥ 0; 1/λ_p for the λ_p of Rajeswaran et al. 2019.
+    """
+
+    LambdaRegularization: float = 1.0
+    InnerObjective: Literal["support", "proximal"] = "support"
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        if not 0 <= number_of(self.LambdaRegularization) < math.inf:
+            yield f"LambdaRegularization is {self.LambdaRegularization!r}; a finite number of at least 0 is wanted"
+        if self.InnerObjective not in ("support", "proximal"):
+            yield f"InnerObjective is {self.InnerObjective!r}; 'support' or 'proximal' is wanted"
+        elif self.InnerObjective == "proximal" and self.LambdaRegularization == 0:
+            yield "LambdaRegularization is 0; InnerObjective 'proximal' divides by it and wants a number above 0"

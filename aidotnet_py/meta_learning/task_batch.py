@@ -17,7 +17,7 @@ from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning import enums
 from aidotnet_py.meta_learning.capabilities import missing_members
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = ["TaskBatch"]
@@ -299,6 +299,8 @@ def _data_of(task: IMetaLearningTask[Any, Any, Any]) -> tuple[Any, ...]:
 
 
 def _bytes(data: Any) -> int:
+    if is_batches(data):
+        return sum(map(_bytes, data))
     backend = backend_of(data)
     if backend is None:
         return int(getattr(data, "nbytes", sys.getsizeof(data)))

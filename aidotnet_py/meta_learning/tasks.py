@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 from uuid import uuid4
 
+from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
-__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase"]
+__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase", "is_batches"]
 
 
 @runtime_checkable
 class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
     """A task as learners see it: a support set to adapt on and a query set to be judged on.
 
-    The first axis of every array counts examples. ``QueryInput`` and ``QueryOutput`` are None for a task that is
+    The first axis of every array counts examples. A support set may come in batches, as two lists of arrays, of which
+    each inner step looks at the next; it is typed as if it were one array, which every other task has. ``QueryInput`` and ``QueryOutput`` are None for a task that is
     only adapted to; they are typed as if they were always there, as in AiDotNet, since every other use needs them.
     ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are the same four again.
     """
@@ -239,7 +241,11 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
         ):
             if count <= 0:
                 raise ArgumentOutOfRangeException(f"{name} is {count}; it must be at least 1")
-        _check_set("SupportSetX", self.SupportInput, "SupportSetY", self.SupportOutput)
+        support = self.SupportInput, self.SupportOutput
+        if any(is_batches(data) for data in support):
+            _check_batches("SupportSetX", support[0], "SupportSetY", support[1])
+        else:
+            _check_set("SupportSetX", support[0], "SupportSetY", support[1])
         if self.QueryInput is not None or self.QueryOutput is not None:
             _check_set("QuerySetX", self.QueryInput, "QuerySetY", self.QueryOutput)
 
@@ -256,8 +262,9 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
 
     Parameters
     ----------
-    SupportSetX, SupportSetY : array
+    SupportSetX, SupportSetY : array, or list of array
         Inputs and targets to adapt on, (support examples, …) each. Kept as they are: neither copied nor converted.
+        Lists are batches, which inner steps look at one after another, and again from the first when they are through.
     QuerySetX, QuerySetY : array, optional
         Inputs and targets to be judged on, (query examples, …) each; both or neither. `Adapt` does not read them.
     NumWays, NumShots, NumQueryPerClass, Name, Metadata, TaskId
@@ -287,8 +294,8 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     def __init__(
         self,
         *,
-        SupportSetX: TInput,
-        SupportSetY: TOutput,
+        SupportSetX: TInput | Sequence[TInput],
+        SupportSetY: TOutput | Sequence[TOutput],
         QuerySetX: TInput | None = None,
         QuerySetY: TOutput | None = None,
         NumWays: SupportsIndex = 5,
@@ -313,12 +320,12 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     @property
     def SupportInput(self) -> TInput:
         """The inputs to adapt on, (support examples, …)."""
-        return self._support[0]
+        return cast(TInput, self._support[0])
 
     @property
     def SupportOutput(self) -> TOutput:
         """The targets of ``SupportInput``, (support examples, …)."""
-        return self._support[1]
+        return cast(TOutput, self._support[1])
 
     @property
     def QueryInput(self) -> TInput:
@@ -336,6 +343,25 @@ def _integer(name: str, value: SupportsIndex) -> int:
         return operator.index(value)
     except TypeError:
         raise ArgumentException(f"{name} is {value!r}; it must be a whole number") from None
+
+
+def is_batches(data: object) -> bool:
+    """Whether a support set comes as a list of arrays, one a batch."""
+    # Arrays first: they are by far the most, and asking a library about each is what takes time.
+    return (
+        isinstance(data, (list, tuple))
+        and len(data) > 0  # pyright: ignore[reportUnknownArgumentType] -- of anything
+        and all(backend_of(batch) is not None for batch in data)  # pyright: ignore[reportUnknownVariableType]
+    )
+
+
+def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:
+    if not (is_batches(x) and is_batches(y) and len(x) == len(y)):
+        raise ArgumentException(
+            f"{x_name} is {_shown(x)} and {y_name} {_shown(y)}; of a set in batches both are lists, equally long"
+        )
+    for i, (x_batch, y_batch) in enumerate(zip(x, y, strict=True)):
+        _check_set(f"{x_name}[{i}]", x_batch, f"{y_name}[{i}]", y_batch)
 
 
 def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
@@ -363,5 +389,7 @@ def _length(name: str, data: Any) -> int:
 
 
 def _shown(data: Any) -> str:
+    if is_batches(data):
+        return f"[{', '.join(_shown(batch) for batch in data)}]"
     shape = getattr(data, "shape", None)
     return f"({len(data)}, …)" if shape is None else str(tuple(shape))

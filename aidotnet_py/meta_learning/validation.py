@@ -14,11 +14,11 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members
 from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["Shape", "checked_sets", "checked_task", "checked_tasks", "output_shape"]
+__all__ = ["Shape", "checked_batches", "checked_task", "checked_tasks", "output_shape", "require_no_more_batches"]
 
 Shape = tuple[int, ...]
 
@@ -49,27 +49,74 @@ def checked_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLear
     return list(batch)
 
 
-def checked_sets(
+def checked_batches(
     role: str,
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
     model: IFullModel[Any, Any, Any],
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
-) -> tuple[list[Array], list[Array]]:
-    """The inputs and outputs of the tasks' sets of that role ("Support" or "Query"), in order.
+) -> list[tuple[list[Array], list[Array]]]:
+    """The inputs and outputs of the tasks' sets of that role ("Support" or "Query"), in the order of the tasks.
 
-    ``shape_of`` gives the shape of the model's output for an input; see `output_shape`.
+    Once for each batch that the support sets come in, which is one where they are arrays. ``shape_of`` gives the shape
+    of the model's output for an input; see `output_shape`.
 
     Raises
     ------
     ArgumentException
         When one is missing, empty, of another shape, dtype or backend than the others or the model want, or holds
-        targets that the loss cannot take.
+        targets that the loss cannot take; when tasks come in different numbers of batches.
     """
-    x_name, y_name = _NAMES[role]
+    names = _NAMES[role]
     wheres = [f" of task {place}" if len(tasks) > 1 else "" for place in range(len(tasks))]
-    inputs = [getattr(task, x_name) for task in tasks]
-    targets = [getattr(task, y_name) for task in tasks]
+    data = [(getattr(task, names[0]), getattr(task, names[1])) for task in tasks]
+    if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
+        return [_checked_sets(names, wheres, data, model, loss, shape_of)]
+    count = _count_of_batches(names, wheres, data)
+    return [
+        _checked_sets(
+            (f"{names[0]}[{i}]", f"{names[1]}[{i}]"), wheres, [(x[i], y[i]) for x, y in data], model, loss, shape_of
+        )
+        for i in range(count)
+    ]
+
+
+def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], steps: int) -> None:
+    """Raise ArgumentException when a support set has batches that no inner step would come to."""
+    data = task.SupportInput
+    if is_batches(data) and len(data) > steps:
+        raise ArgumentException(
+            f"SupportInput of {task.Name or task.TaskId} is a list of {len(data)} batches; {steps} inner steps, one a "
+            "batch, do not come to the last: at most as many batches as steps are wanted"
+        )
+
+
+def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Sequence[tuple[Any, Any]]) -> int:
+    """How many batches each task has, once all have as many."""
+    count = 0
+    for where, (x, y) in zip(wheres, data, strict=True):
+        lengths = [len(value) if is_batches(value) else None for value in (x, y)]
+        count = count or lengths[0] or 0
+        if lengths != [count, count]:
+            came = " and ".join(
+                f"{name}{where} is {'one array' if n is None else f'a list of {n}'}"
+                for name, n in zip(names, lengths, strict=True)
+            )
+            raise ArgumentException(f"{came}; lists of as many batches, {count or 'the same'} for every task, are wanted")
+    return count
+
+
+def _checked_sets(
+    names: tuple[str, str],
+    wheres: Sequence[str],
+    data: Sequence[tuple[Any, Any]],
+    model: IFullModel[Any, Any, Any],
+    loss: ILossFunction[Any],
+    shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
+) -> tuple[list[Array], list[Array]]:
+    """Inputs and outputs of one set of each task."""
+    x_name, y_name = names
+    inputs, targets = [x for x, _ in data], [y for _, y in data]
     kinds = [
         _check_pair(x, y, x_name + where, y_name + where) for x, y, where in zip(inputs, targets, wheres, strict=True)
     ]

@@ -156,12 +156,6 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         chunk.require_finite("meta-gradient", v)
         return _Part(losses, accuracies, v, self._largest_norm(inner), report)
 
-    def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
-        """∇L_support(φ), plus (φ − θ)/λ for the proximal objective."""
-        if self._imaml.InnerObjective == "support":
-            return gradients
-        return gradients + (points - start) * (1.0 / float(self._imaml.LambdaRegularization))
-
     def _solved(self, chunk: Chunk, adapted: Array, gradients: Array) -> tuple[Array, Array, SolverReport | None]:
         """The support gradients at φ, and the v of (I + λH) v = g for every task, with the report of the solve."""
         options = self._imaml

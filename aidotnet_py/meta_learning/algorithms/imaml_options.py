@@ -11,7 +11,7 @@ import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.capabilities import missing_members
-from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count, is_rate, number_of, with_suggestions
+from aidotnet_py.meta_learning.options import ProximalOptions, is_count, is_rate, number_of, with_suggestions
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -24,7 +24,7 @@ _Y = TypeVar("_Y")
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
+class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     """Options of `iMAMLAlgorithm`: those of every learner, and iMAML's own.
 
     Parameters
@@ -66,12 +66,10 @@ class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
     """
 
     UseFirstOrder: bool = False
-    LambdaRegularization: float = 1.0
     ConjugateGradientIterations: int = 10
     ConjugateGradientTolerance: float = 1e-10
     UseNeumannApproximation: bool = False
     NeumannSeriesTerms: int = 5
-    InnerObjective: Literal["support", "proximal"] = "support"
     ConjugateGradientDamping: float = 0.0
     Curvature: Literal["hessian", "gauss-newton"] = "hessian"
 
@@ -117,18 +115,13 @@ class iMAMLOptions(MetaLearnerOptions[T, TInput, TOutput]):
         yield from super().invalid()
         for name in ("UseFirstOrder", "UseNeumannApproximation"):
             yield from self._invalid_switch(name)
-        for name in ("LambdaRegularization", "ConjugateGradientDamping"):
-            if not 0 <= number_of(getattr(self, name)) < math.inf:
-                yield f"{name} is {getattr(self, name)!r}; a finite number of at least 0 is wanted"
+        if not 0 <= number_of(self.ConjugateGradientDamping) < math.inf:
+            yield f"ConjugateGradientDamping is {self.ConjugateGradientDamping!r}; a finite number of at least 0 is wanted"
         for name in ("ConjugateGradientIterations", "NeumannSeriesTerms"):
             if not is_count(getattr(self, name)):
                 yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
         if not (is_rate(self.ConjugateGradientTolerance) and self.ConjugateGradientTolerance < 1):
             yield f"ConjugateGradientTolerance is {self.ConjugateGradientTolerance!r}; a number in (0, 1) is wanted"
-        if self.InnerObjective not in ("support", "proximal"):
-            yield f"InnerObjective is {self.InnerObjective!r}; 'support' or 'proximal' is wanted"
-        elif self.InnerObjective == "proximal" and self.LambdaRegularization == 0:
-            yield "LambdaRegularization is 0; InnerObjective 'proximal' divides by it and wants a number above 0"
         if self.Curvature not in ("hessian", "gauss-newton"):
             yield f"Curvature is {self.Curvature!r}; 'hessian' or 'gauss-newton' is wanted"
         elif self.Curvature == "gauss-newton" and missing_members(self.MetaModel, IDifferentiableModel):

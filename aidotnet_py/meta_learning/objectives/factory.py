@@ -16,6 +16,7 @@ from aidotnet_py.meta_learning.caller import level_outside
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
+from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
 from aidotnet_py.meta_learning.objectives.traced import (
     BatchedPrograms,
     Place,
@@ -24,7 +25,7 @@ from aidotnet_py.meta_learning.objectives.traced import (
     TracedObjective,
 )
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.validation import Shape, checked_sets, output_shape
+from aidotnet_py.meta_learning.validation import Shape, checked_batches, output_shape
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 
 __all__ = ["ObjectiveFactory"]
@@ -78,7 +79,18 @@ class ObjectiveFactory:
 
         All is checked here, and nothing computed yet.
         """
-        inputs, targets = checked_sets(role, tasks, model, loss, self._output_shape)
+        batches = checked_batches(role, tasks, model, loss, self._output_shape)
+        objectives = [self._of_batch(role, model, loss, *batch) for batch in batches]
+        return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
+
+    def _of_batch(
+        self,
+        role: str,
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        inputs: Sequence[Array],
+        targets: Sequence[Array],
+    ) -> TaskObjective:
         if is_differentiable(model):
             if self._in_use:
                 self._in_use_before, self._in_use = self._in_use, set()

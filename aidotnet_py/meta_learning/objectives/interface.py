@@ -31,6 +31,10 @@ class TaskObjective(Protocol):
         """How many tasks are best worked on together, at least 1."""
         ...
 
+    def of_step(self, step: int) -> TaskObjective:
+        """What step number ``step`` (0, 1, …) of an inner loop looks at: the same, or the batch whose turn it is."""
+        ...
+
     def part(self, start: int, stop: int, lane: int) -> TaskObjective:
         """The objective of some of the tasks; those of different lanes share no buffers, and may work side by side."""
         ...

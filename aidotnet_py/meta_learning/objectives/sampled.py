@@ -65,6 +65,10 @@ class _TaskByTask(ABC):
         """All: they are worked on one by one anyway, with random numbers in their order."""
         return len(self._sets)
 
+    def of_step(self, step: int) -> Self:
+        """The same at every step."""
+        return self
+
     def part(self, start: int, stop: int, lane: int) -> Self:
         """The objective itself, for all its tasks."""
         return self

@@ -301,6 +301,10 @@ class TracedObjective:
         """As many as make calls worth their while, and no more: what a chunk works on is to stay in the caches."""
         return max(1, _FLOPS_AT_ONCE // max(1, self._source.programs(self._signature).flops))
 
+    def of_step(self, step: int) -> TracedObjective:
+        """The same at every step."""
+        return self
+
     def part(self, start: int, stop: int, lane: int) -> TracedObjective:
         """The objective of some of the tasks, with the buffers of a lane."""
         part = copy.copy(self)
