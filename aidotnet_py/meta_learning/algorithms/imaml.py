@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
-from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord
 from aidotnet_py.meta_learning.caller import level_outside
-from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
+from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.validation import checked_tasks
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.solvers import NeumannReport, Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -34,17 +32,14 @@ class SeriesGrowthWarning(RuntimeWarning):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What a chunk contributes: losses and accuracies before the meta-update, each task's v, and what to report."""
+class _Details:
+    """What there is to report of a chunk: the largest norm of an inner gradient at φ, and the solve."""
 
-    losses: NDArray[Any]
-    accuracies: list[float]
-    gradients: Array
     inner_norm: float
     report: SolverReport | None
 
 
-class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
+class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     """Implicit MAML (Rajeswaran, Finn, Kakade & Levine 2019, Algorithms 1 and 2).
 
     For each task, with θ the meta-parameters:
@@ -104,57 +99,14 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         """``MetaLearningAlgorithmType.iMAML``."""
         return MetaLearningAlgorithmType.iMAML
 
-    def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
-        """One meta-training step.
-
-        Parameters
-        ----------
-        taskBatch : TaskBatch
-            Tasks with support and query sets, alike in shape.
-
-        Returns
-        -------
-        T
-            The mean query loss over the batch, at the adapted parameters, before the meta-update.
-
-        Raises
-        ------
-        ArgumentException
-            When the batch is None or empty, or does not fit the model; nothing was computed then.
-        InvalidOperationException
-            When a loss, a gradient or a solve is not finite; the message names the task and the quantity, and
-            parameters, optimizer and iteration are as they were.
-
-        Warns
-        -----
-        NonPositiveCurvatureWarning
-            When a solve meets non-positive curvature, the first time.
-        SeriesGrowthWarning
-            When a Neumann series grows; the message has the norms of its last two terms.
-        """
-        whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
-        parts = over_chunks(whole, self._meta_gradients)
-        record = StepRecord(
-            np.concatenate([part.losses for part in parts]), [a for part in parts for a in part.accuracies]
-        )
-        self._report([part.report for part in parts if part.report is not None], record.metrics)
-        record.metrics["InnerGradientNorm"] = max(part.inner_norm for part in parts)
-        v = self._backend.concat([part.gradients for part in parts], 0)
-        record.metrics["MetaGradientNorm"] = self._meta_update(v)
-        self._record = record
-        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
-
-    def _meta_gradients(self, chunk: Chunk) -> _Part:
+    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         """Algorithm 2 for some of the tasks."""
         start, adapted = self._adapted(chunk)
-        losses, gradients = chunk.query.evaluate(adapted)
-        chunk.require_finite("query loss", losses)
-        chunk.require_finite("query gradient", gradients)
-        losses, accuracies = self._host(losses), chunk.query.accuracies()
-        slopes, v, report = self._solved(chunk, adapted, gradients)
+        query = self._query_result(chunk, adapted)
+        slopes, v, report = self._solved(chunk, adapted, query.gradients)
         inner = self._inner_gradient(adapted, start, slopes)
         chunk.require_finite("meta-gradient", v)
-        return _Part(losses, accuracies, v, self._largest_norm(inner), report)
+        return TaskGradients(query, v, _Details(self._largest_norm(inner), report))
 
     def _solved(self, chunk: Chunk, adapted: Array, gradients: Array) -> tuple[Array, Array, SolverReport | None]:
         """The support gradients at φ, and the v of (I + λH) v = g for every task, with the report of the solve."""
@@ -191,10 +143,16 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     def _by_series(self, operator: Operator, gradients: Array) -> tuple[Array, SolverReport]:
         return neumann_series(operator, gradients, terms=self._imaml.NeumannSeriesTerms)
 
+    def _metrics(self, details: Sequence[_Details]) -> dict[str, float]:
+        """What inner loops and solves say; warns of what went wrong in the solves."""
+        metrics = {"InnerGradientNorm": max(part.inner_norm for part in details)}
+        reports = [part.report for part in details if part.report is not None]
+        if reports:
+            self._report(reports, metrics)
+        return metrics
+
     def _report(self, reports: Sequence[SolverReport], metrics: dict[str, float]) -> None:
         """Fill in what the solves say, and warn of what went wrong in them."""
-        if not reports:
-            return
         metrics["SolverResidual"] = float(max(np.max(report.residual_norms) for report in reports))
         metrics["SolverIterations"] = float(max(np.max(report.iterations) for report in reports))
         series = [report for report in reports if isinstance(report, NeumannReport)]
