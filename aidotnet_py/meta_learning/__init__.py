@@ -5,6 +5,8 @@ in `algorithms`, with its options beside it.
 """
 
 from aidotnet_py.meta_learning.algorithms import (
+    MAMLAlgorithm,
+    MAMLOptions,
     NonPositiveCurvatureWarning,
     SeriesGrowthWarning,
     iMAMLAlgorithm,
@@ -38,6 +40,8 @@ __all__ = [
     "IMetaLearningTask",
     "IResumable",
     "ITaskSampler",
+    "MAMLAlgorithm",
+    "MAMLOptions",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
     "MetaLearnerBase",

@@ -11,6 +11,11 @@ class MetaLearningAlgorithmType(Enum):
     """Which algorithm a meta-learner runs."""
 
     iMAML = "iMAML"
+    MAML = "MAML"
+    Reptile = "Reptile"
+    MetaSGD = "MetaSGD"
+    ANIL = "ANIL"
+    BOIL = "BOIL"
 
 
 class BatchingStrategy(Enum):

@@ -102,7 +102,9 @@ def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Seque
                 f"{name}{where} is {'one array' if n is None else f'a list of {n}'}"
                 for name, n in zip(names, lengths, strict=True)
             )
-            raise ArgumentException(f"{came}; lists of as many batches, {count or 'the same'} for every task, are wanted")
+            raise ArgumentException(
+                f"{came}; lists of as many batches, {count or 'the same'} for every task, are wanted"
+            )
     return count
 
 

@@ -1,0 +1,172 @@
+"""MAML: the exact gradient of the query loss through all inner steps, and FOMAML, which leaves the steps out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+from typing import cast
+
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.inner_path import InnerPath, Segments
+from aidotnet_py.meta_learning.options import ProximalOptions, is_count, with_suggestions
+from aidotnet_py.meta_learning.update_rule import UpdateRule
+from aidotnet_py.optimizers import ElementwiseOptimizer
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["MAMLAlgorithm", "MAMLOptions"]
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
+    """Options of `MAMLAlgorithm`: those of every learner, and MAML's own.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        The model whose parameters are learned. Required; all others are keywords. See `MetaLearnerOptions`.
+    AdaptationSteps : int
+        K, the number of inner steps, > 0.
+    UseFirstOrder : bool
+        Take the query gradient at φ_K itself as meta-gradient: FOMAML.
+    CheckpointSegments : int, "sqrt" or None
+        How many φ_k are kept of the inner loop, the others being made again when they are wanted: None for all,
+        "sqrt" for ⌈√K⌉, at most K. Memory for S + K/S vectors instead of K, for at most one more pass through the
+        steps; the bits of the meta-gradient are the same.
+    InnerObjective, LambdaRegularization
+        "proximal" holds the inner steps near θ; see `ProximalOptions`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, MAMLOptions
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+    >>> options = MAMLOptions(model, AdaptationSteps=100, CheckpointSegments="sqrt")
+    >>> options.IsValid(), options.UseFirstOrder
+    (True, False)
+    """
+
+    AdaptationSteps: int = 5
+    UseFirstOrder: bool = False
+    CheckpointSegments: Segments = None
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        yield from self._invalid_switch("UseFirstOrder")
+        segments, steps = self.CheckpointSegments, self.AdaptationSteps
+        counted = is_count(segments) and isinstance(steps, Integral) and cast(int, segments) <= steps
+        if not (segments is None or segments == "sqrt" or counted):
+            yield (
+                f"CheckpointSegments is {segments!r}; None, 'sqrt' or a whole number from 1 to AdaptationSteps, "
+                f"{steps!r}, is wanted"
+            )
+        optimizer = self.InnerOptimizer
+        exact = optimizer is None or (isinstance(optimizer, ElementwiseOptimizer) and optimizer.has_formula)
+        if not (exact or self.UseFirstOrder):
+            yield (
+                f"InnerOptimizer is a {type(optimizer).__name__}, whose steps cannot be differentiated: an "
+                "ElementwiseOptimizer with a formula, such as SGDOptimizer or AdamOptimizer, or UseFirstOrder=True is "
+                "wanted"
+            )
+
+
+class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
+    r"""MAML (Finn, Abbeel & Levine 2017, Algorithms 1 and 2), exact, and FOMAML (their section 5.2).
+
+    For each task, with θ the meta-parameters and α the rate of the inner steps,
+
+    .. math::
+        \phi_0 = \theta, \quad \phi_{k+1} = \phi_k - \alpha \nabla L_s(\phi_k), \quad v_K = \nabla L_q(\phi_K), \quad
+        v_k = v_{k+1} - \alpha H(\phi_k)\, v_{k+1},
+
+    with H the Hessian of the support loss: v_0 is the gradient of L_q(φ_K(θ)) in θ, K exact curvature products at the
+    φ_k of the inner loop, and no graph of the loop is ever built. The steps of other inner optimizers are pulled back
+    through the vjp of their formula in the same way. The mean of v_0 over the tasks, clipped, goes to the
+    meta-optimizer.
+
+    Parameters
+    ----------
+    options : MAMLOptions
+        Read when used, so it can be changed between steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When options is None.
+    InvalidOperationException
+        When options has no model.
+    ArgumentException
+        When an option is invalid; the message names the first.
+
+    References
+    ----------
+    Finn, C., Abbeel, P. & Levine, S. (2017). Model-agnostic meta-learning for fast adaptation of deep networks. ICML.
+    For the checkpoints: Griewank, A. & Walther, A. (2000). Algorithm 799: revolve. ACM Trans. Math. Softw. 26.
+
+    Examples
+    --------
+    One task, y = 3x, and a model y = wx from w = 0:
+
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, MetaLearningTask, SGDOptimizer, TaskBatch
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+    >>> x = np.array([[1.0], [-1.0]])
+    >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=2 * x, QuerySetY=6 * x, NumWays=1)
+    >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.1, MetaOptimizer=SGDOptimizer(0.1)))
+    >>> [round(float(learner.MetaTrain(TaskBatch([task]))), 3) for _ in range(3)]
+    [3.865, 3.236, 2.709]
+    """
+
+    def __init__(self, options: MAMLOptions[T, TInput, TOutput]) -> None:
+        super().__init__(options)
+        if not isinstance(options, MAMLOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(f"options is a {type(options).__name__}; MAMLOptions are wanted")
+        self._maml = options
+
+    @property
+    def AlgorithmType(self) -> MetaLearningAlgorithmType:
+        """``MetaLearningAlgorithmType.MAML``, FOMAML included."""
+        return MetaLearningAlgorithmType.MAML
+
+    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
+        if self._maml.UseFirstOrder:
+            query = self._query_result(chunk, self._adapted(chunk)[1])
+            return TaskGradients(query, self._backend.asarray(query.gradients))
+        loop = self._inner_loop(chunk)
+        path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
+        self._require_adapted(chunk, loop)
+        query = self._query_result(chunk, loop.points)
+        v = self._pulled_back(chunk, path, loop.start, query.gradients)
+        chunk.require_finite("meta-gradient", v)
+        return TaskGradients(query, v)
+
+    def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
+        """v_0 from v_K."""
+        rule = UpdateRule(cast(ElementwiseOptimizer, self._inner_optimizer()), self._backend)
+        strength, adapting = self._proximal_strength(), self._adapting()
+        if rule.rate is not None and strength is None and adapting is None:
+            for state in path.backwards():
+                _, product = chunk.support.of_step(state.taken).curvature(
+                    state.points, "hessian", identity=1.0, weight=-rule.rate
+                )
+                v = product(v)
+            return self._backend.asarray(v)
+        # With u the gradient that a step follows: the proximal term hands on what comes to u to φ_k, and takes it
+        # from θ; what is masked goes nowhere.
+        from_start: Array | None = None
+        for state in path.backwards():
+            slopes, product = chunk.support.of_step(state.taken).curvature(
+                state.points, "hessian", identity=0.0 if strength is None else float(strength)
+            )
+            v, u = rule.pull(state, self._inner_gradient(state.points, start, slopes), v)
+            u = u if adapting is None else u * adapting
+            v = v + product(u)
+            if strength is not None:
+                from_start = u * -strength if from_start is None else from_start - u * strength
+        return v if from_start is None else v + from_start

@@ -1,0 +1,72 @@
+"""An inner loop run to its end and walked back from there: all its states, of which some are made again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from aidotnet_py.meta_learning.adaptation import InnerLoop, InnerState
+
+__all__ = ["InnerPath", "Segments", "segment_starts"]
+
+Segments: TypeAlias = int | Literal["sqrt"] | None
+
+
+def segment_starts(steps: int, segments: Segments) -> list[int]:
+    """The first step of each segment: one segment a step for None, ⌈√steps⌉ for "sqrt", lengths as equal as can be."""
+    count = math.isqrt(steps - 1) + 1 if segments == "sqrt" else steps if segments is None else segments
+    return [steps * i // count for i in range(count)]
+
+
+class InnerPath:
+    """The states φ_0 … φ_{K−1} of an inner loop, and its end.
+
+    Kept are the states at the beginnings of the segments, and those of one segment at a time, which are made again
+    from its beginning (Griewank & Walther 2000): with S segments S + K/S states instead of K, for at most one more
+    pass through the loop. What is made again has the same bits.
+
+    Parameters
+    ----------
+    loop : InnerLoop
+        Before its first step; of an elementwise optimizer.
+    steps : int
+        K.
+    segments : int, "sqrt" or None
+        S; see `segment_starts`.
+    """
+
+    def __init__(self, loop: InnerLoop, steps: int, segments: Segments) -> None:
+        self._loop = loop
+        starts = segment_starts(steps, segments)
+        self._ends = [*starts[1:], steps]
+        self._starts: list[InnerState] = []
+        for end in self._ends[:-1]:
+            self._starts.append(loop.state())
+            self._run_to(end)
+        # The last segment is the first that is walked back, so its states are kept at once.
+        self._last = self._states_to(steps)
+
+    def _run_to(self, end: int) -> None:
+        while self._loop.taken < end:
+            self._loop.step()
+
+    def _states_to(self, end: int) -> list[InnerState]:
+        """The state before each of the steps up to ``end``, which are taken."""
+        states: list[InnerState] = []
+        while self._loop.taken < end:
+            states.append(self._loop.state())
+            self._loop.step()
+        return states
+
+    def backwards(self) -> Iterator[InnerState]:
+        """The state before each step, from the last step to the first; once, and each is let go of after its turn."""
+        states, self._last = self._last, []
+        while True:
+            while states:
+                yield states.pop()
+            if not self._starts:
+                return
+            begin = self._starts.pop()
+            self._loop.restore(begin)
+            states = self._states_to(self._ends[len(self._starts)])
