@@ -18,9 +18,10 @@ from aidotnet_py.exceptions import (
 )
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.adaptation import InnerLoop
-from aidotnet_py.meta_learning.capabilities import missing_members, model_backend
+from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
+from aidotnet_py.meta_learning.inner_problem import minimized
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.random_state import RandomState
@@ -28,7 +29,14 @@ from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
-from aidotnet_py.optimizers import AdamOptimizer, ElementwiseOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.optimizers import (
+    AdamOptimizer,
+    ElementwiseOptimizer,
+    IGradientBasedOptimizer,
+    InnerSolver,
+    RowMinimizer,
+    SGDOptimizer,
+)
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["LearnerCore", "Tasks"]
@@ -119,6 +127,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """How many inner steps there are in all."""
         return self._options.AdaptationSteps
 
+    def _inner_tolerance(self) -> float | None:
+        """The norm of the inner gradient at which a task's inner steps may end early; None: they never do."""
+        return None
+
     def _proximal_strength(self) -> Array | float | None:
         """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one for each parameter; None: no such term."""
         options = self._options
@@ -160,7 +172,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         optimizer = self._options.InnerOptimizer
-        return SGDOptimizer(self._options.InnerLearningRate) if optimizer is None else optimizer
+        if optimizer is None or is_inner_solver(optimizer):
+            return SGDOptimizer(self._options.InnerLearningRate)
+        return optimizer
 
     def _meta_optimizer(self) -> IGradientBasedOptimizer:
         if self._options.MetaOptimizer is not None:
@@ -177,7 +191,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _reset_optimizers(self) -> None:
         self._default_optimizer = None
         for optimizer in (self._options.MetaOptimizer, self._options.InnerOptimizer):
-            if optimizer is not None:
+            if optimizer is not None and not is_inner_solver(optimizer):
                 optimizer.Reset()
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
@@ -192,7 +206,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
         start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
-        return InnerLoop(chunk, start, self._inner_optimizer(), self._inner_gradient)
+        return InnerLoop(chunk, start, self._inner_optimizer(), self._inner_gradient, self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -200,21 +214,36 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         φ lies where the support objective works: to keep it beyond the chunk, copy it.
         Raises InvalidOperationException when a task's parameters do not stay finite.
         """
+        solver = self._options.InnerOptimizer
+        if is_inner_solver(solver):
+            return self._minimized(chunk, solver, watch)
         loop = self._inner_loop(chunk)
         with self._backend.errors_ignored():
-            while loop.taken < self._inner_steps:
+            while loop.taken < self._inner_steps and loop.moving.any():
                 losses = loop.step()
                 if watch is not None:
                     watch(losses)
-            self._require_adapted(chunk, loop)
+            self._require_adapted(chunk, loop.start, loop.points)
         return loop.start, loop.points
 
-    def _require_adapted(self, chunk: Chunk, loop: InnerLoop) -> None:
+    def _minimized(
+        self, chunk: Chunk, solver: InnerSolver | RowMinimizer, watch: Callable[[Array], None] | None
+    ) -> tuple[Array, Array]:
+        """θ and φ where a solver of the inner problem, which may do anything, takes the place of steps."""
+        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        if watch is not None:
+            watch(chunk.support.evaluate(start).losses)
+        with self._backend.errors_ignored():
+            adapted = minimized(chunk, start, solver, self._inner_gradient, self._proximal_strength())
+            self._require_adapted(chunk, start, adapted)
+        return start, chunk.support.at_hand(adapted)
+
+    def _require_adapted(self, chunk: Chunk, start: Array, points: Array) -> None:
         """Raise InvalidOperationException when a task's adapted parameters are not finite."""
-        if not all_finite(self._backend, loop.points).all():
+        if not all_finite(self._backend, points).all():
             # Which it was is worth one more evaluation: bad data, or steps that are too long.
-            ended = self._backend.asarray(loop.points)
-            first = chunk.support.evaluate(loop.start)
+            ended = self._backend.asarray(points)
+            first = chunk.support.evaluate(start)
             chunk.require_finite("support loss", first.losses)
             chunk.require_finite("support gradient", first.gradients)
             chunk.require_finite("adapted parameter vector", ended)

@@ -140,7 +140,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             return TaskGradients(query, self._backend.asarray(query.gradients))
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
-        self._require_adapted(chunk, loop)
+        self._require_adapted(chunk, loop.start, loop.points)
         query = self._query_result(chunk, loop.points)
         v = self._pulled_back(chunk, path, loop.start, query.gradients)
         chunk.require_finite("meta-gradient", v)
