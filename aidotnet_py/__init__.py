@@ -35,10 +35,12 @@ from aidotnet_py.meta_learning import (
     MetaTrainingResult,
     MetaTrainingStepResult,
     NonPositiveCurvatureWarning,
+    ProblemConstants,
     SeriesGrowthWarning,
     TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
+    meta_gradient_error_bound,
 )
 from aidotnet_py.models import (
     FunctionModel,
@@ -99,8 +101,10 @@ __all__ = [
     "NotSupportedException",
     "SGDOptimizer",
     "NonPositiveCurvatureWarning",
+    "ProblemConstants",
     "SeriesGrowthWarning",
     "TaskBatch",
     "iMAMLAlgorithm",
     "iMAMLOptions",
+    "meta_gradient_error_bound",
 ]

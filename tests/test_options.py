@@ -67,6 +67,11 @@ DOCUMENTED = {
     "InnerObjective": "support",
     "ConjugateGradientDamping": 0.0,
     "Curvature": "hessian",
+    "InnerGradientTolerance": None,
+    "LearnedLambda": None,
+    "WarmStartSolves": False,
+    "PreconditionerProbes": 0,
+    "ErrorConstants": None,
 }
 RATES = ("InnerLearningRate", "OuterLearningRate")
 COUNTS = (

@@ -50,7 +50,9 @@ def computes_gradients(model: object) -> bool:
 
 def is_inner_solver(value: object) -> TypeIs[InnerSolver | RowMinimizer]:
     """Whether an InnerOptimizer solves the inner problem as a whole, in whichever way, instead of taking steps."""
-    return isinstance(value, RowMinimizer) or (callable(value) and not isinstance(value, (type, IGradientBasedOptimizer)))
+    if isinstance(value, RowMinimizer):
+        return True
+    return callable(value) and not isinstance(value, type) and missing_members(value, IGradientBasedOptimizer) != ()
 
 
 def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:

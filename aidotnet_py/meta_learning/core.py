@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, cast
 
 from aidotnet_py.backends import Array, Backend
@@ -132,7 +132,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         return None
 
     def _proximal_strength(self) -> Array | float | None:
-        """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one for each parameter; None: no such term."""
+        """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one a parameter; None: no such term."""
         options = self._options
         if isinstance(options, ProximalOptions) and options.InnerObjective == "proximal":
             return 1.0 / float(options.LambdaRegularization)
@@ -155,6 +155,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _set_meta_parameters(self, vector: Array) -> None:
         self.BaseModel.SetParameters(vector)
+
+    def _extra_state(self) -> dict[str, Array]:
+        """What else the next steps depend on, by name: arrays, saved with the rest."""
+        return {}
+
+    def _set_extra_state(self, state: Mapping[str, Array]) -> None:
+        """Take up what `_extra_state` gave, on the host or not."""
 
     def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
         """The meta-optimizer where the options name none."""

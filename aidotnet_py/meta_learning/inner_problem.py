@@ -42,7 +42,7 @@ class InnerProblem:
         return losses, self._follow(points, self._start, gradients)
 
     def curvature(self, points: Array) -> Callable[[Array], Array]:
-        """v ↦ (H + diag(s)) v at these points."""
+        """V ↦ (H + diag(s)) v at these points."""
         strength = self._strength
         if strength is None or isinstance(strength, float):
             return self._chunk.support.curvature(points, "hessian", identity=strength or 0.0)[1]
