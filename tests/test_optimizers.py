@@ -15,8 +15,10 @@ from aidotnet_py import (
     ArgumentException,
     ArgumentOutOfRangeException,
     IGradientBasedOptimizer,
+    NotSupportedException,
     SGDOptimizer,
 )
+from aidotnet_py.autodiff import grad, trace, vjp
 from aidotnet_py.backends import get_backend
 from aidotnet_py.optimizers import ElementwiseOptimizer
 
@@ -148,6 +150,185 @@ def test_rows_are_each_as_if_alone_bit_for_bit(name, tasks, count, dtype):
     together = run(backend, MAKERS[name](), start, slopes)
     for t in range(tasks):
         assert (run(backend, MAKERS[name](), start[t], slopes[:, t]) == together[:, t]).all()
+
+
+def formula_inputs(optimizer, shape, dtype=np.float64):
+    """Parameters, gradient and a memory like that of an optimizer some steps old."""
+    random = np.random.default_rng(5)
+    point, slope = random.standard_normal((2, *shape)).astype(dtype)
+    memory = [m.astype(dtype) for m in random.standard_normal((len(optimizer.memory), *shape))]
+    if isinstance(optimizer, AdamOptimizer):
+        memory[1] = memory[0] ** 2 + dtype(0.5)
+    return point, slope, memory
+
+
+def numbers(optimizer, step, dtype):
+    return [np.asarray(c, dtype) for c in optimizer.coefficients(step)]
+
+
+class TestFormula:
+    @pytest.mark.parametrize("shape", [(5,), (3, 5)])
+    @pytest.mark.parametrize(
+        ("where", "traced", "dtype"),
+        [
+            ("strict", True, np.float32),
+            ("strict", True, np.float64),
+            *(("numpy", traced, d) for traced in (True, False) for d in (np.float16, np.float32, np.float64)),
+        ],
+    )
+    def test_takes_the_steps_bit_for_bit(self, make, shape, where, traced, dtype):
+        backend, optimizer, slopes = get_backend(where), make(), gradients(shape, dtype)
+        slopes[:, ..., 0] = 0.0  # a dead unit's
+        slopes[3:, ..., 1] = np.nan
+        formula = optimizer.formula
+        point = backend.asarray(np.ones(shape, dtype))
+        memory = [backend.asarray(np.zeros(shape, dtype)) for _ in optimizer.memory]
+        if traced:
+            formula = trace(formula, point, point, memory, [np.zeros((), dtype) for _ in optimizer.coefficients(1)])
+        for step, new in enumerate(run(backend, make(), np.ones(shape, dtype), slopes), start=1):
+            coefficients = optimizer.coefficients(step)
+            if traced:
+                coefficients = [backend.asarray(np.asarray(c, dtype)) for c in coefficients]
+            with np.errstate(all="ignore"):
+                point, memory = formula(point, backend.asarray(slopes[step - 1]), memory, coefficients)
+            assert backend.dtype_of(point) == dtype
+            np.testing.assert_array_equal(backend.to_numpy(point), new)
+
+    @pytest.mark.parametrize("in_place", [True, False])
+    def test_leaves_the_memory_of_the_steps(self, make, in_place):
+        optimizer, slopes = make(), gradients((4,), np.float32)
+        point, memory = np.ones(4, np.float32), [np.zeros(4, np.float32) for _ in optimizer.memory]
+        own = point.copy()
+        for step, slope in enumerate(slopes, start=1):
+            point, memory = optimizer.formula(point, slope, memory, numbers(optimizer, step, np.float32))
+            if in_place:
+                optimizer.update_in_place(own, slope.copy())
+            else:
+                own = optimizer.UpdateParameters(own, slope)
+        state = optimizer.GetState()
+        assert state.pop("steps") == STEPS
+        assert list(state) == list(optimizer.memory)
+        np.testing.assert_array_equal([own, *state.values()], [point, *memory])
+
+    def test_stays_in_float32(self, make):
+        optimizer = make()
+        point, slope, memory = formula_inputs(optimizer, (3,), np.float32)
+        program = trace(optimizer.formula, point, slope, memory, numbers(optimizer, 1, np.float32))
+        assert "float64" not in str(program)
+
+    def test_is_traced_once_for_all_steps_and_settings(self):
+        one, other = AdamOptimizer(0.1), AdamOptimizer(0.3, beta1=0.5, beta2=0.6, epsilon=0.1)
+        point, slope, memory = formula_inputs(one, (3,))
+        program = trace(one.formula, point, slope, memory, numbers(one, 1, np.float64))
+        for step in (1, 9):
+            coefficients = numbers(other, step, np.float64)
+            np.testing.assert_array_equal(
+                program(point, slope, memory, coefficients)[0], other.formula(point, slope, memory, coefficients)[0]
+            )
+
+    def test_has_the_derivatives_of_the_papers_formula(self, make):
+        """Pulled-back cotangents against a central difference in 50 digits, in each argument and coefficient."""
+        optimizer = make()
+        point, slope, memory = formula_inputs(optimizer, (4,))
+        leaves = [point, slope, *memory, *numbers(optimizer, 3, np.float64)]
+        count = len(memory)
+
+        def flat(*values):
+            new, remembered = optimizer.formula(*values[:2], list(values[2 : 2 + count]), list(values[2 + count :]))
+            return [new, *remembered]
+
+        seeds = list(np.random.default_rng(8).standard_normal((1 + count, 4)))
+        _, pullback = vjp(flat, *leaves)
+        for place, pulled in enumerate(pullback(seeds)):
+            wanted = np.zeros(leaves[place].shape)
+            for index in np.ndindex(wanted.shape):
+                wanted[index] = central_difference(optimizer, leaves, seeds, place, index)
+            np.testing.assert_allclose(pulled, wanted, rtol=1e-13, atol=1e-13)
+
+    def test_of_adam_has_finite_derivatives_where_no_gradient_ever_came(self):
+        adam = AdamOptimizer(0.1, epsilon=1e-3)
+        zeros, coefficients = np.zeros(2), numbers(adam, 1, np.float64)
+
+        def step(slope):
+            return adam.formula(np.ones(2), slope, [zeros, zeros], coefficients)[0].sum()
+
+        # The first step is −α g / (|g| + ε), whose derivative −α ε / (|g| + ε)² is −α / ε at 0.
+        np.testing.assert_allclose(grad(step)(zeros), [-100.0, -100.0], rtol=1e-13)
+        _, pullback = vjp(lambda *values: adam.formula(values[0], values[1], values[2:], coefficients)[0], *[zeros] * 4)
+        for pulled in pullback(np.ones(2)):
+            assert np.isfinite(pulled).all()
+
+        # And so has the derivative of that derivative, at 0 as beside it.
+        second = grad(lambda slope: (grad(step)(slope) ** 2).sum())
+        assert np.isfinite(second(np.array([0.0, 1e-3]))).all()
+
+    def test_of_a_class_without_one_is_refused(self):
+        class Plain(ElementwiseOptimizer):
+            def _step(self, backend, parameters, gradient):
+                return parameters - gradient
+
+        assert not Plain(0.1).has_formula
+        assert Plain(0.1).memory == ()
+        assert Plain(0.1).coefficients(4) == (0.1,)
+        with pytest.raises(NotSupportedException, match=r"Plain has no formula; to differentiate .* method formula"):
+            Plain(0.1).formula(np.ones(1), np.ones(1), [], [0.1])
+
+    def test_is_not_that_of_a_subclass_which_steps_otherwise(self, make):
+        assert make().has_formula
+
+        class Named(type(make())):
+            """Changes nothing."""
+
+        class Otherwise(type(make())):
+            def _step(self, backend, parameters, gradient):
+                return parameters
+
+        class Both(Otherwise):
+            def formula(self, parameters, gradient, memory, coefficients):
+                return parameters, list(memory)
+
+        assert Named(0.1).has_formula
+        assert not Otherwise(0.1).has_formula
+        assert Both(0.1).has_formula
+
+    def test_and_step_follow_coefficients_that_a_subclass_changed(self):
+        class Halving(SGDOptimizer):
+            def coefficients(self, step):
+                return (self._learning_rate / 2 ** (step - 1),)
+
+        optimizer, place = Halving(0.5), np.ones(1)
+        assert optimizer.has_formula
+        assert optimizer.UpdateParameters(place, np.ones(1)) == 0.5
+        optimizer.update_in_place(place, np.ones(1))
+        assert place == 0.75
+
+
+def central_difference(optimizer, leaves, seeds, place, index):
+    """Of the sum of seeds times results, along one number; the step's formula, in mpmath."""
+    count = len(optimizer.memory)
+    with mpmath.workdps(50):
+        width = mpmath.mpf(10) ** -20
+
+        def value(shift):
+            point, slope, *rest = ([mpmath.mpf(float(x)) for x in np.ravel(leaf)] for leaf in leaves)
+            columns = [point, slope, *rest]
+            columns[place][index[0] if index else 0] += shift
+            memory, numbers_ = columns[2 : 2 + count], [c[0] for c in columns[2 + count :]]
+            results = [precise_step(*columns[0:2], memory, numbers_, i) for i in range(len(point))]
+            return sum(float(s[i]) * r for i, row in enumerate(results) for s, r in zip(seeds, row, strict=True))
+
+        return float((value(width) - value(-width)) / (2 * width))
+
+
+def precise_step(point, slope, memory, coefficients, i):
+    """The new parameter and memory number i."""
+    if len(memory) == 2:
+        decay1, weight1, decay2, weight2, epsilon, rate = coefficients
+        first = decay1 * memory[0][i] + weight1 * slope[i]
+        second = decay2 * memory[1][i] + weight2 * slope[i] ** 2
+        return point[i] - rate * first / (mpmath.sqrt(second) + epsilon), first, second
+    velocity = coefficients[1] * memory[0][i] + slope[i] if memory else slope[i]
+    return (point[i] - coefficients[0] * velocity, velocity)[: 1 + len(memory)]
 
 
 class TestState:

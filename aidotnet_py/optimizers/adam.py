@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.optimizers.interface import ElementwiseOptimizer, in_range, positive
@@ -36,7 +40,7 @@ class AdamOptimizer(ElementwiseOptimizer):
     array([0.9])
     """
 
-    _memory = ("first_moment", "second_moment")
+    memory = ("first_moment", "second_moment")
 
     def __init__(self, learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         super().__init__(learning_rate)
@@ -44,21 +48,45 @@ class AdamOptimizer(ElementwiseOptimizer):
         self._beta2 = in_range(beta2, "beta2")
         self._epsilon = positive(epsilon, "epsilon")
 
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        """β₁, 1 − β₁, β₂, 1 − β₂, εc and αc / (1 − β₁ᵗ), with c = √(1 − β₂ᵗ) at step t.
+
+        They hold the corrections of both moments: α m̂ / (√v̂ + ε) = (αc / (1 − β₁ᵗ)) m / (√v + εc).
+        """
+        correction = math.sqrt(1 - self._beta2**step)
+        rate = self._learning_rate * correction / (1 - self._beta1**step)
+        return self._beta1, 1 - self._beta1, self._beta2, 1 - self._beta2, self._epsilon * correction, rate
+
+    def formula(
+        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        """The step above as a function; see `ElementwiseOptimizer.formula`.
+
+        Where v is 0, as for the weights of a unit that has never been active, its root is taken to have the derivative
+        0. As m is 0 there too, that is what the step's derivative by the gradients tends to: −α/ε at the first.
+        """
+        decay1, weight1, decay2, weight2, epsilon, rate = coefficients
+        first = memory[0] * decay1 + gradient * weight1
+        second = memory[1] * decay2 + gradient * gradient * weight2
+        # Chosen twice: what √ is asked for must not be 0 either, for 0 times its infinite derivative is NaN.
+        unmoved = second == 0.0
+        root = np.where(unmoved, 0.0, np.sqrt(np.where(unmoved, 1.0, second)))
+        return parameters - first / (root + epsilon) * rate, [first, second]
+
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
+        decay1, weight1, decay2, weight2, epsilon, rate = self.coefficients(self._steps)
         multiply, divide = backend.elementwise("multiply"), backend.elementwise("divide")
         first, second = self._arrays["first_moment"], self._arrays["second_moment"]
-        # One array is made, which every term passes through and which becomes the result.
-        work = gradient * (1 - self._beta1)
-        first *= self._beta1
+        # The formula's operations, in one array that every term passes through and which becomes the result.
+        work = gradient * weight1
+        first *= decay1
         first += work
         work = multiply(gradient, gradient, out=work)
-        work *= 1 - self._beta2
-        second *= self._beta2
+        work *= weight2
+        second *= decay2
         second += work
-        # The corrections of both moments as two numbers: α m̂ / (√v̂ + ε) = (α c / (1 − β₁ᵗ)) m / (√v + ε c).
-        correction = math.sqrt(1 - self._beta2**self._steps)
         work = backend.elementwise("sqrt")(second, out=work)
-        work += self._epsilon * correction
+        work += epsilon
         work = divide(first, work, out=work)
-        work *= self._learning_rate * correction / (1 - self._beta1**self._steps)
+        work *= rate
         return backend.elementwise("subtract")(parameters, work, out=work)

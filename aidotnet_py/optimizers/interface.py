@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol, Self, runtime_checkable
 
 from aidotnet_py.backends import Array, Backend, backend_of
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, NotSupportedException
 
 __all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
 
@@ -58,7 +58,13 @@ class ElementwiseOptimizer(ABC):
     """An optimizer whose every step is the same formula for each parameter.
 
     It therefore works on one vector (P,) or on the stacked vectors of many tasks (tasks, P) at once, each row as if it
-    were alone. A subclass names its memory and writes `_step`.
+    were alone. A subclass names its memory and writes `_step`; with `formula` beside it, algorithms can differentiate
+    through its steps.
+
+    Attributes
+    ----------
+    memory : tuple of str
+        Names of the arrays that a step reads and writes; each has the parameters' shape and starts at zero.
 
     Parameters
     ----------
@@ -76,12 +82,11 @@ class ElementwiseOptimizer(ABC):
     array([1.5, 1.5])
     """
 
-    # Names of the arrays that a step reads and writes; each has the parameters' shape and starts at zero.
-    _memory: tuple[str, ...] = ()
+    memory: tuple[str, ...] = ()
 
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = positive(learning_rate, "learning_rate")
-        self._steps = 0
+        self._steps: int = 0
         self._arrays: dict[str, Array] = {}
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
@@ -99,7 +104,7 @@ class ElementwiseOptimizer(ABC):
         """
         backend = self._checked(parameters, gradient)
         if not self._arrays:
-            self._arrays = {name: _zeros(backend, parameters) for name in self._memory}
+            self._arrays = {name: _zeros(backend, parameters) for name in self.memory}
         self._steps += 1
         with backend.errors_ignored():
             return self._step(backend, parameters, gradient)
@@ -123,6 +128,49 @@ class ElementwiseOptimizer(ABC):
     @abstractmethod
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         """The new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        """The numbers that step number ``step`` (1, 2, …) is taken with; here, the learning rate alone.
+
+        All that depends on the step or on the settings, so that a `formula` traced once serves every step.
+        """
+        return (self._learning_rate,)
+
+    def formula(
+        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        """One step as a function: the new parameters and the new memory, with nothing changed.
+
+        Array code that `aidotnet_py.autodiff` can trace and differentiate. With the `coefficients` of a step it gives
+        the bits of that step, whether they are Python numbers or arrays of no axes in the parameters' dtype.
+
+        Parameters
+        ----------
+        parameters, gradient : array, shape (P,) or (tasks, P)
+            As `UpdateParameters` takes them; also traced.
+        memory : sequence of array
+            One for each name in ``memory``, in that order, shaped like the parameters.
+        coefficients : sequence of float or array, shape ()
+            See `coefficients`.
+
+        Raises
+        ------
+        NotSupportedException
+            When the class wrote none.
+        """
+        raise NotSupportedException(
+            f"{type(self).__name__} has no formula; to differentiate through its steps, write its method formula"
+        )
+
+    @property
+    def has_formula(self) -> bool:
+        """Whether `formula` is written, and for the steps that are taken: not for others, which a subclass changed."""
+        for cls in type(self).__mro__:
+            if "formula" in vars(cls):
+                return cls is not ElementwiseOptimizer
+            if not vars(cls).keys().isdisjoint(("_step", "UpdateParameters", "update_in_place")):
+                return False
+        return False
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         backend = backend_of(parameters)
@@ -166,11 +214,11 @@ class ElementwiseOptimizer(ABC):
         """
         arrays = {name: value for name, value in state.items() if name != "steps"}
         steps = state.get("steps")
-        if not isinstance(steps, int) or steps < 0 or (arrays and set(arrays) != set(self._memory)):
+        if not isinstance(steps, int) or steps < 0 or (arrays and set(arrays) != set(self.memory)):
             raise ArgumentException(
-                f"state has {sorted(state)} with steps {steps!r}; steps, a count, and {sorted(self._memory)} are wanted"
+                f"state has {sorted(state)} with steps {steps!r}; steps, a count, and {sorted(self.memory)} are wanted"
             )
-        if bool(arrays) != (steps > 0 and bool(self._memory)):
+        if bool(arrays) != (steps > 0 and bool(self.memory)):
             raise ArgumentException(f"state has {steps} steps and arrays {sorted(arrays)}; they do not belong together")
         self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.optimizers.interface import ElementwiseOptimizer, in_range
 
@@ -33,7 +36,21 @@ class SGDOptimizer(ElementwiseOptimizer):
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
         super().__init__(learning_rate)
         self._momentum = in_range(momentum, "momentum")
-        self._memory = ("velocity",) if momentum else ()
+        self.memory = ("velocity",) if momentum else ()
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        """α, and μ where there is momentum."""
+        return (self._learning_rate, self._momentum) if self._momentum else (self._learning_rate,)
+
+    def formula(
+        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        """The step above as a function; see `ElementwiseOptimizer.formula`."""
+        if not memory:
+            return parameters - gradient * coefficients[0], []
+        rate, momentum = coefficients
+        velocity = memory[0] * momentum + gradient
+        return parameters - velocity * rate, [velocity]
 
     def update_in_place(self, parameters: Array, gradient: Array) -> None:
         """One step, written over the parameters; the gradient is lost, unless there is momentum."""
@@ -42,15 +59,17 @@ class SGDOptimizer(ElementwiseOptimizer):
             return
         backend = self._checked(parameters, gradient)
         self._steps += 1
+        (rate,) = self.coefficients(self._steps)
         with backend.errors_ignored():
-            backend.elementwise("multiply")(gradient, self._learning_rate, out=gradient)
+            backend.elementwise("multiply")(gradient, rate, out=gradient)
             backend.elementwise("subtract")(parameters, gradient, out=parameters)
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
-        if self._momentum:
+        rate, *momentum = self.coefficients(self._steps)
+        if momentum:
             velocity = self._arrays["velocity"]
-            velocity *= self._momentum
+            velocity *= momentum[0]
             velocity += gradient
             gradient = velocity
-        new = gradient * self._learning_rate
+        new = gradient * rate
         return backend.elementwise("subtract")(parameters, new, out=new)
