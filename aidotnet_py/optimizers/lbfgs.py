@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from aidotnet_py.optimizers.minimizer import VectorObjective
 from aidotnet_py.solvers.rows import check_count, check_number
 
 __all__ = ["LBFGSMinimizer"]
+
+_Vector: TypeAlias = NDArray[np.float64]
+
+# Two values closer than so many units in the last place are not told apart.
+_ROUNDINGS = 16
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class LBFGSMinimizer:
     Notes
     -----
     Values that are not finite are taken for a wall: SciPy is told of one higher than all that it has seen, and shortens
-    its step. If they are there at the start, that is the result.
+    its step. If they are there at the start, that is the result. Values that rounding makes equal are told apart by the
+    slopes, so that float32 gets as far as float64: to gradients of about 1e-8.
 
     References
     ----------
@@ -84,7 +90,7 @@ class LBFGSMinimizer:
         except ImportError as error:
             raise ImportError('LBFGSMinimizer needs SciPy: pip install "aidotnet-py[optimize]"') from error
         found = minimize(
-            _Walled(objective, start.dtype),
+            _Levels(objective, start.dtype),
             start.astype(np.float64),
             method="L-BFGS-B",
             jac=True,
@@ -102,22 +108,44 @@ class LBFGSMinimizer:
         return result
 
 
-class _Walled:
-    """The function in float64, with a wall where its values are not finite."""
+class _Levels:
+    """The function as SciPy sees it: in float64, with a wall where it is not finite, and falling where it does.
+
+    SciPy's search compares values. Near a minimum they differ by less than their rounding, in float32 as soon as the
+    gradient is about 1e-4; the slopes at both ends of a step still tell how much the function fell between them.
+    """
 
     def __init__(self, objective: VectorObjective, dtype: np.dtype[Any]) -> None:
         self._objective, self._dtype = objective, dtype
+        self._noise = _ROUNDINGS * float(np.finfo(dtype).eps)
         self._highest = 0.0
+        # The lowest point: where it is, its value and slope, and the level that SciPy was told.
+        self._lowest: tuple[_Vector, float, _Vector, float] | None = None
 
-    def __call__(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def __call__(self, point: _Vector) -> tuple[float, _Vector]:
+        rounded = point.astype(self._dtype)
+        place = rounded.astype(np.float64)
         with np.errstate(all="ignore"):
-            value, gradient = self._objective(point.astype(self._dtype))
+            value, gradient = self._objective(rounded)
         height, slope = float(value), np.array(gradient, dtype=np.float64)
         if math.isfinite(height) and np.isfinite(slope).all():
             self._highest = max(self._highest, height)
-            return height, slope
-        # No higher than by what it takes to turn the search around: the quotient of rises would make its steps tiny.
+            return self._level(place, height, slope), slope
+        # No higher than it takes to turn the search around: from a very high wall it would come back too far.
         return 2 * self._highest + 1.0, np.zeros_like(slope)
+
+    def _level(self, place: _Vector, value: float, slope: _Vector) -> float:
+        if self._lowest is None:
+            self._lowest = (place, value, slope, value)
+            return value
+        at, least, slope_there, level_there = self._lowest
+        if abs(value - least) <= self._noise * abs(least):
+            level = level_there + 0.5 * float((slope + slope_there) @ (place - at))
+        else:
+            level = value + (level_there - least)
+        if level < level_there:
+            self._lowest = (place, value, slope, level)
+        return level
 
 
 def _checked(theta: Array) -> NDArray[Any]:

@@ -174,19 +174,17 @@ class _Rows:
 
     def direction(self, first: _Numbers, cg_iterations: int) -> tuple[Array, _Numbers]:
         """The direction of each row that runs, and the slope along it."""
-        where, multiply = self.backend.elementwise("where"), self.backend.elementwise("multiply")
+        where, divide, multiply = map(self.backend.elementwise, ("where", "divide", "multiply"))
         # Its largest entry 1, no row's norm can overflow; and with its norm 1/η, the one tolerance 1 fits every row.
-        scaled = self.backend.elementwise("divide")(
-            self.gradients, self.device(np.where(self.running, self.largest, 1.0))
-        )
-        forcing = np.minimum(0.5, np.sqrt(np.divide(self.largest, first, where=self.running, out=np.ones_like(first))))
-        factors = np.where(self.running, forcing * np.sqrt(self.products(scaled, scaled)), 1.0)
-        running = self.device(self.running)
-        rhs = where(running, multiply(scaled, self.device(-1.0 / factors)), 0.0)
-        solution, _ = conjugate_gradient(
-            self.objective.curvature(self.points), rhs, max_iterations=cg_iterations, tolerance=1.0
-        )
-        direction = multiply(solution, self.device(np.where(self.running, factors * self.largest, 0.0)))
+        largest = np.where(self.running, self.largest, 1.0)
+        rhs = divide(self.gradients, self.device(largest))
+        forcing = np.minimum(0.5, np.sqrt(largest / np.where(self.running, first, 1.0)))
+        factors = forcing * np.sqrt(self.products(rhs, rhs))
+        rhs = divide(rhs, self.device(-factors), out=rhs)
+        rhs = where(self.device(self.running), rhs, 0.0)
+        curvature = self.objective.curvature(self.points)
+        solution, _ = conjugate_gradient(curvature, rhs, max_iterations=cg_iterations, tolerance=1.0)
+        direction = multiply(solution, self.device(np.where(self.running, factors * largest, 0.0)), out=solution)
         slopes = self.products(self.gradients, direction)
         steepest = self.running & ~(np.isfinite(slopes) & (slopes < 0))
         if steepest.any():
@@ -202,7 +200,8 @@ class _Rows:
         before, pending, trial = self.losses, self.running.copy(), self.points
         lengths = np.ones_like(before)
         for _ in range(_TRIALS):
-            stepped = add(self.points, multiply(direction, self.device(lengths)))
+            stepped = multiply(direction, self.device(lengths))
+            stepped = add(self.points, stepped, out=stepped)
             # Rows that have their step are evaluated there again, and others where they stay.
             trial = where(self.device(pending), stepped, trial)
             losses, gradients = self.evaluated(trial)
