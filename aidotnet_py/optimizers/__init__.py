@@ -1,11 +1,13 @@
-"""Gradient-based optimizers on flat parameter vectors, and minimisers.
+"""Optimizers on flat parameter vectors: step by step from gradients, or minimisers of whole functions.
 
-May import: the solvers and everything under them. A new optimizer is one file here.
+May import: the backends, and for minimisers the solvers. A new optimizer is one file here, and so is a new minimiser.
 """
 
 from aidotnet_py.optimizers.adam import AdamOptimizer
 from aidotnet_py.optimizers.interface import ElementwiseOptimizer, IGradientBasedOptimizer
+from aidotnet_py.optimizers.lbfgs import LBFGSMinimizer
 from aidotnet_py.optimizers.minimizer import InnerSolver, RowMinimizer, RowObjective, VectorObjective
+from aidotnet_py.optimizers.newton_cg import NewtonCGMinimizer
 from aidotnet_py.optimizers.sgd import SGDOptimizer
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "ElementwiseOptimizer",
     "IGradientBasedOptimizer",
     "InnerSolver",
+    "LBFGSMinimizer",
+    "NewtonCGMinimizer",
     "RowMinimizer",
     "RowObjective",
     "SGDOptimizer",

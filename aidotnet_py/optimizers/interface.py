@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, NotSupportedException
 
-__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
+__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "described", "in_range", "positive"]
 
 
 @runtime_checkable
@@ -182,7 +182,7 @@ class ElementwiseOptimizer(ABC):
         for name, other in (("gradient", gradient), *self._arrays.items()):
             if not backend.owns(other) or tuple(other.shape) != shape or backend.dtype_of(other) != dtype:
                 past = "" if name == "gradient" else ", from earlier steps; Reset starts anew"
-                raise ArgumentException(f"{name} is {_described(other)}; the parameters are {dtype}{shape}{past}")
+                raise ArgumentException(f"{name} is {described(other)}; the parameters are {dtype}{shape}{past}")
         return backend
 
     def Reset(self) -> None:
@@ -224,7 +224,8 @@ class ElementwiseOptimizer(ABC):
         self._steps = steps
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """What came, for a message: type, shape and backend."""
     owner = backend_of(value)
     if owner is None:
         return f"a {type(value).__name__}"
