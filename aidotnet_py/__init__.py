@@ -53,7 +53,13 @@ from aidotnet_py.models import (
     ModelMetadata,
     NeuralNetworkModel,
 )
-from aidotnet_py.optimizers import AdamOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.optimizers import (
+    AdamOptimizer,
+    IGradientBasedOptimizer,
+    LBFGSMinimizer,
+    NewtonCGMinimizer,
+    SGDOptimizer,
+)
 
 __version__ = "0.1.0"
 
@@ -86,6 +92,7 @@ __all__ = [
     "MAMLAlgorithm",
     "MAMLOptions",
     "InvalidOperationException",
+    "LBFGSMinimizer",
     "MeanSquaredErrorLoss",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
@@ -98,6 +105,7 @@ __all__ = [
     "MetaTrainingStepResult",
     "ModelMetadata",
     "NeuralNetworkModel",
+    "NewtonCGMinimizer",
     "NotSupportedException",
     "SGDOptimizer",
     "NonPositiveCurvatureWarning",

@@ -153,7 +153,8 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             return
         backend, count = self._backend, int(self.BaseModel.GetParameters().shape[0])
         learned = backend.asarray(backend.index(vector, (slice(count, None),)))
-        lam = backend.to_numpy(backend.elementwise("exp")(learned))
+        with backend.errors_ignored():
+            lam = backend.to_numpy(backend.elementwise("exp")(learned))
         if not (np.isfinite(lam).all() and (lam > 0).all()):
             raise InvalidOperationException(
                 f"the learned λ has gone to {lam.min():.3g}…{lam.max():.3g}; a smaller rate of the meta-optimizer is "
