@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import tracemalloc
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,6 +155,45 @@ def test_a_cyclic_shift_stands_still_until_its_space_is_complete(shift: int, bac
     np.testing.assert_allclose(A @ x, b, atol=1e-14)
 
 
+def test_a_large_space_stays_orthogonal(backend: Backend) -> None:
+    # Singular values over eight decades: Gram–Schmidt done once would lose the basis. Eighty vectors are three blocks.
+    rng = np.random.default_rng(12)
+    U, V = (np.linalg.qr(rng.standard_normal((80, 80)))[0] for _ in range(2))
+    A, b = U * np.geomspace(1e-8, 1, 80) @ V, rng.standard_normal(80)
+    seen: list[np.ndarray] = []
+
+    def operator(v: Any) -> Any:
+        seen.append(backend.to_numpy(v).copy())
+        return backend.asarray(A @ seen[-1])
+
+    x, report = gmres(operator, backend.asarray(b), max_iterations=80)
+    assert report.iterations[0] == 80
+    basis = np.stack(seen[:80])
+    np.testing.assert_allclose(basis @ basis.T, np.eye(80), atol=1e-14)
+    true = norms(b - A @ backend.to_numpy(x))
+    assert report.residual_norms[0] == pytest.approx(true, rel=0.5)
+    assert true <= 100 * EPS * norms(backend.to_numpy(x))
+
+
+def test_memory_is_a_vector_an_iteration() -> None:
+    n = 20_000
+    d, out, b = np.geomspace(1, 100, n), np.empty(n), np.ones(n)
+
+    def peak(iterations: int) -> int:
+        tracemalloc.start()
+        gmres(lambda v: np.multiply(v, d, out=out), b, max_iterations=iterations)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    for thread in threading.enumerate():
+        # What other tests have left to compile allocates too.
+        if thread.name == "aidotnet_py compiler":
+            thread.join()
+    peak(1)
+    assert peak(30) <= (30 + 8) * b.nbytes
+
+
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
@@ -192,6 +233,20 @@ def test_a_row_has_the_same_bits_in_any_batch(
             assert part_report.iterations[0] == report.iterations[row]
             assert part_report.residual_norms[0].tobytes() == report.residual_norms[row].tobytes()
             assert part_report.stop_reasons[0] is report.stop_reasons[row]
+
+
+def test_a_row_has_the_same_bits_beside_rows_of_longer_solves() -> None:
+    n = 70
+    b = np.random.default_rng(13).standard_normal((3, n))
+    b[0, 5:-5] = 0.0
+    b[1] = np.eye(n)[3]
+    operator = twisted(get_backend("numpy"), n)
+    whole, report = gmres(operator, b)
+    assert len(set(report.iterations.tolist())) == 3
+    assert report.iterations.max() > 32
+    for row in range(3):
+        alone, _ = gmres(operator, b[[row]])
+        assert alone[0].tobytes() == whole[row].tobytes()
 
 
 def test_the_operator_sees_zeros_where_a_row_has_stopped(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 
 __all__ = ["gmres"]
 
+# Vectors of the basis for which room is made at once.
+_BLOCK = 32
 # What is left of a product Av, where that is at most so many times √n roundings of the largest, is rounding alone.
 _ROUNDINGS = 16
 
@@ -33,8 +36,8 @@ def gmres(
         x_k = \operatorname{argmin}_{x \in x_0 + \mathcal K_k} \|b - A x\|, \quad
         \mathcal K_k = \operatorname{span}(r_0, A r_0, \dots, A^{k-1} r_0), \quad r_0 = b - A x_0
 
-    Arnoldi's process makes an orthonormal basis V of the Krylov space with A V_k = V_{k+1} H_k, by modified
-    Gram–Schmidt done twice; Givens rotations bring H_k to triangular form, and tell ‖b − Ax_k‖ before x_k is known.
+    Arnoldi's process makes an orthonormal basis V of the Krylov space with A V_k = V_{k+1} H_k, by Gram–Schmidt done
+    twice; Givens rotations bring H_k to triangular form, and tell ‖b − Ax_k‖ before x_k is known.
 
     Each row is a system of its own, with its own space and its own end. A row that has stopped is frozen: its bits do
     not depend on the rows beside it, as long as those of the operator's result do not.
@@ -43,12 +46,12 @@ def gmres(
     ----------
     operator : callable
         v ↦ Av for an array of rhs's shape, called once an iteration for all rows; rows that have stopped are zeros
-        in v. Never write to the array that it is handed.
+        in v. The array that it is handed is reused: copy it to keep it, and never write to it.
     rhs : array, shape (n,) or (tasks, n)
         b, of a real floating dtype, on any backend.
     max_iterations : int, optional
         The most iterations for a task, at least 1; None stands for n, which suffices in exact arithmetic. Each keeps
-        one more array like rhs until the solve ends: there are no restarts.
+        one more array like rhs until the solve ends, room for up to 32 being made at a time: there are no restarts.
     tolerance : float
         A task stops when ‖b − Ax‖ ≤ tolerance: Euclidean, absolute, at least 0.
     initial : array, optional
@@ -145,17 +148,57 @@ class _Solve:
         norms: NDArray[Any] = np.sqrt(squares)
         return norms
 
-    def add_to_solution(self, coefficients: NDArray[Any], basis: list[Array]) -> None:
+    def add_to_solution(self, coefficients: NDArray[Any], basis: _Basis) -> None:
         """Add the combination of basis vectors, coefficients (vectors, tasks)."""
-        on_device = self.backend.asarray(coefficients)
-        with self.backend.errors_ignored():
-            for place, vector in zip(range(len(coefficients)), basis, strict=False):
-                self.updates.add_multiple(self.x, self.row(on_device, place), vector)
+        # One by one, so that a task's bits do not depend on how many vectors the others took.
+        for scalars, vector in zip(coefficients, basis.vectors(), strict=False):
+            on_device = self.backend.asarray(scalars)
+            with self.backend.errors_ignored():
+                self.updates.add_multiple(self.x, on_device, vector)
 
-    def row(self, scalars: Array, place: int) -> Array:
-        """One row of scalars (…, tasks), as a view of shape (tasks,)."""
-        part = self.backend.index(scalars, (slice(place, place + 1), slice(None)))
-        return self.backend.reshape(part, (self.rows.tasks,))
+
+class _Basis:
+    """Orthonormal vectors of each task, in blocks (tasks, up to 32, n)."""
+
+    def __init__(self, rows: Rows, most: int) -> None:
+        self.rows, self.backend = rows, rows.backend
+        self.height = min(most, rows.n, _BLOCK)
+        self.blocks: list[Array] = []
+        self.count = 0
+        self.update = self.backend.empty((rows.tasks, 1, rows.n), rows.dtype)
+
+    def append(self, vector: Array) -> None:
+        """One more vector a task."""
+        if self.count == self.height * len(self.blocks):
+            self.blocks.append(self.backend.empty((self.rows.tasks, self.height, self.rows.n), self.rows.dtype))
+        self.backend.copyto(self._part(self.count // self.height, self.count % self.height, 1), self._as_row(vector))
+        self.count += 1
+
+    def vectors(self) -> Iterator[Array]:
+        """The vectors, (tasks, n) each."""
+        for place in range(self.count):
+            part = self._part(place // self.height, place % self.height, 1)
+            yield self.backend.reshape(part, (self.rows.tasks, self.rows.n))
+
+    def subtract_from(self, w: Array, parts: Array) -> None:
+        """Take from w its part in the basis, and write the multiples (tasks, count)."""
+        backend, tasks = self.backend, self.rows.tasks
+        subtract = backend.elementwise("subtract")
+        column = backend.reshape(w, (tasks, self.rows.n, 1))
+        for place in range(len(self.blocks)):
+            filled = min(self.height, self.count - place * self.height)
+            block = self._part(place, 0, filled)
+            span = slice(place * self.height, place * self.height + filled)
+            along = backend.index(parts, (slice(None), span))
+            backend.matmul(block, column, out=backend.reshape(along, (tasks, filled, 1)))
+            backend.matmul(backend.reshape(along, (tasks, 1, filled)), block, out=self.update)
+            subtract(self._as_row(w), self.update, out=self._as_row(w))
+
+    def _part(self, block: int, start: int, count: int) -> Array:
+        return self.backend.index(self.blocks[block], (slice(None), slice(start, start + count), slice(None)))
+
+    def _as_row(self, vector: Array) -> Array:
+        return self.backend.reshape(vector, (self.rows.tasks, 1, self.rows.n))
 
 
 class _Cycle:
@@ -166,10 +209,10 @@ class _Cycle:
         rows, backend = solve.rows, solve.backend
         # The small matrices in double precision at least: it costs nothing, and their rounding cannot show.
         self.dtype = np.result_type(rows.dtype, np.float64)
-        self.w = backend.empty((rows.tasks, rows.n), rows.dtype)
-        self.scalars = backend.empty((16, rows.tasks), rows.dtype)
+        self.v, self.w = (backend.empty((rows.tasks, rows.n), rows.dtype) for _ in range(2))
+        self.basis = _Basis(rows, progress.limit)
         norms = progress.norms.astype(self.dtype)
-        self.basis = [self._normalised(solve.r, norms, progress.running)]
+        self._turn(solve.r, norms)
         # Columns of the triangle, the rotations that made them, and the right-hand side that they have turned.
         self.columns: list[NDArray[Any]] = []
         self.rotations: list[tuple[NDArray[Any], NDArray[Any]]] = []
@@ -179,33 +222,46 @@ class _Cycle:
 
     def step(self) -> None:
         """One more vector, and what it says of the residual."""
-        h, before, after = self._orthogonalised(self.solve.operator(self.basis[-1]))
+        h, before, after = self._orthogonalised(self.solve.operator(self.v))
         finite = np.isfinite(h).all(axis=0) & np.isfinite(before) & np.isfinite(after)
         with np.errstate(all="ignore"):
             sound, norms = self._rotate(h, before, after, finite)
-        spent = (after <= self._rounding()) | (len(self.basis) == self.solve.rows.n)
+        spent = (after <= self._rounding()) | (self.basis.count == self.solve.rows.n)
         self._judge(sound, finite, norms, spent)
         self.taken += sound
         if self.progress.running.any():
-            self.basis.append(self._normalised(self.w, after, self.progress.running))
+            self._turn(self.w, after)
+
+    def _turn(self, vectors: Array, norms: NDArray[Any]) -> None:
+        """Set v to these vectors, each of length 1, or 0 where a task does not run; and add it to the basis."""
+        rows, backend, running = self.solve.rows, self.solve.backend, self.progress.running
+        lengths = backend.asarray(np.where(running, norms, 1.0).astype(rows.dtype))
+        with backend.errors_ignored():
+            backend.elementwise("divide")(vectors, rows.column(lengths), out=self.v)
+        if not running.all():
+            backend.copyto(self.v, backend.elementwise("where")(rows.column(backend.asarray(running)), self.v, 0.0))
+        self.basis.append(self.v)
 
     def _orthogonalised(self, product: Array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Set w to the product less its part in the basis; return that part, and the norms of w before and after."""
-        solve, backend, count = self.solve, self.solve.backend, len(self.basis)
-        needed = 2 * count + 2
-        if self.scalars.shape[0] < needed:
-            self.scalars = backend.empty((2 * needed, solve.rows.tasks), solve.rows.dtype)
+        rows, backend, count = self.solve.rows, self.solve.backend, self.basis.count
+        scalars = backend.empty((rows.tasks, 2 * count + 2), rows.dtype)
+
+        def columns(start: int, stop: int) -> Array:
+            return backend.index(scalars, (slice(None), slice(start, stop)))
+
+        def measure(place: int) -> None:
+            backend.vecdot(self.w, self.w, out=backend.reshape(columns(place, place + 1), (rows.tasks,)))
+
         backend.copyto(self.w, product)
         with backend.errors_ignored():
-            backend.vecdot(self.w, self.w, out=solve.row(self.scalars, 0))
+            measure(0)
             # Twice is enough: what rounding leaves of the basis after one pass, the second takes away.
-            for place, vector in enumerate([*self.basis, *self.basis], start=1):
-                part = solve.row(self.scalars, place)
-                backend.vecdot(vector, self.w, out=part)
-                solve.updates.subtract_multiple(self.w, part, vector)
-            backend.vecdot(self.w, self.w, out=solve.row(self.scalars, needed - 1))
+            for start in (1, 1 + count):
+                self.basis.subtract_from(self.w, columns(start, start + count))
+            measure(2 * count + 1)
         # The one wait of an iteration.
-        found = backend.to_numpy(self.scalars)[:needed].astype(self.dtype)
+        found = backend.to_numpy(scalars).T.astype(self.dtype)
         h = found[1 : count + 1] + found[count + 1 : -1]
         return h, np.sqrt(found[0]), np.sqrt(found[-1])
 
@@ -243,17 +299,6 @@ class _Cycle:
         claims = sound & ((norms <= progress.threshold) | spent)
         progress.claims = progress.claims | claims
         progress.running = sound & ~claims & (progress.iterations < progress.limit)
-
-    def _normalised(self, vectors: Array, norms: NDArray[Any], kept: NDArray[np.bool_]) -> Array:
-        """A new array of the rows to keep, each of length 1; the others are zeros."""
-        rows, backend = self.solve.rows, self.solve.backend
-        out = backend.empty((rows.tasks, rows.n), rows.dtype)
-        lengths = backend.asarray(np.where(kept, norms, 1.0).astype(rows.dtype))
-        with backend.errors_ignored():
-            backend.elementwise("divide")(vectors, rows.column(lengths), out=out)
-        if not kept.all():
-            backend.copyto(out, backend.elementwise("where")(rows.column(backend.asarray(kept)), out, 0.0))
-        return out
 
     def coefficients(self) -> NDArray[Any]:
         """What minimises each task's residual, as multiples of the basis vectors: (vectors, tasks)."""
