@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.solvers import Operator, SolverReport, StopReason
 
@@ -79,6 +80,6 @@ def checked_solve(
             f"{report.stop_reasons[worst].value!r} with the residual norm {report.residual_norms[worst]:.3g} after "
             f"{report.iterations[worst]} iterations",
             UnconvergedSolveWarning,
-            stacklevel=2,
+            stacklevel=level_outside(),
         )
     return solution, report
