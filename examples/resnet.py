@@ -80,13 +80,11 @@ def main() -> None:
     loss = learner.MetaTrain(TaskBatch([task]))
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"ResNet-18, {model.ParameterCount:,} parameters, {arguments.images} images of {arguments.size} × {arguments.size}"
-    )
+    size = arguments.size
+    print(f"ResNet-18, {model.ParameterCount:,} parameters, {arguments.images} images of {size} × {size}")
     print(f"  MAML, {arguments.steps} inner steps, checkpoints: {arguments.segments}")
-    print(
-        f"  query loss {float(loss):.4f}, largest change of a parameter {np.abs(model.GetParameters() - before).max():.2e}"
-    )
+    change = np.abs(model.GetParameters() - before).max()
+    print(f"  query loss {float(loss):.4f}, largest change of a parameter {change:.2e}")
     print(f"  {seconds:.0f} s, peak memory {peak:.1f} GiB")
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, WarmStarts, met_curvature, probes_for
-from aidotnet_py.caller import level_outside
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound

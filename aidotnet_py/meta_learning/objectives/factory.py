@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.losses import ILossFunction
 from aidotnet_py.caller import level_outside
+from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
