@@ -29,6 +29,8 @@ NUMPY = get_backend("numpy")
 NETWORK = TanhNetwork()
 EXACT = {"GradientClipThreshold": None, "ConjugateGradientIterations": 60, "ConjugateGradientTolerance": 1e-14}
 TASKS = linear_tasks(3)
+# So small that a Neumann series shrinks.
+SMALL: dict[str, Any] = {"LambdaRegularization": 0.02}
 
 
 class Recorder(SGDOptimizer):
@@ -499,3 +501,43 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 def test_impossible_constants(values: tuple[float, float, float]) -> None:
     with pytest.raises(ArgumentException, match="a finite number of at least 0 is wanted"):
         ProblemConstants(*values)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"LearnedLambda": "per-parameter", "PreconditionerProbes": 3, "WarmStartSolves": True},
+        {"LearnedLambda": "scalar", "Curvature": "gauss-newton", "UseNeumannApproximation": True, **SMALL},
+        {"LearnedLambda": "per-parameter", "UseNeumannApproximation": True, "ConjugateGradientDamping": 0.1, **SMALL},
+        {"LearnedLambda": "scalar", "UseFirstOrder": True, "InnerGradientTolerance": 0.3},
+        {"LearnedLambda": "per-parameter", "InnerOptimizer": NewtonCGMinimizer()},
+        {"ErrorConstants": ProblemConstants(0.1, 2.0, 0.3), "InnerGradientTolerance": 0.1},
+        {"InnerObjective": "support", "PreconditionerProbes": 1, "WarmStartSolves": True},
+    ],
+    ids=lambda o: "-".join(o),
+)
+def test_all_together_on_every_backend(backend: Backend, options: dict[str, Any]) -> None:
+    theta, sets = NETWORK.start(), NETWORK.sets(3)
+
+    def trained(where: Backend) -> tuple[Values, list[float], dict[str, float]]:
+        settings: dict[str, Any] = {
+            "InnerObjective": "proximal",
+            "LambdaRegularization": 0.2,
+            "AdaptationSteps": 5,
+            "InnerLearningRate": 0.1,
+            "MetaOptimizer": SGDOptimizer(0.1),
+        }
+        model = NETWORK.model(where, theta)
+        learner = iMAMLAlgorithm(iMAMLOptions(model, **(settings | options)))
+        batch = batch_of(where, sets)
+        losses = [float(learner.MetaTrain(batch)) for _ in range(3)]
+        assert learner._record is not None
+        return where.to_numpy(learner._meta_parameters()), losses, learner._record.metrics
+
+    here, there = trained(NUMPY), trained(backend)
+    np.testing.assert_allclose(there[0], here[0], rtol=1e-9)
+    np.testing.assert_allclose(there[1], here[1], rtol=1e-10)
+    assert here[2].keys() == there[2].keys()
+    for name, value in here[2].items():
+        assert there[2][name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+    assert here[1][0] != here[1][1]
