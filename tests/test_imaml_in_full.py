@@ -30,7 +30,7 @@ NETWORK = TanhNetwork()
 EXACT = {"GradientClipThreshold": None, "ConjugateGradientIterations": 60, "ConjugateGradientTolerance": 1e-14}
 TASKS = linear_tasks(3)
 # So small that a Neumann series shrinks.
-SMALL: dict[str, Any] = {"LambdaRegularization": 0.02}
+SMALL: dict[str, Any] = {"LambdaRegularization": 0.02, "InnerLearningRate": 0.01}
 
 
 class Recorder(SGDOptimizer):
