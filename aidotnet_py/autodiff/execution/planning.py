@@ -167,14 +167,13 @@ class _Planner:
         output_strides: Sequence[Strides | None] | None,
         fuse: bool,
     ) -> None:
-        self.program = tiled(program, _stages_of(program, stages))
+        self.program, self.stage_of = tiled(program, _stages_of(program, stages))
         self.fuse = fuse
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = output_strides or [None] * len(program.outputs)
         self.result = Plan(self.program)
         self.cells: dict[Atom, Cell] = {}
-        self.stage_of = _stages_of(self.program, stages)
         self.bound: dict[Variable, tuple[int, Strides]] = {}
         self.views: dict[Atom, Equation] = {}
         self.copies: dict[Cell, Cell] = {}
