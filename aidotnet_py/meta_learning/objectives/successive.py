@@ -72,3 +72,16 @@ class SuccessiveObjective:
             return reduce(add, [self._backend.asarray(product(v)) for product in products])
 
         return reduce(add, gradients), product_of_mean
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · H̄v at these parameters."""
+        share = 1.0 / len(self._batches)
+        products = [
+            self._backend.asarray(
+                batch.product(points, vectors, kind, identity=identity * share, weight=weight * share)
+            )
+            for batch in self._batches
+        ]
+        return reduce(add, products)

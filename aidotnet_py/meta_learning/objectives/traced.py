@@ -183,7 +183,8 @@ class BatchedPrograms:
         self.inputs, self.targets = self.evaluation.inputs[-2:]
         self.input_rows, self.target_rows = row_views(backend, self.inputs), row_views(backend, self.targets)
         self.losses, self.predictions = self.evaluation.outputs[:2]
-        self._curvatures: dict[CurvatureKind, CurvatureProgram] = {}
+        # By kind, and whether a product is the only one at its point.
+        self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
         # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
         # curvature.
         self.examples_of: object = None
@@ -204,21 +205,24 @@ class BatchedPrograms:
         for program in self._curvatures.values():
             program.executable.run(_EXAMPLES)
 
-    def curvature(self, kind: CurvatureKind) -> CurvatureProgram:
-        """The program of curvature products, compiled when first asked for."""
-        if kind not in self._curvatures:
-            self._curvatures[kind] = self._compile_curvature(kind)
-        return self._curvatures[kind]
+    def curvature(self, kind: CurvatureKind, *, once: bool = False) -> CurvatureProgram:
+        """The program of curvature products, planned when first asked for."""
+        if (kind, once) not in self._curvatures:
+            self._curvatures[kind, once] = self._plan_curvature(kind, once)
+        return self._curvatures[kind, once]
 
-    def _compile_curvature(self, kind: CurvatureKind) -> CurvatureProgram:
-        """One program: gradients at φ in the point's stage, products in the direction's."""
+    def _plan_curvature(self, kind: CurvatureKind, once: bool) -> CurvatureProgram:
+        """One program: gradients at φ in the point's stage, products in the direction's; or all in the point's."""
         count, flat = len(self._signature.shapes), self.points.shape
         dtype = self._signature.parameters.dtype
         vectors, products = self._backend.empty(flat, dtype), self._backend.empty(flat, dtype)
         executable = Executable(
             self._programs.batched(kind, self._tasks),
             self._backend,
-            stages=[_POINT] * count + [_EXAMPLES] * 2 + [_DIRECTION] * count + [_POINT] * _COEFFICIENTS,
+            stages=[_POINT] * count
+            + [_EXAMPLES] * 2
+            + [_POINT if once else _DIRECTION] * count
+            + [_POINT] * _COEFFICIENTS,
             inputs=[
                 *self._leaves(self.points),
                 *(self.inputs, self.targets),
@@ -250,6 +254,11 @@ class CurvatureProgram:
     vectors: Array
     products: Array
     coefficients: Sequence[Array]
+
+    def set_coefficients(self, backend: Backend, *values: float) -> None:
+        """Those of the identity and of the curvature."""
+        for array, value in zip(self.coefficients, values, strict=True):
+            backend.copyto(array, value)
 
 
 @dataclass(frozen=True)
@@ -371,8 +380,7 @@ class TracedObjective:
             program = programs.curvature(kind)
             if programs.curvature_of is not call:
                 self._place(programs, points)
-                for array, value in zip(program.coefficients, (identity, weight), strict=True):
-                    self._backend.copyto(array, value)
+                program.set_coefficients(self._backend, identity, weight)
                 program.executable.run(_POINT)
                 programs.curvature_of = call
             return programs, program
@@ -384,3 +392,16 @@ class TracedObjective:
             return program.products
 
         return at_points()[0].gradients, product
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · Hv at these parameters, in one go."""
+        programs = self._bound()
+        program = programs.curvature(kind, once=True)
+        programs.curvature_of = None
+        self._place(programs, points)
+        program.set_coefficients(self._backend, identity, weight)
+        self._backend.copyto(program.vectors, vectors)
+        program.executable.run(_POINT)
+        return program.products
