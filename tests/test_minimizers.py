@@ -20,29 +20,33 @@ NUMPY = get_backend("numpy")
 
 
 class Reused:
-    """An objective on NumPy whose arrays turn to NaN at the next call, and which counts its calls."""
+    """An objective on NumPy whose arrays turn to NaN at the next call, and which counts its calls and keeps vectors."""
 
     def __init__(self, evaluate, product):
         self._evaluate, self._product = evaluate, product
         self._last, self._last_product = [], []
         self.evaluations = self.curvatures = self.products = 0
-        self.losses = []
+        self.vectors = []
+
+    def _spoil(self):
+        for array in self._last:
+            array[...] = np.nan
 
     def evaluate(self, points):
         self.evaluations += 1
-        for array in self._last:
-            array[...] = np.nan
+        self._spoil()
         self._last = [np.array(a) for a in self._evaluate(points)]
-        self.losses.append(self._last[0].copy())
         return tuple(self._last)
 
     def curvature(self, points):
         self.curvatures += 1
+        self._spoil()
         here = points.copy()
 
         def product(v):
             assert np.array_equal(here, points, equal_nan=True)  # nobody may write to the points meanwhile
             self.products += 1
+            self.vectors.append(v.copy())
             for array in self._last_product:
                 array[...] = np.nan
             self._last_product = [np.array(self._product(points, v))]
@@ -215,6 +219,15 @@ class TestNewton:
         result = NewtonCGMinimizer(200, 1e-6).minimize(steep, np.array([[2.0]]))
         assert abs(result[0, 0]) < 2.0
 
+    @pytest.mark.parametrize(("value", "slope"), [(-np.inf, 0.0), (0.0, np.nan), (0.0, np.inf)])
+    def test_does_not_go_where_loss_or_gradient_is_no_number(self, value, slope):
+        objective = Reused(
+            lambda x: (np.where(x < -1, value, x**2).sum(axis=1), np.where(x < -1, slope, 2 * x)),
+            lambda x, v: v / 2,  # so that the first step, from 3, would lead to −9
+        )
+        result = NewtonCGMinimizer(50).minimize(objective, np.array([[3.0]]))
+        np.testing.assert_allclose(result, 0.0, atol=1e-6)
+
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
     def test_leaves_a_row_that_starts_where_there_is_no_number(self, bad):
         start = np.array([[3.0, 3.0], [2.0, bad], [0.5, 0.7]])
@@ -236,11 +249,13 @@ class TestNewton:
         assert lying.curvatures == 1
 
     def test_leaves_a_row_that_has_converged_bit_for_bit(self):
-        start = np.array([[-0.0, 1.0], [0.3, 0.2]])
+        start = np.array([[-0.0, 1.0], [1.0, 1.0 + 1e-7], [0.3, 0.2]])
         objective = double_wells()
         result = NewtonCGMinimizer(50).minimize(objective, start)
-        assert result[0].tobytes() == start[0].tobytes()
-        np.testing.assert_allclose(result[1], 1.0, atol=1e-6)
+        assert result[:2].tobytes() == start[:2].tobytes()
+        np.testing.assert_allclose(result[2], 1.0, atol=1e-6)
+        # No direction is sought for it.
+        assert not np.array(objective.vectors)[:, :2].any()
 
     @given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), st.sampled_from(["wells", "barriers"]))
     def test_rows_are_each_as_if_alone_bit_for_bit(self, seed, dtype, which):
@@ -344,16 +359,22 @@ class TestLBFGS:
         assert np.abs(objective(found)[1]).max() <= 2e-7
 
     def test_copies_arrays_that_are_used_again(self):
-        buffer = np.empty(2)
+        calls = []
 
         def objective(x):
-            buffer[...] = 2 * (x - 3.0) * [1.0, 20.0]
-            return ((x - 3.0) ** 2 * [1.0, 20.0]).sum(), buffer
+            # So high above 0 that only slopes tell values apart: those at both ends of the first step, from 0 to 1,
+            # which goes too far and yet lower.
+            calls.append(x)
+            buffer[...] = np.sinh(x - 0.6)
+            return 1e6 + np.cosh(x - 0.6).sum(), buffer
 
-        start = np.zeros(2)
+        buffer, start = np.empty(1), np.zeros(1, np.float32)
         start.flags.writeable = False
-        found = LBFGSMinimizer()(objective, start)
-        np.testing.assert_allclose(found, 3.0, atol=1e-6)
+        found = LBFGSMinimizer(gradient_tolerance=1e-4)(objective, start)
+        np.testing.assert_allclose(found, 0.6, atol=1e-4)
+        kept, calls = len(calls), []
+        LBFGSMinimizer(gradient_tolerance=1e-4)(lambda x: (objective(x)[0], buffer.copy()), start)
+        assert len(calls) == kept
 
     @pytest.mark.parametrize("start", [0.01, 3.0, 500.0])
     def test_shortens_steps_to_where_the_function_has_no_value(self, start):

@@ -18,8 +18,8 @@ class RowObjective(Protocol):
     """A function of stacked rows (tasks, P), with one loss a row that depends on that row alone.
 
     Points and results have one backend and one floating dtype. Losses and gradients are valid until the objective is
-    evaluated again, and a product until the next one: whoever keeps them longer copies them. Nobody writes to the
-    points while products with the curvature there are asked for.
+    asked again, and a product until the next one: whoever keeps them longer copies them. Nobody writes to the points
+    while products with the curvature there are asked for.
     """
 
     def evaluate(self, points: Array) -> tuple[Array, Array]:
