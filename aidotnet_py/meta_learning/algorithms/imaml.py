@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
-from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.algorithms.imaml_lambda import LearnedLambda
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, WarmStarts, met_curvature, probes_for
 from aidotnet_py.meta_learning.chunks import Chunk
@@ -112,8 +112,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _forget(self) -> None:
         """Begin with the options' λ, and with no solutions."""
-        # log λ, shape (1,) or (P,), once it has been asked for.
-        self._log_lambda: Array | None = None
+        self._learned: LearnedLambda | None = None
         self._warm_starts = WarmStarts()
 
     @property
@@ -124,44 +123,34 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     @property
     def Lambda(self) -> float | Array:
         """λ as it is now: a number, or an array (P,) where each parameter has learned its own."""
-        learned = self._learned()
-        if learned is None:
-            return float(self._imaml.LambdaRegularization)
-        lam = self._backend.elementwise("exp")(learned)
-        return lam if self._imaml.LearnedLambda == "per-parameter" else float(self._backend.to_numpy(lam)[0])
+        learned = self._learned_lambda()
+        return float(self._imaml.LambdaRegularization) if learned is None else learned.value
 
-    # What is learned beside the model's parameters: log λ, which keeps λ positive whatever the meta-optimizer does.
+    # What is learned beside the model's parameters.
 
-    def _learned(self) -> Array | None:
+    def _learned_lambda(self) -> LearnedLambda | None:
         kind = self._imaml.LearnedLambda
         if kind is None:
             return None
-        parameters = self.BaseModel.GetParameters()
-        shape = tuple(parameters.shape) if kind == "per-parameter" else (1,)
-        if self._log_lambda is None or tuple(self._log_lambda.shape) != shape:
-            self._log_lambda = self._backend.empty(shape, self._backend.dtype_of(parameters))
-            self._backend.copyto(self._log_lambda, math.log(self._imaml.LambdaRegularization))
-        return self._log_lambda
+        if self._learned is None or self._learned.kind != kind:
+            first, parameters = float(self._imaml.LambdaRegularization), self.BaseModel.GetParameters()
+            self._learned = LearnedLambda.beginning(kind, self._backend, first, parameters)
+        return self._learned
 
     def _meta_parameters(self) -> Array:
-        learned, parameters = self._learned(), super()._meta_parameters()
-        return parameters if learned is None else self._backend.concat([parameters, learned], 0)
+        learned, parameters = self._learned_lambda(), super()._meta_parameters()
+        return parameters if learned is None else self._backend.concat([parameters, learned.logarithms], 0)
 
     def _set_meta_parameters(self, vector: Array) -> None:
-        if self._imaml.LearnedLambda is None:
+        backend, kind = self._backend, self._imaml.LearnedLambda
+        if kind is None:
             super()._set_meta_parameters(vector)
             return
-        backend, count = self._backend, int(self.BaseModel.GetParameters().shape[0])
-        learned = backend.asarray(backend.index(vector, (slice(count, None),)))
-        with backend.errors_ignored():
-            lam = backend.to_numpy(backend.elementwise("exp")(learned))
-        if not (np.isfinite(lam).all() and (lam > 0).all()):
-            raise InvalidOperationException(
-                f"the learned λ has gone to {lam.min():.3g}…{lam.max():.3g}; a smaller rate of the meta-optimizer is "
-                "wanted; nothing was changed"
-            )
+        count = int(self.BaseModel.GetParameters().shape[0])
+        # First what may fail, then what changes anything.
+        learned = LearnedLambda(kind, backend, backend.asarray(backend.index(vector, (slice(count, None),))))
         super()._set_meta_parameters(backend.asarray(backend.index(vector, (slice(0, count),))))
-        self._log_lambda = learned
+        self._learned = learned
 
     def _reset_optimizers(self) -> None:
         super()._reset_optimizers()
@@ -188,8 +177,10 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         slopes, v, details = self._solved(chunk, adapted, query)
         inner = self._inner_gradient(adapted, start, slopes)
         chunk.require_finite("meta-gradient", v)
-        details = replace(details, inner_norms=self._norms(inner))
-        return TaskGradients(query, self._with_lambda(v, adapted, start), details)
+        learned = self._learned_lambda()
+        if learned is not None:
+            v = self._backend.concat([v, learned.slopes(v, adapted - start)], 1)
+        return TaskGradients(query, v, replace(details, inner_norms=self._norms(inner)))
 
     def _solved(self, chunk: Chunk, adapted: Array, query: QueryResult) -> tuple[Array, Array, _Details]:
         """The support gradients at φ, the v of (I + λH) v = g for every task, and what there is to tell of it."""
@@ -205,15 +196,6 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         if warm is None:
             return slopes, v, _Details(nothing, norms, report)
         return slopes, v, _Details(nothing, norms, report, [task.TaskId for task in chunk.tasks], solutions)
-
-    def _with_lambda(self, v: Array, adapted: Array, start: Array) -> Array:
-        """The meta-gradients, with those of log λ behind them where it is learned."""
-        kind = self._imaml.LearnedLambda
-        if kind is None:
-            return v
-        backend, moved = self._backend, adapted - start
-        slopes = moved * v if kind == "per-parameter" else backend.reshape(backend.vecdot(v, moved), (v.shape[0], 1))
-        return backend.concat([v, slopes], 1)
 
     # What a step reports and keeps.
 

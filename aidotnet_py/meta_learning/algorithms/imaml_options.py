@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.algorithms.imaml_lambda import LambdaKind
 from aidotnet_py.meta_learning.capabilities import missing_members
 from aidotnet_py.meta_learning.error_bound import ProblemConstants
 from aidotnet_py.meta_learning.options import ProximalOptions, is_count, is_rate, number_of, with_suggestions
@@ -90,7 +91,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     ConjugateGradientDamping: float = 0.0
     Curvature: Literal["hessian", "gauss-newton"] = "hessian"
     InnerGradientTolerance: float | None = None
-    LearnedLambda: Literal["scalar", "per-parameter"] | None = None
+    LearnedLambda: LambdaKind | None = None
     WarmStartSolves: bool = False
     PreconditionerProbes: int = 0
     ErrorConstants: ProblemConstants | None = None
