@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
-from aidotnet_py.meta_learning.inner_path import segment_starts
+from aidotnet_py.meta_learning.adaptation import InnerState
+from aidotnet_py.meta_learning.inner_path import InnerPath, segment_starts
 from aidotnet_py.meta_learning.objectives import traced
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh, mlp
 from aidotnet_py.optimizers import ElementwiseOptimizer
@@ -155,6 +157,22 @@ class TestSegments:
             )
             np.testing.assert_array_equal(other, whole)
 
+    @pytest.mark.parametrize("steps", [1, 2, 5, 16])
+    def test_what_is_kept_and_what_is_made_again(self, steps: int) -> None:
+        """S + ⌈K/S⌉ states at a time at most, and no step twice but those of the segments before the last."""
+        for segments in (None, "sqrt", *range(1, steps + 1)):
+            loop: Any = CountingLoop()
+            path = InnerPath(loop, steps, segments)
+            assert loop.taken == loop.steps == steps
+            seen = []
+            for state in path.backwards():
+                seen.append((state.taken, state.points))
+                del state
+            lengths = np.diff([*segment_starts(steps, segments), steps])
+            assert seen == [(k, 10.0 * k) for k in reversed(range(steps))]
+            assert loop.steps == steps + sum(lengths[:-1] - 1)
+            assert loop.most_alive <= len(lengths) + max(lengths)
+
     def test_where_they_begin(self) -> None:
         assert segment_starts(9, "sqrt") == [0, 3, 6]
         assert segment_starts(10, "sqrt") == [0, 2, 5, 7]
@@ -176,6 +194,31 @@ class TestSegments:
             r"to AdaptationSteps, 5, is wanted$",
         ):
             MAMLAlgorithm(options)
+
+
+class CountingLoop:
+    """An inner loop whose point after k steps is 10k, that knows how many of its states are alive."""
+
+    def __init__(self) -> None:
+        self.taken = self.steps = self.most_alive = 0
+        self._alive: weakref.WeakSet[InnerState] = weakref.WeakSet()
+
+    def step(self) -> None:
+        self.taken += 1
+        self.steps += 1
+
+    def state(self) -> InnerState:
+        state = Hashed(self.taken, 10.0 * self.taken, {})
+        self._alive.add(state)
+        self.most_alive = max(self.most_alive, len(self._alive))
+        return state
+
+    def restore(self, state: InnerState) -> None:
+        self.taken = state.taken
+
+
+class Hashed(InnerState):
+    __hash__ = object.__hash__
 
 
 def in_batches(backend: Backend, sets: Sequence[tuple[Values, ...]], count: int) -> TaskBatch[Any, Any, Any]:
