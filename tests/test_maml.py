@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,10 @@ from imaml_reference import batch_on, linear_model, linear_tasks, start
 from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
 from test_chunks import Threads
-from test_contract_errors import untouched
+from test_contract_errors import bits, untouched
 from whole_procedure import OPTIMIZERS, adapted, derivative, meta_gradient, split
 
+import aidotnet_py
 from aidotnet_py import (
     AdamOptimizer,
     ArgumentException,
@@ -560,3 +562,17 @@ def test_it_learns() -> None:
     )
     history = learner.Train().LossHistory
     assert np.mean(history[-30:]) < 0.8 * np.mean(history[:30])
+
+
+@pytest.mark.parametrize("name", ["MAML", "Reptile", "MetaSGD", "ANIL", "BOIL"])
+def test_a_deep_copy_goes_on_by_itself(name: str) -> None:
+    """With nothing shared that a step writes to; of all the family."""
+    package: Any = aidotnet_py
+    inner = {} if name == "MetaSGD" else {"InnerOptimizer": AdamOptimizer(0.01)}
+    learner = sinusoid_learner(getattr(package, f"{name}Algorithm"), getattr(package, f"{name}Options"), **inner)
+    for _ in range(2):
+        learner.MetaTrainStep(3)
+    twin = copy.deepcopy(learner)
+    found = [[float(one.MetaTrainStep(3).MetaLoss) for _ in range(3)] for one in (learner, twin)]
+    assert found[0] == found[1]
+    assert bits(learner._meta_parameters()) == bits(twin._meta_parameters())
