@@ -135,16 +135,20 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
         self._require_adapted(chunk, loop.start, loop.points)
-        query = self._query_result(chunk, loop.points)
+        query = self._query_result(chunk, self._whole(loop.points))
         v = self._pulled_back(chunk, path, loop.start, query.gradients)
         chunk.require_finite("meta-gradient", v)
         return TaskGradients(query, v)
+
+    def _whole(self, points: Array) -> Array:
+        """All parameters (tasks, P), from those that the inner steps move."""
+        return points
 
     def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
         """v_0 from v_K."""
         optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())
         rate = plain_rate(optimizer)
-        if rate is not None and self._proximal_strength() is None and self._adapting() is None:
+        if rate is not None and self._proximal_strength() is None:
             for state in path.backwards():
                 support = chunk.support.of_step(state.taken)
                 v = support.product(state.points, v, "hessian", identity=1.0, weight=-rate)
@@ -155,14 +159,13 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def _through_any_steps(self, rule: UpdateRule, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
         """The same through any optimizer's steps; u is the cotangent of the gradient that a step follows.
 
-        The proximal term hands on what comes to u to φ_k, and takes it from θ; what is masked goes nowhere.
+        The proximal term hands on what comes to u to φ_k, and takes it from θ.
         """
-        strength, adapting = self._proximal_strength(), self._adapting()
+        strength = self._proximal_strength()
         from_start: Array | None = None
         for state in path.backwards():
             slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
             v, u = rule.pull(state, self._inner_gradient(state.points, start, slopes), v)
-            u = u if adapting is None else u * adapting
             v = v + product(u)
             if strength is not None:
                 pull = u * strength

@@ -94,7 +94,8 @@ class ObjectiveFactory:
         if is_differentiable(model):
             if self._in_use:
                 self._in_use_before, self._in_use = self._in_use, set()
-            return TracedObjective(role, model, loss, inputs, targets, self)
+            signature = Signature.of(model, loss, inputs[0], targets[0])
+            return TracedObjective(role, model.backend, signature, inputs, targets, self)
         backend = model_backend(model)
         if computes_gradients(model):
             return ComputedObjective(model, loss, backend, inputs, targets)
