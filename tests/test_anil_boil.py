@@ -67,7 +67,7 @@ def expected_of(
 class TestDerivativeOfTheWholeProcedure:
     @pytest.mark.parametrize("names", [HEAD, BODY, ("b1", "w2"), ("w1",)], ids=".".join)
     @pytest.mark.parametrize("strength", [None, 1.5])
-    @pytest.mark.parametrize("name", ["the default", "momentum", "adam"])
+    @pytest.mark.parametrize("name", ["the default", "adam"])
     def test_by_complex_steps(self, backend: Backend, name: str, strength: float | None, names: Any) -> None:
         network, sets, steps = REGRESSION, REGRESSION.sets(2), 4
         options: dict[str, Any] = {} if strength is None else {"InnerObjective": "proximal"}
@@ -226,10 +226,16 @@ class TestBits:
         found = [
             meta_gradient(
                 algorithm,
-                options_for(algorithm, image_model(NUMPY), CheckpointSegments=segments, InnerOptimizer=optimizer),
+                options_for(
+                    algorithm,
+                    image_model(NUMPY),
+                    CheckpointSegments=segments,
+                    AdaptationSteps=4,
+                    InnerOptimizer=optimizer,
+                ),
                 images(NUMPY),
             )
-            for segments in (None, 1, 2, 5, "sqrt")
+            for segments in (None, 1, 2, "sqrt")
         ]
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])
