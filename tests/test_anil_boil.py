@@ -10,7 +10,7 @@ from plain_models import BareModel, HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
 from test_chunks import Threads
 from test_contract_errors import bits, untouched
-from test_maml import in_batches
+from test_maml import Decaying, Halving, in_batches
 from whole_procedure import OPTIMIZERS, adapted, derivative, meta_gradient, split
 
 from aidotnet_py import (
@@ -182,6 +182,23 @@ class TestAdapting:
         moved = backend.to_numpy(adapted_model.GetParameters()) != backend.to_numpy(model.GetParameters())
         np.testing.assert_array_equal(moved[~moving], False)
         assert moved[moving].mean() > 0.9
+
+    def test_by_an_optimizer_that_takes_each_task_alone(self, backend: Backend) -> None:
+        network, (x, y, *_), mask = REGRESSION, REGRESSION.sets(1)[0], mask_of(REGRESSION, HEAD)
+        made = ANILOptions(
+            network.model(backend, network.start()), AdaptedLayers=HEAD, InnerOptimizer=Halving(), UseFirstOrder=True
+        )
+        model: Any = ANILAlgorithm(made).Adapt(batch_of(backend, [(x, y, x, y)])[0])
+        expected = adapted(network, network.start(), [(x, y)], 5, OPTIMIZERS["sgd"][1](), scale=mask)
+        np.testing.assert_allclose(backend.to_numpy(model.GetParameters()), expected, rtol=1e-12)
+
+    def test_an_optimizer_that_moves_without_gradients_moves_no_other_layer(self, backend: Backend) -> None:
+        """Weight decay is of what is adapted."""
+        network = REGRESSION
+        made = ANILOptions(network.model(backend, network.start()), AdaptedLayers=HEAD, InnerOptimizer=Decaying(0.05))
+        model: Any = ANILAlgorithm(made).Adapt(batch_of(backend, network.sets(1))[0])
+        moved = backend.to_numpy(model.GetParameters()) != network.start()
+        np.testing.assert_array_equal(moved, mask_of(network, HEAD) == 1)
 
     @BOTH
     def test_all_layers_are_meta_learned(self, backend: Backend, algorithm: Any) -> None:

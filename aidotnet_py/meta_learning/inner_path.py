@@ -61,7 +61,7 @@ class InnerPath:
         loop.step()
 
     def _states_from(self, first: InnerState, end: int) -> list[InnerState]:
-        """The states before each of the steps up to ``end``, of which the loop, at the first, does not take the last."""
+        """The states before the steps up to ``end``, of which the loop, at the first, does not take the last."""
         states = [first]
         while self._loop.taken < end - 1:
             self._loop.step()
