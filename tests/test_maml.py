@@ -65,7 +65,7 @@ def expected_of(
 
 class TestDerivativeOfTheWholeProcedure:
     @pytest.mark.parametrize("strength", [None, 1.5])
-    @pytest.mark.parametrize("steps", [1, 2, 7])
+    @pytest.mark.parametrize("steps", [1, 6])
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_by_complex_steps(self, backend: Backend, name: str, steps: int, strength: float | None) -> None:
         network, sets = REGRESSION, REGRESSION.sets(2)

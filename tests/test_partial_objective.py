@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from random_programs import a_type, random_program
 from tanh_network import TanhNetwork, batch_of
 from test_anil_boil import image_model, images
 from test_imaml_cost import CountingBackend
@@ -14,6 +17,7 @@ from aidotnet_py import ANILAlgorithm, ANILOptions, FunctionModel, MetaLearningT
 from aidotnet_py.autodiff import relu
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import run_program
+from aidotnet_py.autodiff.tracing import inline
 from aidotnet_py.backends import get_backend
 from aidotnet_py.meta_learning.objectives import Columns
 from aidotnet_py.meta_learning.objectives.splitting import Split, split
@@ -95,6 +99,29 @@ class TestSplit:
         parameters = {"a": np.ones((4, 4)), "b": np.ones((4, 2))}
         for adapted in ("a", "b"):
             halves(lambda p, x: relu((x * scale) @ p["a"] * scale) @ p["b"], parameters, [adapted], X)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_random_functions(seed: int) -> None:
+    """The halves do the operations of the whole, and no more: the bits are the same."""
+    rng = np.random.default_rng(seed)
+    program = random_program(rng, [a_type(rng) for _ in range(4)], int(rng.integers(6, 30)))
+    names = ["a", "b", "c"]
+    adapted = [names[i] for i in rng.choice(3, int(rng.integers(1, 3)), replace=False)]
+    shapes = {name: t.shape for name, t in zip(names, program.input_types, strict=False)}
+    *values, x = (rng.uniform(-2, 2, t.shape) for t in program.input_types)
+
+    def function(p: Any, x: Any) -> Any:
+        return inline(program, [*p.values(), x])[-2]
+
+    found = split(function, shapes, adapted, ArrayType(x.shape, F8), F8)
+    moving, staying = ([v for n, v in zip(names, values, strict=True) if (n in adapted) is m] for m in (True, False))
+    with np.errstate(all="ignore"):
+        (features,) = run_program(found.early, [*staying, x])
+        (result,) = run_program(found.late, [*moving, features, x])
+        expected = run_program(program, [*values, x])[-2]
+    np.testing.assert_array_equal(result, expected)
+    assert features.dtype == F8
 
 
 def test_columns() -> None:

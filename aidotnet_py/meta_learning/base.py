@@ -122,7 +122,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
 
-        ``PerStepLosses`` are the support losses before the first and after each inner step.
+        ``PerStepLosses`` are the support losses before the first and after each inner step; of a support set in
+        batches, each that of the batch which the step looks at, and last the mean over all. A solver in the place of
+        steps has two, before and after.
 
         Raises
         ------

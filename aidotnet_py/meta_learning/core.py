@@ -138,16 +138,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return 1.0 / float(options.LambdaRegularization)
         return None
 
-    def _adapting(self) -> Array | None:
-        """A vector (P,) with 1 for each parameter that inner steps move, 0 for the others; None: they move all."""
-        return None
-
     def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
         """The gradient that the inner steps follow at ``points``, from that of the support loss."""
-        strength, adapting = self._proximal_strength(), self._adapting()
-        if strength is not None:
-            gradients = gradients + (points - start) * strength
-        return gradients if adapting is None else gradients * adapting
+        strength = self._proximal_strength()
+        return gradients if strength is None else gradients + (points - start) * strength
 
     def _meta_parameters(self) -> Array:
         """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
