@@ -66,7 +66,7 @@ def checked_solve(
     """
     solution, report = solver(operator, rhs)
     tasks = len(report.stop_reasons)
-    broken = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])
+    broken = report.stopped_by(StopReason.NOT_FINITE)
     if broken.any():
         raise InvalidOperationException(
             f"{what} met numbers that are not finite in {broken.sum()} of {tasks} systems, first in row "

@@ -74,7 +74,11 @@ class SolverReport:
     @property
     def converged(self) -> NDArray[np.bool_]:
         """Which tasks have a solution whose residual met the tolerance, as booleans of shape (tasks,)."""
-        return np.array([reason is StopReason.CONVERGED for reason in self.stop_reasons], dtype=np.bool_)
+        return self.stopped_by(StopReason.CONVERGED)
+
+    def stopped_by(self, reason: StopReason) -> NDArray[np.bool_]:
+        """For which tasks the work ended for this reason, as booleans of shape (tasks,)."""
+        return np.array([found is reason for found in self.stop_reasons], dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,12 @@ from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_lambda import LearnedLambda
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
-from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, WarmStarts, met_curvature, probes_for
+from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, WarmStarts, probes_for
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, QueryResult, TaskGradients
-from aidotnet_py.solvers import NeumannReport, SolverReport
+from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
@@ -247,7 +247,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             metrics["GrowingSeriesTasks"] = float(sum(np.sum(report.grew) for report in series))
             _warn_of_growth(series)
             return
-        curved = np.concatenate([met_curvature(report) for report in reports])
+        curved = np.concatenate([report.stopped_by(StopReason.NON_POSITIVE_CURVATURE) for report in reports])
         metrics["NonPositiveCurvatureTasks"] = float(np.sum(curved))
         if curved.any() and not self._warned_of_curvature:
             self._warned_of_curvature = True

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
@@ -17,7 +16,7 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.stacking import row_views, stack_rows
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 
-__all__ = ["ImplicitSystem", "WarmStarts", "met_curvature", "probes_for"]
+__all__ = ["ImplicitSystem", "WarmStarts", "probes_for"]
 
 # Bytes of solutions that are kept to start the next solves from, beyond which the oldest go.
 _MOST_BYTES = 2**28
@@ -89,8 +88,7 @@ class ImplicitSystem:
         slopes, operator = self._operator(chunk, points, root)
         rhs = gradients if root is None else gradients * root
         y, report = self._by_series(operator, rhs) or self._by_conjugate_gradient(chunk, operator, rhs)
-        stopped = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])
-        chunk.require_sound("solve", ~stopped)
+        chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
         return slopes, y if root is None else y / root, y, report
 
     def _by_series(self, operator: Operator, rhs: Array) -> tuple[Array, SolverReport] | None:
@@ -117,7 +115,7 @@ class ImplicitSystem:
             preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
         )
         # Stopped before its first step, a solve is still where it began: the first-order gradient says more than zero.
-        unmoved = met_curvature(report) & (report.iterations == 0)
+        unmoved = report.stopped_by(StopReason.NON_POSITIVE_CURVATURE) & (report.iterations == 0)
         if self.warm is not None and unmoved.any():
             unmoved &= backend.to_numpy(backend.vecdot(y, y)) == 0
         if unmoved.any():
@@ -145,8 +143,3 @@ def probes_for(options: iMAMLOptions[Any, Any, Any], like: Array, backend: Backe
     generator = np.random.Generator(np.random.PCG64(options.RandomSeed or 0))
     signs = generator.integers(0, 2, (options.PreconditionerProbes, *like.shape)) * 2 - 1
     return backend.asarray(signs, backend.dtype_of(like))
-
-
-def met_curvature(report: SolverReport) -> NDArray[np.bool_]:
-    """Which tasks' solves met non-positive curvature."""
-    return np.array([reason is StopReason.NON_POSITIVE_CURVATURE for reason in report.stop_reasons])
