@@ -5,9 +5,17 @@ in `algorithms`, with its options beside it.
 """
 
 from aidotnet_py.meta_learning.algorithms import (
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
     MAMLAlgorithm,
     MAMLOptions,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
     NonPositiveCurvatureWarning,
+    ReptileAlgorithm,
+    ReptileOptions,
     SeriesGrowthWarning,
     iMAMLAlgorithm,
     iMAMLOptions,
@@ -30,6 +38,10 @@ from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
 
 __all__ = [
+    "ANILAlgorithm",
+    "ANILOptions",
+    "BOILAlgorithm",
+    "BOILOptions",
     "BasicStats",
     "BatchingStrategy",
     "BestValue",
@@ -49,9 +61,13 @@ __all__ = [
     "MetaLearningAlgorithmType",
     "MetaLearningTask",
     "MetaLearningTaskBase",
+    "MetaSGDAlgorithm",
+    "MetaSGDOptions",
     "MetaTrainingResult",
     "MetaTrainingStepResult",
     "NonPositiveCurvatureWarning",
+    "ReptileAlgorithm",
+    "ReptileOptions",
     "SeriesGrowthWarning",
     "TaskBatch",
     "iMAMLAlgorithm",

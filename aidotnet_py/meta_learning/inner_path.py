@@ -7,10 +7,21 @@ from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from aidotnet_py.meta_learning.adaptation import InnerLoop, InnerState
+from aidotnet_py.meta_learning.options import is_count, number_of
 
-__all__ = ["InnerPath", "Segments", "segment_starts"]
+__all__ = ["InnerPath", "Segments", "invalid_segments", "segment_starts"]
 
 Segments: TypeAlias = int | Literal["sqrt"] | None
+
+
+def invalid_segments(segments: object, steps: object) -> Iterator[str]:
+    """What is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
+    counted = is_count(segments) and number_of(segments) <= number_of(steps)
+    if not (segments is None or (isinstance(segments, str) and segments == "sqrt") or counted):
+        yield (
+            f"CheckpointSegments is {segments!r}; None, 'sqrt' or a whole number from 1 to AdaptationSteps, "
+            f"{steps!r}, is wanted"
+        )
 
 
 def segment_starts(steps: int, segments: Segments) -> list[int]:

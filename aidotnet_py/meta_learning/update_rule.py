@@ -2,70 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Generator, Hashable, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Protocol, Self
 
 from aidotnet_py.autodiff import trace, vjp
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.adaptation import InnerState
 from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
 
-__all__ = ["UpdateRule"]
+__all__ = ["UpdateRule", "UpdateRules", "plain_rate"]
+
+# For each optimizer, the chunks of a batch and the last, smaller one, in training; the oldest go first.
+_MOST_KINDS = 8
 
 
-class UpdateRule:
-    """(φ, m), ∇ ↦ (φ′, m′), one step of an optimizer with memory m, pulled back by the engine's vjp of its formula.
+def plain_rate(optimizer: ElementwiseOptimizer) -> float | None:
+    """α where a step of the optimizer is φ − α∇, and nothing else."""
+    plain = type(optimizer) is SGDOptimizer and not optimizer.memory
+    return optimizer.GetCurrentLearningRate() if plain else None
 
-    Parameters
-    ----------
-    optimizer : ElementwiseOptimizer
-        With a formula.
-    backend : Backend
-        Where its arrays are.
-    """
 
-    def __init__(self, optimizer: ElementwiseOptimizer, backend: Backend) -> None:
-        self._optimizer = optimizer
-        self._backend = backend
-        self._program: Any = None
-        # The cotangents of the memory after the step that comes before; none after the last.
-        self._memory: list[Array] = []
-
-    @property
-    def rate(self) -> float | None:
-        """α where a step is φ − α∇, and nothing else."""
-        plain = type(self._optimizer) is SGDOptimizer and not self._optimizer.memory
-        return self._optimizer.GetCurrentLearningRate() if plain else None
+class UpdateRule(Protocol):
+    """(φ, m), ∇ ↦ (φ′, m′), one step of an optimizer with memory m, pulled back."""
 
     def pull(self, state: InnerState, gradients: Array, v: Array) -> tuple[Array, Array]:
         """The cotangents of φ and of ∇, from that of φ′; those of m and m′ are kept from one call to the next.
 
-        Calls go from the last step to the first; ``state`` is the one before the step.
+        Calls go from the last step to the first; ``state`` is the one before the step. The arrays are valid until the
+        next call.
         """
-        names = self._optimizer.memory
-        if not self._memory:
-            self._memory = [self._zeros(v) for _ in names]
-        memory = [state.memory[name] if name in state.memory else self._zeros(v) for name in names]
+        ...
+
+
+class _PlainRule:
+    """Of φ − α∇."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+
+    def pull(self, state: InnerState, gradients: Array, v: Array) -> tuple[Array, Array]:
+        """Cotangents v and −αv."""
+        return v, v * -self._rate
+
+
+class _TracedRule:
+    """By the engine's vjp of the optimizer's formula."""
+
+    def __init__(self, optimizer: ElementwiseOptimizer, backend: Backend, program: Program) -> None:
+        self._optimizer = optimizer
+        self._backend = backend
+        self._executable = Executable(
+            program, backend, outputs=[backend.empty(t.shape, t.dtype) for t in program.output_types]
+        )
+        self._after = self._executable.inputs[len(program.inputs) - len(optimizer.memory) :]
+
+    def begin(self) -> None:
+        """Forget the cotangents of the memory: nothing is asked of the one after the last step."""
+        for array in self._after:
+            self._backend.copyto(array, 0)
+
+    def pull(self, state: InnerState, gradients: Array, v: Array) -> tuple[Array, Array]:
+        """See `UpdateRule`."""
+        backend, names = self._backend, self._optimizer.memory
         coefficients = self._optimizer.coefficients(int(state.memory["steps"]) + 1)
-        if self._program is None:
-            self._program = self._traced(state.points, len(names), len(coefficients))
-        arguments = (state.points, gradients, memory, coefficients, v, self._memory)
-        points, slopes, self._memory = self._program(*arguments)
+        # Before the first step the memory is not there yet, and zero.
+        values = [state.points, gradients, *(state.memory.get(name, 0) for name in names), *coefficients, v]
+        for array, value in zip(self._executable.inputs, values, strict=False):
+            backend.copyto(array, value)
+        self._executable.run()
+        points, slopes, *memory = self._executable.outputs
+        for array, value in zip(self._after, memory, strict=True):
+            backend.copyto(array, value)
         return points, slopes
 
-    def _traced(self, like: Array, memory: int, coefficients: int) -> Any:
-        optimizer = self._optimizer
 
-        def pulled(points: Any, gradients: Any, before: Any, numbers: Sequence[Any], v: Any, after: Any) -> Any:
-            def step(points: Any, gradients: Any, before: Any) -> Any:
-                return optimizer.formula(points, gradients, before, numbers)
+class UpdateRules:
+    """The rules of a learner's optimizers: traced once for arrays of a shape, and lent to one chunk at a time."""
 
-            return vjp(step, points, gradients, before)[1]((v, after))
+    def __init__(self) -> None:
+        self._lock = Lock()
+        # The optimizer is kept beside its rules, so that its id stays its own.
+        self._kept: OrderedDict[Hashable, tuple[ElementwiseOptimizer, Program, list[_TracedRule]]] = OrderedDict()
 
-        number = self._backend.empty((), self._backend.dtype_of(like))
-        return trace(pulled, like, like, [like] * memory, (number,) * coefficients, like, [like] * memory)
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """With nothing kept."""
+        return type(self)()
 
-    def _zeros(self, like: Array) -> Array:
-        zeros = self._backend.empty(tuple(like.shape), self._backend.dtype_of(like))
-        self._backend.copyto(zeros, 0)
-        return zeros
+    @contextmanager
+    def lent(self, optimizer: ElementwiseOptimizer, backend: Backend, like: Array) -> Generator[UpdateRule]:
+        """The rule of an optimizer with a formula, for arrays like this one."""
+        rate = plain_rate(optimizer)
+        if rate is not None:
+            yield _PlainRule(rate)
+            return
+        key = (id(optimizer), optimizer.memory, backend.name, tuple(like.shape), backend.dtype_of(like))
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = optimizer, _traced(optimizer, backend, like), []
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KINDS:
+                self._kept.popitem(last=False)
+            _, program, free = self._kept[key]
+            rule = free.pop() if free else None
+        rule = rule or _TracedRule(optimizer, backend, program)
+        rule.begin()
+        yield rule
+        # Not after an error: it may be in the middle of something.
+        with self._lock:
+            free.append(rule)
+
+
+def _traced(optimizer: ElementwiseOptimizer, backend: Backend, like: Array) -> Program:
+    def pulled(points: Any, gradients: Any, before: Any, numbers: Sequence[Any], v: Any, after: Any) -> Any:
+        def step(points: Any, gradients: Any, before: Any) -> Any:
+            return optimizer.formula(points, gradients, before, numbers)
+
+        return vjp(step, points, gradients, before)[1]((v, after))
+
+    memory = [like] * len(optimizer.memory)
+    number = backend.empty((), backend.dtype_of(like))
+    return trace(pulled, like, like, memory, [number] * len(optimizer.coefficients(1)), like, memory)

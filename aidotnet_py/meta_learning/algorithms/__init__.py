@@ -3,14 +3,25 @@
 May import: the bases of the learners and everything under them.
 """
 
+from aidotnet_py.meta_learning.algorithms.anil import ANILAlgorithm, ANILOptions, BOILAlgorithm, BOILOptions
 from aidotnet_py.meta_learning.algorithms.imaml import NonPositiveCurvatureWarning, SeriesGrowthWarning, iMAMLAlgorithm
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
+from aidotnet_py.meta_learning.algorithms.meta_sgd import MetaSGDAlgorithm, MetaSGDOptions
+from aidotnet_py.meta_learning.algorithms.reptile import ReptileAlgorithm, ReptileOptions
 
 __all__ = [
+    "ANILAlgorithm",
+    "ANILOptions",
+    "BOILAlgorithm",
+    "BOILOptions",
     "MAMLAlgorithm",
     "MAMLOptions",
+    "MetaSGDAlgorithm",
+    "MetaSGDOptions",
     "NonPositiveCurvatureWarning",
+    "ReptileAlgorithm",
+    "ReptileOptions",
     "SeriesGrowthWarning",
     "iMAMLAlgorithm",
     "iMAMLOptions",

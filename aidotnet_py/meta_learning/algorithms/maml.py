@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import cast
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.adaptation import InnerState
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.inner_path import InnerPath, Segments
-from aidotnet_py.meta_learning.options import ProximalOptions, is_count, with_suggestions
-from aidotnet_py.meta_learning.update_rule import UpdateRule
+from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
+from aidotnet_py.meta_learning.options import ProximalOptions, with_suggestions
+from aidotnet_py.meta_learning.update_rule import UpdateRule, UpdateRules, plain_rate
 from aidotnet_py.optimizers import ElementwiseOptimizer
+from aidotnet_py.solvers import Operator
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["MAMLAlgorithm", "MAMLOptions"]
@@ -59,13 +60,7 @@ class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
         """What is wrong, one sentence an option."""
         yield from super().invalid()
         yield from self._invalid_switch("UseFirstOrder")
-        segments, steps = self.CheckpointSegments, self.AdaptationSteps
-        counted = is_count(segments) and isinstance(steps, Integral) and cast(int, segments) <= steps
-        if not (segments is None or segments == "sqrt" or counted):
-            yield (
-                f"CheckpointSegments is {segments!r}; None, 'sqrt' or a whole number from 1 to AdaptationSteps, "
-                f"{steps!r}, is wanted"
-            )
+        yield from invalid_segments(self.CheckpointSegments, self.AdaptationSteps)
         optimizer = self.InnerOptimizer
         exact = optimizer is None or (isinstance(optimizer, ElementwiseOptimizer) and optimizer.has_formula)
         if not (exact or self.UseFirstOrder):
@@ -120,7 +115,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=2 * x, QuerySetY=6 * x, NumWays=1)
     >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.1, MetaOptimizer=SGDOptimizer(0.1)))
     >>> [round(float(learner.MetaTrain(TaskBatch([task]))), 3) for _ in range(3)]
-    [3.865, 3.236, 2.709]
+    [3.865, 3.23, 2.699]
     """
 
     def __init__(self, options: MAMLOptions[T, TInput, TOutput]) -> None:
@@ -128,6 +123,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         if not isinstance(options, MAMLOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(f"options is a {type(options).__name__}; MAMLOptions are wanted")
         self._maml = options
+        self._rules = UpdateRules()
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -148,25 +144,37 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
         """v_0 from v_K."""
-        rule = UpdateRule(cast(ElementwiseOptimizer, self._inner_optimizer()), self._backend)
-        strength, adapting = self._proximal_strength(), self._adapting()
-        if rule.rate is not None and strength is None and adapting is None:
+        optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())
+        rate = plain_rate(optimizer)
+        if rate is not None and self._proximal_strength() is None and self._adapting() is None:
             for state in path.backwards():
-                _, product = chunk.support.of_step(state.taken).curvature(
-                    state.points, "hessian", identity=1.0, weight=-rule.rate
-                )
+                _, product = self._hessian(chunk, state, identity=1.0, weight=-rate)
                 v = product(v)
             return self._backend.asarray(v)
-        # With u the gradient that a step follows: the proximal term hands on what comes to u to φ_k, and takes it
-        # from θ; what is masked goes nowhere.
+        with self._rules.lent(optimizer, self._backend, v) as rule:
+            return self._through_any_steps(rule, chunk, path, start, v)
+
+    def _through_any_steps(self, rule: UpdateRule, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
+        """The same through any optimizer's steps; u is the cotangent of the gradient that a step follows.
+
+        The proximal term hands on what comes to u to φ_k, and takes it from θ; what is masked goes nowhere.
+        """
+        strength, adapting = self._proximal_strength(), self._adapting()
         from_start: Array | None = None
         for state in path.backwards():
-            slopes, product = chunk.support.of_step(state.taken).curvature(
-                state.points, "hessian", identity=0.0 if strength is None else float(strength)
-            )
+            slopes, product = self._hessian(chunk, state)
             v, u = rule.pull(state, self._inner_gradient(state.points, start, slopes), v)
             u = u if adapting is None else u * adapting
             v = v + product(u)
             if strength is not None:
-                from_start = u * -strength if from_start is None else from_start - u * strength
-        return v if from_start is None else v + from_start
+                pull = u * strength
+                v = v + pull
+                from_start = pull if from_start is None else from_start + pull
+        return v if from_start is None else v - from_start
+
+    def _hessian(
+        self, chunk: Chunk, state: InnerState, *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Operator]:
+        """The support gradients at φ_k, and v ↦ identity · v + weight · H(φ_k) v."""
+        support = chunk.support.of_step(state.taken)
+        return support.curvature(state.points, "hessian", identity=identity, weight=weight)

@@ -1,0 +1,251 @@
+"""ANIL and BOIL: MAML whose inner steps move the head of a network alone, or everything but the head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
+from aidotnet_py.meta_learning.capabilities import is_differentiable
+from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.options import with_suggestions
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["ANILAlgorithm", "ANILOptions", "BOILAlgorithm", "BOILOptions"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _layer(parameter: str) -> str:
+    """The top-level layer that a parameter belongs to."""
+    return parameter.split(".")[0]
+
+
+def _is_in(parameter: str, name: str) -> bool:
+    """Whether a name is that of the parameter, or of a layer that it belongs to."""
+    return parameter == name or parameter.startswith(name + ".")
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
+    """MAML's options, and which layers the inner steps move."""
+
+    AdaptedLayers: Sequence[str] | None = None
+
+    # Whether, unless layers are named, the last one is adapted, or all the others.
+    _adapts_head: ClassVar[bool]
+
+    def adapted(self) -> list[str]:
+        """The names of the parameters that the inner steps move; of options without errors."""
+        names = list(_shapes(self.MetaModel))
+        if self.AdaptedLayers is None:
+            return [name for name in names if (_layer(name) == _layer(names[-1])) is self._adapts_head]
+        return [name for name in names if any(_is_in(name, given) for given in self.AdaptedLayers)]
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        if not is_differentiable(self.MetaModel):
+            yield (
+                f"MetaModel is a {type(self.MetaModel).__name__}; an IDifferentiableModel is wanted, whose "
+                "parameter_shapes tell one layer's parameters from another's"
+            )
+        else:
+            yield from self._invalid_layers(list(_shapes(self.MetaModel)))
+
+    def _invalid_layers(self, names: list[str]) -> Iterator[str]:
+        # Callers may be untyped, and a lone name is a sequence of letters.
+        given: Any = self.AdaptedLayers
+        listed = isinstance(given, Sequence) and not isinstance(given, str)
+        named: list[Any] = list(cast(Any, given)) if listed else []
+        if given is None:
+            if not any("." in name for name in names):
+                yield (
+                    f"AdaptedLayers is None, and the parameters of MetaModel are in no layers: name those to adapt, of "
+                    f"{', '.join(names)}"
+                )
+                return
+        elif not named or not all(isinstance(name, str) for name in named):
+            yield f"AdaptedLayers is {given!r}; a list of names or None is wanted"
+            return
+        elif unknown := next((n for n in named if not any(_is_in(name, n) for name in names)), None):
+            yield f"AdaptedLayers names {unknown!r}, which MetaModel has not{_suggested(unknown, names)}"
+            return
+        adapted = len(self.adapted())
+        if adapted in (0, len(names)):
+            shown = f"AdaptedLayers is {given!r}, by which {'all' if adapted else 'none'} of the parameters are adapted"
+            yield f"{shown}; some of them are wanted{', and MAMLAlgorithm adapts all' if adapted else ''}"
+
+
+def _suggested(unknown: str, names: Sequence[str]) -> str:
+    """The nearest of layers and parameters, or all layers."""
+    layers = list(dict.fromkeys(map(_layer, names)))
+    near = get_close_matches(unknown, [*layers, *names], n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(layers)}"
+
+
+def _shapes(model: Any) -> Shapes:
+    shapes: Shapes = model.parameter_shapes
+    return shapes
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class ANILOptions(_PartialOptions[T, TInput, TOutput]):
+    """Options of `ANILAlgorithm`: those of MAML, and which layers are adapted.
+
+    Parameters
+    ----------
+    MetaModel : IDifferentiableModel
+        The model whose parameters are learned. Required; all others are keywords. See `MAMLOptions`.
+    AdaptedLayers : sequence of str or None
+        What the inner steps move: names of layers, each of which stands for all parameters in it, or of parameters, as
+        the model's ``parameter_shapes`` has them. None: the last top-level layer that has parameters.
+
+    Examples
+    --------
+    >>> from aidotnet_py import ANILOptions, NeuralNetworkModel
+    >>> from aidotnet_py.nn import mlp
+    >>> model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
+    >>> list(model.parameter_shapes)
+    ['0_dense.weight', '0_dense.bias', '2_dense.weight', '2_dense.bias', '4_dense.weight', '4_dense.bias']
+    >>> ANILOptions(model).adapted()
+    ['4_dense.weight', '4_dense.bias']
+    >>> ANILOptions(model, AdaptedLayers=["2_dense", "4_dense.bias"]).adapted()
+    ['2_dense.weight', '2_dense.bias', '4_dense.bias']
+    """
+
+    _adapts_head: ClassVar[bool] = True
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class BOILOptions(_PartialOptions[T, TInput, TOutput]):
+    """Options of `BOILAlgorithm`: those of MAML, and which layers are adapted.
+
+    Parameters
+    ----------
+    MetaModel : IDifferentiableModel
+        The model whose parameters are learned. Required; all others are keywords. See `MAMLOptions`.
+    AdaptedLayers : sequence of str or None
+        As in `ANILOptions`. None: all but the last top-level layer that has parameters.
+
+    Examples
+    --------
+    >>> from aidotnet_py import BOILOptions, NeuralNetworkModel
+    >>> from aidotnet_py.nn import mlp
+    >>> BOILOptions(NeuralNetworkModel(mlp(8, 1), input_shape=(1,))).adapted()
+    ['0_dense.weight', '0_dense.bias']
+    """
+
+    _adapts_head: ClassVar[bool] = False
+
+
+class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
+    """MAML whose inner steps see a mask."""
+
+    def __init__(self, options: _PartialOptions[T, TInput, TOutput], wanted: type[Any]) -> None:
+        super().__init__(options)
+        if not isinstance(options, wanted):
+            raise ArgumentException(f"options is a {type(options).__name__}; {wanted.__name__} are wanted")
+        self._partial = options
+        # The mask for the names beside it.
+        self._mask: tuple[list[str], Array] | None = None
+
+    def _adapting(self) -> Array:
+        names = self._partial.adapted()
+        if self._mask is None or self._mask[0] != names:
+            parts = [np.full(math.prod(shape), name in names) for name, shape in _shapes(self.BaseModel).items()]
+            dtype = self._backend.dtype_of(self.BaseModel.GetParameters())
+            self._mask = names, self._backend.asarray(np.concatenate(parts), dtype)
+        return self._mask[1]
+
+
+class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
+    """ANIL (Raghu, Raghu, Bengio & Vinyals 2020): MAML whose inner steps move the head of a network alone.
+
+    With P the projection on the adapted parameters, φ_{k+1} = φ_k − αP∇L_s(φ_k), v_k = v_{k+1} − αH(φ_k)P v_{k+1}: all
+    parameters have their exact meta-gradient, the body's by how the head's adaptation depends on it.
+
+    Parameters
+    ----------
+    options : ANILOptions
+        Read when used, so it can be changed between steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When options is None.
+    InvalidOperationException
+        When options has no model.
+    ArgumentException
+        When an option is invalid; the message names the first.
+
+    References
+    ----------
+    Raghu, A., Raghu, M., Bengio, S. & Vinyals, O. (2020). Rapid learning or feature reuse? Towards understanding the
+    effectiveness of MAML. ICLR.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import ANILAlgorithm, ANILOptions, NeuralNetworkModel
+    >>> from aidotnet_py.data import SinusoidLoader
+    >>> from aidotnet_py.nn import mlp
+    >>> model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
+    >>> loader = SinusoidLoader(seed=0)
+    >>> learner = ANILAlgorithm(ANILOptions(model, DataLoader=loader))
+    >>> adapted = learner.Adapt(loader.GetNextTask())
+    >>> int(np.sum(adapted.GetParameters() != model.GetParameters())) <= 41
+    True
+    """
+
+    def __init__(self, options: ANILOptions[T, TInput, TOutput]) -> None:
+        super().__init__(options, ANILOptions)
+
+    @property
+    def AlgorithmType(self) -> MetaLearningAlgorithmType:
+        """``MetaLearningAlgorithmType.ANIL``."""
+        return MetaLearningAlgorithmType.ANIL
+
+
+class BOILAlgorithm(_PartialMAML[T, TInput, TOutput]):
+    """BOIL (Oh, Yoo, Kim & Yun 2021): MAML whose inner steps move everything but the head of a network.
+
+    See `ANILAlgorithm`, of which it is the counterpart: the features change with the task, what they are worth does
+    not.
+
+    Parameters
+    ----------
+    options : BOILOptions
+        Read when used, so it can be changed between steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When options is None.
+    InvalidOperationException
+        When options has no model.
+    ArgumentException
+        When an option is invalid; the message names the first.
+
+    References
+    ----------
+    Oh, J., Yoo, H., Kim, C. & Yun, S.-Y. (2021). BOIL: towards representation change for few-shot learning. ICLR.
+    """
+
+    def __init__(self, options: BOILOptions[T, TInput, TOutput]) -> None:
+        super().__init__(options, BOILOptions)
+
+    @property
+    def AlgorithmType(self) -> MetaLearningAlgorithmType:
+        """``MetaLearningAlgorithmType.BOIL``."""
+        return MetaLearningAlgorithmType.BOIL

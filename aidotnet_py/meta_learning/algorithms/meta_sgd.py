@@ -1,0 +1,240 @@
+"""Meta-SGD: a rate for each parameter's inner steps, learned together with the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.meta_learning.adaptation import InnerLoop
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.core import Tasks
+from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
+from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.stacking import repeat_rows
+from aidotnet_py.models import IFullModel
+from aidotnet_py.optimizers import IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["MetaSGDAlgorithm", "MetaSGDOptions"]
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
+    """Options of `MetaSGDAlgorithm`: those of every learner, and Meta-SGD's own.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        The model whose parameters are learned. Required; all others are keywords. See `MetaLearnerOptions`.
+    InnerOptimizer : None
+        The learned rates take its place.
+    InnerLearningRate : float
+        Where every rate starts, at construction, at Reset and with a new model.
+    AdaptationSteps : int
+        K, the number of inner steps, > 0.
+    MinLearningRate, MaxLearningRate : float
+        Bounds that every rate is kept within after a meta-update; 0 < MinLearningRate ≤ InnerLearningRate ≤
+        MaxLearningRate.
+    UseFirstOrder : bool
+        Leave out the curvature: v_k = ∇L_q(φ_K) at every step.
+    CheckpointSegments : int, "sqrt" or None
+        How many φ_k are kept of the inner loop; see `MAMLOptions`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, MetaSGDOptions
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+    >>> MetaSGDOptions(model, AdaptationSteps=1, InnerLearningRate=0.1).IsValid()
+    True
+    >>> MetaSGDOptions(model, InnerLearningRate=2.0).IsValid()
+    False
+    """
+
+    AdaptationSteps: int = 5
+    MinLearningRate: float = 1e-6
+    MaxLearningRate: float = 1.0
+    UseFirstOrder: bool = False
+    CheckpointSegments: Segments = None
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        least, most, first = self.MinLearningRate, self.MaxLearningRate, self.InnerLearningRate
+        if not is_rate(least):
+            yield f"MinLearningRate is {least!r}; a finite number above 0 is wanted"
+        elif not (is_rate(most) and most >= least):
+            yield f"MaxLearningRate is {most!r}; a finite number of at least MinLearningRate, {least!r}, is wanted"
+        elif is_rate(first) and not least <= first <= most:
+            yield (
+                f"InnerLearningRate is {first!r}; the rates start there, and a number from MinLearningRate, {least!r}, "
+                f"to MaxLearningRate, {most!r}, is wanted"
+            )
+        yield from self._invalid_switch("UseFirstOrder")
+        yield from invalid_segments(self.CheckpointSegments, self.AdaptationSteps)
+        if self.InnerOptimizer is not None:
+            yield (
+                f"InnerOptimizer is a {type(self.InnerOptimizer).__name__}; None is wanted: Meta-SGD's inner steps are "
+                "gradient descent at the rates that it learns"
+            )
+
+
+class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
+    r"""Meta-SGD (Li, Zhou, Chen & Li 2017, Algorithm 1), for any number of inner steps.
+
+    The start θ and a rate α_i for each parameter are learned together. For each task,
+
+    .. math::
+        \phi_{k+1} = \phi_k - \alpha \circ \nabla L_s(\phi_k), \quad v_K = \nabla L_q(\phi_K), \quad
+        v_k = v_{k+1} - H(\phi_k)\,(\alpha \circ v_{k+1}),
+
+    and the gradients of L_q(φ_K) are v_0 in θ and −Σ_k ∇L_s(φ_k) ∘ v_{k+1} in α. Means over the tasks, clipped by the
+    norm of both together, go to the meta-optimizer, and the rates are then brought back within their bounds.
+
+    Parameters
+    ----------
+    options : MetaSGDOptions
+        Read when used, so it can be changed between steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When options is None.
+    InvalidOperationException
+        When options has no model.
+    ArgumentException
+        When an option is invalid; the message names the first.
+
+    References
+    ----------
+    Li, Z., Zhou, F., Chen, F. & Li, H. (2017). Meta-SGD: learning to learn quickly for few-shot learning.
+    arXiv:1707.09835.
+
+    Examples
+    --------
+    One task, y = 3x₁, and a model y = wx from w = 0: the rate of w₁ grows, that of w₂ is never asked for.
+
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, MetaLearningTask, MetaSGDAlgorithm, MetaSGDOptions, TaskBatch
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+    >>> x = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    >>> y = 3 * x[:, :1]
+    >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)
+    >>> learner = MetaSGDAlgorithm(MetaSGDOptions(model, AdaptationSteps=1, InnerLearningRate=0.1))
+    >>> losses = [learner.MetaTrain(TaskBatch([task])) for _ in range(100)]
+    >>> learner.LearningRates.round(2)
+    array([0.2, 0.1])
+    """
+
+    def __init__(self, options: MetaSGDOptions[T, TInput, TOutput]) -> None:
+        super().__init__(options)
+        if not isinstance(options, MetaSGDOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(f"options is a {type(options).__name__}; MetaSGDOptions are wanted")
+        self._meta_sgd = options
+        self._rates = self._first_rates()
+
+    @property
+    def AlgorithmType(self) -> MetaLearningAlgorithmType:
+        """``MetaLearningAlgorithmType.MetaSGD``."""
+        return MetaLearningAlgorithmType.MetaSGD
+
+    @property
+    def LearningRates(self) -> Array:
+        """α, a vector of T like the model's parameters; a copy."""
+        return self._backend.asarray(self._rates)
+
+    @property
+    def InnerLearningRate(self) -> float:
+        """The mean of the rates."""
+        return float(self._host(self._rates).mean(dtype=float))
+
+    def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
+        """Learn another model's parameters from now on, with rates from InnerLearningRate; see `MetaLearnerBase`."""
+        super().SetMetaModel(model)
+        self._rates = self._first_rates()
+
+    def Reset(self) -> None:
+        """As at construction, the rates too; the model keeps its parameters."""
+        super().Reset()
+        self._rates = self._first_rates()
+
+    def _first_rates(self) -> Array:
+        rates = self._backend.asarray(self.BaseModel.GetParameters())
+        self._backend.copyto(rates, float(self._options.InnerLearningRate))
+        return rates
+
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+        model = self._backend.asarray(self.BaseModel.GetParameters())
+        wanted, came = ((self._backend.dtype_of(a), tuple(a.shape)) for a in (model, self._rates))
+        if came != wanted:
+            raise InvalidOperationException(
+                f"the rates are {came[0]}{came[1]}, and the parameters of MetaModel {wanted[0]}{wanted[1]}; with "
+                "SetMetaModel the rates of another model start anew"
+            )
+        return super()._opened(tasks, *roles)
+
+    def _meta_parameters(self) -> Array:
+        return self._backend.concat([self.BaseModel.GetParameters(), self._rates], 0)
+
+    def _set_meta_parameters(self, vector: Array) -> None:
+        count = self.BaseModel.ParameterCount
+        self.BaseModel.SetParameters(self._backend.asarray(self._backend.index(vector, (slice(0, count),))))
+        self._rates = self._backend.asarray(self._backend.index(vector, (slice(count, 2 * count),)))
+
+    def _meta_update(self, meta_gradients: Array) -> float:
+        norm = super()._meta_update(meta_gradients)
+        least, most = float(self._meta_sgd.MinLearningRate), float(self._meta_sgd.MaxLearningRate)
+        # A bound beyond the largest number of the parameters' dtype is none.
+        with self._backend.errors_ignored():
+            raised = self._backend.elementwise("maximum")(self._rates, least)
+            self._rates = self._backend.elementwise("minimum")(raised, most)
+        return norm
+
+    # The inner steps: gradient descent at rate 1 along α ∘ ∇.
+
+    def _inner_optimizer(self) -> IGradientBasedOptimizer:
+        return SGDOptimizer(1.0)
+
+    def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
+        return gradients * self._rates
+
+    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
+        by = self._first_order if self._meta_sgd.UseFirstOrder else self._exact
+        found = by(chunk)
+        chunk.require_finite("meta-gradient", found.meta_gradients)
+        return found
+
+    def _exact(self, chunk: Chunk) -> TaskGradients:
+        loop = self._inner_loop(chunk)
+        path = InnerPath(loop, self._inner_steps, self._meta_sgd.CheckpointSegments)
+        self._require_adapted(chunk, loop)
+        query = self._query_result(chunk, loop.points)
+        v, of_rates = query.gradients, None
+        for state in path.backwards():
+            slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
+            of_step = slopes * v
+            of_rates = of_step if of_rates is None else of_rates + of_step
+            v = v - product(v * self._rates)
+        return TaskGradients(query, self._backend.concat([v, -cast(Array, of_rates)], 1))
+
+    def _first_order(self, chunk: Chunk) -> TaskGradients:
+        sums: list[Array] = []
+
+        def follow(points: Array, start: Array, gradients: Array) -> Array:
+            sums[:] = [gradients + sums[0]] if sums else [self._backend.asarray(gradients)]
+            return self._inner_gradient(points, start, gradients)
+
+        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        loop = InnerLoop(chunk, start, self._inner_optimizer(), follow)
+        while loop.taken < self._inner_steps:
+            loop.step()
+        self._require_adapted(chunk, loop)
+        query = self._query_result(chunk, loop.points)
+        g = query.gradients
+        return TaskGradients(query, self._backend.concat([g, -(sums[0] * g)], 1))

@@ -1,0 +1,186 @@
+"""Reptile: the meta-parameters move towards where the inner steps of each task end; no curvature, no query gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.base import StepRecord
+from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
+from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, QueryResult, TaskGradients
+from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.task_batch import TaskBatch
+from aidotnet_py.meta_learning.validation import checked_tasks
+from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["ReptileAlgorithm", "ReptileOptions"]
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
+    """Options of `ReptileAlgorithm`: those of every learner, and Reptile's own.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        The model whose parameters are learned. Required; all others are keywords. See `MetaLearnerOptions`.
+    MetaOptimizer : IGradientBasedOptimizer, optional
+        What takes θ − φ for a gradient. None: gradient descent at OuterLearningRate.
+    OuterLearningRate : float
+        ε of θ ← θ + ε (φ − θ), > 0.
+    AdaptationSteps, InnerBatches : int
+        There are AdaptationSteps · InnerBatches inner steps in all, both > 0.
+    MetaBatchSize : int
+        Tasks a step of Train, > 0.
+    Interpolation : float
+        In (0, 1]: a meta-gradient is this share of θ − φ. Beside OuterLearningRate it matters to the clipping, and to
+        a MetaOptimizer of your own.
+    UseSerialUpdate : bool
+        θ moves after each task, and the next one starts from there: the paper's Algorithm 1. False: it moves once a
+        batch, along the mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, ReptileOptions
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+    >>> options = ReptileOptions(model, AdaptationSteps=8, OuterLearningRate=0.1)
+    >>> options.IsValid(), options.MetaBatchSize
+    (True, 5)
+    """
+
+    OuterLearningRate: float = 1.0
+    AdaptationSteps: int = 5
+    MetaBatchSize: int = 5
+    Interpolation: float = 1.0
+    InnerBatches: int = 1
+    UseSerialUpdate: bool = False
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        if not (is_rate(self.Interpolation) and self.Interpolation <= 1):
+            yield f"Interpolation is {self.Interpolation!r}; a number above 0 and at most 1 is wanted"
+        yield from self._invalid_count("InnerBatches")
+        yield from self._invalid_switch("UseSerialUpdate")
+
+
+class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
+    r"""Reptile (Nichol, Achiam & Schulman 2018, Algorithm 1, and its batched form, their section 2).
+
+    For each task, φ_K is where K inner steps on the support loss from θ end, and
+
+    .. math::
+        \theta \leftarrow \theta + \varepsilon\, (\phi_K - \theta),
+
+    that is, θ − φ_K is the task's meta-gradient. The mean over the tasks, clipped, goes to the meta-optimizer, plain
+    gradient descent at ε = OuterLearningRate unless one is given. The query sets only tell the loss.
+
+    Parameters
+    ----------
+    options : ReptileOptions
+        Read when used, so it can be changed between steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When options is None.
+    InvalidOperationException
+        When options has no model.
+    ArgumentException
+        When an option is invalid; the message names the first.
+
+    References
+    ----------
+    Nichol, A., Achiam, J. & Schulman, J. (2018). On first-order meta-learning algorithms. arXiv:1803.02999.
+
+    Examples
+    --------
+    One task, y = 3x, and a model y = wx from w = 0:
+
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, MetaLearningTask, ReptileAlgorithm, ReptileOptions, TaskBatch
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+    >>> x = np.array([[1.0], [-1.0]])
+    >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=2 * x, QuerySetY=6 * x, NumWays=1)
+    >>> learner = ReptileAlgorithm(ReptileOptions(model, InnerLearningRate=0.1, OuterLearningRate=0.5))
+    >>> [round(float(learner.MetaTrain(TaskBatch([task]))), 3) for _ in range(3)]
+    [3.865, 1.703, 0.751]
+    """
+
+    def __init__(self, options: ReptileOptions[T, TInput, TOutput]) -> None:
+        super().__init__(options)
+        if not isinstance(options, ReptileOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(f"options is a {type(options).__name__}; ReptileOptions are wanted")
+        self._reptile = options
+
+    @property
+    def AlgorithmType(self) -> MetaLearningAlgorithmType:
+        """``MetaLearningAlgorithmType.Reptile``."""
+        return MetaLearningAlgorithmType.Reptile
+
+    @property
+    def _inner_steps(self) -> int:
+        return self._reptile.AdaptationSteps * self._reptile.InnerBatches
+
+    def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
+        return SGDOptimizer(rate)
+
+    def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
+        """One meta-training step, or with UseSerialUpdate one for each task in turn; see `MetaGradientLearner`.
+
+        Returns
+        -------
+        T
+            The mean over the tasks of the query loss at φ_K, before the update that the task takes part in.
+
+        Raises
+        ------
+        ArgumentException
+            When the batch is None or empty, or does not fit the model; nothing was computed then.
+        InvalidOperationException
+            When a loss or φ_K is not finite; the message names the task, and parameters, optimizer and iteration are
+            as they were before the batch.
+        """
+        if not self._reptile.UseSerialUpdate:
+            return super().MetaTrain(taskBatch)
+        tasks = checked_tasks(taskBatch)
+        # All are checked against each other and the model before the first moves anything.
+        self._opened(tasks, "Support", "Query")
+        chunks = [replace(self._opened([t], "Support", "Query"), first=place) for place, t in enumerate(tasks)]
+        optimizer = self._meta_optimizer()
+        parameters, memory = self._backend.asarray(self._meta_parameters()), optimizer.GetState()
+        try:
+            record = self._one_after_another(chunks)
+        except BaseException:
+            optimizer.SetState(memory)
+            self._set_meta_parameters(parameters)
+            raise
+        self._record = record
+        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
+
+    def _one_after_another(self, chunks: list[Chunk]) -> StepRecord:
+        """An update for each; the norm that is told is the mean of theirs."""
+        found: list[QueryResult] = []
+        norms: list[float] = []
+        for chunk in chunks:
+            (part,) = over_chunks(chunk, self._meta_gradients)
+            found.append(part.query)
+            norms.append(self._meta_update(part.meta_gradients))
+        losses = np.concatenate([query.losses for query in found])
+        accuracies = [accuracy for query in found for accuracy in query.accuracies]
+        return StepRecord(losses, accuracies, {"MetaGradientNorm": float(np.mean(norms))})
+
+    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
+        start, adapted = self._adapted(chunk)
+        meta_gradients = (start - adapted) * float(self._reptile.Interpolation)
+        chunk.require_finite("meta-gradient", meta_gradients)
+        losses, gradients = chunk.query.evaluate(adapted)
+        chunk.require_finite("query loss", losses)
+        return TaskGradients(QueryResult(self._host(losses), chunk.query.accuracies(), gradients), meta_gradients)
