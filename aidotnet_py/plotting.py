@@ -179,7 +179,7 @@ def draw_adaptation_curves(losses: Panels, accuracies: Panels | None = None, tit
     rows = [("query loss", losses, "log")]
     if accuracies:
         rows.append(("query accuracy", accuracies, "linear"))
-    figure = _new_figure((max(6.4, 4.2 * len(losses)), 3.8 * len(rows) + 0.4), title)
+    figure = _new_figure((max(8.0, 3.6 * len(losses) + 1.2), 3.8 * len(rows) + 0.4), title)
     axes = figure.subplots(len(rows), len(losses), sharex=True, sharey="row", squeeze=False)
     for row, (quantity, panels, scale) in zip(axes, rows, strict=True):
         row[0].set_ylabel(quantity)
@@ -187,10 +187,11 @@ def draw_adaptation_curves(losses: Panels, accuracies: Panels | None = None, tit
         for panel, (name, curves) in zip(row, panels.items(), strict=True):
             panel.set_title(name, fontsize=10)
             panel.grid(alpha=0.3)
+            panel.margins(x=0)
             _intervals(panel, curves)
     for panel in axes[-1]:
         panel.set_xlabel("steps of adaptation")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside center right", frameon=False)
     return cast("Figure", figure)
 
 
@@ -241,7 +242,7 @@ def _image(axes: Any, image: NDArray[Any], caption: str, colour: str) -> None:
 def _intervals(axes: Any, curves: Mapping[str, Sequence[ConfidenceInterval[Any]]]) -> None:
     for name, curve in curves.items():
         steps = np.arange(len(curve))
-        (line,) = axes.plot(steps, [point.Mean for point in curve], marker=".", label=name)
+        (line,) = axes.plot(steps, [point.Mean for point in curve], label=name)
         lower, upper = [point.Lower for point in curve], [point.Upper for point in curve]
         axes.fill_between(steps, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
 

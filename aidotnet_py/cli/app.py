@@ -117,7 +117,7 @@ def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:
         drawn: Any = draw_adaptation_curves(
             {title: losses for title, (losses, _) in curves.items()},
             {title: accuracies for title, (_, accuracies) in curves.items() if accuracies},
-            f"{found.settings.data}: query sets of {found.settings.test_tasks} new tasks, with 95 % intervals",
+            f"{found.settings.test_tasks} new tasks of {found.settings.data}, with 95 % intervals",
         )
         drawn.savefig(figure)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)

@@ -9,7 +9,21 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from aidotnet_py.comparison.problems import Loader, Model, Problem
-from aidotnet_py.meta_learning import MAMLAlgorithm, MAMLOptions, MetaLearnerBase, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py.meta_learning import (
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearnerBase,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    ReptileAlgorithm,
+    ReptileOptions,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
 from aidotnet_py.optimizers import AdamOptimizer
 
 __all__ = ["ALGORITHMS", "BASELINES", "Contestant", "Entrant", "Learner"]
@@ -50,6 +64,9 @@ class _Algorithm:
     def __call__(self, problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
         own = self.classification if problem.classification else self.regression
         keywords = {**problem.options, **self.everywhere, **own}
+        # Adam for all, also where an algorithm's own default is another: its steps do not depend on how long
+        # meta-gradients are, which differs from algorithm to algorithm.
+        keywords["MetaOptimizer"] = AdamOptimizer(keywords["OuterLearningRate"])
         learner = self.algorithm(self.options(model, DataLoader=loader, MetaBatchSize=meta_batch, **keywords))
         return Entrant(learner, lambda: learner.MetaTrainStep(meta_batch))
 
@@ -85,9 +102,15 @@ ALGORITHMS: Mapping[str, Contestant] = {
     "iMAML": _Algorithm(
         iMAMLAlgorithm,
         iMAMLOptions.FromPaper,
-        everywhere={"Lambda": 0.5, "Curvature": "gauss-newton"},
-        classification={"AdaptationSteps": 16, "ConjugateGradientIterations": 5},
+        everywhere={"Curvature": "gauss-newton"},
+        regression={"Lambda": 2.0},
+        classification={"Lambda": 0.5, "AdaptationSteps": 16, "ConjugateGradientIterations": 5},
     ),
     "MAML": _Algorithm(MAMLAlgorithm, MAMLOptions),
     "FOMAML": _Algorithm(MAMLAlgorithm, MAMLOptions, everywhere={"UseFirstOrder": True}),
+    "Reptile": _Algorithm(ReptileAlgorithm, ReptileOptions),
+    "MetaSGD": _Algorithm(MetaSGDAlgorithm, MetaSGDOptions, regression={"OuterLearningRate": 0.002}),
+    # The head alone has fewer ways to go, and may take longer steps.
+    "ANIL": _Algorithm(ANILAlgorithm, ANILOptions, regression={"InnerLearningRate": 0.01}),
+    "BOIL": _Algorithm(BOILAlgorithm, BOILOptions),
 }
