@@ -64,7 +64,7 @@ class Comparison:
     >>> settings = ComparisonSettings.of("sinusoid", algorithms=["FOMAML"], iterations=2, test_tasks=5)
     >>> found = compare(settings)
     >>> [run.algorithm for run in found.runs], len(found.runs[0].losses)
-    (['random', 'transfer', 'FOMAML'], 17)
+    (['random', 'transfer', 'FOMAML'], 33)
     >>> Comparison.from_json(found.to_json()) == found
     True
     """

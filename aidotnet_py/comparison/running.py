@@ -45,7 +45,7 @@ def compare(settings: ComparisonSettings) -> Comparison:
     >>> from aidotnet_py.comparison import ComparisonSettings, compare
     >>> found = compare(ComparisonSettings.of("sinusoid", algorithms=["MAML"], iterations=5, test_tasks=10))
     >>> [(run.algorithm, len(run.losses)) for run in found.runs]
-    [('random', 17), ('transfer', 17), ('MAML', 17)]
+    [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
     test = settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks)
     entries: Mapping[str, Contestant] = {**BASELINES, **{name: ALGORITHMS[name] for name in settings.algorithms}}
