@@ -41,12 +41,14 @@ from aidotnet_py.meta_learning import (
     MetaTrainingResult,
     MetaTrainingStepResult,
     NonPositiveCurvatureWarning,
+    ProblemConstants,
     ReptileAlgorithm,
     ReptileOptions,
     SeriesGrowthWarning,
     TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
+    meta_gradient_error_bound,
 )
 from aidotnet_py.models import (
     FunctionModel,
@@ -59,7 +61,13 @@ from aidotnet_py.models import (
     ModelMetadata,
     NeuralNetworkModel,
 )
-from aidotnet_py.optimizers import AdamOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.optimizers import (
+    AdamOptimizer,
+    IGradientBasedOptimizer,
+    LBFGSMinimizer,
+    NewtonCGMinimizer,
+    SGDOptimizer,
+)
 
 __version__ = "0.1.0"
 
@@ -96,6 +104,7 @@ __all__ = [
     "InvalidOperationException",
     "MAMLAlgorithm",
     "MAMLOptions",
+    "LBFGSMinimizer",
     "MeanSquaredErrorLoss",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
@@ -110,13 +119,16 @@ __all__ = [
     "MetaTrainingStepResult",
     "ModelMetadata",
     "NeuralNetworkModel",
-    "NonPositiveCurvatureWarning",
+    "NewtonCGMinimizer",
     "NotSupportedException",
+    "SGDOptimizer",
+    "NonPositiveCurvatureWarning",
+    "ProblemConstants",
     "ReptileAlgorithm",
     "ReptileOptions",
-    "SGDOptimizer",
     "SeriesGrowthWarning",
     "TaskBatch",
     "iMAMLAlgorithm",
     "iMAMLOptions",
+    "meta_gradient_error_bound",
 ]

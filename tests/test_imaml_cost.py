@@ -164,6 +164,8 @@ def compile_all(step: Callable[[], Any]) -> None:
             step()
         compiling = [thread for thread in threading.enumerate() if thread.name == "aidotnet_py compiler"]
         if not compiling:
+            # What was ready during the last of them is taken up at the next.
+            step()
             return
         for thread in compiling:
             thread.join()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 
 from aidotnet_py import ArgumentException, ArgumentOutOfRangeException, NeuralNetworkModel
-from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff import grad, trace
 from aidotnet_py.nn import (
     AveragePool2D,
     BatchNorm,
@@ -29,6 +29,7 @@ from aidotnet_py.nn import (
     Tanh,
     conv4,
     mlp,
+    resnet18,
 )
 from aidotnet_py.nn.layer import batched, he_normal, parts
 
@@ -394,6 +395,89 @@ class TestNetworks:
     def test_mlp_refuses_no_sizes(self):
         with pytest.raises(ArgumentException, match="units is empty"):
             mlp()
+
+
+def cross_entropy(logits, labels):
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, labels[:, None], axis=-1)[:, 0]
+    return np.mean(np.log(np.sum(np.exp(shifted), axis=-1)) - chosen)
+
+
+class TestResNet18:
+    def test_has_the_sizes_of_the_paper(self):
+        parameters, output = resnet18(1000).initialize(rng(), (224, 224, 3))
+        assert output == (1000,)
+        assert sum(v.size for v in parameters.values()) == 11_689_512
+        widths = [v.shape[-1] for v in parameters.values() if v.ndim == 4]
+        assert widths == [64] * 5 + [128] * 5 + [256] * 5 + [512] * 5
+        assert [v.shape[:2] for v in parameters.values() if v.ndim == 4].count((1, 1)) == 3
+        assert not any("conv2d.bias" in name for name in parameters)
+
+    def test_halves_images_as_the_paper_does(self):
+        shape, rows = (224, 224, 3), []
+        for layer in resnet18(10, filters=1).layers.values():
+            _, shape = layer.initialize(rng(), shape)
+            rows.append(shape[0])
+        assert rows == [112] * 3 + [56] * 5 + [28] * 4 + [14] * 4 + [7] * 4 + [8, 10]
+
+    @pytest.mark.parametrize("options", [{"classes": 0}, {"classes": 5, "filters": 0}])
+    def test_refuses_counts_below_one(self, options):
+        with pytest.raises(ArgumentOutOfRangeException, match="is 0; a whole number of at least 1 is wanted"):
+            resnet18(**options)
+
+    def test_runs(self, backend):
+        network = resnet18(3, filters=2)
+        parameters, _ = network.initialize(rng(), (32, 32, 3))
+        assert applied(backend, network, parameters, rng().standard_normal((2, 32, 32, 3))).shape == (2, 3)
+
+    def small(self):
+        network = resnet18(3, filters=2)
+        parameters, _ = started(network, (32, 32, 3))
+        x, labels = rng(1).standard_normal((4, 32, 32, 3)), np.array([0, 2, 1, 1])
+        return network, parameters, x, labels
+
+    def test_gradient_is_the_slope_along_a_direction(self):
+        network, parameters, x, labels = self.small()
+        direction = {name: rng(2).standard_normal(value.shape) for name, value in parameters.items()}
+
+        def loss(parameters):
+            return cross_entropy(network.apply(parameters, x), labels)
+
+        def along(step):
+            return loss({name: value + step * direction[name] for name, value in parameters.items()})
+
+        gradient = grad(loss)(parameters)
+        slope = sum(np.vdot(gradient[name], direction[name]) for name in parameters)
+        # Steps so short that no maximum moves to another element, as exact as their differences are then.
+        assert (along(1e-7) - along(-1e-7)) / 2e-7 == pytest.approx(slope, rel=1e-5)
+
+    def test_agrees_with_pytorch(self):
+        torch = pytest.importorskip("torch")
+        network, parameters, x, labels = self.small()
+        leaves = {name: torch.tensor(value, requires_grad=True) for name, value in parameters.items()}
+        logits = torch_resnet18(torch, leaves, torch.tensor(x).permute(0, 3, 1, 2))
+        torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
+        np.testing.assert_allclose(network.apply(parameters, x), logits.detach().numpy(), rtol=1e-9, atol=1e-11)
+        gradient = grad(lambda p: cross_entropy(network.apply(p, x), labels))(parameters)
+        for name, leaf in leaves.items():
+            np.testing.assert_allclose(gradient[name], leaf.grad.numpy(), rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def torch_resnet18(torch, parameters, x):
+    """The network in PyTorch's own operations, from parameters taken in their order."""
+    functional, left = torch.nn.functional, iter(parameters.values())
+
+    def convolved_and_normalised(x, stride):
+        weight = next(left).permute(3, 2, 0, 1)
+        x = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+        return functional.batch_norm(x, None, None, next(left), next(left), training=True)
+
+    x = functional.max_pool2d(torch.relu(convolved_and_normalised(x, 2)), 3, 2, padding=1)
+    for block in range(8):
+        stride = 2 if block in (2, 4, 6) else 1
+        y = convolved_and_normalised(torch.relu(convolved_and_normalised(x, stride)), 1)
+        x = torch.relu(y + (x if stride == 1 else convolved_and_normalised(x, 2)))
+    return x.mean(dim=(2, 3)) @ next(left) + next(left)
 
 
 class TestInitialValues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import mpmath
@@ -15,6 +16,7 @@ from aidotnet_py import (
     ArgumentException,
     ArgumentOutOfRangeException,
     IGradientBasedOptimizer,
+    InvalidOperationException,
     NotSupportedException,
     SGDOptimizer,
 )
@@ -28,6 +30,7 @@ MAKERS = {
     "adam": lambda: AdamOptimizer(0.05, beta1=0.8, beta2=0.99, epsilon=1e-6),
 }
 STEPS = 7
+NUMPY = get_backend("numpy")
 
 
 @pytest.fixture(params=list(MAKERS))
@@ -131,7 +134,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     def test_keep_their_dtype(self, make, dtype):
-        result = run(get_backend("numpy"), make(), np.ones(3, dtype), gradients((3,), dtype))
+        result = run(NUMPY, make(), np.ones(3, dtype), gradients((3,), dtype))
         assert result.dtype == dtype
         assert np.isfinite(result).all()
 
@@ -164,6 +167,16 @@ def formula_inputs(optimizer, shape, dtype=np.float64):
 
 def numbers(optimizer, step, dtype):
     return [np.asarray(c, dtype) for c in optimizer.coefficients(step)]
+
+
+class Lion(ElementwiseOptimizer):
+    """Chen et al. 2023, by its formula alone."""
+
+    memory = ("mean",)
+
+    def formula(self, parameters, gradient, memory, coefficients):
+        direction = np.sign(0.9 * memory[0] + 0.1 * gradient)
+        return parameters - coefficients[0] * direction, [0.99 * memory[0] + 0.01 * gradient]
 
 
 class TestFormula:
@@ -270,7 +283,7 @@ class TestFormula:
         assert not Plain(0.1).has_formula
         assert Plain(0.1).memory == ()
         assert Plain(0.1).coefficients(4) == (0.1,)
-        with pytest.raises(NotSupportedException, match=r"Plain has no formula; to differentiate .* method formula"):
+        with pytest.raises(NotSupportedException, match=r"Plain has no formula; to differentiate .* method formula\("):
             Plain(0.1).formula(np.ones(1), np.ones(1), [], [0.1])
 
     def test_is_not_that_of_a_subclass_which_steps_otherwise(self, make):
@@ -283,13 +296,84 @@ class TestFormula:
             def _step(self, backend, parameters, gradient):
                 return parameters
 
-        class Both(Otherwise):
-            def formula(self, parameters, gradient, memory, coefficients):
-                return parameters, list(memory)
-
         assert Named(0.1).has_formula
         assert not Otherwise(0.1).has_formula
-        assert Both(0.1).has_formula
+        place = np.ones(2)
+        Otherwise(0.1).update_in_place(place, np.ones(2))
+        assert (place == 1.0).all()
+
+    def test_of_a_subclass_is_what_it_steps_by(self, backend, make):
+        class Doubled(type(make())):
+            def formula(self, parameters, gradient, memory, coefficients):
+                return super().formula(parameters, gradient + gradient, memory, coefficients)
+
+        slopes = gradients((2, 3))
+        optimizer, other, place = Doubled(0.1), type(make())(0.1), backend.asarray(np.ones((2, 3)))
+        assert optimizer.has_formula
+        wanted = run(backend, other, np.ones((2, 3)), 2 * slopes)
+        np.testing.assert_array_equal(run(backend, optimizer, np.ones((2, 3)), slopes), wanted)
+        optimizer.Reset()
+        for slope in slopes:
+            optimizer.update_in_place(place, backend.asarray(slope))
+        np.testing.assert_array_equal(backend.to_numpy(place), wanted[-1])
+        assert optimizer.GetState().keys() == other.GetState().keys()
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_alone_makes_an_optimizer(self, dtype):
+        optimizer = Lion(0.1)
+        place, copies = np.zeros((2, 3), dtype), [copy.deepcopy(optimizer), optimizer.fresh()]
+        for other in (optimizer, *copies):
+            assert run(NUMPY, other, place, gradients((2, 3), dtype)).dtype == dtype
+        (mean,) = (value for name, value in optimizer.GetState().items() if name != "steps")
+        exact = sum(0.01 * 0.99 ** (STEPS - 1 - k) * slope for k, slope in enumerate(gradients((2, 3))))
+        np.testing.assert_allclose(mean, exact, rtol=0, atol=40 * np.finfo(dtype).eps)
+        assert all((other.GetState()["mean"] == mean).all() for other in copies)
+
+    def test_is_traced_once_for_parameters_of_a_kind(self):
+        traced = []
+
+        class Counting(Lion):
+            def formula(self, parameters, gradient, memory, coefficients):
+                traced.append(parameters.shape)
+                return super().formula(parameters, gradient, memory, coefficients)
+
+        optimizer = Counting(0.1)
+        for count in (2, 3, 2, 3, 2):
+            run(NUMPY, optimizer.fresh(), np.ones(count), gradients((count,)))
+        assert traced == [(2,), (3,)]
+        for count in range(4, 12):
+            run(NUMPY, optimizer.fresh(), np.ones(count), gradients((count,)))
+        assert len(optimizer._programs) <= 4
+
+    def test_keeps_its_memory_apart_whatever_order_its_state_came_in(self):
+        class Twins(AdamOptimizer):
+            def formula(self, parameters, gradient, memory, coefficients):
+                return super().formula(parameters, gradient, memory, coefficients)
+
+        slopes = gradients((3,))
+        whole, half, rest = Twins(0.1), Twins(0.1), Twins(0.1)
+        wanted = run(NUMPY, whole, np.ones(3), slopes)
+        middle = run(NUMPY, half, np.ones(3), slopes[:4])
+        rest.SetState(dict(reversed(half.GetState().items())))
+        np.testing.assert_array_equal(run(NUMPY, rest, middle[-1], slopes[4:]), wanted[4:])
+
+    @pytest.mark.parametrize(
+        ("result", "given"),
+        [
+            (lambda p, m: (p, []), r"float32\[2\]"),
+            (lambda p, m: (p, [m, m]), r"float32\[2\], float32\[2\], float32\[2\]"),
+            (lambda p, m: (p * np.float64(2.0), [m]), r"float64\[2\], float32\[2\]"),
+            (lambda p, m: (p.sum(), [m]), r"float32\[\], float32\[2\]"),
+        ],
+    )
+    def test_that_gives_something_else_is_refused(self, result, given):
+        class Odd(Lion):
+            def formula(self, parameters, gradient, memory, coefficients):
+                return result(parameters, memory[0])
+
+        message = rf"Odd.formula gives {given}; new parameters and 1 arrays of memory are wanted, all float32\[2\]"
+        with pytest.raises(InvalidOperationException, match=message):
+            Odd(0.1).UpdateParameters(np.ones(2, np.float32), np.ones(2, np.float32))
 
     def test_and_step_follow_coefficients_that_a_subclass_changed(self):
         class Halving(SGDOptimizer):

@@ -67,6 +67,11 @@ DOCUMENTED = {
     "InnerObjective": "support",
     "ConjugateGradientDamping": 0.0,
     "Curvature": "hessian",
+    "InnerGradientTolerance": None,
+    "LearnedLambda": None,
+    "WarmStartSolves": False,
+    "PreconditionerProbes": 0,
+    "ErrorConstants": None,
 }
 RATES = ("InnerLearningRate", "OuterLearningRate")
 COUNTS = (
@@ -208,7 +213,7 @@ class TestConstruction:
         with pytest.raises(AttributeError, match=r"has no option 'AdaptionSteps'; did you mean 'AdaptationSteps'\?"):
             options.AdaptionSteps = 3  # type: ignore[attr-defined]
         with pytest.raises(
-            AttributeError, match=r"has no option 'xyzzy'; it has MetaModel, LossFunction, .*Curvature$"
+            AttributeError, match=r"has no option 'xyzzy'; it has MetaModel, LossFunction, .*ErrorConstants$"
         ):
             options.xyzzy = 3  # type: ignore[attr-defined]
 

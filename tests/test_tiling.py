@@ -81,6 +81,61 @@ def test_windows_that_a_later_stage_reads_are_taken_once(monkeypatch: pytest.Mon
     assert patches([0, 1]) == 1
 
 
+def test_windows_too_large_to_keep_are_taken_anew_in_the_later_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = np.zeros((6, 8, 8, 2)), np.zeros((3, 3, 2, 4))
+    program = ad.trace(lambda x, w: ad.conv2d(x, w), x, w)
+    kept = plan(program, [0, 1]).nbytes
+    for name, value in (("_MOST_BYTES", 0), ("_TILE_BYTES", 1), ("_KEPT_BYTES", 0)):
+        monkeypatch.setattr(tiling, name, value)
+    planned = plan(program, [0, 1])
+    taken = [w.stage for w in planned.work if w.primitive is not None and w.primitive.name == "patches"]
+    assert taken == [1] * 6
+    # Of all windows, those of one image.
+    assert kept - planned.nbytes == 5 / 6 * 9 * x.nbytes
+
+
+def test_sums_of_products_are_folded_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = np.zeros((6, 8, 8, 2)), np.zeros((3, 3, 2, 4))
+
+    def tangent_of_gradient(x: Any, dx: Any, w: Any, dw: Any) -> Any:
+        return ad.jvp(lambda x, w: ad.grad(lambda x: np.sum(ad.conv2d(x, w) ** 2))(x), (x, w), (dx, dw))[1]
+
+    program = ad.trace(tangent_of_gradient, x, x, w, w)
+    whole = plan(program).nbytes
+    monkeypatch.setattr(tiling, "_MOST_BYTES", 0)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", 1)
+    planned = plan(program)
+    folded = [w.operands[0].type.shape[0] for w in planned.work if w.primitive and w.primitive.name == "fold"]
+    assert folded == [1] * 6
+    assert planned.nbytes < whole / 2
+
+
+def test_tiles_are_no_smaller_than_the_matrix_that_they_are_multiplied_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "_MOST_BYTES", 0)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", 1)
+
+    def rows_at_once(filters: int) -> set[int]:
+        program = ad.trace(lambda x, w: ad.conv2d(x, w), np.zeros((6, 8, 8, 2)), np.zeros((3, 3, 2, filters)))
+        works = (w for w in plan(program).work if w.primitive is not None and w.primitive.name == "matmul")
+        return {w.out.type.shape[-2] for w in works}
+
+    assert rows_at_once(4) == {64}
+    assert rows_at_once(2 * 64) == {2 * 64}
+
+
+def test_products_of_tiles_are_added_at_once() -> None:
+    """The weights' gradient of a layer with many filters: its tiles never all lie side by side."""
+    x, w = np.zeros((256, 7, 7, 32), np.float32), np.zeros((3, 3, 32, 256), np.float32)
+    program = ad.trace(ad.grad(lambda w: np.sum(ad.conv2d(x, w) ** 2)), w)
+    parts = [
+        work
+        for work in plan(program).work
+        if work.primitive is not None and work.primitive.name == "matmul" and work.out.type.size == w.size
+    ]
+    assert len(parts) > 4
+    assert len({work.out.storage.slot for work in parts}) <= 2
+
+
 def test_parts_of_a_concatenation_are_made_in_their_place() -> None:
     program = ad.trace(lambda x: np.concatenate([np.exp(x), np.sin(x), x], axis=1), np.ones((3, 4)))
     planned = plan(program)

@@ -23,6 +23,8 @@ RUNNABLE = [
     typing_cases.learner_of_float64,
     typing_cases.named_type_parameters,
     typing_cases.losses_optimizers_and_loaders,
+    typing_cases.the_family,
+    typing_cases.a_solver_of_ones_own,
     typing_cases.held_as_interfaces,
     typing_cases.from_the_paper,
 ]

@@ -15,19 +15,32 @@ from numpy.typing import NDArray
 
 from aidotnet_py import (
     AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
     CrossEntropyLoss,
     FunctionModel,
     IFullModel,
     IMetaLearner,
     IModel,
+    LBFGSMinimizer,
+    MAMLAlgorithm,
+    MAMLOptions,
     MeanSquaredErrorLoss,
     MetaAdaptationResult,
     MetaEvaluationResult,
+    MetaLearningAlgorithmType,
     MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
     MetaTrainingResult,
     MetaTrainingStepResult,
     ModelMetadata,
     NeuralNetworkModel,
+    NewtonCGMinimizer,
+    ReptileAlgorithm,
+    ReptileOptions,
     SGDOptimizer,
     TaskBatch,
     iMAMLAlgorithm,
@@ -35,6 +48,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
 from aidotnet_py.nn import mlp
+from aidotnet_py.optimizers import VectorObjective
 
 Arrays = NDArray[Any]
 
@@ -117,6 +131,29 @@ def losses_optimizers_and_loaders() -> None:
     assert_type(MeanSquaredErrorLoss[np.float32]().CalculateLoss(np.zeros(1, np.float32), np.zeros(1)), np.float32)
 
 
+def the_family() -> None:
+    batch = TaskBatch([task()])
+    maml = MAMLAlgorithm(MAMLOptions(single(), CheckpointSegments="sqrt"))
+    assert_type(maml, MAMLAlgorithm[np.float32, Arrays, Arrays])
+    assert_type(maml.MetaTrain(batch), np.float32)
+    assert_type(ReptileAlgorithm(ReptileOptions(single())).MetaTrain(batch), np.float32)
+    assert_type(MetaSGDAlgorithm(MetaSGDOptions(single())).MetaTrain(batch), np.float32)
+    layers = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
+    assert_type(ANILAlgorithm(ANILOptions(layers)).AlgorithmType, MetaLearningAlgorithmType)
+    assert_type(BOILAlgorithm(BOILOptions(layers, AdaptedLayers=["0_dense"])).Evaluate(batch), np.float32)
+    assert_type(iMAMLOptions(single(), InnerOptimizer=NewtonCGMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(iMAMLOptions(single(), InnerOptimizer=LBFGSMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays])
+
+
+def own_solver(objective: VectorObjective, theta: Any) -> Any:
+    return theta - 0.1 * objective(theta)[1]
+
+
+def a_solver_of_ones_own() -> None:
+    learner = iMAMLAlgorithm(iMAMLOptions(single(), InnerOptimizer=own_solver))
+    assert_type(learner.Adapt(task()), IModel[Arrays, Arrays, ModelMetadata[np.float32]])
+
+
 def held_as_interfaces() -> None:
     model: IFullModel[np.float32, Arrays, Arrays] = single()
     learner: IMetaLearner[np.float32, Arrays, Arrays] = iMAMLAlgorithm(iMAMLOptions(model))
@@ -138,5 +175,7 @@ def refused() -> None:
     iMAMLOptions(single(), AdaptionSteps=20)  # type: ignore[call-arg]
     iMAMLOptions()  # type: ignore[call-arg]
     iMAMLOptions[np.float64, Arrays, Arrays](single())  # type: ignore[arg-type]
+    MAMLOptions(single(), CheckpointSegments="cube")  # type: ignore[arg-type]
+    MAMLAlgorithm(iMAMLOptions(single()))  # type: ignore[arg-type]
     iMAMLOptions(single(), Curvature="fisher")  # type: ignore[arg-type]
     iMAMLAlgorithm(single())  # type: ignore[arg-type]

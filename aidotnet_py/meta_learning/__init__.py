@@ -22,6 +22,7 @@ from aidotnet_py.meta_learning.algorithms import (
 )
 from aidotnet_py.meta_learning.base import MetaLearnerBase
 from aidotnet_py.meta_learning.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.error_bound import ProblemConstants, meta_gradient_error_bound
 from aidotnet_py.meta_learning.interface import IMetaLearner
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.results import (
@@ -66,10 +67,12 @@ __all__ = [
     "MetaTrainingResult",
     "MetaTrainingStepResult",
     "NonPositiveCurvatureWarning",
+    "ProblemConstants",
     "ReptileAlgorithm",
     "ReptileOptions",
     "SeriesGrowthWarning",
     "TaskBatch",
     "iMAMLAlgorithm",
     "iMAMLOptions",
+    "meta_gradient_error_bound",
 ]

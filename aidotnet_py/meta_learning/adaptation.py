@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.objectives import TaskObjective
@@ -44,6 +46,8 @@ class InnerLoop:
         Not changed.
     follow : callable
         The gradients that the steps follow; what it returns is written over.
+    tolerance : float, optional
+        A task whose gradient to follow has no greater norm stays where it is from then on.
 
     Attributes
     ----------
@@ -51,12 +55,23 @@ class InnerLoop:
         φ after the steps so far, where the support objective works.
     taken : int
         How many steps that were.
+    moving : NDArray, shape (tasks,)
+        Which tasks still move.
     """
 
-    def __init__(self, chunk: Chunk, start: Array, optimizer: IGradientBasedOptimizer, follow: Follow) -> None:
+    def __init__(
+        self,
+        chunk: Chunk,
+        start: Array,
+        optimizer: IGradientBasedOptimizer,
+        follow: Follow,
+        tolerance: float | None = None,
+    ) -> None:
         self.start = start
         self.points = chunk.support.at_hand(start)
         self.taken = 0
+        self.moving = np.ones(len(chunk.tasks), dtype=np.bool_)
+        self._tolerance = tolerance
         self._chunk = chunk
         self._follow = follow
         self._stacked: ElementwiseOptimizer | None = None
@@ -76,9 +91,26 @@ class InnerLoop:
     def step(self) -> Array:
         """Take one step; returns the support losses before it, valid until the objective is asked again."""
         losses, gradients = self.objective.evaluate(self.points)
-        self._move(self._follow(self.points, self.start, gradients))
+        followed = self._follow(self.points, self.start, gradients)
+        if self._tolerance is None:
+            self._move(followed)
+        else:
+            self._move_unfinished(followed, self._tolerance)
         self.taken += 1
         return losses
+
+    def _move_unfinished(self, gradients: Array, tolerance: float) -> None:
+        backend = self._chunk.backend
+        norms = np.sqrt(backend.to_numpy(backend.vecdot(gradients, gradients)))
+        # "Not smaller", so that what is not finite goes on and is told of.
+        self.moving &= ~(norms <= tolerance)
+        if not self.moving.any():
+            return
+        before = None if self.moving.all() else backend.asarray(self.points)
+        self._move(gradients)
+        if before is not None:
+            mask = backend.broadcast_to(backend.asarray(self.moving[:, None]), tuple(before.shape))
+            backend.copyto(self.points, backend.elementwise("where")(mask, self.points, before))
 
     def _move(self, gradients: Array) -> None:
         if self._stacked is not None:

@@ -137,7 +137,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
 
-        ``PerStepLosses`` are the support losses before the first and after each inner step.
+        ``PerStepLosses`` are the support losses before the first and after each inner step; of a support set in
+        batches, each that of the batch which the step looks at, and last the mean over all. A solver in the place of
+        steps has two, before and after.
 
         Raises
         ------
@@ -439,6 +441,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             optimizer_state=dict(optimizer.GetState()),
             iteration=self._iteration,
             random_state=self._random.get(),
+            extra_state={name: self._host(array) for name, array in self._extra_state().items()},
         ).save(filePath)
 
     def Load(self, filePath: str | os.PathLike[str]) -> None:
@@ -458,14 +461,16 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = backend.asarray(self._meta_parameters())
         found.require_fit(str(filePath), self.AlgorithmType.name, optimizer, self._host(parameters))
-        memory, random = optimizer.GetState(), self._random.get()
+        memory, random, extra = optimizer.GetState(), self._random.get(), self._extra_state()
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
+            self._set_extra_state(found.extra_state)
             self._random.set(found.random_state)
             self._set_meta_parameters(backend.asarray(found.parameters))
         except BaseException as error:
             optimizer.SetState(memory)
             self._random.set(random)
+            self._set_extra_state(extra)
             self._set_meta_parameters(parameters)
             if not isinstance(error, Exception):
                 raise

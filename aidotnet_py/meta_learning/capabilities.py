@@ -7,13 +7,14 @@ from functools import cache
 from typing import Any, TypeGuard, cast
 from weakref import WeakKeyDictionary
 
-from typing_extensions import get_protocol_members
+from typing_extensions import TypeIs, get_protocol_members
 
 from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models import IDifferentiableModel, IFullModel, IGradientComputable
+from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
 
-__all__ = ["computes_gradients", "is_differentiable", "model_backend", "missing_members"]
+__all__ = ["computes_gradients", "is_differentiable", "is_inner_solver", "model_backend", "missing_members"]
 
 # isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
 _lacking: WeakKeyDictionary[type, dict[object, tuple[str, ...]]] = WeakKeyDictionary()
@@ -45,6 +46,13 @@ def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any,
 def computes_gradients(model: object) -> bool:
     """Whether the model knows the gradient of its loss."""
     return not missing_members(model, IGradientComputable)
+
+
+def is_inner_solver(value: object) -> TypeIs[InnerSolver | RowMinimizer]:
+    """Whether an InnerOptimizer solves the inner problem as a whole, in whichever way, instead of taking steps."""
+    if isinstance(value, RowMinimizer):
+        return True
+    return callable(value) and not isinstance(value, type) and missing_members(value, IGradientBasedOptimizer) != ()
 
 
 def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:

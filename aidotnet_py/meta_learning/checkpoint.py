@@ -18,7 +18,7 @@ from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 __all__ = ["Checkpoint"]
 
 _KIND = "meta-learner"
-_PREFIX = "optimizer."
+_PREFIX, _EXTRA = "optimizer.", "learner."
 # No run counts further, and arithmetic on longer numbers fails in odd places.
 _MOST_STEPS = 2**53
 
@@ -33,6 +33,7 @@ class Checkpoint:
     optimizer_state: Mapping[str, Any]
     iteration: int
     random_state: Mapping[str, Any]
+    extra_state: Mapping[str, Any]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a safetensors file, whole or not at all.
@@ -50,6 +51,8 @@ class Checkpoint:
                 numbers[name] = value
             else:
                 arrays[_PREFIX + name] = backend.to_numpy(value)
+        for name, value in self.extra_state.items():
+            arrays[_EXTRA + name] = value
         description = {
             "algorithm": self.algorithm,
             "optimizer": self.optimizer,
@@ -88,7 +91,8 @@ class Checkpoint:
         for name, array in (("parameters", parameters), *arrays.items()):
             if not np.isfinite(array).all():
                 raise ArgumentException(f"{path} holds {name} that are not finite")
-        moments = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
+        extra = {name.removeprefix(_EXTRA): array for name, array in arrays.items() if name.startswith(_EXTRA)}
+        moments = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if not name.startswith(_EXTRA)}
         return cls(
             algorithm=description["algorithm"],
             parameters=parameters,
@@ -96,6 +100,7 @@ class Checkpoint:
             optimizer_state={**description["optimizer_state"], **moments},
             iteration=steps,
             random_state=description["random_state"],
+            extra_state=extra,
         )
 
     def require_fit(

@@ -38,12 +38,15 @@ class Chunk:
         The objective of each role that was opened, "Support" or "Query".
     first : int
         The place in the batch of the first task.
+    lane : int
+        Whose buffers they use.
     """
 
     backend: Backend
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]]
     objectives: Mapping[str, TaskObjective]
     first: int = 0
+    lane: int = 0
 
     @property
     def support(self) -> TaskObjective:
@@ -66,7 +69,7 @@ class Chunk:
     def part(self, start: int, stop: int, lane: int) -> Chunk:
         """Some of these tasks, with buffers of a lane's own."""
         objectives = {role: objective.part(start, stop, lane) for role, objective in self.objectives.items()}
-        return replace(self, tasks=self.tasks[start:stop], objectives=objectives, first=self.first + start)
+        return replace(self, tasks=self.tasks[start:stop], objectives=objectives, first=self.first + start, lane=lane)
 
 
 def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:

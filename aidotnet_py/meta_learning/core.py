@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, cast
 
 from aidotnet_py.backends import Array, Backend
@@ -18,9 +18,10 @@ from aidotnet_py.exceptions import (
 )
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.adaptation import InnerLoop
-from aidotnet_py.meta_learning.capabilities import missing_members, model_backend
+from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
+from aidotnet_py.meta_learning.inner_problem import minimized
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.random_state import RandomState
@@ -28,7 +29,14 @@ from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
-from aidotnet_py.optimizers import AdamOptimizer, ElementwiseOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.optimizers import (
+    AdamOptimizer,
+    ElementwiseOptimizer,
+    IGradientBasedOptimizer,
+    InnerSolver,
+    RowMinimizer,
+    SGDOptimizer,
+)
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["LearnerCore", "Tasks"]
@@ -119,23 +127,21 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """How many inner steps there are in all."""
         return self._options.AdaptationSteps
 
+    def _inner_tolerance(self) -> float | None:
+        """The norm of the inner gradient at which a task's inner steps may end early; None: they never do."""
+        return None
+
     def _proximal_strength(self) -> Array | float | None:
-        """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one for each parameter; None: no such term."""
+        """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one a parameter; None: no such term."""
         options = self._options
         if isinstance(options, ProximalOptions) and options.InnerObjective == "proximal":
             return 1.0 / float(options.LambdaRegularization)
         return None
 
-    def _adapting(self) -> Array | None:
-        """A vector (P,) with 1 for each parameter that inner steps move, 0 for the others; None: they move all."""
-        return None
-
     def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
         """The gradient that the inner steps follow at ``points``, from that of the support loss."""
-        strength, adapting = self._proximal_strength(), self._adapting()
-        if strength is not None:
-            gradients = gradients + (points - start) * strength
-        return gradients if adapting is None else gradients * adapting
+        strength = self._proximal_strength()
+        return gradients if strength is None else gradients + (points - start) * strength
 
     def _meta_parameters(self) -> Array:
         """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
@@ -143,6 +149,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _set_meta_parameters(self, vector: Array) -> None:
         self.BaseModel.SetParameters(vector)
+
+    def _extra_state(self) -> dict[str, Array]:
+        """What else the next steps depend on, by name: arrays, saved with the rest."""
+        return {}
+
+    def _set_extra_state(self, state: Mapping[str, Array]) -> None:
+        """Take up what `_extra_state` gave, on the host or not."""
 
     def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
         """The meta-optimizer where the options name none."""
@@ -160,7 +173,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         optimizer = self._options.InnerOptimizer
-        return SGDOptimizer(self._options.InnerLearningRate) if optimizer is None else optimizer
+        if optimizer is None or is_inner_solver(optimizer):
+            return SGDOptimizer(self._options.InnerLearningRate)
+        return optimizer
 
     def _meta_optimizer(self) -> IGradientBasedOptimizer:
         if self._options.MetaOptimizer is not None:
@@ -177,7 +192,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _reset_optimizers(self) -> None:
         self._default_optimizer = None
         for optimizer in (self._options.MetaOptimizer, self._options.InnerOptimizer):
-            if optimizer is not None:
+            if optimizer is not None and not is_inner_solver(optimizer):
                 optimizer.Reset()
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
@@ -192,7 +207,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
         start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
-        return InnerLoop(chunk, start, self._inner_optimizer(), self._inner_gradient)
+        return InnerLoop(chunk, start, self._inner_optimizer(), self._inner_gradient, self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -200,21 +215,36 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         φ lies where the support objective works: to keep it beyond the chunk, copy it.
         Raises InvalidOperationException when a task's parameters do not stay finite.
         """
+        solver = self._options.InnerOptimizer
+        if is_inner_solver(solver):
+            return self._minimized(chunk, solver, watch)
         loop = self._inner_loop(chunk)
         with self._backend.errors_ignored():
-            while loop.taken < self._inner_steps:
+            while loop.taken < self._inner_steps and loop.moving.any():
                 losses = loop.step()
                 if watch is not None:
                     watch(losses)
-            self._require_adapted(chunk, loop)
+            self._require_adapted(chunk, loop.start, loop.points)
         return loop.start, loop.points
 
-    def _require_adapted(self, chunk: Chunk, loop: InnerLoop) -> None:
+    def _minimized(
+        self, chunk: Chunk, solver: InnerSolver | RowMinimizer, watch: Callable[[Array], None] | None
+    ) -> tuple[Array, Array]:
+        """θ and φ where a solver of the inner problem, which may do anything, takes the place of steps."""
+        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        if watch is not None:
+            watch(chunk.support.evaluate(start).losses)
+        with self._backend.errors_ignored():
+            adapted = minimized(chunk, start, solver, self._inner_gradient, self._proximal_strength())
+            self._require_adapted(chunk, start, adapted)
+        return start, chunk.support.at_hand(adapted)
+
+    def _require_adapted(self, chunk: Chunk, start: Array, points: Array) -> None:
         """Raise InvalidOperationException when a task's adapted parameters are not finite."""
-        if not all_finite(self._backend, loop.points).all():
+        if not all_finite(self._backend, points).all():
             # Which it was is worth one more evaluation: bad data, or steps that are too long.
-            ended = self._backend.asarray(loop.points)
-            first = chunk.support.evaluate(loop.start)
+            ended = self._backend.asarray(points)
+            first = chunk.support.evaluate(start)
             chunk.require_finite("support loss", first.losses)
             chunk.require_finite("support gradient", first.gradients)
             chunk.require_finite("adapted parameter vector", ended)

@@ -88,14 +88,16 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
         """
         whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
         parts = over_chunks(whole, self._meta_gradients)
+        details = [part.details for part in parts]
         record = StepRecord(
             np.concatenate([part.query.losses for part in parts]),
             [accuracy for part in parts for accuracy in part.query.accuracies],
-            self._metrics([part.details for part in parts]),
+            self._metrics(details),
         )
         meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
         record.metrics["MetaGradientNorm"] = self._meta_update(meta_gradients)
         self._record = record
+        self._done(details)
         return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
 
     @abstractmethod
@@ -105,6 +107,9 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
     def _metrics(self, details: Sequence[Any]) -> dict[str, float]:
         """Numbers to report with the step, from the details of its chunks."""
         return {}
+
+    def _done(self, details: Sequence[Any]) -> None:
+        """Keep what the next step is to have of this one, now that nothing can fail any more."""
 
     def _query_result(self, chunk: Chunk, adapted: Array) -> QueryResult:
         """The query sets at these parameters; InvalidOperationException where a loss or gradient is not finite."""

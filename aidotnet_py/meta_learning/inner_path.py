@@ -54,20 +54,18 @@ class InnerPath:
         self._starts: list[InnerState] = []
         for end in self._ends[:-1]:
             self._starts.append(loop.state())
-            self._run_to(end)
+            while loop.taken < end:
+                loop.step()
         # The last segment is the first that is walked back, so its states are kept at once.
-        self._last = self._states_to(steps)
+        self._last = self._states_from(loop.state(), steps)
+        loop.step()
 
-    def _run_to(self, end: int) -> None:
-        while self._loop.taken < end:
+    def _states_from(self, first: InnerState, end: int) -> list[InnerState]:
+        """The states before each of the steps up to ``end``; the loop, at the first, does not take the last step."""
+        states = [first]
+        while self._loop.taken < end - 1:
             self._loop.step()
-
-    def _states_to(self, end: int) -> list[InnerState]:
-        """The state before each of the steps up to ``end``, which are taken."""
-        states: list[InnerState] = []
-        while self._loop.taken < end:
             states.append(self._loop.state())
-            self._loop.step()
         return states
 
     def backwards(self) -> Iterator[InnerState]:
@@ -80,4 +78,4 @@ class InnerPath:
                 return
             begin = self._starts.pop()
             self._loop.restore(begin)
-            states = self._states_to(self._ends[len(self._starts)])
+            states = self._states_from(begin, self._ends[len(self._starts)])

@@ -16,10 +16,10 @@ from typing_extensions import TypeVar
 
 from aidotnet_py.exceptions import ArgumentNullException
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.capabilities import missing_members
+from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader
 from aidotnet_py.models import IFullModel
-from aidotnet_py.optimizers import IGradientBasedOptimizer
+from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["MetaLearnerOptions", "ProximalOptions", "is_count", "is_rate", "number_of", "with_suggestions"]
@@ -83,8 +83,10 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         None: the model's DefaultLossFunction.
     MetaOptimizer : IGradientBasedOptimizer, optional
         None: Adam at OuterLearningRate. Otherwise its own rate holds.
-    InnerOptimizer : IGradientBasedOptimizer, optional
-        None: gradient descent at InnerLearningRate. Otherwise its own rate holds, with fresh state for each task.
+    InnerOptimizer : IGradientBasedOptimizer, InnerSolver or RowMinimizer, optional
+        None: gradient descent at InnerLearningRate. Otherwise its own rate holds, with fresh state for each task. A
+        solver, any callable (objective, θ) → φ, takes the place of all inner steps; it may be called for several
+        tasks at the same time, in threads.
     DataLoader : IEpisodicDataLoader, optional
         Where Train, MetaTrainStep and Evaluate(numTasks) draw tasks from.
     InnerLearningRate, OuterLearningRate : float
@@ -119,7 +121,7 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
     # Any: a loss serves models of every number type.
     LossFunction: ILossFunction[Any] | None = None
     MetaOptimizer: IGradientBasedOptimizer | None = None
-    InnerOptimizer: IGradientBasedOptimizer | None = None
+    InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None = None
     DataLoader: IEpisodicDataLoader[T, TInput, TOutput] | None = None
     InnerLearningRate: float = 0.01
     OuterLearningRate: float = 0.001
@@ -174,6 +176,8 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         }
         for name, protocol in wanted.items():
             value = getattr(self, name)
+            if name == "InnerOptimizer" and is_inner_solver(value):
+                continue
             if value is None and name == "MetaModel":
                 yield f"{name} is None; an {protocol.__name__} is wanted"
             elif isinstance(value, type):

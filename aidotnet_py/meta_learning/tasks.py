@@ -20,9 +20,10 @@ class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
     """A task as learners see it: a support set to adapt on and a query set to be judged on.
 
     The first axis of every array counts examples. A support set may come in batches, as two lists of arrays, of which
-    each inner step looks at the next; it is typed as if it were one array, which every other task has. ``QueryInput`` and ``QueryOutput`` are None for a task that is
-    only adapted to; they are typed as if they were always there, as in AiDotNet, since every other use needs them.
-    ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are the same four again.
+    each inner step looks at the next; it is typed as if it were one array, as almost every task's is. ``QueryInput``
+    and ``QueryOutput`` are None for a task that is only adapted to; they are typed as if they were always there, as in
+    AiDotNet, since every other use needs them. ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are
+    the same four again.
     """
 
     @property

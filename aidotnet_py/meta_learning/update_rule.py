@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from aidotnet_py.autodiff import trace, vjp
 from aidotnet_py.autodiff.execution import Executable
@@ -89,9 +89,9 @@ class UpdateRules:
         # The optimizer is kept beside its rules, so that its id stays its own.
         self._kept: OrderedDict[Hashable, tuple[ElementwiseOptimizer, Program, list[_TracedRule]]] = OrderedDict()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """With nothing kept."""
-        return type(self)()
+    def __reduce__(self) -> tuple[type[UpdateRules], tuple[()]]:
+        """Copied and pickled with nothing kept."""
+        return type(self), ()
 
     @contextmanager
     def lent(self, optimizer: ElementwiseOptimizer, backend: Backend, like: Array) -> Generator[UpdateRule]:

@@ -8,7 +8,7 @@ from aidotnet_py.nn.combinators import Residual, Sequential
 from aidotnet_py.nn.convolution import AveragePool2D, Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
 from aidotnet_py.nn.dense import Dense
 from aidotnet_py.nn.layer import Layer
-from aidotnet_py.nn.networks import conv4, mlp
+from aidotnet_py.nn.networks import conv4, mlp, resnet18
 from aidotnet_py.nn.normalization import BatchNorm, LayerNorm
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "Tanh",
     "conv4",
     "mlp",
+    "resnet18",
 ]

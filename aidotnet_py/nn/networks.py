@@ -1,4 +1,4 @@
-"""The networks of the few-shot literature, ready made."""
+"""The networks of the literature, ready made."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Literal
 
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.nn.activations import ReLU
-from aidotnet_py.nn.combinators import Sequential
-from aidotnet_py.nn.convolution import Conv2D, Flatten, MaxPool2D
+from aidotnet_py.nn.combinators import Residual, Sequential
+from aidotnet_py.nn.convolution import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
 from aidotnet_py.nn.dense import Dense
 from aidotnet_py.nn.layer import Layer
 from aidotnet_py.nn.normalization import BatchNorm
 
-__all__ = ["conv4", "mlp"]
+__all__ = ["conv4", "mlp", "resnet18"]
 
 
 def conv4(classes: int, *, filters: int = 64, reduction: Literal["stride", "pool"] = "stride") -> Sequential:
@@ -70,3 +70,52 @@ def mlp(*units: int) -> Sequential:
     for width in units[:-1]:
         layers += [Dense(width), ReLU()]
     return Sequential(*layers, Dense(units[-1]))
+
+
+def resnet18(classes: int, *, filters: int = 64) -> Sequential:
+    """The 18-layer residual network of He et al. 2016 (Table 1), for images such as (224, 224, 3).
+
+    conv 7×7/2, max pool 3×3/2, four stages of two blocks with filters, 2, 4 and 8 times filters, the mean of each
+    channel, then linear. A block is [conv 3×3, batch norm, ReLU, conv 3×3, batch norm] around a shortcut, then ReLU.
+    The first of each later stage has stride 2, and a 1×1 convolution with batch norm as shortcut. With 64 filters, 3
+    channels and 1000 classes it has 11 689 512 parameters.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    filters : int
+        Channels of the first stage.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        When a count is no whole number above 0.
+
+    References
+    ----------
+    He, K., Zhang, X., Ren, S. & Sun, J. (2016). Deep residual learning for image recognition. CVPR.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> resnet18(5, filters=4).initialize(np.random.default_rng(0), (32, 32, 3))[1]
+    (5,)
+    """
+    layers: list[Layer] = [Conv2D(filters, 7, stride=2, padding=3, bias=False), BatchNorm(), ReLU()]
+    layers.append(MaxPool2D(3, stride=2, padding=1))
+    for stage in range(4):
+        width = filters << stage
+        layers += [*_basic_block(width, narrower=stage > 0), *_basic_block(width, narrower=False)]
+    return Sequential(*layers, GlobalAveragePool2D(), Dense(classes))
+
+
+def _basic_block(filters: int, *, narrower: bool) -> tuple[Layer, Layer]:
+    """Two 3 × 3 convolutions around a shortcut, and the ReLU after it; half as many rows and columns if narrower."""
+    stride = 2 if narrower else 1
+    body = Sequential(
+        *(Conv2D(filters, 3, stride=stride, padding=1, bias=False), BatchNorm(), ReLU()),
+        *(Conv2D(filters, 3, padding=1, bias=False), BatchNorm()),
+    )
+    shortcut = Sequential(Conv2D(filters, 1, stride=2, bias=False), BatchNorm()) if narrower else None
+    return Residual(body, shortcut), ReLU()

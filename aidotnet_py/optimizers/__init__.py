@@ -1,10 +1,25 @@
-"""Gradient-based optimizers on flat parameter vectors.
+"""Optimizers on flat parameter vectors: step by step from gradients, or minimisers of whole functions.
 
-May import: the backends. A new optimizer is one file here.
+May import: the backends, the engine for an optimizer's formula, the solvers for minimisers. A new optimizer is one
+file here, and so is a new minimiser.
 """
 
 from aidotnet_py.optimizers.adam import AdamOptimizer
 from aidotnet_py.optimizers.interface import ElementwiseOptimizer, IGradientBasedOptimizer
+from aidotnet_py.optimizers.lbfgs import LBFGSMinimizer
+from aidotnet_py.optimizers.minimizer import InnerSolver, RowMinimizer, RowObjective, VectorObjective
+from aidotnet_py.optimizers.newton_cg import NewtonCGMinimizer
 from aidotnet_py.optimizers.sgd import SGDOptimizer
 
-__all__ = ["AdamOptimizer", "ElementwiseOptimizer", "IGradientBasedOptimizer", "SGDOptimizer"]
+__all__ = [
+    "AdamOptimizer",
+    "ElementwiseOptimizer",
+    "IGradientBasedOptimizer",
+    "InnerSolver",
+    "LBFGSMinimizer",
+    "NewtonCGMinimizer",
+    "RowMinimizer",
+    "RowObjective",
+    "SGDOptimizer",
+    "VectorObjective",
+]

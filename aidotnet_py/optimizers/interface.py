@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol, Self, runtime_checkable
 
-from aidotnet_py.backends import Array, Backend, backend_of
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, NotSupportedException
+import numpy as np
 
-__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
+from aidotnet_py.autodiff import trace
+from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.exceptions import (
+    ArgumentException,
+    ArgumentOutOfRangeException,
+    InvalidOperationException,
+    NotSupportedException,
+)
+
+__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "described", "in_range", "positive"]
 
 
 @runtime_checkable
@@ -54,12 +61,23 @@ def in_range(value: float, name: str) -> float:
     return float(value)
 
 
-class ElementwiseOptimizer(ABC):
+# Traced formulas hold buffers of several times the parameters' size; so many of them are kept.
+_PROGRAMS_KEPT = 4
+
+
+class _Programs(dict[Any, Callable[..., Any]]):
+    """Traced formulas, by the parameters' shape and dtype; a deep copy of the optimizer traces its own."""
+
+    def __deepcopy__(self, memo: Any) -> _Programs:
+        return _Programs()
+
+
+class ElementwiseOptimizer:
     """An optimizer whose every step is the same formula for each parameter.
 
     It therefore works on one vector (P,) or on the stacked vectors of many tasks (tasks, P) at once, each row as if it
-    were alone. A subclass names its memory and writes `_step`; with `formula` beside it, algorithms can differentiate
-    through its steps.
+    were alone. A subclass names its memory and writes its `formula`, by which it steps and through which algorithms
+    differentiate. It may write `_step` beside it, or instead of it: the same step, written over the arrays at hand.
 
     Attributes
     ----------
@@ -76,18 +94,29 @@ class ElementwiseOptimizer(ABC):
     >>> import numpy as np
     >>> from aidotnet_py.optimizers import ElementwiseOptimizer
     >>> class SignDescent(ElementwiseOptimizer):
-    ...     def _step(self, backend, parameters, gradient):
-    ...         return parameters - self._learning_rate * backend.elementwise("sign")(gradient)
+    ...     def formula(self, parameters, gradient, memory, coefficients):
+    ...         (rate,) = coefficients
+    ...         return parameters - rate * np.sign(gradient), []
     >>> SignDescent(0.5).UpdateParameters(np.array([1.0, 2.0]), np.array([-7.0, 0.1]))
     array([1.5, 1.5])
     """
 
     memory: tuple[str, ...] = ()
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that a class which changes the step has no faster form of another one from its parents."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "formula" in own and "_step" not in own:
+            cls._step = ElementwiseOptimizer._step  # type: ignore[method-assign]  # as if the class had written it
+        if "_step" in own and "update_in_place" not in own:
+            cls.update_in_place = ElementwiseOptimizer.update_in_place  # type: ignore[method-assign]  # as above
+
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = positive(learning_rate, "learning_rate")
         self._steps: int = 0
         self._arrays: dict[str, Array] = {}
+        self._programs = _Programs()
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
         """New parameters after one step; numbers that overflow become infinite or NaN in silence.
@@ -125,9 +154,36 @@ class ElementwiseOptimizer(ABC):
         backend = self._checked(parameters, gradient)
         backend.copyto(parameters, self.UpdateParameters(parameters, gradient))
 
-    @abstractmethod
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         """The new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
+        memory = [self._arrays[name] for name in self.memory]
+        dtype = backend.dtype_of(parameters)
+        coefficients = [backend.asarray(number, dtype) for number in self.coefficients(self._steps)]
+        new, remembered = self._program(parameters, dtype, memory, coefficients)(
+            parameters, gradient, memory, coefficients
+        )
+        for array, value in zip(memory, remembered, strict=True):
+            backend.copyto(array, value)
+        return new
+
+    def _program(
+        self, parameters: Array, dtype: np.dtype[Any], memory: list[Array], coefficients: list[Array]
+    ) -> Callable[..., Any]:
+        """The formula, traced once for parameters of a kind."""
+        key = tuple(parameters.shape), dtype
+        program = self._programs.get(key)
+        if program is None:
+            traced = trace(self.formula, parameters, parameters, memory, coefficients)
+            given, wanted = traced.output_types, [traced.input_types[0]] * (1 + len(memory))
+            if list(given) != wanted:
+                raise InvalidOperationException(
+                    f"{type(self).__name__}.formula gives {', '.join(map(str, given))}; new parameters and "
+                    f"{len(memory)} arrays of memory are wanted, all {wanted[0]}"
+                )
+            if len(self._programs) >= _PROGRAMS_KEPT:
+                self._programs.clear()
+            program = self._programs[key] = traced
+        return program
 
     def coefficients(self, step: int) -> tuple[float, ...]:
         """The numbers that step number ``step`` (1, 2, …) is taken with; here, the learning rate alone.
@@ -159,7 +215,8 @@ class ElementwiseOptimizer(ABC):
             When the class wrote none.
         """
         raise NotSupportedException(
-            f"{type(self).__name__} has no formula; to differentiate through its steps, write its method formula"
+            f"{type(self).__name__} has no formula; to differentiate through its steps, write its method "
+            "formula(parameters, gradient, memory, coefficients)"
         )
 
     @property
@@ -182,7 +239,7 @@ class ElementwiseOptimizer(ABC):
         for name, other in (("gradient", gradient), *self._arrays.items()):
             if not backend.owns(other) or tuple(other.shape) != shape or backend.dtype_of(other) != dtype:
                 past = "" if name == "gradient" else ", from earlier steps; Reset starts anew"
-                raise ArgumentException(f"{name} is {_described(other)}; the parameters are {dtype}{shape}{past}")
+                raise ArgumentException(f"{name} is {described(other)}; the parameters are {dtype}{shape}{past}")
         return backend
 
     def Reset(self) -> None:
@@ -224,7 +281,8 @@ class ElementwiseOptimizer(ABC):
         self._steps = steps
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """What came, for a message: type, shape and backend."""
     owner = backend_of(value)
     if owner is None:
         return f"a {type(value).__name__}"

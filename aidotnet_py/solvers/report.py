@@ -30,6 +30,9 @@ class StopReason(Enum):
     INDEFINITE_PRECONDITIONER = "indefinite preconditioner"
     """A residual r has rᵀM⁻¹r ≤ 0, so that M is not positive definite; the solution is the iterate before it."""
 
+    BREAKDOWN = "breakdown"
+    """The Krylov space is complete and holds no solution, so that A is singular; the solution is the best in it."""
+
     NOT_FINITE = "not finite"
     """An infinity or a NaN came up, in the data or in a product."""
 

@@ -1,4 +1,4 @@
-"""aidotnet_py, through its public interface, with its default settings."""
+"""aidotnet_py, through its public interface: iMAML as its rivals do it, and MAML on the same workload."""
 
 # ruff: noqa: D102 -- documented by the protocol that they implement
 
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from aidotnet_py import (
     CrossEntropyLoss,
+    MAMLAlgorithm,
+    MAMLOptions,
     MeanSquaredErrorLoss,
+    MetaLearnerBase,
     MetaLearningTask,
     NeuralNetworkModel,
     SGDOptimizer,
@@ -82,12 +85,34 @@ def options_of(work: Workload, optimizer: SGDOptimizer) -> iMAMLOptions[np.float
     )
 
 
+def _maml(work: Workload, optimizer: SGDOptimizer, **options: Any) -> MAMLAlgorithm[np.float32]:
+    return MAMLAlgorithm(
+        MAMLOptions(
+            model_of(work),
+            MetaOptimizer=optimizer,
+            InnerLearningRate=work.inner_rate,
+            AdaptationSteps=work.steps,
+            GradientClipThreshold=None,
+            **options,
+        )
+    )
+
+
 class Contestant:
-    """`iMAMLAlgorithm.MetaTrain`."""
+    """`MetaTrain` of iMAML, or by setting of MAML in one of its forms."""
 
     def __init__(self, workload: Workload, setting: str) -> None:
         self._recorder = _Recorder(workload.meta_rate)
-        self._learner = iMAMLAlgorithm(options_of(workload, self._recorder))
+        maml: dict[str, dict[str, Any]] = {
+            "maml": {},
+            "maml-sqrt": {"CheckpointSegments": "sqrt"},
+            "fomaml": {"UseFirstOrder": True},
+        }
+        self._learner: MetaLearnerBase[np.float32] = (
+            _maml(workload, self._recorder, **maml[setting])
+            if setting in maml
+            else iMAMLAlgorithm(options_of(workload, self._recorder))
+        )
         self._batch = batch_of(workload)
 
     def step(self) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aidotnet_py.autodiff.execution.planning import Cell, Operand, Plan, Slot
+from aidotnet_py.autodiff.execution.planning import Cell, Operand, Plan
+from aidotnet_py.autodiff.execution.slots import Slot
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["CellArrays"]

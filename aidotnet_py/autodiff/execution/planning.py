@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.fusion import Unit, units_of
+from aidotnet_py.autodiff.execution.slots import FOREVER, Life, Slot, share_slots
 from aidotnet_py.autodiff.layout import c_strides, fits_matrix_product, is_contiguous
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.transforms.tiling import tiled
 
-__all__ = ["Cell", "Operand", "Plan", "Slot", "Storage", "Work", "plan"]
-
-_FOREVER = math.inf
-
-
-@dataclass(eq=False)
-class Slot:
-    """Memory that storages take turns in, from a stage on."""
-
-    dtype: np.dtype[Any]
-    size: int
-    stage: int
-    internal: bool
+__all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan"]
 
 
 @dataclass(eq=False)
@@ -174,10 +158,6 @@ def _part(cell: Cell, spans: Spans, of: ArrayType) -> Cell:
     return Cell(of, cell.strides, cell.storage, cell, slice_primitive, {"spans": spans})
 
 
-def _size(slot: Slot) -> int:
-    return slot.size
-
-
 class _Planner:
     def __init__(
         self,
@@ -187,14 +167,13 @@ class _Planner:
         output_strides: Sequence[Strides | None] | None,
         fuse: bool,
     ) -> None:
-        self.program = tiled(program, _stages_of(program, stages))
+        self.program, self.stage_of = tiled(program, _stages_of(program, stages))
         self.fuse = fuse
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = output_strides or [None] * len(program.outputs)
         self.result = Plan(self.program)
         self.cells: dict[Atom, Cell] = {}
-        self.stage_of = _stages_of(self.program, stages)
         self.bound: dict[Variable, tuple[int, Strides]] = {}
         self.views: dict[Atom, Equation] = {}
         self.copies: dict[Cell, Cell] = {}
@@ -351,38 +330,43 @@ class _Planner:
                 if isinstance(cell, Cell):
                     storage = cell.storage
                     # What a later stage reads must outlive it: that stage will be run again.
-                    storage.last = max(storage.last, index if storage.stage == work.stage else _FOREVER)
+                    storage.last = max(storage.last, index if storage.stage == work.stage else FOREVER)
         for cell in self.result.outputs:
             if isinstance(cell, Cell):
-                cell.storage.last = _FOREVER
+                cell.storage.last = FOREVER
 
     def _share_slots(self) -> None:
-        free: defaultdict[tuple[np.dtype[Any], bool], list[Slot]] = defaultdict(list)
-        ended: list[Slot] = []
+        lives: dict[Storage, Life] = {}
+        # As a loop, a unit reads all that it reads until its end.
+        ends = {work.unit: index for index, work in enumerate(self.result.work)}
         for index, work in enumerate(self.result.work):
             storage = work.out.storage
-            if not storage.external and storage.slot is None:
-                pool = free[storage.type.dtype, storage.internal]
-                storage.slot = self._taken_over(work, index) or self._from(pool, storage)
-            ending = (c.storage for c in (work.out, *work.operands) if isinstance(c, Cell) and c.storage.last == index)
-            # A slot that the output has taken over goes on.
-            goes_on = None if storage.last == index else storage.slot
-            ended += [s for s in dict.fromkeys(e.slot for e in ending) if s is not None and s is not goes_on]
-            # As a loop, a unit reads all that it reads until its end.
-            over = work is self.calls_of[work.unit][-1]
-            for slot in [s for s in ended if over or s.internal]:
-                ended.remove(slot)
-                insort(free[slot.dtype, slot.internal], slot, key=_size)
+            if storage.external or storage in lives:
+                continue
+            last = storage.last
+            if last != FOREVER and not storage.internal:
+                last = ends[self.result.work[int(last)].unit]
+            life = self._taken_over(work, index, lives)
+            if life is None:
+                of = storage.type
+                life = Life(of.dtype, of.size, storage.stage, storage.internal, index, last)
+            life.last = last
+            lives[storage] = life
+        slots = share_slots(dict.fromkeys(lives.values()))
+        for storage, life in lives.items():
+            storage.slot = slots[life]
+        self.result.slots = list(dict.fromkeys(slots.values()))
 
-    def _taken_over(self, work: Work, index: int) -> Slot | None:
-        """The slot of an operand that ends here, where the output can be written over it element by element."""
+    def _taken_over(self, work: Work, index: int, lives: Mapping[Storage, Life]) -> Life | None:
+        """The life of an operand that ends here, where the output can be written over it element by element."""
         if work.primitive is None or not work.primitive.in_place:
             return None
         for cell in (c for c in work.operands if isinstance(c, Cell)):
-            slot, storage = cell.storage.slot, cell.storage
-            ends = storage.last == index and slot is not None and slot.internal == work.out.storage.internal
-            if ends and slot is not None and self._covers(work, storage) and self._may_hold(slot, work.out.storage):
-                return slot
+            storage = cell.storage
+            life = lives.get(storage)
+            ends = storage.last == index and life is not None and life.internal == work.out.storage.internal
+            if ends and self._covers(work, storage):
+                return life
         return None
 
     def _covers(self, work: Work, storage: Storage) -> bool:
@@ -392,20 +376,3 @@ class _Planner:
         return storage.type.size == work.out.type.size == work.out.storage.type.size and all(
             is_contiguous(c.type.shape, c.strides) and c.type == work.out.type for c in cells if c.storage is storage
         )
-
-    def _may_hold(self, slot: Slot, storage: Storage) -> bool:
-        # What outlives its stage must not lie where an earlier stage, run again, would write over it.
-        return storage.last != _FOREVER or slot.stage == storage.stage
-
-    def _from(self, free: list[Slot], storage: Storage) -> Slot:
-        """The smallest free slot that is large enough, else the largest, made larger, else a new one."""
-        of = storage.type
-        middle = bisect_left(free, of.size, key=_size)
-        for place in chain(range(middle, len(free)), reversed(range(middle))):
-            if self._may_hold(free[place], storage):
-                slot = free.pop(place)
-                slot.size = max(slot.size, of.size)
-                return slot
-        slot = Slot(of.dtype, of.size, storage.stage, storage.internal)
-        self.result.slots.append(slot)
-        return slot

@@ -26,43 +26,49 @@ __all__ = ["tiled"]
 # Windows of more bytes than that are taken in tiles of about the second number, which stay within a core's own cache.
 _MOST_BYTES, _TILE_BYTES = 2**22, 2**19
 
+# Windows that a later stage reads, of more bytes than that, are taken anew by each of its runs instead of kept for it.
+_KEPT_BYTES = 2**25
 
-def tiled(program: Program, stage_of: Mapping[Atom, int]) -> Program:
-    """The program with products over many windows done in tiles.
+
+def tiled(program: Program, stage_of: Mapping[Atom, int]) -> tuple[Program, Mapping[Atom, int]]:
+    """The program with products over many windows done in tiles, and the stage of each of its values.
 
     Parameters
     ----------
     program : Program
         Any.
     stage_of : mapping
-        The stage of each value. Windows that an earlier stage leaves to a later one are kept whole, so that they are
-        not taken anew at each of its runs.
+        The stage of each value. Windows that an earlier stage leaves to a later one are kept whole where they are not
+        too large, so that they are not taken anew at each of its runs.
     """
     found = _Products(program, stage_of).found
     if not found:
-        return program
+        return program, stage_of
     with new_trace() as trace:
         values: dict[Atom, Any] = {v: trace.new_input(v.type) for v in program.inputs}
         values.update((v, as_traced(value)) for v, value in program.constants)
+        stages: dict[Atom, int] = {value.variable: stage_of[v] for v, value in values.items()}
 
         def read(atom: Atom) -> Any:
             return atom if isinstance(atom, Literal) else values[atom]
 
         for equation in program.equations:
-            product = found.get(equation.output)
+            product, done = found.get(equation.output), len(trace.equations)
             if product is None:
                 value = emit(equation.primitive, *map(read, equation.inputs), **equation.parameters)
             else:
                 value = product.emit([read(v) for v in product.operands])
             values[equation.output] = value
-        return without_dead(trace.finish([read(a) for a in program.outputs]))
+            # A tile's windows are taken in the stage of its product, though they may be known before.
+            stages.update((e.output, stage_of[equation.output]) for e in trace.equations[done:])
+        return without_dead(trace.finish([read(a) for a in program.outputs])), stages
 
 
 @dataclass(frozen=True)
 class _Product:
     """A product over windows of ``tasks`` × ``images`` images, a task's taken ``per_tile`` or fewer at a time."""
 
-    operands: tuple[Variable, Variable]
+    operands: tuple[Variable, ...]
     tasks: int
     images: int
     per_tile: int
@@ -123,28 +129,29 @@ class _Weights(_Product):
         x, y = operands
         sums: list[Any] = []
         for task, tiles in enumerate(self.tiles()):
-            parts = [
-                matmul(matrix_transpose(self.windows(x, task, start, stop)), self.rows(y, task, start, stop))
-                for start, stop in tiles
-            ]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
+            total: Any = None
+            for start, stop in tiles:
+                part = matmul(matrix_transpose(self.windows(x, task, start, stop)), self.rows(y, task, start, stop))
+                # Added at once: of large matrices, those of all tiles would fill more memory than the windows.
+                total = part if total is None else total + part
             sums.append(total)
         span, filters = sums[0].shape
         return reshape(concatenate(sums, 0), (*y.shape[:-2], span, filters))
 
 
 class _Backward(_Product):
-    """Rows times a matrix, folded back onto images."""
+    """Rows times a matrix, or a sum of such products, folded back onto images."""
 
     def emit(self, operands: Sequence[Any]) -> Any:
-        y, w = operands
         image, stride, shape = (self.parameters[name] for name in ("image", "stride", "shape"))
         parts: list[Any] = []
         for task, tiles in enumerate(self.tiles()):
             for start, stop in tiles:
-                windows = matmul(self.rows(y, task, start, stop), _matrix(w, task))
+                terms = [
+                    matmul(self.rows(y, task, start, stop), _matrix(w, task))
+                    for y, w in zip(operands[::2], operands[1::2], strict=True)
+                ]
+                windows = sum(terms[1:], terms[0])
                 parts.append(fold(reshape(windows, (stop - start, *shape[1:])), image, stride))
         return concatenate(parts, 0)
 
@@ -179,22 +186,36 @@ class _Products:
             return None
         (x,) = maker.variables
         kind = _Weights if transposed else _Forward
-        return self._product(kind, (x, second), source.type.shape, windows, maker.parameters)
+        return self._product(kind, (x, second), source.type.shape, second.type.shape[-1], windows, maker.parameters)
 
     def _onto_images(self, equation: Equation) -> _Product | None:
-        """A fold of a product that nothing else uses."""
+        """A fold of a product, or of a sum of some, that nothing else uses."""
         (windows,) = equation.variables
-        source = self._behind_reshapes(windows, once=True)
-        maker = self._made_by.get(source)
-        if maker is None or maker.primitive.name != "matmul" or self._uses[source] != 1:
+        products = self._terms(windows)
+        if not products or any(p.output.type != products[0].output.type for p in products):
             return None
-        if self._kept_for_later(source, equation.output):
+        # What an earlier stage leaves to this one is not to be done again by each tile.
+        if any(self._stage_of[p.output] < self._stage_of[equation.output] for p in products):
             return None
-        factors = maker.inputs
-        if not all(isinstance(factor, Variable) for factor in factors):
+        factors = tuple(v for p in products for v in p.variables)
+        if len(factors) != 2 * len(products):
             return None
         parameters = {**equation.parameters, "shape": windows.type.shape}
-        return self._product(_Backward, tuple(maker.variables), source.type.shape, windows, parameters)
+        columns = factors[0].type.shape[-1]
+        return self._product(_Backward, factors, products[0].output.type.shape, columns, windows, parameters)
+
+    def _terms(self, variable: Variable) -> list[Equation]:
+        """The products that add up to a value, where nothing else uses it or them; none where it is no such sum."""
+        source = self._behind_reshapes(variable, once=True)
+        maker = self._made_by.get(source)
+        if maker is None or self._uses[source] != 1:
+            return []
+        if maker.primitive.name == "matmul":
+            return [maker]
+        if maker.primitive.name != "add" or any(a.type != source.type for a in maker.inputs):
+            return []
+        terms = [self._terms(v) for v in maker.variables]
+        return [product for found in terms for product in found] if all(terms) else []
 
     def _behind_reshapes(self, variable: Variable, *, once: bool = False) -> Variable:
         while (maker := self._made_by.get(variable)) is not None and maker.primitive.name == "reshape":
@@ -204,13 +225,14 @@ class _Products:
         return variable
 
     def _kept_for_later(self, windows: Variable, product: Variable) -> bool:
-        return self._stage_of[windows] < self._stage_of[product]
+        return windows.type.nbytes <= _KEPT_BYTES and self._stage_of[windows] < self._stage_of[product]
 
     def _product(
         self,
         kind: type[_Product],
         operands: tuple[Variable, ...],
         rows: tuple[int, ...],
+        columns: int,
         windows: Variable,
         parameters: Mapping[str, Any],
     ) -> _Product | None:
@@ -220,9 +242,10 @@ class _Products:
         span = math.prod(windows.type.shape[3:])
         if windows.type.nbytes <= _MOST_BYTES or not 2 <= len(rows) <= 3 or rows[-1] != span or count % tasks:
             return None
-        per_tile = max(1, _TILE_BYTES * count // windows.type.nbytes)
-        images, pixels = count // tasks, height * width
-        return kind((operands[0], operands[1]), tasks, images, per_tile, pixels, parameters)
+        # Each tile's product goes through the whole matrix, and is worth that when the tile is no smaller.
+        tile_bytes = max(_TILE_BYTES, span * columns * windows.type.dtype.itemsize)
+        per_tile = max(1, tile_bytes * count // windows.type.nbytes)
+        return kind(operands, tasks, count // tasks, per_tile, height * width, parameters)
 
 
 def _swaps_last(equation: Equation) -> bool:

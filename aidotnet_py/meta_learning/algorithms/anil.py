@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, cast
 
@@ -12,15 +11,30 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.adaptation import InnerLoop
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.capabilities import is_differentiable
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.inner_path import InnerPath
+from aidotnet_py.meta_learning.objectives import (
+    Columns,
+    PartialObjective,
+    Splits,
+    SuccessiveObjective,
+    TracedObjective,
+)
 from aidotnet_py.meta_learning.options import with_suggestions
+from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ANILAlgorithm", "ANILOptions", "BOILAlgorithm", "BOILOptions"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+# The role of the support sets as the inner steps see them.
+_ADAPTED = "Adapted"
 
 
 def _layer(parameter: str) -> str:
@@ -93,8 +107,7 @@ def _suggested(unknown: str, names: Sequence[str]) -> str:
 
 
 def _shapes(model: Any) -> Shapes:
-    shapes: Shapes = model.parameter_shapes
-    return shapes
+    return {name: tuple(shape) for name, shape in model.parameter_shapes.items()}
 
 
 @with_suggestions
@@ -150,23 +163,76 @@ class BOILOptions(_PartialOptions[T, TInput, TOutput]):
 
 
 class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
-    """MAML whose inner steps see a mask."""
+    """MAML on an objective of the adapted parameters alone; what the others are asked for comes with the way back."""
 
     def __init__(self, options: _PartialOptions[T, TInput, TOutput], wanted: type[Any]) -> None:
         super().__init__(options)
         if not isinstance(options, wanted):
             raise ArgumentException(f"options is a {type(options).__name__}; {wanted.__name__} are wanted")
         self._partial = options
-        # The mask for the names beside it.
-        self._mask: tuple[list[str], Array] | None = None
+        self._splits = Splits()
 
-    def _adapting(self) -> Array:
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+        whole = super()._opened(tasks, *roles)
+        support = whole.support
+        batches = support.batches if isinstance(support, SuccessiveObjective) else [support]
+        parts = [self._part_of(cast(TracedObjective, batch), place) for place, batch in enumerate(batches)]
+        part = parts[0] if len(parts) == 1 else SuccessiveObjective(parts, self._backend)
+        return replace(whole, objectives={**whole.objectives, _ADAPTED: part})
+
+    def _part_of(self, batch: TracedObjective, place: int) -> PartialObjective:
+        model: Any = self.BaseModel
+        shapes, names = _shapes(model), self._partial.adapted()
+        split = self._splits.of(model.apply, shapes, names, batch.input_type, self._dtype())
+        staying = {name: shape for name, shape in shapes.items() if name not in names}
+        return PartialObjective(batch, f"{_ADAPTED} {place}", split, staying, self._backend)
+
+    def _parts(self, chunk: Chunk) -> Sequence[PartialObjective]:
+        part = chunk.objectives[_ADAPTED]
+        parts = part.batches if isinstance(part, SuccessiveObjective) else [part]
+        return cast("Sequence[PartialObjective]", parts)
+
+    def _inner(self, chunk: Chunk) -> Chunk:
+        """The tasks as the inner steps see them."""
+        return replace(chunk, objectives={**chunk.objectives, "Support": chunk.objectives[_ADAPTED]})
+
+    def _columns(self, *, adapted: bool) -> Columns:
         names = self._partial.adapted()
-        if self._mask is None or self._mask[0] != names:
-            parts = [np.full(math.prod(shape), name in names) for name, shape in _shapes(self.BaseModel).items()]
-            dtype = self._backend.dtype_of(self.BaseModel.GetParameters())
-            self._mask = names, self._backend.asarray(np.concatenate(parts), dtype)
-        return self._mask[1]
+        shapes = _shapes(self.BaseModel)
+        return Columns(self._backend, shapes, [name for name in shapes if (name in names) is adapted])
+
+    def _theta(self, tasks: int) -> Array:
+        return repeat_rows(self._backend, self.BaseModel.GetParameters(), tasks)
+
+    def _inner_loop(self, chunk: Chunk) -> InnerLoop:
+        theta = self._theta(len(chunk.tasks))
+        staying = self._columns(adapted=False).of(theta)
+        for part in self._parts(chunk):
+            part.begin(staying)
+        start = self._columns(adapted=True).of(theta)
+        return InnerLoop(self._inner(chunk), start, self._inner_optimizer(), self._inner_gradient)
+
+    def _whole(self, points: Array) -> Array:
+        return self._columns(adapted=True).put(points, self._theta(points.shape[0]))
+
+    def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
+        start, adapted = super()._adapted(chunk, watch)
+        return self._whole(start), self._whole(adapted)
+
+    def _require_adapted(self, chunk: Chunk, start: Array, points: Array) -> None:
+        super()._require_adapted(self._inner(chunk), start, points)
+
+    def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
+        adapted, staying = self._columns(adapted=True), self._columns(adapted=False)
+        moved = super()._pulled_back(self._inner(chunk), path, start, adapted.of(v))
+        left = staying.of(v)
+        for part in self._parts(chunk):
+            asked = part.end()
+            left = left if asked is None else left + asked
+        return adapted.put(moved, staying.put(left, v))
+
+    def _dtype(self) -> np.dtype[Any]:
+        return self._backend.dtype_of(self.BaseModel.GetParameters())
 
 
 class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.algorithms.imaml_lambda import LambdaKind
 from aidotnet_py.meta_learning.capabilities import missing_members
+from aidotnet_py.meta_learning.error_bound import ProblemConstants
 from aidotnet_py.meta_learning.options import ProximalOptions, is_count, is_rate, number_of, with_suggestions
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -51,6 +53,22 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     Curvature : "hessian" or "gauss-newton"
         H: the Hessian of the support loss, or its Gauss–Newton part JᵀH_ℓJ, positive semi-definite for convex losses
         (Schraudolph 2002).
+    InnerOptimizer
+        Beside optimizers, any solver (objective, θ) → φ, differentiable or not: `LBFGSMinimizer`, `NewtonCGMinimizer`
+        or a function of one's own. See `MetaLearnerOptions`.
+    InnerGradientTolerance : float, optional
+        A task's inner steps end once the gradient that they follow has at most this norm; None: there are always K.
+    LearnedLambda : "scalar", "per-parameter" or None
+        Learn λ with θ, one or one for each parameter, from LambdaRegularization on; its logarithm is what the
+        meta-optimizer moves. Wants InnerObjective "proximal". `iMAMLAlgorithm.Lambda` tells it.
+    WarmStartSolves : bool
+        A solve starts from the last solution of the same task, told by its TaskId.
+    PreconditionerProbes : int
+        With m > 0, a solve is preconditioned by the diagonal of I + λH, estimated from m products (Bekas, Kokiopoulou
+        & Saad 2007).
+    ErrorConstants : ProblemConstants, optional
+        With them a step reports the paper's bound on the error of its meta-gradient; see `meta_gradient_error_bound`.
+        Wants InnerObjective "proximal" and one λ for all parameters.
 
     Examples
     --------
@@ -72,6 +90,11 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     NeumannSeriesTerms: int = 5
     ConjugateGradientDamping: float = 0.0
     Curvature: Literal["hessian", "gauss-newton"] = "hessian"
+    InnerGradientTolerance: float | None = None
+    LearnedLambda: LambdaKind | None = None
+    WarmStartSolves: bool = False
+    PreconditionerProbes: int = 0
+    ErrorConstants: ProblemConstants | None = None
 
     # Type variables of its own: those of the class are not yet bound when it is called on the class.
     @staticmethod
@@ -113,10 +136,11 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     def invalid(self) -> Iterator[str]:
         """What is wrong, one sentence an option."""
         yield from super().invalid()
-        for name in ("UseFirstOrder", "UseNeumannApproximation"):
+        for name in ("UseFirstOrder", "UseNeumannApproximation", "WarmStartSolves"):
             yield from self._invalid_switch(name)
-        if not 0 <= number_of(self.ConjugateGradientDamping) < math.inf:
-            yield f"ConjugateGradientDamping is {self.ConjugateGradientDamping!r}; a finite number of at least 0 is wanted"
+        damping = self.ConjugateGradientDamping
+        if not 0 <= number_of(damping) < math.inf:
+            yield f"ConjugateGradientDamping is {damping!r}; a finite number of at least 0 is wanted"
         for name in ("ConjugateGradientIterations", "NeumannSeriesTerms"):
             if not is_count(getattr(self, name)):
                 yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
@@ -129,3 +153,23 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
                 f"Curvature is 'gauss-newton', but {type(self.MetaModel).__name__} is no IDifferentiableModel: from "
                 "gradients alone only 'hessian' can be had"
             )
+        yield from self._invalid_in_full()
+
+    def _invalid_in_full(self) -> Iterator[str]:
+        """What is wrong among the options for learned λ, early ends, better solves and bounds."""
+        tolerance, probes, constants = self.InnerGradientTolerance, self.PreconditionerProbes, self.ErrorConstants
+        if tolerance is not None and not is_rate(tolerance):
+            yield f"InnerGradientTolerance is {tolerance!r}; a finite number above 0 or None is wanted"
+        if self.LearnedLambda not in (None, "scalar", "per-parameter"):
+            yield f"LearnedLambda is {self.LearnedLambda!r}; None, 'scalar' or 'per-parameter' is wanted"
+        elif self.LearnedLambda is not None and self.InnerObjective != "proximal":
+            yield f"LearnedLambda is {self.LearnedLambda!r}; without InnerObjective 'proximal' φ does not depend on λ"
+        if (probes != 0 and not is_count(probes)) or isinstance(probes, bool):
+            yield f"PreconditionerProbes is {probes!r}; a whole number of at least 0 is wanted"
+        if self.UseNeumannApproximation and (probes or self.WarmStartSolves):
+            name = "PreconditionerProbes" if probes else "WarmStartSolves"
+            yield f"{name} is {getattr(self, name)!r}; it is for conjugate gradient, not for UseNeumannApproximation"
+        if constants is not None and not isinstance(constants, ProblemConstants):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            yield f"ErrorConstants is {constants!r}; ProblemConstants or None is wanted"
+        elif constants is not None and (self.InnerObjective != "proximal" or self.LearnedLambda == "per-parameter"):
+            yield "ErrorConstants are given; the bound wants InnerObjective 'proximal' and one λ for all parameters"

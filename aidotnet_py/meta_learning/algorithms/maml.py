@@ -8,7 +8,6 @@ from typing import cast
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.adaptation import InnerState
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
@@ -16,7 +15,6 @@ from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_se
 from aidotnet_py.meta_learning.options import ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.update_rule import UpdateRule, UpdateRules, plain_rate
 from aidotnet_py.optimizers import ElementwiseOptimizer
-from aidotnet_py.solvers import Operator
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["MAMLAlgorithm", "MAMLOptions"]
@@ -136,20 +134,24 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             return TaskGradients(query, self._backend.asarray(query.gradients))
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
-        self._require_adapted(chunk, loop)
-        query = self._query_result(chunk, loop.points)
+        self._require_adapted(chunk, loop.start, loop.points)
+        query = self._query_result(chunk, self._whole(loop.points))
         v = self._pulled_back(chunk, path, loop.start, query.gradients)
         chunk.require_finite("meta-gradient", v)
         return TaskGradients(query, v)
+
+    def _whole(self, points: Array) -> Array:
+        """All parameters (tasks, P), from those that the inner steps move."""
+        return points
 
     def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
         """v_0 from v_K."""
         optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())
         rate = plain_rate(optimizer)
-        if rate is not None and self._proximal_strength() is None and self._adapting() is None:
+        if rate is not None and self._proximal_strength() is None:
             for state in path.backwards():
-                _, product = self._hessian(chunk, state, identity=1.0, weight=-rate)
-                v = product(v)
+                support = chunk.support.of_step(state.taken)
+                v = support.product(state.points, v, "hessian", identity=1.0, weight=-rate)
             return self._backend.asarray(v)
         with self._rules.lent(optimizer, self._backend, v) as rule:
             return self._through_any_steps(rule, chunk, path, start, v)
@@ -157,24 +159,16 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def _through_any_steps(self, rule: UpdateRule, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
         """The same through any optimizer's steps; u is the cotangent of the gradient that a step follows.
 
-        The proximal term hands on what comes to u to φ_k, and takes it from θ; what is masked goes nowhere.
+        The proximal term hands on what comes to u to φ_k, and takes it from θ.
         """
-        strength, adapting = self._proximal_strength(), self._adapting()
+        strength = self._proximal_strength()
         from_start: Array | None = None
         for state in path.backwards():
-            slopes, product = self._hessian(chunk, state)
+            slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
             v, u = rule.pull(state, self._inner_gradient(state.points, start, slopes), v)
-            u = u if adapting is None else u * adapting
             v = v + product(u)
             if strength is not None:
                 pull = u * strength
                 v = v + pull
                 from_start = pull if from_start is None else from_start + pull
         return v if from_start is None else v - from_start
-
-    def _hessian(
-        self, chunk: Chunk, state: InnerState, *, identity: float = 0.0, weight: float = 1.0
-    ) -> tuple[Array, Operator]:
-        """The support gradients at φ_k, and v ↦ identity · v + weight · H(φ_k) v."""
-        support = chunk.support.of_step(state.taken)
-        return support.curvature(state.points, "hessian", identity=identity, weight=weight)

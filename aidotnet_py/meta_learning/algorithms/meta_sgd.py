@@ -213,7 +213,7 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def _exact(self, chunk: Chunk) -> TaskGradients:
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._meta_sgd.CheckpointSegments)
-        self._require_adapted(chunk, loop)
+        self._require_adapted(chunk, loop.start, loop.points)
         query = self._query_result(chunk, loop.points)
         v, of_rates = query.gradients, None
         for state in path.backwards():
@@ -234,7 +234,7 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         loop = InnerLoop(chunk, start, self._inner_optimizer(), follow)
         while loop.taken < self._inner_steps:
             loop.step()
-        self._require_adapted(chunk, loop)
+        self._require_adapted(chunk, loop.start, loop.points)
         query = self._query_result(chunk, loop.points)
         g = query.gradients
         return TaskGradients(query, self._backend.concat([g, -(sums[0] * g)], 1))

@@ -6,5 +6,19 @@ own, or neither.
 
 from aidotnet_py.meta_learning.objectives.factory import ObjectiveFactory
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.meta_learning.objectives.partial import Columns, PartialObjective
+from aidotnet_py.meta_learning.objectives.splitting import Splits
+from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
+from aidotnet_py.meta_learning.objectives.traced import TracedObjective
 
-__all__ = ["CurvatureKind", "Evaluation", "ObjectiveFactory", "TaskObjective"]
+__all__ = [
+    "Columns",
+    "CurvatureKind",
+    "Evaluation",
+    "ObjectiveFactory",
+    "PartialObjective",
+    "Splits",
+    "SuccessiveObjective",
+    "TaskObjective",
+    "TracedObjective",
+]

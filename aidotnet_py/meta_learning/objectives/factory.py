@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.caller import level_outside
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.caller import level_outside
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
@@ -94,7 +94,8 @@ class ObjectiveFactory:
         if is_differentiable(model):
             if self._in_use:
                 self._in_use_before, self._in_use = self._in_use, set()
-            return TracedObjective(role, model, loss, inputs, targets, self)
+            signature = Signature.of(model, loss, inputs[0], targets[0])
+            return TracedObjective(role, model.backend, signature, inputs, targets, self)
         backend = model_backend(model)
         if computes_gradients(model):
             return ComputedObjective(model, loss, backend, inputs, targets)

@@ -68,3 +68,13 @@ class TaskObjective(Protocol):
         A product's array is valid until the next product. Products stay right whatever is asked in between.
         """
         ...
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · Hv at these parameters, for one stacked vector v (tasks, P).
+
+        For points that are not asked about again: nothing is kept for a second product, which saves the memory for it.
+        The array is valid until the next such product; it may be the next vector.
+        """
+        ...

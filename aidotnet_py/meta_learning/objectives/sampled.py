@@ -60,6 +60,12 @@ class _TaskByTask(ABC):
         gradients, product = self._hessian(points)
         return gradients, lambda v: v * identity + weight * product(v)
 
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · Hv at these parameters."""
+        return self.curvature(points, kind, identity=identity, weight=weight)[1](vectors)
+
     @property
     def tasks_at_once(self) -> int:
         """All: they are worked on one by one anyway, with random numbers in their order."""

@@ -18,33 +18,33 @@ class SuccessiveObjective:
     """The mean of the losses of several batches, of which step k of an inner loop sees number k mod n alone."""
 
     def __init__(self, batches: Sequence[TaskObjective], backend: Backend) -> None:
-        self._batches = batches
+        self.batches = batches
         self._backend = backend
         self._accuracies: list[float] = []
 
     @property
     def tasks_at_once(self) -> int:
         """As many as the batch of the largest examples allows."""
-        return min(batch.tasks_at_once for batch in self._batches)
+        return min(batch.tasks_at_once for batch in self.batches)
 
     def of_step(self, step: int) -> TaskObjective:
         """The batch whose turn it is."""
-        return self._batches[step % len(self._batches)]
+        return self.batches[step % len(self.batches)]
 
     def part(self, start: int, stop: int, lane: int) -> SuccessiveObjective:
         """The objective of some of the tasks."""
-        return SuccessiveObjective([batch.part(start, stop, lane) for batch in self._batches], self._backend)
+        return SuccessiveObjective([batch.part(start, stop, lane) for batch in self.batches], self._backend)
 
     def at_hand(self, points: Array) -> Array:
         """A copy where the first batch works; batches of the same shapes work in the same place."""
-        return self._batches[0].at_hand(points)
+        return self.batches[0].at_hand(points)
 
     def evaluate(self, points: Array) -> Evaluation:
         """Mean losses and gradients."""
-        share = 1.0 / len(self._batches)
+        share = 1.0 / len(self.batches)
         found: list[tuple[Array, Array]] = []
         accuracies: list[list[float]] = []
-        for batch in self._batches:
+        for batch in self.batches:
             losses, gradients = batch.evaluate(points)
             found.append((losses * share, gradients * share))
             accuracies.append(batch.accuracies())
@@ -60,10 +60,10 @@ class SuccessiveObjective:
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
         """The mean gradients at these parameters, and v ↦ identity · v + weight · H̄v, H̄ the mean of the curvatures."""
-        share = 1.0 / len(self._batches)
+        share = 1.0 / len(self.batches)
         gradients: list[Array] = []
         products: list[Callable[[Array], Array]] = []
-        for batch in self._batches:
+        for batch in self.batches:
             slopes, product = batch.curvature(points, kind, identity=identity * share, weight=weight * share)
             gradients.append(slopes * share)
             products.append(product)
@@ -72,3 +72,16 @@ class SuccessiveObjective:
             return reduce(add, [self._backend.asarray(product(v)) for product in products])
 
         return reduce(add, gradients), product_of_mean
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · H̄v at these parameters."""
+        share = 1.0 / len(self.batches)
+        products = [
+            self._backend.asarray(
+                batch.product(points, vectors, kind, identity=identity * share, weight=weight * share)
+            )
+            for batch in self.batches
+        ]
+        return reduce(add, products)

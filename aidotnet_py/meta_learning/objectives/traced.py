@@ -6,7 +6,7 @@ import copy
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -24,9 +24,11 @@ from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evalua
 from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
 
-__all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective"]
+__all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
 
 Values: TypeAlias = Iterable[Any]
+ModelFunction: TypeAlias = Callable[[Mapping[str, Any], Any], Any]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
 
 # What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
@@ -47,7 +49,7 @@ class Signature:
     Losses are told apart by identity: a loss with an `==` of its own need not have a hash.
     """
 
-    apply: Callable[..., Any]
+    apply: ModelFunction
     loss: ILossFunction[Any] = field(compare=False)
     loss_id: int
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
@@ -62,6 +64,12 @@ class Signature:
         dtype = model.backend.dtype_of(model.GetParameters())
         types = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
         return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), *types)
+
+    def of_function(self, function: ModelFunction, shapes: Shapes) -> Signature:
+        """That of another function of other parameters, for the same sets and loss."""
+        size = sum(math.prod(shape) for shape in shapes.values())
+        parameters = ArrayType((size,), self.parameters.dtype)
+        return replace(self, apply=function, shapes=tuple(shapes.items()), parameters=parameters)
 
 
 class TaskPrograms:
@@ -183,7 +191,10 @@ class BatchedPrograms:
         self.inputs, self.targets = self.evaluation.inputs[-2:]
         self.input_rows, self.target_rows = row_views(backend, self.inputs), row_views(backend, self.targets)
         self.losses, self.predictions = self.evaluation.outputs[:2]
-        self._curvatures: dict[CurvatureKind, CurvatureProgram] = {}
+        # By kind, and whether a product is the only one at its point.
+        self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
+        # What others run beside these programs, kept for as long.
+        self.companions: dict[str, Executable] = {}
         # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
         # curvature.
         self.examples_of: object = None
@@ -196,7 +207,8 @@ class BatchedPrograms:
         flat = self._tasks * self._signature.parameters.nbytes
         examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
         curvatures = sum(program.executable.nbytes + 2 * flat for program in self._curvatures.values())
-        return 2 * flat + examples + self.evaluation.nbytes + curvatures
+        companions = sum(executable.nbytes for executable in self.companions.values())
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions
 
     def run_examples(self) -> None:
         """Do the work that depends on the examples alone, after they have changed."""
@@ -204,21 +216,24 @@ class BatchedPrograms:
         for program in self._curvatures.values():
             program.executable.run(_EXAMPLES)
 
-    def curvature(self, kind: CurvatureKind) -> CurvatureProgram:
-        """The program of curvature products, compiled when first asked for."""
-        if kind not in self._curvatures:
-            self._curvatures[kind] = self._compile_curvature(kind)
-        return self._curvatures[kind]
+    def curvature(self, kind: CurvatureKind, *, once: bool = False) -> CurvatureProgram:
+        """The program of curvature products, planned when first asked for."""
+        if (kind, once) not in self._curvatures:
+            self._curvatures[kind, once] = self._plan_curvature(kind, once)
+        return self._curvatures[kind, once]
 
-    def _compile_curvature(self, kind: CurvatureKind) -> CurvatureProgram:
-        """One program: gradients at φ in the point's stage, products in the direction's."""
+    def _plan_curvature(self, kind: CurvatureKind, once: bool) -> CurvatureProgram:
+        """One program: gradients at φ in the point's stage, products in the direction's; or all in the point's."""
         count, flat = len(self._signature.shapes), self.points.shape
         dtype = self._signature.parameters.dtype
         vectors, products = self._backend.empty(flat, dtype), self._backend.empty(flat, dtype)
         executable = Executable(
             self._programs.batched(kind, self._tasks),
             self._backend,
-            stages=[_POINT] * count + [_EXAMPLES] * 2 + [_DIRECTION] * count + [_POINT] * _COEFFICIENTS,
+            stages=[_POINT] * count
+            + [_EXAMPLES] * 2
+            + [_POINT if once else _DIRECTION] * count
+            + [_POINT] * _COEFFICIENTS,
             inputs=[
                 *self._leaves(self.points),
                 *(self.inputs, self.targets),
@@ -231,15 +246,19 @@ class BatchedPrograms:
         return CurvatureProgram(executable, vectors, products, executable.inputs[-_COEFFICIENTS:])
 
     def _leaves(self, flat: Array) -> list[Array]:
-        """Each named parameter as a view of the flat (tasks, P) array."""
-        views: list[Array] = []
-        start = 0
-        for _, shape in self._signature.shapes:
-            stop = start + math.prod(shape)
-            part = self._backend.index(flat, (slice(None), slice(start, stop)))
-            views.append(self._backend.reshape(part, (self._tasks, *shape)))
-            start = stop
-        return views
+        return leaf_views(self._backend, flat, self._signature.shapes)
+
+
+def leaf_views(backend: Backend, flat: Array, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[Array]:
+    """Each named parameter as a view of a flat array (tasks, P)."""
+    views: list[Array] = []
+    start = 0
+    for _, shape in shapes:
+        stop = start + math.prod(shape)
+        part = backend.index(flat, (slice(None), slice(start, stop)))
+        views.append(backend.reshape(part, (flat.shape[0], *shape)))
+        start = stop
+    return views
 
 
 @dataclass(frozen=True)
@@ -250,6 +269,11 @@ class CurvatureProgram:
     vectors: Array
     products: Array
     coefficients: Sequence[Array]
+
+    def set_coefficients(self, backend: Backend, *values: float) -> None:
+        """Those of the identity and of the curvature."""
+        for array, value in zip(self.coefficients, values, strict=True):
+            backend.copyto(array, value)
 
 
 @dataclass(frozen=True)
@@ -280,21 +304,25 @@ class TracedObjective:
     def __init__(
         self,
         role: str,
-        model: IDifferentiableModel[Any, Any, Any],
-        loss: ILossFunction[Any],
+        backend: Backend,
+        signature: Signature,
         inputs: Sequence[Array],
         targets: Sequence[Array],
         source: ProgramSource,
     ) -> None:
         self._role = role
-        self._backend = model.backend
-        self._loss = loss
+        self._backend = backend
+        self._signature = signature
         self._inputs = inputs
         self._targets = targets
         self._source = source
-        self._signature = Signature.of(model, loss, inputs[0], targets[0])
         self._lane = 0
         self._programs: BatchedPrograms | None = None
+
+    @property
+    def input_type(self) -> ArrayType:
+        """The type of one task's inputs."""
+        return self._signature.input
 
     @property
     def tasks_at_once(self) -> int:
@@ -305,6 +333,11 @@ class TracedObjective:
         """The same at every step."""
         return self
 
+    def of_function(self, role: str, function: ModelFunction, shapes: Shapes) -> TracedObjective:
+        """The same sets and loss for another function of other parameters, with buffers of that role."""
+        signature = self._signature.of_function(function, shapes)
+        return TracedObjective(role, self._backend, signature, self._inputs, self._targets, self._source)
+
     def part(self, start: int, stop: int, lane: int) -> TracedObjective:
         """The objective of some of the tasks, with the buffers of a lane."""
         part = copy.copy(self)
@@ -312,7 +345,7 @@ class TracedObjective:
         part._lane, part._programs = lane, None
         return part
 
-    def _bound(self) -> BatchedPrograms:
+    def bound(self) -> BatchedPrograms:
         """The programs, with the examples of this batch in their buffers."""
         if self._programs is None:
             place = Place(self._role, self._lane, len(self._inputs), self._signature)
@@ -332,7 +365,7 @@ class TracedObjective:
 
     def at_hand(self, points: Array) -> Array:
         """The programs' own buffer of points, filled with these."""
-        programs = self._bound()
+        programs = self.bound()
         programs.curvature_of = None
         self._place(programs, points)
         return programs.points
@@ -343,7 +376,7 @@ class TracedObjective:
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
-        programs = self._bound()
+        programs = self.bound()
         programs.curvature_of = None
         self._place(programs, points)
         programs.evaluation.run(_POINT)
@@ -358,7 +391,7 @@ class TracedObjective:
                 "accuracies are of the last evaluation, and another objective's came after it"
             )
         predictions = row_views(self._backend, programs.predictions)
-        return [self._loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
+        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
@@ -367,12 +400,11 @@ class TracedObjective:
         call = object()
 
         def at_points() -> tuple[BatchedPrograms, CurvatureProgram]:
-            programs = self._bound()
+            programs = self.bound()
             program = programs.curvature(kind)
             if programs.curvature_of is not call:
                 self._place(programs, points)
-                for array, value in zip(program.coefficients, (identity, weight), strict=True):
-                    self._backend.copyto(array, value)
+                program.set_coefficients(self._backend, identity, weight)
                 program.executable.run(_POINT)
                 programs.curvature_of = call
             return programs, program
@@ -384,3 +416,16 @@ class TracedObjective:
             return program.products
 
         return at_points()[0].gradients, product
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · Hv at these parameters, in one go."""
+        programs = self.bound()
+        program = programs.curvature(kind, once=True)
+        programs.curvature_of = None
+        self._place(programs, points)
+        program.set_coefficients(self._backend, identity, weight)
+        self._backend.copyto(program.vectors, vectors)
+        program.executable.run(_POINT)
+        return program.products

@@ -1,0 +1,85 @@
+"""A linear solve whose report is read: numbers that are not finite are an error, a residual too large a warning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
+from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.solvers import Operator, SolverReport, StopReason
+
+__all__ = ["Solver", "UnconvergedSolveWarning", "checked_solve"]
+
+R = TypeVar("R", bound=SolverReport)
+# A solver with its settings: (operator, rhs) ↦ (solution, report).
+Solver: TypeAlias = Callable[[Operator, Array], tuple[Array, R]]
+
+
+class UnconvergedSolveWarning(RuntimeWarning):
+    """A linear solve ended above its tolerance; what was computed from it is that much less exact."""
+
+
+def checked_solve(
+    solver: Solver[R], operator: Operator, rhs: Array, *, what: str = "the linear solve"
+) -> tuple[Array, R]:
+    """Solve Ax = b, and let nothing that went wrong pass in silence.
+
+    Parameters
+    ----------
+    solver : callable
+        ``(operator, rhs)`` to ``(solution, report)``, such as `conjugate_gradient` with its settings bound.
+    operator : callable
+        v ↦ Av.
+    rhs : array, shape (n,) or (tasks, n)
+        b.
+    what : str
+        How messages call the solve.
+
+    Returns
+    -------
+    (solution, report)
+        As the solver gave them.
+
+    Raises
+    ------
+    InvalidOperationException
+        When a system met numbers that are not finite; the message has its row.
+
+    Warns
+    -----
+    UnconvergedSolveWarning
+        When a system did not converge; the message has the largest residual norm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.implicit import checked_solve
+    >>> from aidotnet_py.solvers import conjugate_gradient
+    >>> solution, report = checked_solve(conjugate_gradient, lambda v: 2.0 * v, np.array([2.0, 4.0]))
+    >>> solution
+    array([1., 2.])
+    """
+    solution, report = solver(operator, rhs)
+    tasks = len(report.stop_reasons)
+    broken = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])
+    if broken.any():
+        raise InvalidOperationException(
+            f"{what} met numbers that are not finite in {broken.sum()} of {tasks} systems, first in row "
+            f"{int(np.argmax(broken))}; look at the point that it was to be solved at"
+        )
+    unconverged = ~report.converged
+    if unconverged.any():
+        worst = int(np.argmax(np.where(unconverged, report.residual_norms, -1.0)))
+        warnings.warn(
+            f"{what} did not converge in {unconverged.sum()} of {tasks} systems; the worst, row {worst}, stopped at "
+            f"{report.stop_reasons[worst].value!r} with the residual norm {report.residual_norms[worst]:.3g} after "
+            f"{report.iterations[worst]} iterations",
+            UnconvergedSolveWarning,
+            stacklevel=level_outside(),
+        )
+    return solution, report

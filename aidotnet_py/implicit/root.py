@@ -1,0 +1,137 @@
+"""The primitive `solution`: a root φ of F(φ, θ), found by a function that is never traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.primitive import Primitive, no_flops
+from aidotnet_py.autodiff.primitives.elementwise import negative
+from aidotnet_py.autodiff.program import Atom, Program
+from aidotnet_py.autodiff.tracing import emit, inline
+from aidotnet_py.autodiff.transforms.batching import vmap_program
+from aidotnet_py.autodiff.transforms.differentiation import jvp_program
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.implicit.linear_system import LinearSystem, Settings, linear_solve, only_output
+
+__all__ = ["Finder", "Root", "solution"]
+
+# Finds φ and writes it: ``find(backend, out, initial, operands)``.
+Finder: TypeAlias = Callable[[Backend, Array, Array, Sequence[Array]], None]
+
+
+class Root:
+    """F and what finds its root φ; or one of each in every row of a batch.
+
+    Two equations are the same only if they share the object: its ``repr`` tells roots apart.
+
+    Parameters
+    ----------
+    condition : Program
+        Inputs: the operands, then φ of shape (…, n). Output: F, like φ, row by row.
+    find : callable
+        What finds φ.
+    settings : Settings
+        How to solve the linear systems of its derivatives.
+
+    Attributes
+    ----------
+    matters : tuple of bool
+        For each operand, whether F has a derivative with respect to it.
+    determined : bool
+        Whether F has one with respect to φ.
+    """
+
+    def __init__(self, condition: Program, find: Finder, settings: Settings) -> None:
+        self.condition = condition
+        self.find = find
+        self.settings = settings
+        self._pushforwards: dict[tuple[bool, ...], Program] = {}
+        self._batched: dict[tuple[tuple[bool, ...], int], Root] = {}
+        floating = [t.is_floating for t in condition.input_types]
+        derivative = jvp_program(condition, floating)
+        read = _read(derivative, derivative.outputs[1])
+        seeds = iter(derivative.inputs[len(floating) :])
+        *self.matters, self.determined = [f and next(seeds) in read for f in floating]
+
+    def __str__(self) -> str:
+        return self.settings.name
+
+    @cached_property
+    def system(self) -> LinearSystem:
+        """The system of ∂F/∂φ; its point is the operands and φ."""
+        count = len(self.condition.inputs) - 1
+        return LinearSystem(only_output(jvp_program(self.condition, [False] * count + [True]), 1), self.settings)
+
+    def pushforward(self, moved: tuple[bool, ...]) -> Program:
+        """From the operands, φ, and tangents of the operands that are moved, to the change of F."""
+        if moved not in self._pushforwards:
+            self._pushforwards[moved] = only_output(jvp_program(self.condition, [*moved, False]), 1)
+        return self._pushforwards[moved]
+
+    def batched(self, flags: tuple[bool, ...], size: int) -> Root:
+        """The root with one more axis in front of φ, and of what is flagged of initial and operands."""
+        key = flags, size
+        if key not in self._batched:
+            condition = vmap_program(self.condition, [*flags[1:], True], size)
+            self._batched[key] = Root(condition, _by_rows(self.find, flags, size), self.settings)
+        return self._batched[key]
+
+
+def _read(program: Program, output: Atom) -> set[Atom]:
+    """All values that an output is computed from."""
+    read: set[Atom] = {output}
+    for equation in reversed(program.equations):
+        if equation.output in read:
+            read.update(equation.variables)
+    return read
+
+
+def _by_rows(find: Finder, flags: tuple[bool, ...], size: int) -> Finder:
+    """The finder called once a row."""
+
+    def found(backend: Backend, out: Array, initial: Array, operands: Sequence[Array]) -> None:
+        for k in range(size):
+            first, *others = [_row(backend, a, k) if f else a for a, f in zip((initial, *operands), flags, strict=True)]
+            find(backend, _row(backend, out, k), first, others)
+
+    return found
+
+
+def _row(backend: Backend, array: Array, k: int) -> Array:
+    shape = tuple(array.shape)
+    part = backend.index(array, (slice(k, k + 1), *(slice(None) for _ in shape[1:])))
+    return backend.reshape(part, shape[1:])
+
+
+def _shape(initial: ArrayType, *operands: ArrayType, root: Root) -> ArrayType:
+    return root.condition.output_types[0]
+
+
+def _run(backend: Backend, out: Array, initial: Array, *operands: Array, root: Root) -> None:
+    root.find(backend, out, initial, operands)
+
+
+def _jvp(tangents: Sequence[Any], initial: Any, *operands: Any, output: Any, root: Root) -> Any:
+    """From F(φ, θ) = 0: (∂F/∂φ) dφ = −(∂F/∂θ) dθ. Where the search began does not matter."""
+    moved = [t if matters else None for t, matters in zip(tangents[1:], root.matters, strict=True)]
+    given = [t for t in moved if t is not None]
+    if not given:
+        return None
+    program = root.pushforward(tuple(t is not None for t in moved))
+    (change,) = inline(program, [*operands, output, *given])
+    return linear_solve(root.system, negative(change), [*operands, output])
+
+
+def _batch(inputs: Sequence[Any], batched: Sequence[bool], size: int, root: Root) -> Any:
+    return solution(root.batched(tuple(batched), size), inputs[0], inputs[1:])
+
+
+_solution = Primitive(name="solution", shape=_shape, run=_run, jvp=_jvp, transpose=None, batch=_batch, flops=no_flops)
+
+
+def solution(root: Root, initial: Any, operands: Sequence[Any]) -> Any:
+    """The traced φ."""
+    return emit(_solution, initial, *operands, root=root)

@@ -1,0 +1,152 @@
+"""The linear system of iMAML, (I + λH) v = g for every task: how the options say that it is solved."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.stacking import row_views, stack_rows
+from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
+
+__all__ = ["ImplicitSystem", "WarmStarts", "met_curvature", "probes_for"]
+
+# Bytes of solutions that are kept to start the next solves from, beyond which the oldest go.
+_MOST_BYTES = 2**28
+
+
+class WarmStarts:
+    """The last solution of each task, by its TaskId, for the next solve of the same task."""
+
+    def __init__(self) -> None:
+        self._solutions: OrderedDict[int | str, Array] = OrderedDict()
+
+    def rows(self, backend: Backend, ids: Sequence[int | str], like: Array) -> Array:
+        """Where to start for these tasks, an array like the right-hand side: zeros for a task never seen."""
+        nothing = backend.empty((like.shape[1],), backend.dtype_of(like))
+        backend.copyto(nothing, 0)
+        return stack_rows(backend, [self._solutions.get(one, nothing) for one in ids])
+
+    def keep(self, backend: Backend, ids: Sequence[int | str], solutions: Array) -> None:
+        """Take note of the solutions of these tasks."""
+        for one, row in zip(ids, row_views(backend, solutions), strict=True):
+            self._solutions[one] = backend.asarray(row)
+            self._solutions.move_to_end(one)
+        row_bytes = solutions.shape[1] * backend.dtype_of(solutions).itemsize
+        while len(self._solutions) * row_bytes > max(_MOST_BYTES, row_bytes):
+            self._solutions.popitem(last=False)
+
+    def state(self) -> dict[str, Array]:
+        """Under names that say whether an id is a number."""
+        return {f"{type(one).__name__}:{one}": row for one, row in self._solutions.items()}
+
+    def set_state(self, state: Mapping[str, Array], like: Array, backend: Backend) -> None:
+        """Take up what `state` gave, for vectors like this one."""
+        found: OrderedDict[int | str, Array] = OrderedDict()
+        for name, row in state.items():
+            kind, _, one = name.partition(":")
+            if kind not in ("int", "str") or tuple(row.shape) != tuple(like.shape):
+                raise ArgumentException(f"the solution {name} {tuple(row.shape)} is none of {tuple(like.shape)}")
+            found[int(one) if kind == "int" else one] = backend.asarray(row, backend.dtype_of(like))
+        self._solutions = found
+
+
+@dataclass(frozen=True)
+class ImplicitSystem:
+    """(I + λH) v = g where all parameters share a λ; Λ^½(I + Λ^½HΛ^½)⁻¹Λ^½ in the place of its inverse otherwise.
+
+    With Λ = diag(λ) the meta-gradient is v = Λ⁻¹(H + Λ⁻¹)⁻¹g. That is v = Λ^{-½}y, where y solves the symmetric system
+    (I + Λ^½HΛ^½) y = Λ^½g.
+
+    Attributes
+    ----------
+    options : iMAMLOptions
+        Curvature, solver, damping.
+    lam : float or array, shape (P,)
+        λ.
+    probes : array, shape (probes, P), or None
+        Signs, with which the diagonal is estimated that preconditions the solve.
+    warm : WarmStarts or None
+        Where solves start from; None for zero.
+    """
+
+    options: iMAMLOptions[Any, Any, Any]
+    lam: Array | float
+    probes: Array | None
+    warm: WarmStarts | None
+
+    def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Array, SolverReport]:
+        """The support gradients at these points, v, what the solver came to (y, or v itself), and its report."""
+        root = None if isinstance(self.lam, float) else chunk.backend.elementwise("sqrt")(self.lam)
+        slopes, operator = self._operator(chunk, points, root)
+        rhs = gradients if root is None else gradients * root
+        y, report = self._by_series(operator, rhs) or self._by_conjugate_gradient(chunk, operator, rhs)
+        stopped = np.array([reason is StopReason.NOT_FINITE for reason in report.stop_reasons])
+        chunk.require_sound("solve", ~stopped)
+        return slopes, y if root is None else y / root, y, report
+
+    def _by_series(self, operator: Operator, rhs: Array) -> tuple[Array, SolverReport] | None:
+        if not self.options.UseNeumannApproximation:
+            return None
+        return neumann_series(operator, rhs, terms=self.options.NeumannSeriesTerms)
+
+    def _operator(self, chunk: Chunk, points: Array, root: Array | None) -> tuple[Array, Operator]:
+        kind, identity = self.options.Curvature, 1.0 + float(self.options.ConjugateGradientDamping)
+        if root is None:
+            return chunk.support.curvature(points, kind, identity=identity, weight=float(self.lam))
+        slopes, hessian = chunk.support.curvature(points, kind)
+        return slopes, lambda y: y * identity + hessian(y * root) * root
+
+    def _by_conjugate_gradient(self, chunk: Chunk, operator: Operator, rhs: Array) -> tuple[Array, SolverReport]:
+        backend = chunk.backend
+        ids = [task.TaskId for task in chunk.tasks]
+        y, report = conjugate_gradient(
+            operator,
+            rhs,
+            max_iterations=self.options.ConjugateGradientIterations,
+            tolerance=self.options.ConjugateGradientTolerance,
+            initial=None if self.warm is None else self.warm.rows(backend, ids, rhs),
+            preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
+        )
+        # Stopped before its first step, a solve is still where it began: the first-order gradient says more than zero.
+        unmoved = met_curvature(report) & (report.iterations == 0)
+        if self.warm is not None and unmoved.any():
+            unmoved &= backend.to_numpy(backend.vecdot(y, y)) == 0
+        if unmoved.any():
+            mask = backend.broadcast_to(backend.asarray(unmoved[:, None]), tuple(y.shape))
+            y = backend.elementwise("where")(mask, rhs, y)
+        return y, report
+
+    def _preconditioner(self, backend: Backend, operator: Operator, like: Array, probes: Array) -> Operator:
+        """R ↦ r / d, d the mean of z ∘ Az over signs z, an estimate of A's diagonal, and at least that of (1 + δ)I."""
+        total: Array | None = None
+        for sign in row_views(backend, probes):
+            stacked = backend.asarray(backend.broadcast_to(backend.reshape(sign, (1, *sign.shape)), tuple(like.shape)))
+            found = operator(stacked) * stacked
+            total = found if total is None else total + found
+        diagonal = backend.elementwise("maximum")(
+            total * (1.0 / probes.shape[0]), 1.0 + float(self.options.ConjugateGradientDamping)
+        )
+        return lambda residual: residual / diagonal
+
+
+def probes_for(options: iMAMLOptions[Any, Any, Any], like: Array, backend: Backend) -> Array | None:
+    """The signs for a vector like this one, the same at every step; None where no solve is preconditioned."""
+    if not options.PreconditionerProbes:
+        return None
+    generator = np.random.Generator(np.random.PCG64(options.RandomSeed or 0))
+    signs = generator.integers(0, 2, (options.PreconditionerProbes, *like.shape)) * 2 - 1
+    return backend.asarray(signs, backend.dtype_of(like))
+
+
+def met_curvature(report: SolverReport) -> NDArray[np.bool_]:
+    """Which tasks' solves met non-positive curvature."""
+    return np.array([reason is StopReason.NON_POSITIVE_CURVATURE for reason in report.stop_reasons])

@@ -1,0 +1,164 @@
+"""A model's function in two: what the inner steps leave alone, computed once, and the rest, from what that gave."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.program import Atom, Program, Variable
+from aidotnet_py.autodiff.tracing import Tracer, emit, inline, new_trace
+from aidotnet_py.autodiff.transforms.simplification import simplify
+
+__all__ = ["Split", "Splits", "split"]
+
+# The name of the features among the parameters of the rest; no model of ours has such a layer.
+FEATURES = "features of what stays"
+
+# Support batches of several shapes, in training and evaluation; the one not asked for longest goes first.
+_MOST_SPLITS = 8
+
+Shapes = Mapping[str, tuple[int, ...]]
+Function = Callable[[Mapping[str, Any], Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A function of parameters and x, cut where the adapted parameters come in.
+
+    Attributes
+    ----------
+    early : Program
+        (The other parameters, x) ↦ features, one vector.
+    late : Program
+        (The adapted parameters, features, x) ↦ predictions.
+    shapes : mapping
+        The parameters of the rest: the adapted ones, then the features.
+    """
+
+    early: Program
+    late: Program
+    shapes: Shapes
+
+    @property
+    def features(self) -> int:
+        """How many features there are."""
+        return self.shapes[FEATURES][0]
+
+    def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
+        """The predictions, in the innermost trace."""
+        return inline(self.late, [*(parameters[name] for name in self.shapes), x])[0]
+
+
+class Splits:
+    """The splits of a learner, kept for the next batch."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, Split] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[Splits], tuple[()]]:
+        """Copied and pickled with nothing kept."""
+        return type(self), ()
+
+    def of(
+        self, function: Function, shapes: Shapes, adapted: Collection[str], x: ArrayType, dtype: np.dtype[Any]
+    ) -> Split:
+        """See `split`."""
+        key = (function, tuple(shapes.items()), tuple(adapted), x, dtype)
+        found = self._kept.pop(key, None) or split(function, shapes, adapted, x, dtype)
+        self._kept[key] = found
+        while len(self._kept) > _MOST_SPLITS:
+            self._kept.popitem(last=False)
+        return found
+
+
+def split(function: Function, shapes: Shapes, adapted: Collection[str], x: ArrayType, dtype: np.dtype[Any]) -> Split:
+    """Cut a model's function, for inputs of a type, where the adapted parameters come in.
+
+    The features are what is computed without them and used together with them. Views, and values of another dtype,
+    are made again on the other side from what they are views of.
+    """
+    with new_trace() as trace:
+        leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes.items()}
+        whole = simplify(trace.finish([function(leaves, trace.new_input(x))]))
+    *parameters, example = whole.inputs
+    named = dict(zip(shapes, parameters, strict=True))
+    moving = [variable for name, variable in named.items() if name in adapted]
+    staying = [variable for name, variable in named.items() if name not in adapted]
+    cut = _cut(whole, _depending(whole, moving), _depending(whole, staying), dtype) or staying[:1]
+    with new_trace() as trace:
+        values = {variable: trace.new_input(variable.type) for variable in (*staying, example)}
+        parts = [np.reshape(value, (-1,)) for value in _evaluated(whole, values, cut)]
+        early = trace.finish([np.concatenate(parts)])
+    size = sum(math.prod(variable.type.shape) for variable in cut)
+    with new_trace() as trace:
+        values = {variable: trace.new_input(variable.type) for variable in moving}
+        features = trace.new_input(ArrayType((size,), dtype))
+        values[example] = trace.new_input(x)
+        values |= _pieces(features, cut)
+        late = trace.finish(_evaluated(whole, values, whole.outputs))
+    rest = {name: shape for name, shape in shapes.items() if name in adapted}
+    return Split(simplify(early), simplify(late), {**rest, FEATURES: (size,)})
+
+
+def _depending(program: Program, variables: Collection[Variable]) -> set[Variable]:
+    """These, and all that is computed from one of them."""
+    found = set(variables)
+    for equation in program.equations:
+        if not found.isdisjoint(equation.variables):
+            found.add(equation.output)
+    return found
+
+
+def _cut(program: Program, late: set[Variable], early: set[Variable], dtype: np.dtype[Any]) -> list[Variable]:
+    """The values of ``early`` that the outputs are computed from when all that is ``late`` comes after them."""
+    made = {equation.output: equation for equation in program.equations}
+    waiting: list[Atom] = list(program.outputs)
+    seen: set[Atom] = set()
+    cut: set[Variable] = set()
+    while waiting:
+        atom = waiting.pop()
+        if not isinstance(atom, Variable) or atom in seen:
+            continue
+        seen.add(atom)
+        equation = made.get(atom)
+        view = equation is not None and equation.primitive.is_view
+        if atom in early and atom not in late and not view and atom.type.dtype == dtype:
+            cut.add(atom)
+        elif equation is not None:
+            waiting.extend(equation.inputs)
+    return [variable for variable in (*program.inputs, *made) if variable in cut]
+
+
+def _pieces(features: Tracer, cut: Sequence[Variable]) -> dict[Variable, Any]:
+    """The values of the cut, out of the vector of all."""
+    pieces: dict[Variable, Any] = {}
+    start = 0
+    for variable in cut:
+        stop = start + math.prod(variable.type.shape)
+        pieces[variable] = np.reshape(features[start:stop], variable.type.shape)
+        start = stop
+    return pieces
+
+
+def _evaluated(program: Program, known: Mapping[Variable, Any], wanted: Sequence[Atom]) -> list[Any]:
+    """Atoms of a program from values of it that are known, in the innermost trace."""
+    values: dict[Variable, Any] = {**dict(program.constants), **known}
+    needed: set[Variable] = {atom for atom in wanted if isinstance(atom, Variable)}
+    equations = [equation for equation in program.equations if equation.output not in values]
+    for equation in reversed(equations):
+        if equation.output in needed:
+            needed.update(equation.variables)
+
+    def read(atom: Atom) -> Any:
+        return values[atom] if isinstance(atom, Variable) else atom
+
+    for equation in equations:
+        if equation.output in needed:
+            values[equation.output] = emit(equation.primitive, *map(read, equation.inputs), **equation.parameters)
+    return [read(atom) for atom in wanted]

@@ -1,0 +1,543 @@
+"""iMAML to the paper's full extent: any inner solver, learned λ, better solves, and how far it was from exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from imaml_reference import LinearTask, batch_on, linear_model, linear_tasks, start
+from tanh_network import TanhNetwork, Values, batch_of
+
+from aidotnet_py import (
+    AdamOptimizer,
+    ArgumentException,
+    InvalidOperationException,
+    LBFGSMinimizer,
+    MetaLearningTask,
+    NewtonCGMinimizer,
+    ProblemConstants,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+    meta_gradient_error_bound,
+)
+from aidotnet_py.backends import Backend, get_backend
+
+NUMPY = get_backend("numpy")
+NETWORK = TanhNetwork()
+EXACT = {"GradientClipThreshold": None, "ConjugateGradientIterations": 60, "ConjugateGradientTolerance": 1e-14}
+TASKS = linear_tasks(3)
+# So small that a Neumann series shrinks.
+SMALL: dict[str, Any] = {"LambdaRegularization": 0.02, "InnerLearningRate": 0.01}
+
+
+class Recorder(SGDOptimizer):
+    """Plain descent at rate 1 that keeps the gradients it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.seen: list[Values] = []
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        self.seen.append(np.array(gradient))
+        return super().UpdateParameters(parameters, gradient)
+
+
+def linear_learner(backend: Backend = NUMPY, tasks: list[LinearTask] = TASKS, **options: Any) -> Any:
+    settings = EXACT | {"InnerObjective": "proximal", "InnerLearningRate": 0.2, "AdaptationSteps": 200} | options
+    model = linear_model(backend, start(tasks[0].support.x.shape[1]))
+    return iMAMLAlgorithm(iMAMLOptions(model, **settings))
+
+
+def optimum(task: LinearTask, theta: Values, lam: Values | float) -> Values:
+    """Where ‖Zφ − y‖²/n + ½ Σ (φᵢ − θᵢ)²/λᵢ is least."""
+    weights = np.ones(len(theta)) / lam
+    return np.linalg.solve(task.support.hessian + np.diag(weights), task.support.pull + weights * theta)
+
+
+def outer(theta: Values, lam: Values | float, tasks: list[LinearTask] = TASKS) -> float:
+    return float(np.mean([task.query.loss(optimum(task, theta, lam)) for task in tasks]))
+
+
+def differences(f: Any, x: Values, h: float = 1e-5) -> Values:
+    """Central differences, of order four."""
+    slopes = []
+    for e in np.eye(len(x)):
+        near, far = (f(x + k * h * e) - f(x - k * h * e) for k in (1, 2))
+        slopes.append((8 * near - far) / (12 * h))
+    return np.array(slopes)
+
+
+class TestLearnedLambda:
+    @pytest.mark.parametrize("kind", ["scalar", "per-parameter"])
+    def test_its_gradient_is_that_of_the_whole_procedure(self, kind: Any) -> None:
+        recorder, lam = Recorder(), 0.7
+        learner = linear_learner(LearnedLambda=kind, LambdaRegularization=lam, MetaOptimizer=recorder)
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        theta = start()
+        count = 1 if kind == "scalar" else len(theta)
+        slopes = differences(lambda logs: outer(theta, np.exp(logs)), np.full(count, np.log(lam)))
+        np.testing.assert_allclose(
+            recorder.seen[0][: len(theta)], differences(lambda t: outer(t, lam), theta), rtol=1e-8
+        )
+        np.testing.assert_allclose(recorder.seen[0][len(theta) :], slopes, rtol=1e-8)
+        assert np.abs(slopes).min() > 1e-5
+
+    def test_every_parameter_by_its_own_lambda(self) -> None:
+        """Once they have parted, θ's gradient is that of the procedure with all of them."""
+        recorder = Recorder()
+        learner = linear_learner(LearnedLambda="per-parameter", MetaOptimizer=recorder, AdaptationSteps=2000)
+        theta = start()
+        lam = np.array([0.3, 2.0, 0.9, 0.5])
+        learner._set_meta_parameters(np.concatenate([theta, np.log(lam)]))
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        expected = [
+            differences(lambda t: outer(t, lam), theta),
+            differences(lambda logs: outer(theta, np.exp(logs)), np.log(lam)),
+        ]
+        np.testing.assert_allclose(recorder.seen[0], np.concatenate(expected), rtol=1e-8)
+
+    def test_on_a_network_and_on_every_backend(self, backend: Backend) -> None:
+        theta, sets, lam, h = NETWORK.start(), NETWORK.sets(2), 0.4, 1e-5
+
+        def learner(value: float, kind: str | None) -> Any:
+            options: dict[str, Any] = EXACT | {"InnerLearningRate": 0.1, "AdaptationSteps": 400}
+            return iMAMLAlgorithm(
+                iMAMLOptions(
+                    NETWORK.model(backend, theta),
+                    MetaOptimizer=SGDOptimizer(1.0),
+                    LambdaRegularization=value,
+                    InnerObjective="proximal",
+                    LearnedLambda=kind,
+                    **options,
+                )
+            )
+
+        batch = batch_of(backend, sets)
+        ahead, behind = (float(learner(lam * np.exp(s), None).Evaluate(batch)) for s in (h, -h))
+        for kind in ("scalar", "per-parameter"):
+            moved = learner(lam, kind)
+            moved.MetaTrain(batch)
+            found = moved.Lambda if kind == "scalar" else backend.to_numpy(moved.Lambda)
+            # One step of descent at rate 1 in log λ.
+            slope = float(np.sum(np.log(lam) - np.log(found)))
+            assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-6)
+
+    @pytest.mark.parametrize("kind", ["scalar", "per-parameter"])
+    def test_learning_it_lowers_the_loss(self, kind: Any) -> None:
+        # From a λ so small that nothing can be learned of a task.
+        fixed, learned = (
+            linear_learner(
+                LambdaRegularization=0.01,
+                LearnedLambda=k,
+                MetaOptimizer=AdamOptimizer(0.05),
+                InnerOptimizer=NewtonCGMinimizer(),
+            )
+            for k in (None, kind)
+        )
+        batch = batch_on(NUMPY, TASKS)
+        losses = [[float(learner.MetaTrain(batch)) for _ in range(150)] for learner in (fixed, learned)]
+        assert losses[1][-1] < 0.2 * losses[0][-1]
+        if kind == "per-parameter":
+            # Tasks differ in their slopes and have the same intercept: that one is learned once, and not adapted.
+            *slopes, intercept = learned.Lambda
+            assert min(slopes) > 1.0 > 0.05 > intercept
+
+    def test_saved_loaded_and_reset_with_the_rest(self, tmp_path: Any) -> None:
+        def new() -> Any:
+            return linear_learner(LearnedLambda="per-parameter", LambdaRegularization=0.3)
+
+        batch = batch_on(NUMPY, TASKS)
+        first, second = new(), new()
+        first.MetaTrain(batch)
+        first.Save(tmp_path / "learner.safetensors")
+        second.Load(tmp_path / "learner.safetensors")
+        assert np.array_equal(first.Lambda, second.Lambda)
+        assert not np.allclose(first.Lambda, 0.3, rtol=1e-6)
+        assert first.MetaTrain(batch) == second.MetaTrain(batch)
+        assert np.array_equal(first.Lambda, second.Lambda)
+        first.Reset()
+        np.testing.assert_allclose(first.Lambda, 0.3, rtol=1e-14)
+
+    def test_a_learner_without_it_does_not_take_it_up(self, tmp_path: Any) -> None:
+        learner = linear_learner(LearnedLambda="scalar")
+        learner.Save(tmp_path / "learner.safetensors")
+        with pytest.raises(ArgumentException, match=r"parameters float64\(5,\); this learner has float64\(4,\)"):
+            linear_learner().Load(tmp_path / "learner.safetensors")
+
+    @pytest.mark.parametrize(("kind", "where"), [("scalar", "inf…inf"), ("per-parameter", "0…inf")])
+    def test_gone_to_zero_or_beyond_it_is_an_error_and_nothing_is_changed(self, kind: Any, where: str) -> None:
+        learner = linear_learner(LearnedLambda=kind, MetaOptimizer=SGDOptimizer(1e6, momentum=0.5))
+        before = np.array(learner.BaseModel.GetParameters())
+        with pytest.raises(InvalidOperationException, match=f"learned λ has gone to {where}.*nothing was changed"):
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+        assert np.array_equal(before, learner.BaseModel.GetParameters())
+        assert np.all(learner.Lambda == 1.0)
+        assert learner.Options.MetaOptimizer.GetState() == {"steps": 0}
+
+
+class TestInnerSolvers:
+    def test_all_find_the_same_meta_gradient(self) -> None:
+        theta, lam = start(), 0.5
+
+        def exact(objective: Any, point: Values) -> Values:
+            """Newton's step with a Hessian from gradients alone: one is enough for a quadratic."""
+            _, slope = objective(point)
+            hessian = np.array([objective(point + e)[1] - slope for e in np.eye(len(point))])
+            return point - np.linalg.solve(hessian, slope)
+
+        expected = differences(lambda t: outer(t, lam), theta)
+        for solver in (
+            exact,
+            NewtonCGMinimizer(gradient_tolerance=1e-12),
+            LBFGSMinimizer(max_iterations=200, gradient_tolerance=1e-12),
+            AdamOptimizer(0.05),
+            SGDOptimizer(0.1, momentum=0.5),
+        ):
+            recorder = Recorder()
+            learner = linear_learner(
+                LambdaRegularization=lam, InnerOptimizer=solver, MetaOptimizer=recorder, AdaptationSteps=1500
+            )
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+            np.testing.assert_allclose(recorder.seen[0], expected, rtol=1e-6)
+
+    def test_newton_on_every_backend(self, backend: Backend) -> None:
+        learner = linear_learner(backend, InnerOptimizer=NewtonCGMinimizer(gradient_tolerance=1e-12))
+        task = batch_on(backend, TASKS)[1]
+        adapted = backend.to_numpy(learner.Adapt(task).GetParameters())
+        np.testing.assert_allclose(adapted, optimum(TASKS[1], start(), 1.0), rtol=1e-10)
+
+    def test_adapt_evaluate_and_measure_use_it(self) -> None:
+        learner = linear_learner(InnerOptimizer=LBFGSMinimizer(gradient_tolerance=1e-12))
+        batch = batch_on(NUMPY, TASKS)
+        assert float(learner.Evaluate(batch)) == pytest.approx(outer(start(), 1.0), rel=1e-9)
+        result = learner.AdaptAndEvaluate(batch[0])
+        before, after = (TASKS[0].support.loss(p) for p in (start(), optimum(TASKS[0], start(), 1.0)))
+        np.testing.assert_allclose(result.PerStepLosses, [before, after], rtol=1e-9)
+
+    def test_one_that_returns_the_wrong_shape(self) -> None:
+        learner = linear_learner(InnerOptimizer=lambda objective, theta: theta[:-1])
+        before = np.array(learner.BaseModel.GetParameters())
+        with pytest.raises(
+            ArgumentException, match=r"InnerOptimizer returned, for task 0, float64\(3,\).*float64\(4,\)"
+        ):
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+        assert np.array_equal(before, learner.BaseModel.GetParameters())
+
+    def test_one_that_returns_no_array(self) -> None:
+        learner = linear_learner(InnerOptimizer=lambda objective, theta: None)
+        with pytest.raises(ArgumentException, match=r"InnerOptimizer returned, for task 0, a NoneType; float64\(4,\)"):
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+
+    def test_one_that_asks_with_the_wrong_dtype(self) -> None:
+        learner = linear_learner(InnerOptimizer=lambda objective, theta: objective(theta.astype(np.float32))[1])
+        with pytest.raises(ArgumentException, match=r"objective of InnerOptimizer was called with float32\(4,\)"):
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+
+    def test_one_that_returns_nan(self) -> None:
+        def lost(objective: Any, theta: Values) -> Values:
+            return theta * np.nan if abs(objective(theta)[0] - TASKS[1].support.loss(start())) < 1e-12 else theta
+
+        learner = linear_learner(InnerOptimizer=lost)
+        with pytest.raises(InvalidOperationException, match="adapted parameter vector of task 1"):
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+
+    def test_its_own_errors_come_through(self) -> None:
+        def broken(objective: Any, theta: Values) -> Values:
+            raise ZeroDivisionError("mine")
+
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            linear_learner(InnerOptimizer=broken).MetaTrain(batch_on(NUMPY, TASKS))
+
+    def test_a_class_is_no_solver(self) -> None:
+        options = iMAMLOptions(linear_model(NUMPY, start()), InnerOptimizer=NewtonCGMinimizer)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match="InnerOptimizer is the class NewtonCGMinimizer; an object"):
+            iMAMLAlgorithm(options)
+
+
+class TestEarlyEnd:
+    def test_each_task_ends_by_its_own_gradient(self) -> None:
+        tolerance, rate, lam = 1e-3, 0.2, 1.0
+        learner = linear_learner(InnerGradientTolerance=tolerance, InnerLearningRate=rate, AdaptationSteps=1000)
+        batch = batch_on(NUMPY, TASKS)
+        counts = []
+        for task, one in zip(TASKS, batch, strict=True):
+            phi, taken = start(), 0
+            while np.linalg.norm(slope := task.support.gradient(phi) + (phi - start()) / lam) > tolerance:
+                phi, taken = phi - rate * slope, taken + 1
+            counts.append(taken)
+            np.testing.assert_allclose(learner.Adapt(one).GetParameters(), phi, rtol=1e-12)
+        assert len(set(counts)) > 1
+        # In a batch they stop just where they do alone.
+        whole = learner._opened(list(batch), "Support")
+        adapted = learner._adapted(whole.part(0, 3, 0))[1]
+        np.testing.assert_allclose(adapted, [learner.Adapt(one).GetParameters() for one in batch], rtol=1e-12)
+
+    @pytest.mark.parametrize("optimizer", [SGDOptimizer(0.1, momentum=0.8), AdamOptimizer(0.05)])
+    def test_memory_does_not_carry_a_task_on(self, optimizer: Any) -> None:
+        learner = linear_learner(InnerGradientTolerance=1e-2, InnerOptimizer=optimizer, AdaptationSteps=3000)
+        batch = batch_on(NUMPY, TASKS)
+        adapted = learner._adapted(learner._opened(list(batch), "Support").part(0, 3, 0))[1]
+        for row, task in zip(np.array(adapted), TASKS, strict=True):
+            assert np.linalg.norm(task.support.gradient(row) + row - start()) <= 1e-2
+
+    def test_data_that_is_not_finite_is_told_of(self) -> None:
+        x = np.full((3, 3), np.nan)
+        task: Any = MetaLearningTask(SupportSetX=x, SupportSetY=x[:, :1], NumWays=1, Name="spoilt")
+        with pytest.raises(InvalidOperationException, match="support loss of task 0"):
+            linear_learner(InnerGradientTolerance=1e-2).Adapt(task)
+
+
+class TestWarmStarts:
+    def test_the_same_tasks_need_fewer_products(self) -> None:
+        batch = batch_on(NUMPY, TASKS)
+
+        def iterations(warm: bool) -> list[float]:
+            learner = linear_learner(
+                WarmStartSolves=warm,
+                MetaOptimizer=SGDOptimizer(1e-4),
+                ConjugateGradientIterations=20,
+                ConjugateGradientTolerance=1e-3,
+            )
+            counts = []
+            for _ in range(4):
+                learner.MetaTrain(batch)
+                counts.append(learner._record.metrics["SolverIterations"])
+            return counts
+
+        cold, warm = iterations(False), iterations(True)
+        assert warm[0] == cold[0] > 1
+        assert max(warm[1:]) <= 1 < min(cold[1:])
+
+    def test_what_is_solved_is_the_same(self) -> None:
+        recorder = Recorder()
+        learner = linear_learner(WarmStartSolves=True, MetaOptimizer=recorder)
+        theta = start()
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        moved = theta - recorder.seen[0]
+        # Tasks again, one of them new: told by TaskId, in another order.
+        batch = [task.on(NUMPY) for task in TASKS]
+        learner.BaseModel.SetParameters(theta)
+        learner.MetaTrain(TaskBatch(batch))
+        learner.BaseModel.SetParameters(moved)
+        learner.MetaTrain(TaskBatch([batch[2], batch[0], TASKS[1].on(NUMPY)]))
+        expected = differences(lambda t: outer(t, 1.0), moved)
+        np.testing.assert_allclose(recorder.seen[-1], expected, rtol=1e-6)
+
+    def test_saved_and_taken_up_again_bit_for_bit(self, tmp_path: Any) -> None:
+        def new() -> Any:
+            return linear_learner(
+                WarmStartSolves=True,
+                ConjugateGradientIterations=2,
+                AdaptationSteps=20,
+                MetaOptimizer=AdamOptimizer(0.01),
+            )
+
+        tasks = [
+            MetaLearningTask(
+                SupportSetX=t.support.x,
+                SupportSetY=t.support.y,
+                QuerySetX=t.query.x,
+                QuerySetY=t.query.y,
+                NumWays=1,
+                TaskId=one,
+            )
+            for t, one in zip(TASKS, (0, "0", "a:b"), strict=True)
+        ]
+        first, second, cold = new(), new(), new()
+        first.MetaTrain(TaskBatch(tasks))
+        first.Save(tmp_path / "learner.safetensors")
+        second.Load(tmp_path / "learner.safetensors")
+        cold.BaseModel.SetParameters(first.BaseModel.GetParameters())
+        cold.Options.MetaOptimizer.SetState(first.Options.MetaOptimizer.GetState())
+        for learner in (first, second, cold):
+            learner.MetaTrain(TaskBatch(tasks))
+        after = [np.array(learner.BaseModel.GetParameters()) for learner in (first, second, cold)]
+        assert np.array_equal(after[0], after[1])
+        assert not np.array_equal(after[0], after[2])
+
+    def test_a_failed_step_keeps_nothing(self) -> None:
+        learner = linear_learner(WarmStartSolves=True)
+        batch = batch_on(NUMPY, TASKS)
+        batch[2].QueryInput[0, 0] = np.inf
+        with pytest.raises(InvalidOperationException, match="query loss of task 2"):
+            learner.MetaTrain(batch)
+        assert not learner._extra_state()
+
+
+class TestPreconditioning:
+    @staticmethod
+    def scaled(count: int = 2) -> list[LinearTask]:
+        """Features whose scales are far apart, so that the curvature's diagonal is too."""
+        tasks = linear_tasks(count, features=5)
+        for task in tasks:
+            for data in (task.support, task.query):
+                data.x[:] = data.x * np.array([30.0, 10.0, 3.0, 1.0, 0.3])
+        return tasks
+
+    def test_fewer_iterations_to_the_same_solution(self) -> None:
+        tasks = self.scaled()
+        batch = batch_on(NUMPY, tasks)
+        found, counts = [], []
+        for probes in (0, 64):
+            recorder = Recorder()
+            learner = linear_learner(
+                tasks=tasks,
+                PreconditionerProbes=probes,
+                MetaOptimizer=recorder,
+                InnerOptimizer=NewtonCGMinimizer(gradient_tolerance=1e-11, cg_iterations=50),
+                ConjugateGradientTolerance=1e-6,
+            )
+            learner.MetaTrain(batch)
+            found.append(recorder.seen[0])
+            counts.append(learner._record.metrics["SolverIterations"])
+        expected = differences(lambda t: outer(t, 1.0, tasks), start(5))
+        for one in found:
+            np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-6)
+        assert counts[1] < counts[0]
+
+    def test_the_same_at_every_step_and_for_every_split(self) -> None:
+        found = []
+        for seed in (3, 3, 4):
+            recorder = Recorder()
+            learner = linear_learner(
+                PreconditionerProbes=2,
+                RandomSeed=seed,
+                MetaOptimizer=recorder,
+                ConjugateGradientIterations=2,
+                AdaptationSteps=5,
+            )
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+            found.append(recorder.seen[0])
+        assert np.array_equal(found[0], found[1])
+        assert not np.array_equal(found[0], found[2])
+
+
+class TestBound:
+    @pytest.mark.parametrize("steps", [1, 3, 10, 40])
+    @pytest.mark.parametrize("iterations", [1, 2, 4])
+    def test_the_error_is_within_it(self, steps: int, iterations: int) -> None:
+        lam, rate, theta = 0.8, 0.2, start()
+        support = np.concatenate([np.linalg.eigvalsh(task.support.hessian) for task in TASKS])
+        query = np.concatenate([np.linalg.eigvalsh(task.query.hessian) for task in TASKS])
+        constants = ProblemConstants(max(float(support.min()), 0.0), float(query.max()), 0.0)
+        recorder = Recorder()
+        learner = linear_learner(
+            LambdaRegularization=lam,
+            AdaptationSteps=steps,
+            InnerLearningRate=rate,
+            ConjugateGradientIterations=iterations,
+            MetaOptimizer=recorder,
+            ErrorConstants=constants,
+        )
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        error = np.linalg.norm(recorder.seen[0] - differences(lambda t: outer(t, lam), theta))
+        metrics = learner._record.metrics
+        assert error <= metrics["MetaGradientErrorBound"] <= 200 * error + 1e-6
+        # They were measured at the θ of before the step.
+        learner.BaseModel.SetParameters(theta)
+        distances = [
+            float(np.linalg.norm(learner.Adapt(one).GetParameters() - optimum(task, theta, lam)))
+            for task, one in zip(TASKS, batch_on(NUMPY, TASKS), strict=True)
+        ]
+        assert max(distances) <= metrics["InnerDistance"] + 1e-12
+
+    def test_with_curvature_that_changes(self) -> None:
+        """A support loss ½φ² + ρ(φ³/6) on φ ≥ 0 has curvature 1 + ρφ; everything is a number there."""
+        rho, lam, theta, rate = 0.8, 0.7, 2.0, 0.1
+        constants = ProblemConstants(1.0, 3.0, rho)
+
+        def inner(phi: float) -> float:
+            return phi + rho * phi**2 / 2 + (phi - theta) / lam
+
+        best = 0.5
+        for _ in range(50):
+            best -= inner(best) / (1 + rho * best + 1 / lam)
+        exact = 3.0 * best / (1 + lam * (1 + rho * best))
+        phi = theta
+        for _ in range(30):
+            v = 3.0 * phi / (1 + lam * (1 + rho * phi))
+            bound = meta_gradient_error_bound(abs(inner(phi)), 0.0, 3.0 * phi, lam, constants)
+            assert abs(v - exact) <= float(bound)
+            phi -= rate * inner(phi)
+        assert float(bound) < 1e-2
+
+    def test_without_constants_distances_are_reported_all_the_same(self) -> None:
+        learner = linear_learner(AdaptationSteps=3, ConjugateGradientIterations=2)
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        metrics = learner._record.metrics
+        assert metrics["InnerDistance"] == pytest.approx(metrics["InnerGradientNorm"])
+        assert metrics["SolveError"] == metrics["SolverResidual"]
+        assert "MetaGradientErrorBound" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"InnerGradientTolerance": 0.0}, "InnerGradientTolerance is 0.0; a finite number above 0 or None is wanted"),
+        ({"LearnedLambda": "each"}, "LearnedLambda is 'each'; None, 'scalar' or 'per-parameter' is wanted"),
+        ({"LearnedLambda": "scalar", "InnerObjective": "support"}, "without InnerObjective 'proximal' φ does not"),
+        ({"LearnedLambda": "scalar", "LambdaRegularization": 0}, "LambdaRegularization is 0; InnerObjective"),
+        ({"PreconditionerProbes": -1}, "PreconditionerProbes is -1; a whole number of at least 0 is wanted"),
+        ({"PreconditionerProbes": True}, "PreconditionerProbes is True; a whole number"),
+        ({"PreconditionerProbes": 1.5}, "PreconditionerProbes is 1.5; a whole number"),
+        ({"WarmStartSolves": 1}, "WarmStartSolves is 1; True or False is wanted"),
+        ({"WarmStartSolves": True, "UseNeumannApproximation": True}, "WarmStartSolves is True; it is for conjugate"),
+        ({"PreconditionerProbes": 2, "UseNeumannApproximation": True}, "PreconditionerProbes is 2; it is for conj"),
+        ({"ErrorConstants": (1, 2, 3)}, r"ErrorConstants is \(1, 2, 3\); ProblemConstants or None is wanted"),
+        ({"ErrorConstants": ProblemConstants(0, 1, 0), "InnerObjective": "support"}, "the bound wants InnerObjective"),
+        ({"ErrorConstants": ProblemConstants(0, 1, 0), "LearnedLambda": "per-parameter"}, "one λ for all parameters"),
+        ({"InnerOptimizer": 3}, "InnerOptimizer is a int, which lacks"),
+    ],
+)
+def test_impossible_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentException, match=message):
+        linear_learner(**options)
+
+
+@pytest.mark.parametrize("values", [(-1.0, 1.0, 1.0), (0.0, np.nan, 0.0), (0.0, 1.0, np.inf)])
+def test_impossible_constants(values: tuple[float, float, float]) -> None:
+    with pytest.raises(ArgumentException, match="a finite number of at least 0 is wanted"):
+        ProblemConstants(*values)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"LearnedLambda": "per-parameter", "PreconditionerProbes": 3, "WarmStartSolves": True},
+        {"LearnedLambda": "scalar", "Curvature": "gauss-newton", "UseNeumannApproximation": True, **SMALL},
+        {"LearnedLambda": "per-parameter", "UseNeumannApproximation": True, "ConjugateGradientDamping": 0.1, **SMALL},
+        {"LearnedLambda": "scalar", "UseFirstOrder": True, "InnerGradientTolerance": 0.3},
+        {"LearnedLambda": "per-parameter", "InnerOptimizer": NewtonCGMinimizer()},
+        {"ErrorConstants": ProblemConstants(0.1, 2.0, 0.3), "InnerGradientTolerance": 0.1},
+        {"InnerObjective": "support", "PreconditionerProbes": 1, "WarmStartSolves": True},
+    ],
+    ids=lambda o: "-".join(o),
+)
+def test_all_together_on_every_backend(backend: Backend, options: dict[str, Any]) -> None:
+    theta, sets = NETWORK.start(), NETWORK.sets(3)
+
+    def trained(where: Backend) -> tuple[Values, list[float], dict[str, float]]:
+        settings: dict[str, Any] = {
+            "InnerObjective": "proximal",
+            "LambdaRegularization": 0.2,
+            "AdaptationSteps": 5,
+            "InnerLearningRate": 0.1,
+            "MetaOptimizer": SGDOptimizer(0.1),
+        }
+        model = NETWORK.model(where, theta)
+        learner = iMAMLAlgorithm(iMAMLOptions(model, **(settings | options)))
+        batch = batch_of(where, sets)
+        losses = [float(learner.MetaTrain(batch)) for _ in range(3)]
+        assert learner._record is not None
+        return where.to_numpy(learner._meta_parameters()), losses, learner._record.metrics
+
+    here, there = trained(NUMPY), trained(backend)
+    np.testing.assert_allclose(there[0], here[0], rtol=1e-9)
+    np.testing.assert_allclose(there[1], here[1], rtol=1e-10)
+    assert here[2].keys() == there[2].keys()
+    for name, value in here[2].items():
+        assert there[2][name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+    assert here[1][0] != here[1][1]
