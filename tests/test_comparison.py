@@ -20,12 +20,15 @@ from aidotnet_py import (
     MetaLearningTask,
     NeuralNetworkModel,
     TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
 )
 from aidotnet_py.comparison import ALGORITHMS, BASELINES, PROBLEMS, Comparison, ComparisonSettings, compare
 from aidotnet_py.comparison import running as running_module
 from aidotnet_py.comparison.problems import Loader, Model
 from aidotnet_py.comparison.results import interval_of
 from aidotnet_py.nn import Dense, Sequential
+from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.plotting import draw_adaptation_curves
 
 TINY: dict[str, Any] = {"iterations": 2, "meta_batch": 3, "test_tasks": 4, "adaptation_steps": 2}
@@ -118,11 +121,12 @@ class TestWhoIsCompared:
 
 
 class TestWhatIsMeasured:
-    def test_curves_are_those_of_the_learner_itself(self) -> None:
-        wanted = settings(algorithms=["MAML"])
-        run = compare(wanted).of("MAML")[0]
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    def test_curves_are_those_of_the_learner_itself(self, name: str) -> None:
+        wanted = settings(algorithms=[name])
+        run = compare(wanted).of(name)[0]
         problem = wanted.problem
-        entrant = ALGORITHMS["MAML"](problem, problem.model(0), problem.loader("train", wanted, 0), 3)
+        entrant = ALGORITHMS[name](problem, problem.model(0), problem.loader("train", wanted, 0), 3)
         assert entrant.step is not None
         for _ in range(2):
             entrant.step()
@@ -232,6 +236,12 @@ class TestAdaptationCurve:
         nothing: Any = None
         with pytest.raises(ArgumentException, match="taskBatch is None"):
             self.learner(1.0)[0].adaptation_curve(nothing)
+
+    def test_a_solver_takes_no_steps(self) -> None:
+        learner, batch = self.learner(1.0)
+        options = iMAMLOptions.FromPaper(learner.BaseModel, InnerOptimizer=NewtonCGMinimizer())
+        with pytest.raises(InvalidOperationException, match="InnerOptimizer is a NewtonCGMinimizer, which solves"):
+            iMAMLAlgorithm(options).adaptation_curve(batch)
 
     def test_a_loss_that_is_not_finite(self) -> None:
         learner, batch = self.learner(1.0)

@@ -25,7 +25,7 @@ from aidotnet_py.exceptions import (
     ArgumentOutOfRangeException,
     InvalidOperationException,
 )
-from aidotnet_py.meta_learning.capabilities import missing_members
+from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
@@ -273,7 +273,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         ArgumentOutOfRangeException
             When ``steps`` is below 1.
         InvalidOperationException
-            When a query loss is not finite; the message names the task.
+            When a query loss is not finite; the message names the task. When the InnerOptimizer takes no steps.
 
         Examples
         --------
@@ -290,6 +290,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         if steps is not None:
             _require_count("steps", steps)
+        solver = self._options.InnerOptimizer
+        if is_inner_solver(solver):
+            raise InvalidOperationException(
+                f"InnerOptimizer is a {type(solver).__name__}, which solves the inner problem as a whole; one that "
+                "takes steps is wanted"
+            )
         count = self._inner_steps if steps is None else int(steps)
         whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
         parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
@@ -299,10 +305,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Losses and accuracies, (steps + 1, tasks) each."""
         loop = self._inner_loop(chunk)
-        found = [self._measured("Query", chunk, loop.points)]
+        found = [self._measured("Query", chunk, self._whole(loop.points))]
         for _ in range(steps):
             loop.step()
-            found.append(self._measured("Query", chunk, loop.points))
+            found.append(self._measured("Query", chunk, self._whole(loop.points)))
         return np.array([losses for losses, _ in found]), np.array([accuracies for _, accuracies in found])
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
