@@ -1,23 +1,27 @@
-"""Figures of adapted tasks, by matplotlib (the ``plot`` extra).
+"""Figures of adapted tasks and of how learners adapt, by matplotlib (the ``plot`` extra).
 
 May import: everything. The figures are returned, for the caller to show or save.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning import IMetaLearningTask
+from aidotnet_py.meta_learning import ConfidenceInterval, IMetaLearningTask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_classification_task", "draw_regression_task"]
+__all__ = ["draw_adaptation_curves", "draw_classification_task", "draw_regression_task", "figure_formats"]
+
+# Of each panel, by its title, the curve of each learner, by its name: an interval after 0, 1, … steps.
+Panels: TypeAlias = Mapping[str, Mapping[str, Sequence[ConfidenceInterval[Any]]]]
 
 _SHOWN_PER_CLASS = 6
 _RIGHT, _WRONG = "#2b7a3d", "#c0392b"
@@ -139,6 +143,74 @@ def draw_regression_task(
     return cast("Figure", figure)
 
 
+def draw_adaptation_curves(losses: Panels, accuracies: Panels | None = None, title: str = "") -> Figure:
+    """Draw how learners' query sets fare after 0, 1, … steps of adaptation: a panel each, losses above accuracies.
+
+    Parameters
+    ----------
+    losses : mapping of mappings of sequences of ConfidenceInterval
+        For each panel, by its title, the curve of each learner, by its name; drawn on a logarithmic scale.
+    accuracies : likewise, optional
+        The same of accuracies; None or empty for regression.
+    title : str
+        Above all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentException
+        When there are no losses.
+    ImportError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from aidotnet_py import ConfidenceInterval
+    >>> def curve(*means):
+    ...     return [ConfidenceInterval(np.float64(mean), np.float64(0.1)) for mean in means]
+    >>> figure = draw_adaptation_curves({"seed 0": {"MAML": curve(3.0, 0.7, 0.4), "random": curve(6.0, 4.8, 4.5)}})
+    >>> figure.savefig("/dev/null", format="png")
+    """
+    if not losses:
+        raise ArgumentException("losses is empty; the curves of at least one panel are wanted")
+    rows = [("query loss", losses, "log")]
+    if accuracies:
+        rows.append(("query accuracy", accuracies, "linear"))
+    figure = _new_figure((max(8.0, 3.6 * len(losses) + 1.2), 3.8 * len(rows) + 0.4), title)
+    axes = figure.subplots(len(rows), len(losses), sharex=True, sharey="row", squeeze=False)
+    for row, (quantity, panels, scale) in zip(axes, rows, strict=True):
+        row[0].set_ylabel(quantity)
+        row[0].set_yscale(scale)
+        for panel, (name, curves) in zip(row, panels.items(), strict=True):
+            panel.set_title(name, fontsize=10)
+            panel.grid(alpha=0.3)
+            panel.margins(x=0)
+            _intervals(panel, curves)
+    for panel in axes[-1]:
+        panel.set_xlabel("steps of adaptation")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside center right", frameon=False)
+    return cast("Figure", figure)
+
+
+def figure_formats() -> tuple[str, ...]:
+    """The endings of the files that figures can be saved in, without the dot.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> "png" in figure_formats()
+    True
+    """
+    return tuple(sorted(_new_figure((1, 1), "").canvas.get_supported_filetypes()))
+
+
 def _new_figure(size: tuple[float, float], title: str) -> Any:
     # Not Figure: matplotlib's stubs leave the types of its keywords open, which pyright strict reports at each call.
     try:
@@ -165,6 +237,14 @@ def _image(axes: Any, image: NDArray[Any], caption: str, colour: str) -> None:
     axes.imshow(image.squeeze(), cmap="gray_r")
     axes.set_title(caption, fontsize=9, color=colour)
     axes.set_axis_off()
+
+
+def _intervals(axes: Any, curves: Mapping[str, Sequence[ConfidenceInterval[Any]]]) -> None:
+    for name, curve in curves.items():
+        steps = np.arange(len(curve))
+        (line,) = axes.plot(steps, [point.Mean for point in curve], label=name)
+        lower, upper = [point.Lower for point in curve], [point.Upper for point in curve]
+        axes.fill_between(steps, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 def _loss_curve(axes: Any, losses: ArrayLike, caption: str) -> None:

@@ -58,6 +58,7 @@ def test_the_readme_has_code() -> None:
     [
         ("digits.py", ["--steps", "3", "--tasks", "5"]),
         ("sinusoid.py", ["--steps", "3", "--tasks", "5"]),
+        ("from_scratch.py", ["--steps", "3"]),
         ("resnet.py", ["--steps", "3", "--size", "32", "--images", "2", "--batches", "2"]),
         pytest.param(
             "omniglot.py",
@@ -76,7 +77,7 @@ def test_an_example_runs(script: str, arguments: list[str], tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert ("MAML, 3 inner steps" if script == "resnet.py" else "iMAML, after adaptation") in done.stdout
+    assert ("MAML, 3 inner steps" if script == "resnet.py" else "after adaptation") in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -103,7 +104,7 @@ def test_the_engine_page_lists_what_can_be_traced() -> None:
 
 
 def test_every_example_is_listed_here() -> None:
-    listed = {"digits.py", "omniglot.py", "resnet.py", "sinusoid.py"}
+    listed = {"digits.py", "from_scratch.py", "omniglot.py", "resnet.py", "sinusoid.py"}
     assert {p.name for p in (ROOT / "examples").glob("*.py")} == listed
     for name in listed:
         # Importing does no work: a reader can take the functions of an example into a notebook.

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Integral
-from typing import Any, TypeAlias, cast, overload
+from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from aidotnet_py.exceptions import (
     ArgumentOutOfRangeException,
     InvalidOperationException,
 )
-from aidotnet_py.meta_learning.capabilities import missing_members
+from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
@@ -45,7 +45,7 @@ from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, ModelMetadata
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["MetaLearnerBase", "StepRecord"]
+__all__ = ["AdaptationCurve", "MetaLearnerBase", "StepRecord"]
 
 # Losses and accuracies of tasks.
 Measured: TypeAlias = tuple[NDArray[Any], list[float]]
@@ -58,6 +58,21 @@ class StepRecord:
     losses: NDArray[Any]
     accuracies: list[float]
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class AdaptationCurve(NamedTuple):
+    """How tasks' query sets are served before the first and after each inner step.
+
+    Attributes
+    ----------
+    losses : array, shape (tasks, steps + 1)
+        Of the model's number type, on the host.
+    accuracies : array of float64, shape (tasks, steps + 1)
+        NaN for regression.
+    """
+
+    losses: NDArray[Any]
+    accuracies: NDArray[np.float64]
 
 
 class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
@@ -235,6 +250,66 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             lambda chunk: self._measured("Query", chunk, self._adapted(chunk)[1]),
         )
         return np.concatenate([losses for losses, _ in parts]), [a for _, accuracies in parts for a in accuracies]
+
+    def adaptation_curve(self, taskBatch: TaskBatch[T, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
+        """Adapt to tasks by the learner's own rule, and measure their query sets at every step; θ is not changed.
+
+        Parameters
+        ----------
+        taskBatch : TaskBatch
+            Tasks with support and query sets, alike in shape.
+        steps : int, optional
+            How many inner steps to follow, which may be more than the learner trains with; None: as many as it does.
+
+        Returns
+        -------
+        AdaptationCurve
+            Column k is measured after k steps.
+
+        Raises
+        ------
+        ArgumentException
+            When the batch is None, or does not fit the model.
+        ArgumentOutOfRangeException
+            When ``steps`` is below 1.
+        InvalidOperationException
+            When a query loss is not finite; the message names the task. When the InnerOptimizer takes no steps.
+
+        Examples
+        --------
+        One task, y = 3x, and a model y = wx from w = 0:
+
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, MetaLearningTask, TaskBatch
+        >>> x = np.array([[1.0], [-1.0]])
+        >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=x, QuerySetY=3 * x, NumWays=1)
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+        >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.25))
+        >>> learner.adaptation_curve(TaskBatch([task]), steps=2).losses
+        array([[9.    , 2.25  , 0.5625]])
+        """
+        if steps is not None:
+            _require_count("steps", steps)
+        solver = self._options.InnerOptimizer
+        if is_inner_solver(solver):
+            raise InvalidOperationException(
+                f"InnerOptimizer is a {type(solver).__name__}, which solves the inner problem as a whole; one that "
+                "takes steps is wanted"
+            )
+        count = self._inner_steps if steps is None else int(steps)
+        whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
+        parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
+        losses, accuracies = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+        return AdaptationCurve(losses.T, accuracies.T)
+
+    def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Losses and accuracies, (steps + 1, tasks) each."""
+        loop = self._inner_loop(chunk)
+        found = [self._measured("Query", chunk, self._whole(loop.points))]
+        for _ in range(steps):
+            loop.step()
+            found.append(self._measured("Query", chunk, self._whole(loop.points)))
+        return np.array([losses for losses, _ in found]), np.array([accuracies for _, accuracies in found])
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
         if self._options.DataLoader is None:

@@ -143,6 +143,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         strength = self._proximal_strength()
         return gradients if strength is None else gradients + (points - start) * strength
 
+    def _whole(self, points: Array) -> Array:
+        """All parameters (tasks, P), from those that the inner steps move."""
+        return points
+
     def _meta_parameters(self) -> Array:
         """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
         return self.BaseModel.GetParameters()

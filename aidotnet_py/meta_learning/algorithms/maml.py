@@ -140,10 +140,6 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         chunk.require_finite("meta-gradient", v)
         return TaskGradients(query, v)
 
-    def _whole(self, points: Array) -> Array:
-        """All parameters (tasks, P), from those that the inner steps move."""
-        return points
-
     def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
         """v_0 from v_K."""
         optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())

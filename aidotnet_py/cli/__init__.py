@@ -1,0 +1,21 @@
+"""The command `aidotnet-py`, by typer and rich (the ``cli`` extra).
+
+May import: everything. `app` reads the arguments, `tables` writes the answers; the work is done by the floors below.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command; without the extra, say what to type."""
+    try:
+        from aidotnet_py.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit(f'aidotnet-py needs {error.name}: pip install "aidotnet-py[cli]"')
+    app()

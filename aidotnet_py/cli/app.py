@@ -1,0 +1,128 @@
+"""The commands and their arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from aidotnet_py.cli.tables import tables_of
+from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, ComparisonSettings
+from aidotnet_py.comparison import compare as run_comparison
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.plotting import draw_adaptation_curves, figure_formats
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Meta-learning on NumPy.", no_args_is_help=True, add_completion=False)
+
+# Tables written to a file or a pipe, which have no width, are this wide.
+_WIDTH = 132
+
+
+def _usual(name: str) -> str:
+    return ", ".join(f"{getattr(problem, name)} on {data}" for data, problem in PROBLEMS.items())
+
+
+@app.callback()
+def _commands() -> None:  # pyright: ignore[reportUnusedFunction] -- typer keeps it: one command alone would lose its name
+    """Meta-learning on NumPy."""
+
+
+@app.command()
+def compare(
+    data: Annotated[str, typer.Option(help=f"What to learn: {', '.join(PROBLEMS)}.")] = "sinusoid",
+    algorithms: Annotated[
+        str | None, typer.Option(help=f"Names with commas between, of {','.join(ALGORITHMS)}.", show_default="all")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Steps of training.", show_default=_usual("iterations"))
+    ] = None,
+    meta_batch: Annotated[int | None, typer.Option(help="Tasks a step.", show_default=_usual("meta_batch"))] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Support examples, of a class if there are any.", show_default=_usual("shots"))
+    ] = None,
+    test_tasks: Annotated[
+        int | None, typer.Option(help="Tasks that all are tested on.", show_default=_usual("test_tasks"))
+    ] = None,
+    adaptation_steps: Annotated[
+        int | None, typer.Option(help="Steps followed in the test.", show_default=_usual("adaptation_steps"))
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="Of weights and training tasks; give several for more runs.", show_default="0"),
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Omniglot's archive or folder, such as images_background_small1.zip.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the curves into this file (PNG, SVG, PDF …).", dir_okay=False)
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers into this file.", dir_okay=False)] = None,
+) -> None:
+    """Train algorithms on the same tasks from the same start, and test how they learn new ones.
+
+    Beside them stand a random start, and transfer: one model trained on the examples of the same tasks, pooled.
+    """
+    with _refusals():
+        settings = ComparisonSettings.of(
+            data,
+            algorithms=None if algorithms is None else [name.strip() for name in algorithms.split(",")],
+            iterations=iterations,
+            meta_batch=meta_batch,
+            shots=shots,
+            test_tasks=test_tasks,
+            adaptation_steps=adaptation_steps,
+            seeds=seed or (0,),
+            archive=archive,
+        )
+        _make_ready(figure, json)
+        _tell(run_comparison(settings), figure, json)
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Errors that say what is wanted become one line: 2 for what was asked, 1 for what came of it."""
+    try:
+        yield
+    except (ArgumentException, ImportError, OSError, InvalidOperationException) as error:
+        print(f"aidotnet-py compare: {error}", file=sys.stderr)
+        raise typer.Exit(1 if isinstance(error, InvalidOperationException) else 2) from error
+
+
+def _make_ready(figure: Path | None, json: Path | None) -> None:
+    """Whatever would keep the results from being written is found out before the work."""
+    if figure is not None:
+        formats = figure_formats()
+        if figure.suffix.removeprefix(".").lower() not in formats:
+            raise ArgumentException(
+                f"figure is {str(figure)!r}; a name that ends in one of {', '.join(formats)} is wanted"
+            )
+    for path in (figure, json):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:
+    if json is not None:
+        json.write_text(found.to_json(), encoding="utf-8")
+    if figure is not None:
+        curves = {f"seed {seed}": found.curves(seed) for seed in found.settings.seeds}
+        # Any: matplotlib's stubs leave the types of its keywords open.
+        drawn: Any = draw_adaptation_curves(
+            {title: losses for title, (losses, _) in curves.items()},
+            {title: accuracies for title, (_, accuracies) in curves.items() if accuracies},
+            f"{found.settings.test_tasks} new tasks of {found.settings.data}, with 95 % intervals",
+        )
+        drawn.savefig(figure)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    for table in tables_of(found):
+        console.print(table)
+    for name, path in (("Figure", figure), ("Numbers", json)):
+        if path is not None:
+            print(f"{name}: {path}")

@@ -1,0 +1,56 @@
+"""A comparison as tables to print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from rich.table import Table
+
+from aidotnet_py.comparison import Comparison, Run
+from aidotnet_py.comparison.results import Curve, Interval, interval_of
+
+__all__ = ["tables_of"]
+
+
+def tables_of(found: Comparison) -> list[Table]:
+    """One for the loss, one for the accuracy if there is any, each over the seeds too where there are several."""
+    tables = [_table("Mean query loss", found, lambda run: run.losses, "{:.3f} ± {:.3f}")]
+    if found.settings.problem.classification:
+        tables.append(_table("Query accuracy", found, lambda run: run.accuracies or (), "{:.1%} ± {:.1%}"))
+    return tables
+
+
+def _table(quantity: str, found: Comparison, curve_of: Callable[[Run], Curve], form: str) -> Table:
+    settings = found.settings
+    several = len(settings.seeds) > 1
+    last = settings.adaptation_steps
+    shown = sorted({0, 1, last // 2, last})
+    where = f"{settings.test_tasks} new tasks of {settings.data}"
+    table = Table(title=f"{quantity} on {where} after so many steps of adaptation, with 95 % intervals")
+    for name in ("", *(["seed"] if several else []), *map(str, shown), "training", "peak memory"):
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+    for algorithm in found.contestants:
+        runs = found.of(algorithm)
+        for run in runs:
+            cells = [_cell(curve_of(run)[step], form) for step in shown]
+            table.add_row(algorithm, *([str(run.seed)] if several else []), *cells, *_costs([run]))
+        if several:
+            over = [interval_of([curve_of(run)[step].Mean for run in runs]) for step in shown]
+            cells = [_cell(interval, form) for interval in over]
+            table.add_row(algorithm, "all", *cells, *_costs(runs), style="bold", end_section=True)
+    return table
+
+
+def _cell(interval: Interval, form: str) -> str:
+    return form.format(interval.Mean, interval.HalfWidth)
+
+
+def _costs(runs: list[Run] | tuple[Run, ...]) -> tuple[str, str]:
+    """Means over the runs."""
+    seconds = [run.training_seconds for run in runs if run.training_seconds is not None]
+    peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
+    return (
+        f"{np.mean(seconds):.1f} s" if seconds else "",
+        f"{np.mean(peaks) / 2**20:.2f} MiB" if peaks else "",
+    )

@@ -1,0 +1,137 @@
+"""What a comparison can be told, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from aidotnet_py.comparison.contestants import ALGORITHMS
+from aidotnet_py.comparison.problems import PROBLEMS, Problem
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.options import is_count
+
+__all__ = ["SEEDS", "ComparisonSettings"]
+
+# Seeds lie below this; above it is the seed of the test tasks, which nobody trains on.
+SEEDS = 2**32
+
+# The fewest that a comparison can do with: an interval takes two test tasks.
+_LEAST = {"iterations": 1, "meta_batch": 1, "shots": 1, "test_tasks": 2, "adaptation_steps": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSettings:
+    """Which algorithms are compared, on what, and how long; `of` fills in what is usual for the data.
+
+    Parameters
+    ----------
+    data : str
+        A name in ``PROBLEMS``.
+    algorithms : tuple of str
+        Names in ``ALGORITHMS``, each once. The baselines come with any of them.
+    iterations, meta_batch : int
+        Steps of training and tasks a step, > 0.
+    shots : int
+        Support examples (of a class, where there are classes), > 0.
+    test_tasks : int
+        How many tasks all are tested on, > 1.
+    adaptation_steps : int
+        How many steps of adaptation are followed in the test, > 0.
+    seeds : tuple of int
+        Each gives initial weights and training tasks; from 0 to 2³² − 1, each once.
+    archive : str, optional
+        An archive of Omniglot or its folder, where data is "omniglot".
+
+    Raises
+    ------
+    ArgumentException
+        When a name is unknown, something is there twice or missing; the message says what is wanted.
+    ArgumentOutOfRangeException
+        When a number is too small or too large.
+
+    Examples
+    --------
+    >>> from aidotnet_py.comparison import ComparisonSettings
+    >>> settings = ComparisonSettings.of("sinusoid", algorithms=["MAML", "iMAML"], iterations=100)
+    >>> settings.algorithms, settings.meta_batch
+    (('MAML', 'iMAML'), 25)
+    """
+
+    data: str
+    algorithms: tuple[str, ...]
+    iterations: int
+    meta_batch: int
+    shots: int
+    test_tasks: int
+    adaptation_steps: int
+    seeds: tuple[int, ...]
+    archive: str | None = None
+
+    def __post_init__(self) -> None:
+        problem = _problem_of(self.data)
+        for name in self.algorithms:
+            if name not in ALGORITHMS:
+                raise ArgumentException(f"algorithms has {name!r}; names out of {', '.join(ALGORITHMS)} are wanted")
+        _require_some_once("algorithms", self.algorithms)
+        for name, least in _LEAST.items():
+            _require_within(name, getattr(self, name), least, None)
+        for seed in self.seeds:
+            _require_within("seeds", seed, 0, SEEDS - 1)
+        _require_some_once("seeds", self.seeds)
+        if problem.needs_archive and self.archive is None:
+            raise ArgumentException(f"archive is None; {self.data} wants the path of a published archive or its folder")
+        if not problem.needs_archive and self.archive is not None:
+            raise ArgumentException(f"archive is {self.archive!r}; {self.data} takes none")
+
+    @property
+    def problem(self) -> Problem:
+        """The data set and all that belongs to it."""
+        return PROBLEMS[self.data]
+
+    @staticmethod
+    def of(
+        data: str,
+        *,
+        algorithms: Sequence[str] | None = None,
+        iterations: int | None = None,
+        meta_batch: int | None = None,
+        shots: int | None = None,
+        test_tasks: int | None = None,
+        adaptation_steps: int | None = None,
+        seeds: Sequence[int] = (0,),
+        archive: str | None = None,
+    ) -> ComparisonSettings:
+        """What is given, and where it is None what is usual for the data; all algorithms where none are named."""
+        problem = _problem_of(data)
+        return ComparisonSettings(
+            data=data,
+            algorithms=tuple(ALGORITHMS if algorithms is None else algorithms),
+            iterations=problem.iterations if iterations is None else iterations,
+            meta_batch=problem.meta_batch if meta_batch is None else meta_batch,
+            shots=problem.shots if shots is None else shots,
+            test_tasks=problem.test_tasks if test_tasks is None else test_tasks,
+            adaptation_steps=problem.adaptation_steps if adaptation_steps is None else adaptation_steps,
+            seeds=tuple(seeds),
+            archive=archive,
+        )
+
+
+def _problem_of(data: str) -> Problem:
+    if data not in PROBLEMS:
+        raise ArgumentException(f"data is {data!r}; one of {', '.join(PROBLEMS)} is wanted")
+    return PROBLEMS[data]
+
+
+def _require_within(name: str, value: object, least: int, most: int | None) -> None:
+    whole = int(cast(int, value)) if is_count(value) or value == 0 else -1
+    if whole < least or (most is not None and whole > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number {bounds} is wanted")
+
+
+def _require_some_once(name: str, values: tuple[object, ...]) -> None:
+    if not values:
+        raise ArgumentException(f"{name} is empty; at least one is wanted")
+    if len(set(values)) < len(values):
+        raise ArgumentException(f"{name} is {', '.join(map(str, values))}; each is wanted once")

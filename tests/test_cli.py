@@ -1,0 +1,160 @@
+"""The command line: what it prints and writes, and how it refuses."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from aidotnet_py import cli
+from aidotnet_py.cli.app import app
+from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison
+
+TINY = ["--iterations", "2", "--meta-batch", "3", "--test-tasks", "4", "--adaptation-steps", "3"]
+
+
+def compare(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["compare", *TINY, *arguments])
+
+
+class TestCompare:
+    def test_a_table(self) -> None:
+        done = compare("--algorithms", "FOMAML, MAML")
+        assert done.exit_code == 0, done.output
+        lines = [line for line in done.stdout.splitlines() if "±" in line]
+        assert [line.split()[1] for line in lines] == ["random", "transfer", "FOMAML", "MAML"]
+        assert "Mean query loss on 4 new tasks of sinusoid" in done.stdout
+        assert all(line.count("±") == 3 for line in lines), "after 0, 1 and 3 steps"
+        assert all(("MiB" in line) == ("random" not in line) for line in lines)
+
+    def test_several_seeds_and_their_mean(self, tmp_path: Path) -> None:
+        done = compare("--algorithms", "FOMAML", "--seed", "1", "--seed", "2", "--json", str(tmp_path / "found.json"))
+        assert done.exit_code == 0, done.output
+        rows = [line.replace("│", " ").split() for line in done.stdout.splitlines() if "FOMAML" in line]
+        assert [row[1] for row in rows] == ["1", "2", "all"]
+        found = Comparison.from_json((tmp_path / "found.json").read_text(encoding="utf-8"))
+        means = [float(run.losses[-1].Mean) for run in found.of("FOMAML")]
+        width = 1.96 * abs(means[0] - means[1]) / 2
+        assert f"{sum(means) / 2:.3f} ± {width:.3f}" in " ".join(rows[2])
+
+    def test_classification_has_a_second_table(self) -> None:
+        done = compare("--data", "digits", "--algorithms", "FOMAML", "--shots", "2")
+        assert done.exit_code == 0, done.output
+        assert "Query accuracy on 4 new tasks of digits" in done.stdout
+        assert "%" in done.stdout
+
+    @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])
+    def test_a_figure_and_the_numbers(self, name: str, tmp_path: Path) -> None:
+        figure, numbers = tmp_path / "new" / name, tmp_path / "other" / "found.json"
+        done = compare("--algorithms", "FOMAML", "--figure", str(figure), "--json", str(numbers))
+        assert done.exit_code == 0, done.output
+        assert figure.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+        assert Comparison.from_json(numbers.read_text(encoding="utf-8")).contestants == ("random", "transfer", "FOMAML")
+        assert str(figure) in done.stdout
+        assert str(numbers) in done.stdout
+
+    def test_help_names_all_there_is(self) -> None:
+        done = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"})
+        assert done.exit_code == 0
+        assert all(name in done.stdout for name in [*ALGORITHMS, *PROBLEMS])
+
+    def test_the_command_keeps_its_name(self) -> None:
+        assert "compare" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--algorithms", "MAML,Newton"], "algorithms has 'Newton'; names out of iMAML, MAML, FOMAML"),
+            (["--algorithms", ""], "algorithms has ''; names out of"),
+            (["--data", "cifar"], "data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
+            (["--data", "omniglot"], "archive is None; omniglot wants the path"),
+            (["--data", "omniglot", "--archive", "nowhere.zip"], "nowhere.zip"),
+            (["--iterations", "0"], "iterations is 0; a whole number of at least 1 is wanted"),
+            (["--test-tasks", "1"], "test_tasks is 1; a whole number of at least 2 is wanted"),
+            (["--seed", "-3"], "seeds is -3; a whole number from 0 to 4294967295 is wanted"),
+            (["--data", "digits", "--shots", "1000"], "1000"),
+            (["--figure", "curves.xyz"], "figure is 'curves.xyz'; a name that ends in one of"),
+        ],
+    )
+    def test_in_one_line_before_any_work(
+        self, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        done = compare(*arguments)
+        assert done.exit_code == 2
+        assert message in done.stderr
+        assert done.stderr.startswith("aidotnet-py compare: ")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_is_no_number(self) -> None:
+        done = compare("--iterations", "many")
+        assert done.exit_code == 2
+        assert "--iterations" in done.stderr
+        assert "integer" in done.stderr
+
+    def test_a_training_that_diverges(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        problem = PROBLEMS["sinusoid"]
+        monkeypatch.setitem(vars(problem), "options", {**problem.options, "InnerLearningRate": 1e30})
+        done = compare("--algorithms", "FOMAML")
+        assert done.exit_code == 1
+        assert done.stderr.startswith("aidotnet-py compare: random from seed 0: ")
+
+
+class TestWithoutExtras:
+    def forbid(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let imports of a package fail as where it is not installed."""
+        original = builtins.__import__
+
+        def importing(wanted: str, *rest: Any, **named: Any) -> Any:
+            if wanted.split(".")[0] == name:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return original(wanted, *rest, **named)
+
+        for module in [m for m in sys.modules if m.split(".")[0] == name or m.startswith("aidotnet_py.cli.")]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setattr(builtins, "__import__", importing)
+
+    @pytest.mark.parametrize("name", ["typer", "rich"])
+    def test_the_command_says_what_to_type(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.forbid(name, monkeypatch)
+        with pytest.raises(SystemExit, match=rf'^aidotnet-py needs {name}: pip install "aidotnet-py\[cli\]"$') as error:
+            cli.main()
+        assert error.value.code
+
+    def test_another_error_of_an_import_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.forbid("tqdm", monkeypatch)
+        for module in [m for m in sys.modules if m.startswith("aidotnet_py.comparison")]:
+            monkeypatch.delitem(sys.modules, module)
+        with pytest.raises(ModuleNotFoundError, match="tqdm"):
+            cli.main()
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "extra"),
+        [("matplotlib", ["--figure", "curves.png"], "plot"), ("sklearn", ["--data", "digits"], "data")],
+    )
+    def test_what_only_some_runs_need(
+        self, name: str, arguments: list[str], extra: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setitem(sys.modules, f"{name}.figure", None)
+        monkeypatch.setitem(sys.modules, f"{name}.datasets", None)
+        done = compare("--algorithms", "FOMAML", *arguments)
+        assert done.exit_code == 2
+        assert f'pip install "aidotnet-py[{extra}]"' in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["aidotnet-py", "compare", *TINY, "--algorithms", "FOMAML"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 0
+    assert "FOMAML" in capsys.readouterr().out

@@ -1,0 +1,338 @@
+"""Comparisons: who is compared, on what, what is measured, and what the settings refuse."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from aidotnet_py import (
+    ArgumentException,
+    ArgumentOutOfRangeException,
+    ConfidenceInterval,
+    InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearningTask,
+    NeuralNetworkModel,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.comparison import ALGORITHMS, BASELINES, PROBLEMS, Comparison, ComparisonSettings, compare
+from aidotnet_py.comparison import running as running_module
+from aidotnet_py.comparison.problems import Loader, Model
+from aidotnet_py.comparison.results import interval_of
+from aidotnet_py.nn import Dense, Sequential
+from aidotnet_py.optimizers import NewtonCGMinimizer
+from aidotnet_py.plotting import draw_adaptation_curves
+
+TINY: dict[str, Any] = {"iterations": 2, "meta_batch": 3, "test_tasks": 4, "adaptation_steps": 2}
+
+
+def settings(**given: Any) -> ComparisonSettings:
+    return ComparisonSettings.of(given.pop("data", "sinusoid"), **{**TINY, **given})
+
+
+@pytest.fixture(scope="module")
+def regression() -> Comparison:
+    """All algorithms, two seeds."""
+    return compare(settings(seeds=(0, 5)))
+
+
+class TestWhoIsCompared:
+    def test_the_baselines_and_all_algorithms_of_every_seed(self, regression: Comparison) -> None:
+        everyone = [*BASELINES, *ALGORITHMS]
+        assert [(run.algorithm, run.seed) for run in regression.runs] == [(n, s) for s in (0, 5) for n in everyone]
+        assert regression.contestants == tuple(everyone)
+
+    def test_those_that_are_asked_for(self) -> None:
+        found = compare(settings(algorithms=["FOMAML"]))
+        assert found.contestants == ("random", "transfer", "FOMAML")
+
+    @pytest.mark.parametrize("data", ["sinusoid", "digits"])
+    @pytest.mark.parametrize("name", [*BASELINES, *ALGORITHMS])
+    def test_all_start_alike_and_only_training_moves_them(self, name: str, data: str) -> None:
+        problem, wanted = PROBLEMS[data], settings(data=data)
+        model = problem.model(3)
+        before = model.GetParameters().copy()
+        np.testing.assert_array_equal(before, problem.model(3).GetParameters())
+        assert (before != problem.model(4).GetParameters()).any()
+        entrant = {**BASELINES, **ALGORITHMS}[name](problem, model, problem.loader("train", wanted, 3), 3)
+        assert entrant.learner.Options.IsValid()
+        np.testing.assert_array_equal(before, model.GetParameters())
+        if entrant.step is None:
+            assert name == "random"
+        else:
+            entrant.step()
+            assert (before != model.GetParameters()).any()
+
+    def test_all_train_on_the_same_tasks_and_none_on_those_of_the_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[list[float]] = []
+        original = PROBLEMS["sinusoid"].loader("train", settings(), 0).GetTaskBatch
+
+        class Watched(type(original.__self__)):
+            def GetTaskBatch(self, batchSize: int) -> Any:
+                batch = super().GetTaskBatch(batchSize)
+                drawn[-1] += [float(task.Metadata["Phase"]) for task in batch]
+                return batch
+
+        def loader(split: str, source: Any, seed: int) -> Loader:
+            drawn.append([])
+            return Watched(KShot=source.shots, QueryShots=10, seed=seed)
+
+        monkeypatch.setattr(running_module, "_peak_of_a_step", lambda start: 0)
+        problem = PROBLEMS["sinusoid"]
+        monkeypatch.setitem(vars(problem), "loader", loader)
+        compare(settings(algorithms=["MAML", "FOMAML"]))
+        test, random, transfer, maml, fomaml = drawn
+        assert random == []
+        assert transfer == maml == fomaml
+        assert len(maml) == 2 * 3
+        assert len(test) == 4
+        assert not set(test) & set(maml)
+
+    def test_transfer_learns_the_mean_of_contradicting_tasks(self) -> None:
+        # y = 2x and y = −4x, pooled: the best line is y = −x, and gradient descent on a line finds it.
+        x = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
+        tasks = TaskBatch(
+            [
+                MetaLearningTask(SupportSetX=x, SupportSetY=a * x, QuerySetX=x, QuerySetY=a * x, NumWays=1)
+                for a in (2, -4)
+            ]
+        )
+
+        class Twice:
+            def GetTaskBatch(self, batchSize: int) -> Any:
+                assert batchSize == 2
+                return tasks
+
+        model: Model = NeuralNetworkModel(Sequential(Dense(1)), input_shape=(1,), seed=0)
+        loader: Any = Twice()
+        step = BASELINES["transfer"](PROBLEMS["sinusoid"], model, loader, 2).step
+        assert step is not None
+        for _ in range(3000):
+            step()
+        np.testing.assert_allclose(model.Predict(x), -x, atol=1e-3)
+
+
+class TestWhatIsMeasured:
+    @pytest.mark.parametrize("name", ALGORITHMS)
+    def test_curves_are_those_of_the_learner_itself(self, name: str) -> None:
+        wanted = settings(algorithms=[name])
+        run = compare(wanted).of(name)[0]
+        problem = wanted.problem
+        entrant = ALGORITHMS[name](problem, problem.model(0), problem.loader("train", wanted, 0), 3)
+        assert entrant.step is not None
+        for _ in range(2):
+            entrant.step()
+        test = problem.loader("test", wanted, 2**32).GetTaskBatch(4)
+        learner = entrant.learner
+        for steps, interval in enumerate(run.losses):
+            if steps:
+                learner.Options.AdaptationSteps = steps
+                losses = [float(learner.AdaptAndEvaluate(task).QueryLoss) for task in test]
+            else:
+                losses = [
+                    float(np.mean((np.asarray(learner.BaseModel.Predict(t.QueryInput)) - t.QueryOutput) ** 2))
+                    for t in test
+                ]
+            np.testing.assert_allclose(interval.Mean, np.mean(losses), rtol=1e-5)
+            np.testing.assert_allclose(interval.HalfWidth, 1.96 * np.std(losses, ddof=1) / 2, rtol=1e-4)
+
+    def test_the_same_seed_gives_the_same_numbers(self, regression: Comparison) -> None:
+        again = compare(settings(seeds=(5,), algorithms=["iMAML"]))
+        assert again.of("iMAML")[0].losses == regression.of("iMAML")[1].losses
+        assert regression.of("iMAML")[0].losses != regression.of("iMAML")[1].losses
+
+    def test_regression_has_no_accuracy(self, regression: Comparison) -> None:
+        assert all(run.accuracies is None for run in regression.runs)
+        assert all(len(run.losses) == 3 for run in regression.runs)
+        losses, accuracies = regression.curves(5)
+        assert losses["MAML"] == regression.of("MAML")[1].losses
+        assert accuracies == {}
+
+    def test_classification_has(self) -> None:
+        found = compare(settings(data="digits", algorithms=["FOMAML"]))
+        for run in found.runs:
+            assert run.accuracies is not None
+            assert len(run.accuracies) == 3
+            assert all(0 <= point.Mean <= 1 for point in run.accuracies)
+        assert set(found.curves(0)[1]) == {"random", "transfer", "FOMAML"}
+
+    def test_what_training_costs(self, regression: Comparison) -> None:
+        for run in regression.runs:
+            trained = run.algorithm != "random"
+            assert (run.training_seconds is not None and run.training_seconds > 0) == trained
+            assert (run.peak_bytes is not None) == trained
+        peak = {run.algorithm: run.peak_bytes or 0 for run in regression.runs}
+        # MAML keeps the sixteen points of its inner loop; FOMAML keeps one.
+        points = 3 * regression.settings.problem.model(0).ParameterCount * 4
+        assert peak["MAML"] - peak["FOMAML"] > 10 * points
+        assert peak["iMAML"] < peak["MAML"]
+
+    def test_tracing_that_was_on_stays_on(self) -> None:
+        tracemalloc.start()
+        try:
+            compare(settings(algorithms=["FOMAML"]))
+            assert tracemalloc.is_tracing()
+        finally:
+            tracemalloc.stop()
+
+    def test_an_interval(self) -> None:
+        assert interval_of([1.0, 2.0, 3.0]) == ConfidenceInterval(np.float64(2.0), np.float64(1.96 / 3**0.5))
+
+    def test_a_contestant_that_did_not_take_part(self, regression: Comparison) -> None:
+        with pytest.raises(ArgumentException, match="algorithm is 'Newton'; one of random, transfer, iMAML"):
+            regression.of("Newton")
+
+    def test_a_divergence_names_contestant_and_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        problem = PROBLEMS["sinusoid"]
+        monkeypatch.setitem(vars(problem), "options", {**problem.options, "InnerLearningRate": 1e30})
+        with pytest.raises(InvalidOperationException, match=r"random from seed 7: the query loss of task 0"):
+            compare(settings(algorithms=["FOMAML"], seeds=(7,)))
+
+
+class TestAdaptationCurve:
+    def learner(self, slope: float) -> tuple[MAMLAlgorithm[np.float64], TaskBatch[np.float64]]:
+        """A line y = wx from w = 0, and tasks y = ax: w after k steps is a (1 − (1 − 2α mean x²)ᵏ)."""
+        x = np.array([[1.0], [-1.0]])
+        task = MetaLearningTask(
+            SupportSetX=x, SupportSetY=slope * x, QuerySetX=2 * x, QuerySetY=2 * slope * x, NumWays=1
+        )
+        model = NeuralNetworkModel(Sequential(Dense(1, bias=False)), input_shape=(1,), dtype=np.float64, seed=0)
+        model.SetParameters(np.zeros(1))
+        learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.1, AdaptationSteps=3))
+        return learner, TaskBatch([task, task])
+
+    def expected(self, slope: float, steps: int) -> NDArray[np.float64]:
+        return np.array([4 * slope**2 * 0.8 ** (2 * k) for k in range(steps + 1)])
+
+    def test_as_many_steps_as_the_learner_takes(self) -> None:
+        learner, batch = self.learner(3.0)
+        losses, accuracies = learner.adaptation_curve(batch)
+        np.testing.assert_allclose(losses, np.tile(self.expected(3.0, 3), (2, 1)), rtol=1e-12)
+        assert accuracies.shape == (2, 4)
+        assert np.isnan(accuracies).all()
+        assert learner.BaseModel.GetParameters() == 0
+        assert learner.CurrentIteration == 0
+
+    def test_more_steps_than_that(self) -> None:
+        learner, batch = self.learner(-2.0)
+        np.testing.assert_allclose(learner.adaptation_curve(batch, 9).losses[1], self.expected(-2.0, 9), rtol=1e-12)
+        assert learner.AdaptationSteps == 3
+
+    @pytest.mark.parametrize("steps", [0, -1, 1.5, "two"])
+    def test_no_count(self, steps: Any) -> None:
+        learner, batch = self.learner(1.0)
+        with pytest.raises(ArgumentOutOfRangeException, match=r"steps is .*; a whole number of at least 1 is wanted"):
+            learner.adaptation_curve(batch, steps)
+
+    def test_no_batch(self) -> None:
+        nothing: Any = None
+        with pytest.raises(ArgumentException, match="taskBatch is None"):
+            self.learner(1.0)[0].adaptation_curve(nothing)
+
+    def test_a_solver_takes_no_steps(self) -> None:
+        learner, batch = self.learner(1.0)
+        options = iMAMLOptions.FromPaper(learner.BaseModel, InnerOptimizer=NewtonCGMinimizer())
+        with pytest.raises(InvalidOperationException, match="InnerOptimizer is a NewtonCGMinimizer, which solves"):
+            iMAMLAlgorithm(options).adaptation_curve(batch)
+
+    def test_a_loss_that_is_not_finite(self) -> None:
+        learner, batch = self.learner(1.0)
+        learner.Options.InnerLearningRate = 1e200
+        with pytest.raises(InvalidOperationException, match="query loss of task 0"):
+            learner.adaptation_curve(batch)
+
+
+class TestSettings:
+    def test_what_is_usual_for_the_data(self) -> None:
+        found = ComparisonSettings.of("digits")
+        assert found.algorithms == tuple(ALGORITHMS)
+        assert (found.iterations, found.meta_batch, found.shots, found.seeds) == (300, 8, 1, (0,))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"data": "cifar"}, "data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
+            ({"algorithms": ["maml"]}, "algorithms has 'maml'; names out of iMAML, MAML, FOMAML.* are wanted"),
+            ({"algorithms": []}, "algorithms is empty; at least one is wanted"),
+            ({"algorithms": ["MAML", "MAML"]}, "algorithms is MAML, MAML; each is wanted once"),
+            ({"iterations": 0}, "iterations is 0; a whole number of at least 1 is wanted"),
+            ({"meta_batch": 1.5}, "meta_batch is 1.5; a whole number of at least 1 is wanted"),
+            ({"shots": -1}, "shots is -1; a whole number of at least 1 is wanted"),
+            ({"shots": True}, "shots is True; a whole number of at least 1 is wanted"),
+            ({"test_tasks": 1}, "test_tasks is 1; a whole number of at least 2 is wanted"),
+            ({"adaptation_steps": 0}, "adaptation_steps is 0; a whole number of at least 1 is wanted"),
+            ({"seeds": ()}, "seeds is empty; at least one is wanted"),
+            ({"seeds": (1, 1)}, "seeds is 1, 1; each is wanted once"),
+            ({"seeds": (-1,)}, "seeds is -1; a whole number from 0 to 4294967295 is wanted"),
+            ({"seeds": (2**32,)}, "seeds is 4294967296; a whole number from 0 to 4294967295 is wanted"),
+            ({"data": "omniglot"}, "archive is None; omniglot wants the path of a published archive or its folder"),
+            ({"archive": "here.zip"}, "archive is 'here.zip'; sinusoid takes none"),
+        ],
+    )
+    def test_refused(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(ArgumentException, match=message):
+            settings(**given)
+
+
+class TestJson:
+    @pytest.mark.parametrize("data", ["sinusoid", "digits"])
+    def test_round_trip(self, data: str, regression: Comparison) -> None:
+        found = regression if data == "sinusoid" else compare(settings(data="digits", algorithms=["FOMAML"]))
+        text = found.to_json()
+        assert Comparison.from_json(text) == found
+        plain = json.loads(text)
+        assert plain["runs"][0]["losses"][0][0] == found.runs[0].losses[0].Mean
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {}, "runs": []}', '{"settings": 1, "runs": 1}'])
+    def test_other_text(self, text: str) -> None:
+        with pytest.raises(ArgumentException, match="text is not what to_json writes"):
+            Comparison.from_json(text)
+
+    def test_settings_are_checked(self, regression: Comparison) -> None:
+        with pytest.raises(ArgumentException, match="data is 'cifar'"):
+            Comparison.from_json(regression.to_json().replace('"sinusoid"', '"cifar"'))
+
+
+class TestFigure:
+    def curve(self, *means: float) -> list[ConfidenceInterval[np.float64]]:
+        return [ConfidenceInterval(np.float64(mean), np.float64(0.25)) for mean in means]
+
+    def test_a_panel_each_with_bands(self) -> None:
+        losses = {
+            "seed 0": {"MAML": self.curve(3, 2, 1), "random": self.curve(4, 4, 4)},
+            "seed 1": {"MAML": self.curve(3, 1, 1), "random": self.curve(5, 5, 4)},
+        }
+        figure: Any = draw_adaptation_curves(losses, {}, "A title")
+        assert [axes.get_title() for axes in figure.axes] == ["seed 0", "seed 1"]
+        first, second = figure.axes
+        assert first.get_yscale() == "log"
+        np.testing.assert_array_equal(second.lines[0].get_ydata(), [3, 1, 1])
+        band = first.collections[0].get_paths()[0].vertices
+        assert (band[:, 1].min(), band[:, 1].max()) == (0.75, 3.25)
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MAML", "random"]
+
+    def test_accuracies_below(self) -> None:
+        figure: Any = draw_adaptation_curves({"": {"A": self.curve(2, 1)}}, {"": {"A": self.curve(0.2, 0.7)}})
+        assert [axes.get_ylabel() for axes in figure.axes] == ["query loss", "query accuracy"]
+        assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear"]
+
+    def test_nothing_to_draw(self) -> None:
+        with pytest.raises(ArgumentException, match="losses is empty"):
+            draw_adaptation_curves({})
+
+
+@pytest.mark.slow
+def test_on_sinusoids_meta_learning_beats_transfer_and_a_random_start() -> None:
+    algorithms = ["iMAML", "MAML", "FOMAML", "Reptile"]
+    found = compare(ComparisonSettings.of("sinusoid", algorithms=algorithms, iterations=500))
+    last = {run.algorithm: run.losses[-1] for run in found.runs}
+    baselines = min(last["random"].Lower, last["transfer"].Lower)
+    assert all(2 * last[algorithm].Upper < baselines for algorithm in algorithms), last
