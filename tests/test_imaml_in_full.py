@@ -120,7 +120,7 @@ class TestLearnedLambda:
         for kind in ("scalar", "per-parameter"):
             moved = learner(lam, kind)
             moved.MetaTrain(batch)
-            found = moved.Lambda if kind == "scalar" else backend.to_numpy(moved.Lambda)
+            found = moved.LambdaRegularization if kind == "scalar" else backend.to_numpy(moved.LambdaRegularization)
             # One step of descent at rate 1 in log λ.
             slope = float(np.sum(np.log(lam) - np.log(found)))
             assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-6)
@@ -142,7 +142,7 @@ class TestLearnedLambda:
         assert losses[1][-1] < 0.2 * losses[0][-1]
         if kind == "per-parameter":
             # Tasks differ in their slopes and have the same intercept: that one is learned once, and not adapted.
-            *slopes, intercept = learned.Lambda
+            *slopes, intercept = learned.LambdaRegularization
             assert min(slopes) > 1.0 > 0.05 > intercept
 
     def test_saved_loaded_and_reset_with_the_rest(self, tmp_path: Any) -> None:
@@ -154,12 +154,12 @@ class TestLearnedLambda:
         first.MetaTrain(batch)
         first.Save(tmp_path / "learner.safetensors")
         second.Load(tmp_path / "learner.safetensors")
-        assert np.array_equal(first.Lambda, second.Lambda)
-        assert not np.allclose(first.Lambda, 0.3, rtol=1e-6)
+        assert np.array_equal(first.LambdaRegularization, second.LambdaRegularization)
+        assert not np.allclose(first.LambdaRegularization, 0.3, rtol=1e-6)
         assert first.MetaTrain(batch) == second.MetaTrain(batch)
-        assert np.array_equal(first.Lambda, second.Lambda)
+        assert np.array_equal(first.LambdaRegularization, second.LambdaRegularization)
         first.Reset()
-        np.testing.assert_allclose(first.Lambda, 0.3, rtol=1e-14)
+        np.testing.assert_allclose(first.LambdaRegularization, 0.3, rtol=1e-14)
 
     def test_a_learner_without_it_does_not_take_it_up(self, tmp_path: Any) -> None:
         learner = linear_learner(LearnedLambda="scalar")
@@ -174,7 +174,7 @@ class TestLearnedLambda:
         with pytest.raises(InvalidOperationException, match=f"learned λ has gone to {where}.*nothing was changed"):
             learner.MetaTrain(batch_on(NUMPY, TASKS))
         assert np.array_equal(before, learner.BaseModel.GetParameters())
-        assert np.all(learner.Lambda == 1.0)
+        assert np.all(learner.LambdaRegularization == 1.0)
         assert learner.Options.MetaOptimizer.GetState() == {"steps": 0}
 
 

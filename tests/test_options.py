@@ -280,7 +280,7 @@ class TestTheLearner:
             iMAMLAlgorithm(options)
 
     def test_options_of_another_kind(self) -> None:
-        with pytest.raises(ArgumentException, match="options is a dict; the algorithm's options are wanted"):
+        with pytest.raises(ArgumentException, match="options is a dict; iMAMLOptions are wanted"):
             iMAMLAlgorithm({"MetaModel": model()})  # type: ignore[arg-type]
         with pytest.raises(ArgumentException, match="options is a MetaLearnerOptions; iMAMLOptions are wanted"):
             iMAMLAlgorithm(MetaLearnerOptions(model()))  # type: ignore[arg-type]

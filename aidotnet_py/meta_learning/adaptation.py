@@ -15,7 +15,7 @@ from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
-__all__ = ["InnerLoop", "InnerState"]
+__all__ = ["Follow", "InnerLoop", "InnerState"]
 
 # The gradients to follow at some points, from the start and the gradients of the support losses there.
 Follow: TypeAlias = Callable[[Array, Array, Array], Array]
@@ -51,6 +51,8 @@ class InnerLoop:
 
     Attributes
     ----------
+    chunk, start
+        As given.
     points : array, shape (tasks, P)
         φ after the steps so far, where the support objective works.
     taken : int
@@ -67,12 +69,12 @@ class InnerLoop:
         follow: Follow,
         tolerance: float | None = None,
     ) -> None:
+        self.chunk = chunk
         self.start = start
         self.points = chunk.support.at_hand(start)
         self.taken = 0
         self.moving = np.ones(len(chunk.tasks), dtype=np.bool_)
         self._tolerance = tolerance
-        self._chunk = chunk
         self._follow = follow
         self._stacked: ElementwiseOptimizer | None = None
         self._own: list[IGradientBasedOptimizer] = []
@@ -86,7 +88,7 @@ class InnerLoop:
     @property
     def objective(self) -> TaskObjective:
         """The support losses that the next step looks at."""
-        return self._chunk.support.of_step(self.taken)
+        return self.chunk.support.of_step(self.taken)
 
     def step(self) -> Array:
         """Take one step; returns the support losses before it, valid until the objective is asked again."""
@@ -100,7 +102,7 @@ class InnerLoop:
         return losses
 
     def _move_unfinished(self, gradients: Array, tolerance: float) -> None:
-        backend = self._chunk.backend
+        backend = self.chunk.backend
         norms = np.sqrt(backend.to_numpy(backend.vecdot(gradients, gradients)))
         # "Not smaller", so that what is not finite goes on and is told of.
         self.moving &= ~(norms <= tolerance)
@@ -116,18 +118,18 @@ class InnerLoop:
         if self._stacked is not None:
             self._stacked.update_in_place(self.points, gradients)
             return
-        backend = self._chunk.backend
+        backend = self.chunk.backend
         rows = zip(self._own, split_rows(backend, self.points), split_rows(backend, gradients), strict=True)
         backend.copyto(self.points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
 
     def state(self) -> InnerState:
         """A copy of all that the next steps depend on; of an elementwise optimizer's loop."""
         assert self._stacked is not None
-        return InnerState(self.taken, self._chunk.backend.asarray(self.points), self._stacked.GetState())
+        return InnerState(self.taken, self.chunk.backend.asarray(self.points), self._stacked.GetState())
 
     def restore(self, state: InnerState) -> None:
         """Go back to a state."""
         assert self._stacked is not None
-        self._chunk.backend.copyto(self.points, state.points)
+        self.chunk.backend.copyto(self.points, state.points)
         self._stacked.SetState(state.memory)
         self.taken = state.taken

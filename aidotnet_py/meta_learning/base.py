@@ -45,7 +45,7 @@ from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, ModelMetadata
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["AdaptationCurve", "MetaLearnerBase", "StepRecord"]
+__all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
 
 # Losses and accuracies of tasks.
 Measured: TypeAlias = tuple[NDArray[Any], list[float]]
@@ -409,6 +409,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._iteration = 0
         self._record = None
         self._reset_optimizers()
+        self._begin_anew()
         self._random.rewind()
 
     # Checkpoints.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, cast
+from typing import Any, ClassVar, Generic, cast
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import (
@@ -47,11 +47,15 @@ Tasks = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
 
+    # What the algorithm's options must be.
+    _options_type: ClassVar[type[Any]] = MetaLearnerOptions
+
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         if options is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("options is None; the algorithm's options are wanted")
-        if not isinstance(options, MetaLearnerOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
-            raise ArgumentException(f"options is a {type(options).__name__}; the algorithm's options are wanted")
+        wanted: type[object] = self._options_type
+        if not isinstance(options, wanted):
+            raise ArgumentException(f"options is a {type(options).__name__}; {self._options_type.__name__} are wanted")
         if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
             raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
         self._options = options
@@ -88,7 +92,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     @property
     def InnerLearningRate(self) -> float:
-        """The rate of the inner steps: the option's, or that of the InnerOptimizer given."""
+        """The rate of the inner steps: the option's, or that of the InnerOptimizer given.
+
+        Where a solver takes their place, it is the option's, which nothing uses.
+        """
         return self._inner_optimizer().GetCurrentLearningRate()
 
     @property
@@ -119,8 +126,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             )
         self._options.MetaModel = model
         self._reset_optimizers()
+        self._begin_anew()
 
-    # What an algorithm may do otherwise.
+    # What an algorithm may do otherwise; docs/algorithms.md has a table of it.
 
     @property
     def _inner_steps(self) -> int:
@@ -143,16 +151,23 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         strength = self._proximal_strength()
         return gradients if strength is None else gradients + (points - start) * strength
 
+    def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
+        """The tasks as the inner steps see them, and where these start, stacked."""
+        return chunk, repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+
     def _whole(self, points: Array) -> Array:
         """All parameters (tasks, P), from those that the inner steps move."""
         return points
 
-    def _meta_parameters(self) -> Array:
-        """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
-        return self.BaseModel.GetParameters()
+    def _learned(self) -> Array | None:
+        """What the meta-optimizer moves beside the model's parameters, a vector; None: nothing."""
+        return None
 
-    def _set_meta_parameters(self, vector: Array) -> None:
-        self.BaseModel.SetParameters(vector)
+    def _set_learned(self, vector: Array) -> None:
+        """Take a new one; what may fail, fails before anything is changed."""
+
+    def _begin_anew(self) -> None:
+        """Forget what was learned and kept beside the model's parameters: at Reset, and with a new model."""
 
     def _extra_state(self) -> dict[str, Array]:
         """What else the next steps depend on, by name: arrays, saved with the rest."""
@@ -210,13 +225,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
-        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
-        return InnerLoop(chunk, start, self._inner_optimizer(), self._inner_gradient, self._inner_tolerance())
+        inner, start = self._inner_problem(chunk)
+        return InnerLoop(inner, start, self._inner_optimizer(), self._inner_gradient, self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
 
-        φ lies where the support objective works: to keep it beyond the chunk, copy it.
+        φ may lie where the support objective works: to keep it beyond the chunk, copy it.
         Raises InvalidOperationException when a task's parameters do not stay finite.
         """
         solver = self._options.InnerOptimizer
@@ -228,20 +243,20 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
                 losses = loop.step()
                 if watch is not None:
                     watch(losses)
-            self._require_adapted(chunk, loop.start, loop.points)
-        return loop.start, loop.points
+            self._require_adapted(loop.chunk, loop.start, loop.points)
+        return self._whole(loop.start), self._whole(loop.points)
 
     def _minimized(
         self, chunk: Chunk, solver: InnerSolver | RowMinimizer, watch: Callable[[Array], None] | None
     ) -> tuple[Array, Array]:
         """θ and φ where a solver of the inner problem, which may do anything, takes the place of steps."""
-        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        inner, start = self._inner_problem(chunk)
         if watch is not None:
-            watch(chunk.support.evaluate(start).losses)
+            watch(inner.support.evaluate(start).losses)
         with self._backend.errors_ignored():
-            adapted = minimized(chunk, start, solver, self._inner_gradient, self._proximal_strength())
-            self._require_adapted(chunk, start, adapted)
-        return start, chunk.support.at_hand(adapted)
+            adapted = minimized(inner, start, solver, self._inner_gradient, self._proximal_strength())
+            self._require_adapted(inner, start, adapted)
+        return self._whole(start), self._whole(adapted)
 
     def _require_adapted(self, chunk: Chunk, start: Array, points: Array) -> None:
         """Raise InvalidOperationException when a task's adapted parameters are not finite."""
@@ -252,6 +267,19 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             chunk.require_finite("support loss", first.losses)
             chunk.require_finite("support gradient", first.gradients)
             chunk.require_finite("adapted parameter vector", ended)
+
+    def _meta_parameters(self) -> Array:
+        """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
+        parameters, learned = self.BaseModel.GetParameters(), self._learned()
+        return parameters if learned is None else self._backend.concat([parameters, learned], 0)
+
+    def _set_meta_parameters(self, vector: Array) -> None:
+        backend, learned = self._backend, self._learned()
+        if learned is not None:
+            count = int(vector.shape[0]) - int(learned.shape[0])
+            self._set_learned(backend.asarray(backend.index(vector, (slice(count, None),))))
+            vector = backend.asarray(backend.index(vector, (slice(0, count),)))
+        self.BaseModel.SetParameters(vector)
 
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.

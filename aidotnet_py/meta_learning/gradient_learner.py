@@ -11,28 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
-from aidotnet_py.meta_learning.base import MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.base import Measured, MetaLearnerBase, StepRecord
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.validation import checked_tasks
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["MetaGradientLearner", "QueryResult", "TaskGradients"]
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """The query sets at the adapted parameters: losses and accuracies, and gradients (tasks, P).
-
-    The gradients are valid until the query objective is asked again.
-    """
-
-    losses: NDArray[Any]
-    accuracies: list[float]
-    gradients: Array
+__all__ = ["MetaGradientLearner", "TaskGradients"]
 
 
 @dataclass(frozen=True)
@@ -41,15 +28,15 @@ class TaskGradients:
 
     Attributes
     ----------
-    query : QueryResult
-        Before the meta-update.
+    measured : (NDArray, list of float)
+        Losses and accuracies of the query sets, before the meta-update.
     meta_gradients : array, shape (tasks, meta-parameters)
         Arrays of their own.
     details : object
         Whatever `_metrics` makes numbers of.
     """
 
-    query: QueryResult
+    measured: Measured
     meta_gradients: Array
     details: Any = None
 
@@ -90,8 +77,8 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
         parts = over_chunks(whole, self._meta_gradients)
         details = [part.details for part in parts]
         record = StepRecord(
-            np.concatenate([part.query.losses for part in parts]),
-            [accuracy for part in parts for accuracy in part.query.accuracies],
+            np.concatenate([part.measured[0] for part in parts]),
+            [accuracy for part in parts for accuracy in part.measured[1]],
             self._metrics(details),
         )
         meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
@@ -111,9 +98,13 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
     def _done(self, details: Sequence[Any]) -> None:
         """Keep what the next step is to have of this one, now that nothing can fail any more."""
 
-    def _query_result(self, chunk: Chunk, adapted: Array) -> QueryResult:
-        """The query sets at these parameters; InvalidOperationException where a loss or gradient is not finite."""
+    def _query(self, chunk: Chunk, adapted: Array) -> tuple[Measured, Array]:
+        """The query sets at these parameters: losses and accuracies, and gradients (tasks, P).
+
+        The gradients are valid until the query objective is asked again. Raises InvalidOperationException where a loss
+        or a gradient is not finite.
+        """
         losses, gradients = chunk.query.evaluate(adapted)
         chunk.require_finite("query loss", losses)
         chunk.require_finite("query gradient", gradients)
-        return QueryResult(self._host(losses), chunk.query.accuracies(), gradients)
+        return (self._host(losses), chunk.query.accuracies()), gradients

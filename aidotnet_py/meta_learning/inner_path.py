@@ -45,10 +45,15 @@ class InnerPath:
         K.
     segments : int, "sqrt" or None
         S; see `segment_starts`.
+
+    Attributes
+    ----------
+    loop : InnerLoop
+        As given.
     """
 
     def __init__(self, loop: InnerLoop, steps: int, segments: Segments) -> None:
-        self._loop = loop
+        self.loop = loop
         starts = segment_starts(steps, segments)
         self._ends = [*starts[1:], steps]
         self._starts: list[InnerState] = []
@@ -63,9 +68,9 @@ class InnerPath:
     def _states_from(self, first: InnerState, end: int) -> list[InnerState]:
         """The states before each of the steps up to ``end``; the loop, at the first, does not take the last step."""
         states = [first]
-        while self._loop.taken < end - 1:
-            self._loop.step()
-            states.append(self._loop.state())
+        while self.loop.taken < end - 1:
+            self.loop.step()
+            states.append(self.loop.state())
         return states
 
     def backwards(self) -> Iterator[InnerState]:
@@ -77,5 +82,5 @@ class InnerPath:
             if not self._starts:
                 return
             begin = self._starts.pop()
-            self._loop.restore(begin)
+            self.loop.restore(begin)
             states = self._states_from(begin, self._ends[len(self._starts)])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 from aidotnet_py.backends import Array, Backend
 
-__all__ = ["repeat_rows", "row_views", "split_rows", "stack_rows"]
+__all__ = ["Columns", "repeat_rows", "row_views", "split_rows", "stack_rows"]
 
 
 def repeat_rows(backend: Backend, row: Array, count: int) -> Array:
@@ -32,3 +33,42 @@ def row_views(backend: Backend, stacked: Array) -> list[Array]:
 def split_rows(backend: Backend, stacked: Array) -> list[Array]:
     """The entries along the first axis, as new arrays."""
     return [backend.asarray(row) for row in row_views(backend, stacked)]
+
+
+class Columns:
+    """Where some of a model's parameters are in vectors (tasks, P)."""
+
+    def __init__(self, backend: Backend, shapes: Mapping[str, tuple[int, ...]], names: Collection[str]) -> None:
+        self._backend, self._shapes, self._names = backend, shapes, names
+        # Neighbours in one piece: whether they are among those named, and their columns.
+        self._pieces: list[tuple[bool, slice]] = []
+        start = 0
+        for name, shape in shapes.items():
+            stop, chosen = start + math.prod(shape), name in names
+            if self._pieces and self._pieces[-1][0] == chosen:
+                start = self._pieces.pop()[1].start
+            self._pieces.append((chosen, slice(start, stop)))
+            start = stop
+
+    @property
+    def others(self) -> Columns:
+        """Where the other parameters are."""
+        return Columns(self._backend, self._shapes, [name for name in self._shapes if name not in self._names])
+
+    def of(self, vectors: Array) -> Array:
+        """Their values, in a new array (tasks, those)."""
+        pieces = [self._columns(vectors, columns) for chosen, columns in self._pieces if chosen]
+        return self._backend.concat(pieces, 1)
+
+    def put(self, values: Array, vectors: Array) -> Array:
+        """New vectors, with these values in their place."""
+        pieces: list[Array] = []
+        start = 0
+        for chosen, columns in self._pieces:
+            stop = start + (columns.stop - columns.start if chosen else 0)
+            pieces.append(self._columns(values, slice(start, stop)) if chosen else self._columns(vectors, columns))
+            start = stop
+        return self._backend.concat(pieces, 1)
+
+    def _columns(self, vectors: Array, columns: slice) -> Array:
+        return self._backend.index(vectors, (slice(None), columns))

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, cast
 
-import numpy as np
-
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.adaptation import InnerLoop
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.capabilities import is_differentiable
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.inner_path import InnerPath
-from aidotnet_py.meta_learning.objectives import (
-    Columns,
-    PartialObjective,
-    Splits,
-    SuccessiveObjective,
-    TracedObjective,
-)
+from aidotnet_py.meta_learning.objectives import PartialObjective, TaskObjective
 from aidotnet_py.meta_learning.options import with_suggestions
-from aidotnet_py.meta_learning.stacking import repeat_rows
+from aidotnet_py.meta_learning.stacking import Columns, repeat_rows
+from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ANILAlgorithm", "ANILOptions", "BOILAlgorithm", "BOILOptions"]
@@ -165,74 +156,43 @@ class BOILOptions(_PartialOptions[T, TInput, TOutput]):
 class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
     """MAML on an objective of the adapted parameters alone; what the others are asked for comes with the way back."""
 
-    def __init__(self, options: _PartialOptions[T, TInput, TOutput], wanted: type[Any]) -> None:
+    def __init__(self, options: _PartialOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
-        if not isinstance(options, wanted):
-            raise ArgumentException(f"options is a {type(options).__name__}; {wanted.__name__} are wanted")
         self._partial = options
-        self._splits = Splits()
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
         whole = super()._opened(tasks, *roles)
-        support = whole.support
-        batches = support.batches if isinstance(support, SuccessiveObjective) else [support]
-        parts = [self._part_of(cast(TracedObjective, batch), place) for place, batch in enumerate(batches)]
-        part = parts[0] if len(parts) == 1 else SuccessiveObjective(parts, self._backend)
+        model = cast("IDifferentiableModel[Any, Any, Any]", self.BaseModel)
+        part = self._objectives.partial(_ADAPTED, whole.support, model, self._partial.adapted())
         return replace(whole, objectives={**whole.objectives, _ADAPTED: part})
 
-    def _part_of(self, batch: TracedObjective, place: int) -> PartialObjective:
-        model: Any = self.BaseModel
-        shapes, names = _shapes(model), self._partial.adapted()
-        split = self._splits.of(model.apply, shapes, names, batch.input_type, self._dtype())
-        staying = {name: shape for name, shape in shapes.items() if name not in names}
-        return PartialObjective(batch, f"{_ADAPTED} {place}", split, staying, self._backend)
+    def _columns(self) -> Columns:
+        """Where the adapted parameters are among all."""
+        return Columns(self._backend, _shapes(self.BaseModel), self._partial.adapted())
 
-    def _parts(self, chunk: Chunk) -> Sequence[PartialObjective]:
-        part = chunk.objectives[_ADAPTED]
-        parts = part.batches if isinstance(part, SuccessiveObjective) else [part]
-        return cast("Sequence[PartialObjective]", parts)
-
-    def _inner(self, chunk: Chunk) -> Chunk:
-        """The tasks as the inner steps see them."""
-        return replace(chunk, objectives={**chunk.objectives, "Support": chunk.objectives[_ADAPTED]})
-
-    def _columns(self, *, adapted: bool) -> Columns:
-        names = self._partial.adapted()
-        shapes = _shapes(self.BaseModel)
-        return Columns(self._backend, shapes, [name for name in shapes if (name in names) is adapted])
-
-    def _theta(self, tasks: int) -> Array:
-        return repeat_rows(self._backend, self.BaseModel.GetParameters(), tasks)
-
-    def _inner_loop(self, chunk: Chunk) -> InnerLoop:
-        theta = self._theta(len(chunk.tasks))
-        staying = self._columns(adapted=False).of(theta)
-        for part in self._parts(chunk):
-            part.begin(staying)
-        start = self._columns(adapted=True).of(theta)
-        return InnerLoop(self._inner(chunk), start, self._inner_optimizer(), self._inner_gradient)
+    def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
+        _, theta = super()._inner_problem(chunk)
+        part, columns = chunk.objectives[_ADAPTED], self._columns()
+        for batch in _parts(part):
+            batch.begin(columns.others.of(theta))
+        return replace(chunk, objectives={**chunk.objectives, "Support": part}), columns.of(theta)
 
     def _whole(self, points: Array) -> Array:
-        return self._columns(adapted=True).put(points, self._theta(points.shape[0]))
+        theta = repeat_rows(self._backend, self.BaseModel.GetParameters(), points.shape[0])
+        return self._columns().put(points, theta)
 
-    def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
-        start, adapted = super()._adapted(chunk, watch)
-        return self._whole(start), self._whole(adapted)
-
-    def _require_adapted(self, chunk: Chunk, start: Array, points: Array) -> None:
-        super()._require_adapted(self._inner(chunk), start, points)
-
-    def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
-        adapted, staying = self._columns(adapted=True), self._columns(adapted=False)
-        moved = super()._pulled_back(self._inner(chunk), path, start, adapted.of(v))
-        left = staying.of(v)
-        for part in self._parts(chunk):
-            asked = part.end()
+    def _pulled_back(self, path: InnerPath, v: Array) -> Array:
+        columns = self._columns()
+        moved, left = super()._pulled_back(path, columns.of(v)), columns.others.of(v)
+        for batch in _parts(path.loop.chunk.support):
+            asked = batch.end()
             left = left if asked is None else left + asked
-        return adapted.put(moved, staying.put(left, v))
+        return columns.put(moved, columns.others.put(left, v))
 
-    def _dtype(self) -> np.dtype[Any]:
-        return self._backend.dtype_of(self.BaseModel.GetParameters())
+
+def _parts(objective: TaskObjective) -> Sequence[PartialObjective]:
+    """The objectives of the batches, which are such as the factory made them."""
+    return cast("Sequence[PartialObjective]", objective.batches)
 
 
 class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
@@ -274,8 +234,10 @@ class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
     True
     """
 
+    _options_type = ANILOptions
+
     def __init__(self, options: ANILOptions[T, TInput, TOutput]) -> None:
-        super().__init__(options, ANILOptions)
+        super().__init__(options)
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -308,8 +270,10 @@ class BOILAlgorithm(_PartialMAML[T, TInput, TOutput]):
     Oh, J., Yoo, H., Kim, C. & Yun, S.-Y. (2021). BOIL: towards representation change for few-shot learning. ICLR.
     """
 
+    _options_type = BOILOptions
+
     def __init__(self, options: BOILOptions[T, TInput, TOutput]) -> None:
-        super().__init__(options, BOILOptions)
+        super().__init__(options)
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
-from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.algorithms.imaml_lambda import LearnedLambda
+from aidotnet_py.meta_learning.algorithms.imaml_lambda import LogLambda
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
-from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, WarmStarts, probes_for
+from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, Solve, WarmStarts, probes_for
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound
-from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, QueryResult, TaskGradients
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -36,13 +35,12 @@ class SeriesGrowthWarning(RuntimeWarning):
 
 @dataclass(frozen=True)
 class _Details:
-    """What there is to tell of a chunk: norms at φ, one a task, the solve, and what it came to."""
+    """What there is to tell of a chunk: norms at φ, one a task, and the solve."""
 
+    chunk: Chunk
     inner_norms: NDArray[Any]
-    query_norms: NDArray[Any]
-    report: SolverReport | None = None
-    ids: Sequence[int | str] = ()
-    solutions: Array = None
+    query_norms: NDArray[Any] | None
+    solve: Solve | None
 
 
 class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
@@ -52,7 +50,9 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     1. φ ← θ, then K = AdaptationSteps inner steps on the support loss (with its proximal term, if so chosen);
     2. g = ∇L_query(φ);
-    3. solve (I + λH) v = g by conjugate gradient, H the curvature of the support loss at φ, in exact products.
+    3. solve (I + λH) v = g, H the curvature of the support loss at φ in exact products, by conjugate gradient, from
+       zero or the task's last solution, preconditioned if so chosen, or by a series. Where every parameter has a λ of
+       its own, D = diag(λ), v = D⁻¹(H + D⁻¹)⁻¹g.
 
     The mean of v over the tasks, clipped, goes to the meta-optimizer. With InnerObjective "proximal", v tends to the
     exact gradient of L_query(φ(θ)) as the inner steps converge; with "support" it is AiDotNet's documented heuristic.
@@ -102,18 +102,13 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     array([[2.98]])
     """
 
+    _options_type = iMAMLOptions
+
     def __init__(self, options: iMAMLOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
-        if not isinstance(options, iMAMLOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(f"options is a {type(options).__name__}; iMAMLOptions are wanted")
         self._imaml = options
         self._warned_of_curvature = False
-        self._forget()
-
-    def _forget(self) -> None:
-        """Begin with the options' λ, and with no solutions."""
-        self._learned: LearnedLambda | None = None
-        self._warm_starts = WarmStarts()
+        self._begin_anew()
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -121,40 +116,34 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         return MetaLearningAlgorithmType.iMAML
 
     @property
-    def Lambda(self) -> float | Array:
-        """λ as it is now: a number, or an array (P,) where each parameter has learned its own."""
+    def LambdaRegularization(self) -> float | Array:
+        """λ as it is now: the option, or what was learned, a number or an array (P,)."""
         learned = self._learned_lambda()
         return float(self._imaml.LambdaRegularization) if learned is None else learned.value
 
-    # What is learned beside the model's parameters.
+    # What is learned and kept beside the model's parameters.
 
-    def _learned_lambda(self) -> LearnedLambda | None:
+    def _begin_anew(self) -> None:
+        self._log_lambda: LogLambda | None = None
+        self._warm_starts = WarmStarts()
+
+    def _learned_lambda(self) -> LogLambda | None:
         kind = self._imaml.LearnedLambda
         if kind is None:
             return None
-        if self._learned is None or self._learned.kind != kind:
+        if self._log_lambda is None or self._log_lambda.kind != kind:
             first, parameters = float(self._imaml.LambdaRegularization), self.BaseModel.GetParameters()
-            self._learned = LearnedLambda.beginning(kind, self._backend, first, parameters)
-        return self._learned
+            self._log_lambda = LogLambda.beginning(kind, self._backend, first, parameters)
+        return self._log_lambda
 
-    def _meta_parameters(self) -> Array:
-        learned, parameters = self._learned_lambda(), super()._meta_parameters()
-        return parameters if learned is None else self._backend.concat([parameters, learned.logarithms], 0)
+    def _learned(self) -> Array | None:
+        learned = self._learned_lambda()
+        return None if learned is None else learned.logarithms
 
-    def _set_meta_parameters(self, vector: Array) -> None:
-        backend, kind = self._backend, self._imaml.LearnedLambda
-        if kind is None:
-            super()._set_meta_parameters(vector)
-            return
-        count = int(self.BaseModel.GetParameters().shape[0])
-        # First what may fail, then what changes anything.
-        learned = LearnedLambda(kind, backend, backend.asarray(backend.index(vector, (slice(count, None),))))
-        super()._set_meta_parameters(backend.asarray(backend.index(vector, (slice(0, count),))))
-        self._learned = learned
-
-    def _reset_optimizers(self) -> None:
-        super()._reset_optimizers()
-        self._forget()
+    def _set_learned(self, vector: Array) -> None:
+        kind = self._imaml.LearnedLambda
+        assert kind is not None
+        self._log_lambda = LogLambda(kind, self._backend, vector)
 
     def _extra_state(self) -> dict[str, Array]:
         return self._warm_starts.state()
@@ -168,91 +157,77 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         return self._imaml.InnerGradientTolerance
 
     def _proximal_strength(self) -> Array | float | None:
-        return None if self._imaml.InnerObjective == "support" else 1.0 / self.Lambda
+        return None if self._imaml.InnerObjective == "support" else 1.0 / self.LambdaRegularization
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         """Algorithm 2 for some of the tasks."""
         start, adapted = self._adapted(chunk)
-        query = self._query_result(chunk, adapted)
-        slopes, v, details = self._solved(chunk, adapted, query)
-        inner = self._inner_gradient(adapted, start, slopes)
+        measured, g = self._query(chunk, adapted)
+        query_norms = self._norms(g) if self._imaml.ErrorConstants is not None else None
+        slopes, v, solve = self._solved(chunk, adapted, g)
+        inner_norms = self._norms(self._inner_gradient(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
         if learned is not None:
             v = self._backend.concat([v, learned.slopes(v, adapted - start)], 1)
-        return TaskGradients(query, v, replace(details, inner_norms=self._norms(inner)))
+        return TaskGradients(measured, v, _Details(chunk, inner_norms, query_norms, solve))
 
-    def _solved(self, chunk: Chunk, adapted: Array, query: QueryResult) -> tuple[Array, Array, _Details]:
-        """The support gradients at φ, the v of (I + λH) v = g for every task, and what there is to tell of it."""
-        options, nothing = self._imaml, np.empty(0)
+    def _solved(self, chunk: Chunk, adapted: Array, g: Array) -> tuple[Array, Array, Solve | None]:
+        """The support gradients at φ, the v of (I + λH) v = g for every task, and the solve that found it."""
+        options = self._imaml
         if options.UseFirstOrder:
-            v = self._backend.asarray(query.gradients)
-            return chunk.support.evaluate(adapted).gradients, v, _Details(nothing, nothing)
+            v = self._backend.asarray(g)
+            return chunk.support.evaluate(adapted).gradients, v, None
         warm = self._warm_starts if options.WarmStartSolves else None
         probes = probes_for(options, self.BaseModel.GetParameters(), self._backend)
-        norms = nothing if options.ErrorConstants is None else self._norms(query.gradients)
-        system = ImplicitSystem(options, self.Lambda, probes, warm)
-        slopes, v, solutions, report = system.solved(chunk, adapted, query.gradients)
-        if warm is None:
-            return slopes, v, _Details(nothing, norms, report)
-        return slopes, v, _Details(nothing, norms, report, [task.TaskId for task in chunk.tasks], solutions)
+        system = ImplicitSystem(options, self.LambdaRegularization, probes, warm)
+        return system.solved(chunk, adapted, g)
 
     # What a step reports and keeps.
 
     def _metrics(self, details: Sequence[_Details]) -> dict[str, float]:
         """How far inner loops and solves were from their ends; warns of what went wrong in the solves."""
+        reports = [part.solve.report for part in details if part.solve is not None]
+        self._warn(reports)
         inner = np.concatenate([part.inner_norms for part in details])
-        metrics = {"InnerGradientNorm": float(np.max(inner))}
-        reports = [part.report for part in details if part.report is not None]
-        if reports:
-            self._report(reports, metrics)
-        lam = self.Lambda
-        if self._imaml.InnerObjective == "proximal" and isinstance(lam, float):
-            query = np.concatenate([part.query_norms for part in details])
-            self._bounds(metrics, inner, query, reports, lam)
-        return metrics
+        return {"InnerGradientNorm": float(np.max(inner)), **_of_solves(reports), **self._bounds(details, reports)}
 
-    def _bounds(
-        self,
-        metrics: dict[str, float],
-        inner: NDArray[Any],
-        query: NDArray[Any],
-        reports: Sequence[SolverReport],
-        lam: float,
-    ) -> None:
+    def _bounds(self, details: Sequence[_Details], reports: Sequence[SolverReport]) -> dict[str, float]:
         """Distances that hold where the support losses are convex, with the strong convexity that is known of them."""
-        constants = self._imaml.ErrorConstants
+        lam, constants = self.LambdaRegularization, self._imaml.ErrorConstants
+        if self._imaml.InnerObjective != "proximal" or not isinstance(lam, float):
+            return {}
         stiffness = 1.0 + lam * (0.0 if constants is None else constants.strong_convexity)
-        metrics["InnerDistance"] = lam * metrics["InnerGradientNorm"] / stiffness
+        inner = np.concatenate([part.inner_norms for part in details])
+        found = {"InnerDistance": lam * float(np.max(inner)) / stiffness}
         if not reports:
-            return
-        metrics["SolveError"] = metrics["SolverResidual"] / stiffness
+            return found
+        residuals = np.concatenate([report.residual_norms for report in reports])
+        found["SolveError"] = float(np.max(residuals)) / stiffness
         if constants is not None:
-            residuals = np.concatenate([report.residual_norms for report in reports])
+            query = np.concatenate([part.query_norms for part in details if part.query_norms is not None])
             bounds = meta_gradient_error_bound(inner, residuals, query, lam, constants)
             # Of the mean over the tasks, which errs by at most the mean of their errors.
-            metrics["MetaGradientErrorBound"] = float(np.mean(bounds))
+            found["MetaGradientErrorBound"] = float(np.mean(bounds))
+        return found
 
     def _done(self, details: Sequence[_Details]) -> None:
-        for part in details:
-            if part.ids:
-                self._warm_starts.keep(self._backend, part.ids, part.solutions)
+        if self._imaml.WarmStartSolves:
+            for part in details:
+                if part.solve is not None:
+                    ids = [task.TaskId for task in part.chunk.tasks]
+                    self._warm_starts.keep(self._backend, ids, part.solve.solutions)
 
-    def _report(self, reports: Sequence[SolverReport], metrics: dict[str, float]) -> None:
-        """Fill in what the solves say, and warn of what went wrong in them."""
-        metrics["SolverResidual"] = float(max(np.max(report.residual_norms) for report in reports))
-        metrics["SolverIterations"] = float(max(np.max(report.iterations) for report in reports))
+    def _warn(self, reports: Sequence[SolverReport]) -> None:
+        """Of series that grow, each time, and of curvature that is not positive, once."""
         series = [report for report in reports if isinstance(report, NeumannReport)]
         if series:
-            metrics["GrowingSeriesTasks"] = float(sum(np.sum(report.grew) for report in series))
             _warn_of_growth(series)
-            return
-        curved = np.concatenate([report.stopped_by(StopReason.NON_POSITIVE_CURVATURE) for report in reports])
-        metrics["NonPositiveCurvatureTasks"] = float(np.sum(curved))
-        if curved.any() and not self._warned_of_curvature:
+        curved = _curved(reports)
+        if any(curved) and not self._warned_of_curvature:
             self._warned_of_curvature = True
             warnings.warn(
-                f"conjugate gradient met non-positive curvature in {np.sum(curved)} of {len(curved)} tasks and stopped "
+                f"conjugate gradient met non-positive curvature in {sum(curved)} of {len(curved)} tasks and stopped "
                 "there: I + λH is indefinite where the inner steps ended. More or shorter inner steps, a smaller "
                 "LambdaRegularization, ConjugateGradientDamping or Curvature='gauss-newton' mend it; each step's "
                 "NonPositiveCurvatureTasks counts them, and this is said once",
@@ -270,6 +245,25 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         # In float64 and on the host: squares of large float32 numbers overflow.
         wide: NDArray[Any] = np.linalg.norm(backend.to_numpy(stacked).astype(np.float64), axis=1)
         return wide
+
+
+def _curved(reports: Sequence[SolverReport]) -> list[bool]:
+    """For each task, whether its solve met non-positive curvature."""
+    return [bool(met) for report in reports for met in report.stopped_by(StopReason.NON_POSITIVE_CURVATURE)]
+
+
+def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:
+    """What there is to tell of the solves."""
+    if not reports:
+        return {}
+    found = {
+        "SolverResidual": float(max(np.max(report.residual_norms) for report in reports)),
+        "SolverIterations": float(max(np.max(report.iterations) for report in reports)),
+    }
+    series = [report for report in reports if isinstance(report, NeumannReport)]
+    if series:
+        return found | {"GrowingSeriesTasks": float(sum(np.sum(report.grew) for report in series))}
+    return found | {"NonPositiveCurvatureTasks": float(sum(_curved(reports)))}
 
 
 def _warn_of_growth(reports: Sequence[NeumannReport]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["LambdaKind", "LearnedLambda"]
+__all__ = ["LambdaKind", "LogLambda"]
 
 LambdaKind = Literal["scalar", "per-parameter"]
 
 
-class LearnedLambda:
+class LogLambda:
     """log λ, one for all parameters or one for each.
 
     Parameters
@@ -48,7 +48,7 @@ class LearnedLambda:
         self._number = float(host[0])
 
     @classmethod
-    def beginning(cls, kind: LambdaKind, backend: Backend, lam: float, like: Array) -> LearnedLambda:
+    def beginning(cls, kind: LambdaKind, backend: Backend, lam: float, like: Array) -> LogLambda:
         """The same λ everywhere, for parameters like these."""
         logarithms = backend.empty(tuple(like.shape) if kind == "per-parameter" else (1,), backend.dtype_of(like))
         backend.copyto(logarithms, math.log(lam))

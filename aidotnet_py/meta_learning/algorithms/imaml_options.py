@@ -60,7 +60,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         A task's inner steps end once the gradient that they follow has at most this norm; None: there are always K.
     LearnedLambda : "scalar", "per-parameter" or None
         Learn λ with θ, one or one for each parameter, from LambdaRegularization on; its logarithm is what the
-        meta-optimizer moves. Wants InnerObjective "proximal". `iMAMLAlgorithm.Lambda` tells it.
+        meta-optimizer moves. Wants InnerObjective "proximal". `iMAMLAlgorithm.LambdaRegularization` tells it.
     WarmStartSolves : bool
         A solve starts from the last solution of the same task, told by its TaskId.
     PreconditionerProbes : int

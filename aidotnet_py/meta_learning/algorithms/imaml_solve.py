@@ -16,7 +16,7 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.stacking import row_views, stack_rows
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 
-__all__ = ["ImplicitSystem", "WarmStarts", "probes_for"]
+__all__ = ["ImplicitSystem", "Solve", "WarmStarts", "probes_for"]
 
 # Bytes of solutions that are kept to start the next solves from, beyond which the oldest go.
 _MOST_BYTES = 2**28
@@ -59,11 +59,19 @@ class WarmStarts:
 
 
 @dataclass(frozen=True)
-class ImplicitSystem:
-    """(I + λH) v = g where all parameters share a λ; Λ^½(I + Λ^½HΛ^½)⁻¹Λ^½ in the place of its inverse otherwise.
+class Solve:
+    """What a solver came to, (tasks, P), and its report; the solution is v itself, or what v comes from."""
 
-    With Λ = diag(λ) the meta-gradient is v = Λ⁻¹(H + Λ⁻¹)⁻¹g. That is v = Λ^{-½}y, where y solves the symmetric system
-    (I + Λ^½HΛ^½) y = Λ^½g.
+    solutions: Array
+    report: SolverReport
+
+
+@dataclass(frozen=True)
+class ImplicitSystem:
+    """(I + λH) v = g where all parameters share a λ, and its counterpart where each has one of its own.
+
+    With D = diag(λ) the meta-gradient is v = D⁻¹(H + D⁻¹)⁻¹g. That is v = D^{-½}y, where y solves the symmetric system
+    (I + D^½HD^½) y = D^½g.
 
     Attributes
     ----------
@@ -82,14 +90,14 @@ class ImplicitSystem:
     probes: Array | None
     warm: WarmStarts | None
 
-    def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Array, SolverReport]:
-        """The support gradients at these points, v, what the solver came to (y, or v itself), and its report."""
+    def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Solve]:
+        """The support gradients at these points, v, and the solve."""
         root = None if isinstance(self.lam, float) else chunk.backend.elementwise("sqrt")(self.lam)
         slopes, operator = self._operator(chunk, points, root)
         rhs = gradients if root is None else gradients * root
         y, report = self._by_series(operator, rhs) or self._by_conjugate_gradient(chunk, operator, rhs)
         chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
-        return slopes, y if root is None else y / root, y, report
+        return slopes, y if root is None else y / root, Solve(y, report)
 
     def _by_series(self, operator: Operator, rhs: Array) -> tuple[Array, SolverReport] | None:
         if not self.options.UseNeumannApproximation:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
@@ -116,10 +115,10 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     [3.865, 3.23, 2.699]
     """
 
+    _options_type = MAMLOptions
+
     def __init__(self, options: MAMLOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
-        if not isinstance(options, MAMLOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(f"options is a {type(options).__name__}; MAMLOptions are wanted")
         self._maml = options
         self._rules = UpdateRules()
 
@@ -130,38 +129,38 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         if self._maml.UseFirstOrder:
-            query = self._query_result(chunk, self._adapted(chunk)[1])
-            return TaskGradients(query, self._backend.asarray(query.gradients))
+            measured, g = self._query(chunk, self._adapted(chunk)[1])
+            return TaskGradients(measured, self._backend.asarray(g))
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
-        self._require_adapted(chunk, loop.start, loop.points)
-        query = self._query_result(chunk, self._whole(loop.points))
-        v = self._pulled_back(chunk, path, loop.start, query.gradients)
+        self._require_adapted(loop.chunk, loop.start, loop.points)
+        measured, g = self._query(chunk, self._whole(loop.points))
+        v = self._pulled_back(path, g)
         chunk.require_finite("meta-gradient", v)
-        return TaskGradients(query, v)
+        return TaskGradients(measured, v)
 
-    def _pulled_back(self, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
+    def _pulled_back(self, path: InnerPath, v: Array) -> Array:
         """v_0 from v_K."""
         optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())
         rate = plain_rate(optimizer)
         if rate is not None and self._proximal_strength() is None:
             for state in path.backwards():
-                support = chunk.support.of_step(state.taken)
+                support = path.loop.chunk.support.of_step(state.taken)
                 v = support.product(state.points, v, "hessian", identity=1.0, weight=-rate)
             return self._backend.asarray(v)
         with self._rules.lent(optimizer, self._backend, v) as rule:
-            return self._through_any_steps(rule, chunk, path, start, v)
+            return self._through_any_steps(rule, path, v)
 
-    def _through_any_steps(self, rule: UpdateRule, chunk: Chunk, path: InnerPath, start: Array, v: Array) -> Array:
+    def _through_any_steps(self, rule: UpdateRule, path: InnerPath, v: Array) -> Array:
         """The same through any optimizer's steps; u is the cotangent of the gradient that a step follows.
 
         The proximal term hands on what comes to u to φ_k, and takes it from θ.
         """
-        strength = self._proximal_strength()
+        strength, support = self._proximal_strength(), path.loop.chunk.support
         from_start: Array | None = None
         for state in path.backwards():
-            slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
-            v, u = rule.pull(state, self._inner_gradient(state.points, start, slopes), v)
+            slopes, product = support.of_step(state.taken).curvature(state.points, "hessian")
+            v, u = rule.pull(state, self._inner_gradient(state.points, path.loop.start, slopes), v)
             v = v + product(u)
             if strength is not None:
                 pull = u * strength

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
-from aidotnet_py.meta_learning.adaptation import InnerLoop
+from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.adaptation import Follow, InnerLoop
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
-from aidotnet_py.meta_learning.stacking import repeat_rows
-from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -132,12 +129,12 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     array([0.2, 0.1])
     """
 
+    _options_type = MetaSGDOptions
+
     def __init__(self, options: MetaSGDOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
-        if not isinstance(options, MetaSGDOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(f"options is a {type(options).__name__}; MetaSGDOptions are wanted")
         self._meta_sgd = options
-        self._rates = self._first_rates()
+        self._begin_anew()
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -154,20 +151,9 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         """The mean of the rates."""
         return float(self._host(self._rates).mean(dtype=float))
 
-    def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
-        """Learn another model's parameters from now on, with rates from InnerLearningRate; see `MetaLearnerBase`."""
-        super().SetMetaModel(model)
-        self._rates = self._first_rates()
-
-    def Reset(self) -> None:
-        """As at construction, the rates too; the model keeps its parameters."""
-        super().Reset()
-        self._rates = self._first_rates()
-
-    def _first_rates(self) -> Array:
-        rates = self._backend.asarray(self.BaseModel.GetParameters())
-        self._backend.copyto(rates, float(self._options.InnerLearningRate))
-        return rates
+    def _begin_anew(self) -> None:
+        self._rates = self._backend.asarray(self.BaseModel.GetParameters())
+        self._backend.copyto(self._rates, float(self._options.InnerLearningRate))
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
         model = self._backend.asarray(self.BaseModel.GetParameters())
@@ -179,13 +165,11 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             )
         return super()._opened(tasks, *roles)
 
-    def _meta_parameters(self) -> Array:
-        return self._backend.concat([self.BaseModel.GetParameters(), self._rates], 0)
+    def _learned(self) -> Array:
+        return self._rates
 
-    def _set_meta_parameters(self, vector: Array) -> None:
-        count = self.BaseModel.ParameterCount
-        self.BaseModel.SetParameters(self._backend.asarray(self._backend.index(vector, (slice(0, count),))))
-        self._rates = self._backend.asarray(self._backend.index(vector, (slice(count, 2 * count),)))
+    def _set_learned(self, vector: Array) -> None:
+        self._rates = vector
 
     def _meta_update(self, meta_gradients: Array) -> float:
         norm = super()._meta_update(meta_gradients)
@@ -214,27 +198,32 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._meta_sgd.CheckpointSegments)
         self._require_adapted(chunk, loop.start, loop.points)
-        query = self._query_result(chunk, loop.points)
-        v, of_rates = query.gradients, None
+        measured, v = self._query(chunk, loop.points)
+        of_rates: Array = None
         for state in path.backwards():
             slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
-            of_step = slopes * v
-            of_rates = of_step if of_rates is None else of_rates + of_step
+            of_rates = slopes * v if of_rates is None else of_rates + slopes * v
             v = v - product(v * self._rates)
-        return TaskGradients(query, self._backend.concat([v, -cast(Array, of_rates)], 1))
+        return TaskGradients(measured, self._backend.concat([v, -of_rates], 1))
 
     def _first_order(self, chunk: Chunk) -> TaskGradients:
-        sums: list[Array] = []
-
-        def follow(points: Array, start: Array, gradients: Array) -> Array:
-            sums[:] = [gradients + sums[0]] if sums else [self._backend.asarray(gradients)]
-            return self._inner_gradient(points, start, gradients)
-
-        start = repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        _, start = self._inner_problem(chunk)
+        follow = _SummedUp(self._inner_gradient)
         loop = InnerLoop(chunk, start, self._inner_optimizer(), follow)
         while loop.taken < self._inner_steps:
             loop.step()
         self._require_adapted(chunk, loop.start, loop.points)
-        query = self._query_result(chunk, loop.points)
-        g = query.gradients
-        return TaskGradients(query, self._backend.concat([g, -(sums[0] * g)], 1))
+        measured, g = self._query(chunk, loop.points)
+        return TaskGradients(measured, self._backend.concat([g, -(follow.total * g)], 1))
+
+
+class _SummedUp:
+    """What the inner steps follow, and the sum of the gradients that it was made from."""
+
+    def __init__(self, follow: Follow) -> None:
+        self._follow = follow
+        self.total: Array = None
+
+    def __call__(self, points: Array, start: Array, gradients: Array) -> Array:
+        self.total = gradients + (0.0 if self.total is None else self.total)
+        return self._follow(points, start, gradients)

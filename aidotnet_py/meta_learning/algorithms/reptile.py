@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.base import StepRecord
+from aidotnet_py.meta_learning.base import Measured, StepRecord
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, QueryResult, TaskGradients
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.validation import checked_tasks
@@ -114,10 +113,10 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     [3.865, 1.703, 0.751]
     """
 
+    _options_type = ReptileOptions
+
     def __init__(self, options: ReptileOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
-        if not isinstance(options, ReptileOptions):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(f"options is a {type(options).__name__}; ReptileOptions are wanted")
         self._reptile = options
 
     @property
@@ -167,20 +166,18 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _one_after_another(self, chunks: list[Chunk]) -> StepRecord:
         """An update for each; the norm that is told is the mean of theirs."""
-        found: list[QueryResult] = []
+        found: list[Measured] = []
         norms: list[float] = []
         for chunk in chunks:
             (part,) = over_chunks(chunk, self._meta_gradients)
-            found.append(part.query)
+            found.append(part.measured)
             norms.append(self._meta_update(part.meta_gradients))
-        losses = np.concatenate([query.losses for query in found])
-        accuracies = [accuracy for query in found for accuracy in query.accuracies]
+        losses = np.concatenate([losses for losses, _ in found])
+        accuracies = [accuracy for _, some in found for accuracy in some]
         return StepRecord(losses, accuracies, {"MetaGradientNorm": float(np.mean(norms))})
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         start, adapted = self._adapted(chunk)
         meta_gradients = (start - adapted) * float(self._reptile.Interpolation)
         chunk.require_finite("meta-gradient", meta_gradients)
-        losses, gradients = chunk.query.evaluate(adapted)
-        chunk.require_finite("query loss", losses)
-        return TaskGradients(QueryResult(self._host(losses), chunk.query.accuracies(), gradients), meta_gradients)
+        return TaskGradients(self._measured("Query", chunk, adapted), meta_gradients)

@@ -6,19 +6,6 @@ own, or neither.
 
 from aidotnet_py.meta_learning.objectives.factory import ObjectiveFactory
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
-from aidotnet_py.meta_learning.objectives.partial import Columns, PartialObjective
-from aidotnet_py.meta_learning.objectives.splitting import Splits
-from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
-from aidotnet_py.meta_learning.objectives.traced import TracedObjective
+from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 
-__all__ = [
-    "Columns",
-    "CurvatureKind",
-    "Evaluation",
-    "ObjectiveFactory",
-    "PartialObjective",
-    "Splits",
-    "SuccessiveObjective",
-    "TaskObjective",
-    "TracedObjective",
-]
+__all__ = ["CurvatureKind", "Evaluation", "ObjectiveFactory", "PartialObjective", "TaskObjective"]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
+from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.caller import level_outside
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
+from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
 from aidotnet_py.meta_learning.objectives.traced import (
     BatchedPrograms,
     Place,
+    Shapes,
     Signature,
     TaskPrograms,
     TracedObjective,
@@ -54,6 +58,7 @@ class ObjectiveFactory:
         self._apply: Callable[..., Any] | None = None
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
         self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
+        self._splits: OrderedDict[Hashable, Split] = OrderedDict()
         # The places used for the batch at hand, and for the one before it, whose programs stay.
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
@@ -111,10 +116,35 @@ class ObjectiveFactory:
             )
         return PerturbedObjective(model, loss, backend, inputs, targets, self._generator)
 
+    def partial(
+        self, role: str, whole: TaskObjective, model: IDifferentiableModel[Any, Any, Any], adapted: Sequence[str]
+    ) -> TaskObjective:
+        """An objective of the parameters of these names alone, with buffers of that role; of a traced model's."""
+        backend = model.backend
+        shapes = {name: tuple(shape) for name, shape in model.parameter_shapes.items()}
+        staying = {name: shape for name, shape in shapes.items() if name not in adapted}
+        parts: list[TaskObjective] = []
+        for place, batch in enumerate(whole.batches):
+            assert isinstance(batch, TracedObjective)
+            split = self._split(model, shapes, adapted, batch.input_type)
+            parts.append(PartialObjective(batch, f"{role} {place}", split, staying, backend))
+        return parts[0] if len(parts) == 1 else SuccessiveObjective(parts, backend)
+
+    def _split(
+        self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], x: ArrayType
+    ) -> Split:
+        dtype = model.backend.dtype_of(model.GetParameters())
+        key = (tuple(shapes.items()), tuple(adapted), x, dtype)
+        found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype)
+        self._splits[key] = found
+        while len(self._splits) > _MOST_PROGRAMS:
+            self._splits.popitem(last=False)
+        return found
+
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
         if model.apply != self._apply:
             # Another model: what was kept for the one before is of no more use, and would keep it alive.
-            for kept in (self._traced, self._ready, self._in_use, self._in_use_before):
+            for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before):
                 kept.clear()
             self._output_shapes.clear()
             self._apply = model.apply

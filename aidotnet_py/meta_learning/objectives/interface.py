@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from aidotnet_py.backends import Array
@@ -29,6 +29,11 @@ class TaskObjective(Protocol):
     @property
     def tasks_at_once(self) -> int:
         """How many tasks are best worked on together, at least 1."""
+        ...
+
+    @property
+    def batches(self) -> Sequence[TaskObjective]:
+        """The objectives of the batches that the set comes in; itself alone where it is one."""
         ...
 
     def of_step(self, step: int) -> TaskObjective:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aidotnet_py.autodiff import vjp
@@ -14,52 +14,16 @@ from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import inline, new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.transforms.splitting import Split
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation
-from aidotnet_py.meta_learning.objectives.splitting import Split
-from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, TracedObjective, leaf_views
+from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, Shapes, TracedObjective, leaf_views
 
-__all__ = ["Columns", "PartialObjective"]
+__all__ = ["PartialObjective"]
 
 # What depends on the examples alone, then on the parameters that stay, then on what is asked of their features.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 _EARLY = "early"
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-class Columns:
-    """Where some of a model's parameters are in vectors (tasks, P)."""
-
-    def __init__(self, backend: Backend, shapes: Shapes, names: Collection[str]) -> None:
-        self._backend = backend
-        # Neighbours in one piece: whether they are among those named, and their columns.
-        self._pieces: list[tuple[bool, slice]] = []
-        start = 0
-        for name, shape in shapes.items():
-            stop, chosen = start + math.prod(shape), name in names
-            if self._pieces and self._pieces[-1][0] == chosen:
-                start = self._pieces.pop()[1].start
-            self._pieces.append((chosen, slice(start, stop)))
-            start = stop
-
-    def of(self, vectors: Array) -> Array:
-        """Their values, in a new array (tasks, those)."""
-        pieces = [self._columns(vectors, columns) for chosen, columns in self._pieces if chosen]
-        return self._backend.concat(pieces, 1)
-
-    def put(self, values: Array, vectors: Array) -> Array:
-        """New vectors, with these values in their place."""
-        pieces: list[Array] = []
-        start = 0
-        for chosen, columns in self._pieces:
-            stop = start + (columns.stop - columns.start if chosen else 0)
-            pieces.append(self._columns(values, slice(start, stop)) if chosen else self._columns(vectors, columns))
-            start = stop
-        return self._backend.concat(pieces, 1)
-
-    def _columns(self, vectors: Array, columns: slice) -> Array:
-        return self._backend.index(vectors, (slice(None), columns))
 
 
 class PartialObjective:
@@ -88,6 +52,7 @@ class PartialObjective:
         self._split = split
         self._shapes = shapes
         self._backend = backend
+        self._staying: Array | None = None
         self._asked: Array | None = None
         self._hand: Array | None = None
 
@@ -95,6 +60,11 @@ class PartialObjective:
     def tasks_at_once(self) -> int:
         """As many as the rest allows."""
         return self._rest.tasks_at_once
+
+    @property
+    def batches(self) -> list[TaskObjective]:
+        """Itself alone."""
+        return [self]
 
     def of_step(self, step: int) -> PartialObjective:
         """The same at every step."""
@@ -104,10 +74,13 @@ class PartialObjective:
         """The objective of some of the tasks, with the buffers of a lane."""
         part = copy.copy(self)
         part._rest, part._hand, part._asked = self._rest.part(start, stop, lane), None, None
+        if self._staying is not None:
+            part.begin(self._backend.index(self._staying, (slice(start, stop), slice(None))))
         return part
 
     def begin(self, staying: Array) -> None:
         """Take these (tasks, those that stay) for the parameters that stay."""
+        self._staying = staying
         programs = self._rest.bound()
         if _EARLY not in programs.companions:
             programs.companions[_EARLY] = self._compiled(programs)

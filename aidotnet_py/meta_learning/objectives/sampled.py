@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation
+from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
 from aidotnet_py.models import IFullModel, IGradientComputable
 
@@ -70,6 +70,11 @@ class _TaskByTask(ABC):
     def tasks_at_once(self) -> int:
         """All: they are worked on one by one anyway, with random numbers in their order."""
         return len(self._sets)
+
+    @property
+    def batches(self) -> list[TaskObjective]:
+        """Itself alone."""
+        return [self]
 
     def of_step(self, step: int) -> Self:
         """The same at every step."""

@@ -20,7 +20,7 @@ from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation
+from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
 
@@ -328,6 +328,11 @@ class TracedObjective:
     def tasks_at_once(self) -> int:
         """As many as make calls worth their while, and no more: what a chunk works on is to stay in the caches."""
         return max(1, _FLOPS_AT_ONCE // max(1, self._source.programs(self._signature).flops))
+
+    @property
+    def batches(self) -> list[TaskObjective]:
+        """Itself alone."""
+        return [self]
 
     def of_step(self, step: int) -> TracedObjective:
         """The same at every step."""

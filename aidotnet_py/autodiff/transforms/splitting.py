@@ -1,10 +1,9 @@
-"""A model's function in two: what the inner steps leave alone, computed once, and the rest, from what that gave."""
+"""A function of named parameters in two: what hangs on some of them alone, and the rest, from what that gave."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,10 @@ from aidotnet_py.autodiff.program import Atom, Program, Variable
 from aidotnet_py.autodiff.tracing import Tracer, emit, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 
-__all__ = ["Split", "Splits", "split"]
+__all__ = ["Split", "split"]
 
 # The name of the features among the parameters of the rest; no model of ours has such a layer.
-FEATURES = "features of what stays"
-
-# Support batches of several shapes, in training and evaluation; the one not asked for longest goes first.
-_MOST_SPLITS = 8
+_FEATURES = "features of what stays"
 
 Shapes = Mapping[str, tuple[int, ...]]
 Function = Callable[[Mapping[str, Any], Any], Any]
@@ -48,33 +44,11 @@ class Split:
     @property
     def features(self) -> int:
         """How many features there are."""
-        return self.shapes[FEATURES][0]
+        return self.shapes[_FEATURES][0]
 
     def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
         """The predictions, in the innermost trace."""
         return inline(self.late, [*(parameters[name] for name in self.shapes), x])[0]
-
-
-class Splits:
-    """The splits of a learner, kept for the next batch."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, Split] = OrderedDict()
-
-    def __reduce__(self) -> tuple[type[Splits], tuple[()]]:
-        """Copied and pickled with nothing kept."""
-        return type(self), ()
-
-    def of(
-        self, function: Function, shapes: Shapes, adapted: Collection[str], x: ArrayType, dtype: np.dtype[Any]
-    ) -> Split:
-        """See `split`."""
-        key = (function, tuple(shapes.items()), tuple(adapted), x, dtype)
-        found = self._kept.pop(key, None) or split(function, shapes, adapted, x, dtype)
-        self._kept[key] = found
-        while len(self._kept) > _MOST_SPLITS:
-            self._kept.popitem(last=False)
-        return found
 
 
 def split(function: Function, shapes: Shapes, adapted: Collection[str], x: ArrayType, dtype: np.dtype[Any]) -> Split:
@@ -103,7 +77,7 @@ def split(function: Function, shapes: Shapes, adapted: Collection[str], x: Array
         values |= _pieces(features, cut)
         late = trace.finish(_evaluated(whole, values, whole.outputs))
     rest = {name: shape for name, shape in shapes.items() if name in adapted}
-    return Split(simplify(early), simplify(late), {**rest, FEATURES: (size,)})
+    return Split(simplify(early), simplify(late), {**rest, _FEATURES: (size,)})
 
 
 def _depending(program: Program, variables: Collection[Variable]) -> set[Variable]:
