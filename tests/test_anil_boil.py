@@ -23,10 +23,12 @@ from aidotnet_py import (
     CrossEntropyLoss,
     FunctionModel,
     InvalidOperationException,
+    LBFGSMinimizer,
     MAMLAlgorithm,
     MAMLOptions,
     MetaLearningAlgorithmType,
     NeuralNetworkModel,
+    NewtonCGMinimizer,
     SGDOptimizer,
 )
 from aidotnet_py.backends import Backend, get_backend
@@ -234,6 +236,46 @@ class TestAdapting:
         through = meta_gradient(MAMLAlgorithm, MAMLOptions(make()), batch)
         found = meta_gradient(ANILAlgorithm, ANILOptions(make(), AdaptedLayers=["w"]), batch)
         np.testing.assert_allclose(found, through, rtol=1e-13)
+
+
+class TestSolvers:
+    """Solvers in the place of steps see the adapted parameters alone, and may have the others' part in threads."""
+
+    @BOTH
+    @pytest.mark.parametrize("batches", [1, 2])
+    def test_the_identity_moves_nothing(self, algorithm: Any, batches: int) -> None:
+        model = REGRESSION.model(NUMPY, REGRESSION.start())
+        names = HEAD if algorithm is ANILAlgorithm else BODY
+        options = options_for(
+            algorithm, model, AdaptedLayers=names, UseFirstOrder=True, InnerOptimizer=lambda objective, theta: theta
+        )
+        learner = algorithm(options)
+        batch = in_batches(NUMPY, REGRESSION.sets(3), batches) if batches > 1 else batch_of(NUMPY, REGRESSION.sets(3))
+        for task in batch:
+            assert np.array_equal(learner.Adapt(task).GetParameters(), model.GetParameters())
+
+    @pytest.mark.parametrize("solver", [NewtonCGMinimizer(gradient_tolerance=1e-11), LBFGSMinimizer(200, 1e-9)])
+    def test_the_head_alone_is_at_its_best(self, backend: Backend, solver: Any) -> None:
+        if backend.name != "numpy" and isinstance(solver, LBFGSMinimizer):
+            pytest.skip("SciPy works on NumPy arrays")
+        theta, sets = REGRESSION.start(), REGRESSION.sets(3)
+        model = REGRESSION.model(backend, theta)
+        settings: dict[str, Any] = {
+            "AdaptedLayers": HEAD,
+            "UseFirstOrder": True,
+            "InnerObjective": "proximal",
+            "LambdaRegularization": 2.0,
+            "InnerOptimizer": solver,
+        }
+        learner = ANILAlgorithm(ANILOptions(model, **settings))
+        batch, head = batch_of(backend, sets), mask_of(REGRESSION, HEAD).astype(bool)
+        for task, (x, y, *_) in zip(batch, sets, strict=True):
+            phi = backend.to_numpy(learner.Adapt(task).GetParameters())
+            assert np.array_equal(phi[~head], theta[~head])
+            slope = REGRESSION.gradient(phi, x, y) + (phi - theta) / 2.0
+            assert np.abs(slope[head]).max() < 1e-7
+            assert np.abs(phi[head] - theta[head]).max() > 1e-2
+        learner.MetaTrain(batch)
 
 
 class TestBits:

@@ -161,6 +161,18 @@ class TestLearnedLambda:
         first.Reset()
         np.testing.assert_allclose(first.LambdaRegularization, 0.3, rtol=1e-14)
 
+    @pytest.mark.parametrize("kind", ["scalar", "per-parameter"])
+    def test_another_model_through_the_options_is_told_of(self, kind: Any) -> None:
+        learner = linear_learner(LearnedLambda=kind, LambdaRegularization=0.5)
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        tasks = linear_tasks(2, features=2)
+        learner.Options.MetaModel = linear_model(NUMPY, start(2))
+        with pytest.raises(InvalidOperationException, match=r"is for float64\(4,\), and MetaModel has float64\(3,\)"):
+            learner.MetaTrain(batch_on(NUMPY, tasks))
+        learner.SetMetaModel(linear_model(NUMPY, start(2)))
+        learner.MetaTrain(batch_on(NUMPY, tasks))
+        assert np.shape(learner.LambdaRegularization) in ((), (3,))
+
     def test_a_learner_without_it_does_not_take_it_up(self, tmp_path: Any) -> None:
         learner = linear_learner(LearnedLambda="scalar")
         learner.Save(tmp_path / "learner.safetensors")
@@ -241,7 +253,9 @@ class TestInnerSolvers:
             return theta * np.nan if abs(objective(theta)[0] - TASKS[1].support.loss(start())) < 1e-12 else theta
 
         learner = linear_learner(InnerOptimizer=lost)
-        with pytest.raises(InvalidOperationException, match="adapted parameter vector of task 1"):
+        with pytest.raises(
+            InvalidOperationException, match=r"that InnerOptimizer returned of task 1 .*nothing was changed$"
+        ):
             learner.MetaTrain(batch_on(NUMPY, TASKS))
 
     def test_its_own_errors_come_through(self) -> None:
@@ -282,6 +296,14 @@ class TestEarlyEnd:
         adapted = learner._adapted(learner._opened(list(batch), "Support").part(0, 3, 0))[1]
         for row, task in zip(np.array(adapted), TASKS, strict=True):
             assert np.linalg.norm(task.support.gradient(row) + row - start()) <= 1e-2
+
+    def test_one_batch_does_not_tell_for_all(self) -> None:
+        x = TASKS[0].support.x
+        task: Any = MetaLearningTask(SupportSetX=[x, x], SupportSetY=[x[:, :1], x[:, :1]], NumWays=1)
+        with pytest.raises(
+            ArgumentException, match=r"InnerGradientTolerance is 0.01, and SupportInput of task 0 a list"
+        ):
+            linear_learner(InnerGradientTolerance=1e-2).Adapt(task)
 
     def test_data_that_is_not_finite_is_told_of(self) -> None:
         x = np.full((3, 3), np.nan)
@@ -357,6 +379,31 @@ class TestWarmStarts:
         after = [np.array(learner.BaseModel.GetParameters()) for learner in (first, second, cold)]
         assert np.array_equal(after[0], after[1])
         assert not np.array_equal(after[0], after[2])
+
+    def test_ids_of_other_kinds(self, tmp_path: Any) -> None:
+        def batch(*ids: Any) -> Any:
+            data = [(t.support.x, t.support.y, t.query.x, t.query.y) for t in TASKS]
+            names = ("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY")
+            sets = [dict(zip(names, four, strict=True)) for four in data]
+            return TaskBatch([MetaLearningTask(**s, NumWays=1, TaskId=i) for s, i in zip(sets, ids, strict=True)])
+
+        learner = linear_learner(WarmStartSolves=True)
+        learner.MetaTrain(batch(np.int64(7), 8, "7"))
+        assert set(learner._extra_state()) == {"int:7", "int:8", "str:7"}
+        learner.Save(tmp_path / "learner.safetensors")
+        learner.Load(tmp_path / "learner.safetensors")
+        for odd in (True, (1, 2), 10**30, "\ud800"):
+            with pytest.raises(ArgumentException, match=r"TaskId of task 1 is .*a whole number or a printable string"):
+                learner.MetaTrain(batch(0, odd, 2))
+
+    def test_a_saved_solution_of_another_kind_is_refused_and_nothing_changed(self, tmp_path: Any) -> None:
+        learner = linear_learner(WarmStartSolves=True)
+        learner.MetaTrain(batch_on(NUMPY, TASKS))
+        before = learner._extra_state()
+        wide = {"int:0": np.zeros(4, np.float32), **before}
+        with pytest.raises(ArgumentException, match=r"the solution int:0 is float32\(4,\); float64\(4,\) is wanted"):
+            learner._set_extra_state(wide)
+        assert learner._extra_state().keys() == before.keys()
 
     def test_a_failed_step_keeps_nothing(self) -> None:
         learner = linear_learner(WarmStartSolves=True)
@@ -489,6 +536,12 @@ class TestBound:
         ({"ErrorConstants": (1, 2, 3)}, r"ErrorConstants is \(1, 2, 3\); ProblemConstants or None is wanted"),
         ({"ErrorConstants": ProblemConstants(0, 1, 0), "InnerObjective": "support"}, "the bound wants InnerObjective"),
         ({"ErrorConstants": ProblemConstants(0, 1, 0), "LearnedLambda": "per-parameter"}, "one λ for all parameters"),
+        ({"ErrorConstants": ProblemConstants(0, 1, 0), "Curvature": "gauss-newton"}, "wants Curvature 'hessian'"),
+        (
+            {"ErrorConstants": ProblemConstants(0, 1, 0), "ConjugateGradientDamping": 0.5},
+            "ConjugateGradientDamping 0.0",
+        ),
+        ({"ErrorConstants": ProblemConstants(0, 1, 0), "UseFirstOrder": True}, "UseFirstOrder makes none"),
         ({"InnerOptimizer": 3}, "InnerOptimizer is a int, which lacks"),
     ],
 )

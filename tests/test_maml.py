@@ -293,7 +293,7 @@ class TestSupportBatches:
     def test_no_more_than_steps(self, backend: Backend) -> None:
         learner = MAMLAlgorithm(MAMLOptions(REGRESSION.model(backend, REGRESSION.start()), AdaptationSteps=2))
         batch = in_batches(backend, REGRESSION.sets(2), 3)
-        wanted = r"is a list of 3 batches; 2 inner steps, one a batch, do not come to the last"
+        wanted = r"of task 0 is a list of 3 batches, and there are 2 inner steps \(AdaptationSteps\), one a batch"
         for call in (learner.MetaTrain, learner.Evaluate, lambda b: learner.Adapt(b[0])):
             with untouched(learner), pytest.raises(ArgumentException, match=wanted):
                 call(batch)

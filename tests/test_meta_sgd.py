@@ -236,7 +236,7 @@ class TestRates:
         learner.Options.MetaModel = NeuralNetworkModel(mlp(3, 1), input_shape=(1,), dtype=np.float64)
         with pytest.raises(
             InvalidOperationException,
-            match=r"^the rates are float64\(19,\), and the parameters of MetaModel float64\(10,\); with SetMetaModel",
+            match=r"^what is learned beside the parameters is for float64\(19,\), and MetaModel has float64\(10,\)",
         ):
             learner.MetaTrainStep(2)
 

@@ -33,8 +33,10 @@ from aidotnet_py import (
     CrossEntropyLoss,
     FunctionModel,
     InvalidOperationException,
+    MAMLOptions,
     MeanSquaredErrorLoss,
     MetaLearnerOptions,
+    ReptileOptions,
     SGDOptimizer,
     iMAMLAlgorithm,
     iMAMLOptions,
@@ -207,6 +209,20 @@ class TestConstruction:
             return
         with pytest.raises(TypeError, match=f"iMAMLOptions has no option '{slip}'; did you mean '{meant}'?"):
             iMAMLOptions(model(), **{slip: 1})
+
+    @pytest.mark.parametrize(
+        ("kind", "slip", "hint"),
+        [
+            (iMAMLOptions, "Lambda", "did you mean 'LambdaRegularization'"),
+            (MAMLOptions, "AdaptedLayers", "ANILOptions and BOILOptions have it"),
+            (iMAMLOptions, "CheckpointSegments", "have it"),
+            (MAMLOptions, "LearnedLambda", "; iMAMLOptions has it"),
+            (ReptileOptions, "UseFirstOrder", "have it"),
+        ],
+    )
+    def test_an_option_of_another_algorithm(self, kind: Any, slip: str, hint: str) -> None:
+        with pytest.raises(TypeError, match=f"{kind.__name__} has no option '{slip}'.*{hint}"):
+            kind(model(), **{slip: 1})
 
     def test_a_misspelt_attribute(self) -> None:
         options = iMAMLOptions(model())

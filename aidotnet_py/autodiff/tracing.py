@@ -127,10 +127,19 @@ def require_alive(*values: Any) -> None:
             )
 
 
+def _innermost() -> Trace:
+    if not _active.traces:
+        raise InvalidOperationException(
+            "a traced value was used outside of its trace; what runs there, such as a solver, is to be given it as an "
+            "argument"
+        )
+    return _active.traces[-1]
+
+
 def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
     """Add an equation to the innermost trace and return its value."""
     require_alive(*operands)
-    trace = _active.traces[-1]
+    trace = _innermost()
     inputs = tuple(trace.atom(x) for x in operands)
     output = Variable(primitive.shape(*(a.type for a in inputs), **parameters))
     trace.equations.append(Equation(primitive, inputs, output, parameters))
@@ -142,7 +151,7 @@ def as_traced(value: Any) -> Tracer:
 
     Rules and functions are given only such values, so that their operators never meet an array library's own.
     """
-    trace = _active.traces[-1]
+    trace = _innermost()
     atom = trace.atom(value)
     assert isinstance(atom, Variable)
     return Tracer(trace, atom)

@@ -409,6 +409,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._iteration = 0
         self._record = None
         self._reset_optimizers()
+        self._kind = self._parameter_kind()
         self._begin_anew()
         self._random.rewind()
 

@@ -10,6 +10,8 @@ from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, cast
 
+import numpy as np
+
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -64,6 +66,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._default_optimizer: ElementwiseOptimizer | None = None
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
+        self._kind = self._parameter_kind()
 
     def _require_valid(self) -> None:
         wrong = next(self._options.invalid(), None)
@@ -115,7 +118,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         ArgumentNullException
             When the model is None.
         ArgumentException
-            When it is no IFullModel; the message says what it lacks.
+            When it is no IFullModel, or the algorithm cannot learn it; the message says why, and the old one is kept.
         """
         if model is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("model is None; a model is wanted")
@@ -124,7 +127,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise ArgumentException(
                 f"model is a {type(model).__name__}, which lacks {', '.join(missing)} of IFullModel"
             )
-        self._options.MetaModel = model
+        before, self._options.MetaModel = self._options.MetaModel, model
+        try:
+            self._require_valid()
+        except ArgumentException:
+            self._options.MetaModel = before
+            raise
+        self._kind = self._parameter_kind()
         self._reset_optimizers()
         self._begin_anew()
 
@@ -217,11 +226,28 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
         """All the tasks with the objectives of their sets, after everything about them has been checked."""
         self._require_valid()
+        self._require_learned_for_model()
         model, loss = self.BaseModel, self._loss()
-        for task in tasks:
-            require_no_more_batches(task, self._inner_steps)
+        if not is_inner_solver(self._options.InnerOptimizer):
+            for place, task in enumerate(tasks):
+                require_no_more_batches(task, place, self._inner_steps)
         objectives = {role: self._objectives.make(role, tasks, model, loss) for role in roles}
         return Chunk(self._backend, tasks, objectives)
+
+    def _parameter_kind(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        parameters = self.BaseModel.GetParameters()
+        return self._backend.dtype_of(parameters), tuple(parameters.shape)
+
+    def _require_learned_for_model(self) -> None:
+        """Refuse a model that came into the options by itself, where something was learned beside the one before."""
+        kind = self._parameter_kind()
+        if kind != self._kind and self._learned() is not None:
+            (dtype, shape), (own, size) = self._kind, kind
+            raise InvalidOperationException(
+                f"what is learned beside the parameters is for {dtype}{shape}, and MetaModel has {own}{size}; with "
+                "SetMetaModel it starts anew for another model"
+            )
+        self._kind = kind
 
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
@@ -255,10 +281,12 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             watch(inner.support.evaluate(start).losses)
         with self._backend.errors_ignored():
             adapted = minimized(inner, start, solver, self._inner_gradient, self._proximal_strength())
-            self._require_adapted(inner, start, adapted)
+            self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
         return self._whole(start), self._whole(adapted)
 
-    def _require_adapted(self, chunk: Chunk, start: Array, points: Array) -> None:
+    def _require_adapted(
+        self, chunk: Chunk, start: Array, points: Array, name: str = "adapted parameter vector"
+    ) -> None:
         """Raise InvalidOperationException when a task's adapted parameters are not finite."""
         if not all_finite(self._backend, points).all():
             # Which it was is worth one more evaluation: bad data, or steps that are too long.
@@ -266,7 +294,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             first = chunk.support.evaluate(start)
             chunk.require_finite("support loss", first.losses)
             chunk.require_finite("support gradient", first.gradients)
-            chunk.require_finite("adapted parameter vector", ended)
+            chunk.require_finite(name, ended)
 
     def _meta_parameters(self) -> Array:
         """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""

@@ -46,8 +46,26 @@ def with_suggestions(cls: C) -> C:
 def _suggestion(name: str, names: list[str]) -> str:
     # Compared in lower case: a C# or snake_case habit is the likeliest slip.
     by_lower = {n.lower(): n for n in names}
-    near = get_close_matches(name.lower().replace("_", ""), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else f"; it has {', '.join(names)}"
+    slip = name.lower().replace("_", "")
+    begun = [n for lower, n in by_lower.items() if len(slip) > 3 and lower.startswith(slip)]
+    near = begun or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.75)]
+    elsewhere = [kind.__name__ for kind in _all_options() if name in {f.name for f in dataclasses.fields(kind)}]
+    if not near and elsewhere:
+        return f"; {' and '.join(elsewhere)} {'have' if len(elsewhere) > 1 else 'has'} it"
+    near = near or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.5)]
+    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+
+
+def _all_options() -> list[type[Any]]:
+    """The options of all algorithms that there are names for."""
+    found: list[type[Any]] = []
+    waiting: list[type[Any]] = [MetaLearnerOptions]
+    while waiting:
+        kind = waiting.pop(0)
+        waiting += kind.__subclasses__()
+        if dataclasses.is_dataclass(kind) and not kind.__name__.startswith("_") and kind not in found:
+            found.append(kind)
+    return found
 
 
 def number_of(value: object) -> float:

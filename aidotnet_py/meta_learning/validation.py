@@ -81,31 +81,33 @@ def checked_batches(
     ]
 
 
-def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], steps: int) -> None:
+def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, steps: int) -> None:
     """Raise ArgumentException when a support set has batches that no inner step would come to."""
     data = task.SupportInput
     if is_batches(data) and len(data) > steps:
         raise ArgumentException(
-            f"SupportInput of {task.Name or task.TaskId} is a list of {len(data)} batches; {steps} inner steps, one a "
-            "batch, do not come to the last: at most as many batches as steps are wanted"
+            f"SupportInput of task {place} is a list of {len(data)} batches, and there are {steps} inner steps "
+            "(AdaptationSteps), one a batch; at most as many batches as steps are wanted"
         )
 
 
 def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Sequence[tuple[Any, Any]]) -> int:
     """How many batches each task has, once all have as many."""
-    count = 0
+    first: list[int | None] = []
     for where, (x, y) in zip(wheres, data, strict=True):
         lengths = [len(value) if is_batches(value) else None for value in (x, y)]
-        count = count or lengths[0] or 0
-        if lengths != [count, count]:
-            came = " and ".join(
-                f"{name}{where} is {'one array' if n is None else f'a list of {n}'}"
-                for name, n in zip(names, lengths, strict=True)
+        first = first or lengths
+        if lengths[0] is None or lengths != [first[0]] * 2:
+            came, others = (
+                " and ".join(
+                    f"{name}{of} {'one array' if n is None else f'a list of {n}'}"
+                    for name, n in zip(names, found, strict=True)
+                )
+                for found, of in ((lengths, where + " is"), (first, wheres[0] + " is"))
             )
-            raise ArgumentException(
-                f"{came}; lists of as many batches, {count or 'the same'} for every task, are wanted"
-            )
-    return count
+            more = "" if lengths is first else f", and {others}"
+            raise ArgumentException(f"{came}{more}; lists of as many batches, the same for every task, are wanted")
+    return first[0] or 0
 
 
 def _checked_sets(

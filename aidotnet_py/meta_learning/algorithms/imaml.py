@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_lambda import LogLambda
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
-from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, Solve, WarmStarts, probes_for
+from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, Solve, WarmStarts, name_of_task, probes_for
 from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.tasks import is_batches
 from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -144,6 +147,17 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         kind = self._imaml.LearnedLambda
         assert kind is not None
         self._log_lambda = LogLambda(kind, self._backend, vector)
+
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+        for place, task in enumerate(tasks):
+            if self._imaml.WarmStartSolves:
+                name_of_task(task.TaskId, place)
+            if self._imaml.InnerGradientTolerance is not None and is_batches(task.SupportInput):
+                raise ArgumentException(
+                    f"InnerGradientTolerance is {self._imaml.InnerGradientTolerance}, and SupportInput of task {place} "
+                    "a list of batches; the gradient of one does not tell when all are fitted, and None is wanted"
+                )
+        return super()._opened(tasks, *roles)
 
     def _extra_state(self) -> dict[str, Array]:
         return self._warm_starts.state()

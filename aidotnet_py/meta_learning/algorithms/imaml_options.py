@@ -68,7 +68,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         & Saad 2007).
     ErrorConstants : ProblemConstants, optional
         With them a step reports the paper's bound on the error of its meta-gradient; see `meta_gradient_error_bound`.
-        Wants InnerObjective "proximal" and one λ for all parameters.
+        Wants InnerObjective "proximal", one λ for all parameters, and a solve with the Hessian, undamped.
 
     Examples
     --------
@@ -173,3 +173,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
             yield f"ErrorConstants is {constants!r}; ProblemConstants or None is wanted"
         elif constants is not None and (self.InnerObjective != "proximal" or self.LearnedLambda == "per-parameter"):
             yield "ErrorConstants are given; the bound wants InnerObjective 'proximal' and one λ for all parameters"
+        elif constants is not None and (self.Curvature != "hessian" or self.ConjugateGradientDamping):
+            yield "ErrorConstants are given; the bound wants Curvature 'hessian' and ConjugateGradientDamping 0.0"
+        elif constants is not None and self.UseFirstOrder:
+            yield "ErrorConstants are given; the bound is on a solve, and UseFirstOrder makes none"

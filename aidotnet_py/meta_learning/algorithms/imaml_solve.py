@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,46 +17,62 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.stacking import row_views, stack_rows
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
 
-__all__ = ["ImplicitSystem", "Solve", "WarmStarts", "probes_for"]
+__all__ = ["ImplicitSystem", "Solve", "WarmStarts", "name_of_task", "probes_for"]
 
 # Bytes of solutions that are kept to start the next solves from, beyond which the oldest go.
 _MOST_BYTES = 2**28
+
+
+def name_of_task(one: object, place: int = 0) -> str:
+    """A TaskId as a name that tells numbers from strings and that a file can hold; ArgumentException for others."""
+    if isinstance(one, Integral) and not isinstance(one, bool) and abs(int(one)) < 2**63:
+        return f"int:{int(one)}"
+    if isinstance(one, str) and one.isprintable():
+        return f"str:{one}"
+    raise ArgumentException(
+        f"TaskId of task {place} is {one!r:.80}; with WarmStartSolves a whole number or a printable string is wanted"
+    )
 
 
 class WarmStarts:
     """The last solution of each task, by its TaskId, for the next solve of the same task."""
 
     def __init__(self) -> None:
-        self._solutions: OrderedDict[int | str, Array] = OrderedDict()
+        self._solutions: OrderedDict[str, Array] = OrderedDict()
 
     def rows(self, backend: Backend, ids: Sequence[int | str], like: Array) -> Array:
         """Where to start for these tasks, an array like the right-hand side: zeros for a task never seen."""
         nothing = backend.empty((like.shape[1],), backend.dtype_of(like))
         backend.copyto(nothing, 0)
-        return stack_rows(backend, [self._solutions.get(one, nothing) for one in ids])
+        known = [self._solutions.get(name_of_task(one), nothing) for one in ids]
+        return stack_rows(backend, [row if _alike(backend, row, nothing) else nothing for row in known])
 
     def keep(self, backend: Backend, ids: Sequence[int | str], solutions: Array) -> None:
         """Take note of the solutions of these tasks."""
         for one, row in zip(ids, row_views(backend, solutions), strict=True):
-            self._solutions[one] = backend.asarray(row)
-            self._solutions.move_to_end(one)
+            name = name_of_task(one)
+            self._solutions[name] = backend.asarray(row)
+            self._solutions.move_to_end(name)
         row_bytes = solutions.shape[1] * backend.dtype_of(solutions).itemsize
         while len(self._solutions) * row_bytes > max(_MOST_BYTES, row_bytes):
             self._solutions.popitem(last=False)
 
     def state(self) -> dict[str, Array]:
-        """Under names that say whether an id is a number."""
-        return {f"{type(one).__name__}:{one}": row for one, row in self._solutions.items()}
+        """By name."""
+        return dict(self._solutions)
 
     def set_state(self, state: Mapping[str, Array], like: Array, backend: Backend) -> None:
         """Take up what `state` gave, for vectors like this one."""
-        found: OrderedDict[int | str, Array] = OrderedDict()
-        for name, row in state.items():
-            kind, _, one = name.partition(":")
-            if kind not in ("int", "str") or tuple(row.shape) != tuple(like.shape):
-                raise ArgumentException(f"the solution {name} {tuple(row.shape)} is none of {tuple(like.shape)}")
-            found[int(one) if kind == "int" else one] = backend.asarray(row, backend.dtype_of(like))
+        found = OrderedDict((name, backend.asarray(row)) for name, row in state.items())
+        for name, row in found.items():
+            if not _alike(backend, row, like):
+                came, wanted = (f"{backend.dtype_of(a)}{tuple(a.shape)}" for a in (row, like))
+                raise ArgumentException(f"the solution {name} is {came}; {wanted} is wanted")
         self._solutions = found
+
+
+def _alike(backend: Backend, one: Array, other: Array) -> bool:
+    return tuple(one.shape) == tuple(other.shape) and backend.dtype_of(one) == backend.dtype_of(other)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.adaptation import Follow, InnerLoop
 from aidotnet_py.meta_learning.chunks import Chunk
-from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
@@ -155,30 +153,15 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         self._rates = self._backend.asarray(self.BaseModel.GetParameters())
         self._backend.copyto(self._rates, float(self._options.InnerLearningRate))
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
-        model = self._backend.asarray(self.BaseModel.GetParameters())
-        wanted, came = ((self._backend.dtype_of(a), tuple(a.shape)) for a in (model, self._rates))
-        if came != wanted:
-            raise InvalidOperationException(
-                f"the rates are {came[0]}{came[1]}, and the parameters of MetaModel {wanted[0]}{wanted[1]}; with "
-                "SetMetaModel the rates of another model start anew"
-            )
-        return super()._opened(tasks, *roles)
-
     def _learned(self) -> Array:
         return self._rates
 
     def _set_learned(self, vector: Array) -> None:
-        self._rates = vector
-
-    def _meta_update(self, meta_gradients: Array) -> float:
-        norm = super()._meta_update(meta_gradients)
         least, most = float(self._meta_sgd.MinLearningRate), float(self._meta_sgd.MaxLearningRate)
         # A bound beyond the largest number of the parameters' dtype is none.
         with self._backend.errors_ignored():
-            raised = self._backend.elementwise("maximum")(self._rates, least)
+            raised = self._backend.elementwise("maximum")(vector, least)
             self._rates = self._backend.elementwise("minimum")(raised, most)
-        return norm
 
     # The inner steps: gradient descent at rate 1 along α ∘ ∇.
 

@@ -37,6 +37,8 @@ __all__ = ["ObjectiveFactory"]
 # Support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the bytes of them all,
 # beyond which the oldest go, though never those that the batch at hand or the last one worked with.
 _MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
+# A function in two is small, and takes long to make.
+_MOST_SPLITS = 64
 
 
 class ObjectiveFactory:
@@ -137,7 +139,7 @@ class ObjectiveFactory:
         key = (tuple(shapes.items()), tuple(adapted), x, dtype)
         found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype)
         self._splits[key] = found
-        while len(self._splits) > _MOST_PROGRAMS:
+        while len(self._splits) > _MOST_SPLITS:
             self._splits.popitem(last=False)
         return found
 
