@@ -1,6 +1,7 @@
 """Time and memory of a meta-gradient against the inner steps: ``python -m benchmarks.adaptation FOLDER``.
 
-One task of the Omniglot workload; iMAML, MAML with every φ kept, with √K of them, and FOMAML, each in fresh processes.
+One task of the Omniglot workload; iMAML, MAML with every φ kept and with √K of them, FOMAML and ANIL, each in fresh
+processes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FORMS = {
     "maml-sqrt": "MAML, √K kept",
     "default": "iMAML, 5 products",
     "fomaml": "FOMAML",
+    "anil": "ANIL, every φ kept",
 }
 
 

@@ -20,11 +20,12 @@ from aidotnet_py.meta_learning.algorithms import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.meta_learning.base import MetaLearnerBase
+from aidotnet_py.meta_learning.base import AdaptationCurve, MetaLearnerBase, StepRecord
 from aidotnet_py.meta_learning.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import ProblemConstants, meta_gradient_error_bound
+from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.interface import IMetaLearner
-from aidotnet_py.meta_learning.options import MetaLearnerOptions
+from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.results import (
     BasicStats,
     BestValue,
@@ -41,6 +42,7 @@ from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTask,
 __all__ = [
     "ANILAlgorithm",
     "ANILOptions",
+    "AdaptationCurve",
     "BOILAlgorithm",
     "BOILOptions",
     "BasicStats",
@@ -57,6 +59,7 @@ __all__ = [
     "MAMLOptions",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
+    "MetaGradientLearner",
     "MetaLearnerBase",
     "MetaLearnerOptions",
     "MetaLearningAlgorithmType",
@@ -68,10 +71,13 @@ __all__ = [
     "MetaTrainingStepResult",
     "NonPositiveCurvatureWarning",
     "ProblemConstants",
+    "ProximalOptions",
     "ReptileAlgorithm",
     "ReptileOptions",
     "SeriesGrowthWarning",
+    "StepRecord",
     "TaskBatch",
+    "TaskGradients",
     "iMAMLAlgorithm",
     "iMAMLOptions",
     "meta_gradient_error_bound",

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py import (
+    ANILAlgorithm,
+    ANILOptions,
     CrossEntropyLoss,
     MAMLAlgorithm,
     MAMLOptions,
@@ -85,9 +87,11 @@ def options_of(work: Workload, optimizer: SGDOptimizer) -> iMAMLOptions[np.float
     )
 
 
-def _maml(work: Workload, optimizer: SGDOptimizer, **options: Any) -> MAMLAlgorithm[np.float32]:
-    return MAMLAlgorithm(
-        MAMLOptions(
+def _maml(
+    algorithm: Any, of_options: Any, work: Workload, optimizer: SGDOptimizer, **options: Any
+) -> MAMLAlgorithm[np.float32]:
+    learner: MAMLAlgorithm[np.float32] = algorithm(
+        of_options(
             model_of(work),
             MetaOptimizer=optimizer,
             InnerLearningRate=work.inner_rate,
@@ -96,6 +100,7 @@ def _maml(work: Workload, optimizer: SGDOptimizer, **options: Any) -> MAMLAlgori
             **options,
         )
     )
+    return learner
 
 
 class Contestant:
@@ -107,12 +112,14 @@ class Contestant:
             "maml": {},
             "maml-sqrt": {"CheckpointSegments": "sqrt"},
             "fomaml": {"UseFirstOrder": True},
+            "anil": {},
         }
-        self._learner: MetaLearnerBase[np.float32] = (
-            _maml(workload, self._recorder, **maml[setting])
-            if setting in maml
-            else iMAMLAlgorithm(options_of(workload, self._recorder))
-        )
+        self._learner: MetaLearnerBase[np.float32]
+        if setting in maml:
+            algorithm = (ANILAlgorithm, ANILOptions) if setting == "anil" else (MAMLAlgorithm, MAMLOptions)
+            self._learner = _maml(*algorithm, workload, self._recorder, **maml[setting])
+        else:
+            self._learner = iMAMLAlgorithm(options_of(workload, self._recorder))
         self._batch = batch_of(workload)
 
     def step(self) -> float:

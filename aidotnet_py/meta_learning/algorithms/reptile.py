@@ -34,7 +34,7 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
     OuterLearningRate : float
         ε of θ ← θ + ε (φ − θ), > 0.
     AdaptationSteps, InnerBatches : int
-        There are AdaptationSteps · InnerBatches inner steps in all, both > 0.
+        There are AdaptationSteps · InnerBatches inner steps in all, both > 0 (AiDotNet's names, as Interpolation is).
     MetaBatchSize : int
         Tasks a step of Train, > 0.
     Interpolation : float
