@@ -122,7 +122,8 @@ def found(method: str, problem: Problem, steps: int) -> Found:
     """A few steps from the same start; the last is timed."""
     learner, exact = learner_of(method, problem, steps), problem.exact()
     sampler, seconds, metrics = _Same(TaskBatch([problem.task])), list[float](), dict[str, float]()
-    for _ in range(6):
+    # The first thirty while all is traced, planned and compiled.
+    for _ in range(40):
         learner.BaseModel.SetParameters(problem.theta)
         began = time.perf_counter()
         metrics = dict(learner.MetaTrainStep(sampler, 1).AdditionalMetrics)
@@ -130,7 +131,7 @@ def found(method: str, problem: Problem, steps: int) -> Found:
     size = float(np.linalg.norm(exact))
     error = float(np.linalg.norm(problem.theta - learner.BaseModel.GetParameters() - exact)) / size
     bound = metrics.get("MetaGradientErrorBound")
-    return Found(method, steps, error, None if bound is None else float(bound) / size, float(np.median(seconds[2:])))
+    return Found(method, steps, error, None if bound is None else float(bound) / size, float(np.median(seconds[30:])))
 
 
 class _Same:
