@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from aidotnet_py.autodiff import trace
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentOutOfRangeException,
@@ -19,7 +19,7 @@ from aidotnet_py.exceptions import (
     NotSupportedException,
 )
 
-__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "described", "in_range", "positive"]
+__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
 
 
 @runtime_checkable
@@ -279,14 +279,6 @@ class ElementwiseOptimizer:
             raise ArgumentException(f"state has {steps} steps and arrays {sorted(arrays)}; they do not belong together")
         self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps
-
-
-def described(value: Any) -> str:
-    """What came, for a message: type, shape and backend."""
-    owner = backend_of(value)
-    if owner is None:
-        return f"a {type(value).__name__}"
-    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"
 
 
 def _copied(array: Array, name: str) -> Array:
