@@ -26,7 +26,6 @@ from aidotnet_py import (
 from aidotnet_py.comparison import ALGORITHMS, BASELINES, PROBLEMS, Comparison, ComparisonSettings, compare
 from aidotnet_py.comparison import running as running_module
 from aidotnet_py.comparison.problems import Loader, Model
-from aidotnet_py.comparison.results import interval_of
 from aidotnet_py.nn import Dense, Sequential
 from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.plotting import draw_adaptation_curves
@@ -182,9 +181,6 @@ class TestWhatIsMeasured:
             assert tracemalloc.is_tracing()
         finally:
             tracemalloc.stop()
-
-    def test_an_interval(self) -> None:
-        assert interval_of([1.0, 2.0, 3.0]) == ConfidenceInterval(np.float64(2.0), np.float64(1.96 / 3**0.5))
 
     def test_a_contestant_that_did_not_take_part(self, regression: Comparison) -> None:
         with pytest.raises(ArgumentException, match="algorithm is 'Newton'; one of random, transfer, iMAML"):

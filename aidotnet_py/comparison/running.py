@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tqdm import trange
 
 from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, Contestant
-from aidotnet_py.comparison.results import Comparison, Curve, Run, interval_of
+from aidotnet_py.comparison.results import Comparison, Curve, Run
 from aidotnet_py.comparison.settings import SEEDS, ComparisonSettings
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning import TaskBatch
+from aidotnet_py.meta_learning import BasicStats, TaskBatch
 
 __all__ = ["compare"]
 
@@ -82,7 +82,7 @@ def _run(
 
 def _curve(values: NDArray[Any]) -> Curve:
     """(tasks, steps + 1) to an interval for each step."""
-    return tuple(interval_of(column) for column in values.T)
+    return tuple(BasicStats.of(column).ConfidenceInterval() for column in values.T.astype(np.float64))
 
 
 def _peak_of_a_step(start: Callable[[], Callable[[], object] | None]) -> int:
