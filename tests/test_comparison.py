@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 
@@ -173,6 +175,18 @@ class TestWhatIsMeasured:
         points = 3 * regression.settings.problem.model(0).ParameterCount * 4
         assert peak["MAML"] - peak["FOMAML"] > 10 * points
         assert peak["iMAML"] < peak["MAML"]
+
+    def test_memory_does_not_depend_on_who_came_first(self) -> None:
+        # In a process of its own, where nothing is compiled or loaded yet.
+        program = (
+            "from aidotnet_py.comparison import ComparisonSettings, compare\n"
+            f"found = compare(ComparisonSettings.of('sinusoid', **{TINY}, algorithms=['iMAML'], seeds=(0, 1)))\n"
+            "print(*(run.peak_bytes for name in ('transfer', 'iMAML') for run in found.of(name)))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        transfer, transfer_again, imaml, imaml_again = map(int, done.stdout.split())
+        assert transfer == pytest.approx(transfer_again, rel=0.05)
+        assert imaml == pytest.approx(imaml_again, rel=0.05)
 
     def test_tracing_that_was_on_stays_on(self) -> None:
         tracemalloc.start()
