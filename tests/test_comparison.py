@@ -282,6 +282,8 @@ class TestSettings:
             ({"seeds": ()}, "seeds is empty; at least one is wanted"),
             ({"seeds": (1, 1)}, "seeds is 1, 1; each is wanted once"),
             ({"seeds": (-1,)}, "seeds is -1; a whole number from 0 to 4294967295 is wanted"),
+            ({"seeds": (False,)}, "seeds is False; a whole number from 0 to 4294967295 is wanted"),
+            ({"seeds": (0.0,)}, "seeds is 0.0; a whole number from 0 to 4294967295 is wanted"),
             ({"seeds": (2**32,)}, "seeds is 4294967296; a whole number from 0 to 4294967295 is wanted"),
             ({"data": "omniglot"}, "archive is None; omniglot wants the path of a published archive or its folder"),
             ({"archive": "here.zip"}, "archive is 'here.zip'; sinusoid takes none"),

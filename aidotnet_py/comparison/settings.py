@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from numbers import Integral
 
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.problems import PROBLEMS, Problem
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.options import is_count
 
 __all__ = ["SEEDS", "ComparisonSettings"]
 
@@ -124,7 +123,8 @@ def _problem_of(data: str) -> Problem:
 
 
 def _require_within(name: str, value: object, least: int, most: int | None) -> None:
-    whole = int(cast(int, value)) if is_count(value) or value == 0 else -1
+    # True and False are whole numbers in Python's eyes.
+    whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else -1
     if whole < least or (most is not None and whole > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number {bounds} is wanted")
