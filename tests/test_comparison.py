@@ -270,7 +270,8 @@ class TestSettings:
         ("given", "message"),
         [
             ({"data": "cifar"}, "data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
-            ({"algorithms": ["maml"]}, "algorithms has 'maml'; names out of iMAML, MAML, FOMAML.* are wanted"),
+            ({"algorithms": ["Newton"]}, "algorithms has 'Newton'; names out of iMAML, MAML, FOMAML.* are wanted"),
+            ({"algorithms": ["imaml"]}, r"algorithms has 'imaml' \(did you mean iMAML\?\); names out of iMAML, MAML"),
             ({"algorithms": []}, "algorithms is empty; at least one is wanted"),
             ({"algorithms": ["MAML", "MAML"]}, "algorithms is MAML, MAML; each is wanted once"),
             ({"iterations": 0}, "iterations is 0; a whole number of at least 1 is wanted"),
@@ -285,7 +286,10 @@ class TestSettings:
             ({"seeds": (False,)}, "seeds is False; a whole number from 0 to 4294967295 is wanted"),
             ({"seeds": (0.0,)}, "seeds is 0.0; a whole number from 0 to 4294967295 is wanted"),
             ({"seeds": (2**32,)}, "seeds is 4294967296; a whole number from 0 to 4294967295 is wanted"),
-            ({"data": "omniglot"}, "archive is None; omniglot wants the path of a published archive or its folder"),
+            (
+                {"data": "omniglot"},
+                "archive is not given; omniglot wants the path of a published archive or its folder",
+            ),
             ({"archive": "here.zip"}, "archive is 'here.zip'; sinusoid takes none"),
         ],
     )
