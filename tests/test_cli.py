@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ class TestCompare:
         assert "Mean query loss on 4 new tasks of sinusoid" in done.stdout
         assert all(line.count("±") == 3 for line in lines), "after 0, 1 and 3 steps"
         assert all(("MiB" in line) == ("random" not in line) for line in lines)
+
+    def test_algorithms_in_several_options(self) -> None:
+        done = compare("--algorithms", "MAML", "--algorithms", "Reptile,FOMAML")
+        assert done.exit_code == 0, done.output
+        lines = [line for line in done.stdout.splitlines() if "±" in line]
+        assert [line.split()[1] for line in lines] == ["random", "transfer", "MAML", "Reptile", "FOMAML"]
 
     def test_several_seeds_and_their_mean(self, tmp_path: Path) -> None:
         done = compare("--algorithms", "FOMAML", "--seed", "1", "--seed", "2", "--json", str(tmp_path / "found.json"))
@@ -70,16 +77,21 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--algorithms", "MAML,Newton"], "algorithms has 'Newton'; names out of iMAML, MAML, FOMAML"),
-            (["--algorithms", ""], "algorithms has ''; names out of"),
-            (["--data", "cifar"], "data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
-            (["--data", "omniglot"], "archive is None; omniglot wants the path"),
-            (["--data", "omniglot", "--archive", "nowhere.zip"], "nowhere.zip"),
-            (["--iterations", "0"], "iterations is 0; a whole number of at least 1 is wanted"),
-            (["--test-tasks", "1"], "test_tasks is 1; a whole number of at least 2 is wanted"),
-            (["--seed", "-3"], "seeds is -3; a whole number from 0 to 4294967295 is wanted"),
-            (["--data", "digits", "--shots", "1000"], "1000"),
-            (["--figure", "curves.xyz"], "figure is 'curves.xyz'; a name that ends in one of"),
+            (["--algorithms", "MAML,Newton"], "--algorithms has 'Newton'; names out of iMAML, MAML, FOMAML"),
+            (["--algorithms", ""], "--algorithms has ''; names out of"),
+            (
+                ["--algorithms", "MAML", "--algorithms", "imaml"],
+                "--algorithms has 'imaml' (did you mean iMAML?); names",
+            ),
+            (["--algorithms", "MAML", "--algorithms", "MAML"], "--algorithms is MAML, MAML; each is wanted once"),
+            (["--data", "cifar"], "--data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
+            (["--data", "omniglot"], "--archive is not given; omniglot wants the path"),
+            (["--data", "omniglot", "--archive", "nowhere.zip"], "--archive is 'nowhere.zip', where there is"),
+            (["--iterations", "0"], "--iterations is 0; a whole number of at least 1 is wanted"),
+            (["--test-tasks", "1"], "--test-tasks is 1; a whole number of at least 2 is wanted"),
+            (["--seed", "-3"], "--seed is -3; a whole number from 0 to 4294967295 is wanted"),
+            (["--data", "digits", "--shots", "1000"], "--shots + QueryShots is 1000 + 15"),
+            (["--figure", "curves.xyz"], "--figure is 'curves.xyz'; a name that ends in one of"),
         ],
     )
     def test_in_one_line_before_any_work(
@@ -88,11 +100,20 @@ class TestRefusals:
         monkeypatch.chdir(tmp_path)
         done = compare(*arguments)
         assert done.exit_code == 2
-        assert message in done.stderr
-        assert done.stderr.startswith("aidotnet-py compare: ")
+        assert done.stderr.startswith(f"aidotnet-py compare: {message}")
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("path", ["here/found.json", "here/more/found.json"])
+    def test_a_file_where_a_folder_is_wanted(self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "here").write_text("kept", encoding="utf-8")
+        for option, name in (("--json", path), ("--figure", path.replace("json", "png"))):
+            done = compare("--json", "new/found.json", option, name)
+            assert done.exit_code == 2
+            assert done.stderr == f"aidotnet-py compare: {option} is {name!r}; 'here' in it is a file, and no folder\n"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["here"]
 
     def test_what_is_no_number(self) -> None:
         done = compare("--iterations", "many")
@@ -158,3 +179,11 @@ def test_the_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         cli.main()
     assert done.value.code == 0
     assert "FOMAML" in capsys.readouterr().out
+
+
+def test_and_so_does_the_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["aidotnet-py", "compare", "--help"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module("aidotnet_py.cli", run_name="__main__", alter_sys=False)
+    assert done.value.code == 0
+    assert "--algorithms" in capsys.readouterr().out

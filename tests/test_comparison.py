@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 
@@ -26,7 +28,6 @@ from aidotnet_py import (
 from aidotnet_py.comparison import ALGORITHMS, BASELINES, PROBLEMS, Comparison, ComparisonSettings, compare
 from aidotnet_py.comparison import running as running_module
 from aidotnet_py.comparison.problems import Loader, Model
-from aidotnet_py.comparison.results import interval_of
 from aidotnet_py.nn import Dense, Sequential
 from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.plotting import draw_adaptation_curves
@@ -175,6 +176,18 @@ class TestWhatIsMeasured:
         assert peak["MAML"] - peak["FOMAML"] > 10 * points
         assert peak["iMAML"] < peak["MAML"]
 
+    def test_memory_does_not_depend_on_who_came_first(self) -> None:
+        # In a process of its own, where nothing is compiled or loaded yet.
+        program = (
+            "from aidotnet_py.comparison import ComparisonSettings, compare\n"
+            f"found = compare(ComparisonSettings.of('sinusoid', **{TINY}, algorithms=['iMAML'], seeds=(0, 1)))\n"
+            "print(*(run.peak_bytes for name in ('transfer', 'iMAML') for run in found.of(name)))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        transfer, transfer_again, imaml, imaml_again = map(int, done.stdout.split())
+        assert transfer == pytest.approx(transfer_again, rel=0.05)
+        assert imaml == pytest.approx(imaml_again, rel=0.05)
+
     def test_tracing_that_was_on_stays_on(self) -> None:
         tracemalloc.start()
         try:
@@ -182,9 +195,6 @@ class TestWhatIsMeasured:
             assert tracemalloc.is_tracing()
         finally:
             tracemalloc.stop()
-
-    def test_an_interval(self) -> None:
-        assert interval_of([1.0, 2.0, 3.0]) == ConfidenceInterval(np.float64(2.0), np.float64(1.96 / 3**0.5))
 
     def test_a_contestant_that_did_not_take_part(self, regression: Comparison) -> None:
         with pytest.raises(ArgumentException, match="algorithm is 'Newton'; one of random, transfer, iMAML"):
@@ -260,7 +270,8 @@ class TestSettings:
         ("given", "message"),
         [
             ({"data": "cifar"}, "data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
-            ({"algorithms": ["maml"]}, "algorithms has 'maml'; names out of iMAML, MAML, FOMAML.* are wanted"),
+            ({"algorithms": ["Newton"]}, "algorithms has 'Newton'; names out of iMAML, MAML, FOMAML.* are wanted"),
+            ({"algorithms": ["imaml"]}, r"algorithms has 'imaml' \(did you mean iMAML\?\); names out of iMAML, MAML"),
             ({"algorithms": []}, "algorithms is empty; at least one is wanted"),
             ({"algorithms": ["MAML", "MAML"]}, "algorithms is MAML, MAML; each is wanted once"),
             ({"iterations": 0}, "iterations is 0; a whole number of at least 1 is wanted"),
@@ -272,8 +283,13 @@ class TestSettings:
             ({"seeds": ()}, "seeds is empty; at least one is wanted"),
             ({"seeds": (1, 1)}, "seeds is 1, 1; each is wanted once"),
             ({"seeds": (-1,)}, "seeds is -1; a whole number from 0 to 4294967295 is wanted"),
+            ({"seeds": (False,)}, "seeds is False; a whole number from 0 to 4294967295 is wanted"),
+            ({"seeds": (0.0,)}, "seeds is 0.0; a whole number from 0 to 4294967295 is wanted"),
             ({"seeds": (2**32,)}, "seeds is 4294967296; a whole number from 0 to 4294967295 is wanted"),
-            ({"data": "omniglot"}, "archive is None; omniglot wants the path of a published archive or its folder"),
+            (
+                {"data": "omniglot"},
+                "archive is not given; omniglot wants the path of a published archive or its folder",
+            ),
             ({"archive": "here.zip"}, "archive is 'here.zip'; sinusoid takes none"),
         ],
     )

@@ -302,6 +302,39 @@ class TestFormula:
         Otherwise(0.1).update_in_place(place, np.ones(2))
         assert (place == 1.0).all()
 
+    def test_is_not_that_of_another_step_mixed_in(self, make):
+        class Still:
+            def _step(self, backend, parameters, gradient):
+                return parameters
+
+        class Mixed(Still, type(make())):
+            """Changes nothing but by what it is mixed of."""
+
+        class Named(Mixed):
+            """Changes nothing."""
+
+        assert not Named.has_formula
+        place = np.ones(2)
+        Named(0.1).update_in_place(place, np.ones(2))
+        assert (place == 1.0).all()
+
+    def test_mixed_in_is_what_is_stepped_by(self, make):
+        class Back:
+            def formula(self, parameters, gradient, memory, coefficients):
+                return parameters + gradient, list(memory)
+
+        class Mixed(Back, type(make())):
+            """Changes nothing but by what it is mixed of."""
+
+        class Named(Mixed):
+            """Changes nothing."""
+
+        assert Named.has_formula
+        place = np.ones(2)
+        assert (Named(0.1).UpdateParameters(place, np.ones(2)) == 2.0).all()
+        Named(0.1).update_in_place(place, np.ones(2))
+        assert (place == 2.0).all()
+
     def test_of_a_subclass_is_what_it_steps_by(self, backend, make):
         class Doubled(type(make())):
             def formula(self, parameters, gradient, memory, coefficients):

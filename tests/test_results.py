@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.results import (
+    BasicStats,
+    ConfidenceInterval,
     MetaAdaptationResult,
     MetaEvaluationResult,
     MetaTrainingResult,
@@ -47,6 +49,24 @@ def adapted(**changes: Any) -> MetaAdaptationResult:
         "AdaptationTimeMs": 1.5,
     }
     return MetaAdaptationResult(**{**values, **changes})
+
+
+class TestStats:
+    def test_an_interval(self) -> None:
+        stats = BasicStats.of(np.array([1.0, 2.0, 3.0]))
+        assert stats.ConfidenceInterval() == ConfidenceInterval(np.float64(2.0), np.float64(1.96 / 3**0.5))
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            (np.array([]), r"values has shape \(0,\); at least one number is wanted"),
+            (np.ones((2, 2)), r"values has shape \(2, 2\); it must be one-dimensional"),
+            (np.array([1, 2]), "values has dtype int64; it must hold floating-point numbers"),
+        ],
+    )
+    def test_of_no_numbers(self, values: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=message):
+            BasicStats.of(values)
 
 
 class TestStep:

@@ -5,7 +5,7 @@ May import: nothing of this package but its exceptions. A new backend is one fil
 
 from aidotnet_py.backends.numpy_backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend, Compilation, Elementwise, KernelCompiler
-from aidotnet_py.backends.registry import available_backends, backend_of, get_backend, register_backend
+from aidotnet_py.backends.registry import available_backends, backend_of, described, get_backend, register_backend
 
 __all__ = [
     "Array",
@@ -16,6 +16,7 @@ __all__ = [
     "NumPyBackend",
     "available_backends",
     "backend_of",
+    "described",
     "get_backend",
     "register_backend",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aidotnet_py.backends.numpy_backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["available_backends", "backend_of", "get_backend", "register_backend"]
+__all__ = ["available_backends", "backend_of", "described", "get_backend", "register_backend"]
 
 _backends: dict[str, Backend] = {"numpy": NumPyBackend()}
 
@@ -83,3 +85,19 @@ def backend_of(*arrays: Array) -> Backend | None:
             )
         found = owner
     return found
+
+
+def described(value: Any) -> str:
+    """Return what a value is, for a message: an array's dtype, shape and backend, or the type of anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.backends import described
+    >>> described(np.zeros(3)), described([0.0])
+    ("float64(3,) on backend 'numpy'", 'a list')
+    """
+    owner = backend_of(value)
+    if owner is None:
+        return f"a {type(value).__name__}"
+    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"

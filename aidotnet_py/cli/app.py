@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,17 @@ app = typer.Typer(help="Meta-learning on NumPy.", no_args_is_help=True, add_comp
 # Tables written to a file or a pipe, which have no width, are this wide.
 _WIDTH = 132
 
+# Options by the names that the floors below have for them; the last two are the loaders'.
+_TYPED = {
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in (*(field.name for field in fields(ComparisonSettings)), "figure", "json")
+    },
+    "seeds": "--seed",
+    "source": "--archive",
+    "KShot": "--shots",
+}
+
 
 def _usual(name: str) -> str:
     return ", ".join(f"{getattr(problem, name)} on {data}" for data, problem in PROBLEMS.items())
@@ -38,7 +50,8 @@ def _commands() -> None:  # pyright: ignore[reportUnusedFunction] -- typer keeps
 def compare(
     data: Annotated[str, typer.Option(help=f"What to learn: {', '.join(PROBLEMS)}.")] = "sinusoid",
     algorithms: Annotated[
-        str | None, typer.Option(help=f"Names with commas between, of {','.join(ALGORITHMS)}.", show_default="all")
+        list[str] | None,
+        typer.Option(help=f"Names with commas between, of {','.join(ALGORITHMS)}.", show_default="all"),
     ] = None,
     iterations: Annotated[
         int | None, typer.Option(help="Steps of training.", show_default=_usual("iterations"))
@@ -72,7 +85,7 @@ def compare(
     with _refusals():
         settings = ComparisonSettings.of(
             data,
-            algorithms=None if algorithms is None else [name.strip() for name in algorithms.split(",")],
+            algorithms=[name.strip() for given in algorithms for name in given.split(",")] if algorithms else None,
             iterations=iterations,
             meta_batch=meta_batch,
             shots=shots,
@@ -91,8 +104,15 @@ def _refusals() -> Generator[None]:
     try:
         yield
     except (ArgumentException, ImportError, OSError, InvalidOperationException) as error:
-        print(f"aidotnet-py compare: {error}", file=sys.stderr)
+        message = _as_typed(str(error)) if isinstance(error, ArgumentException) else str(error)
+        print(f"aidotnet-py compare: {message}", file=sys.stderr)
         raise typer.Exit(1 if isinstance(error, InvalidOperationException) else 2) from error
+
+
+def _as_typed(message: str) -> str:
+    """A refusal whose first word, the name of an argument, is written as the option that it came from."""
+    name, space, rest = message.partition(" ")
+    return _TYPED.get(name, name) + space + rest
 
 
 def _make_ready(figure: Path | None, json: Path | None) -> None:
@@ -103,9 +123,13 @@ def _make_ready(figure: Path | None, json: Path | None) -> None:
             raise ArgumentException(
                 f"figure is {str(figure)!r}; a name that ends in one of {', '.join(formats)} is wanted"
             )
-    for path in (figure, json):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    paths = {name: path for name, path in (("figure", figure), ("json", json)) if path is not None}
+    for name, path in paths.items():
+        file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+        if file is not None:
+            raise ArgumentException(f"{name} is {str(path)!r}; {str(file)!r} in it is a file, and no folder")
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from rich.table import Table
 
 from aidotnet_py.comparison import Comparison, Run
-from aidotnet_py.comparison.results import Curve, Interval, interval_of
+from aidotnet_py.comparison.results import Curve, Interval
+from aidotnet_py.meta_learning import BasicStats
 
 __all__ = ["tables_of"]
 
@@ -36,8 +37,8 @@ def _table(quantity: str, found: Comparison, curve_of: Callable[[Run], Curve], f
             cells = [_cell(curve_of(run)[step], form) for step in shown]
             table.add_row(algorithm, *([str(run.seed)] if several else []), *cells, *_costs([run]))
         if several:
-            over = [interval_of([curve_of(run)[step].Mean for run in runs]) for step in shown]
-            cells = [_cell(interval, form) for interval in over]
+            over = [BasicStats.of(np.array([curve_of(run)[step].Mean for run in runs])) for step in shown]
+            cells = [_cell(stats.ConfidenceInterval(), form) for stats in over]
             table.add_row(algorithm, "all", *cells, *_costs(runs), style="bold", end_section=True)
     return table
 

@@ -15,7 +15,7 @@ from aidotnet_py.meta_learning import IEpisodicDataLoader
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.nn import Dense, Sequential, Tanh, conv4
 
-__all__ = ["PROBLEMS", "Loader", "Model", "Problem", "Source", "Split"]
+__all__ = ["PROBLEMS", "Loader", "Model", "Problem"]
 
 Model: TypeAlias = NeuralNetworkModel[np.float32]
 Loader: TypeAlias = IEpisodicDataLoader[np.float32, NDArray[Any], NDArray[Any]]

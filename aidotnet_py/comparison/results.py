@@ -5,27 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from aidotnet_py.comparison.settings import ComparisonSettings
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning import ConfidenceInterval, MetaEvaluationResult
+from aidotnet_py.meta_learning import ConfidenceInterval
 
-__all__ = ["Comparison", "Curve", "Interval", "Run", "interval_of"]
+__all__ = ["Comparison", "Curve", "Interval", "Run"]
 
 Interval: TypeAlias = ConfidenceInterval[np.float64]
 # After 0, 1, … steps of adaptation.
 Curve: TypeAlias = tuple[Interval, ...]
-
-
-def interval_of(values: ArrayLike) -> Interval:
-    """The mean of some numbers and its 95 % interval, as of the losses of an evaluation."""
-    numbers = np.asarray(values, dtype=np.float64)
-    return MetaEvaluationResult(numbers, numbers, timedelta()).GetLossConfidenceInterval()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from tqdm import trange
 
 from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, Contestant
-from aidotnet_py.comparison.results import Comparison, Curve, Run, interval_of
+from aidotnet_py.comparison.results import Comparison, Curve, Run
 from aidotnet_py.comparison.settings import SEEDS, ComparisonSettings
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning import TaskBatch
+from aidotnet_py.meta_learning import BasicStats, TaskBatch
 
 __all__ = ["compare"]
 
-# Steps that bring programs and buffers into being, and steps at whose height memory is read.
-_WARMING, _MEASURED = 3, 2
+# Steps that bring programs and buffers into being, at the least, and steps at whose height memory is read.
+_WARMING, _MEASURED = 12, 2
 
 
 def compare(settings: ComparisonSettings) -> Comparison:
@@ -82,25 +83,23 @@ def _run(
 
 def _curve(values: NDArray[Any]) -> Curve:
     """(tasks, steps + 1) to an interval for each step."""
-    return tuple(interval_of(column) for column in values.T)
+    return tuple(BasicStats.of(column).ConfidenceInterval() for column in values.T.astype(np.float64))
 
 
 def _peak_of_a_step(start: Callable[[], Callable[[], object] | None]) -> int:
     """Bytes at the height of a later step, above what there was before the contestant's model and learner.
 
-    Taken of a second contestant after the training of the first: to trace allocations takes time, and by then most of
-    what is compiled once a process is.
+    Taken of a second contestant after the training of the first: to trace allocations takes time. One before it leaves
+    to the process what is compiled and loaded once, so that it does not matter who came first.
     """
+    _settled(start)
     gc.collect()
     traced_already = tracemalloc.is_tracing()
     if not traced_already:
         tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        step = start()
-        assert step is not None
-        for _ in range(_WARMING):
-            step()
+        step = _settled(start)
         gc.collect()
         tracemalloc.reset_peak()
         for _ in range(_MEASURED):
@@ -109,3 +108,19 @@ def _peak_of_a_step(start: Callable[[], Callable[[], object] | None]) -> int:
     finally:
         if not traced_already:
             tracemalloc.stop()
+
+
+def _settled(start: Callable[[], Callable[[], object] | None]) -> Callable[[], object]:
+    """A contestant's step, taken until its programs are built and all is compiled that can be."""
+    step = start()
+    assert step is not None
+    while True:
+        for _ in range(_WARMING):
+            step()
+        compiling = [thread for thread in threading.enumerate() if thread.name == "aidotnet_py compiler"]
+        if not compiling:
+            # What was ready during the last of them is taken up at the next.
+            step()
+            return step
+        for thread in compiling:
+            thread.join()

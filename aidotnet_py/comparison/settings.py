@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from numbers import Integral
 
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.problems import PROBLEMS, Problem
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.options import is_count
 
 __all__ = ["SEEDS", "ComparisonSettings"]
 
@@ -72,7 +71,11 @@ class ComparisonSettings:
         problem = _problem_of(self.data)
         for name in self.algorithms:
             if name not in ALGORITHMS:
-                raise ArgumentException(f"algorithms has {name!r}; names out of {', '.join(ALGORITHMS)} are wanted")
+                meant = [known for known in ALGORITHMS if known.lower() == str(name).lower()]
+                question = f" (did you mean {meant[0]}?)" if meant else ""
+                raise ArgumentException(
+                    f"algorithms has {name!r}{question}; names out of {', '.join(ALGORITHMS)} are wanted"
+                )
         _require_some_once("algorithms", self.algorithms)
         for name, least in _LEAST.items():
             _require_within(name, getattr(self, name), least, None)
@@ -80,7 +83,9 @@ class ComparisonSettings:
             _require_within("seeds", seed, 0, SEEDS - 1)
         _require_some_once("seeds", self.seeds)
         if problem.needs_archive and self.archive is None:
-            raise ArgumentException(f"archive is None; {self.data} wants the path of a published archive or its folder")
+            raise ArgumentException(
+                f"archive is not given; {self.data} wants the path of a published archive or its folder"
+            )
         if not problem.needs_archive and self.archive is not None:
             raise ArgumentException(f"archive is {self.archive!r}; {self.data} takes none")
 
@@ -124,7 +129,8 @@ def _problem_of(data: str) -> Problem:
 
 
 def _require_within(name: str, value: object, least: int, most: int | None) -> None:
-    whole = int(cast(int, value)) if is_count(value) or value == 0 else -1
+    # True and False are whole numbers in Python's eyes.
+    whole = -1 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
     if whole < least or (most is not None and whole > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number {bounds} is wanted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.adaptation import Follow
 from aidotnet_py.meta_learning.chunks import Chunk
@@ -87,13 +87,6 @@ def _of_vectors(problem: InnerProblem, backend: Backend, like: Array) -> VectorO
 
 
 def _require_like(backend: Backend, came: Any, wanted: Array, what: str) -> None:
-    kind = _described(wanted)
-    if _described(came) != kind or not backend.owns(came):
-        raise ArgumentException(f"{what} {_described(came)}; {kind} is wanted")
-
-
-def _described(value: Any) -> str:
-    owner = backend_of(value)
-    if owner is None:
-        return f"a {type(value).__name__}"
-    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"
+    kind = described(wanted)
+    if described(came) != kind or not backend.owns(came):
+        raise ArgumentException(f"{what} {described(came)}; {kind} is wanted")

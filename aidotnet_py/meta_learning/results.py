@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ __all__ = [
     "MetaTrainingResult",
     "MetaTrainingStepResult",
 ]
+
+
+# Of the numbers that are summarised, whatever T stands for where it is not said.
+_S = TypeVar("_S", bound=np.floating[Any])
 
 
 class BestValue(NamedTuple, Generic[T]):
@@ -60,7 +64,19 @@ class ConfidenceInterval(Generic[T]):
 
 @dataclass(frozen=True)
 class BasicStats(Generic[T]):
-    """Summary of N numbers; ``StandardDeviation`` is that of a sample, √(Σ(xᵢ − x̄)²/(N − 1)), and NaN for N = 1."""
+    """Summary of N numbers; ``StandardDeviation`` is that of a sample, √(Σ(xᵢ − x̄)²/(N − 1)), and NaN for N = 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.results import BasicStats
+    >>> stats = BasicStats.of(np.array([1.0, 2.0, 3.0, 6.0]))
+    >>> float(stats.Mean), float(stats.Median)
+    (3.0, 2.5)
+    >>> lower, upper = stats.ConfidenceInterval()
+    >>> round(float(lower), 3), round(float(upper), 3)
+    (0.883, 5.117)
+    """
 
     Mean: T
     StandardDeviation: T
@@ -68,6 +84,37 @@ class BasicStats(Generic[T]):
     Min: T
     Max: T
     N: int
+
+    @staticmethod
+    def of(values: NDArray[_S]) -> BasicStats[_S]:
+        """The summary of numbers, in their dtype.
+
+        Parameters
+        ----------
+        values : (N,) array
+            At least one floating-point number; a NaN among them makes all of the summary NaN.
+
+        Raises
+        ------
+        ArgumentException
+            When they are empty, not one-dimensional or not of floating-point numbers.
+        """
+        _require_numbers("values", values)
+        if values.size == 0:
+            raise ArgumentException("values has shape (0,); at least one number is wanted")
+        # Summed in double precision at least, so that a summary is no less exact than the numbers in it.
+        wide = values.astype(np.result_type(values.dtype, np.float64))
+        scalar = values.dtype.type
+        with np.errstate(all="ignore"):
+            deviation = np.std(wide, ddof=1) if wide.size > 1 else math.nan
+            return BasicStats(
+                Mean=scalar(np.mean(wide)),
+                StandardDeviation=scalar(deviation),
+                Median=scalar(np.median(wide)),
+                Min=values.min(),
+                Max=values.max(),
+                N=values.size,
+            )
 
     def ConfidenceInterval(self) -> ConfidenceInterval[T]:
         """Return the normal 95 % interval of the mean, ``Mean ± 1.96 StandardDeviation / √N``."""
@@ -283,12 +330,12 @@ class MetaEvaluationResult(Generic[T]):
     @property
     def AccuracyStats(self) -> BasicStats[T]:
         """Summary of the accuracies."""
-        return _stats(self.PerTaskAccuracies)
+        return BasicStats.of(self.PerTaskAccuracies)
 
     @property
     def LossStats(self) -> BasicStats[T]:
         """Summary of the losses."""
-        return _stats(self.PerTaskLosses)
+        return BasicStats.of(self.PerTaskLosses)
 
     def GetAccuracyConfidenceInterval(self) -> ConfidenceInterval[T]:
         """Return the 95 % interval of the mean accuracy, mean ± 1.96 s/√n; its width is NaN for a single task."""
@@ -418,13 +465,17 @@ def _difference(x: T, y: T) -> T:
 def _keep(result: object, name: str) -> NDArray[Any]:
     """Replace a frozen field by a read-only one-dimensional copy of it."""
     kept = np.array(getattr(result, name))
-    if kept.dtype.kind != "f":
-        raise ArgumentException(f"{name} has dtype {kept.dtype}; it must hold floating-point numbers")
-    if kept.ndim != 1:
-        raise ArgumentException(f"{name} has shape {kept.shape}; it must be one-dimensional")
+    _require_numbers(name, kept)
     kept.flags.writeable = False
     object.__setattr__(result, name, kept)
     return kept
+
+
+def _require_numbers(name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind != "f":
+        raise ArgumentException(f"{name} has dtype {values.dtype}; it must hold floating-point numbers")
+    if values.ndim != 1:
+        raise ArgumentException(f"{name} has shape {values.shape}; it must be one-dimensional")
 
 
 def _keep_pair(result: object, first: str, second: str) -> None:
@@ -443,22 +494,6 @@ def _check_threshold(name: str, value: float) -> None:
 def _best(history: NDArray[T], place: Any) -> BestValue[T]:
     iteration = 0 if np.isnan(history).all() else int(place(history))
     return BestValue(cast(T, history[iteration]), iteration)
-
-
-def _stats(values: NDArray[T]) -> BasicStats[T]:
-    # Summed in double precision at least, so that a summary is no less exact than the numbers in it.
-    wide = values.astype(np.result_type(values.dtype, np.float64))
-    scalar = values.dtype.type
-    with np.errstate(all="ignore"):
-        deviation = np.std(wide, ddof=1) if wide.size > 1 else math.nan
-        return BasicStats(
-            Mean=scalar(np.mean(wide)),
-            StandardDeviation=scalar(deviation),
-            Median=scalar(np.median(wide)),
-            Min=values.min(),
-            Max=values.max(),
-            N=values.size,
-        )
 
 
 def _number(value: Any) -> str:

@@ -6,12 +6,12 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from aidotnet_py.autodiff import trace
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentOutOfRangeException,
@@ -19,7 +19,7 @@ from aidotnet_py.exceptions import (
     NotSupportedException,
 )
 
-__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "described", "in_range", "positive"]
+__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
 
 
 @runtime_checkable
@@ -83,6 +83,9 @@ class ElementwiseOptimizer:
     ----------
     memory : tuple of str
         Names of the arrays that a step reads and writes; each has the parameters' shape and starts at zero.
+    has_formula : bool
+        Whether the class has a `formula`, and for the steps that it takes: not for others, which it or one between
+        changed.
 
     Parameters
     ----------
@@ -102,14 +105,18 @@ class ElementwiseOptimizer:
     """
 
     memory: tuple[str, ...] = ()
+    has_formula: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """See to it that a class which changes the step has no faster form of another one from its parents."""
+        """See to it that a class which changes the step has no form of another one from those it inherits from."""
         super().__init_subclass__(**options)
-        own = vars(cls)
-        if "formula" in own and "_step" not in own:
+        formula, step, update, in_place = (
+            _writer(cls, name) for name in ("formula", "_step", "UpdateParameters", "update_in_place")
+        )
+        cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update, in_place)
+        if formula < step:
             cls._step = ElementwiseOptimizer._step  # type: ignore[method-assign]  # as if the class had written it
-        if "_step" in own and "update_in_place" not in own:
+        if min(formula, step, update) < in_place:
             cls.update_in_place = ElementwiseOptimizer.update_in_place  # type: ignore[method-assign]  # as above
 
     def __init__(self, learning_rate: float) -> None:
@@ -219,16 +226,6 @@ class ElementwiseOptimizer:
             "formula(parameters, gradient, memory, coefficients)"
         )
 
-    @property
-    def has_formula(self) -> bool:
-        """Whether `formula` is written, and for the steps that are taken: not for others, which a subclass changed."""
-        for cls in type(self).__mro__:
-            if "formula" in vars(cls):
-                return cls is not ElementwiseOptimizer
-            if not vars(cls).keys().isdisjoint(("_step", "UpdateParameters", "update_in_place")):
-                return False
-        return False
-
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         backend = backend_of(parameters)
         if backend is None:
@@ -281,12 +278,12 @@ class ElementwiseOptimizer:
         self._steps = steps
 
 
-def described(value: Any) -> str:
-    """What came, for a message: type, shape and backend."""
-    owner = backend_of(value)
-    if owner is None:
-        return f"a {type(value).__name__}"
-    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"
+def _writer(cls: type[ElementwiseOptimizer], name: str) -> int:
+    """How far up a class's line the one stands that wrote a method itself, instead of being given the base's."""
+    of_base = vars(ElementwiseOptimizer)[name]
+    line = cls.__mro__
+    own = (i for i, c in enumerate(line) if vars(c).get(name, of_base) is not of_base)
+    return next(own, line.index(ElementwiseOptimizer))
 
 
 def _copied(array: Array, name: str) -> Array:

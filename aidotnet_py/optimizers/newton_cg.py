@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.optimizers.interface import described
 from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective
 from aidotnet_py.solvers import conjugate_gradient
 from aidotnet_py.solvers.rows import check_count, check_number

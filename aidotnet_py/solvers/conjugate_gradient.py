@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
-from aidotnet_py.solvers.row_updates import RowUpdates
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 
 __all__ = ["conjugate_gradient"]
@@ -100,8 +97,8 @@ def conjugate_gradient(
     limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
     tolerance, damping = check_number("tolerance", tolerance), check_number("damping", damping)
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
-    solve = _Solve(rows, rows.on_rows("operator", operator), precondition, damping)
-    solve.start(None if initial is None else rows.fitting("initial", initial))
+    product = _damped(rows, rows.on_rows("operator", operator), damping)
+    solve = _Solve(rows, product, precondition, None if initial is None else rows.fitting("initial", initial))
 
     progress = Progress(solve.residual_norms(), limit, tolerance)
     while progress.running.any():
@@ -112,24 +109,37 @@ def conjugate_gradient(
         # cannot show. One product at the end does, not one every few iterations: it does not matter when the two
         # parted, only what x is worth.
         if progress.iterations.any() and solve.may_have_drifted(progress):
-            solve.update_residual()
-            progress.measure(solve.residual_norms(), solve.rounding_of_rhs())
+            solve.measure(progress)
     return rows.as_given(solve.x), progress.report()
 
 
-class _Solve:
-    """The arrays of one solve under way, where the backend keeps them: (tasks, n), and scalars of shape (tasks,)."""
+def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
+    """The operator v ↦ (A + damping I) v; in a buffer where there is damping, for the operator's array is not ours."""
+    if damping == 0:
+        return operator
+    backend = rows.backend
+    multiply, add = backend.elementwise("multiply"), backend.elementwise("add")
+    damped = backend.empty((rows.tasks, rows.n), rows.dtype)
 
-    def __init__(self, rows: Rows, operator: Operator, preconditioner: Operator | None, damping: float) -> None:
-        self.rows, self.operator, self.preconditioner, self.damping = rows, operator, preconditioner, damping
-        backend, shape = rows.backend, (rows.tasks, rows.n)
-        names = ("add", "divide", "greater", "logical_and", "multiply", "subtract", "where")
-        self.add, self.divide, self.greater, self.both, self.multiply, self.subtract, self.where = map(
-            backend.elementwise, names
-        )
-        self.x, self.r, self.p = (backend.empty(shape, rows.dtype) for _ in range(3))
-        self.damped = backend.empty(shape if damping else (0, 0), rows.dtype)
-        self.updates = RowUpdates(backend, rows.tasks, rows.n, rows.dtype)
+    def product(v: Array) -> Array:
+        product = operator(v)
+        with backend.errors_ignored():
+            multiply(v, damping, out=damped)
+            return add(damped, product, out=damped)
+
+    return product
+
+
+class _Solve(Iterate):
+    """The arrays of one solve under way: beside x and r the direction p, and scalars of shape (tasks,)."""
+
+    def __init__(self, rows: Rows, operator: Operator, preconditioner: Operator | None, initial: Array | None) -> None:
+        super().__init__(rows, operator, initial)
+        self.preconditioner, self.from_zero = preconditioner, initial is None
+        backend = self.backend
+        names = ("divide", "greater", "logical_and", "where")
+        self.divide, self.greater, self.both, self.where = map(backend.elementwise, names)
+        self.p = backend.empty((rows.tasks, rows.n), rows.dtype)
         # The scalars of an iteration lie together, so that the host fetches them in one piece.
         self.scalars = backend.empty((3, rows.tasks), rows.dtype)
         self.curvatures, self.slopes, self.squares = (
@@ -137,62 +147,17 @@ class _Solve:
             for i in range(3)
         )
 
-    def start(self, initial: Array | None) -> None:
-        """Set x and its residual r."""
-        self.from_zero = initial is None
-        if initial is None:
-            self.rows.backend.copyto(self.x, 0.0)
-            self.rows.backend.copyto(self.r, self.rows.array)
-        else:
-            # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
-            self.add(initial, 0.0, out=self.x)
-            self.update_residual()
-
-    def product(self, v: Array) -> Array:
-        """(A + damping I) v; in a buffer where there is damping, for the operator's array is not ours."""
-        product = self.operator(v)
-        if self.damping == 0:
-            return product
-        with self.rows.backend.errors_ignored():
-            self.multiply(v, self.damping, out=self.damped)
-            return self.add(self.damped, product, out=self.damped)
-
-    def update_residual(self) -> None:
-        """Set r to b − (A + damping I) x."""
-        product = self.product(self.x)
-        with self.rows.backend.errors_ignored():
-            self.subtract(self.rows.array, product, out=self.r)
-
-    def residual_norms(self) -> NDArray[Any]:
-        """‖r‖ of each task, on the host."""
-        backend = self.rows.backend
-        with backend.errors_ignored():
-            backend.vecdot(self.r, self.r, out=self.squares)
-        norms: NDArray[Any] = np.sqrt(backend.to_numpy(self.squares))
-        return norms
-
     def may_have_drifted(self, progress: Progress) -> bool:
         """Whether b − Ax may differ from r by more than a tenth, for some task."""
         if self.preconditioner is not None or not self.from_zero:
             return True
-        backend = self.rows.backend
-        with backend.errors_ignored():
-            lengths = np.sqrt(backend.to_numpy(backend.vecdot(self.x, self.x)))
-        return progress.may_have_drifted(lengths)
-
-    def rounding_of_rhs(self) -> NDArray[Any]:
-        """‖b‖ eps of each task, on the host: about the least residual that b − Ax can be measured to have."""
-        backend, b = self.rows.backend, self.rows.array
-        with backend.errors_ignored():
-            squares = backend.to_numpy(backend.vecdot(b, b))
-        norms: NDArray[Any] = np.sqrt(squares) * np.finfo(self.rows.dtype).eps
-        return norms
+        return progress.may_have_drifted(self.norms(self.x))
 
     def iterate(self, progress: Progress) -> None:
         """Go on from the residual r until no task runs."""
         if not progress.running.all():
             self.silence(progress)
-        self.rows.backend.copyto(self.p, self.preconditioned_residual())
+        self.backend.copyto(self.p, self.preconditioned_residual())
         while True:
             before = progress.running
             self.step(progress)
@@ -204,8 +169,8 @@ class _Solve:
 
     def step(self, progress: Progress) -> None:
         """Move x along p and bring r up to date."""
-        backend, column = self.rows.backend, self.rows.column
-        product = self.product(self.p)
+        backend, column = self.backend, self.rows.column
+        product = self.operator(self.p)
         with backend.errors_ignored():
             backend.vecdot(self.p, product, out=self.curvatures)
             usable = self.both(self.greater(self.curvatures, 0.0), self.greater(self.slopes, 0.0))
@@ -224,14 +189,14 @@ class _Solve:
 
     def silence(self, progress: Progress) -> None:
         """Zero the residuals of tasks that do not run: from then on their slopes, steps and directions are 0."""
-        backend = self.rows.backend
+        backend = self.backend
         mask = backend.asarray(progress.running)
         backend.copyto(self.r, self.where(self.rows.column(mask), self.r, 0.0))
         backend.copyto(self.squares, self.where(mask, self.squares, 0.0))
 
     def preconditioned_residual(self) -> Array:
         """Return z = M⁻¹r, and set the slopes rᵀz."""
-        backend = self.rows.backend
+        backend = self.backend
         if self.preconditioner is None:
             backend.copyto(self.slopes, self.squares)
             return self.r
@@ -242,8 +207,8 @@ class _Solve:
 
     def turn(self) -> None:
         """Set the next direction, conjugate to those before it."""
-        before = self.rows.backend.asarray(self.slopes)
+        before = self.backend.asarray(self.slopes)
         z = self.preconditioned_residual()
-        with self.rows.backend.errors_ignored():
+        with self.backend.errors_ignored():
             beta = self.where(self.greater(before, 0.0), self.divide(self.slopes, before), 0.0)
             self.updates.scale_and_add(self.p, beta, z)

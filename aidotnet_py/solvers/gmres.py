@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport, StopReason
-from aidotnet_py.solvers.row_updates import RowUpdates
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 
 __all__ = ["gmres"]
@@ -102,59 +102,27 @@ def gmres(
     rows = Rows(rhs)
     limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
     tolerance = check_number("tolerance", tolerance)
-    solve = _Solve(rows, rows.on_rows("operator", operator))
-    solve.start(None if initial is None else rows.fitting("initial", initial))
+    product = rows.on_rows("operator", operator)
+    solve = Iterate(rows, product, None if initial is None else rows.fitting("initial", initial))
 
-    progress = Progress(solve.norms(solve.r), limit, tolerance)
+    progress = Progress(solve.residual_norms(), limit, tolerance)
     while progress.running.any():
         cycle = _Cycle(solve, progress)
         while progress.running.any():
             cycle.step()
-        solve.add_to_solution(cycle.coefficients(), cycle.basis)
+        _add_to_solution(solve, cycle.coefficients(), cycle.basis)
         if progress.iterations.any():
-            solve.update_residual()
-            progress.measure(solve.norms(solve.r), solve.norms(rows.array) * np.finfo(rows.dtype).eps)
+            solve.measure(progress)
     return rows.as_given(solve.x), progress.report()
 
 
-class _Solve:
-    """The solution under way and its residual, where the backend keeps them: (tasks, n)."""
-
-    def __init__(self, rows: Rows, operator: Operator) -> None:
-        self.rows, self.operator, self.backend = rows, operator, rows.backend
-        self.x, self.r = (self.backend.empty((rows.tasks, rows.n), rows.dtype) for _ in range(2))
-        self.updates = RowUpdates(self.backend, rows.tasks, rows.n, rows.dtype)
-
-    def start(self, initial: Array | None) -> None:
-        """Set x and its residual r."""
-        if initial is None:
-            self.backend.copyto(self.x, 0.0)
-            self.backend.copyto(self.r, self.rows.array)
-        else:
-            # −0 becomes 0 here once for all: adding the multiples of a frozen row, 0, would do it at some later time.
-            self.backend.elementwise("add")(initial, 0.0, out=self.x)
-            self.update_residual()
-
-    def update_residual(self) -> None:
-        """Set r to b − Ax."""
-        product = self.operator(self.x)
-        with self.backend.errors_ignored():
-            self.backend.elementwise("subtract")(self.rows.array, product, out=self.r)
-
-    def norms(self, vectors: Array) -> NDArray[Any]:
-        """The Euclidean norm of each row, on the host."""
-        with self.backend.errors_ignored():
-            squares = self.backend.to_numpy(self.backend.vecdot(vectors, vectors))
-        norms: NDArray[Any] = np.sqrt(squares)
-        return norms
-
-    def add_to_solution(self, coefficients: NDArray[Any], basis: _Basis) -> None:
-        """Add the combination of basis vectors, coefficients (vectors, tasks)."""
-        # One by one, so that a task's bits do not depend on how many vectors the others took.
-        for scalars, vector in zip(coefficients, basis.vectors(), strict=False):
-            on_device = self.backend.asarray(scalars)
-            with self.backend.errors_ignored():
-                self.updates.add_multiple(self.x, on_device, vector)
+def _add_to_solution(solve: Iterate, coefficients: NDArray[Any], basis: _Basis) -> None:
+    """Add the combination of basis vectors, coefficients (vectors, tasks)."""
+    # One by one, so that a task's bits do not depend on how many vectors the others took.
+    for scalars, vector in zip(coefficients, basis.vectors(), strict=False):
+        on_device = solve.backend.asarray(scalars)
+        with solve.backend.errors_ignored():
+            solve.updates.add_multiple(solve.x, on_device, vector)
 
 
 class _Basis:
@@ -204,7 +172,7 @@ class _Basis:
 class _Cycle:
     """Arnoldi's process from the residuals of all tasks, its Hessenberg matrices made triangular on the host."""
 
-    def __init__(self, solve: _Solve, progress: Progress) -> None:
+    def __init__(self, solve: Iterate, progress: Progress) -> None:
         self.solve, self.progress = solve, progress
         rows, backend = solve.rows, solve.backend
         # The small matrices in double precision at least: it costs nothing, and their rounding cannot show.

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
@@ -128,7 +128,7 @@ class ComputedObjective(_TaskByTask):
 
     def _checked(self, gradient: Array, point: Array) -> Array:
         """A copy, since the next task's gradient may come in the same array."""
-        came, wanted = _described(gradient), _described(point)
+        came, wanted = described(gradient), described(point)
         if came != wanted:
             name = type(self._model).__name__
             raise ArgumentException(f"ComputeGradients of {name} returned {came}; {wanted} is wanted")
@@ -212,13 +212,6 @@ class PerturbedObjective(_TaskByTask):
 
     def _loss_at(self, point: Array, x: Array, y: Array) -> float:
         return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
-
-
-def _described(value: Any) -> str:
-    owner = backend_of(value)
-    if owner is None:
-        return f"a {type(value).__name__}"
-    return f"{owner.dtype_of(value)}{tuple(value.shape)} on backend {owner.name!r}"
 
 
 def _combined(coefficients: Host, directions: Host) -> Host:

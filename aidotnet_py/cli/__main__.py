@@ -1,0 +1,8 @@
+"""The command where its script is not at hand: `python -m aidotnet_py.cli`."""
+
+from aidotnet_py.cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    main()
