@@ -115,6 +115,19 @@ class TestRefusals:
             assert done.stderr == f"aidotnet-py compare: {option} is {name!r}; 'here' in it is a file, and no folder\n"
         assert [entry.name for entry in tmp_path.iterdir()] == ["here"]
 
+    def test_one_file_for_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        done = compare("--json", "both.svg", "--figure", str(tmp_path / "both.svg"))
+        assert done.exit_code == 2
+        assert done.stderr == "aidotnet-py compare: --json is 'both.svg', and so is --figure; two files are wanted\n"
+
+    def test_a_file_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        done = compare("--json", "n" * 300 + ".json")
+        assert done.exit_code == 2
+        assert "File name too long" in done.stderr
+        assert done.stdout == ""
+
     def test_what_is_no_number(self) -> None:
         done = compare("--iterations", "many")
         assert done.exit_code == 2

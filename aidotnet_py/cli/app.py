@@ -128,11 +128,22 @@ def _make_ready(figure: Path | None, json: Path | None) -> None:
         file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
         if file is not None:
             raise ArgumentException(f"{name} is {str(path)!r}; {str(file)!r} in it is a file, and no folder")
+    if figure is not None and json is not None and figure.absolute() == json.absolute():
+        raise ArgumentException(f"json is {str(json)!r}, and so is --figure; two files are wanted")
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        # Nothing else tells for sure whether it can be written.
+        path.open("ab").close()
+        if new:
+            path.unlink()
 
 
 def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:
+    # First what cannot fail.
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    for table in tables_of(found):
+        console.print(table)
     if json is not None:
         json.write_text(found.to_json(), encoding="utf-8")
     if figure is not None:
@@ -144,9 +155,6 @@ def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:
             f"{found.settings.test_tasks} new tasks of {found.settings.data}, with 95 % intervals",
         )
         drawn.savefig(figure)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    for table in tables_of(found):
-        console.print(table)
     for name, path in (("Figure", figure), ("Numbers", json)):
         if path is not None:
             print(f"{name}: {path}")
