@@ -46,6 +46,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run --json out/race.json
 	$(BIN)/python -m benchmarks.overheads --json out/overheads.json
 	$(BIN)/python -m benchmarks.figures out
+	$(BIN)/python -m benchmarks.adaptation out
+	$(BIN)/python -m benchmarks.meta_gradient out
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -111,7 +111,7 @@ class TestBatched:
         found = meta_gradient(ReptileAlgorithm, options, in_batches(backend, sets, 3))
         np.testing.assert_allclose(found, theta - np.mean(ends, axis=0), rtol=1e-11, atol=1e-13)
         options.AdaptationSteps, options.InnerBatches = 2, 1
-        with pytest.raises(ArgumentException, match="is a list of 3 batches; 2 inner steps"):
+        with pytest.raises(ArgumentException, match="is a list of 3 batches, and there are 2 inner steps"):
             ReptileAlgorithm(options).MetaTrain(in_batches(backend, sets, 3))
 
     def test_every_inner_step_is_told(self) -> None:
