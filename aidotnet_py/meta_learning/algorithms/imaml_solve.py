@@ -25,10 +25,10 @@ _MOST_BYTES = 2**28
 
 def name_of_task(one: object, place: int = 0) -> str:
     """A TaskId as a name that tells numbers from strings and that a file can hold; ArgumentException for others."""
-    if isinstance(one, Integral) and not isinstance(one, bool) and abs(int(one)) < 2**63:
-        return f"int:{int(one)}"
     if isinstance(one, str) and one.isprintable():
         return f"str:{one}"
+    if not isinstance(one, bool) and isinstance(one, Integral) and abs(int(one)) < 2**63:
+        return f"int:{int(one)}"
     raise ArgumentException(
         f"TaskId of task {place} is {one!r:.80}; with WarmStartSolves a whole number or a printable string is wanted"
     )
