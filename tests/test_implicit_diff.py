@@ -720,3 +720,21 @@ def test_a_checked_solve_names_the_worst_row() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         checked_solve(conjugate_gradient, lambda v: 2.0 * v, rhs)
+
+
+def test_a_solver_in_the_place_of_its_condition() -> None:
+    @implicit_diff
+    def root(initial: Any, theta: Any) -> Any:
+        return np.sqrt(theta)
+
+    with pytest.raises(ArgumentException, match=r"root was called like a solver; .*@implicit_diff\(condition\)"):
+        root(np.ones(1), np.ones(1))
+
+
+def test_arguments_by_name() -> None:
+    @implicit_diff(lambda phi, theta: phi**2 - theta)
+    def root(initial: Any, theta: Any) -> Any:
+        return np.sqrt(theta)
+
+    with pytest.raises(ArgumentException, match="theta came by name; root and its condition are called with the same"):
+        root(np.ones(1), theta=np.ones(1))

@@ -73,8 +73,8 @@ def implicit_diff(
     Raises
     ------
     ArgumentException
-        When condition is no function. When the solver is called, before it runs: initial is not floating, or of several
-        dtypes; condition's result is not nested and shaped like it; condition does not depend on φ, or on none of
+        When condition is no function, or the solver itself. When the solver is called, before it runs: an argument
+        comes by name; initial is not floating, or of several dtypes; condition's result is not nested and shaped like it; condition does not depend on φ, or on none of
         theta, which would make every derivative zero in silence. After it ran: its result is not like ``initial``.
     ArgumentOutOfRangeException
         When max_iterations or tolerance lies outside its range.
@@ -120,13 +120,23 @@ def implicit_diff(
     if tolerance is not None:
         check_number("tolerance", tolerance)
 
-    def decorate(solver: Function) -> Function:
+    def decorate(solver: Function, *others: Any) -> Function:
+        if others:
+            raise ArgumentException(
+                f"{getattr(condition, '__name__', 'what implicit_diff was given')} was called like a solver; "
+                "implicit_diff wants the condition that solutions meet, then the solver: @implicit_diff(condition)"
+            )
         _require_function(solver, "the solver")
         name = getattr(solver, "__name__", type(solver).__name__)
         settings = Settings(name, symmetric, max_iterations, tolerance)
 
         @wraps(solver)
-        def call(initial: Any, *theta: Any) -> Any:
+        def call(initial: Any, *theta: Any, **named: Any) -> Any:
+            if named:
+                raise ArgumentException(
+                    f"{', '.join(named)} came by name; {name} and its condition are called with the same arguments, by "
+                    "their places"
+                )
             if active_trace() is None:
                 return trace(call, initial, *theta)(initial, *theta)
             return _traced(condition, solver, settings, initial, theta)
