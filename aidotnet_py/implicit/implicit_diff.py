@@ -74,8 +74,9 @@ def implicit_diff(
     ------
     ArgumentException
         When condition is no function, or the solver itself. When the solver is called, before it runs: an argument
-        comes by name; initial is not floating, or of several dtypes; condition's result is not nested and shaped like it; condition does not depend on φ, or on none of
-        theta, which would make every derivative zero in silence. After it ran: its result is not like ``initial``.
+        comes by name; initial is not floating, or of several dtypes; condition's result is not nested and shaped like
+        it; condition does not depend on φ, or on none of theta, which would make every derivative zero in silence.
+        After it ran: its result is not like ``initial``.
     ArgumentOutOfRangeException
         When max_iterations or tolerance lies outside its range.
     InvalidOperationException
