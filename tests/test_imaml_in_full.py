@@ -461,6 +461,19 @@ class TestPreconditioning:
         assert np.array_equal(found[0], found[1])
         assert not np.array_equal(found[0], found[2])
 
+    def test_options_that_change_between_steps_are_followed(self) -> None:
+        batch, recorder = batch_on(NUMPY, TASKS), Recorder()
+        settings = {"AdaptationSteps": 5, "ConjugateGradientIterations": 2, "RandomSeed": 3}
+        learner = linear_learner(PreconditionerProbes=2, MetaOptimizer=recorder, **settings)
+        for probes in (2, 5, 0):
+            learner.Options.PreconditionerProbes = probes
+            learner.BaseModel.SetParameters(start())
+            learner.MetaTrain(batch)
+            alone = Recorder()
+            linear_learner(PreconditionerProbes=probes, MetaOptimizer=alone, **settings).MetaTrain(batch)
+            assert np.array_equal(recorder.seen[-1], alone.seen[0])
+        assert not np.array_equal(recorder.seen[0], recorder.seen[1])
+
 
 class TestBound:
     @pytest.mark.parametrize("steps", [1, 3, 10, 40])

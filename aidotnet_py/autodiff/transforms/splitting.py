@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.primitives.concatenation import concatenate
+from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Program, Variable
 from aidotnet_py.autodiff.tracing import Tracer, emit, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
@@ -67,8 +69,8 @@ def split(function: Function, shapes: Shapes, adapted: Collection[str], x: Array
     cut = _cut(whole, _depending(whole, moving), _depending(whole, staying), dtype) or staying[:1]
     with new_trace() as trace:
         values = {variable: trace.new_input(variable.type) for variable in (*staying, example)}
-        parts = [np.reshape(value, (-1,)) for value in _evaluated(whole, values, cut)]
-        early = trace.finish([np.concatenate(parts)])
+        parts = [reshape(value, (math.prod(value.shape),)) for value in _evaluated(whole, values, cut)]
+        early = trace.finish([concatenate(parts, 0)])
     size = sum(math.prod(variable.type.shape) for variable in cut)
     with new_trace() as trace:
         values = {variable: trace.new_input(variable.type) for variable in moving}
@@ -115,7 +117,7 @@ def _pieces(features: Tracer, cut: Sequence[Variable]) -> dict[Variable, Any]:
     start = 0
     for variable in cut:
         stop = start + math.prod(variable.type.shape)
-        pieces[variable] = np.reshape(features[start:stop], variable.type.shape)
+        pieces[variable] = reshape(slice_(features, ((start, stop, 1),)), variable.type.shape)
         start = stop
     return pieces
 

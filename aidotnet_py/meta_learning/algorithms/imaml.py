@@ -129,6 +129,8 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def _begin_anew(self) -> None:
         self._log_lambda: LogLambda | None = None
         self._warm_starts = WarmStarts()
+        # The signs that diagonals are estimated with, beside what they were made for.
+        self._probes: tuple[Any, Array | None] = (None, None)
 
     def _learned_lambda(self) -> LogLambda | None:
         kind = self._imaml.LearnedLambda
@@ -193,9 +195,17 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             v = self._backend.asarray(g)
             return chunk.support.evaluate(adapted).gradients, v, None
         warm = self._warm_starts if options.WarmStartSolves else None
-        probes = probes_for(options, self.BaseModel.GetParameters(), self._backend)
-        system = ImplicitSystem(options, self.LambdaRegularization, probes, warm)
+        system = ImplicitSystem(options, self.LambdaRegularization, self._signs(), warm)
         return system.solved(chunk, adapted, g)
+
+    def _signs(self) -> Array | None:
+        """The same at every step, so that they are drawn once and not for each chunk."""
+        key = (self._imaml.PreconditionerProbes, self._imaml.RandomSeed, self._backend.name, self._kind)
+        made_for, signs = self._probes
+        if made_for != key:
+            signs = probes_for(self._imaml, self.BaseModel.GetParameters(), self._backend)
+            self._probes = key, signs
+        return signs
 
     # What a step reports and keeps.
 
