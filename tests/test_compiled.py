@@ -73,6 +73,19 @@ def test_networks(name: str, of: Any, dtype: Any) -> None:
     assert_same_bits(run_on(program, NumPyBackend(), inputs), run_on(program, PLAIN, inputs))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("terms", [1, 2, 5, 7, 8, 9, 16, 23, 64, 127, 128])
+def test_short_rows_are_summed_in_numpys_order_within_a_kernel(terms: int, dtype: Any) -> None:
+    rng = np.random.default_rng(terms)
+    x = (rng.standard_normal((6, terms, 1)) * np.exp(3 * rng.standard_normal((6, terms, 1)))).astype(dtype)
+    x[0] = -0.0
+    program = ad.trace(lambda x: [(x * 1).sum(axis=(1, 2)) * 3, (x * 1).sum(axis=1)], x)
+    executable = Executable(program, NumPyBackend())
+    executable.compile()
+    assert len(executable.parts(0)) == 1
+    assert_same_bits(run_on(program, NumPyBackend(), [x]), run_on(program, PLAIN, [x]))
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_products_of_all_shapes_and_layouts(seed: int) -> None:
     rng = np.random.default_rng(seed)

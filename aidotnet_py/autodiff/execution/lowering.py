@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import numpy as np
 
 from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
 from aidotnet_py.autodiff.execution.planning import Cell, Storage, Work
-from aidotnet_py.autodiff.layout import is_contiguous, refined_strides
+from aidotnet_py.autodiff.layout import c_strides, is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
 from aidotnet_py.backends.loops import (
     Factor,
@@ -28,6 +29,8 @@ from aidotnet_py.backends.loops import (
 __all__ = ["KernelBuilder"]
 
 _DTYPES = ("float32", "float64", "bool")
+# NumPy cuts longer rows in two.
+_LONGEST_ROW = 128
 
 
 class Arrays(Protocol):
@@ -148,7 +151,8 @@ class KernelBuilder:
         """The nests of a call that moves elements or adds them up where they meet."""
         if call.primitive is None:
             return [self._copied(call)]
-        rule = {"pad": self._padded, "patches": self._patches, "fold": self._folded}.get(call.primitive.name)
+        rules = {"pad": self._padded, "patches": self._patches, "fold": self._folded, "sum": self._row_sums}
+        rule = rules.get(call.primitive.name)
         return [] if rule is None else rule(call)
 
     def _copied(self, call: Work) -> LoopNest:
@@ -180,6 +184,25 @@ class KernelBuilder:
         windows = self._operand(source, (n, h * down, w * right, h, w, c))
         return [_store(call.out.type.shape, self._operand(call.out), windows)]
 
+    def _row_sums(self, call: Work) -> list[LoopNest]:
+        """Short sums of what lies side by side, in NumPy's order, by pairs; none for other sums."""
+        (source,) = call.operands
+        assert isinstance(source, Cell)
+        terms = _terms_in_a_row(source, call.parameters["axes"])
+        if not 0 < terms <= _LONGEST_ROW or source.type.dtype.kind != "f":
+            return []
+        shape, dtype = call.out.type.shape, source.type.dtype_name
+        rows = tuple(s * terms for s in c_strides(shape))
+        steps: list[Step] = []
+
+        def add(a: Reference, b: Reference) -> int:
+            steps.append(Step("add", (a, b), dtype))
+            return len(steps) - 1
+
+        total = _by_pairs([self._operand(source, rows, i) for i in range(terms)], add)
+        total = add(Number(0.0, dtype), total)
+        return [LoopNest(shape, tuple(steps), ((self._operand(call.out), total),))]
+
     def _folded(self, call: Work) -> list[LoopNest]:
         """Windows from last to first: each pixel then meets its window elements in the order of their places."""
         (source,) = call.operands
@@ -197,6 +220,28 @@ class KernelBuilder:
 
 def _store(shape: Shape, place: Operand, value: Operand | Number) -> LoopNest:
     return LoopNest(shape, (Step("identity", (value,), value.dtype),), ((place, 0),))
+
+
+def _terms_in_a_row(source: Cell, axes: Sequence[int]) -> int:
+    """How many elements in a row each sum over these axes is of; 0 where they do not lie in a row."""
+    shape = source.type.shape
+    long = [i for i, n in enumerate(shape) if n != 1]
+    summed = [i for i in long if i in axes]
+    last = summed == long[len(long) - len(summed) :]
+    return math.prod(shape[i] for i in summed) if last and is_contiguous(shape, source.strides) else 0
+
+
+def _by_pairs(terms: Sequence[Reference], add: Callable[[Reference, Reference], int]) -> Reference:
+    """The sum in the order in which NumPy adds up a row that it does not cut: eight sums side by side, then those."""
+    whole = len(terms) - len(terms) % 8
+    if whole == 0:
+        return reduce(add, terms)
+    sums: list[Reference] = list(terms[:8])
+    for i in range(8, whole):
+        sums[i % 8] = add(sums[i % 8], terms[i])
+    while len(sums) > 1:
+        sums = [add(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
+    return reduce(add, terms[whole:], sums[0])
 
 
 def _by_rows(call: Work) -> bool:
