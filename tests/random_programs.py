@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution import Executable, run_program
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
@@ -21,7 +21,7 @@ from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import HostData, Tracer, new_trace
+from aidotnet_py.autodiff.tracing import HostData, Tracer, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 
@@ -279,6 +279,50 @@ def check_compiled_bits(rng: Rng) -> None:
                 array[...] = special_values(rng, array.shape)
         plain.run(stage)
         compiled.run(stage)
+
+
+def check_carried(rng: Rng, *, compiled: bool) -> None:
+    """Written over its inputs, a random Program goes on from what the run before gave."""
+    shape = tuple(int(n) for n in rng.integers(1, 5, int(rng.integers(1, 4))))
+    types = [ArrayType(shape, np.dtype(float))] * 3
+    inner = random_program(rng, types, int(rng.integers(4, 15)))
+    moves: list[Callable[[Any, Any, Any], Any]] = [
+        lambda x, y, s: x * 0.5 + s,
+        lambda x, y, s: ew.where(ew.greater(x, y), y + s, x * s),
+        lambda x, y, s: y,
+        lambda x, y, s: flip(y, (0,)),
+        lambda x, y, s: flip(x, (0,)) + y * s,
+        lambda x, y, s: ew.tanh(x - y) + x,
+        lambda x, y, s: broadcast_to(s, shape),
+    ]
+    chosen = [moves[int(i)] for i in rng.integers(0, len(moves), 3)]
+    others = rng.permutation(3).tolist()
+    with new_trace() as trace:
+        given = [trace.new_input(t) for t in types]
+        values = [v for v in inline(inner, given) if v.dtype.kind == "f"]
+        total: Any = sum((ew.tanh(sum_(v, tuple(range(v.ndim)))) for v in values), 0.0)
+        after = [move(x, given[other], total) for move, x, other in zip(chosen, given, others, strict=True)]
+        places = rng.permutation(3).tolist()
+        program = simplify(
+            trace.finish([total + 0.0 * sum_(given[0], tuple(range(len(shape)))), *(after[i] for i in places)])
+        )
+    backend = NumPyBackend(compiled=compiled)
+    inputs = [array_in_a_buffer(rng, backend, t) for t in types]
+    carried = {1 + at: i for at, i in enumerate(places) if rng.random() < 0.8}
+    executable = Executable(program, backend, inputs=inputs, carried=carried)
+    if compiled:
+        executable.compile()
+    for array in inputs:
+        array[...] = rng.uniform(-2, 2, shape)
+    state = [array.copy() for array in inputs]
+    for _ in range(3):
+        results = run_program(program, state)
+        executable.run()
+        for found, right in zip(executable.outputs, results, strict=True):
+            np.testing.assert_allclose(found, right, rtol=1e-12, atol=1e-12)
+        for at, i in carried.items():
+            state[i] = results[at]
+            assert executable.outputs[at] is inputs[i]
 
 
 def special_values(rng: Rng, shape: tuple[int, ...]) -> Any:

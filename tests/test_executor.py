@@ -19,6 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from random_programs import (
     a_type,
     array_in_a_buffer,
+    check_carried,
     check_compiled_bits,
     check_random_program,
     random_program,
@@ -45,6 +46,23 @@ def test_random_programs_agree_with_naive_evaluation_in_any_order_of_stages(seed
 @settings(max_examples=25)
 def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("strict"))
+
+
+@given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
+@settings(max_examples=100)
+def test_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
+    check_carried(np.random.default_rng(seed), compiled=compiled)
+
+
+def test_an_update_is_written_over_its_input_at_once() -> None:
+    x, g = np.ones(4), np.full(4, 2.0)
+    program = ad.trace(lambda x, g: [x - g * 0.5, g * 3], x, g)
+    executable = Executable(program, get_backend("numpy"), inputs=[x, g], carried={0: 0, 1: 1})
+    assert [work.primitive is None for part in executable.parts(0) for work in part.work] == [False] * 3
+    executable.run()
+    executable.run()
+    assert_array_equal(x, 1 - 1 - 3)
+    assert_array_equal(g, 18)
 
 
 @pytest.mark.slow

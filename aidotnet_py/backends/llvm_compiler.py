@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-from aidotnet_py.backends.loop_assembly import BLAS, kernel_text
+from aidotnet_py.backends.loop_assembly import BLAS, chain_text, kernel_text
 from aidotnet_py.backends.loops import Factor, Kernel, Product
 from aidotnet_py.exceptions import InvalidOperationException
 
@@ -58,6 +58,7 @@ class _Compilation:
 
 # Looked up once: each call of CFUNCTYPE goes through a dictionary of its own.
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 def _bound(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[], Any]:
@@ -119,6 +120,22 @@ class LlvmCompiler:
         """Where the first element of a NumPy array lies."""
         return int(array.__array_interface__["data"][0])
 
+    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any]:
+        """One call, without Python in between, for kernels that run in turn."""
+        assert self._machine is not None
+        bound = cast("Sequence[partial[Any]]", calls)
+        functions = [ctypes.cast(cast("Any", call.func), ctypes.c_void_p).value for call in bound]
+        arguments = [ctypes.addressof(call.args[0]) for call in bound]
+        pairs = (address for pair in zip(functions, arguments, strict=True) for address in pair)
+        table = (ctypes.c_void_p * (2 * len(bound)))(*pairs)
+        run = _CHAIN(self._machine.chain)
+
+        def chained(times: int) -> None:
+            # It is these that keep what the table points to.
+            run(table, len(bound), times)
+
+        return chained
+
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
         """Begin to compile kernels."""
         compilation = _Compilation(kernels)
@@ -165,10 +182,13 @@ class _Machine:
         self._kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
         self._functions: dict[str, int] = {}
         self._files = _Cache()
+        self.chain = self._function(chain_text(_ENTRY))
 
     def function(self, kernel: Kernel) -> int:
         """The address of the kernel's function."""
-        text = kernel_text(kernel, _ENTRY)
+        return self._function(kernel_text(kernel, _ENTRY))
+
+    def _function(self, text: str) -> int:
         digest = hashlib.sha256(f"{self._kind}\n{text}".encode()).hexdigest()
         if digest not in self._functions:
             self._functions[digest] = self._load(digest, text)

@@ -11,7 +11,7 @@ import numpy as np
 
 from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Product, Reference, Step, collapsed
 
-__all__ = ["BLAS", "kernel_text"]
+__all__ = ["BLAS", "chain_text", "kernel_text"]
 
 # The functions that a kernel with products is given, in order.
 BLAS = ("sgemm", "dgemm", "sgemv", "dgemv")
@@ -58,6 +58,40 @@ def kernel_text(kernel: Kernel, name: str) -> str:
     writer.line(f"  call void @{name}_body({', '.join(f'ptr %p{i}' for i in range(count))})")
     writer.line("  ret void\n}")
     return writer.text()
+
+
+def chain_text(name: str) -> str:
+    """A module with the function ``void name(void **table, int64_t count, int64_t times)``.
+
+    The table has ``count`` pairs, each a function of `kernel_text` and its arguments; they are called in turn,
+    ``times`` times over, both at least 1.
+    """
+    return f"""define void @{name}(ptr %table, i64 %count, i64 %times) nounwind {{
+entry:
+  br label %turn
+turn:
+  %turns = phi i64 [ 0, %entry ], [ %turned, %over ]
+  br label %pair
+pair:
+  %index = phi i64 [ 0, %turn ], [ %following, %pair ]
+  %even = shl i64 %index, 1
+  %odd = or i64 %even, 1
+  %place = getelementptr ptr, ptr %table, i64 %even
+  %next = getelementptr ptr, ptr %table, i64 %odd
+  %function = load ptr, ptr %place
+  %arguments = load ptr, ptr %next
+  call void %function(ptr %arguments)
+  %following = add nuw nsw i64 %index, 1
+  %more = icmp slt i64 %following, %count
+  br i1 %more, label %pair, label %over
+over:
+  %turned = add nuw nsw i64 %turns, 1
+  %again = icmp slt i64 %turned, %times
+  br i1 %again, label %turn, label %done
+done:
+  ret void
+}}
+"""
 
 
 class _Writer:

@@ -53,6 +53,10 @@ class KernelCompiler(Protocol):
         """Where the array's first element lies."""
         ...
 
+    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any]:
+        """For calls that its own kernels gave: ``chained(times)`` makes all of them in turn, so many times over."""
+        ...
+
 
 @runtime_checkable
 class Backend(Protocol):

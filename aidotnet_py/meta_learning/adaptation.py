@@ -11,6 +11,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
@@ -89,6 +90,21 @@ class InnerLoop:
     def objective(self) -> TaskObjective:
         """The support losses that the next step looks at."""
         return self.chunk.support.of_step(self.taken)
+
+    def run(self, steps: int, watch: Callable[[Array], None] | None = None) -> None:
+        """Step until there were so many, or no task moves any more; ``watch`` sees the losses before each step."""
+        if watch is None and self._tolerance is None and self._descended(steps - self.taken):
+            self.taken = steps
+        while self.taken < steps and self.moving.any():
+            losses = self.step()
+            if watch is not None:
+                watch(losses)
+
+    def _descended(self, steps: int) -> bool:
+        """Whether the objective took all steps by itself, without Python in between."""
+        if self.taken or self._stacked is None or not isinstance(self._follow, Following):
+            return False
+        return self.chunk.support.descend(self.points, self.start, self._stacked, self._follow, steps)
 
     def step(self) -> Array:
         """Take one step; returns the support losses before it, valid until the objective is asked again."""

@@ -1,6 +1,6 @@
 """What every meta-learner can do: adapt, evaluate, train, start anew, save and load.
 
-An algorithm is a subclass that writes `MetaTrain` and, where its inner loop differs, `_inner_gradient`; `core` gives it
+An algorithm is a subclass that writes `MetaTrain` and, where its inner loop differs, `_following`; `core` gives it
 the tasks' objectives, the inner loop and the meta-update.
 """
 

@@ -23,6 +23,7 @@ from aidotnet_py.meta_learning.adaptation import InnerLoop
 from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
+from aidotnet_py.meta_learning.following import SUPPORT_GRADIENT, Following, along_proximal_gradient
 from aidotnet_py.meta_learning.inner_problem import minimized
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
@@ -64,6 +65,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
+        self._default_inner: SGDOptimizer | None = None
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
         self._kind = self._parameter_kind()
@@ -155,10 +157,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return 1.0 / float(options.LambdaRegularization)
         return None
 
-    def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
-        """The gradient that the inner steps follow at ``points``, from that of the support loss."""
+    def _following(self) -> Following:
+        """What the inner steps follow."""
         strength = self._proximal_strength()
-        return gradients if strength is None else gradients + (points - start) * strength
+        return SUPPORT_GRADIENT if strength is None else along_proximal_gradient(strength)
 
     def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
         """The tasks as the inner steps see them, and where these start, stacked."""
@@ -202,7 +204,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         optimizer = self._options.InnerOptimizer
         if optimizer is None or is_inner_solver(optimizer):
-            return SGDOptimizer(self._options.InnerLearningRate)
+            rate = self._options.InnerLearningRate
+            if self._default_inner is None or self._default_inner.GetCurrentLearningRate() != rate:
+                self._default_inner = SGDOptimizer(rate)
+            return self._default_inner
         return optimizer
 
     def _meta_optimizer(self) -> IGradientBasedOptimizer:
@@ -252,7 +257,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
         inner, start = self._inner_problem(chunk)
-        return InnerLoop(inner, start, self._inner_optimizer(), self._inner_gradient, self._inner_tolerance())
+        return InnerLoop(inner, start, self._inner_optimizer(), self._following(), self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -265,10 +270,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return self._minimized(chunk, solver, watch)
         loop = self._inner_loop(chunk)
         with self._backend.errors_ignored():
-            while loop.taken < self._inner_steps and loop.moving.any():
-                losses = loop.step()
-                if watch is not None:
-                    watch(losses)
+            loop.run(self._inner_steps, watch)
             self._require_adapted(loop.chunk, loop.start, loop.points)
         return self._whole(loop.start), self._whole(loop.points)
 
@@ -280,7 +282,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if watch is not None:
             watch(inner.support.evaluate(start).losses)
         with self._backend.errors_ignored():
-            adapted = minimized(inner, start, solver, self._inner_gradient, self._proximal_strength())
+            adapted = minimized(inner, start, solver, self._following(), self._proximal_strength())
             self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
         return self._whole(start), self._whole(adapted)
 

@@ -248,6 +248,10 @@ class ElementwiseOptimizer:
         """The rate of the next step."""
         return self._learning_rate
 
+    def shares_formula(self, other: ElementwiseOptimizer) -> bool:
+        """Whether one of the two was made from the other by `fresh`, so that what was traced for it serves both."""
+        return self._programs is other._programs
+
     def fresh(self) -> Self:
         """The same optimizer with no past."""
         other = copy.copy(self)

@@ -20,10 +20,11 @@ Call: TypeAlias = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Part:
-    """A call of a stage, and the planned calls that it stands for."""
+    """A call of a stage, and the planned calls that it stands for; whether a kernel is what it calls."""
 
     work: tuple[Work, ...]
     call: Call
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,6 @@ class Compiling:
         if functions is None:
             return None
         return [
-            [p if isinstance(p, Part) else Part(p.work, functions[p.place](p.addresses)) for p in parts]
+            [p if isinstance(p, Part) else Part(p.work, functions[p.place](p.addresses), True) for p in parts]
             for parts in self._stages
         ]

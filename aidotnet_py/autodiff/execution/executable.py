@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,9 @@ class Executable:
         Arrays to write outputs into, of any strides; None: an array is made, or, for an output that is a view of an
         input or of another value, that view is given. They must not overlap with inputs or with each other: a run
         writes some of them before it has read all it needs.
+    carried : mapping of int to int, optional
+        Outputs, by their places, that are written over inputs of the same type, from which the next run goes on. No
+        array is given for them.
     fuse : bool
         Whether it may be compiled; a Program that runs once need not be prepared for that.
     merge : bool
@@ -61,11 +64,12 @@ class Executable:
         stages: Sequence[int] | None = None,
         inputs: Sequence[Array | None] | None = None,
         outputs: Sequence[Array | None] | None = None,
+        carried: Mapping[int, int] | None = None,
         fuse: bool = True,
         merge: bool = True,
     ) -> None:
         given = inputs or [None] * len(program.inputs)
-        wanted = outputs or [None] * len(program.outputs)
+        wanted = list(outputs or [None] * len(program.outputs))
         _require_home(backend, program)
         _require_fitting(backend, given, program.input_types, "inputs")
         _require_fitting(backend, wanted, program.output_types, "outputs")
@@ -78,8 +82,11 @@ class Executable:
             stages,
             [backend.strides_of(array) for array in self.inputs],
             [None if array is None else backend.strides_of(array) for array in wanted],
+            carried=carried,
             fuse=fuse,
         )
+        for output, place in (carried or {}).items():
+            wanted[output] = self.inputs[place]
         self._backend = backend
         self.nbytes = planned.nbytes
         arrays = CellArrays(
@@ -121,6 +128,11 @@ class Executable:
     def parts(self, stage: int) -> Sequence[Part]:
         """What a stage does, call by call."""
         return self._stages[stage]
+
+    def kernels(self, stage: int) -> list[Call] | None:
+        """The calls of a stage where all of them are of compiled kernels; None where some are not, or not yet."""
+        parts = self._stages[stage]
+        return [part.call for part in parts] if all(part.compiled for part in parts) else None
 
     def compile(self) -> None:
         """Compile now, and wait for it; nothing happens where there is nothing to compile with.

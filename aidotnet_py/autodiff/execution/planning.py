@@ -113,6 +113,7 @@ def plan(
     input_strides: Sequence[Strides] | None = None,
     output_strides: Sequence[Strides | None] | None = None,
     *,
+    carried: Mapping[int, int] | None = None,
     fuse: bool = True,
 ) -> Plan:
     """Plan a Program's run.
@@ -128,10 +129,37 @@ def plan(
         How the arrays of the inputs will lie; C order by default.
     output_strides : sequence of tuple or None, optional
         How the arrays that outputs are to be written into lie; None for those that may lie anywhere.
+    carried : mapping of int to int, optional
+        Outputs, by their places, that are to be written over inputs, so that the next run goes on from them: at once
+        where nothing is read after it was written over, by copies at the end otherwise.
     fuse : bool
         Whether equations are brought together in units that can be compiled; a Program that runs once needs none.
     """
-    return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides, fuse).run()
+    stages = stages or [0] * len(program.inputs)
+    if carried:
+        planned = _Planner(program, stages, input_strides, output_strides, fuse, carried).run()
+        if _is_read_before_written_over(planned, carried):
+            return planned
+    return _Planner(program, stages, input_strides, output_strides, fuse, copied=carried).run()
+
+
+def _is_read_before_written_over(planned: Plan, carried: Mapping[int, int]) -> bool:
+    """Whether no call reads an input after another has written over it, one by one or as loops of whole units."""
+    written = {planned.inputs[given].storage for given in carried.values()}
+    if any(isinstance(cell, Cell) and cell.storage in written for cell in planned.outputs):
+        return False
+    for output, given in carried.items():
+        cell, source = planned.bound[output], planned.inputs[given]
+        made = next(index for index, work in enumerate(planned.work) if work.out is cell)
+        unit = planned.work[made].unit
+        for index, work in enumerate(planned.work):
+            read = [c for c in work.operands if isinstance(c, Cell) and c.storage is source.storage]
+            alike = all(c.type == cell.type and c.strides == cell.strides for c in read)
+            if read and (index > made or (work.unit is unit and not alike)):
+                return False
+            if read and index == made and not (work.primitive is not None and work.primitive.in_place):
+                return False
+    return True
 
 
 def _stages_of(program: Program, stages: Sequence[int]) -> dict[Atom, int]:
@@ -166,12 +194,17 @@ class _Planner:
         input_strides: Sequence[Strides] | None,
         output_strides: Sequence[Strides | None] | None,
         fuse: bool,
+        carried: Mapping[int, int] | None = None,
+        copied: Mapping[int, int] | None = None,
     ) -> None:
         self.program, self.stage_of = tiled(program, _stages_of(program, stages))
         self.fuse = fuse
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
-        self.output_strides = output_strides or [None] * len(program.outputs)
+        self.output_strides = list(output_strides or [None] * len(program.outputs))
+        for output, given in (carried or {}).items():
+            self.output_strides[output] = self.input_strides[given]
+        self.copied = copied or {}
         self.result = Plan(self.program)
         self.cells: dict[Atom, Cell] = {}
         self.bound: dict[Variable, tuple[int, Strides]] = {}
@@ -320,9 +353,23 @@ class _Planner:
                 cell = Cell(atom.type, strides, Storage(atom.type, stage, external=True))
                 self.result.bound[place] = cell
                 value = self._copy(value, stage, cell)
-            elif isinstance(value, Literal):
+            elif isinstance(value, Literal) or (self.copied and value.storage.external):
                 value = self._copy(value, stage)
             self.result.outputs.append(value)
+        self._copy_over_inputs()
+
+    def _copy_over_inputs(self) -> None:
+        """After all else that runs with what reads them."""
+        for place, given in self.copied.items():
+            cell = self.result.bound[place] = self.result.inputs[given]
+            reading = (
+                w.stage
+                for w in self.result.work
+                for c in w.operands
+                if isinstance(c, Cell) and c.storage is cell.storage
+            )
+            stage = max(self.stage_of.get(self.program.outputs[place], 0), *reading, 0)
+            self._copy(self.result.outputs[place], stage, cell)
 
     def _measure_lives(self) -> None:
         for index, work in enumerate(self.result.work):

@@ -181,7 +181,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         measured, g = self._query(chunk, adapted)
         query_norms = self._norms(g) if self._imaml.ErrorConstants is not None else None
         slopes, v, solve = self._solved(chunk, adapted, g)
-        inner_norms = self._norms(self._inner_gradient(adapted, start, slopes))
+        inner_norms = self._norms(self._following()(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
         if learned is not None:

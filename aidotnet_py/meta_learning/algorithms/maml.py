@@ -160,7 +160,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         from_start: Array | None = None
         for state in path.backwards():
             slopes, product = support.of_step(state.taken).curvature(state.points, "hessian")
-            v, u = rule.pull(state, self._inner_gradient(state.points, path.loop.start, slopes), v)
+            v, u = rule.pull(state, self._following()(state.points, path.loop.start, slopes), v)
             v = v + product(u)
             if strength is not None:
                 pull = u * strength

@@ -9,6 +9,7 @@ from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.adaptation import Follow, InnerLoop
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
@@ -78,6 +79,13 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
                 f"InnerOptimizer is a {type(self.InnerOptimizer).__name__}; None is wanted: Meta-SGD's inner steps are "
                 "gradient descent at the rates that it learns"
             )
+
+
+_UNIT_STEPS = SGDOptimizer(1.0)
+
+
+def _at_rates(points: Array, start: Array, gradients: Array, rates: Array) -> Array:
+    return gradients * rates
 
 
 class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
@@ -166,10 +174,10 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     # The inner steps: gradient descent at rate 1 along α ∘ ∇.
 
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
-        return SGDOptimizer(1.0)
+        return _UNIT_STEPS
 
-    def _inner_gradient(self, points: Array, start: Array, gradients: Array) -> Array:
-        return gradients * self._rates
+    def _following(self) -> Following:
+        return Following(_at_rates, (self._rates,))
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         by = self._first_order if self._meta_sgd.UseFirstOrder else self._exact
@@ -191,7 +199,7 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _first_order(self, chunk: Chunk) -> TaskGradients:
         _, start = self._inner_problem(chunk)
-        follow = _SummedUp(self._inner_gradient)
+        follow = _SummedUp(self._following())
         loop = InnerLoop(chunk, start, self._inner_optimizer(), follow)
         while loop.taken < self._inner_steps:
             loop.step()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from aidotnet_py.backends import Array
+from aidotnet_py.meta_learning.following import Following
+from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["CurvatureKind", "Evaluation", "TaskObjective"]
 
@@ -53,6 +55,16 @@ class TaskObjective(Protocol):
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
+        ...
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Take so many steps of an optimizer with no past, from points that are `at_hand`, over which they are written.
+
+        What the steps follow may depend on where they started. False, and nothing done, where it cannot take them all
+        by itself.
+        """
         ...
 
     def accuracies(self) -> list[float]:

@@ -16,8 +16,10 @@ from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.splitting import Split
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, Shapes, TracedObjective, leaf_views
+from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["PartialObjective"]
 
@@ -111,6 +113,12 @@ class PartialObjective:
         """Losses and gradients at these parameters."""
         losses, gradients = self._rest.evaluate(self._placed(points))
         return Evaluation(losses, self._adapted(gradients))
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Left to the caller: the features among the points stay what they are."""
+        return False
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""

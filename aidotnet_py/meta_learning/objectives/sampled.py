@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
 from aidotnet_py.models import IFullModel, IGradientComputable
+from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["ComputedObjective", "PerturbedObjective"]
 
@@ -97,6 +99,12 @@ class _TaskByTask(ABC):
             losses.append(float(self._loss.CalculateLoss(predictions, y)))
             self._accuracies.append(self._loss.accuracy(predictions, y))
         return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Left to the caller: the gradients are no Program."""
+        return False
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""

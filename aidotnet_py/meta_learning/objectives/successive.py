@@ -9,7 +9,9 @@ from operator import add
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["SuccessiveObjective"]
 
@@ -51,6 +53,12 @@ class SuccessiveObjective:
         self._accuracies = [float(np.mean(of_task)) for of_task in zip(*accuracies, strict=True)]
         losses, gradients = (reduce(add, arrays) for arrays in zip(*found, strict=True))
         return Evaluation(losses, gradients)
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Left to the caller: each step has a batch of its own."""
+        return False
 
     def accuracies(self) -> list[float]:
         """Of each task, the mean over its batches, at the parameters last evaluated."""

@@ -20,9 +20,12 @@ from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.following import Following
+from aidotnet_py.meta_learning.objectives.descent import Descent
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
+from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
 
@@ -40,6 +43,9 @@ _COEFFICIENTS = 2
 
 # So much work for one evaluation of a chunk makes the calls that it takes cheap, and stays within the caches.
 _FLOPS_AT_ONCE = 30_000_000
+
+# A batch has one optimizer; those of the batches before are worth keeping where they come back.
+_MOST_DESCENTS = 2
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,8 @@ class BatchedPrograms:
         self.losses, self.predictions = self.evaluation.outputs[:2]
         # By kind, and whether a product is the only one at its point.
         self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
+        # Those of the optimizers last used.
+        self._descents: list[Descent] = []
         # What others run beside these programs, kept for as long.
         self.companions: dict[str, Executable] = {}
         # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
@@ -208,13 +216,25 @@ class BatchedPrograms:
         examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
         curvatures = sum(program.executable.nbytes + 2 * flat for program in self._curvatures.values())
         companions = sum(executable.nbytes for executable in self.companions.values())
-        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions
+        descents = sum(descent.nbytes for descent in self._descents)
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + descents
 
     def run_examples(self) -> None:
         """Do the work that depends on the examples alone, after they have changed."""
         self.evaluation.run(_EXAMPLES)
         for program in self._curvatures.values():
             program.executable.run(_EXAMPLES)
+
+    def descent(self, optimizer: ElementwiseOptimizer, following: Following) -> Descent:
+        """The inner steps of an optimizer, kept for the next batch."""
+        for place, descent in enumerate(self._descents):
+            if descent.serves(optimizer, following):
+                self._descents.insert(0, self._descents.pop(place))
+                return descent
+        evaluation = self.evaluation, _POINT
+        descent = Descent(self._backend, self.points, self.gradients, evaluation, optimizer, following)
+        self._descents = [descent, *self._descents[: _MOST_DESCENTS - 1]]
+        return descent
 
     def curvature(self, kind: CurvatureKind, *, once: bool = False) -> CurvatureProgram:
         """The program of curvature products, planned when first asked for."""
@@ -387,6 +407,17 @@ class TracedObjective:
         programs.evaluation.run(_POINT)
         programs.evaluation_of = self
         return Evaluation(programs.losses, programs.gradients)
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Take the steps in the programs' buffers; the optimizer must have a formula."""
+        programs = self.bound()
+        if not optimizer.has_formula or points is not programs.points:
+            return False
+        programs.curvature_of = programs.evaluation_of = None
+        programs.descent(optimizer, following).run(start, optimizer, following, steps)
+        return True
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""

@@ -1,0 +1,147 @@
+"""Inner steps taken in one go: the bits of steps taken one by one, for every optimizer with a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aidotnet_py import (
+    AdamOptimizer,
+    IGradientBasedOptimizer,
+    MetaLearningTask,
+    NeuralNetworkModel,
+    SGDOptimizer,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff.execution import Executable, Rounds
+from aidotnet_py.backends import NumPyBackend
+from aidotnet_py.backends.llvm_compiler import shared_compiler
+from aidotnet_py.meta_learning.adaptation import InnerLoop
+from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.nn import Dense, Sequential, Tanh
+from aidotnet_py.optimizers import ElementwiseOptimizer
+
+needs_llvm = pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed")
+
+
+class Decaying(ElementwiseOptimizer):
+    """Rates that change every third step, and a memory of the gradient before."""
+
+    memory = ("before",)
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        return (self._learning_rate / (1 + step // 3),)
+
+    def formula(
+        self, parameters: Any, gradient: Any, memory: Sequence[Any], coefficients: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
+        (rate,) = coefficients
+        return parameters - rate * (gradient + 0.5 * memory[0]), [gradient]
+
+
+OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
+    "sgd": lambda: SGDOptimizer(0.1),
+    "momentum": lambda: SGDOptimizer(0.1, momentum=0.9),
+    "adam": lambda: AdamOptimizer(0.05),
+    "decaying": lambda: Decaying(0.1),
+}
+
+
+def a_task(seed: int, dtype: Any) -> MetaLearningTask[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((6, 3)).astype(dtype)
+    y = rng.standard_normal((6, 2)).astype(dtype)
+    return MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)
+
+
+def learner_with(optimizer: Any, dtype: Any = np.float64, **options: Any) -> iMAMLAlgorithm[Any, Any, Any]:
+    network = Sequential(Dense(8), Tanh(), Dense(2))
+    model = NeuralNetworkModel(network, input_shape=(3,), dtype=dtype, seed=0)
+    return iMAMLAlgorithm(iMAMLOptions(model, InnerOptimizer=optimizer, AdaptationSteps=7, **options))
+
+
+def loop_of(learner: Any, dtype: Any) -> InnerLoop:
+    tasks = [a_task(seed, dtype) for seed in range(3)]
+    chunk: Chunk = learner._opened(tasks, "Support").part(0, 3, 0)
+    return learner._inner_loop(chunk)
+
+
+def one_by_one(loop: InnerLoop, steps: int) -> Any:
+    for _ in range(steps):
+        loop.step()
+    return np.array(loop.points)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("proximal", [None, "one", "each"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) -> None:
+    options = {} if proximal is None else {"InnerObjective": "proximal", "LambdaRegularization": 0.5}
+    learner = learner_with(OPTIMIZERS[name](), dtype, **options)
+    if proximal == "each":
+        count = learner.BaseModel.ParameterCount
+        strength = np.linspace(0.5, 2.0, count).astype(dtype)
+        learner._proximal_strength = lambda: strength  # type: ignore[method-assign]  # as a learned λ has it
+    for turn in range(4):
+        expected = one_by_one(loop_of(learner, dtype), 7)
+        loop = loop_of(learner, dtype)
+        programs: Any = loop.objective
+        if turn == 2:
+            programs.bound().evaluation.compile()
+        loop.step = None  # type: ignore[assignment, method-assign]  # not to be called
+        loop.run(7)
+        assert loop.taken == 7
+        assert np.array(loop.points).tobytes() == expected.tobytes(), (name, turn)
+
+
+def test_new_rates_hold_at_once() -> None:
+    learner = learner_with(None)
+    for rate in (0.1, 0.2, 0.1):
+        learner.Options.InnerLearningRate = rate
+        expected = one_by_one(loop_of(learner, np.float64), 7)
+        loop = loop_of(learner, np.float64)
+        loop.run(7)
+        np.testing.assert_array_equal(loop.points, expected)
+
+
+def test_an_optimizer_without_a_formula_steps_by_itself() -> None:
+    class Signs(ElementwiseOptimizer):
+        def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+            return parameters - 0.1 * np.sign(gradient)
+
+    loop = loop_of(learner_with(Signs(0.1)), np.float64)
+    start = np.array(loop.points)
+    loop.run(2)
+    steps = np.abs(np.array(loop.points) - start) / 0.1
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+
+
+@needs_llvm
+def test_compiled_rounds_are_one_call_of_the_same_bits() -> None:
+    x = np.linspace(-1.0, 1.0, 12)
+    program = trace(lambda x, y: [x * 0.75 + y, x * y], x, x)
+    found: list[bytes] = []
+    for backend in (NumPyBackend(), NumPyBackend(compiled=False)):
+        state = x.copy()
+        first = Executable(program, backend, inputs=[state, None], carried={0: 0})
+        second = Executable(program, backend, inputs=[state, None], carried={1: 0})
+        for executable in (first, second):
+            executable.inputs[1][...] = 0.5
+            executable.compile()
+        rounds = Rounds(backend, [(first, 0), (second, 0)])
+        rounds.run(0)
+        assert state.tobytes() == x.tobytes()
+        rounds.run(1)
+        assert (rounds._chained is not None) == (backend.compiler is not None)
+        rounds.run(9)
+        found.append(state.tobytes())
+    assert found[0] == found[1]
+    expected = x.copy()
+    for _ in range(10):
+        expected = (expected * 0.75 + 0.5) * 0.5
+    np.testing.assert_allclose(np.frombuffer(found[0]), expected, rtol=1e-14)
