@@ -84,9 +84,11 @@ def blas_addresses() -> tuple[int, ...] | None:
 
 
 def _is_for_blas(product: Product) -> bool:
-    """Whether NumPy multiplies such matrices by gemm or gemv: neither inner nor outer products, lines with a step."""
+    """Whether NumPy multiplies such matrices by gemm, gemv or dot: no outer products, lines with a step."""
     m, k, n = product.sizes
     x, y, out = product.x, product.y, product.out
+    if m == n == 1:
+        return k > 1 and x.columns > 0 and y.rows > 0
     if n == 1:
         return min(m, k) > 1 and _fits(x, m, k) and y.rows > 0
     if m == 1:

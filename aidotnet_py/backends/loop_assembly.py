@@ -14,7 +14,7 @@ from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Produc
 __all__ = ["BLAS", "chain_text", "kernel_text"]
 
 # The functions that a kernel with products is given, in order.
-BLAS = ("sgemm", "dgemm", "sgemv", "dgemv")
+BLAS = ("sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot")
 
 
 _TYPES = {"float32": "float", "float64": "double", "bool": "i8"}
@@ -193,7 +193,9 @@ class _Multiplication(_Loops):
         product = self._product
         x, y, out = product.x, product.y, product.out
         m, k, n = product.sizes
-        if n == 1:
+        if m == n == 1:
+            self._dot(k, (addresses[x.operand], x.columns), (addresses[y.operand], y.rows), addresses[out.operand])
+        elif n == 1:
             matrix = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
             self._gemv(matrix, (addresses[y.operand], y.rows), (addresses[out.operand], out.rows))
         elif m == 1:
@@ -204,9 +206,20 @@ class _Multiplication(_Loops):
             right = _Matrix(addresses[y.operand], y.rows, y.columns, k, n)
             self._gemm(left, right, (addresses[out.operand], out.rows))
 
-    def _call(self, name: str, arguments: str) -> None:
+    def _function(self, name: str) -> str:
         letter = {"float32": "s", "float64": "d"}[self._product.out.operand.dtype]
-        self.w.line(f"  call void %p{self._functions + BLAS.index(letter + name)}({arguments})")
+        return f"%p{self._functions + BLAS.index(letter + name)}"
+
+    def _call(self, name: str, arguments: str) -> None:
+        self.w.line(f"  call void {self._function(name)}({arguments})")
+
+    def _dot(self, length: int, x: tuple[str, int], y: tuple[str, int], out: str) -> None:
+        kind = _TYPES[self._product.out.operand.dtype]
+        arguments = f"i64 {length}, ptr {x[0]}, i64 {x[1]}, ptr {y[0]}, i64 {y[1]}"
+        found = self.w.value(f"call {kind} {self._function('dot')}({arguments})")
+        # NumPy adds it to zero.
+        total = self.w.value(f"fadd {kind} 0.0, {found}")
+        self.w.line(f"  store {kind} {total}, ptr {out}")
 
     def _gemm(self, x: _Matrix, y: _Matrix, out: tuple[str, int]) -> None:
         kind = _TYPES[self._product.out.operand.dtype]

@@ -6,6 +6,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.iterate import Iterate
+from aidotnet_py.solvers.iteration import BufferedOperator
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
@@ -97,8 +98,12 @@ def conjugate_gradient(
     limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
     tolerance, damping = check_number("tolerance", tolerance), check_number("damping", damping)
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
-    product = _damped(rows, rows.on_rows("operator", operator), damping)
-    solve = _Solve(rows, product, precondition, None if initial is None else rows.fitting("initial", initial))
+    start = None if initial is None else rows.fitting("initial", initial)
+    if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
+        solve: _Solve | _SolveInPlace = _SolveInPlace(rows, operator, start)
+    else:
+        product = _damped(rows, rows.on_rows("operator", operator), damping)
+        solve = _Solve(rows, product, precondition, start)
 
     progress = Progress(solve.residual_norms(), limit, tolerance)
     while progress.running.any():
@@ -110,7 +115,7 @@ def conjugate_gradient(
         # parted, only what x is worth.
         if progress.iterations.any() and solve.may_have_drifted(progress):
             solve.measure(progress)
-    return rows.as_given(solve.x), progress.report()
+    return rows.as_given(solve.solution()), progress.report()
 
 
 def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
@@ -146,6 +151,10 @@ class _Solve(Iterate):
             backend.reshape(backend.index(self.scalars, (slice(i, i + 1), slice(None))), (rows.tasks,))
             for i in range(3)
         )
+
+    def solution(self) -> Array:
+        """X, for the caller to keep."""
+        return self.x
 
     def may_have_drifted(self, progress: Progress) -> bool:
         """Whether b − Ax may differ from r by more than a tenth, for some task."""
@@ -212,3 +221,40 @@ class _Solve(Iterate):
         with self.backend.errors_ignored():
             beta = self.where(self.greater(before, 0.0), self.divide(self.slopes, before), 0.0)
             self.updates.scale_and_add(self.p, beta, z)
+
+
+class _SolveInPlace(Iterate):
+    """The same solve, to the bit, with each iteration one round of Programs in the operator's buffers."""
+
+    def __init__(self, rows: Rows, operator: BufferedOperator, initial: Array | None) -> None:
+        iteration = operator.iteration
+        super().__init__(rows, rows.on_rows("operator", operator), initial, iteration.x, iteration.r)
+        self.prepare, self.iteration, self.from_zero = operator.prepare, iteration, initial is None
+
+    def solution(self) -> Array:
+        """X, for the caller to keep: the buffers are the next solve's."""
+        return self.backend.asarray(self.x)
+
+    def may_have_drifted(self, progress: Progress) -> bool:
+        """Whether b − Ax may differ from r by more than a tenth, for some task."""
+        return not self.from_zero or progress.may_have_drifted(self.norms(self.x))
+
+    def iterate(self, progress: Progress) -> None:
+        """Go on from the residual r until no task runs."""
+        backend, on = self.backend, self.iteration
+        self.prepare()
+        backend.copyto(on.threshold, progress.threshold)
+        backend.copyto(on.slopes, self.squares)
+        self.only(progress, self.r)
+        while progress.running.any():
+            if progress.limited:
+                self.only(progress, on.p)
+            on.run()
+            progress.judge(*backend.to_numpy(on.record))
+
+    def only(self, progress: Progress, directions: Array) -> None:
+        """Have none but the tasks that run move, along these directions."""
+        backend, on = self.backend, self.iteration
+        mask = backend.asarray(progress.running)
+        backend.copyto(on.running, mask)
+        backend.copyto(on.p, backend.elementwise("where")(self.rows.column(mask), directions, 0.0))

@@ -26,11 +26,17 @@ class Iterate:
         v ↦ Av, on rows.
     initial : array, shape (tasks, n), or None
         The first x; None stands for zeros, and saves a product.
+    x, r : array, shape (tasks, n), optional
+        Where to keep them; None stands for new arrays.
     """
 
-    def __init__(self, rows: Rows, operator: Operator, initial: Array | None) -> None:
+    def __init__(
+        self, rows: Rows, operator: Operator, initial: Array | None, x: Array | None = None, r: Array | None = None
+    ) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
-        self.x, self.r = (self.backend.empty((rows.tasks, rows.n), rows.dtype) for _ in range(2))
+        self.x, self.r = (
+            self.backend.empty((rows.tasks, rows.n), rows.dtype) if array is None else array for array in (x, r)
+        )
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
         self.updates = RowUpdates(self.backend, rows.tasks, rows.n, rows.dtype)

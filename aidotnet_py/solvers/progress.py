@@ -43,6 +43,8 @@ class Progress:
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         self.running: _Mask = np.isfinite(norms) & (norms > self.threshold)
+        # Whether the last step was the last that some task may take.
+        self.limited = False
         # pᵀAp, rᵀr before and rᵀr after each step so far, for the bound on drift.
         self._steps: list[NDArray[Any]] = []
         self._measured = False
@@ -87,14 +89,17 @@ class Progress:
         """
         finite: _Mask = np.isfinite(curvatures) & np.isfinite(slopes) & np.isfinite(squares)
         sound: _Mask = self.running & finite & (curvatures > 0) & (slopes > 0)
-        self.reasons[self.running & (curvatures <= 0)] = StopReason.NON_POSITIVE_CURVATURE
-        self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
-        self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
+        if (sound != self.running).any():
+            self.reasons[self.running & (curvatures <= 0)] = StopReason.NON_POSITIVE_CURVATURE
+            self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
+            self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
         self.iterations = self.iterations + sound
         self._steps.append(np.array([curvatures, slopes, squares]))
         claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
         self.claims = self.claims | claims
-        self.running = sound & ~claims & (self.iterations < self.limit)
+        left: _Mask = self.iterations < self.limit
+        self.running = sound & ~claims & left
+        self.limited = bool((sound & ~claims & ~left).any())
         return sound
 
     def measure(self, norms: NDArray[Any], least_norms: NDArray[Any]) -> None:

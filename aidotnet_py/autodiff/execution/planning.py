@@ -136,30 +136,28 @@ def plan(
         Whether equations are brought together in units that can be compiled; a Program that runs once needs none.
     """
     stages = stages or [0] * len(program.inputs)
-    if carried:
-        planned = _Planner(program, stages, input_strides, output_strides, fuse, carried).run()
-        if _is_read_before_written_over(planned, carried):
+    direct, copied = dict(carried or {}), dict[int, int]()
+    while True:
+        planned = _Planner(program, stages, input_strides, output_strides, fuse, direct, copied).run()
+        late = [place for place, given in direct.items() if _is_read_once_written_over(planned, place, given)]
+        if not late:
             return planned
-    return _Planner(program, stages, input_strides, output_strides, fuse, copied=carried).run()
+        copied.update((place, direct.pop(place)) for place in late)
 
 
-def _is_read_before_written_over(planned: Plan, carried: Mapping[int, int]) -> bool:
-    """Whether no call reads an input after another has written over it, one by one or as loops of whole units."""
-    written = {planned.inputs[given].storage for given in carried.values()}
-    if any(isinstance(cell, Cell) and cell.storage in written for cell in planned.outputs):
-        return False
-    for output, given in carried.items():
-        cell, source = planned.bound[output], planned.inputs[given]
-        made = next(index for index, work in enumerate(planned.work) if work.out is cell)
-        unit = planned.work[made].unit
-        for index, work in enumerate(planned.work):
-            read = [c for c in work.operands if isinstance(c, Cell) and c.storage is source.storage]
-            alike = all(c.type == cell.type and c.strides == cell.strides for c in read)
-            if read and (index > made or (work.unit is unit and not alike)):
-                return False
-            if read and index == made and not (work.primitive is not None and work.primitive.in_place):
-                return False
-    return True
+def _is_read_once_written_over(planned: Plan, output: int, given: int) -> bool:
+    """Whether a call reads an input that another wrote over before it: one by one, or as loops of whole units."""
+    cell, source = planned.bound[output], planned.inputs[given].storage
+    made = next(index for index, work in enumerate(planned.work) if work.out is cell)
+    maker = planned.work[made]
+    for index, work in enumerate(planned.work):
+        read = [c for c in work.operands if isinstance(c, Cell) and c.storage is source]
+        alike = all(c.type == cell.type and c.strides == cell.strides for c in read)
+        if read and (index > made or (work.unit is maker.unit and not alike)):
+            return True
+        if read and work is maker and not (work.primitive is not None and work.primitive.in_place):
+            return True
+    return False
 
 
 def _stages_of(program: Program, stages: Sequence[int]) -> dict[Atom, int]:
@@ -194,17 +192,18 @@ class _Planner:
         input_strides: Sequence[Strides] | None,
         output_strides: Sequence[Strides | None] | None,
         fuse: bool,
-        carried: Mapping[int, int] | None = None,
-        copied: Mapping[int, int] | None = None,
+        carried: Mapping[int, int],
+        copied: Mapping[int, int],
     ) -> None:
         self.program, self.stage_of = tiled(program, _stages_of(program, stages))
         self.fuse = fuse
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = list(output_strides or [None] * len(program.outputs))
-        for output, given in (carried or {}).items():
+        for output, given in carried.items():
             self.output_strides[output] = self.input_strides[given]
-        self.copied = copied or {}
+        # Inputs that are written over; outputs that are copied over them at the end.
+        self.carried, self.copied = [*carried.values(), *copied.values()], copied
         self.result = Plan(self.program)
         self.cells: dict[Atom, Cell] = {}
         self.bound: dict[Variable, tuple[int, Strides]] = {}
@@ -353,10 +352,15 @@ class _Planner:
                 cell = Cell(atom.type, strides, Storage(atom.type, stage, external=True))
                 self.result.bound[place] = cell
                 value = self._copy(value, stage, cell)
-            elif isinstance(value, Literal) or (self.copied and value.storage.external):
+            elif isinstance(value, Literal) or self._must_be_kept(place, value):
                 value = self._copy(value, stage)
             self.result.outputs.append(value)
         self._copy_over_inputs()
+
+    def _must_be_kept(self, place: int, value: Cell) -> bool:
+        """Whether an output lies where it will be written over."""
+        written = (self.result.inputs[given].storage for given in self.carried)
+        return value.storage in written or (place in self.copied and value.storage.external)
 
     def _copy_over_inputs(self) -> None:
         """After all else that runs with what reads them."""

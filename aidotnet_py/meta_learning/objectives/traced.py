@@ -26,6 +26,7 @@ from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evalua
 from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.optimizers import ElementwiseOptimizer
+from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 
 __all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
 
@@ -214,7 +215,7 @@ class BatchedPrograms:
         """Bytes of all buffers."""
         flat = self._tasks * self._signature.parameters.nbytes
         examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
-        curvatures = sum(program.executable.nbytes + 2 * flat for program in self._curvatures.values())
+        curvatures = sum(program.nbytes + 2 * flat for program in self._curvatures.values())
         companions = sum(executable.nbytes for executable in self.companions.values())
         descents = sum(descent.nbytes for descent in self._descents)
         return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + descents
@@ -289,6 +290,12 @@ class CurvatureProgram:
     vectors: Array
     products: Array
     coefficients: Sequence[Array]
+    companions: dict[str, Iteration] = field(default_factory=dict[str, Iteration])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers beside vectors and products."""
+        return self.executable.nbytes + sum(int(iteration.nbytes) for iteration in self.companions.values())
 
     def set_coefficients(self, backend: Backend, *values: float) -> None:
         """Those of the identity and of the curvature."""
@@ -434,24 +441,27 @@ class TracedObjective:
     ) -> tuple[Array, Callable[[Array], Array]]:
         """The gradients at these parameters, and v ↦ identity · v + weight · Hv; the work at φ is done here, once."""
         call = object()
+        programs = self.bound()
+        program = programs.curvature(kind)
 
-        def at_points() -> tuple[BatchedPrograms, CurvatureProgram]:
-            programs = self.bound()
-            program = programs.curvature(kind)
-            if programs.curvature_of is not call:
+        def prepare() -> None:
+            # Another objective of the same shapes may have had the buffers in the meantime.
+            if self.bound().curvature_of is not call:
                 self._place(programs, points)
                 program.set_coefficients(self._backend, identity, weight)
                 program.executable.run(_POINT)
                 programs.curvature_of = call
-            return programs, program
 
-        def product(v: Array) -> Array:
-            _, program = at_points()
-            self._backend.copyto(program.vectors, v)
-            program.executable.run(_DIRECTION)
-            return program.products
-
-        return at_points()[0].gradients, product
+        prepare()
+        return programs.gradients, BufferedOperator(
+            self._backend,
+            program.executable,
+            _DIRECTION,
+            program.vectors,
+            program.products,
+            prepare,
+            program.companions,
+        )
 
     def product(
         self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
