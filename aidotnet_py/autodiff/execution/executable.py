@@ -42,6 +42,8 @@ class Executable:
         writes some of them before it has read all it needs.
     fuse : bool
         Whether it may be compiled; a Program that runs once need not be prepared for that.
+    often : bool
+        Whether it is known to run many times: it is then compiled from its first run on, not from its second.
     merge : bool
         Whether compiled work runs in as few calls as possible; apart, the time of each part can be told.
 
@@ -62,6 +64,7 @@ class Executable:
         inputs: Sequence[Array | None] | None = None,
         outputs: Sequence[Array | None] | None = None,
         fuse: bool = True,
+        often: bool = False,
         merge: bool = True,
     ) -> None:
         given = inputs or [None] * len(program.inputs)
@@ -95,7 +98,7 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        self._have_run: set[int] = set()
+        self._have_run: set[int] = set(range(len(self._calls)) if often else ())
         self._kept: list[Array] = []
         self._compiling = (
             Compiling(backend, planned, arrays, merge=merge) if fuse and backend.compiler is not None else None
