@@ -10,7 +10,7 @@ from typing import Any
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.cell_arrays import CellArrays
 from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
-from aidotnet_py.autodiff.execution.planning import Work, plan
+from aidotnet_py.autodiff.execution.planning import Work, plan, shared_plan
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
@@ -76,12 +76,12 @@ class Executable:
             backend.empty(t.shape, t.dtype) if array is None else array
             for array, t in zip(given, program.input_types, strict=True)
         )
-        planned = plan(
-            program,
-            stages,
-            [backend.strides_of(array) for array in self.inputs],
-            [None if array is None else backend.strides_of(array) for array in wanted],
-            fuse=fuse,
+        input_strides = [backend.strides_of(array) for array in self.inputs]
+        output_strides = [None if array is None else backend.strides_of(array) for array in wanted]
+        planned = (
+            shared_plan(program, stages, input_strides, output_strides)
+            if fuse
+            else plan(program, stages, input_strides, output_strides, fuse=False)
         )
         self._backend = backend
         self.nbytes = planned.nbytes
