@@ -16,15 +16,18 @@ __all__ = ["curvature_ratio"]
 
 
 def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[float, float, float]:
-    """Seconds of a support gradient and of a product, all tasks at once, and the median over rounds of their ratio.
+    """Seconds of a support gradient and of a product, and the median over rounds of their ratio.
 
-    Both at fixed parameters on the same set; what a solve computes once at its φ is in neither.
+    Both at fixed parameters on the same sets; what a solve computes once at its φ is in neither. As in a step, of as
+    many tasks as a chunk holds, and with BLAS on one thread.
     """
     work = workload(name)
     model = model_of(work)
     tasks = list(batch_of(work))
-    support = ObjectiveFactory(np.random.default_rng(0)).make("Support", tasks, model, model.DefaultLossFunction)
-    points = np.tile(flat(work.parameters), (work.tasks, 1))
+    whole = ObjectiveFactory(np.random.default_rng(0)).make("Support", tasks, model, model.DefaultLossFunction)
+    count = min(whole.tasks_at_once, work.tasks)
+    support = whole.part(0, count, 0)
+    points = np.tile(flat(work.parameters), (count, 1))
     v = np.random.default_rng(1).standard_normal(points.shape).astype(points.dtype)
 
     def seconds(call: Callable[[], Any]) -> float:
@@ -36,9 +39,10 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
 
     gradients: list[float] = []
     products: list[float] = []
-    for _ in range(rounds):
-        gradients.append(seconds(lambda: support.evaluate(points)))
-        product = support.curvature(points, "hessian")[1]
-        products.append(seconds(lambda product=product: product(v)))
+    with model.backend.single_threaded():
+        for _ in range(rounds):
+            gradients.append(seconds(lambda: support.evaluate(points)))
+            product = support.curvature(points, "hessian")[1]
+            products.append(seconds(lambda product=product: product(v)))
     ratio = float(np.median(np.divide(products, gradients)))
     return float(np.median(gradients)), float(np.median(products)), ratio

@@ -38,7 +38,7 @@ def curvature(console: Console, names: tuple[str, ...]) -> list[Target]:
         gradient, product, ratio = curvature_ratio(name)
         rows.append([name, f"{1e3 * gradient:.2f}", f"{1e3 * product:.2f}", f"{ratio:.2f}"])
         targets.append(Target(f"{name}: Hessian-vector product over gradient", ratio, 2.2))
-    table(console, "Support set, all tasks", ["workload", "gradient ms", "product ms", "ratio"], rows)
+    table(console, "Support sets of a chunk", ["workload", "gradient ms", "product ms", "ratio"], rows)
     return targets
 
 

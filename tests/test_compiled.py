@@ -219,7 +219,7 @@ class TestCache:
         expected = 2 * np.arange(6.0)
         np.testing.assert_array_equal(self.doubled(), expected)
         (file,) = folder.iterdir()
-        monkeypatch.setattr(llvm_compiler_module._Machine, "_compiled", None)  # it would be called
+        monkeypatch.setattr(llvm_compiler_module._Machine, "compiled", None)  # it would be called
         np.testing.assert_array_equal(self.doubled(), expected)
         assert [file] == list(folder.iterdir())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeAlias
@@ -13,14 +12,14 @@ from aidotnet_py.autodiff.primitive import Primitive
 __all__ = ["Atom", "Equation", "Literal", "Program", "Variable"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Variable:
     """A value that an equation or an input defines, once; compared by identity."""
 
     type: ArrayType
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Literal:
     """A number written into the equation itself; its shape is ()."""
 
@@ -34,7 +33,7 @@ class Literal:
 Atom: TypeAlias = Variable | Literal
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Equation:
     """``output = primitive(*inputs, **parameters)``."""
 
@@ -44,9 +43,9 @@ class Equation:
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    def variables(self) -> Iterator[Variable]:
+    def variables(self) -> list[Variable]:
         """The inputs that are variables."""
-        return (atom for atom in self.inputs if isinstance(atom, Variable))
+        return [atom for atom in self.inputs if isinstance(atom, Variable)]
 
 
 @dataclass(frozen=True, eq=False)

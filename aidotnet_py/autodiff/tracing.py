@@ -30,6 +30,7 @@ __all__ = [
     "active_trace",
     "as_traced",
     "emit",
+    "emit_again",
     "inline",
     "is_array",
     "new_trace",
@@ -127,8 +128,9 @@ def require_alive(*values: Any) -> None:
             )
 
 
-def _innermost() -> Trace:
+def _innermost(operands: Sequence[Any] = ()) -> Trace:
     if not _active.traces:
+        require_alive(*operands)
         raise InvalidOperationException(
             "a traced value was used outside of its trace; what runs there, such as a solver, is to be given it as an "
             "argument"
@@ -138,11 +140,22 @@ def _innermost() -> Trace:
 
 def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
     """Add an equation to the innermost trace and return its value."""
-    require_alive(*operands)
-    trace = _innermost()
-    inputs = tuple(trace.atom(x) for x in operands)
-    output = Variable(primitive.shape(*(a.type for a in inputs), **parameters))
+    trace = _innermost(operands)
+    inputs = tuple([trace.atom(x) for x in operands])
+    output = Variable(primitive.shape(*[a.type for a in inputs], **parameters))
     trace.equations.append(Equation(primitive, inputs, output, parameters))
+    return Tracer(trace, output)
+
+
+def emit_again(equation: Equation, operands: Sequence[Any]) -> Tracer:
+    """Add an equation as it is, on other values; where they are of the same types, so is what it gives."""
+    trace = _innermost(operands)
+    inputs = tuple([trace.atom(x) for x in operands])
+    if [a.type for a in inputs] == [a.type for a in equation.inputs]:
+        output = Variable(equation.output.type)
+    else:
+        output = Variable(equation.primitive.shape(*[a.type for a in inputs], **equation.parameters))
+    trace.equations.append(Equation(equation.primitive, inputs, output, equation.parameters))
     return Tracer(trace, output)
 
 
@@ -166,7 +179,7 @@ def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
         return atom if isinstance(atom, Literal) else values[atom]
 
     for equation in program.equations:
-        values[equation.output] = emit(equation.primitive, *map(read, equation.inputs), **equation.parameters)
+        values[equation.output] = emit_again(equation, [read(a) for a in equation.inputs])
     return [read(atom) for atom in program.outputs]
 
 

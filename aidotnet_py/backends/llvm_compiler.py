@@ -15,17 +15,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
+from aidotnet_py.backends import loop_assembly, loops
 from aidotnet_py.backends.loop_assembly import BLAS, chain_text, kernel_text
 from aidotnet_py.backends.loops import Factor, Kernel, Product
+from aidotnet_py.backends.object_code import can_load, load
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
 
-_ENTRY = "kernel"
 # A file of the cache takes a few kilobytes; with more files than that, those not used for longest go.
 _MOST_FILES = 4096
 
@@ -37,11 +38,16 @@ def shared_compiler() -> LlvmCompiler | None:
     return LlvmCompiler() if found else None
 
 
-class _Compilation:
-    """Kernels on their way; see `aidotnet_py.backends.Compilation`."""
+# What becomes a function: a kernel, or what calls kernels in turn.
+_CHAIN: Literal["chain"] = "chain"
+_Source: TypeAlias = Kernel | Literal["chain"]
 
-    def __init__(self, kernels: Sequence[Kernel]) -> None:
-        self.kernels = kernels
+
+class _Compilation:
+    """Sources on their way; with kernels, see `aidotnet_py.backends.Compilation`."""
+
+    def __init__(self, sources: Sequence[_Source]) -> None:
+        self.sources = sources
         self.addresses: list[int] = []
         self.error: Exception | None = None
         self.over = threading.Event()
@@ -53,12 +59,13 @@ class _Compilation:
             return None
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
-        return [partial(_bound, *pair) for pair in zip(self.addresses, self.kernels, strict=True)]
+        kernels = cast("Sequence[Kernel]", self.sources)
+        return [partial(_bound, *pair) for pair in zip(self.addresses, kernels, strict=True)]
 
 
 # Looked up once: each call of CFUNCTYPE goes through a dictionary of its own.
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_CHAINING = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 def _bound(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[], Any]:
@@ -105,14 +112,16 @@ def _fits(factor: Factor, rows: int, columns: int) -> bool:
 class LlvmCompiler:
     """A `KernelCompiler` on LLVM.
 
-    One thread works through what is submitted, in order; most of its time is spent outside the interpreter's lock.
+    What is on disk already is loaded at once. One thread works through the rest, in order; most of its time is spent
+    outside the interpreter's lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[_Compilation] = deque()
         self._worker: threading.Thread | None = None
-        self._machine: _Machine | None = None
+        self._library: _Library | None = None
+        self._chaining = _Compilation([])
 
     def can_multiply(self, product: Product) -> bool:
         """Whether NumPy hands such a product to BLAS, and where that is, is known."""
@@ -122,15 +131,20 @@ class LlvmCompiler:
         """Where the first element of a NumPy array lies."""
         return int(array.__array_interface__["data"][0])
 
-    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any]:
-        """One call, without Python in between, for kernels that run in turn."""
-        assert self._machine is not None
+    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any] | None:
+        """One call, without Python in between, for kernels that run in turn; None until what does that is compiled."""
+        with self._lock:
+            begun, self._chaining.sources = bool(self._chaining.sources), [_CHAIN]
+        if not begun:
+            self._submit(self._chaining)
+        if not self._chaining.over.is_set() or self._chaining.error is not None:
+            return None
         bound = cast("Sequence[partial[Any]]", calls)
         functions = [ctypes.cast(cast("Any", call.func), ctypes.c_void_p).value for call in bound]
         arguments = [ctypes.addressof(call.args[0]) for call in bound]
         pairs = (address for pair in zip(functions, arguments, strict=True) for address in pair)
         table = (ctypes.c_void_p * (2 * len(bound)))(*pairs)
-        run = _CHAIN(self._machine.chain)
+        run = _CHAINING(self._chaining.addresses[0])
 
         def chained(times: int) -> None:
             # It is these that keep what the table points to.
@@ -139,16 +153,32 @@ class LlvmCompiler:
         return chained
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
-        """Begin to compile kernels."""
+        """Begin to compile kernels; what is on disk is ready when this returns."""
         compilation = _Compilation(kernels)
+        self._submit(compilation)
+        return compilation
+
+    def _submit(self, compilation: _Compilation) -> None:
+        with self._lock:
+            library = self._library = self._library or _Library()
+        sources = compilation.sources
+        while len(compilation.addresses) < len(sources):
+            found = library.found(sources[len(compilation.addresses)])
+            if found is None:
+                break
+            compilation.addresses.append(found)
+        else:
+            compilation.over.set()
+            return
         with self._lock:
             self._waiting.append(compilation)
             if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(target=self._work, name="aidotnet_py compiler", daemon=False)
+                self._worker = threading.Thread(
+                    target=self._work, args=(library,), name="aidotnet_py compiler", daemon=False
+                )
                 self._worker.start()
-        return compilation
 
-    def _work(self) -> None:
+    def _work(self, library: _Library) -> None:
         while True:
             with self._lock:
                 # The interpreter waits for this thread when it ends, so one kernel is the most that it may wait for.
@@ -157,10 +187,8 @@ class LlvmCompiler:
                     return
                 compilation = self._waiting[0]
             try:
-                if len(compilation.addresses) < len(compilation.kernels):
-                    self._machine = self._machine or _Machine()
-                    kernel = compilation.kernels[len(compilation.addresses)]
-                    compilation.addresses.append(self._machine.function(kernel))
+                if len(compilation.addresses) < len(compilation.sources):
+                    compilation.addresses.append(library.function(compilation.sources[len(compilation.addresses)]))
                     continue
             except Exception as error:
                 compilation.error = error
@@ -168,8 +196,95 @@ class LlvmCompiler:
             compilation.over.set()
 
 
+class _Library:
+    """The functions of this process, found on disk or compiled; threads may share it."""
+
+    def __init__(self) -> None:
+        self._files = _Cache()
+        self._lock = threading.Lock()
+        self._functions: dict[str, int] = {}
+        self._machine: _Machine | None = None
+        # Known without LLVM, where code on disk can be loaded without it.
+        self._kind = _kind_of_processor() if can_load() else None
+
+    def found(self, source: _Source) -> int | None:
+        """The address of a source's function, where that takes no compiling."""
+        if self._kind is None:
+            return None
+        digest = _digest(self._kind, source)
+        with self._lock:
+            address = self._functions.get(digest)
+            if address is None:
+                code = self._files.read(digest)
+                address = None if code is None else load(code, _name(digest))
+                if address is not None:
+                    self._functions[digest] = address
+            return address
+
+    def function(self, source: _Source) -> int:
+        """The address of a source's function; by the one thread that compiles."""
+        found = self.found(source)
+        if found is not None:
+            return found
+        machine = self._machine = self._machine or _Machine()
+        digest = _digest(self._kind or machine.kind, source)
+        if digest not in self._functions:
+            code = self._files.read(digest)
+            if code is None:
+                code = machine.compiled(_text(source, _name(digest)))
+                self._files.write(digest, code)
+            address = load(code, _name(digest)) or machine.loaded(code, _name(digest))
+            with self._lock:
+                self._functions[digest] = address
+        return self._functions[digest]
+
+
+def _name(digest: str) -> str:
+    """Every function has a name of its own, since one engine may hold all."""
+    return f"kernel_{digest}"
+
+
+def _text(source: _Source, name: str) -> str:
+    return kernel_text(source, name) if isinstance(source, Kernel) else chain_text(name)
+
+
+def _digest(kind: str, source: _Source) -> str:
+    """What tells the machine code of a source from any other: for whom it is, what wrote it, and what of."""
+    writers = _writers()
+    # A description stands for its text, which takes longer to write, only together with what would write it.
+    content = f"{writers}\n{source!r}" if writers else _text(source, "kernel")
+    return hashlib.sha256(f"{kind}\n{content}".encode()).hexdigest()
+
+
+@cache
+def _writers() -> str | None:
+    """A digest of the modules that make text of a kernel; None where their source is not at hand."""
+    try:
+        sources = [Path(module.__file__ or "").read_bytes() for module in (loops, loop_assembly)]
+    except OSError:
+        return None
+    return hashlib.sha256(b"".join(sources)).hexdigest()
+
+
+def _kind_of_processor() -> str | None:
+    """Which LLVM would compile for which processor, found out without LLVM; None where that is not possible."""
+    try:
+        package = importlib.util.find_spec("llvmlite")
+        origin = None if package is None else package.origin
+        version = Path(origin or "").with_name("_version.py").read_text()
+        processor = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+    except (OSError, ValueError):
+        return None
+    lines = [line for line in processor.splitlines() if line.startswith(_PROCESSOR_LINES)]
+    return "\n".join([version, *lines]) if len(lines) == len(_PROCESSOR_LINES) else None
+
+
+# Those that LLVM looks at to name a processor and what it can do.
+_PROCESSOR_LINES = ("vendor_id", "cpu family", "model\t", "stepping", "flags")
+
+
 class _Machine:
-    """LLVM set up for this processor, and the functions it has loaded."""
+    """LLVM set up for this processor."""
 
     def __init__(self) -> None:
         # Imported here, by a thread in the background: it takes a tenth of a second, and has no types.
@@ -181,33 +296,16 @@ class _Machine:
         target = llvm.Target.from_default_triple()
         self._target = target.create_target_machine(cpu=processor, features=features, opt=3, jit=True)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
-        self._kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
-        self._functions: dict[str, int] = {}
-        self._files = _Cache()
-        self.chain = self._function(chain_text(_ENTRY))
+        self.kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
 
-    def function(self, kernel: Kernel) -> int:
-        """The address of the kernel's function."""
-        return self._function(kernel_text(kernel, _ENTRY))
-
-    def _function(self, text: str) -> int:
-        digest = hashlib.sha256(f"{self._kind}\n{text}".encode()).hexdigest()
-        if digest not in self._functions:
-            self._functions[digest] = self._load(digest, text)
-        return self._functions[digest]
-
-    def _load(self, digest: str, text: str) -> int:
-        # Every function needs a name of its own, since all are loaded into one engine.
-        name = f"{_ENTRY}_{digest}"
-        code = self._files.read(digest)
-        if code is None:
-            code = self._compiled(text.replace(f"@{_ENTRY}", f"@{name}"))
-            self._files.write(digest, code)
+    def loaded(self, code: bytes, name: str) -> int:
+        """The address of a function of an object file."""
         self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         return int(self._engine.get_function_address(name))
 
-    def _compiled(self, text: str) -> bytes:
+    def compiled(self, text: str) -> bytes:
+        """The object file of a module."""
         module = self._llvm.parse_assembly(text)
         module.triple = self._llvm.get_default_triple()
         module.data_layout = str(self._target.target_data)
@@ -235,10 +333,9 @@ class _Cache:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _is_private(self._folder):
                 self._folder = None
-            else:
-                self._forget_oldest(self._folder)
         except OSError:
             self._folder = None
+        self._has_written = False
 
     def _forget_oldest(self, folder: Path) -> None:
         files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
@@ -260,6 +357,10 @@ class _Cache:
         if self._folder is None:
             return
         # Without a cache all works, only later.
+        if not self._has_written:
+            self._has_written = True
+            with suppress(OSError):
+                self._forget_oldest(self._folder)
         with suppress(OSError), tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
             file.write(hashlib.sha256(code).digest() + code)
             file.close()

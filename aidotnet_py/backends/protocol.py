@@ -53,8 +53,11 @@ class KernelCompiler(Protocol):
         """Where the array's first element lies."""
         ...
 
-    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any]:
-        """For calls that its own kernels gave: ``chained(times)`` makes all of them in turn, so many times over."""
+    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any] | None:
+        """For calls that its own kernels gave: ``chained(times)`` makes all of them in turn, so many times over.
+
+        None as long as there is no way to do that in fewer calls.
+        """
         ...
 
 

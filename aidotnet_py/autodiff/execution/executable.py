@@ -10,7 +10,7 @@ from typing import Any
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.cell_arrays import CellArrays
 from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
-from aidotnet_py.autodiff.execution.planning import Work, plan
+from aidotnet_py.autodiff.execution.planning import Work, plan, shared_plan
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
@@ -45,6 +45,8 @@ class Executable:
         array is given for them.
     fuse : bool
         Whether it may be compiled; a Program that runs once need not be prepared for that.
+    often : bool
+        Whether it is known to run many times: it is then compiled from its first run on, not from its second.
     merge : bool
         Whether compiled work runs in as few calls as possible; apart, the time of each part can be told.
 
@@ -66,6 +68,7 @@ class Executable:
         outputs: Sequence[Array | None] | None = None,
         carried: Mapping[int, int] | None = None,
         fuse: bool = True,
+        often: bool = False,
         merge: bool = True,
     ) -> None:
         given = inputs or [None] * len(program.inputs)
@@ -77,13 +80,12 @@ class Executable:
             backend.empty(t.shape, t.dtype) if array is None else array
             for array, t in zip(given, program.input_types, strict=True)
         )
-        planned = plan(
-            program,
-            stages,
-            [backend.strides_of(array) for array in self.inputs],
-            [None if array is None else backend.strides_of(array) for array in wanted],
-            carried=carried,
-            fuse=fuse,
+        input_strides = [backend.strides_of(array) for array in self.inputs]
+        output_strides = [None if array is None else backend.strides_of(array) for array in wanted]
+        planned = (
+            shared_plan(program, stages, input_strides, output_strides, carried)
+            if fuse
+            else plan(program, stages, input_strides, output_strides, carried=carried, fuse=False)
         )
         for output, place in (carried or {}).items():
             wanted[output] = self.inputs[place]
@@ -102,7 +104,7 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        self._have_run: set[int] = set()
+        self._have_run: set[int] = set(range(len(self._calls)) if often else ())
         self._kept: list[Array] = []
         self._compiling = (
             Compiling(backend, planned, arrays, merge=merge) if fuse and backend.compiler is not None else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.fusion import Unit, units_of
@@ -16,7 +18,7 @@ from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.transforms.tiling import tiled
 
-__all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan"]
+__all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan", "shared_plan"]
 
 
 @dataclass(eq=False)
@@ -158,6 +160,29 @@ def _is_read_once_written_over(planned: Plan, output: int, given: int) -> bool:
         if read and work is maker and not (work.primitive is not None and work.primitive.in_place):
             return True
     return False
+
+
+def shared_plan(
+    program: Program,
+    stages: Sequence[int] | None,
+    input_strides: Sequence[Strides],
+    output_strides: Sequence[Strides | None],
+    carried: Mapping[int, int] | None,
+) -> Plan:
+    """The same for all who run a Program in one way, each on arrays of its own: made once, and not to be changed."""
+    key = stages and tuple(stages), tuple(input_strides), tuple(output_strides), carried and tuple(carried.items())
+    with _LOCK:
+        plans = _PLANS.setdefault(program, {})
+        if key not in plans:
+            plans[key] = found = plan(program, stages, input_strides, output_strides, carried=carried)
+            # If it referred to the Program itself, both would stay for ever.
+            of = found.program
+            found.program = Program(of.inputs, of.constants, of.equations, of.outputs)
+        return plans[key]
+
+
+_PLANS: WeakKeyDictionary[Program, dict[Hashable, Plan]] = WeakKeyDictionary()
+_LOCK = Lock()
 
 
 def _stages_of(program: Program, stages: Sequence[int]) -> dict[Atom, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.program import Atom, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import as_traced, emit, new_trace
+from aidotnet_py.autodiff.tracing import as_traced, emit_again, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 
 __all__ = ["vmap_program"]
@@ -31,5 +31,5 @@ def vmap_program(program: Program, batched: Sequence[bool], size: int) -> Progra
                 values[equation.output] = equation.primitive.batch(operands, flags, size, **equation.parameters)
                 with_axis.add(equation.output)
             else:
-                values[equation.output] = emit(equation.primitive, *operands, **equation.parameters)
+                values[equation.output] = emit_again(equation, operands)
         return simplify(trace.finish([batch_of(read(a), a in with_axis, size) for a in program.outputs]))

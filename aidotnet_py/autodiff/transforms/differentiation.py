@@ -8,7 +8,7 @@ from typing import Any
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import as_traced, emit, inline, new_trace
+from aidotnet_py.autodiff.tracing import as_traced, emit_again, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.exceptions import NotSupportedException
 
@@ -25,7 +25,7 @@ class _Values:
         self.of.update((v, as_traced(value)) for v, value in program.constants)
 
     def operand(self, atom: Atom) -> Any:
-        """As an operand of `emit`."""
+        """As an operand of `emit_again`."""
         return atom if isinstance(atom, Literal) else self.of[atom]
 
     def number_or_value(self, atom: Atom) -> Any:
@@ -34,7 +34,7 @@ class _Values:
 
     def emit(self, equation: Equation) -> Any:
         """Run the equation in the new trace."""
-        value = emit(equation.primitive, *map(self.operand, equation.inputs), **equation.parameters)
+        value = emit_again(equation, [self.operand(a) for a in equation.inputs])
         self.of[equation.output] = value
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_not
 from typing import Any
 
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
@@ -19,16 +20,18 @@ def _without_repeats(program: Program) -> Program:
     renamed: dict[Atom, Atom] = {}
     equations: list[Equation] = []
     for equation in program.equations:
-        inputs = tuple(renamed.get(a, a) for a in equation.inputs)
+        primitive, parameters = equation.primitive, equation.parameters
+        inputs = tuple([renamed.get(a, a) for a in equation.inputs])
         # Numbers by their text: 0.0 and -0.0 are equal but not the same.
         named = [repr(a) if isinstance(a, Literal) else a for a in inputs]
-        operands = frozenset(named) if equation.primitive.commutative else tuple(named)
-        key = (equation.primitive, operands, repr(sorted(equation.parameters.items())))
+        operands = frozenset(named) if primitive.commutative else tuple(named)
+        key = (primitive, operands, repr(sorted(parameters.items())) if parameters else "")
         found = first.setdefault(key, equation.output)
-        if found is equation.output:
-            equations.append(Equation(equation.primitive, inputs, equation.output, equation.parameters))
-        else:
+        if found is not equation.output:
             renamed[equation.output] = found
+        else:
+            changed = any(map(is_not, inputs, equation.inputs))
+            equations.append(Equation(primitive, inputs, equation.output, parameters) if changed else equation)
     outputs = tuple(renamed.get(a, a) for a in program.outputs)
     return Program(program.inputs, program.constants, tuple(equations), outputs)
 

@@ -13,7 +13,7 @@ from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Program, Variable
-from aidotnet_py.autodiff.tracing import Tracer, emit, inline, new_trace
+from aidotnet_py.autodiff.tracing import Tracer, emit_again, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 
 __all__ = ["Split", "split"]
@@ -136,5 +136,5 @@ def _evaluated(program: Program, known: Mapping[Variable, Any], wanted: Sequence
 
     for equation in equations:
         if equation.output in needed:
-            values[equation.output] = emit(equation.primitive, *map(read, equation.inputs), **equation.parameters)
+            values[equation.output] = emit_again(equation, [read(a) for a in equation.inputs])
     return [read(atom) for atom in wanted]

@@ -18,7 +18,7 @@ from aidotnet_py.autodiff.primitives.matmul import matmul, matrix_transpose
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import as_traced, emit, new_trace
+from aidotnet_py.autodiff.tracing import as_traced, emit_again, new_trace
 from aidotnet_py.autodiff.transforms.simplification import without_dead
 
 __all__ = ["tiled"]
@@ -55,7 +55,7 @@ def tiled(program: Program, stage_of: Mapping[Atom, int]) -> tuple[Program, Mapp
         for equation in program.equations:
             product, done = found.get(equation.output), len(trace.equations)
             if product is None:
-                value = emit(equation.primitive, *map(read, equation.inputs), **equation.parameters)
+                value = emit_again(equation, [read(a) for a in equation.inputs])
             else:
                 value = product.emit([read(v) for v in product.operands])
             values[equation.output] = value

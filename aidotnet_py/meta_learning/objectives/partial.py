@@ -178,6 +178,7 @@ class PartialObjective:
             stages=[_POINT] * count + [_EXAMPLES, _DIRECTION],
             inputs=[*[None] * count, programs.inputs, None],
             outputs=[self._features(programs.points), *[None] * count],
+            often=True,
         )
 
     def _early_program(self, x: ArrayType) -> Program:

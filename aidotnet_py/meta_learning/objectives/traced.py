@@ -194,6 +194,7 @@ class BatchedPrograms:
             stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * 2,
             inputs=[*self._leaves(self.points), None, None],
             outputs=[None, None, *self._leaves(self.gradients)],
+            often=True,
         )
         self.inputs, self.targets = self.evaluation.inputs[-2:]
         self.input_rows, self.target_rows = row_views(backend, self.inputs), row_views(backend, self.targets)
@@ -262,6 +263,7 @@ class BatchedPrograms:
                 *[None] * _COEFFICIENTS,
             ],
             outputs=[*self._leaves(self.gradients), *self._leaves(products)],
+            often=True,
         )
         executable.run(_EXAMPLES)
         return CurvatureProgram(executable, vectors, products, executable.inputs[-_COEFFICIENTS:])
