@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.contestants.ours import Contestant
+from benchmarks.environment import measure_unforced
 from benchmarks.machine import machine, use_cores
 from benchmarks.report import table
 from benchmarks.workloads import workload
@@ -60,7 +61,7 @@ def settle(contestant: Contestant) -> None:
 def measured(form: str, steps: int, repeats: int) -> Measured:
     """The median time of a step, and the height of NumPy's and Python's memory in one, beyond what there was before."""
     work = workload(f"omniglot-1-k{steps}")
-    timed = Contestant(work, form)
+    timed = Contestant(work, form, "cpu")
     settle(timed)
     seconds: list[float] = []
     for _ in range(repeats):
@@ -70,7 +71,7 @@ def measured(form: str, steps: int, repeats: int) -> Measured:
     del timed
     gc.collect()
     tracemalloc.start()
-    contestant = Contestant(work, form)
+    contestant = Contestant(work, form, "cpu")
     settle(contestant)
     gc.collect()
     tracemalloc.reset_peak()
@@ -98,6 +99,7 @@ def draw(found: list[Measured], path: Path) -> None:
 
 
 def main() -> None:
+    measure_unforced()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where adaptation.png and adaptation.json are put")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 25, 100, 200, 400], help="the K to measure")

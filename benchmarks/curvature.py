@@ -21,8 +21,8 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
     Both at fixed parameters on the same set; what a solve computes once at its φ is in neither.
     """
     work = workload(name)
-    model = model_of(work)
-    tasks = list(batch_of(work))
+    model = model_of(work, "cpu")
+    tasks = list(batch_of(work, "cpu"))
     support = ObjectiveFactory(np.random.default_rng(0)).make("Support", tasks, model, model.DefaultLossFunction)
     points = np.tile(flat(work.parameters), (work.tasks, 1))
     v = np.random.default_rng(1).standard_normal(points.shape).astype(points.dtype)
