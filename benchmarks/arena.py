@@ -134,9 +134,10 @@ def race(
     device: str = "cpu",
     count_launches: bool = False,
 ) -> list[Measured]:
-    """Rounds in which each contestant, alone at work, takes steps for about that long, at least one; first, a warm-up.
+    """Rounds in which each contestant, alone at work, takes steps for about that long, at least one.
 
-    The differences are those of the first float32 meta-gradients, from the first contestant's.
+    First each takes a few until all is compiled, which would otherwise go on in the others' turns. The differences are
+    those of the first float32 meta-gradients, from the first contestant's.
     """
     with ExitStack() as stack:
         rows: list[tuple[Child, Measured, int]] = []
@@ -146,7 +147,7 @@ def race(
             first = child.ask("step", count=1)
             gradient = child.gradient()
             reference = gradient if reference is None else reference
-            warm = child.ask("step", count=2)
+            warm = child.ask("settle")
             count = max(1, round(seconds / warm["seconds"][-1]))
             measured = Measured(
                 contestant,

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.contestants import Contestant, contestant_class
 from benchmarks.launches import launches
 from benchmarks.machine import kernels
+from benchmarks.settling import settle
 from benchmarks.workloads import workload
 
 __all__: list[str] = []
@@ -68,6 +69,9 @@ def main() -> None:
         request = json.loads(line)
         if request["do"] == "step":
             answer(_steps(contestant, request["count"]))
+        elif request["do"] == "settle":
+            settle(contestant.step)
+            answer(_steps(contestant, 1))
         elif request["do"] == "gradient":
             np.save(request["path"], contestant.meta_gradient())
             answer({})

@@ -52,7 +52,7 @@ def _present(console: Console, wanted: tuple[str, ...], device: str) -> tuple[st
 def main() -> None:
     measure_unforced()
     options = _arguments()
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console(width=None if Console().is_terminal else 190)
     device = "cpu" if options.rehearse else "cuda"
     contestants = _present(console, tuple(options.contestants), device)
     works = REHEARSED if options.rehearse else QUICK if options.quick else WORKLOADS

@@ -48,7 +48,7 @@ def kernels() -> dict[str, str | None]:
 def machine(cores: list[int], device: str = "cpu") -> dict[str, Any]:
     """Processor and device, versions and commit, kernels and peaks, for whoever reads the numbers later."""
     versions = {name: _version(name) for name in _PACKAGES}
-    about = {
+    return {
         "processor": _processor(),
         "cores": len(cores),
         "system": platform.platform(),
@@ -58,9 +58,8 @@ def machine(cores: list[int], device: str = "cpu") -> dict[str, Any]:
         "uncommitted_changes": bool(_output("git", "status", "--porcelain")),
         "kernels": kernels(),
         "taken_out_of_the_environment": taken_out(),
-        "peaks": _peaks(device),
+        **_device(device),
     }
-    return about | (_gpu() if device == "cuda" else {})
 
 
 def described(about: dict[str, Any]) -> str:
@@ -76,20 +75,15 @@ def described(about: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _peaks(device: str) -> dict[str, float]:
+def _device(device: str) -> dict[str, Any]:
+    """What a process of its own says of the device, and what NVIDIA's tool says of the driver."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.peaks", device]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    done = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    if device == "cuda":
+        driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
+        found["driver"] = driver or "unknown"
     return found
-
-
-def _gpu() -> dict[str, str]:
-    """The device's name and memory, its driver, and the newest CUDA that this driver can run."""
-    asked = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader", "--id=0")
-    name, memory, driver = [part.strip() for part in asked.split(",")] if asked.count(",") == 2 else [asked, "", ""]
-    code = "from cupy.cuda import runtime as r; print(r.runtimeGetVersion(), r.driverGetVersion())"
-    runtime, newest = _output(sys.executable, "-c", code).split()
-    return {"gpu": f"{name}, {memory}", "driver": driver, "cuda": f"{runtime} (driver: {newest})"}
 
 
 def _processor() -> str:

@@ -1,6 +1,6 @@
-"""How fast a device multiplies matrices and copies memory, as JSON: ``python -m benchmarks.peaks cpu|cuda``.
+"""How fast a device multiplies and copies, and which GPU it is: ``python -m benchmarks.peaks cpu|cuda``.
 
-Float32, by NumPy or CuPy; a process of its own, which leaves no memory taken and no thread waiting.
+JSON on one line; float32, by NumPy or CuPy. A process of its own, which leaves no memory taken and no thread waiting.
 """
 
 from __future__ import annotations
@@ -38,12 +38,25 @@ def _peaks(xp: Any, finish: Callable[[], Any], side: int, copied: int, repeats: 
     return {"flops": flops, "bandwidth": 2 * copied / _best(lambda: xp.copyto(target, source), finish, repeats)}
 
 
+def _gpu(cupy: Any) -> dict[str, str]:
+    """Its name and memory, and the versions of CUDA that CuPy was loaded with and that the driver can run."""
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    versions = (runtime.runtimeGetVersion(), runtime.driverGetVersion())
+    loaded, newest = (f"{version // 1000}.{version % 1000 // 10}" for version in versions)
+    return {
+        "gpu": f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB",
+        "cuda": f"{loaded} (of the driver: {newest})",
+    }
+
+
 def main() -> None:
     if sys.argv[1] == "cuda":
         cupy: Any = import_module("cupy")
-        found = _peaks(cupy, cupy.cuda.get_current_stream().synchronize, 8192, 2**31, 20)
+        finish = cupy.cuda.get_current_stream().synchronize
+        found = {"peaks": _peaks(cupy, finish, 8192, 2**31, 20)} | _gpu(cupy)
     else:
-        found = _peaks(np, lambda: None, 2048, 2**28, 20)
+        found = {"peaks": _peaks(np, lambda: None, 2048, 2**28, 20)}
     print(json.dumps(found))
 
 

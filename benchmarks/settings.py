@@ -69,8 +69,5 @@ def settings_of(contestant: str, workload: str, device: str = "cpu") -> tuple[st
 
 def environment_of(contestant: str, device: str) -> dict[str, str]:
     """What a contestant's process finds in its environment beside what all find."""
-    if contestant != "jax_jit":
-        return {}
     # JAX takes most of a GPU's memory when it starts, unless it is told; the others are alive beside it.
-    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"} if device == "cuda" else {}
-    return {"JAX_PLATFORMS": device, **share}
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"} if (contestant, device) == ("jax_jit", "cuda") else {}
