@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint check-docs bench clean
+.PHONY: demo test test-slow lint check-docs bench bench-gpu clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
 $(VENV)/.demo: pyproject.toml
@@ -48,6 +48,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.figures out
 	$(BIN)/python -m benchmarks.adaptation out
 	$(BIN)/python -m benchmarks.meta_gradient out
+
+# For a machine with a CUDA device; CUDA=cuda12 where its driver is older than CUDA 13.
+CUDA ?= cuda13
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench,$(CUDA)]' 'jax[$(CUDA)]'
+	$(BIN)/python -m benchmarks.gpu --json out/gpu.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import threading
 import time
 import tracemalloc
 from dataclasses import asdict, dataclass
@@ -19,8 +18,10 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.contestants.ours import Contestant
+from benchmarks.environment import measure_unforced
 from benchmarks.machine import machine, use_cores
 from benchmarks.report import table
+from benchmarks.settling import settle
 from benchmarks.workloads import workload
 
 __all__: list[str] = []
@@ -44,24 +45,11 @@ class Measured:
     peak: int
 
 
-def settle(contestant: Contestant) -> None:
-    """Take steps until all that they run is compiled."""
-    compiling: list[threading.Thread] = []
-    for _ in range(20):
-        for thread in compiling:
-            thread.join()
-        for _ in range(3):
-            contestant.step()
-        compiling = [thread for thread in threading.enumerate() if thread.name == "aidotnet_py compiler"]
-        if not compiling:
-            return
-
-
 def measured(form: str, steps: int, repeats: int) -> Measured:
     """The median time of a step, and the height of NumPy's and Python's memory in one, beyond what there was before."""
     work = workload(f"omniglot-1-k{steps}")
-    timed = Contestant(work, form)
-    settle(timed)
+    timed = Contestant(work, form, "cpu")
+    settle(timed.step, 3)
     seconds: list[float] = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -70,8 +58,8 @@ def measured(form: str, steps: int, repeats: int) -> Measured:
     del timed
     gc.collect()
     tracemalloc.start()
-    contestant = Contestant(work, form)
-    settle(contestant)
+    contestant = Contestant(work, form, "cpu")
+    settle(contestant.step, 3)
     gc.collect()
     tracemalloc.reset_peak()
     contestant.step()
@@ -98,6 +86,7 @@ def draw(found: list[Measured], path: Path) -> None:
 
 
 def main() -> None:
+    measure_unforced()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where adaptation.png and adaptation.json are put")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 25, 100, 200, 400], help="the K to measure")

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from benchmarks.settings import ENVIRONMENT
+from benchmarks.settings import environment_of
 
 __all__ = ["Child", "Measured", "agreement", "fastest_setting", "race", "ratio"]
 
@@ -29,12 +29,15 @@ _ROOT = Path(__file__).parent.parent
 class Child:
     """A contestant's process; it does nothing unless asked."""
 
-    def __init__(self, contestant: str, setting: str, workload: str, dtype: str = "float32") -> None:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", contestant, setting, workload, dtype]
+    def __init__(
+        self, contestant: str, setting: str, workload: str, dtype: str = "float32", device: str = "cpu"
+    ) -> None:
+        details = [contestant, setting, workload, dtype, device]
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", *details]
         self._process = subprocess.Popen(
             command,
             cwd=_ROOT,
-            env=os.environ | ENVIRONMENT.get(contestant, {}),
+            env=os.environ | environment_of(contestant, device),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -91,8 +94,10 @@ class Measured:
     first_seconds: float
     difference: float
     losses: list[float]
+    kernels: dict[str, str | None]
     rounds: list[list[float]] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    launches: dict[str, float] = field(default_factory=dict)
 
     def quantile(self, q: float) -> float:
         """Of the seconds a step."""
@@ -109,31 +114,40 @@ def _relative(a: Any, b: Any) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def agreement(entries: Iterable[tuple[str, str]], workload: str) -> dict[str, float]:
+def agreement(entries: Iterable[tuple[str, str]], workload: str, device: str) -> dict[str, float]:
     """Relative distances of everyone's meta-gradient from the first one's, in float64, where rounding hides nothing."""
     found: dict[str, Any] = {}
     for contestant, setting in entries:
-        with Child(contestant, setting, workload, "float64") as child:
+        with Child(contestant, setting, workload, "float64", device) as child:
             child.ask("step", count=1)
             found[f"{contestant} {setting}"] = child.gradient()
     reference = next(iter(found.values()))
     return {name: _relative(gradient, reference) for name, gradient in found.items()}
 
 
-def race(entries: Iterable[tuple[str, str]], workload: str, *, rounds: int, seconds: float) -> list[Measured]:
-    """Rounds in which each contestant, alone at work, takes steps for about that long, at least one; first, a warm-up.
+def race(
+    entries: Iterable[tuple[str, str]],
+    workload: str,
+    *,
+    rounds: int,
+    seconds: float,
+    device: str = "cpu",
+    count_launches: bool = False,
+) -> list[Measured]:
+    """Rounds in which each contestant, alone at work, takes steps for about that long, at least one.
 
-    The differences are those of the first float32 meta-gradients, from the first contestant's.
+    First each takes a few until all is compiled, which would otherwise go on in the others' turns. The differences are
+    those of the first float32 meta-gradients, from the first contestant's.
     """
     with ExitStack() as stack:
         rows: list[tuple[Child, Measured, int]] = []
         reference: Any = None
         for contestant, setting in entries:
-            child = stack.enter_context(Child(contestant, setting, workload))
+            child = stack.enter_context(Child(contestant, setting, workload, device=device))
             first = child.ask("step", count=1)
             gradient = child.gradient()
             reference = gradient if reference is None else reference
-            warm = child.ask("step", count=2)
+            warm = child.ask("settle")
             count = max(1, round(seconds / warm["seconds"][-1]))
             measured = Measured(
                 contestant,
@@ -143,6 +157,7 @@ def race(entries: Iterable[tuple[str, str]], workload: str, *, rounds: int, seco
                 first["seconds"][0],
                 _relative(gradient, reference),
                 [first["losses"][0], *warm["losses"]],
+                child.start["kernels"],
             )
             rows.append((child, measured, count))
         for _ in range(rounds):
@@ -153,16 +168,20 @@ def race(entries: Iterable[tuple[str, str]], workload: str, *, rounds: int, seco
                 measured.losses += turn["losses"]
         for child, measured, _ in rows:
             measured.memory = child.ask("memory")
+            if count_launches:
+                measured.launches = child.ask("launches")
             # Not every contestant says when its numbers are none.
             if not np.isfinite(measured.losses).all():
                 raise RuntimeError(f"{workload}: a loss of {measured.contestant} is not finite; its times mean nothing")
         return [measured for _, measured, _ in rows]
 
 
-def fastest_setting(contestant: str, settings: Iterable[str], workload: str) -> tuple[str, dict[str, float]]:
+def fastest_setting(
+    contestant: str, settings: Iterable[str], workload: str, device: str
+) -> tuple[str, dict[str, float]]:
     """The setting with the fastest third step, and the times of all; each in a fresh process."""
     times: dict[str, float] = {}
     for setting in settings:
-        with Child(contestant, setting, workload) as child:
+        with Child(contestant, setting, workload, device=device) as child:
             times[setting] = min(child.ask("step", count=3)["seconds"][1:])
     return min(times, key=times.__getitem__), times

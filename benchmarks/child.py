@@ -1,6 +1,6 @@
 """One contestant in a process of its own: reads a request a line, answers with a line of JSON.
 
-``python -m benchmarks.child CONTESTANT SETTING WORKLOAD DTYPE``
+``python -m benchmarks.child CONTESTANT SETTING WORKLOAD DTYPE DEVICE``
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contestants import Contestant, contestant_class
+from benchmarks.launches import launches
+from benchmarks.machine import kernels
+from benchmarks.settling import settle
 from benchmarks.workloads import workload
 
 __all__: list[str] = []
@@ -53,23 +56,29 @@ def main() -> None:
     def answer(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=answers, flush=True)
 
-    name, setting, work_name, dtype = sys.argv[1:]
+    name, setting, work_name, dtype, device = sys.argv[1:]
     work = workload(work_name, {"float32": np.float32, "float64": np.float64}[dtype])
     began = time.perf_counter()
     contestant_type = contestant_class(name)
     imported = _status("self", "VmRSS")
     imported_at = time.perf_counter()
-    contestant: Contestant = contestant_type(work, setting)
-    answer({"import_seconds": imported_at - began, "build_seconds": time.perf_counter() - imported_at})
+    contestant: Contestant = contestant_type(work, setting, device)
+    build_seconds = time.perf_counter() - imported_at
+    answer({"import_seconds": imported_at - began, "build_seconds": build_seconds, "kernels": kernels()})
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "step":
             answer(_steps(contestant, request["count"]))
+        elif request["do"] == "settle":
+            settle(contestant.step)
+            answer(_steps(contestant, 1))
         elif request["do"] == "gradient":
             np.save(request["path"], contestant.meta_gradient())
             answer({})
         elif request["do"] == "memory":
             answer(_memory(contestant, imported))
+        elif request["do"] == "launches":
+            answer(launches(contestant.step))
 
 
 if __name__ == "__main__":

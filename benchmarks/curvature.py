@@ -22,8 +22,8 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
     many tasks as a chunk holds, and with BLAS on one thread.
     """
     work = workload(name)
-    model = model_of(work)
-    tasks = list(batch_of(work))
+    model = model_of(work, "cpu")
+    tasks = list(batch_of(work, "cpu"))
     whole = ObjectiveFactory(np.random.default_rng(0)).make("Support", tasks, model, model.DefaultLossFunction)
     count = min(whole.tasks_at_once, work.tasks)
     support = whole.part(0, count, 0)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.arena import Measured, race
 from benchmarks.contestants import NAMES
+from benchmarks.environment import measure_unforced
 from benchmarks.machine import machine, use_cores
 from benchmarks.settings import settings_of
 from benchmarks.workloads import workload
@@ -82,6 +83,7 @@ def draw(sweep: Sweep, found: Sequence[Measured], folder: Path) -> None:
 
 
 def main() -> None:
+    measure_unforced()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where figures, and sweeps.json with their numbers, are put")
     parser.add_argument("--contestants", nargs="+", choices=NAMES, default=["ours", "torch_eager", "jax_jit"])

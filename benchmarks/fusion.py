@@ -25,6 +25,7 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.backends import NumPyBackend
+from benchmarks.environment import measure_unforced
 from benchmarks.report import table
 
 __all__: list[str] = []
@@ -160,6 +161,7 @@ def _microseconds(step: Step, repeats: int = 200) -> float:
 
 def main() -> None:
     """Print a line a candidate: time to prepare, time of a run, distance from NumPy in float64."""
+    measure_unforced()
     makers: dict[str, Callable[..., Step]] = {
         "the engine, operation by operation": lambda *arrays: _ours(*arrays, compiled=False),
         "NumPy in blocks": _blocked,

@@ -30,6 +30,7 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
+from benchmarks.environment import measure_unforced
 from benchmarks.machine import machine, use_cores
 from benchmarks.report import table
 
@@ -175,6 +176,7 @@ def draw(rows: list[Found], path: Path) -> None:
 
 
 def main() -> None:
+    measure_unforced()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where meta_gradient.png and meta_gradient.json are put")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 5, 10, 20, 40, 80, 160], help="inner steps")

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from benchmarks.arena import Child
 from benchmarks.curvature import curvature_ratio
+from benchmarks.environment import measure_unforced
 from benchmarks.machine import machine, use_cores
 from benchmarks.report import Target, table, targets_table
 from benchmarks.settings import settings_of
@@ -97,6 +98,7 @@ def memory(console: Console, name: str, contestants: tuple[str, ...], steps: tup
 
 
 def main() -> None:
+    measure_unforced()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=2, help="cores for everyone (default: 2)")
     parser.add_argument("--contestants", nargs="*", default=["torch_eager", "jax_jit"], help="shown beside ours")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arena import Measured, ratio
-from benchmarks.flops import step_flops
+from benchmarks.flops import step_bytes, step_flops
 from benchmarks.workloads import workload
 
 __all__ = ["Target", "agreement_table", "race_table", "table", "targets_of", "targets_table"]
@@ -47,59 +47,73 @@ def agreement_table(console: Console, name: str, distances: Mapping[str, float])
     table(console, f"{name}: distance of float64 meta-gradients, relative", ["contestant", "distance"], rows)
 
 
-def race_table(console: Console, found: Sequence[Measured], peak: float) -> None:
-    """Times of all on one workload."""
+def race_table(console: Console, found: Sequence[Measured], peaks: Mapping[str, float], rules: str) -> None:
+    """Times of all on one workload, and what of the device's peaks they reach."""
     work = workload(found[0].workload)
-    flops = step_flops(work)
-    rows: list[list[str]] = []
+    flops, moved = step_flops(work), step_bytes(work)
+    rows: list[dict[str, str]] = []
     for one in found:
-        low, median, high = (1e3 * one.quantile(q) for q in (0.25, 0.5, 0.75))
-        rate = 1e3 * flops / median
-        rows.append(
-            [
-                f"{one.contestant} ({one.setting})",
-                f"{median:.1f}",
-                f"{low:.1f} – {high:.1f}",
-                f"{median / work.tasks:.2f}",
-                f"{ratio(one, found[0]):.2f}",
-                f"{rate / 1e9:.1f}",
-                f"{rate / peak:.0%}",
-                f"{one.first_seconds:.2f}",
-                f"{one.memory['added'] / 2**20:.0f}",
-                f"{one.difference:.0e}",
-            ]
-        )
-    columns = ["contestant (setting)", "ms a step", "quartiles", "ms a task", "÷ ours", "GFLOP/s", "of peak"]
-    columns += ["first step s", "memory MiB", "Δ float32"]
-    title = f"{work.name}: K = {work.steps}, {work.products} products, {flops / 1e9:.3g} GFLOP a step"
-    table(console, title, columns, rows)
+        low, median, high = (one.quantile(q) for q in (0.25, 0.5, 0.75))
+        row = {
+            "contestant (setting)": f"{one.contestant} ({one.setting})",
+            "ms a step": f"{1e3 * median:.3g}",
+            "quartiles": f"{1e3 * low:.3g} – {1e3 * high:.3g}",
+            "ms a task": f"{1e3 * median / work.tasks:.3g}",
+            "÷ ours": f"{ratio(one, found[0]):.2f}",
+            "GFLOP/s": f"{flops / median / 1e9:.1f}",
+            "of peak": f"{flops / median / peaks['flops']:.1%}",
+        }
+        if rules == "cuda":
+            row |= {"of copying": f"{moved / median / peaks['bandwidth']:.1%}"} | _launched(one)
+        else:
+            row |= {"memory MiB": f"{one.memory['added'] / 2**20:.0f}"}
+        rows.append(row | {"first s": f"{one.first_seconds:.2f}", "Δ float32": f"{one.difference:.0e}"})
+    title = f"{work.name}: K = {work.steps}, {work.products} products, {flops / 1e9:.3g} GFLOP"
+    title += f" and at least {moved / 1e6:.3g} MB a step"
+    table(console, title, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _launched(one: Measured) -> dict[str, str]:
+    """Kernels on the device a step, and the calls that launched one, or a graph of them."""
+    kinds = {"kernels": "kernels", "launches": "kernel launches", "graphs": "graph launches"}
+    return {column: f"{one.launches[kind]:.0f}" if one.launches else "?" for column, kind in kinds.items()}
 
 
 # Family, tasks (None: any), rivals, and the most that ours may take of the best of them.
-_LIMITS: tuple[tuple[str, tuple[int, ...] | None, tuple[str, ...], float], ...] = (
-    ("omniglot", None, ("torch_eager", "torch_processes", "torch_func", "jax_jit"), 0.55),
-    ("mini", None, ("torch_eager", "torch_processes", "torch_func", "jax_jit"), 0.6),
-    ("sinusoid", (25, 100), ("jax_jit",), 1.0),
-    ("sinusoid", (4,), ("jax_jit",), 2.0),
-    ("sinusoid", (25,), ("torch_func",), 0.15),
-)
+_Limits = tuple[tuple[str, tuple[int, ...] | None, tuple[str, ...], float], ...]
+_RIVALS = ("torch_eager", "torch_processes", "torch_func", "jax_jit")
+_LIMITS: dict[str, _Limits] = {
+    "cpu": (
+        ("omniglot", None, _RIVALS, 0.55),
+        ("mini", None, _RIVALS, 0.6),
+        ("sinusoid", (25, 100), ("jax_jit",), 1.0),
+        ("sinusoid", (4,), ("jax_jit",), 2.0),
+        ("sinusoid", (25,), ("torch_func",), 0.15),
+    ),
+    "cuda": (
+        ("omniglot", (32,), ("torch_eager",), 0.1),
+        ("omniglot", (32,), ("jax_jit",), 1.0),
+        ("sinusoid", (100,), ("jax_jit",), 1.0),
+    ),
+}
 
 
-def targets_of(found: Sequence[Measured]) -> list[Target]:
-    """The targets that one workload's race is about."""
-    family, tasks = found[0].workload.split("-")[:2]
+def targets_of(found: Sequence[Measured], rules: str) -> list[Target]:
+    """The targets that one workload's race is about; none where it is smaller than its name says."""
+    family, tasks, *smaller = found[0].workload.split("-")
     by_name = {one.contestant: one for one in found}
     targets: list[Target] = []
-    for of, sizes, rivals, limit in _LIMITS:
+    if "ours" not in by_name or smaller:
+        return targets
+    ours = by_name["ours"]
+    for of, sizes, rivals, limit in _LIMITS[rules]:
         present = [by_name[rival] for rival in rivals if rival in by_name]
         if of == family and (sizes is None or int(tasks) in sizes) and present:
             best = min(present, key=lambda one: one.quantile(0.5))
-            for ours in (by_name[name] for name in ("ours", "ours_coretype") if name in by_name):
-                what = f"{best.workload}: time of {ours.contestant} over {best.contestant}"
-                targets.append(Target(what, ratio(ours, best), limit))
-    if found[0].workload == "omniglot-32" and {"ours", "torch_eager"} <= by_name.keys():
-        ours, eager = (by_name[name].memory["added"] for name in ("ours", "torch_eager"))
-        targets.append(Target("omniglot-32: memory over torch_eager", ours / eager, 1.0))
+            targets.append(Target(f"{best.workload}: time over {best.contestant}", ratio(ours, best), limit))
+    if rules == "cpu" and found[0].workload == "omniglot-32" and "torch_eager" in by_name:
+        eager = by_name["torch_eager"].memory["added"]
+        targets.append(Target("omniglot-32: memory over torch_eager", ours.memory["added"] / eager, 1.0))
     return targets
 
 

@@ -1,16 +1,13 @@
-"""The ways in which each contestant can be run, the fastest that was found first."""
+"""The ways in which each contestant can be run, the fastest that was found first, and what its process is told."""
 
 from __future__ import annotations
 
-__all__ = ["ENVIRONMENT", "settings_of"]
+__all__ = ["environment_of", "settings_of"]
 
-# What a contestant's process finds in its environment. NumPy's wheels carry an OpenBLAS that takes processors newer
-# than itself for older ones: it then leaves AVX-512 unused, unless it is told.
-ENVIRONMENT = {"ours_coretype": {"OPENBLAS_CORETYPE": "SkylakeX"}}
+_Settings = dict[str, tuple[str, ...]]
 
-_CONVOLUTIONS = {
+_CONVOLUTIONS: _Settings = {
     "ours": ("default",),
-    "ours_coretype": ("SkylakeX",),
     "torch_eager": ("conv-fused-2", "conv-fused-1", "conv-plain-2", "patches-plain-2", "patches-plain-1"),
     "torch_processes": ("conv-fused-2", "conv-plain-2", "patches-plain-2"),
     "torch_func": (
@@ -32,21 +29,45 @@ _CONVOLUTIONS = {
         "nchw-vmap",
     ),
 }
-_LARGE_IMAGES = {
+_LARGE_IMAGES: _Settings = {
     **_CONVOLUTIONS,
     "torch_func": ("conv-plain-vjp", "conv-fused-graph", "patches-plain-graph"),
     "jax_jit": ("patches-map", "patches-map2", "patches-vmap", "nhwc-map"),
 }
-_DENSE = {
+_DENSE: _Settings = {
     "ours": ("default",),
-    "ours_coretype": ("SkylakeX",),
     "torch_eager": ("dense-1", "dense-2"),
     "torch_processes": ("dense-2",),
     "torch_func": ("dense-graph", "dense-vjp", "dense-jvp"),
     "jax_jit": ("dense-vmap", "dense-map", "dense-vmap2", "dense-map2"),
 }
 
+# On a GPU; in the order in which they are expected to be fast, until someone has tuned them on one.
+_CONVOLUTIONS_CUDA: _Settings = {
+    "ours": ("default",),
+    "torch_eager": ("conv-fused-1", "conv-plain-1", "patches-plain-1"),
+    "torch_func": ("patches-plain-graph", "conv-plain-graph", "conv-fused-graph", "patches-plain-vjp"),
+    "jax_jit": ("patches-vmap", "nhwc-vmap", "nchw-vmap", "patches-vmap-unrolled", "nhwc-map"),
+}
+_DENSE_CUDA: _Settings = {
+    "ours": ("default",),
+    "torch_eager": ("dense-1",),
+    "torch_func": ("dense-graph", "dense-vjp", "dense-jvp"),
+    "jax_jit": ("dense-vmap", "dense-vmap-unrolled"),
+}
 
-def settings_of(contestant: str, workload: str) -> tuple[str, ...]:
-    """Of a contestant on a workload."""
-    return {"sinusoid": _DENSE, "omniglot": _CONVOLUTIONS, "mini": _LARGE_IMAGES}[workload.split("-")[0]][contestant]
+_OF_DEVICE: dict[str, dict[str, _Settings]] = {
+    "cpu": {"sinusoid": _DENSE, "omniglot": _CONVOLUTIONS, "mini": _LARGE_IMAGES},
+    "cuda": {"sinusoid": _DENSE_CUDA, "omniglot": _CONVOLUTIONS_CUDA, "mini": _CONVOLUTIONS_CUDA},
+}
+
+
+def settings_of(contestant: str, workload: str, device: str = "cpu") -> tuple[str, ...]:
+    """Of a contestant on a workload and a device."""
+    return _OF_DEVICE[device][workload.split("-")[0]][contestant]
+
+
+def environment_of(contestant: str, device: str) -> dict[str, str]:
+    """What a contestant's process finds in its environment beside what all find."""
+    # JAX takes most of a GPU's memory when it starts, unless it is told; the others are alive beside it.
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"} if (contestant, device) == ("jax_jit", "cuda") else {}

@@ -19,7 +19,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.autodiff import grad
 from aidotnet_py.backends import get_backend
-from aidotnet_py.losses import LossFunctionBase
+from aidotnet_py.losses import LossFunctionBase, validate_alike
 
 LOSSES = [MeanSquaredErrorLoss(), CrossEntropyLoss(), BinaryCrossEntropyLoss()]
 DTYPES = [np.float32, np.float64]
@@ -249,3 +249,45 @@ class TestOwnLoss:
 
     def test_half_precision_stays_half(self):
         assert isinstance(MeanSquaredErrorLoss().CalculateLoss(np.ones(3, np.float16), np.zeros(3)), np.float16)
+
+
+class _UnitSum(CrossEntropyLoss):
+    """Targets that are valid one by one alone: together they would sum to something else."""
+
+    def validate(self, predicted_shape, actual, name="actual"):
+        if float(actual.sum()) != 1.0:
+            raise ArgumentException(f"{name} sums to {actual.sum()}")
+
+
+class TestManyTargetsAtOnce:
+    LABELS, ROWS = np.array([0, 2]), np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
+
+    @pytest.mark.parametrize(
+        ("loss", "good", "bad", "message"),
+        [
+            (CrossEntropyLoss(), LABELS, LABELS + 1, "third holds labels from 1 to 3; the predictions of shape"),
+            (CrossEntropyLoss(), ROWS, ROWS[:, :2], r"first has shape \(2, 2\)"),
+            (CrossEntropyLoss(), ROWS, ROWS / 2, "third has rows that sum to 0.5 up to 0.5"),
+            (BinaryCrossEntropyLoss(), ROWS, ROWS * 4, "third holds values from 0.0 to 4.0"),
+            (MeanSquaredErrorLoss(), ROWS, LABELS, r"first has shape \(2,\)"),
+        ],
+        ids=["labels", "shape", "rows", "binary", "squares"],
+    )
+    def test_the_first_bad_one_is_named(self, backend, loss, good, bad, message):
+        good, bad = put(backend, good), put(backend, bad)
+        validate_alike(loss, (2, 3), [good] * 4, iter(["first", "second", "third", "fourth"]))
+        wrong = [bad] * 4 if message.startswith("first") else [good, good, bad, bad]
+        with pytest.raises(ArgumentException, match=message):
+            validate_alike(loss, (2, 3), wrong, iter(["first", "second", "third", "fourth"]))
+
+    def test_a_subclass_judges_each_by_its_own_rule(self):
+        good = np.array([0.25, 0.75])
+        validate_alike(_UnitSum(), (2,), [good, good], ["first", "second"])
+        with pytest.raises(ArgumentException, match="second sums to 2"):
+            validate_alike(_UnitSum(), (2,), [good, good + 0.5], ["first", "second"])
+
+    def test_values_are_brought_to_the_host_once(self, backend, monkeypatch):
+        looks, fetch = [], type(backend).to_numpy
+        monkeypatch.setattr(type(backend), "to_numpy", lambda self, a: looks.append(a) or fetch(self, a))
+        validate_alike(CrossEntropyLoss(), (2, 3), [put(backend, self.LABELS)] * 5, ["labels"] * 5)
+        assert len(looks) == 1

@@ -6,6 +6,7 @@ May import: the engine and the backends. A new loss is one file here.
 from aidotnet_py.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss
 from aidotnet_py.losses.interface import ILossFunction, LossFunctionBase
 from aidotnet_py.losses.mean_squared_error import MeanSquaredErrorLoss
+from aidotnet_py.losses.validation import validate_alike
 
 __all__ = [
     "BinaryCrossEntropyLoss",
@@ -13,4 +14,5 @@ __all__ = [
     "ILossFunction",
     "LossFunctionBase",
     "MeanSquaredErrorLoss",
+    "validate_alike",
 ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeGuard, cast
-from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeIs, get_protocol_members
 
@@ -16,26 +15,22 @@ from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMini
 
 __all__ = ["computes_gradients", "is_differentiable", "is_inner_solver", "model_backend", "missing_members"]
 
-# isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
-_lacking: WeakKeyDictionary[type, dict[object, tuple[str, ...]]] = WeakKeyDictionary()
-
 
 def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
     """The members of a protocol that a value lacks, by name; a class, which is no object of itself, lacks all."""
-    names = _members(cast("Hashable", protocol))
     if isinstance(value, type):
-        return tuple(sorted(names))
-    kind = type(value)
-    known = _lacking.setdefault(kind, {})
-    if protocol not in known:
-        known[protocol] = tuple(sorted(name for name in names if not hasattr(kind, name)))
-    # The class first, and once: to ask the object would compute its properties, and a task's may load its data.
-    return tuple(name for name in known[protocol] if not hasattr(value, name))
+        return tuple(sorted(get_protocol_members(protocol)))
+    # The class first: to ask the object would compute its properties, and a task's may load its data.
+    lacking = _lacking(cast("Hashable", type(value)), cast("Hashable", protocol))
+    return tuple(name for name in lacking if not hasattr(value, name)) if lacking else ()
 
 
-@cache
-def _members(protocol: Hashable) -> frozenset[str]:
-    return get_protocol_members(cast("type[Any]", protocol))
+# isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
+@lru_cache(maxsize=64)
+def _lacking(kind: Hashable, protocol: Hashable) -> tuple[str, ...]:
+    """The members of a protocol that a class lacks."""
+    names = get_protocol_members(cast("type[Any]", protocol))
+    return tuple(sorted(name for name in names if not hasattr(kind, name)))
 
 
 def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:

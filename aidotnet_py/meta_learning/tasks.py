@@ -314,29 +314,30 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
             Metadata=Metadata,
             TaskId=TaskId,
         )
-        self._support = (SupportSetX, SupportSetY)
-        self._query = (QuerySetX, QuerySetY)
+        # As they are typed for learners; see `IMetaLearningTask`.
+        self._support_input, self._support_output = cast(TInput, SupportSetX), cast(TOutput, SupportSetY)
+        self._query_input, self._query_output = cast(TInput, QuerySetX), cast(TOutput, QuerySetY)
         self.Validate()
 
     @property
     def SupportInput(self) -> TInput:
         """The inputs to adapt on, (support examples, …)."""
-        return cast(TInput, self._support[0])
+        return self._support_input
 
     @property
     def SupportOutput(self) -> TOutput:
         """The targets of ``SupportInput``, (support examples, …)."""
-        return cast(TOutput, self._support[1])
+        return self._support_output
 
     @property
     def QueryInput(self) -> TInput:
         """The inputs to be judged on, (query examples, …), or None."""
-        return cast(TInput, self._query[0])
+        return self._query_input
 
     @property
     def QueryOutput(self) -> TOutput:
         """The targets of ``QueryInput``, (query examples, …), or None."""
-        return cast(TOutput, self._query[1])
+        return self._query_output
 
 
 def _integer(name: str, value: SupportsIndex) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.tracing import Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
-from aidotnet_py.losses import ILossFunction
+from aidotnet_py.losses import ILossFunction, validate_alike
 from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
@@ -68,7 +69,7 @@ def checked_batches(
         targets that the loss cannot take; when tasks come in different numbers of batches.
     """
     names = _NAMES[role]
-    wheres = [f" of task {place}" if len(tasks) > 1 else "" for place in range(len(tasks))]
+    wheres = _wheres(len(tasks))
     data = [(getattr(task, names[0]), getattr(task, names[1])) for task in tasks]
     if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
         return [_checked_sets(names, wheres, data, model, loss, shape_of)]
@@ -89,6 +90,12 @@ def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, 
             f"SupportInput of task {place} is a list of {len(data)} batches, and there are {steps} inner steps "
             "(AdaptationSteps), one a batch; at most as many batches as steps are wanted"
         )
+
+
+@lru_cache(maxsize=16)
+def _wheres(count: int) -> tuple[str, ...]:
+    """What names each of so many tasks in a message."""
+    return tuple(f" of task {place}" for place in range(count)) if count > 1 else ("",)
 
 
 def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Sequence[tuple[Any, Any]]) -> int:
@@ -121,16 +128,16 @@ def _checked_sets(
     """Inputs and outputs of one set of each task."""
     x_name, y_name = names
     inputs, targets = [x for x, _ in data], [y for _, y in data]
-    kinds = [
-        _check_pair(x, y, x_name + where, y_name + where) for x, y, where in zip(inputs, targets, wheres, strict=True)
-    ]
+    # What one array may be, so may the next that is all that it is; which of those that differ is wrong, and in which
+    # words it is said, is found one by one.
+    count = 1 if _alike(inputs) and _alike(targets) else len(data)
+    kinds = [_check_pair(*data[place], x_name + wheres[place], y_name + wheres[place]) for place in range(count)]
     if is_differentiable(model):
-        # What one array of a kind may be, so may the next.
         firsts = {kind: place for place, kind in reversed(list(enumerate(kinds)))}
         for place in sorted(firsts.values()):
             model.check_input(inputs[place], x_name + wheres[place])
             model.check_array(targets[place], y_name + wheres[place])
-    for (x_kind, y_kind), where in zip(kinds, wheres, strict=True):
+    for (x_kind, y_kind), where in zip(kinds, wheres, strict=False):
         _check_same(x_kind, kinds[0][0], x_name + where)
         _check_same(y_kind, kinds[0][1], y_name + where)
     if is_differentiable(model):
@@ -140,9 +147,20 @@ def _checked_sets(
             raise ArgumentException(
                 f"{x_name + wheres[0]} has shape {tuple(inputs[0].shape)}; the model cannot take it: {error}"
             ) from error
-        for y, where in zip(targets, wheres, strict=True):
-            loss.validate(shape, y, y_name + where)
+        validate_alike(loss, shape, targets, (y_name + where for where in wheres))
     return inputs, targets
+
+
+def _alike(arrays: Sequence[Any]) -> bool:
+    """Whether all are arrays of one type, shape, dtype and backend; where they are not, they may still be of a kind."""
+    first = arrays[0]
+    backend = backend_of(first)
+    if backend is None:
+        return False
+    shape, dtype, owns = first.shape, first.dtype, backend.owns
+    return len(set(map(type, arrays))) == 1 and all(
+        a.shape == shape and a.dtype == dtype and owns(a) for a in arrays[1:]
+    )
 
 
 def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> tuple[_Kind, _Kind]:

@@ -91,7 +91,9 @@ def _dot(a: Parameters, b: Parameters) -> jax.Array:
     return sum((jnp.vdot(x, y) for x, y in zip(a, b, strict=True)), start=jnp.zeros((), a[0].dtype))
 
 
-def _conjugate_gradient(product: Callable[[Parameters], Parameters], g: Parameters, products: int) -> Parameters:
+def _conjugate_gradient(
+    product: Callable[[Parameters], Parameters], g: Parameters, products: int, *, unroll: bool
+) -> Parameters:
     """The solve, from zero."""
 
     def iterate(_: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -104,7 +106,7 @@ def _conjugate_gradient(product: Callable[[Parameters], Parameters], g: Paramete
         return x, r, tree_map(lambda a, b: a + (after / square) * b, r, p), after
 
     start = (tree_map(jnp.zeros_like, g), g, g, _dot(g, g))
-    return lax.fori_loop(0, products, iterate, start)[0]
+    return lax.fori_loop(0, products, iterate, start, unroll=unroll)[0]
 
 
 def _mesh() -> Mesh:
@@ -145,11 +147,16 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float
 class Contestant:
     """A setting names how convolutions are computed, and what becomes of the tasks.
 
-    "vmap" does all at once, "map" one after the other, "vmap2" and "map2" so for half of them on each of two devices.
+    "vmap" does all at once, "map" one after the other, "vmap2" and "map2" so for half of them on each of two devices
+    of a processor. "unrolled" after that writes the inner steps and the solve's iterations out, one after another.
     """
 
-    def __init__(self, workload: Workload, setting: str) -> None:
-        how, schedule = setting.split("-")
+    def __init__(self, workload: Workload, setting: str, device: str) -> None:
+        jax.config.update("jax_platforms", device)
+        how, schedule, *unrolled = setting.split("-")
+        self._unroll = unrolled == ["unrolled"]
+        # Float32 is to be float32: JAX's own choice on a GPU is TF32.
+        jax.config.update("jax_default_matmul_precision", "highest")
         if schedule.endswith("2"):
             jax.config.update("jax_num_cpu_devices", _DEVICES)
         if workload.support_x.dtype == np.float64:
@@ -174,7 +181,7 @@ class Contestant:
             def inner(_: Any, phi: Parameters) -> Parameters:
                 return tree_map(lambda p, s: p - work.inner_rate * s, phi, gradient(phi))
 
-            phi = lax.fori_loop(0, work.steps, inner, parameters)
+            phi = lax.fori_loop(0, work.steps, inner, parameters, unroll=self._unroll)
             query_loss, g = jax.value_and_grad(loss)(phi, c, d)
             # What depends on φ alone is computed once a solve.
             curvature = jax.linearize(gradient, phi)[1]
@@ -182,7 +189,7 @@ class Contestant:
             def product(v: Parameters) -> Parameters:
                 return tree_map(lambda x, h: x + work.weight * h, v, curvature(v))
 
-            return query_loss, _conjugate_gradient(product, g, work.products)
+            return query_loss, _conjugate_gradient(product, g, work.products, unroll=self._unroll)
 
         return _over_tasks(task, schedule, work.tasks, work.meta_rate)
 

@@ -24,7 +24,9 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
+from aidotnet_py.backends import get_backend
 from aidotnet_py.nn import conv4, mlp
+from benchmarks.contestants import BACKENDS
 from benchmarks.workloads import Workload, flat
 
 __all__ = ["Contestant", "batch_of", "model_of", "options_of"]
@@ -40,31 +42,34 @@ class _Recorder(SGDOptimizer):
         return super().UpdateParameters(parameters, gradient)
 
 
-def model_of(work: Workload) -> NeuralNetworkModel[np.float32]:
+def model_of(work: Workload, device: str) -> NeuralNetworkModel[np.float32]:
     """The network with the workload's start weights."""
-    net = work.network
+    net, backend = work.network, get_backend(BACKENDS[device])
     if net.kind == "mlp":
         layers = mlp(net.width, net.width, net.outputs)
     else:
         layers = conv4(net.outputs, filters=net.width, reduction=net.kind)
     loss = CrossEntropyLoss() if work.classifies else MeanSquaredErrorLoss()
-    model = NeuralNetworkModel(layers, input_shape=net.input_shape, loss=loss, dtype=work.support_x.dtype.type, seed=0)
+    model = NeuralNetworkModel(
+        layers, input_shape=net.input_shape, loss=loss, dtype=work.support_x.dtype.type, backend=backend, seed=0
+    )
     if list(model.parameter_shapes.values()) != [p.shape for p in work.parameters.values()]:
         raise AssertionError(f"{work.name}: the parameters of the model have other shapes than the workload's")
-    model.SetParameters(flat(work.parameters))
+    model.SetParameters(backend.asarray(flat(work.parameters)))
     return model
 
 
-def batch_of(work: Workload) -> TaskBatch[np.float32]:
+def batch_of(work: Workload, device: str) -> TaskBatch[np.float32]:
     """The tasks."""
+    put = get_backend(BACKENDS[device]).asarray
     ways, shots = (5, 1) if work.classifies else (1, work.support_x.shape[1])
     sets = zip(work.support_x, work.support_y, work.query_x, work.query_y, strict=True)
     return TaskBatch(
         MetaLearningTask(
-            SupportSetX=a,
-            SupportSetY=b,
-            QuerySetX=c,
-            QuerySetY=d,
+            SupportSetX=put(a),
+            SupportSetY=put(b),
+            QuerySetX=put(c),
+            QuerySetY=put(d),
             NumWays=ways,
             NumShots=shots,
             NumQueryPerClass=len(c) // ways,
@@ -73,10 +78,10 @@ def batch_of(work: Workload) -> TaskBatch[np.float32]:
     )
 
 
-def options_of(work: Workload, optimizer: SGDOptimizer) -> iMAMLOptions[np.float32]:
+def options_of(work: Workload, optimizer: SGDOptimizer, device: str) -> iMAMLOptions[np.float32]:
     """The workload's numbers as options; a tolerance that no residual reaches, so that every product is made."""
     return iMAMLOptions(
-        model_of(work),
+        model_of(work, device),
         MetaOptimizer=optimizer,
         InnerLearningRate=work.inner_rate,
         AdaptationSteps=work.steps,
@@ -88,11 +93,11 @@ def options_of(work: Workload, optimizer: SGDOptimizer) -> iMAMLOptions[np.float
 
 
 def _maml(
-    algorithm: Any, of_options: Any, work: Workload, optimizer: SGDOptimizer, **options: Any
+    algorithm: Any, of_options: Any, work: Workload, optimizer: SGDOptimizer, device: str, **options: Any
 ) -> MAMLAlgorithm[np.float32]:
     learner: MAMLAlgorithm[np.float32] = algorithm(
         of_options(
-            model_of(work),
+            model_of(work, device),
             MetaOptimizer=optimizer,
             InnerLearningRate=work.inner_rate,
             AdaptationSteps=work.steps,
@@ -106,7 +111,7 @@ def _maml(
 class Contestant:
     """`MetaTrain` of iMAML, or by setting of MAML in one of its forms."""
 
-    def __init__(self, workload: Workload, setting: str) -> None:
+    def __init__(self, workload: Workload, setting: str, device: str) -> None:
         self._recorder = _Recorder(workload.meta_rate)
         maml: dict[str, dict[str, Any]] = {
             "maml": {},
@@ -117,16 +122,19 @@ class Contestant:
         self._learner: MetaLearnerBase[np.float32]
         if setting in maml:
             algorithm = (ANILAlgorithm, ANILOptions) if setting == "anil" else (MAMLAlgorithm, MAMLOptions)
-            self._learner = _maml(*algorithm, workload, self._recorder, **maml[setting])
+            self._learner = _maml(*algorithm, workload, self._recorder, device, **maml[setting])
         else:
-            self._learner = iMAMLAlgorithm(options_of(workload, self._recorder))
-        self._batch = batch_of(workload)
+            self._learner = iMAMLAlgorithm(options_of(workload, self._recorder, device))
+        self._batch = batch_of(workload, device)
+        self._backend = get_backend(BACKENDS[device])
 
     def step(self) -> float:
-        return float(self._learner.MetaTrain(self._batch))
+        loss = float(self._learner.MetaTrain(self._batch))
+        self._backend.synchronize()
+        return loss
 
     def meta_gradient(self) -> NDArray[np.float64]:
-        return np.asarray(self._recorder.last, np.float64)
+        return self._backend.to_numpy(self._recorder.last).astype(np.float64)
 
     def helpers(self) -> list[int]:
         return []

@@ -1,4 +1,4 @@
-"""PyTorch eager, task by task, in one process with two threads."""
+"""PyTorch eager, task by task, in one process."""
 
 # ruff: noqa: D102 -- documented by the protocol that they implement
 
@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.contestants.torch_model import examples, from_torch, loss_function, task_meta_gradient, to_torch
+from benchmarks.contestants.torch_model import (
+    examples,
+    finished,
+    from_torch,
+    loss_function,
+    task_meta_gradient,
+    to_torch,
+)
 from benchmarks.workloads import Workload
 
 __all__ = ["Contestant"]
@@ -17,27 +24,27 @@ __all__ = ["Contestant"]
 class Contestant:
     """A loop over tasks. A setting is how the network is computed (see `loss_function`), and the number of threads."""
 
-    def __init__(self, workload: Workload, setting: str) -> None:
+    def __init__(self, workload: Workload, setting: str, device: str) -> None:
         how, _, threads = setting.rpartition("-")
         torch.set_num_threads(int(threads))
         self._work = workload
         self._loss = loss_function(workload.network, how)
-        self._parameters = to_torch(workload)
-        self._examples = examples(workload)
+        self._parameters = to_torch(workload, device)
+        self._examples = examples(workload, device)
 
     def step(self) -> float:
         tasks = self._work.tasks
-        losses = 0.0
+        losses = torch.zeros((), device=self._parameters[0].device)
         mean = tuple(torch.zeros_like(p) for p in self._parameters)
         for a, b, c, d in zip(*self._examples, strict=True):
             loss, v = task_meta_gradient(self._work, self._loss, self._parameters, (a, b), (c, d))
-            losses += loss
+            losses = losses + loss
             for total, part in zip(mean, v, strict=True):
                 total += part / tasks
         for p, v in zip(self._parameters, mean, strict=True):
             p -= self._work.meta_rate * v
         self._mean = mean
-        return losses / tasks
+        return finished(losses) / tasks
 
     def meta_gradient(self) -> NDArray[np.float64]:
         return from_torch(self._work, self._mean)

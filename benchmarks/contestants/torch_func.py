@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from benchmarks.contestants.torch_model import Parameters, examples, from_torch, loss_function, to_torch
+from benchmarks.contestants.torch_model import Parameters, examples, finished, from_torch, loss_function, to_torch
 from benchmarks.workloads import Workload
 
 __all__ = ["Contestant"]
@@ -56,13 +56,13 @@ class Contestant:
     "jvp" goes forward over the gradient for every product.
     """
 
-    def __init__(self, workload: Workload, setting: str) -> None:
+    def __init__(self, workload: Workload, setting: str, device: str) -> None:
         how, _, self._products = setting.rpartition("-")
         torch.set_num_threads(2)
         self._work = workload
         self._loss = loss_function(workload.network, how)
-        self._parameters = to_torch(workload)
-        self._examples = examples(workload)
+        self._parameters = to_torch(workload, device)
+        self._examples = examples(workload, device)
 
     def _gradients(self, phi: Parameters, x: Tensor, y: Tensor, *, keep: bool = False) -> tuple[Tensor, Parameters]:
         """Losses summed, and gradients, by autograd of the vmapped losses."""
@@ -98,7 +98,7 @@ class Contestant:
         self._mean = tuple(t.mean(0) for t in v)
         for p, m in zip(self._parameters, self._mean, strict=True):
             p -= work.meta_rate * m
-        return float(loss) / work.tasks
+        return finished(loss) / work.tasks
 
     def meta_gradient(self) -> NDArray[np.float64]:
         return from_torch(self._work, self._mean)

@@ -12,14 +12,16 @@ from torch.nn import functional
 
 from benchmarks.workloads import EPSILON, Network, Workload
 
-__all__ = ["examples", "from_torch", "loss_function", "task_meta_gradient", "to_torch"]
+__all__ = ["examples", "finished", "from_torch", "loss_function", "task_meta_gradient", "to_torch"]
 
 Parameters = tuple[Tensor, ...]
 Loss = Callable[[Parameters, Tensor, Tensor], Tensor]
 
 
-def to_torch(work: Workload) -> Parameters:
+def to_torch(work: Workload, device: str) -> Parameters:
     """The start weights in PyTorch's layouts: kernels (outputs, inputs, height, width), features channels first."""
+    # Float32 is to be float32: PyTorch's own choice for convolutions is TF32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     tensors: list[Tensor] = []
     for name, p in work.parameters.items():
         if name.endswith("kernel"):
@@ -27,7 +29,7 @@ def to_torch(work: Workload) -> Parameters:
         elif name == "4.weight":
             height, width = work.network.sides()[-1]
             p = p.reshape(height, width, -1, p.shape[-1]).transpose(2, 0, 1, 3).reshape(p.shape)
-        tensors.append(torch.from_numpy(p.copy()))
+        tensors.append(torch.from_numpy(p.copy()).to(device))
     return tuple(tensors)
 
 
@@ -35,7 +37,7 @@ def from_torch(work: Workload, tensors: Sequence[Tensor]) -> NDArray[np.float64]
     """One flat vector in the workload's layouts."""
     pieces: list[NDArray[np.float64]] = []
     for name, tensor in zip(work.parameters, tensors, strict=True):
-        p = tensor.detach().numpy().astype(np.float64)
+        p = tensor.detach().cpu().numpy().astype(np.float64)
         if name.endswith("kernel"):
             p = p.transpose(2, 3, 1, 0)
         elif name == "4.weight":
@@ -45,12 +47,19 @@ def from_torch(work: Workload, tensors: Sequence[Tensor]) -> NDArray[np.float64]
     return np.concatenate(pieces)
 
 
-def examples(work: Workload) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def finished(loss: Tensor) -> float:
+    """The number, once the device has done all that was asked of it."""
+    if loss.is_cuda:
+        torch.cuda.synchronize()
+    return float(loss)
+
+
+def examples(work: Workload, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Support and query sets, stacked over tasks, images channels first."""
-    x = [torch.from_numpy(a) for a in (work.support_x, work.query_x)]
+    x = [torch.from_numpy(a).to(device) for a in (work.support_x, work.query_x)]
     if work.classifies:
         x = [a.permute(0, 1, 4, 2, 3).contiguous() for a in x]
-    y = [torch.from_numpy(a) for a in (work.support_y, work.query_y)]
+    y = [torch.from_numpy(a).to(device) for a in (work.support_y, work.query_y)]
     return x[0], y[0], x[1], y[1]
 
 
@@ -111,7 +120,7 @@ def loss_function(network: Network, how: str) -> Loss:
 
 def task_meta_gradient(
     work: Workload, loss: Loss, start: Parameters, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]
-) -> tuple[float, Parameters]:
+) -> tuple[Tensor, Parameters]:
     """One task: its query loss, and v. The graph of the support gradient is built once, for all products."""
     phi = tuple(p.detach().requires_grad_() for p in start)
     for _ in range(work.steps):
@@ -125,7 +134,7 @@ def task_meta_gradient(
         curved = torch.autograd.grad(slopes, phi, v, retain_graph=True)
         return tuple(a + work.weight * h for a, h in zip(v, curved, strict=True))
 
-    return float(query_loss.detach()), conjugate_gradient(product, g, work.products)
+    return query_loss.detach(), conjugate_gradient(product, g, work.products)
 
 
 def _dot(a: Parameters, b: Parameters) -> Tensor:

@@ -28,14 +28,14 @@ def _serve(work: Workload, how: str, parameters: Parameters, mean: Parameters, p
     """A worker: when asked, its tasks' share of the mean v goes into shared memory, their losses into the pipe."""
     torch.set_num_threads(1)
     loss = loss_function(work.network, how)
-    tasks = list(zip(*(e[part] for e in examples(work)), strict=True))
+    tasks = list(zip(*(e[part] for e in examples(work, "cpu")), strict=True))
     while _asked(pipe):
         losses = 0.0
         for total in mean:
             total.zero_()
         for a, b, c, d in tasks:
             task_loss, v = task_meta_gradient(work, loss, parameters, (a, b), (c, d))
-            losses += task_loss
+            losses += float(task_loss)
             for total, piece in zip(mean, v, strict=True):
                 total += piece / work.tasks
         pipe.send(losses)
@@ -52,11 +52,13 @@ def _asked(pipe: Connection) -> bool:
 class Contestant:
     """A setting is how the network is computed (see `loss_function`), and the number of processes."""
 
-    def __init__(self, workload: Workload, setting: str) -> None:
+    def __init__(self, workload: Workload, setting: str, device: str) -> None:
+        if device != "cpu":
+            raise SystemExit(f"processes share out a processor's cores; there is nothing to share out on {device!r}")
         how, _, number = setting.rpartition("-")
         count = int(number)
         self._work = workload
-        self._parameters = to_torch(workload)
+        self._parameters = to_torch(workload, device)
         self._means = [tuple(torch.zeros_like(p) for p in self._parameters) for _ in range(count)]
         for tensors in (self._parameters, *self._means):
             for tensor in tensors:
