@@ -6,11 +6,13 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from simulated_cupy import SimulatedBackend
 from strict_backend import StrictBackend
 
 from aidotnet_py.backends import Backend, get_backend, register_backend
 
 register_backend(StrictBackend())
+register_backend(SimulatedBackend())
 register_backend(StrictBackend("strict-device1", "device1"))
 
 settings.register_profile(
@@ -24,7 +26,7 @@ settings.register_profile("deep", settings.get_profile("ci"), derandomize=False,
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(params=["numpy", "strict"])
+@pytest.fixture(params=["numpy", "strict", "simulated"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend that runs on a CPU, in turn."""
     return get_backend(request.param)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
@@ -207,8 +207,8 @@ class CuPyBackend:
                 return self._kernels.vecdot(x, y, out=out)
             whole, lead = blocks * _VECDOT_BLOCK, x.shape[:-1]
             parts = self._cupy.empty((*lead, blocks + (rest > 0)), x.dtype)
-            rows = (array[..., :whole].reshape(*lead, blocks, _VECDOT_BLOCK) for array in (x, y))
-            self._kernels.vecdot(*rows, out=parts[..., :blocks])
+            left, right = (array[..., :whole].reshape(*lead, blocks, _VECDOT_BLOCK) for array in (x, y))
+            self._kernels.vecdot(left, right, out=parts[..., :blocks])
             if rest:
                 self._kernels.vecdot(x[..., whole:], y[..., whole:], out=parts[..., blocks])
             return self._cupy.sum(parts, axis=-1, out=out)
@@ -218,7 +218,7 @@ class CuPyBackend:
             return self._cupy.matmul(x, y, out=out)
 
     @contextmanager
-    def _precision(self) -> Iterator[None]:
+    def _precision(self) -> Generator[None, None, None]:
         """TF32 as asked for: CuPy goes by a setting of its own for one product, by cuBLAS's for many at once."""
         core, cublas = self._cupy._core, self._cupy.cuda.cublas
         handle = self._cupy.cuda.get_cublas_handle()
@@ -233,19 +233,20 @@ class CuPyBackend:
             cublas.setMathMode(handle, before[1])
 
     def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
+        result: Any = out
         if out is None:
             shape = list(arrays[0].shape)
             shape[axis] = sum(array.shape[axis] for array in arrays)
-            out = self.empty(tuple(shape), np.result_type(*(array.dtype for array in arrays)))
+            result = self.empty(tuple(shape), np.result_type(*(array.dtype for array in arrays)))
         # Part by part: for many arrays, CuPy's own way reads their addresses from memory of the host, which a captured
         # graph would read again when it is long gone.
         start = 0
-        lead = (slice(None),) * (axis % out.ndim)
+        lead = (slice(None),) * (axis % arrays[0].ndim)
         for array in arrays:
             stop = start + array.shape[axis]
-            self.copyto(out[(*lead, slice(start, stop))], array)
+            self.copyto(result[(*lead, slice(start, stop))], array)
             start = stop
-        return out
+        return result
 
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
         with self._device:
@@ -281,7 +282,8 @@ class CuPyBackend:
         return nullcontext()
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
-        return nullcontext()
+        # The device never warns, but what is computed on the host from its results may.
+        return np.errstate(all="ignore")
 
     def synchronize(self) -> None:
         self._require_no_capture("waiting for the device")
