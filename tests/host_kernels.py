@@ -110,7 +110,9 @@ def run_reduction(texts: Sequence[str], text: tuple[str, str, str, str], inputs:
     shape, (result,) = wide[0].shape, parameters[-1:]
     hosts = [*wide, np.empty(shape[:-1], kinds[result.kind])]
     mapped, reduced, finished, identity = text
-    reads = "".join(f"const {p.kind} &{p.name} = (({p.kind} *)pointers[{j}])[o * n + k];\n" for j, p in enumerate(parameters[:-1]))
+    reads = "".join(
+        f"const {p.kind} &{p.name} = (({p.kind} *)pointers[{j}])[o * n + k];\n" for j, p in enumerate(parameters[:-1])
+    )
     kind = result.kind
     source = (
         f'{_HEAD}{_typedefs(kinds)}extern "C" void run(ptrdiff_t count, ptrdiff_t n, void **pointers) {{\n'

@@ -1,7 +1,7 @@
 """A stand-in for CuPy over the host's memory, as strict as CuPy on a GPU, for tests on a machine without one.
 
 Its arrays refuse whatever would read them on the host in passing, and mixing with NumPy's: ``get`` and ``asnumpy`` are
-the only ways out, ``array`` the only one in. It has those functions of CuPy alone that the package uses, under CuPy's own
+the only ways out, ``array`` the only one in. It has only those functions of CuPy that the package uses, under CuPy's
 signatures; see `test_cupy_backend` for the comparison. Kernels given as CUDA C++ are compiled for the host and run.
 
 While a stream is captured, work is recorded and done when the graph is launched. Reading on the host, a product of
@@ -19,6 +19,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 from unittest import mock
 
@@ -27,7 +28,7 @@ from host_kernels import run_elementwise, run_reduction
 
 from aidotnet_py.backends import CuPyBackend
 
-# Runs a kernel of a RawModule: ``run_kernel(code, name, grid, block, arguments)``, arrays as NumPy's. Set it to run some.
+# Runs a kernel of a RawModule: ``run_kernel(code, name, grid, block, arguments)``, arrays as NumPy's. Set it to have it.
 run_kernel: Callable[..., None] | None = None
 
 # How often data went to the device and to the host.
@@ -69,7 +70,7 @@ class _Use:
         assert alive is not None, "a graph uses memory that has been freed"
 
 
-class ndarray:  # noqa: N801 -- CuPy's name
+class ndarray:
     """An array on a simulated device."""
 
     __array_priority__ = 100
@@ -286,7 +287,7 @@ def _give_operators() -> None:
     for short, name in (compared | {"gt": "greater", "ge": "greater_equal"}).items():
         setattr(ndarray, f"__{short}__", _operator(name))
     for short, name in {"neg": "negative", "abs": "absolute", "invert": "logical_not"}.items():
-        setattr(ndarray, f"__{short}__", lambda self, function=_Ufunc(name): function(self))
+        setattr(ndarray, f"__{short}__", partialmethod(_Ufunc(name)))
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
@@ -384,9 +385,7 @@ class ElementwiseKernel:
         like = None if out is None else out._memory
 
         def compute() -> Any:
-            return run_elementwise(
-                (*self._inputs, *self._outputs), self._operation, self._preamble, hosts, like
-            )
+            return run_elementwise((*self._inputs, *self._outputs), self._operation, self._preamble, hosts, like)
 
         return _called(compute, args[:count], out)
 
@@ -437,7 +436,7 @@ class RawModule:
         return launch
 
 
-def RawKernel(code: str, name: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> Callable[..., None]:  # noqa: N802
+def RawKernel(code: str, name: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> Callable[..., None]:
     return RawModule(code, options=options).get_function(name)
 
 
@@ -460,7 +459,9 @@ class Graph:
     def launch(self, stream: Any = None) -> None:
         current = stream or _state.streams[-1]
         if current.is_capturing():
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
+            raise CUDARuntimeError(
+                "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
+            )
         for work, used in self._work:
             for use in used:
                 use.check()
@@ -553,7 +554,7 @@ def _module(name: str, **members: Any) -> types.ModuleType:
 
 
 def _built() -> types.ModuleType:
-    functions = (array, as_strided, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
+    functions = (array, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
     kinds = (ElementwiseKernel, RawKernel, RawModule, ReductionKernel, ndarray)
     ufuncs: dict[str, Any] = {name: _Ufunc(name) for name in UFUNCS}
     cublas = _module(
@@ -561,9 +562,7 @@ def _built() -> types.ModuleType:
         getMathMode=lambda handle: _cublas["mode"],
         setMathMode=lambda handle, mode: _cublas.update(mode=mode),
     )
-    runtime = _module(
-        "cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: DEVICES
-    )
+    runtime = _module("cupy.cuda.runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: DEVICES)
     cuda = _module(
         "cupy.cuda",
         **{kind.__name__: kind for kind in (Device, Graph, MemoryPool, Stream)},
@@ -574,25 +573,25 @@ def _built() -> types.ModuleType:
         using_allocator=using_allocator,
     )
     core = _module("cupy._core", get_compute_type=_get_compute_type, set_compute_type=_set_compute_type)
-    tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
     return _module(
         "cupy",
         __version__="14.2.0",
         _core=core,
         cuda=cuda,
-        lib=_module("cupy.lib", stride_tricks=tricks),
-        **{f.__name__: f for f in (*functions[:1], *functions[2:], *kinds)},
+        **{f.__name__: f for f in (*functions, *kinds)},
         **ufuncs,
     )
 
 
 cupy = _built()
+# CuPy has this part imported apart.
+stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
 
 
 @contextmanager
 def installed() -> Iterator[types.ModuleType]:
     """A time in which ``import cupy`` gives the simulation."""
-    with mock.patch.dict(sys.modules, {"cupy": cupy}):
+    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.lib.stride_tricks": stride_tricks}):
         yield cupy
 
 

@@ -99,6 +99,7 @@ class CuPyBackend:
             raise ArgumentException(f"backend 'cupy' is not available: {missing}")
         # CuPy has no types.
         self._cupy: Any = import_module("cupy")
+        self._as_strided: Any = import_module("cupy.lib.stride_tricks").as_strided
         self._device = self._cupy.cuda.Device(device)
         self._compiled = compiled
         self._allow_tf32 = allow_tf32
@@ -264,7 +265,7 @@ class CuPyBackend:
         columns = (width - window[1]) // stride[1] + 1
         sn, sh, sw, sc = array.strides
         with self._device:
-            view = self._cupy.lib.stride_tricks.as_strided(
+            view = self._as_strided(
                 array,
                 (n, rows, columns, *window, channels),
                 (sn, sh * stride[0], sw * stride[1], sh, sw, sc),
