@@ -26,10 +26,10 @@ from unittest import mock
 import numpy as np
 from host_kernels import run_elementwise, run_reduction
 
-from aidotnet_py.backends import CuPyBackend
+from aidotnet_py.backends import CuPyBackend, KernelCompiler
 
-# Runs a kernel of a RawModule: ``run_kernel(code, name, grid, block, arguments)``, arrays as NumPy's. Set it to have it.
-run_kernel: Callable[..., None] | None = None
+# What the simulated backends compile with. Its calls must go through `hand_over`, since it knows of no streams.
+compiler: KernelCompiler | None = None
 
 # How often data went to the device and to the host.
 transfers: Counter[str] = Counter()
@@ -205,7 +205,8 @@ def _host(operand: Any) -> Any:
     if isinstance(operand, ndarray):
         assert operand._block.device == _state.devices[-1], "an array was used on another device than its own"
         return operand._memory
-    if isinstance(operand, (bool, int, float, complex, np.generic)):
+    assert not isinstance(operand, np.generic), "CuPy 13 and 14 promote NumPy's scalars by different rules"
+    if isinstance(operand, (bool, int, float, complex)):
         return operand
     raise TypeError(f"Unsupported type {type(operand)}")
 
@@ -236,12 +237,17 @@ def _called(
         with np.errstate(all="ignore"):
             target[...] = compute()
 
-    used = [a for a in (*operands, out) if isinstance(a, ndarray)]
-    if _state.streams[-1].is_capturing():
-        _state.streams[-1]._record(work, used)
-    else:
-        target[...] = value
+    hand_over(work, [a for a in (*operands, out) if isinstance(a, ndarray)])
     return out
+
+
+def hand_over(work: Callable[[], object], used: Sequence[ndarray] = ()) -> None:
+    """Have the current stream do work: at once, or, while it is captured, whenever the graph is launched."""
+    stream = _state.streams[-1]
+    if stream.is_capturing():
+        stream._record(work, used)
+    else:
+        work()
 
 
 class _Ufunc:
@@ -409,37 +415,6 @@ class ReductionKernel:
         return _called(lambda: run_reduction(self._parameters, self._text, hosts, axis), args, out)
 
 
-class RawModule:
-    def __init__(
-        self, code: str, *, options: tuple[str, ...] = (), backend: str = "nvrtc", name_expressions: Any = None
-    ) -> None:
-        self._code = code
-
-    def compile(self, log_stream: Any = None) -> None:
-        """Nothing yet: the hook compiles."""
-
-    def get_function(self, name: str) -> Callable[..., None]:
-        def launch(grid: Any, block: Any, args: Sequence[Any], *, shared_mem: int = 0, stream: Any = None) -> None:
-            assert run_kernel is not None, "simulated_cupy.run_kernel is not set"
-            hosts = [_host(a) for a in args]
-            run = run_kernel
-
-            def work() -> None:
-                run(self._code, name, grid, block, hosts)
-
-            current = _state.streams[-1]
-            if current.is_capturing():
-                current._record(work, [a for a in args if isinstance(a, ndarray)])
-            else:
-                work()
-
-        return launch
-
-
-def RawKernel(code: str, name: str, options: tuple[str, ...] = (), backend: str = "nvrtc") -> Callable[..., None]:
-    return RawModule(code, options=options).get_function(name)
-
-
 class Device:
     def __init__(self, device: int | None = None) -> None:
         self.id = _state.devices[-1] if device is None else device
@@ -453,7 +428,7 @@ class Device:
 
 
 class Graph:
-    def __init__(self, work: Sequence[tuple[Callable[[], None], list[_Use]]]) -> None:
+    def __init__(self, work: Sequence[tuple[Callable[[], object], list[_Use]]]) -> None:
         self._work = work
 
     def launch(self, stream: Any = None) -> None:
@@ -476,7 +451,7 @@ class Stream:
         self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
     ) -> None:
         self.ptr = 0 if null else next(self._numbers)
-        self._recorded: list[tuple[Callable[[], None], list[_Use]]] | None = None
+        self._recorded: list[tuple[Callable[[], object], list[_Use]]] | None = None
         self._broken = False
 
     def __enter__(self) -> Stream:
@@ -501,7 +476,7 @@ class Stream:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         return Graph(recorded)
 
-    def _record(self, work: Callable[[], None], used: Sequence[ndarray]) -> None:
+    def _record(self, work: Callable[[], object], used: Sequence[ndarray]) -> None:
         assert self._recorded is not None
         self._recorded.append((work, [_Use(a._block) for a in used]))
 
@@ -555,7 +530,7 @@ def _module(name: str, **members: Any) -> types.ModuleType:
 
 def _built() -> types.ModuleType:
     functions = (array, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
-    kinds = (ElementwiseKernel, RawKernel, RawModule, ReductionKernel, ndarray)
+    kinds = (ElementwiseKernel, ReductionKernel, ndarray)
     ufuncs: dict[str, Any] = {name: _Ufunc(name) for name in UFUNCS}
     cublas = _module(
         "cupy.cuda.cublas",
@@ -602,4 +577,8 @@ class SimulatedBackend(CuPyBackend):
 
     def __init__(self, device: int = 0, **settings: Any) -> None:
         with installed():
-            super().__init__(device, **{"compiled": run_kernel is not None, **settings})
+            super().__init__(device, **settings)
+
+    @property
+    def compiler(self) -> KernelCompiler | None:
+        return compiler

@@ -1,4 +1,4 @@
-"""The CuPy backend against NumPy's, method by method; graphs, precision, devices; what is said where CuPy is missing."""
+"""The CuPy backend against NumPy's, method by method; graphs, precision, devices; what is said where CuPy is not."""
 
 from __future__ import annotations
 

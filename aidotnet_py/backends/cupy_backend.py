@@ -117,8 +117,9 @@ class CuPyBackend:
     def compiler(self) -> KernelCompiler | None:
         if not self._compiled:
             return None
-        compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda_compiler").shared_cuda_compiler()
-        return compiler
+        with self._device:
+            compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda_compiler").shared_cuda_compiler()
+            return compiler
 
     def owns(self, value: object) -> bool:
         return isinstance(value, self._cupy.ndarray) and cast(Any, value).data.device_id == self._device.id
@@ -302,9 +303,9 @@ class CuPyBackend:
         return partial(self._replay, graph, (work, pool))
 
     def _captured(self, stream: Any, work: Callable[[], object]) -> Any:
-        stream.begin_capture()
         self._capture.active = True
         try:
+            stream.begin_capture()
             work()
         except BaseException as error:
             # It must end for the stream to be of use again; where CUDA has broken it off, ending it says so once more.
