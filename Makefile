@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow lint check-docs bench bench-gpu clean
+.PHONY: demo test test-slow test-gpu lint check-docs bench bench-gpu clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
 $(VENV)/.demo: pyproject.toml
@@ -28,6 +28,12 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+# On a machine with a GPU; CUDA=cuda12 for a driver of CUDA 12. One process, since each would take the device's memory.
+CUDA ?= cuda13
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(CUDA)]'
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

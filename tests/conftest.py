@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
+from simulated_cupy import SimulatedBackend
 from strict_backend import StrictBackend
 
-from aidotnet_py.backends import Backend, get_backend, register_backend
+from aidotnet_py.backends import Backend, available_backends, get_backend, register_backend
 
 register_backend(StrictBackend())
+register_backend(SimulatedBackend())
 register_backend(StrictBackend("strict-device1", "device1"))
 
 settings.register_profile(
@@ -24,10 +27,28 @@ settings.register_profile("deep", settings.get_profile("ci"), derandomize=False,
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(params=["numpy", "strict"])
+_ON_A_GPU = pytest.param("cupy", marks=pytest.mark.gpu)
+# Where CuPy is not installed, a thousand tests need not each say that they are skipped.
+_EACH = ["numpy", "strict", "simulated", *([_ON_A_GPU] if find_spec("cupy") else [])]
+
+
+@pytest.fixture(params=_EACH)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend that runs on a CPU, in turn."""
-    return get_backend(request.param)
+    """Each backend in turn; CuPy's on the simulation, and on a GPU where there is one."""
+    return _named(request.param)
+
+
+@pytest.fixture(params=["simulated", _ON_A_GPU])
+def cupy_backend(request: pytest.FixtureRequest) -> Backend:
+    """CuPy's backend, on the simulation, and on a GPU where there is one."""
+    return _named(request.param)
+
+
+def _named(name: str) -> Backend:
+    missing = available_backends().missing if name == "cupy" else {}
+    if name in missing:
+        pytest.skip(missing[name])
+    return get_backend(name)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

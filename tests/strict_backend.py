@@ -5,7 +5,7 @@ Its arrays live on one of the strict library's devices, which refuse to mix with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -158,6 +158,9 @@ class StrictBackend:
 
     def synchronize(self) -> None:
         pass
+
+    def capture(self, work: Callable[[], object]) -> None:
+        return None
 
     @staticmethod
     def _into(out: Any, result: Any) -> Any:

@@ -52,7 +52,7 @@ def ridge(initial: Any, lam: Any, X: Any, y: Any) -> Any:
     return backend.asarray(scipy.linalg.cho_solve(factor, host.T @ right))
 
 
-BACKEND_OF = {type(get_backend(name).empty((1,), float)): get_backend(name) for name in ("numpy", "strict")}
+BACKEND_OF = {type(get_backend(name).empty((1,), float)): get_backend(name) for name in ("numpy", "strict", "simulated")}
 
 
 def regression(seed: int = 0) -> tuple[Values, Values]:

@@ -186,6 +186,19 @@ class Backend(Protocol):
         """Wait until all work handed to the device is done."""
         ...
 
+    def capture(self, work: Callable[[], object]) -> Callable[[], None] | None:
+        """What ``work`` hands to the device, as one call that hands it all over again, on the same memory.
+
+        None where the backend has no such thing, and then ``work`` was not called. Nothing is computed until the call
+        is made. The work should have run once before, so that nothing is compiled or loaded while it is captured.
+
+        Raises
+        ------
+        InvalidOperationException
+            When the work does what cannot be captured: it waits for the device, or moves data between it and the host.
+        """
+        ...
+
 
 # The elementwise functions that every backend must have; comparisons and logical ones give booleans.
 ELEMENTWISE_NAMES = (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Self
 
+from aidotnet_py.backends.cupy_backend import CuPyBackend, missing_for_cupy
 from aidotnet_py.backends.numpy_backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["available_backends", "backend_of", "described", "get_backend", "register_backend"]
+__all__ = ["BackendNames", "available_backends", "backend_of", "described", "get_backend", "register_backend"]
 
 _backends: dict[str, Backend] = {"numpy": NumPyBackend()}
 
@@ -44,26 +48,83 @@ def register_backend(backend: Backend) -> None:
     _backends[backend.name] = backend
 
 
-def available_backends() -> tuple[str, ...]:
-    """Return the names of the backends that can be used here, in the order of registration."""
-    return tuple(_backends)
+class BackendNames(tuple[str, ...]):
+    """Names of backends, and which others are known but cannot be used here.
+
+    Attributes
+    ----------
+    missing : mapping of str to str
+        For each backend that cannot be used, what it lacks and what to do about it.
+    """
+
+    missing: Mapping[str, str]
+
+    def __new__(cls, names: Iterable[str], missing: Mapping[str, str]) -> Self:
+        """Keep the names as a tuple, and what is missing beside them."""
+        new = super().__new__(cls, names)
+        new.missing = MappingProxyType(dict(missing))
+        return new
+
+    def __repr__(self) -> str:
+        lines = [super().__repr__(), *(f"{name}: not available: {why}" for name, why in self.missing.items())]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BackendNames, (tuple(self), dict(self.missing))
+
+
+def available_backends() -> BackendNames:
+    """Return the names of the backends that can be used here, in the order of registration.
+
+    CuPy is imported to see whether it can be used. What cannot is in ``missing``, and printed with the names.
+
+    Examples
+    --------
+    >>> from aidotnet_py.backends import available_backends
+    >>> names = available_backends()
+    >>> "numpy" in names, sorted({"cupy"} - {*names, *names.missing})
+    (True, [])
+    """
+    missing = None if "cupy" in _backends else missing_for_cupy()
+    if missing is not None:
+        return BackendNames(_backends, {"cupy": missing})
+    return BackendNames(dict.fromkeys([*_backends, "cupy"]), {})
 
 
 def get_backend(backend: str | Backend) -> Backend:
-    """Return the backend of that name; a backend is returned as it is.
+    """Return the backend of that name; a backend is returned as it is. CuPy is imported when first asked for.
 
     Raises
     ------
     ArgumentException
-        When no backend of that name is registered, or it is neither a name nor a backend.
+        When no backend of that name is registered, or it is neither a name nor a backend; when it is ``"cupy"`` and
+        CuPy or a device is missing: the message says what to install, or what CUDA said.
     """
     if isinstance(backend, Backend):
         return backend
+    if backend == "cupy":
+        return _cupy()
     try:
         return _backends[backend]
     except (KeyError, TypeError):
-        known = ", ".join(repr(name) for name in _backends)
+        known = ", ".join(repr(name) for name in dict.fromkeys([*_backends, "cupy"]))
         raise ArgumentException(f"backend is {backend!r}; the registered ones are {known}") from None
+
+
+def _cupy() -> Backend:
+    if "cupy" not in _backends:
+        register_backend(CuPyBackend())
+    return _backends["cupy"]
+
+
+def _owner_of(array: Array) -> Backend | None:
+    owner = next((b for b in _backends.values() if b.owns(array)), None)
+    # Whoever has an array of CuPy's has imported it: that is the time to know the backend too.
+    if owner is None and "cupy" not in _backends and "cupy" in sys.modules:
+        kind = getattr(sys.modules["cupy"], "ndarray", None)
+        if kind is not None and isinstance(array, kind):
+            return next((b for b in [_cupy()] if b.owns(array)), None)
+    return owner
 
 
 def backend_of(*arrays: Array) -> Backend | None:
@@ -76,7 +137,7 @@ def backend_of(*arrays: Array) -> Backend | None:
     """
     found: Backend | None = None
     for array in arrays:
-        owner = next((b for b in _backends.values() if b.owns(array)), None)
+        owner = _owner_of(array)
         if owner is None or owner is found:
             continue
         if found is not None:

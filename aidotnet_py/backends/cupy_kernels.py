@@ -1,0 +1,113 @@
+"""Kernels of our own for what CuPy lacks: an ``out``, one order of adding up, or one launch in the place of many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aidotnet_py.backends.protocol import Array
+
+__all__ = ["CuPyKernels"]
+
+# Half precision is computed in single, as CuPy does it.
+_WIDE = """
+template <typename U> struct wide { typedef float type; };
+template <> struct wide<double> { typedef double type; };
+"""
+
+# 1 / (1 + exp(−x)) keeps its relative accuracy on both sides; the overflow of exp gives the right limit, 0.
+_SIGMOID = """
+typedef typename wide<T>::type W;
+y = (T)((W)1 / ((W)1 + exp(-(W)x)));
+"""
+
+# CuPy 13 takes the sign of NaN for 0.
+_SIGN = "y = x != x ? x : (T)((x > (T)0) - (x < (T)0));"
+
+# One thread an element of the result, which goes through all indices: atomics would add in another order each time,
+# and sorting would wait for the device.
+_SCATTER_ADD = """
+const ptrdiff_t row = i / width, column = i % width;
+T total = (T)0;
+for (ptrdiff_t k = 0; k < count; ++k) {
+    const ptrdiff_t at = (ptrdiff_t)indices[k];
+    if (at == row || at + rows == row) total = total + values[k * width + column];
+}
+out = total;
+"""
+
+# One thread a pixel, which adds up the window elements over it, in the order of their places in the window.
+_FOLD = """
+const ptrdiff_t channel = i % channels;
+const ptrdiff_t x = i / channels % width, y = i / channels / width % height, image = i / channels / width / height;
+T total = (T)0;
+for (ptrdiff_t a = 0; a < kernel_h; ++a) {
+    for (ptrdiff_t b = 0; b < kernel_w; ++b) {
+        const ptrdiff_t down = y - a, right = x - b;
+        if (down < 0 || right < 0 || down % stride_h != 0 || right % stride_w != 0) continue;
+        const ptrdiff_t r = down / stride_h, q = right / stride_w;
+        if (r >= rows || q >= columns) continue;
+        const ptrdiff_t window = (image * rows + r) * columns + q;
+        total = total + patches[((window * kernel_h + a) * kernel_w + b) * channels + channel];
+    }
+}
+out = total;
+"""
+
+_FOLD_SIZES = "int64 height, int64 width, int64 rows, int64 columns"
+_FOLD_WINDOW = "int64 kernel_h, int64 kernel_w, int64 stride_h, int64 stride_w, int64 channels"
+
+
+class CuPyKernels:
+    """The kernels; CuPy compiles each for the dtypes it meets, when it first meets them.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        kernel: Any = cupy.ElementwiseKernel
+        self._sigmoid = kernel("T x", "T y", _SIGMOID, "aidotnet_sigmoid", preamble=_WIDE)
+        self._sign = kernel("T x", "T y", _SIGN, "aidotnet_sign")
+        self._where = kernel("bool mask, T x, T y", "T z", "z = mask ? x : y", "aidotnet_where")
+        self._vecdot: Any = cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", "aidotnet_vecdot")
+        self._scatter_add = kernel(
+            "raw T values, raw I indices, int64 count, int64 width, int64 rows",
+            "T out",
+            _SCATTER_ADD,
+            "aidotnet_scatter_add",
+        )
+        self._fold = kernel(f"raw T patches, {_FOLD_SIZES}, {_FOLD_WINDOW}", "T out", _FOLD, "aidotnet_fold")
+
+    def sigmoid(self, x: Array, out: Array | None = None) -> Array:
+        """1 / (1 + exp(−x))."""
+        return _called(self._sigmoid, x, out=out)
+
+    def sign(self, x: Array, out: Array | None = None) -> Array:
+        """−1, 0 or 1; NaN for NaN."""
+        return _called(self._sign, x, out=out)
+
+    def where(self, mask: Array, x: Array, y: Array, out: Array) -> Array:
+        """Elements of x where the mask holds, of y elsewhere; either may be a number."""
+        return _called(self._where, mask, x, y, out=out)
+
+    def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        """Inner products over the last axis."""
+        return self._vecdot(x, y, out=out, axis=-1)
+
+    def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        """Rows of values, each added to the row of ``out`` that its index says, on zeros."""
+        rows = out.shape[0]
+        width = out.size // max(rows, 1)
+        return self._scatter_add(values, indices, indices.size, width, rows, out)
+
+    def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        """Sums of the window elements over each pixel."""
+        _, rows, columns, kernel_h, kernel_w, channels = patches.shape
+        _, height, width, _ = out.shape
+        return self._fold(patches, height, width, rows, columns, kernel_h, kernel_w, *stride, channels, out)
+
+
+def _called(kernel: Any, *operands: Array, out: Array | None) -> Array:
+    return kernel(*operands) if out is None else kernel(*operands, out)
