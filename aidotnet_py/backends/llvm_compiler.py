@@ -6,19 +6,15 @@ import ctypes
 import hashlib
 import importlib
 import importlib.util
-import os
-import stat
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
+from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.loop_assembly import BLAS, kernel_text
 from aidotnet_py.backends.loops import Factor, Kernel, Product
 from aidotnet_py.exceptions import InvalidOperationException
@@ -26,8 +22,6 @@ from aidotnet_py.exceptions import InvalidOperationException
 __all__ = ["LlvmCompiler", "shared_compiler"]
 
 _ENTRY = "kernel"
-# A file of the cache takes a few kilobytes; with more files than that, those not used for longest go.
-_MOST_FILES = 4096
 
 
 @cache
@@ -155,6 +149,8 @@ class _Machine:
     def __init__(self) -> None:
         # Imported here, by a thread in the background: it takes a tenth of a second, and has no types.
         llvm: Any = importlib.import_module("llvmlite.binding")
+        import platformdirs
+
         self._llvm = llvm
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -164,7 +160,7 @@ class _Machine:
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
         self._kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
         self._functions: dict[str, int] = {}
-        self._files = _Cache()
+        self._files = CodeFiles(platformdirs.user_cache_path("aidotnet_py") / "kernels")
 
     def function(self, kernel: Kernel) -> int:
         """The address of the kernel's function."""
@@ -196,56 +192,3 @@ class _Machine:
         builder = self._llvm.create_pass_builder(self._target, tuning)
         builder.getModulePassManager().run(module, builder)
         return bytes(self._target.emit_object(module))
-
-
-class _Cache:
-    """Machine code in files of the user's own cache folder, each under the digest of what it was made from.
-
-    A file begins with the digest of its content, so that one cut short is not run. A folder that others may write to
-    is not used.
-    """
-
-    def __init__(self) -> None:
-        import platformdirs
-
-        self._folder: Path | None = platformdirs.user_cache_path("aidotnet_py") / "kernels"
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_private(self._folder):
-                self._folder = None
-            else:
-                self._forget_oldest(self._folder)
-        except OSError:
-            self._folder = None
-
-    def _forget_oldest(self, folder: Path) -> None:
-        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
-        for file in files[: max(len(files) - _MOST_FILES, 0)]:
-            file.unlink(missing_ok=True)
-
-    def read(self, digest: str) -> bytes | None:
-        if self._folder is None:
-            return None
-        try:
-            data = (self._folder / digest).read_bytes()
-            os.utime(self._folder / digest)
-        except OSError:
-            return None
-        check, code = data[:32], data[32:]
-        return code if hashlib.sha256(code).digest() == check else None
-
-    def write(self, digest: str, code: bytes) -> None:
-        if self._folder is None:
-            return
-        # Without a cache all works, only later.
-        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-            file.close()
-            os.replace(file.name, self._folder / digest)
-
-
-def _is_private(folder: Path) -> bool:
-    if not hasattr(os, "getuid"):
-        return True
-    status = folder.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
