@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Protocol
 
+from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.cublas import Cublas, gemms
 from aidotnet_py.backends.cuda_launch import Launch
 from aidotnet_py.backends.cuda_source import launches_of, module_text
@@ -23,9 +27,11 @@ __all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "shared_cuda_compiler"]
 # nearest ones.
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
-# Products up to that size, in every direction, are for kernels of our own: a task's layers of a few dozen units are one
-# tile each. Not measured on a GPU yet.
-_SMALL = 64
+# Products of no more multiplications than that, for one task, are for kernels of our own: a tile or a few each. A
+# guess, for want of a GPU to measure on.
+_SMALL = 64**3
+# Bytes that cuBLAS may use: what NVIDIA recommends for Hopper, and more than for the others.
+_WORKSPACE = 32 * 2**20
 
 
 class Toolkit(Protocol):
@@ -145,27 +151,33 @@ def _on_stream(call: Callable[[int], None], stream: Callable[[], int]) -> None:
 
 
 def _is_for_library(product: Product) -> bool:
-    return max(product.sizes) > _SMALL and min(product.sizes) > 1 and gemms(product) is not None
+    return math.prod(product.sizes) > _SMALL and min(product.sizes) > 1 and gemms(product) is not None
 
 
 class _CupyToolkit:
-    """CUDA through CuPy.
+    """CUDA through CuPy, on the device that is current when it is made.
 
-    CuPy's own `RawModule` adds an option of its own that makes denormals zero, so NVRTC is called beneath it.
+    CuPy's `RawModule` adds an option of its own that makes denormals zero, so NVRTC is called beneath it, and what it
+    gives is kept here.
     """
 
     def __init__(self) -> None:
         self._cupy: Any = importlib.import_module("cupy")
-        self._device: int = self._cupy.cuda.Device().id
-        self._kept: list[Any] = []
+        cuda = self._cupy.cuda
+        device = cuda.Device()
+        self._device = int(device.id)
+        self._kind = f"{cuda.nvrtc.getVersion()} {device.compute_capability} {COMPILE_OPTIONS}"
+        folder = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
+        self._files = CodeFiles(Path(folder) / "aidotnet_py")
+        self._workspace: Any = None
 
     def load(self, text: str) -> Callable[[str], Callable[[int, int, Sequence[int]], Any]]:
-        cuda = self._cupy.cuda
-        try:
-            code, _ = cuda.compiler.compile_using_nvrtc(text, options=COMPILE_OPTIONS, cache_in_memory=True)
-        except cuda.compiler.CompileException as error:
-            raise CompilationFailed(error.get_message()) from error
-        module = cuda.function.Module()
+        digest = hashlib.sha256(f"{self._kind}\n{text}".encode()).hexdigest()
+        code = self._files.read(digest)
+        if code is None:
+            code = self._compiled(text)
+            self._files.write(digest, code)
+        module = self._cupy.cuda.function.Module()
         module.load(code)
 
         def found(name: str) -> Callable[[int, int, Sequence[int]], Any]:
@@ -174,19 +186,25 @@ class _CupyToolkit:
 
         return found
 
+    def _compiled(self, text: str) -> bytes:
+        compiler = self._cupy.cuda.compiler
+        try:
+            code, _ = compiler.compile_using_nvrtc(text, options=COMPILE_OPTIONS, cache_in_memory=True)
+        except compiler.CompileException as error:
+            raise CompilationFailed(error.get_message()) from error
+        return bytes(code)
+
     def stream(self) -> int:
         return int(self._cupy.cuda.get_current_stream().ptr)
 
     def cublas(self) -> Cublas:
-        # Loaded by CuPy, from wherever it finds its libraries; by name it is then found among those loaded.
-        importlib.import_module("cupy_backends.cuda.libs.cublas").getVersion(self._cupy.cuda.Device().cublas_handle)
+        # CuPy loads it with this, from wherever it finds its libraries; by name it is then found among those loaded.
+        importlib.import_module("cupy_backends.cuda.libs.cublas")
         library = ctypes.CDLL(_cublas_name(self._cupy.cuda.runtime.runtimeGetVersion() // 1000))
-        # What NVIDIA recommends for Hopper, and more than enough for the others.
-        workspace = self._cupy.cuda.alloc(32 * 2**20)
-        self._kept.append(workspace)
+        self._workspace = self._cupy.cuda.alloc(_WORKSPACE)
         # The variable by which CuPy's own products are told the same.
         tf32 = os.environ.get("CUPY_TF32", "0") == "1"
-        return Cublas(library, (workspace.ptr, 32 * 2**20), tf32=tf32)
+        return Cublas(library, (int(self._workspace.ptr), _WORKSPACE), tf32=tf32)
 
     def address_of(self, array: Any) -> int:
         if array.device.id != self._device:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from aidotnet_py.backends.cuda_launch import BLOCK, Launch, function_text, unflattened
 from aidotnet_py.backends.cuda_steps import TYPES, Element, Parameters, index_type, joined, literal
 from aidotnet_py.backends.loops import LoopNest, Operand, Reference
@@ -14,6 +16,10 @@ __all__ = ["Group", "Reduction", "cleared_by", "groups_of"]
 
 # So many threads, a few thousand elements each at the most, keep a large GPU busy.
 _BUSY = 2**17
+# As many blocks, to have one for each of its processors.
+_BLOCKS = 128
+# Bytes of shared memory that any GPU has for a block.
+_SHARED = 48 * 2**10
 
 
 @dataclass(frozen=True)
@@ -131,21 +137,22 @@ def _power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def _divided(results: int, terms: int, *, terms_are_neighbours: bool) -> _Division:
-    """By sizes alone, so that the order of a sum depends on nothing else."""
+def _divided(results: int, terms: int, most: int, *, terms_are_neighbours: bool) -> _Division:
+    """By sizes alone, so that nothing else decides the order of a sum; a block has at most so many threads."""
     parts = 1
     if terms_are_neighbours and terms >= 32:
         parts = 32
-    while parts < 1024 and results * parts < _BUSY and terms >= 8 * parts:
+    while parts < most and results * parts < _BUSY and terms >= 8 * parts:
         parts *= 2
     if parts == 1:
         return _Division(BLOCK, 1, 1, terms_are_neighbours=False)
-    if terms_are_neighbours:
-        lanes = max(1, BLOCK // parts)
-    else:
-        lanes = min(32, _power_of_two(results))
-        parts = min(parts, 1024 // lanes)
-        lanes = max(lanes, min(BLOCK // parts, _power_of_two(results)))
+    lanes = 1 if terms_are_neighbours else min(32, _power_of_two(results))
+    # Eight neighbours fill a sector of memory; more blocks are worth more than that.
+    while lanes > 8 and results < lanes * _BLOCKS:
+        lanes //= 2
+    parts = min(parts, most // lanes)
+    while lanes * parts < BLOCK and lanes < results:
+        lanes *= 2
     threads = -(-results // lanes) * lanes * parts
     chunks = max(1, min(terms // (16 * parts), _BUSY // threads))
     return _Division(lanes, parts, chunks, terms_are_neighbours)
@@ -180,7 +187,9 @@ class Reduction:
         else:
             steps = {a: abs(main.strides[a]) for a in range(len(self.shape)) if main.strides[a]}
             nearest = min(steps, key=lambda a: steps[a], default=None)
-            self.division = _divided(self.results, self.terms, terms_are_neighbours=nearest in self.free)
+            each = sum(np.dtype(place.dtype).itemsize for _, place, _ in group.targets)
+            most = min(1024, _power_of_two(_SHARED // each + 1) // 2)
+            self.division = _divided(self.results, self.terms, most, terms_are_neighbours=nearest in self.free)
 
     def _touched(self) -> set[Operand]:
         """The operands that these targets and stores need."""
@@ -232,6 +241,7 @@ class Reduction:
         yield from self._coordinate_indices()
         opened = 0
         if self.terms > 1 or d.chunks * d.parts > 1:
+            yield "#pragma unroll 4"
             yield f"for (U r = chunk * {d.parts}u + part; r < {self.terms}u; r += {d.parts * d.chunks}u) {{"
             opened += 1
         for axis, index in unflattened("r" if opened else "0u", self.free, self.shape).items():
@@ -263,9 +273,10 @@ class Reduction:
     def _gathering(self) -> Iterator[str]:
         """Loops over the axes that overlap with another, whose index follows, in the order of the nest."""
         place_of = self.group.targets[0][1].strides
-        overlapping = [(c.axes[1:], c, i) for i, c in enumerate(self.coordinates) if len(c.axes) > 1]
-        for others, coordinate, number in sorted(overlapping, key=lambda t: t[0]):
-            first = coordinate.axes[0]
+        overlapping = [(min(c.axes), i) for i, c in enumerate(self.coordinates) if len(c.axes) > 1]
+        for _, number in sorted(overlapping):
+            coordinate = self.coordinates[number]
+            first, *others = coordinate.axes
             unit, last = place_of[first], self.shape[first] - 1
             sign = "" if unit > 0 else "-"
             yield f"const I t{number} = {sign}({coordinate.start // coordinate.step} + u{number});"
