@@ -19,6 +19,7 @@ from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
 from aidotnet_py.backends import llvm_compiler as llvm_compiler_module
 from aidotnet_py.backends.llvm_compiler import LlvmCompiler, shared_compiler
+from aidotnet_py.backends.loops import LoopRules
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.objectives.traced import Signature, TaskPrograms
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
@@ -141,6 +142,8 @@ def finish_compiling() -> None:
 
 class _Failing:
     """A compiler that fails after a while."""
+
+    rules = LoopRules()
 
     def submit(self, kernels: Any) -> Any:
         return self

@@ -77,6 +77,24 @@ def test_networks(name: str, of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bool(backend.toolkit.fake.calls) == (name != "sinusoid")
 
 
+def test_a_network_is_compiled_whole() -> None:
+    """Functions that round in their own way and sums over any axes are loops too."""
+    network, shape, loss = networks()["sinusoid"]
+    model = NeuralNetworkModel(network, input_shape=shape, loss=loss, seed=0)
+    x = np.ones((10, 1), np.float32)
+    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, x)).batched("evaluation", 3)
+    toolkit = Recorder()
+
+    class Backend(NumPyBackend):
+        compiler = CudaCompiler(toolkit)  # type: ignore[assignment]
+
+    executable = Executable(program, Backend())
+    executable.compile()
+    assert len(executable.parts(0)) == 1
+    (text,) = toolkit.texts
+    assert "tanh(" in text
+
+
 @needs_gxx
 def test_float32_stays_within_the_rounding_of_its_sums() -> None:
     network, shape, loss = networks()["strided"]
@@ -150,7 +168,7 @@ class Recorder:
         return Cublas(self.fake, (4096, 512))
 
     def address_of(self, array: Any) -> int:
-        return int(array)
+        return int(array.__array_interface__["data"][0])
 
 
 def doubled(n: int) -> Kernel:

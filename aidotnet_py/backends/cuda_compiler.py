@@ -18,7 +18,8 @@ from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.cublas import Cublas, gemms
 from aidotnet_py.backends.cuda_launch import Launch
 from aidotnet_py.backends.cuda_source import launches_of, module_text
-from aidotnet_py.backends.loops import Kernel, Product
+from aidotnet_py.backends.cuda_steps import CUDA_OPERATIONS
+from aidotnet_py.backends.loops import Kernel, LoopRules, Product
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "shared_cuda_compiler"]
@@ -95,6 +96,9 @@ class CudaCompiler:
     InvalidOperationException
         By `submit`, where NVRTC objects.
     """
+
+    # A GPU's sums have an order of their own in any case.
+    rules = LoopRules(CUDA_OPERATIONS, any_sums=True)
 
     def __init__(self, toolkit: Toolkit) -> None:
         self._toolkit = toolkit

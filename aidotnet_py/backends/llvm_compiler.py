@@ -16,7 +16,7 @@ import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
 from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.loop_assembly import BLAS, kernel_text
-from aidotnet_py.backends.loops import Factor, Kernel, Product
+from aidotnet_py.backends.loops import Factor, Kernel, LoopRules, Product
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
@@ -98,6 +98,8 @@ class LlvmCompiler:
 
     One thread works through what is submitted, in order; most of its time is spent outside the interpreter's lock.
     """
+
+    rules = LoopRules()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

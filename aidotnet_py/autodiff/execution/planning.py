@@ -15,6 +15,7 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.transforms.tiling import tiled
+from aidotnet_py.backends.loops import LoopRules
 
 __all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan"]
 
@@ -106,6 +107,9 @@ class Plan:
 Strides = tuple[int, ...]
 Spans = tuple[tuple[int, int, int], ...]
 
+# Those of a machine of which nothing is known.
+_RULES = LoopRules()
+
 
 def plan(
     program: Program,
@@ -113,7 +117,7 @@ def plan(
     input_strides: Sequence[Strides] | None = None,
     output_strides: Sequence[Strides | None] | None = None,
     *,
-    fuse: bool = True,
+    rules: LoopRules | None = _RULES,
 ) -> Plan:
     """Plan a Program's run.
 
@@ -128,10 +132,10 @@ def plan(
         How the arrays of the inputs will lie; C order by default.
     output_strides : sequence of tuple or None, optional
         How the arrays that outputs are to be written into lie; None for those that may lie anywhere.
-    fuse : bool
-        Whether equations are brought together in units that can be compiled; a Program that runs once needs none.
+    rules : LoopRules or None
+        Which equations are brought together in units that can be compiled; a Program that runs once needs none.
     """
-    return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides, fuse).run()
+    return _Planner(program, stages or [0] * len(program.inputs), input_strides, output_strides, rules).run()
 
 
 def _stages_of(program: Program, stages: Sequence[int]) -> dict[Atom, int]:
@@ -165,10 +169,10 @@ class _Planner:
         stages: Sequence[int],
         input_strides: Sequence[Strides] | None,
         output_strides: Sequence[Strides | None] | None,
-        fuse: bool,
+        rules: LoopRules | None,
     ) -> None:
         self.program, self.stage_of = tiled(program, _stages_of(program, stages))
-        self.fuse = fuse
+        self.rules = rules
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = output_strides or [None] * len(program.outputs)
@@ -191,7 +195,7 @@ class _Planner:
                 self.views[equation.output] = equation
         self._bind_outputs()
         self._find_parts()
-        for unit in units_of(self.program, self.stage_of, fuse=self.fuse):
+        for unit in units_of(self.program, self.stage_of, self.rules):
             self._lower(unit)
         self._finish_outputs()
         self.result.work.sort(key=lambda w: w.stage)
