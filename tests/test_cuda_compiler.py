@@ -334,6 +334,7 @@ class FakeCupy:
             compiler=SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc, CompileException=CompileException),
             function=SimpleNamespace(Module=Module),
             get_current_stream=lambda: SimpleNamespace(ptr=11),
+            is_available=lambda: True,
             alloc=lambda size: SimpleNamespace(ptr=512),
             runtime=SimpleNamespace(runtimeGetVersion=lambda: 13020),
         )
@@ -350,7 +351,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCupy:
 class TestCupy:
     def test_code_is_compiled_for_denormals_and_kept(self, cupy: FakeCupy) -> None:
         for _ in range(2):
-            compiler = CudaCompiler(module._CupyToolkit())
+            compiler = CudaCompiler(module._CupyToolkit(cupy))
             (bind,) = compiler.submit([doubled(300)]).result()
             bind([64, 128])()
         (options,) = cupy.compiled
@@ -360,10 +361,10 @@ class TestCupy:
 
     def test_errors_of_nvrtc(self, cupy: FakeCupy) -> None:
         with pytest.raises(CompilationFailed, match=r"broken\(1\): error"):
-            module._CupyToolkit().load("broken")
+            module._CupyToolkit(cupy).load("broken")
 
     def test_arrays_of_another_device(self, cupy: FakeCupy) -> None:
-        compiler = CudaCompiler(module._CupyToolkit())
+        compiler = CudaCompiler(module._CupyToolkit(cupy))
         here, there = (SimpleNamespace(device=SimpleNamespace(id=i), data=SimpleNamespace(ptr=640)) for i in (1, 0))
         assert compiler.address_of(here) == 640
         with pytest.raises(InvalidOperationException, match="lies on device 0; kernels are compiled for device 1"):
@@ -377,14 +378,18 @@ class TestCupy:
         monkeypatch.setenv("CUPY_TF32", str(int(asked)))
         monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", SimpleNamespace())  # type: ignore[arg-type]
         monkeypatch.setattr("ctypes.CDLL", lambda name: names.append(name) or fake)
-        toolkit = module._CupyToolkit()
+        toolkit = module._CupyToolkit(cupy)
         toolkit.cublas()
         assert names in (["libcublas.so.13"], ["cublas64_13.dll"])
         assert fake.math == (3 if asked else 0)
         assert toolkit.stream() == 11
 
 
-def test_without_cupy_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cupy_or_a_device_there_is_no_compiler(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert isinstance(shared_cuda_compiler.__wrapped__(), CudaCompiler)
+    cupy.cuda.is_available = lambda: False
+    assert shared_cuda_compiler.__wrapped__() is None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert shared_cuda_compiler.__wrapped__() is None
 
@@ -410,6 +415,7 @@ class TestOnAGpu:
         (bind,) = compiler.submit([Kernel((product, total), 4)]).result()
         call = bind([compiler.address_of(a) for a in arrays])
         stream = real.cuda.Stream(non_blocking=True)
+        real.cuda.Device().synchronize()
         results = []
         with stream:
             arrays[3][...] = 0

@@ -64,8 +64,11 @@ class CompilationFailed(Exception):
 
 @cache
 def shared_cuda_compiler() -> CudaCompiler | None:
-    """The compiler of this process for the current device; None where CuPy is not installed."""
-    return None if importlib.util.find_spec("cupy") is None else CudaCompiler(_CupyToolkit())
+    """The compiler of this process, for the device that is current at first; None without CuPy or without a device."""
+    if importlib.util.find_spec("cupy") is None:
+        return None
+    cupy: Any = importlib.import_module("cupy")
+    return CudaCompiler(_CupyToolkit(cupy)) if cupy.cuda.is_available() else None
 
 
 class _Compiled:
@@ -165,9 +168,9 @@ class _CupyToolkit:
     gives is kept here.
     """
 
-    def __init__(self) -> None:
-        self._cupy: Any = importlib.import_module("cupy")
-        cuda = self._cupy.cuda
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        cuda = cupy.cuda
         device = cuda.Device()
         self._device = int(device.id)
         self._kind = f"{cuda.nvrtc.getVersion()} {device.compute_capability} {COMPILE_OPTIONS}"
