@@ -183,6 +183,16 @@ def test_any_strides() -> None:
         assert np.count_nonzero(out.base) == out.size
 
 
+@needs_gxx
+def test_large_nests_have_several_elements_a_thread() -> None:
+    x, out = np.arange(2**20, dtype=np.float32).reshape(2**10, 2**10), np.empty((2**10, 2**10), np.float32)
+    nest = LoopNest(x.shape, (Step("negative", (operand(0, x.T),), "float32"),), ((operand(1, out), 0),))
+    (launch,) = functions_of(nest)
+    assert launch.blocks * launch.threads * 4 == x.size
+    run_all([((nest,), [x, out])])
+    np.testing.assert_array_equal(out, -x.T)
+
+
 REDUCTIONS = [
     # shape, axes: rows that are added up, few and many; neighbours that are; all; one of two passes; and in between.
     *[((6, 5), (0,)), ((6, 5), (1,)), ((6, 5), (0, 1)), ((3, 40, 7), (1,)), ((3, 7, 40), (2,)), ((3, 7, 40), (0, 2))],
