@@ -16,9 +16,10 @@ from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.backends import NumPyBackend
+from aidotnet_py.backends import NumPyBackend, code_files
 from aidotnet_py.backends import llvm_compiler as llvm_compiler_module
 from aidotnet_py.backends.llvm_compiler import LlvmCompiler, shared_compiler
+from aidotnet_py.backends.loops import LoopRules
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.objectives.traced import Signature, TaskPrograms
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
@@ -155,6 +156,8 @@ def finish_compiling() -> None:
 class _Failing:
     """A compiler that fails after a while."""
 
+    rules = LoopRules()
+
     def submit(self, kernels: Any) -> Any:
         return self
 
@@ -246,7 +249,7 @@ class TestCache:
         assert folder.read_text() == "in the way"
 
     def test_the_oldest_files_go(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(llvm_compiler_module, "_MOST_FILES", 2)
+        monkeypatch.setattr(code_files, "_MOST_FILES", 2)
         folder.mkdir(parents=True, mode=0o700)
         for age, name in enumerate(("new", "middle", "old")):
             (folder / name).write_bytes(b"")

@@ -51,7 +51,7 @@ class Primitive:
     in_place : bool
         The output may overwrite an input of the same layout.
     loop : str or None
-        The operation's name in loop nests (`aidotnet_py.backends.loops`), or "sum"; None where no loop can do it.
+        The operation's name in loop nests (`aidotnet_py.backends.loops`), "sum" or "max"; None where none can do it.
     flops : callable
         ``flops(*types, output=type)``.
     """

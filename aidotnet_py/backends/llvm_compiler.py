@@ -6,13 +6,9 @@ import ctypes
 import hashlib
 import importlib
 import importlib.util
-import os
-import stat
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -20,15 +16,13 @@ from typing import Any, Literal, TypeAlias, cast
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
 from aidotnet_py.backends import loop_assembly, loops
+from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.loop_assembly import BLAS, chain_text, kernel_text
-from aidotnet_py.backends.loops import Factor, Kernel, Product
+from aidotnet_py.backends.loops import Factor, Kernel, LoopRules, Product
 from aidotnet_py.backends.object_code import can_load, load
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
-
-# A file of the cache takes a few kilobytes; with more files than that, those not used for longest go.
-_MOST_FILES = 4096
 
 
 @cache
@@ -116,6 +110,8 @@ class LlvmCompiler:
     outside the interpreter's lock.
     """
 
+    rules = LoopRules()
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[_Compilation] = deque()
@@ -200,7 +196,9 @@ class _Library:
     """The functions of this process, found on disk or compiled; threads may share it."""
 
     def __init__(self) -> None:
-        self._files = _Cache()
+        import platformdirs
+
+        self._files = CodeFiles(platformdirs.user_cache_path("aidotnet_py") / "kernels")
         self._lock = threading.Lock()
         self._functions: dict[str, int] = {}
         self._machine: _Machine | None = None
@@ -289,6 +287,7 @@ class _Machine:
     def __init__(self) -> None:
         # Imported here, by a thread in the background: it takes a tenth of a second, and has no types.
         llvm: Any = importlib.import_module("llvmlite.binding")
+
         self._llvm = llvm
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
@@ -316,59 +315,3 @@ class _Machine:
         builder = self._llvm.create_pass_builder(self._target, tuning)
         builder.getModulePassManager().run(module, builder)
         return bytes(self._target.emit_object(module))
-
-
-class _Cache:
-    """Machine code in files of the user's own cache folder, each under the digest of what it was made from.
-
-    A file begins with the digest of its content, so that one cut short is not run. A folder that others may write to
-    is not used.
-    """
-
-    def __init__(self) -> None:
-        import platformdirs
-
-        self._folder: Path | None = platformdirs.user_cache_path("aidotnet_py") / "kernels"
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_private(self._folder):
-                self._folder = None
-        except OSError:
-            self._folder = None
-        self._has_written = False
-
-    def _forget_oldest(self, folder: Path) -> None:
-        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
-        for file in files[: max(len(files) - _MOST_FILES, 0)]:
-            file.unlink(missing_ok=True)
-
-    def read(self, digest: str) -> bytes | None:
-        if self._folder is None:
-            return None
-        try:
-            data = (self._folder / digest).read_bytes()
-            os.utime(self._folder / digest)
-        except OSError:
-            return None
-        check, code = data[:32], data[32:]
-        return code if hashlib.sha256(code).digest() == check else None
-
-    def write(self, digest: str, code: bytes) -> None:
-        if self._folder is None:
-            return
-        # Without a cache all works, only later.
-        if not self._has_written:
-            self._has_written = True
-            with suppress(OSError):
-                self._forget_oldest(self._folder)
-        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-            file.close()
-            os.replace(file.name, self._folder / digest)
-
-
-def _is_private(folder: Path) -> bool:
-    if not hasattr(os, "getuid"):
-        return True
-    status = folder.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,7 +1,7 @@
 """Kernels: loop nests of elementwise work, and matrix products, described without saying what will run them.
 
-A backend that can compile turns a `Kernel` into one call; see `llvm_compiler`. What a kernel computes is, bit for bit,
-what the backend's own operations compute one after another.
+A backend that can compile turns a `Kernel` into one call; see `llvm_compiler`, where what a kernel computes is, bit for
+bit, what the backend's own operations compute one after another, and `cuda_compiler`, where sums have other orders.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = [
     "Factor",
     "Kernel",
     "LoopNest",
+    "LoopRules",
     "Number",
     "Operand",
     "Product",
@@ -25,8 +26,8 @@ __all__ = [
     "with_operands",
 ]
 
-# What a step may do. All are rounded as IEEE 754 says, so that whoever computes them gets the same bits. "identity"
-# copies, "convert" goes from one dtype to another.
+# What a step may do anywhere. All are rounded as IEEE 754 says, so that whoever computes them gets the same bits.
+# "identity" copies, "convert" goes from one dtype to another.
 LOOP_OPERATIONS = frozenset(
     {
         *("abs", "add", "convert", "divide", "equal", "greater", "greater_equal", "identity", "less", "less_equal"),
@@ -34,6 +35,23 @@ LOOP_OPERATIONS = frozenset(
         "where",
     }
 )
+
+
+@dataclass(frozen=True)
+class LoopRules:
+    """What a compiler wants to have as loops.
+
+    Attributes
+    ----------
+    operations : frozenset of str
+        What a step may do.
+    any_sums : bool
+        Whether sums and maxima may run over any axes; or else only where a loop takes its terms, row by row, in the
+        order of the backend's own sum.
+    """
+
+    operations: frozenset[str] = LOOP_OPERATIONS
+    any_sums: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from aidotnet_py.backends.loops import Kernel, Product
+from aidotnet_py.backends.loops import Kernel, LoopRules, Product
 
 __all__ = ["Array", "Backend", "Compilation", "Elementwise", "KernelCompiler"]
 
@@ -41,12 +41,17 @@ class Compilation(Protocol):
 class KernelCompiler(Protocol):
     """What makes kernels into machine code, while others go on."""
 
+    @property
+    def rules(self) -> LoopRules:
+        """What it wants to have as loops."""
+        ...
+
     def submit(self, kernels: Sequence[Kernel]) -> Compilation:
-        """Begin to compile kernels; returns at once."""
+        """Begin to compile kernels; returns at once, or when all are ready."""
         ...
 
     def can_multiply(self, product: Product) -> bool:
-        """Whether a kernel may hold such a product, with the bits that the backend's own gives."""
+        """Whether a kernel may hold such a product."""
         ...
 
     def address_of(self, array: Array) -> int:

@@ -14,6 +14,7 @@ from aidotnet_py.autodiff.execution.planning import Work, plan, shared_plan
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.backends.loops import LoopRules
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
 __all__ = ["Executable", "backend_for", "run_program"]
@@ -83,9 +84,9 @@ class Executable:
         input_strides = [backend.strides_of(array) for array in self.inputs]
         output_strides = [None if array is None else backend.strides_of(array) for array in wanted]
         planned = (
-            shared_plan(program, stages, input_strides, output_strides, carried)
+            shared_plan(program, stages, input_strides, output_strides, carried, _rules_of(backend))
             if fuse
-            else plan(program, stages, input_strides, output_strides, carried=carried, fuse=False)
+            else plan(program, stages, input_strides, output_strides, carried=carried, rules=None)
         )
         for output, place in (carried or {}).items():
             wanted[output] = self.inputs[place]
@@ -168,6 +169,10 @@ class Executable:
             self.nbytes -= compiling.saved
             # Compiled calls know addresses alone.
             self._kept = compiling.kept
+
+
+def _rules_of(backend: Backend) -> LoopRules:
+    return LoopRules() if backend.compiler is None else backend.compiler.rules
 
 
 def _calls_of(stages: Sequence[Sequence[Part]]) -> list[list[Call]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from aidotnet_py.autodiff.layout import common_refinement
 from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
+from aidotnet_py.backends.loops import LoopRules
 
 __all__ = ["REDUCTIONS", "Unit", "loop_shape", "units_of"]
 
@@ -47,9 +48,12 @@ def loop_shape(equation: Equation) -> Shape:
     return first.type.shape if equation.primitive.loop in REDUCTIONS else equation.output.type.shape
 
 
-def units_of(program: Program, stage_of: Mapping[Atom, int], *, fuse: bool = True) -> list[Unit]:
-    """The equations that do work, as units in the order to run them, stage by stage; views are left out."""
-    grouping = _Grouping(program, stage_of, fuse)
+def units_of(program: Program, stage_of: Mapping[Atom, int], rules: LoopRules | None) -> list[Unit]:
+    """The equations that do work, as units in the order to run them, stage by stage; views are left out.
+
+    Without rules for loops, each is a unit of its own.
+    """
+    grouping = _Grouping(program, stage_of, rules)
     for equation in sorted(program.equations, key=lambda e: stage_of[e.output]):
         if not equation.primitive.is_view:
             grouping.place(equation)
@@ -64,10 +68,10 @@ class _Grouping:
     of its own, so that the value is never written to memory.
     """
 
-    def __init__(self, program: Program, stage_of: Mapping[Atom, int], fuse: bool) -> None:
+    def __init__(self, program: Program, stage_of: Mapping[Atom, int], rules: LoopRules | None) -> None:
         self.units: list[Unit] = []
         self._stage_of = stage_of
-        self._fuse = fuse
+        self._rules = rules
         self._made_by = {e.output: e for e in program.equations}
         self._readers: defaultdict[Variable, list[Equation]] = defaultdict(list)
         for equation in program.equations:
@@ -81,7 +85,7 @@ class _Grouping:
 
     def place(self, equation: Equation) -> None:
         """Put an equation into a unit, after copies of those that were waiting for it; or let it wait."""
-        stage, is_loop = self._stage_of[equation.output], self._fuse and self._is_loop(equation)
+        stage, is_loop = self._stage_of[equation.output], self._is_loop(equation)
         if is_loop and self._may_wait(equation):
             self._waiting[equation.output] = equation
             return
@@ -188,11 +192,18 @@ class _Grouping:
         return known
 
     def _is_found_loop(self, equation: Equation) -> bool:
-        loop = equation.primitive.loop
-        types = [a.type for a in equation.inputs] + [equation.output.type]
-        if loop is None or not all(t.dtype_name in ("float32", "float64", "bool") for t in types):
+        loop, rules = equation.primitive.loop, self._rules
+        if loop is None or rules is None:
             return False
-        return loop not in REDUCTIONS or self._is_by_rows(equation)
+        types = [a.type for a in equation.inputs] + [equation.output.type]
+        if not all(t.dtype_name in ("float32", "float64", "bool") for t in types):
+            return False
+        if loop not in REDUCTIONS:
+            return loop in rules.operations
+        (source,) = equation.variables
+        if source.type.dtype.kind != "f" or source.type.size == 0:
+            return False
+        return rules.any_sums or self._is_by_rows(equation)
 
     def _is_by_rows(self, equation: Equation) -> bool:
         """Whether the terms lie as rows that are taken one after another: a loop and a library do the same then."""
@@ -202,8 +213,6 @@ class _Grouping:
         return (
             same_order
             and root in self._made_by
-            and source.type.dtype.kind == "f"
-            and source.type.size > 0
             and last not in equation.parameters["axes"]
             and source.type.shape[last] > 1
         )

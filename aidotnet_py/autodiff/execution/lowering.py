@@ -140,7 +140,8 @@ class KernelBuilder:
 
     def _fused(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
         """One nest for all calls, after one that clears each sum."""
-        if any(c.primitive is not None and c.primitive.loop in REDUCTIONS and not _by_rows(c) for c in calls):
+        sums = [c for c in calls if c.primitive is not None and c.primitive.loop in REDUCTIONS]
+        if not self._compiler.rules.any_sums and not all(map(_by_rows, sums)):
             return []
         nest = _Nest(shape, self._operand)
         for call in calls:
@@ -151,7 +152,13 @@ class KernelBuilder:
         """The nests of a call that moves elements or adds them up where they meet."""
         if call.primitive is None:
             return [self._copied(call)]
-        rules = {"pad": self._padded, "patches": self._patches, "fold": self._folded, "sum": self._row_sums}
+        rules = {
+            "fold": self._folded,
+            "full": self._full,
+            "pad": self._padded,
+            "patches": self._patches,
+            "sum": self._row_sums,
+        }
         rule = rules.get(call.primitive.name)
         return [] if rule is None else rule(call)
 
@@ -162,6 +169,9 @@ class KernelBuilder:
 
     def _filled(self, cell: Cell, value: float) -> LoopNest:
         return _store(cell.type.shape, self._operand(cell), Number(value, cell.type.dtype_name))
+
+    def _full(self, call: Work) -> list[LoopNest]:
+        return [self._filled(call.out, call.parameters["value"])]
 
     def _padded(self, call: Work) -> list[LoopNest]:
         (source,) = call.operands

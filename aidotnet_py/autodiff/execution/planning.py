@@ -17,6 +17,7 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.transforms.tiling import tiled
+from aidotnet_py.backends.loops import LoopRules
 
 __all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan", "shared_plan"]
 
@@ -108,6 +109,9 @@ class Plan:
 Strides = tuple[int, ...]
 Spans = tuple[tuple[int, int, int], ...]
 
+# Those of a machine of which nothing is known.
+_RULES = LoopRules()
+
 
 def plan(
     program: Program,
@@ -116,7 +120,7 @@ def plan(
     output_strides: Sequence[Strides | None] | None = None,
     *,
     carried: Mapping[int, int] | None = None,
-    fuse: bool = True,
+    rules: LoopRules | None = _RULES,
 ) -> Plan:
     """Plan a Program's run.
 
@@ -134,13 +138,13 @@ def plan(
     carried : mapping of int to int, optional
         Outputs, by their places, that are to be written over inputs, so that the next run goes on from them: at once
         where nothing is read after it was written over, by copies at the end otherwise.
-    fuse : bool
-        Whether equations are brought together in units that can be compiled; a Program that runs once needs none.
+    rules : LoopRules or None
+        Which equations are brought together in units that can be compiled; a Program that runs once needs none.
     """
     stages = stages or [0] * len(program.inputs)
     direct, copied = dict(carried or {}), dict[int, int]()
     while True:
-        planned = _Planner(program, stages, input_strides, output_strides, fuse, direct, copied).run()
+        planned = _Planner(program, stages, input_strides, output_strides, rules, direct, copied).run()
         late = [place for place, given in direct.items() if _is_read_once_written_over(planned, place, given)]
         if not late:
             return planned
@@ -168,13 +172,15 @@ def shared_plan(
     input_strides: Sequence[Strides],
     output_strides: Sequence[Strides | None],
     carried: Mapping[int, int] | None,
+    rules: LoopRules | None,
 ) -> Plan:
     """The same for all who run a Program in one way, each on arrays of its own: made once, and not to be changed."""
-    key = stages and tuple(stages), tuple(input_strides), tuple(output_strides), carried and tuple(carried.items())
+    carrying = tuple((carried or {}).items())
+    key = stages and tuple(stages), tuple(input_strides), tuple(output_strides), carrying, rules
     with _LOCK:
         plans = _PLANS.setdefault(program, {})
         if key not in plans:
-            plans[key] = found = plan(program, stages, input_strides, output_strides, carried=carried)
+            plans[key] = found = plan(program, stages, input_strides, output_strides, carried=carried, rules=rules)
             # If it referred to the Program itself, both would stay for ever.
             of = found.program
             found.program = Program(of.inputs, of.constants, of.equations, of.outputs)
@@ -216,12 +222,12 @@ class _Planner:
         stages: Sequence[int],
         input_strides: Sequence[Strides] | None,
         output_strides: Sequence[Strides | None] | None,
-        fuse: bool,
+        rules: LoopRules | None,
         carried: Mapping[int, int],
         copied: Mapping[int, int],
     ) -> None:
         self.program, self.stage_of = tiled(program, _stages_of(program, stages))
-        self.fuse = fuse
+        self.rules = rules
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = list(output_strides or [None] * len(program.outputs))
@@ -248,7 +254,7 @@ class _Planner:
                 self.views[equation.output] = equation
         self._bind_outputs()
         self._find_parts()
-        for unit in units_of(self.program, self.stage_of, fuse=self.fuse):
+        for unit in units_of(self.program, self.stage_of, self.rules):
             self._lower(unit)
         self._finish_outputs()
         self.result.work.sort(key=lambda w: w.stage)

@@ -24,7 +24,6 @@ from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Literal
 from aidotnet_py.autodiff.tracing import Tracer, emit, type_of
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.backends.loops import LOOP_OPERATIONS
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = [
@@ -136,7 +135,7 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
         batch=lambda inputs, batched, size: _batch(partial(emit, primitive), inputs, batched, size),
         commutative=name in _COMMUTATIVE,
         in_place=dtype is None,
-        loop=standard if standard in LOOP_OPERATIONS else None,
+        loop=standard,
     )
     return primitive
 
