@@ -100,6 +100,12 @@ def _kernel(factor: float) -> Kernel:
     )
 
 
+def run_on(compiler: LlvmCompiler, kernel: Kernel, array: np.ndarray) -> None:
+    functions = compiler.submit([kernel]).result(wait=True)
+    assert functions is not None
+    functions[0]([array.ctypes.data])()
+
+
 def test_kernels_that_differ_in_the_sign_of_a_zero_are_told_apart() -> None:
     digests = {llvm_compiler._digest("some processor", _kernel(factor)) for factor in (0.0, -0.0, 1.0)}
     assert len(digests) == 3
@@ -118,8 +124,7 @@ def test_without_a_description_of_the_processor_llvm_is_asked(tmp_path: Path, mo
     monkeypatch.setattr(llvm_compiler, "_kind_of_processor", lambda: None)
     array = np.arange(6.0)
     for _ in range(2):
-        (bind,) = LlvmCompiler().submit([_kernel(2.0)]).result(wait=True) or ()
-        bind([array.ctypes.data])()
+        run_on(LlvmCompiler(), _kernel(2.0), array)
     np.testing.assert_array_equal(array, 4 * np.arange(6.0))
     assert len(list((tmp_path / "aidotnet_py" / "kernels").iterdir())) == 1
 
@@ -129,8 +134,7 @@ def test_llvm_loads_what_cannot_be_loaded_without_it(tmp_path: Path, monkeypatch
     monkeypatch.setattr(llvm_compiler, "load", lambda code, function: None)
     array = np.arange(6.0)
     for _ in range(2):
-        (bind,) = LlvmCompiler().submit([_kernel(3.0)]).result(wait=True) or ()
-        bind([array.ctypes.data])()
+        run_on(LlvmCompiler(), _kernel(3.0), array)
     np.testing.assert_array_equal(array, 9 * np.arange(6.0))
 
 
