@@ -256,9 +256,9 @@ def _digest(kind: str, source: _Source) -> str:
 
 @cache
 def _writers() -> str | None:
-    """A digest of the modules that make text of a kernel; None where their source is not at hand."""
+    """A digest of the modules that make code of a kernel; None where their source is not at hand."""
     try:
-        sources = [Path(module.__file__ or "").read_bytes() for module in (loops, loop_assembly)]
+        sources = [Path(file or "").read_bytes() for file in (loops.__file__, loop_assembly.__file__, __file__)]
     except OSError:
         return None
     return hashlib.sha256(b"".join(sources)).hexdigest()
