@@ -82,34 +82,43 @@ class Iteration:
         Which rows move.
     threshold : array, shape ()
         A row stops once ‖r‖ is no greater.
-    record : array, shape (3, tasks)
-        Of the last round: pᵀAp, rᵀr before it, rᵀr after it.
+    records : array, shape (MOST, 3, tasks)
+        Of the last rounds, the latest last: pᵀAp, rᵀr before it, rᵀr after it.
+    expected : int
+        How many rounds the last solve took; until one has, 1.
     """
+
+    MOST = 32
 
     def __init__(self, operator: BufferedOperator) -> None:
         backend, vectors = operator.backend, operator.vectors
         tasks, n = vectors.shape
         dtype = backend.dtype_of(vectors)
         scalars, running = backend.empty((tasks,), dtype), backend.empty((tasks,), np.dtype(bool))
-        program = trace(_iterate, *[vectors] * 4, scalars, running, backend.empty((), dtype))
+        records, threshold = backend.empty((self.MOST, 3, tasks), dtype), backend.empty((), dtype)
+        self._backend = backend
         self._step = Executable(
-            program,
+            trace(_iterate, *[vectors] * 4, scalars, running, records, threshold),
             backend,
-            inputs=[vectors, operator.products, *[None] * 5],
-            carried={1: 0, 2: 2, 3: 3, 4: 4, 5: 5},
+            inputs=[vectors, operator.products, *[None] * 6],
+            carried={0: 0, 1: 2, 2: 3, 3: 4, 4: 5, 5: 6},
         )
-        self.p, _, self.x, self.r, self.slopes, self.running, self.threshold = self._step.inputs
-        self.record = self._step.outputs[0]
+        self.p, _, self.x, self.r, self.slopes, self.running, self.records, self.threshold = self._step.inputs
+        backend.copyto(self.records, 0)
+        self.expected = 1
         self._rounds = Rounds(backend, [(operator.executable, operator.stage), (self._step, 0)])
         self.nbytes = self._step.nbytes + 2 * tasks * n * dtype.itemsize
 
-    def run(self, times: int = 1) -> None:
-        """Iterate."""
+    def run(self, times: int) -> Array:
+        """Iterate so many times, at most MOST; returns their records."""
         self._rounds.run(times)
+        return self._backend.index(self.records, (slice(self.MOST - times, None), slice(None), slice(None)))
 
 
-def _iterate(p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, threshold: Any) -> list[Any]:
-    """The record; then p, x, r, the slopes and who runs, after a step along p."""
+def _iterate(
+    p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, records: Any, threshold: Any
+) -> list[Any]:
+    """P, x, r, the slopes, who runs and the records, after a step along p."""
     curvatures = _dots(p, product)
     usable = running & (curvatures > 0.0) & (slopes > 0.0)
     alpha = _column(np.where(usable, slopes / curvatures, 0.0))
@@ -122,7 +131,8 @@ def _iterate(p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, th
     beta = _column(np.where(running, squares / slopes, 0.0))
     mask = _column(running)
     p = np.where(mask, p * beta, 0.0) + np.where(mask, r, 0.0)
-    return [np.stack([curvatures, slopes, squares]), p, x, r, squares, running]
+    record = np.stack([curvatures, slopes, squares])
+    return [p, x, r, squares, running, np.concatenate([records[1:], record[None]])]
 
 
 def _dots(x: Any, y: Any) -> Any:

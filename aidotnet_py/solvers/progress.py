@@ -82,6 +82,24 @@ class Progress:
             return False
         return True
 
+    def left(self) -> int:
+        """How many iterations all tasks that run may still take."""
+        return self.limit - int(self.iterations[self.running].max())
+
+    def judge_all(self, records: NDArray[Any]) -> None:
+        """Decide for several steps, of which each record, (3, tasks), is what `judge` is told of one."""
+        with np.errstate(invalid="ignore"):
+            uneventful = self.running.all() and np.isfinite(records).all() and (records[:, :2] > 0).all()
+            uneventful = uneventful and (np.sqrt(records[:-1, 2]) > self.threshold).all()
+        if uneventful:
+            # None stops before the last.
+            self.iterations = self.iterations + (len(records) - 1)
+            self._steps += [np.array(record) for record in records[:-1]]
+            records = records[-1:]
+        for record in records:
+            if self.running.any():
+                self.judge(*record)
+
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
 
