@@ -52,7 +52,8 @@ def ridge(initial: Any, lam: Any, X: Any, y: Any) -> Any:
     return backend.asarray(scipy.linalg.cho_solve(factor, host.T @ right))
 
 
-BACKEND_OF = {type(get_backend(name).empty((1,), float)): get_backend(name) for name in ("numpy", "strict", "simulated")}
+BACKENDS = [get_backend(name) for name in ("numpy", "strict", "simulated")]
+BACKEND_OF = {type(backend.empty((1,), float)): backend for backend in BACKENDS}
 
 
 def regression(seed: int = 0) -> tuple[Values, Values]:
