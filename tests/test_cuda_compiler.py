@@ -329,7 +329,7 @@ class FakeCupy:
             return source.encode(), None
 
         self.cuda = SimpleNamespace(
-            Device=lambda: SimpleNamespace(id=1, compute_capability="90"),
+            Device=lambda device=1: SimpleNamespace(id=device, compute_capability="90"),
             nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
             compiler=SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc, CompileException=CompileException),
             function=SimpleNamespace(Module=Module),
@@ -351,7 +351,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCupy:
 class TestCupy:
     def test_code_is_compiled_for_denormals_and_kept(self, cupy: FakeCupy) -> None:
         for _ in range(2):
-            compiler = CudaCompiler(module._CupyToolkit(cupy))
+            compiler = CudaCompiler(module._CupyToolkit(cupy, 1, tf32=False))
             (bind,) = compiler.submit([doubled(300)]).result()
             bind([64, 128])()
         (options,) = cupy.compiled
@@ -361,10 +361,10 @@ class TestCupy:
 
     def test_errors_of_nvrtc(self, cupy: FakeCupy) -> None:
         with pytest.raises(CompilationFailed, match=r"broken\(1\): error"):
-            module._CupyToolkit(cupy).load("broken")
+            module._CupyToolkit(cupy, 1, tf32=False).load("broken")
 
     def test_arrays_of_another_device(self, cupy: FakeCupy) -> None:
-        compiler = CudaCompiler(module._CupyToolkit(cupy))
+        compiler = CudaCompiler(module._CupyToolkit(cupy, 1, tf32=False))
         here, there = (SimpleNamespace(device=SimpleNamespace(id=i), data=SimpleNamespace(ptr=640)) for i in (1, 0))
         assert compiler.address_of(here) == 640
         with pytest.raises(InvalidOperationException, match="lies on device 0; kernels are compiled for device 1"):
@@ -375,10 +375,9 @@ class TestCupy:
         self, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, asked: bool
     ) -> None:
         fake, names = FakeCublas(), []
-        monkeypatch.setenv("CUPY_TF32", str(int(asked)))
         monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", SimpleNamespace())  # type: ignore[arg-type]
         monkeypatch.setattr("ctypes.CDLL", lambda name: names.append(name) or fake)
-        toolkit = module._CupyToolkit(cupy)
+        toolkit = module._CupyToolkit(cupy, 1, tf32=asked)
         toolkit.cublas()
         assert names in (["libcublas.so.13"], ["cublas64_13.dll"])
         assert fake.math == (3 if asked else 0)
@@ -387,11 +386,16 @@ class TestCupy:
 
 def test_without_cupy_or_a_device_there_is_no_compiler(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert isinstance(shared_cuda_compiler.__wrapped__(), CudaCompiler)
+    found = shared_cuda_compiler()
+    assert isinstance(found, CudaCompiler)
+    assert shared_cuda_compiler() is found
+    assert shared_cuda_compiler(tf32=True) is not found
+    cupy.cuda.Device = lambda device=2: SimpleNamespace(id=device, compute_capability="90")
+    assert shared_cuda_compiler() is not found
     cupy.cuda.is_available = lambda: False
-    assert shared_cuda_compiler.__wrapped__() is None
+    assert shared_cuda_compiler() is None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert shared_cuda_compiler.__wrapped__() is None
+    assert shared_cuda_compiler() is None
 
 
 @pytest.mark.gpu

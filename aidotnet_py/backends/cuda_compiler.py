@@ -62,13 +62,20 @@ class CompilationFailed(Exception):
     """The text of a module is not what the compiler wants; its words say why."""
 
 
-@cache
-def shared_cuda_compiler() -> CudaCompiler | None:
-    """The compiler of this process, for the device that is current at first; None without CuPy or without a device."""
+def shared_cuda_compiler(*, tf32: bool = False) -> CudaCompiler | None:
+    """The compiler of this process for the current device; None without CuPy or without a device.
+
+    With ``tf32``, cuBLAS may multiply float32 with 10 bits of the mantissa.
+    """
     if importlib.util.find_spec("cupy") is None:
         return None
     cupy: Any = importlib.import_module("cupy")
-    return CudaCompiler(_CupyToolkit(cupy)) if cupy.cuda.is_available() else None
+    return _compiler_of(cupy, int(cupy.cuda.Device().id), tf32) if cupy.cuda.is_available() else None
+
+
+@cache
+def _compiler_of(cupy: Any, device: int, tf32: bool) -> CudaCompiler:
+    return CudaCompiler(_CupyToolkit(cupy, device, tf32=tf32))
 
 
 class _Compiled:
@@ -165,18 +172,18 @@ def _is_for_library(product: Product) -> bool:
 
 
 class _CupyToolkit:
-    """CUDA through CuPy, on the device that is current when it is made.
+    """CUDA through CuPy, on a device that is current whenever it is used.
 
     CuPy's `RawModule` adds an option of its own that makes denormals zero, so NVRTC is called beneath it, and what it
     gives is kept here.
     """
 
-    def __init__(self, cupy: Any) -> None:
+    def __init__(self, cupy: Any, device: int, *, tf32: bool) -> None:
         self._cupy = cupy
-        cuda = cupy.cuda
-        device = cuda.Device()
-        self._device = int(device.id)
-        self._kind = f"{cuda.nvrtc.getVersion()} {device.compute_capability} {COMPILE_OPTIONS}"
+        self._device = device
+        self._tf32 = tf32
+        capability = cupy.cuda.Device(device).compute_capability
+        self._kind = f"{cupy.cuda.nvrtc.getVersion()} {capability} {COMPILE_OPTIONS}"
         folder = os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache"
         self._files = CodeFiles(Path(folder) / "aidotnet_py")
         self._workspace: Any = None
@@ -212,9 +219,7 @@ class _CupyToolkit:
         importlib.import_module("cupy_backends.cuda.libs.cublas")
         library = ctypes.CDLL(_cublas_name(self._cupy.cuda.runtime.runtimeGetVersion() // 1000))
         self._workspace = self._cupy.cuda.alloc(_WORKSPACE)
-        # The variable by which CuPy's own products are told the same.
-        tf32 = os.environ.get("CUPY_TF32", "0") == "1"
-        return Cublas(library, (int(self._workspace.ptr), _WORKSPACE), tf32=tf32)
+        return Cublas(library, (int(self._workspace.ptr), _WORKSPACE), tf32=self._tf32)
 
     def address_of(self, array: Any) -> int:
         if array.device.id != self._device:
