@@ -80,9 +80,8 @@ def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
     """
     backend = whole.backend
     at_once = min(objective.tasks_at_once for objective in whole.objectives.values())
-    worth_a_thread = max(objective.tasks_worth_a_thread for objective in whole.objectives.values())
     threads = backend.threads
-    bounds = _bounds(len(whole.tasks), at_once, worth_a_thread, threads)
+    bounds = _bounds(len(whole.tasks), at_once, threads)
     with backend.single_threaded():
         if len(bounds) == 1 or threads == 1:
             with backend.errors_ignored():
@@ -90,13 +89,10 @@ def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
         return _Lanes(whole, work, bounds).run(min(threads, len(bounds)))
 
 
-def _bounds(tasks: int, at_once: int, worth_a_thread: int, threads: int) -> list[tuple[int, int]]:
-    """Chunks of at most ``at_once`` tasks, as equal as can be, a multiple of the threads in number if more than one.
-
-    There is more than one also where a thread's share of the tasks is worth a thread.
-    """
+def _bounds(tasks: int, at_once: int, threads: int) -> list[tuple[int, int]]:
+    """Chunks of at most ``at_once`` tasks, as equal as can be, a multiple of the threads in number if more than one."""
     count = -(-tasks // at_once)
-    if count > 1 or tasks >= threads * worth_a_thread:
+    if count > 1:
         count = min(-(-count // threads) * threads, tasks)
     edges = [tasks * i // count for i in range(count + 1)]
     return list(pairwise(edges))

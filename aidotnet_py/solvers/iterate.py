@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,6 @@ class Iterate:
         )
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
-        self.updates = RowUpdates(self.backend, rows.tasks, rows.n, rows.dtype)
         if initial is None:
             self.backend.copyto(self.x, 0.0)
             self.backend.copyto(self.r, rows.array)
@@ -47,6 +47,11 @@ class Iterate:
             # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
             self.backend.elementwise("add")(initial, 0.0, out=self.x)
             self._update_residual()
+
+    @cached_property
+    def updates(self) -> RowUpdates:
+        """What moves rows by multiples of others."""
+        return RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
 
     def residual_norms(self) -> NDArray[Any]:
         """‖r‖ of each task, on the host; sets ``squares``."""

@@ -153,6 +153,7 @@ class KernelBuilder:
         if call.primitive is None:
             return [self._copied(call)]
         rules = {
+            "concatenate": self._concatenated,
             "fold": self._folded,
             "full": self._full,
             "pad": self._padded,
@@ -185,6 +186,16 @@ class KernelBuilder:
             self._filled(call.out, call.parameters["value"]),
             _store(source.type.shape, place, self._operand(source)),
         ]
+
+    def _concatenated(self, call: Work) -> list[LoopNest]:
+        steps = self._backend.strides_of(self._arrays.of(call.out))
+        axis, start = call.parameters["axis"], 0
+        nests: list[LoopNest] = []
+        for source in call.operands:
+            value = self._operand(source) if isinstance(source, Cell) else Number(source.value, source.type.dtype_name)
+            nests.append(_store(source.type.shape, self._operand(call.out, steps, start * steps[axis]), value))
+            start += source.type.shape[axis]
+        return nests
 
     def _patches(self, call: Work) -> list[LoopNest]:
         (source,) = call.operands

@@ -34,11 +34,6 @@ class TaskObjective(Protocol):
         ...
 
     @property
-    def tasks_worth_a_thread(self) -> int:
-        """How many tasks are so much work that a thread of their own pays, at least 1."""
-        ...
-
-    @property
     def batches(self) -> Sequence[TaskObjective]:
         """The objectives of the batches that the set comes in; itself alone where it is one."""
         ...

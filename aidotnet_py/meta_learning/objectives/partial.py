@@ -64,11 +64,6 @@ class PartialObjective:
         return self._rest.tasks_at_once
 
     @property
-    def tasks_worth_a_thread(self) -> int:
-        """As many as of the rest."""
-        return self._rest.tasks_worth_a_thread
-
-    @property
     def batches(self) -> list[TaskObjective]:
         """Itself alone."""
         return [self]

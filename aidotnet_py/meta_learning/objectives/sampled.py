@@ -74,11 +74,6 @@ class _TaskByTask(ABC):
         return len(self._sets)
 
     @property
-    def tasks_worth_a_thread(self) -> int:
-        """More than there are: a thread would wait for the others."""
-        return len(self._sets) + 1
-
-    @property
     def batches(self) -> list[TaskObjective]:
         """Itself alone."""
         return [self]

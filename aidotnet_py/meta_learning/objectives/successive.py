@@ -29,11 +29,6 @@ class SuccessiveObjective:
         """As many as the batch of the largest examples allows."""
         return min(batch.tasks_at_once for batch in self.batches)
 
-    @property
-    def tasks_worth_a_thread(self) -> int:
-        """As many as of the batches."""
-        return min(batch.tasks_worth_a_thread for batch in self.batches)
-
     def of_step(self, step: int) -> TaskObjective:
         """The batch whose turn it is."""
         return self.batches[step % len(self.batches)]

@@ -45,9 +45,6 @@ _COEFFICIENTS = 2
 # So much work for one evaluation of a chunk makes the calls that it takes cheap, and stays within the caches.
 _FLOPS_AT_ONCE = 30_000_000
 
-# So much work for one evaluation makes a step that takes longer than starting a thread for it.
-_FLOPS_WORTH_A_THREAD = 500_000
-
 # A batch has one optimizer; those of the batches before are worth keeping where they come back.
 _MOST_DESCENTS = 2
 
@@ -360,11 +357,6 @@ class TracedObjective:
     def tasks_at_once(self) -> int:
         """As many as make calls worth their while, and no more: what a chunk works on is to stay in the caches."""
         return max(1, _FLOPS_AT_ONCE // max(1, self._source.programs(self._signature).flops))
-
-    @property
-    def tasks_worth_a_thread(self) -> int:
-        """So many that starting a thread, and its calls from Python, cost little beside their arithmetic."""
-        return max(1, -(-_FLOPS_WORTH_A_THREAD // max(1, self._source.programs(self._signature).flops)))
 
     @property
     def batches(self) -> list[TaskObjective]:
