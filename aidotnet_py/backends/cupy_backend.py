@@ -118,7 +118,9 @@ class CuPyBackend:
         if not self._compiled:
             return None
         with self._device:
-            compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda_compiler").shared_cuda_compiler()
+            compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda_compiler").shared_cuda_compiler(
+                tf32=self._allow_tf32
+            )
             return compiler
 
     def owns(self, value: object) -> bool:
