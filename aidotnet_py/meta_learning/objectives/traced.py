@@ -42,9 +42,6 @@ _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 _COEFFICIENTS = 2
 
 
-# So much work for one evaluation of a chunk makes the calls that it takes cheap, and stays within the caches.
-_FLOPS_AT_ONCE = 30_000_000
-
 # A batch has one optimizer; those of the batches before are worth keeping where they come back.
 _MOST_DESCENTS = 2
 
@@ -355,8 +352,8 @@ class TracedObjective:
 
     @property
     def tasks_at_once(self) -> int:
-        """As many as make calls worth their while, and no more: what a chunk works on is to stay in the caches."""
-        return max(1, _FLOPS_AT_ONCE // max(1, self._source.programs(self._signature).flops))
+        """As many as the backend makes good use of."""
+        return max(1, self._backend.flops_at_once // max(1, self._source.programs(self._signature).flops))
 
     @property
     def batches(self) -> list[TaskObjective]:
@@ -435,8 +432,9 @@ class TracedObjective:
             raise InvalidOperationException(
                 "accuracies are of the last evaluation, and another objective's came after it"
             )
-        predictions = row_views(self._backend, programs.predictions)
-        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
+        # In one piece each, since each piece would be waited for.
+        predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
+        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
