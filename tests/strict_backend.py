@@ -36,7 +36,7 @@ class StrictBackend:
         self.compiler = None
         self.threads = 1
         self.flops_at_once = 30_000_000
-        self.capturing = False
+        self.capturing = None
         self.device = xp.Device(device)
 
     def owns(self, value: object) -> bool:

@@ -13,8 +13,9 @@ from numpy.testing import assert_allclose
 from simulated_cupy import hand_over
 from test_cupy_runs import learner_on, outcome
 
+from aidotnet_py import AdamOptimizer, InvalidOperationException, SGDOptimizer
 from aidotnet_py.autodiff import grad, hvp, trace
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution import Executable, Rounds
 from aidotnet_py.backends import Backend, get_backend, registry
 from aidotnet_py.backends.cuda_compiler import CudaCompiler
 
@@ -123,3 +124,68 @@ def test_a_compiled_run_gives_the_numbers_of_numpy(name: str) -> None:
     found, wanted = outcome(learner_on("cupy", name)), outcome(learner_on("numpy", name))
     for quantity in wanted:
         assert_allclose(found[quantity], wanted[quantity], rtol=1e-10, atol=1e-13, err_msg=quantity)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "proximal": {"InnerObjective": "proximal", "LambdaRegularization": 0.5},
+    "learned": {"InnerObjective": "proximal", "LambdaRegularization": 0.5, "LearnedLambda": "scalar"},
+    "momentum": {"InnerOptimizer": SGDOptimizer(0.05, momentum=0.9)},
+    "adam": {"InnerOptimizer": AdamOptimizer(0.02)},
+    "gauss-newton": {"Curvature": "gauss-newton", "ConjugateGradientDamping": 0.1},
+    "stops early": {"Curvature": "gauss-newton", "ConjugateGradientTolerance": 1e-2, "LambdaRegularization": 0.1},
+    "many iterations": {"Curvature": "gauss-newton", "ConjugateGradientIterations": 40},
+    "curved": {"LambdaRegularization": 50.0},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.filterwarnings("ignore::aidotnet_py.NonPositiveCurvatureWarning")
+@pytest.mark.usefixtures("backend")
+def test_steps_in_one_go_give_the_numbers_of_numpy(variant: str) -> None:
+    learners = [learner_on(name, "iMAML", **VARIANTS[variant]) for name in ("cupy", "numpy")]
+    for turn in range(6):
+        for learner in learners:
+            if turn == 4:
+                learner.Options.AdaptationSteps, learner.Options.InnerLearningRate = 5, 0.02
+            if turn == 5 and variant != "learned":
+                learner.Options.LambdaRegularization = 0.3
+        found, wanted = (learner.MetaTrainStep(3) for learner in learners)
+        assert_allclose(found.MetaLoss, wanted.MetaLoss, rtol=1e-10)
+        for name, value in wanted.AdditionalMetrics.items():
+            assert_allclose(found.AdditionalMetrics[name], value, rtol=1e-8, atol=1e-12, err_msg=f"{turn} {name}")
+    found, wanted = (parameters_of(learner) for learner in learners)
+    assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def parameters_of(learner: Any) -> Any:
+    return learner.BaseModel.backend.to_numpy(learner.BaseModel.GetParameters())
+
+
+def test_a_step_is_replayed_whole(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_on("cupy", "iMAML", Curvature="gauss-newton")
+    for _ in range(2):
+        learner.MetaTrainStep(3)
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("a call from Python for what was captured")
+
+    for name in ("call", "_prepare"):
+        monkeypatch.setattr(Executable, name, refused)
+    monkeypatch.setattr(type(backend), "capture", refused)
+    monkeypatch.setattr(Rounds, "run", refused)
+    assert np.isfinite(learner.MetaTrainStep(3).MetaLoss)
+
+
+def test_what_is_not_finite_is_told_as_on_numpy(backend: Backend) -> None:
+    messages: list[str] = []
+    for name in ("cupy", "numpy"):
+        learner = learner_on(name, "iMAML")
+        learner.MetaTrainStep(3)
+        learner.MetaTrainStep(3)
+        before = parameters_of(learner).copy()
+        learner.Options.InnerLearningRate = 1e200
+        with pytest.raises(InvalidOperationException) as caught:
+            learner.MetaTrainStep(3)
+        messages.append(str(caught.value))
+        assert (parameters_of(learner) == before).all()
+    assert messages[0] == messages[1]

@@ -115,8 +115,8 @@ class Backend(Protocol):
         ...
 
     @property
-    def capturing(self) -> bool:
-        """Whether this thread is in the middle of a `capture`."""
+    def capturing(self) -> bool | None:
+        """Whether this thread is in the middle of a `capture`; None where the backend has no such thing."""
         ...
 
     def single_threaded(self) -> AbstractContextManager[Any]:
