@@ -108,4 +108,6 @@ def _program(backend: Backend, points: Array, optimizer: ElementwiseOptimizer, f
     number = backend.empty((), backend.dtype_of(points))
     values = [number if isinstance(value, (int, float)) else value for value in following.values]
     memory = [points] * len(optimizer.memory)
-    return trace(step, points, points, points, memory, values, [number] * len(optimizer.coefficients(1)))
+    program = trace(step, points, points, points, memory, values, [number] * len(optimizer.coefficients(1)))
+    optimizer.require_result(program)
+    return program
