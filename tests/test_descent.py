@@ -57,7 +57,7 @@ def with_formula(
         "formula": lambda self, *arguments: formula(*arguments),
         "coefficients": lambda self, step: coefficients(step),
     }
-    return lambda: type("Given", (ElementwiseOptimizer,), methods)(0.1)  # type: ignore[no-any-return]
+    return lambda: type("Given", (ElementwiseOptimizer,), methods)(0.1)
 
 
 OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
@@ -78,6 +78,9 @@ OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
     ),
     "scheduled": with_formula(
         (), lambda p, g, m, c: (p - c[0] * g * c[1], []), lambda step: (0.1 / (1 + step // 2), step % 2)
+    ),
+    "signed zeros": with_formula(
+        (), lambda p, g, m, c: (p - 0.1 * np.tanh(g / c[0]), []), lambda step: ((0.0, -0.0)[step % 2],)
     ),
     "free": with_formula((), lambda p, g, m, c: (p - 0.1 * g, []), lambda step: ()),
 }

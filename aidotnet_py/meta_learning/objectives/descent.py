@@ -93,7 +93,9 @@ def _shapes(following: Following) -> list[tuple[int, ...]]:
 def _alike(optimizer: ElementwiseOptimizer, steps: int) -> list[tuple[int, tuple[float, ...]]]:
     """Steps in a row that are taken with the same numbers: how many, and those."""
     numbers = [optimizer.coefficients(step) for step in range(1, steps + 1)]
-    return [(len(list(group)), of) for of, group in groupby(numbers)]
+    # 0 and −0 are equal, and a formula may tell them apart.
+    groups = (list(group) for _, group in groupby(numbers, key=repr))
+    return [(len(group), group[0]) for group in groups]
 
 
 def _program(backend: Backend, points: Array, optimizer: ElementwiseOptimizer, following: Following) -> Program:
