@@ -68,7 +68,10 @@ def test_an_update_is_written_over_its_input_at_once() -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_concatenation_is_written_over_its_input_once_that_was_read(compiled: bool) -> None:
     x, y = np.arange(6.0), np.arange(6.0) + 10
-    turned = lambda x, y: [np.concatenate([x[4:] * 2.0, x[:4] * 3.0]), np.concatenate([y[:2] - 1.0, y[2:] * 0.5])]  # noqa: E731
+
+    def turned(x: Any, y: Any) -> list[Any]:
+        return [np.concatenate([x[4:] * 2.0, x[:4] * 3.0]), np.concatenate([y[:2] - 1.0, y[2:] * 0.5])]
+
     executable = Executable(
         ad.trace(turned, x, y), NumPyBackend(compiled=compiled), inputs=[x, y], carried={0: 0, 1: 1}
     )
