@@ -35,6 +35,7 @@ from aidotnet_py.meta_learning.objectives import traced
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
 from aidotnet_py.solvers.iteration import BufferedOperator
+from aidotnet_py.solvers.progress import Progress
 
 Rng = np.random.Generator
 
@@ -77,10 +78,10 @@ class _Matrices:
         self._executable.compile()
         self.operator.iteration._step.compile()
 
-    def draw(self, rng: Rng) -> None:
+    def draw(self, rng: Rng, spectra: Callable[[Rng, int], Any] | None = None) -> None:
         for task in self._matrices:
             n = len(task)
-            spectrum = SPECTRA[list(SPECTRA)[rng.integers(len(SPECTRA))]](rng, n)
+            spectrum = (spectra or list(SPECTRA.values())[rng.integers(len(SPECTRA))])(rng, n)
             with np.errstate(all="ignore"):
                 if self._dense:
                     basis = np.linalg.qr(rng.standard_normal((n, n)))[0]
@@ -168,6 +169,53 @@ def test_a_solve_after_one_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> No
             with pytest.raises(MemoryError):
                 conjugate_gradient(matrices.operator, np.full((2, 10), 1.0))
         _assert_same_solve(matrices.operator, rhs)
+
+
+def test_refined_solves_whose_tasks_reach_the_limit_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, limited = Progress.judge, 0
+
+    def counting(self: Progress, *numbers: Any) -> Any:
+        nonlocal limited
+        sound = judge(self, *numbers)
+        limited += self.limited and bool(self.running.any())
+        return sound
+
+    monkeypatch.setattr(Progress, "judge", counting)
+    for seed in range(100):
+        rng, dtype = np.random.default_rng(seed), (np.float32, np.float64)[seed % 2]
+        n = int(rng.integers(6, 25))
+        matrices = _Matrices(NumPyBackend(compiled=False), 3, n, dtype, dense=True)
+        matrices.draw(rng, lambda rng, n: np.logspace(0, rng.uniform(0, 4), n))
+        rhs = rng.standard_normal((3, n)).astype(dtype)
+        rounding = float(np.linalg.norm(rhs, axis=1).max() * np.finfo(dtype).eps)
+        how = {"max_iterations": int(rng.integers(n, 6 * n)), "tolerance": rounding * rng.uniform(1, 4)}
+        _assert_same_solve(matrices.operator, rhs, **how)
+    assert limited > 4
+
+
+def test_operators_that_take_turns_in_the_same_buffers() -> None:
+    rng = np.random.default_rng(0)
+    model = NeuralNetworkModel(Sequential(Dense(5), Tanh(), Dense(2)), input_shape=(3,), dtype=np.float64, seed=0)
+    learner = iMAMLAlgorithm(iMAMLOptions(model))
+    tasks = [_a_task(rng, i) for i in range(3)]
+
+    def vectors() -> Any:
+        return rng.standard_normal((3, model.ParameterCount))
+
+    support = learner._opened(tasks, "Support").part(0, 3, 0).support
+    operators: list[Any] = []
+    for kind, weight in (("hessian", 0.1), ("gauss-newton", 0.5), ("hessian", 1.0)):
+        operators.append(support.curvature(vectors(), kind, identity=1.5, weight=weight)[1])
+    for turn in range(12):
+        operator, rhs = operators[rng.integers(3)], vectors()
+        # What else the buffers may have been used for in the meantime.
+        if turn % 3 == 1:
+            support.evaluate(vectors())
+        elif turn % 3 == 2:
+            support.product(vectors(), vectors(), "hessian")
+        found = conjugate_gradient(operator, rhs)[0]
+        support.evaluate(vectors())
+        np.testing.assert_array_equal(found, conjugate_gradient(lambda v, to=operator: to(v), rhs)[0])  # type: ignore[misc]
 
 
 OPTIMIZERS: list[Callable[[], Any]] = [
