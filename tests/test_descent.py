@@ -46,6 +46,21 @@ class Decaying(ElementwiseOptimizer):
         return parameters - rate * (gradient + 0.5 * memory[0]), [gradient]
 
 
+class Counting(ElementwiseOptimizer):
+    """Rates by its own counts of steps, and of the questions for them."""
+
+    asked = 0
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        self.asked += 1
+        return (self._learning_rate / (1 + self._steps + self.asked),)
+
+    def formula(
+        self, parameters: Any, gradient: Any, memory: Sequence[Any], coefficients: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
+        return parameters - coefficients[0] * gradient, []
+
+
 def with_formula(
     memory: tuple[str, ...],
     formula: Callable[[Any, Any, Sequence[Any], Sequence[Any]], tuple[Any, list[Any]]],
@@ -65,6 +80,7 @@ OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
     "momentum": lambda: SGDOptimizer(0.1, momentum=0.9),
     "adam": lambda: AdamOptimizer(0.05),
     "decaying": lambda: Decaying(0.1),
+    "counting": lambda: Counting(0.1),
     "unmoved": with_formula(("a", "b"), lambda p, g, m, c: (p, [m[1], m[0] + g])),
     "swapped": with_formula(("a", "b"), lambda p, g, m, c: (p - c[0] * (g + m[0] - m[1]), [m[1], m[0] + g])),
     "passed on": with_formula(("a", "b", "c"), lambda p, g, m, c: (p - c[0] * (g + m[2]), [g, m[0], m[1]])),

@@ -207,6 +207,14 @@ class ElementwiseOptimizer:
         """
         return (self._learning_rate,)
 
+    def coefficients_ahead(self, steps: int) -> list[tuple[float, ...]]:
+        """The `coefficients` of the next so many steps, which count as taken."""
+        found: list[tuple[float, ...]] = []
+        for _ in range(steps):
+            self._steps += 1
+            found.append(self.coefficients(self._steps))
+        return found
+
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
     ) -> tuple[Array, list[Array]]:

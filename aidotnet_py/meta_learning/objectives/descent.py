@@ -92,9 +92,8 @@ def _shapes(following: Following) -> list[tuple[int, ...]]:
 
 def _alike(optimizer: ElementwiseOptimizer, steps: int) -> list[tuple[int, tuple[float, ...]]]:
     """Steps in a row that are taken with the same numbers: how many, and those."""
-    numbers = [optimizer.coefficients(step) for step in range(1, steps + 1)]
     # 0 and −0 are equal, and a formula may tell them apart.
-    groups = (list(group) for _, group in groupby(numbers, key=repr))
+    groups = (list(group) for _, group in groupby(optimizer.coefficients_ahead(steps), key=repr))
     return [(len(group), group[0]) for group in groups]
 
 
@@ -110,6 +109,7 @@ def _program(backend: Backend, points: Array, optimizer: ElementwiseOptimizer, f
     number = backend.empty((), backend.dtype_of(points))
     values = [number if isinstance(value, (int, float)) else value for value in following.values]
     memory = [points] * len(optimizer.memory)
-    program = trace(step, points, points, points, memory, values, [number] * len(optimizer.coefficients(1)))
+    coefficients = [number] * len(*optimizer.fresh().coefficients_ahead(1))
+    program = trace(step, points, points, points, memory, values, coefficients)
     optimizer.require_result(program)
     return program
