@@ -286,6 +286,11 @@ def check_carried(rng: Rng, *, compiled: bool) -> None:
     shape = tuple(int(n) for n in rng.integers(1, 5, int(rng.integers(1, 4))))
     types = [ArrayType(shape, np.dtype(float))] * 3
     inner = random_program(rng, types, int(rng.integers(4, 15)))
+    cut = int(rng.integers(0, shape[0] + 1))
+
+    def rows_of(x: Any, start: int, stop: int) -> Any:
+        return slice_(x, ((start, stop, 1), *((0, n, 1) for n in shape[1:])))
+
     moves: list[Callable[[Any, Any, Any], Any]] = [
         lambda x, y, s: x * 0.5 + s,
         lambda x, y, s: ew.where(ew.greater(x, y), y + s, x * s),
@@ -294,6 +299,8 @@ def check_carried(rng: Rng, *, compiled: bool) -> None:
         lambda x, y, s: flip(x, (0,)) + y * s,
         lambda x, y, s: ew.tanh(x - y) + x,
         lambda x, y, s: broadcast_to(s, shape),
+        lambda x, y, s: concatenate([rows_of(x, cut, shape[0]) * 0.5, rows_of(y, 0, cut) + s], 0),
+        lambda x, y, s: concatenate([rows_of(x, 0, cut), ew.tanh(rows_of(x + y * s, cut, shape[0]))], 0),
     ]
     chosen = [moves[int(i)] for i in rng.integers(0, len(moves), 3)]
     others = rng.permutation(3).tolist()

@@ -12,6 +12,7 @@ import pytest
 from aidotnet_py import (
     AdamOptimizer,
     IGradientBasedOptimizer,
+    InvalidOperationException,
     MetaLearningTask,
     NeuralNetworkModel,
     SGDOptimizer,
@@ -45,11 +46,59 @@ class Decaying(ElementwiseOptimizer):
         return parameters - rate * (gradient + 0.5 * memory[0]), [gradient]
 
 
+class Counting(ElementwiseOptimizer):
+    """Rates by its own counts of steps, and of the questions for them."""
+
+    asked = 0
+
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        self.asked += 1
+        return (self._learning_rate / (1 + self._steps + self.asked),)
+
+    def formula(
+        self, parameters: Any, gradient: Any, memory: Sequence[Any], coefficients: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
+        return parameters - coefficients[0] * gradient, []
+
+
+def with_formula(
+    memory: tuple[str, ...],
+    formula: Callable[[Any, Any, Sequence[Any], Sequence[Any]], tuple[Any, list[Any]]],
+    coefficients: Callable[[int], tuple[float, ...]] = lambda step: (0.1,),
+) -> Callable[[], ElementwiseOptimizer]:
+    """Optimizers of a class of their own."""
+    methods = {
+        "memory": memory,
+        "formula": lambda self, *arguments: formula(*arguments),
+        "coefficients": lambda self, step: coefficients(step),
+    }
+    return lambda: type("Given", (ElementwiseOptimizer,), methods)(0.1)
+
+
 OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
     "sgd": lambda: SGDOptimizer(0.1),
     "momentum": lambda: SGDOptimizer(0.1, momentum=0.9),
     "adam": lambda: AdamOptimizer(0.05),
     "decaying": lambda: Decaying(0.1),
+    "counting": lambda: Counting(0.1),
+    "unmoved": with_formula(("a", "b"), lambda p, g, m, c: (p, [m[1], m[0] + g])),
+    "swapped": with_formula(("a", "b"), lambda p, g, m, c: (p - c[0] * (g + m[0] - m[1]), [m[1], m[0] + g])),
+    "passed on": with_formula(("a", "b", "c"), lambda p, g, m, c: (p - c[0] * (g + m[2]), [g, m[0], m[1]])),
+    "shared": with_formula(("a", "b"), lambda p, g, m, c: ((n := p - c[0] * (g + 0.1 * m[0])), [n, n])),
+    "before": with_formula(("a",), lambda p, g, m, c: (p - c[0] * (g - 0.1 * m[0]), [p])),
+    "constant": with_formula(("a",), lambda p, g, m, c: (p - c[0] * (g + m[0]), [np.zeros_like(p)])),
+    "functions": with_formula(("a",), lambda p, g, m, c: (np.tanh(p) - c[0] * np.exp(-g * g), [np.sin(m[0]) + g])),
+    "turned": with_formula(("a",), lambda p, g, m, c: (p[:, ::-1] - c[0] * g, [m[0][:, ::-1] + g])),
+    "rolled": with_formula(
+        (), lambda p, g, m, c: (np.concatenate([p[:, 3:] - c[0] * g[:, 3:], p[:, :3] * 0.5], axis=1), [])
+    ),
+    "scheduled": with_formula(
+        (), lambda p, g, m, c: (p - c[0] * g * c[1], []), lambda step: (0.1 / (1 + step // 2), step % 2)
+    ),
+    "signed zeros": with_formula(
+        (), lambda p, g, m, c: (p - 0.1 * np.tanh(g / c[0]), []), lambda step: ((0.0, -0.0)[step % 2],)
+    ),
+    "free": with_formula((), lambda p, g, m, c: (p - 0.1 * g, []), lambda step: ()),
 }
 
 
@@ -79,8 +128,7 @@ def one_by_one(loop: InnerLoop, steps: int) -> Any:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("proximal", [None, "one", "each"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("proximal", "dtype"), [(None, np.float64), ("one", np.float32), ("each", np.float64)])
 def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) -> None:
     options = {} if proximal is None else {"InnerObjective": "proximal", "LambdaRegularization": 0.5}
     learner = learner_with(OPTIMIZERS[name](), dtype, **options)
@@ -98,6 +146,22 @@ def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) ->
         loop.run(7)
         assert loop.taken == 7
         assert np.array(loop.points).tobytes() == expected.tobytes(), (name, turn)
+
+
+@pytest.mark.parametrize(
+    ("memory", "formula", "given"),
+    [
+        (("a",), lambda p, g, m, c: (p - g, []), r"float32\[3,50\]"),
+        ((), lambda p, g, m, c: (p - g, [g]), r"float32\[3,50\], float32\[3,50\]"),
+        (("a",), lambda p, g, m, c: (p - g, [g.sum(axis=1)]), r"float32\[3,50\], float32\[3\]"),
+        ((), lambda p, g, m, c: ((p - g).astype(np.float64), []), r"float64\[3,50\]"),
+    ],
+)
+def test_a_formula_of_other_results_is_refused(memory: Any, formula: Any, given: str) -> None:
+    learner = learner_with(with_formula(memory, formula)(), np.float32)
+    wanted = f"{len(memory)} arrays of memory are wanted"
+    with pytest.raises(InvalidOperationException, match=f"formula gives {given}; new parameters and {wanted}"):
+        loop_of(learner, np.float32).run(7)
 
 
 def test_new_rates_hold_at_once() -> None:

@@ -65,6 +65,30 @@ def test_an_update_is_written_over_its_input_at_once() -> None:
     assert_array_equal(g, 18)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_concatenation_is_written_over_its_input_once_that_was_read(compiled: bool) -> None:
+    x, y = np.arange(6.0), np.arange(6.0) + 10
+
+    def turned(x: Any, y: Any) -> list[Any]:
+        return [np.concatenate([x[4:] * 2.0, x[:4] * 3.0]), np.concatenate([y[:2] - 1.0, y[2:] * 0.5])]
+
+    executable = Executable(
+        ad.trace(turned, x, y), NumPyBackend(compiled=compiled), inputs=[x, y], carried={0: 0, 1: 1}
+    )
+    executable.compile()
+    for _ in range(2):
+        expected = turned(x, y)
+        executable.run()
+        assert_array_equal(x, expected[0])
+        assert_array_equal(y, expected[1])
+
+
+def test_what_is_carried_has_the_type_of_its_input() -> None:
+    program = ad.trace(lambda x, y: [x * y], np.ones(3), np.ones((2, 3)))
+    with pytest.raises(ArgumentException, match=r"output 0 is float64\[2,3\]; .* input 0, float64\[3\] is wanted"):
+        Executable(program, get_backend("numpy"), carried={0: 0})
+
+
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=5000)

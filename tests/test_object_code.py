@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import subprocess
 import sys
@@ -75,6 +76,15 @@ def _relocation_of_another_kind(code: bytes) -> bytes:
     return bytes(changed)
 
 
+def _with_sizes_of(code: bytes, kind: int, size: int) -> bytes:
+    (start,) = struct.unpack_from("<Q", code, 0x28)
+    changed = bytearray(code)
+    for place, section in enumerate(object_code._Object(code).sections):
+        if section.kind == kind:
+            struct.pack_into("<Q", changed, start + 64 * place + 32, size)
+    return bytes(changed)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -86,6 +96,8 @@ def _relocation_of_another_kind(code: bytes) -> bytes:
         lambda b: b[:16] + struct.pack("<H", 3) + b[18:],  # a shared library
         _relocation_of_another_kind,
         lambda b: b.replace(b"memset", b"nemset"),
+        lambda b: _with_sizes_of(b, object_code._PROGBITS, 2**63),
+        lambda b: _with_sizes_of(b, 3, 1),  # names without an end
     ],
 )
 def test_what_is_not_known_is_refused(code: bytes, damage: object) -> None:
@@ -166,3 +178,46 @@ print(ready, "llvmlite" in sys.modules)
         for _ in range(2)
     ]
     assert said == [["False", "True"], ["True", "False"]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_while_kernels_are_compiled_compiles_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "forks.py"
+    script.write_text(
+        f"""
+import os, signal, threading, time
+from pathlib import Path
+import numpy as np
+import platformdirs
+platformdirs.user_cache_path = lambda name: Path({str(tmp_path)!r}) / name
+from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.backends import NumPyBackend
+
+def executable(k):
+    return Executable(ad.trace(lambda x: [x * float(k) + 1.0], np.ones(9 + k)), NumPyBackend(), often=True)
+
+def check(one, k):
+    one.compile()
+    one.inputs[0][...] = 2.0
+    one.run()
+    assert one.outputs[0][0] == 2.0 * k + 1.0
+
+waiting = [executable(k) for k in range(16)]
+for one in waiting:
+    one.run()
+for turn in range(6):
+    time.sleep(0.02 * turn)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        check(executable(100 + turn), 100 + turn)
+        check(waiting[-1], 15)
+        threading._shutdown()  # as a process of multiprocessing ends
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, turn
+for k, one in enumerate(waiting):
+    check(one, k)
+"""
+    )
+    subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=100)

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import importlib
 import importlib.util
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,29 +29,37 @@ __all__ = ["LlvmCompiler", "shared_compiler"]
 @cache
 def shared_compiler() -> LlvmCompiler | None:
     """The compiler of this process; None where llvmlite is not installed."""
-    found = all(importlib.util.find_spec(name) for name in ("llvmlite", "platformdirs"))
-    return LlvmCompiler() if found else None
+    if not all(importlib.util.find_spec(name) for name in ("llvmlite", "platformdirs")):
+        return None
+    compiler = LlvmCompiler()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=compiler.pause, after_in_parent=compiler.go_on, after_in_child=compiler.go_on)
+    return compiler
 
 
 # What becomes a function: a kernel, or what calls kernels in turn.
 _CHAIN: Literal["chain"] = "chain"
 _Source: TypeAlias = Kernel | Literal["chain"]
+_CHAIN_ALONE: Sequence[_Source] = (_CHAIN,)
 
 
 class _Compilation:
     """Sources on their way; with kernels, see `aidotnet_py.backends.Compilation`."""
 
-    def __init__(self, sources: Sequence[_Source]) -> None:
+    def __init__(self, sources: Sequence[_Source], wake: Callable[[], None]) -> None:
         self.sources = sources
+        self._wake = wake
         self.addresses: list[int] = []
         self.error: Exception | None = None
         self.over = threading.Event()
 
     def result(self, *, wait: bool = False) -> list[Callable[[Sequence[int]], Callable[[], Any]]] | None:
-        if wait:
+        if not self.over.is_set():
+            # A forked process has no thread but the one that forked it.
+            self._wake()
+            if not wait:
+                return None
             self.over.wait()
-        elif not self.over.is_set():
-            return None
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
         kernels = cast("Sequence[Kernel]", self.sources)
@@ -116,8 +125,9 @@ class LlvmCompiler:
         self._lock = threading.Lock()
         self._waiting: deque[_Compilation] = deque()
         self._worker: threading.Thread | None = None
+        self._paused = False
         self._library: _Library | None = None
-        self._chaining = _Compilation([])
+        self._chaining = _Compilation([], self._wake)
 
     def can_multiply(self, product: Product) -> bool:
         """Whether NumPy hands such a product to BLAS, and where that is, is known."""
@@ -130,9 +140,11 @@ class LlvmCompiler:
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any] | None:
         """One call, without Python in between, for kernels that run in turn; None until what does that is compiled."""
         with self._lock:
-            begun, self._chaining.sources = bool(self._chaining.sources), [_CHAIN]
+            begun, self._chaining.sources = bool(self._chaining.sources), _CHAIN_ALONE
         if not begun:
             self._submit(self._chaining)
+        if not self._chaining.over.is_set():
+            self._wake()
         if not self._chaining.over.is_set() or self._chaining.error is not None:
             return None
         bound = cast("Sequence[partial[Any]]", calls)
@@ -150,7 +162,7 @@ class LlvmCompiler:
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
         """Begin to compile kernels; what is on disk is ready when this returns."""
-        compilation = _Compilation(kernels)
+        compilation = _Compilation(kernels, self._wake)
         self._submit(compilation)
         return compilation
 
@@ -168,17 +180,40 @@ class LlvmCompiler:
             return
         with self._lock:
             self._waiting.append(compilation)
-            if self._worker is None or not self._worker.is_alive():
+        self._wake()
+
+    def _wake(self) -> None:
+        """See to it that a thread works on what waits."""
+        with self._lock:
+            working = self._worker is not None and self._worker.is_alive()
+            if self._waiting and not working and not self._paused:
                 self._worker = threading.Thread(
-                    target=self._work, args=(library,), name="aidotnet_py compiler", daemon=False
+                    target=self._work, args=(self._library,), name="aidotnet_py compiler", daemon=False
                 )
                 self._worker.start()
+
+    def pause(self) -> None:
+        """Before a fork: a thread amid a kernel, or holding a lock, would leave the child with half of it for ever."""
+        with self._lock:
+            self._paused, worker = True, self._worker
+        if worker is not None:
+            worker.join()
+        self._lock.acquire()
+        if self._library is not None:
+            self._library.lock.acquire()
+
+    def go_on(self) -> None:
+        """After it, in both processes; each compiles for itself what it still asks for."""
+        if self._library is not None:
+            self._library.lock.release()
+        self._paused = False
+        self._lock.release()
 
     def _work(self, library: _Library) -> None:
         while True:
             with self._lock:
                 # The interpreter waits for this thread when it ends, so one kernel is the most that it may wait for.
-                if not self._waiting or not threading.main_thread().is_alive():
+                if not self._waiting or self._paused or not threading.main_thread().is_alive():
                     self._worker = None
                     return
                 compilation = self._waiting[0]
@@ -199,7 +234,7 @@ class _Library:
         import platformdirs
 
         self._files = CodeFiles(platformdirs.user_cache_path("aidotnet_py") / "kernels")
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._functions: dict[str, int] = {}
         self._machine: _Machine | None = None
         # Known without LLVM, where code on disk can be loaded without it.
@@ -210,7 +245,7 @@ class _Library:
         if self._kind is None:
             return None
         digest = _digest(self._kind, source)
-        with self._lock:
+        with self.lock:
             address = self._functions.get(digest)
             if address is None:
                 code = self._files.read(digest)
@@ -232,7 +267,7 @@ class _Library:
                 code = machine.compiled(_text(source, _name(digest)))
                 self._files.write(digest, code)
             address = load(code, _name(digest)) or machine.loaded(code, _name(digest))
-            with self._lock:
+            with self.lock:
                 self._functions[digest] = address
         return self._functions[digest]
 

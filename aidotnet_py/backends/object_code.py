@@ -40,7 +40,7 @@ def load(code: bytes, function: str) -> int | None:
         return None
     try:
         return _loaded(_Object(code), function)
-    except (struct.error, LookupError, UnicodeDecodeError, OSError):
+    except (struct.error, LookupError, ValueError, OverflowError, OSError):
         return None
 
 

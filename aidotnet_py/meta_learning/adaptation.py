@@ -75,6 +75,7 @@ class InnerLoop:
         self.points = chunk.support.at_hand(start)
         self.taken = 0
         self.moving = np.ones(len(chunk.tasks), dtype=np.bool_)
+        self._ended = False
         self._tolerance = tolerance
         self._follow = follow
         self._stacked: ElementwiseOptimizer | None = None
@@ -92,9 +93,13 @@ class InnerLoop:
         return self.chunk.support.of_step(self.taken)
 
     def run(self, steps: int, watch: Callable[[Array], None] | None = None) -> None:
-        """Step until there were so many, or no task moves any more; ``watch`` sees the losses before each step."""
+        """Step until there were so many, or no task moves any more; ``watch`` sees the losses before each step.
+
+        No other steps may follow: what the optimizer remembers may be with the objective.
+        """
         if watch is None and self._tolerance is None and self._descended(steps - self.taken):
             self.taken = steps
+            self._ended = True
         while self.taken < steps and self.moving.any():
             losses = self.step()
             if watch is not None:
@@ -108,6 +113,7 @@ class InnerLoop:
 
     def step(self) -> Array:
         """Take one step; returns the support losses before it, valid until the objective is asked again."""
+        assert not self._ended
         losses, gradients = self.objective.evaluate(self.points)
         followed = self._follow(self.points, self.start, gradients)
         if self._tolerance is None:

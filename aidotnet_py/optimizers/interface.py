@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 
 from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -181,16 +182,23 @@ class ElementwiseOptimizer:
         program = self._programs.get(key)
         if program is None:
             traced = trace(self.formula, parameters, parameters, memory, coefficients)
-            given, wanted = traced.output_types, [traced.input_types[0]] * (1 + len(memory))
-            if list(given) != wanted:
-                raise InvalidOperationException(
-                    f"{type(self).__name__}.formula gives {', '.join(map(str, given))}; new parameters and "
-                    f"{len(memory)} arrays of memory are wanted, all {wanted[0]}"
-                )
+            self.require_result(traced)
             if len(self._programs) >= _PROGRAMS_KEPT:
                 self._programs.clear()
             program = self._programs[key] = traced
         return program
+
+    def require_result(self, program: Program) -> None:
+        """Raise InvalidOperationException when a traced formula, of parameters first, gives other arrays than it is to.
+
+        Those are new parameters, and one array for each name in ``memory``.
+        """
+        given, wanted = program.output_types, [program.input_types[0]] * (1 + len(self.memory))
+        if list(given) != wanted:
+            raise InvalidOperationException(
+                f"{type(self).__name__}.formula gives {', '.join(map(str, given))}; new parameters and "
+                f"{len(self.memory)} arrays of memory are wanted, all {wanted[0]}"
+            )
 
     def coefficients(self, step: int) -> tuple[float, ...]:
         """The numbers that step number ``step`` (1, 2, …) is taken with; here, the learning rate alone.
@@ -198,6 +206,14 @@ class ElementwiseOptimizer:
         All that depends on the step or on the settings, so that a `formula` traced once serves every step.
         """
         return (self._learning_rate,)
+
+    def coefficients_ahead(self, steps: int) -> list[tuple[float, ...]]:
+        """The `coefficients` of the next so many steps, which count as taken."""
+        found: list[tuple[float, ...]] = []
+        for _ in range(steps):
+            self._steps += 1
+            found.append(self.coefficients(self._steps))
+        return found
 
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]

@@ -77,6 +77,7 @@ class Executable:
         _require_home(backend, program)
         _require_fitting(backend, given, program.input_types, "inputs")
         _require_fitting(backend, wanted, program.output_types, "outputs")
+        _require_carried(program, carried or {})
         self.inputs: tuple[Array, ...] = tuple(
             backend.empty(t.shape, t.dtype) if array is None else array
             for array, t in zip(given, program.input_types, strict=True)
@@ -236,6 +237,13 @@ def _require_fitting(backend: Backend, arrays: Sequence[Any], types: Sequence[Ar
             raise ArgumentException(f"{name}[{place}] is no array of backend {backend.name!r}")
         if type_of(array) != wanted:
             raise ArgumentException(f"{name}[{place}] is {type_of(array)}; {wanted} is wanted")
+
+
+def _require_carried(program: Program, carried: Mapping[int, int]) -> None:
+    for output, place in carried.items():
+        came, wanted = program.output_types[output], program.input_types[place]
+        if came != wanted:
+            raise ArgumentException(f"output {output} is {came}; to be written over input {place}, {wanted} is wanted")
 
 
 def _call(backend: Backend, work: Work, arrays: CellArrays) -> Call:

@@ -189,7 +189,8 @@ class KernelBuilder:
 
     def _concatenated(self, call: Work) -> list[LoopNest]:
         steps = self._backend.strides_of(self._arrays.of(call.out))
-        axis, start = call.parameters["axis"], 0
+        axis: int = call.parameters["axis"]
+        start = 0
         nests: list[LoopNest] = []
         for source in call.operands:
             value = self._operand(source) if isinstance(source, Cell) else Number(source.value, source.type.dtype_name)

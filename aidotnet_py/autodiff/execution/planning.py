@@ -154,14 +154,15 @@ def plan(
 def _is_read_once_written_over(planned: Plan, output: int, given: int) -> bool:
     """Whether a call reads an input that another wrote over before it: one by one, or as loops of whole units."""
     cell, source = planned.bound[output], planned.inputs[given].storage
-    made = next(index for index, work in enumerate(planned.work) if work.out is cell)
-    maker = planned.work[made]
+    # A concatenation is written part by part.
+    writers = [index for index, work in enumerate(planned.work) if work.out.storage is cell.storage]
+    first, units = writers[0], {planned.work[index].unit for index in writers}
     for index, work in enumerate(planned.work):
         read = [c for c in work.operands if isinstance(c, Cell) and c.storage is source]
-        alike = all(c.type == cell.type and c.strides == cell.strides for c in read)
-        if read and (index > made or (work.unit is maker.unit and not alike)):
+        alike = planned.work[first].out is cell and all(c.type == cell.type and c.strides == cell.strides for c in read)
+        if read and (index > first or (work.unit in units and not alike)):
             return True
-        if read and work is maker and not (work.primitive is not None and work.primitive.in_place):
+        if read and index == first and not (work.primitive is not None and work.primitive.in_place):
             return True
     return False
 

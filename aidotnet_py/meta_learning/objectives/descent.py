@@ -98,8 +98,9 @@ def _shapes(following: Following) -> list[tuple[int, ...]]:
 
 def numbers_of(optimizer: ElementwiseOptimizer, steps: int) -> tuple[tuple[int, tuple[float, ...]], ...]:
     """Steps in a row that are taken with the same numbers: how many, and those."""
-    numbers = (optimizer.coefficients(step) for step in range(1, steps + 1))
-    return tuple((len(list(group)), of) for of, group in groupby(numbers))
+    # 0 and −0 are equal, and a formula may tell them apart.
+    groups = (list(group) for _, group in groupby(optimizer.coefficients_ahead(steps), key=repr))
+    return tuple((len(group), group[0]) for group in groups)
 
 
 def _program(backend: Backend, points: Array, optimizer: ElementwiseOptimizer, following: Following) -> Program:
@@ -114,4 +115,7 @@ def _program(backend: Backend, points: Array, optimizer: ElementwiseOptimizer, f
     number = backend.empty((), backend.dtype_of(points))
     values = [number if isinstance(value, (int, float)) else value for value in following.values]
     memory = [points] * len(optimizer.memory)
-    return trace(step, points, points, points, memory, values, [number] * len(optimizer.coefficients(1)))
+    coefficients = [number] * len(*optimizer.fresh().coefficients_ahead(1))
+    program = trace(step, points, points, points, memory, values, coefficients)
+    optimizer.require_result(program)
+    return program

@@ -120,8 +120,8 @@ class _WholeStep:
         descent.load(start, settings.following)
         at_point.load()
         backend.copyto(iteration.threshold, threshold_of(settings.tolerance, backend.dtype_of(start)))
-        # All that the work does not read from buffers; the descent is kept, so that its id stays its own.
-        key = (id(descent), descent, numbers_of(optimizer, steps), settings.kind, settings.iterations)
+        # All that the work does not read from buffers.
+        key = (descent, repr(numbers_of(optimizer, steps)), settings.kind, settings.iterations)
         self._do(key, work, backend)
         query.evaluated()
         at_point.done()
