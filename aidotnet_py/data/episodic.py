@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.data.ahead import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.stacking import row_views
@@ -37,7 +38,8 @@ class EpisodicLoader(ABC, Generic[T]):
 
     All arrays are made on the host from one PCG64 stream and handed to the backend, so that the same seed gives the
     same tasks on every backend. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would, and hands over
-    those of all tasks at once: their arrays are parts of four large ones, which live as long as one of them.
+    those of all tasks at once: their arrays are parts of four large ones, which live as long as one of them. For a
+    device, batches that are asked for one after another are drawn ahead, while the device is at work on the last one.
 
     Parameters
     ----------
@@ -67,6 +69,7 @@ class EpisodicLoader(ABC, Generic[T]):
         self._dtype = _floating(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
+        self._ahead: DrawnAhead[DrawnTasks] | None = None
 
     @property
     def NWay(self) -> int:
@@ -129,11 +132,19 @@ class EpisodicLoader(ABC, Generic[T]):
         self._stream.restore(state)
 
     @abstractmethod
-    def _drawn(self, count: int) -> DrawnTasks:
-        """Draw so many tasks: from the stream what one after another would."""
+    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+        """Draw so many tasks, as many draws of one would; nothing of the loader changes."""
+
+    def _next(self, count: int) -> DrawnTasks:
+        # A host that computes by itself has no time to draw meanwhile.
+        if self._backend.owns(np.empty(0)):
+            return self._drawn(self._stream.generator, count)
+        if self._ahead is None:
+            self._ahead = DrawnAhead(self._drawn)
+        return self._ahead.draw(self._stream, count)
 
     def _tasks(self, count: int) -> list[MetaLearningTask[T, NDArray[Any], NDArray[Any]]]:
-        drawn = self._drawn(count)
+        drawn = self._next(count)
         sets = zip(*(self._moved(stacked) for stacked in (*drawn.support, *drawn.query)), strict=True)
         return [
             MetaLearningTask(

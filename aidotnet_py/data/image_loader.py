@@ -72,12 +72,12 @@ class ImageLoader(EpisodicLoader[T]):
         """How many classes there are to draw from, turned ones included."""
         return self._pool.class_count
 
-    def _drawn(self, count: int) -> DrawnTasks:
+    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
         k, examples = self.KShot, self.KShot + self.QueryShots
         images = np.empty((count, self.NWay, examples, *self._pool.image_shape), self._dtype)
         metadata: list[dict[str, Any]] = []
         for place in range(count):
-            episode = self._pool.draw(self._stream.generator, self.NWay, examples)
+            episode = self._pool.draw(generator, self.NWay, examples)
             np.divide(episode.images, self._scale, dtype=self._dtype, out=images[place])
             metadata.append({"Classes": episode.classes})
         shape, labels = (count, -1, *self._pool.image_shape), np.arange(self.NWay, dtype=np.int64)

@@ -85,11 +85,11 @@ class SinusoidLoader(EpisodicLoader[T]):
         """1: a task has no classes to choose among."""
         return 1
 
-    def _drawn(self, count: int) -> DrawnTasks:
+    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
         k, points = self.KShot, self.KShot + self.QueryShots
         # Of each task amplitude, phase and points: drawn in one call, they are what a call for each would give.
         low, high = (np.array([*ends, *[end] * points]) for ends, end in (((0.1, 0.0), -5.0), ((5.0, np.pi), 5.0)))
-        numbers = self._stream.generator.uniform(low, high, (count, 2 + points))
+        numbers = generator.uniform(low, high, (count, 2 + points))
         amplitudes, phases = numbers[:, :1], numbers[:, 1:2]
         x = numbers[:, 2:].astype(self._dtype)
         angles = x.astype(np.float64) - phases
