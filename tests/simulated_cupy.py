@@ -99,7 +99,7 @@ class ndarray:
 
     @property
     def data(self) -> Any:
-        return types.SimpleNamespace(ptr=self._memory.ctypes.data, device_id=self._block.device)
+        return types.SimpleNamespace(ptr=self._memory.ctypes.data, device_id=self._block.device, mem=self._block)
 
     def __len__(self) -> int:
         return len(self._memory)

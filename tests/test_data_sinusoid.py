@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from scipy import stats
 
 from aidotnet_py.backends import Backend
@@ -81,6 +82,18 @@ def test_a_batch_is_so_many_next_tasks_and_seeds_start_anew() -> None:
     loader.SetSeed(9)
     assert not same(batch[0], loader.GetNextTask())
     assert len({task.TaskId for task in batch}) == 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_tasks_are_those_of_one_draw_after_another(dtype: Any) -> None:
+    generator = np.random.Generator(np.random.PCG64(11))
+    for task in SinusoidLoader(7, 6, seed=11, dtype=dtype).GetTaskBatch(20):
+        amplitude, phase = generator.uniform(0.1, 5.0), generator.uniform(0.0, np.pi)
+        x = generator.uniform(-5.0, 5.0, (13, 1)).astype(dtype)
+        y = (amplitude * np.sin(x.astype(np.float64) - phase)).astype(dtype)
+        assert task.Metadata == {"Amplitude": amplitude, "Phase": phase}
+        assert_array_equal(np.concatenate([task.SupportInput, task.QueryInput]), x, strict=True)
+        assert_array_equal(np.concatenate([task.SupportOutput, task.QueryOutput]), y, strict=True)
 
 
 def test_without_a_seed_loaders_differ() -> None:

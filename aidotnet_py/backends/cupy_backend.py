@@ -238,6 +238,26 @@ class CuPyBackend:
             core.set_compute_type(np.dtype(np.float32), before[0])
             cublas.setMathMode(handle, before[1])
 
+    def stacked(self, arrays: Sequence[Array]) -> Array | None:
+        first = arrays[0]
+        shape, strides, dtype, data = first.shape, first.strides, first.dtype, first.data
+        memory, place = data.mem, data.ptr
+        # From the first to the last byte of one: closer together, they would overlap or be interlaced.
+        reach = sum((n - 1) * abs(s) for n, s in zip(shape, strides, strict=True)) + first.itemsize
+        step = reach if len(arrays) == 1 else arrays[1].data.ptr - place
+        if step < reach or not first.size:
+            return None
+        for array in arrays:
+            data = array.data
+            # Neighbours by chance may be freed one by one; those of one allocation keep it.
+            if data.ptr != place or data.mem is not memory:
+                return None
+            if array.shape != shape or array.strides != strides or array.dtype != dtype:
+                return None
+            place += step
+        with self._device:
+            return self._as_strided(first, (len(arrays), *shape), (step, *strides))
+
     def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
         result: Any = out
         if out is None:

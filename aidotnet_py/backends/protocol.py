@@ -171,6 +171,14 @@ class Backend(Protocol):
         """Matrix products over the last two axes, (…, m, k) by (…, k, n), equal leading axes."""
         ...
 
+    def stacked(self, arrays: Sequence[Array]) -> Array | None:
+        """The arrays as the entries along the first axis of one array that shares their memory; never written to.
+
+        There is one where they are alike and lie evenly spaced, one after another, in one piece of memory. None where
+        they do not, or where it takes as long to find out as to copy them.
+        """
+        ...
+
     def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
         """The arrays one after another along an axis."""
         ...

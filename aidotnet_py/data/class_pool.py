@@ -57,6 +57,11 @@ class ClassPool:
         """The number of classes, turned ones included."""
         return len(self._names) * self._turns
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one image, (h, w, 1)."""
+        return self._images.shape[1:]
+
     def draw(self, generator: np.random.Generator, ways: int, examples: int) -> Episode:
         """Draw different classes, and of each class different images, all equally likely and in random order."""
         chosen = generator.choice(self.class_count, ways, replace=False)

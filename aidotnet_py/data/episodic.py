@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.data.ahead import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import MetaLearningTask
 from aidotnet_py.type_parameters import T
 
-__all__ = ["EpisodicLoader"]
+__all__ = ["DrawnTasks", "EpisodicLoader"]
+
+
+@dataclass(frozen=True)
+class DrawnTasks:
+    """New arrays on the host, one entry a task, the inputs and targets of each set; and what else is known of each."""
+
+    support: tuple[NDArray[Any], NDArray[Any]]
+    query: tuple[NDArray[Any], NDArray[Any]]
+    name: str
+    metadata: Sequence[Mapping[str, Any]]
 
 
 class EpisodicLoader(ABC, Generic[T]):
-    """An `IEpisodicDataLoader` and `IResumable`; a subclass draws one task in `GetNextTask`.
+    """An `IEpisodicDataLoader` and `IResumable`; a subclass draws tasks in `_drawn`.
 
     All arrays are made on the host from one PCG64 stream and handed to the backend, so that the same seed gives the
-    same tasks on every backend. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would.
+    same tasks on every backend. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would, and hands over
+    those of all tasks at once: their arrays are parts of four large ones, which live as long as one of them. For a
+    device, batches that are asked for one after another are drawn ahead, while the device is at work on the last one.
 
     Parameters
     ----------
@@ -54,6 +69,7 @@ class EpisodicLoader(ABC, Generic[T]):
         self._dtype = _floating(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
+        self._ahead: DrawnAhead[DrawnTasks] | None = None
 
     @property
     def NWay(self) -> int:
@@ -75,9 +91,9 @@ class EpisodicLoader(ABC, Generic[T]):
     def AvailableClasses(self) -> int:
         """How many classes there are to draw from."""
 
-    @abstractmethod
     def GetNextTask(self) -> MetaLearningTask[T, NDArray[Any], NDArray[Any]]:
         """Draw the next task."""
+        return self._tasks(1)[0]
 
     def GetTaskBatch(self, n: int) -> TaskBatch[T, NDArray[Any], NDArray[Any]]:
         """Draw the next ``n`` tasks.
@@ -89,7 +105,7 @@ class EpisodicLoader(ABC, Generic[T]):
         ArgumentException
             ``n`` is no integer.
         """
-        return TaskBatch([self.GetNextTask() for _ in range(_positive("n", n))])
+        return TaskBatch(self._tasks(_positive("n", n)))
 
     def SetSeed(self, seed: int) -> None:
         """Start the random stream anew: equal seeds are followed by equal tasks.
@@ -115,25 +131,42 @@ class EpisodicLoader(ABC, Generic[T]):
         """
         self._stream.restore(state)
 
-    def _task(
-        self,
-        support: tuple[NDArray[Any], NDArray[Any]],
-        query: tuple[NDArray[Any], NDArray[Any]],
-        name: str,
-        metadata: Mapping[str, Any],
-    ) -> MetaLearningTask[T, NDArray[Any], NDArray[Any]]:
-        move = self._backend.asarray
-        return MetaLearningTask(
-            SupportSetX=move(support[0]),
-            SupportSetY=move(support[1]),
-            QuerySetX=move(query[0]),
-            QuerySetY=move(query[1]),
-            NumWays=self._ways,
-            NumShots=self._shots,
-            NumQueryPerClass=self._queries,
-            Name=name,
-            Metadata=metadata,
-        )
+    @abstractmethod
+    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+        """Draw so many tasks, as many draws of one would; nothing of the loader changes."""
+
+    def _next(self, count: int) -> DrawnTasks:
+        # A host that computes by itself has no time to draw meanwhile.
+        if self._backend.owns(np.empty(0)):
+            return self._drawn(self._stream.generator, count)
+        if self._ahead is None:
+            self._ahead = DrawnAhead(self._drawn)
+        return self._ahead.draw(self._stream, count)
+
+    def _tasks(self, count: int) -> list[MetaLearningTask[T, NDArray[Any], NDArray[Any]]]:
+        drawn = self._next(count)
+        sets = zip(*(self._moved(stacked) for stacked in (*drawn.support, *drawn.query)), strict=True)
+        return [
+            MetaLearningTask(
+                SupportSetX=support_x,
+                SupportSetY=support_y,
+                QuerySetX=query_x,
+                QuerySetY=query_y,
+                NumWays=self._ways,
+                NumShots=self._shots,
+                NumQueryPerClass=self._queries,
+                Name=drawn.name,
+                Metadata=metadata,
+            )
+            for (support_x, support_y, query_x, query_y), metadata in zip(sets, drawn.metadata, strict=True)
+        ]
+
+    def _moved(self, stacked: NDArray[Any]) -> list[NDArray[Any]]:
+        """The entries along the first axis, on the backend, in one transfer."""
+        stacked = np.ascontiguousarray(stacked)
+        if self._backend.owns(stacked):
+            return list(stacked)
+        return row_views(self._backend, self._backend.asarray(stacked))
 
 
 def _positive(name: str, value: object) -> int:

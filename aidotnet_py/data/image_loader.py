@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.class_pool import ClassPool, check_classes
-from aidotnet_py.data.episodic import EpisodicLoader
+from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.tasks import MetaLearningTask
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageLoader"]
@@ -73,15 +72,18 @@ class ImageLoader(EpisodicLoader[T]):
         """How many classes there are to draw from, turned ones included."""
         return self._pool.class_count
 
-    def GetNextTask(self) -> MetaLearningTask[T, NDArray[Any], NDArray[Any]]:
-        """Draw the next task."""
-        episode = self._pool.draw(self._stream.generator, self.NWay, self.KShot + self.QueryShots)
-        images = np.divide(episode.images, self._scale, dtype=self._dtype)
-        labels = np.arange(self.NWay, dtype=np.int64)
-        shape = (-1, *images.shape[2:])
-        return self._task(
-            (images[:, : self.KShot].reshape(shape), np.repeat(labels, self.KShot)),
-            (images[:, self.KShot :].reshape(shape), np.repeat(labels, self.QueryShots)),
+    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+        k, examples = self.KShot, self.KShot + self.QueryShots
+        images = np.empty((count, self.NWay, examples, *self._pool.image_shape), self._dtype)
+        metadata: list[dict[str, Any]] = []
+        for place in range(count):
+            episode = self._pool.draw(generator, self.NWay, examples)
+            np.divide(episode.images, self._scale, dtype=self._dtype, out=images[place])
+            metadata.append({"Classes": episode.classes})
+        shape, labels = (count, -1, *self._pool.image_shape), np.arange(self.NWay, dtype=np.int64)
+        return DrawnTasks(
+            (images[:, :, :k].reshape(shape), np.tile(np.repeat(labels, k), (count, 1))),
+            (images[:, :, k:].reshape(shape), np.tile(np.repeat(labels, examples - k), (count, 1))),
             self._name,
-            {"Classes": episode.classes},
+            metadata,
         )

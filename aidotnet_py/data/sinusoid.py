@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aidotnet_py.backends import Backend
-from aidotnet_py.data.episodic import EpisodicLoader
-from aidotnet_py.meta_learning.tasks import MetaLearningTask
+from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
 from aidotnet_py.type_parameters import T
 
 __all__ = ["SinusoidLoader"]
@@ -87,12 +85,23 @@ class SinusoidLoader(EpisodicLoader[T]):
         """1: a task has no classes to choose among."""
         return 1
 
-    def GetNextTask(self) -> MetaLearningTask[T, NDArray[Any], NDArray[Any]]:
-        """Draw the next sine wave and its points."""
-        generator = self._stream.generator
-        amplitude = float(generator.uniform(0.1, 5.0))
-        phase = float(generator.uniform(0.0, np.pi))
-        x = generator.uniform(-5.0, 5.0, (self.KShot + self.QueryShots, 1)).astype(self._dtype)
-        y = (amplitude * np.sin(x.astype(np.float64) - phase)).astype(self._dtype)
-        k = self.KShot
-        return self._task((x[:k], y[:k]), (x[k:], y[k:]), "sinusoid", {"Amplitude": amplitude, "Phase": phase})
+    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+        k, points = self.KShot, self.KShot + self.QueryShots
+        # Of each task amplitude, phase and points: drawn in one call, they are what a call for each would give.
+        low, high = (np.array([*ends, *[end] * points]) for ends, end in (((0.1, 0.0), -5.0), ((5.0, np.pi), 5.0)))
+        numbers = generator.uniform(low, high, (count, 2 + points))
+        amplitudes, phases = numbers[:, :1], numbers[:, 1:2]
+        x = numbers[:, 2:].astype(self._dtype)
+        angles = x.astype(np.float64) - phases
+        waves = np.empty_like(angles)
+        for angle, wave in zip(angles, waves, strict=True):
+            # Task by task: how many are drawn at once must not matter to the last bit, and a library that computes
+            # several sines at a time may do those left over in another way.
+            np.sin(angle, out=wave)
+        y = (amplitudes * waves).astype(self._dtype)
+        x, y = x[..., np.newaxis], y[..., np.newaxis]
+        metadata = [
+            {"Amplitude": amplitude, "Phase": phase}
+            for amplitude, phase in zip(amplitudes.ravel().tolist(), phases.ravel().tolist(), strict=True)
+        ]
+        return DrawnTasks((x[:, :k], y[:, :k]), (x[:, k:], y[:, k:]), "sinusoid", metadata)

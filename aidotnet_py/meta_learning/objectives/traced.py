@@ -23,7 +23,6 @@ from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.descent import Descent
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
-from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
@@ -194,7 +193,6 @@ class BatchedPrograms:
             often=True,
         )
         self.inputs, self.targets = self.evaluation.inputs[-2:]
-        self.input_rows, self.target_rows = row_views(backend, self.inputs), row_views(backend, self.targets)
         self.losses, self.predictions = self.evaluation.outputs[:2]
         # By kind, and whether a product is the only one at its point.
         self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
@@ -432,15 +430,20 @@ class TracedObjective:
         programs = self._programs
         if programs.examples_of is not self:
             programs.examples_of = programs.evaluation_of = programs.curvature_of = None
-            self._fill(programs.input_rows, self._inputs)
-            self._fill(programs.target_rows, self._targets)
+            self._fill(programs.inputs, self._inputs)
+            self._fill(programs.targets, self._targets)
             programs.run_examples()
             programs.examples_of = self
         return programs
 
-    def _fill(self, rows: Sequence[Array], arrays: Sequence[Array]) -> None:
-        for row, array in zip(rows, arrays, strict=True):
-            self._backend.copyto(row, array)
+    def _fill(self, buffer: Array, arrays: Sequence[Array]) -> None:
+        """Copy the arrays to the buffer's entries: in one piece, as loaders hand them over, where they lie so."""
+        stacked = self._backend.stacked(arrays)
+        if stacked is not None:
+            self._backend.copyto(buffer, stacked)
+        else:
+            tasks, examples, *shape = buffer.shape
+            self._backend.concat(arrays, 0, out=self._backend.reshape(buffer, (tasks * examples, *shape)))
 
     def at_hand(self, points: Array) -> Array:
         """The programs' own buffer of points, filled with these."""
