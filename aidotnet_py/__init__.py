@@ -1,4 +1,4 @@
-"""Meta-learning on NumPy, with CuPy to come: iMAML over an exact autodiff and Hessian-vector-product engine.
+"""Meta-learning on NumPy and CuPy: iMAML over an exact autodiff and Hessian-vector-product engine.
 
 Everything that AiDotNet documents imports from here; `autodiff`, `solvers`, `backends`, `nn` and `data` are the parts
 under and beside it.

@@ -35,6 +35,8 @@ class StrictBackend:
         self.name = name
         self.compiler = None
         self.threads = 1
+        self.flops_at_once = 30_000_000
+        self.capturing = None
         self.device = xp.Device(device)
 
     def owns(self, value: object) -> bool:

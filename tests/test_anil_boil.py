@@ -31,9 +31,8 @@ from aidotnet_py import (
     NewtonCGMinimizer,
     SGDOptimizer,
 )
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.data import SinusoidLoader
-from aidotnet_py.meta_learning.objectives import traced
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Residual, Sequential, Tanh, mlp
 
 NUMPY = get_backend("numpy")
@@ -312,7 +311,7 @@ class TestBits:
 
         whole = trained(1)
         for flops, threads in ((1, 1), (1, 2), (1_000_000, 2)):
-            monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", flops)
+            monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)
             assert trained(threads) == whole
 
     @BOTH

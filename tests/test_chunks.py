@@ -13,7 +13,6 @@ from tanh_network import TanhNetwork, batch_of
 from aidotnet_py import InvalidOperationException, MetaLearningTask, TaskBatch, iMAMLAlgorithm, iMAMLOptions
 from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.meta_learning.chunks import over_chunks
-from aidotnet_py.meta_learning.objectives import traced
 
 NETWORK = TanhNetwork(outputs=3, classify=True)
 TASKS = 7
@@ -38,7 +37,7 @@ def learner_on(backend: NumPyBackend, **options: Any) -> iMAMLAlgorithm[Any, Any
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", 1)
+    monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
 
 
 def trained(threads: int, **options: Any) -> tuple[Any, Any, dict[str, float]]:
@@ -59,7 +58,7 @@ def test_the_split_and_the_threads_leave_the_bits_alone(
 ) -> None:
     whole = trained(1, **options)
     for flops, threads in ((1, 1), (1, 2), (1, 5), (100_000, 2)):
-        monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", flops)
+        monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)
         parameters, losses, metrics = trained(threads, **options)
         np.testing.assert_array_equal(parameters, whole[0])
         assert losses == whole[1]

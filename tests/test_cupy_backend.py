@@ -24,6 +24,7 @@ from aidotnet_py.backends import (
     CuPyBackend,
     available_backends,
     backend_of,
+    cuda_compiler,
     described,
     get_backend,
     registry,
@@ -340,8 +341,9 @@ def nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def importable(nobody_asked: None) -> Iterator[Any]:
-    """The simulation in CuPy's place."""
+def importable(nobody_asked: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The simulation in CuPy's place; it has nothing that compiles CUDA."""
+    monkeypatch.setattr(cuda_compiler, "shared_cuda_compiler", lambda *, tf32: None)
     with simulated_cupy.installed() as cupy:
         yield cupy
 

@@ -206,7 +206,7 @@ def test_compiled_rounds_are_one_call_of_the_same_bits() -> None:
         rounds.run(0)
         assert state.tobytes() == x.tobytes()
         rounds.run(1)
-        assert (rounds._chained is not None) == (backend.compiler is not None)
+        assert (rounds._many is not None) == (backend.compiler is not None)
         rounds.run(9)
         found.append(state.tobytes())
     assert found[0] == found[1]

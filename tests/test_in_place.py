@@ -300,7 +300,7 @@ def _run_of_learners(seed: int) -> list[Any]:
 @pytest.mark.parametrize("seed", range(12))
 def test_runs_of_learners(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every other run in chunks, so that there are lanes.
-    monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", (30_000_000, 3000)[seed % 2])
+    monkeypatch.setattr(NumPyBackend, "flops_at_once", (30_000_000, 3000)[seed % 2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = _run_of_learners(seed)

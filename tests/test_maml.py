@@ -33,11 +33,10 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.meta_learning.adaptation import InnerState
 from aidotnet_py.meta_learning.inner_path import InnerPath, segment_starts
-from aidotnet_py.meta_learning.objectives import traced
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh, mlp
 from aidotnet_py.optimizers import ElementwiseOptimizer
 
@@ -487,7 +486,7 @@ class TestLanes:
 
         whole = trained(1)
         for flops, threads in ((1, 1), (1, 2), (1, 5), (100_000, 2)):
-            monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", flops)
+            monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)
             assert trained(threads) == whole
 
 

@@ -26,8 +26,7 @@ from aidotnet_py import (
     NeuralNetworkModel,
     SGDOptimizer,
 )
-from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.meta_learning.objectives import traced
+from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.nn import mlp
 
 REGRESSION, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
@@ -153,7 +152,7 @@ class TestDerivatives:
 
         whole = trained(1)
         for flops, threads in ((1, 1), (1, 2), (100_000, 2)):
-            monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", flops)
+            monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)
             assert trained(threads) == whole
 
 

@@ -28,8 +28,7 @@ from aidotnet_py import (
     SGDOptimizer,
     TaskBatch,
 )
-from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.meta_learning.objectives import traced
+from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 
 NETWORK, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
 
@@ -127,7 +126,7 @@ class TestBatched:
 
         whole = trained(1)
         for flops, threads in ((1, 1), (1, 2), (100_000, 2)):
-            monkeypatch.setattr(traced, "_FLOPS_AT_ONCE", flops)
+            monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)
             assert trained(threads) == whole
 
     def test_the_query_gradient_is_not_asked_for(self) -> None:

@@ -107,8 +107,9 @@ class CudaCompiler:
         By `submit`, where NVRTC objects.
     """
 
-    # A GPU's sums have an order of their own in any case.
-    rules = LoopRules(CUDA_OPERATIONS, any_sums=True)
+    # A GPU's sums have an order of their own in any case. Windows are taken in tiles from 1 GiB on: of fewer, each tile
+    # would be too little work for a GPU.
+    rules = LoopRules(CUDA_OPERATIONS, any_sums=True, own_bits=True, room=2**8)
 
     def __init__(self, toolkit: Toolkit) -> None:
         self._toolkit = toolkit

@@ -337,13 +337,25 @@ class Reduction:
         yield "}"
         yield from self._stored([f"a{i}" for i in range(len(self.group.targets))])
 
+    @staticmethod
+    def _step_along(coordinate: _Coordinate, place: Operand) -> int:
+        """From one element of a target to the next; where the first target runs backwards, indices do too."""
+        (axis,) = coordinate.axes
+        return -place.strides[axis] if coordinate.start < 0 else place.strides[axis]
+
     def _stored(self, values: Sequence[str]) -> Iterator[str]:
         lengths = [c.length for c in self.coordinates]
         indices = unflattened("o", range(len(lengths)), lengths)
         for (kind, place, _), value in zip(self.group.targets, values, strict=True):
-            # Along its own coordinates, however many axes of the nest run along each.
-            start = place.offset + sum(c.start for c in self.coordinates)
-            there = Operand(place.argument, place.dtype, tuple(c.step for c in self.coordinates), start)
+            # Along the coordinates, however many axes of the nest run along each; targets that share them may lie
+            # otherwise, and then no axes overlap.
+            if self.group.is_gathered:
+                steps, start = [c.step for c in self.coordinates], sum(c.start for c in self.coordinates)
+            else:
+                steps = [self._step_along(c, place) for c in self.coordinates]
+                backwards = [c for c in self.coordinates if c.start < 0]
+                start = sum(place.strides[c.axes[0]] * (c.length - 1) for c in backwards)
+            there = Operand(place.argument, place.dtype, tuple(steps), place.offset + start)
             element = self.parameters.place(there, [indices[i] for i in range(len(lengths))])
             yield f"{element} = {value if self.cleared[place] else _combined(kind, element, value)};"
 

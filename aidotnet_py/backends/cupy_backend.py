@@ -92,6 +92,8 @@ class CuPyBackend:
 
     name = "cupy"
     threads = 1
+    # A tenth of a second's work or less: all tasks of any usual batch.
+    flops_at_once = 10**12
 
     def __init__(self, device: int = 0, *, compiled: bool = True, allow_tf32: bool = False) -> None:
         missing = missing_for_cupy(device)
@@ -118,7 +120,9 @@ class CuPyBackend:
         if not self._compiled:
             return None
         with self._device:
-            compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda_compiler").shared_cuda_compiler()
+            compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda_compiler").shared_cuda_compiler(
+                tf32=self._allow_tf32
+            )
             return compiler
 
     def owns(self, value: object) -> bool:
@@ -302,6 +306,10 @@ class CuPyBackend:
                 graph = self._captured(stream, work)
         return partial(self._replay, graph, (work, pool))
 
+    @property
+    def capturing(self) -> bool:
+        return getattr(self._capture, "active", False)
+
     def _captured(self, stream: Any, work: Callable[[], object]) -> Any:
         self._capture.active = True
         try:
@@ -326,5 +334,5 @@ class CuPyBackend:
             graph.launch()
 
     def _require_no_capture(self, what: str) -> None:
-        if getattr(self._capture, "active", False):
+        if self.capturing:
             raise InvalidOperationException(f"{what} cannot be part of captured work")

@@ -48,10 +48,17 @@ class LoopRules:
     any_sums : bool
         Whether sums and maxima may run over any axes; or else only where a loop takes its terms, row by row, in the
         order of the backend's own sum.
+    own_bits : bool
+        Whether kernels round otherwise than operations one by one, so that what may be compiled is compiled before it
+        runs for the first time.
+    room : int
+        For how many times as many windows of images there is room as in the caches of a processor's core.
     """
 
     operations: frozenset[str] = LOOP_OPERATIONS
     any_sums: bool = False
+    own_bits: bool = False
+    room: int = 1
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,9 @@ class NumPyBackend:
     """
 
     name = "numpy"
+    capturing = None
+    # Enough to make calls from Python cheap, and little enough for what it works on to stay in the caches.
+    flops_at_once = 30_000_000
     _compiled = True
 
     def __init__(self, *, compiled: bool = True) -> None:

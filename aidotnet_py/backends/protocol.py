@@ -109,6 +109,16 @@ class Backend(Protocol):
         """How many threads may use it side by side to advantage; 1 for a device that works in parallel by itself."""
         ...
 
+    @property
+    def flops_at_once(self) -> int:
+        """How many operations at once make good use of it; more of them want more memory than they save time."""
+        ...
+
+    @property
+    def capturing(self) -> bool | None:
+        """Whether this thread is in the middle of a `capture`; None where the backend has no such thing."""
+        ...
+
     def single_threaded(self) -> AbstractContextManager[Any]:
         """A context in which no operation uses more than the thread that asks for it."""
         ...

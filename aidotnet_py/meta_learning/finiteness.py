@@ -25,8 +25,12 @@ _Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
 
 def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
     """Which rows of an array (tasks, …) have finite elements alone, as booleans (tasks,) on the host."""
-    finite = backend.to_numpy(backend.elementwise("isfinite")(stacked))
-    return np.asarray(finite.reshape(finite.shape[0], -1).all(axis=1))
+    magnitudes = backend.elementwise("abs")(stacked)
+    if len(stacked.shape) > 1 and 0 not in stacked.shape:
+        # One number a row for the host to fetch; NaN is the largest.
+        magnitudes = backend.max(magnitudes, tuple(range(1, len(stacked.shape))))
+    found = backend.to_numpy(magnitudes)
+    return np.asarray(np.isfinite(found).reshape(found.shape[0], -1).all(axis=1))
 
 
 def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, first: int = 0) -> None:

@@ -105,6 +105,10 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
         or a gradient is not finite.
         """
         losses, gradients = chunk.query.evaluate(adapted)
+        return self._sound(chunk, losses, gradients), gradients
+
+    def _sound(self, chunk: Chunk, losses: Array, gradients: Array) -> Measured:
+        """Losses and accuracies of the query sets' evaluation; raises where it is not finite."""
         chunk.require_finite("query loss", losses)
         chunk.require_finite("query gradient", gradients)
-        return (self._host(losses), chunk.query.accuracies()), gradients
+        return self._host(losses), chunk.query.accuracies()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.iterate import Iterate
@@ -11,7 +14,7 @@ from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 
-__all__ = ["conjugate_gradient"]
+__all__ = ["conjugate_gradient", "finish_in_place"]
 
 
 def conjugate_gradient(
@@ -100,14 +103,44 @@ def conjugate_gradient(
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
     if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
-        solve: _Solve | _SolveInPlace = _SolveInPlace(rows, operator, start)
+        solve: _Solve | _SolveInPlace = _SolveInPlace(rows, operator, from_zero=start is None)
     else:
         product = _damped(rows, rows.on_rows("operator", operator), damping)
-        solve = _Solve(rows, product, precondition, start)
-
+        solve = _Solve(rows, product, precondition, from_zero=start is None)
+    solve.start(start)
     progress = Progress(solve.residual_norms(), limit, tolerance)
-    while progress.running.any():
-        solve.iterate(progress)
+    return _finished(solve, progress)
+
+
+def finish_in_place(
+    operator: BufferedOperator, rhs: Array, records: NDArray[Any], *, max_iterations: int, tolerance: float
+) -> tuple[Array, SolverReport]:
+    """The solve of `conjugate_gradient`, from zero, of which the operator's `iteration` has been run already.
+
+    Parameters
+    ----------
+    operator, rhs
+        As there.
+    records : NDArray, shape (iterations, 3, tasks)
+        What the iterations recorded, all since `Iteration.begin`.
+    max_iterations : int
+        As there; no fewer than there are records.
+    tolerance : float
+        As there, and the one that the iteration began with.
+    """
+    solve = _SolveInPlace(Rows(rhs), operator, from_zero=True)
+    # The slopes before the first step are what the residual began with.
+    progress = Progress(np.sqrt(records[0, 1]), max_iterations, tolerance)
+    progress.judge_all(records)
+    return _finished(solve, progress, begun=True)
+
+
+def _finished(solve: _Solve | _SolveInPlace, progress: Progress, *, begun: bool = False) -> tuple[Array, SolverReport]:
+    """Iterate until no task runs."""
+    while begun or progress.running.any():
+        if not begun:
+            solve.iterate(progress)
+        begun = False
         # The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
         # b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
         # directions and says when to look, and what is reported is measured, unless r is still so large that rounding
@@ -115,7 +148,7 @@ def conjugate_gradient(
         # parted, only what x is worth.
         if progress.iterations.any() and solve.may_have_drifted(progress):
             solve.measure(progress)
-    return rows.as_given(solve.solution()), progress.report()
+    return solve.rows.as_given(solve.solution()), progress.report()
 
 
 def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
@@ -138,9 +171,9 @@ def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
 class _Solve(Iterate):
     """The arrays of one solve under way: beside x and r the direction p, and scalars of shape (tasks,)."""
 
-    def __init__(self, rows: Rows, operator: Operator, preconditioner: Operator | None, initial: Array | None) -> None:
-        super().__init__(rows, operator, initial)
-        self.preconditioner, self.from_zero = preconditioner, initial is None
+    def __init__(self, rows: Rows, operator: Operator, preconditioner: Operator | None, *, from_zero: bool) -> None:
+        super().__init__(rows, operator, rows.empty(), rows.empty())
+        self.preconditioner, self.from_zero = preconditioner, from_zero
         backend = self.backend
         names = ("divide", "greater", "logical_and", "where")
         self.divide, self.greater, self.both, self.where = map(backend.elementwise, names)
@@ -226,10 +259,10 @@ class _Solve(Iterate):
 class _SolveInPlace(Iterate):
     """The same solve, to the bit, with each iteration one round of Programs in the operator's buffers."""
 
-    def __init__(self, rows: Rows, operator: BufferedOperator, initial: Array | None) -> None:
+    def __init__(self, rows: Rows, operator: BufferedOperator, *, from_zero: bool) -> None:
         iteration = operator.iteration
-        super().__init__(rows, rows.on_rows("operator", operator), initial, iteration.x, iteration.r)
-        self.prepare, self.iteration, self.from_zero = operator.prepare, iteration, initial is None
+        super().__init__(rows, rows.on_rows("operator", operator), iteration.x, iteration.r)
+        self.prepare, self.iteration, self.from_zero = operator.prepare, iteration, from_zero
 
     def solution(self) -> Array:
         """X, for the caller to keep: the buffers are the next solve's."""

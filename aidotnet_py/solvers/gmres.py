@@ -103,7 +103,9 @@ def gmres(
     limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
     tolerance = check_number("tolerance", tolerance)
     product = rows.on_rows("operator", operator)
-    solve = Iterate(rows, product, None if initial is None else rows.fitting("initial", initial))
+    start = None if initial is None else rows.fitting("initial", initial)
+    solve = Iterate(rows, product, rows.empty(), rows.empty())
+    solve.start(start)
 
     progress = Progress(solve.residual_norms(), limit, tolerance)
     while progress.running.any():

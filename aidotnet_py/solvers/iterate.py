@@ -25,24 +25,21 @@ class Iterate:
         b.
     operator : callable
         v ↦ Av, on rows.
-    initial : array, shape (tasks, n), or None
-        The first x; None stands for zeros, and saves a product.
-    x, r : array, shape (tasks, n), optional
-        Where to keep them; None stands for new arrays.
+    x, r : array, shape (tasks, n)
+        Where to keep them.
     """
 
-    def __init__(
-        self, rows: Rows, operator: Operator, initial: Array | None, x: Array | None = None, r: Array | None = None
-    ) -> None:
+    def __init__(self, rows: Rows, operator: Operator, x: Array, r: Array) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
-        self.x, self.r = (
-            self.backend.empty((rows.tasks, rows.n), rows.dtype) if array is None else array for array in (x, r)
-        )
+        self.x, self.r = x, r
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
+
+    def start(self, initial: Array | None) -> None:
+        """Begin at x, (tasks, n); None stands for zeros, and saves a product."""
         if initial is None:
             self.backend.copyto(self.x, 0.0)
-            self.backend.copyto(self.r, rows.array)
+            self.backend.copyto(self.r, self.rows.array)
         else:
             # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
             self.backend.elementwise("add")(initial, 0.0, out=self.x)

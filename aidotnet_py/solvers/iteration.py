@@ -6,9 +6,8 @@ Nothing in it waits for the host: which rows still run is decided where the vect
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +19,26 @@ __all__ = ["BufferedOperator", "Iteration"]
 
 # BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
 _DOT_BLOCK = 8192
+
+
+class Prepare(Protocol):
+    """What an operator needs to have done before its first product, in parts."""
+
+    def __call__(self) -> None:
+        """See to it that it is done."""
+        ...
+
+    def load(self) -> None:
+        """Set what it depends on."""
+        ...
+
+    def run(self) -> None:
+        """Do it, on what lies in the buffers."""
+        ...
+
+    def done(self) -> None:
+        """Take it for done."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class BufferedOperator:
         What computes the product, once `prepare` was called.
     vectors, products : array, shape (tasks, n)
         What it reads and writes.
-    prepare : callable
+    prepare : Prepare
         Sees to it that the buffers are those of this operator; called before each use of them.
     companions : dict
         What solvers keep for the next operator on the same buffers.
@@ -45,7 +64,7 @@ class BufferedOperator:
     stage: int
     vectors: Array
     products: Array
-    prepare: Callable[[], None]
+    prepare: Prepare
     companions: dict[str, Iteration] = field(default_factory=dict[str, "Iteration"])
 
     def __call__(self, v: Array) -> Array:
@@ -105,14 +124,35 @@ class Iteration:
         )
         self.p, _, self.x, self.r, self.slopes, self.running, self.records, self.threshold = self._step.inputs
         backend.copyto(self.records, 0)
+        self._begin = Executable(
+            trace(_started, vectors, threshold),
+            backend,
+            inputs=[self.r, self.threshold],
+            outputs=[self.p, self.x, self.slopes, self.running],
+        )
         self.expected = 1
         self._rounds = Rounds(backend, [(operator.executable, operator.stage), (self._step, 0)])
-        self.nbytes = self._step.nbytes + 2 * tasks * n * dtype.itemsize
+        self.nbytes = self._step.nbytes + self._begin.nbytes + 2 * tasks * n * dtype.itemsize
+
+    def begin(self) -> None:
+        """Start at zero, with the right-hand side for the residual in r; threshold is set."""
+        self._begin.run()
 
     def run(self, times: int) -> Array:
         """Iterate so many times, at most MOST; returns their records."""
         self._rounds.run(times)
+        return self.latest(times)
+
+    def latest(self, times: int) -> Array:
+        """The records of the last iterations, (times, 3, tasks)."""
         return self._backend.index(self.records, (slice(self.MOST - times, None), slice(None), slice(None)))
+
+
+def _started(r: Any, threshold: Any) -> list[Any]:
+    """P, x, the slopes and who runs, before the first step."""
+    squares = _dots(r, r)
+    running = _finite(squares) & (np.sqrt(squares) > threshold)
+    return [np.where(_column(running), r, 0.0), np.zeros_like(r), squares, running]
 
 
 def _iterate(

@@ -9,9 +9,18 @@ from numpy.typing import NDArray
 
 from aidotnet_py.solvers.report import SolverReport, StopReason
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "threshold_of"]
 
 _Mask: TypeAlias = NDArray[np.bool_]
+
+
+def threshold_of(tolerance: float, dtype: np.dtype[Any]) -> float:
+    """The residual norm at which an iteration ends: the tolerance, or what a dtype allows.
+
+    Below that, squared norms leave the normal numbers, and quotients of them are noise.
+    """
+    numbers = np.finfo(dtype)
+    return max(min(tolerance, float(numbers.max)), float(np.sqrt(numbers.smallest_normal)))
 
 
 class Progress:
@@ -32,8 +41,7 @@ class Progress:
         self.limit = limit
         # Comparing a float32 with a Python float that float32 cannot hold is an overflow in NumPy's eyes.
         self.tolerance = min(tolerance, float(numbers.max))
-        # Below this, squared norms leave the normal numbers, and quotients of them are noise.
-        self.threshold = max(self.tolerance, float(np.sqrt(numbers.smallest_normal)))
+        self.threshold = threshold_of(tolerance, norms.dtype)
         self.initial_norms = self.norms = norms
         self.iterations = np.zeros(norms.shape, np.int64)
         # Tasks whose recurrence says that they are done; `measure` has the last word.

@@ -48,6 +48,10 @@ class Rows:
         """The view in the caller's shape of an array (tasks, n)."""
         return rows if len(self.shape) == 2 else self.backend.reshape(rows, (self.n,))
 
+    def empty(self) -> Array:
+        """A new array (tasks, n)."""
+        return self.backend.empty((self.tasks, self.n), self.dtype)
+
     def column(self, values: Array) -> Array:
         """The view (tasks, n) in which each row repeats its task's entry of ``values``, shape (tasks,)."""
         return self.backend.broadcast_to(self.backend.reshape(values, (self.tasks, 1)), (self.tasks, self.n))

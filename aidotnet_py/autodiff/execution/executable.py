@@ -106,7 +106,11 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        self._have_run: set[int] = set(range(len(self._calls)) if often else ())
+        at_once = often or (fuse and _rules_of(backend).own_bits)
+        self._have_run: set[int] = set(range(len(self._calls)) if at_once else ())
+        # For each stage that has run as it will from now on, one call that does all of it, where the backend has such.
+        self._replays: dict[int, Call | None] = {}
+        self._fuse = fuse
         self._kept: list[Array] = []
         self._compiling = (
             Compiling(backend, planned, arrays, merge=merge) if fuse and backend.compiler is not None else None
@@ -126,8 +130,26 @@ class Executable:
             self._prepare(self._compiling, stages or range(len(self._calls)))
         with self._backend.errors_ignored():
             for stage in stages or range(len(self._calls)):
-                for call in self._calls[stage]:
-                    call()
+                replay = self._replays.get(stage)
+                if replay is None or self._backend.capturing:
+                    self.call(stage)
+                    self._capture(stage)
+                else:
+                    replay()
+
+    def call(self, stage: int) -> None:
+        """Make the calls of a stage as they are, with nothing prepared."""
+        for call in self._calls[stage]:
+            call()
+
+    def _capture(self, stage: int) -> None:
+        """Have the stage as one call from now on, where the backend can, and its calls stay what they are."""
+        if stage in self._replays or self._compiling is not None or not self._fuse or self._backend.capturing:
+            return
+        try:
+            self._replays[stage] = self._backend.capture(partial(self.call, stage))
+        except InvalidOperationException:
+            self._replays[stage] = None
 
     def parts(self, stage: int) -> Sequence[Part]:
         """What a stage does, call by call."""
@@ -137,6 +159,11 @@ class Executable:
         """The calls of a stage where all of them are of compiled kernels; None where some are not, or not yet."""
         parts = self._stages[stage]
         return [part.call for part in parts] if all(part.compiled for part in parts) else None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its calls stay what they are: all that is to be compiled has been."""
+        return self._compiling is None
 
     def compile(self) -> None:
         """Compile now, and wait for it; nothing happens where there is nothing to compile with.
@@ -167,6 +194,7 @@ class Executable:
         if stages is not None:
             self._stages, self._compiling = stages, None
             self._calls = _calls_of(stages)
+            self._replays.clear()
             self.nbytes -= compiling.saved
             # Compiled calls know addresses alone.
             self._kept = compiling.kept

@@ -227,7 +227,7 @@ class _Planner:
         carried: Mapping[int, int],
         copied: Mapping[int, int],
     ) -> None:
-        self.program, self.stage_of = tiled(program, _stages_of(program, stages))
+        self.program, self.stage_of = tiled(program, _stages_of(program, stages), rules.room if rules else 1)
         self.rules = rules
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]

@@ -30,7 +30,7 @@ _MOST_BYTES, _TILE_BYTES = 2**22, 2**19
 _KEPT_BYTES = 2**25
 
 
-def tiled(program: Program, stage_of: Mapping[Atom, int]) -> tuple[Program, Mapping[Atom, int]]:
+def tiled(program: Program, stage_of: Mapping[Atom, int], room: int = 1) -> tuple[Program, Mapping[Atom, int]]:
     """The program with products over many windows done in tiles, and the stage of each of its values.
 
     Parameters
@@ -40,8 +40,10 @@ def tiled(program: Program, stage_of: Mapping[Atom, int]) -> tuple[Program, Mapp
     stage_of : mapping
         The stage of each value. Windows that an earlier stage leaves to a later one are kept whole where they are not
         too large, so that they are not taken anew at each of its runs.
+    room : int
+        How many times as much counts as many, and goes into a tile, as in the caches of a processor's core.
     """
-    found = _Products(program, stage_of).found
+    found = _Products(program, stage_of, room).found
     if not found:
         return program, stage_of
     with new_trace() as trace:
@@ -159,7 +161,8 @@ class _Backward(_Product):
 class _Products:
     """The products of a program that are worth taking in tiles, by the value that they give."""
 
-    def __init__(self, program: Program, stage_of: Mapping[Atom, int]) -> None:
+    def __init__(self, program: Program, stage_of: Mapping[Atom, int], room: int) -> None:
+        self._room = room
         self._made_by = {e.output: e for e in program.equations}
         self._stage_of = stage_of
         self._uses = Counter(v for e in program.equations for v in e.variables)
@@ -225,7 +228,7 @@ class _Products:
         return variable
 
     def _kept_for_later(self, windows: Variable, product: Variable) -> bool:
-        return windows.type.nbytes <= _KEPT_BYTES and self._stage_of[windows] < self._stage_of[product]
+        return windows.type.nbytes <= _KEPT_BYTES * self._room and self._stage_of[windows] < self._stage_of[product]
 
     def _product(
         self,
@@ -240,10 +243,15 @@ class _Products:
         count, height, width, *_ = windows.type.shape
         tasks = rows[0] if len(rows) == 3 else 1
         span = math.prod(windows.type.shape[3:])
-        if windows.type.nbytes <= _MOST_BYTES or not 2 <= len(rows) <= 3 or rows[-1] != span or count % tasks:
+        if (
+            windows.type.nbytes <= _MOST_BYTES * self._room
+            or not 2 <= len(rows) <= 3
+            or rows[-1] != span
+            or count % tasks
+        ):
             return None
         # Each tile's product goes through the whole matrix, and is worth that when the tile is no smaller.
-        tile_bytes = max(_TILE_BYTES, span * columns * windows.type.dtype.itemsize)
+        tile_bytes = max(_TILE_BYTES * self._room, span * columns * windows.type.dtype.itemsize)
         per_tile = max(1, tile_bytes * count // windows.type.nbytes)
         return kind(operands, tasks, count // tasks, per_tile, height * width, parameters)
 

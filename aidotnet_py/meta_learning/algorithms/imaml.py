@@ -16,12 +16,15 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_lambda import LogLambda
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.imaml_solve import ImplicitSystem, Solve, WarmStarts, name_of_task, probes_for
+from aidotnet_py.meta_learning.capabilities import is_inner_solver
 from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.objectives import BegunStep, step_in_one_go
 from aidotnet_py.meta_learning.tasks import is_batches
+from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -177,10 +180,18 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         """Algorithm 2 for some of the tasks."""
-        start, adapted = self._adapted(chunk)
-        measured, g = self._query(chunk, adapted)
+        begun = self._begun(chunk)
+        if begun is None:
+            start, adapted = self._adapted(chunk)
+            measured, g = self._query(chunk, adapted)
+            slopes, v, solve = self._solved(chunk, adapted, g)
+        else:
+            start, step = begun
+            adapted, g = step.points, step.gradients
+            self._require_adapted(chunk, start, adapted)
+            measured = self._sound(chunk, step.losses, g)
+            slopes, v, solve = self._system().finished(chunk, step)
         query_norms = self._norms(g) if self._imaml.ErrorConstants is not None else None
-        slopes, v, solve = self._solved(chunk, adapted, g)
         inner_norms = self._norms(self._following()(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
@@ -188,15 +199,28 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             v = self._backend.concat([v, learned.slopes(v, adapted - start)], 1)
         return TaskGradients(measured, v, _Details(chunk, inner_norms, query_norms, solve))
 
+    def _begun(self, chunk: Chunk) -> tuple[Array, BegunStep] | None:
+        """θ of every task, and the step as far as a device takes it by itself; None where it cannot."""
+        optimizer = self._inner_optimizer()
+        if self._backend.capturing is None or not isinstance(optimizer, ElementwiseOptimizer):
+            return None
+        settings = self._system().settings(optimizer, self._following(), self._inner_steps)
+        if settings is None or is_inner_solver(self._imaml.InnerOptimizer):
+            return None
+        inner, start = self._inner_problem(chunk)
+        begun = step_in_one_go(inner.support, inner.query, start, settings)
+        return None if begun is None else (start, begun)
+
     def _solved(self, chunk: Chunk, adapted: Array, g: Array) -> tuple[Array, Array, Solve | None]:
         """The support gradients at φ, the v of (I + λH) v = g for every task, and the solve that found it."""
-        options = self._imaml
-        if options.UseFirstOrder:
+        if self._imaml.UseFirstOrder:
             v = self._backend.asarray(g)
             return chunk.support.evaluate(adapted).gradients, v, None
-        warm = self._warm_starts if options.WarmStartSolves else None
-        system = ImplicitSystem(options, self.LambdaRegularization, self._signs(), warm)
-        return system.solved(chunk, adapted, g)
+        return self._system().solved(chunk, adapted, g)
+
+    def _system(self) -> ImplicitSystem:
+        warm = self._warm_starts if self._imaml.WarmStartSolves else None
+        return ImplicitSystem(self._imaml, self.LambdaRegularization, self._signs(), warm)
 
     def _signs(self) -> Array | None:
         """The same at every step, so that they are drawn once and not for each chunk."""

@@ -14,8 +14,12 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.following import Following
+from aidotnet_py.meta_learning.objectives import BegunStep, StepSettings
 from aidotnet_py.meta_learning.stacking import row_views, stack_rows
+from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
+from aidotnet_py.solvers.conjugate_gradient import finish_in_place
 
 __all__ = ["ImplicitSystem", "Solve", "WarmStarts", "name_of_task", "probes_for"]
 
@@ -107,6 +111,33 @@ class ImplicitSystem:
     probes: Array | None
     warm: WarmStarts | None
 
+    def finished(self, chunk: Chunk, begun: BegunStep) -> tuple[Array, Array, Solve]:
+        """The same of a step that was begun in one go."""
+        iterations, tolerance = self.options.ConjugateGradientIterations, self.options.ConjugateGradientTolerance
+        y, report = finish_in_place(
+            begun.operator, begun.gradients, begun.records, max_iterations=iterations, tolerance=tolerance
+        )
+        y = self._moved(chunk, y, begun.gradients, report)
+        chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
+        return begun.slopes, y, Solve(y, report)
+
+    def settings(self, optimizer: ElementwiseOptimizer, following: Following, steps: int) -> StepSettings | None:
+        """What a step in one go would be of; None where the options ask for what it cannot do."""
+        options = self.options
+        others = options.UseFirstOrder or options.UseNeumannApproximation or options.InnerGradientTolerance is not None
+        if others or self.probes is not None or self.warm is not None or not isinstance(self.lam, float):
+            return None
+        return StepSettings(
+            optimizer,
+            following,
+            steps,
+            options.Curvature,
+            1.0 + float(options.ConjugateGradientDamping),
+            self.lam,
+            options.ConjugateGradientIterations,
+            options.ConjugateGradientTolerance,
+        )
+
     def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Solve]:
         """The support gradients at these points, v, and the solve."""
         root = None if isinstance(self.lam, float) else chunk.backend.elementwise("sqrt")(self.lam)
@@ -139,14 +170,18 @@ class ImplicitSystem:
             initial=None if self.warm is None else self.warm.rows(backend, ids, rhs),
             preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
         )
-        # Stopped before its first step, a solve is still where it began: the first-order gradient says more than zero.
+        return self._moved(chunk, y, rhs, report), report
+
+    def _moved(self, chunk: Chunk, y: Array, rhs: Array, report: SolverReport) -> Array:
+        """The solutions, with g where a solve stopped before its first step: that says more than zero."""
+        backend = chunk.backend
         unmoved = report.stopped_by(StopReason.NON_POSITIVE_CURVATURE) & (report.iterations == 0)
         if self.warm is not None and unmoved.any():
             unmoved &= backend.to_numpy(backend.vecdot(y, y)) == 0
         if unmoved.any():
             mask = backend.broadcast_to(backend.asarray(unmoved[:, None]), tuple(y.shape))
             y = backend.elementwise("where")(mask, rhs, y)
-        return y, report
+        return y
 
     def _preconditioner(self, backend: Backend, operator: Operator, like: Array, probes: Array) -> Operator:
         """R ↦ r / d, d the mean of z ∘ Az over signs z, an estimate of A's diagonal, and at least that of (1 + δ)I."""

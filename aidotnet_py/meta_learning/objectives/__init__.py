@@ -7,5 +7,15 @@ own, or neither.
 from aidotnet_py.meta_learning.objectives.factory import ObjectiveFactory
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
+from aidotnet_py.meta_learning.objectives.whole_step import BegunStep, StepSettings, step_in_one_go
 
-__all__ = ["CurvatureKind", "Evaluation", "ObjectiveFactory", "PartialObjective", "TaskObjective"]
+__all__ = [
+    "BegunStep",
+    "CurvatureKind",
+    "Evaluation",
+    "ObjectiveFactory",
+    "PartialObjective",
+    "StepSettings",
+    "TaskObjective",
+    "step_in_one_go",
+]

@@ -14,7 +14,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.optimizers import ElementwiseOptimizer
 
-__all__ = ["Descent"]
+__all__ = ["Descent", "numbers_of"]
 
 
 class Descent:
@@ -44,6 +44,7 @@ class Descent:
         following: Following,
     ) -> None:
         self._backend = backend
+        self._points = points
         self._optimizer, self._formula, self._shapes = optimizer, following.formula, _shapes(following)
         program = _program(backend, points, optimizer, following)
         memory = len(optimizer.memory)
@@ -71,16 +72,21 @@ class Descent:
         alike = optimizer.shares_formula(self._optimizer) and optimizer.memory == self._optimizer.memory
         return alike and following.formula is self._formula and _shapes(following) == self._shapes
 
-    def run(self, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int) -> None:
-        """Take so many steps from where the points are."""
+    def load(self, start: Array, following: Following) -> None:
+        """Have the next steps begin at θ, and follow this."""
         copyto = self._backend.copyto
+        copyto(self._points, start)
         if self._reads_start:
             copyto(self._start, start)
-        for array in self._memory:
-            copyto(array, 0)
         for array, value in zip(self._values, following.values, strict=True):
             copyto(array, value)
-        for count, coefficients in _alike(optimizer, steps):
+
+    def take(self, optimizer: ElementwiseOptimizer, steps: int) -> None:
+        """Take so many steps; what they are depends on nothing else than `load` and `numbers_of`."""
+        copyto = self._backend.copyto
+        for array in self._memory:
+            copyto(array, 0)
+        for count, coefficients in numbers_of(optimizer, steps):
             for array, number in zip(self._coefficients, coefficients, strict=True):
                 copyto(array, number)
             self._rounds.run(count)
@@ -90,11 +96,11 @@ def _shapes(following: Following) -> list[tuple[int, ...]]:
     return [tuple(getattr(value, "shape", ())) for value in following.values]
 
 
-def _alike(optimizer: ElementwiseOptimizer, steps: int) -> list[tuple[int, tuple[float, ...]]]:
+def numbers_of(optimizer: ElementwiseOptimizer, steps: int) -> tuple[tuple[int, tuple[float, ...]], ...]:
     """Steps in a row that are taken with the same numbers: how many, and those."""
     # 0 and −0 are equal, and a formula may tell them apart.
-    groups = (list(group) for _, group in groupby(optimizer.coefficients_ahead(steps), key=repr))
-    return [(len(group), group[0]) for group in groups]
+    groups = (list(group) for _, group in groupby(optimizer.fresh().coefficients_ahead(steps), key=repr))
+    return tuple((len(group), group[0]) for group in groups)
 
 
 def _program(backend: Backend, points: Array, optimizer: ElementwiseOptimizer, following: Following) -> Program:

@@ -42,9 +42,6 @@ _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 _COEFFICIENTS = 2
 
 
-# So much work for one evaluation of a chunk makes the calls that it takes cheap, and stays within the caches.
-_FLOPS_AT_ONCE = 30_000_000
-
 # A batch has one optimizer; those of the batches before are worth keeping where they come back.
 _MOST_DESCENTS = 2
 
@@ -210,6 +207,8 @@ class BatchedPrograms:
         self.examples_of: object = None
         self.evaluation_of: object = None
         self.curvature_of: object = None
+        # A step that runs these programs and those of the query sets in one go.
+        self.whole_step: Any = None
 
     @property
     def nbytes(self) -> int:
@@ -327,6 +326,47 @@ class ProgramSource(Protocol):
         ...
 
 
+class AtPoint:
+    """Sees to it that a curvature program is at some parameters, and does the work there once.
+
+    Parameters
+    ----------
+    objective : TracedObjective
+        Whose buffers it works in; another one of the same shapes may have them in between.
+    program : CurvatureProgram
+        One of its programs.
+    points : array, shape (tasks, P)
+        The parameters.
+    coefficients : (float, float)
+        Of the identity and of the curvature.
+    """
+
+    def __init__(
+        self, objective: TracedObjective, program: CurvatureProgram, points: Array, coefficients: tuple[float, float]
+    ) -> None:
+        self.objective, self.program, self.points, self.coefficients = objective, program, points, coefficients
+
+    def __call__(self) -> None:
+        """Do the work, where it has not been done or its results have been written over."""
+        if self.objective.bound().curvature_of is not self:
+            self.load()
+            self.objective.place(self.points)
+            self.run()
+            self.done()
+
+    def load(self) -> None:
+        """Set the coefficients."""
+        self.program.set_coefficients(self.objective.backend, *self.coefficients)
+
+    def run(self) -> None:
+        """Do the work at the points where the programs have them."""
+        self.program.executable.run(_POINT)
+
+    def done(self) -> None:
+        """Take the work for done."""
+        self.objective.bound().curvature_of = self
+
+
 class TracedObjective:
     """The sets of a batch of tasks bound to compiled programs."""
 
@@ -349,14 +389,19 @@ class TracedObjective:
         self._programs: BatchedPrograms | None = None
 
     @property
+    def backend(self) -> Backend:
+        """Where the buffers are."""
+        return self._backend
+
+    @property
     def input_type(self) -> ArrayType:
         """The type of one task's inputs."""
         return self._signature.input
 
     @property
     def tasks_at_once(self) -> int:
-        """As many as make calls worth their while, and no more: what a chunk works on is to stay in the caches."""
-        return max(1, _FLOPS_AT_ONCE // max(1, self._source.programs(self._signature).flops))
+        """As many as the backend makes good use of."""
+        return max(1, self._backend.flops_at_once // max(1, self._source.programs(self._signature).flops))
 
     @property
     def batches(self) -> list[TaskObjective]:
@@ -401,21 +446,31 @@ class TracedObjective:
         """The programs' own buffer of points, filled with these."""
         programs = self.bound()
         programs.curvature_of = None
-        self._place(programs, points)
+        self.place(points)
         return programs.points
 
-    def _place(self, programs: BatchedPrograms, points: Array) -> None:
+    def place(self, points: Array) -> None:
+        """Have these parameters where the programs read them."""
+        programs = self.bound()
         if points is not programs.points:
             self._backend.copyto(programs.points, points)
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         programs = self.bound()
-        programs.curvature_of = None
-        self._place(programs, points)
-        programs.evaluation.run(_POINT)
-        programs.evaluation_of = self
+        self.place(points)
+        self.run()
+        self.evaluated()
         return Evaluation(programs.losses, programs.gradients)
+
+    def run(self) -> None:
+        """Evaluate at the points where the programs have them."""
+        self.bound().evaluation.run(_POINT)
+
+    def evaluated(self) -> None:
+        """Take the evaluation in the programs' buffers for this objective's."""
+        programs = self.bound()
+        programs.curvature_of, programs.evaluation_of = None, self
 
     def descend(
         self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
@@ -425,7 +480,9 @@ class TracedObjective:
         if not optimizer.has_formula or points is not programs.points:
             return False
         programs.curvature_of = programs.evaluation_of = None
-        programs.descent(optimizer, following).run(start, optimizer, following, steps)
+        descent = programs.descent(optimizer, following)
+        descent.load(start, following)
+        descent.take(optimizer, steps)
         return True
 
     def accuracies(self) -> list[float]:
@@ -435,35 +492,24 @@ class TracedObjective:
             raise InvalidOperationException(
                 "accuracies are of the last evaluation, and another objective's came after it"
             )
-        predictions = row_views(self._backend, programs.predictions)
-        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, self._targets, strict=True)]
+        # In one piece each, since each piece would be waited for.
+        predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
+        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
         """The gradients at these parameters, and v ↦ identity · v + weight · Hv; the work at φ is done here, once."""
-        call = object()
-        programs = self.bound()
-        program = programs.curvature(kind)
+        operator = self.operator(points, kind, identity=identity, weight=weight)
+        operator.prepare()
+        return self.bound().gradients, operator
 
-        def prepare() -> None:
-            # Another objective of the same shapes may have had the buffers in the meantime.
-            if self.bound().curvature_of is not call:
-                self._place(programs, points)
-                program.set_coefficients(self._backend, identity, weight)
-                program.executable.run(_POINT)
-                programs.curvature_of = call
-
-        prepare()
-        return programs.gradients, BufferedOperator(
-            self._backend,
-            program.executable,
-            _DIRECTION,
-            program.vectors,
-            program.products,
-            prepare,
-            program.companions,
-        )
+    def operator(self, points: Array, kind: CurvatureKind, *, identity: float, weight: float) -> BufferedOperator:
+        """V ↦ identity · v + weight · Hv at these parameters, where nothing has been done yet."""
+        program = self.bound().curvature(kind)
+        at_point = AtPoint(self, program, points, (identity, weight))
+        buffers = program.vectors, program.products
+        return BufferedOperator(self._backend, program.executable, _DIRECTION, *buffers, at_point, program.companions)
 
     def product(
         self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
@@ -472,7 +518,7 @@ class TracedObjective:
         programs = self.bound()
         program = programs.curvature(kind, once=True)
         programs.curvature_of = None
-        self._place(programs, points)
+        self.place(points)
         program.set_coefficients(self._backend, identity, weight)
         self._backend.copyto(program.vectors, vectors)
         program.executable.run(_POINT)
