@@ -34,8 +34,9 @@ from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.meta_learning.objectives import traced
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
+from aidotnet_py.solvers.conjugate_gradient import finish_in_place
 from aidotnet_py.solvers.iteration import BufferedOperator
-from aidotnet_py.solvers.progress import Progress
+from aidotnet_py.solvers.progress import Progress, threshold_of
 
 Rng = np.random.Generator
 
@@ -216,6 +217,26 @@ def test_operators_that_take_turns_in_the_same_buffers() -> None:
         found = conjugate_gradient(operator, rhs)[0]
         support.evaluate(vectors())
         np.testing.assert_array_equal(found, conjugate_gradient(lambda v, to=operator: to(v), rhs)[0])  # type: ignore[misc]
+
+
+def test_solves_that_are_judged_when_they_are_over() -> None:
+    for seed in range(60):
+        rng, dtype = np.random.default_rng(seed), (np.float32, np.float64)[seed % 2]
+        shape = int(rng.integers(1, 4)), int(rng.choice([1, 2, 7, 20]))
+        matrices = _Matrices(NumPyBackend(), *shape, dtype, dense=True)
+        matrices.draw(rng)
+        rhs, iteration = _right_hand_sides(rng, shape, dtype), matrices.operator.iteration
+        how = {"max_iterations": int(rng.integers(1, 33)), "tolerance": float(rng.choice([1e-14, 1e-6, 0.1]))}
+        iteration.threshold[...] = threshold_of(how["tolerance"], np.dtype(dtype))
+        iteration.r[...] = rhs
+        iteration.begin()
+        records = np.array(iteration.run(how["max_iterations"]))
+        found, report = finish_in_place(matrices.operator, rhs, records, **how)
+        right, wanted = conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, **how)
+        assert found.tobytes() == right.tobytes()
+        assert report.stop_reasons == wanted.stop_reasons
+        np.testing.assert_array_equal(report.iterations, wanted.iterations)
+        np.testing.assert_array_equal(report.residual_norms, wanted.residual_norms)
 
 
 OPTIMIZERS: list[Callable[[], Any]] = [

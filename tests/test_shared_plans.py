@@ -14,6 +14,7 @@ from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.execution.planning import shared_plan
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import get_backend
+from aidotnet_py.backends.loops import LoopRules
 
 
 def program() -> Program:
@@ -21,24 +22,27 @@ def program() -> Program:
 
 
 C, FORTRAN = (3, 1), (1, 4)
+RULES = LoopRules()
 
 
 def test_a_plan_is_made_once_for_each_way_to_run() -> None:
     one, other = program(), program()
     plans = [
-        shared_plan(one, [0, 1], [C, C], [None]),
-        shared_plan(one, None, [C, C], [None]),
-        shared_plan(one, [0, 1], [FORTRAN, C], [None]),
-        shared_plan(one, [0, 1], [C, C], [C]),
-        shared_plan(other, [0, 1], [C, C], [None]),
+        shared_plan(one, [0, 1], [C, C], [None], None, RULES),
+        shared_plan(one, None, [C, C], [None], None, RULES),
+        shared_plan(one, [0, 1], [FORTRAN, C], [None], None, RULES),
+        shared_plan(one, [0, 1], [C, C], [C], None, RULES),
+        shared_plan(one, [0, 1], [C, C], [None], {0: 0}, RULES),
+        shared_plan(one, [0, 1], [C, C], [None], None, LoopRules(any_sums=True)),
+        shared_plan(other, [0, 1], [C, C], [None], None, RULES),
     ]
     assert len(set(map(id, plans))) == len(plans)
-    assert shared_plan(one, (0, 1), (C, C), (None,)) is plans[0]
+    assert shared_plan(one, (0, 1), (C, C), (None,), {}, LoopRules()) is plans[0]
 
 
 def test_a_plan_goes_with_its_program() -> None:
     of = program()
-    kept = weakref.ref(shared_plan(of, None, [C, C], [None]))
+    kept = weakref.ref(shared_plan(of, None, [C, C], [None], None, RULES))
     assert kept() is not None
     del of
     gc.collect()

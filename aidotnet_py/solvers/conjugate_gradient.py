@@ -124,7 +124,7 @@ def finish_in_place(
     records : NDArray, shape (iterations, 3, tasks)
         What the iterations recorded, all since `Iteration.begin`.
     max_iterations : int
-        As there; no fewer than there are records.
+        As there; as many as there are records, for a solve that was broken off cannot be taken up again.
     tolerance : float
         As there, and the one that the iteration began with.
     """

@@ -25,6 +25,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import get_backend
+from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.nn import conv4, mlp
 from benchmarks.contestants import BACKENDS
 from benchmarks.workloads import Workload, flat
@@ -60,19 +61,20 @@ def model_of(work: Workload, device: str) -> NeuralNetworkModel[np.float32]:
 
 
 def batch_of(work: Workload, device: str) -> TaskBatch[np.float32]:
-    """The tasks."""
-    put = get_backend(BACKENDS[device]).asarray
+    """The tasks, each kind of their arrays handed over in one piece, as loaders do."""
+    backend = get_backend(BACKENDS[device])
     ways, shots = (5, 1) if work.classifies else (1, work.support_x.shape[1])
-    sets = zip(work.support_x, work.support_y, work.query_x, work.query_y, strict=True)
+    stacked = (work.support_x, work.support_y, work.query_x, work.query_y)
+    sets = zip(*(row_views(backend, backend.asarray(array)) for array in stacked), strict=True)
     return TaskBatch(
         MetaLearningTask(
-            SupportSetX=put(a),
-            SupportSetY=put(b),
-            QuerySetX=put(c),
-            QuerySetY=put(d),
+            SupportSetX=a,
+            SupportSetY=b,
+            QuerySetX=c,
+            QuerySetY=d,
             NumWays=ways,
             NumShots=shots,
-            NumQueryPerClass=len(c) // ways,
+            NumQueryPerClass=work.query_x.shape[1] // ways,
         )
         for a, b, c, d in sets
     )

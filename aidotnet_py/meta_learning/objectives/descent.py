@@ -99,7 +99,7 @@ def _shapes(following: Following) -> list[tuple[int, ...]]:
 def numbers_of(optimizer: ElementwiseOptimizer, steps: int) -> tuple[tuple[int, tuple[float, ...]], ...]:
     """Steps in a row that are taken with the same numbers: how many, and those."""
     # 0 and −0 are equal, and a formula may tell them apart.
-    groups = (list(group) for _, group in groupby(optimizer.coefficients_ahead(steps), key=repr))
+    groups = (list(group) for _, group in groupby(optimizer.fresh().coefficients_ahead(steps), key=repr))
     return tuple((len(group), group[0]) for group in groups)
 
 

@@ -109,7 +109,7 @@ class _WholeStep:
         at_point, iteration = operator.prepare, operator.iteration
 
         def work() -> None:
-            descent.take(optimizer.fresh(), steps)
+            descent.take(optimizer, steps)
             backend.copyto(others.points, programs.points)
             query.run()
             at_point.run()
@@ -121,7 +121,7 @@ class _WholeStep:
         at_point.load()
         backend.copyto(iteration.threshold, threshold_of(settings.tolerance, backend.dtype_of(start)))
         # All that the work does not read from buffers.
-        key = (descent, repr(numbers_of(optimizer.fresh(), steps)), settings.kind, settings.iterations)
+        key = (descent, repr(numbers_of(optimizer, steps)), settings.kind, settings.iterations)
         self._do(key, work, backend)
         query.evaluated()
         at_point.done()
