@@ -57,6 +57,8 @@ class _Block:
     def __init__(self, pool: MemoryPool | None, device: int) -> None:
         self.pool = None if pool is None else weakref.ref(pool)
         self.device = device
+        # The stream of a transfer that has not been waited for.
+        self.filled_by: Stream | None = None
 
 
 class _Use:
@@ -117,6 +119,18 @@ class ndarray:
         _state.streams[-1]._wait("reading on the host")
         transfers["to host"] += 1
         return np.array(self._memory, order="C")
+
+    def set(self, arr: Any, stream: Any = None) -> None:
+        assert isinstance(arr, np.ndarray)
+        assert (arr.dtype, arr.shape) == (self.dtype, self.shape)
+        stream = stream or _state.streams[-1]
+        stream._wait("a transfer of pageable memory")
+        assert self._block.device == _state.devices[-1]
+        assert stream.waited_for, "memory was written while work handed over before may still use it"
+        transfers["to device, aside"] += 1
+        self._memory[...] = arr
+        self._block.filled_by = stream
+        stream.filling.append(self._block)
 
     def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> ndarray:
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
@@ -204,6 +218,7 @@ def _allocated(shape: Sequence[int], dtype: Any) -> tuple[Any, _Block]:
 def _host(operand: Any) -> Any:
     if isinstance(operand, ndarray):
         assert operand._block.device == _state.devices[-1], "an array was used on another device than its own"
+        assert operand._block.filled_by is None, "an array was used while a transfer to it was under way"
         return operand._memory
     assert not isinstance(operand, np.generic), "CuPy 13 and 14 promote NumPy's scalars by different rules"
     if isinstance(operand, (bool, int, float, complex)):
@@ -453,6 +468,8 @@ class Stream:
         self.ptr = 0 if null else next(self._numbers)
         self._recorded: list[tuple[Callable[[], object], list[_Use]]] | None = None
         self._broken = False
+        self.waited_for: list[Event] = []
+        self.filling: list[_Block] = []
 
     def __enter__(self) -> Stream:
         _state.streams.append(self)
@@ -487,8 +504,22 @@ class Stream:
                 f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing ({what})"
             )
 
+    def record(self, event: Event | None = None) -> Event:
+        assert event is None
+        return Event()
+
+    def wait_event(self, event: Event) -> None:
+        self.waited_for.append(event)
+
     def synchronize(self) -> None:
         self._wait("synchronize")
+        for block in self.filling:
+            block.filled_by = None
+        self.filling.clear()
+
+
+class Event:
+    """A point in the work of a stream."""
 
 
 class MemoryPool:

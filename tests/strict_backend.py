@@ -56,6 +56,9 @@ class StrictBackend:
     def _dtype(self, dtype: Any) -> Any:
         return getattr(xp, np.dtype(dtype).name)
 
+    def transfer_aside(self, like: Sequence[Any]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+        return lambda values: [self.asarray(value) for value in values]
+
     def to_numpy(self, array: Any) -> Any:
         assert self.owns(array), f"{array!r} is not an array of {self.name}"
         return np.asarray(xp.asarray(array, device=xp.Device("CPU_DEVICE"))._array)

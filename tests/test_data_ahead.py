@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+import simulated_cupy
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
-from aidotnet_py.backends import get_backend
+from aidotnet_py.backends import available_backends, get_backend
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
 from aidotnet_py.data.ahead import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.nn import Dense, Sequential, Tanh
 
 SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
@@ -72,7 +76,7 @@ class Recorded:
 
 def test_what_is_asked_for_again_and_again_is_drawn_elsewhere() -> None:
     draw, stream = Recorded(), RandomStream(0)
-    ahead = DrawnAhead(draw)
+    ahead = DrawnAhead(draw, lambda last: draw)
     found = [x for _ in range(6) for x in ahead.draw(stream, 3)]
     assert found == RandomStream(0).generator.random(18).tolist()
     # The first two show that there may be a third.
@@ -82,7 +86,7 @@ def test_what_is_asked_for_again_and_again_is_drawn_elsewhere() -> None:
 
 def test_single_requests_draw_nothing_ahead() -> None:
     draw, stream = Recorded(), RandomStream(0)
-    ahead = DrawnAhead(draw)
+    ahead = DrawnAhead(draw, lambda last: draw)
     for count in (1, 2, 3, 4):
         ahead.draw(stream, count)
     assert draw.threads == [True] * 4
@@ -91,7 +95,7 @@ def test_single_requests_draw_nothing_ahead() -> None:
 @pytest.mark.parametrize("lasting", [True, False])
 def test_an_error_comes_with_the_batch_that_it_is_of(lasting: bool) -> None:
     draw, stream, same = Recorded(), RandomStream(0), RandomStream(0)
-    ahead, gate = DrawnAhead(draw), threading.Event()
+    ahead, gate = DrawnAhead(draw, lambda last: draw), threading.Event()
     ahead.draw(stream, 2)
     ahead._worker.submit(gate.wait)
     ahead.draw(stream, 2)
@@ -106,6 +110,17 @@ def test_an_error_comes_with_the_batch_that_it_is_of(lasting: bool) -> None:
     assert stream.state() == place
     draw.failing = False
     assert ahead.draw(stream, 2) == same.generator.random(6).tolist()[4:]
+
+
+def test_nothing_is_drawn_ahead_where_there_is_no_room() -> None:
+    def again(last: object) -> Any:
+        raise MemoryError
+
+    draw, stream = Recorded(), RandomStream(0)
+    ahead = DrawnAhead(draw, again)
+    found = [x for _ in range(4) for x in ahead.draw(stream, 3)]
+    assert found == RandomStream(0).generator.random(12).tolist()
+    assert draw.threads == [True] * 4
 
 
 def learner_on(backend: str, **options: Any) -> MAMLAlgorithm[Any]:
@@ -133,3 +148,37 @@ def _after(tasks: int) -> dict[str, Any]:
     loader = SinusoidLoader(3, 4, seed=1, dtype=np.float64)
     loader.GetTaskBatch(tasks)
     return loader.GetState()
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict", "simulated", "cupy"])
+def test_data_goes_over_beside_the_work(name: str) -> None:
+    missing = available_backends().missing if name == "cupy" else {}
+    if name in missing:
+        pytest.skip(missing[name])
+    backend, values = get_backend(name), [np.arange(6.0).reshape(2, 3), np.arange(4)]
+    transfer = backend.transfer_aside([backend.asarray(np.zeros_like(value)) for value in values])
+    with ThreadPoolExecutor(1) as worker:
+        found = worker.submit(transfer, values).result()
+    for array, value in zip(found, values, strict=True):
+        assert backend.owns(array)
+        assert_array_equal(backend.to_numpy(array), value, strict=True)
+
+
+def test_batches_drawn_ahead_go_over_beside_the_work() -> None:
+    loader, transfers = SinusoidLoader(3, 4, seed=1, backend="simulated"), simulated_cupy.transfers
+    for _ in range(2):
+        loader.GetTaskBatch(5)
+    before = transfers["to device"], transfers["to device, aside"]
+    for _ in range(3):
+        loader.GetTaskBatch(5)
+    loader._ahead._worker.shutdown()
+    # Three that were asked for, of which the first had begun before, and the one after them.
+    assert transfers["to device"] == before[0]
+    assert transfers["to device, aside"] - before[1] in (12, 16)
+
+
+def test_no_transfer_beside_captured_work() -> None:
+    backend = get_backend("simulated")
+    array = backend.asarray(np.zeros(3))
+    with pytest.raises(InvalidOperationException, match="a transfer to the device cannot be part of captured work"):
+        backend.capture(lambda: backend.transfer_aside([array]))

@@ -141,6 +141,29 @@ class CuPyBackend:
             host = np.asarray(value, dtype=dtype, order="C")
             return self._cupy.array(host.astype(host.dtype.newbyteorder("="), copy=False))
 
+    def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
+        self._require_no_capture("a transfer to the device")
+        arrays = [self.empty(array.shape, array.dtype) for array in like]
+        with self._device:
+            # The memory may have been another array's, with which work handed over before is not done. What comes after
+            # has nothing to do with it: it is given back where it was taken, and not before it is filled.
+            free = self._cupy.cuda.get_current_stream().record()
+
+        def transfer(values: Sequence[NDArray[Any]]) -> Sequence[Array]:
+            # Kept until all is there: some systems read pageable memory while they copy.
+            hosts = [np.ascontiguousarray(value) for value in values]
+            with self._device:
+                stream = self._cupy.cuda.Stream(non_blocking=True)
+                stream.wait_event(free)
+                try:
+                    for array, value in zip(arrays, hosts, strict=True):
+                        array.set(value, stream)
+                finally:
+                    stream.synchronize()
+            return arrays
+
+        return transfer
+
     def to_numpy(self, array: Array) -> NDArray[Any]:
         self._require_no_capture("a transfer to the host")
         with self._device:

@@ -142,6 +142,9 @@ class NumPyBackend:
     def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
         return np.array(value, dtype=dtype, order="C")
 
+    def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
+        return lambda values: [self.asarray(value) for value in values]
+
     def to_numpy(self, array: Array) -> NDArray[Any]:
         return np.asarray(array)
 

@@ -91,6 +91,13 @@ class Backend(Protocol):
         """A new array from host data (a NumPy array, numbers, nested sequences) or from an array of its own."""
         ...
 
+    def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
+        """What takes host data, alike in shapes and dtypes, to arrays of its own beside the work handed over.
+
+        It takes its memory now; it is to be called once, on any thread, and returns when the data is there.
+        """
+        ...
+
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """The array's values on the host; waits for the device. May share memory: do not write to it."""
         ...

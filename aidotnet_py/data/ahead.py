@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -37,20 +38,29 @@ class DrawnAhead(Generic[Drawn]):
     ----------
     draw : callable
         Draws ``count`` tasks from a generator; what it gives depends on these two alone.
+    again : callable
+        Given what was drawn last, a function that draws as much as `draw` would, to be called once on another thread.
 
     Examples
     --------
     >>> from aidotnet_py.data.ahead import DrawnAhead
     >>> from aidotnet_py.data.random_stream import RandomStream
     >>> stream, same = RandomStream(0), RandomStream(0)
-    >>> ahead = DrawnAhead(lambda generator, count: generator.random(count))
+    >>> def draw(generator, count):
+    ...     return generator.random(count)
+    >>> ahead = DrawnAhead(draw, lambda last: draw)
     >>> for _ in range(4):
     ...     assert (ahead.draw(stream, 3) == same.generator.random(3)).all()
     ...     assert stream.state() == same.state()
     """
 
-    def __init__(self, draw: Callable[[np.random.Generator, int], Drawn]) -> None:
+    def __init__(
+        self,
+        draw: Callable[[np.random.Generator, int], Drawn],
+        again: Callable[[Drawn], Callable[[np.random.Generator, int], Drawn]],
+    ) -> None:
         self._draw = draw
+        self._again = again
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tasks-ahead")
         # Where the last request left the stream, and how much it was for.
@@ -66,9 +76,16 @@ class DrawnAhead(Generic[Drawn]):
                 drawn = self._draw(stream.generator, count)
             end = stream.state()
             if self._last == (begin, count) and (self._guess is None or self._guess.begin != end):
-                self._guess = _Guess(end, count, self._worker.submit(self._drawn_from, end, count))
+                self._begin(drawn, end, count)
             self._last = end, count
             return drawn
+
+    def _begin(self, last: Drawn, place: dict[str, Any], count: int) -> None:
+        self._guess = None
+        # Where there is no room for two batches, one after the other may still do.
+        with suppress(MemoryError):
+            draw = self._again(last)
+            self._guess = _Guess(place, count, self._worker.submit(_drawn_from, draw, place, count))
 
     def _guessed(self, stream: RandomStream, begin: dict[str, Any], count: int) -> Drawn | None:
         """What was drawn ahead, if it is that, and the stream moved on by it."""
@@ -82,7 +99,10 @@ class DrawnAhead(Generic[Drawn]):
         stream.restore(end)
         return drawn
 
-    def _drawn_from(self, begin: dict[str, Any], count: int) -> tuple[Drawn, dict[str, Any]]:
-        stream = RandomStream(0)
-        stream.restore(begin)
-        return self._draw(stream.generator, count), stream.state()
+
+def _drawn_from(
+    draw: Callable[[np.random.Generator, int], Drawn], begin: dict[str, Any], count: int
+) -> tuple[Drawn, dict[str, Any]]:
+    stream = RandomStream(0)
+    stream.restore(begin)
+    return draw(stream.generator, count), stream.state()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, SupportsIndex, cast
+from functools import cached_property
+from typing import Any, Generic, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Array, Backend, get_backend
 from aidotnet_py.data.ahead import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
@@ -23,14 +24,24 @@ from aidotnet_py.type_parameters import T
 __all__ = ["DrawnTasks", "EpisodicLoader"]
 
 
+_Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class DrawnTasks:
-    """New arrays on the host, one entry a task, the inputs and targets of each set; and what else is known of each."""
+    """Support inputs and targets, query inputs and targets, one entry a task in each array; and what else is known."""
 
-    support: tuple[NDArray[Any], NDArray[Any]]
-    query: tuple[NDArray[Any], NDArray[Any]]
+    arrays: Sequence[NDArray[Any]]
     name: str
     metadata: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Moved(Generic[T]):
+    """Arrays on the device, and the tasks that they hold."""
+
+    arrays: Sequence[Array]
+    tasks: list[_Task[T]]
 
 
 class EpisodicLoader(ABC, Generic[T]):
@@ -39,7 +50,7 @@ class EpisodicLoader(ABC, Generic[T]):
     All arrays are made on the host from one PCG64 stream and handed to the backend, so that the same seed gives the
     same tasks on every backend. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would, and hands over
     those of all tasks at once: their arrays are parts of four large ones, which live as long as one of them. For a
-    device, batches that are asked for one after another are drawn ahead, while the device is at work on the last one.
+    device, batches that are asked for one after another are drawn and moved while it is at work on the last one.
 
     Parameters
     ----------
@@ -69,7 +80,6 @@ class EpisodicLoader(ABC, Generic[T]):
         self._dtype = _floating(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
-        self._ahead: DrawnAhead[DrawnTasks] | None = None
 
     @property
     def NWay(self) -> int:
@@ -133,19 +143,17 @@ class EpisodicLoader(ABC, Generic[T]):
 
     @abstractmethod
     def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
-        """Draw so many tasks, as many draws of one would; nothing of the loader changes."""
+        """Draw so many tasks on the host, as many draws of one would; new arrays, and nothing of the loader changes."""
 
-    def _next(self, count: int) -> DrawnTasks:
-        # A host that computes by itself has no time to draw meanwhile.
-        if self._backend.owns(np.empty(0)):
-            return self._drawn(self._stream.generator, count)
-        if self._ahead is None:
-            self._ahead = DrawnAhead(self._drawn)
-        return self._ahead.draw(self._stream, count)
+    def _tasks(self, count: int) -> list[_Task[T]]:
+        if not self._backend.owns(np.empty(0)):
+            return self._ahead.draw(self._stream, count).tasks
+        # It computes by itself, and has no time to draw meanwhile.
+        drawn = self._drawn(self._stream.generator, count)
+        return self._made(drawn, [list(np.ascontiguousarray(array)) for array in drawn.arrays])
 
-    def _tasks(self, count: int) -> list[MetaLearningTask[T, NDArray[Any], NDArray[Any]]]:
-        drawn = self._next(count)
-        sets = zip(*(self._moved(stacked) for stacked in (*drawn.support, *drawn.query)), strict=True)
+    def _made(self, drawn: DrawnTasks, arrays: Sequence[Sequence[Array]]) -> list[_Task[T]]:
+        """The tasks, of arrays that are the entries of those drawn."""
         return [
             MetaLearningTask(
                 SupportSetX=support_x,
@@ -158,15 +166,28 @@ class EpisodicLoader(ABC, Generic[T]):
                 Name=drawn.name,
                 Metadata=metadata,
             )
-            for (support_x, support_y, query_x, query_y), metadata in zip(sets, drawn.metadata, strict=True)
+            for support_x, support_y, query_x, query_y, metadata in zip(*arrays, drawn.metadata, strict=True)
         ]
 
-    def _moved(self, stacked: NDArray[Any]) -> list[NDArray[Any]]:
-        """The entries along the first axis, on the backend, in one transfer."""
-        stacked = np.ascontiguousarray(stacked)
-        if self._backend.owns(stacked):
-            return list(stacked)
-        return row_views(self._backend, self._backend.asarray(stacked))
+    @cached_property
+    def _ahead(self) -> DrawnAhead[_Moved[T]]:
+        def draw(generator: np.random.Generator, count: int) -> _Moved[T]:
+            return self._moved(self._drawn(generator, count), lambda arrays: list(map(self._backend.asarray, arrays)))
+
+        return DrawnAhead(draw, self._drawing_again)
+
+    def _drawing_again(self, last: _Moved[T]) -> Callable[[np.random.Generator, int], _Moved[T]]:
+        """What draws as many tasks as the last, and moves them beside the device's work."""
+        transfer = self._backend.transfer_aside(last.arrays)
+
+        def draw(generator: np.random.Generator, count: int) -> _Moved[T]:
+            return self._moved(self._drawn(generator, count), transfer)
+
+        return draw
+
+    def _moved(self, drawn: DrawnTasks, move: Callable[[Sequence[NDArray[Any]]], Sequence[Array]]) -> _Moved[T]:
+        arrays = move(drawn.arrays)
+        return _Moved(arrays, self._made(drawn, [row_views(self._backend, array) for array in arrays]))
 
 
 def _positive(name: str, value: object) -> int:

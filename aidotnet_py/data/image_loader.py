@@ -81,9 +81,6 @@ class ImageLoader(EpisodicLoader[T]):
             np.divide(episode.images, self._scale, dtype=self._dtype, out=images[place])
             metadata.append({"Classes": episode.classes})
         shape, labels = (count, -1, *self._pool.image_shape), np.arange(self.NWay, dtype=np.int64)
-        return DrawnTasks(
-            (images[:, :, :k].reshape(shape), np.tile(np.repeat(labels, k), (count, 1))),
-            (images[:, :, k:].reshape(shape), np.tile(np.repeat(labels, examples - k), (count, 1))),
-            self._name,
-            metadata,
-        )
+        support, query = images[:, :, :k].reshape(shape), images[:, :, k:].reshape(shape)
+        support_labels, query_labels = (np.tile(np.repeat(labels, n), (count, 1)) for n in (k, examples - k))
+        return DrawnTasks((support, support_labels, query, query_labels), self._name, metadata)

@@ -104,4 +104,4 @@ class SinusoidLoader(EpisodicLoader[T]):
             {"Amplitude": amplitude, "Phase": phase}
             for amplitude, phase in zip(amplitudes.ravel().tolist(), phases.ravel().tolist(), strict=True)
         ]
-        return DrawnTasks((x[:, :k], y[:, :k]), (x[:, k:], y[:, k:]), "sinusoid", metadata)
+        return DrawnTasks((x[:, :k], y[:, :k], x[:, k:], y[:, k:]), "sinusoid", metadata)
