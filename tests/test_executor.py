@@ -51,7 +51,16 @@ def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
 @settings(max_examples=100)
 def test_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
-    check_carried(np.random.default_rng(seed), compiled=compiled)
+    check_carried(np.random.default_rng(seed), NumPyBackend(compiled=compiled))
+
+
+def test_a_concatenation_is_carried() -> None:
+    x = np.arange(5.0)
+    program = ad.trace(lambda x: [np.concatenate([x[1:], x[:1] * 2.0])], x)
+    executable = Executable(program, get_backend("numpy"), inputs=[x], carried={0: 0})
+    executable.run()
+    executable.run()
+    assert_array_equal(x, [2, 3, 4, 0, 2])
 
 
 def test_an_update_is_written_over_its_input_at_once() -> None:

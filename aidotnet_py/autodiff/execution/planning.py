@@ -154,7 +154,10 @@ def plan(
 def _is_read_once_written_over(planned: Plan, output: int, given: int) -> bool:
     """Whether a call reads an input that another wrote over before it: one by one, or as loops of whole units."""
     cell, source = planned.bound[output], planned.inputs[given].storage
-    made = next(index for index, work in enumerate(planned.work) if work.out is cell)
+    made = next((index for index, work in enumerate(planned.work) if work.out is cell), None)
+    if made is None:
+        # A concatenation that is written part by part.
+        return True
     maker = planned.work[made]
     for index, work in enumerate(planned.work):
         read = [c for c in work.operands if isinstance(c, Cell) and c.storage is source]
