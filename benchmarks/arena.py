@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,15 @@ import numpy as np
 
 from benchmarks.settings import environment_of
 
-__all__ = ["Child", "Measured", "agreement", "fastest_setting", "race", "ratio"]
+__all__ = ["Child", "ContestantFailed", "Measured", "agreement", "race", "ratio", "setting_times"]
 
 # Threads that spin while they wait for work would take time from whoever is next.
 _PAUSE = 0.3
 _ROOT = Path(__file__).parent.parent
+
+
+class ContestantFailed(RuntimeError):
+    """A contestant's process ended before its time; what it said is on stderr."""
 
 
 class Child:
@@ -33,6 +37,7 @@ class Child:
         self, contestant: str, setting: str, workload: str, dtype: str = "float32", device: str = "cpu"
     ) -> None:
         details = [contestant, setting, workload, dtype, device]
+        self._what = " ".join(details)
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.child", *details]
         self._process = subprocess.Popen(
             command,
@@ -49,14 +54,15 @@ class Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{' '.join(map(str, self._process.args))} ended with {self._process.wait()}")
+            raise ContestantFailed(f"{self._what} ended with {self._process.wait()}")
         return json.loads(line)
 
     def ask(self, do: str, **details: Any) -> Any:
         """Have something done; returns what the child says of it."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def gradient(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -74,7 +80,8 @@ class Child:
     ) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
@@ -114,14 +121,22 @@ def _relative(a: Any, b: Any) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def agreement(entries: Iterable[tuple[str, str]], workload: str, device: str) -> dict[str, float]:
-    """Relative distances of everyone's meta-gradient from the first one's, in float64, where rounding hides nothing."""
+def agreement(
+    entries: Iterable[tuple[str, str]], workload: str, device: str, failed: dict[str, str]
+) -> dict[str, float]:
+    """Relative distances of everyone's meta-gradient from the first one's, in float64, where rounding hides nothing.
+
+    Who fails is put among those that failed, with the reason.
+    """
     found: dict[str, Any] = {}
     for contestant, setting in entries:
-        with Child(contestant, setting, workload, "float64", device) as child:
-            child.ask("step", count=1)
-            found[f"{contestant} {setting}"] = child.gradient()
-    reference = next(iter(found.values()))
+        try:
+            with Child(contestant, setting, workload, "float64", device) as child:
+                child.ask("step", count=1)
+                found[f"{contestant} {setting}"] = child.gradient()
+        except ContestantFailed as error:
+            failed[contestant] = str(error)
+    reference = next(iter(found.values()), None)
     return {name: _relative(gradient, reference) for name, gradient in found.items()}
 
 
@@ -133,55 +148,86 @@ def race(
     seconds: float,
     device: str = "cpu",
     count_launches: bool = False,
+    failed: dict[str, str] | None = None,
 ) -> list[Measured]:
     """Rounds in which each contestant, alone at work, takes steps for about that long, at least one.
 
     First each takes a few until all is compiled, which would otherwise go on in the others' turns. The differences are
-    those of the first float32 meta-gradients, from the first contestant's.
+    those of the first float32 meta-gradients, from the first contestant's. Who fails is left out and put among those
+    that ``failed``, with the reason; without a place for that, it is an error.
     """
     with ExitStack() as stack:
-        rows: list[tuple[Child, Measured, int]] = []
-        reference: Any = None
-        for contestant, setting in entries:
-            child = stack.enter_context(Child(contestant, setting, workload, device=device))
-            first = child.ask("step", count=1)
-            gradient = child.gradient()
-            reference = gradient if reference is None else reference
-            warm = child.ask("settle")
-            count = max(1, round(seconds / warm["seconds"][-1]))
-            measured = Measured(
-                contestant,
-                setting,
-                workload,
-                child.start["import_seconds"],
-                first["seconds"][0],
-                _relative(gradient, reference),
-                [first["losses"][0], *warm["losses"]],
-                child.start["kernels"],
-            )
-            rows.append((child, measured, count))
-        for _ in range(rounds):
-            for child, measured, count in rows:
-                time.sleep(_PAUSE)
-                turn = child.ask("step", count=count)
-                measured.rounds.append(turn["seconds"])
-                measured.losses += turn["losses"]
-        for child, measured, _ in rows:
-            measured.memory = child.ask("memory")
-            if count_launches:
-                measured.launches = child.ask("launches")
-            # Not every contestant says when its numbers are none.
-            if not np.isfinite(measured.losses).all():
-                raise RuntimeError(f"{workload}: a loss of {measured.contestant} is not finite; its times mean nothing")
-        return [measured for _, measured, _ in rows]
+        runners = [
+            _Runner(stack, contestant, setting, workload, device, count_launches) for contestant, setting in entries
+        ]
+        stages: list[Callable[[_Runner], None]] = [
+            lambda runner: runner.begin(seconds),
+            *[_Runner.turn] * rounds,
+            _Runner.end,
+        ]
+        for stage in stages:
+            for runner in list(runners):
+                try:
+                    stage(runner)
+                except ContestantFailed as error:
+                    if failed is None:
+                        raise
+                    failed[runner.contestant] = str(error)
+                    runners.remove(runner)
+        for runner in runners:
+            runner.measured.difference = _relative(runner.gradient, runners[0].gradient)
+        return [runner.measured for runner in runners]
 
 
-def fastest_setting(
-    contestant: str, settings: Iterable[str], workload: str, device: str
-) -> tuple[str, dict[str, float]]:
-    """The setting with the fastest third step, and the times of all; each in a fresh process."""
+class _Runner:
+    """A contestant in a race, from its start to its end."""
+
+    def __init__(
+        self, stack: ExitStack, contestant: str, setting: str, workload: str, device: str, count_launches: bool
+    ) -> None:
+        self.contestant = contestant
+        self._stack, self._of, self._device = stack, (contestant, setting, workload), device
+        self._count_launches = count_launches
+        self.gradient: Any = None
+        self.measured: Measured
+
+    def begin(self, seconds: float) -> None:
+        """Start, and take steps until all is compiled."""
+        self._child = child = self._stack.enter_context(Child(*self._of, device=self._device))
+        first = child.ask("step", count=1)
+        self.gradient = child.gradient()
+        warm = child.ask("settle")
+        self._count = max(1, round(seconds / warm["seconds"][-1]))
+        self.measured = Measured(
+            *self._of,
+            child.start["import_seconds"],
+            first["seconds"][0],
+            0.0,
+            [first["losses"][0], *warm["losses"]],
+            child.start["kernels"],
+        )
+
+    def turn(self) -> None:
+        """A round."""
+        time.sleep(_PAUSE)
+        turn = self._child.ask("step", count=self._count)
+        self.measured.rounds.append(turn["seconds"])
+        self.measured.losses += turn["losses"]
+
+    def end(self) -> None:
+        """What is asked only when all have run."""
+        self.measured.memory = self._child.ask("memory")
+        # Not every contestant says when its numbers are none.
+        if not np.isfinite(self.measured.losses).all():
+            raise ContestantFailed("a loss is not finite; its times mean nothing")
+        if self._count_launches:
+            self.measured.launches = self._child.ask("launches")
+
+
+def setting_times(contestant: str, settings: Iterable[str], workload: str, device: str) -> dict[str, float]:
+    """Seconds of the third step with each setting that works, in a fresh process each."""
     times: dict[str, float] = {}
     for setting in settings:
-        with Child(contestant, setting, workload, device=device) as child:
+        with suppress(ContestantFailed), Child(contestant, setting, workload, device=device) as child:
             times[setting] = min(child.ask("step", count=3)["seconds"][1:])
-    return min(times, key=times.__getitem__), times
+    return times

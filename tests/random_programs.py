@@ -281,7 +281,7 @@ def check_compiled_bits(rng: Rng) -> None:
         compiled.run(stage)
 
 
-def check_carried(rng: Rng, *, compiled: bool) -> None:
+def check_carried(rng: Rng, backend: NumPyBackend) -> None:
     """Written over its inputs, a random Program goes on from what the run before gave."""
     shape = tuple(int(n) for n in rng.integers(1, 5, int(rng.integers(1, 4))))
     types = [ArrayType(shape, np.dtype(float))] * 3
@@ -301,6 +301,9 @@ def check_carried(rng: Rng, *, compiled: bool) -> None:
         lambda x, y, s: broadcast_to(s, shape),
         lambda x, y, s: concatenate([rows_of(x, cut, shape[0]) * 0.5, rows_of(y, 0, cut) + s], 0),
         lambda x, y, s: concatenate([rows_of(x, 0, cut), ew.tanh(rows_of(x + y * s, cut, shape[0]))], 0),
+        lambda x, y, s: concatenate([x[1:] * 0.5, y[:1] + s], 0),
+        lambda x, y, s: sum_(reshape(x * y, (*shape, 1)), (len(shape),)),
+        lambda x, y, s: y * 0.5 + broadcast_to(reshape(sum_(x * y, (0,)), (1, *shape[1:])), shape),
     ]
     chosen = [moves[int(i)] for i in rng.integers(0, len(moves), 3)]
     others = rng.permutation(3).tolist()
@@ -313,12 +316,10 @@ def check_carried(rng: Rng, *, compiled: bool) -> None:
         program = simplify(
             trace.finish([total + 0.0 * sum_(given[0], tuple(range(len(shape)))), *(after[i] for i in places)])
         )
-    backend = NumPyBackend(compiled=compiled)
     inputs = [array_in_a_buffer(rng, backend, t) for t in types]
     carried = {1 + at: i for at, i in enumerate(places) if rng.random() < 0.8}
     executable = Executable(program, backend, inputs=inputs, carried=carried)
-    if compiled:
-        executable.compile()
+    executable.compile()
     for array in inputs:
         array[...] = rng.uniform(-2, 2, shape)
     state = [array.copy() for array in inputs]

@@ -446,6 +446,9 @@ class Graph:
     def __init__(self, work: Sequence[tuple[Callable[[], object], list[_Use]]]) -> None:
         self._work = work
 
+    def __reduce__(self) -> Any:
+        raise TypeError("no default __reduce__ due to non-trivial __cinit__")
+
     def launch(self, stream: Any = None) -> None:
         current = stream or _state.streams[-1]
         if current.is_capturing():

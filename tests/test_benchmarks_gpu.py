@@ -64,6 +64,36 @@ def test_a_rehearsal_of_ours(tmp_path: Path) -> None:
     assert "Prescott" in printed
 
 
+def test_who_fails_does_not_take_the_others_along(tmp_path: Path) -> None:
+    path = tmp_path / "race.json"
+    # Neither library is to be found, though it may be here.
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, str(path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 1
+    assert "sinusoid-2: torch_eager: " in done.stderr
+    found = json.loads(path.read_text())
+    assert [one["contestant"] for work in found["workloads"] for one in work["contestants"]] == ["ours"] * 2
+    assert [line.split(": ")[:2] for line in found["failures"]] == [
+        [work, "torch_eager"] for work in ("sinusoid-2", "sinusoid-3")
+    ]
+
+
+FAILING = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from benchmarks import settings
+from benchmarks.contest import Contest
+settings._DENSE_CUDA["torch_eager"] = ("dense-nonsense",)
+about = {"peaks": {"flops": 1.0, "bandwidth": 1.0}, "kernels": {}, "processor": "", "cores": 1, "versions": {}}
+about["taken_out_of_the_environment"] = {}
+names = ("torch_eager", "ours")
+contest = Contest(Console(width=190), names, "cpu", "cuda", about, 2, 0.01, False, Path(sys.argv[1]))
+contest.run(["sinusoid-2", "sinusoid-3"])
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("torch", "jax")), reason="PyTorch and JAX are not both here"

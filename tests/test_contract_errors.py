@@ -32,7 +32,7 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Backend, backend_of, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import mlp
 
@@ -44,7 +44,7 @@ def bits(value: Any) -> Any:
     """A state in a form that equal bits alone make equal."""
     if isinstance(value, Mapping):
         return {name: bits(v) for name, v in value.items()}
-    backend = next((b for b in (get_backend("numpy"), get_backend("strict")) if b.owns(value)), None)
+    backend = backend_of(value)
     return repr(value) if backend is None else backend.to_numpy(value).tobytes()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from cuda_on_host import FakeCublas, HostBackend, needs_gxx
 from hypothesis import given
 from hypothesis import strategies as st
-from random_programs import a_type, array_in_a_buffer, random_program, special_values
+from random_programs import a_type, array_in_a_buffer, check_carried, random_program, special_values
 
 from aidotnet_py import CrossEntropyLoss, MeanSquaredErrorLoss, NeuralNetworkModel
 from aidotnet_py.autodiff.execution import Executable
@@ -146,6 +147,12 @@ def test_random_programs(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), HostBackend())
 
 
+@needs_gxx
+@pytest.mark.parametrize("seed", [*range(12), *(pytest.param(s, marks=pytest.mark.slow) for s in range(12, 200))])
+def test_what_is_written_over_inputs_is_no_longer_read(seed: int) -> None:
+    check_carried(np.random.default_rng(seed), HostBackend())
+
+
 class Recorder:
     """A toolkit that compiles and runs nothing."""
 
@@ -274,6 +281,34 @@ def test_products_that_cublas_does_not_take() -> None:
     assert gemms(Product((2,), whole.sizes, backwards, whole.y, whole.out)) is None
 
 
+def test_what_a_kernel_calls_is_not_mixed_with_what_another_thread_calls() -> None:
+    """Sums in two passes have one place for what they keep in between."""
+    n = 2**20
+    total, x = Operand(1, "float64", (0,)), Operand(0, "float64", (1,))
+    kernel = Kernel((LoopNest((n,), sums=((total, x),)),), 2)
+    order: list[int] = []
+    first_call, others_turn = threading.Event(), threading.Event()
+
+    class Toolkit(Recorder):
+        def load(self, text: str) -> Callable[[str], Callable[[int, int, Sequence[int]], Any]]:
+            def call(blocks: int, threads: int, addresses: Sequence[int]) -> None:
+                order.append(addresses[-1])
+                first_call.set()
+                others_turn.wait(0.05)
+
+            return lambda name: call
+
+    (bind,) = CudaCompiler(Toolkit()).submit([kernel]).result()
+    one, other = (threading.Thread(target=bind([i, i])) for i in (1, 2))
+    one.start()
+    first_call.wait()
+    other.start()
+    one.join()
+    other.join()
+    assert len(order) == 4
+    assert order == [1, 1, 2, 2]
+
+
 class TestCublas:
     def bound(self, cublas: Cublas) -> Callable[[int], None]:
         x = self.x = np.ones((2, 3, 3), np.float32)
@@ -308,7 +343,13 @@ class FakeCupy:
     def __init__(self) -> None:
         self.compiled: list[Any] = []
         self.launched: list[Any] = []
+        self.has_cublas = False
         outer = self
+
+        class Cuda(SimpleNamespace):
+            @property
+            def cublas(self) -> None:
+                outer.has_cublas = True
 
         class CompileException(Exception):
             def get_message(self) -> str:
@@ -328,7 +369,7 @@ class FakeCupy:
             outer.compiled.append(options)
             return source.encode(), None
 
-        self.cuda = SimpleNamespace(
+        self.cuda = Cuda(
             Device=lambda device=1: SimpleNamespace(id=device, compute_capability="90"),
             nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
             compiler=SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc, CompileException=CompileException),
@@ -375,8 +416,7 @@ class TestCupy:
         self, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, asked: bool
     ) -> None:
         fake, names = FakeCublas(), []
-        monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", SimpleNamespace())  # type: ignore[arg-type]
-        monkeypatch.setattr("ctypes.CDLL", lambda name: names.append(name) or fake)
+        monkeypatch.setattr("ctypes.CDLL", lambda name: (cupy.has_cublas and names.append(name)) or fake)
         toolkit = module._CupyToolkit(cupy, 1, tf32=asked)
         toolkit.cublas()
         assert names in (["libcublas.so.13"], ["cublas64_13.dll"])

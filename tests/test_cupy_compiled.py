@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -174,6 +175,21 @@ def test_a_step_is_replayed_whole(backend: Backend, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(type(backend), "capture", refused)
     monkeypatch.setattr(Rounds, "run", refused)
     assert np.isfinite(learner.MetaTrainStep(3).MetaLoss)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_copy_of_a_learner_captures_for_itself() -> None:
+    learner, alone = (learner_on("cupy", "iMAML", Curvature="gauss-newton") for _ in range(2))
+    for _ in range(2):
+        learner.MetaTrainStep(3)
+        alone.MetaTrainStep(3)
+    twin = copy.deepcopy(learner)
+    assert twin.BaseModel.backend is learner.BaseModel.backend
+    for _ in range(3):
+        losses = [one.MetaTrainStep(3).MetaLoss for one in (learner, twin, alone)]
+        assert losses[0] == losses[2]
+        assert np.isfinite(losses[1])
+    assert (parameters_of(learner) == parameters_of(alone)).all()
 
 
 def test_what_is_not_finite_is_told_as_on_numpy(backend: Backend) -> None:

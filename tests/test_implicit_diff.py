@@ -16,7 +16,7 @@ from tanh_network import TanhNetwork, apply, batch_of
 from test_imaml_meta_gradient import meta_gradient
 
 from aidotnet_py import autodiff as ad
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Backend, available_backends, get_backend
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentNullException,
@@ -52,7 +52,7 @@ def ridge(initial: Any, lam: Any, X: Any, y: Any) -> Any:
     return backend.asarray(scipy.linalg.cho_solve(factor, host.T @ right))
 
 
-BACKENDS = [get_backend(name) for name in ("numpy", "strict", "simulated")]
+BACKENDS = [get_backend(name) for name in ("numpy", "strict", "simulated") if name in available_backends()]
 BACKEND_OF = {type(backend.empty((1,), float)): backend for backend in BACKENDS}
 
 

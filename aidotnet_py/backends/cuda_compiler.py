@@ -9,7 +9,9 @@ import importlib.util
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,6 +117,8 @@ class CudaCompiler:
         self._toolkit = toolkit
         self._functions: dict[str, Callable[[int, int, Sequence[int]], Any]] = {}
         self._cublas: Cublas | None = None
+        # What a kernel calls belongs together: sums in two passes, and cuBLAS and the stream that it is told of.
+        self._lock = threading.RLock()
 
     def can_multiply(self, product: Product) -> bool:
         """Always: what cuBLAS does not take, kernels do."""
@@ -151,7 +155,7 @@ class CudaCompiler:
                 calls.append(partial(self._functions[one.name], one.blocks, one.threads, places))
             else:
                 calls += self._products(one, addresses)
-        return partial(_all, tuple(calls))
+        return partial(_all, tuple(calls), self._lock)
 
     def _products(self, product: Product, addresses: Sequence[int]) -> list[Callable[[], Any]]:
         assert self._cublas is not None
@@ -159,9 +163,10 @@ class CudaCompiler:
         return [partial(_on_stream, call, self._toolkit.stream) for call in bound]
 
 
-def _all(calls: Sequence[Callable[[], Any]]) -> None:
-    for call in calls:
-        call()
+def _all(calls: Sequence[Callable[[], Any]], lock: AbstractContextManager[Any]) -> None:
+    with lock:
+        for call in calls:
+            call()
 
 
 def _on_stream(call: Callable[[int], None], stream: Callable[[], int]) -> None:
@@ -216,8 +221,9 @@ class _CupyToolkit:
         return int(self._cupy.cuda.get_current_stream().ptr)
 
     def cublas(self) -> Cublas:
-        # CuPy loads it with this, from wherever it finds its libraries; by name it is then found among those loaded.
-        importlib.import_module("cupy_backends.cuda.libs.cublas")
+        # CuPy finds its libraries and loads them when one looks at this, and not when the module beneath it is
+        # imported; by name it is then found among those loaded.
+        self._cupy.cuda.cublas  # noqa: B018
         library = ctypes.CDLL(_cublas_name(self._cupy.cuda.runtime.runtimeGetVersion() // 1000))
         self._workspace = self._cupy.cuda.alloc(_WORKSPACE)
         return Cublas(library, (int(self._workspace.ptr), _WORKSPACE), tf32=self._tf32)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -114,6 +114,10 @@ class CuPyBackend:
             "where": self._where,
         }
         self._capture = threading.local()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A copy of what works on it works on it too.
+        return self
 
     @property
     def compiler(self) -> KernelCompiler | None:
@@ -347,7 +351,8 @@ class CuPyBackend:
             pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
             with cuda.using_allocator(pool.malloc), stream:
                 graph = self._captured(stream, work)
-        return partial(self._replay, graph, (work, pool))
+        # The stream too: a library that was told of it may think of it until it is told of another.
+        return partial(self._replay, graph, (work, pool, stream))
 
     @property
     def capturing(self) -> bool:
