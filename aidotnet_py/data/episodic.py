@@ -81,6 +81,10 @@ class EpisodicLoader(ABC, Generic[T]):
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets: all but what is being drawn ahead."""
+        return {**self.__dict__, "_ahead": None}
+
     @property
     def NWay(self) -> int:
         """How many classes a task has."""
