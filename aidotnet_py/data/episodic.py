@@ -83,7 +83,7 @@ class EpisodicLoader(ABC, Generic[T]):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: all but what is being drawn ahead."""
-        return {**self.__dict__, "_ahead": None}
+        return {name: value for name, value in self.__dict__.items() if name != "_ahead"}
 
     @property
     def NWay(self) -> int:
