@@ -134,7 +134,9 @@ class NumPyBackend:
 
     def owns(self, value: object) -> bool:
         # A masked array would lose its mask, a matrix computes by rules of its own.
-        return isinstance(value, np.ndarray) and not isinstance(value, (np.ma.MaskedArray, np.matrix))
+        return type(value) is np.ndarray or (
+            isinstance(value, np.ndarray) and not isinstance(value, (np.ma.MaskedArray, np.matrix))
+        )
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
