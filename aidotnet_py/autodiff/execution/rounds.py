@@ -63,10 +63,7 @@ class Rounds:
         """One call for all that the device is to do."""
         if not self._is_capturable or not all(executable.is_settled for executable, _ in self._turns):
             return None
-        try:
-            once = self._backend.capture(partial(self._call, 1))
-        except InvalidOperationException:
-            once = None
+        once = self._captured_as_one(1)
         self._is_capturable = once is not None
         if once is None:
             return None
@@ -76,10 +73,16 @@ class Rounds:
             while times:
                 some = min(times, _MOST_CAPTURED)
                 if some not in found:
-                    found[some] = self._backend.capture(partial(self._call, some))
-                again = found[some]
-                assert again is not None
+                    found[some] = self._captured_as_one(some)
+                again = found[some] or partial(self._call, some)
                 again()
                 times -= some
 
         return replay
+
+    def _captured_as_one(self, times: int) -> Callable[[], None] | None:
+        """So many rounds; None where the backend has no such thing, or no room for it."""
+        try:
+            return self._backend.capture(partial(self._call, times))
+        except InvalidOperationException:
+            return None
