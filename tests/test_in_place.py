@@ -231,7 +231,7 @@ def test_solves_that_are_judged_when_they_are_over() -> None:
         iteration.r[...] = rhs
         iteration.begin()
         records = np.array(iteration.run(how["max_iterations"]))
-        found, report = finish_in_place(matrices.operator, rhs, records, **how)
+        found, report = finish_in_place(matrices.operator, rhs, records, tolerance=how["tolerance"])
         right, wanted = conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, **how)
         assert found.tobytes() == right.tobytes()
         assert report.stop_reasons == wanted.stop_reasons

@@ -113,24 +113,22 @@ def conjugate_gradient(
 
 
 def finish_in_place(
-    operator: BufferedOperator, rhs: Array, records: NDArray[Any], *, max_iterations: int, tolerance: float
+    operator: BufferedOperator, rhs: Array, records: NDArray[Any], *, tolerance: float
 ) -> tuple[Array, SolverReport]:
-    """The solve of `conjugate_gradient`, from zero, of which the operator's `iteration` has been run already.
+    """The solve of `conjugate_gradient`, from zero, whose iterations the operator's `iteration` has run already.
 
     Parameters
     ----------
     operator, rhs
         As there.
     records : NDArray, shape (iterations, 3, tasks)
-        What the iterations recorded, all since `Iteration.begin`.
-    max_iterations : int
-        As there; as many as there are records, for a solve that was broken off cannot be taken up again.
+        What all of them recorded since `Iteration.begin`: as many as there may be.
     tolerance : float
         As there, and the one that the iteration began with.
     """
     solve = _SolveInPlace(Rows(rhs), operator, from_zero=True)
     # The slopes before the first step are what the residual began with.
-    progress = Progress(np.sqrt(records[0, 1]), max_iterations, tolerance)
+    progress = Progress(np.sqrt(records[0, 1]), len(records), tolerance)
     progress.judge_all(records)
     return _finished(solve, progress, begun=True)
 

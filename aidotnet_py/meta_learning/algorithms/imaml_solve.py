@@ -113,10 +113,8 @@ class ImplicitSystem:
 
     def finished(self, chunk: Chunk, begun: BegunStep) -> tuple[Array, Array, Solve]:
         """The same of a step that was begun in one go."""
-        iterations, tolerance = self.options.ConjugateGradientIterations, self.options.ConjugateGradientTolerance
-        y, report = finish_in_place(
-            begun.operator, begun.gradients, begun.records, max_iterations=iterations, tolerance=tolerance
-        )
+        tolerance = self.options.ConjugateGradientTolerance
+        y, report = finish_in_place(begun.operator, begun.gradients, begun.records, tolerance=tolerance)
         y = self._moved(chunk, y, begun.gradients, report)
         chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
         return begun.slopes, y, Solve(y, report)
