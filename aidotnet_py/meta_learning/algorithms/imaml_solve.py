@@ -111,8 +111,17 @@ class ImplicitSystem:
     probes: Array | None
     warm: WarmStarts | None
 
+    def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Solve]:
+        """The support gradients at these points, v, and the solve."""
+        root = None if isinstance(self.lam, float) else chunk.backend.elementwise("sqrt")(self.lam)
+        slopes, operator = self._operator(chunk, points, root)
+        rhs = gradients if root is None else gradients * root
+        y, report = self._by_series(operator, rhs) or self._by_conjugate_gradient(chunk, operator, rhs)
+        chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
+        return slopes, y if root is None else y / root, Solve(y, report)
+
     def finished(self, chunk: Chunk, begun: BegunStep) -> tuple[Array, Array, Solve]:
-        """The same of a step that was begun in one go."""
+        """What `solved` gives, of a step that a device began in one go."""
         tolerance = self.options.ConjugateGradientTolerance
         y, report = finish_in_place(begun.operator, begun.gradients, begun.records, tolerance=tolerance)
         y = self._moved(chunk, y, begun.gradients, report)
@@ -135,15 +144,6 @@ class ImplicitSystem:
             options.ConjugateGradientIterations,
             options.ConjugateGradientTolerance,
         )
-
-    def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Solve]:
-        """The support gradients at these points, v, and the solve."""
-        root = None if isinstance(self.lam, float) else chunk.backend.elementwise("sqrt")(self.lam)
-        slopes, operator = self._operator(chunk, points, root)
-        rhs = gradients if root is None else gradients * root
-        y, report = self._by_series(operator, rhs) or self._by_conjugate_gradient(chunk, operator, rhs)
-        chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
-        return slopes, y if root is None else y / root, Solve(y, report)
 
     def _by_series(self, operator: Operator, rhs: Array) -> tuple[Array, SolverReport] | None:
         if not self.options.UseNeumannApproximation:

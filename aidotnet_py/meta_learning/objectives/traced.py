@@ -206,7 +206,7 @@ class BatchedPrograms:
         self.evaluation_of: object = None
         self.curvature_of: object = None
         # A step that runs these programs and those of the query sets in one go.
-        self.whole_step: Any = None
+        self.whole_step: object = None
 
     @property
     def nbytes(self) -> int:

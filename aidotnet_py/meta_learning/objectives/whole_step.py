@@ -6,20 +6,19 @@ Nothing in it waits for the host, and all of it is on buffers that stay where th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array
+from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.descent import numbers_of
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, TaskObjective
-from aidotnet_py.meta_learning.objectives.traced import TracedObjective
+from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, TracedObjective
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 from aidotnet_py.solvers.progress import threshold_of
@@ -88,17 +87,18 @@ def step_in_one_go(
     if support.backend.capturing is None or not can:
         return None
     programs = support.bound()
-    if not isinstance(programs.whole_step, _WholeStep) or programs.whole_step.query is not query.bound():
-        programs.whole_step = _WholeStep(query.bound())
-    return programs.whole_step.run(support, query, start, settings)
+    step = programs.whole_step
+    if not isinstance(step, _WholeStep) or step.query is not query.bound():
+        step = programs.whole_step = _WholeStep(query.bound())
+    return step.run(support, query, start, settings)
 
 
 class _WholeStep:
     """The captured steps of some programs of support sets, and of these programs of query sets."""
 
-    def __init__(self, query: Any) -> None:
+    def __init__(self, query: BatchedPrograms) -> None:
         self.query = query
-        self._captured: dict[Any, Callable[[], None] | None] = {}
+        self._captured: dict[Hashable, Callable[[], None] | None] = {}
 
     def run(self, support: TracedObjective, query: TracedObjective, start: Array, settings: StepSettings) -> BegunStep:
         backend, programs, others = support.backend, support.bound(), query.bound()
@@ -130,7 +130,7 @@ class _WholeStep:
             programs.points, others.losses, others.gradients, programs.gradients, operator, np.array(records)
         )
 
-    def _do(self, key: Any, work: Callable[[], None], backend: Any) -> None:
+    def _do(self, key: Hashable, work: Callable[[], None], backend: Backend) -> None:
         replay = self._captured.get(key)
         if replay is not None:
             replay()
@@ -140,6 +140,6 @@ class _WholeStep:
             while len(self._captured) >= _MOST_CAPTURED:
                 self._captured.pop(next(iter(self._captured)))
             try:
-                self._captured[key] = backend.capture(partial(work))
+                self._captured[key] = backend.capture(work)
             except InvalidOperationException:
                 self._captured[key] = None
