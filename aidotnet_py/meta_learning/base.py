@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentOutOfRangeException,
@@ -41,6 +42,7 @@ from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, 
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.training import train
+from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, ModelMetadata
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -128,11 +130,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             When the adapted parameters are not finite.
         """
         whole = self._opened([checked_task(task)], "Support")
-        (adapted,) = over_chunks(whole, lambda chunk: self._backend.asarray(self._adapted(chunk)[1]))
-        return self._with_parameters(adapted)
-
-    def _with_parameters(self, adapted: Array) -> IFullModel[T, TInput, TOutput]:
-        return self.BaseModel.WithParameters(self._backend.reshape(adapted, (adapted.shape[1],)))
+        backend = whole.backend
+        (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(self._adapted(chunk)[1]))
+        adapted_model: IFullModel[T, TInput, TOutput] = whole.model.WithParameters(
+            backend.reshape(adapted, (adapted.shape[1],))
+        )
+        return adapted_model
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
@@ -305,10 +308,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Losses and accuracies, (steps + 1, tasks) each."""
         loop = self._inner_loop(chunk)
-        found = [self._measured("Query", chunk, self._whole(loop.points))]
+        found = [self._measured("Query", chunk, self._whole(chunk, loop.points))]
         for _ in range(steps):
             loop.step()
-            found.append(self._measured("Query", chunk, self._whole(loop.points)))
+            found.append(self._measured("Query", chunk, self._whole(chunk, loop.points)))
         return np.array([losses for losses, _ in found]), np.array([accuracies for _, accuracies in found])
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
@@ -327,6 +330,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     @overload
     def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
 
+    @takes_turns
     def MetaTrainStep(
         self, sampler: ITaskSampler[T, TInput, TOutput] | int | None = None, batchSize: int | None = None
     ) -> MetaTrainingStepResult[T]:
@@ -404,17 +408,17 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._require_valid()
         return train(self)
 
+    @takes_turns
     def Reset(self) -> None:
         """Iteration 0, optimizer and random state as at construction; the model keeps its parameters."""
         self._iteration = 0
         self._record = None
-        self._reset_optimizers()
-        self._kind = self._parameter_kind()
-        self._begin_anew()
+        self._begin_with_model()
         self._random.rewind()
 
     # Checkpoints.
 
+    @takes_turns
     def Save(self, filePath: str | os.PathLike[str]) -> None:
         """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
 
@@ -439,7 +443,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 f"{type(loader).__name__} lacks GetState and SetState (IResumable); its place is not saved, and a "
                 "resumed run draws other tasks",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=level_outside(),
             )
         optimizer = self._meta_optimizer()
         Checkpoint(
@@ -452,6 +456,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             extra_state={name: self._host(array) for name, array in self._extra_state().items()},
         ).save(filePath)
 
+    @takes_turns
     def Load(self, filePath: str | os.PathLike[str]) -> None:
         """Take up what `Save` wrote; it continues as the saved learner would have, bit for bit.
 
@@ -486,7 +491,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._iteration = found.iteration
         lost = self._random.lost(found.random_state)
         if lost is not None:
-            warnings.warn(lost, UserWarning, stacklevel=2)
+            warnings.warn(lost, UserWarning, stacklevel=level_outside())
 
 
 def _require_count(name: str, value: object) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.finiteness import all_finite, require_sound
-from aidotnet_py.meta_learning.objectives import TaskObjective
+from aidotnet_py.meta_learning.objectives import Lease, TaskObjective
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.models import IFullModel
 
 __all__ = ["Chunk", "over_chunks"]
 
@@ -32,6 +33,11 @@ class Chunk:
     ----------
     backend : Backend
         Where their arrays are.
+    model, parameters, learned : IFullModel, array of shape (P,), array or None
+        What the call works with, whatever becomes of the learner's meanwhile: its model, θ, and what is learned beside
+        it.
+    lease : Lease
+        What the objectives work in.
     tasks : sequence of task
         The tasks.
     objectives : mapping
@@ -43,6 +49,10 @@ class Chunk:
     """
 
     backend: Backend
+    model: IFullModel[Any, Any, Any]
+    parameters: Array
+    learned: Array | None
+    lease: Lease
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]]
     objectives: Mapping[str, TaskObjective]
     first: int = 0
@@ -82,7 +92,7 @@ def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
     at_once = min(objective.tasks_at_once for objective in whole.objectives.values())
     threads = backend.threads
     bounds = _bounds(len(whole.tasks), at_once, threads)
-    with backend.single_threaded():
+    with backend.single_threaded(), whole.lease:
         if len(bounds) == 1 or threads == 1:
             with backend.errors_ignored():
                 return [work(whole.part(start, stop, 0)) for start, stop in bounds]

@@ -18,6 +18,7 @@ from aidotnet_py.exceptions import (
     ArgumentNullException,
     InvalidOperationException,
 )
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.adaptation import InnerLoop
 from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members, model_backend
@@ -30,6 +31,7 @@ from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOption
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import (
@@ -53,6 +55,12 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     # What the algorithm's options must be.
     _options_type: ClassVar[type[Any]] = MetaLearnerOptions
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that steps take turns, whoever wrote them."""
+        super().__init_subclass__(**options)
+        if "MetaTrain" in vars(cls):
+            cls.MetaTrain = takes_turns(cls.MetaTrain)
+
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         if options is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException("options is None; the algorithm's options are wanted")
@@ -62,13 +70,15 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
             raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
         self._options = options
+        # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
+        self._turn, self._state = Lock(), Lock()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
         self._default_inner: SGDOptimizer | None = None
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
-        self._kind = self._parameter_kind()
+        self._kind = self._kind_of(self.BaseModel.GetParameters())
 
     def _require_valid(self) -> None:
         wrong = next(self._options.invalid(), None)
@@ -112,6 +122,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """The model whose parameters are learned."""
         return self._options.MetaModel
 
+    @takes_turns
     def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
         """Learn another model's parameters from now on; the optimizers forget the old one's gradients.
 
@@ -129,15 +140,21 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise ArgumentException(
                 f"model is a {type(model).__name__}, which lacks {', '.join(missing)} of IFullModel"
             )
-        before, self._options.MetaModel = self._options.MetaModel, model
-        try:
-            self._require_valid()
-        except ArgumentException:
-            self._options.MetaModel = before
-            raise
-        self._kind = self._parameter_kind()
-        self._reset_optimizers()
-        self._begin_anew()
+        with self._state:
+            before, self._options.MetaModel = self._options.MetaModel, model
+            try:
+                self._require_valid()
+            except ArgumentException:
+                self._options.MetaModel = before
+                raise
+            self._begin_with_model()
+
+    def _begin_with_model(self) -> None:
+        """Begin anew with the model as it is now; its parameters stay."""
+        with self._state:
+            self._reset_optimizers()
+            self._kind = self._kind_of(self.BaseModel.GetParameters())
+            self._begin_anew()
 
     # What an algorithm may do otherwise; docs/algorithms.md has a table of it.
 
@@ -150,23 +167,23 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """The norm of the inner gradient at which a task's inner steps may end early; None: they never do."""
         return None
 
-    def _proximal_strength(self) -> Array | float | None:
+    def _proximal_strength(self, chunk: Chunk) -> Array | float | None:
         """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one a parameter; None: no such term."""
         options = self._options
         if isinstance(options, ProximalOptions) and options.InnerObjective == "proximal":
             return 1.0 / float(options.LambdaRegularization)
         return None
 
-    def _following(self) -> Following:
+    def _following(self, chunk: Chunk) -> Following:
         """What the inner steps follow."""
-        strength = self._proximal_strength()
+        strength = self._proximal_strength(chunk)
         return SUPPORT_GRADIENT if strength is None else along_proximal_gradient(strength)
 
     def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
         """The tasks as the inner steps see them, and where these start, stacked."""
-        return chunk, repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        return chunk, repeat_rows(chunk.backend, chunk.parameters, len(chunk.tasks))
 
-    def _whole(self, points: Array) -> Array:
+    def _whole(self, chunk: Chunk, points: Array) -> Array:
         """All parameters (tasks, P), from those that the inner steps move."""
         return points
 
@@ -231,33 +248,38 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
         """All the tasks with the objectives of their sets, after everything about them has been checked."""
         self._require_valid()
-        self._require_learned_for_model()
-        model, loss = self.BaseModel, self._loss()
+        with self._state:
+            model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
+            learned = self._learned_for(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
                 require_no_more_batches(task, place, self._inner_steps)
-        objectives = {role: self._objectives.make(role, tasks, model, loss) for role in roles}
-        return Chunk(self._backend, tasks, objectives)
+        lease = self._objectives.lease(model)
+        objectives = {role: self._objectives.make(role, tasks, model, loss, lease) for role in roles}
+        return Chunk(model_backend(model), model, parameters, learned, lease, tasks, objectives)
 
-    def _parameter_kind(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        parameters = self.BaseModel.GetParameters()
+    def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return self._backend.dtype_of(parameters), tuple(parameters.shape)
 
-    def _require_learned_for_model(self) -> None:
-        """Refuse a model that came into the options by itself, where something was learned beside the one before."""
-        kind = self._parameter_kind()
-        if kind != self._kind and self._learned() is not None:
+    def _learned_for(self, parameters: Array) -> Array | None:
+        """What is learned beside these parameters of the model.
+
+        Refuses a model that came into the options by itself, where something was learned beside the one before.
+        """
+        kind, learned = self._kind_of(parameters), self._learned()
+        if kind != self._kind and learned is not None:
             (dtype, shape), (own, size) = self._kind, kind
             raise InvalidOperationException(
                 f"what is learned beside the parameters is for {dtype}{shape}, and MetaModel has {own}{size}; with "
                 "SetMetaModel it starts anew for another model"
             )
         self._kind = kind
+        return learned
 
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
         inner, start = self._inner_problem(chunk)
-        return InnerLoop(inner, start, self._inner_optimizer(), self._following(), self._inner_tolerance())
+        return InnerLoop(inner, start, self._inner_optimizer(), self._following(chunk), self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -272,7 +294,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         with self._backend.errors_ignored():
             loop.run(self._inner_steps, watch)
             self._require_adapted(loop.chunk, loop.start, loop.points)
-        return self._whole(loop.start), self._whole(loop.points)
+        return self._whole(chunk, loop.start), self._whole(chunk, loop.points)
 
     def _minimized(
         self, chunk: Chunk, solver: InnerSolver | RowMinimizer, watch: Callable[[Array], None] | None
@@ -282,9 +304,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if watch is not None:
             watch(inner.support.evaluate(start).losses)
         with self._backend.errors_ignored():
-            adapted = minimized(inner, start, solver, self._following(), self._proximal_strength())
+            adapted = minimized(inner, start, solver, self._following(chunk), self._proximal_strength(chunk))
             self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
-        return self._whole(start), self._whole(adapted)
+        return self._whole(chunk, start), self._whole(chunk, adapted)
 
     def _require_adapted(
         self, chunk: Chunk, start: Array, points: Array, name: str = "adapted parameter vector"
@@ -300,16 +322,18 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _meta_parameters(self) -> Array:
         """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
-        parameters, learned = self.BaseModel.GetParameters(), self._learned()
+        with self._state:
+            parameters, learned = self.BaseModel.GetParameters(), self._learned()
         return parameters if learned is None else self._backend.concat([parameters, learned], 0)
 
     def _set_meta_parameters(self, vector: Array) -> None:
-        backend, learned = self._backend, self._learned()
-        if learned is not None:
-            count = int(vector.shape[0]) - int(learned.shape[0])
-            self._set_learned(backend.asarray(backend.index(vector, (slice(count, None),))))
-            vector = backend.asarray(backend.index(vector, (slice(0, count),)))
-        self.BaseModel.SetParameters(vector)
+        with self._state:
+            backend, learned = self._backend, self._learned()
+            if learned is not None:
+                count = int(vector.shape[0]) - int(learned.shape[0])
+                self._set_learned(backend.asarray(backend.index(vector, (slice(count, None),))))
+                vector = backend.asarray(backend.index(vector, (slice(0, count),)))
+            self.BaseModel.SetParameters(vector)
 
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.

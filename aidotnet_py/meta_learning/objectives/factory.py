@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -12,37 +11,31 @@ import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.transforms.splitting import Split, split
-from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
-from aidotnet_py.meta_learning.objectives.traced import (
-    BatchedPrograms,
-    Place,
-    Shapes,
-    Signature,
-    TaskPrograms,
-    TracedObjective,
-)
+from aidotnet_py.meta_learning.objectives.traced import Shapes, Signature, TaskPrograms, TracedObjective
+from aidotnet_py.meta_learning.objectives.workspaces import Lease, Workspaces
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.validation import Shape, checked_batches, output_shape
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 
 __all__ = ["ObjectiveFactory"]
 
-# Support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the bytes of them all,
-# beyond which the oldest go, though never those that the batch at hand or the last one worked with.
-_MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
+# Support and query sets, in training and in evaluation, and the last, smaller chunk of each.
+_MOST_PROGRAMS = 8
 # A function in two is small, and takes long to make.
 _MOST_SPLITS = 64
 
 
 class ObjectiveFactory:
-    """Makes the objectives of a learner.
+    """Makes the objectives of a learner; calls in several threads share what was traced, and no buffers.
 
     Parameters
     ----------
@@ -59,13 +52,10 @@ class ObjectiveFactory:
         """Begin with nothing kept."""
         self._apply: Callable[..., Any] | None = None
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
-        self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
         self._splits: OrderedDict[Hashable, Split] = OrderedDict()
-        # The places used for the batch at hand, and for the one before it, whose programs stay.
-        self._in_use: set[Place] = set()
-        self._in_use_before: set[Place] = set()
         self._output_shapes: dict[Any, Shape] = {}
-        self._lock = threading.RLock()
+        self._workspaces = Workspaces()
+        self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is kept: a copied program would no longer share the buffers that its parts share."""
@@ -75,19 +65,32 @@ class ObjectiveFactory:
         self._generator, self._warned = state["_generator"], state["_warned"]
         self._forget()
 
+    def lease(self, model: IFullModel[Any, Any, Any]) -> Lease:
+        """What the objectives of one call work in; begins anew with another model than the last."""
+        with self._lock:
+            if is_differentiable(model) and model.apply != self._apply:
+                # What was kept for the one before is of no more use, and would keep it alive. A call that still works
+                # with it gives its workspace back to the old ones.
+                for kept in (self._traced, self._splits, self._output_shapes):
+                    kept.clear()
+                self._workspaces = Workspaces()
+                self._apply = model.apply
+            return Lease(self._workspaces, self._lock, self.programs)
+
     def make(
         self,
         role: str,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        lease: Lease,
     ) -> TaskObjective:
         """The objective of one set (its role: "Support" or "Query") of each task, by the best that the model offers.
 
         All is checked here, and nothing computed yet.
         """
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
-        objectives = [self._of_batch(role, model, loss, *batch) for batch in batches]
+        objectives = [self._of_batch(role, model, loss, lease, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
     def _of_batch(
@@ -95,19 +98,19 @@ class ObjectiveFactory:
         role: str,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        lease: Lease,
         inputs: Sequence[Array],
         targets: Sequence[Array],
     ) -> TaskObjective:
         if is_differentiable(model):
-            if self._in_use:
-                self._in_use_before, self._in_use = self._in_use, set()
             signature = Signature.of(model, loss, inputs[0], targets[0])
-            return TracedObjective(role, model.backend, signature, inputs, targets, self)
+            return TracedObjective(role, model.backend, signature, inputs, targets, lease)
         backend = model_backend(model)
         if computes_gradients(model):
             return ComputedObjective(model, loss, backend, inputs, targets)
-        if not self._warned:
-            self._warned = True
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
             missing = ", ".join(missing_members(model, IDifferentiableModel))
             warnings.warn(
                 f"{type(model).__name__} lacks {missing} of IDifferentiableModel, and ComputeGradients of "
@@ -136,24 +139,20 @@ class ObjectiveFactory:
         self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], x: ArrayType
     ) -> Split:
         dtype = model.backend.dtype_of(model.GetParameters())
-        key = (tuple(shapes.items()), tuple(adapted), x, dtype)
-        found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype)
-        self._splits[key] = found
-        while len(self._splits) > _MOST_SPLITS:
-            self._splits.popitem(last=False)
-        return found
+        key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype)
+        with self._lock:
+            found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype)
+            self._splits[key] = found
+            while len(self._splits) > _MOST_SPLITS:
+                self._splits.popitem(last=False)
+            return found
 
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-        if model.apply != self._apply:
-            # Another model: what was kept for the one before is of no more use, and would keep it alive.
-            for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before):
-                kept.clear()
-            self._output_shapes.clear()
-            self._apply = model.apply
-        key = (tuple(x.shape), model.backend.dtype_of(x))
-        if key not in self._output_shapes:
-            self._output_shapes[key] = output_shape(model, x)
-        return self._output_shapes[key]
+        with self._lock:
+            key = (model.apply, tuple(x.shape), model.backend.dtype_of(x))
+            if key not in self._output_shapes:
+                self._output_shapes[key] = output_shape(model, x)
+            return self._output_shapes[key]
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""
@@ -163,16 +162,3 @@ class ObjectiveFactory:
             while len(self._traced) > _MOST_PROGRAMS:
                 self._traced.popitem(last=False)
             return programs
-
-    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
-        """The programs of a place and its buffers, kept within bounds beyond which the oldest go."""
-        programs = self.programs(place.signature)
-        with self._lock:
-            found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend)
-            self._ready[place] = found
-            self._in_use.add(place)
-            for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
-                total = sum(p.nbytes for p in self._ready.values())
-                if len(self._ready) > _MOST_PROGRAMS or total > _MOST_BYTES:
-                    del self._ready[old]
-            return found
