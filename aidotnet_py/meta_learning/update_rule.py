@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, Protocol
 
 from aidotnet_py.autodiff import trace, vjp
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.adaptation import InnerState
 from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from threading import Lock
 from typing import Any
 
 from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.locks import Lock
 
 __all__ = ["ProgramCache"]
 
