@@ -32,6 +32,7 @@ from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count
+from aidotnet_py.meta_learning.own_optimizer import as_given
 from aidotnet_py.meta_learning.results import (
     MetaAdaptationResult,
     MetaEvaluationResult,
@@ -103,6 +104,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
         self._record: StepRecord | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that steps take turns, whoever wrote them."""
+        super().__init_subclass__(**options)
+        if "MetaTrain" in vars(cls):
+            cls.MetaTrain = takes_turns(cls.MetaTrain)  # type: ignore[method-assign]  # as if the class had written it
 
     @property
     @abstractmethod
@@ -237,7 +244,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         accuracies: list[float] = []
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
-            chunk = loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses)))
+            with self._random.place.taken(loader):
+                chunk = loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses)))
             some_losses, some_accuracies = self._query_results(checked_tasks(chunk))
             losses += list(some_losses)
             accuracies += some_accuracies
@@ -376,7 +384,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _drawn(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
         if sampler is None:
-            return self._loader().GetTaskBatch(count)
+            loader = self._loader()
+            with self._random.place.taken(loader):
+                return loader.GetTaskBatch(count)
         missing = missing_members(sampler, ITaskSampler)
         if missing:
             raise ArgumentException(
@@ -406,7 +416,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         self._loader()
         self._require_valid()
-        return train(self)
+        return train(self, self._random.put_aside)
 
     @takes_turns
     def Reset(self) -> None:
@@ -449,7 +459,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Checkpoint(
             algorithm=self.AlgorithmType.name,
             parameters=self._host(self._meta_parameters()),
-            optimizer=type(optimizer).__name__,
+            optimizer=type(as_given(optimizer)).__name__,
             optimizer_state=dict(optimizer.GetState()),
             iteration=self._iteration,
             random_state=self._random.get(),
@@ -473,7 +483,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         found = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = backend.asarray(self._meta_parameters())
-        found.require_fit(str(filePath), self.AlgorithmType.name, optimizer, self._host(parameters))
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), self._host(parameters))
         memory, random, extra = optimizer.GetState(), self._random.get(), self._extra_state()
         try:
             optimizer.SetState(found.optimizer_state_on(backend))

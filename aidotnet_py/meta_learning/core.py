@@ -28,6 +28,7 @@ from aidotnet_py.meta_learning.following import SUPPORT_GRADIENT, Following, alo
 from aidotnet_py.meta_learning.inner_problem import minimized
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
+from aidotnet_py.meta_learning.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
@@ -48,18 +49,15 @@ __all__ = ["LearnerCore", "Tasks"]
 
 Tasks = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 
+# Optimizers of the options that a learner's memory is kept for, should they come back into them.
+_MOST_OPTIMIZERS = 4
+
 
 class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
 
     # What the algorithm's options must be.
     _options_type: ClassVar[type[Any]] = MetaLearnerOptions
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """See to it that steps take turns, whoever wrote them."""
-        super().__init_subclass__(**options)
-        if "MetaTrain" in vars(cls):
-            cls.MetaTrain = takes_turns(cls.MetaTrain)
 
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         if options is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
@@ -76,6 +74,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
         self._default_inner: SGDOptimizer | None = None
+        self._own_optimizers: list[OwnOptimizer] = []
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
         self._kind = self._kind_of(self.BaseModel.GetParameters())
@@ -116,7 +115,8 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     @property
     def OuterLearningRate(self) -> float:
         """The rate of the meta-updates: the option's, or that of the MetaOptimizer given."""
-        return self._meta_optimizer().GetCurrentLearningRate()
+        given = self._options.MetaOptimizer
+        return float(self._options.OuterLearningRate) if given is None else self._own(given).GetCurrentLearningRate()
 
     def GetMetaModel(self) -> IFullModel[T, TInput, TOutput]:
         """The model whose parameters are learned."""
@@ -221,15 +221,16 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         optimizer = self._options.InnerOptimizer
         if optimizer is None or is_inner_solver(optimizer):
-            rate = self._options.InnerLearningRate
-            if self._default_inner is None or self._default_inner.GetCurrentLearningRate() != rate:
-                self._default_inner = SGDOptimizer(rate)
-            return self._default_inner
+            rate, kept = self._options.InnerLearningRate, self._default_inner
+            if kept is None or kept.GetCurrentLearningRate() != rate:
+                kept = self._default_inner = SGDOptimizer(rate)
+            return kept
         return optimizer
 
     def _meta_optimizer(self) -> IGradientBasedOptimizer:
+        """What moves the meta-parameters, with this learner's memory; by what takes turns alone."""
         if self._options.MetaOptimizer is not None:
-            return self._options.MetaOptimizer
+            return self._own(self._options.MetaOptimizer)
         rate = self._options.OuterLearningRate
         if self._default_optimizer is None:
             self._default_optimizer = self._new_meta_optimizer(rate)
@@ -239,11 +240,18 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             self._default_optimizer.SetState(state)
         return self._default_optimizer
 
+    def _own(self, given: IGradientBasedOptimizer) -> OwnOptimizer:
+        """An optimizer of the options with this learner's memory, also when it comes back after others."""
+        with self._state:
+            known = [own for own in self._own_optimizers if own.given is given] or [OwnOptimizer(given)]
+            others = [own for own in self._own_optimizers if own.given is not given]
+            self._own_optimizers = [*known, *others][:_MOST_OPTIMIZERS]
+            return known[0]
+
     def _reset_optimizers(self) -> None:
         self._default_optimizer = None
-        for optimizer in (self._options.MetaOptimizer, self._options.InnerOptimizer):
-            if optimizer is not None and not is_inner_solver(optimizer):
-                optimizer.Reset()
+        for own in self._own_optimizers:
+            own.Reset()
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
         """All the tasks with the objectives of their sets, after everything about them has been checked."""

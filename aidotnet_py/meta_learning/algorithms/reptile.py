@@ -9,6 +9,7 @@ import numpy as np
 
 from aidotnet_py.meta_learning.base import Measured, StepRecord
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
+from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
@@ -152,11 +153,10 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         tasks = checked_tasks(taskBatch)
         # All are checked against each other and the model before the first moves anything.
         self._opened(tasks, "Support", "Query")
-        chunks = [replace(self._opened([t], "Support", "Query"), first=place) for place, t in enumerate(tasks)]
         optimizer = self._meta_optimizer()
         parameters, memory = self._backend.asarray(self._meta_parameters()), optimizer.GetState()
         try:
-            record = self._one_after_another(chunks)
+            record = self._one_after_another(tasks)
         except BaseException:
             optimizer.SetState(memory)
             self._set_meta_parameters(parameters)
@@ -164,11 +164,13 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         self._record = record
         return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
 
-    def _one_after_another(self, chunks: list[Chunk]) -> StepRecord:
+    def _one_after_another(self, tasks: Tasks[T, TInput, TOutput]) -> StepRecord:
         """An update for each; the norm that is told is the mean of theirs."""
         found: list[Measured] = []
         norms: list[float] = []
-        for chunk in chunks:
+        for place, task in enumerate(tasks):
+            # Opened now, to start from where the task before has left the parameters.
+            chunk = replace(self._opened([task], "Support", "Query"), first=place)
             (part,) = over_chunks(chunk, self._meta_gradients)
             found.append(part.measured)
             norms.append(self._meta_update(part.meta_gradients))

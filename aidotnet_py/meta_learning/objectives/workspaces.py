@@ -102,12 +102,16 @@ class Lease:
         self._workspaces = workspaces
         self._lock = lock
         self._workspace: Workspace | None = None
-        self.programs = programs
+        self._programs = programs
         self.run = 0
+
+    def programs(self, signature: Signature) -> TaskPrograms:
+        """The programs of one task."""
+        return self._programs(signature)
 
     def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
         """The programs of a place, with buffers that no other call works in."""
-        programs = self.programs(place.signature)
+        programs = self._programs(place.signature)
         with self._lock:
             if self._workspace is None:
                 self._workspace = self._workspaces.take()
