@@ -242,12 +242,12 @@ class TestTrain:
         assert isinstance(result, MetaTrainingResult)
         assert result.TotalIterations == learner.CurrentIteration == 7
         assert result.TrainingTime.total_seconds() > 0
-        assert sorted(p.name for p in tmp_path.iterdir()) == [f"checkpoint_{i}.safetensors" for i in (2, 4, 6)]
+        assert sorted(p.name for p in tmp_path.iterdir()) == [f"checkpoint_iMAML_{i}.safetensors" for i in (2, 4, 6)]
         assert list(result.AdditionalMetrics) == [
             *("EvaluationLoss@3", "EvaluationAccuracy@3", "EvaluationLoss@6", "EvaluationAccuracy@6")
         ]
         again = learner_on(seed=5, RandomSeed=1)
-        again.Load("checkpoint_6.safetensors")
+        again.Load("checkpoint_iMAML_6.safetensors")
         assert again.MetaTrainStep(3).MetaLoss == result.LossHistory[6]
 
     def test_by_hand(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,14 +153,7 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         tasks = checked_tasks(taskBatch)
         # All are checked against each other and the model before the first moves anything.
         self._opened(tasks, "Support", "Query")
-        optimizer = self._meta_optimizer()
-        parameters, memory = self._backend.asarray(self._meta_parameters()), optimizer.GetState()
-        try:
-            record = self._one_after_another(tasks)
-        except BaseException:
-            optimizer.SetState(memory)
-            self._set_meta_parameters(parameters)
-            raise
+        record = self._one_after_another(tasks)
         self._record = record
         return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
 
