@@ -520,7 +520,9 @@ def signals(draw: np.random.Generator, longest: float) -> Iterator[None]:
 needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals of POSIX")
 
 
+# Python drops what is raised where an object is forgotten, such as in a WeakSet.
 @needs_signals
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestSignals:
     def both(self, make: Callable[..., Any], rounds: int) -> None:
         broken, straight, draw = make(), make(), np.random.default_rng(ROUNDS)
