@@ -32,7 +32,7 @@ from aidotnet_py.meta_learning.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.turns import takes_turns
+from aidotnet_py.meta_learning.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import (
@@ -69,7 +69,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
         self._options = options
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
-        self._turn, self._state = Lock(), Lock()
+        self._turn, self._state = Turns(), Lock()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
