@@ -376,6 +376,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         _require_count("batchSize", size)
         batch = self._drawn(source, int(cast(int, size)))
         began = time.perf_counter()
+        self._journal.hand_on()
         loss = self.MetaTrain(batch)
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
@@ -448,6 +449,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _noted_step(self, history: TrainingHistory[T]) -> MetaTrainingStepResult[T]:
         """A step of a run and its note in the history, both or neither."""
         self._journal.also(history.from_here())
+        self._journal.hand_on()
         step = self.MetaTrainStep(self._options.MetaBatchSize)
         history.note(step)
         return step

@@ -18,6 +18,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.finiteness import all_finite, require_sound
 from aidotnet_py.meta_learning.objectives import Lease, TaskObjective
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.turns import Lane
 from aidotnet_py.models import IFullModel
 
 __all__ = ["Chunk", "over_chunks"]
@@ -122,10 +123,7 @@ class _Lanes:
 
     def run(self, lanes: int) -> list[Any]:
         """Work through all chunks."""
-        threads = [
-            threading.Thread(target=self._work_through, args=(lane,), name=f"aidotnet_py lane {lane}")
-            for lane in range(lanes)
-        ]
+        threads = [Lane(self._work_through, lane) for lane in range(lanes)]
         try:
             for thread in threads:
                 thread.start()
@@ -146,7 +144,8 @@ class _Lanes:
         return self._results
 
     def _work_through(self, lane: int) -> None:
-        with self._whole.backend.errors_ignored():
+        backend = self._whole.backend
+        with backend.errors_ignored(), backend.single_threaded():
             while not self._errors:
                 with self._lock:
                     index = self._next

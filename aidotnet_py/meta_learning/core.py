@@ -26,14 +26,14 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.following import SUPPORT_GRADIENT, Following, along_proximal_gradient
 from aidotnet_py.meta_learning.inner_problem import minimized
-from aidotnet_py.meta_learning.journal import Journal, whole
+from aidotnet_py.meta_learning.journal import Journal
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.turns import takes_turns
+from aidotnet_py.meta_learning.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import (
@@ -70,7 +70,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
         self._options = options
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
-        self._turn, self._state = Lock(), Lock()
+        self._turn, self._state = Turns(), Lock()
         self._journal = Journal()
         self._require_valid()
         self._iteration = 0
@@ -355,25 +355,34 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise
 
     def _putting_back(self) -> Callable[[], None]:
-        model, optimizer, iteration = self.BaseModel, self._meta_optimizer(), self._iteration
-        memory, extra, random = optimizer.GetState(), self._extra_state(), self._random.get()
+        iteration, extra, random = self._iteration, self._extra_state(), self._random.get()
+        put_parameters_back = self._put_parameters_aside()
+
+        def put_back() -> None:
+            put_parameters_back()
+            self._set_extra_state(extra)
+            self._random.set(random)
+            self._iteration = iteration
+
+        return put_back
+
+    def _put_parameters_aside(self) -> Callable[[], None]:
+        """The part of `_put_aside` that a meta-update changes."""
+        model, optimizer = self.BaseModel, self._meta_optimizer()
+        memory = optimizer.GetState()
         with self._state:
             # Copies, since not every model keeps to itself what it is given.
             parameters, learned = _copied(model.GetParameters()), _copied(self._learned())
 
         def put_back() -> None:
             optimizer.SetState(memory)
-            self._set_extra_state(extra)
-            self._random.set(random)
             with self._state:
                 if learned is not None:
                     self._set_learned(learned)
                 model.SetParameters(parameters)
-            self._iteration = iteration
 
         return put_back
 
-    @whole
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.
 
@@ -388,12 +397,17 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         limit = self._options.GradientClipThreshold
         if limit is not None and 0 < limit < norm:
             mean = mean * float(limit / norm)
+        self._journal.run(self._put_parameters_aside, lambda: self._move(optimizer, mean))
+        return norm
+
+    def _move(self, optimizer: IGradientBasedOptimizer, mean: Array) -> None:
+        """Have the meta-optimizer move the meta-parameters along a mean meta-gradient."""
+        backend = self._backend
         with backend.errors_ignored():
             updated = optimizer.UpdateParameters(backend.asarray(self._meta_parameters()), mean)
             if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
                 raise InvalidOperationException("the meta-update is not finite; nothing was changed")
         self._set_meta_parameters(updated)
-        return norm
 
     def _scalar(self) -> Callable[[float], T]:
         """The type T: from floats to numbers of the model's dtype."""

@@ -42,6 +42,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._undo: Callable[[], None] | None = None
+        self._handed_on = False
         self._thread = 0
         _ALL.add(self)
 
@@ -49,14 +50,15 @@ class Journal:
         return Journal, ()
 
     def run(self, put_aside: Callable[[], Callable[[], None]], change: Callable[[], R]) -> R:
-        """Make a change, or, if anything is raised, undo it; within another change, as a part of that.
+        """Make a change, or, if anything is raised, undo it.
 
         ``put_aside`` keeps all that may be changed, and returns what puts it back, which may be called more than once.
+        A change within another one is undone for itself, if it fails, and with the other, if that does.
         """
         if self._undo is not None:
-            return change()
+            return self._run_within(put_aside, change)
         try:
-            self._thread = threading.get_ident()
+            self._thread, self._handed_on = threading.get_ident(), False
             self._undo = put_aside()
             result = change()
             self._undo = None
@@ -76,6 +78,21 @@ class Journal:
             if again is not None:
                 raise again from stopped
             raise
+
+    def _run_within(self, put_aside: Callable[[], Callable[[], None]], change: Callable[[], R]) -> R:
+        handed_on, self._handed_on = self._handed_on, False
+        if handed_on:
+            return change()
+        undo = put_aside()
+        try:
+            return change()
+        except BaseException:
+            undo()
+            raise
+
+    def hand_on(self) -> None:
+        """Take the next change within the one being made for its end: if it fails, so does all, and is undone once."""
+        self._handed_on = True
 
     def also(self, undo: Callable[[], None]) -> None:
         """Undo this too, before the rest, if the change that is being made is undone."""

@@ -149,6 +149,7 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             as they were before the batch.
         """
         if not self._reptile.UseSerialUpdate:
+            self._journal.hand_on()
             return super().MetaTrain(taskBatch)
         tasks = checked_tasks(taskBatch)
         # All are checked against each other and the model before the first moves anything.
