@@ -1,13 +1,14 @@
-"""A lock that a forked process finds free, since the thread that held it is not there any more."""
+"""Locks that a forked process finds free, since the thread that held them is not there any more."""
 
 from __future__ import annotations
 
 import os
 import threading
 from types import TracebackType
+from typing import Any
 from weakref import WeakSet
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "free_after_fork"]
 
 
 class Lock:
@@ -48,11 +49,20 @@ class Lock:
 
 
 _ALL: WeakSet[Lock] = WeakSet()
+_OF_OTHERS: WeakSet[Any] = WeakSet()
+
+
+def free_after_fork(lock: Any) -> None:
+    """Have a lock of `threading` that somebody else made, such as that of a random generator, free after a fork."""
+    _OF_OTHERS.add(lock)
 
 
 def _renew_all() -> None:
     for lock in list(_ALL):
         lock.renew()
+    for other in list(_OF_OTHERS):
+        # As the standard library does with its own.
+        other._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):
