@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.locks import free_after_fork
 
 __all__ = ["RandomStream"]
 
@@ -82,7 +83,9 @@ def _generator(seed: int | None) -> np.random.Generator:
         if seed < 0:
             raise ArgumentOutOfRangeException(f"seed is {seed}; wanted an integer ≥ 0")
     # PCG64 by name, because default_rng may change its choice and a saved state must not.
-    return np.random.Generator(np.random.PCG64(seed))
+    bits = np.random.PCG64(seed)
+    free_after_fork(bits.lock)
+    return np.random.Generator(bits)
 
 
 def _checked(state: object) -> dict[str, Any]:

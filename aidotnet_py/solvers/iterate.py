@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ class Iterate:
     def __init__(self, rows: Rows, operator: Operator, x: Array, r: Array) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
         self.x, self.r = x, r
+        self._updates: RowUpdates | None = None
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
 
@@ -45,10 +45,12 @@ class Iterate:
             self.backend.elementwise("add")(initial, 0.0, out=self.x)
             self._update_residual()
 
-    @cached_property
+    @property
     def updates(self) -> RowUpdates:
         """What moves rows by multiples of others."""
-        return RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
+        if self._updates is None:
+            self._updates = RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
+        return self._updates
 
     def residual_norms(self) -> NDArray[Any]:
         """‖r‖ of each task, on the host; sets ``squares``."""
