@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,7 +43,7 @@ from aidotnet_py import (
 from aidotnet_py import locks as every_lock
 from aidotnet_py.autodiff import grad as gradient_of
 from aidotnet_py.autodiff.tracing import active_trace
-from aidotnet_py.backends import NumPyBackend, get_backend
+from aidotnet_py.backends import NumPyBackend, get_backend, numpy_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.meta_learning.journal import Journal
@@ -198,6 +198,7 @@ def interrupted_everywhere(make: Callable[..., Any], moments: list[int], error: 
             straight.MetaTrainStep(2)
         assert state_of(broken) == state_of(straight), where
         assert not locks_held(), where
+        assert not numpy_backend._ONE_THREAD._inside, where
         # A step that makes the plans anew which were thrown away has other moments than one that goes on.
         for _ in range(2):
             assert broken.MetaTrainStep(2).MetaLoss == straight.MetaTrainStep(2).MetaLoss, where
@@ -241,10 +242,11 @@ def test_the_first_step_is_whole_too(make: Callable[..., Any]) -> None:
     count = moments_of(lambda: make().MetaTrainStep(2))
     for moment in np.random.default_rng(ROUNDS).integers(1, count, 3 * ROUNDS):
         broken = make()
-        with watched_by(Moments(int(moment))), pytest.raises(KeyboardInterrupt):
+        # What other threads compile meanwhile may leave it fewer moments than there were.
+        with suppress(KeyboardInterrupt), watched_by(Moments(int(moment))):
             broken.MetaTrainStep(2)
-        assert state_of(broken) == states[0]
-        for _ in range(3):
+        assert state_of(broken) == states[broken.CurrentIteration]
+        while broken.CurrentIteration < 3:
             broken.MetaTrainStep(2)
         assert state_of(broken) == states[3]
 
@@ -654,10 +656,15 @@ class TestSignals:
                     broken.MetaTrainStep(2)
             except KeyboardInterrupt:
                 pass
+            except RuntimeError as error:
+                # What Python's own threading makes of one that comes while it waits.
+                if not isinstance(error.__context__, KeyboardInterrupt):
+                    raise
             while straight.CurrentIteration < broken.CurrentIteration:
                 straight.MetaTrainStep(2)
             assert state_of(broken) == state_of(straight)
         assert not locks_held()
+        assert not numpy_backend._ONE_THREAD._inside
         assert not [thread for thread in threading.enumerate() if "lane" in thread.name]
 
     @EACH

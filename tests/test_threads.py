@@ -600,13 +600,13 @@ class TestBlasThreads:
         seen: list[int] = []
 
         def early() -> None:
-            with one:
+            with one.stay():
                 first.set()
                 second.wait(30)
 
         def late() -> None:
             first.wait(30)
-            with one, one:
+            with one.stay(), one.stay():
                 second.set()
                 thread.join(30)
                 seen.append(library.threads)
@@ -622,7 +622,7 @@ class TestBlasThreads:
         one = OneThread(lambda: [library])
 
         def work() -> int:
-            with one:
+            with one.stay():
                 return library.threads
 
         assert set(at_once([work] * 400, threads=8)) == {1}

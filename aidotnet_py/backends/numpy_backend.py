@@ -265,7 +265,7 @@ class NumPyBackend:
         return min([cores, *map(int, allowed)])
 
     def single_threaded(self) -> AbstractContextManager[Any]:
-        return _ONE_THREAD
+        return _ONE_THREAD.stay()
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")

@@ -127,7 +127,7 @@ class Backend(Protocol):
         ...
 
     def single_threaded(self) -> AbstractContextManager[Any]:
-        """A context in which no operation uses more than the thread that asks for it."""
+        """A context in which no operation uses more than the thread that asks for it; leaving it twice does no harm."""
         ...
 
     def strides_of(self, array: Array) -> tuple[int, ...]:

@@ -93,11 +93,17 @@ def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
     at_once = min(objective.tasks_at_once for objective in whole.objectives.values())
     threads = backend.threads
     bounds = _bounds(len(whole.tasks), at_once, threads)
-    with backend.single_threaded(), whole.lease:
-        if len(bounds) == 1 or threads == 1:
-            with backend.errors_ignored():
-                return [work(whole.part(start, stop, 0)) for start, stop in bounds]
-        return _Lanes(whole, work, bounds).run(min(threads, len(bounds)))
+    single_threaded = backend.single_threaded()
+    try:
+        with single_threaded, whole.lease:
+            if len(bounds) == 1 or threads == 1:
+                with backend.errors_ignored():
+                    return [work(whole.part(start, stop, 0)) for start, stop in bounds]
+            return _Lanes(whole, work, bounds).run(min(threads, len(bounds)))
+    except BaseException:
+        # An interrupt that came as the context was left may have kept it open.
+        single_threaded.__exit__(None, None, None)
+        raise
 
 
 def _bounds(tasks: int, at_once: int, threads: int) -> list[tuple[int, int]]:

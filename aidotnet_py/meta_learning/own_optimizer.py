@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.locks import Lock
+from aidotnet_py.meta_learning.journal import Journal
 from aidotnet_py.optimizers import IGradientBasedOptimizer
 
 __all__ = ["OwnOptimizer", "as_given"]
@@ -39,6 +40,7 @@ class OwnOptimizer:
 
     def __init__(self, given: IGradientBasedOptimizer) -> None:
         self.given = given
+        self._journal = Journal()
         with _LENDING:
             self._state = given.GetState()
 
@@ -46,17 +48,19 @@ class OwnOptimizer:
         """Use the object given in this learner's state, which it takes from it in the end."""
         with _LENDING:
             before = self.given.GetState()
-            try:
+
+            def put_back() -> None:
+                self.given.SetState(before)
+
+            def work() -> R:
                 # A copy, since not every optimizer makes one of what it is given.
                 self.given.SetState(_copied(self._state))
                 result, state = use(self.given), self.given.GetState()
-                self.given.SetState(before)
+                put_back()
                 self._state = state
                 return result
-            except BaseException:
-                # Not in a finally: an interrupt that comes in that would leave it undone.
-                self.given.SetState(before)
-                raise
+
+            return self._journal.run(lambda: put_back, work)
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
         """New parameters after one step; the arguments are not changed."""

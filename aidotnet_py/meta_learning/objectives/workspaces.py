@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
 
@@ -23,7 +22,8 @@ class Workspace:
     """Ready programs with their buffers, by their places, within bounds; for one call at a time."""
 
     def __init__(self) -> None:
-        self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
+        # No OrderedDict, which makes a KeyError of an interrupt while it is walked through.
+        self._ready: dict[Place, BatchedPrograms] = {}
         # The places used by the call at hand, and by the one before it, whose programs stay.
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
