@@ -138,11 +138,14 @@ def test_error_falls_in_the_energy_norm_at_every_iteration(system: System, backe
 
 @given(system=systems(size=15, condition=3.0))
 def test_iterates_are_those_of_scipy(system: System, backend: Backend) -> None:
+    # Rounding turns search directions by about ε κ, and an iterate weighs them by up to κ: two runs of the same
+    # recurrence part by ε κ², however the products are summed.
+    apart = 100 * system.n * EPS * (system.largest / system.least) ** 2
     for k in range(1, min(system.n, 6) + 1):
         x, _ = solved(backend, system.A, system.b, max_iterations=k, tolerance=1e-13)
-        for A, b, ours in zip(system.A, system.b, x, strict=True):
+        for A, b, ours, bound in zip(system.A, system.b, x, apart, strict=True):
             theirs, _ = scipy.sparse.linalg.cg(A, b, rtol=0, atol=1e-13, maxiter=k)
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * norms(theirs))
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound * norms(theirs))
 
 
 @given(system=systems())
