@@ -120,8 +120,8 @@ def adam(rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float =
 def descent(theta: Vector, loss: LeastSquares, steps: int, rate: float, proximal: float = 0.0) -> Vector:
     """K steps of gradient descent on the loss + (proximal/2)‖φ − θ‖², in closed form.
 
-    φ_K = C^K θ + rate · Σ_{k<K} C^k c with C = I − rate·(A + proximal·I) and c = b + proximal·θ. No minimum is asked for,
-    since fewer examples than unknowns have many.
+    φ_K = C^K θ + rate · Σ_{k<K} C^k c with C = I − rate·(A + proximal·I) and c = b + proximal·θ. No minimum is asked
+    for, since fewer examples than unknowns have many.
     """
     contraction = np.eye(len(theta)) - rate * (loss.hessian + proximal * np.eye(len(theta)))
     powers = [np.linalg.matrix_power(contraction, k) for k in range(steps + 1)]

@@ -15,6 +15,7 @@ import pytest
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution.fusion import units_of
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
 from aidotnet_py.backends import llvm_compiler as llvm_compiler_module
@@ -257,3 +258,48 @@ class TestCache:
         self.doubled()
         assert not (folder / "old").exists()
         assert (folder / "new").exists()
+
+
+def test_a_large_cheap_value_waits_for_its_readers() -> None:
+    """Each loop that reads it computes it again, so that it is never written to memory."""
+    x, row = np.ones((64, 128)), np.ones((1, 128))
+    weights = np.ones((128, 3))
+
+    def function(x: Any, row: Any) -> Any:
+        value = np.sqrt(row * row + np.zeros((64, 1)))  # as large as x, from one row
+        first = value * x
+        return [first, (first @ weights), value - 2.0 * (first @ np.ones((128, 128)))]
+
+    program = ad.trace(function, x, row)
+    stage_of = dict.fromkeys(
+        [*program.inputs, *(v for v, _ in program.constants), *(e.output for e in program.equations)], 0
+    )
+    units = units_of(program, stage_of, LoopRules())
+    computed = [e.primitive.name for unit in units for e in unit.equations]
+    assert computed.count("sqrt") == 2
+    assert {e.primitive.name for e in program.equations} <= {*computed, "broadcast_to"}
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(x.shape), rng.standard_normal(row.shape)]
+    assert_same_bits(run_on(program, NumPyBackend(), inputs), run_on(program, PLAIN, inputs))
+
+
+def test_work_on_large_values_is_a_kernel_of_its_own() -> None:
+    def function(x: Any, y: Any) -> Any:
+        small = x * x + 1.0
+        large = y * 2.0 + small[0]
+        return [small, large, np.sqrt(small)]
+
+    def kernels(size: int, *, merge: bool = True) -> int:
+        program = ad.trace(function, np.ones(8), np.ones(size))
+        executable = Executable(program, NumPyBackend(), merge=merge)
+        executable.compile()
+        executable.inputs[0][...], executable.inputs[1][...] = np.arange(8.0), np.arange(float(size))
+        executable.run()
+        np.testing.assert_array_equal(executable.outputs[1], np.arange(float(size)) * 2.0 + 1.0)
+        np.testing.assert_array_equal(executable.outputs[2], np.sqrt(np.arange(8.0) ** 2 + 1.0))
+        assert all(part.compiled for part in executable.parts(0))
+        return len(executable.parts(0))
+
+    assert kernels(8) == 1
+    assert kernels(2**18) > 1
+    assert kernels(8, merge=False) > 1

@@ -18,12 +18,16 @@ from aidotnet_py import (
     AdamOptimizer,
     FunctionModel,
     IMetaLearner,
+    MAMLAlgorithm,
+    MAMLOptions,
     MetaAdaptationResult,
     MetaEvaluationResult,
     MetaLearnerBase,
     MetaLearningAlgorithmType,
     MetaLearningTask,
     MetaTrainingResult,
+    ReptileAlgorithm,
+    ReptileOptions,
     SGDOptimizer,
     TaskBatch,
     iMAMLAlgorithm,
@@ -504,3 +508,28 @@ def test_any_meta_optimizer(backend: Backend) -> None:
     for seed in range(3):
         batch = batch_on(backend, linear_tasks(seed=seed))
         assert ours.MetaTrain(batch) == pytest.approx(float(theirs.MetaTrain(batch)), rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: iMAMLAlgorithm(iMAMLOptions(model)),
+        lambda model: MAMLAlgorithm(MAMLOptions(model)),
+        lambda model: ReptileAlgorithm(ReptileOptions(model)),
+        lambda model: ReptileAlgorithm(ReptileOptions(model, UseSerialUpdate=True)),
+    ],
+    ids=["iMAML", "MAML", "Reptile", "serial Reptile"],
+)
+def test_the_mean_loss_of_a_float32_model_is_taken_in_float64(make: Any) -> None:
+    """2**24 + 1 is no float32: a sum in float32 would lose three of four losses."""
+    model = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(1, np.float32)})
+    zero, one = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+    targets = [4096.0, 1.0, 1.0, 1.0]
+    tasks = [
+        MetaLearningTask(SupportSetX=zero, SupportSetY=zero, QuerySetX=zero, QuerySetY=one * np.float32(y), NumWays=1)
+        for y in targets
+    ]
+    mean = np.float32((2**24 + 3) / 4)
+    learner = make(model)
+    assert learner.Evaluate(TaskBatch(tasks)) == mean
+    assert learner.MetaTrain(TaskBatch(tasks)) == mean
