@@ -236,6 +236,38 @@ class TestCache:
         np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
         assert file.read_bytes() == whole
 
+    @pytest.mark.parametrize("code", [b"", b"junk" * 100, b"\x7fELF\x02\x01\x01" + bytes(200)])
+    def test_what_is_no_code_but_has_the_right_sum_is_compiled_anew(self, folder: Path, code: bytes) -> None:
+        self.doubled()
+        (file,) = folder.iterdir()
+        whole = file.read_bytes()
+        code_files.CodeFiles(folder).write(file.name, code)
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        assert file.read_bytes() == whole
+
+    @pytest.mark.parametrize("error", [RuntimeError, LookupError])
+    def test_what_llvm_does_not_load_from_disk_is_compiled_anew(
+        self, folder: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On systems whose object files LLVM alone can load."""
+        monkeypatch.setattr(llvm_compiler_module, "can_load", lambda: False)
+        monkeypatch.setattr(llvm_compiler_module, "load", lambda code, function: None)
+        loaded, tried = llvm_compiler_module._Machine.loaded, []
+
+        def load(machine: Any, code: bytes, name: str) -> int:
+            if not tried:
+                tried.append(code)
+                raise error
+            return loaded(machine, code, name)
+
+        tried.append(b"")
+        self.doubled()
+        tried.clear()
+        monkeypatch.setattr(llvm_compiler_module._Machine, "loaded", load)
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        (code,) = tried
+        assert code
+
     @pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions are those of POSIX")
     def test_a_folder_that_others_may_write_to_is_left_alone(self, folder: Path) -> None:
         folder.mkdir(parents=True)
