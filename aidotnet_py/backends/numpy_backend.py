@@ -148,7 +148,8 @@ class NumPyBackend:
         return np.empty(shape, dtype)
 
     def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
-        return np.array(value, dtype=dtype, order="C")
+        made = np.array(value, dtype=dtype, order="C")
+        return made if made.dtype.isnative else made.astype(self.dtype_of(made))
 
     def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
         return lambda values: [self.asarray(value) for value in values]
