@@ -113,9 +113,11 @@ def test_scalars_of_numpy_count_as_arrays_of_their_dtype() -> None:
     assert ad.grad(np.sin)(0.0).dtype == np.float64
     program = ad.trace(lambda x: x * 2, np.float32(1.0))
     assert program(1.5).dtype == np.float32
-    with pytest.raises(ArgumentException, match=r"argument 0 is float64\[\]; the program was traced on float32\[\]"):
+    with pytest.raises(
+        ArgumentException, match=r"arguments\[0\] is float64\[\]; the program was traced on float32\[\]"
+    ):
         program(np.float64(1.5))
-    with pytest.raises(ArgumentException, match=r"argument 0 is float64\[\]; the program was traced on int64\[\]"):
+    with pytest.raises(ArgumentException, match=r"arguments\[0\] is float64\[\]; the program was traced on int64\[\]"):
         ad.trace(lambda x: x * 2, 1)(1.5)
 
 

@@ -213,12 +213,12 @@ def test_a_call_wants_the_structure_shapes_and_dtypes_it_was_traced_on() -> None
     with pytest.raises(ArgumentException, match="not nested as the examples"):
         program([ones], 2.0)
     with pytest.raises(
-        ArgumentException, match=r"argument 0 is float64\[3,2\]; the program was traced on float64\[2,3\]"
+        ArgumentException, match=r"arguments\[0\] is float64\[3,2\]; the program was traced on float64\[2,3\]"
     ):
         program(ones.T, 2.0)
-    with pytest.raises(ArgumentException, match=r"argument 0 is float32\[2,3\]"):
+    with pytest.raises(ArgumentException, match=r"arguments\[0\] is float32\[2,3\]"):
         program(ones.astype(np.float32), 2.0)
-    with pytest.raises(ArgumentException, match=r"argument 1 is float64\[3\]"):
+    with pytest.raises(ArgumentException, match=r"arguments\[1\] is float64\[3\]"):
         program(ones, np.ones(3))
     assert_array_equal(program(ones, 3), 3 * ones)
 
@@ -227,7 +227,7 @@ def test_a_program_called_while_tracing_joins_the_trace() -> None:
     square = ad.trace(lambda x: x * x, 0.0)
     assert float(ad.grad(lambda x: square(x) * 3)(2.0)) == 12.0
     assert ad.vmap(square)(np.arange(3.0)).tolist() == [0, 1, 4]
-    with pytest.raises(ArgumentException, match=r"argument 0 is float64\[2\]"):
+    with pytest.raises(ArgumentException, match=r"arguments\[0\] is float64\[2\]"):
         ad.trace(lambda x: square(np.stack([x, x])), 0.0)
 
 
@@ -261,7 +261,7 @@ def test_integers_and_booleans_pass_through(backend: Backend) -> None:
     value, gradient = ad.value_and_grad(f)(x, labels, mask)
     assert float(value) == 2.0
     assert backend.to_numpy(gradient).tolist() == [[0.0, 1.0], [0.0, 0.0]]
-    with pytest.raises(ArgumentException, match="argument 1 has dtype int64; derivatives want a floating one"):
+    with pytest.raises(ArgumentException, match=r"arguments\[1\] has dtype int64; derivatives want a floating one"):
         ad.grad(f, argument=1)(x, labels, mask)
 
 
@@ -280,7 +280,7 @@ def test_tracers_compare_by_identity_where_python_hashes_them() -> None:
         (lambda: ad.trace(lambda x: np.where(x > 1), np.ones(2)), "np.where of a condition alone cannot be traced"),
         (lambda: ad.trace(lambda x: np.einsum("i,i,i->", x, x, x), np.ones(2)), "two operands and '->' are wanted"),
         (lambda: ad.jvp(np.sin, np.ones(2), np.ones(2)), "primals is a ndarray; a tuple with one entry an argument"),
-        (lambda: ad.grad(3)(1.0), "a int came where a function was wanted"),
+        (lambda: ad.grad(3)(1.0), "f must be a function, got int"),
     ],
 )
 def test_a_slip_is_told_its_remedy(call: Callable[[], Any], message: str) -> None:
