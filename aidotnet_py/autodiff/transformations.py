@@ -469,7 +469,7 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     """
     _require_function(f)
     alike = not isinstance(in_axes, (tuple, list))
-    given = cast("list[int | None]", [in_axes] if alike else list(in_axes))
+    given = cast("list[int | None]", list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes])
     if not all(axis is None or _is_int(axis) for axis in given):
         raise ArgumentException(f"in_axes must be an int or None, or one of these for each argument, got {in_axes!r}")
 
