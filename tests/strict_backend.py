@@ -51,7 +51,8 @@ class StrictBackend:
         if self.owns(value):
             copy = self.empty(value.shape, dtype or self.dtype_of(value))
             return self.astype(value, dtype or self.dtype_of(value), out=copy)
-        return xp.asarray(np.array(value, dtype=dtype, order="C"), device=self.device)
+        made = np.array(value, dtype=dtype, order="C")
+        return xp.asarray(made.astype(made.dtype.newbyteorder("=")), device=self.device)
 
     def _dtype(self, dtype: Any) -> Any:
         return getattr(xp, np.dtype(dtype).name)
