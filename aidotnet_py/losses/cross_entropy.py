@@ -82,8 +82,8 @@ def _require_probabilities(rows: NDArray[Any], name: str) -> None:
     # Written so that NaN passes, as below.
     if (abs(sums - 1.0) > _SUM_TOLERANCE).any():
         raise ArgumentException(
-            f"{name} has rows that sum to {np.nanmin(sums)} up to {np.nanmax(sums)}; one-hot rows or probabilities, which sum "
-            "to 1, are wanted"
+            f"{name} has rows that sum to {np.nanmin(sums)} up to {np.nanmax(sums)}; one-hot rows or probabilities, "
+            "which sum to 1, are wanted"
         )
 
 
