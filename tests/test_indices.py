@@ -337,14 +337,25 @@ LEARNERS: dict[str, Callable[[Backend], Any]] = {
     "boil": by(BOILAlgorithm, BOILOptions, AdaptedLayers=["table"]),
     "imaml": by(iMAMLAlgorithm, iMAMLOptions),
     "gauss-newton": by(iMAMLAlgorithm, iMAMLOptions, Curvature="gauss-newton", InnerObjective="proximal"),
+    "in full": by(
+        iMAMLAlgorithm,
+        iMAMLOptions,
+        InnerObjective="proximal",
+        LearnedLambda="scalar",
+        WarmStartSolves=True,
+        PreconditionerProbes=2,
+    ),
+    "checkpoints": by(MAMLAlgorithm, MAMLOptions, CheckpointSegments=2),
     "l-bfgs": by(iMAMLAlgorithm, iMAMLOptions, InnerObjective="proximal", InnerOptimizer=LBFGSMinimizer()),
 }
 
 
 class TestTokensOfTasks:
+    @pytest.mark.parametrize("flops", [1, NumPyBackend.flops_at_once])
     @pytest.mark.parametrize("name", LEARNERS)
-    def test_one_beyond_the_table_changes_nothing(self, name: str) -> None:
-        """In no task of any call; and the next steps are those of a learner that never met it."""
+    def test_one_beyond_the_table_changes_nothing(self, name: str, flops: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In no task of any call, together or apart; and the next steps are those of a learner that never met it."""
+        monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)
         backend = get_backend("numpy")
         learner, other = LEARNERS[name](backend), LEARNERS[name](backend)
         for seed in range(3):
