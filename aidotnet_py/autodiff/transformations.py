@@ -151,7 +151,9 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     InvalidOperationException
         When the function asks for a value (``if x > 0``, ``float(x)``).
     NotSupportedException
-        When it uses a NumPy function that cannot be traced.
+        When it uses a NumPy function that cannot be traced, or writes a traced value into an array.
+    ArgumentException
+        When it is no function, or an example comes by name.
 
     Examples
     --------
@@ -322,7 +324,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     Raises
     ------
     ArgumentException
-        When tangents do not match primals.
+        When f is no function, primals or tangents are no tuples, or tangents do not match primals.
 
     Examples
     --------
@@ -355,6 +357,11 @@ def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
     -------
     (value, pullback)
         ``pullback(cotangent)`` takes what is nested like the value and returns a tuple, one cotangent an argument.
+
+    Raises
+    ------
+    ArgumentException
+        When f is no function; a primal is not floating, or comes by name; the cotangent is not like the value.
 
     Examples
     --------
@@ -396,6 +403,11 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
     -------
     Like x.
 
+    Raises
+    ------
+    ArgumentException
+        When f is no function of x to a floating scalar, x is not floating, or v is not like x.
+
     Examples
     --------
     >>> import numpy as np
@@ -421,6 +433,11 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     Returns
     -------
     (value, linear)
+
+    Raises
+    ------
+    ArgumentException
+        When f is no function, or x is not floating; when a t is not like x.
 
     Examples
     --------
