@@ -82,15 +82,17 @@ def _require_probabilities(rows: NDArray[Any], name: str) -> None:
     # Written so that NaN passes, as below.
     if (abs(sums - 1.0) > _SUM_TOLERANCE).any():
         raise ArgumentException(
-            f"{name} has rows that sum to {sums.min()} up to {sums.max()}; one-hot rows or probabilities, which sum "
-            "to 1, are wanted"
+            f"{name} has rows that sum to {np.nanmin(sums)} up to {np.nanmax(sums)}; one-hot rows or probabilities, "
+            "which sum to 1, are wanted"
         )
 
 
 def _require_unit_interval(values: NDArray[Any], name: str) -> None:
     # NaN passes: it is reported with its task, as a loss that is not finite.
     if (values < 0).any() or (values > 1).any():
-        raise ArgumentException(f"{name} holds values from {values.min()} to {values.max()}; 0 to 1 is wanted")
+        raise ArgumentException(
+            f"{name} holds values from {np.nanmin(values)} to {np.nanmax(values)}; 0 to 1 is wanted"
+        )
 
 
 class BinaryCrossEntropyLoss(LossFunctionBase[T_co]):
