@@ -135,10 +135,10 @@ class _Search:
 
     def visit(self, value: Any) -> None:
         """Note a value, and look at what it holds."""
-        if id(value) in self._seen or isinstance(value, (*_PLAIN, CodeType)):
+        kind: type[Any] = type(value)
+        if id(value) in self._seen or issubclass(kind, (*_PLAIN, CodeType)):
             return
         self._seen[id(value)] = value
-        kind: type[Any] = type(value)
         if issubclass(kind, np.ndarray):
             if value.flags.writeable or value.base is not None:
                 self.arrays.append(value)
