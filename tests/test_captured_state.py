@@ -301,6 +301,15 @@ class TestChanged:
         long.append(0)
         assert state.changed()
 
+    def test_of_code_without_a_module_is_found(self) -> None:
+        """As of a page's code that is run by exec, whose classes Python puts down to builtins."""
+        names: dict[str, Any] = {}
+        exec("factor = 2.0\nclass Scale:\n    by = 1.0\n    def f(self, x): return x * factor * self.by", names)
+        for change in (lambda: names.update(factor=3.0), lambda: setattr(names["Scale"], "by", 3.0)):
+            state = CapturedState(names["Scale"]().f)
+            change()
+            assert state.changed()
+
     def test_of_objects_that_hold_each_other_is_found(self) -> None:
         one, other = Holder(factor=2.0), Holder()
         one.other, other.other = other, one  # type: ignore[attr-defined]

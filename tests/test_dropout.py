@@ -398,6 +398,10 @@ class Identity(Layer):
         return x
 
 
+def _interrupt(meta_gradients: Any) -> float:
+    raise KeyboardInterrupt
+
+
 class TestGoingOn:
     @EACH
     def test_from_a_file_has_the_bits_of_going_on(self, name: str, tmp_path: Path) -> None:
@@ -433,12 +437,23 @@ class TestGoingOn:
             losses.append(learner.MetaTrain(batch_of(numpy, sets_of(2))))
         assert losses[0] == losses[1]
 
-    @pytest.mark.parametrize("copied", [copy.deepcopy], ids=["deepcopy"])
-    def test_in_a_copy(self, copied: Any) -> None:
+    @pytest.mark.parametrize("name", ["maml", "reptile, serial"])
+    def test_after_an_interrupt(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        losses = []
+        for interrupted in (True, False):
+            learner, batch = learner_of(name, model_on()), batch_of(get_backend("numpy"), sets_of(2))
+            if interrupted:
+                with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                    patch.setattr(learner, "_meta_update", _interrupt)
+                    learner.MetaTrain(batch)
+            losses.append([learner.MetaTrain(batch) for _ in range(2)])
+        assert losses[0] == losses[1]
+
+    def test_in_a_copy(self) -> None:
         learner = learner_of("maml", model_on())
         batch = batch_of(get_backend("numpy"), sets_of(2))
         learner.MetaTrain(batch)
-        twin = copied(learner)
+        twin = copy.deepcopy(learner)
         assert [twin.MetaTrain(batch) for _ in range(2)] == [learner.MetaTrain(batch) for _ in range(2)]
 
     def test_evaluation_draws_nothing(self) -> None:

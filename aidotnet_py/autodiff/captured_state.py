@@ -18,7 +18,9 @@ _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, Enu
 _MOST_MEMBERS = 1000
 # Whose global variables and objects are no settings of a model.
 _LIBRARIES = ("aidotnet_py.autodiff", "aidotnet_py.backends", "aidotnet_py.implicit", "aidotnet_py.solvers")
-_PACKAGES = ("aidotnet_py", "numpy", "scipy", "builtins")
+_PACKAGES = ("aidotnet_py", "numpy", "scipy")
+# Of a class that Python code wrote.
+_HEAP_TYPE = 1 << 9
 # What is called in their place, and on what.
 _WRAPPERS = (MethodType, staticmethod, classmethod, property, partial)
 _WRAPPED = ("__func__", "__self__", "fget", "func", "args", "keywords")
@@ -43,15 +45,13 @@ class CapturedState:
 
     Examples
     --------
-    >>> class Scale:
-    ...     factor = 2.0
-    ...     def apply(self, x):
-    ...         return self.factor * x
-    >>> scale = Scale()
-    >>> state = CapturedState(scale.apply)
+    >>> def scaled_by(settings):
+    ...     return lambda x: settings["factor"] * x
+    >>> settings = {"factor": 2.0}
+    >>> state = CapturedState(scaled_by(settings))
     >>> state.changed()
     False
-    >>> scale.factor = 3.0
+    >>> settings["factor"] = 3.0
     >>> state.changed()
     True
     """
@@ -135,18 +135,17 @@ class _Search:
 
     def visit(self, value: Any) -> None:
         """Note a value, and look at what it holds."""
-        kind: type[Any] = type(value)
-        if id(value) in self._seen or issubclass(kind, (*_PLAIN, CodeType)):
+        if id(value) in self._seen or _is_one(value, (*_PLAIN, CodeType)):
             return
         self._seen[id(value)] = value
-        if issubclass(kind, np.ndarray):
+        if _is_one(value, np.ndarray):
             if value.flags.writeable or value.base is not None:
                 self.arrays.append(value)
-        elif issubclass(kind, FunctionType):
+        elif _is_one(value, FunctionType):
             self._visit_function(value)
-        elif issubclass(kind, (list, tuple, dict, set)):
+        elif _is_one(value, (list, tuple, dict, set)):
             self._visit_container(value)
-        elif issubclass(kind, _WRAPPERS):
+        elif _is_one(value, _WRAPPERS):
             self._visit_each(*(getattr(value, name, None) for name in _WRAPPED))
         else:
             self._hold(value)
@@ -175,7 +174,7 @@ class _Search:
     def _hold(self, value: Any) -> None:
         """Have the names looked up in an object, a class or a module."""
         module = value.__name__ if isinstance(value, ModuleType) else _module_of(value)
-        if not _is_of(module, _LIBRARIES) and not _is_of(module, ("numpy", "scipy", "builtins")):
+        if not _is_of(module, _LIBRARIES) and not _is_of(module, ("numpy", "scipy")):
             self._holders.append((value, set()))
 
     def _look_up(self, holder: Any, names: set[str]) -> None:
@@ -194,6 +193,11 @@ class _Search:
         self.reads[identity, name] = get, value
         if value is not _MISSING:
             self.visit(value)
+
+
+def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
+    # In a function of its own, since what is known of such values says no more than Any.
+    return isinstance(value, kinds)
 
 
 class _Place(NamedTuple):
@@ -221,7 +225,7 @@ def _places(holder: Any) -> Iterator[_Place]:
 @lru_cache(maxsize=256)
 def _places_in(kind: type) -> list[_Place]:
     """The classes that an attribute may come from."""
-    line = [c for c in kind.__mro__ if not _is_of(c.__module__, ("builtins", "abc", "typing"))]
+    line = [c for c in kind.__mro__ if c.__flags__ & _HEAP_TYPE and not _is_of(c.__module__, ("abc", "typing"))]
     return [_Place(vars(c).keys(), vars(c).get, id(c)) for c in line]
 
 
