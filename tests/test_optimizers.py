@@ -373,7 +373,8 @@ class TestFormula:
         optimizer = Counting(0.1)
         for count in (2, 3, 2, 3, 2):
             run(NUMPY, optimizer.fresh(), np.ones(count), gradients((count,)))
-        assert traced == [(2,), (3,)]
+        # Each time twice, to see that the formula is pure.
+        assert traced == [(2,), (2,), (3,), (3,)]
         for count in range(4, 12):
             run(NUMPY, optimizer.fresh(), np.ones(count), gradients((count,)))
         assert len(optimizer._programs) <= 4

@@ -17,6 +17,7 @@ from aidotnet_py.autodiff.execution import Executable, backend_for, plan, run_pr
 from aidotnet_py.autodiff.linear_map import LinearMap
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.purity import require_alike
 from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, require_alive, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
@@ -25,7 +26,19 @@ from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
-__all__ = ["TracedProgram", "grad", "hvp", "jvp", "linearize", "trace", "value_and_grad", "vjp", "vmap"]
+__all__ = [
+    "TracedProgram",
+    "grad",
+    "hvp",
+    "jvp",
+    "linearize",
+    "trace",
+    "trace_once",
+    "trace_pure",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]
 
 Function = Callable[..., Any]
 
@@ -137,7 +150,7 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     Parameters
     ----------
     function : callable
-        Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs once, on traced values.
+        Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs twice, on traced values.
     *examples : array, number, or mappings and sequences of them
         Only their shapes and dtypes matter.
 
@@ -149,7 +162,8 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     Raises
     ------
     InvalidOperationException
-        When the function asks for a value (``if x > 0``, ``float(x)``).
+        When the function asks for a value (``if x > 0``, ``float(x)``); when it does something else the second time,
+        as with random numbers, which would be drawn here and never again.
     NotSupportedException
         When it uses a NumPy function that cannot be traced, or writes a traced value into an array.
     ArgumentException
@@ -169,11 +183,28 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     """
     _require_function(function, "function")
     _refuse_named(named)
+    return trace_pure(getattr(function, "__name__", "the function"), function, *examples)
+
+
+def trace_pure(name: str, function: Function, *examples: Any) -> TracedProgram:
+    """`trace` of a function that an error calls by a name."""
     leaves, structure = flatten(examples)
     program, results = _record(function, leaves, structure)
+    require_alike(program, _record(function, leaves, structure)[0], name)
+    return _traced(program, structure, results)
+
+
+def trace_once(function: Function, *examples: Any) -> TracedProgram:
+    """`trace` without the second run: for a Program that runs while the function is what it is, or of our own code."""
+    leaves, structure = flatten(examples)
+    program, results = _record(function, leaves, structure)
+    return _traced(program, structure, results)
+
+
+def _traced(program: Program, arguments: Structure, results: Structure) -> TracedProgram:
     # Copied, so that what the program computes does not change with the arrays that the function happened to use.
     constants = tuple((v, _snapshot(value)) for v, value in program.constants)
-    return TracedProgram(program.inputs, constants, program.equations, program.outputs, structure, results)
+    return TracedProgram(program.inputs, constants, program.equations, program.outputs, arguments, results)
 
 
 def _snapshot(value: Any) -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import Tracer, active_trace, as_traced, new_trace, type_of
+from aidotnet_py.autodiff.transformations import trace_once
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.backends import Array, Backend
@@ -139,7 +139,7 @@ def implicit_diff(
                     "their places"
                 )
             if active_trace() is None:
-                return trace(call, initial, *theta)(initial, *theta)
+                return trace_once(call, initial, *theta)(initial, *theta)
             return _traced(condition, solver, settings, initial, theta)
 
         return call

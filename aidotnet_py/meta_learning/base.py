@@ -127,7 +127,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
-        whole = self._opened([checked_task(task)], "Support")
+        whole = self._opened([checked_task(task)], "Support", training=False)
         (adapted,) = over_chunks(whole, lambda chunk: self._backend.asarray(self._adapted(chunk)[1]))
         return self._with_parameters(adapted)
 
@@ -150,7 +150,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters, or a loss at them, are not finite.
         """
-        whole = self._opened([checked_task(task)], "Support", "Query")
+        whole = self._opened([checked_task(task)], "Support", "Query", training=False)
         (found,) = over_chunks(whole, self._adapted_and_measured)
         history, elapsed, (support_loss, support_accuracy), (query_loss, query_accuracy) = found
         scalar = self._scalar()
@@ -246,7 +246,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> tuple[NDArray[Any], list[float]]:
         parts = over_chunks(
-            self._opened(tasks, "Support", "Query"),
+            self._opened(tasks, "Support", "Query", training=False),
             lambda chunk: self._measured("Query", chunk, self._adapted(chunk)[1]),
         )
         return np.concatenate([losses for losses, _ in parts]), [a for _, accuracies in parts for a in accuracies]
@@ -297,7 +297,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 "takes steps is wanted"
             )
         count = self._inner_steps if steps is None else int(steps)
-        whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
+        whole = self._opened(checked_tasks(taskBatch), "Support", "Query", training=False)
         parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
         losses, accuracies = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
         return AdaptationCurve(losses.T, accuracies.T)

@@ -228,15 +228,18 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             if optimizer is not None and not is_inner_solver(optimizer):
                 optimizer.Reset()
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
-        """All the tasks with the objectives of their sets, after everything about them has been checked."""
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
+        """All the tasks with the objectives of their sets, after everything about them has been checked.
+
+        In training, layers such as Dropout are active; adaptation and evaluation for use are without.
+        """
         self._require_valid()
         self._require_learned_for_model()
         model, loss = self.BaseModel, self._loss()
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
                 require_no_more_batches(task, place, self._inner_steps)
-        objectives = {role: self._objectives.make(role, tasks, model, loss) for role in roles}
+        objectives = {role: self._objectives.make(role, tasks, model, loss, training=training) for role in roles}
         return Chunk(self._backend, tasks, objectives)
 
     def _parameter_kind(self) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,16 @@ class RandomState:
     def _seed_loader(self) -> None:
         if self._options.RandomSeed is not None and self._options.DataLoader is not None:
             self._options.DataLoader.SetSeed(int(self._options.RandomSeed))
+
+    @contextmanager
+    def draws_of_a_step(self) -> Generator[None]:
+        """Take back what the learner's own generator drew inside, if that fails: no step, no draws."""
+        before = self.generator.bit_generator.state
+        try:
+            yield
+        except BaseException:
+            self.generator.bit_generator.state = before
+            raise
 
     def get(self) -> dict[str, Any]:
         """The state, in values that JSON can hold."""

@@ -21,6 +21,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, Inv
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
+from aidotnet_py.models.noise import draw_noise, noise_shapes
 from aidotnet_py.models.program_cache import ProgramCache
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -37,7 +38,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
 
     It is run a few times for each type of input, when it is traced, and what it did is replayed: it must depend
-    on its arguments alone.
+    on its arguments alone. Random numbers in it are refused; settings that it reads and that change later are heeded,
+    as far as they can be noticed (docs/models.md).
 
     Parameters
     ----------
@@ -117,7 +119,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._parameters: Array = self._backend.asarray(flat, self._dtype)
         self._metadata: ModelMetadata[T] = ModelMetadata(Name=self._name(), Complexity=self.ParameterCount)
         self._optimizer = AdamOptimizer(0.001)
-        self._programs = ProgramCache(self._backend)
+        self._programs = ProgramCache(self._backend, self._function)
+        self._noise_key = [0, 0]
 
     def _name(self) -> str:
         return getattr(self._function, "__name__", type(self._function).__name__)
@@ -228,7 +231,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         other._backend = get_backend(backend)
         other._parameters = other._backend.asarray(self._backend.to_numpy(self._parameters))
         other._optimizer.Reset()
-        other._programs = ProgramCache(other._backend)
+        other._programs = ProgramCache(other._backend, other._function)
         return other
 
     def _unravel(self, vector: Array) -> dict[str, Array]:
@@ -275,14 +278,17 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
         """One step of Adam (rate 0.001) on the default loss of the whole set; calls remember past gradients.
 
+        Dropout is active, with numbers that depend on the model's seed and on how many steps were taken.
+
         Raises
         ------
         ArgumentException
-            When input and expected output do not fit the model or each other.
+            When input and expected output do not fit the model or each other; when a layer takes noise that the model
+            does not name.
         InvalidOperationException
             When the loss or its gradient is not finite; nothing was changed then.
         """
-        loss, gradient = self._loss_and_gradient(input, expectedOutput, "expectedOutput", self._loss)
+        loss, gradient = self._loss_and_gradient(input, expectedOutput, "expectedOutput", self._loss, training=True)
         for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
             if not np.isfinite(self._backend.to_numpy(values)).all():
                 raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
@@ -304,18 +310,31 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ArgumentException
             When input and target do not fit the model or each other.
         """
-        return self._loss_and_gradient(input, target, "target", self._loss if lossFunction is None else lossFunction)[1]
+        loss = self._loss if lossFunction is None else lossFunction
+        return self._loss_and_gradient(input, target, "target", loss, training=False)[1]
 
-    def _loss_and_gradient(self, x: Any, y: Any, name: str, loss: ILossFunction[Any]) -> tuple[Array, Array]:
+    def _noise_of_step(self, x: Any) -> dict[str, Array]:
+        """What the next step of `Train` hands to `apply` beside the parameters, by name."""
+        shapes = self._programs.kept(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
+        if not shapes:
+            return {}
+        drawn = draw_noise(self._noise_key, int(self._optimizer.GetState()["steps"]), shapes, self._dtype)
+        return {name: self._backend.asarray(value) for name, value in drawn.items()}
+
+    def _loss_and_gradient(
+        self, x: Any, y: Any, name: str, loss: ILossFunction[Any], *, training: bool
+    ) -> tuple[Array, Array]:
         self.check_input(x)
         self.check_array(y, name)
         loss.validate(self._prediction(x).output_types[0].shape, y, name)
+        noise = self._noise_of_step(x) if training else {}
 
-        def cost(vector: Array, x: Array, y: Array) -> Array:
-            return loss.formula(self._of_vector(vector, x), y)
+        def cost(vector: Array, x: Array, y: Array, *values: Array) -> Array:
+            given = dict(zip(noise, values, strict=True))
+            return loss.formula(self.apply({**self._unravel(vector), **given}, x), y)
 
-        program = self._programs.program(value_and_grad(cost), "gradient", loss, self._parameters, x, y)
-        value, gradient = program(self._parameters, x, y)
+        arguments = self._parameters, x, y, *noise.values()
+        value, gradient = self._programs.program(value_and_grad(cost), "gradient", loss, *arguments)(*arguments)
         return value, gradient
 
     def GetModelMetadata(self) -> ModelMetadata[T]:

@@ -120,7 +120,8 @@ class IGradientComputable(Protocol[T_co, TInput_contra, TOutput_contra]):
 class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TInput_contra, TOutput]):
     """A pure function of parameters and input that the engine traces: exact gradients and curvature products.
 
-    `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them.
+    `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them. A model may have
+    ``noise_shapes(parameters, x)`` beside them, as layers have: it is then given noise in training steps.
     """
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from aidotnet_py.nn.layer import Layer, Parameters, Shape, parts
 __all__ = ["Residual", "Sequential"]
 
 
-def _prefixed(name: str, parameters: Parameters) -> Parameters:
+V = TypeVar("V")
+
+
+def _prefixed(name: str, parameters: Mapping[str, V]) -> dict[str, V]:
     return {f"{name}.{key}": value for key, value in parameters.items()}
 
 
@@ -56,6 +60,15 @@ class Sequential(Layer):
             x = layer.apply(parts(parameters, name), x)
         return x
 
+    def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
+        """Those of every layer."""
+        shapes: dict[str, Shape] = {}
+        for name, layer in self.layers.items():
+            own = parts(parameters, name)
+            shapes |= _prefixed(name, layer.noise_shapes(own, x))
+            x = layer.apply(own, x)
+        return shapes
+
 
 class Residual(Layer):
     """body(x) + shortcut(x) (He et al. 2016); without a shortcut, body(x) + x.
@@ -96,3 +109,10 @@ class Residual(Layer):
         """The sum of both paths."""
         around = x if self.shortcut is None else self.shortcut.apply(parts(parameters, "shortcut"), x)
         return self.body.apply(parts(parameters, "body"), x) + around
+
+    def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
+        """Those of both paths."""
+        shapes = _prefixed("body", self.body.noise_shapes(parts(parameters, "body"), x))
+        if self.shortcut is not None:
+            shapes |= _prefixed("shortcut", self.shortcut.noise_shapes(parts(parameters, "shortcut"), x))
+        return shapes

@@ -160,8 +160,8 @@ class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
         super().__init__(options)
         self._partial = options
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
-        whole = super()._opened(tasks, *roles)
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
+        whole = super()._opened(tasks, *roles, training=training)
         model = cast("IDifferentiableModel[Any, Any, Any]", self.BaseModel)
         part = self._objectives.partial(_ADAPTED, whole.support, model, self._partial.adapted())
         return replace(whole, objectives={**whole.objectives, _ADAPTED: part})

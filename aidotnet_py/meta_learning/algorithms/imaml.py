@@ -153,7 +153,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         assert kind is not None
         self._log_lambda = LogLambda(kind, self._backend, vector)
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
         for place, task in enumerate(tasks):
             if self._imaml.WarmStartSolves:
                 name_of_task(task.TaskId, place)
@@ -162,7 +162,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                     f"InnerGradientTolerance is {self._imaml.InnerGradientTolerance}, and SupportInput of task {place} "
                     "a list of batches; the gradient of one does not tell when all are fitted, and None is wanted"
                 )
-        return super()._opened(tasks, *roles)
+        return super()._opened(tasks, *roles, training=training)
 
     def _extra_state(self) -> dict[str, Array]:
         return self._warm_starts.state()

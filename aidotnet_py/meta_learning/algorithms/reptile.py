@@ -9,6 +9,7 @@ import numpy as np
 
 from aidotnet_py.meta_learning.base import Measured, StepRecord
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
+from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
@@ -149,20 +150,24 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         """
         if not self._reptile.UseSerialUpdate:
             return super().MetaTrain(taskBatch)
-        tasks = checked_tasks(taskBatch)
+        with self._random.draws_of_a_step():
+            record = self._serial_step(checked_tasks(taskBatch))
+        self._record = record
+        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
+
+    def _serial_step(self, tasks: Tasks[T, TInput, TOutput]) -> StepRecord:
+        """The updates of all tasks, or none where one fails."""
         # All are checked against each other and the model before the first moves anything.
-        self._opened(tasks, "Support", "Query")
+        self._opened(tasks, "Support", "Query", training=False)
         chunks = [replace(self._opened([t], "Support", "Query"), first=place) for place, t in enumerate(tasks)]
         optimizer = self._meta_optimizer()
         parameters, memory = self._backend.asarray(self._meta_parameters()), optimizer.GetState()
         try:
-            record = self._one_after_another(chunks)
+            return self._one_after_another(chunks)
         except BaseException:
             optimizer.SetState(memory)
             self._set_meta_parameters(parameters)
             raise
-        self._record = record
-        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
 
     def _one_after_another(self, chunks: list[Chunk]) -> StepRecord:
         """An update for each; the norm that is told is the mean of theirs."""

@@ -6,11 +6,13 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.caller import level_outside
@@ -31,6 +33,7 @@ from aidotnet_py.meta_learning.objectives.traced import (
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.validation import Shape, checked_batches, output_shape
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models.noise import noise_shapes
 
 __all__ = ["ObjectiveFactory"]
 
@@ -39,6 +42,8 @@ __all__ = ["ObjectiveFactory"]
 _MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
 # A function in two is small, and takes long to make.
 _MOST_SPLITS = 64
+# Kinds of sets that model and loss were found to be pure for.
+_MOST_PURE = 256
 
 
 class ObjectiveFactory:
@@ -47,7 +52,7 @@ class ObjectiveFactory:
     Parameters
     ----------
     generator : numpy.random.Generator
-        For the models whose gradients are estimated from random perturbations.
+        For the noise of training steps, and for the models whose gradients are estimated from random perturbations.
     """
 
     def __init__(self, generator: np.random.Generator) -> None:
@@ -57,7 +62,8 @@ class ObjectiveFactory:
 
     def _forget(self) -> None:
         """Begin with nothing kept."""
-        self._apply: Callable[..., Any] | None = None
+        self._subjects: tuple[Callable[..., Any], ILossFunction[Any]] | None = None
+        self._settings: CapturedState | None = None
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
         self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
         self._splits: OrderedDict[Hashable, Split] = OrderedDict()
@@ -65,6 +71,8 @@ class ObjectiveFactory:
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
         self._output_shapes: dict[Any, Shape] = {}
+        self._noise: dict[ArrayType, dict[str, Shape]] = {}
+        self._pure: set[Signature] = set()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,13 +89,18 @@ class ObjectiveFactory:
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        *,
+        training: bool = False,
     ) -> TaskObjective:
         """The objective of one set (its role: "Support" or "Query") of each task, by the best that the model offers.
 
-        All is checked here, and nothing computed yet.
+        All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
+        the same for as long as the objective is asked.
         """
+        if is_differentiable(model):
+            self._keep_for(model, loss)
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
-        objectives = [self._of_batch(role, model, loss, *batch) for batch in batches]
+        objectives = [self._of_batch(role, model, loss, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
     def _of_batch(
@@ -95,6 +108,7 @@ class ObjectiveFactory:
         role: str,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        training: bool,
         inputs: Sequence[Array],
         targets: Sequence[Array],
     ) -> TaskObjective:
@@ -102,7 +116,13 @@ class ObjectiveFactory:
             if self._in_use:
                 self._in_use_before, self._in_use = self._in_use, set()
             signature = Signature.of(model, loss, inputs[0], targets[0])
-            return TracedObjective(role, model.backend, signature, inputs, targets, self)
+            key: list[int] = []
+            if training and (shapes := self._noise_shapes(model, signature.input)):
+                signature = replace(signature, noise=tuple(shapes.items()))
+                # One draw for all tasks, so that it counts neither how many there are nor how they are split.
+                key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
+            self._require_pure(signature)
+            return TracedObjective(role, model.backend, signature, inputs, targets, self, key)
         backend = model_backend(model)
         if computes_gradients(model):
             return ComputedObjective(model, loss, backend, inputs, targets)
@@ -128,28 +148,56 @@ class ObjectiveFactory:
         parts: list[TaskObjective] = []
         for place, batch in enumerate(whole.batches):
             assert isinstance(batch, TracedObjective)
-            split = self._split(model, shapes, adapted, batch.input_type)
+            split = self._split(model, shapes, adapted, batch)
             parts.append(PartialObjective(batch, f"{role} {place}", split, staying, backend))
         return parts[0] if len(parts) == 1 else SuccessiveObjective(parts, backend)
 
     def _split(
-        self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], x: ArrayType
+        self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], batch: TracedObjective
     ) -> Split:
-        dtype = model.backend.dtype_of(model.GetParameters())
-        key = (tuple(shapes.items()), tuple(adapted), x, dtype)
-        found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype)
+        dtype, x, noise = model.backend.dtype_of(model.GetParameters()), batch.input_type, batch.noise_shapes
+        key = (tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
+        found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)
         self._splits[key] = found
         while len(self._splits) > _MOST_SPLITS:
             self._splits.popitem(last=False)
         return found
 
+    def _keep_for(self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any]) -> None:
+        """Forget what was traced of another model or loss, or of these as they were before a setting was changed.
+
+        It is of no more use, and would keep them alive.
+        """
+        before = self._subjects
+        same = before is not None and model.apply == before[0] and loss is before[1]
+        if same and not (self._settings is not None and self._settings.changed()):
+            return
+        for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before, self._pure):
+            kept.clear()
+        self._output_shapes.clear()
+        self._noise.clear()
+        self._subjects, self._settings = (model.apply, loss), None
+
+    def _require_pure(self, signature: Signature) -> None:
+        """Check once that model and loss do the same whenever they are traced."""
+        if signature not in self._pure:
+            TaskPrograms(signature, self._note_settings).require_pure()
+            if len(self._pure) >= _MOST_PURE:
+                self._pure.clear()
+            self._pure.add(signature)
+
+    def _note_settings(self) -> None:
+        """Remember the settings of model and loss, which have just been traced with them."""
+        if self._subjects is not None:
+            apply, loss = self._subjects
+            self._settings = CapturedState(apply, loss.formula)
+
+    def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
+        if x not in self._noise:
+            self._noise[x] = noise_shapes(model, x)
+        return self._noise[x]
+
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-        if model.apply != self._apply:
-            # Another model: what was kept for the one before is of no more use, and would keep it alive.
-            for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before):
-                kept.clear()
-            self._output_shapes.clear()
-            self._apply = model.apply
         key = (tuple(x.shape), model.backend.dtype_of(x))
         if key not in self._output_shapes:
             self._output_shapes[key] = output_shape(model, x)
@@ -158,7 +206,7 @@ class ObjectiveFactory:
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""
         with self._lock:
-            programs = self._traced.pop(signature, None) or TaskPrograms(signature)
+            programs = self._traced.pop(signature, None) or TaskPrograms(signature, self._note_settings)
             self._traced[signature] = programs
             while len(self._traced) > _MOST_PROGRAMS:
                 self._traced.popitem(last=False)
