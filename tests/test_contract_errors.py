@@ -475,7 +475,7 @@ class TestFaultsOfOthers:
     def test_a_meta_optimizer(self, backend: Backend, fault: str, error: type[BaseException]) -> None:
         optimizer = Faulty("")
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()), MetaOptimizer=optimizer)
-        assert optimizer.past == 2.0
+        assert learner._meta_optimizer().GetState() == {"past": 2.0}
         optimizer.fault = fault
         with untouched(learner), pytest.raises(error):
             learner.MetaTrain(batch_on(backend, linear_tasks()))

@@ -135,7 +135,7 @@ def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) ->
     if proximal == "each":
         count = learner.BaseModel.ParameterCount
         strength = np.linspace(0.5, 2.0, count).astype(dtype)
-        learner._proximal_strength = lambda: strength  # type: ignore[method-assign]  # as a learned λ has it
+        learner._proximal_strength = lambda chunk: strength  # type: ignore[method-assign]  # as a learned λ has it
     for turn in range(4):
         expected = one_by_one(loop_of(learner, dtype), 7)
         loop = loop_of(learner, dtype)

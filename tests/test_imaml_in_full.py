@@ -187,7 +187,7 @@ class TestLearnedLambda:
             learner.MetaTrain(batch_on(NUMPY, TASKS))
         assert np.array_equal(before, learner.BaseModel.GetParameters())
         assert np.all(learner.LambdaRegularization == 1.0)
-        assert learner.Options.MetaOptimizer.GetState() == {"steps": 0}
+        assert learner._meta_optimizer().GetState() == {"steps": 0}
 
 
 class TestInnerSolvers:
@@ -373,7 +373,7 @@ class TestWarmStarts:
         first.Save(tmp_path / "learner.safetensors")
         second.Load(tmp_path / "learner.safetensors")
         cold.BaseModel.SetParameters(first.BaseModel.GetParameters())
-        cold.Options.MetaOptimizer.SetState(first.Options.MetaOptimizer.GetState())
+        cold._meta_optimizer().SetState(first._meta_optimizer().GetState())
         for learner in (first, second, cold):
             learner.MetaTrain(TaskBatch(tasks))
         after = [np.array(learner.BaseModel.GetParameters()) for learner in (first, second, cold)]

@@ -40,10 +40,10 @@ def make(kind: str, network: TanhNetwork, backend: Backend, phi: Values, dtype: 
 
 
 def objective(
-    model: Any, backend: Backend, sets: list[tuple[Values, ...]], dtype: Any = np.float64, *, factory: Any = None
+    model: Any, backend: Backend, sets: list[tuple[Values, ...]], dtype: Any = np.float64, *, lease: Any = None
 ) -> Any:
-    factory = factory or ObjectiveFactory(np.random.default_rng(0))
-    return factory.make("Support", list(batch_of(backend, sets, dtype)), model, model.DefaultLossFunction)
+    factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets, dtype))
+    return factory.make("Support", tasks, model, model.DefaultLossFunction, lease or factory.lease(model))
 
 
 def points_for(network: TanhNetwork, count: int, seed: int = 5) -> Values:
@@ -268,8 +268,9 @@ class TestSharedBuffers:
 
     def two(self, backend: Backend) -> tuple[Any, Any, list[Any]]:
         model = CLASSIFICATION.model(backend, CLASSIFICATION.start())
-        factory, sets = ObjectiveFactory(np.random.default_rng(0)), [CLASSIFICATION.sets(2, seed) for seed in (1, 2)]
-        first, second = (objective(model, backend, s, factory=factory) for s in sets)
+        lease = ObjectiveFactory(np.random.default_rng(0)).lease(model)
+        sets = [CLASSIFICATION.sets(2, seed) for seed in (1, 2)]
+        first, second = (objective(model, backend, s, lease=lease) for s in sets)
         return first, second, sets
 
     def expected(self, points: Values, sets: list[Any]) -> Values:
@@ -322,7 +323,8 @@ class TestSharedBuffers:
         model = CLASSIFICATION.model(backend, CLASSIFICATION.start())
         sets = [(x[:4], y[:4], qx, qy) for x, y, qx, qy in CLASSIFICATION.sets(2)]
         factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets))
-        support, query = (factory.make(role, tasks, model, model.DefaultLossFunction) for role in ("Support", "Query"))
+        loss, lease = model.DefaultLossFunction, factory.lease(model)
+        support, query = (factory.make(role, tasks, model, loss, lease) for role in ("Support", "Query"))
         points = points_for(CLASSIFICATION, 2)
         gradients = support.evaluate(backend.asarray(points)).gradients
         query.evaluate(backend.asarray(points))
@@ -343,39 +345,46 @@ class TestSharedBuffers:
         model = REGRESSION.model(backend, REGRESSION.start())
         factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, REGRESSION.sets(2)))
         points = backend.asarray(points_for(REGRESSION, 2))
+        lease = factory.lease(model)
         once, thrice = (
-            np.array(backend.to_numpy(factory.make("Support", tasks, model, loss).evaluate(points).losses))
+            np.array(backend.to_numpy(factory.make("Support", tasks, model, loss, lease).evaluate(points).losses))
             for loss in (Scaled(1.0), Scaled(3.0))
         )
         np.testing.assert_allclose(thrice, 3 * once)
 
+    def evaluate(self, factory: ObjectiveFactory, count: int = 2, model: Any = None) -> None:
+        """One call with so many tasks."""
+        model = model or REGRESSION.model(get_backend("numpy"), REGRESSION.start())
+        lease = factory.lease(model)
+        with lease:
+            found = objective(model, get_backend("numpy"), REGRESSION.sets(count), lease=lease)
+            found.evaluate(points_for(REGRESSION, count))
+
     def test_programs_of_a_model_do_not_outlive_its_use(self) -> None:
-        backend = get_backend("numpy")
         factory = ObjectiveFactory(np.random.default_rng(0))
-        model = REGRESSION.model(backend, REGRESSION.start())
-        points = points_for(REGRESSION, 2)
-        objective(model, backend, REGRESSION.sets(2), factory=factory).evaluate(points)
+        model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())
+        self.evaluate(factory, model=model)
         gone = weakref.ref(model)
         del model
-        objective(REGRESSION.model(backend, REGRESSION.start()), backend, REGRESSION.sets(2), factory=factory).evaluate(
-            points
-        )
+        self.evaluate(factory)
         gc.collect()
         assert gone() is None
 
+    def kept(self, factory: ObjectiveFactory) -> list[int]:
+        (workspace,) = factory._workspaces._idle
+        return [place.tasks for place in workspace.places]
+
     def test_few_programs_are_kept(self) -> None:
-        backend = get_backend("numpy")
         factory = ObjectiveFactory(np.random.default_rng(0))
-        model = REGRESSION.model(backend, REGRESSION.start())
+        model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())
         for count in range(1, 15):
-            objective(model, backend, REGRESSION.sets(count), factory=factory).evaluate(points_for(REGRESSION, count))
-        assert len(factory._ready) == 8
+            self.evaluate(factory, count, model)
+        assert self.kept(factory) == list(range(7, 15))
 
     def test_fewer_of_large_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aidotnet_py.meta_learning.objectives.factory._MOST_BYTES", 1)
-        backend = get_backend("numpy")
+        monkeypatch.setattr("aidotnet_py.meta_learning.objectives.workspaces._MOST_BYTES", 1)
         factory = ObjectiveFactory(np.random.default_rng(0))
-        model = REGRESSION.model(backend, REGRESSION.start())
+        model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())
         for count in range(1, 6):
-            objective(model, backend, REGRESSION.sets(count), factory=factory).evaluate(points_for(REGRESSION, count))
-        assert [place.tasks for place in factory._ready] == [4, 5]
+            self.evaluate(factory, count, model)
+        assert self.kept(factory) == [4, 5]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any
 
 from aidotnet_py.autodiff.execution import Executable, backend_for
@@ -11,6 +10,7 @@ from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import active_trace, inline, require_alive
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array
+from aidotnet_py.locks import Lock
 
 __all__ = ["LinearMap"]
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any, cast
 
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.execution import Executable, backend_for, plan, run_program
+from aidotnet_py.autodiff.execution import Executable, Idle, backend_for, plan, run_program
 from aidotnet_py.autodiff.linear_map import LinearMap
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
@@ -47,13 +46,13 @@ Function = Callable[..., Any]
 class TracedProgram(Program):
     """A `Program` that is called like the function it was traced from, on arrays of the same shapes and dtypes.
 
-    Calls replay the equations over buffers that were planned once; the function's Python does not run again.
+    Calls replay the equations over buffers that were planned once; the function's Python does not run again. Threads
+    may call it at the same time, and calls may be nested: each has buffers of its own.
     """
 
     arguments: Structure = field(default_factory=lambda: Structure(tuple))
     results: Structure = field(default_factory=lambda: Structure(None))
-    _executables: dict[str, Executable] = field(default_factory=dict[str, Executable], repr=False)
-    _lock: Any = field(default_factory=Lock, repr=False)
+    _idle: Idle = field(default_factory=Idle, repr=False)
 
     @property
     def peak_memory(self) -> int:
@@ -75,14 +74,13 @@ class TracedProgram(Program):
             return self.results.unflatten(inline(self, leaves))
         require_alive(*leaves)
         backend = backend_for(self, leaves)
-        with self._lock:
-            executable = self._executables.get(backend.name)
-            if executable is None:
-                executable = self._executables[backend.name] = Executable(self, backend)
-            for array, leaf in zip(executable.inputs, leaves, strict=True):
-                backend.copyto(array, leaf)
-            executable.run()
-            return self.results.unflatten([backend.asarray(array) for array in executable.outputs])
+        executable = self._idle.take(backend) or Executable(self, backend)
+        for array, leaf in zip(executable.inputs, leaves, strict=True):
+            backend.copyto(array, leaf)
+        executable.run()
+        results = [backend.asarray(array) for array in executable.outputs]
+        self._idle.give_back(backend, executable)
+        return self.results.unflatten(results)
 
 
 def _refuse_named(named: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from aidotnet_py.backends.cupy_kernels import CuPyKernels
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.locks import Lock
 
 __all__ = ["CuPyBackend", "missing_for_cupy"]
 
@@ -29,6 +30,8 @@ _DEFAULT_MATH, _TF32_MATH = 0, 3
 
 # CuPy adds up an output's terms in one block of threads; longer inner products are shared out among several.
 _VECDOT_BLOCK = 4096
+
+_PRECISION = Lock()
 
 
 def missing_for_cupy(device: int = 0) -> str | None:
@@ -255,16 +258,18 @@ class CuPyBackend:
     def _precision(self) -> Generator[None, None, None]:
         """TF32 as asked for: CuPy goes by a setting of its own for one product, by cuBLAS's for many at once."""
         core, cublas = self._cupy._core, self._cupy.cuda.cublas
-        handle = self._cupy.cuda.get_cublas_handle()
-        before = core.get_compute_type(np.dtype(np.float32)), cublas.getMathMode(handle)
-        wanted = (_TF32_TYPE, _TF32_MATH) if self._allow_tf32 else (_DEFAULT_TYPE, _DEFAULT_MATH)
-        core.set_compute_type(np.dtype(np.float32), wanted[0])
-        cublas.setMathMode(handle, wanted[1])
-        try:
-            yield
-        finally:
-            core.set_compute_type(np.dtype(np.float32), before[0])
-            cublas.setMathMode(handle, before[1])
+        # The first is a setting of the whole process: of two threads that overlap, one would work by the other's.
+        with _PRECISION:
+            handle = self._cupy.cuda.get_cublas_handle()
+            before = core.get_compute_type(np.dtype(np.float32)), cublas.getMathMode(handle)
+            wanted = (_TF32_TYPE, _TF32_MATH) if self._allow_tf32 else (_DEFAULT_TYPE, _DEFAULT_MATH)
+            core.set_compute_type(np.dtype(np.float32), wanted[0])
+            cublas.setMathMode(handle, wanted[1])
+            try:
+                yield
+            finally:
+                core.set_compute_type(np.dtype(np.float32), before[0])
+                cublas.setMathMode(handle, before[1])
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
         first = arrays[0]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
+from aidotnet_py.backends.blas_threads import OneThread
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 
 __all__ = ["NumPyBackend"]
@@ -94,6 +95,10 @@ def _blas() -> Any:
     """A controller of the BLAS libraries of this process, found once: NumPy's is loaded with NumPy."""
     controller: Any = import_module("threadpoolctl").ThreadpoolController()
     return controller.select(user_api="blas")
+
+
+# Made with the module: two threads that come first at the same time must not make one each.
+_ONE_THREAD = OneThread(lambda: _blas().lib_controllers)
 
 
 @cache
@@ -279,7 +284,7 @@ class NumPyBackend:
         return min([cores, *map(int, allowed)])
 
     def single_threaded(self) -> AbstractContextManager[Any]:
-        return cast("AbstractContextManager[Any]", _blas().limit(limits=1))
+        return _ONE_THREAD
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")

@@ -16,6 +16,7 @@ from aidotnet_py.backends import Array, Backend, get_backend
 from aidotnet_py.data.ahead import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import MetaLearningTask
@@ -48,7 +49,8 @@ class EpisodicLoader(ABC, Generic[T]):
     """An `IEpisodicDataLoader` and `IResumable`; a subclass draws tasks in `_drawn`.
 
     All arrays are made on the host from one PCG64 stream and handed to the backend, so that the same seed gives the
-    same tasks on every backend. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would, and hands over
+    same tasks on every backend. Threads may draw from it at the same time, each a task or a batch of its own; together
+    they draw what one would. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would, and hands over
     those of all tasks at once: their arrays are parts of four large ones, which live as long as one of them. For a
     device, batches that are asked for one after another are drawn and moved while it is at work on the last one.
 
@@ -80,6 +82,8 @@ class EpisodicLoader(ABC, Generic[T]):
         self._dtype = _floating(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
+        # A task is several draws from the stream: of threads, one after another makes its own.
+        self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets: all but what is being drawn ahead."""
@@ -129,11 +133,13 @@ class EpisodicLoader(ABC, Generic[T]):
         ArgumentException
             ``seed`` is no integer, or is negative (ArgumentOutOfRangeException).
         """
-        self._stream.reseed(seed)
+        with self._lock:
+            self._stream.reseed(seed)
 
     def GetState(self) -> dict[str, Any]:
         """Return the position in the random stream, in values that JSON can hold."""
-        return self._stream.state()
+        with self._lock:
+            return self._stream.state()
 
     def SetState(self, state: Mapping[str, Any]) -> None:
         """Go on from a position that `GetState` returned: the same tasks follow, bit for bit.
@@ -143,17 +149,19 @@ class EpisodicLoader(ABC, Generic[T]):
         ArgumentException
             ``state`` is not such a position; nothing changes then.
         """
-        self._stream.restore(state)
+        with self._lock:
+            self._stream.restore(state)
 
     @abstractmethod
     def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
         """Draw so many tasks on the host, as many draws of one would; new arrays, and nothing of the loader changes."""
 
     def _tasks(self, count: int) -> list[_Task[T]]:
-        if not self._backend.owns(np.empty(0)):
-            return self._ahead.draw(self._stream, count).tasks
-        # It computes by itself, and has no time to draw meanwhile.
-        drawn = self._drawn(self._stream.generator, count)
+        with self._lock:
+            if not self._backend.owns(np.empty(0)):
+                return self._ahead.draw(self._stream, count).tasks
+            # It computes by itself, and has no time to draw meanwhile.
+            drawn = self._drawn(self._stream.generator, count)
         return self._made(drawn, [list(np.ascontiguousarray(array)) for array in drawn.arrays])
 
     def _made(self, drawn: DrawnTasks, arrays: Sequence[Sequence[Array]]) -> list[_Task[T]]:

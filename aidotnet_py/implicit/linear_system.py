@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution import Executable, Idle
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.elementwise import negative, subtract
@@ -86,8 +86,7 @@ class LinearSystem:
         self.settings = settings
         self._changes: dict[tuple[bool, ...], Program] = {}
         self._batched: dict[tuple[tuple[bool, ...], int], LinearSystem] = {}
-        # Planned runs that wait to be used again, by backend; threads and nested solves each take one of their own.
-        self._idle: dict[str, list[Executable]] = {}
+        self._idle = Idle()
 
     def __str__(self) -> str:
         return self.settings.name
@@ -134,8 +133,7 @@ class LinearSystem:
     @contextmanager
     def _operator(self, backend: Backend, point: Sequence[Array]) -> Generator[Operator]:
         """The function v ↦ Av on rows, with all that hangs on the point alone computed once."""
-        idle = self._idle.setdefault(backend.name, [])
-        executable = idle.pop() if idle else self._planned(backend)
+        executable = self._idle.take(backend) or self._planned(backend)
         *places, v = executable.inputs
         shape = tuple(v.shape)
         for place, value in zip(places, point, strict=True):
@@ -148,7 +146,7 @@ class LinearSystem:
             return backend.reshape(executable.outputs[0], tuple(rows.shape))
 
         yield operator
-        idle.append(executable)
+        self._idle.give_back(backend, executable)
 
     def _planned(self, backend: Backend) -> Executable:
         of = self.program.output_types[0]

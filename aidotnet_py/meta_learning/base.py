@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentOutOfRangeException,
@@ -31,6 +32,7 @@ from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count
+from aidotnet_py.meta_learning.own_optimizer import as_given
 from aidotnet_py.meta_learning.results import (
     MetaAdaptationResult,
     MetaEvaluationResult,
@@ -41,6 +43,7 @@ from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, 
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.training import train
+from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, ModelMetadata
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -102,6 +105,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         super().__init__(options)
         self._record: StepRecord | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that steps take turns, whoever wrote them."""
+        super().__init_subclass__(**options)
+        if "MetaTrain" in vars(cls):
+            cls.MetaTrain = takes_turns(cls.MetaTrain)  # type: ignore[method-assign]  # as if the class had written it
+
     @property
     @abstractmethod
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -128,11 +137,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             When the adapted parameters are not finite.
         """
         whole = self._opened([checked_task(task)], "Support", training=False)
-        (adapted,) = over_chunks(whole, lambda chunk: self._backend.asarray(self._adapted(chunk)[1]))
-        return self._with_parameters(adapted)
-
-    def _with_parameters(self, adapted: Array) -> IFullModel[T, TInput, TOutput]:
-        return self.BaseModel.WithParameters(self._backend.reshape(adapted, (adapted.shape[1],)))
+        backend = whole.backend
+        (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(self._adapted(chunk)[1]))
+        adapted_model: IFullModel[T, TInput, TOutput] = whole.model.WithParameters(
+            backend.reshape(adapted, (adapted.shape[1],))
+        )
+        return adapted_model
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
@@ -234,7 +244,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         accuracies: list[float] = []
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
-            chunk = loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses)))
+            with self._random.place.taken(loader):
+                chunk = loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses)))
             some_losses, some_accuracies = self._query_results(checked_tasks(chunk))
             losses += list(some_losses)
             accuracies += some_accuracies
@@ -305,10 +316,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Losses and accuracies, (steps + 1, tasks) each."""
         loop = self._inner_loop(chunk)
-        found = [self._measured("Query", chunk, self._whole(loop.points))]
+        found = [self._measured("Query", chunk, self._whole(chunk, loop.points))]
         for _ in range(steps):
             loop.step()
-            found.append(self._measured("Query", chunk, self._whole(loop.points)))
+            found.append(self._measured("Query", chunk, self._whole(chunk, loop.points)))
         return np.array([losses for losses, _ in found]), np.array([accuracies for _, accuracies in found])
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
@@ -327,6 +338,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     @overload
     def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
 
+    @takes_turns
     def MetaTrainStep(
         self, sampler: ITaskSampler[T, TInput, TOutput] | int | None = None, batchSize: int | None = None
     ) -> MetaTrainingStepResult[T]:
@@ -372,7 +384,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _drawn(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
         if sampler is None:
-            return self._loader().GetTaskBatch(count)
+            loader = self._loader()
+            with self._random.place.taken(loader):
+                return loader.GetTaskBatch(count)
         missing = missing_members(sampler, ITaskSampler)
         if missing:
             raise ArgumentException(
@@ -402,19 +416,19 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         self._loader()
         self._require_valid()
-        return train(self)
+        return train(self, self._random.put_aside)
 
+    @takes_turns
     def Reset(self) -> None:
         """Iteration 0, optimizer and random state as at construction; the model keeps its parameters."""
         self._iteration = 0
         self._record = None
-        self._reset_optimizers()
-        self._kind = self._parameter_kind()
-        self._begin_anew()
+        self._begin_with_model()
         self._random.rewind()
 
     # Checkpoints.
 
+    @takes_turns
     def Save(self, filePath: str | os.PathLike[str]) -> None:
         """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
 
@@ -439,19 +453,20 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 f"{type(loader).__name__} lacks GetState and SetState (IResumable); its place is not saved, and a "
                 "resumed run draws other tasks",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=level_outside(),
             )
         optimizer = self._meta_optimizer()
         Checkpoint(
             algorithm=self.AlgorithmType.name,
             parameters=self._host(self._meta_parameters()),
-            optimizer=type(optimizer).__name__,
+            optimizer=type(as_given(optimizer)).__name__,
             optimizer_state=dict(optimizer.GetState()),
             iteration=self._iteration,
             random_state=self._random.get(),
             extra_state={name: self._host(array) for name, array in self._extra_state().items()},
         ).save(filePath)
 
+    @takes_turns
     def Load(self, filePath: str | os.PathLike[str]) -> None:
         """Take up what `Save` wrote; it continues as the saved learner would have, bit for bit.
 
@@ -468,7 +483,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         found = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = backend.asarray(self._meta_parameters())
-        found.require_fit(str(filePath), self.AlgorithmType.name, optimizer, self._host(parameters))
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), self._host(parameters))
         memory, random, extra = optimizer.GetState(), self._random.get(), self._extra_state()
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
@@ -486,7 +501,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._iteration = found.iteration
         lost = self._random.lost(found.random_state)
         if lost is not None:
-            warnings.warn(lost, UserWarning, stacklevel=2)
+            warnings.warn(lost, UserWarning, stacklevel=level_outside())
 
 
 def _require_count(name: str, value: object) -> None:

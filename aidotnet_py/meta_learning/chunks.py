@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.finiteness import all_finite, require_sound
-from aidotnet_py.meta_learning.objectives import TaskObjective
+from aidotnet_py.meta_learning.objectives import Lease, TaskObjective
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.turns import Lane
+from aidotnet_py.models import IFullModel
 
 __all__ = ["Chunk", "over_chunks"]
 
@@ -32,6 +34,11 @@ class Chunk:
     ----------
     backend : Backend
         Where their arrays are.
+    model, parameters, learned : IFullModel, array of shape (P,), array or None
+        What the call works with, whatever becomes of the learner's meanwhile: its model, θ, and what is learned beside
+        it.
+    lease : Lease
+        What the objectives work in.
     tasks : sequence of task
         The tasks.
     objectives : mapping
@@ -43,6 +50,10 @@ class Chunk:
     """
 
     backend: Backend
+    model: IFullModel[Any, Any, Any]
+    parameters: Array
+    learned: Array | None
+    lease: Lease
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]]
     objectives: Mapping[str, TaskObjective]
     first: int = 0
@@ -82,7 +93,7 @@ def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
     at_once = min(objective.tasks_at_once for objective in whole.objectives.values())
     threads = backend.threads
     bounds = _bounds(len(whole.tasks), at_once, threads)
-    with backend.single_threaded():
+    with backend.single_threaded(), whole.lease:
         if len(bounds) == 1 or threads == 1:
             with backend.errors_ignored():
                 return [work(whole.part(start, stop, 0)) for start, stop in bounds]
@@ -112,10 +123,7 @@ class _Lanes:
 
     def run(self, lanes: int) -> list[Any]:
         """Work through all chunks."""
-        threads = [
-            threading.Thread(target=self._work_through, args=(lane,), name=f"aidotnet_py lane {lane}")
-            for lane in range(lanes)
-        ]
+        threads = [Lane(self._work_through, lane) for lane in range(lanes)]
         for thread in threads:
             thread.start()
         try:
@@ -133,7 +141,8 @@ class _Lanes:
         return self._results
 
     def _work_through(self, lane: int) -> None:
-        with self._whole.backend.errors_ignored():
+        backend = self._whole.backend
+        with backend.errors_ignored(), backend.single_threaded():
             while not self._errors:
                 with self._lock:
                     index = self._next

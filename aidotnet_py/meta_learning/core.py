@@ -18,6 +18,7 @@ from aidotnet_py.exceptions import (
     ArgumentNullException,
     InvalidOperationException,
 )
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.adaptation import InnerLoop
 from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members, model_backend
@@ -27,9 +28,11 @@ from aidotnet_py.meta_learning.following import SUPPORT_GRADIENT, Following, alo
 from aidotnet_py.meta_learning.inner_problem import minimized
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
+from aidotnet_py.meta_learning.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.random_state import RandomState
 from aidotnet_py.meta_learning.stacking import repeat_rows
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import (
@@ -45,6 +48,9 @@ from aidotnet_py.type_parameters import T, TInput, TOutput
 __all__ = ["LearnerCore", "Tasks"]
 
 Tasks = Sequence[IMetaLearningTask[T, TInput, TOutput]]
+
+# Optimizers of the options that a learner's memory is kept for, should they come back into them.
+_MOST_OPTIMIZERS = 4
 
 
 class LearnerCore(ABC, Generic[T, TInput, TOutput]):
@@ -62,13 +68,16 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
             raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
         self._options = options
+        # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
+        self._turn, self._state = Turns(), Lock()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
         self._default_inner: SGDOptimizer | None = None
+        self._own_optimizers: list[OwnOptimizer] = []
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
-        self._kind = self._parameter_kind()
+        self._kind = self._kind_of(self.BaseModel.GetParameters())
 
     def _require_valid(self) -> None:
         wrong = next(self._options.invalid(), None)
@@ -106,12 +115,14 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     @property
     def OuterLearningRate(self) -> float:
         """The rate of the meta-updates: the option's, or that of the MetaOptimizer given."""
-        return self._meta_optimizer().GetCurrentLearningRate()
+        given = self._options.MetaOptimizer
+        return float(self._options.OuterLearningRate) if given is None else self._own(given).GetCurrentLearningRate()
 
     def GetMetaModel(self) -> IFullModel[T, TInput, TOutput]:
         """The model whose parameters are learned."""
         return self._options.MetaModel
 
+    @takes_turns
     def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
         """Learn another model's parameters from now on; the optimizers forget the old one's gradients.
 
@@ -129,15 +140,21 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise ArgumentException(
                 f"model is a {type(model).__name__}, which lacks {', '.join(missing)} of IFullModel"
             )
-        before, self._options.MetaModel = self._options.MetaModel, model
-        try:
-            self._require_valid()
-        except ArgumentException:
-            self._options.MetaModel = before
-            raise
-        self._kind = self._parameter_kind()
-        self._reset_optimizers()
-        self._begin_anew()
+        with self._state:
+            before, self._options.MetaModel = self._options.MetaModel, model
+            try:
+                self._require_valid()
+            except ArgumentException:
+                self._options.MetaModel = before
+                raise
+            self._begin_with_model()
+
+    def _begin_with_model(self) -> None:
+        """Begin anew with the model as it is now; its parameters stay."""
+        with self._state:
+            self._reset_optimizers()
+            self._kind = self._kind_of(self.BaseModel.GetParameters())
+            self._begin_anew()
 
     # What an algorithm may do otherwise; docs/algorithms.md has a table of it.
 
@@ -150,23 +167,23 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """The norm of the inner gradient at which a task's inner steps may end early; None: they never do."""
         return None
 
-    def _proximal_strength(self) -> Array | float | None:
+    def _proximal_strength(self, chunk: Chunk) -> Array | float | None:
         """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one a parameter; None: no such term."""
         options = self._options
         if isinstance(options, ProximalOptions) and options.InnerObjective == "proximal":
             return 1.0 / float(options.LambdaRegularization)
         return None
 
-    def _following(self) -> Following:
+    def _following(self, chunk: Chunk) -> Following:
         """What the inner steps follow."""
-        strength = self._proximal_strength()
+        strength = self._proximal_strength(chunk)
         return SUPPORT_GRADIENT if strength is None else along_proximal_gradient(strength)
 
     def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
         """The tasks as the inner steps see them, and where these start, stacked."""
-        return chunk, repeat_rows(self._backend, self.BaseModel.GetParameters(), len(chunk.tasks))
+        return chunk, repeat_rows(chunk.backend, chunk.parameters, len(chunk.tasks))
 
-    def _whole(self, points: Array) -> Array:
+    def _whole(self, chunk: Chunk, points: Array) -> Array:
         """All parameters (tasks, P), from those that the inner steps move."""
         return points
 
@@ -204,15 +221,16 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         optimizer = self._options.InnerOptimizer
         if optimizer is None or is_inner_solver(optimizer):
-            rate = self._options.InnerLearningRate
-            if self._default_inner is None or self._default_inner.GetCurrentLearningRate() != rate:
-                self._default_inner = SGDOptimizer(rate)
-            return self._default_inner
+            rate, kept = self._options.InnerLearningRate, self._default_inner
+            if kept is None or kept.GetCurrentLearningRate() != rate:
+                kept = self._default_inner = SGDOptimizer(rate)
+            return kept
         return optimizer
 
     def _meta_optimizer(self) -> IGradientBasedOptimizer:
+        """What moves the meta-parameters, with this learner's memory; by what takes turns alone."""
         if self._options.MetaOptimizer is not None:
-            return self._options.MetaOptimizer
+            return self._own(self._options.MetaOptimizer)
         rate = self._options.OuterLearningRate
         if self._default_optimizer is None:
             self._default_optimizer = self._new_meta_optimizer(rate)
@@ -222,11 +240,18 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             self._default_optimizer.SetState(state)
         return self._default_optimizer
 
+    def _own(self, given: IGradientBasedOptimizer) -> OwnOptimizer:
+        """An optimizer of the options with this learner's memory, also when it comes back after others."""
+        with self._state:
+            known = [own for own in self._own_optimizers if own.given is given] or [OwnOptimizer(given)]
+            others = [own for own in self._own_optimizers if own.given is not given]
+            self._own_optimizers = [*known, *others][:_MOST_OPTIMIZERS]
+            return known[0]
+
     def _reset_optimizers(self) -> None:
         self._default_optimizer = None
-        for optimizer in (self._options.MetaOptimizer, self._options.InnerOptimizer):
-            if optimizer is not None and not is_inner_solver(optimizer):
-                optimizer.Reset()
+        for own in self._own_optimizers:
+            own.Reset()
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
         """All the tasks with the objectives of their sets, after everything about them has been checked.
@@ -234,33 +259,38 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         In training, layers such as Dropout are active; adaptation and evaluation for use are without.
         """
         self._require_valid()
-        self._require_learned_for_model()
-        model, loss = self.BaseModel, self._loss()
+        with self._state:
+            model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
+            learned = self._learned_for(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
                 require_no_more_batches(task, place, self._inner_steps)
-        objectives = {role: self._objectives.make(role, tasks, model, loss, training=training) for role in roles}
-        return Chunk(self._backend, tasks, objectives)
+        lease = self._objectives.lease(model, loss)
+        objectives = {role: self._objectives.make(role, tasks, model, loss, lease, training=training) for role in roles}
+        return Chunk(model_backend(model), model, parameters, learned, lease, tasks, objectives)
 
-    def _parameter_kind(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        parameters = self.BaseModel.GetParameters()
+    def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return self._backend.dtype_of(parameters), tuple(parameters.shape)
 
-    def _require_learned_for_model(self) -> None:
-        """Refuse a model that came into the options by itself, where something was learned beside the one before."""
-        kind = self._parameter_kind()
-        if kind != self._kind and self._learned() is not None:
+    def _learned_for(self, parameters: Array) -> Array | None:
+        """What is learned beside these parameters of the model.
+
+        Refuses a model that came into the options by itself, where something was learned beside the one before.
+        """
+        kind, learned = self._kind_of(parameters), self._learned()
+        if kind != self._kind and learned is not None:
             (dtype, shape), (own, size) = self._kind, kind
             raise InvalidOperationException(
                 f"what is learned beside the parameters is for {dtype}{shape}, and MetaModel has {own}{size}; with "
                 "SetMetaModel it starts anew for another model"
             )
         self._kind = kind
+        return learned
 
     def _inner_loop(self, chunk: Chunk) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
         inner, start = self._inner_problem(chunk)
-        return InnerLoop(inner, start, self._inner_optimizer(), self._following(), self._inner_tolerance())
+        return InnerLoop(inner, start, self._inner_optimizer(), self._following(chunk), self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -275,7 +305,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         with self._backend.errors_ignored():
             loop.run(self._inner_steps, watch)
             self._require_adapted(loop.chunk, loop.start, loop.points)
-        return self._whole(loop.start), self._whole(loop.points)
+        return self._whole(chunk, loop.start), self._whole(chunk, loop.points)
 
     def _minimized(
         self, chunk: Chunk, solver: InnerSolver | RowMinimizer, watch: Callable[[Array], None] | None
@@ -285,9 +315,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if watch is not None:
             watch(inner.support.evaluate(start).losses)
         with self._backend.errors_ignored():
-            adapted = minimized(inner, start, solver, self._following(), self._proximal_strength())
+            adapted = minimized(inner, start, solver, self._following(chunk), self._proximal_strength(chunk))
             self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
-        return self._whole(start), self._whole(adapted)
+        return self._whole(chunk, start), self._whole(chunk, adapted)
 
     def _require_adapted(
         self, chunk: Chunk, start: Array, points: Array, name: str = "adapted parameter vector"
@@ -303,16 +333,18 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _meta_parameters(self) -> Array:
         """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
-        parameters, learned = self.BaseModel.GetParameters(), self._learned()
+        with self._state:
+            parameters, learned = self.BaseModel.GetParameters(), self._learned()
         return parameters if learned is None else self._backend.concat([parameters, learned], 0)
 
     def _set_meta_parameters(self, vector: Array) -> None:
-        backend, learned = self._backend, self._learned()
-        if learned is not None:
-            count = int(vector.shape[0]) - int(learned.shape[0])
-            self._set_learned(backend.asarray(backend.index(vector, (slice(count, None),))))
-            vector = backend.asarray(backend.index(vector, (slice(0, count),)))
-        self.BaseModel.SetParameters(vector)
+        with self._state:
+            backend, learned = self._backend, self._learned()
+            if learned is not None:
+                count = int(vector.shape[0]) - int(learned.shape[0])
+                self._set_learned(backend.asarray(backend.index(vector, (slice(count, None),))))
+                vector = backend.asarray(backend.index(vector, (slice(0, count),)))
+            self.BaseModel.SetParameters(vector)
 
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.

@@ -100,13 +100,15 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
     LossFunction : ILossFunction, optional
         None: the model's DefaultLossFunction.
     MetaOptimizer : IGradientBasedOptimizer, optional
-        None: Adam at OuterLearningRate. Otherwise its own rate holds.
+        None: Adam at OuterLearningRate. Otherwise its own rate holds. It is not changed: what it remembers is kept for
+        each learner, by its GetState and SetState.
     InnerOptimizer : IGradientBasedOptimizer, InnerSolver or RowMinimizer, optional
         None: gradient descent at InnerLearningRate. Otherwise its own rate holds, with fresh state for each task. A
         solver, any callable (objective, θ) → φ, takes the place of all inner steps; it may be called for several
         tasks at the same time, in threads.
     DataLoader : IEpisodicDataLoader, optional
-        Where Train, MetaTrainStep and Evaluate(numTasks) draw tasks from.
+        Where Train, MetaTrainStep and Evaluate(numTasks) draw tasks from. Learners that share one with GetState and
+        SetState do not move each other's draws.
     InnerLearningRate, OuterLearningRate : float
         Steps of adaptation and of meta-training, > 0.
     AdaptationSteps : int
@@ -118,7 +120,7 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
     GradientClipThreshold : float or None
         Largest global norm of the meta-gradient; None or ≤ 0: no limit.
     RandomSeed : int, optional
-        Seeds the learner's random numbers and its DataLoader; None: the loader stays as it is.
+        Seeds the learner's random numbers and its draws from the DataLoader; None: those begin where the loader is.
     EvaluationTasks, EvaluationFrequency : int
         Train evaluates this many tasks, every so many steps.
     EnableCheckpointing : bool
@@ -216,7 +218,7 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
         return next(self.invalid(), None) is None
 
     def Clone(self) -> Self:
-        """An independent copy; model, optimizers and loader are shared."""
+        """An independent copy; model, optimizers and loader are shared, but not what learners remember of them."""
         return dataclasses.replace(self)
 
 

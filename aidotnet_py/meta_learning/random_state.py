@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from aidotnet_py.meta_learning.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
-from aidotnet_py.meta_learning.sampling import IResumable
+from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
 
 __all__ = ["RandomState"]
 
@@ -25,13 +26,16 @@ class RandomState:
         self._options = options
         # PCG64 by name, because default_rng may change its choice and a saved state must not.
         self.generator = np.random.Generator(np.random.PCG64(options.RandomSeed))
+        self.place = LoaderPlace()
         self._seed_loader()
         self._first_loader = options.DataLoader
         self._first = self.get()
 
     def _seed_loader(self) -> None:
-        if self._options.RandomSeed is not None and self._options.DataLoader is not None:
-            self._options.DataLoader.SetSeed(int(self._options.RandomSeed))
+        loader = self._options.DataLoader
+        if self._options.RandomSeed is not None and loader is not None:
+            with self.place.taken(loader):
+                loader.SetSeed(int(self._options.RandomSeed))
 
     @contextmanager
     def draws_of_a_step(self) -> Generator[None]:
@@ -45,18 +49,27 @@ class RandomState:
 
     def get(self) -> dict[str, Any]:
         """The state, in values that JSON can hold."""
-        loader = self._options.DataLoader
         return {
             "generator": self.generator.bit_generator.state,
-            "loader": loader.GetState() if isinstance(loader, IResumable) else None,
+            "loader": self.place.of(self._options.DataLoader),
         }
 
     def set(self, state: Mapping[str, Any]) -> None:
         """Take up what `get` gave."""
         loader = self._options.DataLoader
         self.generator.bit_generator.state = state["generator"]
-        if isinstance(loader, IResumable) and state["loader"] is not None:
-            loader.SetState(state["loader"])
+        if loader is not None and state["loader"] is not None:
+            self._set_loader(loader, state["loader"])
+
+    def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
+        if isinstance(loader, IResumable):
+            with self.place.taken(loader):
+                loader.SetState(place)
+
+    def put_aside(self) -> AbstractContextManager[None]:
+        """Draws that leave the loader, where it can tell its place, where it was."""
+        loader = self._options.DataLoader
+        return nullcontext() if loader is None else self.place.put_aside(loader)
 
     def lost(self, state: Mapping[str, Any]) -> str | None:
         """What is said where the loader's place in a state cannot be taken up, or the state has none."""
@@ -71,7 +84,7 @@ class RandomState:
         """Back to the state at construction."""
         loader, place = self._options.DataLoader, self._first["loader"]
         self.generator.bit_generator.state = self._first["generator"]
-        if loader is self._first_loader and isinstance(loader, IResumable) and place is not None:
-            loader.SetState(place)
+        if loader is not None and loader is self._first_loader and place is not None:
+            self._set_loader(loader, place)
         else:
             self._seed_loader()

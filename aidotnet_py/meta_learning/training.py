@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
 from aidotnet_py.meta_learning.interface import IMetaLearner
-from aidotnet_py.meta_learning.results import MetaEvaluationResult, MetaTrainingResult
-from aidotnet_py.meta_learning.sampling import IResumable
+from aidotnet_py.meta_learning.results import MetaTrainingResult
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["train"]
 
 
-def train(learner: IMetaLearner[T, TInput, TOutput]) -> MetaTrainingResult[T]:
-    """NumMetaIterations steps of MetaBatchSize tasks, by the learner's own methods alone."""
+def train(
+    learner: IMetaLearner[T, TInput, TOutput], put_aside: Callable[[], AbstractContextManager[None]]
+) -> MetaTrainingResult[T]:
+    """NumMetaIterations steps of MetaBatchSize tasks, by the learner's own methods alone.
+
+    Draws within a context of ``put_aside`` are not to count.
+    """
     # Imported here, since it takes a fifth of the time that the whole package takes.
     from tqdm import tqdm
 
@@ -34,21 +40,11 @@ def train(learner: IMetaLearner[T, TInput, TOutput]) -> MetaTrainingResult[T]:
             progress.set_postfix_str(f"loss={float(step.MetaLoss):.4f}", refresh=False)
             progress.update()
             if step.Iteration % options.EvaluationFrequency == 0:
-                found = _evaluated_aside(learner)
+                with put_aside():
+                    found = learner.Evaluate(options.EvaluationTasks)
                 metrics[f"EvaluationLoss@{step.Iteration}"] = found.LossStats.Mean
                 metrics[f"EvaluationAccuracy@{step.Iteration}"] = found.AccuracyStats.Mean
             if options.EnableCheckpointing and step.Iteration % options.CheckpointFrequency == 0:
                 learner.Save(Path(f"checkpoint_{step.Iteration}.safetensors"))
     elapsed = timedelta(seconds=time.perf_counter() - began)
     return MetaTrainingResult(np.array(losses), np.array(accuracies), elapsed, metrics)
-
-
-def _evaluated_aside(learner: IMetaLearner[T, TInput, TOutput]) -> MetaEvaluationResult[T]:
-    """An evaluation that leaves the loader, where it can tell its place, where it was."""
-    loader = learner.Options.DataLoader
-    place = loader.GetState() if isinstance(loader, IResumable) else None
-    try:
-        return learner.Evaluate(learner.Options.EvaluationTasks)
-    finally:
-        if isinstance(loader, IResumable) and place is not None:
-            loader.SetState(place)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 from aidotnet_py.autodiff import trace, vjp
@@ -13,6 +12,7 @@ from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.adaptation import InnerState
 from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
 

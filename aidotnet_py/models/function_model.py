@@ -18,6 +18,7 @@ from aidotnet_py.autodiff.tracing import is_array, type_of
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
@@ -121,6 +122,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._optimizer = AdamOptimizer(0.001)
         self._programs = ProgramCache(self._backend, self._function)
         self._noise_key = [0, 0]
+        # Held by what changes parameters or optimizer: a step of `Train` goes from the parameters that it read.
+        self._lock = Lock()
 
     def _name(self) -> str:
         return getattr(self._function, "__name__", type(self._function).__name__)
@@ -197,7 +200,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             raise ArgumentException(
                 f"parameters is {dtype}{tuple(parameters.shape)}; the model has {self._dtype}({self.ParameterCount},)"
             )
-        self._parameters = self._backend.asarray(parameters)
+        with self._lock:
+            self._parameters = self._backend.asarray(parameters)
 
     def WithParameters(self, parameters: Array) -> Self:
         """A new model, equal but for these parameters, which `Train` has not touched yet; see `SetParameters`."""
@@ -208,11 +212,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     def Clone(self) -> Self:
         """An independent copy; only the function and what was traced of it are shared."""
-        other = copy.copy(self)
-        other._parameters = self.GetParameters()
-        other._metadata = self._metadata.copy()
-        other._optimizer = self._optimizer.fresh()
-        other._optimizer.SetState(self._optimizer.GetState())
+        with self._lock:
+            other = copy.copy(self)
+            other._parameters = self.GetParameters()
+            other._metadata = self._metadata.copy()
+            other._optimizer = self._optimizer.fresh()
+            other._optimizer.SetState(self._optimizer.GetState())
+        other._lock = Lock()
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -288,12 +294,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         InvalidOperationException
             When the loss or its gradient is not finite; nothing was changed then.
         """
-        loss, gradient = self._loss_and_gradient(input, expectedOutput, "expectedOutput", self._loss, training=True)
-        for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
-            if not np.isfinite(self._backend.to_numpy(values)).all():
-                raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
-        self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
-        self._metadata.TrainingDate = datetime.now(UTC)
+        with self._lock:
+            loss, gradient = self._loss_and_gradient(input, expectedOutput, "expectedOutput", self._loss, training=True)
+            for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
+                if not np.isfinite(self._backend.to_numpy(values)).all():
+                    raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
+            self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
+            self._metadata.TrainingDate = datetime.now(UTC)
 
     def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[Any] | None = None) -> Array:
         """The gradient of the loss with respect to the parameters, shape (ParameterCount,).
@@ -367,7 +374,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                     f"{wanted.get(name, 'no such parameter')}"
                 )
         flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
-        self._parameters = self._backend.asarray(flat)
+        with self._lock:
+            self._parameters = self._backend.asarray(flat)
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
         """Write the parameters to a safetensors file, whole or not at all."""

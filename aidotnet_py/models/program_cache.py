@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from threading import Lock
 from typing import Any, TypeVar
 
 from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.transformations import TracedProgram, trace_pure
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.locks import Lock
 
 __all__ = ["ProgramCache"]
 

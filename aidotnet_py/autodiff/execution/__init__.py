@@ -4,7 +4,8 @@ May import: `program`, `primitive`, `layout`, `tracing` and the backends.
 """
 
 from aidotnet_py.autodiff.execution.executable import Executable, backend_for, run_program
+from aidotnet_py.autodiff.execution.idle import Idle
 from aidotnet_py.autodiff.execution.planning import Plan, plan
 from aidotnet_py.autodiff.execution.rounds import Rounds
 
-__all__ = ["Executable", "Plan", "Rounds", "backend_for", "plan", "run_program"]
+__all__ = ["Executable", "Idle", "Plan", "Rounds", "backend_for", "plan", "run_program"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -18,6 +17,7 @@ from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.transforms.tiling import tiled
 from aidotnet_py.backends.loops import LoopRules
+from aidotnet_py.locks import Lock
 
 __all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan", "shared_plan"]
 

@@ -161,28 +161,31 @@ class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
         self._partial = options
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
-        whole = super()._opened(tasks, *roles, training=training)
-        model = cast("IDifferentiableModel[Any, Any, Any]", self.BaseModel)
-        part = self._objectives.partial(_ADAPTED, whole.support, model, self._partial.adapted())
+        # The layers of the model that the call works with.
+        with self._state:
+            whole, adapted = super()._opened(tasks, *roles, training=training), self._partial.adapted()
+        model = cast("IDifferentiableModel[Any, Any, Any]", whole.model)
+        part = self._objectives.partial(_ADAPTED, whole.support, model, adapted)
         return replace(whole, objectives={**whole.objectives, _ADAPTED: part})
 
-    def _columns(self) -> Columns:
+    def _columns(self, chunk: Chunk) -> Columns:
         """Where the adapted parameters are among all."""
-        return Columns(self._backend, _shapes(self.BaseModel), self._partial.adapted())
+        shapes, first = _shapes(chunk.model), _parts(chunk.objectives[_ADAPTED])[0]
+        return Columns(chunk.backend, shapes, [name for name in shapes if name not in first.staying])
 
     def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
         _, theta = super()._inner_problem(chunk)
-        part, columns = chunk.objectives[_ADAPTED], self._columns()
+        part, columns = chunk.objectives[_ADAPTED], self._columns(chunk)
         for batch in _parts(part):
             batch.begin(columns.others.of(theta))
         return replace(chunk, objectives={**chunk.objectives, "Support": part}), columns.of(theta)
 
-    def _whole(self, points: Array) -> Array:
-        theta = repeat_rows(self._backend, self.BaseModel.GetParameters(), points.shape[0])
-        return self._columns().put(points, theta)
+    def _whole(self, chunk: Chunk, points: Array) -> Array:
+        theta = repeat_rows(chunk.backend, chunk.parameters, points.shape[0])
+        return self._columns(chunk).put(points, theta)
 
     def _pulled_back(self, path: InnerPath, v: Array) -> Array:
-        columns = self._columns()
+        columns = self._columns(path.loop.chunk)
         moved, left = super()._pulled_back(path, columns.of(v)), columns.others.of(v)
         for batch in _parts(path.loop.chunk.support):
             asked = batch.end()

@@ -139,10 +139,18 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         kind = self._imaml.LearnedLambda
         if kind is None:
             return None
-        if self._log_lambda is None or self._log_lambda.kind != kind:
-            first, parameters = float(self._imaml.LambdaRegularization), self.BaseModel.GetParameters()
-            self._log_lambda = LogLambda.beginning(kind, self._backend, first, parameters)
-        return self._log_lambda
+        with self._state:
+            if self._log_lambda is None or self._log_lambda.kind != kind:
+                first, parameters = float(self._imaml.LambdaRegularization), self.BaseModel.GetParameters()
+                self._log_lambda = LogLambda.beginning(kind, self._backend, first, parameters)
+            return self._log_lambda
+
+    def _lambda_of(self, chunk: Chunk) -> float | Array:
+        """λ as it was when the call began."""
+        now = self._learned_lambda()
+        if now is None or chunk.learned is None:
+            return float(self._imaml.LambdaRegularization)
+        return (now if now.logarithms is chunk.learned else LogLambda(now.kind, chunk.backend, chunk.learned)).value
 
     def _learned(self) -> Array | None:
         learned = self._learned_lambda()
@@ -175,8 +183,8 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def _inner_tolerance(self) -> float | None:
         return self._imaml.InnerGradientTolerance
 
-    def _proximal_strength(self) -> Array | float | None:
-        return None if self._imaml.InnerObjective == "support" else 1.0 / self.LambdaRegularization
+    def _proximal_strength(self, chunk: Chunk) -> Array | float | None:
+        return None if self._imaml.InnerObjective == "support" else 1.0 / self._lambda_of(chunk)
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         """Algorithm 2 for some of the tasks."""
@@ -190,9 +198,9 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             adapted, g = step.points, step.gradients
             self._require_adapted(chunk, start, adapted)
             measured = self._sound(chunk, step.losses, g)
-            slopes, v, solve = self._system().finished(chunk, step)
+            slopes, v, solve = self._system(chunk).finished(chunk, step)
         query_norms = self._norms(g) if self._imaml.ErrorConstants is not None else None
-        inner_norms = self._norms(self._following()(adapted, start, slopes))
+        inner_norms = self._norms(self._following(chunk)(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
         if learned is not None:
@@ -204,7 +212,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         optimizer = self._inner_optimizer()
         if self._backend.capturing is None or not isinstance(optimizer, ElementwiseOptimizer):
             return None
-        settings = self._system().settings(optimizer, self._following(), self._inner_steps)
+        settings = self._system(chunk).settings(optimizer, self._following(chunk), self._inner_steps)
         if settings is None or is_inner_solver(self._imaml.InnerOptimizer):
             return None
         inner, start = self._inner_problem(chunk)
@@ -216,11 +224,11 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         if self._imaml.UseFirstOrder:
             v = self._backend.asarray(g)
             return chunk.support.evaluate(adapted).gradients, v, None
-        return self._system().solved(chunk, adapted, g)
+        return self._system(chunk).solved(chunk, adapted, g)
 
-    def _system(self) -> ImplicitSystem:
+    def _system(self, chunk: Chunk) -> ImplicitSystem:
         warm = self._warm_starts if self._imaml.WarmStartSolves else None
-        return ImplicitSystem(self._imaml, self.LambdaRegularization, self._signs(), warm)
+        return ImplicitSystem(self._imaml, self._lambda_of(chunk), self._signs(), warm)
 
     def _signs(self) -> Array | None:
         """The same at every step, so that they are drawn once and not for each chunk."""

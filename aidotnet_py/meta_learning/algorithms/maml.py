@@ -134,7 +134,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         loop = self._inner_loop(chunk)
         path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
         self._require_adapted(loop.chunk, loop.start, loop.points)
-        measured, g = self._query(chunk, self._whole(loop.points))
+        measured, g = self._query(chunk, self._whole(chunk, loop.points))
         v = self._pulled_back(path, g)
         chunk.require_finite("meta-gradient", v)
         return TaskGradients(measured, v)
@@ -143,7 +143,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         """v_0 from v_K."""
         optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())
         rate = plain_rate(optimizer)
-        if rate is not None and self._proximal_strength() is None:
+        if rate is not None and self._proximal_strength(path.loop.chunk) is None:
             for state in path.backwards():
                 support = path.loop.chunk.support.of_step(state.taken)
                 v = support.product(state.points, v, "hessian", identity=1.0, weight=-rate)
@@ -156,11 +156,12 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
         The proximal term hands on what comes to u to φ_k, and takes it from θ.
         """
-        strength, support = self._proximal_strength(), path.loop.chunk.support
+        chunk = path.loop.chunk
+        strength, support, following = self._proximal_strength(chunk), chunk.support, self._following(chunk)
         from_start: Array | None = None
         for state in path.backwards():
             slopes, product = support.of_step(state.taken).curvature(state.points, "hessian")
-            v, u = rule.pull(state, self._following()(state.points, path.loop.start, slopes), v)
+            v, u = rule.pull(state, following(state.points, path.loop.start, slopes), v)
             v = v + product(u)
             if strength is not None:
                 pull = u * strength

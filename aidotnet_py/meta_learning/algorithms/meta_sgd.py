@@ -176,8 +176,8 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         return _UNIT_STEPS
 
-    def _following(self) -> Following:
-        return Following(_at_rates, (self._rates,))
+    def _following(self, chunk: Chunk) -> Following:
+        return Following(_at_rates, (chunk.learned,))
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         by = self._first_order if self._meta_sgd.UseFirstOrder else self._exact
@@ -194,12 +194,12 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         for state in path.backwards():
             slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
             of_rates = slopes * v if of_rates is None else of_rates + slopes * v
-            v = v - product(v * self._rates)
+            v = v - product(v * chunk.learned)
         return TaskGradients(measured, self._backend.concat([v, -of_rates], 1))
 
     def _first_order(self, chunk: Chunk) -> TaskGradients:
         _, start = self._inner_problem(chunk)
-        follow = _SummedUp(self._following())
+        follow = _SummedUp(self._following(chunk))
         loop = InnerLoop(chunk, start, self._inner_optimizer(), follow)
         while loop.taken < self._inner_steps:
             loop.step()

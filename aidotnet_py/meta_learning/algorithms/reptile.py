@@ -159,21 +159,22 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         """The updates of all tasks, or none where one fails."""
         # All are checked against each other and the model before the first moves anything.
         self._opened(tasks, "Support", "Query", training=False)
-        chunks = [replace(self._opened([t], "Support", "Query"), first=place) for place, t in enumerate(tasks)]
         optimizer = self._meta_optimizer()
         parameters, memory = self._backend.asarray(self._meta_parameters()), optimizer.GetState()
         try:
-            return self._one_after_another(chunks)
+            return self._one_after_another(tasks)
         except BaseException:
             optimizer.SetState(memory)
             self._set_meta_parameters(parameters)
             raise
 
-    def _one_after_another(self, chunks: list[Chunk]) -> StepRecord:
+    def _one_after_another(self, tasks: Tasks[T, TInput, TOutput]) -> StepRecord:
         """An update for each; the norm that is told is the mean of theirs."""
         found: list[Measured] = []
         norms: list[float] = []
-        for chunk in chunks:
+        for place, task in enumerate(tasks):
+            # Opened now, to start from where the task before has left the parameters.
+            chunk = replace(self._opened([task], "Support", "Query"), first=place)
             (part,) = over_chunks(chunk, self._meta_gradients)
             found.append(part.measured)
             norms.append(self._meta_update(part.meta_gradients))

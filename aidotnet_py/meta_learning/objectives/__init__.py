@@ -8,11 +8,13 @@ from aidotnet_py.meta_learning.objectives.factory import ObjectiveFactory
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 from aidotnet_py.meta_learning.objectives.whole_step import BegunStep, StepSettings, step_in_one_go
+from aidotnet_py.meta_learning.objectives.workspaces import Lease
 
 __all__ = [
     "BegunStep",
     "CurvatureKind",
     "Evaluation",
+    "Lease",
     "ObjectiveFactory",
     "PartialObjective",
     "StepSettings",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -14,22 +13,17 @@ import numpy as np
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.transforms.splitting import Split, split
-from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
-from aidotnet_py.meta_learning.objectives.traced import (
-    BatchedPrograms,
-    Place,
-    Shapes,
-    Signature,
-    TaskPrograms,
-    TracedObjective,
-)
+from aidotnet_py.meta_learning.objectives.traced import Shapes, Signature, TaskPrograms, TracedObjective
+from aidotnet_py.meta_learning.objectives.workspaces import Lease, Workspaces
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.validation import Shape, checked_batches, output_shape
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -37,9 +31,8 @@ from aidotnet_py.models.noise import noise_shapes
 
 __all__ = ["ObjectiveFactory"]
 
-# Support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the bytes of them all,
-# beyond which the oldest go, though never those that the batch at hand or the last one worked with.
-_MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
+# Support and query sets, in training and in evaluation, and the last, smaller chunk of each.
+_MOST_PROGRAMS = 8
 # A function in two is small, and takes long to make.
 _MOST_SPLITS = 64
 # Kinds of sets that model and loss were found to be pure for.
@@ -47,7 +40,7 @@ _MOST_PURE = 256
 
 
 class ObjectiveFactory:
-    """Makes the objectives of a learner.
+    """Makes the objectives of a learner; calls in several threads share what was traced, and no buffers.
 
     Parameters
     ----------
@@ -65,15 +58,12 @@ class ObjectiveFactory:
         self._subjects: tuple[Callable[..., Any], ILossFunction[Any]] | None = None
         self._settings: CapturedState | None = None
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
-        self._ready: OrderedDict[Place, BatchedPrograms] = OrderedDict()
         self._splits: OrderedDict[Hashable, Split] = OrderedDict()
-        # The places used for the batch at hand, and for the one before it, whose programs stay.
-        self._in_use: set[Place] = set()
-        self._in_use_before: set[Place] = set()
         self._output_shapes: dict[Any, Shape] = {}
         self._noise: dict[ArrayType, dict[str, Shape]] = {}
         self._pure: set[Signature] = set()
-        self._lock = threading.RLock()
+        self._workspaces = Workspaces()
+        self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is kept: a copied program would no longer share the buffers that its parts share."""
@@ -83,12 +73,20 @@ class ObjectiveFactory:
         self._generator, self._warned = state["_generator"], state["_warned"]
         self._forget()
 
+    def lease(self, model: IFullModel[Any, Any, Any], loss: ILossFunction[Any]) -> Lease:
+        """What the objectives of one call work in; begins anew with another model, loss or setting than the last."""
+        with self._lock:
+            if is_differentiable(model):
+                self._keep_for(model, loss)
+            return Lease(self._workspaces, self._lock, self.programs)
+
     def make(
         self,
         role: str,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        lease: Lease,
         *,
         training: bool = False,
     ) -> TaskObjective:
@@ -97,10 +95,8 @@ class ObjectiveFactory:
         All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
         the same for as long as the objective is asked.
         """
-        if is_differentiable(model):
-            self._keep_for(model, loss)
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
-        objectives = [self._of_batch(role, model, loss, training, *batch) for batch in batches]
+        objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
     def _of_batch(
@@ -108,13 +104,12 @@ class ObjectiveFactory:
         role: str,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        lease: Lease,
         training: bool,
         inputs: Sequence[Array],
         targets: Sequence[Array],
     ) -> TaskObjective:
         if is_differentiable(model):
-            if self._in_use:
-                self._in_use_before, self._in_use = self._in_use, set()
             signature = Signature.of(model, loss, inputs[0], targets[0])
             key: list[int] = []
             if training and (shapes := self._noise_shapes(model, signature.input)):
@@ -122,12 +117,13 @@ class ObjectiveFactory:
                 # One draw for all tasks, so that it counts neither how many there are nor how they are split.
                 key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
             self._require_pure(signature)
-            return TracedObjective(role, model.backend, signature, inputs, targets, self, key)
+            return TracedObjective(role, model.backend, signature, inputs, targets, lease, key)
         backend = model_backend(model)
         if computes_gradients(model):
             return ComputedObjective(model, loss, backend, inputs, targets)
-        if not self._warned:
-            self._warned = True
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
             missing = ", ".join(missing_members(model, IDifferentiableModel))
             warnings.warn(
                 f"{type(model).__name__} lacks {missing} of IDifferentiableModel, and ComputeGradients of "
@@ -156,26 +152,27 @@ class ObjectiveFactory:
         self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], batch: TracedObjective
     ) -> Split:
         dtype, x, noise = model.backend.dtype_of(model.GetParameters()), batch.input_type, batch.noise_shapes
-        key = (tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
-        found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)
-        self._splits[key] = found
-        while len(self._splits) > _MOST_SPLITS:
-            self._splits.popitem(last=False)
-        return found
+        key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
+        with self._lock:
+            found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)
+            self._splits[key] = found
+            while len(self._splits) > _MOST_SPLITS:
+                self._splits.popitem(last=False)
+            return found
 
     def _keep_for(self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any]) -> None:
         """Forget what was traced of another model or loss, or of these as they were before a setting was changed.
 
-        It is of no more use, and would keep them alive.
+        It is of no more use, and would keep them alive. A call that still works with it gives its workspace back to the
+        old ones.
         """
         before = self._subjects
         same = before is not None and model.apply == before[0] and loss is before[1]
         if same and not (self._settings is not None and self._settings.changed()):
             return
-        for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before, self._pure):
+        for kept in (self._traced, self._splits, self._output_shapes, self._noise, self._pure):
             kept.clear()
-        self._output_shapes.clear()
-        self._noise.clear()
+        self._workspaces = Workspaces()
         self._subjects, self._settings = (model.apply, loss), None
 
     def _require_pure(self, signature: Signature) -> None:
@@ -198,10 +195,11 @@ class ObjectiveFactory:
         return self._noise[x]
 
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-        key = (tuple(x.shape), model.backend.dtype_of(x))
-        if key not in self._output_shapes:
-            self._output_shapes[key] = output_shape(model, x)
-        return self._output_shapes[key]
+        with self._lock:
+            key = (model.apply, tuple(x.shape), model.backend.dtype_of(x))
+            if key not in self._output_shapes:
+                self._output_shapes[key] = output_shape(model, x)
+            return self._output_shapes[key]
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""
@@ -211,16 +209,3 @@ class ObjectiveFactory:
             while len(self._traced) > _MOST_PROGRAMS:
                 self._traced.popitem(last=False)
             return programs
-
-    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
-        """The programs of a place and its buffers, kept within bounds beyond which the oldest go."""
-        programs = self.programs(place.signature)
-        with self._lock:
-            found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend)
-            self._ready[place] = found
-            self._in_use.add(place)
-            for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
-                total = sum(p.nbytes for p in self._ready.values())
-                if len(self._ready) > _MOST_PROGRAMS or total > _MOST_BYTES:
-                    del self._ready[old]
-            return found

@@ -43,16 +43,16 @@ class PartialObjective:
         Whose buffers it works in.
     split : Split
         The model's function, cut in two.
-    shapes : mapping
-        Of the parameters that stay.
+    staying : mapping
+        Names and shapes of the parameters that stay.
     backend : Backend
         Where they are.
     """
 
-    def __init__(self, whole: TracedObjective, role: str, split: Split, shapes: Shapes, backend: Backend) -> None:
+    def __init__(self, whole: TracedObjective, role: str, split: Split, staying: Shapes, backend: Backend) -> None:
         self._rest = whole.of_function(role, split.apply, split.shapes)
         self._split = split
-        self._shapes = shapes
+        self.staying = staying
         self._backend = backend
         self._staying: Array | None = None
         self._asked: Array | None = None
@@ -165,14 +165,14 @@ class PartialObjective:
         return self._backend.index(vectors, (slice(None), slice(vectors.shape[1] - self._split.features, None)))
 
     def _leaves(self, staying: Array) -> list[Array]:
-        return leaf_views(self._backend, staying, self._shapes.items())
+        return leaf_views(self._backend, staying, self.staying.items())
 
     def _compiled(self, programs: BatchedPrograms) -> Executable:
         """(Parameters that stay, x, noise, what is asked of the features) ↦ features, what is asked of the former."""
         tasks = programs.points.shape[0]
         examples = [programs.inputs, *programs.noise]
         program = self._early_program([ArrayType(tuple(a.shape[1:]), self._dtype(a)) for a in examples])
-        count = len(self._shapes)
+        count = len(self.staying)
         return Executable(
             vmap_program(program, [True] * len(program.inputs), tasks),
             self._backend,
@@ -185,7 +185,7 @@ class PartialObjective:
     def _early_program(self, types: Sequence[ArrayType]) -> Program:
         dtype = self._split.early.output_types[0].dtype
         with new_trace() as trace:
-            leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in self._shapes.items()}
+            leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in self.staying.items()}
             examples = [trace.new_input(of_one) for of_one in types]
             asked = trace.new_input(ArrayType((self._split.features,), dtype))
 

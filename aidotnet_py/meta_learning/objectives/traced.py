@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +20,7 @@ from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.descent import Descent
@@ -96,14 +95,17 @@ class TaskPrograms:
     def __init__(self, signature: Signature, after_trace: Callable[[], None] = lambda: None) -> None:
         self.signature = signature
         self._after_trace = after_trace
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._single: dict[str, Program] = {}
         self._batched: dict[tuple[str, int], Program] = {}
+        self._flops: int | None = None
 
-    @cached_property
+    @property
     def flops(self) -> int:
         """Floating-point operations of one gradient."""
-        return self.single("evaluation").flops
+        if self._flops is None:
+            self._flops = self.single("evaluation").flops
+        return self._flops
 
     def single(self, name: ProgramName) -> Program:
         """A function of one task: its evaluation, of (parameters, x, y, noise), or identity · v + weight · Hv.
@@ -353,6 +355,11 @@ class Place:
 class ProgramSource(Protocol):
     """Keeps programs for the next batch of the same shapes."""
 
+    @property
+    def run(self) -> int:
+        """Buffers that came when this was another number are to be asked for again."""
+        ...
+
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task."""
         ...
@@ -427,6 +434,7 @@ class TracedObjective:
         self._first = 0
         self._lane = 0
         self._programs: BatchedPrograms | None = None
+        self._run = source.run
 
     @property
     def backend(self) -> Backend:
@@ -473,10 +481,11 @@ class TracedObjective:
 
     def bound(self) -> BatchedPrograms:
         """The programs, with the examples of this batch in their buffers."""
-        if self._programs is None:
-            place = Place(self._role, self._lane, len(self._inputs), self._signature)
-            self._programs = self._source.ready(place, self._backend)
         programs = self._programs
+        if programs is None or self._run != self._source.run:
+            place = Place(self._role, self._lane, len(self._inputs), self._signature)
+            self._run = self._source.run
+            programs = self._programs = self._source.ready(place, self._backend)
         if programs.examples_of is not self:
             programs.examples_of = programs.evaluation_of = programs.curvature_of = None
             self._fill(programs.inputs, self._inputs)
@@ -551,7 +560,7 @@ class TracedObjective:
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""
         programs = self._programs
-        if programs is None or programs.evaluation_of is not self:
+        if programs is None or self._run != self._source.run or programs.evaluation_of is not self:
             raise InvalidOperationException(
                 "accuracies are of the last evaluation, and another objective's came after it"
             )

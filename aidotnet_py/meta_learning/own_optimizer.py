@@ -1,0 +1,94 @@
+"""An optimizer as one learner uses it: the object is as given, what it remembers is the learner's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from aidotnet_py.backends import Array, backend_of
+from aidotnet_py.locks import Lock
+from aidotnet_py.optimizers import IGradientBasedOptimizer
+
+__all__ = ["OwnOptimizer", "as_given"]
+
+# One for all: nothing tells whether two objects have a part in common.
+_LENDING = Lock()
+
+
+class OwnOptimizer:
+    """An `IGradientBasedOptimizer` that works through another one, without leaving a trace in it.
+
+    Each call puts this learner's state into the object given, and takes it out again: learners that were given the same
+    object do not see each other's past gradients, and its settings are read when used. For that, ``GetState`` and
+    ``SetState`` of the object must hold all that it remembers, as checkpoints want it anyway; what they leave out is
+    shared by all who use the object.
+
+    Parameters
+    ----------
+    given : IGradientBasedOptimizer
+        Begins with the state that it has now.
+
+    Attributes
+    ----------
+    given : IGradientBasedOptimizer
+        As given.
+    """
+
+    def __init__(self, given: IGradientBasedOptimizer) -> None:
+        self.given = given
+        with _LENDING:
+            self._state = given.GetState()
+
+    @contextmanager
+    def _in_its_state(self) -> Generator[IGradientBasedOptimizer]:
+        with _LENDING:
+            before = self.given.GetState()
+            try:
+                # A copy, since not every optimizer makes one of what it is given.
+                self.given.SetState(_copied(self._state))
+                yield self.given
+            finally:
+                self.given.SetState(before)
+
+    def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
+        """New parameters after one step; the arguments are not changed."""
+        with self._in_its_state() as optimizer:
+            updated = optimizer.UpdateParameters(parameters, gradient)
+            self._state = optimizer.GetState()
+            return updated
+
+    def Reset(self) -> None:
+        """Forget all past gradients."""
+        with self._in_its_state() as optimizer:
+            optimizer.Reset()
+            self._state = optimizer.GetState()
+
+    def GetCurrentLearningRate(self) -> float:
+        """The rate of the next step."""
+        with self._in_its_state() as optimizer:
+            return optimizer.GetCurrentLearningRate()
+
+    def GetState(self) -> Mapping[str, Any]:
+        """What it remembers, by name: arrays and numbers, which nobody writes over."""
+        return self._state
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        """Take up what `GetState` gave; what the object given cannot take is refused in its words, and not taken."""
+        with self._in_its_state() as optimizer:
+            optimizer.SetState(state)
+            self._state = optimizer.GetState()
+
+
+def as_given(optimizer: IGradientBasedOptimizer) -> IGradientBasedOptimizer:
+    """The object of the options that a learner's optimizer works through; itself, where it is the learner's alone."""
+    return optimizer.given if isinstance(optimizer, OwnOptimizer) else optimizer
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    copies: dict[str, Any] = {}
+    for name, value in state.items():
+        backend = backend_of(value)
+        copies[name] = copy.deepcopy(value) if backend is None else backend.asarray(value)
+    return copies

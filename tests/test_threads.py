@@ -1,0 +1,646 @@
+"""Learners, models, programs and loaders in several threads, and in the middle of each other: the bits of one thread.
+
+AIDOTNET_STRESS_ROUNDS says how often the mixed calls are repeated; the default takes seconds, a thousand a night.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+from plain_models import HandWrittenModel
+from tanh_network import TanhNetwork, Values, batch_of
+from test_chunks import Threads
+
+from aidotnet_py import (
+    AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
+    FunctionModel,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MeanSquaredErrorLoss,
+    MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    NeuralNetworkModel,
+    ReptileAlgorithm,
+    ReptileOptions,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py import autodiff as ad
+from aidotnet_py.backends import Backend, NumPyBackend, get_backend
+from aidotnet_py.backends.blas_threads import OneThread
+from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.implicit import implicit_diff
+from aidotnet_py.meta_learning.objectives import workspaces
+from aidotnet_py.meta_learning.objectives.workspaces import Workspace
+from aidotnet_py.nn import mlp
+from aidotnet_py.optimizers import NewtonCGMinimizer
+
+ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
+NETWORK = TanhNetwork()
+
+
+@pytest.fixture(autouse=True)
+def many_switches() -> Iterator[None]:
+    """Have the interpreter change threads a thousand times as often as it does by itself."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def at_once(calls: Sequence[Callable[[], Any]], threads: int = 4) -> list[Any]:
+    """What the calls give, in several threads, which begin together."""
+    begin = threading.Barrier(min(threads, len(calls)), timeout=60)
+    with ThreadPoolExecutor(begin.parties, initializer=begin.wait) as pool:
+        return [future.result(timeout=600) for future in [pool.submit(call) for call in calls]]
+
+
+def bits(value: Any) -> Any:
+    """What must be equal for two results to be the same to the bit."""
+    if isinstance(value, (tuple, list)):
+        return [bits(one) for one in value]
+    if isinstance(value, dict):
+        return {name: bits(one) for name, one in value.items()}
+    return np.asarray(value).tobytes()
+
+
+def network(backend: Any = "numpy", seed: int = 0) -> Any:
+    return NeuralNetworkModel(mlp(6, 5, 1), input_shape=(1,), dtype=np.float64, backend=backend, seed=seed)
+
+
+Make = Callable[[Any], Any]
+LEARNERS: dict[str, Make] = {
+    "MAML": lambda b: MAMLAlgorithm(MAMLOptions(network(b), AdaptationSteps=4)),
+    "FOMAML": lambda b: MAMLAlgorithm(MAMLOptions(network(b), AdaptationSteps=4, UseFirstOrder=True)),
+    "MAML by Adam": lambda b: MAMLAlgorithm(
+        MAMLOptions(network(b), AdaptationSteps=3, InnerOptimizer=AdamOptimizer(0.01), CheckpointSegments="sqrt")
+    ),
+    "proximal MAML": lambda b: MAMLAlgorithm(MAMLOptions(network(b), AdaptationSteps=3, InnerObjective="proximal")),
+    "iMAML": lambda b: iMAMLAlgorithm(iMAMLOptions.FromPaper(network(b), Lambda=2.0, AdaptationSteps=4)),
+    "iMAML by Gauss-Newton, λ learned": lambda b: iMAMLAlgorithm(
+        iMAMLOptions(
+            network(b),
+            AdaptationSteps=4,
+            InnerObjective="proximal",
+            LambdaRegularization=0.5,
+            Curvature="gauss-newton",
+            LearnedLambda="per-parameter",
+            OuterLearningRate=0.1,
+        )
+    ),
+    "iMAML by a minimiser": lambda b: iMAMLAlgorithm(
+        iMAMLOptions.FromPaper(network(b), Lambda=2.0, InnerOptimizer=NewtonCGMinimizer(max_iterations=3))
+    ),
+    "ANIL": lambda b: ANILAlgorithm(ANILOptions(network(b), AdaptationSteps=4)),
+    "BOIL": lambda b: BOILAlgorithm(BOILOptions(network(b), AdaptationSteps=3)),
+    "Meta-SGD": lambda b: MetaSGDAlgorithm(MetaSGDOptions(network(b), AdaptationSteps=3, OuterLearningRate=0.01)),
+    "Reptile": lambda b: ReptileAlgorithm(ReptileOptions(network(b), AdaptationSteps=4)),
+    "serial Reptile": lambda b: ReptileAlgorithm(
+        ReptileOptions(network(b), AdaptationSteps=3, UseSerialUpdate=True, OuterLearningRate=0.5)
+    ),
+}
+EACH = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+
+
+def tasks_of(backend: Any, shots: int, count: int, seed: int = 1) -> list[Any]:
+    loader = SinusoidLoader(shots, shots + 1, seed=seed, dtype=np.float64, backend=backend)
+    return list(loader.GetTaskBatch(count))
+
+
+def in_batches(task: Any, parts: int = 2) -> Any:
+    """The same task, its support set in batches."""
+    size = task.SupportInput.shape[0] // parts
+    x, y = ([a[k * size : (k + 1) * size, :] for k in range(parts)] for a in (task.SupportInput, task.SupportOutput))
+    return MetaLearningTask(
+        SupportSetX=x, SupportSetY=y, QuerySetX=task.QueryInput, QuerySetY=task.QueryOutput, NumWays=1
+    )
+
+
+def questions(learner: Any, backend: Backend) -> list[Callable[[], Any]]:
+    """Calls that leave the learner as it is, on tasks of several shapes, each giving what can be compared."""
+
+    def predicted(task: Any) -> Any:
+        return backend.to_numpy(learner.Adapt(task).Predict(task.QueryInput))
+
+    def measured(task: Any) -> Any:
+        found = learner.AdaptAndEvaluate(task)
+        return [found.QueryLoss, found.SupportLoss, found.PerStepLosses]
+
+    calls: list[Callable[[], Any]] = []
+    for shots in (4, 6):
+        tasks = tasks_of(backend, shots, 3)
+        for task in tasks:
+            calls.append(lambda t=task: predicted(t))
+            calls.append(lambda t=task: learner.Evaluate(TaskBatch([t])))
+        batch = TaskBatch(tasks)
+        calls += [lambda b=batch: learner.Evaluate(b), lambda t=tasks[0]: measured(t)]
+    divided = in_batches(tasks[0])
+    calls += [lambda: predicted(divided), lambda: learner.Evaluate(TaskBatch([divided]))]
+    if not isinstance(learner.Options.InnerOptimizer, NewtonCGMinimizer):
+        calls.append(lambda: list(learner.adaptation_curve(batch, 2)))
+    return calls
+
+
+class TestQuestions:
+    """Adapt, Evaluate and the others in any number of threads."""
+
+    @EACH
+    def test_mixed_calls(self, make: Make) -> None:
+        learner = make("numpy")
+        calls = questions(learner, get_backend("numpy"))
+        expected = [bits(call()) for call in calls]
+        order = np.random.default_rng(0)
+        for _ in range(ROUNDS):
+            places = [int(i) for _ in range(3) for i in order.permutation(len(calls))]
+            found = at_once([calls[i] for i in places])
+            assert [bits(one) for one in found] == [expected[i] for i in places]
+
+    @pytest.mark.parametrize("name", ["MAML", "iMAML", "ANIL"])
+    def test_on_every_backend(self, backend: Backend, name: str) -> None:
+        learner = LEARNERS[name](backend.name)
+        calls = questions(learner, backend)[:6]
+        expected = [bits(call()) for call in calls]
+        assert [bits(one) for one in at_once(calls * 2)] == expected * 2
+
+    @pytest.mark.parametrize("name", ["MAML", "iMAML", "BOIL", "Meta-SGD"])
+    def test_calls_that_work_in_lanes_themselves(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
+        backend = Threads(2)
+        learner = LEARNERS[name](backend)
+        batches = [TaskBatch(tasks_of(backend, shots, 5)) for shots in (4, 5)]
+        calls = [lambda b=batch: learner.Evaluate(b) for batch in batches] * 4
+        expected = [bits(call()) for call in calls]
+        for _ in range(ROUNDS):
+            assert [bits(one) for one in at_once(calls)] == expected
+
+    def test_several_learners_of_one_model(self) -> None:
+        model = network()
+        learners = [MAMLAlgorithm(MAMLOptions(model)), ReptileAlgorithm(ReptileOptions(model))]
+        calls = [call for learner in learners for call in questions(learner, get_backend("numpy"))]
+        expected = [bits(call()) for call in calls]
+        for _ in range(ROUNDS):
+            assert [bits(one) for one in at_once(calls)] == expected
+
+    def test_models_with_gradients_of_their_own(self) -> None:
+        backend = get_backend("numpy")
+        learner = MAMLAlgorithm(
+            MAMLOptions(HandWrittenModel(NETWORK, NETWORK.start(), backend), UseFirstOrder=True, AdaptationSteps=2)
+        )
+        batches = [batch_of(backend, NETWORK.sets(2, seed)) for seed in range(4)]
+        calls = [lambda b=batch: learner.Evaluate(b) for batch in batches] * 3
+        expected = [bits(call()) for call in calls]
+        assert [bits(one) for one in at_once(calls)] == expected
+
+
+class TestTraining:
+    """Steps take turns; who reads meanwhile sees the learner before or after one, and never in between."""
+
+    @EACH
+    def test_evaluated_meanwhile(self, make: Make) -> None:
+        steps, batch, probe = 6, TaskBatch(tasks_of("numpy", 4, 3)), TaskBatch(tasks_of("numpy", 5, 2, seed=3))
+        one_by_one, together = make("numpy"), make("numpy")
+        possible = [bits(one_by_one.Evaluate(probe))]
+        # Where each task moves the parameters, each is a step.
+        parts = batch.Split(3) if getattr(together.Options, "UseSerialUpdate", False) else [batch]
+        for part in parts * steps * ROUNDS:
+            one_by_one.MetaTrain(part)
+            possible.append(bits(one_by_one.Evaluate(probe)))
+        over = threading.Event()
+        seen: list[Any] = []
+
+        def train() -> None:
+            try:
+                for _ in range(steps * ROUNDS):
+                    together.MetaTrain(batch)
+            finally:
+                over.set()
+
+        def watch() -> None:
+            while not over.is_set():
+                seen.append(bits(together.Evaluate(probe)))
+
+        at_once([train, watch, watch])
+        assert len(set(possible)) == len(possible)
+        assert seen
+        assert set(seen) <= set(possible)
+        assert bits(together.BaseModel.GetParameters()) == bits(one_by_one.BaseModel.GetParameters())
+        assert bits(together.Evaluate(probe)) == possible[-1]
+
+    @EACH
+    def test_in_several_threads(self, make: Make) -> None:
+        def new() -> Any:
+            learner = make("numpy")
+            learner.Options.DataLoader = SinusoidLoader(4, 4, seed=5, dtype=np.float64)
+            return learner
+
+        one_by_one, together = new(), new()
+        expected = [one_by_one.MetaTrainStep(2) for _ in range(8 * ROUNDS)]
+        found = at_once([lambda: together.MetaTrainStep(2)] * (8 * ROUNDS))
+        found.sort(key=lambda step: step.Iteration)
+        assert [step.Iteration for step in found] == [step.Iteration for step in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert bits([one.MetaLoss, one.TaskLoss]) == bits([other.MetaLoss, other.TaskLoss])
+            assert one.AdditionalMetrics == other.AdditionalMetrics
+        assert bits(together.BaseModel.GetParameters()) == bits(one_by_one.BaseModel.GetParameters())
+        assert bits(dict(together._meta_optimizer().GetState())) == bits(dict(one_by_one._meta_optimizer().GetState()))
+
+    def test_saved_meanwhile(self, tmp_path: Path) -> None:
+        """Every file holds the learner after some step, whole."""
+        batch = TaskBatch(tasks_of("numpy", 4, 2))
+        one_by_one, together = LEARNERS["Meta-SGD"]("numpy"), LEARNERS["Meta-SGD"]("numpy")
+
+        def state(learner: Any) -> Any:
+            return bits([learner._meta_parameters(), sorted(bits(dict(learner._meta_optimizer().GetState())).items())])
+
+        possible = [state(one_by_one)]
+        for _ in range(10):
+            one_by_one.MetaTrain(batch)
+            possible.append(state(one_by_one))
+        calls = [lambda: together.MetaTrain(batch)] * 10
+        calls[2::3] = [lambda i=i: together.Save(tmp_path / f"{i}.safetensors") for i in range(len(calls[2::3]))]
+        at_once(calls)
+        files = list(tmp_path.iterdir())
+        assert len(files) == 3
+        for file in files:
+            loaded = LEARNERS["Meta-SGD"]("numpy")
+            loaded.Load(file)
+            assert state(loaded) in possible
+
+    def test_another_model_meanwhile(self) -> None:
+        """A call works with the model that it began with, of whatever size."""
+        sizes = [NeuralNetworkModel(mlp(n, 1), input_shape=(1,), dtype=np.float64, seed=n) for n in (3, 5)]
+        learner, alone = (MetaSGDAlgorithm(MetaSGDOptions(sizes[0], AdaptationSteps=2)) for _ in range(2))
+        task = tasks_of("numpy", 4, 1)[0]
+        possible = []
+        for model in sizes:
+            alone.SetMetaModel(model)
+            possible.append(bits(alone.Adapt(task).Predict(task.QueryInput)))
+
+        def exchange(model: Any) -> None:
+            learner.SetMetaModel(model)
+
+        calls: list[Callable[[], Any]] = []
+        for _ in range(10 * ROUNDS):
+            calls += [lambda m=model: exchange(m) for model in sizes]
+            calls += [lambda: learner.Adapt(task).Predict(task.QueryInput)] * 4
+        found = [bits(one) for one in at_once(calls) if one is not None]
+        assert set(found) <= set(possible)
+
+    def test_adapted_while_layers_are_exchanged(self) -> None:
+        """ANIL names the adapted layers of the model that the call began with."""
+        sizes = [NeuralNetworkModel(mlp(n, 1), input_shape=(1,), dtype=np.float64, seed=n) for n in (3, 5)]
+        learner = ANILAlgorithm(ANILOptions(sizes[0], AdaptationSteps=2))
+        task = tasks_of("numpy", 4, 1)[0]
+        possible = [
+            bits(ANILAlgorithm(ANILOptions(model, AdaptationSteps=2)).Adapt(task).GetParameters()) for model in sizes
+        ]
+        calls: list[Callable[[], Any]] = []
+        for turn in range(10 * ROUNDS):
+            calls += [lambda m=sizes[turn % 2]: learner.SetMetaModel(m)]
+            calls += [lambda: learner.Adapt(task).GetParameters()] * 4
+        found = [bits(one) for one in at_once(calls) if one is not None]
+        assert set(found) <= set(possible)
+
+
+def line_task(slope: float) -> MetaLearningTask[Any, Any, Any]:
+    x = np.linspace(-1, 1, 6)[:, None]
+    return MetaLearningTask(SupportSetX=x, SupportSetY=slope * x, QuerySetX=x, QuerySetY=slope * x + 0.1, NumWays=1)
+
+
+class TestNested:
+    """A solver of the user's that asks the learner for something in the middle of its own step."""
+
+    def trained(self, disturb: Callable[[Any], Any], backend: Any = "numpy", tasks: int = 2) -> Values:
+        model = FunctionModel(
+            lambda p, x: np.tanh(x @ p["a"]) @ p["b"],
+            {"a": np.full((1, 3), 0.3), "b": np.full((3, 1), 0.2)},
+            backend=backend,
+        )
+
+        def solver(objective: Any, theta: Any) -> Any:
+            phi = theta.copy()
+            for step in range(4):
+                if step == 2 and not busy.is_set():
+                    busy.set()
+                    disturb(learner)
+                    busy.clear()
+                phi = phi - 0.1 * objective(phi)[1]
+            return phi
+
+        busy = threading.Event()
+        learner = iMAMLAlgorithm(iMAMLOptions.FromPaper(model, Lambda=1.0, InnerOptimizer=solver))
+        learner.MetaTrain(TaskBatch([line_task(1.0 + k) for k in range(tasks)]))
+        return np.array(learner.BaseModel.GetParameters())
+
+    @pytest.mark.parametrize("lanes", [False, True])
+    def test_what_it_asks_leaves_the_step_as_it_was(
+        self, lanes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        backend: Any = "numpy"
+        if lanes:
+            monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
+            backend = Threads(2)
+        # Of the same shapes as the step's own, so that it would work in the same buffers.
+        probe = TaskBatch([line_task(5.0), line_task(6.0)])
+        plain = self.trained(lambda learner: None, backend)
+        for disturb in (
+            lambda learner: learner.Evaluate(probe),
+            lambda learner: learner.Adapt(probe[0]),
+            lambda learner: learner.Save(tmp_path / "learner.safetensors"),
+            lambda learner: at_once([lambda: learner.Evaluate(probe)] * 3),
+        ):
+            assert bits(self.trained(disturb, backend)) == bits(plain)
+
+    def test_an_objective_that_outlives_its_call_has_buffers_of_its_own(self) -> None:
+        kept: list[Any] = []
+
+        def solver(objective: Any, theta: Any) -> Any:
+            kept.append((objective, theta.copy()))
+            return theta - 0.1 * objective(theta)[1]
+
+        learner = iMAMLAlgorithm(iMAMLOptions.FromPaper(network(), Lambda=1.0, InnerOptimizer=solver))
+        first, second = (TaskBatch([task]) for task in tasks_of("numpy", 4, 2))
+        learner.Evaluate(first)
+        (objective, theta), expected = kept[0], kept[0][0](kept[0][1])
+        learner.Options.InnerOptimizer = None
+        alone = bits(learner.Evaluate(second))
+
+        def ask() -> Any:
+            return [bits(objective(theta)) for _ in range(30)]
+
+        found = at_once([ask, lambda: [bits(learner.Evaluate(second)) for _ in range(30)]], threads=2)
+        assert found == [[bits(expected)] * 30, [alone] * 30]
+
+
+class TestWorkspaces:
+    def test_threads_that_end_leave_few_behind(self) -> None:
+        learner = LEARNERS["MAML"]("numpy")
+        tasks = tasks_of("numpy", 4, 8)
+        before = self.alive()
+        for _ in range(3):
+            at_once([lambda t=task: learner.Adapt(t) for task in tasks * 3], threads=8)
+            assert 1 <= len(learner._objectives._workspaces) <= workspaces._MOST_IDLE
+            assert self.alive() - before == len(learner._objectives._workspaces)
+
+    def alive(self) -> int:
+        gc.collect()
+        return sum(isinstance(one, Workspace) for one in gc.get_objects())
+
+    def test_beyond_the_bound_of_bytes_only_the_last_one_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(workspaces, "_MOST_BYTES", 1)
+        learner = LEARNERS["MAML"]("numpy")
+        at_once([lambda t=task: learner.Adapt(t) for task in tasks_of("numpy", 4, 16)], threads=8)
+        assert len(learner._objectives._workspaces) == 1
+
+    def test_calls_one_after_another_have_the_same_one(self) -> None:
+        learner, task = LEARNERS["MAML"]("numpy"), tasks_of("numpy", 4, 1)[0]
+        seen = set()
+        for _ in range(5):
+            learner.Adapt(task)
+            seen.add(id(learner._objectives._workspaces._idle[0]))
+        assert len(seen) == len(learner._objectives._workspaces) == 1
+
+    def test_one_in_which_something_failed_is_let_go(self) -> None:
+        def fail(objective: Any, theta: Any) -> Any:
+            objective(theta)
+            raise TimeoutError
+
+        learner = iMAMLAlgorithm(iMAMLOptions.FromPaper(network(), Lambda=1.0, InnerOptimizer=fail))
+        with pytest.raises(TimeoutError):
+            learner.Adapt(tasks_of("numpy", 4, 1)[0])
+        assert len(learner._objectives._workspaces) == 0
+
+    def test_one_of_another_model_is_let_go(self) -> None:
+        learner, task = LEARNERS["MAML"]("numpy"), tasks_of("numpy", 4, 1)[0]
+        learner.Adapt(task)
+        old = weakref.ref(learner._objectives._workspaces._idle[0])
+        learner.SetMetaModel(network(seed=1))
+        learner.Adapt(task)
+        gc.collect()
+        assert old() is None
+
+
+class TestModels:
+    def test_predictions_and_gradients(self, backend: Backend) -> None:
+        model = network(backend.name)
+        rng = np.random.default_rng(0)
+        inputs = [backend.asarray(rng.standard_normal((3, 1))) for _ in range(6)]
+        calls: list[Callable[[], Any]] = [lambda x=x: backend.to_numpy(model.Predict(x)) for x in inputs]
+        calls += [lambda x=x: backend.to_numpy(model.ComputeGradients(x, x)) for x in inputs]
+        expected = [bits(call()) for call in calls]
+        for _ in range(ROUNDS):
+            assert [bits(one) for one in at_once(calls * 4)] == expected * 4
+
+    def test_training_loses_no_step(self) -> None:
+        one_by_one, together = network(), network()
+        x = np.linspace(-1, 1, 8)[:, None]
+        for _ in range(40):
+            one_by_one.Train(x, x**2)
+        at_once([lambda: together.Train(x, x**2)] * 40)
+        assert bits(together.GetParameters()) == bits(one_by_one.GetParameters())
+
+    def test_a_clone_made_meanwhile_is_whole(self) -> None:
+        """Parameters and Adam's memory are of the same step, so that it goes on as the original would have."""
+        x = np.linspace(-1, 1, 8)[:, None]
+        one_by_one, together = network(), network()
+        possible = []
+        for _ in range(30):
+            one_by_one.Train(x, x**2)
+            ahead = one_by_one.Clone()
+            ahead.Train(x, x**2)
+            possible.append(bits(ahead.GetParameters()))
+        first = network()
+        first.Train(x, x**2)
+
+        def cloned() -> Any:
+            clone = together.Clone()
+            clone.Train(x, x**2)
+            return bits(clone.GetParameters())
+
+        found = at_once([lambda: together.Train(x, x**2), cloned] * 30)
+        assert {one for one in found if one is not None} <= {bits(first.GetParameters()), *possible}
+
+
+class TestPrograms:
+    def test_of_any_kind(self, backend: Backend) -> None:
+        rng = np.random.default_rng(0)
+        points = [backend.asarray(rng.standard_normal(5)) for _ in range(6)]
+
+        def f(x: Any) -> Any:
+            return (x * x * x).sum()
+
+        program = ad.trace(lambda x: np.exp(x) * x, points[0])
+        _, pullback = ad.vjp(lambda x: np.sin(x) * x, points[0])
+        _, linear = ad.linearize(lambda x: np.tanh(x), points[0])
+        calls: list[Callable[[], Any]] = []
+        for x in points:
+            calls += [lambda x=x: program(x), lambda x=x: pullback(x)[0], lambda x=x: linear(x)]
+            calls += [lambda x=x: ad.grad(f)(x), lambda x=x: ad.hvp(f, x, points[1])]
+        expected = [bits(backend.to_numpy(call())) for call in calls]
+        for _ in range(ROUNDS):
+            assert [bits(backend.to_numpy(one)) for one in at_once(calls * 3)] == expected * 3
+
+    def test_implicit_functions(self) -> None:
+        matrix = np.diag([2.0, 3.0, 4.0]) + 0.1
+
+        @implicit_diff(lambda phi, theta: matrix @ phi + phi**3 - theta)
+        def root(initial: Any, theta: Any) -> Any:
+            phi = np.array(initial)
+            for _ in range(50):
+                phi = phi - np.linalg.solve(matrix + np.diag(3 * phi**2), matrix @ phi + phi**3 - theta)
+            return phi
+
+        slope = ad.trace(ad.grad(lambda theta: (root(np.zeros(3), theta) ** 2).sum()), np.ones(3))
+        points = [np.full(3, 0.5 + k) for k in range(5)]
+        expected = [bits(slope(point)) for point in points]
+        assert [bits(one) for one in at_once([lambda p=p: slope(p) for p in points] * 6)] == expected * 6
+
+    def test_one_that_runs_in_the_middle_of_itself(self) -> None:
+        """What an implicit function's solver calls may be the very program that called it."""
+
+        @implicit_diff(lambda phi, theta: phi - 2.0 * theta)
+        def doubled(initial: Any, theta: Any) -> Any:
+            if float(theta) > 1.0:
+                inner.append(float(program(np.asarray(1.0))))
+            return np.asarray(2.0 * float(theta))
+
+        inner: list[float] = []
+        program = ad.trace(lambda theta: theta * 10.0 + doubled(0.0, theta), np.asarray(1.0))
+        assert float(program(np.asarray(3.0))) == 36.0
+        assert inner == [12.0]
+
+    def test_few_of_them_wait(self) -> None:
+        program = ad.trace(lambda x: np.exp(x) * x, np.ones(5))
+        at_once([lambda: program(np.ones(5))] * 64, threads=16)
+        assert 1 <= len(program._idle._waiting["numpy"]) <= 4
+
+
+class TestLoaders:
+    @pytest.mark.parametrize("kind", [DigitsLoader, SinusoidLoader])
+    def test_threads_draw_what_one_would(self, backend: Backend, kind: Any) -> None:
+        def key(task: Any) -> Any:
+            return bits([backend.to_numpy(a) for a in (task.SupportInput, task.QueryInput, task.QueryOutput)])
+
+        one, shared = (kind(seed=3, backend=backend.name) for _ in range(2))
+        expected = Counter(str(key(task)) for task in one.GetTaskBatch(60))
+        drawn = at_once([shared.GetNextTask] * 30 + [lambda: list(shared.GetTaskBatch(3))] * 10)
+        tasks = [task for some in drawn for task in (some if isinstance(some, list) else [some])]
+        assert Counter(str(key(task)) for task in tasks) == expected
+        assert shared.GetState() == one.GetState()
+
+    def test_the_tasks_of_a_batch_follow_each_other(self) -> None:
+        one, shared = (SinusoidLoader(seed=3) for _ in range(2))
+        row = [task.Metadata["Phase"] for task in one.GetTaskBatch(40)]
+        for batch in at_once([lambda: shared.GetTaskBatch(4)] * 10):
+            phases = [task.Metadata["Phase"] for task in batch]
+            first = row.index(phases[0])
+            assert first % 4 == 0
+            assert phases == row[first : first + 4]
+
+
+class TestBlasThreads:
+    class Library:
+        def __init__(self) -> None:
+            self.threads = 7
+
+        def get_num_threads(self) -> int:
+            return self.threads
+
+        def set_num_threads(self, number: int) -> None:
+            self.threads = number
+
+    def test_the_last_to_leave_puts_them_back(self) -> None:
+        library = self.Library()
+        one = OneThread(lambda: [library])
+        first, second = (threading.Event() for _ in range(2))
+        seen: list[int] = []
+
+        def early() -> None:
+            with one:
+                first.set()
+                second.wait(30)
+
+        def late() -> None:
+            first.wait(30)
+            with one, one:
+                second.set()
+                thread.join(30)
+                seen.append(library.threads)
+
+        thread = threading.Thread(target=early)
+        thread.start()
+        late()
+        assert seen == [1]
+        assert library.threads == 7
+
+    def test_as_before_however_threads_overlap(self) -> None:
+        library = self.Library()
+        one = OneThread(lambda: [library])
+
+        def work() -> int:
+            with one:
+                return library.threads
+
+        assert set(at_once([work] * 400, threads=8)) == {1}
+        assert library.threads == 7
+
+    def test_of_this_process(self) -> None:
+        def threads() -> list[int]:
+            info = threadpoolctl.threadpool_info()
+            return [library["num_threads"] for library in info if library["user_api"] == "blas"]
+
+        learner = LEARNERS["MAML"]("numpy")
+        calls = questions(learner, get_backend("numpy"))
+        with threadpoolctl.threadpool_limits(2, user_api="blas"):
+            before = threads()
+            at_once(calls * 2)
+            assert threads() == before
+
+
+def test_a_warning_that_is_given_once_is_given_once() -> None:
+    from plain_models import BareModel
+
+    backend = get_backend("numpy")
+    model = BareModel(NETWORK, NETWORK.start(), backend)
+    learner = MAMLAlgorithm(MAMLOptions(model, UseFirstOrder=True, AdaptationSteps=1))
+    batch = batch_of(backend, NETWORK.sets(1))
+    with pytest.warns(UserWarning, match="simultaneous perturbation") as caught:
+        at_once([lambda: learner.Evaluate(batch)] * 8)
+    assert len(caught) == 1
+
+
+def test_losses_and_optimizers_shared_by_learners_in_threads() -> None:
+    """Learners of their own, one a thread, with one loss, one meta-optimizer and one inner optimizer for all."""
+    loss, meta, inner = MeanSquaredErrorLoss[Any](), AdamOptimizer(0.01), SGDOptimizer(0.01, momentum=0.5)
+    batch = TaskBatch(tasks_of("numpy", 4, 2))
+
+    def trained(k: int) -> Any:
+        options = MAMLOptions(network(seed=k), LossFunction=loss, MetaOptimizer=meta, InnerOptimizer=inner)
+        learner = MAMLAlgorithm(options)
+        for _ in range(5):
+            learner.MetaTrain(batch)
+        return bits(learner.BaseModel.GetParameters())
+
+    expected = [trained(k) for k in range(4)]
+    for _ in range(ROUNDS):
+        assert at_once([lambda k=k: trained(k) for k in range(4)]) == expected
+    assert meta.GetState() == {"steps": 0}
