@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
-import threading
-from types import TracebackType
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "after_fork"]
+
+if TYPE_CHECKING:
+
+    class _RLock:
+        """What is used here of the interpreter's own, which type checkers take for final."""
+
+        def __enter__(self) -> bool: ...
+        def __exit__(self, *error: Any) -> None: ...
+        def _is_owned(self) -> bool: ...
+        def _at_fork_reinit(self) -> None: ...
+
+else:
+    from _thread import RLock as _RLock
 
 
-class Lock:
+class Lock(_RLock):
     """A re-entrant lock, for ``with``; copies and pickles of it are locks of their own, and free.
 
     What it protects must bear to be left in the middle by a fork: a child finds what the thread that held it had done
-    so far.
+    so far. It enters and leaves without a line of Python, in which an interrupt could come between the lock and the
+    block that gives it back.
 
     Examples
     --------
@@ -25,34 +39,31 @@ class Lock:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         _ALL.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
 
     def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
         return Lock, ()
 
     def renew(self) -> None:
         """Be free, unless this thread holds it; for a process that has no other thread."""
-        if self._lock.acquire(blocking=False):
-            self._lock.release()
-        else:
-            self._lock = threading.RLock()
+        if not self._is_owned():
+            self._at_fork_reinit()
 
 
 _ALL: WeakSet[Lock] = WeakSet()
+_AFTERWARDS: list[Callable[[], None]] = []
+
+
+def after_fork(callback: Callable[[], None]) -> None:
+    """Have this called in every forked process, once its locks are free."""
+    _AFTERWARDS.append(callback)
 
 
 def _renew_all() -> None:
     for lock in list(_ALL):
         lock.renew()
+    for callback in _AFTERWARDS:
+        callback()
 
 
 if hasattr(os, "register_at_fork"):

@@ -53,18 +53,18 @@ def train(model: Model, steps: int, seed: int) -> None:
     """Meta-train in place."""
     learner = iMAMLAlgorithm(options(model, DigitsLoader(split="train", seed=seed)))
     recent: list[float] = []
-    with tqdm(range(steps), desc="meta-training iMAML", mininterval=1) as progress:
+    with tqdm(range(steps), desc="meta-training iMAML", mininterval=1, disable=None) as progress:
         for _ in progress:
             step = learner.MetaTrainStep(8)
             recent = [*recent[-19:], float(step.Accuracy)]
-            progress.set_postfix(query_accuracy=f"{np.mean(recent):.1%}")
+            progress.set_postfix(query_accuracy=f"{np.mean(recent):.1%}", refresh=False)
 
 
 def train_without_meta_learning(model: Model, steps: int, seed: int) -> None:
     """As many Adam steps on the same tasks, all their examples pooled: what a model learns that never adapts."""
     loader = DigitsLoader(split="train", seed=seed)
     optimizer = AdamOptimizer(0.001)
-    for _ in tqdm(range(steps), desc="training without meta-learning", mininterval=1):
+    for _ in tqdm(range(steps), desc="training without meta-learning", mininterval=1, disable=None):
         tasks = loader.GetTaskBatch(8)
         x = np.concatenate([part for task in tasks for part in (task.SupportInput, task.QueryInput)])
         y = np.concatenate([part for task in tasks for part in (task.SupportOutput, task.QueryOutput)])

@@ -44,7 +44,7 @@ def meta_train(model: Model, loader: Loader, steps: int, tasks: int, *, first_or
     learner = learner_of(model, loader, first_order=first_order)
     began = time.perf_counter()
     name = "first-order" if first_order else "iMAML"
-    with trange(steps, desc=f"meta-training {name}", mininterval=1) as progress:
+    with trange(steps, desc=f"meta-training {name}", mininterval=1, disable=None) as progress:
         for _ in progress:
             step = learner.MetaTrainStep(tasks)
             progress.set_postfix(query_accuracy=f"{step.Accuracy:.1%}", refresh=False)

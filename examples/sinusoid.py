@@ -58,7 +58,7 @@ def main() -> None:
     untrained, first_order, implicit = (new_model(arguments.seed) for _ in range(3))
     for name, model, first in (("first-order", first_order, True), ("iMAML", implicit, False)):
         learner = learner_of(model, SinusoidLoader(seed=arguments.seed), first_order=first)
-        for _ in trange(arguments.steps, desc=f"meta-training {name}", mininterval=1):
+        for _ in trange(arguments.steps, desc=f"meta-training {name}", mininterval=1, disable=None):
             learner.MetaTrainStep(25)
 
     print(f"\nMean squared error on {arguments.tasks} new sinusoids, 10 points and 32 steps each, with 95 % intervals")

@@ -236,6 +236,16 @@ def test_a_failed_write_is_no_success(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_name_that_cannot_be_written(tmp_path: Path) -> None:
+    """By anybody, whatever rights they have: the system's own error, and nothing left of the attempt."""
+    learner = learner_on()
+    for save_it in (learner.Save, learner.GetMetaModel().SaveModel):
+        with untouched(learner), pytest.raises(OSError, match="File name too long") as found:
+            save_it(tmp_path / ("n" * 300))
+        assert not isinstance(found.value, ArgumentException)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     learner = learner_on(RandomSeed=3)
@@ -360,6 +370,21 @@ class TestForeignFiles:
         learner = learner_on(seed=5)
         learner.Load(saved)
         assert learner.CurrentIteration == 2
+
+    def test_as_many_steps_as_any_number_can_count(self, saved: Path) -> None:
+        arrays, description = opened(saved)
+        most = 2**53
+        description["iteration"] = description["optimizer_state"]["steps"] = most
+        saved.write_bytes(pack("meta-learner", arrays, description))
+        learner = learner_on(seed=5)
+        learner.Load(saved)
+        assert learner.CurrentIteration == learner._meta_optimizer().GetState()["steps"] == most
+        assert learner.MetaTrainStep(2).Iteration == most + 1
+        for part, name in ((description, "iteration"), (description["optimizer_state"], "steps")):
+            part[name] = most + 1
+            saved.write_bytes(pack("meta-learner", arrays, description))
+            refused(saved, f"{most + 1}, which no (learner|optimizer) reaches")
+            part[name] = most
 
     @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, -1])
     def test_cut_off(self, saved: Path, length: int) -> None:

@@ -124,6 +124,8 @@ def test_an_example_runs(script: str, arguments: list[str], printed: str, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
+    # Bars that draw themselves anew are for terminals alone.
+    assert "\r" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import math
+import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -246,12 +251,12 @@ class TestTrain:
         assert isinstance(result, MetaTrainingResult)
         assert result.TotalIterations == learner.CurrentIteration == 7
         assert result.TrainingTime.total_seconds() > 0
-        assert sorted(p.name for p in tmp_path.iterdir()) == [f"checkpoint_{i}.safetensors" for i in (2, 4, 6)]
+        assert sorted(p.name for p in tmp_path.iterdir()) == [f"checkpoint_iMAML_{i}.safetensors" for i in (2, 4, 6)]
         assert list(result.AdditionalMetrics) == [
             *("EvaluationLoss@3", "EvaluationAccuracy@3", "EvaluationLoss@6", "EvaluationAccuracy@6")
         ]
         again = learner_on(seed=5, RandomSeed=1)
-        again.Load("checkpoint_6.safetensors")
+        again.Load("checkpoint_iMAML_6.safetensors")
         assert again.MetaTrainStep(3).MetaLoss == result.LossHistory[6]
 
     def test_by_hand(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +289,76 @@ class TestTrain:
     def test_no_progress_bar_where_there_is_no_terminal(self, capfd: pytest.CaptureFixture[str]) -> None:
         learner_on(NumMetaIterations=2).Train()
         assert capfd.readouterr() == ("", "")
+
+    def test_a_progress_bar_that_moves_where_there_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        result = learner_on(NumMetaIterations=3).Train()
+        first, *_, last = terminal.getvalue().strip().split("\r")
+        assert "iMAML:   0%" in first
+        assert "0/3" in first
+        assert "iMAML: 100%" in last
+        assert "3/3" in last
+        assert f"loss={float(result.FinalLoss):.4f}" in last
+
+    def test_learners_of_two_kinds_in_one_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        options = {"NumMetaIterations": 2, "EnableCheckpointing": True, "CheckpointFrequency": 2}
+        learner = learner_on(**options)
+        loader = SinusoidLoader(4, 6, seed=0, dtype=np.float64)
+        other = MAMLAlgorithm(MAMLOptions(learner.BaseModel.Clone(), DataLoader=loader, **options))
+        learner.Train()
+        other.Train()
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            *("checkpoint_MAML_2.safetensors", "checkpoint_iMAML_2.safetensors")
+        ]
+        learner.Load("checkpoint_iMAML_2.safetensors")
+        other.Load("checkpoint_MAML_2.safetensors")
+
+    def test_a_folder_that_takes_no_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Is found before the first step; also by root, for whom all modes are open."""
+        learner = learner_on(NumMetaIterations=2, EnableCheckpointing=True, CheckpointFrequency=1000)
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        with (
+            untouched(learner),
+            pytest.raises(
+                FileNotFoundError, match="EnableCheckpointing is True, and no checkpoint can be written: No such file"
+            ),
+        ):
+            learner.Train()
+        monkeypatch.chdir(tmp_path)
+
+        def refused(*arguments: Any, **options: Any) -> Any:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        with monkeypatch.context() as patch, untouched(learner):
+            patch.setattr(tempfile, "NamedTemporaryFile", refused)
+            with pytest.raises(OSError, match="no checkpoint can be written: Read-only file system") as found:
+                learner.Train()
+            assert (found.value.errno, found.value.filename) == (errno.EROFS, str(tmp_path))
+            learner.Options.EnableCheckpointing = False
+        learner.Train()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_checkpoints_stay_in_the_folder_of_the_beginning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        learner = learner_on(
+            NumMetaIterations=2, EnableCheckpointing=True, CheckpointFrequency=2, EvaluationFrequency=1
+        )
+        (tmp_path / "elsewhere").mkdir()
+        evaluate = learner.Evaluate
+        monkeypatch.setattr(learner, "Evaluate", lambda count: (os.chdir(tmp_path / "elsewhere"), evaluate(count))[1])
+        learner.Train()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_iMAML_2.safetensors", "elsewhere"]
 
     def test_it_learns(self) -> None:
         learner = learner_on(

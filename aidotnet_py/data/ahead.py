@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.locks import Lock
 
 __all__ = ["DrawnAhead"]
 
@@ -61,7 +62,11 @@ class DrawnAhead(Generic[Drawn]):
     ) -> None:
         self._draw = draw
         self._again = again
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        self._start()
+
+    def _start(self) -> None:
+        self._process = os.getpid()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tasks-ahead")
         # Where the last request left the stream, and how much it was for.
         self._last: tuple[dict[str, Any], int] | None = None
@@ -70,6 +75,9 @@ class DrawnAhead(Generic[Drawn]):
     def draw(self, stream: RandomStream, count: int) -> Drawn:
         """Draw so many tasks."""
         with self._lock:
+            if self._process != os.getpid():
+                # A forked process has neither the worker nor what it was at.
+                self._start()
             begin = stream.state()
             drawn = self._guessed(stream, begin, count)
             if drawn is None:

@@ -31,6 +31,7 @@ from aidotnet_py.meta_learning.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.journal import whole
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_count
 from aidotnet_py.meta_learning.own_optimizer import as_given
 from aidotnet_py.meta_learning.results import (
@@ -42,7 +43,7 @@ from aidotnet_py.meta_learning.results import (
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.training import train
+from aidotnet_py.meta_learning.training import TrainingHistory, train
 from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, ModelMetadata
@@ -104,12 +105,13 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
         self._record: StepRecord | None = None
+        self._history: TrainingHistory[T] = TrainingHistory()
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """See to it that steps take turns, whoever wrote them."""
+        """See to it that steps take turns and are whole, whoever wrote them."""
         super().__init_subclass__(**options)
         if "MetaTrain" in vars(cls):
-            cls.MetaTrain = takes_turns(cls.MetaTrain)  # type: ignore[method-assign]  # as if the class had written it
+            cls.MetaTrain = takes_turns(whole(cls.MetaTrain))  # type: ignore[method-assign]  # as if the class had written it
 
     @property
     @abstractmethod
@@ -244,8 +246,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         accuracies: list[float] = []
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
-            with self._random.place.taken(loader):
-                chunk = loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses)))
+            some = min(self._options.MetaBatchSize, count - len(losses))
+            chunk = self._batch_from(loader, some)
             some_losses, some_accuracies = self._query_results(checked_tasks(chunk))
             losses += list(some_losses)
             accuracies += some_accuracies
@@ -327,6 +329,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             raise InvalidOperationException("DataLoader of the options is None; one is wanted to draw tasks from")
         return self._options.DataLoader
 
+    def _batch_from(self, loader: IEpisodicDataLoader[T, TInput, TOutput], count: int) -> TaskBatch[T, TInput, TOutput]:
+        """The next tasks from this learner's place in the loader."""
+        return self._random.place.drawn(loader, lambda: loader.GetTaskBatch(count))
+
     # Training.
 
     @overload
@@ -339,10 +345,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
 
     @takes_turns
+    @whole
     def MetaTrainStep(
         self, sampler: ITaskSampler[T, TInput, TOutput] | int | None = None, batchSize: int | None = None
     ) -> MetaTrainingStepResult[T]:
-        """Draw a batch, take one `MetaTrain` step on it, count the iteration.
+        """Draw a batch, take one `MetaTrain` step on it, count the iteration: all of it or nothing.
+
+        Whatever stops it, an error or Ctrl-C, leaves parameters, optimizer, iteration and draws as they were before it;
+        the same tasks are drawn again. A loader or sampler without ``GetState`` and ``SetState`` (`IResumable`) cannot
+        be put back: its next draw follows the one that was lost. To pass over tasks on which a step fails, draw them.
 
         Parameters
         ----------
@@ -365,6 +376,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         _require_count("batchSize", size)
         batch = self._drawn(source, int(cast(int, size)))
         began = time.perf_counter()
+        self._journal.hand_on()
         loss = self.MetaTrain(batch)
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
@@ -384,14 +396,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _drawn(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
         if sampler is None:
-            loader = self._loader()
-            with self._random.place.taken(loader):
-                return loader.GetTaskBatch(count)
+            return self._batch_from(self._loader(), count)
         missing = missing_members(sampler, ITaskSampler)
         if missing:
             raise ArgumentException(
                 f"sampler is a {type(sampler).__name__}, which lacks {', '.join(missing)} of ITaskSampler"
             )
+        if isinstance(sampler, IResumable):
+            place = sampler.GetState()
+            self._journal.also(lambda: sampler.SetState(place))
         return sampler.SampleBatch(count)
 
     def Train(self) -> MetaTrainingResult[T]:
@@ -400,8 +413,13 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Every EvaluationFrequency steps, EvaluationTasks tasks of the same loader are evaluated; where it can put its
         draws aside (`IResumable`), how often that happens does not change what is trained on. With
         EnableCheckpointing, every CheckpointFrequency steps the learner is saved as
-        ``checkpoint_{iteration}.safetensors`` in the current folder. To finish a run that was interrupted, load the
-        last one and set NumMetaIterations to what is left, the wanted total less CurrentIteration.
+        ``checkpoint_{algorithm}_{iteration}.safetensors``, such as ``checkpoint_iMAML_500.safetensors``, in the folder
+        that is the current one when the run begins.
+
+        Whatever stops it, Ctrl-C too, stops it between two steps, and is raised with a note of what is left to do;
+        `training_result` has the histories up to there. To finish the run, set NumMetaIterations to what is left, the
+        wanted total less CurrentIteration, and call it again; in another process, load the last checkpoint first. It
+        ends with the bits of a run that was not stopped.
 
         Returns
         -------
@@ -413,16 +431,35 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         ------
         InvalidOperationException
             When the options have no DataLoader, or a step fails; the steps before it stay done.
+        OSError
+            When no checkpoint can be written into the folder, before the first step.
         """
         self._loader()
         self._require_valid()
-        return train(self, self._random.put_aside)
+        history = self._history = TrainingHistory[T]()
+        return train(self, history, lambda: self._noted_step(history), self._random.aside)
+
+    @property
+    def training_result(self) -> MetaTrainingResult[T] | None:
+        """What the last `Train` has come to, or came to before it was stopped; None before its first step."""
+        return self._history.result()
+
+    @takes_turns
+    @whole
+    def _noted_step(self, history: TrainingHistory[T]) -> MetaTrainingStepResult[T]:
+        """A step of a run and its note in the history, both or neither."""
+        self._journal.also(history.from_here())
+        self._journal.hand_on()
+        step = self.MetaTrainStep(self._options.MetaBatchSize)
+        history.note(step)
+        return step
 
     @takes_turns
     def Reset(self) -> None:
         """Iteration 0, optimizer and random state as at construction; the model keeps its parameters."""
         self._iteration = 0
         self._record = None
+        self._history = TrainingHistory()
         self._begin_with_model()
         self._random.rewind()
 
@@ -467,6 +504,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         ).save(filePath)
 
     @takes_turns
+    @whole
     def Load(self, filePath: str | os.PathLike[str]) -> None:
         """Take up what `Save` wrote; it continues as the saved learner would have, bit for bit.
 
@@ -482,21 +520,14 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         found = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
-        parameters = backend.asarray(self._meta_parameters())
-        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), self._host(parameters))
-        memory, random, extra = optimizer.GetState(), self._random.get(), self._extra_state()
+        parameters = self._host(self._meta_parameters())
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters)
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
             self._set_extra_state(found.extra_state)
             self._random.set(found.random_state)
             self._set_meta_parameters(backend.asarray(found.parameters))
-        except BaseException as error:
-            optimizer.SetState(memory)
-            self._random.set(random)
-            self._set_extra_state(extra)
-            self._set_meta_parameters(parameters)
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:
             raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error
         self._iteration = found.iteration
         lost = self._random.lost(found.random_state)

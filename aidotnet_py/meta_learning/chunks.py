@@ -124,16 +124,19 @@ class _Lanes:
     def run(self, lanes: int) -> list[Any]:
         """Work through all chunks."""
         threads = [Lane(self._work_through, lane) for lane in range(lanes)]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 thread.join()
         finally:
-            # Interrupted, it still waits until no thread writes to anything any more.
-            self._next = len(self._bounds)
+            # Interrupted, it still waits until no thread writes to anything any more; one that was about to start finds
+            # nothing left to do.
+            with self._lock:
+                self._next = len(self._bounds)
             for thread in threads:
-                thread.join()
+                if thread.is_alive():
+                    thread.join()
         if self._errors:
             # Chunks are taken in order, so all before one that failed were tried, and the first failure is the same
             # however threads were scheduled.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
 
-from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentNullException,
@@ -26,6 +26,7 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.following import SUPPORT_GRADIENT, Following, along_proximal_gradient
 from aidotnet_py.meta_learning.inner_problem import minimized
+from aidotnet_py.meta_learning.journal import Journal
 from aidotnet_py.meta_learning.objectives import ObjectiveFactory
 from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.own_optimizer import OwnOptimizer
@@ -70,6 +71,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._options = options
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
         self._turn, self._state = Turns(), Lock()
+        self._journal = Journal()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
@@ -346,6 +348,44 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
                 vector = backend.asarray(backend.index(vector, (slice(0, count),)))
             self.BaseModel.SetParameters(vector)
 
+    def _put_aside(self) -> Callable[[], None]:
+        """Keep all that a step may change; returns what puts it back."""
+        try:
+            return self._putting_back()
+        except Exception:
+            # Where an option is to blame, that is what is said.
+            self._require_valid()
+            raise
+
+    def _putting_back(self) -> Callable[[], None]:
+        iteration, extra, random = self._iteration, self._extra_state(), self._random.get()
+        put_parameters_back = self._put_parameters_aside()
+
+        def put_back() -> None:
+            put_parameters_back()
+            self._set_extra_state(extra)
+            self._random.set(random)
+            self._iteration = iteration
+
+        return put_back
+
+    def _put_parameters_aside(self) -> Callable[[], None]:
+        """The part of `_put_aside` that a meta-update changes."""
+        model, optimizer = self.BaseModel, self._meta_optimizer()
+        memory = optimizer.GetState()
+        with self._state:
+            # Copies, since not every model keeps to itself what it is given.
+            parameters, learned = _copied(model.GetParameters()), _copied(self._learned())
+
+        def put_back() -> None:
+            optimizer.SetState(memory)
+            with self._state:
+                if learned is not None:
+                    self._set_learned(learned)
+                model.SetParameters(parameters)
+
+        return put_back
+
     def _meta_update(self, meta_gradients: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.
 
@@ -360,20 +400,23 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         limit = self._options.GradientClipThreshold
         if limit is not None and 0 < limit < norm:
             mean = mean * float(limit / norm)
-        # Copies, since not every model and optimizer keeps to itself what it is given.
-        parameters, memory = backend.asarray(self._meta_parameters()), optimizer.GetState()
-        try:
-            with backend.errors_ignored():
-                updated = optimizer.UpdateParameters(backend.asarray(parameters), mean)
-                if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
-                    raise InvalidOperationException("the meta-update is not finite; nothing was changed")
-            self._set_meta_parameters(updated)
-        except BaseException:
-            optimizer.SetState(memory)
-            self._set_meta_parameters(parameters)
-            raise
+        self._journal.run(self._put_parameters_aside, lambda: self._move(optimizer, mean))
         return norm
+
+    def _move(self, optimizer: IGradientBasedOptimizer, mean: Array) -> None:
+        """Have the meta-optimizer move the meta-parameters along a mean meta-gradient."""
+        backend = self._backend
+        with backend.errors_ignored():
+            updated = optimizer.UpdateParameters(backend.asarray(self._meta_parameters()), mean)
+            if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
+                raise InvalidOperationException("the meta-update is not finite; nothing was changed")
+        self._set_meta_parameters(updated)
 
     def _scalar(self) -> Callable[[float], T]:
         """The type T: from floats to numbers of the model's dtype."""
         return cast("Callable[[float], T]", self._backend.dtype_of(self.BaseModel.GetParameters()).type)
+
+
+def _copied(array: Array) -> Array:
+    backend = backend_of(array)
+    return array if backend is None else backend.asarray(array)

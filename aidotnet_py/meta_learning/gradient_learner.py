@@ -73,17 +73,16 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
             When a loss, a gradient or a solve is not finite; the message names the task and the quantity, and
             parameters, optimizer and iteration are as they were.
         """
-        with self._random.draws_of_a_step():
-            whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
-            parts = over_chunks(whole, self._meta_gradients)
-            details = [part.details for part in parts]
-            record = StepRecord(
-                np.concatenate([part.measured[0] for part in parts]),
-                [accuracy for part in parts for accuracy in part.measured[1]],
-                self._metrics(details),
-            )
-            meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
-            record.metrics["MetaGradientNorm"] = self._meta_update(meta_gradients)
+        whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
+        parts = over_chunks(whole, self._meta_gradients)
+        details = [part.details for part in parts]
+        record = StepRecord(
+            np.concatenate([part.measured[0] for part in parts]),
+            [accuracy for part in parts for accuracy in part.measured[1]],
+            self._metrics(details),
+        )
+        meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
+        record.metrics["MetaGradientNorm"] = self._meta_update(meta_gradients)
         self._record = record
         self._done(details)
         return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))

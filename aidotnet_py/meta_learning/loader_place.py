@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
 
 __all__ = ["LoaderPlace"]
 
+R = TypeVar("R")
 _Loader = IEpisodicDataLoader[Any, Any, Any]
 
 
@@ -41,33 +42,29 @@ class LoaderPlace:
     def __reduce__(self) -> tuple[type[LoaderPlace], tuple[()]]:
         return LoaderPlace, ()
 
-    @contextmanager
-    def taken(self, loader: _Loader) -> Generator[None]:
-        """Have the loader at this place; where it is in the end is the place from then on. No other learner draws."""
+    def drawn(self, loader: _Loader, work: Callable[[], R]) -> R:
+        """Do something with the loader at this place, such as a draw; where that leaves it is the place from then on.
+
+        No other learner draws meanwhile.
+        """
         draws = _draws_from(loader)
+        # No context of Python's own: an interrupt at its end would leave it open.
         with draws.lock:
             if not isinstance(loader, IResumable):
-                yield
-                return
+                return work()
             if self._is_behind(draws, loader):
                 assert self._place is not None
                 loader.SetState(self._place)
             try:
-                yield
+                return work()
             finally:
-                self._draws, self._place = draws, loader.GetState()
-                draws.last, draws.place = self._token, self._place
+                place = loader.GetState()
+                self._draws, self._place = draws, place
+                draws.last, draws.place = self._token, place
 
-    @contextmanager
-    def put_aside(self, loader: _Loader) -> Generator[None]:
-        """Draws that do not count: the loader is in the end where it was. No other learner draws meanwhile."""
-        with self.taken(loader):
-            place = loader.GetState() if isinstance(loader, IResumable) else None
-            try:
-                yield
-            finally:
-                if isinstance(loader, IResumable) and place is not None:
-                    loader.SetState(place)
+    def lock(self, loader: _Loader) -> Lock:
+        """What is held while no other learner is to draw."""
+        return _draws_from(loader).lock
 
     def of(self, loader: _Loader | None) -> Mapping[str, Any] | None:
         """Where the next draw would begin; None where no loader tells."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.locks import Lock
 from aidotnet_py.optimizers import IGradientBasedOptimizer
 
 __all__ = ["OwnOptimizer", "as_given"]
+
+R = TypeVar("R")
 
 # One for all: nothing tells whether two objects have a part in common.
 _LENDING = Lock()
@@ -41,34 +42,33 @@ class OwnOptimizer:
         with _LENDING:
             self._state = given.GetState()
 
-    @contextmanager
-    def _in_its_state(self) -> Generator[IGradientBasedOptimizer]:
+    def _lend(self, use: Callable[[IGradientBasedOptimizer], R]) -> R:
+        """Use the object given in this learner's state, which it takes from it in the end."""
         with _LENDING:
             before = self.given.GetState()
             try:
                 # A copy, since not every optimizer makes one of what it is given.
                 self.given.SetState(_copied(self._state))
-                yield self.given
-            finally:
+                result, state = use(self.given), self.given.GetState()
                 self.given.SetState(before)
+                self._state = state
+                return result
+            except BaseException:
+                # Not in a finally: an interrupt that comes in that would leave it undone.
+                self.given.SetState(before)
+                raise
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
         """New parameters after one step; the arguments are not changed."""
-        with self._in_its_state() as optimizer:
-            updated = optimizer.UpdateParameters(parameters, gradient)
-            self._state = optimizer.GetState()
-            return updated
+        return self._lend(lambda optimizer: optimizer.UpdateParameters(parameters, gradient))
 
     def Reset(self) -> None:
         """Forget all past gradients."""
-        with self._in_its_state() as optimizer:
-            optimizer.Reset()
-            self._state = optimizer.GetState()
+        self._lend(lambda optimizer: optimizer.Reset())
 
     def GetCurrentLearningRate(self) -> float:
         """The rate of the next step."""
-        with self._in_its_state() as optimizer:
-            return optimizer.GetCurrentLearningRate()
+        return self._lend(lambda optimizer: optimizer.GetCurrentLearningRate())
 
     def GetState(self) -> Mapping[str, Any]:
         """What it remembers, by name: arrays and numbers, which nobody writes over."""
@@ -76,9 +76,7 @@ class OwnOptimizer:
 
     def SetState(self, state: Mapping[str, Any]) -> None:
         """Take up what `GetState` gave; what the object given cannot take is refused in its words, and not taken."""
-        with self._in_its_state() as optimizer:
-            optimizer.SetState(state)
-            self._state = optimizer.GetState()
+        self._lend(lambda optimizer: optimizer.SetState(state))
 
 
 def as_given(optimizer: IGradientBasedOptimizer) -> IGradientBasedOptimizer:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from aidotnet_py.meta_learning.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
 
 __all__ = ["RandomState"]
+
+R = TypeVar("R")
 
 
 class RandomState:
@@ -34,18 +36,8 @@ class RandomState:
     def _seed_loader(self) -> None:
         loader = self._options.DataLoader
         if self._options.RandomSeed is not None and loader is not None:
-            with self.place.taken(loader):
-                loader.SetSeed(int(self._options.RandomSeed))
-
-    @contextmanager
-    def draws_of_a_step(self) -> Generator[None]:
-        """Take back what the learner's own generator drew inside, if that fails: no step, no draws."""
-        before = self.generator.bit_generator.state
-        try:
-            yield
-        except BaseException:
-            self.generator.bit_generator.state = before
-            raise
+            seed = int(self._options.RandomSeed)
+            self.place.drawn(loader, lambda: loader.SetSeed(seed))
 
     def get(self) -> dict[str, Any]:
         """The state, in values that JSON can hold."""
@@ -63,13 +55,20 @@ class RandomState:
 
     def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         if isinstance(loader, IResumable):
-            with self.place.taken(loader):
-                loader.SetState(place)
+            self.place.drawn(loader, lambda: loader.SetState(place))
 
-    def put_aside(self) -> AbstractContextManager[None]:
-        """Draws that leave the loader, where it can tell its place, where it was."""
+    def aside(self, work: Callable[[], R]) -> R:
+        """Do something whose draws do not count: in the end all is where it was. No other learner draws meanwhile."""
         loader = self._options.DataLoader
-        return nullcontext() if loader is None else self.place.put_aside(loader)
+        with nullcontext() if loader is None else self.place.lock(loader):
+            before = self.get()
+            try:
+                result = work()
+                self.set(before)
+                return result
+            except BaseException:
+                self.set(before)
+                raise
 
     def lost(self, state: Mapping[str, Any]) -> str | None:
         """What is said where the loader's place in a state cannot be taken up, or the state has none."""

@@ -149,24 +149,14 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             as they were before the batch.
         """
         if not self._reptile.UseSerialUpdate:
+            self._journal.hand_on()
             return super().MetaTrain(taskBatch)
-        with self._random.draws_of_a_step():
-            record = self._serial_step(checked_tasks(taskBatch))
-        self._record = record
-        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
-
-    def _serial_step(self, tasks: Tasks[T, TInput, TOutput]) -> StepRecord:
-        """The updates of all tasks, or none where one fails."""
+        tasks = checked_tasks(taskBatch)
         # All are checked against each other and the model before the first moves anything.
         self._opened(tasks, "Support", "Query", training=False)
-        optimizer = self._meta_optimizer()
-        parameters, memory = self._backend.asarray(self._meta_parameters()), optimizer.GetState()
-        try:
-            return self._one_after_another(tasks)
-        except BaseException:
-            optimizer.SetState(memory)
-            self._set_meta_parameters(parameters)
-            raise
+        record = self._one_after_another(tasks)
+        self._record = record
+        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
 
     def _one_after_another(self, tasks: Tasks[T, TInput, TOutput]) -> StepRecord:
         """An update for each; the norm that is told is the mean of theirs."""

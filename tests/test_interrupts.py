@@ -1,0 +1,660 @@
+"""Ctrl-C, failures and forks at any moment: a step is whole or was never begun, and a run that goes on has its bits.
+
+AIDOTNET_STRESS_ROUNDS says how many rounds the random ones take; the default takes seconds, a thousand a night.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_models import BareModel
+from tanh_network import TanhNetwork
+from test_chunks import Threads
+
+from aidotnet_py import (
+    AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
+    FunctionModel,
+    InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    NeuralNetworkModel,
+    ReptileAlgorithm,
+    ReptileOptions,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py import locks as every_lock
+from aidotnet_py.backends import NumPyBackend, get_backend
+from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.meta_learning.journal import Journal
+from aidotnet_py.nn import mlp
+
+ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
+TASKS = list(SinusoidLoader(4, 4, seed=5, dtype=np.float64).GetTaskBatch(6))
+
+
+class FewTasks:
+    """A loader of tasks that come again, so that solutions are found to start from; draws one after another."""
+
+    NWay, KShot, QueryShots, AvailableClasses = 1, 4, 4, 1
+
+    def __init__(self) -> None:
+        self.stream = RandomStream(0)
+
+    def GetNextTask(self) -> Any:
+        return TASKS[int(self.stream.generator.integers(len(TASKS)))]
+
+    def GetTaskBatch(self, n: int) -> TaskBatch[Any, Any, Any]:
+        return TaskBatch([self.GetNextTask() for _ in range(n)])
+
+    def SetSeed(self, seed: int) -> None:
+        self.stream.reseed(seed)
+
+    def GetState(self) -> dict[str, Any]:
+        return self.stream.state()
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        self.stream.restore(state)
+
+
+def made(kind: Any, options: Any, *, loader: Any = None, **more: Any) -> Any:
+    model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), dtype=np.float64, seed=0)
+    settings = {"AdaptationSteps": 2, "MetaBatchSize": 2, "RandomSeed": 0} | more
+    return kind(options(model, DataLoader=loader or FewTasks(), **settings))
+
+
+LEARNERS: dict[str, Callable[..., Any]] = {
+    "MAML": lambda **o: made(MAMLAlgorithm, MAMLOptions, **o),
+    "iMAML, all that is kept": lambda **o: made(
+        iMAMLAlgorithm,
+        iMAMLOptions,
+        InnerObjective="proximal",
+        LearnedLambda="per-parameter",
+        WarmStartSolves=True,
+        PreconditionerProbes=2,
+        MetaOptimizer=SGDOptimizer(0.01, momentum=0.9),
+        **o,
+    ),
+    "Meta-SGD": lambda **o: made(MetaSGDAlgorithm, MetaSGDOptions, **o),
+    "serial Reptile by Adam": lambda **o: made(
+        ReptileAlgorithm, ReptileOptions, UseSerialUpdate=True, MetaOptimizer=AdamOptimizer(0.01), **o
+    ),
+    "ANIL": lambda **o: made(ANILAlgorithm, ANILOptions, **o),
+}
+EACH = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+
+
+def bits(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: bits(one) for name, one in value.items()}
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def state_of(learner: Any) -> Any:
+    """All that the next steps depend on, and what others may use: the optimizer in the options and the loader."""
+    given = learner.Options.MetaOptimizer
+    return bits(
+        {
+            "parameters": learner._meta_parameters(),
+            "optimizer": learner._meta_optimizer().GetState(),
+            "iteration": learner.CurrentIteration,
+            "random": learner._random.get(),
+            "extra": learner._extra_state(),
+            "loader": learner.Options.DataLoader.GetState(),
+            "optimizer given": None if given is None else given.GetState(),
+        }
+    )
+
+
+class Moments:
+    """Counts the moments at which a signal may interrupt Python, and raises at one of them.
+
+    These are where a function begins and where a call of C comes back: the interpreter looks for signals there, and in
+    loops of lines that have no calls. Not where a generator is closed, since Python drops what is raised there.
+    """
+
+    def __init__(self, which: int = 0, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.count, self._which, self._error = 0, which, error
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        generator = frame.f_code.co_flags & 0x20
+        if event == "c_return" or (event == "call" and not generator):
+            self.count += 1
+            if self.count == self._which:
+                sys.setprofile(None)
+                raise self._error(f"at {frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+@contextmanager
+def watched_by(moments: Moments) -> Iterator[None]:
+    sys.setprofile(moments)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def moments_of(work: Callable[[], Any]) -> int:
+    moments = Moments()
+    with watched_by(moments):
+        work()
+    return moments.count
+
+
+def locks_held() -> list[Any]:
+    """Locks of the package that another thread cannot have."""
+    held: list[Any] = []
+
+    def look() -> None:
+        for lock in list(every_lock._ALL):
+            if lock.acquire(blocking=False):  # type: ignore[attr-defined]  # an RLock is what it is
+                lock.release()  # type: ignore[attr-defined]
+            else:
+                held.append(lock)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return held
+
+
+def interrupted_everywhere(make: Callable[..., Any], moments: list[int], error: type[BaseException]) -> None:
+    """Steps that are stopped at these moments, compared with those of a learner that nothing stops."""
+    broken, straight = make(), make()
+    for _ in range(3):
+        broken.MetaTrainStep(2)
+        straight.MetaTrainStep(2)
+    before = state_of(straight)
+    for moment in moments:
+        where = ""
+        try:
+            with watched_by(Moments(moment, error)):
+                broken.MetaTrainStep(2)
+        except error as stopped:
+            where = str(stopped)
+        now = state_of(broken)
+        if now != before:
+            straight.MetaTrainStep(2)
+            before = state_of(straight)
+        assert now == before, where
+        assert not locks_held(), where
+    assert broken.MetaTrainStep(2).MetaLoss == straight.MetaTrainStep(2).MetaLoss
+    assert state_of(broken) == state_of(straight)
+
+
+def moments_in_a_later_step(make: Callable[..., Any]) -> int:
+    learner = make()
+    for _ in range(3):
+        learner.MetaTrainStep(2)
+    return moments_of(lambda: learner.MetaTrainStep(2))
+
+
+@EACH
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error: type[BaseException]) -> None:
+    """Some moments of all, and more of the last tenth, in which everything is changed."""
+    count = moments_in_a_later_step(make)
+    draw = np.random.default_rng(ROUNDS)
+    chosen = [*draw.integers(1, count, 30 * ROUNDS), *draw.integers(count - count // 10, count, 30 * ROUNDS)]
+    interrupted_everywhere(make, sorted(int(k) for k in chosen), error)
+
+
+@pytest.mark.slow
+@EACH
+def test_a_step_is_whole_at_every_moment(make: Callable[..., Any]) -> None:
+    # After an interrupt a step makes its plan anew, at moments beyond those of a step that goes on.
+    interrupted_everywhere(make, list(range(1, moments_in_a_later_step(make) + 1)), KeyboardInterrupt)
+
+
+@EACH
+def test_the_first_step_is_whole_too(make: Callable[..., Any]) -> None:
+    """In which functions are traced and programs planned, that later steps and other learners use."""
+    straight = make()
+    states = [state_of(straight)]
+    for _ in range(3):
+        straight.MetaTrainStep(2)
+        states.append(state_of(straight))
+    count = moments_of(lambda: make().MetaTrainStep(2))
+    for moment in np.random.default_rng(ROUNDS).integers(1, count, 3 * ROUNDS):
+        broken = make()
+        with watched_by(Moments(int(moment))), pytest.raises(KeyboardInterrupt):
+            broken.MetaTrainStep(2)
+        assert state_of(broken) == states[0]
+        for _ in range(3):
+            broken.MetaTrainStep(2)
+        assert state_of(broken) == states[3]
+
+
+class TestTrain:
+    OPTIONS: Mapping[str, Any] = {
+        "NumMetaIterations": 6,
+        "EvaluationFrequency": 2,
+        "EvaluationTasks": 3,
+        "EnableCheckpointing": True,
+        "CheckpointFrequency": 3,
+    }
+
+    @EACH
+    def test_a_run_that_is_stopped_again_and_again(
+        self, make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ends as one that was not, with the same histories, evaluations and files."""
+        for name in ("whole", "broken"):
+            (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / "whole")
+        whole = make(**self.OPTIONS)
+        wanted = whole.Train()
+        monkeypatch.chdir(tmp_path / "broken")
+        draw = np.random.default_rng(1)
+        for _ in range(ROUNDS):
+            broken = make(**self.OPTIONS)
+            losses: list[float] = []
+            accuracies: list[float] = []
+            left = stops = 6
+            while left:
+                broken.Options.NumMetaIterations = left
+                before = broken.CurrentIteration
+                try:
+                    # In the end, so that there is one, without.
+                    with watched_by(Moments(int(draw.integers(1, 40_000)) if stops else 0)):
+                        broken.Train()
+                except KeyboardInterrupt as stopped:
+                    stops -= 1
+                    notes = stopped.__notes__
+                else:
+                    notes = []
+                done = broken.CurrentIteration - before
+                if notes:
+                    assert f"after {done} of {left} steps" in notes[0]
+                    assert f"NumMetaIterations to {left - done}" in notes[0]
+                result = broken.training_result
+                assert (result is None) == (broken.CurrentIteration == before)
+                if result is not None:
+                    losses += list(result.LossHistory)
+                    accuracies += list(result.AccuracyHistory)
+                left = 6 - broken.CurrentIteration
+            np.testing.assert_array_equal(losses, wanted.LossHistory)
+            np.testing.assert_array_equal(accuracies, wanted.AccuracyHistory)
+            assert state_of(broken) == state_of(whole)
+
+    def test_a_failure_keeps_the_history(self) -> None:
+        class Loader(FewTasks):
+            def GetTaskBatch(self, n: int) -> TaskBatch[Any, Any, Any]:
+                batch = super().GetTaskBatch(n)
+                self.left -= 1
+                if not self.left:
+                    raise EOFError("no more tasks")
+                return batch
+
+        straight, loader = LEARNERS["MAML"](NumMetaIterations=3), Loader()
+        wanted = straight.Train()
+        loader.left = 4
+        learner = LEARNERS["MAML"](NumMetaIterations=8, EvaluationFrequency=100, loader=loader)
+        assert learner.training_result is None
+        with pytest.raises(EOFError, match="no more tasks") as stopped:
+            learner.Train()
+        assert stopped.value.__notes__ == [
+            "Train was stopped after 3 of 8 steps, all of them whole; training_result has their histories. To go on, "
+            "set NumMetaIterations to 5 and call Train again"
+        ]
+        np.testing.assert_array_equal(learner.training_result.LossHistory, wanted.LossHistory)
+        assert learner.training_result.TrainingTime.total_seconds() > 0
+        assert state_of(learner) == state_of(straight)
+        loader.left = -1
+        learner.Options.NumMetaIterations = 5
+        assert learner.Train().TotalIterations == 5
+        learner.Reset()
+        assert learner.training_result is None
+
+    def test_an_evaluation_that_fails_puts_its_draws_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        straight = LEARNERS["MAML"](NumMetaIterations=4, EvaluationFrequency=2)
+        straight.Train()
+        learner = LEARNERS["MAML"](NumMetaIterations=4, EvaluationFrequency=2)
+
+        def evaluated(count: int) -> Any:
+            learner.Options.DataLoader.GetTaskBatch(3)
+            raise InvalidOperationException("a query loss is not finite")
+
+        monkeypatch.setattr(learner, "Evaluate", evaluated)
+        with pytest.raises(InvalidOperationException):
+            learner.Train()
+        learner.Options.EvaluationFrequency, learner.Options.NumMetaIterations = 100, 2
+        learner.Train()
+        assert state_of(learner) == state_of(straight)
+
+    @pytest.mark.filterwarnings("ignore:.*simultaneous perturbation")
+    def test_evaluations_do_not_move_the_learners_own_generator(self) -> None:
+        """Gradients that are estimated from random directions are those of a run without evaluations."""
+        network = TanhNetwork(1, 3)
+
+        def losses(frequency: int) -> Any:
+            model = BareModel(network, network.start(), get_backend("numpy"))
+            few = {"UseFirstOrder": True, "AdaptationSteps": 1, "MetaBatchSize": 1, "NumMetaIterations": 3}
+            options = MAMLOptions(
+                model, DataLoader=FewTasks(), RandomSeed=0, EvaluationTasks=1, EvaluationFrequency=frequency, **few
+            )
+            return MAMLAlgorithm(options).Train().LossHistory
+
+        np.testing.assert_array_equal(losses(1), losses(100))
+
+
+class Sampler:
+    """Picks tasks by the losses that it was told."""
+
+    NumWays, NumShots, NumQueryPerClass = 1, 4, 4
+
+    def __init__(self) -> None:
+        self.place = 0
+
+    def SampleOne(self) -> Any:
+        self.place += 1
+        return TASKS[self.place % len(TASKS)]
+
+    def SampleBatch(self, batchSize: int) -> TaskBatch[Any, Any, Any]:
+        return TaskBatch([self.SampleOne() for _ in range(batchSize)])
+
+    def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
+        self.place += int(1000 * sum(losses)) % 3
+        if getattr(self, "failing", False):
+            raise LookupError("the sampler's own")
+
+    def SetSeed(self, seed: int) -> None:
+        self.place = seed
+
+
+class ResumableSampler(Sampler):
+    def GetState(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        self.place = state["place"]
+
+
+class TestSamplers:
+    def test_that_fails_when_it_is_told_the_losses(self) -> None:
+        learner, sampler = LEARNERS["MAML"](), ResumableSampler()
+        learner.MetaTrainStep(sampler, 2)
+        before, place = state_of(learner), sampler.place
+        sampler.failing = True
+        with pytest.raises(LookupError):
+            learner.MetaTrainStep(sampler, 2)
+        assert (state_of(learner), sampler.place) == (before, place)
+
+    def test_of_a_step_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        learner, sampler = LEARNERS["MAML"](), ResumableSampler()
+        monkeypatch.setattr(learner, "_meta_update", lambda gradients: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            learner.MetaTrainStep(sampler, 2)
+        assert sampler.place == 0
+
+    def test_without_a_state_loses_its_draws_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        learner, sampler = LEARNERS["MAML"](), Sampler()
+        before = state_of(learner)
+        monkeypatch.setattr(learner, "_meta_update", lambda gradients: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            learner.MetaTrainStep(sampler, 2)
+        assert state_of(learner) == before
+        assert sampler.place == 2
+
+
+class Changing:
+    """Something with a past in a journal."""
+
+    def __init__(self) -> None:
+        self.journal, self.values, self.undone = Journal(), [1], 0
+        self.faults: list[BaseException] = []
+
+    def aside(self) -> Callable[[], None]:
+        kept = list(self.values)
+
+        def put_back() -> None:
+            self.undone += 1
+            self.values = []
+            if self.faults:
+                raise self.faults.pop()
+            self.values = list(kept)
+
+        return put_back
+
+    def change(self) -> None:
+        self.values.append(2)
+        raise LookupError("in the middle")
+
+
+class TestJournal:
+    def test_a_change_within_a_change_is_undone_with_it(self) -> None:
+        it = Changing()
+
+        def outer() -> None:
+            it.values.append(2)
+            it.journal.run(it.aside, lambda: it.values.append(3))
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            it.journal.run(it.aside, outer)
+        assert it.values == [1]
+
+    def test_an_inner_change_that_fails_is_the_outer_ones_to_undo(self) -> None:
+        it = Changing()
+
+        def outer() -> None:
+            with pytest.raises(LookupError):
+                it.journal.run(it.aside, it.change)
+            it.values.append(3)
+
+        it.journal.run(it.aside, outer)
+        assert it.values == [1, 2, 3]
+
+    def test_pressed_again_while_it_is_undone(self) -> None:
+        """First all is put back, then the interrupt goes on its way."""
+        it = Changing()
+        it.faults = [KeyboardInterrupt(), KeyboardInterrupt()]
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            it.journal.run(it.aside, it.change)
+        assert isinstance(stopped.value.__cause__, LookupError)
+        assert (it.values, it.undone) == ([1], 3)
+        it.journal.run(it.aside, lambda: it.values.append(4))
+        assert it.values == [1, 4]
+
+    def test_undoing_that_fails_leaves_it_closed(self) -> None:
+        it = Changing()
+        it.faults = [OSError()]
+        with pytest.raises(OSError):  # noqa: PT011 -- the one above
+            it.journal.run(it.aside, it.change)
+        it.values = [5]
+        with pytest.raises(LookupError):
+            it.journal.run(it.aside, it.change)
+        assert it.values == [5]
+
+    def test_also_is_undone_first(self) -> None:
+        it = Changing()
+
+        def change() -> None:
+            it.journal.also(lambda: it.values.append(9))
+            it.journal.also(lambda: order.append(list(it.values)))
+            it.change()
+
+        order: list[list[int]] = []
+        with pytest.raises(LookupError):
+            it.journal.run(it.aside, change)
+        assert (order, it.values) == ([[1, 2]], [1])
+
+
+@contextmanager
+def signals(draw: np.random.Generator, longest: float) -> Iterator[None]:
+    """A signal at a random moment of the block; never after it."""
+    armed = True
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if armed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-5, longest))
+        yield
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals of POSIX")
+
+
+# Python drops what is raised where an object is forgotten, such as in a WeakSet.
+@needs_signals
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+class TestSignals:
+    def both(self, make: Callable[..., Any], rounds: int) -> None:
+        broken, straight, draw = make(), make(), np.random.default_rng(ROUNDS)
+        for _ in range(3):
+            broken.MetaTrainStep(2)
+            straight.MetaTrainStep(2)
+        began = time.perf_counter()
+        straight.MetaTrainStep(2)
+        broken.MetaTrainStep(2)
+        a_step = (time.perf_counter() - began) / 2
+        for _ in range(rounds):
+            try:
+                with signals(draw, 2 * a_step):
+                    broken.MetaTrainStep(2)
+            except KeyboardInterrupt:
+                pass
+            while straight.CurrentIteration < broken.CurrentIteration:
+                straight.MetaTrainStep(2)
+            assert state_of(broken) == state_of(straight)
+        assert not locks_held()
+        assert not [thread for thread in threading.enumerate() if "lane" in thread.name]
+
+    @EACH
+    def test_at_random_moments(self, make: Callable[..., Any]) -> None:
+        self.both(make, 20 * ROUNDS)
+
+    def test_while_lanes_are_at_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
+        network = TanhNetwork(1, 6)
+
+        def make() -> Any:
+            model = network.model(Threads(3), network.start())
+            return MAMLAlgorithm(MAMLOptions(model, DataLoader=FewTasks(), AdaptationSteps=3, RandomSeed=0))
+
+        self.both(make, 20 * ROUNDS)
+
+    def test_while_tasks_are_drawn_ahead(self) -> None:
+        def make() -> Any:
+            model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.ones((1, 1))}, backend="simulated")
+            loader = SinusoidLoader(4, 4, seed=1, dtype=np.float64, backend="simulated")
+            return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, AdaptationSteps=1, RandomSeed=0))
+
+        self.both(make, 20 * ROUNDS)
+
+
+def forked(work: Callable[[], bool]) -> int:
+    """A process that works at the same time, and tells whether it found something true."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if work() else 1
+        finally:
+            os._exit(code)
+    return child
+
+
+def found_by(child: int, seconds: float = 60.0) -> bool | None:
+    """What a forked process found; None where it does not end."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
+@pytest.mark.filterwarnings("ignore:.*fork")
+class TestForks:
+    @EACH
+    def test_in_the_middle_of_a_step(self, make: Callable[..., Any]) -> None:
+        """What a child of another thread finds is the learner before a step or after it; it adapts and trains."""
+        learner, going, over = make(), threading.Event(), threading.Event()
+        learner.MetaTrainStep(2)
+
+        def train() -> None:
+            while not over.is_set():
+                learner.MetaTrainStep(2)
+                going.wait()
+
+        def sound() -> bool:
+            straight = make()
+            while straight.CurrentIteration < learner.CurrentIteration:
+                straight.MetaTrainStep(2)
+            alike = state_of(learner) == state_of(straight) and not locks_held()
+            adapted, losses = (
+                [bits(one.Adapt(TASKS[0]).GetParameters()) for one in (learner, straight)],
+                [one.MetaTrainStep(2).MetaLoss for one in (learner, straight)],
+            )
+            return alike and adapted[0] == adapted[1] and losses[0] == losses[1]
+
+        thread, draw = threading.Thread(target=train), np.random.default_rng(ROUNDS)
+        thread.start()
+        try:
+            for _ in range(4 * ROUNDS):
+                going.set()
+                time.sleep(draw.uniform(0, 0.01))
+                child = forked(sound)
+                # It has to catch up with what was trained.
+                going.clear()
+                assert found_by(child) is True
+        finally:
+            over.set()
+            going.set()
+            thread.join()
+
+    def test_by_the_thread_that_is_in_the_step(self) -> None:
+        """The child goes on with the step, as the parent does."""
+
+        class Forking(MAMLAlgorithm[Any, Any, Any]):
+            def _done(self, details: Any) -> None:
+                self.child = os.fork()
+
+        learner = made(Forking, MAMLOptions)
+        learner.MetaTrainStep(2)
+        if not learner.child:
+            os._exit(0 if learner.CurrentIteration == 1 and learner._journal._undo is None else 1)
+        assert found_by(learner.child) is True
+
+    def test_while_tasks_are_drawn_ahead(self) -> None:
+        """A child has no thread that draws, and waits for none."""
+        loader, same = (SinusoidLoader(4, 4, seed=1, dtype=np.float64, backend=b) for b in ("simulated", "numpy"))
+        to_numpy = get_backend("simulated").to_numpy
+
+        def alike() -> bool:
+            pairs = zip(loader.GetTaskBatch(2), same.GetTaskBatch(2), strict=True)
+            return all(bits(to_numpy(a.SupportInput)) == bits(b.SupportInput) for a, b in pairs)
+
+        assert all(alike() for _ in range(3))
+        assert found_by(forked(lambda: all(alike() for _ in range(4)))) is True
+        assert all(alike() for _ in range(2))
