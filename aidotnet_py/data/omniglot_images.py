@@ -126,7 +126,11 @@ def _decode_png(where: str, data: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             # Once more before pixels are decoded: a later header chunk overrides the first.
             _check_size(where, *image.size)
-            return np.asarray(image.convert("L"))
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return np.asarray(image.convert("L"))
+            # Laid over paper: what transparent pixels have for a colour was not drawn, and is black as a rule.
+            paper = Image.new("RGBA", image.size, "white")
+            return np.asarray(Image.alpha_composite(paper, image.convert("RGBA")).convert("L"))
     except ArgumentException:
         raise
     # Pillow tells a broken image by OSError, SyntaxError, ValueError, EOFError, struct.error and others.
