@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.generator_state import checked_state
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.sampling import IResumable
 
@@ -43,7 +44,7 @@ class RandomState:
     def set(self, state: Mapping[str, Any]) -> None:
         """Take up what `get` gave."""
         loader = self._options.DataLoader
-        self.generator.bit_generator.state = state["generator"]
+        self.generator.bit_generator.state = checked_state(state["generator"])
         if isinstance(loader, IResumable) and state["loader"] is not None:
             loader.SetState(state["loader"])
 
