@@ -100,8 +100,15 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
             raise ArgumentOutOfRangeException(f"seed is {seed}; a whole number of at least 0 or None is wanted")
         parameters, _ = network.initialize(np.random.default_rng(seed), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
+        self._network = network
         self._metadata.Name = type(network).__name__
         self._metadata.FeatureCount = math.prod(self._input_shape)
+
+    def settings(self) -> dict[str, Any]:
+        """What files say of the model: names and shapes of the parameters, the layers, the input shape, the loss."""
+        told = super().settings()
+        del told["function"]
+        return {**told, "network": self._network, "input_shape": self._input_shape}
 
     def check_input(self, input: Any, name: str = "input") -> None:
         """Raise ArgumentException when ``input`` is not an array (n, *input_shape) of the model's backend and dtype.
