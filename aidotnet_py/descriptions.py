@@ -158,7 +158,7 @@ def _shown(value: Any) -> str:
     """A short text of a value, which may be huge or nested deeply."""
     if isinstance(value, dict):
         kind = value.get("type")
-        return f"a {kind:.80}" if isinstance(kind, str) else "a mapping"
+        return f"{kind:.80}" if isinstance(kind, str) else "a mapping"
     if isinstance(value, list):
         plain = len(value) <= 4 and all(isinstance(item, (int, float)) for item in value)
         return f"{tuple(value)!s:.80}" if plain else f"a list of {len(value)}"
