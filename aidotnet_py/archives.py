@@ -80,9 +80,11 @@ def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str
     text += b" " * (-len(text) % 8)
     if len(text) > _MOST_HEADER:
         raise ArgumentException(f"the description must take at most {_MOST_HEADER} bytes, got {len(text)}")
-    data = bytearray(len(text).to_bytes(8, "little") + text + plain[begin:])
-    data[_START:_END] = _checksum(data)
-    return bytes(data)
+    head, body = bytearray(len(text).to_bytes(8, "little") + text), memoryview(plain)[begin:]
+    digest = hashlib.sha256(head)
+    digest.update(body)
+    head[_START:_END] = digest.hexdigest().encode()
+    return b"".join((head, body))
 
 
 def unpack(kind: str, data: bytes, source: str = "data") -> tuple[Arrays, dict[str, Any]]:
@@ -141,7 +143,7 @@ def _header(data: bytes, source: str) -> bytes:
     return data[8 : 8 + length]
 
 
-def _checksum(data: bytes | bytearray) -> bytes:
+def _checksum(data: bytes) -> bytes:
     view = memoryview(data)
     digest = hashlib.sha256(view[:_START])
     digest.update(_NO_DIGITS)

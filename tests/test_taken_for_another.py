@@ -1,9 +1,8 @@
-"""Files of one learner or model, and another that looks like it: what is refused, what is said; files of version 0.1.0."""
+"""Files of one learner or model and another that looks like it: what is refused, what is said; files of 0.1.0."""
 
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -436,7 +435,7 @@ GENERATORS: dict[str, Any] = {
     "another switch": lambda g: g.update(has_uint32=2),
     "a number that is too long": lambda g: g.update(uinteger=2**32),
     "a negative number": lambda g: g.update(uinteger=-1),
-    "another bit generator": lambda g: g.update(np.random.Philox(1).state),
+    "another bit generator": lambda g: g.update(bit_generator="MT19937"),
     "its sister": lambda g: g.update(bit_generator="PCG64DXSM"),
 }
 
@@ -446,13 +445,6 @@ GENERATORS: dict[str, Any] = {
 def test_a_generators_state_that_cannot_be_is_refused(name: str, whose: str, tmp_path: Path) -> None:
     learner_on(RandomSeed=3).Save(tmp_path / "run")
     arrays, description = opened(tmp_path / "run")
-    state = description["random_state"][whose]
-    with warnings.catch_warnings():
-        GENERATORS[name](state)
-    for key, value in list(state.items()):
-        if isinstance(value, dict):
-            state[key] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in value.items()}
-        elif isinstance(value, np.ndarray):
-            state[key] = value.tolist()
+    GENERATORS[name](description["random_state"][whose])
     (tmp_path / "run").write_bytes(pack("meta-learner", arrays, description))
     refused(tmp_path / "run", "a state that this learner cannot take")
