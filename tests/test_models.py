@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import pickle
 import re
 import struct
 import threading
@@ -429,6 +430,22 @@ class TestCopies:
         assert (host(other) == host(model)).all()
         other.SetParameters(backend.asarray(np.zeros(8)))
         assert host(model).any()
+
+    @pytest.mark.parametrize("function", [affine, None])
+    def test_a_pickle_is_another_model_with_the_same_past(self, function):
+        if function is None:
+            model = NeuralNetworkModel(mlp(4, 2), input_shape=(3,), dtype=np.float64, seed=0)
+        else:
+            model = model_on("numpy")
+        x, y = np.ones((2, 3)), np.zeros((2, 2))
+        model.Train(x, y)
+        model.Predict(x)
+        other = pickle.loads(pickle.dumps(model))
+        before = model.GetParameters()
+        other.Train(x, y)
+        assert (model.GetParameters() == before).all()
+        model.Train(x, y)
+        assert (other.Predict(x) == model.Predict(x)).all()
 
     def test_a_clone_trains_on_as_the_model_would(self, backend):
         model, x, y = model_on(backend), backend.asarray(np.ones((1, 3))), backend.asarray(np.zeros((1, 2)))

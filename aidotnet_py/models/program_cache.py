@@ -25,6 +25,15 @@ class ProgramCache:
         self._lock = Lock()
         self._kept: OrderedDict[Hashable, tuple[TracedProgram, object]] = OrderedDict()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy and a pickle get: nothing that was traced."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_kept")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
+        self._kept = OrderedDict()
+
     def __len__(self) -> int:
         return len(self._kept)
 
