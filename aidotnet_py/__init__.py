@@ -68,8 +68,7 @@ from aidotnet_py.optimizers import (
     NewtonCGMinimizer,
     SGDOptimizer,
 )
-
-__version__ = "0.1.0"
+from aidotnet_py.version import __version__ as __version__
 
 __all__ = [
     "ANILAlgorithm",

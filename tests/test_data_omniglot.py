@@ -172,6 +172,53 @@ def test_full_ink_is_one_and_paper_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(task.SupportInput[0, :, :, 0], expected)
 
 
+def see_through(kind: str, ink: np.ndarray) -> Image.Image:
+    """Black ink on paper that is transparent, and black there too, in one of PNG's ways to say so."""
+    black = np.zeros(ink.shape, np.uint8)
+    alpha = np.where(ink, 255, 0).astype(np.uint8)
+    if kind == "RGBA":
+        return Image.fromarray(np.stack([black, black, black, alpha], -1), "RGBA")
+    if kind == "LA":
+        return Image.fromarray(np.stack([black, alpha], -1), "LA")
+    # In these, one colour counts as transparent: index or grey 7, which is dark.
+    image = Image.fromarray(np.where(ink, 0, 7).astype(np.uint8), "L")
+    if kind == "P":
+        image.putpalette([0] * 768)
+    elif kind == "RGB":
+        image = image.convert("RGB")
+    image.info["transparency"] = (7, 7, 7) if kind == "RGB" else 7
+    return image
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "L", "P", "RGB"])
+def test_transparent_paper_is_paper(tmp_path: Path, kind: str) -> None:
+    plain, transparent = {}, {}
+    for i in range(2):
+        name, file = f"A/character01/{i}.png", io.BytesIO()
+        image = see_through(kind, drawing(i))
+        image.save(file, "png", transparency=image.info.get("transparency"))
+        transparent[name], plain[name] = file.getvalue(), png(drawing(i))
+    seen, wanted = (
+        load(write(tmp_path / f"{n}.zip", members), NWay=1, QueryShots=1, rotations=False).GetNextTask()
+        for n, members in enumerate((transparent, plain))
+    )
+    assert 0 < wanted.SupportInput.mean() < 0.5
+    np.testing.assert_array_equal(seen.SupportInput, wanted.SupportInput)
+
+
+@pytest.mark.parametrize(("alpha", "ink"), [(0, 0.0), (127, 0.0), (128, 1.0), (255, 1.0)])
+def test_ink_that_lets_the_paper_through_is_as_dark_as_both_together(tmp_path: Path, alpha: int, ink: float) -> None:
+    """Black at an opacity of a/255 over white is 255 − a; below 128 it is ink."""
+    pixels = np.zeros((105, 105, 4), np.uint8)
+    pixels[..., 3] = alpha
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    members = {f"A/character01/{i}.png": file.getvalue() for i in range(2)}
+    task = load(write(tmp_path / "a.zip", members), NWay=1, QueryShots=1, rotations=False).GetNextTask()
+    assert (task.SupportInput == ink).all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -176,7 +176,7 @@ class TestLearnedLambda:
     def test_a_learner_without_it_does_not_take_it_up(self, tmp_path: Any) -> None:
         learner = linear_learner(LearnedLambda="scalar")
         learner.Save(tmp_path / "learner.safetensors")
-        with pytest.raises(ArgumentException, match=r"parameters float64\(5,\); this learner has float64\(4,\)"):
+        with pytest.raises(ArgumentException, match=r"vector is float64\(5,\) there and float64\(4,\) here"):
             linear_learner().Load(tmp_path / "learner.safetensors")
 
     @pytest.mark.parametrize(("kind", "where"), [("scalar", "inf…inf"), ("per-parameter", "0…inf")])

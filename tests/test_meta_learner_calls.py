@@ -255,7 +255,7 @@ class TestTrain:
         assert list(result.AdditionalMetrics) == [
             *("EvaluationLoss@3", "EvaluationAccuracy@3", "EvaluationLoss@6", "EvaluationAccuracy@6")
         ]
-        again = learner_on(seed=5, RandomSeed=1)
+        again = learner_on(seed=5, RandomSeed=1, OuterLearningRate=0.01)
         again.Load("checkpoint_iMAML_6.safetensors")
         assert again.MetaTrainStep(3).MetaLoss == result.LossHistory[6]
 

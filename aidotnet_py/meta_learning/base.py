@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import describe
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentOutOfRangeException,
@@ -47,6 +48,7 @@ from aidotnet_py.meta_learning.training import TrainingHistory, train
 from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, ModelMetadata
+from aidotnet_py.models.comparison import describe_model
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
@@ -470,7 +472,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
 
         Parameters, optimizer state, iteration, and the random state of the learner and, where it has `GetState`, of the
-        DataLoader. Options are not saved: a learner that takes the file up brings its own.
+        DataLoader. Model and options are described, for `Load` to compare: a learner that takes the file up brings its
+        own. See docs/files.md.
 
         Warns
         -----
@@ -480,7 +483,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Raises
         ------
         ArgumentException
-            When the folder does not exist, or an optimizer or loader has a state that no file can hold.
+            When the folder does not exist, something is there that is no regular file, or an optimizer or loader has a
+            state that no file can hold.
+        InvalidOperationException
+            When parameters or optimizer state are not finite.
         OSError
             When the file cannot be written; an older one of that name is then still whole.
         """
@@ -501,6 +507,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             iteration=self._iteration,
             random_state=self._random.get(),
             extra_state={name: self._host(array) for name, array in self._extra_state().items()},
+            model=describe_model(self.BaseModel),
+            options=describe(self._options),
         ).save(filePath)
 
     @takes_turns
@@ -511,17 +519,21 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Raises
         ------
         ArgumentException
-            When there is no such file, or it was not saved by such a learner of such a model; nothing is changed then.
+            When there is no such file, it is damaged, or it was not saved by such a learner of such a model; the
+            message tells each difference, and nothing is changed then.
 
         Warns
         -----
         UserWarning
-            When one of the two, the saved learner and this one, has a DataLoader with a place and the other has none.
+            When options that steps depend on, or settings that the model may have otherwise, are not those of the saved
+            learner; when one of the two, the saved learner and this one, has a DataLoader with a place and the
+            other has none; when the file was written by version 0.1.0, which wrote no checksums.
         """
         found = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = self._host(self._meta_parameters())
-        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters)
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, self.BaseModel)
+        cautions = [found.caution(str(filePath), self.BaseModel, self._options)]
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
             self._set_extra_state(found.extra_state)
@@ -530,9 +542,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         except Exception as error:
             raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error
         self._iteration = found.iteration
-        lost = self._random.lost(found.random_state)
-        if lost is not None:
-            warnings.warn(lost, UserWarning, stacklevel=level_outside())
+        cautions.append(self._random.lost(found.random_state))
+        # Where warnings are errors, they undo what was taken up.
+        for told in cautions:
+            if told is not None:
+                warnings.warn(told, UserWarning, stacklevel=level_outside())
 
 
 def _require_count(name: str, value: object) -> None:

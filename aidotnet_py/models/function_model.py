@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self, cast, overload
@@ -17,9 +18,12 @@ from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.tracing import is_array, type_of
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import Described, listed
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
+from aidotnet_py.models.comparison import compare_models, describe_model
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.noise import draw_noise, noise_shapes
@@ -35,7 +39,7 @@ Function = Callable[[Any, Any], Any]
 _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
-class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput]):
+class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput], Described):
     """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
 
     It is run a few times for each type of input, when it is traced, and what it did is replayed: it must depend
@@ -348,37 +352,76 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """What is known about the model."""
         return self._metadata
 
+    def settings(self) -> dict[str, Any]:
+        """What files say of the model: names and shapes of the parameters, the name of the function, the loss."""
+        parameters = [[name, list(shape)] for name, shape in self._shapes.items()]
+        return {"parameters": parameters, "function": self._function, "loss": self._loss}
+
     def Serialize(self) -> bytes:
-        """The parameters by name, as a safetensors file in memory."""
+        """The parameters by name, and a description of the model, as a safetensors file in memory; see docs/files.md.
+
+        Raises
+        ------
+        InvalidOperationException
+            When a parameter is not finite.
+        """
         host = self._backend.to_numpy(self._parameters)
-        return pack("model", self._unravel(host), {"name": self._metadata.Name})
+        return pack("model", self._unravel(host), {"name": self._metadata.Name, "model": describe_model(self)})
 
     def Deserialize(self, data: bytes) -> None:
-        """Take up parameters that `Serialize` gave.
+        """Take up parameters that `Serialize` gave, by their names.
 
         Raises
         ------
         ArgumentException
-            When the bytes are no such file, or hold other names, shapes or dtypes than the model's.
+            When the bytes are no such file or are damaged, a parameter is not finite, or names, shapes, dtypes or
+            layers are others than the model's; the message tells each difference, and nothing is changed.
+
+        Warns
+        -----
+        UserWarning
+            When the file's model had another loss, input shape or function's name; when it was written by version
+            0.1.0, which wrote no checksums.
         """
         self._load(data, "data")
 
     def _load(self, data: bytes, source: str) -> None:
-        arrays, _ = unpack("model", data, source)
+        arrays, description = unpack("model", data, source)
+        held = description.get("model")
+        compared = compare_models(held if isinstance(held, dict) else {}, self)  # pyright: ignore[reportUnknownArgumentType] -- of anything
         found = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
         wanted = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
-        for name in [*wanted, *found]:
-            if found.get(name) != wanted.get(name):
-                raise ArgumentException(
-                    f"{source} holds {found.get(name, 'nothing')} for parameter {name!r}; the model has "
-                    f"{wanted.get(name, 'no such parameter')}"
-                )
+        clauses = [
+            f"parameter {name!r} is {found.get(name, 'missing')} there and {wanted.get(name, 'missing')} here"
+            for name in [*wanted, *(name for name in found if name not in wanted)]
+            if found.get(name) != wanted.get(name)
+        ]
+        # Their order does not matter, as they are taken up by their names.
+        if clauses or compared.layers:
+            raise ArgumentException(f"{source} is of another model: {listed([*clauses, *compared.layers])}")
+        if compared.settings:
+            warnings.warn(
+                f"{source} was saved by a model of other settings, and this one keeps its own: "
+                f"{listed(compared.settings)}",
+                UserWarning,
+                stacklevel=level_outside(),
+            )
         flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
         with self._lock:
             self._parameters = self._backend.asarray(flat)
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
-        """Write the parameters to a safetensors file, whole or not at all."""
+        """Write `Serialize` to a file, whole or not at all.
+
+        Raises
+        ------
+        ArgumentException
+            When there is no such folder, or something is there that is no regular file.
+        InvalidOperationException
+            When a parameter is not finite.
+        OSError
+            When the file cannot be written; an older one of that name is then still whole.
+        """
         write_file(filePath, self.Serialize())
 
     def LoadModel(self, filePath: str | os.PathLike[str]) -> None:

@@ -111,6 +111,12 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         """Shapes of the random numbers that `apply` takes beside these parameters in training; see `Layer`."""
         return self._network.noise_shapes(parameters, x)
 
+    def settings(self) -> dict[str, Any]:
+        """What files say of the model: names and shapes of the parameters, the layers, the input shape, the loss."""
+        told = super().settings()
+        del told["function"]
+        return {**told, "network": self._network, "input_shape": self._input_shape}
+
     def check_input(self, input: Any, name: str = "input") -> None:
         """Raise ArgumentException when ``input`` is not an array (n, *input_shape) of the model's backend and dtype.
 

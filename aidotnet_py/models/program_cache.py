@@ -33,6 +33,10 @@ class ProgramCache:
         # As the last trace left them, which may have changed some itself, such as a count of traces.
         self._settings: CapturedState | None = None
 
+    def __reduce__(self) -> tuple[type[ProgramCache], tuple[Backend, Callable[..., Any]]]:
+        """Copied and pickled with nothing kept."""
+        return ProgramCache, (self._backend, self._function)
+
     def __len__(self) -> int:
         return len(self._kept)
 

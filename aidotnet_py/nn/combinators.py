@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class Sequential(Layer):
             if not isinstance(layer, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
                 raise ArgumentException(f"layers[{i}] is {layer!r}; a Layer, such as ReLU(), is wanted")
         self.layers = {f"{i}_{type(layer).__name__.lower()}": layer for i, layer in enumerate(layers)}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the layers, in order."""
+        return {"layers": list(self.layers.values())}
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         """The parameters of every layer, each for the shape that the one before it gives."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 
 __all__ = ["Layer", "Parameters", "Shape", "at_least_one", "batched", "he_normal", "parts"]
@@ -20,11 +21,12 @@ Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = dict[str, NDArray[Any]]
 
 
-class Layer(ABC):
+class Layer(Described, ABC):
     """One layer. Shapes leave out the axis of examples, which is always first.
 
     A layer of your own writes `initialize` and `apply`; `apply` is array code that the engine can trace. One that takes
-    random numbers in training steps, or holds layers that may, writes `noise_shapes` too.
+    random numbers in training steps, or holds layers that may, writes `noise_shapes` too. Its public attributes are its
+    settings: files tell them, and are refused by a network whose layers have others.
 
     Examples
     --------

@@ -68,7 +68,7 @@ _PROGRAMS_KEPT = 4
 
 
 class _Programs(dict[Any, Callable[..., Any]]):
-    """Traced formulas, by the parameters' shape and dtype; a deep copy of the optimizer traces its own.
+    """Traced formulas, by the parameters' shape and dtype; a deep copy or pickle of the optimizer traces its own.
 
     Attributes
     ----------
@@ -78,8 +78,8 @@ class _Programs(dict[Any, Callable[..., Any]]):
 
     settings: CapturedState | None = None
 
-    def __deepcopy__(self, memo: Any) -> _Programs:
-        return _Programs()
+    def __reduce__(self) -> tuple[type[_Programs], tuple[()]]:
+        return _Programs, ()
 
 
 class ElementwiseOptimizer:
