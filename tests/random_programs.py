@@ -106,6 +106,8 @@ def _to_single(x: Tracer, rng: Rng) -> Any:
 _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, lambda x: ew.divide(1.0, x))),
     *(_tame(lambda x, p=p: ew.power(x, p)) for p in (0.5, 3)),
+    _tame(lambda x: ew.root(ew.sqrt(x), x)),
+    lambda x, rng: ew.with_value(ew.negative(ew.negative(x)), x),
     *(lambda x, rng, f=f: f(x) for f in (ew.sin, ew.cos, ew.tanh, ew.sigmoid, ew.softplus, ew.relu)),
     *(lambda x, rng, f=f: f(x) for f in (ew.negative, ew.absolute, ew.sign, stop_gradient)),
     lambda x, rng: ew.where(ew.logical_not(ew.isfinite(x)), 0.0, x),

@@ -12,7 +12,6 @@ import threading
 import weakref
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -736,12 +735,3 @@ class TestMetadata:
         one.FeatureImportance["k"] = np.float64(1)
         assert (two.Properties, two.AdditionalInfo, two.FeatureImportance) == ({}, {}, {})
         assert (two.Name, two.Version, two.TrainingDate, two.FeatureCount) == ("", "1.0", None, 0)
-
-
-def test_the_page_about_models_prints_what_it_says(tmp_path, monkeypatch):
-    page = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
-    printed = []
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "models.md", "exec"), {"print": lambda value: printed.append(" ".join(str(value).split()))})
-    assert printed == re.findall(r"print\(.*\)  # (.*)", code)

@@ -21,6 +21,7 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound
+from aidotnet_py.meta_learning.finiteness import row_norms
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.objectives import BegunStep, step_in_one_go
 from aidotnet_py.meta_learning.tasks import is_batches
@@ -199,8 +200,8 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             self._require_adapted(chunk, start, adapted)
             measured = self._sound(chunk, step.losses, g)
             slopes, v, solve = self._system(chunk).finished(chunk, step)
-        query_norms = self._norms(g) if self._imaml.ErrorConstants is not None else None
-        inner_norms = self._norms(self._following(chunk)(adapted, start, slopes))
+        query_norms = row_norms(chunk.backend, g) if self._imaml.ErrorConstants is not None else None
+        inner_norms = row_norms(chunk.backend, self._following(chunk)(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
         if learned is not None:
@@ -290,17 +291,6 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                 NonPositiveCurvatureWarning,
                 stacklevel=level_outside(),
             )
-
-    def _norms(self, stacked: Array) -> NDArray[Any]:
-        """The norm of each row, on the host."""
-        backend = self._backend
-        squares = backend.to_numpy(backend.vecdot(stacked, stacked))
-        if np.isfinite(squares).all():
-            norms: NDArray[Any] = np.sqrt(squares)
-            return norms
-        # In float64 and on the host: squares of large float32 numbers overflow.
-        wide: NDArray[Any] = np.linalg.norm(backend.to_numpy(stacked).astype(np.float64), axis=1)
-        return wide
 
 
 def _curved(reports: Sequence[SolverReport]) -> list[bool]:
