@@ -41,7 +41,7 @@ def sums_gradient(x: Values) -> Values:
 # --- ridge regression -------------------------------------------------------------------------------------------------
 
 
-@implicit_diff(lambda w, lam, X, y: X.T @ (X @ w - y) + lam * w, symmetric=True, tolerance=1e-13)
+@implicit_diff(lambda w, lam, X, y: X.T @ (X @ w - y) + lam * w, symmetric=True, rtol=1e-13)
 def ridge(initial: Any, lam: Any, X: Any, y: Any) -> Any:
     """Not to be traced: branches, SciPy, arrays on the host."""
     backend = BACKEND_OF[type(X)]
@@ -167,7 +167,7 @@ def layer(phi: Any, W: Any, x: Any) -> Any:
     return np.tanh(W @ phi + x)
 
 
-@implicit_diff(lambda phi, W, x: phi - layer(phi, W, x), tolerance=1e-14)
+@implicit_diff(lambda phi, W, x: phi - layer(phi, W, x), rtol=1e-14)
 def equilibrium(initial: Any, W: Any, x: Any) -> Any:
     phi = initial
     for _ in range(500):
@@ -223,7 +223,7 @@ def test_a_constrained_minimum_through_its_kkt_conditions() -> None:
     def kkt(phi: Any, b: Any, c: Any) -> Any:
         return {"x": Q @ phi["x"] - c + A.T @ phi["multipliers"], "multipliers": A @ phi["x"] - b}
 
-    @implicit_diff(kkt, tolerance=1e-14)
+    @implicit_diff(kkt, rtol=1e-14)
     def minimum(initial: Any, b: Any, c: Any) -> Any:
         found = scipy.optimize.minimize(
             lambda x: 0.5 * x @ Q @ x - c @ x,
@@ -401,7 +401,7 @@ def test_it_gives_the_meta_gradient_of_imaml(strength: float) -> None:
         slopes = ad.grad(support)(phi)
         return {k: slopes[k] + (phi[k] - theta[k]) / lam for k in phi}
 
-    @implicit_diff(stationary, symmetric=True, tolerance=1e-14, max_iterations=200)
+    @implicit_diff(stationary, symmetric=True, rtol=1e-14, max_iterations=200)
     def adapted(initial: Any, theta: Any) -> Any:
         flat = origin = np.concatenate([theta[k].ravel() for k in network.shapes])
         for step in range(500):
@@ -610,8 +610,13 @@ def test_a_call_without_arguments_is_refused() -> None:
             "max_iterations is 0; wanted a whole number of at least 1",
         ),
         ({"max_iterations": 1.5}, ArgumentException, r"max_iterations is 1\.5"),
-        ({"tolerance": -1.0}, ArgumentOutOfRangeException, r"tolerance is -1\.0; wanted a finite number of at least 0"),
-        ({"tolerance": "tight"}, ArgumentException, "tolerance is 'tight'"),
+        ({"rtol": -1.0}, ArgumentOutOfRangeException, r"rtol is -1\.0; wanted a finite number of at least 0"),
+        ({"rtol": "tight"}, ArgumentException, "rtol is 'tight'"),
+        ({"rtol": 10**400}, ArgumentOutOfRangeException, "rtol is a number beyond"),
+        ({"atol": float("inf")}, ArgumentOutOfRangeException, "atol is inf"),
+        ({"symmetric": "yes"}, ArgumentException, "symmetric must be True or False, got 'yes'"),
+        ({"symmetric": None}, ArgumentException, "symmetric must be True or False, got None"),
+        ({"symmetric": np.ones(2)}, ArgumentException, r"symmetric must be True or False, got array\(\[1\."),
     ],
 )
 def test_settings_are_refused_at_once(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -667,7 +672,7 @@ def test_a_linear_solve_that_is_not_finite_is_an_error() -> None:
     def solve(initial: Any, theta: Any) -> Any:
         return np.zeros(2)
 
-    message = "the linear solve for a derivative of solve, .* met numbers that are not finite in 1 of 1 systems"
+    message = "the linear solve for a derivative of solve met numbers that are not finite in 1 of 1 systems"
     with pytest.raises(InvalidOperationException, match=message):
         ad.grad(lambda t: np.sum(solve(np.zeros(2), t)))(1.0)
 
@@ -680,8 +685,8 @@ def test_a_singular_system_is_warned_of() -> None:
 
     with pytest.warns(
         UnconvergedSolveWarning,
-        match="the linear solve for a derivative of solve, by the length of its right-hand side, did not converge in 1 "
-        r"of 1 systems; the worst, row 0, stopped at 'breakdown' with the residual norm 0\.894 after \d iterations",
+        match="the linear solve for a derivative of solve did not converge in 1 of 1 systems; the worst, row 0, "
+        r"stopped at 'breakdown' with the residual norm 0\.894, where rtol·‖b‖ = 1e-10, after \d iterations",
     ):
         ad.jvp(lambda t: solve(np.zeros(2), t), (np.zeros(2),), (np.array([1.0, 0.0]),))
 
@@ -709,7 +714,7 @@ def test_a_checked_solve_names_the_worst_row() -> None:
     d = np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
     with pytest.warns(
         UnconvergedSolveWarning,
-        match=r"the solve did not converge in 2 of 3 systems; the worst, row 2, .* residual norm 4 after",
+        match=r"the solve did not converge in 2 of 3 systems; the worst, row 1, .* residual norm 2, where rtol.* = 2.24e-10,",
     ):
         x, report = checked_solve(gmres, lambda v: d * v, rhs, what="the solve")
     assert report.converged.tolist() == [True, False, False]

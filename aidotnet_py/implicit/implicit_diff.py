@@ -22,19 +22,22 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.implicit.linear_system import Settings
 from aidotnet_py.implicit.root import Finder, Root, solution
-from aidotnet_py.solvers.rows import check_count, check_number
+from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
+from aidotnet_py.solvers.rows import check_count
 
 __all__ = ["implicit_diff"]
 
 Function = Callable[..., Any]
 
 
+@renames_tolerance("rtol")
 def implicit_diff(
     condition: Function,
     *,
     symmetric: bool = False,
     max_iterations: int | None = None,
-    tolerance: float | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
 ) -> Callable[[Function], Function]:
     r"""Differentiate a solver through the condition that its solution meets, and never through its iterations.
 
@@ -56,12 +59,14 @@ def implicit_diff(
         ``phi - step(phi, theta)``.
     symmetric : bool
         Whether ∂F/∂φ is symmetric positive definite, as the Hessian at a minimum: then `conjugate_gradient` solves,
-        else `gmres`.
+        else `gmres`. Each solve spends one product more to see that it is symmetric.
     max_iterations : int, optional
         The most iterations of a linear solve, at least 1; None stands for ten times the size of φ.
-    tolerance : float, optional
-        The residual of a linear solve, relative to its right-hand side, at least 0; None stands for 1e-10, or for a
-        hundred roundings where a dtype has fewer digits (1.2e-5 in float32).
+    rtol : float, optional
+        A linear solve ends when ‖b − Ax‖ ≤ max(rtol ‖b‖, atol). At least 0; None stands for 1e-10, or for a hundred
+        roundings where a dtype has fewer digits (1.2e-5 in float32).
+    atol : float
+        See rtol; at least 0. With the default, 0, a derivative is linear in its direction, however small.
 
     Returns
     -------
@@ -73,19 +78,19 @@ def implicit_diff(
     Raises
     ------
     ArgumentException
-        When condition is no function, or the solver itself. When the solver is called, before it runs: an argument
+        When condition is no function, or the solver itself; symmetric no truth value. When the solver is called, before it runs: an argument
         comes by name; initial is not floating, or of several dtypes; condition's result is not nested and shaped like
         it; condition does not depend on φ, or on none of theta, which would make every derivative zero in silence.
-        After it ran: its result is not like ``initial``.
+        After it ran: its result is not like ``initial``. In a derivative: symmetric is True, and ∂F/∂φ is not.
     ArgumentOutOfRangeException
-        When max_iterations or tolerance lies outside its range.
+        When max_iterations, rtol or atol lies outside its range.
     InvalidOperationException
         When the solver's result, or a linear solve, is not finite.
 
     Warns
     -----
     UnconvergedSolveWarning
-        When a linear solve ends above the tolerance, as it does where ∂F/∂φ is singular.
+        When a linear solve ends above its bound, as it does where ∂F/∂φ is singular.
 
     Notes
     -----
@@ -118,8 +123,9 @@ def implicit_diff(
     _require_function(condition, "condition")
     if max_iterations is not None:
         check_count("max_iterations", max_iterations)
-    if tolerance is not None:
-        check_number("tolerance", tolerance)
+    Bounds(rtol, atol)
+    if not isinstance(symmetric, (bool, np.bool_)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        raise ArgumentException(f"symmetric must be True or False, got {symmetric!r:.80}")
 
     def decorate(solver: Function, *others: Any) -> Function:
         if others:
@@ -129,7 +135,7 @@ def implicit_diff(
             )
         _require_function(solver, "the solver")
         name = getattr(solver, "__name__", type(solver).__name__)
-        settings = Settings(name, symmetric, max_iterations, tolerance)
+        settings = Settings(name, bool(symmetric), max_iterations, rtol, atol)
 
         @wraps(solver)
         def call(initial: Any, *theta: Any, **named: Any) -> Any:
