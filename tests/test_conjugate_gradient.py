@@ -500,7 +500,9 @@ def test_claims_are_refined_within_the_limit_of_iterations(backend: Backend) -> 
     rng = np.random.default_rng(7)
     A = symmetric(rng, np.geomspace(1, 60, 20)[None, :], np.float32)
     b, far = np.ones((1, 20), np.float32), np.full((1, 20), 1e4, np.float32)
-    reports = [solved(backend, A, b, initial=far, rtol=0.0, atol=1e-4, max_iterations=limit)[1] for limit in range(1, 80)]
+    reports = [
+        solved(backend, A, b, initial=far, rtol=0.0, atol=1e-4, max_iterations=limit)[1] for limit in range(1, 80)
+    ]
     for limit, report in enumerate(reports, 1):
         assert report.iterations[0] <= limit
         assert report.converged[0] == (report.residual_norms[0] <= np.float32(1e-4))
@@ -551,7 +553,8 @@ def test_preconditioned_iterates_are_those_of_scipy(system: System, backend: Bac
             system.A,
             system.b,
             max_iterations=k,
-            rtol=0.0, atol=1e-13,
+            rtol=0.0,
+            atol=1e-13,
             preconditioner=lambda r: r / backend.asarray(diagonal),
         )
         for A, b, d, ours in zip(system.A, system.b, diagonal, x, strict=True):

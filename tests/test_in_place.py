@@ -101,7 +101,8 @@ def _right_hand_sides(rng: Rng, shape: tuple[int, int], dtype: Any) -> Any:
         elif kind < 0.15:
             row[rng.integers(len(row))] = rng.choice([np.nan, np.inf])
         elif kind < 0.25:
-            row *= 10 ** rng.uniform(-25, 18)
+            # To where squares leave the dtype.
+            row *= 10 ** (rng.uniform(-25, 18) * (8 if dtype is np.float64 else 1))
     with np.errstate(all="ignore"):
         return rhs.astype(dtype)
 

@@ -78,10 +78,11 @@ def implicit_diff(
     Raises
     ------
     ArgumentException
-        When condition is no function, or the solver itself; symmetric no truth value. When the solver is called, before it runs: an argument
-        comes by name; initial is not floating, or of several dtypes; condition's result is not nested and shaped like
-        it; condition does not depend on φ, or on none of theta, which would make every derivative zero in silence.
-        After it ran: its result is not like ``initial``. In a derivative: symmetric is True, and ∂F/∂φ is not.
+        When condition is no function, or the solver itself; when symmetric is no truth value. When the solver is
+        called, before it runs: an argument comes by name; initial is not floating, or of several dtypes; condition's
+        result is not nested and shaped like it; condition does not depend on φ, or on none of theta, which would make
+        every derivative zero in silence. After it ran: its result is not like ``initial``. In a derivative: symmetric
+        is True, and ∂F/∂φ is not symmetric.
     ArgumentOutOfRangeException
         When max_iterations, rtol or atol lies outside its range.
     InvalidOperationException

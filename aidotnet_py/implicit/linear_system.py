@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
@@ -129,35 +130,30 @@ class LinearSystem:
             what = f"the linear solve for a derivative of {self}"
             x, report = checked_solve(self.settings.solver(shape[-1]), operator, rows, what=what)
             if self.settings.symmetric:
-                self._require_symmetric(backend, operator(_signs(backend, rows)), rows, x, report)
+                # Where the solve converged, b will do for Ax.
+                image = rows if report.converged.all() else backend.asarray(operator(x))
+                slack = np.sqrt(shape[-1]) * np.where(report.converged, report.residual_norms, 0.0)
+                self._require_symmetric(backend, x, image, operator(_signs(backend, rows)), slack)
         backend.copyto(out, backend.reshape(x, shape))
 
     def _require_symmetric(
-        self, backend: Backend, image: Array, rhs: Array, x: Array, report: SolverReport
+        self, backend: Backend, x: Array, image: Array, image_of_signs: Array, slack: NDArray[Any]
     ) -> None:
-        """Refuse a matrix that is not symmetric: with image = Au, uᵀ(Ax) and (Au)ᵀx differ for almost every u.
+        """Refuse an A that is not symmetric: for random signs u, uᵀ(Ax) and (Au)ᵀx differ almost surely.
 
-        A x for the transposed system would be taken for one of this, with a residual that shows nothing.
+        The solution of a system with Aᵀ would be taken from the one with A, and no residual would show it.
         """
-        absolute = backend.elementwise("abs")
-        signs = _signs(backend, rhs)
-        left, right, size, other = (
-            backend.to_numpy(backend.vecdot(*pair))
-            for pair in (
-                (signs, rhs),
-                (image, x),
-                (absolute(signs), absolute(rhs)),
-                (absolute(image), absolute(x)),
-            )
-        )
-        # b stands for Ax, from which it differs by the residual; and half of the digits may go in making the products.
-        slack = np.sqrt(rhs.shape[1]) * report.residual_norms + np.sqrt(np.finfo(size.dtype).eps) * (size + other)
-        gap = np.abs(left - right)
-        if (gap > slack).any():
-            row = int(np.argmax(gap > slack))
+        absolute, signs = backend.elementwise("abs"), _signs(backend, x)
+        pairs = (signs, image), (image_of_signs, x)
+        left, right = (backend.to_numpy(backend.vecdot(*pair)) for pair in pairs)
+        sizes = sum(backend.to_numpy(backend.vecdot(absolute(a), absolute(b))) for a, b in pairs)
+        # Rounding may take half of the digits of the products.
+        gaps = np.abs(left - right) > slack + np.sqrt(np.finfo(left.dtype).eps) * sizes
+        if gaps.any():
+            row = int(np.argmax(gaps))
             raise ArgumentException(
-                f"symmetric must be False for {self}, got True: ∂F/∂φ is not symmetric, for a vector u of signs and the "
-                f"solution x of row {row} uᵀ(∂F/∂φ)x is {left[row]:.6g} and xᵀ(∂F/∂φ)u is {right[row]:.6g}"
+                f"symmetric must be False for {self}, got True: ∂F/∂φ is not symmetric, since for a vector u of signs "
+                f"and the solution x of row {row} uᵀ(∂F/∂φ)x is {left[row]:.6g} and xᵀ(∂F/∂φ)u is {right[row]:.6g}"
             )
 
     @contextmanager

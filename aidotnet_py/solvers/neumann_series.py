@@ -113,7 +113,11 @@ def neumann_series(
 
 
 def _report(
-    solve: Iterate, bounds: Bounds, term_norms: NDArray[Any], residual_norms: NDArray[Any], overflowed: NDArray[np.bool_]
+    solve: Iterate,
+    bounds: Bounds,
+    term_norms: NDArray[Any],
+    residual_norms: NDArray[Any],
+    overflowed: NDArray[np.bool_],
 ) -> NeumannReport:
     progress = solve.progress(len(term_norms), bounds)
     progress.iterations = np.full_like(progress.iterations, len(term_norms))
