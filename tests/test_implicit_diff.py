@@ -624,6 +624,21 @@ def test_settings_are_refused_at_once(options: dict[str, Any], error: type[Excep
         implicit_diff(**{"condition": doubled, **options})
 
 
+@pytest.mark.parametrize("bad", ["abc", {1, 2}, object(), np.ones(3) * 1j, np.array(["a"] * 3), 10**400])
+def test_a_refusal_names_what_it_is_about(bad: Any) -> None:
+    x = np.ones(3)
+    solve = implicit_diff(doubled)(lambda initial, theta: theta / 2)
+    for run in (lambda f: f(), lambda f: ad.grad(lambda t: np.sum(f() * t))(1.0)):
+        with pytest.raises(ArgumentException, match=r"^initial: .* came where "):
+            run(lambda: solve(bad, x))
+        with pytest.raises(ArgumentException, match=r"^argument 1 of <lambda>: .* came where "):
+            run(lambda: solve(x, bad))
+        with pytest.raises(ArgumentException, match=r"^the result of condition: .* came where "):
+            run(lambda: implicit_diff(lambda phi, theta: bad)(never)(x, x))
+        with pytest.raises(ArgumentException, match=r"^the result of <lambda>: .* came where "):
+            run(lambda: implicit_diff(doubled)(lambda initial, theta: bad)(x, x))
+
+
 def test_a_solver_must_be_a_function() -> None:
     with pytest.raises(ArgumentException, match="the solver is a ndarray; a function of φ"):
         implicit_diff(doubled)(np.ones(2))  # type: ignore[arg-type]

@@ -145,6 +145,8 @@ def implicit_diff(
                     f"{', '.join(named)} came by name; {name} and its condition are called with the same arguments, by "
                     "their places"
                 )
+            for place, value in enumerate((initial, *theta)):
+                _typed(value, "initial" if place == 0 else f"argument {place} of {name}")
             if active_trace() is None:
                 return trace(call, initial, *theta)(initial, *theta)
             return _traced(condition, solver, settings, initial, theta)
@@ -159,6 +161,15 @@ def _require_function(value: Any, name: str) -> None:
         raise ArgumentNullException(f"{name} is None; a function of φ and its arguments is wanted")
     if not callable(value):
         raise ArgumentException(f"{name} is a {type(value).__name__}; a function of φ and its arguments is wanted")
+
+
+def _typed(value: Any, name: str) -> tuple[list[Any], Structure, tuple[ArrayType, ...]]:
+    """The arrays of a value, how they are nested and what they are; a refusal calls the value by its name."""
+    try:
+        leaves, structure = flatten(value)
+        return leaves, structure, tuple(map(type_of, leaves))
+    except ArgumentException as error:
+        raise ArgumentException(f"{name}: {error}") from error
 
 
 def _traced(condition: Function, solver: Function, settings: Settings, initial: Any, theta: tuple[Any, ...]) -> Any:
@@ -222,8 +233,9 @@ def _condition_program(condition: Function, phi: _Layout, types: Sequence[ArrayT
     with new_trace() as inner:
         theta = [inner.new_input(t) for t in types]
         vector = inner.new_input(phi.vector)
-        leaves, structure = flatten(condition(phi.split(vector), *arguments.unflatten(theta)))
-        found = _Layout(structure, tuple(map(type_of, leaves)))
+        result = condition(phi.split(vector), *arguments.unflatten(theta))
+        leaves, structure, types_found = _typed(result, "the result of condition")
+        found = _Layout(structure, types_found)
         if found != phi:
             raise ArgumentException(f"condition returned {_described(found)}; φ, like initial, is {_described(phi)}")
         return simplify(inner.finish([phi.joined(leaves)]))
@@ -279,11 +291,11 @@ def _finder(solver: Function, name: str, phi: _Layout, arguments: Structure) -> 
 
 def _fitting(backend: Backend, result: Any, name: str, phi: _Layout) -> list[Array]:
     """The arrays of a solver's result, in C order, once they are like φ."""
-    leaves, structure = flatten(result)
+    leaves, structure, types = _typed(result, f"the result of {name}")
     # A plain number will do where φ has no axes, as it does for NumPy.
-    plain = [isinstance(x, (int, float)) and not isinstance(x, np.generic) for x in leaves]
     types = tuple(
-        ArrayType((), phi.types[0].dtype) if number else type_of(x) for x, number in zip(leaves, plain, strict=True)
+        ArrayType((), phi.types[0].dtype) if isinstance(x, (int, float)) and not isinstance(x, np.generic) else t
+        for x, t in zip(leaves, types, strict=True)
     )
     found = _Layout(structure, types)
     if found != phi:

@@ -184,8 +184,8 @@ class LinearSystem:
 
 def _signs(backend: Backend, like: Array) -> Array:
     """Random signs, the same in each row and at each call."""
-    n = like.shape[1]
-    signs = np.random.Generator(np.random.PCG64(n)).integers(0, 2, n) * 2 - 1
+    n = int(like.shape[1])
+    signs: NDArray[np.int64] = np.random.Generator(np.random.PCG64(n)).integers(0, 2, n) * 2 - 1
     return backend.asarray(np.broadcast_to(signs, tuple(like.shape)), backend.dtype_of(like))
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,8 @@ def renames_tolerance(stands_for: BoundName) -> Callable[[Callable[P, R]], Calla
         @wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
             if "tolerance" in kwargs:
-                return function(*args, **_renamed(function.__name__, stands_for, kwargs))
+                changed = cast("Callable[..., R]", function)
+                return changed(*args, **_renamed(function.__name__, stands_for, kwargs))
             return function(*args, **kwargs)
 
         return called
@@ -98,7 +99,7 @@ def renames_tolerance(stands_for: BoundName) -> Callable[[Callable[P, R]], Calla
     return decorate
 
 
-def _renamed(function: str, stands_for: BoundName, keywords: Mapping[str, Any]) -> Any:
+def _renamed(function: str, stands_for: BoundName, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords with rtol and atol in the place of tolerance."""
     if "rtol" in keywords or "atol" in keywords:
         raise TypeError(f"{function}() must be called with rtol and atol alone, got tolerance beside them")

@@ -97,7 +97,7 @@ def _plain(backend: Backend, array: Array, dtype: np.dtype[Any]) -> Array:
         return array
     host = cast("NDArray[Any]", array)
     whole = host.flags.c_contiguous or all(step % host.itemsize == 0 for step in host.strides)
-    return array if host.dtype.isnative and host.flags.aligned and whole else backend.asarray(array, dtype)
+    return host if host.dtype.isnative and host.flags.aligned and whole else backend.asarray(host, dtype)
 
 
 def _read_only(backend: Backend, array: Array) -> Array:

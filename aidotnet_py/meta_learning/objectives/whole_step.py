@@ -120,9 +120,9 @@ class _WholeStep:
 
         descent.load(start, settings.following)
         at_point.load()
-        tasks, dtype = start.shape[0], backend.dtype_of(start)
-        # With an rtol of 0 it depends on nothing but atol.
-        bounds, _ = Bounds(0.0, settings.atol).of(np.zeros(tasks, dtype), None)
+        # With an rtol of 0, right-hand sides do not matter.
+        norms: NDArray[Any] = np.zeros(int(start.shape[0]), backend.dtype_of(start))
+        bounds, _ = Bounds(0.0, settings.atol).of(norms, None)
         backend.copyto(iteration.threshold, backend.asarray(threshold_of(bounds)))
         # All that the work does not read from buffers.
         key = (descent, repr(numbers_of(optimizer, steps)), settings.kind, settings.iterations)
