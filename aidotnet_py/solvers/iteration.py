@@ -99,8 +99,8 @@ class Iteration:
         rᵀr.
     running : array of bool, shape (tasks,)
         Which rows move.
-    threshold : array, shape ()
-        A row stops once ‖r‖ is no greater.
+    threshold : array, shape (tasks,)
+        A row stops once its ‖r‖ is no greater.
     records : array, shape (MOST, 3, tasks)
         Of the last rounds, the latest last: pᵀAp, rᵀr before it, rᵀr after it.
     expected : int
@@ -114,7 +114,7 @@ class Iteration:
         tasks, n = vectors.shape
         dtype = backend.dtype_of(vectors)
         scalars, running = backend.empty((tasks,), dtype), backend.empty((tasks,), np.dtype(bool))
-        records, threshold = backend.empty((self.MOST, 3, tasks), dtype), backend.empty((), dtype)
+        records, threshold = backend.empty((self.MOST, 3, tasks), dtype), backend.empty((tasks,), dtype)
         self._backend = backend
         self._step = Executable(
             trace_once(_iterate, *[vectors] * 4, scalars, running, records, threshold),

@@ -29,7 +29,14 @@ from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
+__all__ = ["LooseToleranceWarning", "NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
+
+# Of ‖g‖: a residual above it is no small error in v.
+_LOOSE = 0.01
+
+
+class LooseToleranceWarning(RuntimeWarning):
+    """ConjugateGradientTolerance, which is absolute, ended a solve whose residual is a large part of its gradient."""
 
 
 class NonPositiveCurvatureWarning(RuntimeWarning):
@@ -82,6 +89,9 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     Warns
     -----
+    LooseToleranceWarning
+        In `MetaTrain`, when ConjugateGradientTolerance ends a solve at a residual above a hundredth of ‖g‖, the first
+        time: a gradient below the tolerance gives v = 0.
     NonPositiveCurvatureWarning
         In `MetaTrain`, when a solve meets non-positive curvature, the first time.
     SeriesGrowthWarning
@@ -114,7 +124,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def __init__(self, options: iMAMLOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
         self._imaml = options
-        self._warned_of_curvature = False
+        self._warned_of_curvature = self._warned_of_tolerance = False
         self._begin_anew()
 
     @property
@@ -276,7 +286,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                     self._warm_starts.keep(self._backend, ids, part.solve.solutions)
 
     def _warn(self, reports: Sequence[SolverReport]) -> None:
-        """Of series that grow, each time, and of curvature that is not positive, once."""
+        """Of series that grow, each time; of curvature that is not positive and of small gradients, once each."""
         series = [report for report in reports if isinstance(report, NeumannReport)]
         if series:
             _warn_of_growth(series)
@@ -291,11 +301,34 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                 NonPositiveCurvatureWarning,
                 stacklevel=level_outside(),
             )
+        ended = [report for report in reports if StopReason.CONVERGED in report.stop_reasons]
+        if ended and not series and not self._warned_of_tolerance:
+            self._warn_of_tolerance(ended)
+
+    def _warn_of_tolerance(self, reports: Sequence[SolverReport]) -> None:
+        loose = np.concatenate([_is_loose(report) for report in reports])
+        if loose.any():
+            self._warned_of_tolerance = True
+            norms = np.concatenate([report.rhs_norms for report in reports])
+            warnings.warn(
+                f"ConjugateGradientTolerance {self._imaml.ConjugateGradientTolerance:g} ended the solves of "
+                f"{loose.sum()} tasks at a residual above a hundredth of their gradients, the smallest of norm "
+                f"{norms[loose].min():.3g}: v is that inexact, and zero where the gradient is no larger than the "
+                "tolerance. A smaller ConjugateGradientTolerance or larger units of the targets mend it; this is said "
+                "once",
+                LooseToleranceWarning,
+                stacklevel=level_outside(),
+            )
 
 
 def _curved(reports: Sequence[SolverReport]) -> list[bool]:
     """For each task, whether its solve met non-positive curvature."""
     return [bool(met) for report in reports for met in report.stopped_by(StopReason.NON_POSITIVE_CURVATURE)]
+
+
+def _is_loose(report: SolverReport) -> NDArray[np.bool_]:
+    """For each task, whether its bound ended the solve while the residual was a large part of the right-hand side."""
+    return report.converged & (report.residual_norms > _LOOSE * report.rhs_norms)
 
 
 def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:
