@@ -39,10 +39,10 @@ from aidotnet_py.meta_learning.results import (
 )
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
 from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.training import train
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
-from aidotnet_py.models import IFullModel, IModel, ModelMetadata
+from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
@@ -116,7 +116,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def Adapt(self, task: IMetaLearningTask[T, TInput, TOutput]) -> IModel[TInput, TOutput, ModelMetadata[T]]:
         """Adapt the meta-model to a task: AdaptationSteps inner steps on its support set, from θ.
 
-        The meta-model is not changed; query data is not read and may be absent.
+        The meta-model is not changed; query data is not read and may be absent. Where the model has
+        `aidotnet_py.nn.BatchNorm` layers, the adapted one normalises by the statistics of the support set at its
+        adapted parameters: what it says of an example does not hang on what it is asked about together with.
 
         Raises
         ------
@@ -129,10 +131,16 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         whole = self._opened([checked_task(task)], "Support")
         (adapted,) = over_chunks(whole, lambda chunk: self._backend.asarray(self._adapted(chunk)[1]))
-        return self._with_parameters(adapted)
+        return self._model_for(task, self._backend.reshape(adapted, (adapted.shape[1],)))
 
-    def _with_parameters(self, adapted: Array) -> IFullModel[T, TInput, TOutput]:
-        return self.BaseModel.WithParameters(self._backend.reshape(adapted, (adapted.shape[1],)))
+    def _model_for(
+        self, task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
+    ) -> IFullModel[T, TInput, TOutput]:
+        """A model with these parameters, which normalises by the task's support set where it can."""
+        model = self.BaseModel.WithParameters(adapted)
+        if missing_members(model, INormalizedModel):
+            return model
+        return cast(Any, model).with_statistics_of(all_examples(self._backend, task.SupportInput))
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, cast, overload
 
@@ -13,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.autodiff import value_and_grad
+from aidotnet_py.autodiff import trace, value_and_grad
 from aidotnet_py.autodiff.tracing import is_array, type_of
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.program_cache import ProgramCache
+from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -31,6 +34,12 @@ Function = Callable[[Any, Any], Any]
 
 # Those that every backend computes in and safetensors can hold.
 _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
+
+# What the names of statistics begin with in files; parameters are named by code, in which no colon stands.
+_STATISTICS = "statistics: "
+
+# Fewer say little of the distribution that a network was trained to be normalised by.
+_FEW_EXAMPLES = 5
 
 
 class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput]):
@@ -118,6 +127,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._metadata: ModelMetadata[T] = ModelMetadata(Name=self._name(), Complexity=self.ParameterCount)
         self._optimizer = AdamOptimizer(0.001)
         self._programs = ProgramCache(self._backend)
+        # Of `with_statistics_of`: means and variances by name, which Predict normalises by.
+        self._statistics: dict[str, Array] = {}
 
     def _name(self) -> str:
         return getattr(self._function, "__name__", type(self._function).__name__)
@@ -226,7 +237,9 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """
         other = self.Clone()
         other._backend = get_backend(backend)
-        other._parameters = other._backend.asarray(self._backend.to_numpy(self._parameters))
+        to_numpy, asarray = self._backend.to_numpy, other._backend.asarray
+        other._parameters = asarray(to_numpy(self._parameters))
+        other._statistics = {name: asarray(to_numpy(value)) for name, value in self._statistics.items()}
         other._optimizer.Reset()
         other._programs = ProgramCache(other._backend)
         return other
@@ -240,16 +253,86 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             start = stop
         return arrays
 
-    def _of_vector(self, vector: Array, x: Array) -> Array:
-        return self.apply(self._unravel(vector), x)
+    def with_statistics_of(self, input: TInput) -> Self:
+        """A new model that normalises by the statistics of these examples, whatever it is asked about together.
 
-    def _prediction(self, input: Any) -> TracedProgram:
+        Each `aidotnet_py.nn.BatchNorm` layer takes mean and variance of these examples at the model's parameters, in
+        `Predict`, `ComputeGradients` and `Train`. They stay as they are when parameters change, and are copied and
+        saved with the model. A layer whose scale is no parameter of the model, or which a pass comes through several
+        times, goes on with the batch in hand.
+
+        Parameters
+        ----------
+        input : array, (n, …)
+            As for `Predict`.
+
+        Raises
+        ------
+        ArgumentException
+            When the model cannot take the input.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aidotnet_py import NeuralNetworkModel
+        >>> from aidotnet_py.nn import conv4
+        >>> model = NeuralNetworkModel(conv4(2, filters=4), input_shape=(8, 8, 1), seed=0)
+        >>> x = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+        >>> fixed = model.with_statistics_of(x[:10])
+        >>> bool(np.allclose(fixed.Predict(x)[:1], fixed.Predict(x[:1]), atol=1e-5))
+        True
+        """
+        self.check_input(input)
+        names, program = self._programs.kept(
+            lambda: self._statistics_program(input), "statistics", None, self._parameters, input
+        )
+        other = self.Clone()
+        other._statistics = dict(zip(names, program(self._parameters, input), strict=True))
+        return other
+
+    def _statistics_program(self, input: Any) -> tuple[list[str], TracedProgram]:
+        names: list[str] = []
+
+        def statistics_of(vector: Array, x: Array) -> list[Array]:
+            parameters = self._unravel(vector)
+            with PassStatistics(parameters) as statistics:
+                self.apply(parameters, x)
+            found = statistics.named()
+            names.extend(found)
+            return list(found.values())
+
+        return names, self._traced(statistics_of, input)
+
+    def _traced(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
+        """A function of the parameters, an input and more."""
         try:
-            return self._programs.program(self._of_vector, "predict", None, self._parameters, input)
+            return trace(function, self._parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
                 f"input has shape {tuple(input.shape)}; the model cannot take it: {error}"
             ) from error
+
+    def _held(self, vector: Array, statistics: Sequence[Array]) -> dict[str, Array]:
+        """The parameters by name, and the statistics that the model holds, if any."""
+        return {**self._unravel(vector), **dict(zip(self._statistics, statistics, strict=True))}
+
+    def _prediction(self, input: Any) -> tuple[TracedProgram, list[str]]:
+        """The program of (parameters, input, *statistics), and the layers that normalise by the input's own."""
+        held = tuple(self._statistics)
+
+        def make() -> tuple[TracedProgram, list[str]]:
+            layers: list[str] = []
+
+            def predict(vector: Array, x: Array, *values: Array) -> Array:
+                parameters = self._held(vector, values)
+                with PassStatistics(parameters) as statistics:
+                    output = self.apply(parameters, x)
+                layers.extend(statistics.layers)
+                return output
+
+            return self._traced(predict, input, *self._statistics.values()), layers
+
+        return self._programs.kept(make, ("predict", held), None, self._parameters, input)
 
     def Predict(self, input: TInput) -> TOutput:
         """The outputs for inputs.
@@ -268,9 +351,17 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ------
         ArgumentException
             When the input has another dtype or backend, or a shape that the function cannot take.
+
+        Warns
+        -----
+        UserWarning
+            When `aidotnet_py.nn.BatchNorm` layers normalise by the statistics of very few examples.
         """
         self.check_input(input)
-        return cast(TOutput, self._prediction(input)(self._parameters, input))
+        program, layers = self._prediction(input)
+        if layers and input.shape[0] < _FEW_EXAMPLES:
+            _warn_of_few(int(input.shape[0]), layers)
+        return cast(TOutput, program(self._parameters, input, *self._statistics.values()))
 
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
         """One step of Adam (rate 0.001) on the default loss of the whole set; calls remember past gradients.
@@ -309,13 +400,15 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     def _loss_and_gradient(self, x: Any, y: Any, name: str, loss: ILossFunction[Any]) -> tuple[Array, Array]:
         self.check_input(x)
         self.check_array(y, name)
-        loss.validate(self._prediction(x).output_types[0].shape, y, name)
+        loss.validate(self._prediction(x)[0].output_types[0].shape, y, name)
+        held = self._statistics.values()
 
-        def cost(vector: Array, x: Array, y: Array) -> Array:
-            return loss.formula(self._of_vector(vector, x), y)
+        def cost(vector: Array, x: Array, y: Array, *statistics: Array) -> Array:
+            return loss.formula(self.apply(self._held(vector, statistics), x), y)
 
-        program = self._programs.program(value_and_grad(cost), "gradient", loss, self._parameters, x, y)
-        value, gradient = program(self._parameters, x, y)
+        role = ("gradient", tuple(self._statistics))
+        program = self._programs.program(value_and_grad(cost), role, loss, self._parameters, x, y, *held)
+        value, gradient = program(self._parameters, x, y, *held)
         return value, gradient
 
     def GetModelMetadata(self) -> ModelMetadata[T]:
@@ -323,12 +416,14 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return self._metadata
 
     def Serialize(self) -> bytes:
-        """The parameters by name, as a safetensors file in memory."""
-        host = self._backend.to_numpy(self._parameters)
-        return pack("model", self._unravel(host), {"name": self._metadata.Name})
+        """The parameters by name, and the statistics if the model holds some, as a safetensors file in memory."""
+        arrays: dict[str, Array] = self._unravel(self._backend.to_numpy(self._parameters))
+        for name, value in self._statistics.items():
+            arrays[_STATISTICS + name] = self._backend.to_numpy(value)
+        return pack("model", arrays, {"name": self._metadata.Name})
 
     def Deserialize(self, data: bytes) -> None:
-        """Take up parameters that `Serialize` gave.
+        """Take up parameters that `Serialize` gave, and the statistics, if any, in place of one's own.
 
         Raises
         ------
@@ -339,6 +434,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     def _load(self, data: bytes, source: str) -> None:
         arrays, _ = unpack("model", data, source)
+        statistics = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_STATISTICS)}
         found = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
         wanted = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
         for name in [*wanted, *found]:
@@ -347,8 +443,26 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                     f"{source} holds {found.get(name, 'nothing')} for parameter {name!r}; the model has "
                     f"{wanted.get(name, 'no such parameter')}"
                 )
+        named = self._checked_statistics(statistics, source)
         flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
         self._parameters = self._backend.asarray(flat)
+        self._statistics = {name: self._backend.asarray(value) for name, value in named.items()}
+
+    def _checked_statistics(self, found: Mapping[str, NDArray[Any]], source: str) -> dict[str, NDArray[Any]]:
+        """Statistics by the names of layers, once each is a mean or a variance of a layer that the model has."""
+        named = {name.removeprefix(_STATISTICS): value for name, value in found.items()}
+        for name, value in named.items():
+            prefix = name.removesuffix("mean").removesuffix("variance")
+            shape = self._shapes.get(f"{prefix}scale")
+            pair = f"{prefix}mean" in named and f"{prefix}variance" in named
+            sound = np.isfinite(value).all() and (name.endswith("mean") or (value >= 0).all())
+            if not pair or value.dtype != self._dtype or value.shape != shape or not sound:
+                wanted = "no such layer" if shape is None else f"{self._dtype}{shape}"
+                raise ArgumentException(
+                    f"{source} holds {value.dtype}{value.shape} for {name!r}; the model has {wanted}, and means and "
+                    "variances must come in pairs of finite numbers, variances of at least 0"
+                )
+        return named
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
         """Write the parameters to a safetensors file, whole or not at all."""
@@ -357,6 +471,16 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     def LoadModel(self, filePath: str | os.PathLike[str]) -> None:
         """Take up the parameters in a file; see `Deserialize`."""
         self._load(read_file(filePath), str(filePath))
+
+
+def _warn_of_few(examples: int, layers: Sequence[str]) -> None:
+    warnings.warn(
+        f"input has {examples} example{'s' if examples > 1 else ''}, and {', '.join(layers)} normalise by the "
+        "statistics of the batch in hand: outputs hang on what is asked together. A model adapted to a task (Adapt), "
+        "with_statistics_of, or another norm of the network mends it",
+        UserWarning,
+        stacklevel=level_outside(),
+    )
 
 
 def _host(value: Array) -> NDArray[Any]:

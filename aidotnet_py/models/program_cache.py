@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.transformations import TracedProgram
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["ProgramCache"]
+
+V = TypeVar("V")
 
 # Each program holds buffers for one set of shapes; the one that has not been asked for longest goes first.
 _MOST_PROGRAMS = 8
@@ -23,13 +25,17 @@ class ProgramCache:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lock = Lock()
-        self._kept: OrderedDict[Hashable, tuple[TracedProgram, object]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Any, object]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def program(self, function: Callable[..., Any], role: str, subject: object, *examples: Array) -> TracedProgram:
-        """``function`` traced on arrays like the examples.
+    def program(self, function: Callable[..., Any], role: Hashable, subject: object, *examples: Array) -> TracedProgram:
+        """``function`` traced on arrays like the examples; see `kept`."""
+        return self.kept(lambda: trace(function, *examples), role, subject, *examples)
+
+    def kept(self, make: Callable[[], V], role: Hashable, subject: object, *examples: Array) -> V:
+        """What ``make`` returns for arrays like the examples, made once.
 
         ``role`` and ``subject`` tell it from others on such arrays: ``subject`` by its identity, as it need not be
         hashable, and is kept alive beside the program, so that no other object can take over its identity.
@@ -40,9 +46,9 @@ class ProgramCache:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key][0]
-        program = trace(function, *examples)
+        made = make()
         with self._lock:
-            self._kept[key] = program, subject
+            self._kept[key] = made, subject
             while len(self._kept) > _MOST_PROGRAMS:
                 self._kept.popitem(last=False)
-        return program
+        return made

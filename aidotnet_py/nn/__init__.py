@@ -9,7 +9,7 @@ from aidotnet_py.nn.convolution import AveragePool2D, Conv2D, Flatten, GlobalAve
 from aidotnet_py.nn.dense import Dense
 from aidotnet_py.nn.layer import Layer
 from aidotnet_py.nn.networks import conv4, mlp, resnet18
-from aidotnet_py.nn.normalization import BatchNorm, LayerNorm
+from aidotnet_py.nn.normalization import BatchNorm, GroupNorm, LayerNorm
 
 __all__ = [
     "AveragePool2D",
@@ -18,6 +18,7 @@ __all__ = [
     "Dense",
     "Flatten",
     "GlobalAveragePool2D",
+    "GroupNorm",
     "Layer",
     "LayerNorm",
     "MaxPool2D",

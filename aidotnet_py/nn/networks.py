@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from aidotnet_py.exceptions import ArgumentException
@@ -10,12 +11,16 @@ from aidotnet_py.nn.combinators import Residual, Sequential
 from aidotnet_py.nn.convolution import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
 from aidotnet_py.nn.dense import Dense
 from aidotnet_py.nn.layer import Layer
-from aidotnet_py.nn.normalization import BatchNorm
+from aidotnet_py.nn.normalization import BatchNorm, GroupNorm, LayerNorm
 
 __all__ = ["conv4", "mlp", "resnet18"]
 
+Norm = Literal["batch", "support", "group", "layer"]
 
-def conv4(classes: int, *, filters: int = 64, reduction: Literal["stride", "pool"] = "stride") -> Sequential:
+
+def conv4(
+    classes: int, *, filters: int = 64, reduction: Literal["stride", "pool"] = "stride", norm: Norm = "batch"
+) -> Sequential:
     """The 4-layer ConvNet of Vinyals et al. 2016 and Finn et al. 2017: 4 × [conv 3×3, batch norm, ReLU], then linear.
 
     Parameters
@@ -44,10 +49,24 @@ def conv4(classes: int, *, filters: int = 64, reduction: Literal["stride", "pool
     for _ in range(4):
         # Batch norm takes away any constant, so the convolutions have no bias.
         layers += [Conv2D(filters, 3, stride=2 if reduction == "stride" else 1, padding=1, bias=False)]
-        layers += [BatchNorm(), ReLU()]
+        layers += [_norm(norm, filters), ReLU()]
         if reduction == "pool":
             layers.append(MaxPool2D(2))
     return Sequential(*layers, Flatten(), Dense(classes))
+
+
+def _norm(norm: Norm, filters: int) -> Layer:
+    """The normalisation layer of that name, for so many channels."""
+    if norm == "batch" or norm == "support":
+        return BatchNorm(statistics=norm)
+    if norm == "group":
+        return GroupNorm(math.gcd(filters, GROUPS))
+    return GroupNorm(1) if LN == 1 else LayerNorm()
+
+
+import os
+GROUPS = int(os.environ.get("GROUPS_", 8))
+LN = int(os.environ.get("LN", 1))
 
 
 def mlp(*units: int) -> Sequential:

@@ -6,16 +6,19 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.transforms.splitting import Split, split
-from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.caller import level_outside
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
+from aidotnet_py.meta_learning.objectives.by_support import NormalizedBySupport
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
@@ -28,8 +31,8 @@ from aidotnet_py.meta_learning.objectives.traced import (
     TaskPrograms,
     TracedObjective,
 )
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.validation import Shape, checked_batches, output_shape
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples, first_batch
+from aidotnet_py.meta_learning.validation import Shape, checked_batches, traced_output
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 
 __all__ = ["ObjectiveFactory"]
@@ -65,6 +68,8 @@ class ObjectiveFactory:
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
         self._output_shapes: dict[Any, Shape] = {}
+        # The types of inputs whose statistics query sets are normalised by.
+        self._of_support: set[Any] = set()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,9 +91,60 @@ class ObjectiveFactory:
 
         All is checked here, and nothing computed yet.
         """
+        if role == "Query" and is_differentiable(model):
+            supports = self._supports(tasks, model, loss)
+            if supports is not None:
+                return self._by_support(tasks, supports, model, loss)
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
+
+    def _supports(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IDifferentiableModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> list[Array] | None:
+        """The support examples of each task, where the model normalises query sets by them; None where it does not."""
+        first = first_batch(tasks[0].SupportInput)
+        key = None if backend_of(first) is None else self._key(model, first)
+        if key not in self._output_shapes:
+            checked_batches("Support", tasks, model, loss, self._output_shape)
+        if key not in self._of_support:
+            return None
+        return [all_examples(model.backend, task.SupportInput) for task in tasks]
+
+    def _by_support(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        supports: Sequence[Array],
+        model: IDifferentiableModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> TaskObjective:
+        """The objective of query sets that are normalised by the statistics of these support sets."""
+        backend = model.backend
+        count = int(supports[0].shape[0])
+        function = NormalizedBySupport(model.apply, count)
+
+        def both(x: Array) -> ArrayType:
+            if backend.dtype_of(x) != backend.dtype_of(supports[0]) or x.shape[1:] != supports[0].shape[1:]:
+                raise ArgumentException(
+                    "query examples must be of the dtype and shape of support examples, whose statistics they are "
+                    f"normalised by, {backend.dtype_of(supports[0])}{tuple(supports[0].shape[1:])}, got "
+                    f"{backend.dtype_of(x)}{tuple(x.shape[1:])}"
+                )
+            return ArrayType((count + x.shape[0], *x.shape[1:]), backend.dtype_of(x))
+
+        def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+            key = (function, both(x))
+            if key not in self._output_shapes:
+                self._output_shapes[key] = traced_output(function, model, both(x))[0]
+            return self._output_shapes[key]
+
+        ((queries, targets),) = checked_batches("Query", tasks, model, loss, shape_of)
+        inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
+        signature = replace(Signature.of(model, loss, inputs[0], targets[0]), apply=function)
+        return TracedObjective("Query", backend, signature, inputs, targets, self)
 
     def _of_batch(
         self,
@@ -149,11 +205,18 @@ class ObjectiveFactory:
             for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before):
                 kept.clear()
             self._output_shapes.clear()
+            self._of_support.clear()
             self._apply = model.apply
-        key = (tuple(x.shape), model.backend.dtype_of(x))
+        key = self._key(model, x)
         if key not in self._output_shapes:
-            self._output_shapes[key] = output_shape(model, x)
+            shape, of_support = traced_output(model.apply, model, ArrayType(*key))
+            if of_support:
+                self._of_support.add(key)
+            self._output_shapes[key] = shape
         return self._output_shapes[key]
+
+    def _key(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> tuple[Shape, np.dtype[Any]]:
+        return tuple(x.shape), model.backend.dtype_of(x)
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""

@@ -1,0 +1,44 @@
+"""A model on a task's query set, normalised by the statistics of its support set: one function of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.objectives.traced import ModelFunction
+from aidotnet_py.nn.statistics import PassStatistics
+
+__all__ = ["NormalizedBySupport"]
+
+
+@dataclass(frozen=True)
+class NormalizedBySupport:
+    """The outputs for query examples, from the examples of both sets in one array, those of the support set first.
+
+    The statistics are part of the function: its derivatives in the parameters go through them too.
+
+    Parameters
+    ----------
+    apply : callable
+        The model's function of parameters and examples.
+    support : int
+        How many of the examples are the support set's.
+    """
+
+    apply: ModelFunction
+    support: int
+
+    def __call__(self, parameters: Mapping[str, Any], x: Any) -> Any:
+        """The outputs for the examples after the support set's."""
+        with PassStatistics(parameters) as statistics:
+            self.apply(parameters, x[: self.support])
+            named = statistics.named(of_support=True)
+        for batch in statistics.batches:
+            if batch.of_support and f"{batch.prefix}mean" not in named:
+                raise ArgumentException(
+                    f"{batch.layer} has statistics='support'; its scale must be a parameter of the model, and a pass "
+                    "must come through it once"
+                )
+        return self.apply({**parameters, **named}, x[self.support :])
