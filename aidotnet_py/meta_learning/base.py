@@ -11,6 +11,7 @@ import os
 import time
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Integral
@@ -38,11 +39,13 @@ from aidotnet_py.meta_learning.results import (
     MetaTrainingStepResult,
 )
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.stacking import row_views
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.training import train
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
+from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
@@ -212,6 +215,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         numTasks : int
             how many tasks to draw from the DataLoader; MetaBatchSize of them are worked on at a time.
 
+        Query sets are normalised as in training: where the model has `aidotnet_py.nn.BatchNorm` layers, by their own
+        statistics, all examples of a query set together (``statistics="batch"``), or by those of the support sets. The
+        result of a number of tasks says which, and has the accuracies of the models that `Adapt` gives beside.
+
         Returns
         -------
         T or MetaEvaluationResult
@@ -232,7 +239,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         if isinstance(asked, Integral):
             _require_count("numTasks", asked)
             return self._evaluate_drawn(int(cast(int, asked)))
-        losses, _ = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
+        found = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
+        losses = np.concatenate([losses for (losses, _), _ in found])
         return self._scalar()(float(np.mean(losses, dtype=np.float64)))
 
     def _evaluate_drawn(self, count: int) -> MetaEvaluationResult[T]:
@@ -240,24 +248,49 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         began = time.perf_counter()
         losses: list[Any] = []
         accuracies: list[float] = []
+        singles: list[float] = []
+        normalization: Statistics | None = None
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
-            chunk = loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses)))
-            some_losses, some_accuracies = self._query_results(checked_tasks(chunk))
-            losses += list(some_losses)
-            accuracies += some_accuracies
+            tasks = checked_tasks(loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses))))
+            found = self._query_results(tasks)
+            normalization = self._objectives.normalization(tasks, self.BaseModel, self._loss())
+            some = [accuracy for (_, of_chunk), _ in found for accuracy in of_chunk]
+            losses += [loss for (of_chunk, _), _ in found for loss in of_chunk]
+            accuracies += some
+            singles += some if normalization != "batch" else self._single_accuracies(tasks, found)
         elapsed = timedelta(seconds=time.perf_counter() - began)
         scalar = self._scalar()
         return MetaEvaluationResult(
-            np.array([scalar(a) for a in accuracies]), np.array([scalar(x) for x in losses]), elapsed
+            np.array([scalar(a) for a in accuracies]),
+            np.array([scalar(x) for x in losses]),
+            elapsed,
+            normalization=normalization,
+            single_accuracies=np.array([scalar(a) for a in singles]) if len(singles) == len(losses) else None,
         )
 
-    def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> tuple[NDArray[Any], list[float]]:
-        parts = over_chunks(
-            self._opened(tasks, "Support", "Query"),
-            lambda chunk: self._measured("Query", chunk, self._adapted(chunk)[1]),
-        )
-        return np.concatenate([losses for losses, _ in parts]), [a for _, accuracies in parts for a in accuracies]
+    def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> list[tuple[Measured, Array]]:
+        """Losses and accuracies of the query sets, and the adapted parameters (tasks, P), of each chunk."""
+
+        def work(chunk: Chunk) -> tuple[Measured, Array]:
+            adapted = self._adapted(chunk)[1]
+            return self._measured("Query", chunk, adapted), self._backend.asarray(adapted)
+
+        return over_chunks(self._opened(tasks, "Support", "Query"), work)
+
+    def _single_accuracies(
+        self, tasks: Tasks[T, TInput, TOutput], found: Sequence[tuple[Measured, Array]]
+    ) -> list[float]:
+        """The accuracies of the models that `Adapt` gives; none where these normalise by the query sets too."""
+        rows = [row for _, adapted in found for row in row_views(self._backend, adapted)]
+        accuracies: list[float] = []
+        for task, row in zip(tasks, rows, strict=True):
+            model = self._model_for(task, row)
+            if missing_members(model, INormalizedModel):
+                break
+            outputs = self._host(cast(Array, model.Predict(task.QueryInput)))
+            accuracies.append(self._loss().accuracy(outputs, self._host(cast(Array, task.QueryOutput))))
+        return accuracies
 
     def adaptation_curve(self, taskBatch: TaskBatch[T, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
         """Adapt to tasks by the learner's own rule, and measure their query sets at every step; θ is not changed.

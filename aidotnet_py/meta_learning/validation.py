@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_me
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
 from aidotnet_py.models import IDifferentiableModel, IFullModel
-from aidotnet_py.nn.statistics import PassStatistics
+from aidotnet_py.nn.statistics import PassStatistics, Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["Shape", "checked_batches", "checked_task", "checked_tasks", "require_no_more_batches", "traced_output"]
+__all__ = ["Shape", "TracedOutput", "checked_batches", "checked_task", "checked_tasks", "require_no_more_batches", "traced_output"]
 
 Shape = tuple[int, ...]
 
@@ -194,13 +194,25 @@ def _shown(shape: Shape, dtype: np.dtype[Any], backend: str) -> str:
     return f"{dtype}{shape} on backend {backend!r}"
 
 
+class TracedOutput(NamedTuple):
+    """The output's shape of a function of parameters and an input, and how its BatchNorm layers normalise query sets.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the output.
+    statistics : frozenset of {"batch", "support"}
+        The ``statistics`` of the layers that normalised by the input.
+    """
+
+    shape: Shape
+    statistics: frozenset[Statistics]
+
+
 def traced_output(
     apply: Callable[[dict[str, Any], Any], Any], model: IDifferentiableModel[Any, Any, Any], x: ArrayType
-) -> tuple[Shape, bool]:
-    """What a function of a model's parameters and an input of a type returns, by tracing alone.
-
-    The shape of the output, and whether a layer's statistics are those that query sets are normalised by.
-    """
+) -> TracedOutput:
+    """What a function of the model's parameters returns for an input of a type, by tracing alone."""
     dtype = model.backend.dtype_of(model.GetParameters())
     with new_trace() as trace:
         parameters = {
@@ -212,4 +224,4 @@ def traced_output(
         raise ArgumentException(
             f"apply returned a {type(output).__name__}; an array computed from its arguments is wanted"
         )
-    return output.shape, any(batch.of_support for batch in statistics.batches)
+    return TracedOutput(output.shape, frozenset(batch.statistics for batch in statistics.batches))

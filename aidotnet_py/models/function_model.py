@@ -258,8 +258,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
         Each `aidotnet_py.nn.BatchNorm` layer takes mean and variance of these examples at the model's parameters, in
         `Predict`, `ComputeGradients` and `Train`. They stay as they are when parameters change, and are copied and
-        saved with the model. A layer whose scale is no parameter of the model, or which a pass comes through several
-        times, goes on with the batch in hand.
+        saved with the model.
 
         Parameters
         ----------
@@ -270,6 +269,12 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ------
         ArgumentException
             When the model cannot take the input.
+
+        Warns
+        -----
+        UserWarning
+            When a layer goes on with the batch in hand, since its scale is no parameter of the model, or it takes part
+            several times in a pass.
 
         Examples
         --------
@@ -283,15 +288,24 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         True
         """
         self.check_input(input)
-        names, program = self._programs.kept(
+        names, unnamed, program = self._programs.kept(
             lambda: self._statistics_program(input), "statistics", None, self._parameters, input
         )
+        if unnamed:
+            warnings.warn(
+                f"{', '.join(unnamed)} must have a parameter of the model as scale, and take part once in a pass, for "
+                "its statistics to be kept: it goes on with those of the batch in hand",
+                UserWarning,
+                stacklevel=level_outside(),
+            )
         other = self.Clone()
         other._statistics = dict(zip(names, program(self._parameters, input), strict=True))
         return other
 
-    def _statistics_program(self, input: Any) -> tuple[list[str], TracedProgram]:
+    def _statistics_program(self, input: Any) -> tuple[list[str], list[str], TracedProgram]:
+        """The names of the statistics, the layers that have none, and the program."""
         names: list[str] = []
+        unnamed: list[str] = []
 
         def statistics_of(vector: Array, x: Array) -> list[Array]:
             parameters = self._unravel(vector)
@@ -299,9 +313,11 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                 self.apply(parameters, x)
             found = statistics.named()
             names.extend(found)
+            unnamed.extend(statistics.unnamed)
             return list(found.values())
 
-        return names, self._traced(statistics_of, input)
+        program = self._traced(statistics_of, input)
+        return names, unnamed, program
 
     def _traced(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
         """A function of the parameters, an input and more."""
@@ -474,10 +490,11 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
 
 def _warn_of_few(examples: int, layers: Sequence[str]) -> None:
+    more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     warnings.warn(
-        f"input has {examples} example{'s' if examples > 1 else ''}, and {', '.join(layers)} normalise by the "
-        "statistics of the batch in hand: outputs hang on what is asked together. A model adapted to a task (Adapt), "
-        "with_statistics_of, or another norm of the network mends it",
+        f"input has {examples} example{'s' if examples > 1 else ''}, by whose statistics {', '.join(layers[:3])}{more} "
+        "normalise: the outputs for one depend on the others. A model adapted to a task (Adapt) or with_statistics_of "
+        "normalises by given examples, GroupNorm (norm='group') by none",
         UserWarning,
         stacklevel=level_outside(),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from aidotnet_py.autodiff import batch_norm, layer_norm
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched
-from aidotnet_py.nn.statistics import LayerBatch, PassStatistics
+from aidotnet_py.nn.statistics import LayerBatch, PassStatistics, Statistics
 
 __all__ = ["BatchNorm", "GroupNorm", "LayerNorm"]
 
@@ -63,7 +62,7 @@ class BatchNorm(_Normalization):
     array([[1.]])
     """
 
-    def __init__(self, *, statistics: Literal["batch", "support"] = "batch", epsilon: float = 1e-5) -> None:
+    def __init__(self, *, statistics: Statistics = "batch", epsilon: float = 1e-5) -> None:
         super().__init__(epsilon=epsilon)
         if statistics not in ("batch", "support"):
             raise ArgumentException(f"statistics must be 'batch' or 'support', got {statistics!r}")
@@ -90,7 +89,7 @@ class BatchNorm(_Normalization):
                 "the place of BatchNorm (norm='group') depend on the input"
             )
         if collector is not None:
-            collector.batches.append(LayerBatch(layer, prefix, x, self.statistics == "support"))
+            collector.batches.append(LayerBatch(layer, prefix, x, self.statistics))
 
 
 class GroupNorm(_Normalization):

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 
 from aidotnet_py.backends import Array
 
-__all__ = ["LayerBatch", "PassStatistics"]
+__all__ = ["LayerBatch", "PassStatistics", "Statistics"]
+
+Statistics: TypeAlias = Literal["batch", "support"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,16 @@ class LayerBatch:
         What the names of its parameters begin with; None: its scale is no parameter of the network.
     x : array, shape (n, …, channels)
         Its input.
-    of_support : bool
-        Whether query sets are normalised by the statistics of the support sets in training too.
+    statistics : "batch" or "support"
+        Whose statistics a learner normalises query sets by; see `aidotnet_py.nn.BatchNorm`.
     """
 
     layer: str
     prefix: str | None
     x: Array
-    of_support: bool
+    statistics: Statistics
 
-    def statistics(self) -> tuple[Array, Array]:
+    def moments(self) -> tuple[Array, Array]:
         """Mean and variance (channels,) over all axes but the last."""
         axes = tuple(range(len(self.x.shape) - 1))
         mean = np.mean(self.x, axis=axes)
@@ -105,19 +107,22 @@ class PassStatistics:
         """The layers that normalised by the batch in hand, each once."""
         return list(dict.fromkeys(batch.layer for batch in self.batches))
 
-    def named(self, *, of_support: bool | None = None) -> dict[str, Array]:
+    def named(self, only: Statistics | None = None) -> dict[str, Array]:
         """Means and variances by the names under which `BatchNorm` takes them; in the trace of the pass, if any.
 
-        With ``of_support``, those of one kind of layer alone. A layer whose scale is no parameter has no name, and one
-        that normalised several batches no one pair to hand over: both are left out.
+        With ``only``, of the layers of that kind. Those of `unnamed` layers are not among them.
         """
-        times = Counter(batch.layer for batch in self.batches)
         named: dict[str, Array] = {}
         for batch in self.batches:
-            wanted = of_support is None or batch.of_support is of_support
-            if wanted and batch.prefix is not None and times[batch.layer] == 1:
-                named[f"{batch.prefix}mean"], named[f"{batch.prefix}variance"] = batch.statistics()
+            if only in (None, batch.statistics) and batch.layer not in self.unnamed:
+                named[f"{batch.prefix}mean"], named[f"{batch.prefix}variance"] = batch.moments()
         return named
+
+    @property
+    def unnamed(self) -> list[str]:
+        """The layers whose scale is no parameter, or that normalised several batches: no one pair has their name."""
+        times = Counter(batch.layer for batch in self.batches)
+        return list(dict.fromkeys(b.layer for b in self.batches if b.prefix is None or times[b.layer] > 1))
 
 
 _collector: ContextVar[PassStatistics | None] = ContextVar("_collector", default=None)

@@ -34,11 +34,10 @@ class NormalizedBySupport:
         """The outputs for the examples after the support set's."""
         with PassStatistics(parameters) as statistics:
             self.apply(parameters, x[: self.support])
-            named = statistics.named(of_support=True)
-        for batch in statistics.batches:
-            if batch.of_support and f"{batch.prefix}mean" not in named:
-                raise ArgumentException(
-                    f"{batch.layer} has statistics='support'; its scale must be a parameter of the model, and a pass "
-                    "must come through it once"
-                )
+            named = statistics.named("support")
+        if statistics.unnamed:
+            raise ArgumentException(
+                f"{statistics.unnamed[0]} must have a parameter of the model as scale, and take part once in a pass, "
+                "for query sets to be normalised by its statistics of the support set"
+            )
         return self.apply({**parameters, **named}, x[self.support :])

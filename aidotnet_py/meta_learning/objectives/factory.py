@@ -32,8 +32,9 @@ from aidotnet_py.meta_learning.objectives.traced import (
     TracedObjective,
 )
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples, first_batch
-from aidotnet_py.meta_learning.validation import Shape, checked_batches, traced_output
+from aidotnet_py.meta_learning.validation import Shape, TracedOutput, checked_batches, traced_output
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.nn.statistics import Statistics
 
 __all__ = ["ObjectiveFactory"]
 
@@ -67,9 +68,7 @@ class ObjectiveFactory:
         # The places used for the batch at hand, and for the one before it, whose programs stay.
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
-        self._output_shapes: dict[Any, Shape] = {}
-        # The types of inputs whose statistics query sets are normalised by.
-        self._of_support: set[Any] = set()
+        self._outputs: dict[Any, TracedOutput] = {}
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,37 +91,49 @@ class ObjectiveFactory:
         All is checked here, and nothing computed yet.
         """
         if role == "Query" and is_differentiable(model):
-            supports = self._supports(tasks, model, loss)
-            if supports is not None:
-                return self._by_support(tasks, supports, model, loss)
+            if "support" in self._statistics(tasks, model, loss):
+                return self._by_support(tasks, model, loss)
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
-    def _supports(
+    def normalization(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> Statistics | None:
+        """What the query sets of such tasks are normalised by.
+
+        "batch" where a layer takes the statistics of the query set itself; None where nothing that is known hangs on
+        other examples.
+        """
+        found = self._statistics(tasks, model, loss) if is_differentiable(model) else frozenset[Statistics]()
+        return "batch" if "batch" in found else next(iter(found), None)
+
+    def _statistics(
         self,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
-    ) -> list[Array] | None:
-        """The support examples of each task, where the model normalises query sets by them; None where it does not."""
+    ) -> frozenset[Statistics]:
+        """The statistics that the model's layers normalise query sets by."""
         first = first_batch(tasks[0].SupportInput)
-        key = None if backend_of(first) is None else self._key(model, first)
-        if key not in self._output_shapes:
+        known = None if backend_of(first) is None else ArrayType(tuple(first.shape), model.backend.dtype_of(first))
+        if known not in self._outputs or model.apply != self._apply:
             checked_batches("Support", tasks, model, loss, self._output_shape)
-        if key not in self._of_support:
-            return None
-        return [all_examples(model.backend, task.SupportInput) for task in tasks]
+            known = ArrayType(tuple(first.shape), model.backend.dtype_of(first))
+        return self._outputs[known].statistics
 
     def _by_support(
         self,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-        supports: Sequence[Array],
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
     ) -> TaskObjective:
-        """The objective of query sets that are normalised by the statistics of these support sets."""
+        """The objective of query sets that are normalised by the statistics of the support sets."""
         backend = model.backend
+        supports = [all_examples(backend, task.SupportInput) for task in tasks]
         count = int(supports[0].shape[0])
         function = NormalizedBySupport(model.apply, count)
 
@@ -136,10 +147,10 @@ class ObjectiveFactory:
             return ArrayType((count + x.shape[0], *x.shape[1:]), backend.dtype_of(x))
 
         def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-            key = (function, both(x))
-            if key not in self._output_shapes:
-                self._output_shapes[key] = traced_output(function, model, both(x))[0]
-            return self._output_shapes[key]
+            key = function, both(x)
+            if key not in self._outputs:
+                self._outputs[key] = traced_output(function, model, both(x))
+            return self._outputs[key].shape
 
         ((queries, targets),) = checked_batches("Query", tasks, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
@@ -204,19 +215,12 @@ class ObjectiveFactory:
             # Another model: what was kept for the one before is of no more use, and would keep it alive.
             for kept in (self._traced, self._ready, self._splits, self._in_use, self._in_use_before):
                 kept.clear()
-            self._output_shapes.clear()
-            self._of_support.clear()
+            self._outputs.clear()
             self._apply = model.apply
-        key = self._key(model, x)
-        if key not in self._output_shapes:
-            shape, of_support = traced_output(model.apply, model, ArrayType(*key))
-            if of_support:
-                self._of_support.add(key)
-            self._output_shapes[key] = shape
-        return self._output_shapes[key]
-
-    def _key(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> tuple[Shape, np.dtype[Any]]:
-        return tuple(x.shape), model.backend.dtype_of(x)
+        key = ArrayType(tuple(x.shape), model.backend.dtype_of(x))
+        if key not in self._outputs:
+            self._outputs[key] = traced_output(model.apply, model, key)
+        return self._outputs[key].shape
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""
