@@ -1,4 +1,4 @@
-"""Few-shot tasks on places of photographs: which part of which of scikit-learn's two photographs a small crop is from."""
+"""Few-shot tasks on places of scikit-learn's two photographs: which part of which of them a small crop is from."""
 
 from __future__ import annotations
 

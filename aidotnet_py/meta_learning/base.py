@@ -136,14 +136,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         (adapted,) = over_chunks(whole, lambda chunk: self._backend.asarray(self._adapted(chunk)[1]))
         return self._model_for(task, self._backend.reshape(adapted, (adapted.shape[1],)))
 
-    def _model_for(
-        self, task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
-    ) -> IFullModel[T, TInput, TOutput]:
+    def _model_for(self, task: IMetaLearningTask[T, TInput, TOutput], adapted: Array) -> IFullModel[T, TInput, TOutput]:
         """A model with these parameters, which normalises by the task's support set where it can."""
         model = self.BaseModel.WithParameters(adapted)
         if missing_members(model, INormalizedModel):
             return model
-        return cast(Any, model).with_statistics_of(all_examples(self._backend, task.SupportInput))
+        normalized: IFullModel[T, TInput, TOutput] = cast(Any, model).with_statistics_of(
+            all_examples(self._backend, task.SupportInput)
+        )
+        return normalized
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.

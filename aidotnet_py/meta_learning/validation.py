@@ -20,7 +20,15 @@ from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.nn.statistics import PassStatistics, Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["Shape", "TracedOutput", "checked_batches", "checked_task", "checked_tasks", "require_no_more_batches", "traced_output"]
+__all__ = [
+    "Shape",
+    "TracedOutput",
+    "checked_batches",
+    "checked_task",
+    "checked_tasks",
+    "require_no_more_batches",
+    "traced_output",
+]
 
 Shape = tuple[int, ...]
 

@@ -299,7 +299,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                 stacklevel=level_outside(),
             )
         other = self.Clone()
-        other._statistics = dict(zip(names, program(self._parameters, input), strict=True))
+        if names:
+            other._statistics = dict(zip(names, program(self._parameters, input), strict=True))
         return other
 
     def _statistics_program(self, input: Any) -> tuple[list[str], list[str], TracedProgram]:
@@ -375,8 +376,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """
         self.check_input(input)
         program, layers = self._prediction(input)
-        if layers and input.shape[0] < _FEW_EXAMPLES:
-            _warn_of_few(int(input.shape[0]), layers)
+        if layers:
+            _warn_of_few(cast(Array, input), layers)
         return cast(TOutput, program(self._parameters, input, *self._statistics.values()))
 
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
@@ -489,7 +490,11 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._load(read_file(filePath), str(filePath))
 
 
-def _warn_of_few(examples: int, layers: Sequence[str]) -> None:
+def _warn_of_few(x: Array, layers: Sequence[str]) -> None:
+    """Warn when there are few examples in x, by whose statistics layers normalise."""
+    examples = int(x.shape[0])
+    if examples >= _FEW_EXAMPLES:
+        return
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     warnings.warn(
         f"input has {examples} example{'s' if examples > 1 else ''}, by whose statistics {', '.join(layers[:3])}{more} "

@@ -45,7 +45,8 @@ class ProgramCache:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key][0]
+                kept: V = self._kept[key][0]
+                return kept
         made = make()
         with self._lock:
             self._kept[key] = made, subject

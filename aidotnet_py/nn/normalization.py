@@ -58,7 +58,8 @@ class BatchNorm(_Normalization):
     >>> parameters, _ = BatchNorm().initialize(np.random.default_rng(0), (1,))
     >>> BatchNorm().apply(parameters, np.array([[1.0], [3.0]])).round(3).ravel()
     array([-1.,  1.])
-    >>> BatchNorm().apply({**parameters, "mean": np.array([2.0]), "variance": np.array([1.0])}, np.array([[3.0]])).round(3)
+    >>> of_others = {"mean": np.array([2.0]), "variance": np.array([1.0])}
+    >>> BatchNorm().apply({**parameters, **of_others}, np.array([[3.0]])).round(3)
     array([[1.]])
     """
 
@@ -66,7 +67,7 @@ class BatchNorm(_Normalization):
         super().__init__(epsilon=epsilon)
         if statistics not in ("batch", "support"):
             raise ArgumentException(f"statistics must be 'batch' or 'support', got {statistics!r}")
-        self.statistics = statistics
+        self.statistics: Statistics = statistics
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The normalised values, scaled and shifted."""

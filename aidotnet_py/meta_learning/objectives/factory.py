@@ -25,6 +25,7 @@ from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, Pert
 from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
 from aidotnet_py.meta_learning.objectives.traced import (
     BatchedPrograms,
+    ModelFunction,
     Place,
     Shapes,
     Signature,
@@ -90,9 +91,8 @@ class ObjectiveFactory:
 
         All is checked here, and nothing computed yet.
         """
-        if role == "Query" and is_differentiable(model):
-            if "support" in self._statistics(tasks, model, loss):
-                return self._by_support(tasks, model, loss)
+        if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, model, loss):
+            return self._by_support(tasks, model, loss)
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
@@ -154,8 +154,7 @@ class ObjectiveFactory:
 
         ((queries, targets),) = checked_batches("Query", tasks, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
-        signature = replace(Signature.of(model, loss, inputs[0], targets[0]), apply=function)
-        return TracedObjective("Query", backend, signature, inputs, targets, self)
+        return self._of_batch("Query", model, loss, inputs, targets, function)
 
     def _of_batch(
         self,
@@ -164,11 +163,15 @@ class ObjectiveFactory:
         loss: ILossFunction[Any],
         inputs: Sequence[Array],
         targets: Sequence[Array],
+        apply: ModelFunction | None = None,
     ) -> TaskObjective:
+        """The objective of one batch of each task; of a function of the model's parameters in the place of its own."""
         if is_differentiable(model):
             if self._in_use:
                 self._in_use_before, self._in_use = self._in_use, set()
             signature = Signature.of(model, loss, inputs[0], targets[0])
+            if apply is not None:
+                signature = replace(signature, apply=apply)
             return TracedObjective(role, model.backend, signature, inputs, targets, self)
         backend = model_backend(model)
         if computes_gradients(model):
