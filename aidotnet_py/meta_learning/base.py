@@ -39,7 +39,7 @@ from aidotnet_py.meta_learning.results import (
     MetaTrainingStepResult,
 )
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
-from aidotnet_py.meta_learning.stacking import row_views
+from aidotnet_py.meta_learning.stacking import split_rows
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.training import train
@@ -240,8 +240,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         if isinstance(asked, Integral):
             _require_count("numTasks", asked)
             return self._evaluate_drawn(int(cast(int, asked)))
-        found = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
-        losses = np.concatenate([losses for (losses, _), _ in found])
+        losses, *_ = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
         return self._scalar()(float(np.mean(losses, dtype=np.float64)))
 
     def _evaluate_drawn(self, count: int) -> MetaEvaluationResult[T]:
@@ -254,12 +253,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
             tasks = checked_tasks(loader.GetTaskBatch(min(self._options.MetaBatchSize, count - len(losses))))
-            found = self._query_results(tasks)
+            some_losses, some_accuracies, adapted = self._query_results(tasks)
             normalization = self._objectives.normalization(tasks, self.BaseModel, self._loss())
-            some = [accuracy for (_, of_chunk), _ in found for accuracy in of_chunk]
-            losses += [loss for (of_chunk, _), _ in found for loss in of_chunk]
-            accuracies += some
-            singles += some if normalization != "batch" else self._single_accuracies(tasks, found)
+            losses += list(some_losses)
+            accuracies += some_accuracies
+            singles += some_accuracies if normalization != "batch" else self._single_accuracies(tasks, adapted)
         elapsed = timedelta(seconds=time.perf_counter() - began)
         scalar = self._scalar()
         return MetaEvaluationResult(
@@ -267,26 +265,29 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             np.array([scalar(x) for x in losses]),
             elapsed,
             normalization=normalization,
-            single_accuracies=np.array([scalar(a) for a in singles]) if len(singles) == len(losses) else None,
+            single_accuracies=np.array([scalar(a) for a in singles]) if len(singles) == count else None,
         )
 
-    def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> list[tuple[Measured, Array]]:
-        """Losses and accuracies of the query sets, and the adapted parameters (tasks, P), of each chunk."""
+    def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> tuple[NDArray[Any], list[float], list[Array]]:
+        """Losses and accuracies of the query sets, and the adapted parameters of each task."""
 
-        def work(chunk: Chunk) -> tuple[Measured, Array]:
+        def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
             adapted = self._adapted(chunk)[1]
-            return self._measured("Query", chunk, adapted), self._backend.asarray(adapted)
+            rows = split_rows(self._backend, adapted)
+            return self._measured("Query", chunk, adapted), rows
 
-        return over_chunks(self._opened(tasks, "Support", "Query"), work)
+        parts = over_chunks(self._opened(tasks, "Support", "Query"), work)
+        return (
+            np.concatenate([losses for (losses, _), _ in parts]),
+            [accuracy for (_, accuracies), _ in parts for accuracy in accuracies],
+            [row for _, rows in parts for row in rows],
+        )
 
-    def _single_accuracies(
-        self, tasks: Tasks[T, TInput, TOutput], found: Sequence[tuple[Measured, Array]]
-    ) -> list[float]:
-        """The accuracies of the models that `Adapt` gives; none where these normalise by the query sets too."""
-        rows = [row for _, adapted in found for row in row_views(self._backend, adapted)]
+    def _single_accuracies(self, tasks: Tasks[T, TInput, TOutput], adapted: Sequence[Array]) -> list[float]:
+        """The accuracies of the models that `Adapt` gives; none where these cannot hold statistics."""
         accuracies: list[float] = []
-        for task, row in zip(tasks, rows, strict=True):
-            model = self._model_for(task, row)
+        for task, parameters in zip(tasks, adapted, strict=True):
+            model = self._model_for(task, parameters)
             if missing_members(model, INormalizedModel):
                 break
             outputs = self._host(cast(Array, model.Predict(task.QueryInput)))
