@@ -28,6 +28,7 @@ from aidotnet_py.nn import (
     Dense,
     GroupNorm,
     Layer,
+    LayerNorm,
     Residual,
     Sequential,
     Tanh,
@@ -209,6 +210,10 @@ class TestOneValueAChannel:
         parameters, _ = BatchNorm().initialize(rng(), (3,))
         with pytest.raises(ArgumentException, match=r"BatchNorm must have at least 2 values"):
             BatchNorm().apply(parameters, np.ones((1, 3)))
+
+    def test_of_layer_norm_is_refused_too(self):
+        with pytest.raises(ArgumentException, match=r"at least 2 channels .* got 1 of inputs \(n, 5, 1\)"):
+            LayerNorm().initialize(rng(), (5, 1))
 
 
 class TestFewExamples:

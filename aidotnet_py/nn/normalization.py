@@ -165,6 +165,8 @@ class LayerNorm(_Normalization):
     ------
     ArgumentOutOfRangeException
         When ``epsilon`` is not above 0.
+    ArgumentException
+        From `initialize`, when there is a single channel.
 
     Examples
     --------
@@ -174,6 +176,15 @@ class LayerNorm(_Normalization):
     >>> LayerNorm().apply(parameters, np.array([[1.0, 3.0]])).round(3)
     array([[-1.,  1.]])
     """
+
+    def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
+        """``scale``, ones, and ``shift``, zeros, of the length of the last axis."""
+        parameters, output = super().initialize(generator, shape)
+        if shape[-1] == 1:
+            raise ArgumentException(
+                f"LayerNorm must have at least 2 channels to normalise over, got 1 of inputs {batched(shape)}"
+            )
+        return parameters, output
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The normalised values, scaled and shifted."""
