@@ -48,10 +48,11 @@ class TestCompare:
         width = 1.96 * abs(means[0] - means[1]) / 2
         assert f"{sum(means) / 2:.3f} ± {width:.3f}" in " ".join(rows[2])
 
-    def test_classification_has_a_second_table(self) -> None:
+    def test_classification_has_tables_of_accuracy(self) -> None:
         done = compare("--data", "digits", "--algorithms", "FOMAML", "--shots", "2")
         assert done.exit_code == 0, done.output
         assert "Query accuracy on 4 new tasks of digits" in done.stdout
+        assert "One example at a time, by the adapted models after 3 steps" in " ".join(done.stdout.split())
         assert "%" in done.stdout
 
     @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])

@@ -391,8 +391,10 @@ def average_pool2d(
 
 def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
     count = math.prod(x.shape[i] for i in axes)
-    if count == 0 or not axes:
-        raise ArgumentException(f"x has shape {x.shape}; at least one element to normalise over is wanted")
+    if count < 2 or not axes:
+        raise ArgumentException(
+            f"x must have at least 2 elements to normalise over, got shape {x.shape}: less its mean, a single one is 0"
+        )
     mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
     variance = anp.expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)

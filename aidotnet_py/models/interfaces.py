@@ -20,6 +20,7 @@ __all__ = [
     "IGradientComputable",
     "IModel",
     "IModelSerializer",
+    "INormalizedModel",
     "IParameterizable",
 ]
 
@@ -144,4 +145,13 @@ class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TI
 
     def check_input(self, input: Any, name: str) -> None:
         """Raise ArgumentException, naming ``name``, when the model cannot take such an input."""
+        ...
+
+
+@runtime_checkable
+class INormalizedModel(Protocol[TInput_contra]):
+    """A model that can normalise by the statistics of given examples instead of those of the batch in hand."""
+
+    def with_statistics_of(self, input: TInput_contra) -> Self:
+        """A new model that normalises by the statistics of these examples, whatever it is asked about together."""
         ...

@@ -40,12 +40,12 @@ class ProgramCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def program(self, function: Callable[..., Any], role: str, subject: object, *examples: Array) -> TracedProgram:
+    def program(self, function: Callable[..., Any], role: Hashable, subject: object, *examples: Array) -> TracedProgram:
         """``function`` traced on arrays like the examples; see `kept`."""
         name = "the model's function" if subject is None else "the model's function, with the loss's formula,"
         return self.kept(lambda: trace_pure(name, function, *examples), role, subject, *examples)
 
-    def kept(self, make: Callable[[], V], role: str, subject: object, *examples: Array) -> V:
+    def kept(self, make: Callable[[], V], role: Hashable, subject: object, *examples: Array) -> V:
         """What ``make`` returns for arrays like the examples, made once.
 
         ``role`` and ``subject`` tell it from others on such arrays: ``subject`` by its identity, as it need not be

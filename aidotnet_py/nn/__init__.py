@@ -10,7 +10,7 @@ from aidotnet_py.nn.dense import Dense
 from aidotnet_py.nn.dropout import Dropout
 from aidotnet_py.nn.layer import Layer
 from aidotnet_py.nn.networks import conv4, mlp, resnet18
-from aidotnet_py.nn.normalization import BatchNorm, LayerNorm
+from aidotnet_py.nn.normalization import BatchNorm, GroupNorm, LayerNorm
 
 __all__ = [
     "AveragePool2D",
@@ -20,6 +20,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAveragePool2D",
+    "GroupNorm",
     "Layer",
     "LayerNorm",
     "MaxPool2D",

@@ -9,7 +9,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, parts
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, parts
 
 __all__ = ["Residual", "Sequential"]
 
@@ -53,8 +53,13 @@ class Sequential(Layer):
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         """The parameters of every layer, each for the shape that the one before it gives."""
         parameters: Parameters = {}
+        first = shape
         for name, layer in self.layers.items():
-            own, shape = layer.initialize(generator, shape)
+            try:
+                own, shape = layer.initialize(generator, shape)
+            except ArgumentException as error:
+                came = "" if shape is first else f", which inputs {batched(first)} have become there"
+                raise ArgumentException(f"{name} cannot take {batched(shape)}{came}: {error}") from error
             parameters |= _prefixed(name, own)
         return parameters, shape
 

@@ -13,21 +13,24 @@ import numpy as np
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.transforms.splitting import Split, split
-from aidotnet_py.backends import Array
+from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.caller import level_outside
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
+from aidotnet_py.meta_learning.objectives.by_support import NormalizedBySupport
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
 from aidotnet_py.meta_learning.objectives.sampled import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objectives.successive import SuccessiveObjective
-from aidotnet_py.meta_learning.objectives.traced import Shapes, Signature, TaskPrograms, TracedObjective
+from aidotnet_py.meta_learning.objectives.traced import ModelFunction, Shapes, Signature, TaskPrograms, TracedObjective
 from aidotnet_py.meta_learning.objectives.workspaces import Lease, Workspaces
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.validation import Shape, checked_batches, output_shape
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples, first_batch
+from aidotnet_py.meta_learning.validation import Shape, TracedOutput, checked_batches, traced_output
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.noise import noise_shapes
+from aidotnet_py.nn.statistics import Statistics
 
 __all__ = ["ObjectiveFactory"]
 
@@ -59,7 +62,7 @@ class ObjectiveFactory:
         self._settings: CapturedState | None = None
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
         self._splits: OrderedDict[Hashable, Split] = OrderedDict()
-        self._output_shapes: dict[Any, Shape] = {}
+        self._outputs: dict[tuple[ModelFunction, ArrayType], TracedOutput] = {}
         self._noise: dict[ArrayType, dict[str, Shape]] = {}
         self._pure: set[Signature] = set()
         self._workspaces = Workspaces()
@@ -95,9 +98,69 @@ class ObjectiveFactory:
         All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
         the same for as long as the objective is asked.
         """
+        if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, model, loss):
+            return self._by_support(tasks, model, loss, lease, training)
         batches = checked_batches(role, tasks, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
+
+    def normalization(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> Statistics | None:
+        """What the query sets of such tasks are normalised by.
+
+        "batch" where a layer takes the statistics of the query set itself; None where nothing that is known hangs on
+        other examples.
+        """
+        found = self._statistics(tasks, model, loss) if is_differentiable(model) else frozenset[Statistics]()
+        return "batch" if "batch" in found else next(iter(found), None)
+
+    def _statistics(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IDifferentiableModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> frozenset[Statistics]:
+        """The statistics that the model's layers normalise query sets by."""
+        first = first_batch(tasks[0].SupportInput)
+        if backend_of(first) is None:
+            # Refused here, with the words for it.
+            checked_batches("Support", tasks, model, loss, self._output_shape)
+        return self._output(model, model.apply, ArrayType(tuple(first.shape), model.backend.dtype_of(first))).statistics
+
+    def _by_support(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IDifferentiableModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        lease: Lease,
+        training: bool,
+    ) -> TaskObjective:
+        """The objective of query sets that are normalised by the statistics of the support sets."""
+        backend = model.backend
+        supports = [all_examples(backend, task.SupportInput) for task in tasks]
+        count = int(supports[0].shape[0])
+        function = NormalizedBySupport(model.apply, tuple(model.parameter_shapes), count)
+
+        def both(x: Array) -> ArrayType:
+            if backend.dtype_of(x) != backend.dtype_of(supports[0]) or x.shape[1:] != supports[0].shape[1:]:
+                raise ArgumentException(
+                    "query examples must be of the dtype and shape of support examples, whose statistics they are "
+                    f"normalised by, {backend.dtype_of(supports[0])}{tuple(supports[0].shape[1:])}, got "
+                    f"{backend.dtype_of(x)}{tuple(x.shape[1:])}"
+                )
+            return ArrayType((count + x.shape[0], *x.shape[1:]), backend.dtype_of(x))
+
+        def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+            return self._output(model, function, both(x)).shape
+
+        ((queries, targets),) = checked_batches("Query", tasks, model, loss, shape_of)
+        inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
+        noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
+        return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)
 
     def _of_batch(
         self,
@@ -108,11 +171,19 @@ class ObjectiveFactory:
         training: bool,
         inputs: Sequence[Array],
         targets: Sequence[Array],
+        apply: ModelFunction | None = None,
+        noisy: ArrayType | None = None,
     ) -> TaskObjective:
+        """The objective of one batch of each task; of a function of the model's parameters in the place of its own.
+
+        Noise is drawn for inputs of the type ``noisy``, where these are not all that the function takes.
+        """
         if is_differentiable(model):
             signature = Signature.of(model, loss, inputs[0], targets[0])
+            if apply is not None:
+                signature = replace(signature, apply=apply)
             key: list[int] = []
-            if training and (shapes := self._noise_shapes(model, signature.input)):
+            if training and (shapes := self._noise_shapes(model, signature.input if noisy is None else noisy)):
                 signature = replace(signature, noise=tuple(shapes.items()))
                 # One draw for all tasks, so that it counts neither how many there are nor how they are split.
                 key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
@@ -170,7 +241,7 @@ class ObjectiveFactory:
         same = before is not None and model.apply == before[0] and loss is before[1]
         if same and not (self._settings is not None and self._settings.changed()):
             return
-        for kept in (self._traced, self._splits, self._output_shapes, self._noise, self._pure):
+        for kept in (self._traced, self._splits, self._outputs, self._noise, self._pure):
             kept.clear()
         self._workspaces = Workspaces()
         self._subjects, self._settings = (model.apply, loss), None
@@ -195,11 +266,13 @@ class ObjectiveFactory:
         return self._noise[x]
 
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+        return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
+
+    def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
         with self._lock:
-            key = (model.apply, tuple(x.shape), model.backend.dtype_of(x))
-            if key not in self._output_shapes:
-                self._output_shapes[key] = output_shape(model, x)
-            return self._output_shapes[key]
+            if (apply, x) not in self._outputs:
+                self._outputs[apply, x] = traced_output(apply, model, x)
+            return self._outputs[apply, x]
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""

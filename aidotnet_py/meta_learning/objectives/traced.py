@@ -30,7 +30,7 @@ from aidotnet_py.models.noise import draw_noise
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 
-__all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
+__all__ = ["BatchedPrograms", "ModelFunction", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
 
 Values: TypeAlias = Iterable[Any]
 ModelFunction: TypeAlias = Callable[[Mapping[str, Any], Any], Any]
