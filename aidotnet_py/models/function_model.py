@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.autodiff import trace, value_and_grad
+from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.tracing import is_array, type_of
-from aidotnet_py.autodiff.transformations import TracedProgram
+from aidotnet_py.autodiff.transformations import TracedProgram, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import Described, listed
@@ -324,8 +324,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             with PassStatistics(parameters) as statistics:
                 self.apply(parameters, x)
             found = statistics.named()
-            names.extend(found)
-            unnamed.extend(statistics.unnamed)
+            # Anew in each trace, of which there are two.
+            names[:], unnamed[:] = found, statistics.unnamed
             return list(found.values())
 
         program = self._traced(statistics_of, input)
@@ -334,7 +334,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     def _traced(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
         """A function of the parameters, an input and more."""
         try:
-            return trace(function, self._parameters, input, *others)
+            return trace_pure("the model's function", function, self._parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
                 f"input has shape {tuple(input.shape)}; the model cannot take it: {error}"
@@ -355,7 +355,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                 parameters = self._held(vector, values)
                 with PassStatistics(parameters) as statistics:
                     output = self.apply(parameters, x)
-                layers.extend(statistics.layers)
+                # Anew in each trace, of which there are two.
+                layers[:] = statistics.layers
                 return output
 
             return self._traced(predict, input, *self._statistics.values()), layers
