@@ -1,4 +1,4 @@
-"""A lock that a forked process finds free, since the thread that held it is not there any more."""
+"""Locks that a forked process finds free, since the thread that held them is not there any more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-__all__ = ["Lock", "after_fork"]
+__all__ = ["Lock", "after_fork", "free_after_fork"]
 
 if TYPE_CHECKING:
 
@@ -51,7 +51,13 @@ class Lock(_RLock):
 
 
 _ALL: WeakSet[Lock] = WeakSet()
+_OF_OTHERS: WeakSet[Any] = WeakSet()
 _AFTERWARDS: list[Callable[[], None]] = []
+
+
+def free_after_fork(lock: Any) -> None:
+    """Have a lock of `threading` that somebody else made, such as that of a random generator, free after a fork."""
+    _OF_OTHERS.add(lock)
 
 
 def after_fork(callback: Callable[[], None]) -> None:
@@ -62,6 +68,9 @@ def after_fork(callback: Callable[[], None]) -> None:
 def _renew_all() -> None:
     for lock in list(_ALL):
         lock.renew()
+    for other in list(_OF_OTHERS):
+        # As the standard library does with its own.
+        other._at_fork_reinit()
     for callback in _AFTERWARDS:
         callback()
 

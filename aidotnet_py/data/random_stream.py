@@ -9,6 +9,7 @@ import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.generator_state import checked_state
+from aidotnet_py.locks import free_after_fork
 
 __all__ = ["RandomStream"]
 
@@ -78,4 +79,6 @@ def _generator(seed: int | None) -> np.random.Generator:
         if seed < 0:
             raise ArgumentOutOfRangeException(f"seed is {seed}; wanted an integer ≥ 0")
     # PCG64 by name, because default_rng may change its choice and a saved state must not.
-    return np.random.Generator(np.random.PCG64(seed))
+    bits = np.random.PCG64(seed)
+    free_after_fork(bits.lock)
+    return np.random.Generator(bits)

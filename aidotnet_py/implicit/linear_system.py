@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,20 +91,24 @@ class LinearSystem:
         self._changes: dict[tuple[bool, ...], Program] = {}
         self._batched: dict[tuple[tuple[bool, ...], int], LinearSystem] = {}
         self._idle = Idle()
+        self._transposed: LinearSystem | None = None
 
     def __str__(self) -> str:
         return self.settings.name
 
-    @cached_property
+    @property
     def transposed(self) -> LinearSystem:
         """The system of Aᵀ."""
-        if self.settings.symmetric:
-            return self
+        if self._transposed is None:
+            self._transposed = self if self.settings.symmetric else self._transpose()
+        return self._transposed
+
+    def _transpose(self) -> LinearSystem:
         count = len(self.program.inputs) - 1
         both = vjp_program(self.program, [False] * count + [True])
         # What is linear in v has a derivative that does not depend on it.
         found = LinearSystem(only_output(both, 1, without=both.inputs[count]), self.settings)
-        found.__dict__["transposed"] = self
+        found._transposed = self
         return found
 
     def change(self, moved: tuple[bool, ...]) -> Program:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, TypeAlias
 
 from aidotnet_py.autodiff.array_type import ArrayType
@@ -50,6 +49,7 @@ class Root:
         self.settings = settings
         self._pushforwards: dict[tuple[bool, ...], Program] = {}
         self._batched: dict[tuple[tuple[bool, ...], int], Root] = {}
+        self._system: LinearSystem | None = None
         floating = [t.is_floating for t in condition.input_types]
         derivative = jvp_program(condition, floating)
         read = _read(derivative, derivative.outputs[1])
@@ -59,11 +59,14 @@ class Root:
     def __str__(self) -> str:
         return self.settings.name
 
-    @cached_property
+    @property
     def system(self) -> LinearSystem:
         """The system of ∂F/∂φ; its point is the operands and φ."""
-        count = len(self.condition.inputs) - 1
-        return LinearSystem(only_output(jvp_program(self.condition, [False] * count + [True]), 1), self.settings)
+        if self._system is None:
+            count = len(self.condition.inputs) - 1
+            program = only_output(jvp_program(self.condition, [False] * count + [True]), 1)
+            self._system = LinearSystem(program, self.settings)
+        return self._system
 
     def pushforward(self, moved: tuple[bool, ...]) -> Program:
         """From the operands, φ, and tangents of the operands that are moved, to the change of F."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from aidotnet_py.generator_state import checked_state
+from aidotnet_py.locks import free_after_fork
 from aidotnet_py.meta_learning.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
@@ -29,6 +30,7 @@ class RandomState:
         self._options = options
         # PCG64 by name, because default_rng may change its choice and a saved state must not.
         self.generator = np.random.Generator(np.random.PCG64(options.RandomSeed))
+        free_after_fork(self.generator.bit_generator.lock)
         self.place = LoaderPlace()
         self._seed_loader()
         self._first_loader = options.DataLoader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ class Iterate:
     def __init__(self, rows: Rows, operator: Operator, x: Array, r: Array) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
         self.x, self.r = x, r
+        self._updates: RowUpdates | None = None
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
         self._b: Array = rows.array
@@ -94,10 +94,12 @@ class Iterate:
     def _scales_column(self) -> Array:
         return self.rows.column(self.backend.asarray(self.scales))
 
-    @cached_property
+    @property
     def updates(self) -> RowUpdates:
         """What moves rows by multiples of others."""
-        return RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
+        if self._updates is None:
+            self._updates = RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
+        return self._updates
 
     def progress(self, limit: int, bounds: Bounds) -> Progress:
         """The host's side of the solve that has been started."""

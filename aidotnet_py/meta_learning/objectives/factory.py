@@ -67,6 +67,8 @@ class ObjectiveFactory:
         self._pure: set[Signature] = set()
         self._workspaces = Workspaces()
         self._lock = Lock()
+        # Held while a model that is not traced is asked something.
+        self._asking = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is kept: a copied program would no longer share the buffers that its parts share."""
@@ -191,7 +193,7 @@ class ObjectiveFactory:
             return TracedObjective(role, model.backend, signature, inputs, targets, lease, key)
         backend = model_backend(model)
         if computes_gradients(model):
-            return ComputedObjective(model, loss, backend, inputs, targets)
+            return ComputedObjective(model, loss, backend, inputs, targets, self._asking)
         with self._lock:
             warned, self._warned = self._warned, True
         if not warned:
@@ -203,7 +205,7 @@ class ObjectiveFactory:
                 UserWarning,
                 stacklevel=level_outside(),
             )
-        return PerturbedObjective(model, loss, backend, inputs, targets, self._generator)
+        return PerturbedObjective(model, loss, backend, inputs, targets, self._asking, self._generator)
 
     def partial(
         self, role: str, whole: TaskObjective, model: IDifferentiableModel[Any, Any, Any], adapted: Sequence[str]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.finiteness import host_norms
 from aidotnet_py.meta_learning.following import Following
@@ -29,7 +30,10 @@ _DIRECTIONS = 16
 
 
 class _TaskByTask(ABC):
-    """Tasks one after another, through the model's own methods."""
+    """Tasks one after another, through the model's own methods.
+
+    Of calls at the same time, one after another asks the model something: nothing is known of what its copies share.
+    """
 
     def __init__(
         self,
@@ -38,7 +42,9 @@ class _TaskByTask(ABC):
         backend: Backend,
         inputs: Sequence[Array],
         targets: Sequence[Array],
+        asking: Lock,
     ) -> None:
+        self._asking = asking
         self._model = model
         self._loss = loss
         self._backend = backend
@@ -96,9 +102,10 @@ class _TaskByTask(ABC):
         losses: list[float] = []
         self._accuracies = []
         for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
-            predictions = self._model.WithParameters(point).Predict(x)
-            losses.append(float(self._loss.CalculateLoss(predictions, y)))
-            self._accuracies.append(self._loss.accuracy(predictions, y))
+            with self._asking:
+                predictions = self._model.WithParameters(point).Predict(x)
+                losses.append(float(self._loss.CalculateLoss(predictions, y)))
+                self._accuracies.append(self._loss.accuracy(predictions, y))
         return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
 
     def descend(
@@ -131,8 +138,9 @@ class ComputedObjective(_TaskByTask):
     def _gradients(self, points: Array) -> Array:
         rows: list[Array] = []
         for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
-            model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
-            rows.append(self._checked(model.ComputeGradients(x, y, self._loss), point))
+            with self._asking:
+                model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
+                rows.append(self._checked(model.ComputeGradients(x, y, self._loss), point))
         return stack_rows(self._backend, rows)
 
     def _checked(self, gradient: Array, point: Array) -> Array:
@@ -173,9 +181,10 @@ class PerturbedObjective(_TaskByTask):
         backend: Backend,
         inputs: Sequence[Array],
         targets: Sequence[Array],
+        asking: Lock,
         generator: np.random.Generator,
     ) -> None:
-        super().__init__(model, loss, backend, inputs, targets)
+        super().__init__(model, loss, backend, inputs, targets, asking)
         self._generator = generator
 
     def _gradients(self, points: Array) -> Array:
@@ -220,7 +229,8 @@ class PerturbedObjective(_TaskByTask):
         return slopes
 
     def _loss_at(self, point: Array, x: Array, y: Array) -> float:
-        return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
+        with self._asking:
+            return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
 
 
 def _combined(coefficients: Host, directions: Host) -> Host:
