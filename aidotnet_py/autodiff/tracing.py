@@ -6,11 +6,13 @@ May import: `program`, `primitive`, `array_type`, the backends. What NumPy's fun
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -78,9 +80,10 @@ _active = _Active()
 
 
 class Trace:
-    """The equations recorded so far, and the values from outside that they use."""
+    """The equations recorded so far, the values from outside that they use, and who records them until it is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, frame: FrameType) -> None:
+        self.frame: FrameType | None = frame
         self.inputs: list[Variable] = []
         self.equations: list[Equation] = []
         self._captured: dict[int, tuple[Variable, Any]] = {}
@@ -114,8 +117,11 @@ class Trace:
 @contextmanager
 def new_trace() -> Generator[Trace]:
     """Record everything that runs inside on a new trace."""
-    trace = Trace()
-    _active.traces.append(trace)
+    # Of the function whose block this is, beyond this generator and contextlib.
+    trace = Trace(sys._getframe(2))
+    traces = _active.traces
+    _forget_interrupted(traces)
+    traces.append(trace)
     try:
         yield trace
     except ValueError as error:
@@ -126,12 +132,29 @@ def new_trace() -> Generator[Trace]:
             ) from error
         raise
     finally:
-        _active.traces.pop()
+        trace.frame = None
+        # After an interrupt this may come late, and others may be there.
+        if trace in traces:
+            traces.remove(trace)
+
+
+def _forget_interrupted(traces: list[Trace]) -> None:
+    """Forget traces whose blocks have been left: an interrupt at the end of one keeps it from being closed."""
+    while traces:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not traces[-1].frame:
+            frame = frame.f_back
+        if frame is not None:
+            return
+        traces.pop()
 
 
 def active_trace() -> Trace | None:
     """The innermost trace being recorded in this thread."""
-    return _active.traces[-1] if _active.traces else None
+    traces = _active.traces
+    if traces:
+        _forget_interrupted(traces)
+    return traces[-1] if traces else None
 
 
 def require_alive(*values: Any) -> None:

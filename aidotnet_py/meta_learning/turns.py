@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from aidotnet_py.locks import Lock
 
 __all__ = ["Lane", "Turns", "takes_turns"]
 
+R = TypeVar("R")
 M = TypeVar("M", bound=Callable[..., Any])
 
 
@@ -34,7 +34,7 @@ class Lane(threading.Thread):
 
 
 class Turns:
-    """A context for one thread at a time, which may enter it again; so may, one at a time, the lanes that it waits for.
+    """Turns of one thread at a time, which may take another in its own; so may, one at a time, the lanes it waits for.
 
     That is for a solver of the user's which, in the middle of a step, saves the learner or trains it.
     """
@@ -42,32 +42,27 @@ class Turns:
     def __init__(self) -> None:
         self._lock, self._of_lanes = Lock(), Lock()
         self._holder: threading.Thread | None = None
-        self._depth = 0
 
     def __reduce__(self) -> tuple[type[Turns], tuple[()]]:
         return Turns, ()
 
-    def __enter__(self) -> None:
-        if Lane.works_for(self._holder):
-            self._of_lanes.__enter__()
-            return
-        self._lock.__enter__()
-        me = threading.current_thread()
-        if self._holder is not me:
-            # Nobody, or, in a forked process, a thread that is not there any more.
-            self._holder, self._depth = me, 0
-        self._depth += 1
+    def take(self, work: Callable[[], R]) -> R:
+        """Do something when it is this thread's turn.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+        No context of Python's own: an interrupt at its end would leave the turn taken for ever. Within a thread's turn
+        the holder is that thread; whom one took it from that was forked away, is of no matter.
+        """
         if Lane.works_for(self._holder):
-            self._of_lanes.__exit__(kind, error, trace)
-            return
-        self._depth -= 1
-        if not self._depth:
-            self._holder = None
-        self._lock.__exit__(kind, error, trace)
+            with self._of_lanes:
+                return work()
+        me = threading.current_thread()
+        with self._lock:
+            before = self._holder
+            try:
+                self._holder = me
+                return work()
+            finally:
+                self._holder = before
 
 
 def takes_turns(method: M) -> M:
@@ -75,7 +70,6 @@ def takes_turns(method: M) -> M:
 
     @wraps(method)
     def in_turn(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        with self._turn:
-            return method(self, *args, **kwargs)
+        return self._turn.take(lambda: method(self, *args, **kwargs))
 
     return cast(M, in_turn)
