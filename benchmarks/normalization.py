@@ -44,6 +44,8 @@ class Data:
     loader: Callable[..., Loader]
     steps: int
     options: Mapping[str, Any]
+    # For the norms that look at one image by itself, whose parameters have farther to go in a task.
+    per_image: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class Measured:
 def data_sets(archive: Path | None) -> dict[str, Data]:
     """By name; Omniglot is among them where its archive is given."""
     found = {
-        "digits": Data((8, 8, 1), DigitsLoader, 300, {"Lambda": 0.5}),
-        "photographs": Data((SIDE, SIDE, 3), PhotographLoader, 200, {"Lambda": 0.5}),
+        "digits": Data((8, 8, 1), DigitsLoader, 300, {"Lambda": 0.5}, {"Lambda": 0.1}),
+        "photographs": Data(
+            (SIDE, SIDE, 3), PhotographLoader, 200, {"Lambda": 0.5}, {"Lambda": 0.1, "OuterLearningRate": 0.003}
+        ),
     }
     if archive is not None:
         options = {"Lambda": 0.1, "OuterLearningRate": 0.003}
-        found["omniglot"] = Data((28, 28, 1), partial(OmniglotLoader, archive), 200, options)
+        found["omniglot"] = Data((28, 28, 1), partial(OmniglotLoader, archive), 200, options, options)
     return found
 
 
@@ -83,7 +87,7 @@ def measured(name: str, data: Data, shots: int, norm: Norm, seed: int, filters: 
         AdaptationSteps=16,
         ConjugateGradientIterations=5,
         Curvature="gauss-newton",
-        **data.options,
+        **(data.per_image if norm in ("group", "layer") else data.options),
     )
     learner = iMAMLAlgorithm(options)
     began = time.perf_counter()
