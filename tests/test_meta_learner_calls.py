@@ -21,6 +21,8 @@ from test_contract_errors import Unchecked, bits, state_of, untouched
 
 from aidotnet_py import (
     AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
     FunctionModel,
     IMetaLearner,
     MAMLAlgorithm,
@@ -30,6 +32,8 @@ from aidotnet_py import (
     MetaLearnerBase,
     MetaLearningAlgorithmType,
     MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
     MetaTrainingResult,
     ReptileAlgorithm,
     ReptileOptions,
@@ -40,6 +44,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.validation import checked_tasks
 
@@ -608,3 +613,39 @@ def test_the_mean_loss_of_a_float32_model_is_taken_in_float64(make: Any) -> None
     learner = make(model)
     assert learner.Evaluate(TaskBatch(tasks)) == mean
     assert learner.MetaTrain(TaskBatch(tasks)) == mean
+
+
+class _Sum(LossFunctionBase[Any]):
+    """Σ (predicted − actual), whose gradient in a linear model's parameters is the same everywhere."""
+
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        return np.sum(predicted - actual)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        (MAMLAlgorithm, MAMLOptions),
+        (iMAMLAlgorithm, iMAMLOptions),
+        (ReptileAlgorithm, ReptileOptions),
+        (MetaSGDAlgorithm, MetaSGDOptions),
+        (ANILAlgorithm, ANILOptions),
+    ],
+)
+def test_gradients_that_are_the_same_everywhere_stay_so(algorithm: Any, options: Any, backend: Backend) -> None:
+    """L = x·w with x = (3, 4): k steps of rate α from 0 are at −kαx, where the loss is −25kα."""
+    model: Any = FunctionModel(
+        lambda p, x: x @ p["head.w"] + 0 * p["body.b"],
+        {"body.b": np.zeros(1), "head.w": np.zeros((2, 1))},
+        _Sum(),
+        backend=backend,
+    )
+    x, y = backend.asarray(np.array([[3.0, 4.0]])), backend.asarray(np.zeros((1, 1)))
+    task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)
+    learner = algorithm(options(model, InnerLearningRate=0.1, AdaptationSteps=3))
+    batch, losses = TaskBatch([task]), [0.0, -2.5, -5.0, -7.5]
+    for _ in range(2):
+        np.testing.assert_allclose(learner.adaptation_curve(batch, steps=3).losses, [losses], rtol=1e-12)
+        np.testing.assert_allclose(learner.AdaptAndEvaluate(task).PerStepLosses, losses, rtol=1e-12)
+        np.testing.assert_allclose(learner.Evaluate(batch), losses[-1], rtol=1e-12)
+    np.testing.assert_allclose(learner.MetaTrain(batch), losses[-1], rtol=1e-12)

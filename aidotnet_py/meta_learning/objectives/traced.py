@@ -13,7 +13,7 @@ import numpy as np
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
-from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.program import Atom, Program
 from aidotnet_py.autodiff.purity import require_alike
 from aidotnet_py.autodiff.tracing import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
@@ -231,6 +231,8 @@ class BatchedPrograms:
             outputs=[None, None, *self._leaves(self.gradients)],
             often=True,
         )
+        # Whether each evaluation writes all gradients: one that is the same at all points is written with the examples.
+        self.rewrites_gradients = _all_depend(programs.batched("evaluation", tasks), len(signature.shapes))
         self.inputs, self.targets, *self.noise = self.evaluation.inputs[len(signature.shapes) :]
         self.losses, self.predictions = self.evaluation.outputs[:2]
         # By kind, and whether a product is the only one at its point.
@@ -307,6 +309,15 @@ class BatchedPrograms:
 
     def _leaves(self, flat: Array) -> list[Array]:
         return leaf_views(self._backend, flat, self._signature.shapes)
+
+
+def _all_depend(evaluation: Program, points: int) -> bool:
+    """Whether the gradients, which follow loss and predictions, all depend on the first inputs, so many."""
+    moving = set[Atom](evaluation.inputs[:points])
+    for equation in evaluation.equations:
+        if not moving.isdisjoint(equation.variables):
+            moving.add(equation.output)
+    return moving.issuperset(evaluation.outputs[2:])
 
 
 def leaf_views(backend: Backend, flat: Array, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[Array]:
@@ -533,7 +544,9 @@ class TracedObjective:
         self.place(points)
         self.run()
         self.evaluated()
-        return Evaluation(programs.losses, programs.gradients)
+        # Steps write over what they are given.
+        anew = programs.rewrites_gradients
+        return Evaluation(programs.losses, programs.gradients if anew else self._backend.asarray(programs.gradients))
 
     def run(self) -> None:
         """Evaluate at the points where the programs have them."""
