@@ -360,6 +360,22 @@ class TestSharedBuffers:
             found = objective(model, get_backend("numpy"), REGRESSION.sets(count), lease=lease)
             found.evaluate(points_for(REGRESSION, count))
 
+    def test_an_objective_that_outlives_its_call_gets_other_buffers(self) -> None:
+        backend = get_backend("numpy")
+        factory, model = ObjectiveFactory(np.random.default_rng(0)), REGRESSION.model(backend, REGRESSION.start())
+        lease, points = factory.lease(model), points_for(REGRESSION, 2)
+        with lease:
+            found = objective(model, backend, REGRESSION.sets(2), lease=lease)
+            expected = found.evaluate(points).gradients.copy()
+            lent = found.bound()
+        later = factory.lease(model)
+        with later:
+            assert objective(model, backend, REGRESSION.sets(2), lease=later).bound() is lent
+            with pytest.raises(InvalidOperationException, match="another objective's came after it"):
+                found.accuracies()
+            np.testing.assert_array_equal(found.evaluate(points).gradients, expected)
+            assert found.bound() is not lent
+
     def test_programs_of_a_model_do_not_outlive_its_use(self) -> None:
         factory = ObjectiveFactory(np.random.default_rng(0))
         model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())

@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -263,6 +264,29 @@ class TestTraining:
             assert one.AdditionalMetrics == other.AdditionalMetrics
         assert bits(together.BaseModel.GetParameters()) == bits(one_by_one.BaseModel.GetParameters())
         assert bits(dict(together._meta_optimizer().GetState())) == bits(dict(one_by_one._meta_optimizer().GetState()))
+
+    @pytest.mark.parametrize("name", ["Meta-SGD", "iMAML by Gauss-Newton, λ learned"])
+    def test_asked_while_a_step_sets_what_it_learned(self, name: str) -> None:
+        """The parameters and what is learned beside them change together, however long a model takes to set its own."""
+        batch, alone, learner = TaskBatch(tasks_of("numpy", 4, 2)), LEARNERS[name]("numpy"), LEARNERS[name]("numpy")
+        possible = [bits(alone.Evaluate(batch))]
+        alone.MetaTrain(batch)
+        possible.append(bits(alone.Evaluate(batch)))
+        learner.Evaluate(batch)
+        set_parameters, setting = learner.BaseModel.SetParameters, threading.Event()
+
+        def slowly(parameters: Any) -> None:
+            setting.set()
+            time.sleep(0.2)
+            set_parameters(parameters)
+
+        def ask() -> Any:
+            setting.wait(60)
+            return bits(learner.Evaluate(batch))
+
+        learner.BaseModel.SetParameters = slowly
+        _, found = at_once([lambda: learner.MetaTrain(batch), ask])
+        assert found in possible
 
     def test_saved_meanwhile(self, tmp_path: Path) -> None:
         """Every file holds the learner after some step, whole."""
@@ -613,8 +637,13 @@ class TestBlasThreads:
         calls = questions(learner, get_backend("numpy"))
         with threadpoolctl.threadpool_limits(2, user_api="blas"):
             before = threads()
+            assert at_once([lambda: self.within(threads)] * 4) == [[1] * len(before)] * 4
             at_once(calls * 2)
             assert threads() == before
+
+    def within(self, threads: Callable[[], Any]) -> Any:
+        with get_backend("numpy").single_threaded():
+            return threads()
 
 
 def test_a_warning_that_is_given_once_is_given_once() -> None:
