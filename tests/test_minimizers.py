@@ -481,5 +481,7 @@ class TestSettings:
         for value in (-1e-9, float("nan"), float("inf")):
             with pytest.raises(ArgumentOutOfRangeException, match=f"gradient_tolerance is {value}; wanted a finite"):
                 build(gradient_tolerance=value)
+        with pytest.raises(ArgumentOutOfRangeException, match="gradient_tolerance is a number beyond 1"):
+            build(gradient_tolerance=10**400)
         with pytest.raises(ArgumentException, match="gradient_tolerance is '0'; wanted a finite number of at least 0"):
             build(gradient_tolerance="0")

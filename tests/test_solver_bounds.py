@@ -103,6 +103,16 @@ def test_a_series_is_judged_and_not_cut_short(backend: Backend) -> None:
     assert report.bound_names == ("atol",) * 3
 
 
+@pytest.mark.parametrize("bounds", [{"rtol": -1.0}, {"atol": float("nan")}, {"rtol": 10**400}])
+def test_bounds_of_a_series_are_checked_before_any_work(bounds: dict[str, Any], backend: Backend) -> None:
+    with pytest.raises(ArgumentOutOfRangeException, match=f"{next(iter(bounds))} is .*; wanted a finite number of at"):
+        neumann_series(never, backend.asarray(B), terms=2, **bounds)
+
+
+def never(v: Any) -> Any:
+    raise AssertionError("work was done")
+
+
 # --- all sizes --------------------------------------------------------------------------------------------------------
 
 

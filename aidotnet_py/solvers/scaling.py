@@ -31,7 +31,10 @@ def all_in_range(norms: NDArray[Any]) -> bool:
     """Whether all are."""
     least, most = _range_of(norms.dtype)
     # A few numbers are looked at faster one by one, and this is asked several times a solve.
-    return all(least <= norm <= most for norm in norms.tolist())
+    for norm in norms.tolist():  # noqa: SIM110
+        if not least <= norm <= most:
+            return False
+    return True
 
 
 @lru_cache
