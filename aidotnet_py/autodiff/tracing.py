@@ -118,7 +118,7 @@ class Trace:
 def new_trace() -> Generator[Trace]:
     """Record everything that runs inside on a new trace."""
     # Of the function whose block this is, beyond this generator and contextlib.
-    trace = Trace(sys._getframe(2))
+    trace = Trace(sys._getframe(2))  # pyright: ignore[reportPrivateUsage] -- there is no other way to it
     traces = _active.traces
     _forget_interrupted(traces)
     traces.append(trace)
@@ -141,7 +141,7 @@ def new_trace() -> Generator[Trace]:
 def _forget_interrupted(traces: list[Trace]) -> None:
     """Forget traces whose blocks have been left: an interrupt at the end of one keeps it from being closed."""
     while traces:
-        frame: FrameType | None = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] -- as above
         while frame is not None and frame is not traces[-1].frame:
             frame = frame.f_back
         if frame is not None:

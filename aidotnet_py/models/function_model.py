@@ -395,7 +395,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
         """One step of Adam (rate 0.001) on the default loss of the whole set; calls remember past gradients.
 
-        Dropout is active, with numbers that depend on the model's seed and on how many steps were taken.
+        Dropout is active, with numbers that depend on the model's seed and on how many steps were taken. Stopped by
+        Ctrl-C or otherwise, it has moved both parameters and what is remembered, or neither.
 
         Raises
         ------
@@ -410,7 +411,12 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
                 if not np.isfinite(self._backend.to_numpy(values)).all():
                     raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
-            self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
+            memory = self._optimizer.GetState()
+            try:
+                self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
+            except BaseException:
+                self._optimizer.SetState(memory)
+                raise
             self._metadata.TrainingDate = datetime.now(UTC)
 
     def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[Any] | None = None) -> Array:
