@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from importlib.util import find_spec
 
@@ -27,7 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
     Thousands of kernels that only tests need would push a user's own ones out.
     """
     cache: pytest.Cache | None = getattr(config, "cache", None)
-    folder = str(cache.mkdir("user-caches")) if cache is not None else tempfile.mkdtemp(prefix="aidotnet_py-tests-")
+    if cache is not None:
+        folder = str(cache.mkdir("user-caches"))
+    else:
+        folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = folder
 
 
