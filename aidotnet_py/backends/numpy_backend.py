@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
@@ -90,9 +91,14 @@ def _refuse_indices(indices: Array, length: int) -> NoReturn:
     raise IndexError(f"index {indices[place]} is out of bounds for an axis of length {length}{where}")
 
 
-@cache
 def _blas() -> Any:
-    """A controller of the BLAS libraries of this process, found once: NumPy's is loaded with NumPy."""
+    """A controller of the BLAS libraries of this process: NumPy's, and those that other modules came with."""
+    return _blas_beside(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _blas_beside(modules: int) -> Any:
+    # To look takes a millisecond: it is done again when modules have been imported since, such as SciPy.
     controller: Any = import_module("threadpoolctl").ThreadpoolController()
     return controller.select(user_api="blas")
 

@@ -63,7 +63,7 @@ class ObjectiveFactory:
         self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
         self._splits: OrderedDict[Hashable, Split] = OrderedDict()
         self._outputs: dict[tuple[ModelFunction, ArrayType], TracedOutput] = {}
-        self._noise: dict[ArrayType, dict[str, Shape]] = {}
+        self._noise: dict[tuple[ModelFunction, ArrayType], dict[str, Shape]] = {}
         self._pure: set[Signature] = set()
         self._workspaces = Workspaces()
         self._lock = Lock()
@@ -263,9 +263,10 @@ class ObjectiveFactory:
             self._settings = CapturedState(apply, loss.formula)
 
     def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
-        if x not in self._noise:
-            self._noise[x] = noise_shapes(model, x)
-        return self._noise[x]
+        with self._lock:
+            if (model.apply, x) not in self._noise:
+                self._noise[model.apply, x] = noise_shapes(model, x)
+            return self._noise[model.apply, x]
 
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
         return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
