@@ -27,6 +27,7 @@ from aidotnet_py.meta_learning import (
     IMetaLearningTask,
     IResumable,
     ITaskSampler,
+    LooseToleranceWarning,
     MAMLAlgorithm,
     MAMLOptions,
     MetaAdaptationResult,
@@ -57,6 +58,7 @@ from aidotnet_py.models import (
     IGradientComputable,
     IModel,
     IModelSerializer,
+    INormalizedModel,
     IParameterizable,
     ModelMetadata,
     NeuralNetworkModel,
@@ -68,8 +70,7 @@ from aidotnet_py.optimizers import (
     NewtonCGMinimizer,
     SGDOptimizer,
 )
-
-__version__ = "0.1.0"
+from aidotnet_py.version import __version__ as __version__
 
 __all__ = [
     "ANILAlgorithm",
@@ -98,10 +99,12 @@ __all__ = [
     "IMetaLearningTask",
     "IModel",
     "IModelSerializer",
+    "INormalizedModel",
     "IParameterizable",
     "IResumable",
     "ITaskSampler",
     "InvalidOperationException",
+    "LooseToleranceWarning",
     "MAMLAlgorithm",
     "MAMLOptions",
     "LBFGSMinimizer",

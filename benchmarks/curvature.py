@@ -25,7 +25,8 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
     model = model_of(work, "cpu")
     tasks = list(batch_of(work, "cpu"))
     factory = ObjectiveFactory(np.random.default_rng(0))
-    whole = factory.make("Support", tasks, model, model.DefaultLossFunction, factory.lease(model))
+    loss = model.DefaultLossFunction
+    whole = factory.make("Support", tasks, model, loss, factory.lease(model, loss))
     count = min(whole.tasks_at_once, work.tasks)
     support = whole.part(0, count, 0)
     points = np.tile(flat(work.parameters), (count, 1))

@@ -3,7 +3,8 @@
     python examples/digits.py
 
 Five classes, one example a class. Training tasks show the digits 0, 1, 6, 8 and 9 and their rotations, test tasks the
-digits 2, 3, 4, 5 and 7 and theirs. Prints accuracies with 95 % intervals and writes a figure of one adapted task.
+digits 2, 3, 4, 5 and 7 and theirs. Prints accuracies with 95 % intervals, of all query images of a task together, which
+are then normalised as a whole, and of one at a time, and writes a figure of one adapted task.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from aidotnet_py import (
     AdamOptimizer,
+    BasicStats,
     CrossEntropyLoss,
     MetaEvaluationResult,
     NeuralNetworkModel,
@@ -84,8 +86,9 @@ def evaluate(model: Model, tasks: int) -> MetaEvaluationResult[np.float32]:
     return iMAMLAlgorithm(options(model, DigitsLoader(split="test", seed=1))).Evaluate(tasks)
 
 
-def report(name: str, mean: float, half_width: float) -> None:
-    print(f"  {name:<52} {mean:6.1%} ± {half_width:.1%}")
+def report(name: str, *figures: tuple[float, float]) -> None:
+    """One line, with a mean and the half-width of its interval in each column."""
+    print(f"  {name:<50}" + "".join(f"{f'{mean:.1%} ± {half_width:.1%}':>16}" for mean, half_width in figures))
 
 
 def draw(model: Model, path: Path) -> None:
@@ -115,15 +118,19 @@ def main() -> None:
     train_without_meta_learning(pooled, arguments.steps, arguments.seed)
 
     print(f"\nAccuracy on {arguments.tasks} tasks of unseen digits, 5-way 1-shot, with 95 % intervals")
-    print(f"  {'chance':<52} {0.2:6.1%}")
-    report("iMAML's start, before adaptation", *accuracy_before(learned, arguments.tasks))
+    print(f"  {'':<50}{'all together':>16}{'one at a time':>16}")
+    print(f"  {'chance':<50}{0.2:>16.1%}{0.2:>16.1%}")
+    report("iMAML's start, before adaptation", accuracy_before(learned, arguments.tasks))
     for name, model in (
         ("random start, after adaptation", untrained),
         ("trained without meta-learning, after adaptation", pooled),
         ("iMAML, after adaptation", learned),
     ):
-        interval = evaluate(model, arguments.tasks).GetAccuracyConfidenceInterval()
-        report(name, float(interval.Mean), float(interval.HalfWidth))
+        result = evaluate(model, arguments.tasks)
+        assert result.single_accuracies is not None
+        together, single = result.AccuracyStats, BasicStats.of(result.single_accuracies)
+        intervals = (together.ConfidenceInterval(), single.ConfidenceInterval())
+        report(name, *((float(interval.Mean), float(interval.HalfWidth)) for interval in intervals))
     draw(learned, arguments.figure)
     print(f"\nFigure of one adapted task: {arguments.figure}\nTime: {time.perf_counter() - began:.0f} s")
 

@@ -3,7 +3,8 @@
     python examples/omniglot.py images_background_small1.zip
 
 Takes one of the published archives, or its unpacked folder; with --download, fetches it there first. Five classes, one
-example a class, 15 queries a class; classes are characters and their rotations.
+example a class, 15 queries a class; classes are characters and their rotations. Accuracies are of all query images of a
+task together, which are then normalised as a whole, and of one at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 import numpy as np
 from tqdm import trange
 
-from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py import BasicStats, CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
 from aidotnet_py.data import OmniglotLoader
 from aidotnet_py.nn import conv4
 
@@ -67,8 +68,12 @@ def main() -> None:
 
     def report(name: str, model: Model, seconds: float) -> None:
         result = learner_of(model, loader("test", 1)).Evaluate(arguments.tasks)
-        interval = result.GetAccuracyConfidenceInterval()
-        print(f"  {name:<32} {interval.Mean:6.1%} ± {interval.HalfWidth:.1%}   {seconds:6.0f} s")
+        assert result.single_accuracies is not None
+        intervals = [
+            stats.ConfidenceInterval() for stats in (result.AccuracyStats, BasicStats.of(result.single_accuracies))
+        ]
+        figures = "   ".join(f"{interval.Mean:6.1%} ± {interval.HalfWidth:.1%}" for interval in intervals)
+        print(f"  {name:<32} {figures}   {seconds:6.0f} s")
 
     untrained, first_order, implicit = (
         NeuralNetworkModel(
@@ -83,7 +88,8 @@ def main() -> None:
         implicit, loader("train", arguments.seed), arguments.steps, arguments.batch, first_order=False
     )
     print(
-        f"\nAccuracy on {arguments.tasks} tasks of held-out alphabets, 5-way 1-shot, with 95 % intervals; training time"
+        f"\nAccuracy on {arguments.tasks} tasks of held-out alphabets, 5-way 1-shot, with 95 % intervals: query images "
+        "all together, one at a time; training time"
     )
     report("untrained, after adaptation", untrained, 0)
     report("first-order, after adaptation", first_order, first_time)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.functions import with_value
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
@@ -227,6 +228,7 @@ _binary = [
     _plain(lambda x: np.where(x > 0, -1.0, x * x), one(nonzero), "where with a literal first"),
     _plain(lambda x: np.where(x > 0, 1.0, 2.0), one(nonzero), "where of literals", smooth=False),
     _plain(lambda x: np.clip(x, -0.5, 0.5), one(nonzero), "clip"),
+    Case("with_value", lambda x: with_value(np.sin(x) + 0.0, np.sin(x)), one(real), np.sin),
 ]
 
 _reductions = [
@@ -249,7 +251,12 @@ _reductions = [
         for a, k in ((None, False), (0, True), ((0, -1), False))
     ),
     _plain(lambda x: np.std(x, axis=0), of((3, 2)), "std"),
-    _plain(lambda x: np.linalg.norm(x, axis=-1), of((3, 2), kind=nonzero), "norm"),
+    *(
+        _plain(lambda x, p=p: np.linalg.norm(x, p, axis=-1), of((3, 2), kind=apart), f"norm {p}")
+        for p in (None, 1, 2, np.inf)
+    ),
+    _plain(lambda x: np.linalg.norm(x, "fro", (0, 2), True), of((3, 2, 2), kind=nonzero), "norm of matrices"),
+    _plain(lambda x: (0.5 * np.linalg.norm(x, axis=-1, keepdims=True)) ** 2, of((3, 2), kind=nonzero), "squared norm"),
     _plain(lambda x: np.var(x, ddof=1), of((3, 2)), "var with ddof"),
     Case(
         "logsumexp",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from importlib.util import find_spec
 
 import pytest
@@ -18,6 +20,21 @@ if find_spec("array_api_strict"):
 
     register_backend(StrictBackend())
     register_backend(StrictBackend("strict-device1", "device1"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests, and the processes that they start, a cache of kernels apart from the user's.
+
+    Thousands of kernels that only tests need would push a user's own ones out.
+    """
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is not None:
+        folder = str(cache.mkdir("user-caches"))
+    else:
+        folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["XDG_CACHE_HOME"] = folder
+
 
 settings.register_profile(
     "ci",

@@ -120,12 +120,13 @@ def adam(rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float =
 def descent(theta: Vector, loss: LeastSquares, steps: int, rate: float, proximal: float = 0.0) -> Vector:
     """K steps of gradient descent on the loss + (proximal/2)‖φ − θ‖², in closed form.
 
-    φ_K = φ* + (I − rate·B)^K (θ − φ*) with B = A + proximal·I and Bφ* = b + proximal·θ.
+    φ_K = C^K θ + rate · Σ_{k<K} C^k c with C = I − rate·(A + proximal·I) and c = b + proximal·θ. No minimum is asked
+    for, since fewer examples than unknowns have many.
     """
-    curvature = loss.hessian + proximal * np.eye(len(theta))
-    optimum = np.linalg.solve(curvature, loss.pull + proximal * theta)
-    contraction = np.linalg.matrix_power(np.eye(len(theta)) - rate * curvature, steps)
-    return optimum + contraction @ (theta - optimum)
+    contraction = np.eye(len(theta)) - rate * (loss.hessian + proximal * np.eye(len(theta)))
+    powers = [np.linalg.matrix_power(contraction, k) for k in range(steps + 1)]
+    series = sum(powers[:-1], np.zeros_like(contraction))
+    return powers[-1] @ theta + rate * series @ (loss.pull + proximal * theta)
 
 
 def followed(theta: Vector, loss: LeastSquares, steps: int, optimizer: Optimizer, proximal: float = 0.0) -> Vector:

@@ -15,7 +15,7 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
-from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
+from aidotnet_py.autodiff.primitives.gather import gather, scatter_add, wrap_indices
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
@@ -79,7 +79,8 @@ def _windows(x: Tracer, rng: Rng) -> Any:
 
 def _rows(x: Tracer, rng: Rng) -> Any:
     rows = x.shape[0]
-    indices = HostData(np.asarray(rng.integers(0, rows, tuple(rng.integers(0, 4, int(rng.integers(0, 3))).tolist()))))
+    shape = tuple(rng.integers(0, 4, int(rng.integers(0, 3))).tolist())
+    indices = wrap_indices(HostData(np.asarray(rng.integers(-rows, rows, shape))), rows)
     y = gather(x, indices)
     return y if rng.random() < 0.5 else scatter_add(y, indices, rows + 1)
 
@@ -105,6 +106,8 @@ def _to_single(x: Tracer, rng: Rng) -> Any:
 _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, lambda x: ew.divide(1.0, x))),
     *(_tame(lambda x, p=p: ew.power(x, p)) for p in (0.5, 3)),
+    _tame(lambda x: ew.root(ew.sqrt(x), x)),
+    lambda x, rng: ew.with_value(ew.negative(ew.negative(x)), x),
     *(lambda x, rng, f=f: f(x) for f in (ew.sin, ew.cos, ew.tanh, ew.sigmoid, ew.softplus, ew.relu)),
     *(lambda x, rng, f=f: f(x) for f in (ew.negative, ew.absolute, ew.sign, stop_gradient)),
     lambda x, rng: ew.where(ew.logical_not(ew.isfinite(x)), 0.0, x),

@@ -51,7 +51,8 @@ class StrictBackend:
         if self.owns(value):
             copy = self.empty(value.shape, dtype or self.dtype_of(value))
             return self.astype(value, dtype or self.dtype_of(value), out=copy)
-        return xp.asarray(np.array(value, dtype=dtype, order="C"), device=self.device)
+        made = np.array(value, dtype=dtype, order="C")
+        return xp.asarray(made.astype(made.dtype.newbyteorder("=")), device=self.device)
 
     def _dtype(self, dtype: Any) -> Any:
         return getattr(xp, np.dtype(dtype).name)
@@ -118,6 +119,14 @@ class StrictBackend:
 
     def concat(self, arrays: Sequence[Any], axis: int, out: Any = None) -> Any:
         return self._into(out, xp.concat(list(arrays), axis=axis))
+
+    def wrap_indices(self, indices: Any, length: int, out: Any = None) -> Any:
+        values = self.to_numpy(indices).tolist()
+        flat = np.ravel(np.asarray(values, dtype=object)).tolist()
+        if any(not -length <= i < length for i in flat):
+            raise IndexError(f"an index of {flat} is out of bounds for an axis of length {length}")
+        places = np.asarray([i % length for i in flat], np.int64).reshape(indices.shape)
+        return self._into(out, xp.asarray(places, device=self.device))
 
     def take(self, array: Any, indices: Any, out: Any = None) -> Any:
         flat = xp.take(array, xp.reshape(indices, (-1,)), axis=0)

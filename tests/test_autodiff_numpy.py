@@ -113,9 +113,11 @@ def test_scalars_of_numpy_count_as_arrays_of_their_dtype() -> None:
     assert ad.grad(np.sin)(0.0).dtype == np.float64
     program = ad.trace(lambda x: x * 2, np.float32(1.0))
     assert program(1.5).dtype == np.float32
-    with pytest.raises(ArgumentException, match=r"argument 0 is float64\[\]; the program was traced on float32\[\]"):
+    with pytest.raises(
+        ArgumentException, match=r"arguments\[0\] is float64\[\]; the program was traced on float32\[\]"
+    ):
         program(np.float64(1.5))
-    with pytest.raises(ArgumentException, match=r"argument 0 is float64\[\]; the program was traced on int64\[\]"):
+    with pytest.raises(ArgumentException, match=r"arguments\[0\] is float64\[\]; the program was traced on int64\[\]"):
         ad.trace(lambda x: x * 2, 1)(1.5)
 
 
@@ -241,7 +243,7 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
         (lambda x: np.var(x, ddof=6), ArgumentException, r"ddof is 6; less than the 6 elements"),
         (lambda x: x[0, 0, 0], ArgumentException, r"index \(0, 0, 0\) does not fit a traced array of shape \(2, 3\)"),
         (lambda x: x[2], IndexError, "index 2 is out of bounds for an axis of length 2"),
-        (lambda x: x[[0, 5]], ArgumentException, "indices reach from 0 to 5; the axis has length 2"),
+        (lambda x: x[[0, 5]], IndexError, r"index 5 is out of bounds for an axis of length 2 \(at \(1,\) in indices"),
         (lambda x: x[[0.5]], ArgumentException, "indices have dtype float64; integers are wanted"),
         (lambda x: x[x > 0], ArgumentException, "indices have dtype bool; integers are wanted"),
         (lambda x: x[[0], [1]], NotSupportedException, "more than one array"),

@@ -21,6 +21,14 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 ones = np.ones(3)
 
 
+def product(a: Any, b: Any) -> Any:
+    return np.sum(a * b)
+
+
+def sum_w(tree: Any) -> Any:
+    return sum(np.sum(leaf) for leaf in tree["w"])
+
+
 def derivative(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: ad.jvp(f, (x,), (1.0,))[1]
 
@@ -171,21 +179,33 @@ def test_empty_and_scalar_arrays_are_differentiated() -> None:
         (lambda: ad.grad(lambda x: (x[0], x[1]))(ones), ArgumentException, r"returned float64\[\], float64\[\]"),
         (lambda: ad.grad(lambda x: None)(ones), ArgumentException, "returned nothing; a gradient wants"),
         (lambda: ad.grad(lambda x: np.sum(x > 0))(ones), ArgumentException, r"returned int64\[\]"),
-        (lambda: ad.grad(np.sum)(np.arange(3)), ArgumentException, "argument 0 has dtype int64; derivatives want"),
-        (lambda: ad.grad(np.sum)([1.0, True]), ArgumentException, "argument 0 has dtype bool"),
+        (lambda: ad.grad(np.sum)(np.arange(3)), ArgumentException, r"arguments\[0\] has dtype int64; derivatives want"),
+        (lambda: ad.grad(np.sum)([1.0, True]), ArgumentException, r"arguments\[0\]\[1\] has dtype bool"),
         (lambda: ad.grad(np.sum)(), ArgumentOutOfRangeException, "argument is 0; the function was called with 0"),
         (lambda: ad.grad(np.sum, 2)(ones), ArgumentOutOfRangeException, "argument is 2; .* with 1 arguments"),
-        (lambda: ad.jvp(np.sin, (ones,), (ones, ones)), ArgumentException, "tangents are not nested as the primals"),
-        (lambda: ad.jvp(np.sin, (ones,), (ones[:2],)), ArgumentException, r"a tangent is float64\[2\]; float64\[3\]"),
-        (lambda: ad.jvp(np.sin, (1,), (1.0,)), ArgumentException, "a primal has dtype int64"),
-        (lambda: ad.jvp(np.sin, (1.0,), (np.float32(1),)), ArgumentException, r"a tangent is float32\[\]; float64\[\]"),
-        (lambda: ad.vjp(np.sin, np.arange(3)), ArgumentException, "a primal has dtype int64"),
-        (lambda: ad.vjp(np.sin, ones)[1]((ones,)), ArgumentException, "the cotangent is not nested as the function's"),
-        (lambda: ad.vjp(np.sin, ones)[1](ones[:1]), ArgumentException, r"the cotangent is float64\[1\]; float64\[3\]"),
-        (lambda: ad.hvp(np.sum, ones, ones[:1]), ArgumentException, r"a tangent is float64\[1\]; float64\[3\]"),
+        (lambda: ad.jvp(np.sin, (ones,), (ones, ones)), ArgumentException, "tangents must be nested as primals"),
+        (
+            lambda: ad.jvp(np.sin, (ones,), (ones[:2],)),
+            ArgumentException,
+            r"tangents\[0\] is float64\[2\]; primals has float64\[3\]",
+        ),
+        (lambda: ad.jvp(np.sin, (1,), (1.0,)), ArgumentException, r"primals\[0\] has dtype int64"),
+        (
+            lambda: ad.jvp(np.sin, (1.0,), (np.float32(1),)),
+            ArgumentException,
+            r"tangents\[0\] is float32\[\]; primals has",
+        ),
+        (lambda: ad.vjp(np.sin, np.arange(3)), ArgumentException, r"primals\[0\] has dtype int64"),
+        (lambda: ad.vjp(np.sin, ones)[1]((ones,)), ArgumentException, "cotangent must be nested as the function's"),
+        (
+            lambda: ad.vjp(np.sin, ones)[1](ones[:1]),
+            ArgumentException,
+            r"cotangent is float64\[1\]; .* has float64\[3\]",
+        ),
+        (lambda: ad.hvp(np.sum, ones, ones[:1]), ArgumentException, r"^v is float64\[1\]; x has float64\[3\]"),
         (lambda: ad.hvp(np.sin, ones, ones), ArgumentException, r"returned float64\[3\]; a gradient wants"),
         (lambda: ad.linearize(np.sin, np.arange(2)), ArgumentException, "x has dtype int64"),
-        (lambda: ad.linearize(np.sin, ones)[1](1.0), ArgumentException, r"a tangent is float64\[\]; float64\[3\]"),
+        (lambda: ad.linearize(np.sin, ones)[1](1.0), ArgumentException, r"^t is float64\[\]; x has float64\[3\]"),
         (
             lambda: ad.vmap(np.add)(ones, np.ones(2)),
             ArgumentException,
@@ -196,9 +216,64 @@ def test_empty_and_scalar_arrays_are_differentiated() -> None:
             ArgumentException,
             "no argument is mapped; vmap wants one length",
         ),
-        (lambda: ad.vmap(np.sin, in_axes=1)(ones), ArgumentException, r"asks for axis 1 of an array of shape \(3,\)"),
-        (lambda: ad.vmap(np.sin)(1.0), ArgumentException, r"asks for axis 0 of an array of shape \(\)"),
+        (
+            lambda: ad.vmap(np.sin, in_axes=1)(ones),
+            ArgumentException,
+            r"axis 1 of arguments\[0\], an array of shape \(3,\)",
+        ),
+        (lambda: ad.vmap(np.sin)(1.0), ArgumentException, r"axis 0 of arguments\[0\], an array of shape \(\)"),
         (lambda: ad.vmap(np.add, in_axes=(0,))(ones, ones), ArgumentException, "in_axes has 1 entries; .* with 2"),
+        *(
+            (lambda a=in_axes: ad.vmap(np.add, in_axes=a), ArgumentException, "in_axes must be an int or None, or one")
+            for in_axes in ("0", 0.0, True, (0, 1.0), ((0,), 0), {0: 0}, np.array([0, 0]))
+        ),
+        *(
+            (lambda a=argument: ad.grad(product, a), ArgumentException, "argument must be an int, got .* as one tuple")
+            for argument in ((0, 1), [0], None, "b", 1.0, True)
+        ),
+        (lambda: ad.grad(product)(ones, b=ones), ArgumentException, "by their places, got b by name"),
+        (lambda: ad.value_and_grad(product)(ones, b=ones), ArgumentException, "by their places, got b by name"),
+        (lambda: ad.vjp(product, ones, b=ones), ArgumentException, "by their places, got b by name"),
+        (lambda: ad.vmap(product)(ones, b=ones), ArgumentException, "by their places, got b by name"),
+        (lambda: ad.trace(product, ones, b=ones), ArgumentException, "by their places, got b by name"),
+        (lambda: ad.trace(product, ones, ones)(ones, b=ones), ArgumentException, "by their places, got b by name"),
+        *(
+            (
+                lambda f=transform: f(ones, product),
+                ArgumentException,
+                "f must be a function, got ndarray; it comes first",
+            )
+            for transform in (ad.grad, ad.value_and_grad, ad.vjp, ad.vmap, ad.linearize)
+        ),
+        (lambda: ad.hvp(ones, product, ones), ArgumentException, "f must be a function, got ndarray"),
+        (lambda: ad.jvp((ones,), product, (ones,)), ArgumentException, "f must be a function, got tuple"),
+        (lambda: ad.trace(ones, product), ArgumentException, "function must be a function, got ndarray"),
+        (lambda: ad.hvp(np.sum, np.arange(3), ones), ArgumentException, "^x has dtype int64; derivatives want"),
+        (lambda: ad.hvp(sum_w, {"w": ones}, {"v": ones}), ArgumentException, "^v must be nested as x"),
+        (
+            lambda: ad.hvp(sum_w, {"w": ones}, {"w": ones[:2]}),
+            ArgumentException,
+            r"^v\['w'\] is .*; x has float64\[3\]",
+        ),
+        (lambda: ad.hvp(sum_w, {"w": [1]}, {"w": [1.0]}), ArgumentException, r"^x\['w'\]\[0\] has dtype int64"),
+        (lambda: ad.hvp(np.sum, ones, 1j * ones), ArgumentException, "^v: an array of dtype complex128 came"),
+        (lambda: ad.linearize(np.sum, 1j * ones), ArgumentException, "^x: an array of dtype complex128 came"),
+        (
+            lambda: ad.grad(product, 1)(ones, 1j * ones),
+            ArgumentException,
+            r"^arguments\[1\]: an array of dtype complex128",
+        ),
+        (
+            lambda: ad.grad(product)(ones, 1j * ones),
+            ArgumentException,
+            r"^arguments\[1\]: an array of dtype complex128",
+        ),
+        (
+            lambda: ad.vmap(product)(ones, 1j * ones),
+            ArgumentException,
+            r"^arguments\[1\]: an array of dtype complex128",
+        ),
+        (lambda: ad.vmap(product, (0, 3))(ones, ones), ArgumentException, r"asks for axis 3 of arguments\[1\]"),
     ],
 )
 def test_what_a_transform_cannot_take_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forged_files import forged
 from plain_models import BareModel
 from safetensors.numpy import load, save
 from tanh_network import TanhNetwork
@@ -279,12 +280,12 @@ def deep(levels: int) -> Any:
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "another algorithm": (
         lambda a, d: d.update(algorithm="MAML"),
-        r"run holds algorithm MAML; this learner has iMAML$",
+        r"run is of another learner: algorithm is MAML there and iMAML here$",
     ),
     "algorithm of no name": (lambda a, d: d.update(algorithm=3), "its algorithm is missing or malformed"),
     "another optimizer": (
         lambda a, d: d.update(optimizer="SGDOptimizer"),
-        "run holds optimizer SGDOptimizer; this learner has AdamOptimizer",
+        "run is of another learner: optimizer is SGDOptimizer there and AdamOptimizer here",
     ),
     "no iteration": (lambda a, d: d.pop("iteration"), "no whole checkpoint: its iteration is missing or malformed"),
     "negative iteration": (lambda a, d: d.update(iteration=-1), "holds the iteration -1, which no learner reaches"),
@@ -294,11 +295,11 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]]
     "no parameters": (lambda a, d: a.pop("parameters"), "its parameters are missing"),
     "parameters of another length": (
         lambda a, d: a.update(parameters=a["parameters"][:-1]),
-        r"run holds parameters float64\(18,\); this learner has float64\(19,\)",
+        r"the parameter vector is float64\(18,\) there and float64\(19,\) here",
     ),
     "parameters of another dtype": (
         lambda a, d: a.update(parameters=a["parameters"].astype(np.float32)),
-        r"run holds parameters float32\(19,\); this learner has float64\(19,\)",
+        r"the parameter vector is float32\(19,\) there and float64\(19,\) here",
     ),
     "parameters that are not numbers": (
         lambda a, d: a["parameters"].__setitem__(3, np.nan),
@@ -310,11 +311,11 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]]
     ),
     "moments of another shape": (
         lambda a, d: a.update({"optimizer.second_moment": np.zeros(7)}),
-        r"run holds optimizer state second_moment float64\(7,\); this learner has float64\(19,\)",
+        r"optimizer state second_moment is float64\(7,\) there and float64\(19,\) here",
     ),
     "moments of another dtype": (
         lambda a, d: a.update({"optimizer.second_moment": np.zeros(19, np.float32)}),
-        r"run holds optimizer state second_moment float32\(19,\); this learner has float64\(19,\)",
+        r"optimizer state second_moment is float32\(19,\) there and float64\(19,\) here",
     ),
     "half of the moments": (lambda a, d: a.pop("optimizer.second_moment"), "a state that this learner cannot take"),
     "moments of another optimizer": (
@@ -361,7 +362,7 @@ class TestForeignFiles:
         arrays, description = opened(saved)
         arrays = {key: np.array(value) for key, value in arrays.items()}
         change(arrays, description)
-        saved.write_bytes(pack("meta-learner", arrays, description))
+        saved.write_bytes(forged("meta-learner", arrays, description))
         refused(saved, message)
 
     def test_the_file_itself_is_taken(self, saved: Path) -> None:
@@ -389,7 +390,7 @@ class TestForeignFiles:
     @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, -1])
     def test_cut_off(self, saved: Path, length: int) -> None:
         saved.write_bytes(saved.read_bytes()[:length])
-        refused(saved, "is not a safetensors file")
+        refused(saved, "is not a safetensors file|is damaged")
 
     def test_no_such_file(self, tmp_path: Path) -> None:
         refused(tmp_path / "nothing", "there is no such file")
@@ -424,7 +425,7 @@ class TestForeignFiles:
         refused(saved, "a state that this learner cannot take")
 
     def test_of_a_learner_with_another_optimizer(self, saved: Path) -> None:
-        refused(saved, "holds optimizer AdamOptimizer; this learner has SGDOptimizer", MetaOptimizer=SGDOptimizer(0.1))
+        refused(saved, "optimizer is AdamOptimizer there and SGDOptimizer here", MetaOptimizer=SGDOptimizer(0.1))
 
     def test_a_model_that_refuses_at_last(self, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Optimizer and random state were taken up already; they are put back."""

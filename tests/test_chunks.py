@@ -102,19 +102,24 @@ def test_the_first_task_that_fails_is_named_by_its_place_in_the_batch(threads: i
     learner.MetaTrain(batch_of(backend, NETWORK.sets(TASKS)))
 
 
-def test_products_use_one_thread_within_and_as_many_as_before_after(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_products_use_one_thread_within_and_as_many_as_before_after(lanes: int) -> None:
     def threads() -> list[int]:
         return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
 
-    learner = learner_on(Threads(2))
-    whole = learner._opened(list(batch_of(Threads(2), NETWORK.sets(2))), "Support")
-    before = threads()
-    assert before
-    assert over_chunks(whole, lambda chunk: threads()) == [[1] * len(before)]
-    assert threads() == before
-    with pytest.raises(ZeroDivisionError):
-        over_chunks(whole, lambda chunk: 1 // 0)
-    assert threads() == before
+    learner = learner_on(Threads(lanes))
+    whole = learner._opened(list(batch_of(Threads(lanes), NETWORK.sets(2))), "Support")
+    # Two, whatever the environment says: of one there would be nothing to see.
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = threads()
+        assert before
+        assert set(before) == {2}
+        assert over_chunks(whole, lambda chunk: threads()) == [[1] * len(before)] * 2
+        assert threads() == before
+        with pytest.raises(ZeroDivisionError):
+            over_chunks(whole, lambda chunk: 1 // 0)
+        assert threads() == before
 
 
 def test_numpy_has_as_many_threads_as_its_products_may_use() -> None:

@@ -48,10 +48,11 @@ class TestCompare:
         width = 1.96 * abs(means[0] - means[1]) / 2
         assert f"{sum(means) / 2:.3f} ± {width:.3f}" in " ".join(rows[2])
 
-    def test_classification_has_a_second_table(self) -> None:
+    def test_classification_has_tables_of_accuracy(self) -> None:
         done = compare("--data", "digits", "--algorithms", "FOMAML", "--shots", "2")
         assert done.exit_code == 0, done.output
         assert "Query accuracy on 4 new tasks of digits" in done.stdout
+        assert "One example at a time, by the adapted models after 3 steps" in " ".join(done.stdout.split())
         assert "%" in done.stdout
 
     @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])
@@ -68,6 +69,11 @@ class TestCompare:
         done = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"})
         assert done.exit_code == 0
         assert all(name in done.stdout for name in [*ALGORITHMS, *PROBLEMS])
+
+    def test_without_a_command_it_says_what_there_is(self) -> None:
+        done = CliRunner().invoke(app, [])
+        assert done.exit_code == 0
+        assert "compare" in done.stdout
 
     def test_the_command_keeps_its_name(self) -> None:
         assert "compare" in CliRunner().invoke(app, ["--help"]).stdout
@@ -87,11 +93,25 @@ class TestRefusals:
             (["--data", "cifar"], "--data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
             (["--data", "omniglot"], "--archive is not given; omniglot wants the path"),
             (["--data", "omniglot", "--archive", "nowhere.zip"], "--archive is 'nowhere.zip', where there is"),
-            (["--iterations", "0"], "--iterations is 0; a whole number of at least 1 is wanted"),
+            (["--iterations", "0"], "--iterations is 0; a whole number from 1 to 1000000000 is wanted"),
             (["--test-tasks", "1"], "--test-tasks is 1; a whole number of at least 2 is wanted"),
             (["--seed", "-3"], "--seed is -3; a whole number from 0 to 4294967295 is wanted"),
             (["--data", "digits", "--shots", "1000"], "--shots + QueryShots is 1000 + 15"),
             (["--figure", "curves.xyz"], "--figure is 'curves.xyz'; a name that ends in one of"),
+            (["--iterations", "1000000000000"], "--iterations is 1000000000000; a whole number from 1 to 1000000000"),
+            (["--adaptation-steps", str(10**20)], f"--adaptation-steps is {10**20}; a whole number from 1 to"),
+            (["--adaptation-steps", str(10**9)], f"--adaptation-steps must be smaller, got {10**9}: the run would"),
+            *(
+                ([option, str(size), "--data", data], f"{option} must be smaller, got {size}: the run would take")
+                for option in ("--meta-batch", "--shots", "--test-tasks")
+                for size in (10**12, 10**20)
+                for data in ("sinusoid", "digits")
+            ),
+            (["--json", "curves.svg", "--figure", "./curves.svg"], "--json is 'curves.svg', and so is --figure"),
+            (
+                ["--json", "x/../curves.svg", "--figure", "curves.svg"],
+                "--json is 'x/../curves.svg', and so is --figure",
+            ),
         ],
     )
     def test_in_one_line_before_any_work(
@@ -104,6 +124,27 @@ class TestRefusals:
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "name"),
+        [
+            (["--iterations", "many"], "--iterations"),
+            (["--iterations", "1e3"], "--iterations"),
+            (["--seed", ""], "--seed"),
+            (["--json", "."], "--json"),
+            (["--json", ""], "--json"),
+            (["--json"], "--json"),
+            (["--nonsense"], "--nonsense"),
+            (["more"], "more"),
+        ],
+    )
+    def test_what_typer_refuses_is_one_line_too(self, arguments: list[str], name: str) -> None:
+        done = compare(*arguments)
+        assert done.exit_code == 2
+        assert done.stderr.startswith("aidotnet-py: ")
+        assert name in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
 
     @pytest.mark.parametrize("path", ["here/found.json", "here/more/found.json"])
     def test_a_file_where_a_folder_is_wanted(self, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +169,54 @@ class TestRefusals:
         assert "File name too long" in done.stderr
         assert done.stdout == ""
 
-    def test_what_is_no_number(self) -> None:
-        done = compare("--iterations", "many")
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    def test_a_device_that_takes_nothing_is_found_before_the_work(self) -> None:
+        done = compare("--json", "/dev/full")
         assert done.exit_code == 2
-        assert "--iterations" in done.stderr
-        assert "integer" in done.stderr
+        assert done.stderr == "aidotnet-py compare: [Errno 28] No space left on device: '/dev/full'\n"
+        assert done.stdout == ""
+
+    def test_a_folder_without_room_is_found_before_the_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(**options: Any) -> Any:
+            raise OSError(28, "No space left on device", str(options["dir"]))
+
+        monkeypatch.setattr("tempfile.TemporaryFile", full)
+        done = compare("--json", str(tmp_path / "found.json"))
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "No space left on device" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+    def test_a_link_from_one_file_to_the_other(
+        self, link: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("curves.svg").write_text("kept", encoding="utf-8")
+        getattr(Path("found.json"), link)("curves.svg")
+        done = compare("--json", "found.json", "--figure", "curves.svg")
+        assert done.exit_code == 2
+        assert done.stderr == "aidotnet-py compare: --json is 'found.json', and so is --figure; two files are wanted\n"
+        assert Path("curves.svg").read_text(encoding="utf-8") == "kept"
+
+    def test_memory_that_runs_out_is_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def compare_all(settings: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr("aidotnet_py.cli.app.run_comparison", compare_all)
+        done = compare()
+        assert done.exit_code == 1
+        assert done.stderr == (
+            "aidotnet-py compare: the memory of this machine is not enough; fewer tasks or shots take less\n"
+        )
+
+    def test_ctrl_c_ends_it_as_shells_have_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def compare_all(settings: Any) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("aidotnet_py.cli.app.run_comparison", compare_all)
+        assert compare().exit_code == 130
 
     def test_a_training_that_diverges(self, monkeypatch: pytest.MonkeyPatch) -> None:
         problem = PROBLEMS["sinusoid"]

@@ -122,6 +122,27 @@ class TestWhoIsCompared:
 
 
 class TestWhatIsMeasured:
+    @pytest.mark.parametrize("name", ["Reptile", "ANIL"])
+    def test_single_accuracies_are_those_of_one_example_at_a_time(self, name: str) -> None:
+        wanted = settings(data="digits", algorithms=[name])
+        run = compare(wanted).of(name)[0]
+        problem = wanted.problem
+        entrant = ALGORITHMS[name](problem, problem.model(0), problem.loader("train", wanted, 0), 3)
+        assert entrant.step is not None
+        for _ in range(2):
+            entrant.step()
+        entrant.learner.Options.AdaptationSteps = wanted.adaptation_steps
+        accuracies: list[float] = []
+        for task in problem.loader("test", wanted, 2**32).GetTaskBatch(4):
+            adapted, x = entrant.learner.Adapt(task), task.QueryInput
+            alone = np.concatenate([adapted.Predict(x[i : i + 1]) for i in range(len(x))])
+            accuracies.append(float(np.mean(np.argmax(alone, axis=1) == task.QueryOutput)))
+        assert run.single_accuracy is not None
+        np.testing.assert_allclose(run.single_accuracy.Mean, np.mean(accuracies), rtol=1e-6)
+
+    def test_regression_has_none_of_these(self, regression: Comparison) -> None:
+        assert all(run.single_accuracy is None for run in regression.runs)
+
     @pytest.mark.parametrize("name", ALGORITHMS)
     def test_curves_are_those_of_the_learner_itself(self, name: str) -> None:
         wanted = settings(algorithms=[name])
@@ -274,12 +295,12 @@ class TestSettings:
             ({"algorithms": ["imaml"]}, r"algorithms has 'imaml' \(did you mean iMAML\?\); names out of iMAML, MAML"),
             ({"algorithms": []}, "algorithms is empty; at least one is wanted"),
             ({"algorithms": ["MAML", "MAML"]}, "algorithms is MAML, MAML; each is wanted once"),
-            ({"iterations": 0}, "iterations is 0; a whole number of at least 1 is wanted"),
+            ({"iterations": 0}, "iterations is 0; a whole number from 1 to 1000000000 is wanted"),
             ({"meta_batch": 1.5}, "meta_batch is 1.5; a whole number of at least 1 is wanted"),
             ({"shots": -1}, "shots is -1; a whole number of at least 1 is wanted"),
             ({"shots": True}, "shots is True; a whole number of at least 1 is wanted"),
             ({"test_tasks": 1}, "test_tasks is 1; a whole number of at least 2 is wanted"),
-            ({"adaptation_steps": 0}, "adaptation_steps is 0; a whole number of at least 1 is wanted"),
+            ({"adaptation_steps": 0}, "adaptation_steps is 0; a whole number from 1 to 1000000000 is wanted"),
             ({"seeds": ()}, "seeds is empty; at least one is wanted"),
             ({"seeds": (1, 1)}, "seeds is 1, 1; each is wanted once"),
             ({"seeds": (-1,)}, "seeds is -1; a whole number from 0 to 4294967295 is wanted"),
@@ -304,6 +325,10 @@ class TestJson:
         found = regression if data == "sinusoid" else compare(settings(data="digits", algorithms=["FOMAML"]))
         text = found.to_json()
         assert Comparison.from_json(text) == found
+        older = json.loads(text)
+        for run in older["runs"]:
+            del run["single_accuracy"]
+        assert all(run.single_accuracy is None for run in Comparison.from_json(json.dumps(older)).runs)
         plain = json.loads(text)
         assert plain["runs"][0]["losses"][0][0] == found.runs[0].losses[0].Mean
 

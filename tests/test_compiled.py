@@ -15,6 +15,7 @@ import pytest
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution.fusion import units_of
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
 from aidotnet_py.backends import llvm_compiler as llvm_compiler_module
@@ -235,6 +236,38 @@ class TestCache:
         np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
         assert file.read_bytes() == whole
 
+    @pytest.mark.parametrize("code", [b"", b"junk" * 100, b"\x7fELF\x02\x01\x01" + bytes(200)])
+    def test_what_is_no_code_but_has_the_right_sum_is_compiled_anew(self, folder: Path, code: bytes) -> None:
+        self.doubled()
+        (file,) = folder.iterdir()
+        whole = file.read_bytes()
+        code_files.CodeFiles(folder).write(file.name, code)
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        assert file.read_bytes() == whole
+
+    @pytest.mark.parametrize("error", [RuntimeError, LookupError])
+    def test_what_llvm_does_not_load_from_disk_is_compiled_anew(
+        self, folder: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On systems whose object files LLVM alone can load."""
+        monkeypatch.setattr(llvm_compiler_module, "can_load", lambda: False)
+        monkeypatch.setattr(llvm_compiler_module, "load", lambda code, function: None)
+        loaded, tried = llvm_compiler_module._Machine.loaded, []
+
+        def load(machine: Any, code: bytes, name: str) -> int:
+            if not tried:
+                tried.append(code)
+                raise error
+            return loaded(machine, code, name)
+
+        tried.append(b"")
+        self.doubled()
+        tried.clear()
+        monkeypatch.setattr(llvm_compiler_module._Machine, "loaded", load)
+        np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
+        (code,) = tried
+        assert code
+
     @pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions are those of POSIX")
     def test_a_folder_that_others_may_write_to_is_left_alone(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -257,3 +290,48 @@ class TestCache:
         self.doubled()
         assert not (folder / "old").exists()
         assert (folder / "new").exists()
+
+
+def test_a_large_cheap_value_waits_for_its_readers() -> None:
+    """Each loop that reads it computes it again, so that it is never written to memory."""
+    x, row = np.ones((64, 128)), np.ones((1, 128))
+    weights = np.ones((128, 3))
+
+    def function(x: Any, row: Any) -> Any:
+        value = np.sqrt(row * row + np.zeros((64, 1)))  # as large as x, from one row
+        first = value * x
+        return [first, (first @ weights), value - 2.0 * (first @ np.ones((128, 128)))]
+
+    program = ad.trace(function, x, row)
+    stage_of = dict.fromkeys(
+        [*program.inputs, *(v for v, _ in program.constants), *(e.output for e in program.equations)], 0
+    )
+    units = units_of(program, stage_of, LoopRules())
+    computed = [e.primitive.name for unit in units for e in unit.equations]
+    assert computed.count("sqrt") == 2
+    assert {e.primitive.name for e in program.equations} <= {*computed, "broadcast_to"}
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(x.shape), rng.standard_normal(row.shape)]
+    assert_same_bits(run_on(program, NumPyBackend(), inputs), run_on(program, PLAIN, inputs))
+
+
+def test_work_on_large_values_is_a_kernel_of_its_own() -> None:
+    def function(x: Any, y: Any) -> Any:
+        small = x * x + 1.0
+        large = y * 2.0 + small[0]
+        return [small, large, np.sqrt(small)]
+
+    def kernels(size: int, *, merge: bool = True) -> int:
+        program = ad.trace(function, np.ones(8), np.ones(size))
+        executable = Executable(program, NumPyBackend(), merge=merge)
+        executable.compile()
+        executable.inputs[0][...], executable.inputs[1][...] = np.arange(8.0), np.arange(float(size))
+        executable.run()
+        np.testing.assert_array_equal(executable.outputs[1], np.arange(float(size)) * 2.0 + 1.0)
+        np.testing.assert_array_equal(executable.outputs[2], np.sqrt(np.arange(8.0) ** 2 + 1.0))
+        assert all(part.compiled for part in executable.parts(0))
+        return len(executable.parts(0))
+
+    assert kernels(8) == 1
+    assert kernels(2**18) > 1
+    assert kernels(8, merge=False) > 1

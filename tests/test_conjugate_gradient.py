@@ -108,7 +108,7 @@ def test_ends_at_the_solution_after_n_iterations(system: System) -> None:
     # 64 bits of mantissa stand for exact arithmetic, so that 1e-10 leaves nothing to rounding.
     A, exact = system.A.astype(np.longdouble), system.b.astype(np.longdouble)
     b = np.einsum("tij,tj->ti", A, exact)
-    x, report = conjugate_gradient(lambda v: np.einsum("tij,tj->ti", A, v), b, tolerance=0.0)
+    x, report = conjugate_gradient(lambda v: np.einsum("tij,tj->ti", A, v), b, rtol=0.0, atol=0.0)
     assert (report.iterations <= system.n).all()
     assert (energy_norms(A, x - exact) <= 1e-10 * energy_norms(A, exact)).all()
 
@@ -138,11 +138,14 @@ def test_error_falls_in_the_energy_norm_at_every_iteration(system: System, backe
 
 @given(system=systems(size=15, condition=3.0))
 def test_iterates_are_those_of_scipy(system: System, backend: Backend) -> None:
+    # Rounding turns search directions by about ε κ, and an iterate weighs them by up to κ: two runs of the same
+    # recurrence part by ε κ², however the products are summed.
+    apart = 100 * system.n * EPS * (system.largest / system.least) ** 2
     for k in range(1, min(system.n, 6) + 1):
-        x, _ = solved(backend, system.A, system.b, max_iterations=k, tolerance=1e-13)
-        for A, b, ours in zip(system.A, system.b, x, strict=True):
+        x, _ = solved(backend, system.A, system.b, max_iterations=k, rtol=0.0, atol=1e-13)
+        for A, b, ours, bound in zip(system.A, system.b, x, apart, strict=True):
             theirs, _ = scipy.sparse.linalg.cg(A, b, rtol=0, atol=1e-13, maxiter=k)
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * norms(theirs))
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound * norms(theirs))
 
 
 @given(system=systems())
@@ -154,7 +157,7 @@ def test_solution_is_that_of_a_direct_solve(system: System, backend: Backend) ->
     assert (norms(x - direct) <= (report.residual_norms + rounding) / system.least).all()
     # And the residual is as small as it was asked for, or as the precision allows after the recurrence has wandered.
     wandering = 50 * system.n * EPS * system.largest * norms(direct)
-    assert (report.residual_norms <= np.maximum(1e-10, wandering)).all()
+    assert (report.residual_norms <= np.maximum(1e-10 * norms(system.b), wandering)).all()
 
 
 @given(system=systems(condition=4.0), damping=st.floats(0, 10))
@@ -162,7 +165,7 @@ def test_damping_is_a_shift_of_the_diagonal(system: System, damping: float, back
     shifted = system.A + damping * np.eye(system.n)
     tolerance = 1e-7
     x, report = solved(
-        backend, system.A, system.b, damping=damping, tolerance=tolerance, max_iterations=20 * system.n + 20
+        backend, system.A, system.b, damping=damping, rtol=0.0, atol=tolerance, max_iterations=20 * system.n + 20
     )
     assert report.converged.all()
     true = norms(system.b - np.einsum("tij,tj->ti", shifted, x))
@@ -199,7 +202,7 @@ def test_a_row_has_the_same_bits_in_any_batch(
 
     def solve(rows: list[int]) -> tuple[np.ndarray, SolverReport]:
         rhs, initial = backend.asarray(b[rows].astype(dtype)), backend.asarray(start[rows].astype(dtype))
-        x, report = conjugate_gradient(operator, rhs, initial=initial, tolerance=tolerance, max_iterations=2 * n)
+        x, report = conjugate_gradient(operator, rhs, initial=initial, rtol=0.0, atol=tolerance, max_iterations=2 * n)
         return backend.to_numpy(x), report
 
     whole, report = solve(list(range(tasks)))
@@ -233,7 +236,7 @@ def test_the_operator_sees_zeros_where_a_row_has_stopped(backend: Backend) -> No
     np.testing.assert_array_equal(backend.to_numpy(x)[[0, 3]], start[[0, 3]])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_row_that_is_not_finite_touches_no_other(bad: float, backend: Backend) -> None:
     b = np.random.default_rng(0).standard_normal((3, 9))
     good, good_report = conjugate_gradient(graded(backend, 9), backend.asarray(b))
@@ -447,8 +450,8 @@ def test_a_start_nearer_to_the_solution_saves_iterations(backend: Backend) -> No
     rng = np.random.default_rng(5)
     A, b = symmetric(rng, np.linspace(1, 50, 30)[None, :]), rng.standard_normal((1, 30))
     exact = np.linalg.solve(A, b[..., None])[..., 0]
-    _, cold = solved(backend, A, b, tolerance=1e-8)
-    _, warm = solved(backend, A, b, tolerance=1e-8, initial=exact * (1 + 1e-6))
+    _, cold = solved(backend, A, b, rtol=0.0, atol=1e-8)
+    _, warm = solved(backend, A, b, rtol=0.0, atol=1e-8, initial=exact * (1 + 1e-6))
     assert cold.converged.all()
     assert warm.converged.all()
     assert warm.iterations[0] < cold.iterations[0]
@@ -467,7 +470,8 @@ def test_reported_residual_is_the_true_one_in_float32(system: System, factor: fl
     # A residual computed in float32 is off by (n + 1) ε (|A||x| + |b|), its norm by another (n/2 + 1) ε of itself.
     model = (system.n + 1) * EPS32 * (norms(np.einsum("tij,tj->ti", abs(A), abs(x))) + norms(b))
     assert (abs(report.residual_norms - true) <= model + (system.n / 2 + 1) * EPS32 * true).all()
-    assert (report.converged == (report.residual_norms <= np.float32(1e-10))).all()
+    assert (report.converged == (report.residual_norms <= report.bounds)).all()
+    np.testing.assert_allclose(report.bounds, 100 * EPS32 * norms(b), rtol=1e-5)
 
 
 @pytest.mark.parametrize("tolerance", [1e-10, 3e-6])
@@ -476,7 +480,7 @@ def test_a_recurrence_that_claims_too_much_is_not_believed(tolerance: float, bac
     rng = np.random.default_rng(6)
     A = symmetric(rng, np.geomspace(1e-4, 1, 20)[None, :], np.float32)
     b = rng.standard_normal((1, 20)).astype(np.float32)
-    _, report = solved(backend, A, b, tolerance=tolerance, max_iterations=2000)
+    _, report = solved(backend, A, b, rtol=0.0, atol=tolerance, max_iterations=2000)
     assert report.stop_reasons == (StopReason.PRECISION_LIMIT,)
     assert report.iterations[0] < 500
     assert report.residual_norms[0] > tolerance
@@ -488,10 +492,10 @@ def test_a_claim_that_can_be_made_good_is(backend: Backend) -> None:
     A = symmetric(rng, np.linspace(1, 5, 20)[None, :], np.float32)
     b = rng.standard_normal((1, 20)).astype(np.float32)
     far = np.full((1, 20), 1e4, np.float32)
-    x, report = solved(backend, A, b, initial=far, tolerance=2e-5, max_iterations=100)
+    x, report = solved(backend, A, b, initial=far, rtol=0.0, atol=2e-5, max_iterations=100)
     assert report.converged.all()
     assert norms(b - A[0].astype(np.float64) @ x[0])[0] <= 2.1e-5
-    short, _ = solved(backend, A, b, initial=far, tolerance=2e-5, max_iterations=int(report.iterations[0]) - 1)
+    short, _ = solved(backend, A, b, initial=far, rtol=0.0, atol=2e-5, max_iterations=int(report.iterations[0]) - 1)
     assert norms(b - A[0].astype(np.float64) @ short[0])[0] > 2e-5
 
 
@@ -499,7 +503,9 @@ def test_claims_are_refined_within_the_limit_of_iterations(backend: Backend) -> 
     rng = np.random.default_rng(7)
     A = symmetric(rng, np.geomspace(1, 60, 20)[None, :], np.float32)
     b, far = np.ones((1, 20), np.float32), np.full((1, 20), 1e4, np.float32)
-    reports = [solved(backend, A, b, initial=far, tolerance=1e-4, max_iterations=limit)[1] for limit in range(1, 80)]
+    reports = [
+        solved(backend, A, b, initial=far, rtol=0.0, atol=1e-4, max_iterations=limit)[1] for limit in range(1, 80)
+    ]
     for limit, report in enumerate(reports, 1):
         assert report.iterations[0] <= limit
         assert report.converged[0] == (report.residual_norms[0] <= np.float32(1e-4))
@@ -515,12 +521,6 @@ def test_a_last_product_that_is_not_finite_is_named(bad: float, backend: Backend
     assert report.stop_reasons == (StopReason.NOT_FINITE,)
 
 
-def test_tolerance_zero_ends_where_squares_underflow(backend: Backend) -> None:
-    x, report = solved(backend, np.diag([1.0, 3.0])[None], np.array([[1e-160, 1e-160]]), tolerance=0.0)
-    assert report.stop_reasons == (StopReason.PRECISION_LIMIT,)
-    assert (x == 0).all()
-
-
 # --- preconditioning --------------------------------------------------------------------------------------------------
 
 
@@ -528,7 +528,7 @@ def test_tolerance_zero_ends_where_squares_underflow(backend: Backend) -> None:
 def test_the_inverse_as_preconditioner_needs_one_iteration(system: System, backend: Backend) -> None:
     inverse = Operator(backend, np.linalg.inv(system.A))
     tolerance = 100 * system.n * EPS * float((system.largest / system.least * norms(system.b)).max())
-    _, report = solved(backend, system.A, system.b, preconditioner=inverse, tolerance=tolerance)
+    _, report = solved(backend, system.A, system.b, preconditioner=inverse, rtol=0.0, atol=tolerance)
     assert report.converged.all()
     assert (report.iterations <= 1).all()
 
@@ -539,8 +539,8 @@ def test_the_diagonal_as_preconditioner_saves_iterations(backend: Backend) -> No
     A = scales[:, None] * symmetric(rng, np.linspace(1, 3, 40)[None, :]) * scales
     b = rng.standard_normal((1, 40))
     inverse = backend.asarray(1 / np.diagonal(A[0])[None, :])
-    plain_x, plain = solved(backend, A, b, tolerance=1e-8, max_iterations=4000)
-    x, report = solved(backend, A, b, tolerance=1e-8, max_iterations=4000, preconditioner=lambda r: r * inverse)
+    plain_x, plain = solved(backend, A, b, rtol=0.0, atol=1e-8, max_iterations=4000)
+    x, report = solved(backend, A, b, rtol=0.0, atol=1e-8, max_iterations=4000, preconditioner=lambda r: r * inverse)
     assert plain.converged.all()
     assert report.converged.all()
     assert report.iterations[0] < plain.iterations[0] / 4
@@ -556,7 +556,8 @@ def test_preconditioned_iterates_are_those_of_scipy(system: System, backend: Bac
             system.A,
             system.b,
             max_iterations=k,
-            tolerance=1e-13,
+            rtol=0.0,
+            atol=1e-13,
             preconditioner=lambda r: r / backend.asarray(diagonal),
         )
         for A, b, d, ours in zip(system.A, system.b, diagonal, x, strict=True):
@@ -592,7 +593,7 @@ def test_arguments_are_left_as_they_were(backend: Backend) -> None:
     b, start = backend.asarray(rng.standard_normal((2, 5))), backend.asarray(rng.standard_normal((2, 5)))
     before = backend.to_numpy(b).copy(), backend.to_numpy(start).copy()
     x, _ = conjugate_gradient(lambda v: v, b, initial=start, damping=0.5)
-    y, _ = conjugate_gradient(lambda v: v, b, initial=start, tolerance=1e9)
+    y, _ = conjugate_gradient(lambda v: v, b, initial=start, rtol=0.0, atol=1e9)
     for result in (x, y):
         assert not np.shares_memory(backend.to_numpy(result), backend.to_numpy(b))
         assert not np.shares_memory(backend.to_numpy(result), backend.to_numpy(start))
@@ -627,10 +628,15 @@ def refuse(v: Any) -> Any:
         ({"max_iterations": -3}, ArgumentOutOfRangeException, "max_iterations is -3"),
         ({"max_iterations": 2.0}, ArgumentException, r"max_iterations is 2\.0; wanted a whole number"),
         ({"max_iterations": True}, ArgumentException, "max_iterations is True"),
-        ({"tolerance": -1e-3}, ArgumentOutOfRangeException, r"tolerance is -0\.001; wanted a finite number"),
-        ({"tolerance": float("nan")}, ArgumentOutOfRangeException, "tolerance is nan"),
-        ({"tolerance": float("inf")}, ArgumentOutOfRangeException, "tolerance is inf"),
-        ({"tolerance": "small"}, ArgumentException, "tolerance is 'small'"),
+        ({"rtol": -1e-3}, ArgumentOutOfRangeException, r"rtol is -0\.001; wanted a finite number"),
+        ({"atol": -1e-3}, ArgumentOutOfRangeException, r"atol is -0\.001; wanted a finite number"),
+        ({"rtol": 10**400}, ArgumentOutOfRangeException, r"rtol is a number beyond 1\.8e\+308; wanted a finite number"),
+        ({"atol": -(10**5000)}, ArgumentOutOfRangeException, "atol is a number beyond"),
+        ({"max_iterations": 10**5000}, ArgumentOutOfRangeException, "max_iterations is beyond 64 bits"),
+        ({"rtol": float("nan")}, ArgumentOutOfRangeException, "rtol is nan"),
+        ({"atol": float("inf")}, ArgumentOutOfRangeException, "atol is inf"),
+        ({"rtol": "small"}, ArgumentException, "rtol is 'small'"),
+        ({"atol": None}, ArgumentException, "atol is None"),
         ({"damping": -0.5}, ArgumentOutOfRangeException, r"damping is -0\.5"),
         ({"damping": None}, ArgumentException, "damping is None"),
         ({"preconditioner": 3}, ArgumentException, r"preconditioner is a int; wanted a function .* shape \(2, 3\)"),
@@ -715,11 +721,11 @@ def test_a_start_that_does_not_fit_is_refused(initial: np.ndarray, backend: Back
         conjugate_gradient(refuse, backend.asarray(np.ones((2, 3))), initial=backend.asarray(initial))
 
 
-@pytest.mark.parametrize("options", [{"tolerance": 1e300}, {"damping": 1e300}])
+@pytest.mark.parametrize("options", [{"atol": 1e300}, {"rtol": 1e300}, {"damping": 1e300}])
 def test_settings_beyond_the_dtype_do_no_harm(options: dict[str, float], backend: Backend) -> None:
     x, report = solved(backend, np.eye(3, dtype=np.float32), np.ones((1, 3), np.float32), **options)
     assert np.isfinite(x).all()
-    assert report.converged.all() == ("tolerance" in options)
+    assert report.converged.all() == ("damping" not in options)
 
 
 @pytest.mark.parametrize("name", ["conjugate_gradient", "report"])
@@ -746,7 +752,7 @@ def test_reported_residuals_are_those_of_the_solution_whether_measured_or_not(
         calls += 1
         return (a @ v[..., None])[..., 0]
 
-    x, report = conjugate_gradient(operator, b, max_iterations=steps, tolerance=1e-6)
+    x, report = conjugate_gradient(operator, b, max_iterations=steps, rtol=0.0, atol=1e-6)
     exact = np.linalg.norm(b.astype(np.float64) - x.astype(np.float64) @ a.astype(np.float64))
     found = float(report.residual_norms[0])
     if calls == report.iterations[0]:

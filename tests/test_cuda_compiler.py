@@ -22,6 +22,7 @@ from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import KernelCompiler, NumPyBackend
 from aidotnet_py.backends import cuda_compiler as module
+from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.cublas import Cublas, gemms
 from aidotnet_py.backends.cuda_compiler import CompilationFailed, CudaCompiler, shared_cuda_compiler
 from aidotnet_py.backends.loops import Factor, Kernel, LoopNest, Operand, Product, Step
@@ -351,12 +352,17 @@ class FakeCupy:
             def cublas(self) -> None:
                 outer.has_cublas = True
 
+        class CUDADriverError(RuntimeError):
+            pass
+
         class CompileException(Exception):
             def get_message(self) -> str:
                 return str(self)
 
         class Module:
             def load(self, code: bytes) -> None:
+                if code == b"junk":
+                    raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE")
                 self.code = code.decode()
 
             def get_function(self, name: str) -> Any:
@@ -374,6 +380,7 @@ class FakeCupy:
             nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
             compiler=SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc, CompileException=CompileException),
             function=SimpleNamespace(Module=Module),
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             get_current_stream=lambda: SimpleNamespace(ptr=11),
             is_available=lambda: True,
             alloc=lambda size: SimpleNamespace(ptr=512),
@@ -399,6 +406,16 @@ class TestCupy:
         assert "--ftz=false" in options
         assert "--fmad=false" in options
         assert cupy.launched == [((3,), (128,), (64, 128))] * 2
+
+    def test_what_the_driver_does_not_load_is_compiled_anew(self, cupy: FakeCupy, tmp_path: Path) -> None:
+        files = CodeFiles(tmp_path / "aidotnet_py")
+        for _ in range(2):
+            compiler = CudaCompiler(module._CupyToolkit(cupy, 1, tf32=False))
+            (bind,) = compiler.submit([doubled(300)]).result()
+            bind([64, 128])()
+            (file,) = (tmp_path / "aidotnet_py").iterdir()
+            files.write(file.name, b"junk")
+        assert len(cupy.compiled) == len(cupy.launched) == 2
 
     def test_errors_of_nvrtc(self, cupy: FakeCupy) -> None:
         with pytest.raises(CompilationFailed, match=r"broken\(1\): error"):

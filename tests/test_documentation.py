@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import doctest
 import os
 import re
 import runpy
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,32 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     return [(text[: match.start(1)].count("\n"), match.group(1)) for match in BLOCK.finditer(text)]
 
 
+PRINT = re.compile(r"^\s*print\(.*\)  # (.*)$")
+
+
+def claims(block: str) -> dict[int, str]:
+    """What a block says that its lines print: the comments behind calls of print, by line."""
+    lines = enumerate(block.splitlines(), start=1)
+    return {number: match.group(1) for number, line in lines if (match := PRINT.match(line)) is not None}
+
+
+class Printing:
+    """The `print` of a block, which remembers what each line printed last."""
+
+    def __init__(self) -> None:
+        self.printed: defaultdict[int, str] = defaultdict(str)
+
+    def __call__(self, *values: Any, **options: Any) -> None:
+        builtins.print(*values, **options)
+        self.printed[sys._getframe(1).f_lineno] = str(options.get("sep", " ")).join(map(str, values))
+
+
+def is_printed(claim: str, text: str) -> bool:
+    """Whether the text is the one claimed; … stands for anything, and how blanks are laid out does not count."""
+    wanted, came = (re.sub(r"(?<=\[) | (?=\])", "", " ".join(one.split())) for one in (claim, text))
+    return re.fullmatch(".*".join(re.escape(part) for part in wanted.split("…")), came) is not None
+
+
 def prose(page: Path) -> str:
     """A page without its code."""
     return re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -46,7 +74,24 @@ def test_the_blocks_of_a_page_run_top_to_bottom(page: Path, tmp_path: Path, monk
             doctest.DebugRunner().run(session, clear_globs=False)
             names.update(session.globs)
         else:
+            names["print"] = printing = Printing()
             exec(compile("\n" * line + block, str(page), "exec"), names)
+            for number, claim in claims(block).items():
+                assert is_printed(claim, printing.printed[line + number]), (line + number, claim)
+
+
+def test_values_in_comments_are_compared() -> None:
+    block = "print(1 + 1)  # 2\nx = 3  # not printed\nprint('a b', [1.])  # a … [ 1.0]\n"
+    assert claims(block) == {1: "2", 3: "a … [ 1.0]"}
+    printing = Printing()
+    exec(block, {"print": printing})
+    assert is_printed("2", printing.printed[1])
+    assert not is_printed("3", printing.printed[1])
+    assert is_printed("a … [ 1.0]", printing.printed[3])
+
+
+def test_pages_claim_values() -> None:
+    assert sum(len(claims(block)) for page in PAGES for _, block in blocks(page)) >= 20
 
 
 def test_the_readme_has_code() -> None:

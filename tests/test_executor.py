@@ -75,6 +75,23 @@ def test_an_update_is_written_over_its_input_at_once() -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+def test_an_output_whose_array_allows_no_reshape_is_read_as_it_was_computed(compiled: bool) -> None:
+    def squared(x: Any) -> list[Any]:
+        y = np.absolute(x)
+        return [y, y.reshape(9) ** 2]
+
+    x = np.arange(9.0).reshape(3, 3)
+    turned = np.full((3, 3), np.nan).T
+    executable = Executable(
+        ad.trace(squared, x), NumPyBackend(compiled=compiled), inputs=[x], outputs=[turned, None], often=True
+    )
+    executable.compile()
+    executable.run()
+    assert_array_equal(turned, x)
+    assert_array_equal(executable.outputs[1], x.ravel() ** 2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
 def test_a_concatenation_is_written_over_its_input_once_that_was_read(compiled: bool) -> None:
     x, y = np.arange(6.0), np.arange(6.0) + 10
 

@@ -94,7 +94,7 @@ def test_solution_is_that_of_a_direct_solve(system: System, backend: Backend) ->
     # ‖x − x*‖ ≤ ‖r‖/σ_min, for both: the reported residual, and the rounding of the two solves.
     assert (norms(x - direct) <= (report.residual_norms + rounding) / system.least).all()
     # And the residual is as small as it was asked for, or as the precision allows.
-    assert (report.residual_norms <= np.maximum(1e-10, rounding)).all()
+    assert (report.residual_norms <= np.maximum(1e-10 * norms(system.b), rounding)).all()
 
 
 @given(system=systems(condition=4.0))
@@ -114,7 +114,7 @@ def test_no_vector_of_the_krylov_space_has_a_smaller_residual(system: System, ba
 @given(system=systems(size=12, condition=3.0))
 def test_iterates_are_those_of_scipy(system: System, backend: Backend) -> None:
     for k in range(1, min(system.n, 5) + 1):
-        x, _ = solved(backend, system.A, system.b, max_iterations=k, tolerance=0.0)
+        x, _ = solved(backend, system.A, system.b, max_iterations=k, rtol=0.0, atol=0.0)
         for A, b, ours in zip(system.A, system.b, x, strict=True):
             theirs, _ = scipy.sparse.linalg.gmres(A, b, rtol=0, atol=0, restart=k, maxiter=1)
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * max(norms(theirs), norms(ours)))
@@ -222,7 +222,7 @@ def test_a_row_has_the_same_bits_in_any_batch(
 
     def solve(rows: list[int]) -> tuple[np.ndarray, SolverReport]:
         rhs, initial = backend.asarray(b[rows].astype(dtype)), backend.asarray(start[rows].astype(dtype))
-        x, report = gmres(operator, rhs, initial=initial, tolerance=tolerance, max_iterations=2 * n)
+        x, report = gmres(operator, rhs, initial=initial, rtol=0.0, atol=tolerance, max_iterations=2 * n)
         return backend.to_numpy(x), report
 
     whole, report = solve(list(range(tasks)))
@@ -291,14 +291,14 @@ def test_the_host_looks_once_an_iteration(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(NumPyBackend, "to_numpy", to_numpy)
     d = np.geomspace(1e-3, 1, 40)
     gmres(lambda v: v * d, np.ones((2, 40)), max_iterations=20)
-    # Twenty for the iterations; norms at the start and at the end, and the rounding of b.
-    assert looks == 20 + 3
+    # Twenty for the iterations; norms at the start and at the end.
+    assert looks == 20 + 2
 
 
 # --- numbers that are not finite --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_row_that_is_not_finite_touches_no_other(bad: float, backend: Backend) -> None:
     b = np.random.default_rng(0).standard_normal((3, 9))
     good, good_report = gmres(twisted(backend, 9), backend.asarray(b))
@@ -424,7 +424,8 @@ def test_reported_residual_is_the_true_one_in_float32(system: System, factor: fl
     # A residual computed in float32 is off by (n + 1) ε (|A||x| + |b|), its norm by another (n/2 + 1) ε of itself.
     model = (system.n + 1) * EPS32 * (norms(products(abs(A), abs(x))) + norms(b))
     assert (abs(report.residual_norms - true) <= model + (system.n / 2 + 1) * EPS32 * true).all()
-    assert (report.converged == (report.residual_norms <= np.float32(1e-10))).all()
+    assert (report.converged == (report.residual_norms <= report.bounds)).all()
+    np.testing.assert_allclose(report.bounds, 100 * EPS32 * norms(b), rtol=1e-5)
 
 
 @given(system=systems(condition=3.0, dtype=np.float32))
@@ -439,17 +440,17 @@ def test_a_claim_that_can_be_made_good_is(backend: Backend) -> None:
     rng = np.random.default_rng(7)
     A = (2 * np.eye(20) + 0.2 * rng.standard_normal((20, 20)))[None].astype(np.float32)
     b, far = rng.standard_normal((1, 20)).astype(np.float32), np.full((1, 20), 1e4, np.float32)
-    x, report = solved(backend, A, b, initial=far, tolerance=2e-5, max_iterations=100)
+    x, report = solved(backend, A, b, initial=far, rtol=0.0, atol=2e-5, max_iterations=100)
     assert report.converged.all()
     assert norms(b - products(A.astype(np.float64), x))[0] <= 2.1e-5
-    short, _ = solved(backend, A, b, initial=far, tolerance=2e-5, max_iterations=int(report.iterations[0]) - 1)
+    short, _ = solved(backend, A, b, initial=far, rtol=0.0, atol=2e-5, max_iterations=int(report.iterations[0]) - 1)
     assert norms(b - products(A.astype(np.float64), short))[0] > 2e-5
 
 
 def test_a_tolerance_below_the_precision_is_not_claimed(backend: Backend) -> None:
     rng = np.random.default_rng(6)
     A, b = rng.standard_normal((1, 20, 20)).astype(np.float32), np.ones((1, 20), np.float32)
-    _, report = solved(backend, A, b, max_iterations=2000)
+    _, report = solved(backend, A, b, rtol=1e-10, max_iterations=2000)
     assert report.stop_reasons == (StopReason.PRECISION_LIMIT,)
     assert report.iterations[0] <= 60
 
@@ -473,7 +474,7 @@ def test_arguments_are_left_as_they_were(backend: Backend) -> None:
     before = backend.to_numpy(b).copy(), backend.to_numpy(start).copy()
     # An operator that gives back what it was handed.
     x, _ = gmres(lambda v: v, b, initial=start)
-    y, _ = gmres(lambda v: v, b, initial=start, tolerance=1e9)
+    y, _ = gmres(lambda v: v, b, initial=start, rtol=0.0, atol=1e9)
     for result in (x, y):
         assert not np.shares_memory(backend.to_numpy(result), backend.to_numpy(b))
         assert not np.shares_memory(backend.to_numpy(result), backend.to_numpy(start))
@@ -499,9 +500,14 @@ def refuse(v: Any) -> Any:
     [
         ({"max_iterations": 0}, ArgumentOutOfRangeException, "max_iterations is 0; wanted a whole number of at least"),
         ({"max_iterations": 2.0}, ArgumentException, r"max_iterations is 2\.0; wanted a whole number"),
-        ({"tolerance": -1e-3}, ArgumentOutOfRangeException, r"tolerance is -0\.001; wanted a finite number"),
-        ({"tolerance": float("nan")}, ArgumentOutOfRangeException, "tolerance is nan"),
-        ({"tolerance": "small"}, ArgumentException, "tolerance is 'small'"),
+        ({"rtol": -1e-3}, ArgumentOutOfRangeException, r"rtol is -0\.001; wanted a finite number"),
+        ({"atol": -1e-3}, ArgumentOutOfRangeException, r"atol is -0\.001; wanted a finite number"),
+        ({"rtol": 10**400}, ArgumentOutOfRangeException, r"rtol is a number beyond 1\.8e\+308; wanted a finite number"),
+        ({"atol": -(10**5000)}, ArgumentOutOfRangeException, "atol is a number beyond"),
+        ({"max_iterations": 10**5000}, ArgumentOutOfRangeException, "max_iterations is beyond 64 bits"),
+        ({"rtol": float("nan")}, ArgumentOutOfRangeException, "rtol is nan"),
+        ({"rtol": "small"}, ArgumentException, "rtol is 'small'"),
+        ({"atol": None}, ArgumentException, "atol is None"),
         ({"initial": [0.0] * 3}, ArgumentException, r"initial is a list; wanted shape \(2, 3\) and dtype float64"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from imaml_reference import (
 from aidotnet_py import (
     AdamOptimizer,
     FunctionModel,
+    LooseToleranceWarning,
     MetaLearningTask,
     SeriesGrowthWarning,
     SGDOptimizer,
@@ -198,7 +200,9 @@ def test_few_conjugate_gradient_iterations(backend: Backend, iterations: int) ->
 @pytest.mark.parametrize("tolerance", [0.5, 0.05, 1e-3])
 def test_tolerance_ends_a_solve(backend: Backend, tolerance: float) -> None:
     options = {"ConjugateGradientTolerance": tolerance, "LambdaRegularization": 4.0}
-    check_step(backend, options, textbook_conjugate_gradient(4.0, 10, tolerance))
+    # The loosest is a large part of the gradients.
+    with pytest.warns(LooseToleranceWarning) if tolerance == 0.5 else nullcontext():
+        check_step(backend, options, textbook_conjugate_gradient(4.0, 10, tolerance))
 
 
 @pytest.mark.parametrize("threshold", [10.0, 0.01, None, 0, -1.0])

@@ -12,6 +12,7 @@ from tanh_network import TanhNetwork, Values, batch_of
 from aidotnet_py import (
     AdamOptimizer,
     ArgumentException,
+    FunctionModel,
     InvalidOperationException,
     LBFGSMinimizer,
     MetaLearningTask,
@@ -24,6 +25,8 @@ from aidotnet_py import (
     meta_gradient_error_bound,
 )
 from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.meta_learning.algorithms.imaml_lambda import LogLambda
+from aidotnet_py.meta_learning.algorithms.imaml_solve import probes_for
 
 NUMPY = get_backend("numpy")
 NETWORK = TanhNetwork()
@@ -176,7 +179,7 @@ class TestLearnedLambda:
     def test_a_learner_without_it_does_not_take_it_up(self, tmp_path: Any) -> None:
         learner = linear_learner(LearnedLambda="scalar")
         learner.Save(tmp_path / "learner.safetensors")
-        with pytest.raises(ArgumentException, match=r"parameters float64\(5,\); this learner has float64\(4,\)"):
+        with pytest.raises(ArgumentException, match=r"vector is float64\(5,\) there and float64\(4,\) here"):
             linear_learner().Load(tmp_path / "learner.safetensors")
 
     @pytest.mark.parametrize(("kind", "where"), [("scalar", "inf…inf"), ("per-parameter", "0…inf")])
@@ -188,6 +191,39 @@ class TestLearnedLambda:
         assert np.array_equal(before, learner.BaseModel.GetParameters())
         assert np.all(learner.LambdaRegularization == 1.0)
         assert learner._meta_optimizer().GetState() == {"steps": 0}
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("lam", [np.inf, np.nan, 0.0, "largest", "subnormal"])
+    def test_one_of_many_that_is_no_number_is_an_error(self, lam: Any, dtype: Any, backend: Backend) -> None:
+        numbers = np.finfo(dtype)
+        special = {
+            "largest": float(np.log(numbers.max)) * 1.01,
+            "subnormal": float(np.log(numbers.smallest_normal)) - 3,
+        }
+        with np.errstate(divide="ignore"):
+            logarithm = special[lam] if isinstance(lam, str) else np.log(lam)
+        for place in range(3):
+            logarithms = np.zeros(3, dtype)
+            logarithms[place] = logarithm
+            with pytest.raises(InvalidOperationException, match=r"the learned λ has gone to .*nothing was changed"):
+                LogLambda("per-parameter", backend, backend.asarray(logarithms))
+
+    def test_one_step_that_takes_one_of_many_too_far_changes_nothing(self) -> None:
+        learner = linear_learner(LearnedLambda="per-parameter", MetaOptimizer=OneTooFar(1.0))
+        before = np.array(learner.BaseModel.GetParameters())
+        with pytest.raises(InvalidOperationException, match=r"learned λ has gone to .*…inf.*nothing was changed"):
+            learner.MetaTrain(batch_on(NUMPY, TASKS))
+        assert np.array_equal(before, learner.BaseModel.GetParameters())
+        assert np.all(learner.LambdaRegularization == 1.0)
+
+
+class OneTooFar(SGDOptimizer):
+    """Plain descent, but for the last parameter, the logarithm of a λ."""
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        moved = np.array(super().UpdateParameters(parameters, gradient))
+        moved[-1] = 1e4
+        return moved
 
 
 class TestInnerSolvers:
@@ -444,6 +480,45 @@ class TestPreconditioning:
         for one in found:
             np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-6)
         assert counts[1] < counts[0]
+
+    def test_a_diagonal_curvature_is_estimated_exactly_by_one_vector_of_signs(self) -> None:
+        # z ∘ Az is the diagonal whatever the signs, and nothing else than signs has z ∘ z = 1.
+        width = 8
+        x = np.sqrt(width * np.geomspace(0.5, 200, width))[:, None] * np.eye(width)
+        model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((width, 1))})
+        query = np.random.default_rng(0).standard_normal((5, width))
+        task = MetaLearningTask(
+            SupportSetX=x, SupportSetY=x[:, :1] + 1.0, QuerySetX=query, QuerySetY=query[:, :1], NumWays=1
+        )
+        counts = {}
+        for probes in (0, 1, 3):
+            learner = iMAMLAlgorithm(
+                iMAMLOptions(
+                    model,
+                    PreconditionerProbes=probes,
+                    InnerLearningRate=1e-4,
+                    ConjugateGradientIterations=30,
+                    ConjugateGradientTolerance=1e-9,
+                )
+            )
+            learner.MetaTrain(TaskBatch([task]))
+            counts[probes] = learner._record.metrics["SolverIterations"]
+        assert counts[1] == counts[3] == 1
+        assert counts[0] >= width
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_probes_are_signs_of_both_kinds(self, dtype: Any, backend: Backend) -> None:
+        options = iMAMLOptions(linear_model(backend, start()), PreconditionerProbes=7, RandomSeed=1)
+        probes = probes_for(options, backend.asarray(np.zeros(301, dtype)), backend)
+        assert probes is not None
+        values = backend.to_numpy(probes)
+        assert values.shape == (7, 301)
+        assert values.dtype == dtype
+        assert set(np.unique(values)) == {-1.0, 1.0}
+        # Fair, and independent of each other: five standard deviations.
+        assert abs(values.mean()) < 5 / np.sqrt(values.size)
+        products = values @ values.T / 301
+        assert np.abs(products - np.eye(7)).max() < 5 / np.sqrt(301)
 
     def test_the_same_at_every_step_and_for_every_split(self) -> None:
         found = []

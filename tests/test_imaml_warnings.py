@@ -15,8 +15,10 @@ from aidotnet_py import (
     ArgumentException,
     FunctionModel,
     InvalidOperationException,
+    LooseToleranceWarning,
     MetaLearningTask,
     NonPositiveCurvatureWarning,
+    SGDOptimizer,
     TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
@@ -121,3 +123,49 @@ def test_a_loader_whose_place_cannot_be_saved_is_named(tmp_path: Path) -> None:
     learner = iMAMLAlgorithm(iMAMLOptions(model, DataLoader=Forgetful()))  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="Forgetful lacks GetState and SetState"):
         learner.Save(tmp_path / "learner.safetensors")
+
+
+def in_units(unit: float, **options: Any) -> tuple[iMAMLAlgorithm[Any], TaskBatch[Any]]:
+    """A linear model, whose gradients and meta-gradient are proportional to the unit of its targets."""
+    model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((3, 1))})
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((8, 3)), rng.standard_normal((3, 1))
+    y = unit * (x @ w)
+    task = MetaLearningTask(SupportSetX=x[:4], SupportSetY=y[:4], QuerySetX=x[4:], QuerySetY=y[4:], NumWays=1)
+    options = {"InnerLearningRate": 0.1, "GradientClipThreshold": None, "MetaOptimizer": SGDOptimizer(1.0), **options}
+    return iMAMLAlgorithm(iMAMLOptions(model, **options)), TaskBatch([task])
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-12])
+def test_a_gradient_below_the_tolerance_is_not_taken_for_zero_in_silence(unit: float) -> None:
+    learner, batch = in_units(unit)
+    with pytest.warns(
+        LooseToleranceWarning, match=r"ConjugateGradientTolerance 1e-10 ended the solves of 1 tasks"
+    ) as said:
+        learner.MetaTrain(batch)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learner.MetaTrain(batch)
+
+
+@pytest.mark.parametrize(
+    ("unit", "option"),
+    [
+        (1.0, {}),
+        (1e-6, {}),
+        (0.0, {}),
+        (1e-12, {"ConjugateGradientTolerance": 1e-24}),
+        (1e-12, {"UseFirstOrder": True}),
+        (1e-12, {"UseNeumannApproximation": True, "LambdaRegularization": 0.1}),
+    ],
+)
+def test_gradients_that_are_solved_for_are_not_warned_of_and_right(unit: float, option: dict[str, Any]) -> None:
+    moved = []
+    for size in (unit, 1.0):
+        learner, batch = in_units(size, **{**option, **({} if size < 1 else {"ConjugateGradientTolerance": 1e-10})})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            learner.MetaTrain(batch)
+        moved.append(np.array(learner.GetMetaModel().GetParameters()))
+    np.testing.assert_allclose(moved[0], unit * moved[1], rtol=1e-6)

@@ -101,7 +101,8 @@ def _right_hand_sides(rng: Rng, shape: tuple[int, int], dtype: Any) -> Any:
         elif kind < 0.15:
             row[rng.integers(len(row))] = rng.choice([np.nan, np.inf])
         elif kind < 0.25:
-            row *= 10 ** rng.uniform(-25, 18)
+            # To where squares leave the dtype.
+            row *= 10 ** (rng.uniform(-25, 18) * (8 if dtype is np.float64 else 1))
     with np.errstate(all="ignore"):
         return rhs.astype(dtype)
 
@@ -122,7 +123,8 @@ def _solves(rng: Rng, matrices: _Matrices, dtype: Any) -> None:
         matrices.draw(rng)
         how: dict[str, Any] = {
             "max_iterations": int(rng.integers(1, 80)),
-            "tolerance": float(rng.choice([0, 1e-14, 1e-10, 1e-6, 1e-3, 0.1, 1e30])),
+            "atol": float(rng.choice([0, 1e-14, 1e-10, 1e-6, 1e-3, 0.1, 1e30])),
+            "rtol": (None, 0.0, 1e-14, 1e-6, 0.1)[rng.integers(5)],
         }
         if rng.random() < 0.3:
             how["initial"] = (rng.standard_normal(shape) * rng.choice([1e-3, 1, 100])).astype(dtype)
@@ -189,7 +191,7 @@ def test_refined_solves_whose_tasks_reach_the_limit_one_after_another(monkeypatc
         matrices.draw(rng, lambda rng, n: np.logspace(0, rng.uniform(0, 4), n))
         rhs = rng.standard_normal((3, n)).astype(dtype)
         rounding = float(np.linalg.norm(rhs, axis=1).max() * np.finfo(dtype).eps)
-        how = {"max_iterations": int(rng.integers(n, 6 * n)), "tolerance": rounding * rng.uniform(1, 4)}
+        how = {"max_iterations": int(rng.integers(n, 6 * n)), "rtol": 0.0, "atol": rounding * rng.uniform(1, 4)}
         _assert_same_solve(matrices.operator, rhs, **how)
     assert limited > 4
 
@@ -226,13 +228,13 @@ def test_solves_that_are_judged_when_they_are_over() -> None:
         matrices = _Matrices(NumPyBackend(), *shape, dtype, dense=True)
         matrices.draw(rng)
         rhs, iteration = _right_hand_sides(rng, shape, dtype), matrices.operator.iteration
-        how = {"max_iterations": int(rng.integers(1, 33)), "tolerance": float(rng.choice([1e-14, 1e-6, 0.1]))}
-        iteration.threshold[...] = threshold_of(how["tolerance"], np.dtype(dtype))
+        how = {"max_iterations": int(rng.integers(1, 33)), "atol": float(rng.choice([1e-14, 1e-6, 0.1]))}
+        iteration.threshold[...] = threshold_of(np.full(shape[0], how["atol"], dtype))
         iteration.r[...] = rhs
         iteration.begin()
         records = np.array(iteration.run(how["max_iterations"]))
-        found, report = finish_in_place(matrices.operator, rhs, records, tolerance=how["tolerance"])
-        right, wanted = conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, **how)
+        found, report = finish_in_place(matrices.operator, rhs, records, atol=how["atol"])
+        right, wanted = conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, rtol=0.0, **how)
         assert found.tobytes() == right.tobytes()
         assert report.stop_reasons == wanted.stop_reasons
         np.testing.assert_array_equal(report.iterations, wanted.iterations)

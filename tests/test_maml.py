@@ -551,7 +551,7 @@ class TestCheckpoints:
     def test_of_another_algorithm(self, tmp_path: Any) -> None:
         sinusoid_learner(iMAMLAlgorithm, iMAMLOptions).Save(tmp_path / "run")
         learner = sinusoid_learner(MAMLAlgorithm, MAMLOptions)
-        with untouched(learner), pytest.raises(ArgumentException, match="holds algorithm iMAML; this learner has MAML"):
+        with untouched(learner), pytest.raises(ArgumentException, match="algorithm is iMAML there and MAML here"):
             learner.Load(tmp_path / "run")
 
 

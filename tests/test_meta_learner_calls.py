@@ -21,6 +21,8 @@ from test_contract_errors import Unchecked, bits, state_of, untouched
 
 from aidotnet_py import (
     AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
     FunctionModel,
     IMetaLearner,
     MAMLAlgorithm,
@@ -30,7 +32,11 @@ from aidotnet_py import (
     MetaLearnerBase,
     MetaLearningAlgorithmType,
     MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
     MetaTrainingResult,
+    ReptileAlgorithm,
+    ReptileOptions,
     SGDOptimizer,
     TaskBatch,
     iMAMLAlgorithm,
@@ -38,6 +44,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.validation import checked_tasks
 
@@ -253,7 +260,7 @@ class TestTrain:
         assert list(result.AdditionalMetrics) == [
             *("EvaluationLoss@3", "EvaluationAccuracy@3", "EvaluationLoss@6", "EvaluationAccuracy@6")
         ]
-        again = learner_on(seed=5, RandomSeed=1)
+        again = learner_on(seed=5, RandomSeed=1, OuterLearningRate=0.01)
         again.Load("checkpoint_iMAML_6.safetensors")
         assert again.MetaTrainStep(3).MetaLoss == result.LossHistory[6]
 
@@ -581,3 +588,64 @@ def test_any_meta_optimizer(backend: Backend) -> None:
     for seed in range(3):
         batch = batch_on(backend, linear_tasks(seed=seed))
         assert ours.MetaTrain(batch) == pytest.approx(float(theirs.MetaTrain(batch)), rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: iMAMLAlgorithm(iMAMLOptions(model)),
+        lambda model: MAMLAlgorithm(MAMLOptions(model)),
+        lambda model: ReptileAlgorithm(ReptileOptions(model)),
+        lambda model: ReptileAlgorithm(ReptileOptions(model, UseSerialUpdate=True)),
+    ],
+    ids=["iMAML", "MAML", "Reptile", "serial Reptile"],
+)
+def test_the_mean_loss_of_a_float32_model_is_taken_in_float64(make: Any) -> None:
+    """2**24 + 1 is no float32: a sum in float32 would lose three of four losses."""
+    model = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(1, np.float32)})
+    zero, one = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+    targets = [4096.0, 1.0, 1.0, 1.0]
+    tasks = [
+        MetaLearningTask(SupportSetX=zero, SupportSetY=zero, QuerySetX=zero, QuerySetY=one * np.float32(y), NumWays=1)
+        for y in targets
+    ]
+    mean = np.float32((2**24 + 3) / 4)
+    learner = make(model)
+    assert learner.Evaluate(TaskBatch(tasks)) == mean
+    assert learner.MetaTrain(TaskBatch(tasks)) == mean
+
+
+class _Sum(LossFunctionBase[Any]):
+    """Σ (predicted − actual), whose gradient in a linear model's parameters is the same everywhere."""
+
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        return np.sum(predicted - actual)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        (MAMLAlgorithm, MAMLOptions),
+        (iMAMLAlgorithm, iMAMLOptions),
+        (ReptileAlgorithm, ReptileOptions),
+        (MetaSGDAlgorithm, MetaSGDOptions),
+        (ANILAlgorithm, ANILOptions),
+    ],
+)
+def test_gradients_that_are_the_same_everywhere_stay_so(algorithm: Any, options: Any, backend: Backend) -> None:
+    """L = x·w with x = (3, 4): k steps of rate α from 0 are at −kαx, where the loss is −25kα."""
+    model: Any = FunctionModel(
+        lambda p, x: x @ p["head.w"] + 0 * p["body.b"],
+        {"body.b": np.zeros(1), "head.w": np.zeros((2, 1))},
+        _Sum(),
+        backend=backend,
+    )
+    x, y = backend.asarray(np.array([[3.0, 4.0]])), backend.asarray(np.zeros((1, 1)))
+    task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)
+    learner = algorithm(options(model, InnerLearningRate=0.1, AdaptationSteps=3))
+    batch, losses = TaskBatch([task]), [0.0, -2.5, -5.0, -7.5]
+    for _ in range(2):
+        np.testing.assert_allclose(learner.adaptation_curve(batch, steps=3).losses, [losses], rtol=1e-12)
+        np.testing.assert_allclose(learner.AdaptAndEvaluate(task).PerStepLosses, losses, rtol=1e-12)
+        np.testing.assert_allclose(learner.Evaluate(batch), losses[-1], rtol=1e-12)
+    np.testing.assert_allclose(learner.MetaTrain(batch), losses[-1], rtol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -177,6 +178,15 @@ def test_a_deep_copy_goes_on_for_itself(backend: Backend) -> None:
     losses = [learner.MetaTrain(batch) for _ in range(3)]
     assert twin.BaseModel is not learner.BaseModel
     assert [twin.MetaTrain(batch) for _ in range(3)] == losses
+
+
+def test_a_pickle_goes_on_for_itself() -> None:
+    learner = learner_on(RandomSeed=3)
+    learner.MetaTrainStep(2)
+    twin = pickle.loads(pickle.dumps(learner))
+    losses = [learner.MetaTrainStep(2).MetaLoss for _ in range(3)]
+    assert [twin.MetaTrainStep(2).MetaLoss for _ in range(3)] == losses
+    assert bits(twin.BaseModel.GetParameters()) == bits(learner.BaseModel.GetParameters())
 
 
 class TestDeterminism:

@@ -211,6 +211,26 @@ class TestNewton:
         result = NewtonCGMinimizer(30, 1e-9).minimize(barriers(), np.array([[3.0], [50.0], [0.01]]))
         np.testing.assert_allclose(result, 1.0, atol=1e-8)
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("wall", [0.5, 0.2, 0.05, 0.003])
+    def test_a_line_that_falls_into_no_number_is_shortened_to_a_tenth(self, value, wall):
+        # ½x² from 1: the whole step leads to 0, and a shorter one is good where the function has a value.
+        objective = Reused(
+            lambda x: (np.where(x < 1 - wall, value, x**2 / 2).sum(axis=1), np.where(x < 1 - wall, np.nan, x)),
+            lambda x, v: v,
+        )
+        result = NewtonCGMinimizer(1).minimize(objective, np.ones((1, 1)))
+        tenths = next(k for k in range(10) if 0.1**k <= wall)
+        np.testing.assert_allclose(result, [[1 - 0.1**tenths]], rtol=1e-12)
+        assert objective.evaluations == 1 + 1 + tenths
+
+    def test_a_line_that_only_falls_too_little_is_shortened_by_its_parabola(self):
+        # From 1 by −4 along a curvature that is told four times too small: the parabola's lowest point is a quarter.
+        objective = Reused(lambda x: ((x**2 / 2).sum(axis=1), x), lambda x, v: v / 4)
+        result = NewtonCGMinimizer(1).minimize(objective, np.ones((1, 1)))
+        np.testing.assert_allclose(result, 0.0, atol=1e-15)
+        assert objective.evaluations == 3
+
     def test_warns_of_nothing_where_numbers_overflow(self):
         steep = Reused(
             lambda x: ((np.exp(x**2)).sum(axis=1), 2 * x * np.exp(x**2)),
@@ -461,5 +481,7 @@ class TestSettings:
         for value in (-1e-9, float("nan"), float("inf")):
             with pytest.raises(ArgumentOutOfRangeException, match=f"gradient_tolerance is {value}; wanted a finite"):
                 build(gradient_tolerance=value)
+        with pytest.raises(ArgumentOutOfRangeException, match="gradient_tolerance is a number beyond 1"):
+            build(gradient_tolerance=10**400)
         with pytest.raises(ArgumentException, match="gradient_tolerance is '0'; wanted a finite number of at least 0"):
             build(gradient_tolerance="0")

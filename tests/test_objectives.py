@@ -43,7 +43,9 @@ def objective(
     model: Any, backend: Backend, sets: list[tuple[Values, ...]], dtype: Any = np.float64, *, lease: Any = None
 ) -> Any:
     factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets, dtype))
-    return factory.make("Support", tasks, model, model.DefaultLossFunction, lease or factory.lease(model))
+    return factory.make(
+        "Support", tasks, model, model.DefaultLossFunction, lease or factory.lease(model, model.DefaultLossFunction)
+    )
 
 
 def points_for(network: TanhNetwork, count: int, seed: int = 5) -> Values:
@@ -268,7 +270,7 @@ class TestSharedBuffers:
 
     def two(self, backend: Backend) -> tuple[Any, Any, list[Any]]:
         model = CLASSIFICATION.model(backend, CLASSIFICATION.start())
-        lease = ObjectiveFactory(np.random.default_rng(0)).lease(model)
+        lease = ObjectiveFactory(np.random.default_rng(0)).lease(model, model.DefaultLossFunction)
         sets = [CLASSIFICATION.sets(2, seed) for seed in (1, 2)]
         first, second = (objective(model, backend, s, lease=lease) for s in sets)
         return first, second, sets
@@ -323,7 +325,8 @@ class TestSharedBuffers:
         model = CLASSIFICATION.model(backend, CLASSIFICATION.start())
         sets = [(x[:4], y[:4], qx, qy) for x, y, qx, qy in CLASSIFICATION.sets(2)]
         factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets))
-        loss, lease = model.DefaultLossFunction, factory.lease(model)
+        loss = model.DefaultLossFunction
+        lease = factory.lease(model, loss)
         support, query = (factory.make(role, tasks, model, loss, lease) for role in ("Support", "Query"))
         points = points_for(CLASSIFICATION, 2)
         gradients = support.evaluate(backend.asarray(points)).gradients
@@ -345,7 +348,7 @@ class TestSharedBuffers:
         model = REGRESSION.model(backend, REGRESSION.start())
         factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, REGRESSION.sets(2)))
         points = backend.asarray(points_for(REGRESSION, 2))
-        lease = factory.lease(model)
+        lease = factory.lease(model, model.DefaultLossFunction)
         once, thrice = (
             np.array(backend.to_numpy(factory.make("Support", tasks, model, loss, lease).evaluate(points).losses))
             for loss in (Scaled(1.0), Scaled(3.0))
@@ -355,7 +358,7 @@ class TestSharedBuffers:
     def evaluate(self, factory: ObjectiveFactory, count: int = 2, model: Any = None) -> None:
         """One call with so many tasks."""
         model = model or REGRESSION.model(get_backend("numpy"), REGRESSION.start())
-        lease = factory.lease(model)
+        lease = factory.lease(model, model.DefaultLossFunction)
         with lease:
             found = objective(model, get_backend("numpy"), REGRESSION.sets(count), lease=lease)
             found.evaluate(points_for(REGRESSION, count))
@@ -363,12 +366,12 @@ class TestSharedBuffers:
     def test_an_objective_that_outlives_its_call_gets_other_buffers(self) -> None:
         backend = get_backend("numpy")
         factory, model = ObjectiveFactory(np.random.default_rng(0)), REGRESSION.model(backend, REGRESSION.start())
-        lease, points = factory.lease(model), points_for(REGRESSION, 2)
+        lease, points = factory.lease(model, model.DefaultLossFunction), points_for(REGRESSION, 2)
         with lease:
             found = objective(model, backend, REGRESSION.sets(2), lease=lease)
             expected = found.evaluate(points).gradients.copy()
             lent = found.bound()
-        later = factory.lease(model)
+        later = factory.lease(model, model.DefaultLossFunction)
         with later:
             assert objective(model, backend, REGRESSION.sets(2), lease=later).bound() is lent
             with pytest.raises(InvalidOperationException, match="another objective's came after it"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 
 import mpmath
@@ -354,7 +355,10 @@ class TestFormula:
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     def test_alone_makes_an_optimizer(self, dtype):
         optimizer = Lion(0.1)
+        run(NUMPY, optimizer, np.zeros((2, 3), dtype), gradients((2, 3), dtype))
+        optimizer.Reset()
         place, copies = np.zeros((2, 3), dtype), [copy.deepcopy(optimizer), optimizer.fresh()]
+        copies.append(pickle.loads(pickle.dumps(optimizer)))
         for other in (optimizer, *copies):
             assert run(NUMPY, other, place, gradients((2, 3), dtype)).dtype == dtype
         (mean,) = (value for name, value in optimizer.GetState().items() if name != "steps")
@@ -373,7 +377,8 @@ class TestFormula:
         optimizer = Counting(0.1)
         for count in (2, 3, 2, 3, 2):
             run(NUMPY, optimizer.fresh(), np.ones(count), gradients((count,)))
-        assert traced == [(2,), (3,)]
+        # Each time twice, to see that the formula is pure.
+        assert traced == [(2,), (2,), (3,), (3,)]
         for count in range(4, 12):
             run(NUMPY, optimizer.fresh(), np.ones(count), gradients((count,)))
         assert len(optimizer._programs) <= 4

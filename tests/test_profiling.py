@@ -40,6 +40,11 @@ def test_printed_it_is_a_table() -> None:
     assert total.split()[1] == "100%"
 
 
+def test_indices_of_an_axis_of_length_one() -> None:
+    program = ad.trace(lambda x, i: np.sum(np.take(x, i, axis=0)), np.ones((1, 3)), np.zeros(4, np.int64))
+    assert program.profile(repeats=1).rows
+
+
 def test_repeats_below_one() -> None:
     with pytest.raises(ArgumentOutOfRangeException, match="repeats is 0; at least 1 is wanted"):
         ad.profile(program(), repeats=0)

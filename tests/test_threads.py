@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -640,6 +641,26 @@ class TestBlasThreads:
             assert at_once([lambda: self.within(threads)] * 4) == [[1] * len(before)] * 4
             at_once(calls * 2)
             assert threads() == before
+
+    def test_of_a_library_that_was_loaded_later(self) -> None:
+        pytest.importorskip("scipy")
+        script = """
+import threadpoolctl
+from aidotnet_py.backends import get_backend
+with get_backend("numpy").single_threaded():
+    pass
+import scipy.linalg
+blas = lambda: {one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"}
+before = blas()
+with get_backend("numpy").single_threaded():
+    print(blas(), end=" ")
+print(before == blas())
+"""
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert run.stdout == "{1} True\n", run.stdout + run.stderr
 
     def within(self, threads: Callable[[], Any]) -> Any:
         with get_backend("numpy").single_threaded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from aidotnet_py.autodiff.layout import common_refinement, refined_strides
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.transforms import tiling
 from aidotnet_py.autodiff.transforms.batching import vmap_program
-from aidotnet_py.backends import Backend
+from aidotnet_py.backends import Backend, get_backend
 
 
 def network(parameters: Any, x: Any) -> Any:
@@ -43,11 +44,12 @@ def program_of(tasks: int | None) -> Program:
 def test_tiles_change_rounding_alone(
     backend: Backend, tasks: int | None, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = program_of(tasks)
     results = []
     for most, of_tile in ((2**40, 1), (100, tile)):
         monkeypatch.setattr(tiling, "_MOST_BYTES", most)
         monkeypatch.setattr(tiling, "_TILE_BYTES", of_tile)
+        # A Program of its own: all Executables of one share a plan.
+        program = program_of(tasks)
         rng = np.random.default_rng(1)
         executable = Executable(program, backend)
         for array in executable.inputs:
@@ -171,3 +173,37 @@ def test_shapes_without_a_common_refinement() -> None:
     assert common_refinement((2, 3), (6, 2)) is None
     assert common_refinement((4, 6), (2, 12)) == (2, 2, 6)
     assert common_refinement((0, 3), (3, 0)) is None
+
+
+def test_an_addend_that_is_no_product_is_folded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution and an overlapping pooling read one image through the same windows; both pull back to it."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((6, 8, 8, 2)), rng.standard_normal((3, 3, 2, 2))
+
+    def loss(x: Any, w: Any) -> Any:
+        pooled = ad.average_pool2d(x, 3, stride=1, padding=1)
+        return np.sum(np.sin(ad.conv2d(x, w, padding=1)) + 100.0 * np.cos(pooled))
+
+    whole = ad.grad(loss)(x, w)
+    monkeypatch.setattr(tiling, "_MOST_BYTES", 0)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", 1)
+    executable = Executable(ad.trace(ad.grad(loss), x, w), get_backend("numpy"), inputs=[x, w])
+    executable.run()
+    np.testing.assert_allclose(executable.outputs[0], whole, rtol=1e-12, atol=1e-12)
+    # Neither way is the witness of the other: a derivative along a direction is.
+    v, h = rng.standard_normal(x.shape), 1e-6
+    difference = (loss(x + h * v, w) - loss(x - h * v, w)) / (2 * h)
+    np.testing.assert_allclose(np.sum(whole * v), difference, rtol=1e-7)
+
+
+@pytest.mark.parametrize("tasks", [None, 3])
+def test_products_of_one_task_and_of_several_are_tiled(tasks: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "_MOST_BYTES", 100)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", 1)
+    program = program_of(tasks)
+    names = Counter(e.primitive.name for e in program.equations)
+    tiled, _ = tiling.tiled(program, {v: 0 for e in program.equations for v in (*e.variables, e.output)})
+    after = Counter(e.primitive.name for e in tiled.equations)
+    # Seven images a task, each in a tile of its own: of the windows that each convolution takes, and of what it folds.
+    for name in ("patches", "fold"):
+        assert after[name] >= 7 * (tasks or 1) * names[name] > 0

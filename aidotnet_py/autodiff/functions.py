@@ -39,6 +39,7 @@ __all__ = [
     "softmax",
     "softplus",
     "stop_gradient",
+    "with_value",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,6 +120,12 @@ def softplus(x: Any) -> Any:
 def stop_gradient(x: Any) -> Any:
     """The value itself, taken as a constant by every derivative."""
     return shapes.stop_gradient(x)
+
+
+@_on_arrays("value", "x")
+def with_value(value: Any, x: Any) -> Any:
+    """Give a value the derivatives of x: for a limit that x, computed as it is, would miss by inf − inf or 0 · inf."""
+    return elementwise.with_value(value, x)
 
 
 @_on_arrays("x")
@@ -384,8 +391,10 @@ def average_pool2d(
 
 def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
     count = math.prod(x.shape[i] for i in axes)
-    if count == 0 or not axes:
-        raise ArgumentException(f"x has shape {x.shape}; at least one element to normalise over is wanted")
+    if count < 2 or not axes:
+        raise ArgumentException(
+            f"x must have at least 2 elements to normalise over, got shape {x.shape}: less its mean, a single one is 0"
+        )
     mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
     variance = anp.expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)

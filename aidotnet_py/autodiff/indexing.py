@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.primitives.elementwise import add, astype, less, where
-from aidotnet_py.autodiff.primitives.gather import gather
+from aidotnet_py.autodiff.primitives.elementwise import add
+from aidotnet_py.autodiff.primitives.gather import gather, wrap_indices
 from aidotnet_py.autodiff.primitives.shape import flip, permute_dims, reshape, slice_
 from aidotnet_py.autodiff.tracing import HostData, Tracer, type_of
-from aidotnet_py.backends import backend_of
+from aidotnet_py.backends import backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
 __all__ = ["getitem", "in_range", "move_axis", "take_along", "take_along_axis"]
@@ -28,19 +28,18 @@ def move_axis(x: Any, source: int, destination: int) -> Any:
 
 
 def in_range(indices: Any, length: int) -> Any:
-    """Indices as int64, those counted from the end made positive; those whose values are known are checked."""
+    """Indices as int64, those counted from the end made positive; checked now where their values are known."""
     if isinstance(indices, Tracer):
         _require_integers(indices.type)
-        wide = astype(indices, np.int64)
-        return where(less(wide, 0), wide + length, wide) if indices.dtype.kind == "i" else wide
+        if length == 0 and indices.size:
+            raise IndexError(f"indices of shape {indices.shape} into an axis of length 0, which has no elements")
+        return wrap_indices(indices, length)
     backend = backend_of(indices)
     found = np.asarray(indices if backend is None else backend.to_numpy(indices))
     if found.size == 0 and backend is None:
         found = found.astype(np.int64)  # An empty list has no dtype of its own.
     _require_integers(ArrayType(found.shape, found.dtype))
-    if found.size and (found.min() < -length or found.max() >= length):
-        raise ArgumentException(f"indices reach from {found.min()} to {found.max()}; the axis has length {length}")
-    wrapped = np.where(found < 0, found + length, found).astype(np.int64)
+    wrapped = get_backend("numpy").wrap_indices(found, length)
     return HostData(wrapped) if backend is None else backend.asarray(wrapped)
 
 

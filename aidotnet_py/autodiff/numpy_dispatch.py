@@ -21,12 +21,12 @@ from aidotnet_py.autodiff.indexing import getitem, take_along
 from aidotnet_py.autodiff.indexing import take_along_axis as _take_along_axis
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to as _broadcast_to
-from aidotnet_py.autodiff.primitives.broadcasting import kept_shape, sum_
+from aidotnet_py.autodiff.primitives.broadcasting import kept_shape, spread, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate as _concatenate
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_, min_
 from aidotnet_py.autodiff.primitives.shape import flip as _flip
-from aidotnet_py.autodiff.primitives.shape import full, permute_dims
+from aidotnet_py.autodiff.primitives.shape import full, permute_dims, stop_gradient
 from aidotnet_py.autodiff.primitives.shape import pad as _pad
 from aidotnet_py.autodiff.primitives.shape import reshape as _reshape
 from aidotnet_py.autodiff.tracing import is_array, numpy_functions, type_of
@@ -105,7 +105,8 @@ def var(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> 
 
 
 def std(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
-    return ew.sqrt(var(a, axis, ddof=ddof, keepdims=keepdims))
+    variance = var(a, axis, ddof=ddof, keepdims=keepdims)
+    return ew.root(ew.sqrt(variance), variance)
 
 
 def reshape(a: Any, *lengths_: Any, shape: Any = None, order: str = "C") -> Any:
@@ -342,10 +343,35 @@ def full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
 
 def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Any:
     axes = normalise_axes(axis, len(x.shape))
-    if ord is not None and (ord != 2 or len(axes) != 1):
-        raise NotSupportedException(f"np.linalg.norm with ord {ord!r} over axes {axes} cannot be traced; √Σx² is")
-    y = ew.sqrt(sum_(x * x, axes))
+    x = _float(x)
+    if ord is None or (ord == 2 and len(axes) == 1) or (ord == "fro" and len(axes) == 2):
+        y = _length(x, axes)
+    elif ord in (1, math.inf) and len(axes) == 1:
+        y = (sum_ if ord == 1 else max_)(ew.absolute(x), axes)
+    else:
+        raise NotSupportedException(
+            f"np.linalg.norm with ord {ord!r} over axes {axes} cannot be traced; None, 1, 2 and inf over one axis, and "
+            "None and 'fro' over two can"
+        )
     return expand_reduced(y, x.shape, axes) if keepdims else y
+
+
+def _length(x: Any, axes: tuple[int, ...]) -> Any:
+    """√Σx²; float16 in float32 and back, as with means."""
+    dtype = type_of(x).dtype
+    x = ew.astype(x, np.result_type(dtype, np.float32))
+    squares = sum_(x * x, axes)
+    scale = _scale(squares)
+    scaled = stop_gradient(x) * spread(scale, x.shape, axes)
+    return ew.astype(ew.root(ew.sqrt(sum_(scaled * scaled, axes)) / scale, squares), dtype)
+
+
+def _scale(squares: Any) -> Any:
+    """Powers of two, by which to multiply what was squared: 1 but where the squares overflowed, or lost digits."""
+    limits = np.finfo(squares.dtype)
+    up, down = 2.0 ** ((limits.nmant - limits.minexp) * 2 // 3), 2.0 ** -(limits.maxexp * 5 // 8)
+    large = ew.where(ew.greater(squares, float(limits.max)), down, full(squares.type, 1.0))
+    return ew.where(ew.less(squares, float(limits.smallest_normal)), up, large)
 
 
 def _boolean(function: Callable[..., Any]) -> Callable[..., Any]:

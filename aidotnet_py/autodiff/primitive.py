@@ -8,7 +8,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.array_type import ArrayType
 
-__all__ = ["Primitive", "no_flops", "one_flop_per_element"]
+__all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element"]
 
 
 def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
@@ -19,6 +19,14 @@ def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
 def no_flops(*types: ArrayType, output: ArrayType) -> int:
     """The cost of moving data."""
     return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Guarded:
+    """A cotangent that counts as 0 wherever the mask of one of its guards is not as said, and may be anything there."""
+
+    value: Any
+    guards: tuple[tuple[Any, bool], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,8 @@ class Primitive:
         some may be None (zero). None: the output has no tangent (comparisons, integers).
     transpose : callable or None
         ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as their ArrayType, gives
-        one cotangent an input (None for those that are not linear). None: not linear in any input.
+        one cotangent an input (None for those that are not linear), which may be `Guarded`. None: not linear in any
+        input.
     batch : callable
         ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs of which the batched ones have
         an added leading axis of that size, and gives an output with that axis.

@@ -127,8 +127,10 @@ def profile(program: Program, backend: str | Backend = "numpy", *, repeats: int 
 
 
 def _random(generator: np.random.Generator, of: ArrayType) -> Any:
-    # Ones serve as labels and as masks.
-    return generator.standard_normal(of.shape) if of.is_floating else np.ones(of.shape)
+    if of.is_floating:
+        return generator.standard_normal(of.shape)
+    # 0 is a label of any classes, and an index of any axis; a mask lets all through.
+    return np.ones(of.shape) if of.dtype.kind == "b" else np.zeros(of.shape)
 
 
 def _times(backend: Backend, parts: Sequence[Part]) -> list[float]:

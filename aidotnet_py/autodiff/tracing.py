@@ -62,6 +62,15 @@ class HostData:
         return self.array.shape
 
 
+# What to do where an array was to be filled in.
+_BUILD_ANEW = "build the result with np.where, np.concatenate or np.stack"
+
+_AS_ARRAY = (
+    "keep it an array, or compute it outside the traced function; for an element of an array, build the array with "
+    "np.where, np.concatenate or np.stack"
+)
+
+
 class _Active(threading.local):
     def __init__(self) -> None:
         self.traces: list[Trace] = []
@@ -115,6 +124,13 @@ def new_trace() -> Generator[Trace]:
     traces.append(trace)
     try:
         yield trace
+    except ValueError as error:
+        # NumPy hides what a traced value said when it was to become an element of an array.
+        if isinstance(error.__cause__, InvalidOperationException) and "array element" in str(error):
+            raise NotSupportedException(
+                f"a traced value cannot be assigned to an element of an array; {_BUILD_ANEW}"
+            ) from error
+        raise
     finally:
         trace.frame = None
         # After an interrupt this may come late, and others may be there.
@@ -321,12 +337,13 @@ class Tracer(NDArrayOperatorsMixin):
         raise AttributeError(f"a traced value has no attribute {name!r}")
 
     __bool__ = _no_value("bool() (an `if`, `and`, `while` or comparison chain)", "use np.where(condition, a, b)")
-    __float__ = _no_value("float()", "keep it an array, or compute it outside the traced function")
-    __int__ = _no_value("int()", "keep it an array, or compute it outside the traced function")
+    __float__ = _no_value("float()", _AS_ARRAY)
+    __int__ = _no_value("int()", _AS_ARRAY)
     __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
     __array__ = _no_value(
-        "np.array() or an untraceable function",
-        "use NumPy functions on it directly, np.stack to put values together, np.take to index an array with it",
+        "assignment to elements of an array, np.array() or an untraceable function",
+        "use NumPy functions on it directly, np.where, np.concatenate or np.stack to put values together, np.take to "
+        "index an array with it",
     )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")
@@ -339,9 +356,7 @@ class Tracer(NDArrayOperatorsMixin):
     _formatted = _no_value("formatting", "format what the traced function returns, outside it")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise NotSupportedException(
-            "a traced array cannot be assigned to in place; build the result with np.where, np.concatenate or np.pad"
-        )
+        raise NotSupportedException(f"a traced array cannot be assigned to in place; {_BUILD_ANEW}")
 
 
 _METHODS = frozenset(
@@ -352,7 +367,13 @@ _METHODS = frozenset(
 )
 
 
+# Functions of NumPy that write into an argument; so does the method `at` of any ufunc.
+_WRITERS = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
+
+
 def _call(name: str, args: Sequence[Any], options: dict[str, Any]) -> Any:
+    if name in _WRITERS or name.endswith(".at"):
+        raise NotSupportedException(f"np.{name} writes into an array, which cannot be traced; {_BUILD_ANEW}")
     function = numpy_functions.get(name)
     if function is None:
         near = get_close_matches(name, numpy_functions, n=3)
@@ -363,7 +384,8 @@ def _call(name: str, args: Sequence[Any], options: dict[str, Any]) -> Any:
         )
     if options.get("out") is not None:
         raise NotSupportedException(
-            f"np.{name} into an array that exists (out=, or an operator like +=) cannot be traced; write x = x + y"
+            f"np.{name} into an array that exists (out=, or an operator like +=) cannot be traced; write x = x + y; "
+            f"for a part of x, {_BUILD_ANEW}"
         )
     options.pop("out", None)
     try:

@@ -5,9 +5,9 @@ Inside another trace nothing runs: the transformed equations join that trace, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from aidotnet_py.autodiff.execution import Executable, Idle, backend_for, plan, 
 from aidotnet_py.autodiff.linear_map import LinearMap
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.purity import require_alike
 from aidotnet_py.autodiff.tracing import active_trace, inline, new_trace, require_alive, type_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
@@ -24,7 +25,19 @@ from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
-__all__ = ["TracedProgram", "grad", "hvp", "jvp", "linearize", "trace", "value_and_grad", "vjp", "vmap"]
+__all__ = [
+    "TracedProgram",
+    "grad",
+    "hvp",
+    "jvp",
+    "linearize",
+    "trace",
+    "trace_once",
+    "trace_pure",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+]
 
 Function = Callable[..., Any]
 
@@ -50,14 +63,13 @@ class TracedProgram(Program):
         """Which equations the time of a run goes to, on random numbers; see `aidotnet_py.autodiff.profile`."""
         return profile(self, backend, repeats=repeats)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
         """Run on these arguments; results are new arrays, nested as the function returned them."""
+        _refuse_named(named)
         leaves, structure = flatten(args)
         if structure != self.arguments:
             raise ArgumentException("the arguments are not nested as the examples that the program was traced on")
-        for place, (leaf, wanted) in enumerate(zip(leaves, self.input_types, strict=True)):
-            if not _fits(leaf, wanted):
-                raise ArgumentException(f"argument {place} is {type_of(leaf)}; the program was traced on {wanted}")
+        _require_like(leaves, self.input_types, structure, "arguments", "the program was traced on")
         if active_trace() is not None:
             return self.results.unflatten(inline(self, leaves))
         require_alive(*leaves)
@@ -71,12 +83,55 @@ class TracedProgram(Program):
         return self.results.unflatten(results)
 
 
+def _refuse_named(named: Mapping[str, Any]) -> None:
+    if named:
+        raise ArgumentException(
+            f"arguments must be given by their places, got {', '.join(named)} by name; to hold one fixed, wrap the "
+            "function in a lambda"
+        )
+
+
+def _require_function(f: object, name: str = "f") -> None:
+    if not callable(f):
+        raise ArgumentException(f"{name} must be a function, got {type(f).__name__}; it comes first")
+
+
+def _type(leaf: Any, name: str) -> ArrayType:
+    """The type of a leaf, or ArgumentException with its name."""
+    try:
+        return type_of(leaf)
+    except ArgumentException as error:
+        raise ArgumentException(f"{name}: {error}") from None
+
+
+def _name(structure: Structure, root: str, place: int) -> str:
+    """The name of a leaf in messages, from that of its tree."""
+    return list(structure.names(root))[place]
+
+
+def _types(leaves: Sequence[Any], structure: Structure, root: str = "arguments") -> list[ArrayType]:
+    """The types of the leaves of a tree, or ArgumentException with the name of one that has none."""
+    try:
+        return [type_of(leaf) for leaf in leaves]
+    except ArgumentException:
+        return [_type(leaf, name) for leaf, name in zip(leaves, structure.names(root), strict=True)]
+
+
+def _require_like(
+    leaves: Sequence[Any], types: Sequence[ArrayType], structure: Structure, root: str, like: str
+) -> None:
+    """Refuse a leaf of a tree of that name that has not its type."""
+    for place, (leaf, wanted) in enumerate(zip(leaves, types, strict=True)):
+        if not _fits(leaf, wanted):
+            name = _name(structure, root, place)
+            raise ArgumentException(f"{name} is {_type(leaf, name)}; {like} {wanted}")
+
+
 def _record(function: Function, leaves: Sequence[Any], structure: Structure) -> tuple[Program, Structure]:
     """The Program of a function on arguments like these, and how its results hang together."""
-    if not callable(function):
-        raise ArgumentException(f"a {type(function).__name__} came where a function was wanted")
+    types = _types(leaves, structure)
     with new_trace() as trace_:
-        inputs = [trace_.new_input(type_of(leaf)) for leaf in leaves]
+        inputs = [trace_.new_input(of) for of in types]
         outputs, results = flatten(function(*structure.unflatten(inputs)))
         return simplify(trace_.finish(outputs)), results
 
@@ -87,13 +142,13 @@ def _apply(program: Program, leaves: Sequence[Any]) -> list[Any]:
     return run_program(program, leaves)
 
 
-def trace(function: Function, *examples: Any) -> TracedProgram:
+def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     """Record a function as a `Program`, on arguments with the shapes and dtypes of the examples.
 
     Parameters
     ----------
     function : callable
-        Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs once, on traced values.
+        Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs twice, on traced values.
     *examples : array, number, or mappings and sequences of them
         Only their shapes and dtypes matter.
 
@@ -105,9 +160,12 @@ def trace(function: Function, *examples: Any) -> TracedProgram:
     Raises
     ------
     InvalidOperationException
-        When the function asks for a value (``if x > 0``, ``float(x)``).
+        When the function asks for a value (``if x > 0``, ``float(x)``); when it does something else the second time,
+        as with random numbers, which would be drawn here and never again.
     NotSupportedException
-        When it uses a NumPy function that cannot be traced.
+        When it uses a NumPy function that cannot be traced, or writes a traced value into an array.
+    ArgumentException
+        When it is no function, or an example comes by name.
 
     Examples
     --------
@@ -121,16 +179,39 @@ def trace(function: Function, *examples: Any) -> TracedProgram:
     >>> program(np.zeros((3, 2)), np.ones((4, 3))).sum()
     np.float64(0.0)
     """
+    _require_function(function, "function")
+    _refuse_named(named)
+    return trace_pure(getattr(function, "__name__", "the function"), function, *examples)
+
+
+def trace_pure(name: str, function: Function, *examples: Any) -> TracedProgram:
+    """`trace` of a function that an error calls by a name."""
     leaves, structure = flatten(examples)
     program, results = _record(function, leaves, structure)
+    require_alike(program, _record(function, leaves, structure)[0], name)
+    return _traced(program, structure, results)
+
+
+def trace_once(function: Function, *examples: Any) -> TracedProgram:
+    """`trace` without the second run: for a Program that runs while the function is what it is, or of our own code."""
+    leaves, structure = flatten(examples)
+    program, results = _record(function, leaves, structure)
+    return _traced(program, structure, results)
+
+
+def _traced(program: Program, arguments: Structure, results: Structure) -> TracedProgram:
     # Copied, so that what the program computes does not change with the arrays that the function happened to use.
     constants = tuple((v, _snapshot(value)) for v, value in program.constants)
-    return TracedProgram(program.inputs, constants, program.equations, program.outputs, structure, results)
+    return TracedProgram(program.inputs, constants, program.equations, program.outputs, arguments, results)
 
 
 def _snapshot(value: Any) -> Any:
     backend = backend_of(value)
     return value if backend is None else backend.asarray(value)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _selected(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
@@ -141,15 +222,18 @@ def _selected(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure,
     chosen = structure.children[argument]
     before = sum(c.leaves for c in structure.children[: argument % len(args)])
     wrt = [before <= i < before + chosen.leaves for i in range(len(leaves))]
-    for leaf, differentiated in zip(leaves, wrt, strict=True):
-        if differentiated:
-            _require_floating(leaf, f"argument {argument}")
+    differentiated = [leaf for leaf, chosen_too in zip(leaves, wrt, strict=True) if chosen_too]
+    _require_floating(differentiated, chosen, f"arguments[{argument % len(args)}]")
     return leaves, structure, wrt, chosen
 
 
-def _require_floating(leaf: Any, name: str) -> None:
-    if not type_of(leaf).is_floating:
-        raise ArgumentException(f"{name} has dtype {type_of(leaf).dtype}; derivatives want a floating one")
+def _require_floating(leaves: Sequence[Any], structure: Structure, root: str) -> None:
+    """Refuse a leaf of a tree of that name that has no derivatives."""
+    for place, of in enumerate(_types(leaves, structure, root)):
+        if not of.is_floating:
+            raise ArgumentException(
+                f"{_name(structure, root, place)} has dtype {of.dtype}; derivatives want a floating one"
+            )
 
 
 def _require_scalar(program: Program, results: Structure) -> None:
@@ -176,7 +260,10 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
     Raises
     ------
     ArgumentException
-        When f does not return a floating scalar, or the argument is not floating.
+        When f is no function, argument no int, or an argument comes by name; when f does not return a floating
+        scalar, or the argument is not floating.
+    ArgumentOutOfRangeException
+        When f is called with too few arguments.
 
     Examples
     --------
@@ -184,8 +271,14 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
     >>> value_and_grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
     (array(5.), array([2., 4.]))
     """
+    _require_function(f)
+    if not _is_int(argument):
+        raise ArgumentException(
+            f"argument must be an int, got {argument!r}; for the gradient in several arguments, take them as one tuple"
+        )
 
-    def with_gradient(*args: Any) -> tuple[Any, Any]:
+    def with_gradient(*args: Any, **named: Any) -> tuple[Any, Any]:
+        _refuse_named(named)
         leaves, structure, wrt, chosen = _selected(args, argument)
         program, results = _record(f, leaves, structure)
         _require_scalar(program, results)
@@ -206,20 +299,22 @@ def grad(f: Function, argument: int = 0) -> Function:
     >>> grad(grad(lambda x: x**3))(2.0)
     array(12.)
     """
+    both = value_and_grad(f, argument)
 
-    def gradient(*args: Any) -> Any:
-        return value_and_grad(f, argument)(*args)[1]
+    def gradient(*args: Any, **named: Any) -> Any:
+        return both(*args, **named)[1]
 
     return gradient
 
 
-def _tangents(primals: list[Any], tangents: Any, structure: Structure) -> list[Any]:
-    leaves, tangent_structure = flatten(tangents)
-    if tangent_structure != structure:
-        raise ArgumentException("tangents are not nested as the primals")
-    for primal, tangent in zip(primals, leaves, strict=True):
-        _require_floating(primal, "a primal")
-        _require_like(tangent, type_of(primal), "a tangent")
+def _directions(tangents: Any, primals: Sequence[Any], structure: Structure, names: tuple[str, str]) -> list[Any]:
+    """The leaves of a tree of tangents, once it fits that of the primals; both by the names that their caller gave."""
+    of_tangents, of_primals = names
+    _require_floating(primals, structure, of_primals)
+    leaves, came = flatten(tangents)
+    if came != structure:
+        raise ArgumentException(f"{of_tangents} must be nested as {of_primals}, with as many entries")
+    _require_like(leaves, [type_of(p) for p in primals], structure, of_tangents, f"{of_primals} has")
     return leaves
 
 
@@ -227,12 +322,18 @@ def _fits(value: Any, wanted: ArrayType) -> bool:
     """Whether a value is of that type; a plain number takes the dtype wanted where NumPy would give it that."""
     if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
         return wanted.shape == () and np.result_type(value, wanted.dtype) == wanted.dtype
-    return type_of(value) == wanted
+    try:
+        return type_of(value) == wanted
+    except ArgumentException:
+        return False
 
 
-def _require_like(value: Any, wanted: ArrayType, name: str) -> None:
-    if not _fits(value, wanted):
-        raise ArgumentException(f"{name} is {type_of(value)}; {wanted} is wanted")
+def _pushed(f: Function, leaves: list[Any], structure: Structure, directions: list[Any]) -> tuple[Any, Any]:
+    """The value of f at some arguments, and its tangent along directions."""
+    program, results = _record(f, leaves, structure)
+    out = _apply(jvp_program(program, [True] * len(leaves)), [*leaves, *directions])
+    half = len(program.outputs)
+    return results.unflatten(out[:half]), results.unflatten(out[half:])
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -252,7 +353,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     Raises
     ------
     ArgumentException
-        When tangents do not match primals.
+        When f is no function, primals or tangents are no tuples, or tangents do not match primals.
 
     Examples
     --------
@@ -260,20 +361,18 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     >>> jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
+    _require_function(f)
     for name, arguments in (("primals", primals), ("tangents", tangents)):
         if not isinstance(arguments, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(
                 f"{name} is a {type(arguments).__name__}; a tuple with one entry an argument is wanted"
             )
     leaves, structure = flatten(tuple(primals))
-    directions = _tangents(leaves, tuple(tangents), structure)
-    program, results = _record(f, leaves, structure)
-    out = _apply(jvp_program(program, [True] * len(leaves)), [*leaves, *directions])
-    half = len(program.outputs)
-    return results.unflatten(out[:half]), results.unflatten(out[half:])
+    directions = _directions(tuple(tangents), leaves, structure, ("tangents", "primals"))
+    return _pushed(f, leaves, structure, directions)
 
 
-def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
+def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
     """f(x), and the function c ↦ J(x)ᵀ c, by reverse mode, with everything that depends on x alone computed once.
 
     Parameters
@@ -288,6 +387,11 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
     (value, pullback)
         ``pullback(cotangent)`` takes what is nested like the value and returns a tuple, one cotangent an argument.
 
+    Raises
+    ------
+    ArgumentException
+        When f is no function; a primal is not floating, or comes by name; the cotangent is not like the value.
+
     Examples
     --------
     >>> import numpy as np
@@ -295,18 +399,18 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
     >>> pullback(np.array([1.0, 0.0]))
     (array([1., 2.]),)
     """
+    _require_function(f)
+    _refuse_named(named)
     leaves, structure = flatten(primals)
-    for leaf in leaves:
-        _require_floating(leaf, "a primal")
+    _require_floating(leaves, structure, "primals")
     program, results = _record(f, leaves, structure)
     at_point = LinearMap(vjp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def pullback(cotangent: Any) -> Any:
         seeds, seed_structure = flatten(cotangent)
         if seed_structure != results:
-            raise ArgumentException("the cotangent is not nested as the function's value")
-        for seed, wanted in zip(seeds, program.output_types, strict=True):
-            _require_like(seed, wanted, "the cotangent")
+            raise ArgumentException("cotangent must be nested as the function's value")
+        _require_like(seeds, program.output_types, results, "cotangent", "the function's value has")
         return structure.unflatten(at_point(seeds))
 
     return results.unflatten(at_point.values), pullback
@@ -328,13 +432,21 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
     -------
     Like x.
 
+    Raises
+    ------
+    ArgumentException
+        When f is no function of x to a floating scalar, x is not floating, or v is not like x.
+
     Examples
     --------
     >>> import numpy as np
     >>> hvp(lambda x: np.sum(x**3), np.array([1.0, 2.0]), np.array([1.0, 0.0]))
     array([6., 0.])
     """
-    return jvp(grad(f), (x,), (v,))[1]
+    _require_function(f)
+    leaves, structure = flatten(x)
+    directions = _directions(v, leaves, structure, ("v", "x"))
+    return _pushed(grad(f), leaves, Structure(tuple, (structure,)), directions)[1]
 
 
 def linearize(f: Function, x: Any) -> tuple[Any, Function]:
@@ -351,6 +463,11 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     -------
     (value, linear)
 
+    Raises
+    ------
+    ArgumentException
+        When f is no function, or x is not floating; when a t is not like x.
+
     Examples
     --------
     >>> import numpy as np
@@ -358,14 +475,14 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     >>> linear(np.array([3.0]))
     array([3.])
     """
-    leaves, structure = flatten((x,))
-    for leaf in leaves:
-        _require_floating(leaf, "x")
-    program, results = _record(f, leaves, structure)
+    _require_function(f)
+    leaves, structure = flatten(x)
+    _require_floating(leaves, structure, "x")
+    program, results = _record(f, leaves, Structure(tuple, (structure,)))
     at_point = LinearMap(jvp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def linear(t: Any) -> Any:
-        return results.unflatten(at_point(_tangents(leaves, (t,), structure)))
+        return results.unflatten(at_point(_directions(t, leaves, structure, ("t", "x"))))
 
     return results.unflatten(at_point.values), linear
 
@@ -387,7 +504,8 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     Raises
     ------
     ArgumentException
-        When the mapped axes differ in length, or none is mapped.
+        When f is no function, or in_axes no int, None or sequence of them, one for each argument; when an argument
+        comes by name; when the mapped axes differ in length, or none is mapped.
 
     Examples
     --------
@@ -395,16 +513,22 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     >>> vmap(np.dot)(np.ones((4, 3)), np.ones((4, 3)))
     array([3., 3., 3., 3.])
     """
+    _require_function(f)
+    alike = not isinstance(in_axes, (tuple, list))
+    given = cast("list[int | None]", list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes])
+    if not all(axis is None or _is_int(axis) for axis in given):
+        raise ArgumentException(f"in_axes must be an int or None, or one of these for each argument, got {in_axes!r}")
 
-    def mapped(*args: Any) -> Any:
-        axes = [in_axes] * len(args) if isinstance(in_axes, int) or in_axes is None else list(in_axes)
+    def mapped(*args: Any, **named: Any) -> Any:
+        _refuse_named(named)
+        axes = given * len(args) if alike else given
         if len(axes) != len(args):
             raise ArgumentException(
                 f"in_axes has {len(axes)} entries; the function was called with {len(args)} arguments"
             )
         leaves, structure = flatten(args)
         of_leaf = [axis for axis, child in zip(axes, structure.children, strict=True) for _ in range(child.leaves)]
-        size = _mapped_length(leaves, of_leaf)
+        size = _mapped_length(leaves, of_leaf, structure)
 
         def moved(*values: Any) -> Any:
             flat, _ = flatten(values)
@@ -426,14 +550,15 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     return mapped
 
 
-def _mapped_length(leaves: Sequence[Any], axes: Sequence[int | None]) -> int:
+def _mapped_length(leaves: Sequence[Any], axes: Sequence[int | None], structure: Structure) -> int:
     lengths: set[int] = set()
-    for leaf, axis in zip(leaves, axes, strict=True):
+    for place, (of, axis) in enumerate(zip(_types(leaves, structure), axes, strict=True)):
         if axis is None:
             continue
-        shape = type_of(leaf).shape
+        shape = of.shape
         if not -len(shape) <= axis < len(shape):
-            raise ArgumentException(f"in_axes asks for axis {axis} of an array of shape {shape}")
+            name = _name(structure, "arguments", place)
+            raise ArgumentException(f"in_axes asks for axis {axis} of {name}, an array of shape {shape}")
         lengths.add(shape[axis])
     if len(lengths) != 1:
         found = "no argument is mapped" if not lengths else f"the mapped axes have lengths {sorted(lengths)}"

@@ -27,6 +27,13 @@ class Structure:
         """Number of leaves."""
         return 1 if self.kind is None else sum(c.leaves for c in self.children)
 
+    def names(self, root: str) -> Iterator[str]:
+        """For each leaf, where it is in a tree of that name: ``x['w'][0]``."""
+        if self.kind is None:
+            yield root
+        for key, child in zip(self.keys or range(len(self.children)), self.children, strict=True):
+            yield from child.names(f"{root}[{key!r}]")
+
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The tree with these leaves."""
         return self._build(iter(leaves))

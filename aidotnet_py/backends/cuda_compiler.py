@@ -196,18 +196,29 @@ class _CupyToolkit:
 
     def load(self, text: str) -> Callable[[str], Callable[[int, int, Sequence[int]], Any]]:
         digest = hashlib.sha256(f"{self._kind}\n{text}".encode()).hexdigest()
-        code = self._files.read(digest)
-        if code is None:
+        module = self._module(self._files.read(digest))
+        if module is None:
             code = self._compiled(text)
             self._files.write(digest, code)
-        module = self._cupy.cuda.function.Module()
-        module.load(code)
+            module = self._cupy.cuda.function.Module()
+            module.load(code)
 
         def found(name: str) -> Callable[[int, int, Sequence[int]], Any]:
             function = module.get_function(name)
             return lambda blocks, threads, addresses: function((blocks,), (threads,), addresses)
 
         return found
+
+    def _module(self, code: bytes | None) -> Any | None:
+        """The module of code that was kept; None where there is none, or none that this driver loads."""
+        if code is None:
+            return None
+        module = self._cupy.cuda.function.Module()
+        try:
+            module.load(code)
+        except self._cupy.cuda.driver.CUDADriverError:
+            return None
+        return module
 
     def _compiled(self, text: str) -> bytes:
         compiler = self._cupy.cuda.compiler

@@ -82,8 +82,9 @@ class CuPyBackend:
 
     Notes
     -----
-    Indices out of range are not looked for, since looking would wait for the device: `take` counts them modulo the
-    number of rows, as CuPy does, and `scatter_add` adds negative ones down to −n from the end and drops the others.
+    Indices out of range are not looked for, since looking would wait for the device: `wrap_indices` and `take` count
+    them modulo the number of rows, as CuPy does, and `scatter_add` adds negative ones down to −n from the end and drops
+    the others.
 
     Examples
     --------
@@ -305,6 +306,10 @@ class CuPyBackend:
             self.copyto(result[(*lead, slice(start, stop))], array)
             start = stop
         return result
+
+    def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
+        with self._device:
+            return self._kernels.wrap_indices(indices, length, out)
 
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
         with self._device:

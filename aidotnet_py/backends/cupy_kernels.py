@@ -23,6 +23,12 @@ y = (T)((W)1 / ((W)1 + exp(-(W)x)));
 # CuPy 13 takes the sign of NaN for 0.
 _SIGN = "y = x != x ? x : (T)((x > (T)0) - (x < (T)0));"
 
+# As int64 the largest uint64 would be negative: each sign has an arithmetic of its own.
+_WRAP_INDICES = """
+place = index < 0 ? length - 1 - ~(long long)index % length
+                  : (long long)((unsigned long long)index % (unsigned long long)length)
+"""
+
 # One thread an element of the result, which goes through all indices: atomics would add in another order each time,
 # and sorting would wait for the device.
 _SCATTER_ADD = """
@@ -72,6 +78,7 @@ class CuPyKernels:
         self._sign = kernel("T x", "T y", _SIGN, "aidotnet_sign")
         self._where = kernel("bool mask, T x, T y", "T z", "z = mask ? x : y", "aidotnet_where")
         self._vecdot: Any = cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", "aidotnet_vecdot")
+        self._wrap_indices = kernel("I index, int64 length", "int64 place", _WRAP_INDICES, "aidotnet_wrap_indices")
         self._scatter_add = kernel(
             "raw T values, raw I indices, int64 count, int64 width, int64 rows",
             "T out",
@@ -95,6 +102,10 @@ class CuPyKernels:
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         """Inner products over the last axis."""
         return self._vecdot(x, y, out=out, axis=-1)
+
+    def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
+        """Integers modulo the length, int64."""
+        return _called(self._wrap_indices, indices, length, out=out)
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
         """Rows of values, each added to the row of ``out`` that its index says, on zeros."""

@@ -262,14 +262,24 @@ class _Library:
         machine = self._machine = self._machine or _Machine()
         digest = _digest(self._kind or machine.kind, source)
         if digest not in self._functions:
-            code = self._files.read(digest)
-            if code is None:
-                code = machine.compiled(_text(source, _name(digest)))
-                self._files.write(digest, code)
-            address = load(code, _name(digest)) or machine.loaded(code, _name(digest))
+            address = self._kept(machine, digest) or self._compiled(machine, digest, source)
             with self.lock:
                 self._functions[digest] = address
         return self._functions[digest]
+
+    def _kept(self, machine: _Machine, digest: str) -> int | None:
+        """The address of a function that only LLVM can load from disk; None where there is none that it can."""
+        # What `load` could have loaded and did not, `found` has seen.
+        code = None if can_load() else self._files.read(digest)
+        try:
+            return None if code is None else machine.loaded(code, _name(digest))
+        except (RuntimeError, LookupError):
+            return None
+
+    def _compiled(self, machine: _Machine, digest: str, source: _Source) -> int:
+        code = machine.compiled(_text(source, _name(digest)))
+        self._files.write(digest, code)
+        return load(code, _name(digest)) or machine.loaded(code, _name(digest))
 
 
 def _name(digest: str) -> str:
@@ -333,10 +343,13 @@ class _Machine:
         self.kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
 
     def loaded(self, code: bytes, name: str) -> int:
-        """The address of a function of an object file."""
+        """The address of a function of an object file; RuntimeError or LookupError where it has none."""
         self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
-        return int(self._engine.get_function_address(name))
+        address = int(self._engine.get_function_address(name))
+        if not address:
+            raise LookupError(f"the object file has no function {name}")
+        return address
 
     def compiled(self, text: str) -> bytes:
         """The object file of a module."""

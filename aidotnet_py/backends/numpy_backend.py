@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -84,9 +85,20 @@ _ELEMENTWISE: dict[str, Elementwise] = {
 }
 
 
-@cache
+def _refuse_indices(indices: Array, length: int) -> NoReturn:
+    place = tuple(np.argwhere((indices < -length) | (indices >= length))[0].tolist())
+    where = f" (at {place} in indices of shape {indices.shape})" if place else ""
+    raise IndexError(f"index {indices[place]} is out of bounds for an axis of length {length}{where}")
+
+
 def _blas() -> Any:
-    """A controller of the BLAS libraries of this process, found once: NumPy's is loaded with NumPy."""
+    """A controller of the BLAS libraries of this process: NumPy's, and those that other modules came with."""
+    return _blas_beside(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _blas_beside(modules: int) -> Any:
+    # To look takes a millisecond: it is done again when modules have been imported since, such as SciPy.
     controller: Any = import_module("threadpoolctl").ThreadpoolController()
     return controller.select(user_api="blas")
 
@@ -147,7 +159,8 @@ class NumPyBackend:
         return np.empty(shape, dtype)
 
     def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
-        return np.array(value, dtype=dtype, order="C")
+        made = np.array(value, dtype=dtype, order="C")
+        return made if made.dtype.isnative else made.astype(self.dtype_of(made))
 
     def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
         return lambda values: [self.asarray(value) for value in values]
@@ -212,6 +225,18 @@ class NumPyBackend:
 
     def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
         return np.concatenate(arrays, axis=axis, out=out)
+
+    def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
+        if out is None:
+            out = np.empty(indices.shape, np.int64)
+        if indices.size == 0:
+            return out
+        # Compared before they are converted: as int64 the largest uint64 is −1.
+        low = int(indices.min())
+        if low < -length or int(indices.max()) >= length:
+            _refuse_indices(indices, length)
+        np.copyto(out, indices, casting="unsafe")
+        return np.add(out, length, out=out, where=out < 0) if low < 0 else out
 
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
         if out is None:

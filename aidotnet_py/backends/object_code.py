@@ -122,6 +122,8 @@ def _place_of(file: _Object, function: str, starts: dict[int, int]) -> int:
         for i in range(table.size // 24):
             name, index, value = file.symbol(table, i)
             if name == function and _UNDEFINED < index < _FIRST_SPECIAL:
+                if value >= file.sections[index].size:
+                    break
                 return starts[index] + value
     raise LookupError(function)
 

@@ -190,6 +190,14 @@ class Backend(Protocol):
         """The arrays one after another along an axis."""
         ...
 
+    def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
+        """Integer indices into an axis as int64 in 0 … length − 1; negative ones count from the end.
+
+        IndexError for an index outside −length … length − 1. A backend for which a look at the values means to wait
+        for its device counts them modulo the length instead.
+        """
+        ...
+
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
         """Rows ``array[indices]`` for integer indices in range: (n, …) and i… give (i…, …)."""
         ...

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from aidotnet_py.cli.tables import tables_of
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, ComparisonSettings
@@ -20,7 +23,34 @@ from aidotnet_py.plotting import draw_adaptation_curves, figure_formats
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Meta-learning on NumPy.", no_args_is_help=True, add_completion=False)
+
+class _OneLine(TyperGroup):
+    """A group of commands that says in one line what is wrong with its arguments."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Run a command and, unless told otherwise, end the process with its exit code."""
+        try:
+            code = super().main(args, *rest, **more | {"standalone_mode": False})
+        except typer.Abort:
+            code = _INTERRUPTED
+        except Exception as error:
+            # Typer brings click along or its own copy of it, by version; the exceptions of both have these two members.
+            format_message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+            if format_message is None:
+                raise
+            print(f"aidotnet-py: {' '.join(format_message().split())}", file=sys.stderr)
+        if standalone_mode:
+            sys.exit(code or 0)
+        return code
+
+
+app = typer.Typer(help="Meta-learning on NumPy.", add_completion=False, cls=_OneLine)
+
+# As shells have it of a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
+# Written beside a result's place to see whether there is room.
+_PROBE = bytes(2**16)
 
 # Tables written to a file or a pipe, which have no width, are this wide.
 _WIDTH = 132
@@ -41,9 +71,11 @@ def _usual(name: str) -> str:
     return ", ".join(f"{getattr(problem, name)} on {data}" for data, problem in PROBLEMS.items())
 
 
-@app.callback()
-def _commands() -> None:  # pyright: ignore[reportUnusedFunction] -- typer keeps it: one command alone would lose its name
+@app.callback(invoke_without_command=True)
+def _commands(context: typer.Context) -> None:  # pyright: ignore[reportUnusedFunction] -- typer keeps it
     """Meta-learning on NumPy."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -103,10 +135,12 @@ def _refusals() -> Generator[None]:
     """Errors that say what is wanted become one line: 2 for what was asked, 1 for what came of it."""
     try:
         yield
-    except (ArgumentException, ImportError, OSError, InvalidOperationException) as error:
+    except (ArgumentException, ImportError, OSError, InvalidOperationException, MemoryError) as error:
         message = _as_typed(str(error)) if isinstance(error, ArgumentException) else str(error)
+        if isinstance(error, MemoryError):
+            message = "the memory of this machine is not enough; fewer tasks or shots take less"
         print(f"aidotnet-py compare: {message}", file=sys.stderr)
-        raise typer.Exit(1 if isinstance(error, InvalidOperationException) else 2) from error
+        raise typer.Exit(1 if isinstance(error, (InvalidOperationException, MemoryError)) else 2) from error
 
 
 def _as_typed(message: str) -> str:
@@ -128,15 +162,40 @@ def _make_ready(figure: Path | None, json: Path | None) -> None:
         file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
         if file is not None:
             raise ArgumentException(f"{name} is {str(path)!r}; {str(file)!r} in it is a file, and no folder")
-    if figure is not None and json is not None and figure.absolute() == json.absolute():
-        raise ArgumentException(f"json is {str(json)!r}, and so is --figure; two files are wanted")
-    for path in paths.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        # Nothing else tells for sure whether it can be written.
-        path.open("ab").close()
-        if new:
-            path.unlink()
+    missing = {parent for path in paths.values() for parent in path.parents if not parent.exists()}
+    try:
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _require_writable(paths)
+    except BaseException:
+        for folder in sorted(missing, key=lambda parent: len(parent.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _require_writable(paths: dict[str, Path]) -> None:
+    """Raise unless each of these files can be written and is none of the others; what was not there is not left."""
+    with ExitStack() as stack:
+        seen: dict[tuple[int, int], str] = {}
+        for name, path in paths.items():
+            new = not path.exists()
+            file = stack.enter_context(path.open("ab"))
+            if new:
+                stack.callback(path.unlink)
+            status = os.fstat(file.fileno())
+            # One file has many spellings, and links to it.
+            other = seen.setdefault((status.st_dev, status.st_ino), name)
+            if other != name:
+                raise ArgumentException(f"{name} is {str(path)!r}, and so is --{other}; two files are wanted")
+            # A device that takes nothing says so even of nothing; a folder without room, of something.
+            try:
+                os.write(file.fileno(), b"")
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            if path.is_file():
+                with tempfile.TemporaryFile(dir=path.parent) as probe:
+                    probe.write(_PROBE)
 
 
 def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:

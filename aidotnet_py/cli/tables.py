@@ -18,8 +18,24 @@ def tables_of(found: Comparison) -> list[Table]:
     """One for the loss, one for the accuracy if there is any, each over the seeds too where there are several."""
     tables = [_table("Mean query loss", found, lambda run: run.losses, "{:.3f} ± {:.3f}")]
     if found.settings.problem.classification:
-        tables.append(_table("Query accuracy", found, lambda run: run.accuracies or (), "{:.1%} ± {:.1%}"))
+        form = "{:.1%} ± {:.1%}"
+        tables.append(_table("Query accuracy", found, lambda run: run.accuracies or (), form))
+        if all(run.single_accuracy is not None for run in found.runs):
+            tables.append(_single_table(found, form))
     return tables
+
+
+def _single_table(found: Comparison, form: str) -> Table:
+    """The accuracy of the adapted models, asked about one example at a time, after all steps."""
+    settings = found.settings
+    title = f"One example at a time, by the adapted models after {settings.adaptation_steps} steps"
+    table = Table(title=f"{title}; above, each query set is normalised as a whole")
+    for name in ("", *(f"seed {seed}" for seed in settings.seeds)):
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+    for algorithm in found.contestants:
+        singles = [run.single_accuracy for run in found.of(algorithm)]
+        table.add_row(algorithm, *(_cell(single, form) for single in singles if single is not None))
+    return table
 
 
 def _table(quantity: str, found: Comparison, curve_of: Callable[[Run], Curve], form: str) -> Table:

@@ -26,7 +26,7 @@ from aidotnet_py.meta_learning import (
 )
 from aidotnet_py.optimizers import AdamOptimizer
 
-__all__ = ["ALGORITHMS", "BASELINES", "Contestant"]
+__all__ = ["ALGORITHMS", "BASELINES", "Contestant", "Learner"]
 
 Learner: TypeAlias = MetaLearnerBase[np.float32]
 

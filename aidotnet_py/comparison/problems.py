@@ -21,7 +21,7 @@ Model: TypeAlias = NeuralNetworkModel[np.float32]
 Loader: TypeAlias = IEpisodicDataLoader[np.float32, NDArray[Any], NDArray[Any]]
 Split: TypeAlias = Literal["train", "test"]
 
-_WAYS, _IMAGE_QUERIES = 5, 15
+_QUERIES, _WAYS, _IMAGE_QUERIES = 10, 5, 15
 
 
 class Source(Protocol):
@@ -52,6 +52,8 @@ class Problem:
         Whether accuracy has a meaning.
     needs_archive : bool
         Whether the settings must say where the data are.
+    ways, queries, inputs : int
+        Of a task: classes (1 where there are none), query examples of each, and numbers that an example's input has.
     options : mapping
         Keywords of the options of every contestant.
     iterations, meta_batch, shots, test_tasks, adaptation_steps : int
@@ -62,6 +64,9 @@ class Problem:
     loader: Callable[[Split, Source, int], Loader]
     classification: bool
     needs_archive: bool
+    ways: int
+    queries: int
+    inputs: int
     options: Mapping[str, Any]
     iterations: int
     meta_batch: int
@@ -76,7 +81,7 @@ def _regressor(seed: int) -> Model:
 
 def _sinusoids(split: Split, source: Source, seed: int) -> Loader:
     # Sinusoids are drawn from a continuum: other seeds are other tasks, whatever the split.
-    return SinusoidLoader(KShot=source.shots, QueryShots=10, seed=seed)
+    return SinusoidLoader(KShot=source.shots, QueryShots=_QUERIES, seed=seed)
 
 
 def _classifier(side: int) -> Callable[[int], Model]:
@@ -107,6 +112,9 @@ PROBLEMS: Mapping[str, Problem] = {
         loader=_sinusoids,
         classification=False,
         needs_archive=False,
+        ways=1,
+        queries=_QUERIES,
+        inputs=1,
         options={"InnerLearningRate": 0.002, "AdaptationSteps": 16, "OuterLearningRate": 0.004},
         iterations=2000,
         meta_batch=25,
@@ -119,6 +127,9 @@ PROBLEMS: Mapping[str, Problem] = {
         loader=_digits,
         classification=True,
         needs_archive=False,
+        ways=_WAYS,
+        queries=_IMAGE_QUERIES,
+        inputs=8 * 8,
         options=_IMAGE_OPTIONS,
         iterations=300,
         meta_batch=8,
@@ -131,6 +142,9 @@ PROBLEMS: Mapping[str, Problem] = {
         loader=_characters,
         classification=True,
         needs_archive=True,
+        ways=_WAYS,
+        queries=_IMAGE_QUERIES,
+        inputs=28 * 28,
         options=_IMAGE_OPTIONS,
         iterations=500,
         meta_batch=8,

@@ -36,6 +36,10 @@ class Run:
         Wall clock of the training; None where there is none.
     peak_bytes : int or None
         The most memory of arrays and objects at a time in a step of training, above what there was before the learner.
+    single_accuracy : ConfidenceInterval or None
+        The accuracy after all these steps of the adapted models, asked about one example at a time; ``accuracies`` are
+        those of all examples of a query set together, normalised as a whole where the network has batch norm. None for
+        regression, and of a comparison saved before it was measured.
     """
 
     algorithm: str
@@ -44,6 +48,7 @@ class Run:
     accuracies: Curve | None
     training_seconds: float | None
     peak_bytes: int | None
+    single_accuracy: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,15 @@ class Comparison:
 
     def to_json(self) -> str:
         """Settings and runs; each point of a curve as mean and half-width."""
-        runs = [{**vars(run), "losses": _pairs(run.losses), "accuracies": _pairs(run.accuracies)} for run in self.runs]
+        runs = [
+            {
+                **vars(run),
+                "losses": _pairs(run.losses),
+                "accuracies": _pairs(run.accuracies),
+                "single_accuracy": None if run.single_accuracy is None else _pair(run.single_accuracy),
+            }
+            for run in self.runs
+        ]
         return json.dumps({"settings": asdict(self.settings), "runs": runs}, indent=1)
 
     @staticmethod
@@ -117,7 +130,11 @@ class Comparison:
 
 
 def _pairs(curve: Curve | None) -> list[tuple[float, float]] | None:
-    return None if curve is None else [(float(point.Mean), float(point.HalfWidth)) for point in curve]
+    return None if curve is None else [_pair(point) for point in curve]
+
+
+def _pair(point: Interval) -> tuple[float, float]:
+    return float(point.Mean), float(point.HalfWidth)
 
 
 def _run(found: Mapping[str, Any]) -> Run:
@@ -125,6 +142,8 @@ def _run(found: Mapping[str, Any]) -> Run:
     accuracies = fields["accuracies"]
     fields["losses"] = _curve(fields["losses"])
     fields["accuracies"] = None if accuracies is None else _curve(accuracies)
+    single = fields.get("single_accuracy")
+    fields["single_accuracy"] = None if single is None else _curve([single])[0]
     return Run(**fields)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import trange
 
-from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, Contestant
-from aidotnet_py.comparison.results import Comparison, Curve, Run
+from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, Contestant, Learner
+from aidotnet_py.comparison.results import Comparison, Curve, Interval, Run
 from aidotnet_py.comparison.settings import SEEDS, ComparisonSettings
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning import BasicStats, TaskBatch
@@ -78,7 +78,18 @@ def _run(
         seconds = time.perf_counter() - began
         peak = _peak_of_a_step(lambda: contestant(problem, problem.model(seed), loader, settings.meta_batch).step)
     losses, accuracies = entrant.learner.adaptation_curve(test, settings.adaptation_steps)
-    return Run(name, seed, _curve(losses), _curve(accuracies) if problem.classification else None, seconds, peak)
+    if not problem.classification:
+        return Run(name, seed, _curve(losses), None, seconds, peak)
+    single = _single_accuracy(entrant.learner, test, settings.adaptation_steps)
+    return Run(name, seed, _curve(losses), _curve(accuracies), seconds, peak, single)
+
+
+def _single_accuracy(learner: Learner, test: TaskBatch[np.float32, NDArray[Any], NDArray[Any]], steps: int) -> Interval:
+    """The accuracy of the adapted models, which answer for one example at a time as for all together."""
+    learner.Options.AdaptationSteps = steps
+    loss = learner.BaseModel.DefaultLossFunction
+    found = [loss.accuracy(learner.Adapt(task).Predict(task.QueryInput), task.QueryOutput) for task in test]
+    return BasicStats.of(np.array(found)).ConfidenceInterval()
 
 
 def _curve(values: NDArray[Any]) -> Curve:

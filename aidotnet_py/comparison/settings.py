@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -17,6 +18,13 @@ SEEDS = 2**32
 
 # The fewest that a comparison can do with: an interval takes two test tasks.
 _LEAST = {"iterations": 1, "meta_batch": 1, "shots": 1, "test_tasks": 2, "adaptation_steps": 1}
+# Steps take no memory of their own; so many of a millisecond take twelve days.
+_MOST = {"iterations": 10**9, "adaptation_steps": 10**9}
+
+# What a number of a task takes, in float32; and a loss with an accuracy, in float64.
+_NUMBER_BYTES, _MEASURED_BYTES = 4, 16
+# Taken for the machine's memory where the system does not tell it.
+_USUAL_MEMORY = 2**37
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +55,7 @@ class ComparisonSettings:
     ArgumentException
         When a name is unknown, something is there twice or missing; the message says what is wanted.
     ArgumentOutOfRangeException
-        When a number is too small or too large.
+        When a number is too small or too large, or the machine's memory too small for it.
 
     Examples
     --------
@@ -78,7 +86,7 @@ class ComparisonSettings:
                 )
         _require_some_once("algorithms", self.algorithms)
         for name, least in _LEAST.items():
-            _require_within(name, getattr(self, name), least, None)
+            _require_within(name, getattr(self, name), least, _MOST.get(name))
         for seed in self.seeds:
             _require_within("seeds", seed, 0, SEEDS - 1)
         _require_some_once("seeds", self.seeds)
@@ -88,6 +96,24 @@ class ComparisonSettings:
             )
         if not problem.needs_archive and self.archive is not None:
             raise ArgumentException(f"archive is {self.archive!r}; {self.data} takes none")
+        self._require_room()
+
+    def _require_room(self) -> None:
+        """Refuse sizes of which the tasks or the results alone are more than the machine's memory."""
+        problem = self.problem
+        task = _NUMBER_BYTES * problem.ways * (self.shots + problem.queries) * problem.inputs
+        curve = _MEASURED_BYTES * (self.adaptation_steps + 1)
+        for name, size in (
+            ("shots", task),
+            ("meta_batch", self.meta_batch * task),
+            ("test_tasks", self.test_tasks * (task + _MEASURED_BYTES)),
+            ("adaptation_steps", self.test_tasks * (task + curve)),
+        ):
+            if size > _memory():
+                raise ArgumentOutOfRangeException(
+                    f"{name} must be smaller, got {getattr(self, name)}: the run would take at least "
+                    f"{size / 2**30:.3g} GiB, and this machine has {_memory() / 2**30:.3g}"
+                )
 
     @property
     def problem(self) -> Problem:
@@ -120,6 +146,14 @@ class ComparisonSettings:
             seeds=tuple(seeds),
             archive=archive,
         )
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _USUAL_MEMORY
 
 
 def _problem_of(data: str) -> Problem:

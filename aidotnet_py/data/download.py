@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import secrets
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.whole_files import replacing
 
 __all__ = ["PublishedFile", "download"]
 
@@ -30,37 +30,29 @@ class PublishedFile:
 def download(file: PublishedFile, destination: Path) -> None:
     """Fetch a file to ``destination``, which appears only once the content is checked.
 
-    Until then the content goes to a hidden file beside it, which is removed whatever happens. No more than the
-    published size is ever read.
+    Until then the content goes to a hidden file beside it; see `replacing`. No more than the published size is ever
+    read.
 
     Raises
     ------
     InvalidOperationException
         The transfer failed, or size or checksum differ; there is no file at ``destination`` then, or still the old one.
     """
-    part = destination.with_name(f".{destination.name}.{secrets.token_hex(8)}.part")
-    try:
-        _transfer(file, part)
-        os.replace(part, destination)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(destination) as target:
+        _transfer(file, target)
 
 
-def _transfer(file: PublishedFile, part: Path) -> None:
+def _transfer(file: PublishedFile, target: BinaryIO) -> None:
     digest = hashlib.sha256()
     received = 0
-    # "x" never opens a file, or follows a link, that somebody else put there.
-    with open(part, "xb") as target:
-        try:
-            with urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response:
-                while received <= file.size and (block := response.read(min(_CHUNK, file.size + 1 - received))):
-                    digest.update(block)
-                    target.write(block)
-                    received += len(block)
-        except (OSError, http.client.HTTPException) as error:
-            raise InvalidOperationException(f"download of {file.url} failed: {error}") from error
-        target.flush()
-        os.fsync(target.fileno())
+    try:
+        with urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response:
+            while received <= file.size and (block := response.read(min(_CHUNK, file.size + 1 - received))):
+                digest.update(block)
+                target.write(block)
+                received += len(block)
+    except (OSError, http.client.HTTPException) as error:
+        raise InvalidOperationException(f"download of {file.url} failed: {error}") from error
     if received != file.size:
         more = "more than " if received > file.size else ""
         raise InvalidOperationException(

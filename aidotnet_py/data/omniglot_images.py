@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.data.safe_folder import SafeFolder
+from aidotnet_py.data.safe_png import PngError, essential_png
 from aidotnet_py.data.safe_zip import SafeZip
 from aidotnet_py.exceptions import ArgumentException
 
@@ -21,7 +21,8 @@ __all__ = ["FULL_INK", "OmniglotImages", "open_omniglot"]
 
 _SIDE = 105
 _SMALL = 28
-_PNG = b"\x89PNG\r\n\x1a\n"
+# Images that are decoded together, so that memory depends on what is kept and not on what is read.
+_AT_ONCE = 64
 
 # 105 pixels are 28 cells of 15 quarters of a pixel. An entry says how many quarters of pixel j lie in cell i; so the
 # ink of a cell is a whole number of sixteenths of a pixel, at most 15 · 15, and area averages are exact in uint8.
@@ -57,18 +58,18 @@ class OmniglotImages:
         ArgumentException
             An image cannot be read, or is not a PNG of 105×105 pixels.
         """
-        ink = np.stack([self._decode(name) for name in self.members[character]])
-        cells: NDArray[np.float32] = np.matmul(np.matmul(_QUARTERS, ink), _QUARTERS.T)
-        return cells.astype(np.uint8)
+        names = self.members[character]
+        images = np.empty((len(names), _SMALL, _SMALL), np.uint8)
+        for start in range(0, len(names), _AT_ONCE):
+            ink = np.stack([self._decode(name) for name in names[start : start + _AT_ONCE]])
+            images[start : start + _AT_ONCE] = np.matmul(np.matmul(_QUARTERS, ink), _QUARTERS.T)
+        return images
 
     def _decode(self, name: str) -> NDArray[np.float32]:
-        data = self._files.read(name)
-        where = f"{self._path}: {name!r:.200}"
-        if not data.startswith(_PNG) or data[12:16] != b"IHDR" or len(data) < 24:
-            raise ArgumentException(f"{where} is not a PNG image")
-        # The size is read by hand, so that no decoder ever sees an image that would unpack to gigabytes.
-        _check_size(where, *struct.unpack(">II", data[16:24]))
-        pixels = _decode_png(where, data)
+        try:
+            pixels = _decode_png(essential_png(self._files.read(name), _SIDE))
+        except PngError as error:
+            raise ArgumentException(f"{self._path}: {name!r:.200} {error}") from error
         return (pixels < 128).astype(np.float32)
 
 
@@ -112,23 +113,32 @@ def _by_character(path: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
     return dict(found)
 
 
-def _check_size(where: str, width: int, height: int) -> None:
-    if (width, height) != (_SIDE, _SIDE):
-        raise ArgumentException(f"{where} has {width}×{height} pixels; Omniglot's images have {_SIDE}×{_SIDE}")
-
-
-def _decode_png(where: str, data: bytes) -> NDArray[np.uint8]:
+def _decode_png(data: bytes) -> NDArray[np.uint8]:
+    """The shades of grey of an image that `essential_png` gave, laid over white paper where it is transparent."""
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError('OmniglotLoader needs Pillow: pip install "aidotnet-py[data]"') from error
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            # Once more before pixels are decoded: a later header chunk overrides the first.
-            _check_size(where, *image.size)
-            return np.asarray(image.convert("L"))
-    except ArgumentException:
-        raise
+            image.load()
     # Pillow tells a broken image by OSError, SyntaxError, ValueError, EOFError, struct.error and others.
     except Exception as error:
-        raise ArgumentException(f"{where} cannot be decoded: {error}") from error
+        raise PngError("cannot be decoded") from error
+    if image.mode.startswith("I"):
+        return _eight_bits(np.asarray(image), image.info.get("transparency"))
+    palette = image.palette
+    if palette is not None and int(np.max(np.asarray(image))) >= len(palette.palette) // len(palette.mode):
+        raise PngError("has pixels that are not in its palette")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        drawn = image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("L"))
+    return np.asarray(image.convert("L"))
+
+
+def _eight_bits(pixels: NDArray[Any], transparent: int | None) -> NDArray[np.uint8]:
+    """Of 16-bit shades, the upper half, and white where they are the transparent one."""
+    shades: NDArray[np.uint8] = (pixels >> 8).astype(np.uint8)
+    if transparent is not None:
+        shades[pixels == transparent] = 255
+    return shades

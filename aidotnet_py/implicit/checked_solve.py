@@ -21,7 +21,7 @@ Solver: TypeAlias = Callable[[Operator, Array], tuple[Array, R]]
 
 
 class UnconvergedSolveWarning(RuntimeWarning):
-    """A linear solve ended above its tolerance; what was computed from it is that much less exact."""
+    """A linear solve ended above the bound on its residual; what was computed from it is that much less exact."""
 
 
 def checked_solve(
@@ -53,7 +53,7 @@ def checked_solve(
     Warns
     -----
     UnconvergedSolveWarning
-        When a system did not converge; the message has the largest residual norm.
+        When a system did not converge; the message has the residual norm that is largest next to its right-hand side.
 
     Examples
     --------
@@ -74,11 +74,13 @@ def checked_solve(
         )
     unconverged = ~report.converged
     if unconverged.any():
-        worst = int(np.argmax(np.where(unconverged, report.residual_norms, -1.0)))
+        lengths = np.where(report.rhs_norms > 0, report.rhs_norms, 1.0)
+        worst = int(np.argmax(np.where(unconverged, report.residual_norms / lengths, -1.0)))
+        wanted = {"rtol": "rtol·‖b‖", "atol": "atol"}[report.bound_names[worst]]
         warnings.warn(
             f"{what} did not converge in {unconverged.sum()} of {tasks} systems; the worst, row {worst}, stopped at "
-            f"{report.stop_reasons[worst].value!r} with the residual norm {report.residual_norms[worst]:.3g} after "
-            f"{report.iterations[worst]} iterations",
+            f"{report.stop_reasons[worst].value!r} with the residual norm {report.residual_norms[worst]:.3g}, where "
+            f"{wanted} = {report.bounds[worst]:.3g}, after {report.iterations[worst]} iterations",
             UnconvergedSolveWarning,
             stacklevel=level_outside(),
         )

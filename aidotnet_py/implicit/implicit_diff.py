@@ -10,31 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import Tracer, active_trace, as_traced, new_trace, type_of
+from aidotnet_py.autodiff.transformations import trace_once
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.implicit.linear_system import Settings
 from aidotnet_py.implicit.root import Finder, Root, solution
-from aidotnet_py.solvers.rows import check_count, check_number
+from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
+from aidotnet_py.solvers.rows import check_count
 
 __all__ = ["implicit_diff"]
 
 Function = Callable[..., Any]
 
 
+@renames_tolerance("rtol")
 def implicit_diff(
     condition: Function,
     *,
     symmetric: bool = False,
     max_iterations: int | None = None,
-    tolerance: float | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
 ) -> Callable[[Function], Function]:
     r"""Differentiate a solver through the condition that its solution meets, and never through its iterations.
 
@@ -56,12 +59,14 @@ def implicit_diff(
         ``phi - step(phi, theta)``.
     symmetric : bool
         Whether ∂F/∂φ is symmetric positive definite, as the Hessian at a minimum: then `conjugate_gradient` solves,
-        else `gmres`.
+        else `gmres`. Each solve spends one product more to see that it is symmetric.
     max_iterations : int, optional
         The most iterations of a linear solve, at least 1; None stands for ten times the size of φ.
-    tolerance : float, optional
-        The residual of a linear solve, relative to its right-hand side, at least 0; None stands for 1e-10, or for a
-        hundred roundings where a dtype has fewer digits (1.2e-5 in float32).
+    rtol : float, optional
+        A linear solve ends when ‖b − Ax‖ ≤ max(rtol ‖b‖, atol). At least 0; None stands for 1e-10, or for a hundred
+        roundings where a dtype has fewer digits (1.2e-5 in float32).
+    atol : float
+        See rtol; at least 0. With the default, 0, a derivative is linear in its direction, however small.
 
     Returns
     -------
@@ -73,19 +78,20 @@ def implicit_diff(
     Raises
     ------
     ArgumentException
-        When condition is no function, or the solver itself. When the solver is called, before it runs: an argument
-        comes by name; initial is not floating, or of several dtypes; condition's result is not nested and shaped like
-        it; condition does not depend on φ, or on none of theta, which would make every derivative zero in silence.
-        After it ran: its result is not like ``initial``.
+        When condition is no function, or the solver itself; when symmetric is no truth value. When the solver is
+        called, before it runs: an argument comes by name; initial is not floating, or of several dtypes; condition's
+        result is not nested and shaped like it; condition does not depend on φ, or on none of theta, which would make
+        every derivative zero in silence. After it ran: its result is not like ``initial``. In a derivative: symmetric
+        is True, and ∂F/∂φ is not symmetric.
     ArgumentOutOfRangeException
-        When max_iterations or tolerance lies outside its range.
+        When max_iterations, rtol or atol lies outside its range.
     InvalidOperationException
         When the solver's result, or a linear solve, is not finite.
 
     Warns
     -----
     UnconvergedSolveWarning
-        When a linear solve ends above the tolerance, as it does where ∂F/∂φ is singular.
+        When a linear solve ends above its bound, as it does where ∂F/∂φ is singular.
 
     Notes
     -----
@@ -118,8 +124,9 @@ def implicit_diff(
     _require_function(condition, "condition")
     if max_iterations is not None:
         check_count("max_iterations", max_iterations)
-    if tolerance is not None:
-        check_number("tolerance", tolerance)
+    Bounds(rtol, atol)
+    if not isinstance(symmetric, (bool, np.bool_)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        raise ArgumentException(f"symmetric must be True or False, got {symmetric!r:.80}")
 
     def decorate(solver: Function, *others: Any) -> Function:
         if others:
@@ -129,7 +136,7 @@ def implicit_diff(
             )
         _require_function(solver, "the solver")
         name = getattr(solver, "__name__", type(solver).__name__)
-        settings = Settings(name, symmetric, max_iterations, tolerance)
+        settings = Settings(name, bool(symmetric), max_iterations, rtol, atol)
 
         @wraps(solver)
         def call(initial: Any, *theta: Any, **named: Any) -> Any:
@@ -138,8 +145,10 @@ def implicit_diff(
                     f"{', '.join(named)} came by name; {name} and its condition are called with the same arguments, by "
                     "their places"
                 )
+            for place, value in enumerate((initial, *theta)):
+                _typed(value, "initial" if place == 0 else f"argument {place} of {name}")
             if active_trace() is None:
-                return trace(call, initial, *theta)(initial, *theta)
+                return trace_once(call, initial, *theta)(initial, *theta)
             return _traced(condition, solver, settings, initial, theta)
 
         return call
@@ -152,6 +161,15 @@ def _require_function(value: Any, name: str) -> None:
         raise ArgumentNullException(f"{name} is None; a function of φ and its arguments is wanted")
     if not callable(value):
         raise ArgumentException(f"{name} is a {type(value).__name__}; a function of φ and its arguments is wanted")
+
+
+def _typed(value: Any, name: str) -> tuple[list[Any], Structure, tuple[ArrayType, ...]]:
+    """The arrays of a value, how they are nested and what they are; a refusal calls the value by its name."""
+    try:
+        leaves, structure = flatten(value)
+        return leaves, structure, tuple(map(type_of, leaves))
+    except ArgumentException as error:
+        raise ArgumentException(f"{name}: {error}") from error
 
 
 def _traced(condition: Function, solver: Function, settings: Settings, initial: Any, theta: tuple[Any, ...]) -> Any:
@@ -215,8 +233,9 @@ def _condition_program(condition: Function, phi: _Layout, types: Sequence[ArrayT
     with new_trace() as inner:
         theta = [inner.new_input(t) for t in types]
         vector = inner.new_input(phi.vector)
-        leaves, structure = flatten(condition(phi.split(vector), *arguments.unflatten(theta)))
-        found = _Layout(structure, tuple(map(type_of, leaves)))
+        result = condition(phi.split(vector), *arguments.unflatten(theta))
+        leaves, structure, types_found = _typed(result, "the result of condition")
+        found = _Layout(structure, types_found)
         if found != phi:
             raise ArgumentException(f"condition returned {_described(found)}; φ, like initial, is {_described(phi)}")
         return simplify(inner.finish([phi.joined(leaves)]))
@@ -272,11 +291,11 @@ def _finder(solver: Function, name: str, phi: _Layout, arguments: Structure) -> 
 
 def _fitting(backend: Backend, result: Any, name: str, phi: _Layout) -> list[Array]:
     """The arrays of a solver's result, in C order, once they are like φ."""
-    leaves, structure = flatten(result)
+    leaves, structure, types = _typed(result, f"the result of {name}")
     # A plain number will do where φ has no axes, as it does for NumPy.
-    plain = [isinstance(x, (int, float)) and not isinstance(x, np.generic) for x in leaves]
     types = tuple(
-        ArrayType((), phi.types[0].dtype) if number else type_of(x) for x, number in zip(leaves, plain, strict=True)
+        ArrayType((), phi.types[0].dtype) if isinstance(x, (int, float)) and not isinstance(x, np.generic) else t
+        for x, t in zip(leaves, types, strict=True)
     )
     found = _Layout(structure, types)
     if found != phi:

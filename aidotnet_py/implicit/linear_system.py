@@ -23,6 +23,7 @@ from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.implicit.checked_solve import checked_solve
 from aidotnet_py.solvers import Operator, SolverReport, conjugate_gradient, gmres
 
@@ -41,22 +42,25 @@ class Settings:
         Whether the matrix is symmetric positive definite, and conjugate gradient does.
     max_iterations : int or None
         For each system; None: ten times as many as it has unknowns.
-    tolerance : float or None
-        For ‖b − Ax‖/‖b‖; None: 1e-10, or a hundred roundings where the precision is less than that.
+    rtol : float or None
+        For ‖b − Ax‖/‖b‖; None: what the solvers take.
+    atol : float
+        For ‖b − Ax‖.
     """
 
     name: str
     symmetric: bool
     max_iterations: int | None
-    tolerance: float | None
+    rtol: float | None
+    atol: float
 
-    def solver(self, n: int, dtype: np.dtype[Any]) -> Callable[[Operator, Array], tuple[Array, SolverReport]]:
-        """What solves systems of n unknowns, whose right-hand sides have length 1: the tolerance is absolute there."""
-        roundings = 100 * float(np.finfo(dtype).eps)
+    def solver(self, n: int) -> Callable[[Operator, Array], tuple[Array, SolverReport]]:
+        """What solves systems of n unknowns."""
         return partial(
             conjugate_gradient if self.symmetric else gmres,
             max_iterations=10 * n if self.max_iterations is None else self.max_iterations,
-            tolerance=max(1e-10, roundings) if self.tolerance is None else self.tolerance,
+            rtol=self.rtol,
+            atol=self.atol,
         )
 
 
@@ -125,14 +129,35 @@ class LinearSystem:
         shape = tuple(rhs.shape)
         rows = backend.empty((math.prod(shape[:-1]), shape[-1]), backend.dtype_of(rhs))
         backend.copyto(backend.reshape(rows, shape), rhs)
-        # Each system by the length of its right-hand side: a derivative is linear, however small the numbers are.
-        lengths = _divide_by_lengths(backend, rows)
         with self._operator(backend, point) as operator:
-            what = f"the linear solve for a derivative of {self}, by the length of its right-hand side,"
-            x, _ = checked_solve(self.settings.solver(shape[-1], backend.dtype_of(rows)), operator, rows, what=what)
-        with backend.errors_ignored():
-            backend.elementwise("multiply")(x, _column(backend, lengths, rows), out=rows)
-        backend.copyto(out, backend.reshape(rows, shape))
+            what = f"the linear solve for a derivative of {self}"
+            x, report = checked_solve(self.settings.solver(shape[-1]), operator, rows, what=what)
+            if self.settings.symmetric:
+                # Where the solve converged, b will do for Ax.
+                image = rows if report.converged.all() else backend.asarray(operator(x))
+                slack = np.sqrt(shape[-1]) * np.where(report.converged, report.residual_norms, 0.0)
+                self._require_symmetric(backend, x, image, operator(_signs(backend, rows)), slack)
+        backend.copyto(out, backend.reshape(x, shape))
+
+    def _require_symmetric(
+        self, backend: Backend, x: Array, image: Array, image_of_signs: Array, slack: NDArray[Any]
+    ) -> None:
+        """Refuse an A that is not symmetric: for random signs u, uᵀ(Ax) and (Au)ᵀx differ almost surely.
+
+        The solution of a system with Aᵀ would be taken from the one with A, and no residual would show it.
+        """
+        absolute, signs = backend.elementwise("abs"), _signs(backend, x)
+        pairs = (signs, image), (image_of_signs, x)
+        left, right = (backend.to_numpy(backend.vecdot(*pair)) for pair in pairs)
+        sizes = sum(backend.to_numpy(backend.vecdot(absolute(a), absolute(b))) for a, b in pairs)
+        # Rounding may take half of the digits of the products.
+        gaps = np.abs(left - right) > slack + np.sqrt(np.finfo(left.dtype).eps) * sizes
+        if gaps.any():
+            row = int(np.argmax(gaps))
+            raise ArgumentException(
+                f"symmetric must be False for {self}, got True: ∂F/∂φ is not symmetric, since for a vector u of signs "
+                f"and the solution x of row {row} uᵀ(∂F/∂φ)x is {left[row]:.6g} and xᵀ(∂F/∂φ)u is {right[row]:.6g}"
+            )
 
     @contextmanager
     def _operator(self, backend: Backend, point: Sequence[Array]) -> Generator[Operator]:
@@ -159,24 +184,11 @@ class LinearSystem:
         return Executable(self.program, backend, stages=stages, outputs=[backend.empty(of.shape, of.dtype)])
 
 
-def _column(backend: Backend, values: NDArray[Any], rows: Array) -> Array:
-    return backend.broadcast_to(backend.asarray(values[:, None]), tuple(rows.shape))
-
-
-def _divide_by_lengths(backend: Backend, rows: Array) -> NDArray[Any]:
-    """Make each row one of length 1, and return the lengths; rows that have none stay, with 1 in its place."""
-    # First by the largest number, whose square may be beyond the dtype.
-    lengths = np.ones(rows.shape[0], backend.dtype_of(rows))
-    with backend.errors_ignored():
-        for squared in (False, True):
-            found = backend.to_numpy(
-                backend.vecdot(rows, rows) if squared else backend.max(backend.elementwise("abs")(rows), (1,))
-            )
-            usable = np.isfinite(found) & (found > 0)
-            by = np.where(usable, np.sqrt(found) if squared else found, np.ones_like(found))
-            backend.elementwise("divide")(rows, _column(backend, by, rows), out=rows)
-            lengths = lengths * by
-    return lengths
+def _signs(backend: Backend, like: Array) -> Array:
+    """Random signs, the same in each row and at each call."""
+    n = int(like.shape[1])
+    signs: NDArray[np.int64] = np.random.Generator(np.random.PCG64(n)).integers(0, 2, n) * 2 - 1
+    return backend.asarray(np.broadcast_to(signs, tuple(like.shape)), backend.dtype_of(like))
 
 
 def _shape(rhs: ArrayType, *point: ArrayType, system: LinearSystem) -> ArrayType:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.autodiff import log_softmax, one_hot, softplus
+from aidotnet_py.autodiff.functions import with_value
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses.interface import LossFunctionBase, owner_of, require_examples
@@ -23,7 +24,8 @@ _SUM_TOLERANCE = 1e-2
 class CrossEntropyLoss(LossFunctionBase[T_co]):
     """−(1/n) Σᵢ log softmax(zᵢ)[yᵢ], of logits z (…, classes).
 
-    Targets are class indices (…), integers in 0 … classes − 1, or one-hot rows or probabilities (…, classes).
+    Targets are class indices (…), integers in 0 … classes − 1, or one-hot rows or probabilities (…, classes). A class
+    with the logit −inf is masked out: it costs nothing where its target is 0, and inf where it is not.
 
     Examples
     --------
@@ -36,8 +38,13 @@ class CrossEntropyLoss(LossFunctionBase[T_co]):
         """The mean cross-entropy."""
         classes = predicted.shape[-1]
         weights = one_hot(actual, classes, predicted.dtype) if len(actual.shape) < len(predicted.shape) else actual
+        weights = weights.astype(predicted.dtype)
         examples = math.prod(predicted.shape[:-1])
-        return (log_softmax(predicted) * weights.astype(predicted.dtype)).sum() * (-1.0 / examples)
+        logarithms = log_softmax(predicted)
+        terms = logarithms * weights
+        # Nothing is lost on a class that has neither chance nor weight: 0 · log 0 is 0.
+        excluded = (logarithms == -math.inf) & (weights == 0.0)
+        return with_value(np.where(excluded, 0.0, terms), terms).sum() * (-1.0 / examples)
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
         """Raise ArgumentException when the targets are neither class indices in range nor rows of probabilities."""
@@ -82,19 +89,23 @@ def _require_probabilities(rows: NDArray[Any], name: str) -> None:
     # Written so that NaN passes, as below.
     if (abs(sums - 1.0) > _SUM_TOLERANCE).any():
         raise ArgumentException(
-            f"{name} has rows that sum to {sums.min()} up to {sums.max()}; one-hot rows or probabilities, which sum "
-            "to 1, are wanted"
+            f"{name} has rows that sum to {np.nanmin(sums)} up to {np.nanmax(sums)}; one-hot rows or probabilities, "
+            "which sum to 1, are wanted"
         )
 
 
 def _require_unit_interval(values: NDArray[Any], name: str) -> None:
     # NaN passes: it is reported with its task, as a loss that is not finite.
     if (values < 0).any() or (values > 1).any():
-        raise ArgumentException(f"{name} holds values from {values.min()} to {values.max()}; 0 to 1 is wanted")
+        raise ArgumentException(
+            f"{name} holds values from {np.nanmin(values)} to {np.nanmax(values)}; 0 to 1 is wanted"
+        )
 
 
 class BinaryCrossEntropyLoss(LossFunctionBase[T_co]):
     """(1/N) Σ [log(1 + exp z) − z y], of logits z and targets y in [0, 1] of the same shape.
+
+    At z = ±inf it is the limit: 0 where the target agrees, inf where it does not.
 
     Examples
     --------
@@ -105,7 +116,12 @@ class BinaryCrossEntropyLoss(LossFunctionBase[T_co]):
 
     def formula(self, predicted: Array, actual: Array) -> Array:
         """The mean binary cross-entropy."""
-        return (softplus(predicted) - predicted * actual.astype(predicted.dtype)).mean()
+        targets = actual.astype(predicted.dtype)
+        losses = softplus(predicted) - predicted * targets
+        # At z = ±inf that is inf − inf; the limit is z times the target's distance from z's side, with 0 · inf = 0.
+        distances = cast("Array", np.where(predicted > 0.0, 1.0 - targets, -targets))
+        limits = np.where(distances == 0.0, 0.0, predicted * distances)
+        return with_value(np.where(np.abs(predicted) == math.inf, limits, losses), losses).mean()
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
         """Raise ArgumentException when a target has another shape or lies outside [0, 1]."""

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Generic, Protocol, cast, runtime_checkable
 
-from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff.transformations import trace_once
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T_co
@@ -38,7 +38,8 @@ class ILossFunction(Protocol[T_co]):
 class LossFunctionBase(ABC, Generic[T_co]):
     """A loss from its `formula`; by default any targets of the predictions' shape are valid, and accuracy is NaN.
 
-    The formula is traced once for each shape and then replayed, so it depends on nothing that changes.
+    The formula is traced for each shape and then replayed: it is pure, and may read settings, such as a weight, whose
+    changes are heeded as far as they can be noticed (docs/models.md).
 
     Examples
     --------
@@ -81,7 +82,7 @@ class LossFunctionBase(ABC, Generic[T_co]):
         if dtype.kind != "f":
             raise ArgumentException(f"predicted has dtype {dtype}; a floating one is wanted")
         self.validate(tuple(predicted.shape), actual)
-        program = trace(self.formula, predicted, actual)
+        program = trace_once(self.formula, predicted, actual)
         if [t.shape for t in program.output_types] != [()]:
             found = ", ".join(map(str, program.output_types))
             raise ArgumentException(f"{type(self).__name__}.formula returned {found}; one scalar is wanted")

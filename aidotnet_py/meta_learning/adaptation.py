@@ -11,6 +11,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.meta_learning.finiteness import row_norms
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives import TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
@@ -125,7 +126,7 @@ class InnerLoop:
 
     def _move_unfinished(self, gradients: Array, tolerance: float) -> None:
         backend = self.chunk.backend
-        norms = np.sqrt(backend.to_numpy(backend.vecdot(gradients, gradients)))
+        norms = row_norms(backend, gradients)
         # "Not smaller", so that what is not finite goes on and is told of.
         self.moving &= ~(norms <= tolerance)
         if not self.moving.any():

@@ -11,8 +11,10 @@ import os
 import time
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias, cast, overload
 
@@ -21,12 +23,13 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import describe
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentOutOfRangeException,
     InvalidOperationException,
 )
-from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members
+from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
 from aidotnet_py.meta_learning.core import LearnerCore, Tasks
@@ -41,12 +44,15 @@ from aidotnet_py.meta_learning.results import (
     MetaTrainingStepResult,
 )
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.stacking import split_rows
 from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.training import TrainingHistory, train
 from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
-from aidotnet_py.models import IFullModel, IModel, ModelMetadata
+from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
+from aidotnet_py.models.comparison import describe_model
+from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
@@ -127,7 +133,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def Adapt(self, task: IMetaLearningTask[T, TInput, TOutput]) -> IModel[TInput, TOutput, ModelMetadata[T]]:
         """Adapt the meta-model to a task: AdaptationSteps inner steps on its support set, from θ.
 
-        The meta-model is not changed; query data is not read and may be absent.
+        The meta-model is not changed; query data is not read and may be absent. Where the model has
+        `aidotnet_py.nn.BatchNorm` layers, the adapted one normalises by the statistics of the support set at its
+        adapted parameters: what it says of an example does not hang on what it is asked about together with.
 
         Raises
         ------
@@ -138,13 +146,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
-        whole = self._opened([checked_task(task)], "Support")
+        whole = self._opened([checked_task(task)], "Support", training=False)
         backend = whole.backend
         (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(self._adapted(chunk)[1]))
-        adapted_model: IFullModel[T, TInput, TOutput] = whole.model.WithParameters(
-            backend.reshape(adapted, (adapted.shape[1],))
-        )
-        return adapted_model
+        return _model_for(whole.model, task, backend.reshape(adapted, (adapted.shape[1],)))
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
@@ -162,7 +167,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters, or a loss at them, are not finite.
         """
-        whole = self._opened([checked_task(task)], "Support", "Query")
+        whole = self._opened([checked_task(task)], "Support", "Query", training=False)
         (found,) = over_chunks(whole, self._adapted_and_measured)
         history, elapsed, (support_loss, support_accuracy), (query_loss, query_accuracy) = found
         scalar = self._scalar()
@@ -216,6 +221,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         numTasks : int
             how many tasks to draw from the DataLoader; MetaBatchSize of them are worked on at a time.
 
+        Query sets are normalised as in training: where the model has `aidotnet_py.nn.BatchNorm` layers, by their own
+        statistics, all examples of a query set together (``statistics="batch"``), or by those of the support sets. The
+        result of a number of tasks says which, and has the accuracies of the models that `Adapt` gives beside.
+
         Returns
         -------
         T or MetaEvaluationResult
@@ -236,7 +245,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         if isinstance(asked, Integral):
             _require_count("numTasks", asked)
             return self._evaluate_drawn(int(cast(int, asked)))
-        losses, _ = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
+        losses, *_ = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
         return self._scalar()(float(np.mean(losses, dtype=np.float64)))
 
     def _evaluate_drawn(self, count: int) -> MetaEvaluationResult[T]:
@@ -244,25 +253,58 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         began = time.perf_counter()
         losses: list[Any] = []
         accuracies: list[float] = []
+        singles: list[float] = []
+        normalization: Statistics | None = None
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
             some = min(self._options.MetaBatchSize, count - len(losses))
-            chunk = self._batch_from(loader, some)
-            some_losses, some_accuracies = self._query_results(checked_tasks(chunk))
+            tasks = checked_tasks(self._batch_from(loader, some))
+            some_losses, some_accuracies, models = self._query_results(tasks)
+            normalization = self._objectives.normalization(tasks, self.BaseModel, self._loss())
             losses += list(some_losses)
             accuracies += some_accuracies
+            singles += some_accuracies if normalization != "batch" else self._single_accuracies(tasks, models)
         elapsed = timedelta(seconds=time.perf_counter() - began)
         scalar = self._scalar()
         return MetaEvaluationResult(
-            np.array([scalar(a) for a in accuracies]), np.array([scalar(x) for x in losses]), elapsed
+            np.array([scalar(a) for a in accuracies]),
+            np.array([scalar(x) for x in losses]),
+            elapsed,
+            normalization=normalization,
+            single_accuracies=np.array([scalar(a) for a in singles]) if len(singles) == count else None,
         )
 
-    def _query_results(self, tasks: Tasks[T, TInput, TOutput]) -> tuple[NDArray[Any], list[float]]:
-        parts = over_chunks(
-            self._opened(tasks, "Support", "Query"),
-            lambda chunk: self._measured("Query", chunk, self._adapted(chunk)[1]),
+    def _query_results(
+        self, tasks: Tasks[T, TInput, TOutput]
+    ) -> tuple[NDArray[Any], list[float], list[Callable[[], IFullModel[T, TInput, TOutput]]]]:
+        """Losses and accuracies of the query sets, and what gives the adapted model of each task."""
+        whole = self._opened(tasks, "Support", "Query", training=False)
+
+        def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
+            adapted = self._adapted(chunk)[1]
+            rows = split_rows(chunk.backend, adapted)
+            return self._measured("Query", chunk, adapted), rows
+
+        parts = over_chunks(whole, work)
+        rows = [row for _, some in parts for row in some]
+        return (
+            np.concatenate([losses for (losses, _), _ in parts]),
+            [accuracy for (_, accuracies), _ in parts for accuracy in accuracies],
+            [partial(_model_for, whole.model, task, row) for task, row in zip(tasks, rows, strict=True)],
         )
-        return np.concatenate([losses for losses, _ in parts]), [a for _, accuracies in parts for a in accuracies]
+
+    def _single_accuracies(
+        self, tasks: Tasks[T, TInput, TOutput], models: Sequence[Callable[[], IFullModel[T, TInput, TOutput]]]
+    ) -> list[float]:
+        """The accuracies of the models that `Adapt` gives; none where these cannot hold statistics."""
+        accuracies: list[float] = []
+        for task, make in zip(tasks, models, strict=True):
+            model = make()
+            if missing_members(model, INormalizedModel):
+                break
+            outputs = self._host(cast(Array, model.Predict(task.QueryInput)))
+            accuracies.append(self._loss().accuracy(outputs, self._host(cast(Array, task.QueryOutput))))
+        return accuracies
 
     def adaptation_curve(self, taskBatch: TaskBatch[T, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
         """Adapt to tasks by the learner's own rule, and measure their query sets at every step; θ is not changed.
@@ -310,7 +352,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 "takes steps is wanted"
             )
         count = self._inner_steps if steps is None else int(steps)
-        whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
+        whole = self._opened(checked_tasks(taskBatch), "Support", "Query", training=False)
         parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
         losses, accuracies = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
         return AdaptationCurve(losses.T, accuracies.T)
@@ -470,7 +512,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
 
         Parameters, optimizer state, iteration, and the random state of the learner and, where it has `GetState`, of the
-        DataLoader. Options are not saved: a learner that takes the file up brings its own.
+        DataLoader. Model and options are described, for `Load` to compare: a learner that takes the file up brings its
+        own. See docs/files.md.
 
         Warns
         -----
@@ -480,7 +523,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Raises
         ------
         ArgumentException
-            When the folder does not exist, or an optimizer or loader has a state that no file can hold.
+            When the folder does not exist, something is there that is no regular file, or an optimizer or loader has a
+            state that no file can hold.
+        InvalidOperationException
+            When parameters or optimizer state are not finite.
         OSError
             When the file cannot be written; an older one of that name is then still whole.
         """
@@ -501,6 +547,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             iteration=self._iteration,
             random_state=self._random.get(),
             extra_state={name: self._host(array) for name, array in self._extra_state().items()},
+            model=describe_model(self.BaseModel),
+            options=describe(self._options),
         ).save(filePath)
 
     @takes_turns
@@ -511,17 +559,21 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Raises
         ------
         ArgumentException
-            When there is no such file, or it was not saved by such a learner of such a model; nothing is changed then.
+            When there is no such file, it is damaged, or it was not saved by such a learner of such a model; the
+            message tells each difference, and nothing is changed then.
 
         Warns
         -----
         UserWarning
-            When one of the two, the saved learner and this one, has a DataLoader with a place and the other has none.
+            When options that steps depend on, or settings that the model may have otherwise, are not those of the saved
+            learner; when one of the two, the saved learner and this one, has a DataLoader with a place and the
+            other has none; when the file was written by version 0.1.0, which wrote no checksums.
         """
         found = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = self._host(self._meta_parameters())
-        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters)
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, self.BaseModel)
+        cautions = [found.caution(str(filePath), self.BaseModel, self._options)]
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
             self._set_extra_state(found.extra_state)
@@ -530,9 +582,24 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         except Exception as error:
             raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error
         self._iteration = found.iteration
-        lost = self._random.lost(found.random_state)
-        if lost is not None:
-            warnings.warn(lost, UserWarning, stacklevel=level_outside())
+        cautions.append(self._random.lost(found.random_state))
+        # Where warnings are errors, they undo what was taken up.
+        for told in cautions:
+            if told is not None:
+                warnings.warn(told, UserWarning, stacklevel=level_outside())
+
+
+def _model_for(
+    model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
+) -> IFullModel[T, TInput, TOutput]:
+    """The model with these parameters, which normalises by the task's support set where it can."""
+    found = model.WithParameters(adapted)
+    if missing_members(found, INormalizedModel):
+        return found
+    normalized: IFullModel[T, TInput, TOutput] = cast(Any, found).with_statistics_of(
+        all_examples(model_backend(model), task.SupportInput)
+    )
+    return normalized
 
 
 def _require_count(name: str, value: object) -> None:

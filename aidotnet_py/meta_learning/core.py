@@ -255,8 +255,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         for own in self._own_optimizers:
             own.Reset()
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
-        """All the tasks with the objectives of their sets, after everything about them has been checked."""
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
+        """All the tasks with the objectives of their sets, after everything about them has been checked.
+
+        In training, layers such as Dropout are active; adaptation and evaluation for use are without.
+        """
         self._require_valid()
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
@@ -264,8 +267,8 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
                 require_no_more_batches(task, place, self._inner_steps)
-        lease = self._objectives.lease(model)
-        objectives = {role: self._objectives.make(role, tasks, model, loss, lease) for role in roles}
+        lease = self._objectives.lease(model, loss)
+        objectives = {role: self._objectives.make(role, tasks, model, loss, lease, training=training) for role in roles}
         return Chunk(model_backend(model), model, parameters, learned, lease, tasks, objectives)
 
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:

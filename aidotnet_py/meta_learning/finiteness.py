@@ -1,4 +1,4 @@
-"""Whether numbers stayed finite, told by task and quantity; and norms that overflow no sooner than they must."""
+"""Whether numbers stayed finite, told by task and quantity; and norms of what cannot be squared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 
-__all__ = ["all_finite", "norm_of", "require_sound"]
+__all__ = ["all_finite", "host_norms", "norm_of", "require_sound", "row_norms"]
 
 # What to try where the data were sound and the numbers ran away.
 _ADVICE = {
@@ -45,12 +45,40 @@ def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, first:
 
 
 def norm_of(backend: Backend, vector: Array) -> float:
-    """The Euclidean norm of a vector (P,), also where the squares of its elements overflow."""
-    norm = math.sqrt(float(backend.to_numpy(backend.vecdot(vector, vector))))
-    if math.isfinite(norm):
-        return norm
-    largest = float(backend.to_numpy(backend.max(backend.elementwise("abs")(vector), (0,))))
-    if not math.isfinite(largest):
-        return largest
-    scaled = vector / largest
-    return largest * math.sqrt(float(backend.to_numpy(backend.vecdot(scaled, scaled))))
+    """The Euclidean norm of a vector (P,)."""
+    with backend.errors_ignored():
+        square = float(backend.to_numpy(backend.vecdot(vector, vector)))
+    if _is_exact(square, backend.dtype_of(vector)):
+        return math.sqrt(square)
+    return float(host_norms(backend.to_numpy(vector)[None])[0])
+
+
+def row_norms(backend: Backend, rows: Array) -> NDArray[Any]:
+    """The Euclidean norms of rows (n, P), on the host; in float64 where their squares overflowed."""
+    with backend.errors_ignored():
+        squares = backend.to_numpy(backend.vecdot(rows, rows))
+    norms: NDArray[Any] = np.sqrt(squares)
+    exact = _is_exact(squares, squares.dtype)
+    if exact.all():
+        return norms
+    found: NDArray[Any] = np.where(exact, norms, host_norms(backend.to_numpy(rows)))
+    return found.astype(norms.dtype) if np.isfinite(norms).all() else found
+
+
+def host_norms(rows: NDArray[Any]) -> NDArray[Any]:
+    """The Euclidean norms of rows (n, P) of NumPy's, in float64."""
+    rows = rows.astype(np.float64)
+    with np.errstate(all="ignore"):
+        norms: NDArray[Any] = np.linalg.norm(rows, axis=1)
+        exact = _is_exact(norms * norms, norms.dtype)
+        if exact.all():
+            return norms
+        largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
+        largest = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        return np.where(exact, norms, largest[:, 0] * np.linalg.norm(rows / largest, axis=1))
+
+
+def _is_exact(squares: Any, dtype: np.dtype[Any]) -> Any:
+    """Whether a sum of squares neither overflowed nor lost digits to underflow."""
+    limits = np.finfo(dtype)
+    return (squares >= float(limits.smallest_normal)) & (squares <= float(limits.max))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 import numpy as np
 from typing_extensions import TypeVar
 
+from aidotnet_py.descriptions import Described, describe, differences
 from aidotnet_py.exceptions import ArgumentNullException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.capabilities import is_inner_solver, missing_members
@@ -25,6 +26,12 @@ from aidotnet_py.type_parameters import T, TInput, TOutput
 __all__ = ["MetaLearnerOptions", "ProximalOptions", "is_count", "is_rate", "number_of", "with_suggestions"]
 
 C = TypeVar("C", bound=type[Any])
+
+# How long Train goes on, and when it evaluates and saves.
+_OF_THE_RUN = frozenset(
+    ("NumMetaIterations", "EvaluationTasks", "EvaluationFrequency", "EnableCheckpointing", "CheckpointFrequency")
+)
+_OF_LOADERS = ("NWay", "KShot", "QueryShots", "AvailableClasses")
 
 
 def with_suggestions(cls: C) -> C:
@@ -90,7 +97,7 @@ def is_count(value: object) -> bool:
 
 @with_suggestions
 @dataclass(eq=False)
-class MetaLearnerOptions(Generic[T, TInput, TOutput]):
+class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     """What every meta-learning algorithm can be told; read when used, so they can be changed between steps.
 
     Parameters
@@ -216,6 +223,36 @@ class MetaLearnerOptions(Generic[T, TInput, TOutput]):
     def IsValid(self) -> bool:
         """Whether every option has a value that it may take."""
         return next(self.invalid(), None) is None
+
+    def settings(self) -> dict[str, Any]:
+        """What checkpoints say of the options: all but the model, and of the loader its type and sizes."""
+        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del told["MetaModel"]
+        loader = told["DataLoader"]
+        if loader is not None:
+            sizes = {name: getattr(loader, name) for name in _OF_LOADERS}
+            told["DataLoader"] = {"type": type(loader).__name__, **sizes}
+        return told
+
+    def differences(self, held: Mapping[str, Any]) -> list[str]:
+        """One clause for each option of a checkpoint that is otherwise here, if that can change what steps give.
+
+        A loader on one side alone is none of them: where its place is taken up, that is said.
+        """
+        if not held:
+            return []
+        own, there = describe(self), dict(held)
+        passed_over = set(self._told_by_checkpoint())
+        if own["DataLoader"] is None or there.get("DataLoader") is None:
+            passed_over.add("DataLoader")
+        for name in passed_over:
+            own.pop(name, None)
+            there.pop(name, None)
+        return list(differences(there, own))
+
+    def _told_by_checkpoint(self) -> frozenset[str]:
+        """Options in whose place a checkpoint's state comes, and those that change no step."""
+        return _OF_THE_RUN | {"RandomSeed"}
 
     def Clone(self) -> Self:
         """An independent copy; model, optimizers and loader are shared, but not what learners remember of them."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from aidotnet_py.generator_state import checked_state
 from aidotnet_py.locks import free_after_fork
 from aidotnet_py.meta_learning.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
@@ -51,7 +52,7 @@ class RandomState:
     def set(self, state: Mapping[str, Any]) -> None:
         """Take up what `get` gave."""
         loader = self._options.DataLoader
-        self.generator.bit_generator.state = state["generator"]
+        self.generator.bit_generator.state = checked_state(state["generator"])
         if loader is not None and state["loader"] is not None:
             self._set_loader(loader, state["loader"])
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "MetaTrainingStepResult",
 ]
 
+
+_NORMALIZED_BY: Mapping[Statistics, str] = {"batch": "each query set as a whole", "support": "the support sets"}
 
 # Of the numbers that are summarised, whatever T stands for where it is not said.
 _S = TypeVar("_S", bound=np.floating[Any])
@@ -291,11 +294,17 @@ class MetaEvaluationResult(Generic[T]):
         How long the evaluation took.
     AdditionalMetrics : mapping of str to T, optional
         Whatever else was measured.
+    normalization : "batch" or "support", optional
+        What the model's BatchNorm layers normalised query sets by: their own statistics, so that the answer for one
+        example hangs on the others, or those of the support sets. None: no such layers are known of.
+    single_accuracies : (tasks,) array of T, optional
+        The accuracies of the models that `Adapt` gives, which answer for one example at a time as for all together;
+        kept as a read-only copy. None: not measured.
 
     Raises
     ------
     ArgumentException
-        When an array is empty, not one-dimensional or not of floating-point numbers, or the two differ in length.
+        When an array is empty, not one-dimensional or not of floating-point numbers, or they differ in length.
 
     Examples
     --------
@@ -319,8 +328,13 @@ class MetaEvaluationResult(Generic[T]):
     EvaluationTime: timedelta
     AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
 
+    normalization: Statistics | None = None
+    single_accuracies: NDArray[T] | None = None
+
     def __post_init__(self) -> None:
         _keep_pair(self, "PerTaskAccuracies", "PerTaskLosses")
+        if self.single_accuracies is not None:
+            _keep_pair(self, "single_accuracies", "PerTaskLosses")
 
     @property
     def NumTasks(self) -> int:
@@ -347,16 +361,17 @@ class MetaEvaluationResult(Generic[T]):
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
-        return _report(
-            "Meta-evaluation",
-            {
-                "tasks": str(self.NumTasks),
-                "time": f"{self.EvaluationTime.total_seconds():.2f} s",
-                "accuracy": _spread(self.AccuracyStats),
-                "loss": _spread(self.LossStats),
-            },
-            self.AdditionalMetrics,
-        )
+        rows = {
+            "tasks": str(self.NumTasks),
+            "time": f"{self.EvaluationTime.total_seconds():.2f} s",
+            "accuracy": _spread(self.AccuracyStats),
+            "loss": _spread(self.LossStats),
+        }
+        if self.normalization is not None:
+            rows["normalised by"] = _NORMALIZED_BY[self.normalization]
+            if self.single_accuracies is not None:
+                rows["accuracy one by one"] = _spread(BasicStats.of(self.single_accuracies))
+        return _report("Meta-evaluation", rows, self.AdditionalMetrics)
 
 
 @dataclass(frozen=True, eq=False)

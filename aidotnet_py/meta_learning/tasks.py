@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 from uuid import uuid4
 
-from aidotnet_py.backends import backend_of
+from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
-__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase", "is_batches"]
+__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase", "all_examples", "first_batch", "is_batches"]
 
 
 @runtime_checkable
@@ -355,6 +355,16 @@ def is_batches(data: object) -> bool:
         and len(data) > 0  # pyright: ignore[reportUnknownArgumentType] -- of anything
         and all(backend_of(batch) is not None for batch in data)  # pyright: ignore[reportUnknownVariableType]
     )
+
+
+def first_batch(data: Any) -> Any:
+    """A set that comes as one array, or the first of its batches."""
+    return data[0] if is_batches(data) else data
+
+
+def all_examples(backend: Backend, data: Any) -> Any:
+    """The examples of a set in one array, whether it comes in batches or not."""
+    return backend.concat(data, 0) if is_batches(data) else data
 
 
 def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:

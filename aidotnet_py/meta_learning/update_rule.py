@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aidotnet_py.autodiff import trace, vjp
+from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import Array, Backend
@@ -81,13 +82,22 @@ class _TracedRule:
         return points, slopes
 
 
+class _Kept(NamedTuple):
+    """An optimizer, the settings that its formula read, the program of its rules, and the rules that are not lent."""
+
+    optimizer: ElementwiseOptimizer
+    settings: CapturedState
+    program: Program
+    free: list[_TracedRule]
+
+
 class UpdateRules:
     """The rules of a learner's optimizers: traced once for arrays of a shape, and lent to one chunk at a time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         # The optimizer is kept beside its rules, so that its id stays its own.
-        self._kept: OrderedDict[Hashable, tuple[ElementwiseOptimizer, Program, list[_TracedRule]]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[UpdateRules], tuple[()]]:
         """Copied and pickled with nothing kept."""
@@ -102,12 +112,13 @@ class UpdateRules:
             return
         key = (id(optimizer), optimizer.memory, backend.name, tuple(like.shape), backend.dtype_of(like))
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = optimizer, _traced(optimizer, backend, like), []
+            if key not in self._kept or self._kept[key].settings.changed():
+                program = _traced(optimizer, backend, like)
+                self._kept[key] = _Kept(optimizer, CapturedState(optimizer.formula), program, [])
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KINDS:
                 self._kept.popitem(last=False)
-            _, program, free = self._kept[key]
+            _, _, program, free = self._kept[key]
             rule = free.pop() if free else None
         rule = rule or _TracedRule(optimizer, backend, program)
         rule.begin()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,18 @@ from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_me
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.nn.statistics import PassStatistics, Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["Shape", "checked_batches", "checked_task", "checked_tasks", "output_shape", "require_no_more_batches"]
+__all__ = [
+    "Shape",
+    "TracedOutput",
+    "checked_batches",
+    "checked_task",
+    "checked_tasks",
+    "require_no_more_batches",
+    "traced_output",
+]
 
 Shape = tuple[int, ...]
 
@@ -60,7 +69,7 @@ def checked_batches(
     """The inputs and outputs of the tasks' sets of that role ("Support" or "Query"), in the order of the tasks.
 
     Once for each batch that the support sets come in, which is one where they are arrays. ``shape_of`` gives the shape
-    of the model's output for an input; see `output_shape`.
+    of the model's output for an input; see `traced_output`.
 
     Raises
     ------
@@ -193,17 +202,34 @@ def _shown(shape: Shape, dtype: np.dtype[Any], backend: str) -> str:
     return f"{dtype}{shape} on backend {backend!r}"
 
 
-def output_shape(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-    """The shape of the model's output for an input, by tracing alone."""
-    backend = model.backend
-    dtype = backend.dtype_of(model.GetParameters())
+class TracedOutput(NamedTuple):
+    """The output's shape of a function of parameters and an input, and how its BatchNorm layers normalise query sets.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the output.
+    statistics : frozenset of {"batch", "support"}
+        The ``statistics`` of the layers that normalised by the input.
+    """
+
+    shape: Shape
+    statistics: frozenset[Statistics]
+
+
+def traced_output(
+    apply: Callable[[dict[str, Any], Any], Any], model: IDifferentiableModel[Any, Any, Any], x: ArrayType
+) -> TracedOutput:
+    """What a function of the model's parameters returns for an input of a type, by tracing alone."""
+    dtype = model.backend.dtype_of(model.GetParameters())
     with new_trace() as trace:
         parameters = {
             key: trace.new_input(ArrayType(tuple(shape), dtype)) for key, shape in model.parameter_shapes.items()
         }
-        output = model.apply(parameters, trace.new_input(ArrayType(tuple(x.shape), backend.dtype_of(x))))
+        with PassStatistics(parameters) as statistics:
+            output = apply(parameters, trace.new_input(x))
     if not isinstance(output, Tracer):
         raise ArgumentException(
             f"apply returned a {type(output).__name__}; an array computed from its arguments is wanted"
         )
-    return output.shape
+    return TracedOutput(output.shape, frozenset(batch.statistics for batch in statistics.batches))

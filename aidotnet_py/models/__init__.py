@@ -10,6 +10,7 @@ from aidotnet_py.models.interfaces import (
     IGradientComputable,
     IModel,
     IModelSerializer,
+    INormalizedModel,
     IParameterizable,
 )
 from aidotnet_py.models.metadata import ModelMetadata
@@ -22,6 +23,7 @@ __all__ = [
     "IGradientComputable",
     "IModel",
     "IModelSerializer",
+    "INormalizedModel",
     "IParameterizable",
     "ModelMetadata",
     "NeuralNetworkModel",

@@ -20,6 +20,7 @@ __all__ = [
     "IGradientComputable",
     "IModel",
     "IModelSerializer",
+    "INormalizedModel",
     "IParameterizable",
 ]
 
@@ -120,7 +121,8 @@ class IGradientComputable(Protocol[T_co, TInput_contra, TOutput_contra]):
 class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TInput_contra, TOutput]):
     """A pure function of parameters and input that the engine traces: exact gradients and curvature products.
 
-    `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them.
+    `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them. A model may have
+    ``noise_shapes(parameters, x)`` beside them, as layers have: it is then given noise in training steps.
     """
 
     @property
@@ -143,4 +145,13 @@ class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TI
 
     def check_input(self, input: Any, name: str) -> None:
         """Raise ArgumentException, naming ``name``, when the model cannot take such an input."""
+        ...
+
+
+@runtime_checkable
+class INormalizedModel(Protocol[TInput_contra]):
+    """A model that can normalise by the statistics of given examples instead of those of the batch in hand."""
+
+    def with_statistics_of(self, input: TInput_contra) -> Self:
+        """A new model that normalises by the statistics of these examples, whatever it is asked about together."""
         ...

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Backend
+from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
@@ -37,7 +37,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
     backend : str or Backend
         Where they live.
     seed : int, optional
-        Of the initial parameters: the same ones on every backend.
+        Of the initial parameters and of the noise of `Train`: the same on every backend.
 
     Raises
     ------
@@ -98,10 +98,24 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         self._input_shape = _checked_shape(input_shape)
         if seed is not None and seed < 0:
             raise ArgumentOutOfRangeException(f"seed is {seed}; a whole number of at least 0 or None is wanted")
-        parameters, _ = network.initialize(np.random.default_rng(seed), self._input_shape)
+        seeds = np.random.SeedSequence(seed)
+        parameters, _ = network.initialize(np.random.default_rng(seeds), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
+        self._network = network
+        # Of a child, since the parameters are drawn from the seed itself.
+        self._noise_key = [int(word) for word in seeds.spawn(1)[0].generate_state(2, np.uint64)]
         self._metadata.Name = type(network).__name__
         self._metadata.FeatureCount = math.prod(self._input_shape)
+
+    def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, tuple[int, ...]]:
+        """Shapes of the random numbers that `apply` takes beside these parameters in training; see `Layer`."""
+        return self._network.noise_shapes(parameters, x)
+
+    def settings(self) -> dict[str, Any]:
+        """What files say of the model: names and shapes of the parameters, the layers, the input shape, the loss."""
+        told = super().settings()
+        del told["function"]
+        return {**told, "network": self._network, "input_shape": self._input_shape}
 
     def check_input(self, input: Any, name: str = "input") -> None:
         """Raise ArgumentException when ``input`` is not an array (n, *input_shape) of the model's backend and dtype.

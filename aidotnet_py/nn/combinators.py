@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, parts
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, parts
 
 __all__ = ["Residual", "Sequential"]
 
 
-def _prefixed(name: str, parameters: Parameters) -> Parameters:
+V = TypeVar("V")
+
+
+def _prefixed(name: str, parameters: Mapping[str, V]) -> dict[str, V]:
     return {f"{name}.{key}": value for key, value in parameters.items()}
 
 
@@ -42,11 +46,20 @@ class Sequential(Layer):
                 raise ArgumentException(f"layers[{i}] is {layer!r}; a Layer, such as ReLU(), is wanted")
         self.layers = {f"{i}_{type(layer).__name__.lower()}": layer for i, layer in enumerate(layers)}
 
+    def settings(self) -> dict[str, Any]:
+        """Return the layers, in order."""
+        return {"layers": list(self.layers.values())}
+
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         """The parameters of every layer, each for the shape that the one before it gives."""
         parameters: Parameters = {}
+        first = shape
         for name, layer in self.layers.items():
-            own, shape = layer.initialize(generator, shape)
+            try:
+                own, shape = layer.initialize(generator, shape)
+            except ArgumentException as error:
+                came = "" if shape is first else f", which inputs {batched(first)} have become there"
+                raise ArgumentException(f"{name} cannot take {batched(shape)}{came}: {error}") from error
             parameters |= _prefixed(name, own)
         return parameters, shape
 
@@ -55,6 +68,15 @@ class Sequential(Layer):
         for name, layer in self.layers.items():
             x = layer.apply(parts(parameters, name), x)
         return x
+
+    def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
+        """Those of every layer."""
+        shapes: dict[str, Shape] = {}
+        for name, layer in self.layers.items():
+            own = parts(parameters, name)
+            shapes |= _prefixed(name, layer.noise_shapes(own, x))
+            x = layer.apply(own, x)
+        return shapes
 
 
 class Residual(Layer):
@@ -96,3 +118,10 @@ class Residual(Layer):
         """The sum of both paths."""
         around = x if self.shortcut is None else self.shortcut.apply(parts(parameters, "shortcut"), x)
         return self.body.apply(parts(parameters, "body"), x) + around
+
+    def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
+        """Those of both paths."""
+        shapes = _prefixed("body", self.body.noise_shapes(parts(parameters, "body"), x))
+        if self.shortcut is not None:
+            shapes |= _prefixed("shortcut", self.shortcut.noise_shapes(parts(parameters, "shortcut"), x))
+        return shapes

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d, trace
+from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d
+from aidotnet_py.autodiff.transformations import trace_once
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched, he_normal
@@ -35,7 +36,7 @@ class _ImageLayer(Layer):
 
 
 def _output_shape(layer: Layer, parameters: Parameters, shape: Shape) -> Shape:
-    program = trace(layer.apply, parameters, np.broadcast_to(0.0, (1, *shape)))
+    program = trace_once(layer.apply, parameters, np.broadcast_to(0.0, (1, *shape)))
     return program.output_types[0].shape[1:]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 
 __all__ = ["Layer", "Parameters", "Shape", "at_least_one", "batched", "he_normal", "parts"]
@@ -20,10 +21,12 @@ Shape: TypeAlias = tuple[int, ...]
 Parameters: TypeAlias = dict[str, NDArray[Any]]
 
 
-class Layer(ABC):
+class Layer(Described, ABC):
     """One layer. Shapes leave out the axis of examples, which is always first.
 
-    A layer of your own writes `initialize` and `apply`; `apply` is array code that the engine can trace.
+    A layer of your own writes `initialize` and `apply`; `apply` is array code that the engine can trace. One that takes
+    random numbers in training steps, or holds layers that may, writes `noise_shapes` too. Its public attributes are its
+    settings: files tell them, and are refused by a network whose layers have others.
 
     Examples
     --------
@@ -51,6 +54,15 @@ class Layer(ABC):
     @abstractmethod
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """The outputs (n, …) for inputs (n, …)."""
+
+    def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
+        """Shapes, by name, of the random numbers that `apply` takes beside these parameters in a training step.
+
+        They are uniform on [0, 1), independent, new at every step, and come to `apply` among its parameters; a layer's
+        own is called ``noise`` and is read by `aidotnet_py.nn.noise.noise_for`. A layer made of layers gives theirs,
+        with the prefixes that their parameters have. Here: none.
+        """
+        return {}
 
 
 def he_normal(generator: np.random.Generator, shape: Shape, fan_in: int) -> NDArray[Any]:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.transformations import trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -67,10 +68,18 @@ _PROGRAMS_KEPT = 4
 
 
 class _Programs(dict[Any, Callable[..., Any]]):
-    """Traced formulas, by the parameters' shape and dtype; a deep copy of the optimizer traces its own."""
+    """Traced formulas, by the parameters' shape and dtype; a deep copy or pickle of the optimizer traces its own.
 
-    def __deepcopy__(self, memo: Any) -> _Programs:
-        return _Programs()
+    Attributes
+    ----------
+    settings : CapturedState or None
+        What the formula reads, as the last trace left it.
+    """
+
+    settings: CapturedState | None = None
+
+    def __reduce__(self) -> tuple[type[_Programs], tuple[()]]:
+        return _Programs, ()
 
 
 class ElementwiseOptimizer:
@@ -179,13 +188,18 @@ class ElementwiseOptimizer:
     ) -> Callable[..., Any]:
         """The formula, traced once for parameters of a kind."""
         key = tuple(parameters.shape), dtype
-        program = self._programs.get(key)
+        programs = self._programs
+        if programs.settings is not None and programs.settings.changed(self):
+            programs.clear()
+        program = programs.get(key)
         if program is None:
-            traced = trace(self.formula, parameters, parameters, memory, coefficients)
+            name = f"{type(self).__name__}.formula"
+            traced = trace_pure(name, self.formula, parameters, parameters, memory, coefficients)
             self.require_result(traced)
-            if len(self._programs) >= _PROGRAMS_KEPT:
-                self._programs.clear()
-            program = self._programs[key] = traced
+            if len(programs) >= _PROGRAMS_KEPT:
+                programs.clear()
+            program = programs[key] = traced
+            programs.settings = CapturedState(self.formula)
         return program
 
     def require_result(self, program: Program) -> None:

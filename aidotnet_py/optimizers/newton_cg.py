@@ -174,7 +174,7 @@ class _Rows:
     def direction(self, first: _Numbers, cg_iterations: int) -> tuple[Array, _Numbers]:
         """The direction of each row that runs, and the slope along it."""
         where, divide, multiply = map(self.backend.elementwise, ("where", "divide", "multiply"))
-        # Its largest entry 1, no row's norm can overflow; and with its norm 1/η, the one tolerance 1 fits every row.
+        # Its largest entry 1, no row's norm can overflow; and with its norm 1/η, the one bound 1 fits every row.
         largest = np.where(self.running, self.largest, 1.0)
         rhs = divide(self.gradients, self.device(largest))
         forcing = np.minimum(0.5, np.sqrt(largest / np.where(self.running, first, 1.0)))
@@ -182,7 +182,7 @@ class _Rows:
         rhs = divide(rhs, self.device(-factors), out=rhs)
         rhs = where(self.device(self.running), rhs, 0.0)
         curvature = self.objective.curvature(self.points)
-        solution, _ = conjugate_gradient(curvature, rhs, max_iterations=cg_iterations, tolerance=1.0)
+        solution, _ = conjugate_gradient(curvature, rhs, max_iterations=cg_iterations, rtol=0.0, atol=1.0)
         direction = multiply(solution, self.device(np.where(self.running, factors * largest, 0.0)), out=solution)
         slopes = self.products(self.gradients, direction)
         steepest = self.running & ~(np.isfinite(slopes) & (slopes < 0))

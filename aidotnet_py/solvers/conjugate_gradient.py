@@ -8,21 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.iteration import BufferedOperator
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
+from aidotnet_py.solvers.scaling import all_in_range, far_from_range
 
 __all__ = ["conjugate_gradient", "finish_in_place"]
 
 
+@renames_tolerance("atol")
 def conjugate_gradient(
     operator: Operator,
     rhs: Array,
     *,
     max_iterations: int | None = None,
-    tolerance: float = 1e-10,
+    rtol: float | None = None,
+    atol: float = 0.0,
     initial: Array | None = None,
     preconditioner: Operator | None = None,
     damping: float = 0.0,
@@ -41,15 +45,20 @@ def conjugate_gradient(
     ----------
     operator : callable
         v ↦ Av for an array of rhs's shape, called once an iteration for all rows; rows that have stopped are zeros
-        in v. The array that it is handed is reused: copy it to keep it, and never write to it.
+        in v. The array that it is handed is reused, and read-only: copy it to keep it or to write to it. What it
+        returns may be that array, a view, or one buffer again and again.
     rhs : array, shape (n,) or (tasks, n)
         b, of a real floating dtype, on any backend.
     max_iterations : int, optional
         The most iterations for a task, at least 1; None stands for n, which suffices in exact arithmetic.
-    tolerance : float
-        A task stops when ‖b − Ax‖ ≤ tolerance: Euclidean, absolute, at least 0.
+    rtol : float, optional
+        A task stops when ‖b − Ax‖ ≤ max(rtol ‖b‖, atol), Euclidean norms, as in SciPy. At least 0; None stands for
+        1e-10, or for a hundred roundings where a dtype has fewer digits (1.2e-5 in float32).
+    atol : float
+        See rtol; at least 0.
     initial : array, optional
-        Where to start, like rhs in shape, dtype and backend; None stands for zeros, and saves a product.
+        Where to start, like rhs in shape, dtype and backend; None stands for zeros, and saves a product. A task whose
+        right-hand side is zero starts at its solution, zero, in any case.
     preconditioner : callable, optional
         r ↦ M⁻¹r for symmetric positive definite M close to A; called as the operator is.
     damping : float
@@ -70,12 +79,12 @@ def conjugate_gradient(
         When rhs is no such array, or initial, the operator's or the preconditioner's result differs from it in shape,
         dtype or backend.
     ArgumentOutOfRangeException
-        When max_iterations, tolerance or damping lies outside its range.
+        When max_iterations, rtol, atol or damping lies outside its range.
 
     Notes
     -----
-    Norms are square roots of sums of squares in the dtype of rhs, so that they see nothing between 0 and the square
-    root of its smallest normal number (1e-19 in float32), and are infinite above that of its largest (2e19).
+    A row whose norms lie outside 1e-77 to 1e77 (5e-10 to 4e9 in float32) is multiplied by a power of two before the
+    solve, and its solution divided by it: no digit changes, and the squares of norms stay normal numbers.
 
     References
     ----------
@@ -99,7 +108,7 @@ def conjugate_gradient(
     """
     rows = Rows(rhs)
     limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
-    tolerance, damping = check_number("tolerance", tolerance), check_number("damping", damping)
+    bounds, damping = Bounds(rtol, atol), check_number("damping", damping)
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
     if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
@@ -108,12 +117,11 @@ def conjugate_gradient(
         product = _damped(rows, rows.on_rows("operator", operator), damping)
         solve = _Solve(rows, product, precondition, from_zero=start is None)
     solve.start(start)
-    progress = Progress(solve.residual_norms(), limit, tolerance)
-    return _finished(solve, progress)
+    return _finished(solve, solve.progress(limit, bounds))
 
 
 def finish_in_place(
-    operator: BufferedOperator, rhs: Array, records: NDArray[Any], *, tolerance: float
+    operator: BufferedOperator, rhs: Array, records: NDArray[Any], *, atol: float
 ) -> tuple[Array, SolverReport]:
     """The solve of `conjugate_gradient`, from zero, whose iterations the operator's `iteration` has run already.
 
@@ -123,12 +131,16 @@ def finish_in_place(
         As there.
     records : NDArray, shape (iterations, 3, tasks)
         What all of them recorded since `Iteration.begin`: as many as there may be.
-    tolerance : float
-        As there, and the one that the iteration began with.
+    atol : float
+        As there, with an rtol of 0; the one that the iteration began with.
     """
     solve = _SolveInPlace(Rows(rhs), operator, from_zero=True)
     # The slopes before the first step are what the residual began with.
-    progress = Progress(np.sqrt(records[0, 1]), len(records), tolerance)
+    norms = np.sqrt(records[0, 1])
+    if not all_in_range(norms) and far_from_range(solve.norms(rhs)).any():
+        # In units in which squares of norms are normal numbers, which the iteration knows nothing of.
+        return conjugate_gradient(operator, rhs, max_iterations=len(records), rtol=0.0, atol=atol)
+    progress = Progress(norms, norms, len(records), Bounds(0.0, atol))
     progress.judge_all(records)
     return _finished(solve, progress, begun=True)
 
@@ -146,7 +158,7 @@ def _finished(solve: _Solve | _SolveInPlace, progress: Progress, *, begun: bool 
         # parted, only what x is worth.
         if progress.iterations.any() and solve.may_have_drifted(progress):
             solve.measure(progress)
-    return solve.rows.as_given(solve.solution()), progress.report()
+    return solve.finished(progress)
 
 
 def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
@@ -182,10 +194,6 @@ class _Solve(Iterate):
             backend.reshape(backend.index(self.scalars, (slice(i, i + 1), slice(None))), (rows.tasks,))
             for i in range(3)
         )
-
-    def solution(self) -> Array:
-        """X, for the caller to keep."""
-        return self.x
 
     def may_have_drifted(self, progress: Progress) -> bool:
         """Whether b − Ax may differ from r by more than a tenth, for some task."""
@@ -259,12 +267,14 @@ class _SolveInPlace(Iterate):
 
     def __init__(self, rows: Rows, operator: BufferedOperator, *, from_zero: bool) -> None:
         iteration = operator.iteration
-        super().__init__(rows, rows.on_rows("operator", operator), iteration.x, iteration.r)
+        # Its argument is copied and its result fits: neither needs to be guarded.
+        super().__init__(rows, operator, iteration.x, iteration.r)
         self.prepare, self.iteration, self.from_zero = operator.prepare, iteration, from_zero
 
-    def solution(self) -> Array:
-        """X, for the caller to keep: the buffers are the next solve's."""
-        return self.backend.asarray(self.x)
+    def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+        """As every iterate's, but that x lies in buffers of the next solve."""
+        rows, changed, overflowed = super().solution()
+        return self.backend.asarray(rows), changed, overflowed
 
     def may_have_drifted(self, progress: Progress) -> bool:
         """Whether b − Ax may differ from r by more than a tenth, for some task."""
@@ -274,7 +284,7 @@ class _SolveInPlace(Iterate):
         """Go on from the residual r until no task runs."""
         backend, on = self.backend, self.iteration
         self.prepare()
-        backend.copyto(on.threshold, progress.threshold)
+        backend.copyto(on.threshold, backend.asarray(progress.threshold))
         backend.copyto(on.slopes, self.squares)
         self.only(progress, self.r)
         taken, times = 0, on.expected

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport, StopReason
-from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
+from aidotnet_py.solvers.rows import Operator, Rows, check_count
+from aidotnet_py.solvers.scaling import all_in_range, far_from_range, powers_for
 
 __all__ = ["gmres"]
 
@@ -22,12 +24,14 @@ _BLOCK = 32
 _ROUNDINGS = 16
 
 
+@renames_tolerance("atol")
 def gmres(
     operator: Operator,
     rhs: Array,
     *,
     max_iterations: int | None = None,
-    tolerance: float = 1e-10,
+    rtol: float | None = None,
+    atol: float = 0.0,
     initial: Array | None = None,
 ) -> tuple[Array, SolverReport]:
     r"""Solve Ax = b for any nonsingular A, known by its products alone.
@@ -46,16 +50,21 @@ def gmres(
     ----------
     operator : callable
         v ↦ Av for an array of rhs's shape, called once an iteration for all rows; rows that have stopped are zeros
-        in v. The array that it is handed is reused: copy it to keep it, and never write to it.
+        in v. The array that it is handed is reused, and read-only: copy it to keep it or to write to it. What it
+        returns may be that array, a view, or one buffer again and again.
     rhs : array, shape (n,) or (tasks, n)
         b, of a real floating dtype, on any backend.
     max_iterations : int, optional
         The most iterations for a task, at least 1; None stands for n, which suffices in exact arithmetic. Each keeps
         one more array like rhs until the solve ends, room for up to 32 being made at a time: there are no restarts.
-    tolerance : float
-        A task stops when ‖b − Ax‖ ≤ tolerance: Euclidean, absolute, at least 0.
+    rtol : float, optional
+        A task stops when ‖b − Ax‖ ≤ max(rtol ‖b‖, atol), Euclidean norms, as in SciPy. At least 0; None stands for
+        1e-10, or for a hundred roundings where a dtype has fewer digits (1.2e-5 in float32).
+    atol : float
+        See rtol; at least 0.
     initial : array, optional
-        Where to start, like rhs in shape, dtype and backend; None stands for zeros, and saves a product.
+        Where to start, like rhs in shape, dtype and backend; None stands for zeros, and saves a product. A task whose
+        right-hand side is zero starts at its solution, zero, in any case.
 
     Returns
     -------
@@ -63,18 +72,21 @@ def gmres(
         x, with the shape, dtype and backend of rhs.
     report : SolverReport
         Iterations, residual norms and the reason to stop, for each task. The residuals are measured at x, with one
-        product at the end. A task whose measured residual is above the tolerance that its rotations promised starts
-        again from there, while that halves it.
+        product at the end. A task whose measured residual is above the bound that its rotations promised starts again
+        from there, while that halves it.
 
     Raises
     ------
     ArgumentException
         When rhs is no such array, or initial or the operator's result differs from it in shape, dtype or backend.
     ArgumentOutOfRangeException
-        When max_iterations or tolerance lies outside its range.
+        When max_iterations, rtol or atol lies outside its range.
 
     Notes
     -----
+    Rows of very large or very small norms, and products with A of such norms, are scaled by powers of two, as in
+    `conjugate_gradient`.
+
     Where the Krylov space is complete and holds no solution, A is singular: the task stops with
     ``StopReason.BREAKDOWN`` at the best x that was found. For symmetric positive definite A, `conjugate_gradient` does
     with a few vectors what needs all of them here.
@@ -101,13 +113,13 @@ def gmres(
     """
     rows = Rows(rhs)
     limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
-    tolerance = check_number("tolerance", tolerance)
+    bounds = Bounds(rtol, atol)
     product = rows.on_rows("operator", operator)
     start = None if initial is None else rows.fitting("initial", initial)
     solve = Iterate(rows, product, rows.empty(), rows.empty())
     solve.start(start)
 
-    progress = Progress(solve.residual_norms(), limit, tolerance)
+    progress = solve.progress(limit, bounds)
     while progress.running.any():
         cycle = _Cycle(solve, progress)
         while progress.running.any():
@@ -115,7 +127,7 @@ def gmres(
         _add_to_solution(solve, cycle.coefficients(), cycle.basis)
         if progress.iterations.any():
             solve.measure(progress)
-    return rows.as_given(solve.x), progress.report()
+    return solve.finished(progress)
 
 
 def _add_to_solution(solve: Iterate, coefficients: NDArray[Any], basis: _Basis) -> None:
@@ -189,10 +201,15 @@ class _Cycle:
         self.targets = [np.where(progress.running, norms, 0.0)]
         self.taken = np.zeros(rows.tasks, np.int64)
         self.largest = np.zeros(rows.tasks, self.dtype)
+        # What products are multiplied by; None where all are of a size that can be squared.
+        self.units: NDArray[Any] | None = None
 
     def step(self) -> None:
         """One more vector, and what it says of the residual."""
-        h, before, after = self._orthogonalised(self.solve.operator(self.v))
+        product = self.solve.operator(self.v)
+        h, before, after = self._orthogonalised(product)
+        if not self.columns and self._choose_units(product, before):
+            h, before, after = self._orthogonalised(product)
         finite = np.isfinite(h).all(axis=0) & np.isfinite(before) & np.isfinite(after)
         with np.errstate(all="ignore"):
             sound, norms = self._rotate(h, before, after, finite)
@@ -212,6 +229,16 @@ class _Cycle:
             backend.copyto(self.v, backend.elementwise("where")(rows.column(backend.asarray(running)), self.v, 0.0))
         self.basis.append(self.v)
 
+    def _choose_units(self, product: Array, norms: NDArray[Any]) -> bool:
+        """Whether some first product is so large or small that another unit is wanted, which is then set."""
+        if all_in_range(norms.astype(self.solve.rows.dtype)):
+            return False
+        norms = self.solve.norms(product)
+        far = far_from_range(norms)
+        if far.any():
+            self.units = np.where(far, powers_for(norms), np.ones_like(norms))
+        return bool(far.any())
+
     def _orthogonalised(self, product: Array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Set w to the product less its part in the basis; return that part, and the norms of w before and after."""
         rows, backend, count = self.solve.rows, self.solve.backend, self.basis.count
@@ -225,6 +252,8 @@ class _Cycle:
 
         backend.copyto(self.w, product)
         with backend.errors_ignored():
+            if self.units is not None:
+                backend.elementwise("multiply")(self.w, rows.column(backend.asarray(self.units)), out=self.w)
             measure(0)
             # Twice is enough: what rounding leaves of the basis after one pass, the second takes away.
             for start in (1, 1 + count):
@@ -278,7 +307,8 @@ class _Cycle:
             for i in reversed(range(count)):
                 total = self.targets[i] - sum((self.columns[k][i] * y[k] for k in range(i + 1, count)), start=0.0)
                 y[i] = np.where(i < self.taken, total / self.columns[i][i], 0.0)
-            found = y.astype(self.solve.rows.dtype)
+            # With A in other units, x is the solution in those of its inverse.
+            found = (y if self.units is None else y * self.units).astype(self.solve.rows.dtype)
         # A combination that overflows is not taken.
         bad = ~np.isfinite(found).all(axis=0)
         found[:, bad] = 0.0

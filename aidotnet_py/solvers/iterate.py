@@ -8,15 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.progress import Progress
+from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.row_updates import RowUpdates
 from aidotnet_py.solvers.rows import Operator, Rows
+from aidotnet_py.solvers.scaling import all_in_range, far_from_range, in_range, powers_for
 
 __all__ = ["Iterate"]
 
 
 class Iterate:
     """x and r = b − Ax, both (tasks, n) and where the backend keeps them.
+
+    A row whose norms are so large or so small that their squares would not be normal numbers is solved in other units:
+    b, x and r are multiplied by a power of two, which changes no digit. Other rows keep their bits.
 
     Parameters
     ----------
@@ -26,7 +32,15 @@ class Iterate:
         v ↦ Av, on rows.
     x, r : array, shape (tasks, n)
         Where to keep them.
+
+    Attributes
+    ----------
+    initial_norms, rhs_norms : NDArray, shape (tasks,)
+        ‖r‖ and ‖b‖ at the start, set by `start`.
     """
+
+    initial_norms: NDArray[Any]
+    rhs_norms: NDArray[Any]
 
     def __init__(self, rows: Rows, operator: Operator, x: Array, r: Array) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
@@ -34,6 +48,9 @@ class Iterate:
         self._updates: RowUpdates | None = None
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
+        self._b: Array = rows.array
+        # What rows were multiplied by; None as long as none was.
+        self.scales: NDArray[Any] | None = None
 
     def start(self, initial: Array | None) -> None:
         """Begin at x, (tasks, n); None stands for zeros, and saves a product."""
@@ -41,9 +58,41 @@ class Iterate:
             self.backend.copyto(self.x, 0.0)
             self.backend.copyto(self.r, self.rows.array)
         else:
-            # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
-            self.backend.elementwise("add")(initial, 0.0, out=self.x)
-            self._update_residual()
+            self._start_from(initial)
+        self.initial_norms = self.norms(self.r, out=self.squares)
+        if initial is None:
+            self.rhs_norms = self.initial_norms
+        self._bring_into_range()
+
+    def _start_from(self, initial: Array) -> None:
+        # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
+        self.backend.elementwise("add")(initial, 0.0, out=self.x)
+        self.rhs_norms = self.norms(self.rows.array)
+        if (self.rhs_norms == 0).any():
+            # Known without a step, and to iterate towards it would never end: no residual is small next to zero.
+            mask = self.rows.column(self.backend.asarray(self.rhs_norms != 0))
+            self.backend.copyto(self.x, self.backend.elementwise("where")(mask, self.x, 0.0))
+        self._update_residual()
+
+    def _bring_into_range(self) -> None:
+        from_zero = self.initial_norms is self.rhs_norms
+        if all_in_range(self.rhs_norms) and (from_zero or all_in_range(self.initial_norms)):
+            return
+        largest = np.maximum(self.initial_norms, self.rhs_norms)
+        far = far_from_range(largest)
+        if not far.any():
+            return
+        self.scales = np.where(far, powers_for(largest), np.ones_like(largest))
+        multiply, scales = self.backend.elementwise("multiply"), self._scales_column()
+        with self.backend.errors_ignored():
+            self._b = multiply(self.rows.array, scales)
+            for array in (self.x, self.r):
+                multiply(array, scales, out=array)
+        self.rhs_norms = self.rhs_norms * self.scales
+        self.initial_norms = self.norms(self.r, out=self.squares)
+
+    def _scales_column(self) -> Array:
+        return self.rows.column(self.backend.asarray(self.scales))
 
     @property
     def updates(self) -> RowUpdates:
@@ -52,25 +101,74 @@ class Iterate:
             self._updates = RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
         return self._updates
 
-    def residual_norms(self) -> NDArray[Any]:
-        """‖r‖ of each task, on the host; sets ``squares``."""
-        return self.norms(self.r, out=self.squares)
+    def progress(self, limit: int, bounds: Bounds) -> Progress:
+        """The host's side of the solve that has been started."""
+        return Progress(self.initial_norms, self.rhs_norms, limit, bounds, self.scales)
 
     def norms(self, vectors: Array, out: Array | None = None) -> NDArray[Any]:
         """The Euclidean norm of each row, on the host; its square in ``out``, shape (tasks,)."""
         with self.backend.errors_ignored():
             squares = self.backend.to_numpy(self.backend.vecdot(vectors, vectors, out=out))
         norms: NDArray[Any] = np.sqrt(squares)
-        return norms
+        return norms if all_in_range(norms) else self._norms_of_any_size(vectors, norms)
+
+    def _norms_of_any_size(self, vectors: Array, norms: NDArray[Any]) -> NDArray[Any]:
+        """The norms, of rows whose squares may not be normal numbers by way of numbers close to 1."""
+        backend = self.backend
+        largest = backend.to_numpy(backend.max(backend.elementwise("abs")(vectors), (1,)))
+        usable = np.isfinite(largest) & (largest > 0) & ~in_range(norms)
+        if not usable.any():
+            return norms
+        powers = powers_for(np.where(usable, largest, np.ones_like(largest)))
+        with backend.errors_ignored(), np.errstate(all="ignore"):
+            scaled = backend.elementwise("multiply")(vectors, self.rows.column(backend.asarray(powers)))
+            return np.where(usable, np.sqrt(backend.to_numpy(backend.vecdot(scaled, scaled))) / powers, norms)
 
     def measure(self, progress: Progress) -> None:
         """Set r to what b − Ax is at x, by one product, and judge all tasks by it."""
         self._update_residual()
-        # About the least residual that b − Ax can be measured to have.
-        rounding = self.norms(self.rows.array) * np.finfo(self.rows.dtype).eps
-        progress.measure(self.residual_norms(), rounding)
+        progress.measure(self.norms(self.r, out=self.squares))
+
+    def residual_norms(self) -> NDArray[Any]:
+        """‖b − Ax‖ at x, by one product, which sets r."""
+        self._update_residual()
+        return self.norms(self.r)
 
     def _update_residual(self) -> None:
         product = self.operator(self.x)
         with self.backend.errors_ignored():
-            self.backend.elementwise("subtract")(self.rows.array, product, out=self.r)
+            self.backend.elementwise("subtract")(self._b, product, out=self.r)
+
+    def finished(self, progress: Progress) -> tuple[Array, SolverReport]:
+        """The solution in the caller's shape, and what is said of it."""
+        solution, changed, overflowed = self.solution()
+        if changed.any():
+            progress.withdraw(self.residual_norms(), overflowed)
+        return self.rows.as_given(solution), progress.report()
+
+    def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+        """The rows of x in b's units, for the caller to keep; which changed for want of range, which overflowed.
+
+        Those that overflow are zeros. x is set to what was handed out.
+        """
+        backend = self.backend
+        if self.scales is None:
+            none = np.zeros(self.rows.tasks, np.bool_)
+            return self.x, none, none
+        where, differ = backend.elementwise("where"), backend.elementwise("not_equal")
+        scales = self._scales_column()
+        with backend.errors_ignored():
+            given = backend.elementwise("divide")(self.x, scales)
+            overflowed = self._finite(self.x) & ~self._finite(given)
+            given = where(self.rows.column(backend.asarray(~overflowed)), given, 0.0)
+            again = backend.elementwise("multiply")(given, scales)
+            changed = backend.to_numpy(
+                backend.max(backend.astype(differ(again, self.x), self.rows.dtype), (1,))
+            ).astype(np.bool_)
+        backend.copyto(self.x, again)
+        return given, changed, overflowed
+
+    def _finite(self, vectors: Array) -> NDArray[np.bool_]:
+        largest = self.backend.to_numpy(self.backend.max(self.backend.elementwise("abs")(vectors), (1,)))
+        finite: NDArray[np.bool_] = np.isfinite(largest)
+        return finite

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.execution import Executable, Rounds
+from aidotnet_py.autodiff.transformations import trace_once
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["BufferedOperator", "Iteration"]
@@ -99,8 +99,8 @@ class Iteration:
         rᵀr.
     running : array of bool, shape (tasks,)
         Which rows move.
-    threshold : array, shape ()
-        A row stops once ‖r‖ is no greater.
+    threshold : array, shape (tasks,)
+        A row stops once its ‖r‖ is no greater.
     records : array, shape (MOST, 3, tasks)
         Of the last rounds, the latest last: pᵀAp, rᵀr before it, rᵀr after it.
     expected : int
@@ -114,10 +114,10 @@ class Iteration:
         tasks, n = vectors.shape
         dtype = backend.dtype_of(vectors)
         scalars, running = backend.empty((tasks,), dtype), backend.empty((tasks,), np.dtype(bool))
-        records, threshold = backend.empty((self.MOST, 3, tasks), dtype), backend.empty((), dtype)
+        records, threshold = backend.empty((self.MOST, 3, tasks), dtype), backend.empty((tasks,), dtype)
         self._backend = backend
         self._step = Executable(
-            trace(_iterate, *[vectors] * 4, scalars, running, records, threshold),
+            trace_once(_iterate, *[vectors] * 4, scalars, running, records, threshold),
             backend,
             inputs=[vectors, operator.products, *[None] * 6],
             carried={0: 0, 1: 2, 2: 3, 3: 4, 4: 5, 5: 6},
@@ -125,7 +125,7 @@ class Iteration:
         self.p, _, self.x, self.r, self.slopes, self.running, self.records, self.threshold = self._step.inputs
         backend.copyto(self.records, 0)
         self._begin = Executable(
-            trace(_started, vectors, threshold),
+            trace_once(_started, vectors, threshold),
             backend,
             inputs=[self.r, self.threshold],
             outputs=[self.p, self.x, self.slopes, self.running],

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.solvers.report import SolverReport, StopReason
+from aidotnet_py.solvers.bounds import Bounds
+from aidotnet_py.solvers.report import BoundName, SolverReport, StopReason
 
 __all__ = ["Progress", "threshold_of"]
 
 _Mask: TypeAlias = NDArray[np.bool_]
 
 
-def threshold_of(tolerance: float, dtype: np.dtype[Any]) -> float:
-    """The residual norm at which an iteration ends: the tolerance, or what a dtype allows.
+def threshold_of(bounds: NDArray[Any]) -> NDArray[Any]:
+    """The residual norms at which iterations end: the bounds, or what their dtype allows.
 
     Below that, squared norms leave the normal numbers, and quotients of them are noise.
     """
-    numbers = np.finfo(dtype)
-    return max(min(tolerance, float(numbers.max)), float(np.sqrt(numbers.smallest_normal)))
+    thresholds: NDArray[Any] = np.maximum(bounds, _least(bounds.dtype))
+    return thresholds
+
+
+@lru_cache
+def _least(dtype: np.dtype[Any]) -> Any:
+    return np.sqrt(np.finfo(dtype).smallest_normal)
 
 
 class Progress:
@@ -30,18 +37,29 @@ class Progress:
     ----------
     norms : NDArray, shape (tasks,)
         ‖b − Ax₀‖ at the starting point.
+    rhs_norms : NDArray, shape (tasks,)
+        ‖b‖.
     limit : int
         The most iterations for a task.
-    tolerance : float
-        The residual norm at which a task has converged.
+    bounds : Bounds
+        When a task has converged.
+    scales : NDArray, shape (tasks,), optional
+        What b was multiplied by before the solve; the report has the units from before.
     """
 
-    def __init__(self, norms: NDArray[Any], limit: int, tolerance: float) -> None:
-        numbers = np.finfo(norms.dtype)
+    def __init__(
+        self,
+        norms: NDArray[Any],
+        rhs_norms: NDArray[Any],
+        limit: int,
+        bounds: Bounds,
+        scales: NDArray[Any] | None = None,
+    ) -> None:
         self.limit = limit
-        # Comparing a float32 with a Python float that float32 cannot hold is an overflow in NumPy's eyes.
-        self.tolerance = min(tolerance, float(numbers.max))
-        self.threshold = threshold_of(tolerance, norms.dtype)
+        self.rhs_norms, self._bounds = rhs_norms, bounds
+        self._scales = scales
+        self.tolerance, self._relative = bounds.of(rhs_norms, scales)
+        self.threshold = threshold_of(self.tolerance)
         self.initial_norms = self.norms = norms
         self.iterations = np.zeros(norms.shape, np.int64)
         # Tasks whose recurrence says that they are done; `measure` has the last word.
@@ -128,12 +146,11 @@ class Progress:
         self.limited = bool((sound & ~claims & ~left).any())
         return sound
 
-    def measure(self, norms: NDArray[Any], least_norms: NDArray[Any]) -> None:
-        """Take the measured ‖b − Ax‖ of all tasks; those that claimed too much run on where that can help.
-
-        ``least_norms`` are the rounding of b: no residual below it can be told from one of that size.
-        """
+    def measure(self, norms: NDArray[Any]) -> None:
+        """Take the measured ‖b − Ax‖ of all tasks; those that claimed too much run on where that can help."""
         self._measured = True
+        # No residual below the rounding of b can be told from one of that size.
+        least_norms = self.rhs_norms * np.finfo(norms.dtype).eps
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)
@@ -146,7 +163,20 @@ class Progress:
         self.claims = np.zeros_like(self.claims)
         self.norms = norms
 
+    def withdraw(self, norms: NDArray[Any], overflowed: _Mask) -> None:
+        """Take the measured ‖b − Ax‖ of solutions that lost digits, or all of them, when they were handed out."""
+        self.reasons[(norms > self.tolerance) & (self.reasons == StopReason.CONVERGED)] = StopReason.PRECISION_LIMIT
+        self.reasons[overflowed] = StopReason.NOT_FINITE
+        self.iterations = np.where(overflowed, 0, self.iterations)
+        self.norms = norms
+
     def report(self) -> SolverReport:
         """What the caller is told."""
         reasons: list[StopReason] = self.reasons.tolist()
-        return SolverReport(self.iterations, self.initial_norms, self.norms, tuple(reasons))
+        norms, bounds = (self.rhs_norms, self.initial_norms, self.norms), self.tolerance
+        if self._scales is not None:
+            with np.errstate(all="ignore"):
+                norms = (norms[0] / self._scales, norms[1] / self._scales, norms[2] / self._scales)
+            bounds, _ = self._bounds.of(norms[0], None)
+        names: tuple[BoundName, ...] = tuple("rtol" if is_relative else "atol" for is_relative in self._relative)
+        return SolverReport(self.iterations, norms[1], norms[2], tuple(reasons), norms[0], bounds, names)

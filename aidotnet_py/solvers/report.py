@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NeumannReport", "SolverReport", "StopReason"]
+__all__ = ["BoundName", "NeumannReport", "SolverReport", "StopReason"]
+
+BoundName: TypeAlias = Literal["rtol", "atol"]
 
 
 class StopReason(Enum):
     """Why a solver stopped working on a task."""
 
     CONVERGED = "converged"
-    """The residual of the returned solution is at most the tolerance."""
+    """The residual of the returned solution is at most its bound; ``bound_names`` says whether rtol or atol gave it."""
 
     MAX_ITERATIONS = "max iterations"
     """Every iteration (for a series, every term) that was allowed is done."""
 
     PRECISION_LIMIT = "precision limit"
-    """The solver's own count of the residual met the tolerance, b − Ax does not: this precision gives no more."""
+    """The solver's own count of the residual met the bound, b − Ax does not: this precision gives no more."""
 
     NON_POSITIVE_CURVATURE = "non-positive curvature"
     """A direction p has pᵀAp ≤ 0, so that A is not positive definite; the solution is the iterate before it."""
@@ -54,6 +56,12 @@ class SolverReport:
         ‖b − Ax‖ at the solution that is returned; what measuring adds to it, the solver says.
     stop_reasons : tuple of StopReason
         Why the work on each task ended.
+    rhs_norms : NDArray, shape (tasks,)
+        ‖b‖.
+    bounds : NDArray, shape (tasks,)
+        max(rtol ‖b‖, atol): the residual norm at which the task has converged.
+    bound_names : tuple of "rtol" or "atol"
+        Which of the two is the larger, and so the bound.
 
     Examples
     --------
@@ -64,16 +72,21 @@ class SolverReport:
     array([1, 0])
     >>> report.converged
     array([ True,  True])
+    >>> report.bounds, report.bound_names
+    (array([4.47213595e-10, 0.00000000e+00]), ('rtol', 'rtol'))
     """
 
     iterations: NDArray[np.int64]
     initial_residual_norms: NDArray[Any]
     residual_norms: NDArray[Any]
     stop_reasons: tuple[StopReason, ...]
+    rhs_norms: NDArray[Any]
+    bounds: NDArray[Any]
+    bound_names: tuple[BoundName, ...]
 
     @property
     def converged(self) -> NDArray[np.bool_]:
-        """Which tasks have a solution whose residual met the tolerance, as booleans of shape (tasks,)."""
+        """Which tasks have a solution whose residual met the bound, as booleans of shape (tasks,)."""
         return self.stopped_by(StopReason.CONVERGED)
 
     def stopped_by(self, reason: StopReason) -> NDArray[np.bool_]:
@@ -89,6 +102,11 @@ class NeumannReport(SolverReport):
     ----------
     term_norms : NDArray, shape (terms, tasks)
         ‖(I − A)ʲb‖ for j = 0, 1, …
+    grew : NDArray of bool, shape (tasks,)
+        Which series grow instead of shrinking: the last term is no smaller than the one before it. For symmetric A
+        the ratio of each term's norm to the one before never falls (Cauchy–Schwarz), so the last ratio shows growth
+        first: a series that shrank and has turned is seen here, while its last term may still be smaller than its
+        first. One term alone never grew.
 
     Examples
     --------
@@ -102,6 +120,7 @@ class NeumannReport(SolverReport):
     """
 
     term_norms: NDArray[Any]
+    grew: NDArray[np.bool_]
 
     @property
     def first_term_norms(self) -> NDArray[Any]:
@@ -114,18 +133,3 @@ class NeumannReport(SolverReport):
         """The norms of the last terms, shape (tasks,)."""
         norms: NDArray[Any] = self.term_norms[-1]
         return norms
-
-    @property
-    def grew(self) -> NDArray[np.bool_]:
-        """Which series grow instead of shrinking: the last term is no smaller than the one before it.
-
-        For symmetric A the ratio of each term's norm to the one before never falls (Cauchy–Schwarz), so the last
-        ratio shows growth first: a series that shrank and has turned is seen here, while its last term may still be
-        smaller than its first. One term alone never grew.
-        """
-        first, before, last = self.term_norms[0], self.term_norms[-2:][0], self.term_norms[-1]
-        # Norms whose squares are not normal numbers are steps of a staircase: two that are equal say nothing.
-        least = np.sqrt(np.finfo(self.term_norms.dtype).smallest_normal)
-        # "Not smaller" instead of "larger or equal", so that terms which overflowed to NaN count as growth.
-        grew: NDArray[np.bool_] = np.isfinite(first) & ~(last < before) & ~(last < least)
-        return grew & (len(self.term_norms) > 1)

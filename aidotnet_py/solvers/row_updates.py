@@ -88,11 +88,12 @@ class RowUpdates:
         """Whether a compiled pass is there, and has done it."""
         if self._functions is None or self._compiled is None:
             return False
+        # Each time: an array may begin where another did that was laid out otherwise.
+        if not all(map(self._is_plain, arrays)):
+            return False
         addresses = tuple(map(self._compiled.address_of, arrays))
         call = self._bound.get((which, addresses))
         if call is None:
-            if not all(self._is_plain(array) for array in arrays):
-                return False
             call = self._bound[which, addresses] = self._functions[which](addresses)
         call()
         return True

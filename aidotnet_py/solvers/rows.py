@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend, available_backends, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 
 __all__ = ["Operator", "Rows", "check_count", "check_number"]
+
+# The largest count: no machine lives to see it.
+_MOST = 2**63 - 1
 
 # A linear map: an array of the right-hand side's shape goes in, one of the same shape and dtype comes out.
 Operator: TypeAlias = Callable[[Array], Array]
@@ -38,7 +45,7 @@ class Rows:
                 "wanted shape (n,) or (tasks, n), not empty, and a real floating dtype"
             )
         self.tasks, self.n = (1, *self.shape)[-2:]
-        self.array: Array = self.as_rows(rhs)
+        self.array: Array = self.as_rows(_plain(backend, rhs, self.dtype))
 
     def as_rows(self, array: Array) -> Array:
         """The view (tasks, n) of an array of the caller's shape."""
@@ -64,13 +71,13 @@ class Rows:
         else:
             dtype, shape = owner.dtype_of(array), tuple(array.shape)
             if owner is self.backend and dtype == self.dtype and shape == self.shape:
-                return self.as_rows(array)
+                return self.as_rows(_plain(owner, array, dtype))
             came = f"has shape {shape} and dtype {dtype} on backend {owner.name!r}"
         wanted = f"shape {self.shape} and dtype {self.dtype} on backend {self.backend.name!r}"
         raise ArgumentException(f"{name} {came}; wanted {wanted}, like rhs")
 
     def on_rows(self, name: str, function: Operator) -> Operator:
-        """The caller's function as one on rows, with its result checked at every call."""
+        """The caller's function as one on rows: it cannot write to its argument, and its result is checked."""
         if function is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException(f"{name} is None; wanted a function of an array of shape {self.shape}")
         if not callable(function):
@@ -78,7 +85,28 @@ class Rows:
                 f"{name} is a {type(function).__name__}; wanted a function of an array of shape {self.shape}"
             )
         result = f"the result of {name}"
-        return lambda rows: self.fitting(result, function(self.as_given(rows)))
+        return lambda rows: self.fitting(result, function(_read_only(self.backend, self.as_given(rows))))
+
+
+def _plain(backend: Backend, array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array, or a copy where its memory is not a row of numbers as the machine has them.
+
+    Compiled passes know an address and strides in elements, and nothing of byte orders, fields or alignment.
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    host = cast("NDArray[Any]", array)
+    whole = host.flags.c_contiguous or all(step % host.itemsize == 0 for step in host.strides)
+    return host if host.dtype.isnative and host.flags.aligned and whole else backend.asarray(host, dtype)
+
+
+def _read_only(backend: Backend, array: Array) -> Array:
+    """The values, for a caller's function: a view that NumPy lets nobody write to, elsewhere a copy."""
+    if not isinstance(array, np.ndarray):
+        return backend.asarray(array)
+    view = cast("NDArray[Any]", array).view()
+    view.flags.writeable = False
+    return view
 
 
 def check_count(name: str, value: Any) -> int:
@@ -86,8 +114,9 @@ def check_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ArgumentException(f"{name} is {value!r}; wanted a whole number of at least 1")
     count = int(value)
-    if count < 1:
-        raise ArgumentOutOfRangeException(f"{name} is {count}; wanted a whole number of at least 1")
+    if not 1 <= count <= _MOST:
+        shown = count if abs(count) <= _MOST else "beyond 64 bits"
+        raise ArgumentOutOfRangeException(f"{name} is {shown}; wanted a whole number of at least 1")
     return count
 
 
@@ -95,7 +124,12 @@ def check_number(name: str, value: Any) -> float:
     """Return ``value`` as a float once it is a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentException(f"{name} is {value!r}; wanted a finite number of at least 0")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ArgumentOutOfRangeException(
+            f"{name} is a number beyond {sys.float_info.max:.1e}; wanted a finite number of at least 0"
+        ) from None
     if not (math.isfinite(number) and number >= 0):
         raise ArgumentOutOfRangeException(f"{name} is {number}; wanted a finite number of at least 0")
     return number

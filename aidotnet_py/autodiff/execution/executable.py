@@ -5,7 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.cell_arrays import CellArrays
@@ -237,6 +240,20 @@ def _require_fitting(backend: Backend, arrays: Sequence[Any], types: Sequence[Ar
             raise ArgumentException(f"{name}[{place}] is no array of backend {backend.name!r}")
         if type_of(array) != wanted:
             raise ArgumentException(f"{name}[{place}] is {type_of(array)}; {wanted} is wanted")
+        if not _is_plain(array):
+            raise ArgumentException(
+                f"{name}[{place}] must be in native byte order, aligned, its strides whole elements, got dtype "
+                f"{array.dtype!r} with strides {array.strides}; copy it with the backend's asarray"
+            )
+
+
+def _is_plain(array: Array) -> bool:
+    """Whether compiled work, which knows an address, a dtype's name and strides in elements, can read it."""
+    if not isinstance(array, np.ndarray):
+        return True
+    host = cast("NDArray[Any]", array)
+    whole = host.flags.c_contiguous or all(step % host.itemsize == 0 for step in host.strides)
+    return host.dtype.isnative and host.flags.aligned and whole
 
 
 def _require_carried(program: Program, carried: Mapping[int, int]) -> None:
@@ -258,7 +275,7 @@ def run_program(program: Program, arguments: Sequence[Any]) -> list[Array]:
     require_alive(*arguments)
     backend = backend_for(program, arguments)
     arrays = [
-        a if backend.owns(a) else backend.asarray(a, t.dtype)
+        a if backend.owns(a) and _is_plain(a) else backend.asarray(a, t.dtype)
         for a, t in zip(arguments, program.input_types, strict=True)
     ]
     # Results go into arrays of their own, in C order, so that none is a view of an argument.

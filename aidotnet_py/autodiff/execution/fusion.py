@@ -13,12 +13,12 @@ from aidotnet_py.autodiff.layout import common_refinement
 from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
 from aidotnet_py.backends.loops import LoopRules
 
-__all__ = ["REDUCTIONS", "Unit", "loop_shape", "units_of"]
+__all__ = ["REDUCTIONS", "SAME_ORDER", "Unit", "loop_shape", "units_of"]
 
 Shape = tuple[int, ...]
 
 # Views that keep every element at its place in C order.
-_SAME_ORDER = ("reshape", "stop_gradient")
+SAME_ORDER = ("reshape", "stop_gradient")
 REDUCTIONS = ("sum", "max")
 # Values of more elements than that are not kept for later where less would do to compute them again.
 _LARGE = 4096
@@ -181,7 +181,7 @@ class _Grouping:
         """The value that a view is of, and whether its elements are in the same order."""
         same_order = True
         while (equation := self._made_by.get(variable)) is not None and equation.primitive.is_view:
-            same_order = same_order and equation.primitive.name in _SAME_ORDER
+            same_order = same_order and equation.primitive.name in SAME_ORDER
             (variable,) = equation.variables
         return variable, same_order
 

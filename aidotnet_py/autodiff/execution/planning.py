@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.execution.fusion import Unit, units_of
+from aidotnet_py.autodiff.execution.fusion import SAME_ORDER, Unit, units_of
 from aidotnet_py.autodiff.execution.slots import FOREVER, Life, Slot, share_slots
 from aidotnet_py.autodiff.layout import c_strides, fits_matrix_product, is_contiguous
 from aidotnet_py.autodiff.primitive import Primitive
@@ -282,8 +282,27 @@ class _Planner:
                 assert undo is not None
                 strides = undo(equation.output.type, strides, shape=source.type.shape)
                 equation = made.get(source)
-            if equation is not None and strides is not None and not equation.primitive.is_view:
+            if (
+                equation is not None
+                and strides is not None
+                and not equation.primitive.is_view
+                and self._is_readable(equation.output, strides)
+            ):
                 self.bound.setdefault(equation.output, (place, strides))
+
+    def _is_readable(self, variable: Variable, strides: Strides) -> bool:
+        """Whether reshapes of a value can be read where it lies.
+
+        A reshape may be read in the unit that makes the value, where no copy can come in between.
+        """
+        for equation in self.views.values():
+            if equation.inputs[0] is variable and equation.primitive.name in SAME_ORDER:
+                view = equation.primitive.view
+                assert view is not None
+                found: Strides | None = view(variable.type, strides, **equation.parameters)
+                if found is None or not self._is_readable(equation.output, found):
+                    return False
+        return True
 
     def _find_parts(self) -> None:
         """Let what computes an operand of a concatenation write into the result, where nothing else needs it."""

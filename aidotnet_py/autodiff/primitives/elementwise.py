@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.primitive import Primitive, no_flops
+from aidotnet_py.autodiff.primitive import Guarded, Primitive, no_flops
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Literal
@@ -54,6 +54,7 @@ __all__ = [
     "power",
     "promote",
     "relu",
+    "root",
     "sigmoid",
     "sign",
     "sin",
@@ -62,6 +63,7 @@ __all__ = [
     "subtract",
     "tanh",
     "where",
+    "with_value",
 ]
 
 _BOOL = np.dtype(bool)
@@ -193,10 +195,14 @@ def _power_base(t: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 def _power_exponent(t: Any, x: Any, y: Any, z: Any) -> Any:
-    # x^y log x tends to 0 as x → 0 for y > 0; log 1 = 0 gives that limit.
+    # x^y log x tends to 0 as x → 0 for y > 0, and is taken for 0 at y = 0; log 1 = 0 gives that. For y < 0 it is −inf.
     if isinstance(x, (int, float)):
-        return t * (z * (math.log(x) if x > 0 else 0.0 if x == 0 else math.nan))
-    return t * (z * log(where(equal(x, 0.0), 1.0, x)))
+        return t * (z * (math.log(x) if x > 0 else _log_of_zero(y) if x == 0 else math.nan))
+    return t * (z * log(where(logical_and(equal(x, 0.0), greater_equal(y, 0.0)), 1.0, x)))
+
+
+def _log_of_zero(y: Any) -> Any:
+    return where(less(y, 0.0), -math.inf, full(type_of(y), 0.0))
 
 
 def _each(ct: Any, *inputs: Any) -> list[Any]:
@@ -325,8 +331,8 @@ def _where_jvp(tangents: Sequence[Any], mask: Any, x: Any, y: Any, output: Any) 
 def _where_transpose(ct: Any, mask: Any, x: Any, y: Any) -> list[Any]:
     return [
         None,
-        where(mask, ct, 0.0) if _is_linear(x) else None,
-        where(mask, 0.0, ct) if _is_linear(y) else None,
+        Guarded(ct, ((mask, True),)) if _is_linear(x) else None,
+        Guarded(ct, ((mask, False),)) if _is_linear(y) else None,
     ]
 
 
@@ -351,3 +357,37 @@ def where(mask: Any, x: Any, y: Any) -> Tracer:
     shape = _common_shape(mask, x, y)
     mask = broadcast_to(astype(mask, _BOOL), shape)
     return emit(_where, mask, *(v if isinstance(v, Literal) else broadcast_to(v, shape) for v in (x, y)))
+
+
+def _beside(name: str, rule: Rule) -> Primitive:
+    """A primitive that gives the first of two values; ``rule`` makes its tangent of the tangent of the second."""
+    primitive = Primitive(
+        name=name,
+        shape=lambda value, x: value,
+        run=lambda backend, out, value, x: backend.copyto(out, value),
+        jvp=lambda tangents, value, x, output: None if tangents[1] is None else rule(tangents[1], output),
+        transpose=None,
+        batch=lambda inputs, batched, size: _batch(partial(emit, primitive), inputs, batched, size),
+        in_place=True,
+        loop="identity",
+        flops=no_flops,
+    )
+    return primitive
+
+
+_with_value = _beside("with_value", lambda t, y: t)
+_root = _beside("root", lambda t, y: t * where(equal(y, 0.0), 0.0, 0.5 / y))
+
+
+def with_value(value: Any, x: Any) -> Tracer:
+    """Give a value the derivatives of x, where computed as x is it would be inf − inf or 0 · inf."""
+    return emit(_with_value, value, x)
+
+
+def root(value: Any, square: Any) -> Tracer:
+    """Give the root of a square its derivatives, taken for 0 where it is 0, though those of √ are infinite there.
+
+    So it is with lengths and deviations: ‖x‖ is least at x = 0, where 0 is among its subgradients. The value is given
+    beside the square, since it may be finite where the square overflows.
+    """
+    return emit(_root, value, square)

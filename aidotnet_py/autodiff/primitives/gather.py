@@ -1,4 +1,4 @@
-"""Rows chosen by index: `gather`, and its transpose `scatter_add`."""
+"""Rows chosen by index: `gather`, its transpose `scatter_add`, and `wrap_indices`, which checks what both are given."""
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
 # pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
@@ -20,7 +20,31 @@ from aidotnet_py.autodiff.primitives.shape import reshape
 from aidotnet_py.autodiff.tracing import HostData, emit
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["gather", "scatter_add"]
+__all__ = ["gather", "scatter_add", "wrap_indices"]
+
+
+def _wrapped_shape(indices: ArrayType, length: int) -> ArrayType:
+    return ArrayType(indices.shape, np.dtype(np.int64))
+
+
+_wrap_indices = Primitive(
+    name="wrap_indices",
+    shape=_wrapped_shape,
+    run=lambda backend, out, indices, length: backend.wrap_indices(indices, length, out=out),
+    jvp=None,
+    transpose=None,
+    batch=lambda inputs, batched, size, length: wrap_indices(inputs[0], length),
+    flops=no_flops,
+)
+
+
+def wrap_indices(indices: Any, length: int) -> Any:
+    """Integer indices into an axis as int64 in 0 … length − 1; negative ones count from the end.
+
+    Out of bounds, each backend does what it promises (`Backend.wrap_indices`). That is decided here, by the axis that
+    is indexed, because the batching rules below lay many such axes one after another.
+    """
+    return emit(_wrap_indices, indices, length=length)
 
 
 def _gather_shape(x: ArrayType, indices: ArrayType) -> ArrayType:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.primitive import Guarded
+from aidotnet_py.autodiff.primitives.elementwise import where
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.tracing import as_traced, emit_again, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.transforms.squares import with_exact_squares
 from aidotnet_py.exceptions import NotSupportedException
 
 __all__ = ["grad_program", "jvp_program", "vjp_program"]
@@ -44,6 +47,7 @@ def jvp_program(program: Program, wrt: Mask) -> Program:
 
     Every tangent is linear in the tangents given; what does not depend on them is computed apart.
     """
+    program = with_exact_squares(program)
     with new_trace() as trace:
         primals = [trace.new_input(t) for t in program.input_types]
         seeds = [trace.new_input(t) for t, chosen in zip(program.input_types, wrt, strict=True) if chosen]
@@ -102,31 +106,60 @@ def _transpose(
             backwards.append(equation)
         else:
             values.emit(equation)
-    cotangents: dict[Atom, Any] = {}
+    cotangents: dict[Atom, Guarded] = {}
     for place, seed in seeds.items():
-        _add(cotangents, program.outputs[place], seed)
+        _add(cotangents, program.outputs[place], Guarded(seed))
     for equation in reversed(backwards):
         cotangent = cotangents.pop(equation.output, None)
         if cotangent is not None:
             _step_back(equation, cotangent, unknown, values, cotangents)
     outputs = [None if a in unknown else values.operand(a) for a in program.outputs]
     found = [cotangents.get(v) for v in linear]
-    return outputs, [full(v.type, 0.0) if c is None else c for v, c in zip(linear, found, strict=True)]
+    return outputs, [full(v.type, 0.0) if c is None else _masked(c) for v, c in zip(linear, found, strict=True)]
+
+
+# What is linear and makes each element of the one at its place; and what moves or adds elements, masks alike.
+_PLACE_BY_PLACE = frozenset({"add", "astype", "divide", "multiply", "negative", "subtract", "where"})
+_MOVES = frozenset({"flip", "permute_dims", "reshape", "sum"})
 
 
 def _step_back(
-    equation: Equation, cotangent: Any, unknown: set[Atom], values: _Values, cotangents: dict[Atom, Any]
+    equation: Equation, cotangent: Guarded, unknown: set[Atom], values: _Values, cotangents: dict[Atom, Guarded]
 ) -> None:
-    rule = equation.primitive.transpose
+    """Pass a cotangent on to the inputs.
+
+    The zeros of its guards are written as late as may be: a zero written where `where` stands would go on to meet the
+    infinite slope of the branch that was not chosen, and 0 · inf is NaN.
+    """
+    name, rule = equation.primitive.name, equation.primitive.transpose
     if rule is None:
-        raise NotSupportedException(f"{equation.primitive.name} cannot be transposed; it is not linear in its input")
+        raise NotSupportedException(f"{name} cannot be transposed; it is not linear in its input")
     arguments: list[Any] = [a.type if a in unknown else values.number_or_value(a) for a in equation.inputs]
-    results = rule(cotangent, *arguments, **equation.parameters)
+    guards = cotangent.guards
+    if name in _MOVES:
+        guards = tuple((rule(mask, *arguments, **equation.parameters)[0], chosen) for mask, chosen in guards)
+    elif name not in _PLACE_BY_PLACE:
+        cotangent, guards = Guarded(_masked(cotangent)), ()
+    results = rule(cotangent.value, *arguments, **equation.parameters)
     for atom, argument, result in zip(equation.inputs, arguments, results, strict=True):
         if isinstance(argument, ArrayType):
-            _add(cotangents, atom, result)
+            own = result if isinstance(result, Guarded) else Guarded(result)
+            _add(cotangents, atom, Guarded(own.value, guards + own.guards))
 
 
-def _add(cotangents: dict[Atom, Any], atom: Atom, cotangent: Any) -> None:
+def _add(cotangents: dict[Atom, Guarded], atom: Atom, cotangent: Guarded) -> None:
     before = cotangents.get(atom)
-    cotangents[atom] = cotangent if before is None else before + cotangent
+    cotangents[atom] = cotangent if before is None else _sum(before, cotangent)
+
+
+def _sum(a: Guarded, b: Guarded) -> Guarded:
+    one, other = ([(mask.variable, chosen) for mask, chosen in c.guards] for c in (a, b))
+    return Guarded(a.value + b.value, a.guards) if one == other else Guarded(_masked(a) + _masked(b))
+
+
+def _masked(cotangent: Guarded) -> Any:
+    """The cotangent with its zeros written."""
+    value = cotangent.value
+    for mask, chosen in cotangent.guards:
+        value = where(mask, value, 0.0) if chosen else where(mask, 0.0, value)
+    return value

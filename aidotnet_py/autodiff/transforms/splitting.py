@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,19 @@ class Split:
     Attributes
     ----------
     early : Program
-        (The other parameters, x) ↦ features, one vector.
+        (The other parameters, x, noise) ↦ features, one vector.
     late : Program
-        (The adapted parameters, features, x) ↦ predictions.
+        (The adapted parameters, features, x, noise) ↦ predictions.
     shapes : mapping
         The parameters of the rest: the adapted ones, then the features.
+    noise : tuple of str
+        What the function takes among its parameters that is no parameter: both sides read it.
     """
 
     early: Program
     late: Program
     shapes: Shapes
+    noise: tuple[str, ...]
 
     @property
     def features(self) -> int:
@@ -50,10 +54,18 @@ class Split:
 
     def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
         """The predictions, in the innermost trace."""
-        return inline(self.late, [*(parameters[name] for name in self.shapes), x])[0]
+        own, noise = ([parameters[name] for name in names] for names in (self.shapes, self.noise))
+        return inline(self.late, [*own, x, *noise])[0]
 
 
-def split(function: Function, shapes: Shapes, adapted: Collection[str], x: ArrayType, dtype: np.dtype[Any]) -> Split:
+def split(
+    function: Function,
+    shapes: Shapes,
+    adapted: Collection[str],
+    x: ArrayType,
+    dtype: np.dtype[Any],
+    noise: Shapes = MappingProxyType({}),
+) -> Split:
     """Cut a model's function, for inputs of a type, where the adapted parameters come in.
 
     The features are what is computed without them and used together with them. Views, and values of another dtype,
@@ -61,25 +73,27 @@ def split(function: Function, shapes: Shapes, adapted: Collection[str], x: Array
     """
     with new_trace() as trace:
         leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes.items()}
-        whole = simplify(trace.finish([function(leaves, trace.new_input(x))]))
-    *parameters, example = whole.inputs
-    named = dict(zip(shapes, parameters, strict=True))
+        example = trace.new_input(x)
+        given = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in noise.items()}
+        whole = simplify(trace.finish([function({**leaves, **given}, example)]))
+    named = dict(zip(shapes, whole.inputs, strict=False))
+    examples = whole.inputs[len(shapes) :]
     moving = [variable for name, variable in named.items() if name in adapted]
     staying = [variable for name, variable in named.items() if name not in adapted]
     cut = _cut(whole, _depending(whole, moving), _depending(whole, staying), dtype) or staying[:1]
     with new_trace() as trace:
-        values = {variable: trace.new_input(variable.type) for variable in (*staying, example)}
+        values = {variable: trace.new_input(variable.type) for variable in (*staying, *examples)}
         parts = [reshape(value, (math.prod(value.shape),)) for value in _evaluated(whole, values, cut)]
         early = trace.finish([concatenate(parts, 0)])
     size = sum(math.prod(variable.type.shape) for variable in cut)
     with new_trace() as trace:
         values = {variable: trace.new_input(variable.type) for variable in moving}
         features = trace.new_input(ArrayType((size,), dtype))
-        values[example] = trace.new_input(x)
+        values |= {variable: trace.new_input(variable.type) for variable in examples}
         values |= _pieces(features, cut)
         late = trace.finish(_evaluated(whole, values, whole.outputs))
     rest = {name: shape for name, shape in shapes.items() if name in adapted}
-    return Split(simplify(early), simplify(late), {**rest, _FEATURES: (size,)})
+    return Split(simplify(early), simplify(late), {**rest, _FEATURES: (size,)}, tuple(noise))
 
 
 def _depending(program: Program, variables: Collection[Variable]) -> set[Variable]:

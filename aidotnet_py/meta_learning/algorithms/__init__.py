@@ -4,7 +4,12 @@ May import: the bases of the learners and everything under them.
 """
 
 from aidotnet_py.meta_learning.algorithms.anil import ANILAlgorithm, ANILOptions, BOILAlgorithm, BOILOptions
-from aidotnet_py.meta_learning.algorithms.imaml import NonPositiveCurvatureWarning, SeriesGrowthWarning, iMAMLAlgorithm
+from aidotnet_py.meta_learning.algorithms.imaml import (
+    LooseToleranceWarning,
+    NonPositiveCurvatureWarning,
+    SeriesGrowthWarning,
+    iMAMLAlgorithm,
+)
 from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.algorithms.meta_sgd import MetaSGDAlgorithm, MetaSGDOptions
@@ -15,6 +20,7 @@ __all__ = [
     "ANILOptions",
     "BOILAlgorithm",
     "BOILOptions",
+    "LooseToleranceWarning",
     "MAMLAlgorithm",
     "MAMLOptions",
     "MetaSGDAlgorithm",

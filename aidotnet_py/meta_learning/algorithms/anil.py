@@ -160,10 +160,10 @@ class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
         super().__init__(options)
         self._partial = options
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
         # The layers of the model that the call works with.
         with self._state:
-            whole, adapted = super()._opened(tasks, *roles), self._partial.adapted()
+            whole, adapted = super()._opened(tasks, *roles, training=training), self._partial.adapted()
         model = cast("IDifferentiableModel[Any, Any, Any]", whole.model)
         part = self._objectives.partial(_ADAPTED, whole.support, model, adapted)
         return replace(whole, objectives={**whole.objectives, _ADAPTED: part})

@@ -21,6 +21,7 @@ from aidotnet_py.meta_learning.chunks import Chunk
 from aidotnet_py.meta_learning.core import Tasks
 from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.error_bound import meta_gradient_error_bound
+from aidotnet_py.meta_learning.finiteness import row_norms
 from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.objectives import BegunStep, step_in_one_go
 from aidotnet_py.meta_learning.tasks import is_batches
@@ -28,7 +29,14 @@ from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
+__all__ = ["LooseToleranceWarning", "NonPositiveCurvatureWarning", "SeriesGrowthWarning", "iMAMLAlgorithm"]
+
+# Of ‖g‖: a residual above it is no small error in v.
+_LOOSE = 0.01
+
+
+class LooseToleranceWarning(RuntimeWarning):
+    """ConjugateGradientTolerance, which is absolute, ended a solve whose residual is a large part of its gradient."""
 
 
 class NonPositiveCurvatureWarning(RuntimeWarning):
@@ -81,6 +89,9 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     Warns
     -----
+    LooseToleranceWarning
+        In `MetaTrain`, when ConjugateGradientTolerance ends a solve at a residual above a hundredth of ‖g‖, the first
+        time: a gradient below the tolerance gives v = 0.
     NonPositiveCurvatureWarning
         In `MetaTrain`, when a solve meets non-positive curvature, the first time.
     SeriesGrowthWarning
@@ -113,7 +124,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def __init__(self, options: iMAMLOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
         self._imaml = options
-        self._warned_of_curvature = False
+        self._warned_of_curvature = self._warned_of_tolerance = False
         self._begin_anew()
 
     @property
@@ -161,7 +172,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         assert kind is not None
         self._log_lambda = LogLambda(kind, self._backend, vector)
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str) -> Chunk:
+    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
         for place, task in enumerate(tasks):
             if self._imaml.WarmStartSolves:
                 name_of_task(task.TaskId, place)
@@ -170,7 +181,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                     f"InnerGradientTolerance is {self._imaml.InnerGradientTolerance}, and SupportInput of task {place} "
                     "a list of batches; the gradient of one does not tell when all are fitted, and None is wanted"
                 )
-        return super()._opened(tasks, *roles)
+        return super()._opened(tasks, *roles, training=training)
 
     def _extra_state(self) -> dict[str, Array]:
         return self._warm_starts.state()
@@ -199,8 +210,8 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             self._require_adapted(chunk, start, adapted)
             measured = self._sound(chunk, step.losses, g)
             slopes, v, solve = self._system(chunk).finished(chunk, step)
-        query_norms = self._norms(g) if self._imaml.ErrorConstants is not None else None
-        inner_norms = self._norms(self._following(chunk)(adapted, start, slopes))
+        query_norms = row_norms(chunk.backend, g) if self._imaml.ErrorConstants is not None else None
+        inner_norms = row_norms(chunk.backend, self._following(chunk)(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
         if learned is not None:
@@ -275,7 +286,7 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                     self._warm_starts.keep(self._backend, ids, part.solve.solutions)
 
     def _warn(self, reports: Sequence[SolverReport]) -> None:
-        """Of series that grow, each time, and of curvature that is not positive, once."""
+        """Of series that grow, each time; of curvature that is not positive and of small gradients, once each."""
         series = [report for report in reports if isinstance(report, NeumannReport)]
         if series:
             _warn_of_growth(series)
@@ -290,22 +301,34 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
                 NonPositiveCurvatureWarning,
                 stacklevel=level_outside(),
             )
+        ended = [report for report in reports if StopReason.CONVERGED in report.stop_reasons]
+        if ended and not series and not self._warned_of_tolerance:
+            self._warn_of_tolerance(ended)
 
-    def _norms(self, stacked: Array) -> NDArray[Any]:
-        """The norm of each row, on the host."""
-        backend = self._backend
-        squares = backend.to_numpy(backend.vecdot(stacked, stacked))
-        if np.isfinite(squares).all():
-            norms: NDArray[Any] = np.sqrt(squares)
-            return norms
-        # In float64 and on the host: squares of large float32 numbers overflow.
-        wide: NDArray[Any] = np.linalg.norm(backend.to_numpy(stacked).astype(np.float64), axis=1)
-        return wide
+    def _warn_of_tolerance(self, reports: Sequence[SolverReport]) -> None:
+        loose = np.concatenate([_is_loose(report) for report in reports])
+        if loose.any():
+            self._warned_of_tolerance = True
+            norms = np.concatenate([report.rhs_norms for report in reports])
+            warnings.warn(
+                f"ConjugateGradientTolerance {self._imaml.ConjugateGradientTolerance:g} ended the solves of "
+                f"{loose.sum()} tasks at a residual above a hundredth of their gradients, the smallest of norm "
+                f"{norms[loose].min():.3g}: v is that inexact, and zero where the gradient is no larger than the "
+                "tolerance. A smaller ConjugateGradientTolerance or larger units of the targets mend it; this is said "
+                "once",
+                LooseToleranceWarning,
+                stacklevel=level_outside(),
+            )
 
 
 def _curved(reports: Sequence[SolverReport]) -> list[bool]:
     """For each task, whether its solve met non-positive curvature."""
     return [bool(met) for report in reports for met in report.stopped_by(StopReason.NON_POSITIVE_CURVATURE)]
+
+
+def _is_loose(report: SolverReport) -> NDArray[np.bool_]:
+    """For each task, whether its bound ended the solve while the residual was a large part of the right-hand side."""
+    return report.converged & (report.residual_norms > _LOOSE * report.rhs_norms)
 
 
 def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:

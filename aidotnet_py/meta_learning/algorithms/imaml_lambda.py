@@ -30,7 +30,7 @@ class LogLambda:
     Raises
     ------
     InvalidOperationException
-        When λ is no positive number that the dtype can hold.
+        When the dtype cannot hold λ or 1/λ as a positive number.
     """
 
     def __init__(self, kind: LambdaKind, backend: Backend, logarithms: Array) -> None:
@@ -40,7 +40,8 @@ class LogLambda:
         with backend.errors_ignored():
             self._values = backend.elementwise("exp")(logarithms)
         host = backend.to_numpy(self._values)
-        if not (np.isfinite(host).all() and (host > 0).all()):
+        # Of subnormal numbers the inverse, which is the weight of the proximal term, is infinite.
+        if not (np.isfinite(host).all() and (host >= np.finfo(host.dtype).smallest_normal).all()):
             raise InvalidOperationException(
                 f"the learned λ has gone to {host.min():.3g}…{host.max():.3g}; a smaller rate of the meta-optimizer is "
                 "wanted; nothing was changed"

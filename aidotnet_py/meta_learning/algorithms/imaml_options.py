@@ -133,6 +133,10 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
                 raise ArgumentException(f"{name} came with FromPaper, which sets it from Lambda; give one of the two")
         return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / Lambda, InnerObjective="proximal", **options)
 
+    def _told_by_checkpoint(self) -> frozenset[str]:
+        # Probes are drawn from the seed itself, at any time.
+        return super()._told_by_checkpoint() - ({"RandomSeed"} if self.PreconditionerProbes else set())
+
     def invalid(self) -> Iterator[str]:
         """What is wrong, one sentence an option."""
         yield from super().invalid()

@@ -122,8 +122,8 @@ class ImplicitSystem:
 
     def finished(self, chunk: Chunk, begun: BegunStep) -> tuple[Array, Array, Solve]:
         """What `solved` gives, of a step that a device began in one go."""
-        tolerance = self.options.ConjugateGradientTolerance
-        y, report = finish_in_place(begun.operator, begun.gradients, begun.records, tolerance=tolerance)
+        atol = self.options.ConjugateGradientTolerance
+        y, report = finish_in_place(begun.operator, begun.gradients, begun.records, atol=atol)
         y = self._moved(chunk, y, begun.gradients, report)
         chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
         return begun.slopes, y, Solve(y, report)
@@ -164,7 +164,8 @@ class ImplicitSystem:
             operator,
             rhs,
             max_iterations=self.options.ConjugateGradientIterations,
-            tolerance=self.options.ConjugateGradientTolerance,
+            rtol=0.0,
+            atol=self.options.ConjugateGradientTolerance,
             initial=None if self.warm is None else self.warm.rows(backend, ids, rhs),
             preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
         )

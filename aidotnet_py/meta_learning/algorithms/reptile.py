@@ -153,7 +153,7 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             return super().MetaTrain(taskBatch)
         tasks = checked_tasks(taskBatch)
         # All are checked against each other and the model before the first moves anything.
-        self._opened(tasks, "Support", "Query")
+        self._opened(tasks, "Support", "Query", training=False)
         record = self._one_after_another(tasks)
         self._record = record
         return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))

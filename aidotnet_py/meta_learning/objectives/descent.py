@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from aidotnet_py.autodiff import trace
+from aidotnet_py.autodiff.captured_state import CapturedState
 from aidotnet_py.autodiff.execution import Executable, Rounds
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import Array, Backend
@@ -47,6 +48,7 @@ class Descent:
         self._points = points
         self._optimizer, self._formula, self._shapes = optimizer, following.formula, _shapes(following)
         program = _program(backend, points, optimizer, following)
+        self._settings = CapturedState(optimizer.formula)
         memory = len(optimizer.memory)
         self.update = Executable(
             program,
@@ -70,7 +72,8 @@ class Descent:
     def serves(self, optimizer: ElementwiseOptimizer, following: Following) -> bool:
         """Whether its program is that of these steps too."""
         alike = optimizer.shares_formula(self._optimizer) and optimizer.memory == self._optimizer.memory
-        return alike and following.formula is self._formula and _shapes(following) == self._shapes
+        same = following.formula is self._formula and _shapes(following) == self._shapes
+        return alike and same and not self._settings.changed(optimizer)
 
     def load(self, start: Array, following: Following) -> None:
         """Have the next steps begin at θ, and follow this."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aidotnet_py.autodiff import vjp
@@ -168,27 +168,29 @@ class PartialObjective:
         return leaf_views(self._backend, staying, self.staying.items())
 
     def _compiled(self, programs: BatchedPrograms) -> Executable:
-        """(The parameters that stay, x, what is asked of the features) ↦ the features, what is asked of the former."""
+        """(Parameters that stay, x, noise, what is asked of the features) ↦ features, what is asked of the former."""
         tasks = programs.points.shape[0]
-        program = self._early_program(ArrayType(tuple(programs.inputs.shape[1:]), self._dtype(programs.inputs)))
+        examples = [programs.inputs, *programs.noise]
+        program = self._early_program([ArrayType(tuple(a.shape[1:]), self._dtype(a)) for a in examples])
         count = len(self.staying)
         return Executable(
             vmap_program(program, [True] * len(program.inputs), tasks),
             self._backend,
-            stages=[_POINT] * count + [_EXAMPLES, _DIRECTION],
-            inputs=[*[None] * count, programs.inputs, None],
+            stages=[_POINT] * count + [_EXAMPLES] * len(examples) + [_DIRECTION],
+            inputs=[*[None] * count, *examples, None],
             outputs=[self._features(programs.points), *[None] * count],
             often=True,
         )
 
-    def _early_program(self, x: ArrayType) -> Program:
+    def _early_program(self, types: Sequence[ArrayType]) -> Program:
         dtype = self._split.early.output_types[0].dtype
         with new_trace() as trace:
             leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in self.staying.items()}
-            example, asked = trace.new_input(x), trace.new_input(ArrayType((self._split.features,), dtype))
+            examples = [trace.new_input(of_one) for of_one in types]
+            asked = trace.new_input(ArrayType((self._split.features,), dtype))
 
             def features(parameters: Mapping[str, Any]) -> Any:
-                return inline(self._split.early, [*parameters.values(), example])[0]
+                return inline(self._split.early, [*parameters.values(), *examples])[0]
 
             found, pullback = vjp(features, leaves)
             return simplify(trace.finish([found, *pullback(asked)[0].values()]))

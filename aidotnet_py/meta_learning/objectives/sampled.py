@@ -13,6 +13,7 @@ from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.finiteness import host_norms
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.stacking import split_rows, stack_rows
@@ -120,7 +121,7 @@ class _TaskByTask(ABC):
     def _step_lengths(self, points: Array, exponent: float) -> Host:
         """How far to step from each task's parameters: a power of eps, times 1 + ‖φ‖."""
         eps = float(np.finfo(self._backend.dtype_of(points)).eps)
-        lengths: Host = eps**exponent * (1.0 + np.linalg.norm(self._host(points), axis=1))
+        lengths: Host = eps**exponent * (1.0 + host_norms(self._host(points)))
         return lengths
 
     def _host(self, array: Array) -> Host:
@@ -159,7 +160,7 @@ class ComputedObjective(_TaskByTask):
         lengths = self._step_lengths(points, 1 / 3)
 
         def product(v: Array) -> Array:
-            step = self._like(v, (lengths / _or_one(np.linalg.norm(self._host(v), axis=1)))[:, None])
+            step = self._like(v, (lengths / _or_one(host_norms(self._host(v))))[:, None])
             ahead, behind = self._gradients(points + step * v), self._gradients(points - step * v)
             return (ahead - behind) / (2.0 * step)
 
@@ -204,7 +205,7 @@ class PerturbedObjective(_TaskByTask):
 
         def product(v: Array) -> Array:
             along = _combined(np.einsum("tmp,tp->tm", directions, self._host(v)), directions)
-            steps = (lengths / _or_one(np.linalg.norm(along, axis=1)))[:, None]
+            steps = (lengths / _or_one(host_norms(along)))[:, None]
             move = self._like(v, steps * along)
             ahead, behind = (self._slopes(p, directions, lengths) for p in (points + move, points - move))
             return self._like(v, _combined((ahead - behind) / (2.0 * steps), directions))

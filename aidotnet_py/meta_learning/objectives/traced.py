@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+import numpy as np
+
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
-from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.program import Atom, Program
+from aidotnet_py.autodiff.purity import require_alike
 from aidotnet_py.autodiff.tracing import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
@@ -23,14 +26,16 @@ from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.descent import Descent
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.models import IDifferentiableModel
+from aidotnet_py.models.noise import draw_noise
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 
-__all__ = ["BatchedPrograms", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
+__all__ = ["BatchedPrograms", "ModelFunction", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
 
 Values: TypeAlias = Iterable[Any]
 ModelFunction: TypeAlias = Callable[[Mapping[str, Any], Any], Any]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+Step: TypeAlias = Callable[[Any], Any]
 ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
 
 # What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
@@ -58,14 +63,16 @@ class Signature:
     parameters: ArrayType
     input: ArrayType
     target: ArrayType
+    # What the model takes beside its parameters, by name: nothing but in training.
+    noise: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @classmethod
     def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
-        """The signature for tasks whose sets look like x and y."""
+        """The signature for tasks whose sets look like x and y, without noise."""
         shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
         dtype = model.backend.dtype_of(model.GetParameters())
-        types = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
-        return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), *types)
+        of_x, of_y = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
+        return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), of_x, of_y)
 
     def of_function(self, function: ModelFunction, shapes: Shapes) -> Signature:
         """That of another function of other parameters, for the same sets and loss."""
@@ -75,10 +82,19 @@ class Signature:
 
 
 class TaskPrograms:
-    """The programs of one task, traced when first asked for, and the same over the tasks of a batch."""
+    """The programs of one task, traced when first asked for, and the same over the tasks of a batch.
 
-    def __init__(self, signature: Signature) -> None:
+    Parameters
+    ----------
+    signature : Signature
+        What they depend on.
+    after_trace : callable
+        Called whenever the model's function and the loss have been traced.
+    """
+
+    def __init__(self, signature: Signature, after_trace: Callable[[], None] = lambda: None) -> None:
         self.signature = signature
+        self._after_trace = after_trace
         self._lock = Lock()
         self._single: dict[str, Program] = {}
         self._batched: dict[tuple[str, int], Program] = {}
@@ -92,13 +108,14 @@ class TaskPrograms:
         return self._flops
 
     def single(self, name: ProgramName) -> Program:
-        """A function of one task: its evaluation, of (parameters, x, y), or identity · v + weight · Hv.
+        """A function of one task: its evaluation, of (parameters, x, y, noise), or identity · v + weight · Hv.
 
-        The latter takes (parameters, x, y, v, identity, weight), and gives the gradients first.
+        The latter takes (parameters, x, y, noise, v, identity, weight), and gives the gradients first.
         """
         with self._lock:
             if name not in self._single:
                 self._single[name] = self._traced(name)
+                self._after_trace()
             return self._single[name]
 
     def batched(self, name: ProgramName, tasks: int) -> Program:
@@ -122,42 +139,48 @@ class TaskPrograms:
 
             point = parameters()
             x, y = trace.new_input(signature.input), trace.new_input(signature.target)
+            noise = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.noise}
+            predict, judge = self._predictor(x, noise), self._judge(y)
             if name == "evaluation":
-                outputs = self._evaluate(point, x, y)
+                outputs = self._evaluate(point, predict, judge)
             else:
                 product = self._hessian if name == "hessian" else self._gauss_newton
                 v = parameters()
                 identity, weight = (trace.new_input(ArrayType((), dtype)) for _ in range(_COEFFICIENTS))
-                gradient, curved = product(point, x, y, v)
+                gradient, curved = product(point, predict, judge, v)
                 outputs = [*gradient, *(identity * a + weight * b for a, b in zip(v.values(), curved, strict=True))]
             return simplify(trace.finish(outputs))
 
-    def _evaluate(self, point: Mapping[str, Any], x: Any, y: Any) -> Sequence[Any]:
-        predictions, pullback = vjp(self._predictor(x), point)
-        loss, cotangent = value_and_grad(self._judge(y))(predictions)
+    def _evaluate(self, point: Mapping[str, Any], predict: Step, judge: Step) -> Sequence[Any]:
+        predictions, pullback = vjp(predict, point)
+        loss, cotangent = value_and_grad(judge)(predictions)
         return [loss, predictions, *pullback(cotangent)[0].values()]
 
-    def _hessian(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> tuple[Values, Values]:
-        loss = self._loss_of(x, y)
+    def _hessian(
+        self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
+    ) -> tuple[Values, Values]:
+        loss = _one_after_the_other(predict, judge)
         gradient = value_and_grad(loss)(point)[1]
         return gradient.values(), hvp(loss, point, v).values()
 
-    def _gauss_newton(self, point: Mapping[str, Any], x: Any, y: Any, v: Mapping[str, Any]) -> tuple[Values, Values]:
-        gradient = value_and_grad(self._loss_of(x, y))(point)[1]
-        predictions, moved = jvp(self._predictor(x), (point,), (v,))
-        curved = hvp(self._judge(y), predictions, moved)
-        product = vjp(self._predictor(x), point)[1](curved)[0]
+    def _gauss_newton(
+        self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
+    ) -> tuple[Values, Values]:
+        gradient = value_and_grad(_one_after_the_other(predict, judge))(point)[1]
+        predictions, moved = jvp(predict, (point,), (v,))
+        curved = hvp(judge, predictions, moved)
+        product = vjp(predict, point)[1](curved)[0]
         return gradient.values(), product.values()
 
-    def _predictor(self, x: Any) -> Callable[[Any], Any]:
+    def _predictor(self, x: Any, noise: Mapping[str, Any]) -> Step:
         """Parameters to predictions."""
 
         def predict(parameters: Any) -> Any:
-            return self.signature.apply(parameters, x)
+            return self.signature.apply({**parameters, **noise}, x)
 
         return predict
 
-    def _judge(self, y: Any) -> Callable[[Any], Any]:
+    def _judge(self, y: Any) -> Step:
         """Predictions to loss."""
 
         def judge(predictions: Any) -> Any:
@@ -165,14 +188,28 @@ class TaskPrograms:
 
         return judge
 
-    def _loss_of(self, x: Any, y: Any) -> Callable[[Any], Any]:
-        """Parameters to loss."""
-        predict, judge = self._predictor(x), self._judge(y)
+    def require_pure(self) -> None:
+        """Raise InvalidOperationException when model and loss are other functions when they are traced again."""
+        require_alike(self._loss(), self._loss(), "the model's function, with the loss's formula,")
+        self._after_trace()
 
-        def loss(parameters: Any) -> Any:
-            return judge(predict(parameters))
+    def _loss(self) -> Program:
+        """(parameters, x, y, noise) to the loss."""
+        signature, dtype = self.signature, self.signature.parameters.dtype
+        with new_trace() as trace:
+            point = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.shapes}
+            x, y = trace.new_input(signature.input), trace.new_input(signature.target)
+            noise = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.noise}
+            return simplify(trace.finish([self._judge(y)(self._predictor(x, noise)(point))]))
 
-        return loss
+
+def _one_after_the_other(predict: Step, judge: Step) -> Step:
+    """Parameters to loss."""
+
+    def loss(parameters: Any) -> Any:
+        return judge(predict(parameters))
+
+    return loss
 
 
 class BatchedPrograms:
@@ -189,12 +226,14 @@ class BatchedPrograms:
         self.evaluation = Executable(
             programs.batched("evaluation", tasks),
             backend,
-            stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * 2,
-            inputs=[*self._leaves(self.points), None, None],
+            stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * (2 + len(signature.noise)),
+            inputs=[*self._leaves(self.points), None, None, *[None] * len(signature.noise)],
             outputs=[None, None, *self._leaves(self.gradients)],
             often=True,
         )
-        self.inputs, self.targets = self.evaluation.inputs[-2:]
+        # Whether each evaluation writes all gradients: one that is the same at all points is written with the examples.
+        self.rewrites_gradients = _all_depend(programs.batched("evaluation", tasks), len(signature.shapes))
+        self.inputs, self.targets, *self.noise = self.evaluation.inputs[len(signature.shapes) :]
         self.losses, self.predictions = self.evaluation.outputs[:2]
         # By kind, and whether a product is the only one at its point.
         self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
@@ -214,7 +253,8 @@ class BatchedPrograms:
     def nbytes(self) -> int:
         """Bytes of all buffers."""
         flat = self._tasks * self._signature.parameters.nbytes
-        examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes)
+        noise = sum(math.prod(shape) for _, shape in self._signature.noise) * self._signature.parameters.dtype.itemsize
+        examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes + noise)
         curvatures = sum(program.nbytes + 2 * flat for program in self._curvatures.values())
         companions = sum(executable.nbytes for executable in self.companions.values())
         descents = sum(descent.nbytes for descent in self._descents)
@@ -252,12 +292,12 @@ class BatchedPrograms:
             self._programs.batched(kind, self._tasks),
             self._backend,
             stages=[_POINT] * count
-            + [_EXAMPLES] * 2
+            + [_EXAMPLES] * (2 + len(self.noise))
             + [_POINT if once else _DIRECTION] * count
             + [_POINT] * _COEFFICIENTS,
             inputs=[
                 *self._leaves(self.points),
-                *(self.inputs, self.targets),
+                *(self.inputs, self.targets, *self.noise),
                 *self._leaves(vectors),
                 *[None] * _COEFFICIENTS,
             ],
@@ -269,6 +309,15 @@ class BatchedPrograms:
 
     def _leaves(self, flat: Array) -> list[Array]:
         return leaf_views(self._backend, flat, self._signature.shapes)
+
+
+def _all_depend(evaluation: Program, points: int) -> bool:
+    """Whether the gradients, which follow loss and predictions, all depend on the first inputs, so many."""
+    moving = set[Atom](evaluation.inputs[:points])
+    for equation in evaluation.equations:
+        if not moving.isdisjoint(equation.variables):
+            moving.add(equation.output)
+    return moving.issuperset(evaluation.outputs[2:])
 
 
 def leaf_views(backend: Backend, flat: Array, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[Array]:
@@ -383,6 +432,7 @@ class TracedObjective:
         inputs: Sequence[Array],
         targets: Sequence[Array],
         source: ProgramSource,
+        noise_key: Sequence[int] = (),
     ) -> None:
         self._role = role
         self._backend = backend
@@ -390,6 +440,9 @@ class TracedObjective:
         self._inputs = inputs
         self._targets = targets
         self._source = source
+        # With the place of a task in the batch, all that its noise depends on.
+        self._noise_key = noise_key
+        self._first = 0
         self._lane = 0
         self._programs: BatchedPrograms | None = None
         self._run = source.run
@@ -410,6 +463,11 @@ class TracedObjective:
         return max(1, self._backend.flops_at_once // max(1, self._source.programs(self._signature).flops))
 
     @property
+    def noise_shapes(self) -> Shapes:
+        """What the model takes beside its parameters for one task, by name."""
+        return dict(self._signature.noise)
+
+    @property
     def batches(self) -> list[TaskObjective]:
         """Itself alone."""
         return [self]
@@ -421,13 +479,15 @@ class TracedObjective:
     def of_function(self, role: str, function: ModelFunction, shapes: Shapes) -> TracedObjective:
         """The same sets and loss for another function of other parameters, with buffers of that role."""
         signature = self._signature.of_function(function, shapes)
-        return TracedObjective(role, self._backend, signature, self._inputs, self._targets, self._source)
+        return TracedObjective(
+            role, self._backend, signature, self._inputs, self._targets, self._source, self._noise_key
+        )
 
     def part(self, start: int, stop: int, lane: int) -> TracedObjective:
         """The objective of some of the tasks, with the buffers of a lane."""
         part = copy.copy(self)
         part._inputs, part._targets = self._inputs[start:stop], self._targets[start:stop]
-        part._lane, part._programs = lane, None
+        part._first, part._lane, part._programs = self._first + start, lane, None
         return part
 
     def bound(self) -> BatchedPrograms:
@@ -441,6 +501,7 @@ class TracedObjective:
             programs.examples_of = programs.evaluation_of = programs.curvature_of = None
             self._fill(programs.inputs, self._inputs)
             self._fill(programs.targets, self._targets)
+            self._draw(programs.noise)
             programs.run_examples()
             programs.examples_of = self
         return programs
@@ -453,6 +514,16 @@ class TracedObjective:
         else:
             tasks, examples, *shape = buffer.shape
             self._backend.concat(arrays, 0, out=self._backend.reshape(buffer, (tasks * examples, *shape)))
+
+    def _draw(self, buffers: Sequence[Array]) -> None:
+        """Fill the buffers with the noise of the tasks, the same whenever it is asked for."""
+        if not buffers:
+            return
+        shapes, dtype = self.noise_shapes, self._signature.parameters.dtype
+        places = range(self._first, self._first + len(self._inputs))
+        drawn = [draw_noise(self._noise_key, place, shapes, dtype) for place in places]
+        for name, buffer in zip(shapes, buffers, strict=True):
+            self._backend.copyto(buffer, self._backend.asarray(np.stack([of_task[name] for of_task in drawn])))
 
     def at_hand(self, points: Array) -> Array:
         """The programs' own buffer of points, filled with these."""
@@ -473,7 +544,9 @@ class TracedObjective:
         self.place(points)
         self.run()
         self.evaluated()
-        return Evaluation(programs.losses, programs.gradients)
+        # Steps write over what they are given.
+        anew = programs.rewrites_gradients
+        return Evaluation(programs.losses, programs.gradients if anew else self._backend.asarray(programs.gradients))
 
     def run(self) -> None:
         """Evaluate at the points where the programs have them."""

@@ -20,6 +20,7 @@ from aidotnet_py.meta_learning.objectives.descent import numbers_of
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, TaskObjective
 from aidotnet_py.meta_learning.objectives.traced import BatchedPrograms, TracedObjective
 from aidotnet_py.optimizers import ElementwiseOptimizer
+from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 from aidotnet_py.solvers.progress import threshold_of
 
@@ -39,7 +40,7 @@ class StepSettings:
         The inner steps.
     kind, identity, weight
         The operator identity · v + weight · Hv of the solve.
-    iterations, tolerance
+    iterations, atol
         Of conjugate gradient, from zero.
     """
 
@@ -50,7 +51,7 @@ class StepSettings:
     identity: float
     weight: float
     iterations: int
-    tolerance: float
+    atol: float
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,10 @@ class _WholeStep:
 
         descent.load(start, settings.following)
         at_point.load()
-        backend.copyto(iteration.threshold, threshold_of(settings.tolerance, backend.dtype_of(start)))
+        # With an rtol of 0, right-hand sides do not matter.
+        norms: NDArray[Any] = np.zeros(int(start.shape[0]), backend.dtype_of(start))
+        bounds, _ = Bounds(0.0, settings.atol).of(norms, None)
+        backend.copyto(iteration.threshold, backend.asarray(threshold_of(bounds)))
         # All that the work does not read from buffers.
         key = (descent, repr(numbers_of(optimizer, steps)), settings.kind, settings.iterations)
         self._do(key, work, backend)

@@ -1,0 +1,87 @@
+"""The random numbers of a training step: which a model takes, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.tracing import Tracer, new_trace
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.models.interfaces import IDifferentiableModel
+from aidotnet_py.nn.noise import unmet_requests
+
+__all__ = ["NoiseShapes", "draw_noise", "noise_shapes"]
+
+NoiseShapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+# Multiples of 2⁻¹¹ are below 1 in half precision too.
+_HALF_STEPS = 2048
+
+
+def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, tuple[int, ...]]:
+    """Shapes, by name, of the uniform numbers that the model takes beside its parameters for such an input.
+
+    A model that takes some has a method ``noise_shapes(parameters, x)``, as layers have.
+
+    Raises
+    ------
+    ArgumentException
+        When a layer in it takes noise that the model does not name: it would be off in training, without a word.
+    """
+    with new_trace() as trace, unmet_requests() as unmet:
+        dtype = model.backend.dtype_of(model.GetParameters())
+        parameters: dict[str, Tracer] = {
+            name: trace.new_input(ArrayType(tuple(shape), dtype)) for name, shape in model.parameter_shapes.items()
+        }
+        example = trace.new_input(x)
+        named: Mapping[str, Any] = getattr(model, "noise_shapes", _none)(parameters, example)
+        shapes = {name: tuple(shape) for name, shape in named.items()}
+        # A layer that holds others applies them to tell its own shapes, without noise.
+        unmet.clear()
+        noise = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes.items()}
+        model.apply({**parameters, **noise}, example)
+        if unmet:
+            raise ArgumentException(
+                f"the model must name the noise of all layers that take some, such as Dropout; {len(unmet)} would be "
+                f"off in training, with inputs of shape {', '.join(map(str, unmet))}. Put the layers into a "
+                "NeuralNetworkModel, and give a layer that holds others the method noise_shapes (docs/models.md)"
+            )
+        return shapes
+
+
+def _none(parameters: Any, x: Any) -> dict[str, Any]:
+    return {}
+
+
+def draw_noise(key: Sequence[int], place: int, shapes: NoiseShapes, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+    """Draw the noise of one set of examples: uniform on [0, 1), the same whenever key, place, shapes and dtype are.
+
+    Parameters
+    ----------
+    key : two integers in [0, 2⁶⁴)
+        Of the step.
+    place : int
+        Which set of the step it is. Its numbers do not depend on what else is drawn, so that sets may be drawn in any
+        order and on any thread.
+    shapes : mapping
+        By name.
+    dtype : dtype
+        float16, float32 or float64.
+
+    References
+    ----------
+    Salmon, J. K., Moraes, M. A., Dror, R. O. & Shaw, D. E. (2011). Parallel random numbers: as easy as 1, 2, 3. SC11.
+    """
+    philox = np.random.Philox(key=np.array(key, np.uint64), counter=[0, 0, 0, place])
+    generator = np.random.Generator(philox)
+    return {name: _uniform(generator, shape, dtype) for name, shape in shapes.items()}
+
+
+def _uniform(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype == np.float16:
+        return (generator.integers(0, _HALF_STEPS, shape) / _HALF_STEPS).astype(dtype)
+    return generator.random(shape, np.float32 if dtype == np.float32 else np.float64)
