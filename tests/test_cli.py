@@ -52,7 +52,7 @@ class TestCompare:
         done = compare("--data", "digits", "--algorithms", "FOMAML", "--shots", "2")
         assert done.exit_code == 0, done.output
         assert "Query accuracy on 4 new tasks of digits" in done.stdout
-        assert "One example at a time, by the adapted models after 3 steps" in " ".join(done.stdout.split())
+        assert "Accuracy one example at a time, after 3 steps" in " ".join(done.stdout.split())
         assert "%" in done.stdout
 
     @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])

@@ -266,7 +266,7 @@ class TestGraphs:
         cupy_backend.synchronize()
 
     def test_other_backends_have_none(self) -> None:
-        for name in ("numpy", "strict"):
+        for name in {"numpy", "strict"} & set(available_backends()):
             assert get_backend(name).capture(pytest.fail) is None
 
     def test_the_simulation_tells_when_a_graph_outlives_its_memory(self) -> None:

@@ -89,7 +89,7 @@ class TestDescriptions:
             (Dense(2).apply, "Dense.apply"),
             (ReLU(), {"type": "ReLU"}),
             (Dense(np.int64(3)), {"type": "Dense", "units": 3, "bias": True}),
-            (BatchNorm(epsilon=1e-3), {"type": "BatchNorm", "epsilon": 1e-3}),
+            (BatchNorm(epsilon=1e-3), {"type": "BatchNorm", "epsilon": 1e-3, "statistics": "batch"}),
             (Scale(2.0, power=3), {"type": "Scale", "factor": 2.0, "power": 3}),
             (SGDOptimizer(0.1, momentum=0.9), {"type": "SGDOptimizer", "learning_rate": 0.1, "momentum": 0.9}),
             (CrossEntropyLoss(), {"type": "CrossEntropyLoss"}),

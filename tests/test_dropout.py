@@ -40,7 +40,7 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.models.noise import draw_noise
-from aidotnet_py.nn import Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Residual, Sequential, Tanh
+from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Residual, Sequential, Tanh
 from aidotnet_py.nn.layer import parts
 
 RATE = 0.4
@@ -602,3 +602,58 @@ class TestLayersOfOnesOwn:
         kept = np.where(draw_noise(keys.next(), 0, {"u": (2, 1)}, np.dtype(np.float64))["u"] < 0.5, 2.0, 0.0)
         loss = learner.MetaTrain(batch_of(numpy, [(x, y, q, t)]))
         np.testing.assert_allclose(float(loss), np.mean((q @ (w * kept) - t) ** 2), rtol=1e-12)
+
+
+class TestBesideSupportStatistics:
+    """Query sets that are normalised by the support set's statistics: those of a pass without noise."""
+
+    def learner(self, *, rate: float | None, seed: int = 0, steps: int = 1) -> Any:
+        drop = [] if rate is None else [Dropout(rate)]
+        network = Sequential(Dense(6), BatchNorm(statistics="support"), Tanh(), *drop, Dense(1))
+        model = NeuralNetworkModel(network, input_shape=(3,), dtype=np.float64, seed=0)
+        return MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.05, AdaptationSteps=steps, RandomSeed=seed))
+
+    def batch(self) -> TaskBatch[Any, Any, Any]:
+        rng = np.random.default_rng(0)
+        tasks = []
+        for _ in range(3):
+            x, q = rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
+            tasks.append(
+                MetaLearningTask(
+                    SupportSetX=x, SupportSetY=x[:, :1], QuerySetX=q, QuerySetY=q[:, :1], NumWays=1, NumShots=5
+                )
+            )
+        return TaskBatch(tasks)
+
+    def test_steps_draw_and_use_does_not(self) -> None:
+        plain, dropped, same, other = (
+            self.learner(rate=None),
+            self.learner(rate=0.5),
+            self.learner(rate=0.5),
+            self.learner(rate=0.5, seed=1),
+        )
+        batch = self.batch()
+        assert dropped.Evaluate(batch) == plain.Evaluate(batch)
+        losses = [one.MetaTrain(batch) for one in (plain, dropped, same, other)]
+        assert losses[1] == losses[2]
+        assert len(set(losses)) == 3
+        np.testing.assert_array_equal(dropped.BaseModel.GetParameters(), same.BaseModel.GetParameters())
+
+    def test_the_meta_gradient_is_that_of_one_function(self) -> None:
+        """With the noise of a step held, by differences of its loss at other starts."""
+        batch = self.batch()
+
+        def loss_at(theta: Any) -> float:
+            learner = self.learner(rate=0.5, steps=2)
+            learner.BaseModel.SetParameters(theta)
+            return float(learner.MetaTrain(batch))
+
+        learner = self.learner(rate=0.5, steps=2)
+        options = learner.Options
+        options.MetaOptimizer, options.GradientClipThreshold = SGDOptimizer(1.0), None
+        theta = learner.BaseModel.GetParameters()
+        learner.MetaTrain(batch)
+        gradient, h = theta - learner.BaseModel.GetParameters(), 1e-6
+        for direction in np.random.default_rng(1).standard_normal((4, len(theta))):
+            slope = (loss_at(theta + h * direction) - loss_at(theta - h * direction)) / (2 * h)
+            np.testing.assert_allclose(gradient @ direction, slope, rtol=1e-6, atol=1e-9)

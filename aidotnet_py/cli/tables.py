@@ -28,8 +28,7 @@ def tables_of(found: Comparison) -> list[Table]:
 def _single_table(found: Comparison, form: str) -> Table:
     """The accuracy of the adapted models, asked about one example at a time, after all steps."""
     settings = found.settings
-    title = f"One example at a time, by the adapted models after {settings.adaptation_steps} steps"
-    table = Table(title=f"{title}; above, each query set is normalised as a whole")
+    table = Table(title=f"Accuracy one example at a time, after {settings.adaptation_steps} steps")
     for name in ("", *(f"seed {seed}" for seed in settings.seeds)):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     for algorithm in found.contestants:
