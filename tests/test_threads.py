@@ -429,7 +429,7 @@ class TestWorkspaces:
 
     def alive(self) -> int:
         gc.collect()
-        return sum(isinstance(one, Workspace) for one in gc.get_objects())
+        return sum(type(one) is Workspace for one in gc.get_objects())
 
     def test_beyond_the_bound_of_bytes_only_the_last_one_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(workspaces, "_MOST_BYTES", 1)
