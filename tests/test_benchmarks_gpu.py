@@ -51,6 +51,7 @@ def test_without_a_gpu_it_says_so_in_a_line() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_rehearsal_of_ours(tmp_path: Path) -> None:
     printed, found = rehearsed(tmp_path / "race.json", "ours")
     machine, (ours,) = found["machine"], found["workloads"][0]["contestants"]
@@ -64,6 +65,7 @@ def test_a_rehearsal_of_ours(tmp_path: Path) -> None:
     assert "Prescott" in printed
 
 
+@pytest.mark.slow
 def test_who_fails_does_not_take_the_others_along(tmp_path: Path) -> None:
     path = tmp_path / "race.json"
     # Neither library is to be found, though it may be here.
