@@ -336,7 +336,7 @@ class TestTrain:
                         broken.Train()
                 except KeyboardInterrupt as stopped:
                     stops -= 1
-                    notes = stopped.__notes__
+                    notes = getattr(stopped, "__notes__", [])
                 else:
                     notes = []
                 done = broken.CurrentIteration - before
