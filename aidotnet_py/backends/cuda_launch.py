@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from aidotnet_py.backends.cuda_steps import Parameters
 
-__all__ = ["BLOCK", "Launch", "function_text", "unflattened"]
+__all__ = ["BLOCK", "SHARED", "Launch", "function_text", "unflattened"]
 
 # Threads of a block that do not work together.
 BLOCK = 128
+# Bytes of shared memory that any GPU has for a block.
+SHARED = 48 * 2**10
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 
-from aidotnet_py.backends.cuda_launch import Launch, function_text, unflattened
+import numpy as np
+
+from aidotnet_py.backends.cuda_launch import SHARED, Launch, function_text, unflattened
 from aidotnet_py.backends.cuda_loops import loop_launches
 from aidotnet_py.backends.cuda_steps import TYPES, Parameters, index_type
 from aidotnet_py.backends.loops import Factor, LoopNest, Number, Operand, Product, Step
 
 __all__ = ["product_launches"]
 
-# The side of the largest tile, and how many terms are in shared memory at a time.
+# The side of the largest tile, and the most terms that a group of threads has in shared memory at a time.
 _TILE, _DEPTH = 64, 16
+# The most groups of threads that share out the terms of a tile.
+_GROUPS = 4
 # So few elements do not share what is read: vectors and the like.
 _FEW = 16
 
@@ -58,7 +62,11 @@ def _power_of_two(n: int) -> int:
 
 
 class _Tiles:
-    """One block of threads for each tile of a result."""
+    """One block of threads for each tile of a result.
+
+    Where tiles are few and sums long, several groups of threads share out the terms of a tile: group g has every
+    term range g, g + groups, …, and the groups' sums are added in order.
+    """
 
     def __init__(self, product: Product) -> None:
         self.product = product
@@ -72,7 +80,17 @@ class _Tiles:
                 self.high *= 2
             else:
                 self.wide *= 2
-        self.threads = self.rows * self.columns // (self.high * self.wide)
+        self.members = self.rows * self.columns // (self.high * self.wide)
+        self.groups = 1
+        while self._fits(2 * self.groups) and self.groups < _GROUPS and k > self.groups * self.depth:
+            self.groups *= 2
+        self.threads = self.members * self.groups
+
+    def _fits(self, groups: int) -> bool:
+        size = np.dtype(self.product.out.operand.dtype).itemsize
+        sums = self.rows * self.columns if groups > 1 else 0
+        values = groups * self.depth * (self.rows + self.columns + 2) + sums
+        return values * size <= SHARED and groups * self.members <= 1024
 
     def launch(self) -> Launch:
         """The call."""
@@ -111,10 +129,14 @@ class _Tiles:
             *(f"const I {name} = {lead[axis]};" for axis, name in enumerate(batch)),
             f"const I top = (blockIdx.x / {right}u % {down}u) * {self.rows}u;",
             f"const I left = (blockIdx.x % {right}u) * {self.columns}u;",
-            f"const I row = threadIdx.x / {per_row}u, column = threadIdx.x % {per_row}u;",
-            f"__shared__ {kind} xs[{self.depth}][{self.rows + 1}], ys[{self.depth}][{self.columns + 1}];",
+            f"const I group = threadIdx.x / {self.members}u, member = threadIdx.x % {self.members}u;",
+            f"const I row = member / {per_row}u, column = member % {per_row}u;",
+            f"__shared__ {kind} all_xs[{self.groups}][{self.depth}][{self.rows + 1}];",
+            f"__shared__ {kind} all_ys[{self.groups}][{self.depth}][{self.columns + 1}];",
+            f"{kind} (*xs)[{self.rows + 1}] = all_xs[group], (*ys)[{self.columns + 1}] = all_ys[group];",
             f"{kind} sums[{self.high}][{self.wide}] = {{}};",
-            f"for (I first = 0; first < {k}; first += {self.depth}) {{",
+            f"for (I base = 0; base < {k}; base += {self.depth * self.groups}) {{",
+            f"  const I first = base + group * {self.depth};",
             *self._load("xs", x, ("i", "top", self.rows, m), by_terms=self.product.x.columns == 1),
             *self._load("ys", y, ("j", "left", self.columns, n), by_terms=self.product.y.rows == 1),
             "  __syncthreads();",
@@ -132,6 +154,8 @@ class _Tiles:
             "  }",
             "  __syncthreads();",
             "}",
+            *self._addition(kind),
+            "if (group > 0) return;",
             "#pragma unroll",
             f"for (I a = 0; a < {self.high}; ++a)",
             "  #pragma unroll",
@@ -141,6 +165,30 @@ class _Tiles:
             "  }",
         ]
 
+    def _addition(self, kind: str) -> list[str]:
+        """Add the sums of the other groups to those of the first, one group after another."""
+        if self.groups == 1:
+            return []
+        count = self.high * self.wide
+        each = (
+            f"_Pragma(\"unroll\") for (I a = 0; a < {self.high}; ++a) "
+            f"_Pragma(\"unroll\") for (I b = 0; b < {self.wide}; ++b)",
+            f"rest[(a * {self.wide} + b) * {self.members} + member]",
+        )
+        return [
+            f"__shared__ {kind} rest[{count * self.members}];",
+            f"for (I other = 1; other < {self.groups}; ++other) {{",
+            "  if (group == other) {",
+            f"    {each[0]} {each[1]} = sums[a][b];",
+            "  }",
+            "  __syncthreads();",
+            "  if (group == 0) {",
+            f"    {each[0]} sums[a][b] = sums[a][b] + {each[1]};",
+            "  }",
+            "  __syncthreads();",
+            "}",
+        ]
+
     def _load(self, into: str, source: str, line: tuple[str, str, int, int], *, by_terms: bool) -> list[str]:
         """Bring a part of a factor into shared memory, neighbours by neighbours; what is not there is zero."""
         name, start, length, end = line
@@ -148,7 +196,8 @@ class _Tiles:
         count = length * self.depth
         term, place = (f"e % {self.depth}", f"e / {self.depth}") if by_terms else (f"e / {length}", f"e % {length}")
         return [
-            f"  for (I e = threadIdx.x; e < {count}; e += {self.threads}) {{",
+            "  #pragma unroll",
+            f"  for (I e = member; e < {count}; e += {self.members}) {{",
             f"    const I t = {term}, l = {place}, k = first + t, {name} = {start} + l;",
             f"    {into}[t][l] = k < {k} && {name} < {end} ? {source} : 0;",
             "  }",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aidotnet_py.backends.cuda_launch import BLOCK, Launch, function_text, unflattened
+from aidotnet_py.backends.cuda_launch import BLOCK, SHARED, Launch, function_text, unflattened
 from aidotnet_py.backends.cuda_steps import TYPES, Element, Parameters, index_type, joined, literal
 from aidotnet_py.backends.loops import LoopNest, Operand, Reference
 
@@ -18,8 +18,6 @@ __all__ = ["Group", "Reduction", "cleared_by", "groups_of"]
 _BUSY = 2**17
 # As many blocks, to have one for each of its processors.
 _BLOCKS = 128
-# Bytes of shared memory that any GPU has for a block.
-_SHARED = 48 * 2**10
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class Reduction:
             steps = {a: abs(main.strides[a]) for a in range(len(self.shape)) if main.strides[a]}
             nearest = min(steps, key=lambda a: steps[a], default=None)
             each = sum(np.dtype(place.dtype).itemsize for _, place, _ in group.targets)
-            most = min(1024, _power_of_two(_SHARED // each + 1) // 2)
+            most = min(1024, _power_of_two(SHARED // each + 1) // 2)
             self.division = _divided(self.results, self.terms, most, terms_are_neighbours=nearest in self.free)
 
     def _touched(self) -> set[Operand]:
