@@ -36,9 +36,9 @@ class Stage:
 
 def _stages(folder: Path) -> list[Stage]:
     python = (sys.executable, "-u", "-W", "ignore", "-m")
-    tests = [
-        Stage(f"test-{name}", (*python, "pytest", "-q", "-p", "no:benchmark", "-m", "gpu", f"tests/test_{name}.py"), 240) for name in _TESTS
-    ]
+    # pytest-benchmark, where it is installed, objects to xdist.
+    pytest = (*python, "pytest", "-q", "-p", "no:benchmark", "-m", "gpu")
+    tests = [Stage(f"test-{name}", (*pytest, f"tests/test_{name}.py"), 240) for name in _TESTS]
     if find_spec("xdist"):
         tests = [Stage(t.name, (*t.command, "-n", "4"), t.seconds) for t in tests]
     step = (*python, "benchmarks.gpu_step")

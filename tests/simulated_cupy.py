@@ -116,7 +116,8 @@ class ndarray:
         target.fill(value) if not isinstance(value, ndarray) else copyto(target, value)
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
-        _state.streams[-1]._wait("reading on the host")
+        if _state.streams[-1].is_capturing():
+            raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
         transfers["to host"] += 1
         return np.array(self._memory, order="C")
 

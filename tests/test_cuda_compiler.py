@@ -60,6 +60,7 @@ def test_networks(name: str, of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums and products run in another order, and float64 tells a wrong term from that."""
     # Small as they are, the products of the convolutions are to go through cuBLAS.
     monkeypatch.setattr(module, "_SMALL", 17**3)
+    monkeypatch.setattr(module, "_THIN", 1)
     network, shape, loss = networks()[name]
     rng = np.random.default_rng(1)
     x = rng.standard_normal((10, *shape))

@@ -30,9 +30,10 @@ __all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "shared_cuda_compiler"]
 # nearest ones.
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
-# Products of no more multiplications than that, for one task, are for kernels of our own: a tile or a few each. A
-# guess, for want of a GPU to measure on.
-_SMALL = 64**3
+# Products of no more multiplications than that, for one task, are for kernels of our own: a tile or a few each. So are
+# those with few rows, columns or terms. On an H200, cuBLAS is slower at these, and up to three times as fast at others
+# (`benchmarks.gpu_products`).
+_SMALL, _THIN = 64**3, 16
 # Bytes that cuBLAS may use: what NVIDIA recommends for Hopper, and more than for the others.
 _WORKSPACE = 32 * 2**20
 
@@ -174,7 +175,7 @@ def _on_stream(call: Callable[[int], None], stream: Callable[[], int]) -> None:
 
 
 def _is_for_library(product: Product) -> bool:
-    return math.prod(product.sizes) > _SMALL and min(product.sizes) > 1 and gemms(product) is not None
+    return math.prod(product.sizes) > _SMALL and min(product.sizes) > _THIN and gemms(product) is not None
 
 
 class _CupyToolkit:

@@ -414,7 +414,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _scalar(self) -> Callable[[float], T]:
         """The type T: from floats to numbers of the model's dtype."""
-        return cast("Callable[[float], T]", self._backend.dtype_of(self.BaseModel.GetParameters()).type)
+        return cast("Callable[[float], T]", self._kind[0].type)
 
 
 def _copied(array: Array) -> Array:

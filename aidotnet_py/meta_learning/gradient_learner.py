@@ -82,6 +82,8 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
             self._metrics(details),
         )
         meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
+        # What it changes has been put aside with all that this step may change.
+        self._journal.hand_on()
         record.metrics["MetaGradientNorm"] = self._meta_update(meta_gradients)
         self._record = record
         self._done(details)
