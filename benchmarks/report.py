@@ -92,8 +92,8 @@ _LIMITS: dict[str, _Limits] = {
     ),
     "cuda": (
         ("omniglot", (32,), ("torch_eager",), 0.1),
-        ("omniglot", (32,), ("jax_jit",), 1.0),
-        ("sinusoid", (100,), ("jax_jit",), 1.0),
+        ("omniglot", (32,), ("jax_jit",), 0.8),
+        ("sinusoid", (100,), ("jax_jit",), 0.5),
     ),
 }
 
