@@ -4,6 +4,7 @@ May import: nothing of this package but its exceptions. A new backend is one fil
 """
 
 from aidotnet_py.backends.cupy_backend import CuPyBackend
+from aidotnet_py.backends.memory import is_plain
 from aidotnet_py.backends.numpy_backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend, Compilation, Elementwise, KernelCompiler
 from aidotnet_py.backends.registry import (
@@ -28,5 +29,6 @@ __all__ = [
     "backend_of",
     "described",
     "get_backend",
+    "is_plain",
     "register_backend",
 ]

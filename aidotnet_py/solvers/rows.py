@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array, Backend, available_backends, backend_of
+from aidotnet_py.backends import Array, Backend, available_backends, backend_of, is_plain
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 
 __all__ = ["Operator", "Rows", "check_count", "check_number"]
@@ -89,15 +89,8 @@ class Rows:
 
 
 def _plain(backend: Backend, array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array, or a copy where its memory is not a row of numbers as the machine has them.
-
-    Compiled passes know an address and strides in elements, and nothing of byte orders, fields or alignment.
-    """
-    if not isinstance(array, np.ndarray):
-        return array
-    host = cast("NDArray[Any]", array)
-    whole = host.flags.c_contiguous or all(step % host.itemsize == 0 for step in host.strides)
-    return host if host.dtype.isnative and host.flags.aligned and whole else backend.asarray(host, dtype)
+    """The array, or a copy where compiled work cannot read its memory."""
+    return array if is_plain(array) else backend.asarray(array, dtype)
 
 
 def _read_only(backend: Backend, array: Array) -> Array:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution.cell_arrays import CellArrays
@@ -16,7 +13,7 @@ from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
 from aidotnet_py.autodiff.execution.planning import Work, plan, shared_plan
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
-from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.backends import Array, Backend, backend_of, get_backend, is_plain
 from aidotnet_py.backends.loops import LoopRules
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
@@ -240,20 +237,11 @@ def _require_fitting(backend: Backend, arrays: Sequence[Any], types: Sequence[Ar
             raise ArgumentException(f"{name}[{place}] is no array of backend {backend.name!r}")
         if type_of(array) != wanted:
             raise ArgumentException(f"{name}[{place}] is {type_of(array)}; {wanted} is wanted")
-        if not _is_plain(array):
+        if not is_plain(array):
             raise ArgumentException(
                 f"{name}[{place}] must be in native byte order, aligned, its strides whole elements, got dtype "
                 f"{array.dtype!r} with strides {array.strides}; copy it with the backend's asarray"
             )
-
-
-def _is_plain(array: Array) -> bool:
-    """Whether compiled work, which knows an address, a dtype's name and strides in elements, can read it."""
-    if not isinstance(array, np.ndarray):
-        return True
-    host = cast("NDArray[Any]", array)
-    whole = host.flags.c_contiguous or all(step % host.itemsize == 0 for step in host.strides)
-    return host.dtype.isnative and host.flags.aligned and whole
 
 
 def _require_carried(program: Program, carried: Mapping[int, int]) -> None:
@@ -275,7 +263,7 @@ def run_program(program: Program, arguments: Sequence[Any]) -> list[Array]:
     require_alive(*arguments)
     backend = backend_for(program, arguments)
     arrays = [
-        a if backend.owns(a) and _is_plain(a) else backend.asarray(a, t.dtype)
+        a if backend.owns(a) and is_plain(a) else backend.asarray(a, t.dtype)
         for a, t in zip(arguments, program.input_types, strict=True)
     ]
     # Results go into arrays of their own, in C order, so that none is a view of an argument.
