@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, TypeGuard, cast
 
+import numpy as np
 from typing_extensions import TypeIs, get_protocol_members
 
 from aidotnet_py.backends import Backend, backend_of
@@ -13,7 +14,14 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models import IDifferentiableModel, IFullModel, IGradientComputable
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
 
-__all__ = ["computes_gradients", "is_differentiable", "is_inner_solver", "model_backend", "missing_members"]
+__all__ = [
+    "computes_gradients",
+    "is_differentiable",
+    "is_inner_solver",
+    "missing_members",
+    "model_backend",
+    "parameter_dtype",
+]
 
 
 def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
@@ -58,3 +66,9 @@ def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
     if backend is None:
         raise ArgumentException(f"GetParameters of {type(model).__name__} returned no array of a registered backend")
     return backend
+
+
+def parameter_dtype(model: IDifferentiableModel[Any, Any, Any]) -> np.dtype[Any]:
+    """The dtype of the model's parameters, without a copy of them where the model has a ``dtype``."""
+    dtype: object = getattr(model, "dtype", None)
+    return dtype if isinstance(dtype, np.dtype) else model.backend.dtype_of(model.GetParameters())

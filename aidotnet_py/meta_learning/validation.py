@@ -13,7 +13,7 @@ from aidotnet_py.autodiff.tracing import Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.losses import ILossFunction, validate_alike
-from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members
+from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members, parameter_dtype
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -221,7 +221,7 @@ def traced_output(
     apply: Callable[[dict[str, Any], Any], Any], model: IDifferentiableModel[Any, Any, Any], x: ArrayType
 ) -> TracedOutput:
     """What a function of the model's parameters returns for an input of a type, by tracing alone."""
-    dtype = model.backend.dtype_of(model.GetParameters())
+    dtype = parameter_dtype(model)
     with new_trace() as trace:
         parameters = {
             key: trace.new_input(ArrayType(tuple(shape), dtype)) for key, shape in model.parameter_shapes.items()

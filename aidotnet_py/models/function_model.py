@@ -152,6 +152,11 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return self._shapes
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters, in which the model computes."""
+        return self._dtype
+
+    @property
     def ParameterCount(self) -> int:
         """Length of the parameter vector."""
         return sum(math.prod(shape) for shape in self._shapes.values())

@@ -18,7 +18,13 @@ from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.capabilities import computes_gradients, is_differentiable, missing_members, model_backend
+from aidotnet_py.meta_learning.capabilities import (
+    computes_gradients,
+    is_differentiable,
+    missing_members,
+    model_backend,
+    parameter_dtype,
+)
 from aidotnet_py.meta_learning.objectives.by_support import NormalizedBySupport
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
 from aidotnet_py.meta_learning.objectives.partial import PartialObjective
@@ -224,7 +230,7 @@ class ObjectiveFactory:
     def _split(
         self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], batch: TracedObjective
     ) -> Split:
-        dtype, x, noise = model.backend.dtype_of(model.GetParameters()), batch.input_type, batch.noise_shapes
+        dtype, x, noise = parameter_dtype(model), batch.input_type, batch.noise_shapes
         key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
         with self._lock:
             found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)

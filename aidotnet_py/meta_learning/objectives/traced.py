@@ -22,6 +22,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.capabilities import parameter_dtype
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.descent import Descent
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
@@ -70,7 +71,7 @@ class Signature:
     def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
         """The signature for tasks whose sets look like x and y, without noise."""
         shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
-        dtype = model.backend.dtype_of(model.GetParameters())
+        dtype = parameter_dtype(model)
         of_x, of_y = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
         return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), of_x, of_y)
 
