@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py import (
     AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
     ArgumentException,
     ArgumentNullException,
     ArgumentOutOfRangeException,
@@ -36,6 +38,7 @@ from aidotnet_py import (
     MAMLOptions,
     MeanSquaredErrorLoss,
     MetaLearnerOptions,
+    NeuralNetworkModel,
     ReptileOptions,
     SGDOptimizer,
     iMAMLAlgorithm,
@@ -43,6 +46,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.nn import mlp
 
 DOCUMENTED = {
     "LossFunction": None,
@@ -372,3 +376,21 @@ def test_adam_keeps_its_moments_when_its_rate_changes(backend: Backend) -> None:
         learner.MetaTrain(batch_on(backend, tasks))
         found = backend.to_numpy(learner.BaseModel.GetParameters())
         np.testing.assert_allclose(found, theta, rtol=1e-10, atol=1e-10)
+
+
+def test_options_that_become_wrong_are_refused_at_the_next_step() -> None:
+    model = NeuralNetworkModel(mlp(3, 1), input_shape=(1,), seed=0)
+    layers = ["2_dense"]
+    learner = ANILAlgorithm(ANILOptions(model, AdaptedLayers=layers))
+    loader = SinusoidLoader(KShot=5, QueryShots=5, seed=0)
+    task = loader.GetNextTask()
+    for _ in range(2):
+        learner.Adapt(task)
+    learner.Options.InnerLearningRate = -1.0
+    with pytest.raises(ArgumentException, match=r"InnerLearningRate is -1\.0"):
+        learner.Adapt(task)
+    learner.Options.InnerLearningRate = 0.1
+    learner.Adapt(task)
+    layers[0] = "nowhere"
+    with pytest.raises(ArgumentException, match="AdaptedLayers"):
+        learner.Adapt(task)

@@ -6,8 +6,9 @@ An algorithm builds on these; what users call is in `base`.
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
@@ -72,6 +73,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
         self._turn, self._state = Turns(), Lock()
         self._journal = Journal()
+        self._valid: tuple[Any, ...] = ()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
@@ -82,9 +84,16 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._kind = self._kind_of(self.BaseModel.GetParameters())
 
     def _require_valid(self) -> None:
+        """Raise ArgumentException when an option is wrong; options that are the same objects as last time are not."""
+        values = tuple(vars(self._options).values())
+        if len(values) == len(self._valid) and all(map(operator.is_, values, self._valid)):
+            return
         wrong = next(self._options.invalid(), None)
         if wrong is not None:
             raise ArgumentException(wrong)
+        # Where a value may be changed in place, every step looks again.
+        fixed = all(isinstance(v, (str, tuple, frozenset)) or not isinstance(v, Collection) for v in values)
+        self._valid = values if fixed else ()
 
     @property
     def BaseModel(self) -> IFullModel[T, TInput, TOutput]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from aidotnet_py.locks import Lock
+from aidotnet_py.meta_learning.capabilities import missing_members
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
 
 __all__ = ["LoaderPlace"]
@@ -50,7 +51,7 @@ class LoaderPlace:
         draws = _draws_from(loader)
         # No context of Python's own: an interrupt at its end would leave it open.
         with draws.lock:
-            if not isinstance(loader, IResumable):
+            if not _is_resumable(loader):
                 return work()
             if self._is_behind(draws, loader):
                 assert self._place is not None
@@ -68,7 +69,7 @@ class LoaderPlace:
 
     def of(self, loader: _Loader | None) -> Mapping[str, Any] | None:
         """Where the next draw would begin; None where no loader tells."""
-        if not isinstance(loader, IResumable):
+        if not _is_resumable(loader):
             return None
         draws = _draws_from(loader)
         with draws.lock:
@@ -78,6 +79,10 @@ class LoaderPlace:
         """Whether another learner drew since this one did, and nobody else moved the loader after it."""
         own = self._draws is draws and draws.last is not self._token
         return own and loader.GetState() == draws.place
+
+
+def _is_resumable(loader: object) -> TypeGuard[IResumable]:
+    return not missing_members(loader, IResumable)
 
 
 # By the loader's id, since it need not have a hash.
