@@ -70,5 +70,5 @@ def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
 
 def parameter_dtype(model: IDifferentiableModel[Any, Any, Any]) -> np.dtype[Any]:
     """The dtype of the model's parameters, without a copy of them where the model has a ``dtype``."""
-    dtype: object = getattr(model, "dtype", None)
-    return dtype if isinstance(dtype, np.dtype) else model.backend.dtype_of(model.GetParameters())
+    dtype: np.dtype[Any] | None = getattr(model, "dtype", None)
+    return model.backend.dtype_of(model.GetParameters()) if dtype is None else dtype
