@@ -70,5 +70,7 @@ def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
 
 def parameter_dtype(model: IDifferentiableModel[Any, Any, Any]) -> np.dtype[Any]:
     """The dtype of the model's parameters, without a copy of them where the model has a ``dtype``."""
-    dtype: np.dtype[Any] | None = getattr(model, "dtype", None)
-    return model.backend.dtype_of(model.GetParameters()) if dtype is None else dtype
+    # A model of the user's own may mean something else by the name.
+    dtype: object = getattr(model, "dtype", None)
+    # pyright tells the type parameter of a dtype from an object as unknown.
+    return dtype if isinstance(dtype, np.dtype) else model.backend.dtype_of(model.GetParameters())  # pyright: ignore[reportUnknownVariableType]
