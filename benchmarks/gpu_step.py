@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.contestants.ours import Contestant
 from benchmarks.flops import step_flops
+from benchmarks.launches import recorded, tally
 from benchmarks.workloads import workload
 
 __all__: list[str] = []
@@ -31,7 +32,7 @@ def versions() -> None:
 
 
 def agree(name: str) -> None:
-    """Compare meta-gradients in float64 with NumPy's, and those of three captured steps with each other."""
+    """Compare meta-gradients in float64 with NumPy's, and those of a second learner, of which they have the bits."""
     work = workload(name, np.float64)
     host, device = Contestant(work, "default", "cpu"), Contestant(work, "default", "cuda")
     host.step()
@@ -57,35 +58,28 @@ def agree(name: str) -> None:
 
 
 def profile(name: str, steps: int = 5) -> None:
-    """Print a step's time, the time of its kernels by name, and the gaps between them."""
-    torch, profiler = import_module("torch"), import_module("torch.profiler")
+    """Print a step's time, what it launches, how long the device is busy, and its kernels by name."""
     work = workload(name)
     ours = Contestant(work, "default", "cuda")
-    began = time.perf_counter()
-    ours.step()
-    print(f"{name}: first step {time.perf_counter() - began:.1f} s")
-    for _ in range(5):
-        ours.step()
-    began = time.perf_counter()
-    for _ in range(20):
-        ours.step()
-    seconds = (time.perf_counter() - began) / 20
-    print(f"{name}: {1e3 * seconds:.3f} ms a step, {step_flops(work) / seconds / 1e12:.2f} TFLOP/s in products")
-    with profiler.profile(activities=[profiler.ProfilerActivity.CUDA]) as seen:
-        for _ in range(steps):
+
+    def mean(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
             ours.step()
-    on_device = torch.autograd.DeviceType.CUDA
+        return (time.perf_counter() - began) / count
+
+    print(f"{name}: first step {mean(1):.1f} s")
+    mean(5)
+    seconds = mean(20)
+    print(f"{name}: {1e3 * seconds:.3f} ms a step, {step_flops(work) / seconds / 1e12:.2f} TFLOP/s in products")
+    events = recorded(ours.step, steps)
+    counts = tally([(event, on_device) for event, on_device, _ in events], steps)
+    print(f"{name}: a step has " + ", ".join(f"{count:.0f} {kind}" for kind, count in counts.items()))
     spans: dict[str, list[float]] = defaultdict(list)
-    launches: dict[str, int] = defaultdict(int)
-    for event in seen.events():
-        if event.device_type == on_device:
-            spans[event.name].append(event.time_range.elapsed_us())
-        elif "Launch" in event.name or "Memcpy" in event.name:
-            launches[event.name] += 1
-    busy = sum(map(sum, spans.values())) / steps
-    count = sum(map(len, spans.values())) / steps
-    print(f"{name}: {count:.0f} kernels and copies a step, busy {busy / 1e3:.3f} ms of {1e3 * seconds:.3f} ms")
-    print(f"{name}: calls a step: " + ", ".join(f"{k} {n / steps:.1f}" for k, n in launches.items()))
+    for event, on_device, microseconds in events:
+        if on_device:
+            spans[event].append(microseconds)
+    print(f"{name}: the device is busy for {sum(map(sum, spans.values())) / steps / 1e3:.3f} ms of a step")
     for kernel, times in sorted(spans.items(), key=lambda pair: -sum(pair[1]))[:25]:
         print(f"{sum(times) / steps:9.1f} µs {len(times) / steps:7.1f} × {np.median(times):7.1f} µs  {kernel[:90]}")
 
@@ -97,8 +91,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.look == "versions":
         versions()
+    elif options.look == "agree":
+        agree(options.workload)
     else:
-        {"agree": agree, "profile": profile}[options.look](options.workload)
+        profile(options.workload)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-__all__ = ["launches", "tally"]
+__all__ = ["launches", "recorded", "tally"]
 
 
 def tally(events: Iterable[tuple[str, bool]], steps: int) -> dict[str, float]:
@@ -25,18 +25,23 @@ def tally(events: Iterable[tuple[str, bool]], steps: int) -> dict[str, float]:
     return {kind: count / steps for kind, count in found.items()}
 
 
+def recorded(step: Callable[[], Any], steps: int) -> list[tuple[str, bool, float]]:
+    """The events of so many steps: each one's name, whether it took place on the device, and its microseconds."""
+    torch: Any = import_module("torch")
+    profiler: Any = import_module("torch.profiler")
+    kinds = profiler.ProfilerActivity
+    on_gpu = bool(torch.cuda.is_available())
+    with profiler.profile(activities=[kinds.CUDA if on_gpu else kinds.CPU]) as seen:
+        for _ in range(steps):
+            step()
+    device = torch.autograd.DeviceType.CUDA
+    return [(event.name, event.device_type == device, event.time_range.elapsed_us()) for event in seen.events()]
+
+
 def launches(step: Callable[[], Any], steps: int = 3) -> dict[str, float]:
     """What a step launches, as `tally` counts it; nothing where PyTorch is missing or its profiler does not run."""
     try:
-        torch: Any = import_module("torch")
-        profiler: Any = import_module("torch.profiler")
-        kinds = profiler.ProfilerActivity
-        on_gpu = bool(torch.cuda.is_available())
-        with profiler.profile(activities=[kinds.CUDA if on_gpu else kinds.CPU]) as seen:
-            for _ in range(steps):
-                step()
-        device = torch.autograd.DeviceType.CUDA
-        return tally([(event.name, event.device_type == device) for event in seen.events()], steps)
+        return tally([(name, on_device) for name, on_device, _ in recorded(step, steps)], steps)
     # Whatever another library's profiler does not like: the times were measured, and matter more.
     except Exception as error:
         print(f"launches are not counted: {error}")

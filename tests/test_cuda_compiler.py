@@ -221,7 +221,8 @@ def product_of(lead: tuple[int, ...], m: int, k: int, n: int, dtype: str = "floa
 def test_large_products_are_for_cublas_and_small_ones_are_not() -> None:
     toolkit = Recorder()
     compiler = CudaCompiler(toolkit)
-    products = [product_of((32,), 245, 576, 64), product_of((100,), 10, 40, 40), product_of((3,), 500, 1000, 1)]
+    thin = [product_of((32,), 9, 14700, 64), product_of((32,), 980, 9, 64), product_of((3,), 500, 1000, 1)]
+    products = [product_of((32,), 245, 576, 64), product_of((100,), 10, 40, 40), *thin]
     assert all(map(compiler.can_multiply, products))
     compiler.submit([Kernel((product,), 3) for product in products[1:]])
     assert compiler._cublas is None

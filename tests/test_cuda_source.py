@@ -392,6 +392,22 @@ def test_products(dtype: str) -> None:
 
 
 @needs_gxx
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("sizes", [(9, 300, 64), (64, 515, 9), (5, 256, 5), (40, 1001, 70), (17, 33, 20)])
+def test_groups_of_threads_share_out_long_sums(sizes: tuple[int, int, int], dtype: str) -> None:
+    m, k, n = sizes
+    rng = np.random.default_rng(k)
+    x, y = (rng.integers(-8, 8, (2, *shape)).astype(dtype) for shape in ((m, k), (k, n)))
+    out = np.full((2, m, n), np.nan, dtype)
+    factors = [Factor(Operand(i, dtype, (a[0].size,)), a.shape[2], 1) for i, a in enumerate((x, y, out))]
+    product = Product((2,), sizes, *factors)
+    (launch,) = functions_of(product)
+    assert re.search(r"all_xs\[([2-4])\]", launch.code)
+    run_all([((product,), [x, y, out])])
+    np.testing.assert_array_equal(out, x @ y)
+
+
+@needs_gxx
 def test_sums_of_no_terms_are_zero() -> None:
     x, y, out = np.empty((2, 3, 0)), np.empty((2, 0, 4)), np.full((2, 3, 4), np.nan)
     factors = [Factor(Operand(0, "float64", (0,)), 0, 1), Factor(Operand(1, "float64", (0,)), 4, 1)]

@@ -31,7 +31,7 @@ __all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "shared_cuda_compiler"]
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
 # Products of no more multiplications than that, for one task, are for kernels of our own: a tile or a few each. So are
-# those with few rows, columns or terms. On an H200, cuBLAS is slower at these, and up to three times as fast at others
+# those with few rows, columns or terms. On an H200, cuBLAS is no faster at these, and up to twice as fast at others
 # (`benchmarks.gpu_products`).
 _SMALL, _THIN = 64**3, 16
 # Bytes that cuBLAS may use: what NVIDIA recommends for Hopper, and more than for the others.

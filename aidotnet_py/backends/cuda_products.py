@@ -1,6 +1,7 @@
 """Matrix products in CUDA C++: tiles in shared memory for small ones, sums of products where there is little to share.
 
-An element of the result is one sum in the order of its terms, each added by a fused multiplication and addition.
+An element of the result is a sum in the order of its terms, each added by a fused multiplication and addition. Groups
+of threads share out long sums, and their parts are added in order; sizes alone decide, so that bits repeat.
 """
 
 from __future__ import annotations
