@@ -61,8 +61,8 @@ class CapturedState:
         for function in functions:
             found.visit(function)
         found.finish()
-        self._own = id(getattr(getattr(functions[0], "__self__", None), "__dict__", None))
-        self._reads = [(get, name, value, place == self._own) for (place, name), (get, value) in found.reads.items()]
+        own = id(getattr(getattr(functions[0], "__self__", None), "__dict__", None))
+        self._reads = [(get, name, value, place == own) for (place, name), (get, value) in found.reads.items()]
         self._containers = [(of, _members(of)) for of in found.containers]
         self._arrays = [(array, array.tobytes()) for array in found.arrays]
 
@@ -174,7 +174,7 @@ class _Search:
     def _hold(self, value: Any) -> None:
         """Have the names looked up in an object, a class or a module."""
         module = value.__name__ if isinstance(value, ModuleType) else _module_of(value)
-        if not _is_of(module, _LIBRARIES) and not _is_of(module, ("numpy", "scipy")):
+        if not _is_of(module, (*_LIBRARIES, "numpy", "scipy")):
             self._holders.append((value, set()))
 
     def _look_up(self, holder: Any, names: set[str]) -> None:

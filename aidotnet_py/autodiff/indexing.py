@@ -104,7 +104,7 @@ def _index(a: Any, keys: list[Any]) -> Any:
             if backwards:
                 reversed_axes.append(len(spans))
             shape.append(len(range(*span)))
-        elif _is_integer(k):
+        elif is_integer(k):
             if not -n <= k < n:
                 raise IndexError(f"index {k} is out of bounds for an axis of length {n}")
             span = (int(k) % n, int(k) % n + 1, 1)
@@ -127,7 +127,7 @@ def _take(x: Any, keys: list[Any], axis: int, indices: Any) -> Any:
     return take_along(move_axis(x, axis, 0), indices, 0)
 
 
-def _is_integer(key: Any) -> bool:
+def is_integer(key: object) -> bool:
     return isinstance(key, (int, np.integer)) and not isinstance(key, bool)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable, Idle, backend_for, plan, run_program
+from aidotnet_py.autodiff.indexing import is_integer
 from aidotnet_py.autodiff.linear_map import LinearMap
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
@@ -210,10 +211,6 @@ def _snapshot(value: Any) -> Any:
     return value if backend is None else backend.asarray(value)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def _selected(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
     """The arguments flattened, and which leaves belong to the one differentiated."""
     if not -len(args) <= argument < len(args):
@@ -272,7 +269,7 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
     (array(5.), array([2., 4.]))
     """
     _require_function(f)
-    if not _is_int(argument):
+    if not is_integer(argument):
         raise ArgumentException(
             f"argument must be an int, got {argument!r}; for the gradient in several arguments, take them as one tuple"
         )
@@ -516,7 +513,7 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     _require_function(f)
     alike = not isinstance(in_axes, (tuple, list))
     given = cast("list[int | None]", list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes])
-    if not all(axis is None or _is_int(axis) for axis in given):
+    if not all(axis is None or is_integer(axis) for axis in given):
         raise ArgumentException(f"in_axes must be an int or None, or one of these for each argument, got {in_axes!r}")
 
     def mapped(*args: Any, **named: Any) -> Any:

@@ -1,6 +1,7 @@
 """Array backends: the one floor that imports an array library for array work.
 
-May import: nothing of this package but its exceptions. A new backend is one file here, and one line in `registry`.
+May import: nothing of this package but its exceptions and locks. A new backend is one file here, and one line in
+`registry`.
 """
 
 from aidotnet_py.backends.cupy_backend import CuPyBackend

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from aidotnet_py.locks import Lock
+from aidotnet_py.locks import Lock, after_fork
 
 __all__ = ["OneThread"]
 
@@ -36,8 +35,7 @@ class OneThread:
         self._inside: dict[int, set[_Stay]] = {}
         self._of_thread: dict[int, _Before] = {}
         self._of_process: _Before = []
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._leave_for_others)
+        after_fork(self._leave_for_others)
 
     def stay(self) -> AbstractContextManager[None]:
         """A context with BLAS on one thread, to be entered once; to leave it again changes nothing."""

@@ -136,18 +136,20 @@ class LinearSystem:
                 # Where the solve converged, b will do for Ax.
                 image = rows if report.converged.all() else backend.asarray(operator(x))
                 slack = np.sqrt(shape[-1]) * np.where(report.converged, report.residual_norms, 0.0)
-                self._require_symmetric(backend, x, image, operator(_signs(backend, rows)), slack)
+                signs = _signs(backend, rows)
+                self._require_symmetric(backend, (x, image), (signs, operator(signs)), slack)
         backend.copyto(out, backend.reshape(x, shape))
 
     def _require_symmetric(
-        self, backend: Backend, x: Array, image: Array, image_of_signs: Array, slack: NDArray[Any]
+        self, backend: Backend, solution: tuple[Array, Array], signs: tuple[Array, Array], slack: NDArray[Any]
     ) -> None:
         """Refuse an A that is not symmetric: for random signs u, uᵀ(Ax) and (Au)ᵀx differ almost surely.
 
-        The solution of a system with Aᵀ would be taken from the one with A, and no residual would show it.
+        Vectors come with their images. The solution of a system with Aᵀ would be taken from the one with A, and no
+        residual would show it.
         """
-        absolute, signs = backend.elementwise("abs"), _signs(backend, x)
-        pairs = (signs, image), (image_of_signs, x)
+        absolute = backend.elementwise("abs")
+        pairs = (signs[0], solution[1]), (signs[1], solution[0])
         left, right = (backend.to_numpy(backend.vecdot(*pair)) for pair in pairs)
         sizes = sum(backend.to_numpy(backend.vecdot(absolute(a), absolute(b))) for a, b in pairs)
         # Rounding may take half of the digits of the products.

@@ -14,7 +14,7 @@ from aidotnet_py.solvers.iteration import BufferedOperator
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
-from aidotnet_py.solvers.scaling import all_in_range, far_from_range
+from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
 __all__ = ["conjugate_gradient", "finish_in_place"]
 
@@ -137,7 +137,7 @@ def finish_in_place(
     solve = _SolveInPlace(Rows(rhs), operator, from_zero=True)
     # The slopes before the first step are what the residual began with.
     norms = np.sqrt(records[0, 1])
-    if not all_in_range(norms) and far_from_range(solve.norms(rhs)).any():
+    if not all_in_range(norms) and scales_for(solve.norms(rhs)) is not None:
         # In units in which squares of norms are normal numbers, which the iteration knows nothing of.
         return conjugate_gradient(operator, rhs, max_iterations=len(records), rtol=0.0, atol=atol)
     progress = Progress(norms, norms, len(records), Bounds(0.0, atol))

@@ -14,7 +14,7 @@ from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport, StopReason
 from aidotnet_py.solvers.rows import Operator, Rows, check_count
-from aidotnet_py.solvers.scaling import all_in_range, far_from_range, powers_for
+from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
 __all__ = ["gmres"]
 
@@ -233,11 +233,10 @@ class _Cycle:
         """Whether some first product is so large or small that another unit is wanted, which is then set."""
         if all_in_range(norms.astype(self.solve.rows.dtype)):
             return False
-        norms = self.solve.norms(product)
-        far = far_from_range(norms)
-        if far.any():
-            self.units = np.where(far, powers_for(norms), np.ones_like(norms))
-        return bool(far.any())
+        scales = scales_for(self.solve.norms(product))
+        if scales is not None:
+            self.units = scales
+        return scales is not None
 
     def _orthogonalised(self, product: Array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Set w to the product less its part in the basis; return that part, and the norms of w before and after."""

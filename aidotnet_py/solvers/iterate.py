@@ -13,7 +13,7 @@ from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.row_updates import RowUpdates
 from aidotnet_py.solvers.rows import Operator, Rows
-from aidotnet_py.solvers.scaling import all_in_range, far_from_range, in_range, powers_for
+from aidotnet_py.solvers.scaling import all_in_range, in_range, powers_for, scales_for
 
 __all__ = ["Iterate"]
 
@@ -75,14 +75,9 @@ class Iterate:
         self._update_residual()
 
     def _bring_into_range(self) -> None:
-        from_zero = self.initial_norms is self.rhs_norms
-        if all_in_range(self.rhs_norms) and (from_zero or all_in_range(self.initial_norms)):
+        self.scales = scales_for(np.maximum(self.initial_norms, self.rhs_norms))
+        if self.scales is None:
             return
-        largest = np.maximum(self.initial_norms, self.rhs_norms)
-        far = far_from_range(largest)
-        if not far.any():
-            return
-        self.scales = np.where(far, powers_for(largest), np.ones_like(largest))
         multiply, scales = self.backend.elementwise("multiply"), self._scales_column()
         with self.backend.errors_ignored():
             self._b = multiply(self.rows.array, scales)
@@ -114,8 +109,7 @@ class Iterate:
 
     def _norms_of_any_size(self, vectors: Array, norms: NDArray[Any]) -> NDArray[Any]:
         """The norms, of rows whose squares may not be normal numbers by way of numbers close to 1."""
-        backend = self.backend
-        largest = backend.to_numpy(backend.max(backend.elementwise("abs")(vectors), (1,)))
+        backend, largest = self.backend, self._largest(vectors)
         usable = np.isfinite(largest) & (largest > 0) & ~in_range(norms)
         if not usable.any():
             return norms
@@ -169,6 +163,9 @@ class Iterate:
         return given, changed, overflowed
 
     def _finite(self, vectors: Array) -> NDArray[np.bool_]:
-        largest = self.backend.to_numpy(self.backend.max(self.backend.elementwise("abs")(vectors), (1,)))
-        finite: NDArray[np.bool_] = np.isfinite(largest)
+        finite: NDArray[np.bool_] = np.isfinite(self._largest(vectors))
         return finite
+
+    def _largest(self, vectors: Array) -> NDArray[Any]:
+        """The largest magnitude in each row, on the host."""
+        return self.backend.to_numpy(self.backend.max(self.backend.elementwise("abs")(vectors), (1,)))

@@ -108,7 +108,9 @@ def check_count(name: str, value: Any) -> int:
         raise ArgumentException(f"{name} is {value!r}; wanted a whole number of at least 1")
     count = int(value)
     if not 1 <= count <= _MOST:
-        shown = count if abs(count) <= _MOST else "beyond 64 bits"
+        if count > _MOST:
+            raise ArgumentOutOfRangeException(f"{name} is beyond 64 bits; wanted a whole number from 1 to 2⁶³ − 1")
+        shown = count if count >= -_MOST else "beyond 64 bits"
         raise ArgumentOutOfRangeException(f"{name} is {shown}; wanted a whole number of at least 1")
     return count
 

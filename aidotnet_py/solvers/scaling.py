@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["all_in_range", "far_from_range", "in_range", "powers_for"]
+__all__ = ["all_in_range", "in_range", "powers_for", "scales_for"]
 
 
 def in_range(norms: NDArray[Any]) -> NDArray[np.bool_]:
@@ -21,10 +21,12 @@ def in_range(norms: NDArray[Any]) -> NDArray[np.bool_]:
     return within
 
 
-def far_from_range(norms: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which norms of vectors that are finite and not zero are not."""
-    far: NDArray[np.bool_] = np.isfinite(norms) & (norms > 0) & ~in_range(norms)
-    return far
+def scales_for(norms: NDArray[Any]) -> NDArray[Any] | None:
+    """Powers of two for vectors of these norms, 1 where they may stay as they are; None where all may."""
+    if all_in_range(norms):
+        return None
+    far = np.isfinite(norms) & (norms > 0) & ~in_range(norms)
+    return np.where(far, powers_for(norms), np.ones_like(norms)) if far.any() else None
 
 
 def all_in_range(norms: NDArray[Any]) -> bool:
