@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,24 @@ def test_nothing_is_left_of_a_failed_write(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "replace", full)
     CodeFiles(folder).write(OTHER, CODE)
     assert [p.name for p in folder.iterdir()] == [DIGEST]
+
+
+@pytest.mark.parametrize("moment", ["open", "replace"])
+def test_an_interrupt_goes_on_its_way(folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    replace = os.replace
+
+    def pressed(*arguments: Any, **options: Any) -> None:
+        if moment == "replace":
+            replace(*arguments, **options)
+        raise KeyboardInterrupt
+
+    if moment == "open":
+        monkeypatch.setattr(CodeFiles, "_open", pressed)
+    else:
+        monkeypatch.setattr(os, "replace", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        CodeFiles(folder).write(OTHER, CODE)
+    assert {p.name for p in folder.iterdir()} <= {DIGEST, OTHER}
 
 
 def test_descriptors_are_closed_with_their_owner(folder: Path) -> None:

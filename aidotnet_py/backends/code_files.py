@@ -84,7 +84,9 @@ class CodeFiles:
                 names = self._path(temporary), self._path(digest)
                 os.replace(*names, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
             except BaseException:
-                os.unlink(self._path(temporary), dir_fd=self._descriptor)
+                # It may not be there, or not any more, when an interrupt comes.
+                with suppress(OSError):
+                    os.unlink(self._path(temporary), dir_fd=self._descriptor)
                 raise
 
     def _forget_oldest(self) -> None:
