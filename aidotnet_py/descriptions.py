@@ -20,6 +20,8 @@ _LONGEST = 100
 # Objects within objects within objects are told by their types alone; layers may lie deeper.
 _DEEPEST = 2
 _MOST_LISTED = 20
+# What JSON has no form for, and a text tells.
+_TOLD_BY_TEXT = (complex, bytes, np.dtype, np.generic)
 
 
 class Described:
@@ -41,12 +43,13 @@ class _Settings(dict[str, Any]):
     defaults: frozenset[str] = frozenset()
 
 
-def describe(value: Any, depth: int = 0) -> Any:
+def describe(value: Any, depth: int = 0, within: frozenset[int] = frozenset()) -> Any:
     """Return the JSON that says what a value is.
 
     Numbers, strings, lists and mappings are themselves; arrays are told by type and digest; functions by their
-    qualified names; an object is ``{"type": …}`` with its settings, which for objects other than `Described` are what
-    the constructor was given and the object keeps under the same name, with an underscore or without.
+    qualified names; sets, bytes, complex numbers and dtypes by texts; an object is ``{"type": …}`` with its settings,
+    which for objects other than `Described` are what the constructor was given and the object keeps under the same
+    name, with an underscore or without. An object within itself is told by its type.
 
     Examples
     --------
@@ -56,19 +59,26 @@ def describe(value: Any, depth: int = 0) -> Any:
     {'type': 'SGDOptimizer', 'learning_rate': 0.5, 'momentum': 0.0}
     """
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, _TOLD_BY_TEXT):
+        return repr(value)
+    if isinstance(value, (set, frozenset)):
+        return {"set": sorted(repr(describe(item, depth, within)) for item in value)}
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            # Their bytes are addresses.
+            return {"array": f"{value.dtype}{value.shape}", "items": describe(value.ravel().tolist(), depth, within)}
         return {"array": f"{value.dtype}{value.shape}", "sha256": hashlib.sha256(value.tobytes()).hexdigest()}
     if isinstance(value, Mapping):
-        return {str(key): describe(item, depth) for key, item in value.items()}
+        return {str(key): describe(item, depth, within) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return _sequence([describe(item, depth) for item in value])
+        return _sequence([describe(item, depth, within) for item in value])
     name = getattr(value, "__qualname__", None)
-    return _object(value, depth) if name is None else str(name)
+    return _object(value, depth, within) if name is None else str(name)
 
 
 def _sequence(items: list[Any]) -> Any:
@@ -77,20 +87,30 @@ def _sequence(items: list[Any]) -> Any:
     return {"length": len(items), "sha256": hashlib.sha256(repr(items).encode()).hexdigest()}
 
 
-def _object(value: Any, depth: int) -> _Settings:
+def _object(value: Any, depth: int, within: frozenset[int]) -> _Settings:
     found = _Settings(type=type(value).__name__)
+    if id(value) in within:
+        return found
+    within |= {id(value)}
     if isinstance(value, Described):
         settings = value.settings()
     elif depth < _DEEPEST:
         settings, depth = _given_to_constructor(value), depth + 1
     else:
         return found
-    found.update({name: describe(item, depth) for name, item in settings.items()})
+    found.update({_key(name): describe(item, depth, within) for name, item in settings.items()})
     defaults = {name: parameter.default for name, parameter in _parameters(type(value)).items()}
     found.defaults = frozenset(
-        name for name in settings if name in defaults and found[name] == describe(defaults[name], depth)
+        _key(name)
+        for name in settings
+        if name in defaults and found[_key(name)] == describe(defaults[name], depth, within)
     )
     return found
+
+
+def _key(name: str) -> str:
+    """The name of a setting in a description, in which the class has the name ``type``."""
+    return "type_" if name == "type" else name
 
 
 def _given_to_constructor(value: Any) -> dict[str, Any]:

@@ -192,9 +192,10 @@ def _sweep(folder: Path) -> None:
     """Remove files of this machine that nobody is writing any more."""
     if fcntl is None:
         return
+    prefix = _prefix()
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(_prefix()) and entry.name.endswith(".part"):
+            if entry.name.startswith(prefix) and entry.name.endswith(".part"):
                 with suppress(OSError):
                     _remove_if_left(entry.path)
 

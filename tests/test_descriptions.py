@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from enum import Enum
 from functools import partial
@@ -228,3 +229,38 @@ class TestDifferences:
         clauses = [str(i) for i in range(30)]
         assert listed(clauses).endswith("18; 19; and 10 more")
         assert listed(clauses[:20]).endswith("18; 19")
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ({1}, {2}),
+        (frozenset("a"), frozenset("b")),
+        (b"\x01", b"\x02"),
+        (1j, 2j),
+        (np.complex128(1j), np.complex128(2j)),
+        (np.longdouble(1), np.longdouble(2)),
+        (np.dtype("f4"), np.dtype("f8")),
+        (np.array([1, "a"], object), np.array([1, "b"], object)),
+    ],
+)
+def test_settings_of_every_kind_tell_objects_apart(there, here) -> None:
+    assert between(Scale(there), Scale(here))
+    assert not between(Scale(there), Scale(copy.deepcopy(there)))
+
+
+def test_a_setting_called_type_is_not_the_class() -> None:
+    class Typed(Scale):
+        def __init__(self, type="batch"):
+            self.type = type
+
+    assert describe(Typed("group")) == {"type": "Typed", "type_": "group"}
+    assert between(Typed("group"), Typed()) == ["it.type_ is 'group' there and 'batch' here"]
+    # A file that is older than the setting.
+    assert list(differences({"type": "Typed"}, describe(Typed()), "it")) == []
+
+
+def test_an_object_within_itself_is_told_by_its_type() -> None:
+    outer = Scale(2.0)
+    outer.inner = Scale(outer)
+    assert describe(outer)["inner"]["factor"] == {"type": "Scale"}

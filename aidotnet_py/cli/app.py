@@ -179,10 +179,10 @@ def _require_writable(paths: dict[str, Path]) -> None:
     with ExitStack() as stack:
         seen: dict[tuple[int, int], str] = {}
         for name, path in paths.items():
-            new = not path.exists()
+            if not path.exists():
+                # Before the file is opened, so that it is closed when it goes.
+                stack.callback(path.unlink, missing_ok=True)
             file = stack.enter_context(path.open("ab"))
-            if new:
-                stack.callback(path.unlink)
             status = os.fstat(file.fileno())
             # One file has many spellings, and links to it.
             other = seen.setdefault((status.st_dev, status.st_ino), name)

@@ -42,7 +42,7 @@ def essential_png(data: bytes, side: int) -> bytes:
     if not data.startswith(_SIGNATURE):
         raise PngError("is not a PNG image")
     chunks = _chunks(data)
-    if not chunks or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
+    if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise PngError("does not begin with a header")
     if sum(kind == b"IHDR" for kind, _ in chunks) > 1:
         raise PngError("has several headers")

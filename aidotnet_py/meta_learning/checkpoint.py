@@ -14,7 +14,7 @@ from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.descriptions import listed
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
-from aidotnet_py.models.comparison import compare_models
+from aidotnet_py.models.comparison import ModelDifferences
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
 __all__ = ["Checkpoint"]
@@ -117,7 +117,12 @@ class Checkpoint:
         )
 
     def require_fit(
-        self, source: str, algorithm: str, optimizer: IGradientBasedOptimizer, parameters: NDArray[Any], model: object
+        self,
+        source: str,
+        algorithm: str,
+        optimizer: IGradientBasedOptimizer,
+        parameters: NDArray[Any],
+        compared: ModelDifferences,
     ) -> None:
         """Raise ArgumentException, naming the source, unless it was saved by such a learner of such a model."""
         needed = {
@@ -133,14 +138,15 @@ class Checkpoint:
         clauses = [
             f"{n} is {came:.80} there and {wanted} here" for n, (came, wanted) in needed.items() if came != wanted
         ]
-        compared = compare_models(self.model, model)
         clauses += [*compared.parameters, *compared.layers]
         if clauses:
             raise ArgumentException(f"{source} is of another learner: {listed(clauses)}")
 
-    def caution(self, source: str, model: object, options: MetaLearnerOptions[Any, Any, Any]) -> str | None:
+    def caution(
+        self, source: str, compared: ModelDifferences, options: MetaLearnerOptions[Any, Any, Any]
+    ) -> str | None:
         """What is said where the file fits, and model or options were otherwise in what they may be; None: nothing."""
-        clauses = [*compare_models(self.model, model).settings, *options.differences(self.options)]
+        clauses = [*compared.settings, *options.differences(self.options)]
         if not clauses:
             return None
         return f"{source} was saved with other settings, and this learner keeps its own: {listed(clauses)}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from aidotnet_py.descriptions import Described, describe, differences
 
-__all__ = ["ModelDifferences", "compare_models", "describe_model"]
+__all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses"]
 
 
 class ModelDifferences(NamedTuple):
@@ -58,6 +58,11 @@ def _of_parameters(held: Any, own: list[Any]) -> list[str]:
     here = {name: tuple(shape) for name, shape in own}
     if there == here and list(there) != list(here):
         return [f"parameters are in the order {', '.join(there)} there and {', '.join(here)} here"]
+    return parameter_clauses(there, here)
+
+
+def parameter_clauses(there: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    """One clause for each parameter, by name, that is otherwise or missing in one of them."""
     names = [*here, *(name for name in there if name not in here)]
     return [
         f"parameter {name!r} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
