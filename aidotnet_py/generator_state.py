@@ -1,17 +1,41 @@
-"""The state of a PCG64 generator in plain values, checked before a generator takes it up."""
+"""PCG64 generators that a fork leaves usable, and their state in plain values, checked before one takes it up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
 
-from aidotnet_py.exceptions import ArgumentException
+import numpy as np
 
-__all__ = ["checked_state"]
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.locks import free_after_fork
+
+__all__ = ["HasGenerator", "checked_state", "new_generator"]
 
 # What PCG64 keeps: each number with the bits it may fill.
 _OUTER_BITS = {"has_uint32": 1, "uinteger": 32}
 _INNER_BITS = {"state": 128, "inc": 128}
+
+
+def new_generator(seed: int | None) -> np.random.Generator:
+    """A generator whose lock a forked process finds free; by name, since a saved state must outlive `default_rng`."""
+    return _usable_after_fork(np.random.Generator(np.random.PCG64(seed)))
+
+
+def _usable_after_fork(generator: np.random.Generator) -> np.random.Generator:
+    free_after_fork(generator.bit_generator.lock)
+    return generator
+
+
+class HasGenerator:
+    """An object with a ``generator`` of `new_generator`, whose copies and pickles a fork leaves usable too."""
+
+    generator: np.random.Generator
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A copied generator has a lock of its own.
+        _usable_after_fork(self.generator)
 
 
 def checked_state(state: object) -> dict[str, Any]:

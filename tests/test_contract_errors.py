@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import LeastSquares, LinearTask, batch_on, dense, descent, linear_model, linear_tasks, start
+from learner_state import bits, state_of
 from plain_models import BareModel, HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
 from test_imaml_cost import CountingBackend
@@ -32,29 +33,12 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.backends import Backend, backend_of, get_backend
+from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import mlp
 
 NETWORK = TanhNetwork(outputs=3, classify=True)
 SETS = ("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY")
-
-
-def bits(value: Any) -> Any:
-    """A state in a form that equal bits alone make equal."""
-    if isinstance(value, Mapping):
-        return {name: bits(v) for name, v in value.items()}
-    backend = backend_of(value)
-    return repr(value) if backend is None else backend.to_numpy(value).tobytes()
-
-
-def state_of(learner: iMAMLAlgorithm[Any, Any, Any]) -> Any:
-    return (
-        bits(learner.BaseModel.GetParameters()),
-        bits(learner._meta_optimizer().GetState()),
-        learner.CurrentIteration,
-        bits(learner._random.get()),
-    )
 
 
 @contextmanager

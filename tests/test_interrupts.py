@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from learner_state import bits, state_of
 from plain_models import BareModel
 from tanh_network import TanhNetwork
 from test_chunks import Threads
@@ -104,28 +105,6 @@ LEARNERS: dict[str, Callable[..., Any]] = {
     "ANIL": lambda **o: made(ANILAlgorithm, ANILOptions, **o),
 }
 EACH = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
-
-
-def bits(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: bits(one) for name, one in value.items()}
-    return value.tobytes() if isinstance(value, np.ndarray) else value
-
-
-def state_of(learner: Any) -> Any:
-    """All that the next steps depend on, and what others may use: the optimizer in the options and the loader."""
-    given = learner.Options.MetaOptimizer
-    return bits(
-        {
-            "parameters": learner._meta_parameters(),
-            "optimizer": learner._meta_optimizer().GetState(),
-            "iteration": learner.CurrentIteration,
-            "random": learner._random.get(),
-            "extra": learner._extra_state(),
-            "loader": learner.Options.DataLoader.GetState(),
-            "optimizer given": None if given is None else given.GetState(),
-        }
-    )
 
 
 class Moments:
@@ -579,6 +558,22 @@ class TestJournal:
         with pytest.raises(LookupError):
             it.journal.run(it.aside, outer)
         assert (it.values, it.undone) == ([1], 1)
+
+    def test_what_fails_after_handing_on_hands_nothing_to_the_next(self) -> None:
+        it = Changing()
+
+        def failing() -> None:
+            it.journal.hand_on()
+            raise ValueError
+
+        def outer() -> None:
+            with pytest.raises(ValueError):  # noqa: PT011 -- the one above
+                it.journal.run(it.aside, failing)
+            with pytest.raises(LookupError):
+                it.journal.run(it.aside, it.change)
+            assert it.values == [1]
+
+        it.journal.run(it.aside, outer)
 
     def test_pressed_again_while_it_is_undone(self) -> None:
         """First all is put back, then the interrupt goes on its way."""

@@ -391,6 +391,7 @@ def test_options_that_become_wrong_are_refused_at_the_next_step() -> None:
         learner.Adapt(task)
     learner.Options.InnerLearningRate = 0.1
     learner.Adapt(task)
+    # Changed in place, where no setting of an option tells of it.
     layers[0] = "nowhere"
     with pytest.raises(ArgumentException, match="AdaptedLayers"):
         learner.Adapt(task)

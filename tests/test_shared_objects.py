@@ -121,6 +121,18 @@ class TestOptimizers:
             n: np.asarray(v).tolist() for n, v in untouched.GetState().items()
         }
 
+    @pytest.mark.parametrize("act", ["Reset", "SetMetaModel"])
+    def test_a_past_is_forgotten_before_the_first_step_too(self, make: Any, act: str) -> None:
+        used = make()
+        used.UpdateParameters(np.ones(3), np.ones(3))
+        one = learner(MetaOptimizer=used)
+        if act == "Reset":
+            one.Reset()
+        else:
+            one.SetMetaModel(network())
+        one.MetaTrainStep(2)
+        assert parameters(one) == parameters(self.alone(make, 1))
+
     @pytest.mark.parametrize("act", ["Reset", "SetMetaModel", "Load"])
     def test_what_one_learner_does_leaves_the_other_alone(self, make: Any, act: str, tmp_path: Path) -> None:
         shared = make()
@@ -425,6 +437,33 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_forked_process() -> None:
                 with lock, own:
                     pass
         if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        thread.join(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_a_copied_loader_that_draws_can_draw_in_a_forked_process(copied: Callable[[Any], Any]) -> None:
+    other = copied(SinusoidLoader(4, 4, seed=0))
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with other._stream.generator.bit_generator.lock:
+            held.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    try:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            other.GetNextTask()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
     finally:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import threadpoolctl
+from learner_state import bits
 from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
 from test_chunks import Threads
@@ -74,15 +75,6 @@ def at_once(calls: Sequence[Callable[[], Any]], threads: int = 4) -> list[Any]:
     begin = threading.Barrier(min(threads, len(calls)), timeout=60)
     with ThreadPoolExecutor(begin.parties, initializer=begin.wait) as pool:
         return [future.result(timeout=600) for future in [pool.submit(call) for call in calls]]
-
-
-def bits(value: Any) -> Any:
-    """What must be equal for two results to be the same to the bit."""
-    if isinstance(value, (tuple, list)):
-        return [bits(one) for one in value]
-    if isinstance(value, dict):
-        return {name: bits(one) for name, one in value.items()}
-    return np.asarray(value).tobytes()
 
 
 def network(backend: Any = "numpy", seed: int = 0) -> Any:

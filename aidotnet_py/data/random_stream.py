@@ -8,13 +8,12 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.generator_state import checked_state
-from aidotnet_py.locks import free_after_fork
+from aidotnet_py.generator_state import HasGenerator, checked_state, new_generator
 
 __all__ = ["RandomStream"]
 
 
-class RandomStream:
+class RandomStream(HasGenerator):
     """A PCG64 stream behind a NumPy ``Generator``.
 
     Parameters
@@ -78,7 +77,4 @@ def _generator(seed: int | None) -> np.random.Generator:
         seed = operator.index(seed)
         if seed < 0:
             raise ArgumentOutOfRangeException(f"seed is {seed}; wanted an integer ≥ 0")
-    # PCG64 by name, because default_rng may change its choice and a saved state must not.
-    bits = np.random.PCG64(seed)
-    free_after_fork(bits.lock)
-    return np.random.Generator(bits)
+    return new_generator(seed)

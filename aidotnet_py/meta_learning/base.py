@@ -11,10 +11,9 @@ import os
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias, cast, overload
 
@@ -51,7 +50,7 @@ from aidotnet_py.meta_learning.training import TrainingHistory, train
 from aidotnet_py.meta_learning.turns import takes_turns
 from aidotnet_py.meta_learning.validation import checked_task, checked_tasks
 from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
-from aidotnet_py.models.comparison import describe_model
+from aidotnet_py.models.comparison import compare_models, describe_model
 from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -185,7 +184,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """The support loss before each step, how long the steps took in ms, and both sets measured after them."""
         history: list[Any] = []
         began = time.perf_counter()
-        _, adapted = self._adapted(chunk, lambda losses: history.append(self._host(losses)[0]))
+        _, adapted = self._adapted(chunk, lambda losses: history.append(chunk.on_host(losses)[0]))
         elapsed = 1000 * (time.perf_counter() - began)
         return history, elapsed, self._measured("Support", chunk, adapted), self._measured("Query", chunk, adapted)
 
@@ -194,7 +193,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         objective = chunk.objectives[role]
         losses = objective.evaluate(points).losses
         chunk.require_finite(f"{role.lower()} loss", losses)
-        return self._host(losses), objective.accuracies()
+        return chunk.on_host(losses), objective.accuracies()
 
     def _host(self, array: Array) -> NDArray[Any]:
         """A copy of an array's values on the host."""
@@ -259,11 +258,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             # As many at once as in a step of training, whose programs and buffers then serve again.
             some = min(self._options.MetaBatchSize, count - len(losses))
             tasks = checked_tasks(self._batch_from(loader, some))
-            some_losses, some_accuracies, models = self._query_results(tasks)
-            normalization = self._objectives.normalization(tasks, self.BaseModel, self._loss())
+            some_losses, some_accuracies, model, adapted = self._query_results(tasks)
+            normalization = self._objectives.normalization(tasks, model, self._loss())
             losses += list(some_losses)
             accuracies += some_accuracies
-            singles += some_accuracies if normalization != "batch" else self._single_accuracies(tasks, models)
+            singles += some_accuracies if normalization != "batch" else self._single_accuracies(tasks, model, adapted)
         elapsed = timedelta(seconds=time.perf_counter() - began)
         scalar = self._scalar()
         return MetaEvaluationResult(
@@ -276,8 +275,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _query_results(
         self, tasks: Tasks[T, TInput, TOutput]
-    ) -> tuple[NDArray[Any], list[float], list[Callable[[], IFullModel[T, TInput, TOutput]]]]:
-        """Losses and accuracies of the query sets, and what gives the adapted model of each task."""
+    ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
+        """Losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
         whole = self._opened(tasks, "Support", "Query", training=False)
 
         def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
@@ -286,24 +285,25 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             return self._measured("Query", chunk, adapted), rows
 
         parts = over_chunks(whole, work)
-        rows = [row for _, some in parts for row in some]
         return (
             np.concatenate([losses for (losses, _), _ in parts]),
             [accuracy for (_, accuracies), _ in parts for accuracy in accuracies],
-            [partial(_model_for, whole.model, task, row) for task, row in zip(tasks, rows, strict=True)],
+            whole.model,
+            [row for _, rows in parts for row in rows],
         )
 
     def _single_accuracies(
-        self, tasks: Tasks[T, TInput, TOutput], models: Sequence[Callable[[], IFullModel[T, TInput, TOutput]]]
+        self, tasks: Tasks[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
     ) -> list[float]:
         """The accuracies of the models that `Adapt` gives; none where these cannot hold statistics."""
         accuracies: list[float] = []
-        for task, make in zip(tasks, models, strict=True):
-            model = make()
-            if missing_members(model, INormalizedModel):
+        host = model_backend(model).to_numpy
+        for task, parameters in zip(tasks, adapted, strict=True):
+            found = _model_for(model, task, parameters)
+            if missing_members(found, INormalizedModel):
                 break
-            outputs = self._host(cast(Array, model.Predict(task.QueryInput)))
-            accuracies.append(self._loss().accuracy(outputs, self._host(cast(Array, task.QueryOutput))))
+            outputs = host(cast(Array, found.Predict(task.QueryInput)))
+            accuracies.append(self._loss().accuracy(outputs, host(cast(Array, task.QueryOutput))))
         return accuracies
 
     def adaptation_curve(self, taskBatch: TaskBatch[T, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
@@ -498,7 +498,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     @takes_turns
     def Reset(self) -> None:
-        """Iteration 0, optimizer and random state as at construction; the model keeps its parameters."""
+        """Iteration 0, optimizers without memory, random state as at construction; the model keeps its parameters."""
         self._iteration = 0
         self._record = None
         self._history = TrainingHistory()
@@ -572,8 +572,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         found = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = self._host(self._meta_parameters())
-        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, self.BaseModel)
-        cautions = [found.caution(str(filePath), self.BaseModel, self._options)]
+        compared = compare_models(found.model, self.BaseModel)
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, compared)
+        cautions = [found.caution(str(filePath), compared, self._options)]
         try:
             optimizer.SetState(found.optimizer_state_on(backend))
             self._set_extra_state(found.extra_state)

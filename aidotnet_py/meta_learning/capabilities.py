@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, TypeGuard, cast
 
-import numpy as np
 from typing_extensions import TypeIs, get_protocol_members
 
 from aidotnet_py.backends import Backend, backend_of
@@ -20,7 +19,6 @@ __all__ = [
     "is_inner_solver",
     "missing_members",
     "model_backend",
-    "parameter_dtype",
 ]
 
 
@@ -66,11 +64,3 @@ def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
     if backend is None:
         raise ArgumentException(f"GetParameters of {type(model).__name__} returned no array of a registered backend")
     return backend
-
-
-def parameter_dtype(model: IDifferentiableModel[Any, Any, Any]) -> np.dtype[Any]:
-    """The dtype of the model's parameters, without a copy of them where the model has a ``dtype``."""
-    # A model of the user's own may mean something else by the name.
-    dtype: object = getattr(model, "dtype", None)
-    # pyright tells the type parameter of a dtype from an object as unknown.
-    return dtype if isinstance(dtype, np.dtype) else model.backend.dtype_of(model.GetParameters())  # pyright: ignore[reportUnknownVariableType]

@@ -77,6 +77,10 @@ class Chunk:
         """Raise InvalidOperationException, naming the first task that is not sound."""
         require_sound(quantity, sound, self.tasks, self.first)
 
+    def on_host(self, array: Array) -> NDArray[Any]:
+        """A copy of an array's values on the host."""
+        return np.array(self.backend.to_numpy(array))
+
     def part(self, start: int, stop: int, lane: int) -> Chunk:
         """Some of these tasks, with buffers of a lane's own."""
         objectives = {role: objective.part(start, stop, lane) for role, objective in self.objectives.items()}

@@ -6,9 +6,8 @@ An algorithm builds on these; what users call is in `base`.
 from __future__ import annotations
 
 import math
-import operator
 from abc import ABC
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
@@ -37,6 +36,7 @@ from aidotnet_py.meta_learning.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.validation import require_no_more_batches
 from aidotnet_py.models import IFullModel
+from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.optimizers import (
     AdamOptimizer,
     ElementwiseOptimizer,
@@ -73,7 +73,6 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
         self._turn, self._state = Turns(), Lock()
         self._journal = Journal()
-        self._valid: tuple[Any, ...] = ()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
@@ -84,16 +83,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._kind = self._kind_of(self.BaseModel.GetParameters())
 
     def _require_valid(self) -> None:
-        """Raise ArgumentException when an option is wrong; options that are the same objects as last time are not."""
-        values = tuple(vars(self._options).values())
-        if len(values) == len(self._valid) and all(map(operator.is_, values, self._valid)):
-            return
         wrong = next(self._options.invalid(), None)
         if wrong is not None:
             raise ArgumentException(wrong)
-        # Where a value may be changed in place, every step looks again.
-        fixed = all(isinstance(v, (str, tuple, frozenset)) or not isinstance(v, Collection) for v in values)
-        self._valid = values if fixed else ()
 
     @property
     def BaseModel(self) -> IFullModel[T, TInput, TOutput]:
@@ -261,6 +253,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _reset_optimizers(self) -> None:
         self._default_optimizer = None
+        if self._options.MetaOptimizer is not None:
+            # Known from here on, lest the first step takes up what it remembers.
+            self._own(self._options.MetaOptimizer)
         for own in self._own_optimizers:
             own.Reset()
 
@@ -313,7 +308,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if is_inner_solver(solver):
             return self._minimized(chunk, solver, watch)
         loop = self._inner_loop(chunk)
-        with self._backend.errors_ignored():
+        with chunk.backend.errors_ignored():
             loop.run(self._inner_steps, watch)
             self._require_adapted(loop.chunk, loop.start, loop.points)
         return self._whole(chunk, loop.start), self._whole(chunk, loop.points)
@@ -325,7 +320,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         inner, start = self._inner_problem(chunk)
         if watch is not None:
             watch(inner.support.evaluate(start).losses)
-        with self._backend.errors_ignored():
+        with chunk.backend.errors_ignored():
             adapted = minimized(inner, start, solver, self._following(chunk), self._proximal_strength(chunk))
             self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
         return self._whole(chunk, start), self._whole(chunk, adapted)
@@ -334,9 +329,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self, chunk: Chunk, start: Array, points: Array, name: str = "adapted parameter vector"
     ) -> None:
         """Raise InvalidOperationException when a task's adapted parameters are not finite."""
-        if not all_finite(self._backend, points).all():
+        if not all_finite(chunk.backend, points).all():
             # Which it was is worth one more evaluation: bad data, or steps that are too long.
-            ended = self._backend.asarray(points)
+            ended = chunk.backend.asarray(points)
             first = chunk.support.evaluate(start)
             chunk.require_finite("support loss", first.losses)
             chunk.require_finite("support gradient", first.gradients)
@@ -423,7 +418,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _scalar(self) -> Callable[[float], T]:
         """The type T: from floats to numbers of the model's dtype."""
-        return cast("Callable[[float], T]", self._kind[0].type)
+        return cast("Callable[[float], T]", parameter_dtype(self.BaseModel, self._backend).type)
 
 
 def _copied(array: Array) -> Array:

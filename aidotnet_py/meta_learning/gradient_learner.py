@@ -113,4 +113,4 @@ class MetaGradientLearner(MetaLearnerBase[T, TInput, TOutput]):
         """Losses and accuracies of the query sets' evaluation; raises where it is not finite."""
         chunk.require_finite("query loss", losses)
         chunk.require_finite("query gradient", gradients)
-        return self._host(losses), chunk.query.accuracies()
+        return chunk.on_host(losses), chunk.query.accuracies()

@@ -112,5 +112,5 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
         ...
 
     def Reset(self) -> None:
-        """Iteration 0, optimizer and random state as at construction."""
+        """Iteration 0, optimizers without memory, random state as at construction."""
         ...

@@ -81,13 +81,14 @@ class Journal:
 
     def _run_within(self, put_aside: Callable[[], Callable[[], None]], change: Callable[[], R]) -> R:
         handed_on, self._handed_on = self._handed_on, False
-        if handed_on:
-            return change()
-        undo = put_aside()
+        undo = None if handed_on else put_aside()
         try:
             return change()
         except BaseException:
-            undo()
+            # It may have failed between handing on and the change that was meant.
+            self._handed_on = False
+            if undo is not None:
+                undo()
             raise
 
     def hand_on(self) -> None:

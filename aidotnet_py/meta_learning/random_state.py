@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-import numpy as np
-
-from aidotnet_py.generator_state import checked_state
-from aidotnet_py.locks import free_after_fork
+from aidotnet_py.generator_state import HasGenerator, checked_state, new_generator
 from aidotnet_py.meta_learning.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
@@ -19,7 +16,7 @@ __all__ = ["RandomState"]
 R = TypeVar("R")
 
 
-class RandomState:
+class RandomState(HasGenerator):
     """Seeded together by RandomSeed, where there is one; saved, restored and rewound together.
 
     A loader without `GetState` is only seeded. A loader that came into the options later is not rewound to what was
@@ -28,9 +25,7 @@ class RandomState:
 
     def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
         self._options = options
-        # PCG64 by name, because default_rng may change its choice and a saved state must not.
-        self.generator = np.random.Generator(np.random.PCG64(options.RandomSeed))
-        free_after_fork(self.generator.bit_generator.lock)
+        self.generator = new_generator(options.RandomSeed)
         self.place = LoaderPlace()
         self._seed_loader()
         self._first_loader = options.DataLoader

@@ -13,10 +13,11 @@ from aidotnet_py.autodiff.tracing import Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.losses import ILossFunction, validate_alike
-from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members, parameter_dtype
+from aidotnet_py.meta_learning.capabilities import is_differentiable, missing_members
 from aidotnet_py.meta_learning.task_batch import TaskBatch
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, is_batches
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.nn.statistics import PassStatistics, Statistics
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -221,7 +222,7 @@ def traced_output(
     apply: Callable[[dict[str, Any], Any], Any], model: IDifferentiableModel[Any, Any, Any], x: ArrayType
 ) -> TracedOutput:
     """What a function of the model's parameters returns for an input of a type, by tracing alone."""
-    dtype = parameter_dtype(model)
+    dtype = parameter_dtype(model, model.backend)
     with new_trace() as trace:
         parameters = {
             key: trace.new_input(ArrayType(tuple(shape), dtype)) for key, shape in model.parameter_shapes.items()

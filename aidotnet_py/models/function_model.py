@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, cast, overload
 
@@ -23,7 +23,7 @@ from aidotnet_py.descriptions import Described, listed
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
-from aidotnet_py.models.comparison import compare_models, describe_model
+from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.noise import draw_noise, noise_shapes
@@ -345,9 +345,9 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                 f"input has shape {tuple(input.shape)}; the model cannot take it: {error}"
             ) from error
 
-    def _held(self, vector: Array, statistics: Sequence[Array]) -> dict[str, Array]:
-        """The parameters by name, and the statistics that the model holds, if any."""
-        return {**self._unravel(vector), **dict(zip(self._statistics, statistics, strict=True))}
+    def _held(self, vector: Array, names: Iterable[str], values: Sequence[Array]) -> dict[str, Array]:
+        """The parameters by name, and what `apply` is given beside them."""
+        return {**self._unravel(vector), **dict(zip(names, values, strict=True))}
 
     def _prediction(self, input: Any) -> tuple[TracedProgram, list[str]]:
         """The program of (parameters, input, *statistics), and the layers that normalise by the input's own."""
@@ -357,7 +357,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             layers: list[str] = []
 
             def predict(vector: Array, x: Array, *values: Array) -> Array:
-                parameters = self._held(vector, values)
+                parameters = self._held(vector, held, values)
                 with PassStatistics(parameters) as statistics:
                     output = self.apply(parameters, x)
                 # Anew in each trace, of which there are two.
@@ -412,11 +412,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When the loss or its gradient is not finite; nothing was changed then.
         """
         with self._lock:
-            loss, gradient = self._loss_and_gradient(input, expectedOutput, "expectedOutput", self._loss, training=True)
+            memory = self._optimizer.GetState()
+            loss, gradient = self._loss_and_gradient(
+                input, expectedOutput, "expectedOutput", self._loss, step=int(memory["steps"])
+            )
             for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
                 if not np.isfinite(self._backend.to_numpy(values)).all():
                     raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
-            memory = self._optimizer.GetState()
             try:
                 self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
             except BaseException:
@@ -440,27 +442,27 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When input and target do not fit the model or each other.
         """
         loss = self._loss if lossFunction is None else lossFunction
-        return self._loss_and_gradient(input, target, "target", loss, training=False)[1]
+        return self._loss_and_gradient(input, target, "target", loss)[1]
 
-    def _noise_of_step(self, x: Any) -> dict[str, Array]:
-        """What the next step of `Train` hands to `apply` beside the parameters, by name."""
+    def _noise_of_step(self, x: Any, step: int) -> dict[str, Array]:
+        """What `Train` hands to `apply` beside the parameters after so many steps, by name."""
         shapes = self._programs.kept(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
         if not shapes:
             return {}
-        drawn = draw_noise(self._noise_key, int(self._optimizer.GetState()["steps"]), shapes, self._dtype)
+        drawn = draw_noise(self._noise_key, step, shapes, self._dtype)
         return {name: self._backend.asarray(value) for name, value in drawn.items()}
 
     def _loss_and_gradient(
-        self, x: Any, y: Any, name: str, loss: ILossFunction[Any], *, training: bool
+        self, x: Any, y: Any, name: str, loss: ILossFunction[Any], step: int | None = None
     ) -> tuple[Array, Array]:
+        """Both at the parameters; with the noise of a step of `Train`, where one is given."""
         self.check_input(x)
         self.check_array(y, name)
         loss.validate(self._prediction(x)[0].output_types[0].shape, y, name)
-        beside = {**self._statistics, **(self._noise_of_step(x) if training else {})}
+        beside = {**self._statistics, **({} if step is None else self._noise_of_step(x, step))}
 
         def cost(vector: Array, x: Array, y: Array, *values: Array) -> Array:
-            given = dict(zip(beside, values, strict=True))
-            return loss.formula(self.apply({**self._unravel(vector), **given}, x), y)
+            return loss.formula(self.apply(self._held(vector, beside, values), x), y)
 
         role, arguments = ("gradient", tuple(beside)), (self._parameters, x, y, *beside.values())
         value, gradient = self._programs.program(value_and_grad(cost), role, loss, *arguments)(*arguments)
@@ -517,11 +519,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         compared = compare_models(held if isinstance(held, dict) else {}, self)  # pyright: ignore[reportUnknownArgumentType] -- of anything
         found = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
         wanted = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
-        clauses = [
-            f"parameter {name!r} is {found.get(name, 'missing')} there and {wanted.get(name, 'missing')} here"
-            for name in [*wanted, *(name for name in found if name not in wanted)]
-            if found.get(name) != wanted.get(name)
-        ]
+        clauses = parameter_clauses(found, wanted)
         # Their order does not matter, as they are taken up by their names.
         if clauses or compared.layers:
             raise ArgumentException(f"{source} is of another model: {listed([*clauses, *compared.layers])}")

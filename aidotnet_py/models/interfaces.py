@@ -122,7 +122,8 @@ class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TI
     """A pure function of parameters and input that the engine traces: exact gradients and curvature products.
 
     `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them. A model may have
-    ``noise_shapes(parameters, x)`` beside them, as layers have: it is then given noise in training steps.
+    ``noise_shapes(parameters, x)`` beside them, as layers have: it is then given noise in training steps; and a
+    ``dtype``, that of its parameters, which saves copying them to ask.
     """
 
     @property
@@ -155,3 +156,11 @@ class INormalizedModel(Protocol[TInput_contra]):
     def with_statistics_of(self, input: TInput_contra) -> Self:
         """A new model that normalises by the statistics of these examples, whatever it is asked about together."""
         ...
+
+
+def parameter_dtype(model: IFullModel[Any, Any, Any], backend: Backend) -> np.dtype[Any]:
+    """The dtype of the model's parameters on a backend, without a copy of them where the model has a ``dtype``."""
+    # A model of the user's own may mean something else by the name.
+    dtype: object = getattr(model, "dtype", None)
+    # pyright tells the type parameter of a dtype from an object as unknown.
+    return dtype if isinstance(dtype, np.dtype) else backend.dtype_of(model.GetParameters())  # pyright: ignore[reportUnknownVariableType]

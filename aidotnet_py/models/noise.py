@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.tracing import Tracer, new_trace
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.models.interfaces import IDifferentiableModel
+from aidotnet_py.models.interfaces import IDifferentiableModel, parameter_dtype
+from aidotnet_py.nn.layer import Shape
 from aidotnet_py.nn.noise import unmet_requests
 
-__all__ = ["NoiseShapes", "draw_noise", "noise_shapes"]
-
-NoiseShapes: TypeAlias = Mapping[str, tuple[int, ...]]
+__all__ = ["draw_noise", "noise_shapes"]
 
 # Multiples of 2⁻¹¹ are below 1 in half precision too.
 _HALF_STEPS = 2048
 
 
-def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, tuple[int, ...]]:
+def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
     """Shapes, by name, of the uniform numbers that the model takes beside its parameters for such an input.
 
     A model that takes some has a method ``noise_shapes(parameters, x)``, as layers have.
@@ -33,7 +32,7 @@ def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> di
         When a layer in it takes noise that the model does not name: it would be off in training, without a word.
     """
     with new_trace() as trace, unmet_requests() as unmet:
-        dtype = model.backend.dtype_of(model.GetParameters())
+        dtype = parameter_dtype(model, model.backend)
         parameters: dict[str, Tracer] = {
             name: trace.new_input(ArrayType(tuple(shape), dtype)) for name, shape in model.parameter_shapes.items()
         }
@@ -57,7 +56,9 @@ def _none(parameters: Any, x: Any) -> dict[str, Any]:
     return {}
 
 
-def draw_noise(key: Sequence[int], place: int, shapes: NoiseShapes, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+def draw_noise(
+    key: Sequence[int], place: int, shapes: Mapping[str, Shape], dtype: np.dtype[Any]
+) -> dict[str, NDArray[Any]]:
     """Draw the noise of one set of examples: uniform on [0, 1), the same whenever key, place, shapes and dtype are.
 
     Parameters

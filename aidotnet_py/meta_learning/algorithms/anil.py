@@ -17,7 +17,7 @@ from aidotnet_py.meta_learning.inner_path import InnerPath
 from aidotnet_py.meta_learning.objectives import PartialObjective, TaskObjective
 from aidotnet_py.meta_learning.options import with_suggestions
 from aidotnet_py.meta_learning.stacking import Columns, repeat_rows
-from aidotnet_py.models import IDifferentiableModel
+from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ANILAlgorithm", "ANILOptions", "BOILAlgorithm", "BOILOptions"]
@@ -50,7 +50,11 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
 
     def adapted(self) -> list[str]:
         """The names of the parameters that the inner steps move; of options without errors."""
-        names = list(_shapes(self.MetaModel))
+        return self.adapted_of(self.MetaModel)
+
+    def adapted_of(self, model: IFullModel[Any, Any, Any]) -> list[str]:
+        """The same of a model, which may have left the options since."""
+        names = list(_shapes(model))
         if self.AdaptedLayers is None:
             return [name for name in names if (_layer(name) == _layer(names[-1])) is self._adapts_head]
         return [name for name in names if any(_is_in(name, given) for given in self.AdaptedLayers)]
@@ -161,9 +165,8 @@ class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
         self._partial = options
 
     def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
-        # The layers of the model that the call works with.
-        with self._state:
-            whole, adapted = super()._opened(tasks, *roles, training=training), self._partial.adapted()
+        whole = super()._opened(tasks, *roles, training=training)
+        adapted = self._partial.adapted_of(whole.model)
         model = cast("IDifferentiableModel[Any, Any, Any]", whole.model)
         part = self._objectives.partial(_ADAPTED, whole.support, model, adapted)
         return replace(whole, objectives={**whole.objectives, _ADAPTED: part})

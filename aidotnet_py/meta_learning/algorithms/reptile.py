@@ -167,6 +167,8 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             chunk = replace(self._opened([task], "Support", "Query"), first=place)
             (part,) = over_chunks(chunk, self._meta_gradients)
             found.append(part.measured)
+            # What it changes has been put aside with all that the batch may change.
+            self._journal.hand_on()
             norms.append(self._meta_update(part.meta_gradients))
         losses = np.concatenate([losses for losses, _ in found])
         accuracies = [accuracy for _, some in found for accuracy in some]

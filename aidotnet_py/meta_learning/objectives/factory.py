@@ -23,7 +23,6 @@ from aidotnet_py.meta_learning.capabilities import (
     is_differentiable,
     missing_members,
     model_backend,
-    parameter_dtype,
 )
 from aidotnet_py.meta_learning.objectives.by_support import NormalizedBySupport
 from aidotnet_py.meta_learning.objectives.interface import TaskObjective
@@ -35,6 +34,7 @@ from aidotnet_py.meta_learning.objectives.workspaces import Lease, Workspaces
 from aidotnet_py.meta_learning.tasks import IMetaLearningTask, all_examples, first_batch
 from aidotnet_py.meta_learning.validation import Shape, TracedOutput, checked_batches, traced_output
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import noise_shapes
 from aidotnet_py.nn.statistics import Statistics
 
@@ -230,7 +230,7 @@ class ObjectiveFactory:
     def _split(
         self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], batch: TracedObjective
     ) -> Split:
-        dtype, x, noise = parameter_dtype(model), batch.input_type, batch.noise_shapes
+        dtype, x, noise = parameter_dtype(model, model.backend), batch.input_type, batch.noise_shapes
         key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
         with self._lock:
             found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)
@@ -257,7 +257,7 @@ class ObjectiveFactory:
     def _require_pure(self, signature: Signature) -> None:
         """Check once that model and loss do the same whenever they are traced."""
         if signature not in self._pure:
-            TaskPrograms(signature, self._note_settings).require_pure()
+            self.programs(signature).require_pure()
             if len(self._pure) >= _MOST_PURE:
                 self._pure.clear()
             self._pure.add(signature)

@@ -15,18 +15,18 @@ from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Atom, Program
 from aidotnet_py.autodiff.purity import require_alike
-from aidotnet_py.autodiff.tracing import new_trace
+from aidotnet_py.autodiff.tracing import Trace, new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.capabilities import parameter_dtype
 from aidotnet_py.meta_learning.following import Following
 from aidotnet_py.meta_learning.objectives.descent import Descent
 from aidotnet_py.meta_learning.objectives.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.models import IDifferentiableModel
+from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import draw_noise
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
@@ -71,7 +71,7 @@ class Signature:
     def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
         """The signature for tasks whose sets look like x and y, without noise."""
         shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
-        dtype = parameter_dtype(model)
+        dtype = parameter_dtype(model, model.backend)
         of_x, of_y = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
         return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), of_x, of_y)
 
@@ -132,25 +132,28 @@ class TaskPrograms:
             return program
 
     def _traced(self, name: ProgramName) -> Program:
-        signature, dtype = self.signature, self.signature.parameters.dtype
+        dtype = self.signature.parameters.dtype
         with new_trace() as trace:
-
-            def parameters() -> dict[str, Any]:
-                return {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.shapes}
-
-            point = parameters()
-            x, y = trace.new_input(signature.input), trace.new_input(signature.target)
-            noise = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.noise}
-            predict, judge = self._predictor(x, noise), self._judge(y)
+            point, predict, judge = self._task(trace)
             if name == "evaluation":
                 outputs = self._evaluate(point, predict, judge)
             else:
                 product = self._hessian if name == "hessian" else self._gauss_newton
-                v = parameters()
+                v = self._named_inputs(trace, self.signature.shapes)
                 identity, weight = (trace.new_input(ArrayType((), dtype)) for _ in range(_COEFFICIENTS))
                 gradient, curved = product(point, predict, judge, v)
                 outputs = [*gradient, *(identity * a + weight * b for a, b in zip(v.values(), curved, strict=True))]
             return simplify(trace.finish(outputs))
+
+    def _task(self, trace: Trace) -> tuple[dict[str, Any], Step, Step]:
+        """A task as a trace's next inputs: parameters, then examples and noise, which the two functions hold."""
+        point = self._named_inputs(trace, self.signature.shapes)
+        x, y = trace.new_input(self.signature.input), trace.new_input(self.signature.target)
+        return point, self._predictor(x, self._named_inputs(trace, self.signature.noise)), self._judge(y)
+
+    def _named_inputs(self, trace: Trace, shapes: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+        dtype = self.signature.parameters.dtype
+        return {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes}
 
     def _evaluate(self, point: Mapping[str, Any], predict: Step, judge: Step) -> Sequence[Any]:
         predictions, pullback = vjp(predict, point)
@@ -196,12 +199,9 @@ class TaskPrograms:
 
     def _loss(self) -> Program:
         """(parameters, x, y, noise) to the loss."""
-        signature, dtype = self.signature, self.signature.parameters.dtype
         with new_trace() as trace:
-            point = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.shapes}
-            x, y = trace.new_input(signature.input), trace.new_input(signature.target)
-            noise = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in signature.noise}
-            return simplify(trace.finish([self._judge(y)(self._predictor(x, noise)(point))]))
+            point, predict, judge = self._task(trace)
+            return simplify(trace.finish([judge(predict(point))]))
 
 
 def _one_after_the_other(predict: Step, judge: Step) -> Step:
