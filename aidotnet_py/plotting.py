@@ -1,6 +1,6 @@
 """Figures of adapted tasks and of how learners adapt, by matplotlib (the ``plot`` extra).
 
-May import: everything. The figures are returned, for the caller to show or save.
+The figures are returned, for the caller to show or save.
 """
 
 from __future__ import annotations

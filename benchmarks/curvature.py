@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.meta_learning.objectives import ObjectiveFactory
+from aidotnet_py.meta_learning.objective import ObjectiveFactory
 from benchmarks.contestants.ours import batch_of, model_of
 from benchmarks.workloads import flat, workload
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.backends import cuda_compiler, cuda_products, get_backend
-from aidotnet_py.backends.cuda_source import launches_of
-from aidotnet_py.backends.loops import Kernel, Product
+from aidotnet_py.backends import get_backend
+from aidotnet_py.backends.cuda import compiler as cuda_compiler
+from aidotnet_py.backends.cuda import products as cuda_products
+from aidotnet_py.backends.cuda.source import launches_of
+from aidotnet_py.backends.kernel import Kernel, Product
 from benchmarks.contestants.ours import Contestant
 from benchmarks.workloads import workload
 

@@ -17,14 +17,14 @@ import scipy.special
 from numpy.typing import NDArray
 
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.functions import with_value
+from aidotnet_py.autodiff.functions.beyond_numpy import with_value
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_
 from aidotnet_py.autodiff.primitives.windows import fold, patches
+from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = [
     "CASES",

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from aidotnet_py.backends import NumPyBackend
-from aidotnet_py.backends.cublas import Cublas
-from aidotnet_py.backends.cuda_compiler import CompilationFailed, CudaCompiler
+from aidotnet_py.backends.cuda.compiler import CompilationFailed, CudaCompiler
+from aidotnet_py.backends.cuda.cublas import Cublas
 
 __all__ = ["FakeCublas", "HostBackend", "HostToolkit", "needs_gxx"]
 

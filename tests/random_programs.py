@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable, run_program
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives import elementwise as ew
@@ -21,8 +20,9 @@ from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import HostData, Tracer, inline, new_trace
+from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 
 __all__ = ["a_type", "array_in_a_buffer", "check_random_program", "random_program", "shuffled_reshape"]

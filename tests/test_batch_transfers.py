@@ -18,7 +18,7 @@ from test_data_omniglot import alphabets, load, write
 from aidotnet_py import MetaLearningTask, NeuralNetworkModel, TaskBatch, iMAMLAlgorithm, iMAMLOptions
 from aidotnet_py.backends import Backend, available_backends, get_backend
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
-from aidotnet_py.meta_learning.stacking import row_views
+from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.nn import Dense, Sequential, Tanh
 
 SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")

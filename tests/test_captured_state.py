@@ -26,7 +26,7 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.autodiff.captured_state import CapturedState
+from aidotnet_py.autodiff.tracing.captured_state import CapturedState
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.nn import Dense, Layer, LayerNorm, Residual, Sequential, Tanh

@@ -24,8 +24,8 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import get_backend
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
-from aidotnet_py.meta_learning.capabilities import missing_members
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.nn import mlp
 
 W = {"w": np.zeros((1, 1))}

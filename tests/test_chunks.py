@@ -12,7 +12,7 @@ from tanh_network import TanhNetwork, batch_of
 
 from aidotnet_py import InvalidOperationException, MetaLearningTask, TaskBatch, iMAMLAlgorithm, iMAMLOptions
 from aidotnet_py.backends import NumPyBackend, get_backend
-from aidotnet_py.meta_learning.chunks import over_chunks
+from aidotnet_py.meta_learning.learner.parallel import over_chunks
 
 NETWORK = TanhNetwork(outputs=3, classify=True)
 TASKS = 7

@@ -18,11 +18,11 @@ from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.execution.fusion import units_of
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
-from aidotnet_py.backends import llvm_compiler as llvm_compiler_module
-from aidotnet_py.backends.llvm_compiler import LlvmCompiler, shared_compiler
-from aidotnet_py.backends.loops import LoopRules
+from aidotnet_py.backends.kernel import LoopRules
+from aidotnet_py.backends.numpy import llvm as llvm_compiler_module
+from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning.objectives.traced import Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.traced import Signature, TaskPrograms
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
 

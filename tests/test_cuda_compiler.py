@@ -21,13 +21,13 @@ from aidotnet_py import CrossEntropyLoss, MeanSquaredErrorLoss, NeuralNetworkMod
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import KernelCompiler, NumPyBackend
-from aidotnet_py.backends import cuda_compiler as module
 from aidotnet_py.backends.code_files import CodeFiles
-from aidotnet_py.backends.cublas import Cublas, gemms
-from aidotnet_py.backends.cuda_compiler import CompilationFailed, CudaCompiler, shared_cuda_compiler
-from aidotnet_py.backends.loops import Factor, Kernel, LoopNest, Operand, Product, Step
+from aidotnet_py.backends.cuda import compiler as module
+from aidotnet_py.backends.cuda.compiler import CompilationFailed, CudaCompiler, shared_cuda_compiler
+from aidotnet_py.backends.cuda.cublas import Cublas, gemms
+from aidotnet_py.backends.kernel import Factor, Kernel, LoopNest, Operand, Product, Step
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning.objectives.traced import Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.traced import Signature, TaskPrograms
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
 
 PLAIN = NumPyBackend(compiled=False)

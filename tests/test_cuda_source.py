@@ -16,11 +16,11 @@ import pytest
 from cuda_on_host import HostToolkit, needs_gxx
 
 from aidotnet_py.backends import NumPyBackend
-from aidotnet_py.backends.cuda_compiler import COMPILE_OPTIONS, CudaCompiler
-from aidotnet_py.backends.cuda_launch import Launch
-from aidotnet_py.backends.cuda_source import launches_of, module_text
-from aidotnet_py.backends.cuda_steps import CUDA_OPERATIONS
-from aidotnet_py.backends.loops import (
+from aidotnet_py.backends.cuda.compiler import COMPILE_OPTIONS, CudaCompiler
+from aidotnet_py.backends.cuda.launch import Launch
+from aidotnet_py.backends.cuda.source import launches_of, module_text
+from aidotnet_py.backends.cuda.steps import CUDA_OPERATIONS
+from aidotnet_py.backends.kernel import (
     LOOP_OPERATIONS,
     Factor,
     Kernel,

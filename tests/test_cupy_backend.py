@@ -24,11 +24,11 @@ from aidotnet_py.backends import (
     CuPyBackend,
     available_backends,
     backend_of,
-    cuda_compiler,
     described,
     get_backend,
     registry,
 )
+from aidotnet_py.backends.cuda import compiler as cuda_compiler
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 
 HOST = get_backend("numpy")

@@ -18,7 +18,7 @@ from aidotnet_py import AdamOptimizer, InvalidOperationException, SGDOptimizer
 from aidotnet_py.autodiff import grad, hvp, trace
 from aidotnet_py.autodiff.execution import Executable, Rounds
 from aidotnet_py.backends import Backend, get_backend, registry
-from aidotnet_py.backends.cuda_compiler import CudaCompiler
+from aidotnet_py.backends.cuda.compiler import CudaCompiler
 
 pytestmark = needs_gxx
 

@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
 from aidotnet_py.backends import available_backends, get_backend
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
-from aidotnet_py.data.ahead import DrawnAhead
+from aidotnet_py.data.prefetch import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.nn import Dense, Sequential, Tanh

@@ -16,7 +16,7 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.data import DigitsLoader
 from aidotnet_py.data.class_pool import ClassPool, check_classes
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 
 
 def turned(image: np.ndarray, degrees: int) -> np.ndarray:

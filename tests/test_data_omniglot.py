@@ -23,13 +23,14 @@ import pytest
 from PIL import Image
 
 from aidotnet_py.backends import Backend
-from aidotnet_py.data import OmniglotLoader, omniglot
+from aidotnet_py.data import OmniglotLoader
 from aidotnet_py.data.download import PublishedFile
-from aidotnet_py.data.omniglot_images import open_omniglot
+from aidotnet_py.data.omniglot import loader as omniglot
+from aidotnet_py.data.omniglot.images import open_omniglot
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.data.safe_zip import ReadLimits, SafeZip
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
-from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "omniglot"
 REAL = Path(os.environ.get("AIDOTNET_PY_OMNIGLOT", DATA)) / "images_background_small1.zip"

@@ -18,8 +18,8 @@ from scipy import stats
 from aidotnet_py.backends import Backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable
-from aidotnet_py.meta_learning.tasks import MetaLearningTask
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
+from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
 
 def arrays(task: MetaLearningTask[Any, Any, Any], backend: Backend | None = None) -> list[np.ndarray]:

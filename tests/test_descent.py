@@ -22,9 +22,9 @@ from aidotnet_py import (
 from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.execution import Executable, Rounds
 from aidotnet_py.backends import NumPyBackend
-from aidotnet_py.backends.llvm_compiler import shared_compiler
-from aidotnet_py.meta_learning.adaptation import InnerLoop
-from aidotnet_py.meta_learning.chunks import Chunk
+from aidotnet_py.backends.numpy.llvm import shared_compiler
+from aidotnet_py.meta_learning.inner.steps import InnerLoop
+from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.optimizers import ElementwiseOptimizer
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from aidotnet_py import autodiff
-from aidotnet_py.autodiff.tracing import numpy_functions
+from aidotnet_py.autodiff.tracing.tracer import numpy_functions
 
 ROOT = Path(__file__).parent.parent
 OMNIGLOT = ROOT.parent / "shared" / "data" / "omniglot" / "images_background_small1.zip"

@@ -25,8 +25,8 @@ from aidotnet_py import (
     meta_gradient_error_bound,
 )
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.meta_learning.algorithms.imaml_lambda import LogLambda
-from aidotnet_py.meta_learning.algorithms.imaml_solve import probes_for
+from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LogLambda
+from aidotnet_py.meta_learning.algorithms.imaml.system import probes_for
 
 NUMPY = get_backend("numpy")
 NETWORK = TanhNetwork()

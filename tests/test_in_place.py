@@ -31,7 +31,7 @@ from aidotnet_py import (
 from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.backends import NumPyBackend
-from aidotnet_py.meta_learning.objectives import traced
+from aidotnet_py.meta_learning.objective import traced
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
 from aidotnet_py.solvers.conjugate_gradient import finish_in_place

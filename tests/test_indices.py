@@ -33,7 +33,7 @@ from aidotnet_py import (
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
-from aidotnet_py.backends.llvm_compiler import shared_compiler
+from aidotnet_py.backends.numpy.llvm import shared_compiler
 from aidotnet_py.optimizers import LBFGSMinimizer
 
 Function = Callable[[Any, Any], Any]

@@ -43,12 +43,13 @@ from aidotnet_py import (
 )
 from aidotnet_py import locks as every_lock
 from aidotnet_py.autodiff import grad as gradient_of
-from aidotnet_py.autodiff.tracing import active_trace
-from aidotnet_py.backends import NumPyBackend, get_backend, numpy_backend
+from aidotnet_py.autodiff.tracing.tracer import active_trace
+from aidotnet_py.backends import NumPyBackend, get_backend
+from aidotnet_py.backends.numpy import backend as numpy_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
-from aidotnet_py.meta_learning.journal import Journal
-from aidotnet_py.meta_learning.training import TrainingHistory
+from aidotnet_py.meta_learning.learner.journal import Journal
+from aidotnet_py.meta_learning.learner.training import TrainingHistory
 from aidotnet_py.nn import mlp
 
 ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))

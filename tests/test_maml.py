@@ -35,8 +35,8 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.data import SinusoidLoader
-from aidotnet_py.meta_learning.adaptation import InnerState
-from aidotnet_py.meta_learning.inner_path import InnerPath, segment_starts
+from aidotnet_py.meta_learning.inner.path import InnerPath, segment_starts
+from aidotnet_py.meta_learning.inner.steps import InnerState
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh, mlp
 from aidotnet_py.optimizers import ElementwiseOptimizer
 

@@ -45,8 +45,9 @@ from aidotnet_py import (
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.losses import LossFunctionBase
-from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
-from aidotnet_py.meta_learning.validation import checked_tasks
+from aidotnet_py.meta_learning.learner.parallel import over_chunks
+from aidotnet_py.meta_learning.objective.checks import checked_tasks
+from aidotnet_py.meta_learning.objective.chunk import Chunk
 
 CLASSIFIER = TanhNetwork(outputs=3, classify=True)
 

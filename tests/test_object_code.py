@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aidotnet_py.backends import llvm_compiler, object_code
-from aidotnet_py.backends.llvm_compiler import LlvmCompiler, shared_compiler
-from aidotnet_py.backends.loops import Kernel, LoopNest, Number, Operand, Step
+from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
+from aidotnet_py.backends.numpy import llvm as llvm_compiler
+from aidotnet_py.backends.numpy import object_code
+from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 
 pytestmark = [
     pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed"),

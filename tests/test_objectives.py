@@ -27,7 +27,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.meta_learning.objectives import ObjectiveFactory
+from aidotnet_py.meta_learning.objective import ObjectiveFactory
 
 REGRESSION, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
 NETWORKS = pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
@@ -401,7 +401,7 @@ class TestSharedBuffers:
         assert self.kept(factory) == list(range(7, 15))
 
     def test_fewer_of_large_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("aidotnet_py.meta_learning.objectives.workspaces._MOST_BYTES", 1)
+        monkeypatch.setattr("aidotnet_py.meta_learning.objective.buffers._MOST_BYTES", 1)
         factory = ObjectiveFactory(np.random.default_rng(0))
         model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())
         for count in range(1, 6):

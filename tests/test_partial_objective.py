@@ -15,12 +15,12 @@ from test_imaml_cost import CountingBackend
 
 from aidotnet_py import ANILAlgorithm, ANILOptions, FunctionModel, MetaLearningTask, TaskBatch
 from aidotnet_py.autodiff import relu
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import run_program
-from aidotnet_py.autodiff.tracing import inline
+from aidotnet_py.autodiff.tracing.tracer import inline
 from aidotnet_py.autodiff.transforms.splitting import Split, split
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import get_backend
-from aidotnet_py.meta_learning.stacking import Columns
+from aidotnet_py.meta_learning.objective.stacking import Columns
 
 F8 = np.dtype("f8")
 

@@ -9,14 +9,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.elementwise import add, multiply, sin
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing import inline, new_trace
+from aidotnet_py.autodiff.tracing.tracer import inline, new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Backend
 
 SCALAR = ArrayType((), np.dtype(np.float64))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.results import (
+from aidotnet_py.meta_learning.contract.results import (
     BasicStats,
     ConfidenceInterval,
     MetaAdaptationResult,

@@ -11,10 +11,10 @@ import numpy as np
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
-from aidotnet_py.autodiff.execution.planning import shared_plan
+from aidotnet_py.autodiff.execution.planner import shared_plan
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import get_backend
-from aidotnet_py.backends.loops import LoopRules
+from aidotnet_py.backends.kernel import LoopRules
 
 
 def program() -> Program:

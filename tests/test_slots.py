@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aidotnet_py.autodiff.execution.slots import FOREVER, Life, share_slots
+from aidotnet_py.autodiff.execution.memory import FOREVER, Life, share_slots
 
 CALLS = 40
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
-from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import MetaLearningTask
+from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
 X, Y = np.ones((4, 3)), np.ones(4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
 
 X = np.arange(12.0).reshape(6, 2)
 Y = np.arange(6)

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.execution import Executable, plan
-from aidotnet_py.autodiff.layout import common_refinement, refined_strides
+from aidotnet_py.autodiff.execution import Executable, plan, tiling
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.transforms import tiling
+from aidotnet_py.autodiff.strides import common_refinement, refined_strides
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.backends import Backend, get_backend
 

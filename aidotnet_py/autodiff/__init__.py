@@ -1,10 +1,11 @@
 """Automatic differentiation of array functions: trace to a Program, transform it, replay it over planned buffers.
 
-May import: the backends. Knows nothing of tasks or models. A primitive goes into its family's file in `primitives`; a
-function made of primitives into `functions`; NumPy's name for it into `numpy_dispatch`.
+A new primitive goes into its family's file in `primitives`, a function made of primitives into
+`functions.beyond_numpy`, NumPy's name for it into `functions.numpy_dispatch`.
 """
 
-from aidotnet_py.autodiff.functions import (
+from aidotnet_py.autodiff.api import grad, hvp, jvp, linearize, trace, value_and_grad, vjp, vmap
+from aidotnet_py.autodiff.functions.beyond_numpy import (
     average_pool2d,
     batch_norm,
     conv2d,
@@ -21,7 +22,6 @@ from aidotnet_py.autodiff.functions import (
 )
 from aidotnet_py.autodiff.profiling import Profile, ProfileRow, profile
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.transformations import grad, hvp, jvp, linearize, trace, value_and_grad, vjp, vmap
 
 __all__ = [
     "Profile",

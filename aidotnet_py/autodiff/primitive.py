@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aidotnet_py.autodiff.array_type import ArrayType
+from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element"]
 
@@ -60,7 +60,7 @@ class Primitive:
     in_place : bool
         The output may overwrite an input of the same layout.
     loop : str or None
-        The operation's name in loop nests (`aidotnet_py.backends.loops`), "sum" or "max"; None where none can do it.
+        The operation's name in loop nests (`aidotnet_py.backends.kernel`), "sum" or "max"; None where none can do it.
     flops : callable
         ``flops(*types, output=type)``.
     """

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.execution.compiling import Part
 from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeAlias
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive
+from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = ["Atom", "Equation", "Literal", "Program", "Variable"]
 

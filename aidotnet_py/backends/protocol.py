@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from aidotnet_py.backends.loops import Kernel, LoopRules, Product
+from aidotnet_py.backends.kernel import Kernel, LoopRules, Product
 
 __all__ = ["Array", "Backend", "Compilation", "Elementwise", "KernelCompiler"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
-from aidotnet_py.backends.cupy_backend import CuPyBackend, missing_for_cupy
-from aidotnet_py.backends.numpy_backend import NumPyBackend
+from aidotnet_py.backends.cuda.backend import CuPyBackend, missing_for_cupy
+from aidotnet_py.backends.numpy.backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 

@@ -1,6 +1,6 @@
 """The command `aidotnet-py`, by typer and rich (the ``cli`` extra).
 
-May import: everything. `app` reads the arguments, `tables` writes the answers; the work is done by the floors below.
+`app` reads the arguments, `tables` writes the answers; the work is done by the floors below.
 """
 
 from __future__ import annotations

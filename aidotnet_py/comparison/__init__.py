@@ -1,6 +1,6 @@
 """Algorithms side by side: the same tasks, the same start, the same test; what `aidotnet-py compare` runs.
 
-May import: everything but the command line. A new algorithm is an entry in `contestants`, a data set one in `problems`.
+A new algorithm is an entry in `contestants`, a data set one in `problems`.
 """
 
 from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES

@@ -1,10 +1,10 @@
 """Data sets as episodic loaders: sinusoids, scanned digits and Omniglot.
 
-May import: everything but plotting. The images' libraries (scikit-learn, Pillow) are imported when first used.
+The images' libraries (scikit-learn, Pillow) are imported when first used.
 """
 
 from aidotnet_py.data.digits import DigitsLoader
-from aidotnet_py.data.omniglot import OmniglotLoader
+from aidotnet_py.data.omniglot.loader import OmniglotLoader
 from aidotnet_py.data.sinusoid import SinusoidLoader
 
 __all__ = ["DigitsLoader", "OmniglotLoader", "SinusoidLoader"]

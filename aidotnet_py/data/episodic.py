@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend, get_backend
-from aidotnet_py.data.ahead import DrawnAhead
+from aidotnet_py.data.prefetch import DrawnAhead
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.locks import Lock
-from aidotnet_py.meta_learning.stacking import row_views
-from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import MetaLearningTask
+from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
+from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.type_parameters import T
 
 __all__ = ["DrawnTasks", "EpisodicLoader"]

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.execution import Executable, Idle
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.elementwise import negative, subtract
 from aidotnet_py.autodiff.program import Program, Variable
-from aidotnet_py.autodiff.tracing import emit, inline
+from aidotnet_py.autodiff.tracing.tracer import emit, inline
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.implicit.checked_solve import checked_solve

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.primitives.elementwise import negative
 from aidotnet_py.autodiff.program import Atom, Program
-from aidotnet_py.autodiff.tracing import emit, inline
+from aidotnet_py.autodiff.tracing.tracer import emit, inline
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import jvp_program
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.implicit.linear_system import LinearSystem, Settings, linear_solve, only_output
 

@@ -1,6 +1,6 @@
 """Loss functions: what an error costs, its traced form, and how right answers are counted.
 
-May import: the engine and the backends. A new loss is one file here.
+A new loss is one file here.
 """
 
 from aidotnet_py.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss

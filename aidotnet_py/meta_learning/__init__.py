@@ -1,7 +1,6 @@
 """The contract: tasks, options, learners, results.
 
-May import: models, losses, optimizers, solvers and, for the task objective alone, the engine. A new algorithm is a file
-in `algorithms`, with its options beside it.
+A new algorithm is a file in `algorithms`, with its options beside it.
 """
 
 from aidotnet_py.meta_learning.algorithms import (
@@ -21,13 +20,11 @@ from aidotnet_py.meta_learning.algorithms import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.meta_learning.base import AdaptationCurve, MetaLearnerBase, StepRecord
-from aidotnet_py.meta_learning.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.error_bound import ProblemConstants, meta_gradient_error_bound
-from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.interface import IMetaLearner
-from aidotnet_py.meta_learning.options import MetaLearnerOptions, ProximalOptions
-from aidotnet_py.meta_learning.results import (
+from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants, meta_gradient_error_bound
+from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.learner import IMetaLearner
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions
+from aidotnet_py.meta_learning.contract.results import (
     BasicStats,
     BestValue,
     ConfidenceInterval,
@@ -36,9 +33,11 @@ from aidotnet_py.meta_learning.results import (
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
-from aidotnet_py.meta_learning.sampling import IEpisodicDataLoader, IResumable, ITaskSampler
-from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
+from aidotnet_py.meta_learning.learner.base import AdaptationCurve, MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
 
 __all__ = [
     "ANILAlgorithm",

@@ -1,7 +1,4 @@
-"""Models: what the algorithms train, from plain functions to neural networks, and what they must offer.
-
-May import: layers, losses, optimizers and the engine.
-"""
+"""Models: what the algorithms train, from plain functions to neural networks, and what they must offer."""
 
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.models.interfaces import (

@@ -1,6 +1,6 @@
 """Neural network layers as pure functions of parameters and input, channels last.
 
-May import: the engine. A new layer goes into the file of its family; every one is exported here.
+A new layer goes into the file of its family; every one is exported here.
 """
 
 from aidotnet_py.nn.activations import ReLU, Sigmoid, Tanh

@@ -1,7 +1,6 @@
 """Optimizers on flat parameter vectors: step by step from gradients, or minimisers of whole functions.
 
-May import: the backends, the engine for an optimizer's formula, the solvers for minimisers. A new optimizer is one
-file here, and so is a new minimiser.
+A new optimizer is one file here, and so is a new minimiser.
 """
 
 from aidotnet_py.optimizers.adam import AdamOptimizer

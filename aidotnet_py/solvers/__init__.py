@@ -1,8 +1,7 @@
 """Solvers of linear systems that are known only by their products v ↦ Av.
 
-May import: backends and exceptions; a solver has never heard of a gradient or a task. A new solver is one file here,
-built on `rows` for its arguments and on `report` for what it says of its work; one that improves x step by step, on
-`iterate`.
+A new solver is one file here, built on `rows` for its arguments and on `report` for what it says of its work; one that
+improves x step by step, on `iterate`.
 """
 
 from aidotnet_py.solvers.conjugate_gradient import conjugate_gradient

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aidotnet_py.autodiff.api import trace_once
 from aidotnet_py.autodiff.execution import Executable, Rounds
-from aidotnet_py.autodiff.transformations import trace_once
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["BufferedOperator", "Iteration"]

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from aidotnet_py.backends import Array, Backend, Compilation, Elementwise, KernelCompiler
-from aidotnet_py.backends.loops import Kernel, LoopNest, Operand, Step
+from aidotnet_py.backends.kernel import Kernel, LoopNest, Operand, Step
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["RowUpdates"]

@@ -25,7 +25,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import get_backend
-from aidotnet_py.meta_learning.stacking import row_views
+from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.nn import conv4, mlp
 from benchmarks.contestants import BACKENDS
 from benchmarks.workloads import Workload, flat

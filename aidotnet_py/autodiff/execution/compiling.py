@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from aidotnet_py.autodiff.execution.cell_arrays import CellArrays
+from aidotnet_py.autodiff.execution.buffers import CellArrays
 from aidotnet_py.autodiff.execution.lowering import KernelBuilder
-from aidotnet_py.autodiff.execution.planning import Plan, Work
+from aidotnet_py.autodiff.execution.planner import Plan, Work
 from aidotnet_py.backends import Array, Backend, Compilation, KernelCompiler
-from aidotnet_py.backends.loops import Kernel
+from aidotnet_py.backends.kernel import Kernel
 
 __all__ = ["Call", "Compiling", "Part"]
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.execution.cell_arrays import CellArrays
+from aidotnet_py.autodiff.execution.buffers import CellArrays
 from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
-from aidotnet_py.autodiff.execution.planning import Work, plan, shared_plan
+from aidotnet_py.autodiff.execution.planner import Work, plan, shared_plan
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing import HostData, Tracer, require_alive, type_of
+from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, require_alive, type_of
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend, is_plain
-from aidotnet_py.backends.loops import LoopRules
+from aidotnet_py.backends.kernel import LoopRules
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
 __all__ = ["Executable", "backend_for", "run_program"]

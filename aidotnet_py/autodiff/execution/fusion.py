@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from aidotnet_py.autodiff.layout import common_refinement
 from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
-from aidotnet_py.backends.loops import LoopRules
+from aidotnet_py.autodiff.strides import common_refinement
+from aidotnet_py.backends.kernel import LoopRules
 
 __all__ = ["REDUCTIONS", "SAME_ORDER", "Unit", "loop_shape", "units_of"]
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
-from aidotnet_py.autodiff.execution.planning import Cell, Storage, Work
-from aidotnet_py.autodiff.layout import c_strides, is_contiguous, refined_strides
+from aidotnet_py.autodiff.execution.planner import Cell, Storage, Work
+from aidotnet_py.autodiff.strides import c_strides, is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
-from aidotnet_py.backends.loops import (
+from aidotnet_py.backends.kernel import (
     Factor,
     Kernel,
     LoopNest,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.autodiff.tracing.tracer import emit, type_of
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["batch_of", "broadcast_to", "kept_shape", "reduced_type", "spread", "sum_"]

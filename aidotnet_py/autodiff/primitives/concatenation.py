@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.shape import full, slice_
-from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.autodiff.tracing.tracer import emit, type_of
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["concatenate"]

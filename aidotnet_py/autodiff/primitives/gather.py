@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.elementwise import add, astype
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.tracing import HostData, emit
+from aidotnet_py.autodiff.tracing.tracer import HostData, emit
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["gather", "scatter_add", "wrap_indices"]

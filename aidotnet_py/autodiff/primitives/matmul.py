@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
 from aidotnet_py.autodiff.primitives.elementwise import astype
 from aidotnet_py.autodiff.primitives.shape import permute_dims, reshape
-from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.autodiff.tracing.tracer import emit, type_of
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["matmul", "matrix_transpose"]

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import reduced_type, spread, sum_
 from aidotnet_py.autodiff.primitives.elementwise import astype, equal, negative, subtract
-from aidotnet_py.autodiff.tracing import emit, type_of
+from aidotnet_py.autodiff.tracing.tracer import emit, type_of
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["max_", "min_"]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
-from aidotnet_py.autodiff.layout import reshaped_strides
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
-from aidotnet_py.autodiff.tracing import Tracer, emit, type_of
+from aidotnet_py.autodiff.strides import reshaped_strides
+from aidotnet_py.autodiff.tracing.tracer import Tracer, emit, type_of
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.tracing import emit
+from aidotnet_py.autodiff.tracing.tracer import emit
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["fold", "patches"]

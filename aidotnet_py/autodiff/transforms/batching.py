@@ -7,7 +7,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.program import Atom, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import as_traced, emit_again, new_trace
+from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 
 __all__ = ["vmap_program"]

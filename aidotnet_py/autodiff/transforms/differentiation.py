@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitive import Guarded
 from aidotnet_py.autodiff.primitives.elementwise import where
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing import as_traced, emit_again, inline, new_trace
+from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.squares import with_exact_squares
+from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import NotSupportedException
 
 __all__ = ["grad_program", "jvp_program", "vjp_program"]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.array_type import ArrayType
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Program, Variable
-from aidotnet_py.autodiff.tracing import Tracer, emit_again, inline, new_trace
+from aidotnet_py.autodiff.tracing.tracer import Tracer, emit_again, inline, new_trace
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = ["Split", "split"]
 

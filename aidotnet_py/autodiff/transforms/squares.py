@@ -7,7 +7,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.elementwise import equal, where
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program
-from aidotnet_py.autodiff.tracing import as_traced, emit_again, new_trace
+from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, new_trace
 
 __all__ = ["with_exact_squares"]
 

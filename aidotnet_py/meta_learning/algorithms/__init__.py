@@ -1,16 +1,13 @@
-"""The algorithms, one file each with its options.
-
-May import: the bases of the learners and everything under them.
-"""
+"""The algorithms, one file each with its options."""
 
 from aidotnet_py.meta_learning.algorithms.anil import ANILAlgorithm, ANILOptions, BOILAlgorithm, BOILOptions
-from aidotnet_py.meta_learning.algorithms.imaml import (
+from aidotnet_py.meta_learning.algorithms.imaml.algorithm import (
     LooseToleranceWarning,
     NonPositiveCurvatureWarning,
     SeriesGrowthWarning,
     iMAMLAlgorithm,
 )
-from aidotnet_py.meta_learning.algorithms.imaml_options import iMAMLOptions
+from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.algorithms.meta_sgd import MetaSGDAlgorithm, MetaSGDOptions
 from aidotnet_py.meta_learning.algorithms.reptile import ReptileAlgorithm, ReptileOptions

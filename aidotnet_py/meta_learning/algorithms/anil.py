@@ -9,14 +9,14 @@ from typing import Any, ClassVar, cast
 
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
-from aidotnet_py.meta_learning.capabilities import is_differentiable
-from aidotnet_py.meta_learning.chunks import Chunk
-from aidotnet_py.meta_learning.core import Tasks
-from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.inner_path import InnerPath
-from aidotnet_py.meta_learning.objectives import PartialObjective, TaskObjective
-from aidotnet_py.meta_learning.options import with_suggestions
-from aidotnet_py.meta_learning.stacking import Columns, repeat_rows
+from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.options import with_suggestions
+from aidotnet_py.meta_learning.contract.protocols import is_differentiable
+from aidotnet_py.meta_learning.inner.path import InnerPath
+from aidotnet_py.meta_learning.learner.core import Tasks
+from aidotnet_py.meta_learning.objective import PartialObjective, TaskObjective
+from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.stacking import Columns, repeat_rows
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from aidotnet_py.backends import Array
-from aidotnet_py.meta_learning.chunks import Chunk
-from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
-from aidotnet_py.meta_learning.options import ProximalOptions, with_suggestions
-from aidotnet_py.meta_learning.update_rule import UpdateRule, UpdateRules, plain_rate
+from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
+from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
+from aidotnet_py.meta_learning.inner.rule import UpdateRule, UpdateRules, plain_rate
+from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aidotnet_py.backends import Array
-from aidotnet_py.meta_learning.adaptation import Follow, InnerLoop
-from aidotnet_py.meta_learning.chunks import Chunk
-from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.following import Following
-from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.inner_path import InnerPath, Segments, invalid_segments
-from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
+from aidotnet_py.meta_learning.inner.steps import Follow, InnerLoop
+from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.following import Following
 from aidotnet_py.optimizers import IGradientBasedOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aidotnet_py.meta_learning.base import Measured, StepRecord
-from aidotnet_py.meta_learning.chunks import Chunk, over_chunks
-from aidotnet_py.meta_learning.core import Tasks
-from aidotnet_py.meta_learning.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.gradient_learner import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.options import MetaLearnerOptions, is_rate, with_suggestions
-from aidotnet_py.meta_learning.task_batch import TaskBatch
-from aidotnet_py.meta_learning.validation import checked_tasks
+from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.learner.base import Measured, StepRecord
+from aidotnet_py.meta_learning.learner.core import Tasks
+from aidotnet_py.meta_learning.learner.parallel import over_chunks
+from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.objective.checks import checked_tasks
+from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 

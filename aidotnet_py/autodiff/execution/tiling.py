@@ -1,0 +1,262 @@
+"""Products with windows of images, some images at a time, where the windows of all would be too many to keep.
+
+The windows of an image hold each pixel as often as there are places in a window: of large images or large batches they
+would fill the memory that everything else has to pass through. A product over them needs only a few at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from aidotnet_py.autodiff.primitives.concatenation import concatenate
+from aidotnet_py.autodiff.primitives.matmul import matmul, matrix_transpose
+from aidotnet_py.autodiff.primitives.shape import reshape, slice_
+from aidotnet_py.autodiff.primitives.windows import fold, patches
+from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, new_trace
+from aidotnet_py.autodiff.transforms.simplification import without_dead
+
+__all__ = ["tiled"]
+
+# Windows of more bytes than that are taken in tiles of about the second number, which stay within a core's own cache.
+_MOST_BYTES, _TILE_BYTES = 2**22, 2**19
+
+# Windows that a later stage reads, of more bytes than that, are taken anew by each of its runs instead of kept for it.
+_KEPT_BYTES = 2**25
+
+
+def tiled(program: Program, stage_of: Mapping[Atom, int], room: int = 1) -> tuple[Program, Mapping[Atom, int]]:
+    """The program with products over many windows done in tiles, and the stage of each of its values.
+
+    Parameters
+    ----------
+    program : Program
+        Any.
+    stage_of : mapping
+        The stage of each value. Windows that an earlier stage leaves to a later one are kept whole where they are not
+        too large, so that they are not taken anew at each of its runs.
+    room : int
+        How many times as much counts as many, and goes into a tile, as in the caches of a processor's core.
+    """
+    found = _Products(program, stage_of, room).found
+    if not found:
+        return program, stage_of
+    with new_trace() as trace:
+        values: dict[Atom, Any] = {v: trace.new_input(v.type) for v in program.inputs}
+        values.update((v, as_traced(value)) for v, value in program.constants)
+        stages: dict[Atom, int] = {value.variable: stage_of[v] for v, value in values.items()}
+
+        def read(atom: Atom) -> Any:
+            return atom if isinstance(atom, Literal) else values[atom]
+
+        for equation in program.equations:
+            product, done = found.get(equation.output), len(trace.equations)
+            if product is None:
+                value = emit_again(equation, [read(a) for a in equation.inputs])
+            else:
+                value = product.emit([read(v) for v in product.operands])
+            values[equation.output] = value
+            # A tile's windows are taken in the stage of its product, though they may be known before.
+            stages.update((e.output, stage_of[equation.output]) for e in trace.equations[done:])
+        return without_dead(trace.finish([read(a) for a in program.outputs])), stages
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product over windows of ``tasks`` × ``images`` images, a task's taken ``per_tile`` or fewer at a time."""
+
+    operands: tuple[Variable, ...]
+    tasks: int
+    images: int
+    per_tile: int
+    pixels: int
+    parameters: Mapping[str, Any]
+
+    def emit(self, operands: Sequence[Any]) -> Any:
+        raise NotImplementedError
+
+    def tiles(self) -> list[list[tuple[int, int]]]:
+        """For each task, the first and the last image of each tile."""
+        edges = [*range(0, self.images, self.per_tile), self.images]
+        return [list(pairwise(edges)) for _ in range(self.tasks)]
+
+    def windows(self, x: Any, task: int, start: int, stop: int) -> Any:
+        """The windows of some images as rows (pixels, span)."""
+        first = task * self.images
+        some = slice_(x, _rows(x.shape, first + start, first + stop))
+        taken = patches(some, **self.parameters)
+        return reshape(taken, ((stop - start) * self.pixels, math.prod(taken.shape[3:])))
+
+    def rows(self, y: Any, task: int, start: int, stop: int) -> Any:
+        """The pixels of some images of (tasks, images × pixels, n) as rows."""
+        flat = reshape(y, (self.tasks * self.images * self.pixels, y.shape[-1]))
+        first = task * self.images
+        return slice_(flat, _rows(flat.shape, (first + start) * self.pixels, (first + stop) * self.pixels))
+
+
+def _rows(shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[int, int, int], ...]:
+    return ((start, stop, 1), *((0, n, 1) for n in shape[1:]))
+
+
+def _matrix(y: Any, task: int) -> Any:
+    """A task's matrix of (tasks, m, n) or (m, n)."""
+    if len(y.shape) == 2:
+        return y
+    return reshape(slice_(y, _rows(y.shape, task, task + 1)), y.shape[1:])
+
+
+class _Forward(_Product):
+    """Windows times a matrix: the tiles' rows one after another."""
+
+    def emit(self, operands: Sequence[Any]) -> Any:
+        x, w = operands
+        parts = [
+            matmul(self.windows(x, task, start, stop), _matrix(w, task))
+            for task, tiles in enumerate(self.tiles())
+            for start, stop in tiles
+        ]
+        rows = self.images * self.pixels
+        return reshape(concatenate(parts, 0), (*w.shape[:-2], rows, w.shape[-1]))
+
+
+class _Weights(_Product):
+    """Windows, transposed, times rows: the sum over the tiles."""
+
+    def emit(self, operands: Sequence[Any]) -> Any:
+        x, y = operands
+        sums: list[Any] = []
+        for task, tiles in enumerate(self.tiles()):
+            total: Any = None
+            for start, stop in tiles:
+                part = matmul(matrix_transpose(self.windows(x, task, start, stop)), self.rows(y, task, start, stop))
+                # Added at once: of large matrices, those of all tiles would fill more memory than the windows.
+                total = part if total is None else total + part
+            sums.append(total)
+        span, filters = sums[0].shape
+        return reshape(concatenate(sums, 0), (*y.shape[:-2], span, filters))
+
+
+class _Backward(_Product):
+    """Rows times a matrix, or a sum of such products, folded back onto images."""
+
+    def emit(self, operands: Sequence[Any]) -> Any:
+        image, stride, shape = (self.parameters[name] for name in ("image", "stride", "shape"))
+        parts: list[Any] = []
+        for task, tiles in enumerate(self.tiles()):
+            for start, stop in tiles:
+                terms = [
+                    matmul(self.rows(y, task, start, stop), _matrix(w, task))
+                    for y, w in zip(operands[::2], operands[1::2], strict=True)
+                ]
+                windows = sum(terms[1:], terms[0])
+                parts.append(fold(reshape(windows, (stop - start, *shape[1:])), image, stride))
+        return concatenate(parts, 0)
+
+
+class _Products:
+    """The products of a program that are worth taking in tiles, by the value that they give."""
+
+    def __init__(self, program: Program, stage_of: Mapping[Atom, int], room: int) -> None:
+        self._room = room
+        self._made_by = {e.output: e for e in program.equations}
+        self._stage_of = stage_of
+        self._uses = Counter(v for e in program.equations for v in e.variables)
+        self._uses.update(a for a in program.outputs if isinstance(a, Variable))
+        self.found: dict[Variable, _Product] = {}
+        for equation in program.equations:
+            product = {"matmul": self._over_windows, "fold": self._onto_images}.get(equation.primitive.name)
+            tiles = None if product is None else product(equation)
+            if tiles is not None:
+                self.found[equation.output] = tiles
+
+    def _over_windows(self, equation: Equation) -> _Product | None:
+        """A product whose first factor is windows, or windows transposed."""
+        first, second = equation.inputs
+        if not isinstance(first, Variable) or not isinstance(second, Variable):
+            return None
+        source, transposed = first, False
+        maker = self._made_by.get(source)
+        if maker is not None and maker.primitive.name == "permute_dims" and _swaps_last(maker):
+            (source,), transposed = maker.variables, True
+        windows = self._behind_reshapes(source)
+        maker = self._made_by.get(windows)
+        if maker is None or maker.primitive.name != "patches" or self._kept_for_later(windows, equation.output):
+            return None
+        (x,) = maker.variables
+        kind = _Weights if transposed else _Forward
+        return self._product(kind, (x, second), source.type.shape, second.type.shape[-1], windows, maker.parameters)
+
+    def _onto_images(self, equation: Equation) -> _Product | None:
+        """A fold of a product, or of a sum of some, that nothing else uses."""
+        (windows,) = equation.variables
+        products = self._terms(windows)
+        if not products or any(p.output.type != products[0].output.type for p in products):
+            return None
+        # What an earlier stage leaves to this one is not to be done again by each tile.
+        if any(self._stage_of[p.output] < self._stage_of[equation.output] for p in products):
+            return None
+        factors = tuple(v for p in products for v in p.variables)
+        if len(factors) != 2 * len(products):
+            return None
+        parameters = {**equation.parameters, "shape": windows.type.shape}
+        columns = factors[0].type.shape[-1]
+        return self._product(_Backward, factors, products[0].output.type.shape, columns, windows, parameters)
+
+    def _terms(self, variable: Variable) -> list[Equation]:
+        """The products that add up to a value, where nothing else uses it or them; none where it is no such sum."""
+        source = self._behind_reshapes(variable, once=True)
+        maker = self._made_by.get(source)
+        if maker is None or self._uses[source] != 1:
+            return []
+        if maker.primitive.name == "matmul":
+            return [maker]
+        if maker.primitive.name != "add" or any(a.type != source.type for a in maker.inputs):
+            return []
+        terms = [self._terms(v) for v in maker.variables]
+        return [product for found in terms for product in found] if all(terms) else []
+
+    def _behind_reshapes(self, variable: Variable, *, once: bool = False) -> Variable:
+        while (maker := self._made_by.get(variable)) is not None and maker.primitive.name == "reshape":
+            if once and self._uses[variable] != 1:
+                break
+            (variable,) = maker.variables
+        return variable
+
+    def _kept_for_later(self, windows: Variable, product: Variable) -> bool:
+        return windows.type.nbytes <= _KEPT_BYTES * self._room and self._stage_of[windows] < self._stage_of[product]
+
+    def _product(
+        self,
+        kind: type[_Product],
+        operands: tuple[Variable, ...],
+        rows: tuple[int, ...],
+        columns: int,
+        windows: Variable,
+        parameters: Mapping[str, Any],
+    ) -> _Product | None:
+        """The product, where its windows are many and each task has whole images of them."""
+        count, height, width, *_ = windows.type.shape
+        tasks = rows[0] if len(rows) == 3 else 1
+        span = math.prod(windows.type.shape[3:])
+        if (
+            windows.type.nbytes <= _MOST_BYTES * self._room
+            or not 2 <= len(rows) <= 3
+            or rows[-1] != span
+            or count % tasks
+        ):
+            return None
+        # Each tile's product goes through the whole matrix, and is worth that when the tile is no smaller.
+        tile_bytes = max(_TILE_BYTES * self._room, span * columns * windows.type.dtype.itemsize)
+        per_tile = max(1, tile_bytes * count // windows.type.nbytes)
+        return kind(operands, tasks, count // tasks, per_tile, height * width, parameters)
+
+
+def _swaps_last(equation: Equation) -> bool:
+    axes: tuple[int, ...] = equation.parameters["axes"]
+    n = len(axes)
+    return axes == (*range(n - 2), n - 1, n - 2)

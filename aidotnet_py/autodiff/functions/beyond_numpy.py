@@ -1,0 +1,436 @@
+"""Functions composed of primitives that NumPy has no name for: softmax, convolution, pooling, normalisation.
+
+Each works on traced values and, outside a trace, on arrays of any backend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any, TypeVar
+
+import numpy as np
+
+from aidotnet_py.autodiff.execution import run_program
+from aidotnet_py.autodiff.functions import numpy_dispatch as anp
+from aidotnet_py.autodiff.primitives import elementwise
+from aidotnet_py.autodiff.primitives import shape as shapes
+from aidotnet_py.autodiff.primitives.broadcasting import sum_
+from aidotnet_py.autodiff.primitives.matmul import matmul
+from aidotnet_py.autodiff.primitives.reductions import max_
+from aidotnet_py.autodiff.primitives.windows import patches
+from aidotnet_py.autodiff.tracing.tracer import HostData, active_trace, as_traced, is_array, new_trace, type_of
+from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+
+__all__ = [
+    "average_pool2d",
+    "batch_norm",
+    "conv2d",
+    "layer_norm",
+    "log_softmax",
+    "logsumexp",
+    "max_pool2d",
+    "one_hot",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "stop_gradient",
+    "with_value",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Axes = int | Sequence[int] | None
+Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
+
+
+def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
+    """Let a function of traced values take arrays and numbers too, by tracing and running it on the spot."""
+
+    def decorate(function: F) -> F:
+        form = signature(function)
+
+        @wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            values = form.bind(*args, **options).arguments
+            arrays = {k: values.pop(k) for k in array_arguments if values.get(k) is not None}
+            types = {k: _type(v, k) for k, v in arrays.items()}
+            if active_trace() is not None:
+                traced = {k: as_traced(v) if is_array(v) else shapes.full(types[k], v) for k, v in arrays.items()}
+                return function(**traced, **values)
+            with new_trace() as trace:
+                program = trace.finish([function(**{k: trace.new_input(t) for k, t in types.items()}, **values)])
+            return run_program(program, list(arrays.values()))[0]
+
+        return call  # type: ignore[return-value]  # the wrapper takes what the function takes
+
+    return decorate
+
+
+def _type(value: Any, name: str) -> ArrayType:
+    try:
+        return type_of(value)
+    except ArgumentException as error:
+        raise ArgumentException(f"{name}: {error}") from None
+
+
+@_on_arrays("x")
+def relu(x: Any) -> Any:
+    """max(x, 0), with derivative 0 at 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    return elementwise.relu(x)
+
+
+@_on_arrays("x")
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(−x)), accurate to relative precision on both sides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sigmoid(np.array([0.0]))
+    array([0.5])
+    """
+    return elementwise.sigmoid(x)
+
+
+@_on_arrays("x")
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)) without overflow; its derivative is the sigmoid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softplus(np.array([1000.0]))
+    array([1000.])
+    """
+    return elementwise.softplus(x)
+
+
+@_on_arrays("x")
+def stop_gradient(x: Any) -> Any:
+    """The value itself, taken as a constant by every derivative."""
+    return shapes.stop_gradient(x)
+
+
+@_on_arrays("value", "x")
+def with_value(value: Any, x: Any) -> Any:
+    """Give a value the derivatives of x: for a limit that x, computed as it is, would miss by inf − inf or 0 · inf."""
+    return elementwise.with_value(value, x)
+
+
+@_on_arrays("x")
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+    """Compute log Σ exp(x) over axes, shifted by the maximum so that nothing overflows.
+
+    Parameters
+    ----------
+    x : array
+        Floating.
+    axis : int, sequence of int or None
+        Axes to reduce; None for all.
+    keepdims : bool
+        Whether the reduced axes stay, with length 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logsumexp(np.array([1000.0, 1000.0]))
+    array(1000.69314718)
+    """
+    axes = anp.normalise_axes(axis, len(x.shape))
+    shift = _shift(x, axes)
+    exponentials = elementwise.exp(x - anp.expand_reduced(shift, x.shape, axes))
+    y = elementwise.log(sum_(exponentials, axes)) + shift
+    return anp.expand_reduced(y, x.shape, axes) if keepdims else y
+
+
+def _shift(x: Any, axes: tuple[int, ...]) -> Any:
+    """The maximum over axes, a constant to derivatives; 0 where it is infinite and would make NaN of the answer."""
+    top = shapes.stop_gradient(max_(x, axes))
+    return elementwise.where(elementwise.isfinite(top), top, 0.0)
+
+
+@_on_arrays("x")
+def log_softmax(x: Any, axis: int = -1) -> Any:
+    """Compute x − logsumexp(x) along an axis, without loss where one element is far above the others."""
+    axes = anp.normalise_axes(axis, len(x.shape))
+    centred = x - anp.expand_reduced(_shift(x, axes), x.shape, axes)
+    return centred - anp.expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
+
+
+@_on_arrays("x")
+def softmax(x: Any, axis: int = -1) -> Any:
+    """exp(x) / Σ exp(x) along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> softmax(np.zeros(4))
+    array([0.25, 0.25, 0.25, 0.25])
+    """
+    return elementwise.exp(log_softmax(x, axis))
+
+
+@_on_arrays("indices")
+def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
+    """A row (…, classes) for each integer, 1 at its place and 0 elsewhere; all 0 for one out of range.
+
+    Integers do not say which floating dtype the computation at hand is in: give it, as in
+    ``one_hot(labels, 5, logits.dtype)``, lest float64 rows widen float32 logits.
+    """
+    if type_of(indices).dtype.kind not in "iu":
+        raise ArgumentException(f"indices have dtype {type_of(indices).dtype}; integers are wanted")
+    wide = elementwise.astype(shapes.reshape(indices, (*indices.shape, 1)), np.int64)
+    return elementwise.astype(elementwise.equal(wide, HostData(np.arange(classes, dtype=np.int64))), dtype)
+
+
+def _pair(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(pair) != 2 or any(n < least for n in pair):
+        raise ArgumentOutOfRangeException(
+            f"{name} is {value!r}; an int or a pair of ints of at least {least} is wanted"
+        )
+    return pair
+
+
+def _margins(
+    padding: Padding, image: Sequence[int], window: tuple[int, int], stride: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        # As many outputs as ceil(n / stride); an odd margin goes after, as in TensorFlow and JAX.
+        totals = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(image, window, stride, strict=True)]
+        return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
+    if isinstance(padding, str):
+        raise ArgumentException(
+            f"padding is {padding!r}; 'same', 'valid', an int or ((top, bottom), (left, right)) is wanted"
+        )
+    if isinstance(padding, (int, np.integer)):
+        padding = ((padding, padding), (padding, padding))
+    if any(n < 0 for pair in padding for n in pair):
+        raise ArgumentOutOfRangeException(f"padding is {padding!r}; margins of at least 0 are wanted")
+    return padding
+
+
+def _image(x: Any, name: str) -> tuple[int, int, int, int]:
+    if len(x.shape) != 4:
+        raise ArgumentException(f"{name} has shape {x.shape}; images (n, height, width, channels) are wanted")
+    n, height, width, channels = x.shape
+    return n, height, width, channels
+
+
+def _windows(x: Any, window: tuple[int, int], stride: tuple[int, int], padding: Padding, value: float) -> Any:
+    (top, bottom), (left, right) = _margins(padding, x.shape[1:3], window, stride)
+    return patches(shapes.pad(x, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)), value), window, stride)
+
+
+@_on_arrays("x", "weight", "bias")
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = "same",
+    groups: int = 1,
+) -> Any:
+    """2-D convolution (cross-correlation, as everywhere in deep learning), channels last.
+
+    Computed as windows and one matrix product: the windows serve the forward pass, the weights' gradient and every
+    curvature product.
+
+    Parameters
+    ----------
+    x : array, shape (n, height, width, channels)
+        Images.
+    weight : array, shape (kernel height, kernel width, channels // groups, filters)
+        Kernels; filters of group i come i-th.
+    bias : array, shape (filters,), or None
+        Added to every pixel.
+    stride : int or (int, int)
+        Steps between windows.
+    padding : "same", "valid", int or ((top, bottom), (left, right))
+        Zeros around the images.
+    groups : int
+        Channels and filters are split into this many groups that do not see each other.
+
+    Returns
+    -------
+    array, shape (n, rows, columns, filters)
+
+    Raises
+    ------
+    ArgumentException
+        When shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv2d(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), padding="valid")[0, :, :, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    n, _, _, channels = _image(x, "x")
+    if groups < 1:
+        raise ArgumentOutOfRangeException(f"groups is {groups}; at least 1 is wanted")
+    if len(weight.shape) != 4 or weight.shape[2] * groups != channels or weight.shape[3] % groups:
+        raise ArgumentException(
+            f"weight has shape {weight.shape}; with {groups} groups and x of shape {x.shape}, "
+            f"(kernel height, kernel width, {channels // groups}, a multiple of {groups}) is wanted"
+        )
+    kernel, filters = weight.shape[:2], weight.shape[3]
+    if bias is not None and bias.shape != (filters,):
+        raise ArgumentException(f"bias has shape {bias.shape}; {(filters,)} is wanted, one a filter")
+    windows = _windows(x, kernel, _pair(stride, "stride"), padding, 0.0)
+    rows, columns = windows.shape[1:3]
+    pixels = n * rows * columns
+    span = kernel[0] * kernel[1]
+    if groups == 1:
+        product = matmul(
+            shapes.reshape(windows, (pixels, span * channels)), shapes.reshape(weight, (span * channels, filters))
+        )
+    else:
+        product = _grouped(windows, weight, pixels, groups)
+    y = shapes.reshape(product, (n, rows, columns, filters))
+    return y if bias is None else y + bias
+
+
+def _grouped(windows: Any, weight: Any, pixels: int, groups: int) -> Any:
+    """One product a group, batched: (groups, pixels, span) by (groups, span, filters of a group)."""
+    inner, filters = weight.shape[2], weight.shape[3]
+    span = weight.shape[0] * weight.shape[1]
+    rows = shapes.permute_dims(shapes.reshape(windows, (pixels, span, groups, inner)), (2, 0, 1, 3))
+    kernels = shapes.permute_dims(shapes.reshape(weight, (span, inner, groups, filters // groups)), (2, 0, 1, 3))
+    product = matmul(
+        shapes.reshape(rows, (groups, pixels, span * inner)),
+        shapes.reshape(kernels, (groups, span * inner, filters // groups)),
+    )
+    return shapes.reshape(shapes.permute_dims(product, (1, 0, 2)), (pixels, filters))
+
+
+def _tiles(x: Any, window: tuple[int, int], stride: tuple[int, int]) -> Any:
+    """Windows that do not overlap, as a view (n, rows, kh, columns, kw, c)."""
+    n, height, width, channels = x.shape
+    rows, columns = height // window[0], width // window[1]
+    cropped = shapes.slice_(x, ((0, n, 1), (0, rows * window[0], 1), (0, columns * window[1], 1), (0, channels, 1)))
+    return shapes.reshape(cropped, (n, rows, window[0], columns, window[1], channels))
+
+
+def _pooled(
+    x: Any,
+    window: int | tuple[int, int],
+    stride: int | tuple[int, int] | None,
+    padding: Padding,
+    reduce: Callable[[Any, tuple[int, ...]], Any],
+    fill: float,
+) -> Any:
+    _image(x, "x")
+    size = _pair(window, "window")
+    step = size if stride is None else _pair(stride, "stride")
+    unpadded = _margins(padding, x.shape[1:3], size, step) == ((0, 0), (0, 0))
+    if size == step and unpadded and x.shape[1] >= size[0] and x.shape[2] >= size[1]:
+        return reduce(_tiles(x, size, step), (2, 4))
+    return reduce(_windows(x, size, step, padding, fill), (3, 4))
+
+
+@_on_arrays("x")
+def max_pool2d(
+    x: Any,
+    window: int | tuple[int, int],
+    *,
+    stride: int | tuple[int, int] | None = None,
+    padding: Padding = "valid",
+) -> Any:
+    """Maxima over windows of images (n, height, width, channels); stride None: the window's size.
+
+    Elements that tie for a maximum share its derivative equally. Padding never wins: it is −inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> max_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+    return _pooled(x, window, stride, padding, max_, -math.inf)
+
+
+@_on_arrays("x")
+def average_pool2d(
+    x: Any,
+    window: int | tuple[int, int],
+    *,
+    stride: int | tuple[int, int] | None = None,
+    padding: Padding = "valid",
+) -> Any:
+    """Means over windows of images (n, height, width, channels), padding counted as zeros.
+
+    Stride None: the window's size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> average_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
+    """
+    size = _pair(window, "window")
+    return _pooled(x, size, stride, padding, sum_, 0.0) * (1.0 / (size[0] * size[1]))
+
+
+def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
+    count = math.prod(x.shape[i] for i in axes)
+    if count < 2 or not axes:
+        raise ArgumentException(
+            f"x must have at least 2 elements to normalise over, got shape {x.shape}: less its mean, a single one is 0"
+        )
+    mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
+    centred = x - mean
+    variance = anp.expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)
+    return centred * (1.0 / elementwise.sqrt(variance + epsilon))
+
+
+def _scaled(y: Any, scale: Any, shift: Any) -> Any:
+    y = y if scale is None else y * scale
+    return y if shift is None else y + shift
+
+
+@_on_arrays("x", "scale", "shift")
+def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
+    """Normalise each channel by the mean and variance of the batch in hand: (x − μ)/√(σ² + ε) · scale + shift.
+
+    Statistics run over all axes but the last, with σ² the population variance; no running averages are kept, the
+    convention of few-shot learning (Finn et al. 2017), so a Program stays a pure function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batch_norm(np.array([[0.0], [2.0]])).round(3)
+    array([[-1.],
+           [ 1.]])
+    """
+    return _scaled(_normalise(x, tuple(range(len(x.shape) - 1)), epsilon), scale, shift)
+
+
+@_on_arrays("x", "scale", "shift")
+def layer_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
+    """Normalise over the last axis: (x − μ)/√(σ² + ε) · scale + shift (Ba, Kiros & Hinton 2016).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer_norm(np.array([[1.0, 3.0]])).round(3)
+    array([[-1.,  1.]])
+    """
+    return _scaled(_normalise(x, (len(x.shape) - 1,), epsilon), scale, shift)

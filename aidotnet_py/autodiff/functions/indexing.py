@@ -1,0 +1,141 @@
+"""Indexing of traced values as NumPy does it: ints, slices, None, Ellipsis, and one array of integers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff.primitives.elementwise import add
+from aidotnet_py.autodiff.primitives.gather import gather, wrap_indices
+from aidotnet_py.autodiff.primitives.shape import flip, permute_dims, reshape, slice_
+from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, type_of
+from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.backends import backend_of, get_backend
+from aidotnet_py.exceptions import ArgumentException, NotSupportedException
+
+__all__ = ["getitem", "in_range", "move_axis", "take_along", "take_along_axis"]
+
+Span = tuple[int, int, int]
+
+
+def move_axis(x: Any, source: int, destination: int) -> Any:
+    """One axis elsewhere, the others in their order; both numbers in 0 … n − 1."""
+    order = list(range(len(type_of(x).shape)))
+    order.insert(destination, order.pop(source))
+    return permute_dims(x, tuple(order))
+
+
+def in_range(indices: Any, length: int) -> Any:
+    """Indices as int64, those counted from the end made positive; checked now where their values are known."""
+    if isinstance(indices, Tracer):
+        _require_integers(indices.type)
+        if length == 0 and indices.size:
+            raise IndexError(f"indices of shape {indices.shape} into an axis of length 0, which has no elements")
+        return wrap_indices(indices, length)
+    backend = backend_of(indices)
+    found = np.asarray(indices if backend is None else backend.to_numpy(indices))
+    if found.size == 0 and backend is None:
+        found = found.astype(np.int64)  # An empty list has no dtype of its own.
+    _require_integers(ArrayType(found.shape, found.dtype))
+    wrapped = get_backend("numpy").wrap_indices(found, length)
+    return HostData(wrapped) if backend is None else backend.asarray(wrapped)
+
+
+def _require_integers(of: ArrayType) -> None:
+    if of.dtype.kind not in "iu":
+        instead = "; for a mask, use np.where" if of.dtype.kind == "b" else ""
+        raise ArgumentException(f"indices have dtype {of.dtype}; integers are wanted{instead}")
+
+
+def take_along(x: Any, indices: Any, axis: int) -> Any:
+    """Elements at indices of one axis, in whose place the axes of the indices come."""
+    length = type_of(x).shape[axis]
+    places = in_range(indices, length)
+    chosen = gather(move_axis(x, axis, 0), places)
+    n = len(places.shape)
+    order = (*range(n, n + axis), *range(n), *range(n + axis, len(chosen.shape)))
+    return permute_dims(chosen, order)
+
+
+def take_along_axis(arr: Any, indices: Any, axis: int) -> Any:
+    """For each place of all other axes its own indices, as NumPy's function of that name; axis in 0 … n − 1."""
+    shape = type_of(arr).shape
+    places = in_range(indices, shape[axis])
+    if len(places.shape) != len(shape):
+        raise ArgumentException(f"indices have shape {places.shape}; as many axes as in {shape} are wanted")
+    last = len(shape) - 1
+    rows, places = move_axis(arr, axis, last), move_axis(places, axis, last)
+    lead = rows.shape[:-1]
+    start = HostData((np.arange(math.prod(lead), dtype=np.int64) * shape[axis]).reshape(*lead, 1))
+    chosen = gather(reshape(rows, (type_of(rows).size,)), add(places, start))
+    return move_axis(chosen, last, axis)
+
+
+def getitem(a: Any, key: Any) -> Any:
+    """Index with ints, slices, None, Ellipsis and at most one array of integers."""
+    shape = type_of(a).shape
+    parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)  # pyright: ignore[reportUnknownVariableType] -- any key
+    keys = list(parts)
+    given = sum(k is not None and k is not Ellipsis for k in keys)
+    if given > len(shape) or sum(k is Ellipsis for k in keys) > 1:
+        raise ArgumentException(f"index {key} does not fit a traced array of shape {shape}")
+    # An Ellipsis that stands for no axis stays: it still parts what stands around it.
+    rest: list[Any] = [slice(None)] * (len(shape) - given) or [Ellipsis]
+    at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
+    return _index(a, [*keys[:at], *rest, *keys[at + 1 :]])
+
+
+def _index(a: Any, keys: list[Any]) -> Any:
+    spans: list[Span] = []
+    reversed_axes: list[int] = []
+    shape: list[int] = []
+    arrays: list[tuple[int, Any]] = []
+    lengths = iter(type_of(a).shape)
+    for k in keys:
+        if k is None:
+            shape.append(1)
+        if k is None or k is Ellipsis:
+            continue
+        n = next(lengths)
+        if isinstance(k, slice):
+            span, backwards = _span(k, n)  # pyright: ignore[reportUnknownArgumentType] -- any slice
+            if backwards:
+                reversed_axes.append(len(spans))
+            shape.append(len(range(*span)))
+        elif is_integer(k):
+            if not -n <= k < n:
+                raise IndexError(f"index {k} is out of bounds for an axis of length {n}")
+            span = (int(k) % n, int(k) % n + 1, 1)
+        else:
+            span = (0, n, 1)
+            arrays.append((len(shape), k))
+            shape.append(n)
+        spans.append(span)
+    if len(arrays) > 1:
+        raise NotSupportedException("indexing a traced array with more than one array is not supported; use np.take")
+    y = reshape(flip(slice_(a, tuple(spans)), tuple(reversed_axes)), tuple(shape))
+    return _take(y, keys, *arrays[0]) if arrays else y
+
+
+def _take(x: Any, keys: list[Any], axis: int, indices: Any) -> Any:
+    """The array among the keys; NumPy puts its axes in front where other keys part it from an int."""
+    advanced = [i for i, k in enumerate(keys) if not (k is None or k is Ellipsis or isinstance(k, slice))]
+    if advanced[-1] - advanced[0] + 1 == len(advanced):
+        return take_along(x, indices, axis)
+    return take_along(move_axis(x, axis, 0), indices, 0)
+
+
+def is_integer(key: object) -> bool:
+    return isinstance(key, (int, np.integer)) and not isinstance(key, bool)
+
+
+def _span(key: slice[Any, Any, Any], length: int) -> tuple[Span, bool]:
+    """The elements of a slice counted forwards, and whether they come in reverse."""
+    chosen = range(*key.indices(length))
+    if chosen.step > 0:
+        return (chosen.start, max(chosen.stop, chosen.start), chosen.step), False
+    if not chosen:
+        return (0, 0, 1), False
+    return (chosen[-1], chosen[0] + 1, -chosen.step), True

@@ -1,0 +1,441 @@
+"""NumPy's own functions on traced values: `np.tanh(x @ w + b)` records equations when x is traced.
+
+A function is added here by writing it under NumPy's name with NumPy's arguments; `numpy_functions` finds it.
+"""
+
+# Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from operator import index
+from typing import Any, cast
+
+import numpy as np
+
+from aidotnet_py.autodiff.functions.indexing import getitem, take_along
+from aidotnet_py.autodiff.functions.indexing import take_along_axis as _take_along_axis
+from aidotnet_py.autodiff.primitives import elementwise as ew
+from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to as _broadcast_to
+from aidotnet_py.autodiff.primitives.broadcasting import kept_shape, spread, sum_
+from aidotnet_py.autodiff.primitives.concatenation import concatenate as _concatenate
+from aidotnet_py.autodiff.primitives.matmul import matmul
+from aidotnet_py.autodiff.primitives.reductions import max_, min_
+from aidotnet_py.autodiff.primitives.shape import flip as _flip
+from aidotnet_py.autodiff.primitives.shape import full, permute_dims, stop_gradient
+from aidotnet_py.autodiff.primitives.shape import pad as _pad
+from aidotnet_py.autodiff.primitives.shape import reshape as _reshape
+from aidotnet_py.autodiff.tracing.tracer import is_array, numpy_functions, type_of
+from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.exceptions import ArgumentException, NotSupportedException
+
+__all__ = ["expand_reduced", "normalise_axes"]
+
+Axes = int | Sequence[int] | None
+
+
+def _ints(value: int | Sequence[int]) -> list[int]:
+    return [index(v) for v in (value if isinstance(value, (list, tuple)) else [cast(int, value)])]
+
+
+def _positive_axes(axis: int | Sequence[int], ndim: int) -> list[int]:
+    """Axes in the order given, as distinct numbers in 0 … ndim − 1."""
+    axes = _ints(axis)
+    if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
+        raise ArgumentException(f"axis is {axis}; distinct axes of an array with {ndim} axes are wanted")
+    return [a % ndim for a in axes]
+
+
+def normalise_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
+    """Axes as a sorted tuple of distinct numbers in 0 … ndim − 1; None means all."""
+    return tuple(range(ndim)) if axis is None else tuple(sorted(_positive_axes(axis, ndim)))
+
+
+def expand_reduced(y: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """A reduced value with the reduced axes back at length 1."""
+    return _reshape(y, kept_shape(shape, axes))
+
+
+def _reduction(reduce: Callable[[Any, tuple[int, ...]], Any]) -> Callable[..., Any]:
+    def function(a: Any, axis: Axes = None, *, keepdims: bool = False) -> Any:
+        axes = normalise_axes(axis, len(a.shape))
+        y = reduce(a, axes)
+        return expand_reduced(y, a.shape, axes) if keepdims else y
+
+    return function
+
+
+def _count(a: Any, axes: tuple[int, ...]) -> int:
+    count = math.prod(type_of(a).shape[i] for i in axes)
+    if count == 0:
+        raise ArgumentException(f"a mean over axes {axes} of shape {a.shape} has no elements")
+    return count
+
+
+def _float(a: Any) -> Any:
+    return a if type_of(a).is_floating else ew.astype(a, np.float64)
+
+
+def _sum(a: Any, axes: tuple[int, ...]) -> Any:
+    # NumPy adds small integers up in wide ones.
+    wide = {"b": np.int64, "i": np.int64, "u": np.uint64}.get(type_of(a).dtype.kind)
+    return sum_(a if wide is None else ew.astype(a, wide), axes)
+
+
+def _mean(a: Any, axes: tuple[int, ...], ddof: int = 0) -> Any:
+    """As NumPy does it: integers in float64, float16 in float32 and back."""
+    a = _float(a)
+    dtype = type_of(a).dtype
+    total = sum_(ew.astype(a, np.result_type(dtype, np.float32)), axes)
+    return ew.astype(total / float(_count(a, axes) - ddof), dtype)
+
+
+def var(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
+    axes = normalise_axes(axis, len(a.shape))
+    dtype = type_of(_float(a)).dtype
+    if _count(a, axes) <= ddof:
+        raise ArgumentException(f"ddof is {ddof}; less than the {_count(a, axes)} elements of axes {axes} is wanted")
+    a = ew.astype(a, np.result_type(dtype, np.float32))
+    centred = a - expand_reduced(_mean(a, axes), a.shape, axes)
+    y = ew.astype(_mean(centred * centred, axes, ddof), dtype)
+    return expand_reduced(y, a.shape, axes) if keepdims else y
+
+
+def std(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
+    variance = var(a, axis, ddof=ddof, keepdims=keepdims)
+    return ew.root(ew.sqrt(variance), variance)
+
+
+def reshape(a: Any, *lengths_: Any, shape: Any = None, order: str = "C") -> Any:
+    if order != "C":
+        raise NotSupportedException(f"reshape with order {order!r} cannot be traced; only 'C' order is")
+    lengths = _ints(shape if shape is not None else lengths_[0] if len(lengths_) == 1 else lengths_)
+    if lengths.count(-1) == 1:
+        known = math.prod(n for n in lengths if n != -1)
+        if known == 0 or type_of(a).size % known:
+            raise ArgumentException(f"an array of shape {a.shape} cannot be reshaped to {tuple(lengths)}")
+        lengths[lengths.index(-1)] = type_of(a).size // known
+    return _reshape(a, tuple(lengths))
+
+
+def ravel(a: Any, order: str = "C") -> Any:
+    return reshape(a, -1, order=order)
+
+
+def transpose(a: Any, *axes: Any) -> Any:
+    n = len(a.shape)
+    given = axes[0] if len(axes) == 1 else axes
+    if given is None or given == ():
+        return permute_dims(a, tuple(reversed(range(n))))
+    order = _positive_axes(given, n)
+    if len(order) != n:
+        raise ArgumentException(f"axes is {given}; each of an array's {n} axes is wanted once")
+    return permute_dims(a, tuple(order))
+
+
+def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
+    n = len(a.shape)
+    (i,), (j,) = _positive_axes(axis1, n), _positive_axes(axis2, n)
+    order = list(range(n))
+    order[i], order[j] = j, i
+    return permute_dims(a, tuple(order))
+
+
+def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    n = len(a.shape)
+    sources, places = _positive_axes(source, n), _positive_axes(destination, n)
+    if len(sources) != len(places):
+        raise ArgumentException(f"source is {source} and destination {destination}; as many of one as of the other")
+    order = [i for i in range(n) if i not in sources]
+    for place, i in sorted(zip(places, sources, strict=True)):
+        order.insert(place, i)
+    return permute_dims(a, tuple(order))
+
+
+def expand_dims(a: Any, axis: int | Sequence[int]) -> Any:
+    count = len(_ints(axis))
+    new = normalise_axes(axis, len(a.shape) + count)
+    rest = iter(a.shape)
+    return _reshape(a, tuple(1 if i in new else next(rest) for i in range(len(a.shape) + count)))
+
+
+def squeeze(a: Any, axis: Axes = None) -> Any:
+    axes = [i for i, n in enumerate(a.shape) if n == 1] if axis is None else normalise_axes(axis, len(a.shape))
+    if any(a.shape[i] != 1 for i in axes):
+        raise ArgumentException(f"axis is {axis}; axes of length 1 of shape {a.shape} are wanted")
+    return _reshape(a, tuple(n for i, n in enumerate(a.shape) if i not in axes))
+
+
+def broadcast_to(array: Any, shape: int | Sequence[int]) -> Any:
+    return _broadcast_to(array, tuple(_ints(shape)))
+
+
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
+    dtype = np.result_type(*(type_of(a).dtype for a in arrays))
+    parts = [ew.astype(a, dtype) for a in arrays]
+    if axis is None:
+        return _concatenate([ravel(_traced(a)) for a in parts], 0)
+    return _concatenate(parts, normalise_axes(axis, len(type_of(parts[0]).shape))[0])
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+    shapes = {type_of(a).shape for a in arrays}
+    if len(shapes) > 1:
+        raise ArgumentException(f"arrays of shapes {sorted(shapes)} cannot be stacked; one shape is wanted")
+    return concatenate([expand_dims(_traced(a), axis) for a in arrays], axis)
+
+
+def _traced(a: Any) -> Any:
+    """Numbers as 0-d arrays, so that they can be reshaped."""
+    return a if is_array(a) else full(type_of(a), a)
+
+
+def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: float = 0.0) -> Any:
+    if mode != "constant":
+        raise NotSupportedException(f"np.pad with mode {mode!r} cannot be traced; only 'constant' is")
+    widths = np.broadcast_to(np.asarray(pad_width, dtype=int), (len(array.shape), 2)).tolist()
+    if any(n < 0 for pair in widths for n in pair):
+        raise ArgumentException(f"pad_width is {pad_width}; widths of at least 0 are wanted")
+    return _pad(array, tuple((before, after, 0) for before, after in widths), constant_values)
+
+
+def flip(m: Any, axis: Axes = None) -> Any:
+    return _flip(m, normalise_axes(axis, len(m.shape)))
+
+
+def roll(a: Any, shift: int, axis: int | None = None) -> Any:
+    if axis is None:
+        return _reshape(roll(ravel(a), shift, 0), a.shape)
+    (i,) = normalise_axes(axis, len(a.shape))
+    cut = -shift % a.shape[i] if a.shape[i] else 0
+    lead = (slice(None),) * i
+    return _concatenate([getitem(a, (*lead, slice(cut, None))), getitem(a, (*lead, slice(None, cut)))], i)
+
+
+def repeat(a: Any, repeats: int, axis: int | None = None) -> Any:
+    a = ravel(a) if axis is None else a
+    (i,) = normalise_axes(axis or 0, len(a.shape))
+    shape = a.shape
+    wide = _broadcast_to(
+        _reshape(a, (*shape[: i + 1], 1, *shape[i + 1 :])), (*shape[: i + 1], repeats, *shape[i + 1 :])
+    )
+    return _reshape(wide, (*shape[:i], shape[i] * repeats, *shape[i + 1 :]))
+
+
+def tile(A: Any, reps: int | Sequence[int]) -> Any:
+    counts = [reps] if isinstance(reps, int) else list(reps)
+    n = max(len(counts), len(A.shape))
+    shape = (1,) * (n - len(A.shape)) + tuple(A.shape)
+    counts = [1] * (n - len(counts)) + counts
+    split = _reshape(A, tuple(m for length in shape for m in (1, length)))
+    wide = _broadcast_to(split, tuple(m for c, length in zip(counts, shape, strict=True) for m in (c, length)))
+    return _reshape(wide, tuple(c * length for c, length in zip(counts, shape, strict=True)))
+
+
+def take(a: Any, indices: Any, axis: int | None = None) -> Any:
+    a = ravel(a) if axis is None else a
+    return take_along(a, indices, *normalise_axes(axis or 0, len(type_of(a).shape)))
+
+
+def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
+    arr = ravel(arr) if axis is None else arr
+    return _take_along_axis(arr, indices, *normalise_axes(axis or 0, len(type_of(arr).shape)))
+
+
+def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    least, most = (a_min if min is None else min), (a_max if max is None else max)
+    a = a if least is None else ew.maximum(a, least)
+    return a if most is None else ew.minimum(a, most)
+
+
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    if x is None or y is None:
+        raise NotSupportedException("np.where of a condition alone cannot be traced: its shape hangs on values")
+    return ew.where(condition, x, y)
+
+
+def dot(a: Any, b: Any) -> Any:
+    if not type_of(a).shape or not type_of(b).shape:
+        return ew.multiply(a, b)
+    if len(type_of(b).shape) > 2:
+        raise NotSupportedException("np.dot with more than two axes on the right cannot be traced; use np.matmul")
+    return matmul(a, b)
+
+
+def exp2(x: Any) -> Any:
+    return ew.power(2.0, ew.astype(x, ew.common_dtype(x, least=np.float16)))
+
+
+def logaddexp(x: Any, y: Any) -> Any:
+    # Chosen, not computed, the larger and the smaller keep their derivatives, also where they tie.
+    dtype = ew.common_dtype(x, y, least=np.float16)
+    swapped = ew.less(x, y)
+    large, small = (ew.astype(ew.where(swapped, *pair), dtype) for pair in ((y, x), (x, y)))
+    gap = ew.where(ew.isfinite(large), small - large, 0.0)
+    return large + ew.softplus(gap)
+
+
+def outer(a: Any, b: Any) -> Any:
+    return ew.multiply(_reshape(a, (type_of(a).size, 1)), _reshape(b, (1, type_of(b).size)))
+
+
+def _require_letters(subscripts: str, left: str, right: str, result: str) -> None:
+    if not (left + right + result).isalpha() or any(len(set(part)) != len(part) for part in (left, right, result)):
+        raise NotSupportedException(
+            f"einsum {subscripts!r} cannot be traced; repeated letters or an ellipsis are not supported"
+        )
+    if not set(result) <= set(left + right):
+        raise ArgumentException(f"einsum {subscripts!r} wants letters in its result that no operand has")
+
+
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """Two operands, letters and an explicit result: sums, products and transposes of any axes."""
+    try:
+        inputs, result = subscripts.replace(" ", "").split("->")
+        left, right = inputs.split(",")
+        a, b = operands
+    except ValueError:
+        raise NotSupportedException(
+            f"einsum {subscripts!r} cannot be traced; two operands and '->' are wanted"
+        ) from None
+    _require_letters(subscripts, left, right, result)
+    if (len(left), len(right)) != (len(type_of(a).shape), len(type_of(b).shape)) or any(
+        n != m for c, n in zip(left, a.shape, strict=True) for d, m in zip(right, b.shape, strict=True) if c == d
+    ):
+        raise ArgumentException(f"einsum {subscripts!r} does not fit arrays of shapes {a.shape} and {b.shape}")
+    a = sum_(a, tuple(i for i, c in enumerate(left) if c not in right + result))
+    left = "".join(c for c in left if c in right + result)
+    b = sum_(b, tuple(i for i, c in enumerate(right) if c not in left + result))
+    right = "".join(c for c in right if c in left + result)
+    batch = [c for c in left if c in right and c in result]
+    inner = [c for c in left if c in right and c not in result]
+    rows = [c for c in left if c not in right]
+    columns = [c for c in right if c not in left]
+    size = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
+
+    def arranged(x: Any, have: str, *groups: list[str]) -> Any:
+        ordered = permute_dims(x, tuple(have.index(c) for group in groups for c in group))
+        lead, *last = groups
+        return _reshape(ordered, (*(size[c] for c in lead), *(math.prod(size[c] for c in g) for g in last)))
+
+    product = matmul(arranged(a, left, batch, rows, inner), arranged(b, right, batch, inner, columns))
+    order = [*batch, *rows, *columns]
+    full_shape = _reshape(product, tuple(size[c] for c in order))
+    return permute_dims(full_shape, tuple(order.index(c) for c in result))
+
+
+def _filled(value: float) -> Callable[..., Any]:
+    def function(a: Any, dtype: Any = None, *, shape: Any = None) -> Any:
+        have = type_of(a)
+        return full(ArrayType(have.shape if shape is None else tuple(shape), np.dtype(dtype or have.dtype)), value)
+
+    return function
+
+
+def full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
+    have = type_of(a)
+    kind = np.dtype(dtype or have.dtype)
+    return _broadcast_to(ew.astype(_traced(fill_value), kind), have.shape)
+
+
+def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Any:
+    axes = normalise_axes(axis, len(x.shape))
+    x = _float(x)
+    if ord is None or (ord == 2 and len(axes) == 1) or (ord == "fro" and len(axes) == 2):
+        y = _length(x, axes)
+    elif ord in (1, math.inf) and len(axes) == 1:
+        y = (sum_ if ord == 1 else max_)(ew.absolute(x), axes)
+    else:
+        raise NotSupportedException(
+            f"np.linalg.norm with ord {ord!r} over axes {axes} cannot be traced; None, 1, 2 and inf over one axis, and "
+            "None and 'fro' over two can"
+        )
+    return expand_reduced(y, x.shape, axes) if keepdims else y
+
+
+def _length(x: Any, axes: tuple[int, ...]) -> Any:
+    """√Σx²; float16 in float32 and back, as with means."""
+    dtype = type_of(x).dtype
+    x = ew.astype(x, np.result_type(dtype, np.float32))
+    squares = sum_(x * x, axes)
+    scale = _scale(squares)
+    scaled = stop_gradient(x) * spread(scale, x.shape, axes)
+    return ew.astype(ew.root(ew.sqrt(sum_(scaled * scaled, axes)) / scale, squares), dtype)
+
+
+def _scale(squares: Any) -> Any:
+    """Powers of two, by which to multiply what was squared: 1 but where the squares overflowed, or lost digits."""
+    limits = np.finfo(squares.dtype)
+    up, down = 2.0 ** ((limits.nmant - limits.minexp) * 2 // 3), 2.0 ** -(limits.maxexp * 5 // 8)
+    large = ew.where(ew.greater(squares, float(limits.max)), down, full(squares.type, 1.0))
+    return ew.where(ew.less(squares, float(limits.smallest_normal)), up, large)
+
+
+def _boolean(function: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(*operands: Any) -> Any:
+        if any(type_of(x).dtype.kind != "b" for x in operands):
+            raise NotSupportedException("bitwise operators can be traced on booleans only")
+        return function(*operands)
+
+    return apply
+
+
+numpy_functions.update(
+    {
+        # ufuncs
+        **{f.__name__: f for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sin, ew.cos, ew.tanh, ew.sign)},
+        **{f.__name__: f for f in (ew.add, ew.subtract, ew.multiply, ew.divide, ew.power, ew.maximum, ew.minimum)},
+        **{f.__name__: f for f in (ew.equal, ew.not_equal, ew.less, ew.less_equal, ew.greater, ew.greater_equal)},
+        **{
+            f.__name__: f
+            for f in (ew.logical_and, ew.logical_or, ew.logical_not, ew.isfinite, ew.negative, ew.absolute)
+        },
+        "fabs": ew.absolute,
+        "true_divide": ew.divide,
+        "positive": lambda x: x,
+        "square": lambda x: ew.multiply(x, x),
+        "float_power": lambda x, y: ew.power(ew.astype(x, np.float64), y),
+        "reciprocal": lambda x: ew.divide(1.0, x),
+        "exp2": exp2,
+        "log2": lambda x: ew.log(x) * (1.0 / math.log(2.0)),
+        "log10": lambda x: ew.log(x) * (1.0 / math.log(10.0)),
+        "logaddexp": logaddexp,
+        "bitwise_and": _boolean(ew.logical_and),
+        "bitwise_or": _boolean(ew.logical_or),
+        "invert": _boolean(ew.logical_not),
+        "matmul": matmul,
+        # reductions
+        "sum": _reduction(_sum),
+        "mean": _reduction(_mean),
+        "max": _reduction(max_),
+        "amax": _reduction(max_),
+        "min": _reduction(min_),
+        "amin": _reduction(min_),
+        "var": var,
+        "std": std,
+        "linalg.norm": norm,
+        # shapes
+        **{f.__name__: f for f in (reshape, ravel, transpose, swapaxes, moveaxis, expand_dims, squeeze, broadcast_to)},
+        **{f.__name__: f for f in (concatenate, stack, pad, flip, roll, repeat, tile, take, take_along_axis, getitem)},
+        "permute_dims": transpose,
+        "matrix_transpose": lambda x: swapaxes(x, -1, -2),
+        "flatten": ravel,
+        "copy": lambda a: a,
+        "astype": lambda x, dtype, copy=True: ew.astype(x, dtype),
+        "shape": lambda a: a.shape,
+        "ndim": lambda a: len(a.shape),
+        "size": lambda a: type_of(a).size,
+        # the rest
+        "where": where,
+        "clip": clip,
+        "dot": dot,
+        "outer": outer,
+        "einsum": einsum,
+        "zeros_like": _filled(0.0),
+        "ones_like": _filled(1.0),
+        "full_like": full_like,
+    }
+)

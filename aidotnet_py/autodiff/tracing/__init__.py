@@ -1,0 +1,1 @@
+"""Functions become Programs here: recording, what a traced function read, and whether it is pure."""

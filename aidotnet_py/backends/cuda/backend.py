@@ -1,0 +1,396 @@
+"""The backend over CuPy: arrays in the memory of a CUDA device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from importlib import import_module
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from aidotnet_py.backends.cuda.library_kernels import CuPyKernels
+from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.locks import Lock
+
+__all__ = ["CuPyBackend", "missing_for_cupy"]
+
+_INSTALL = 'pip install "aidotnet_py[cuda13]" brings all that is needed ([cuda12] for a driver of CUDA 12)'
+
+# What CuPy calls otherwise than the standard does.
+_UFUNC_NAMES = {"abs": "absolute", "pow": "power"}
+
+# What CuPy calls COMPUTE_TYPE_… and cuBLAS CUBLAS_…_MATH; not every version has the names.
+_DEFAULT_TYPE, _TF32_TYPE = 1, 7
+_DEFAULT_MATH, _TF32_MATH = 0, 3
+
+# CuPy adds up an output's terms in one block of threads; longer inner products are shared out among several.
+_VECDOT_BLOCK = 4096
+
+_PRECISION = Lock()
+
+
+def missing_for_cupy(device: int = 0) -> str | None:
+    """What CuPy lacks to work on that device, and what to do about it; None where nothing is missing."""
+    try:
+        cupy: Any = import_module("cupy")
+    except ImportError as error:
+        return f"CuPy cannot be imported ({_last_line(error)}); {_INSTALL}"
+    try:
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy {cupy.__version__} finds no usable CUDA device or driver; CUDA says: {error}"
+    if not 0 <= device < count:
+        return f"there is no CUDA device {device}; CUDA finds {count}, counted from 0"
+    try:
+        cupy.cuda.cublas  # noqa: B018 -- loaded when first looked at
+    except ImportError as error:
+        return f"CuPy {cupy.__version__} does not find CUDA's libraries ({_last_line(error)}); {_INSTALL}"
+    return None
+
+
+def _last_line(error: ImportError) -> str:
+    # CuPy wraps the reason in a page of advice, and puts it last but for a rule.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+    return lines[-1] if lines else type(error).__name__
+
+
+class CuPyBackend:
+    """CuPy (13 or newer) as a `Backend`.
+
+    Work is handed to CuPy's current stream and done in that order; only `to_numpy` and `synchronize` wait for it. The
+    same work gives the same bits each time: what adds up adds in one order.
+
+    Parameters
+    ----------
+    device : int
+        The CUDA device that its arrays live on.
+    compiled : bool
+        Whether work that is done again and again is compiled into kernels of its own.
+    allow_tf32 : bool
+        Whether products of float32 may be rounded to TF32, of 10 bits where float32 has 23, to be several times faster.
+        Otherwise they are not, whatever the environment variable ``CUPY_TF32`` says.
+
+    Raises
+    ------
+    ArgumentException
+        When CuPy cannot be imported or there is no such device; the message says what to install or what CUDA said.
+
+    Notes
+    -----
+    Indices out of range are not looked for, since looking would wait for the device: `wrap_indices` and `take` count
+    them modulo the number of rows, as CuPy does, and `scatter_add` adds negative ones down to −n from the end and drops
+    the others.
+
+    Examples
+    --------
+    >>> from aidotnet_py.backends import available_backends, get_backend
+    >>> if "cupy" in available_backends():
+    ...     backend = get_backend("cupy")
+    ...     assert backend.to_numpy(backend.asarray([1.0, 2.0])).tolist() == [1.0, 2.0]
+    """
+
+    name = "cupy"
+    threads = 1
+    # A tenth of a second's work or less: all tasks of any usual batch.
+    flops_at_once = 10**12
+
+    def __init__(self, device: int = 0, *, compiled: bool = True, allow_tf32: bool = False) -> None:
+        missing = missing_for_cupy(device)
+        if missing is not None:
+            raise ArgumentException(f"backend 'cupy' is not available: {missing}")
+        # CuPy has no types.
+        self._cupy: Any = import_module("cupy")
+        self._as_strided: Any = import_module("cupy.lib.stride_tricks").as_strided
+        self._device = self._cupy.cuda.Device(device)
+        self._compiled = compiled
+        self._allow_tf32 = allow_tf32
+        self._kernels = CuPyKernels(self._cupy)
+        self._composed: dict[str, Elementwise] = {
+            "relu": self._relu,
+            "sigmoid": self._kernels.sigmoid,
+            "sign": self._kernels.sign,
+            "softplus": self._softplus,
+            "where": self._where,
+        }
+        self._capture = threading.local()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A copy of what works on it works on it too.
+        return self
+
+    @property
+    def compiler(self) -> KernelCompiler | None:
+        if not self._compiled:
+            return None
+        with self._device:
+            compiler: KernelCompiler | None = import_module("aidotnet_py.backends.cuda.compiler").shared_cuda_compiler(
+                tf32=self._allow_tf32
+            )
+            return compiler
+
+    def owns(self, value: object) -> bool:
+        return isinstance(value, self._cupy.ndarray) and cast(Any, value).data.device_id == self._device.id
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        with self._device:
+            return self._cupy.empty(shape, dtype)
+
+    def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
+        with self._device:
+            if self.owns(value):
+                return self._cupy.array(value, dtype=dtype, order="C")
+            self._require_no_capture("a transfer to the device")
+            # Made on the host first, so that one transfer carries it all.
+            host = np.asarray(value, dtype=dtype, order="C")
+            return self._cupy.array(host.astype(host.dtype.newbyteorder("="), copy=False))
+
+    def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
+        self._require_no_capture("a transfer to the device")
+        arrays = [self.empty(array.shape, array.dtype) for array in like]
+        with self._device:
+            # The memory may have been another array's, with which work handed over before is not done. What comes after
+            # has nothing to do with it: it is given back where it was taken, and not before it is filled.
+            free = self._cupy.cuda.get_current_stream().record()
+
+        def transfer(values: Sequence[NDArray[Any]]) -> Sequence[Array]:
+            # Kept until all is there: some systems read pageable memory while they copy.
+            hosts = [np.ascontiguousarray(value) for value in values]
+            with self._device:
+                stream = self._cupy.cuda.Stream(non_blocking=True)
+                stream.wait_event(free)
+                try:
+                    for array, value in zip(arrays, hosts, strict=True):
+                        array.set(value, stream)
+                finally:
+                    stream.synchronize()
+            return arrays
+
+        return transfer
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        self._require_no_capture("a transfer to the host")
+        with self._device:
+            host: NDArray[Any] = self._cupy.asnumpy(array)
+            return host
+
+    def dtype_of(self, array: Array) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = array.dtype
+        return dtype
+
+    def strides_of(self, array: Array) -> tuple[int, ...]:
+        return tuple(s // array.itemsize for s in array.strides)
+
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return array.reshape(shape)
+
+    def permute_dims(self, array: Array, axes: tuple[int, ...]) -> Array:
+        return array.transpose(axes)
+
+    def broadcast_to(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return self._cupy.broadcast_to(array, shape)
+
+    def index(self, array: Array, key: tuple[slice, ...]) -> Array:
+        return array[(*key, ...)]
+
+    def copyto(self, out: Array, value: Array | complex) -> None:
+        with self._device:
+            if isinstance(value, self._cupy.ndarray):
+                self._cupy.copyto(out, value)
+            else:
+                out.fill(value)
+
+    def elementwise(self, name: str) -> Elementwise:
+        function = self._composed.get(name) or getattr(self._cupy, _UFUNC_NAMES.get(name, name))
+        return partial(self._launched, function)
+
+    def _launched(self, function: Elementwise, *operands: Array, out: Array | None = None) -> Array:
+        with self._device:
+            return function(*operands, out=out)
+
+    def _relu(self, x: Array, out: Array | None = None) -> Array:
+        return self._cupy.maximum(x, 0, out=out)
+
+    def _softplus(self, x: Array, out: Array | None = None) -> Array:
+        return self._cupy.logaddexp(x, 0, out=out)
+
+    def _where(self, mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
+        return self._cupy.where(mask, x, y) if out is None else self._kernels.where(mask, x, y, out=out)
+
+    def astype(self, array: Array, dtype: DTypeLike, out: Array | None = None) -> Array:
+        with self._device:
+            if out is None:
+                return array.astype(dtype)
+            self._cupy.copyto(out, array, casting="unsafe")
+            return out
+
+    def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        with self._device:
+            # dtype pinned: CuPy would widen small integers, and a Program's types are fixed.
+            return self._cupy.sum(array, axis=axes, dtype=array.dtype, out=out)
+
+    def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        with self._device:
+            return self._cupy.max(array, axis=axes, out=out)
+
+    def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        with self._device:
+            blocks, rest = divmod(x.shape[-1], _VECDOT_BLOCK)
+            if blocks < 2:
+                return self._kernels.vecdot(x, y, out=out)
+            whole, lead = blocks * _VECDOT_BLOCK, x.shape[:-1]
+            parts = self._cupy.empty((*lead, blocks + (rest > 0)), x.dtype)
+            left, right = (array[..., :whole].reshape(*lead, blocks, _VECDOT_BLOCK) for array in (x, y))
+            self._kernels.vecdot(left, right, out=parts[..., :blocks])
+            if rest:
+                self._kernels.vecdot(x[..., whole:], y[..., whole:], out=parts[..., blocks])
+            return self._cupy.sum(parts, axis=-1, out=out)
+
+    def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        with self._device, self._precision() if x.dtype == np.float32 else nullcontext():
+            return self._cupy.matmul(x, y, out=out)
+
+    @contextmanager
+    def _precision(self) -> Generator[None, None, None]:
+        """TF32 as asked for: CuPy goes by a setting of its own for one product, by cuBLAS's for many at once."""
+        core, cublas = self._cupy._core, self._cupy.cuda.cublas
+        # The first is a setting of the whole process: of two threads that overlap, one would work by the other's.
+        with _PRECISION:
+            handle = self._cupy.cuda.get_cublas_handle()
+            before = core.get_compute_type(np.dtype(np.float32)), cublas.getMathMode(handle)
+            wanted = (_TF32_TYPE, _TF32_MATH) if self._allow_tf32 else (_DEFAULT_TYPE, _DEFAULT_MATH)
+            core.set_compute_type(np.dtype(np.float32), wanted[0])
+            cublas.setMathMode(handle, wanted[1])
+            try:
+                yield
+            finally:
+                core.set_compute_type(np.dtype(np.float32), before[0])
+                cublas.setMathMode(handle, before[1])
+
+    def stacked(self, arrays: Sequence[Array]) -> Array | None:
+        first = arrays[0]
+        shape, strides, dtype, data = first.shape, first.strides, first.dtype, first.data
+        memory, place = data.mem, data.ptr
+        # From the first to the last byte of one: closer together, they would overlap or be interlaced.
+        reach = sum((n - 1) * abs(s) for n, s in zip(shape, strides, strict=True)) + first.itemsize
+        step = reach if len(arrays) == 1 else arrays[1].data.ptr - place
+        if step < reach or not first.size:
+            return None
+        for array in arrays:
+            data = array.data
+            # Neighbours by chance may be freed one by one; those of one allocation keep it.
+            if data.ptr != place or data.mem is not memory:
+                return None
+            if array.shape != shape or array.strides != strides or array.dtype != dtype:
+                return None
+            place += step
+        with self._device:
+            return self._as_strided(first, (len(arrays), *shape), (step, *strides))
+
+    def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
+        result: Any = out
+        if out is None:
+            shape = list(arrays[0].shape)
+            shape[axis] = sum(array.shape[axis] for array in arrays)
+            result = self.empty(tuple(shape), np.result_type(*(array.dtype for array in arrays)))
+        # Part by part: for many arrays, CuPy's own way reads their addresses from memory of the host, which a captured
+        # graph would read again when it is long gone.
+        start = 0
+        lead = (slice(None),) * (axis % arrays[0].ndim)
+        for array in arrays:
+            stop = start + array.shape[axis]
+            self.copyto(result[(*lead, slice(start, stop))], array)
+            start = stop
+        return result
+
+    def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
+        with self._device:
+            return self._kernels.wrap_indices(indices, length, out)
+
+    def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
+        with self._device:
+            return self._cupy.take(array, indices, axis=0, out=out)
+
+    def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        with self._device:
+            return self._kernels.scatter_add(values, indices, out)
+
+    def patches(
+        self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
+    ) -> Array:
+        n, height, width, channels = array.shape
+        rows = (height - window[0]) // stride[0] + 1
+        columns = (width - window[1]) // stride[1] + 1
+        sn, sh, sw, sc = array.strides
+        with self._device:
+            view = self._as_strided(
+                array,
+                (n, rows, columns, *window, channels),
+                (sn, sh * stride[0], sw * stride[1], sh, sw, sc),
+            )
+            if out is None:
+                return view.copy()
+            self._cupy.copyto(out, view)
+            return out
+
+    def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        with self._device:
+            return self._kernels.fold(patches, stride, out)
+
+    def single_threaded(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def errors_ignored(self) -> AbstractContextManager[Any]:
+        # The device never warns, but what is computed on the host from its results may.
+        return np.errstate(all="ignore")
+
+    def synchronize(self) -> None:
+        self._require_no_capture("waiting for the device")
+        with self._device:
+            self._cupy.cuda.get_current_stream().synchronize()
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None] | None:
+        self._require_no_capture("another capture")
+        cuda = self._cupy.cuda
+        with self._device:
+            # A pool of the graph's own: what `work` allocates for a moment stays its, whoever allocates later.
+            pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+            with cuda.using_allocator(pool.malloc), stream:
+                graph = self._captured(stream, work)
+        # The stream too: a library that was told of it may think of it until it is told of another.
+        return partial(self._replay, graph, (work, pool, stream))
+
+    @property
+    def capturing(self) -> bool:
+        return getattr(self._capture, "active", False)
+
+    def _captured(self, stream: Any, work: Callable[[], object]) -> Any:
+        self._capture.active = True
+        try:
+            stream.begin_capture()
+            work()
+        except BaseException as error:
+            # It must end for the stream to be of use again; where CUDA has broken it off, ending it says so once more.
+            with suppress(Exception):
+                stream.end_capture()
+            if not isinstance(error, Exception):
+                raise
+            raise InvalidOperationException(f"this work cannot be captured: {error}") from error
+        finally:
+            self._capture.active = False
+        try:
+            return stream.end_capture()
+        except Exception as error:
+            raise InvalidOperationException(f"this work cannot be captured: {error}") from error
+
+    def _replay(self, graph: Any, kept: object) -> None:
+        with self._device:
+            graph.launch()
+
+    def _require_no_capture(self, what: str) -> None:
+        if self.capturing:
+            raise InvalidOperationException(f"{what} cannot be part of captured work")

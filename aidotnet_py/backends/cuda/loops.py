@@ -1,0 +1,89 @@
+"""Loop nests in CUDA C++: elementwise work, and the sums and maxima that it ends in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from aidotnet_py.backends.cuda.launch import BLOCK, Launch, function_text, unflattened
+from aidotnet_py.backends.cuda.reductions import Reduction, groups_of
+from aidotnet_py.backends.cuda.steps import Element, Parameters, index_type
+from aidotnet_py.backends.kernel import LoopNest, Operand, Reference, Step, collapsed
+
+__all__ = ["loop_launches"]
+
+# With so many elements there are threads enough.
+_LARGE = 2**20
+
+
+def loop_launches(nest: LoopNest, *, cleared: frozenset[Operand] = frozenset()) -> list[Launch]:
+    """The calls that do what a nest says.
+
+    Parameters
+    ----------
+    nest : LoopNest
+        The nest.
+    cleared : frozenset of Operand
+        Targets of sums and maxima that are to be taken for clear, whatever is there.
+    """
+    if 0 in nest.shape:
+        return []
+    fewer = collapsed(nest)
+    found: list[Launch] = []
+    was_cleared = dict(zip(_targets(fewer), (place in cleared for place in _targets(nest)), strict=True))
+    groups = groups_of(fewer)
+    # Each index is met once by whatever adds up the elements as they lie, so that stores can go along. What is stored
+    # may lie over what was read: sums without stores come before.
+    carrier = next((g for g in reversed(groups) if not g.is_gathered), None)
+    for group in groups:
+        if group is not carrier:
+            found += Reduction(replace(fewer, stores=()), group, was_cleared).launches()
+    if carrier is not None:
+        found += Reduction(fewer, carrier, was_cleared).launches()
+    elif fewer.stores:
+        found.append(_elementwise(replace(fewer, sums=(), maxima=())))
+    return found
+
+
+def _targets(nest: LoopNest) -> list[Operand]:
+    return [place for place, _ in (*nest.sums, *nest.maxima)]
+
+
+def _reordered(nest: LoopNest) -> LoopNest:
+    """The axes in the order in which the elements stored lie: the index that changes fastest is that of neighbours."""
+    (first, _), *_ = nest.stores
+    order = sorted(range(len(nest.shape)), key=lambda axis: -abs(first.strides[axis]))
+
+    def turned(reference: Reference) -> Reference:
+        if not isinstance(reference, Operand):
+            return reference
+        return replace(reference, strides=tuple(reference.strides[axis] for axis in order))
+
+    steps = tuple(Step(s.operation, tuple(map(turned, s.inputs)), s.dtype) for s in nest.steps)
+    stores = tuple((turned(place), turned(value)) for place, value in nest.stores)
+    return collapsed(LoopNest(tuple(nest.shape[axis] for axis in order), steps, stores))  # type: ignore[arg-type]  # operands stay operands
+
+
+def _elementwise(nest: LoopNest) -> Launch:
+    """One thread an element; in large nests, four that lie a block apart, to have more on their way from memory."""
+    nest = _reordered(nest)
+    index, count = index_type(nest.shape, nest.operands), math.prod(nest.shape)
+    each = 4 if count >= _LARGE and count % (4 * BLOCK) == 0 else 1
+    parameters = Parameters(nest.operands, nest.written)
+    axes = range(len(nest.shape))
+    flat = unflattened("t", axes, nest.shape)
+    element = Element(nest, parameters, [f"i{axis}" for axis in axes])
+    values = element.values([value for _, value in nest.stores])
+    places = [parameters.place(place, [f"i{axis}" for axis in axes]) for place, _ in nest.stores]
+    body = [
+        "#pragma unroll",
+        f"for (unsigned e = 0; e < {each}u; ++e) {{",
+        f"const U t = ((U)blockIdx.x * {each}u + e) * {BLOCK}u + threadIdx.x;",
+        f"if (t >= {count}u) return;" if count % (each * BLOCK) else "",
+        *(f"const I i{axis} = {flat[axis]};" for axis in axes),
+        *element.lines,
+        *(f"{place} = {value};" for place, value in zip(places, values, strict=True)),
+        "}",
+    ]
+    code = function_text("", parameters, index, body, BLOCK)
+    return Launch(code, "", -(-count // (each * BLOCK)), BLOCK, parameters.arguments)

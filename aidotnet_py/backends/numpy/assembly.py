@@ -1,0 +1,367 @@
+"""Kernels of loop nests in the assembly language of LLVM."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count, product
+
+import numpy as np
+
+from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Product, Reference, Step, collapsed
+
+__all__ = ["BLAS", "chain_text", "kernel_text"]
+
+# The functions that a kernel with products is given, in order.
+BLAS = ("sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot")
+
+
+_TYPES = {"float32": "float", "float64": "double", "bool": "i8"}
+_SUFFIX = {"float32": "f32", "float64": "f64"}
+_COMPARISONS = {
+    "equal": "oeq",
+    "not_equal": "une",
+    "less": "olt",
+    "less_equal": "ole",
+    "greater": "ogt",
+    "greater_equal": "oge",
+}
+_ARITHMETIC = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"}
+_LOGICAL = {"logical_and": "and", "logical_or": "or"}
+
+
+def kernel_text(kernel: Kernel, name: str) -> str:
+    """A module with the function ``void name(void **arguments)``.
+
+    After its arguments come, where it has products, the addresses of the functions of BLAS that `BLAS` names, with the
+    interface of C and integers of 64 bits.
+    """
+    writer = _Writer()
+    for function, suffix in product(("fabs", "sqrt"), ("f32", "f64")):
+        kind = {"f32": "float", "f64": "double"}[suffix]
+        writer.line(f"declare {kind} @llvm.{function}.{suffix}({kind})")
+    count = kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)
+    parameters = ", ".join(f"ptr noalias %p{i}" for i in range(count))
+    writer.line(f"define internal void @{name}_body({parameters}) noinline nounwind {{")
+    writer.label("entry")
+    for nest in kernel.nests:
+        if isinstance(nest, Product):
+            _Multiplication(writer, nest, kernel.arguments).write()
+        else:
+            _Nest(writer, collapsed(nest)).write()
+    writer.line("  ret void\n}")
+    writer.line(f"define void @{name}(ptr %table) nounwind {{")
+    for i in range(count):
+        writer.line(f"  %e{i} = getelementptr ptr, ptr %table, i64 {i}")
+        writer.line(f"  %p{i} = load ptr, ptr %e{i}")
+    writer.line(f"  call void @{name}_body({', '.join(f'ptr %p{i}' for i in range(count))})")
+    writer.line("  ret void\n}")
+    return writer.text()
+
+
+def chain_text(name: str) -> str:
+    """A module with the function ``void name(void **table, int64_t count, int64_t times)``.
+
+    The table has ``count`` pairs, each a function of `kernel_text` and its arguments; they are called in turn,
+    ``times`` times over, both at least 1.
+    """
+    return f"""define void @{name}(ptr %table, i64 %count, i64 %times) nounwind {{
+entry:
+  br label %turn
+turn:
+  %turns = phi i64 [ 0, %entry ], [ %turned, %over ]
+  br label %pair
+pair:
+  %index = phi i64 [ 0, %turn ], [ %following, %pair ]
+  %even = shl i64 %index, 1
+  %odd = or i64 %even, 1
+  %place = getelementptr ptr, ptr %table, i64 %even
+  %next = getelementptr ptr, ptr %table, i64 %odd
+  %function = load ptr, ptr %place
+  %arguments = load ptr, ptr %next
+  call void %function(ptr %arguments)
+  %following = add nuw nsw i64 %index, 1
+  %more = icmp slt i64 %following, %count
+  br i1 %more, label %pair, label %over
+over:
+  %turned = add nuw nsw i64 %turns, 1
+  %again = icmp slt i64 %turned, %times
+  br i1 %again, label %turn, label %done
+done:
+  ret void
+}}
+"""
+
+
+class _Writer:
+    """Lines of assembly, and names that were not used before."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._numbers = count()
+        self.block = ""
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def line(self, text: str) -> None:
+        self._lines.append(text)
+
+    def later(self) -> Callable[[str], None]:
+        """Leave a line free; what comes back fills it in."""
+        place = len(self._lines)
+        self.line("")
+
+        def fill(text: str) -> None:
+            self._lines[place] = text
+
+        return fill
+
+    def label(self, name: str) -> None:
+        """Begin a block."""
+        self.line(f"{name}:")
+        self.block = name
+
+    def fresh(self, prefix: str = "v") -> str:
+        return f"{prefix}.{next(self._numbers)}"
+
+    def value(self, expression: str) -> str:
+        """A line that computes, and the name of what it gives."""
+        name = f"%{self.fresh()}"
+        self.line(f"  {name} = {expression}")
+        return name
+
+
+class _Loops:
+    """Loops over a shape, and what is done inside for the addresses that operands have there."""
+
+    def __init__(self, writer: _Writer, shape: tuple[int, ...], operands: list[Operand]) -> None:
+        self.w = writer
+        self._shape = shape
+        self._operands = operands
+
+    def write(self) -> None:
+        if 0 not in self._shape:
+            self._loop(0, {o: f"%p{o.argument}" for o in self._operands}, first=True)
+
+    def body(self, addresses: dict[Operand, str]) -> None:
+        raise NotImplementedError
+
+    def _loop(self, axis: int, bases: dict[Operand, str], *, first: bool = False) -> None:
+        """One loop; the addresses of all operands are brought up to date where it enters an iteration."""
+        w, length = self.w, self._shape[axis]
+        before, head, after = w.block, w.fresh("loop"), w.fresh("done")
+        w.line(f"  br label %{head}")
+        w.label(head)
+        index, following = f"%{w.fresh('i')}", f"%{w.fresh('n')}"
+        start = w.later()
+        here: dict[Operand, str] = {}
+        for operand, base in bases.items():
+            offset = operand.offset if first else 0
+            here[operand] = self._moved(operand, base, index, operand.strides[axis], offset)
+        if axis + 1 < len(self._shape):
+            self._loop(axis + 1, here)
+        else:
+            self.body(here)
+        w.line(f"  {following} = add nuw nsw i64 {index}, 1")
+        start(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{w.block} ]")
+        again = w.value(f"icmp ult i64 {following}, {length}")
+        w.line(f"  br i1 {again}, label %{head}, label %{after}")
+        w.label(after)
+
+    def _moved(self, operand: Operand, base: str, index: str, stride: int, offset: int) -> str:
+        kind = _TYPES[operand.dtype]
+        if offset:
+            base = self.w.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {offset}")
+        if stride == 0:
+            return base
+        steps = index if stride == 1 else self.w.value(f"mul nsw i64 {index}, {stride}")
+        return self.w.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {steps}")
+
+
+class _Multiplication(_Loops):
+    """A product, by the calls of BLAS that NumPy would make."""
+
+    def __init__(self, writer: _Writer, product: Product, functions: int) -> None:
+        factors = (product.x, product.y, product.out)
+        super().__init__(writer, product.shape, [f.operand for f in factors])
+        self._product = product
+        self._functions = functions
+
+    def body(self, addresses: dict[Operand, str]) -> None:
+        product = self._product
+        x, y, out = product.x, product.y, product.out
+        m, k, n = product.sizes
+        if m == n == 1:
+            self._dot(k, (addresses[x.operand], x.columns), (addresses[y.operand], y.rows), addresses[out.operand])
+        elif n == 1:
+            matrix = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
+            self._gemv(matrix, (addresses[y.operand], y.rows), (addresses[out.operand], out.rows))
+        elif m == 1:
+            matrix = _Matrix(addresses[y.operand], y.columns, y.rows, n, k)
+            self._gemv(matrix, (addresses[x.operand], x.columns), (addresses[out.operand], out.columns))
+        else:
+            left = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
+            right = _Matrix(addresses[y.operand], y.rows, y.columns, k, n)
+            self._gemm(left, right, (addresses[out.operand], out.rows))
+
+    def _function(self, name: str) -> str:
+        letter = {"float32": "s", "float64": "d"}[self._product.out.operand.dtype]
+        return f"%p{self._functions + BLAS.index(letter + name)}"
+
+    def _call(self, name: str, arguments: str) -> None:
+        self.w.line(f"  call void {self._function(name)}({arguments})")
+
+    def _dot(self, length: int, x: tuple[str, int], y: tuple[str, int], out: str) -> None:
+        kind = _TYPES[self._product.out.operand.dtype]
+        arguments = f"i64 {length}, ptr {x[0]}, i64 {x[1]}, ptr {y[0]}, i64 {y[1]}"
+        found = self.w.value(f"call {kind} {self._function('dot')}({arguments})")
+        # NumPy adds it to zero.
+        total = self.w.value(f"fadd {kind} 0.0, {found}")
+        self.w.line(f"  store {kind} {total}, ptr {out}")
+
+    def _gemm(self, x: _Matrix, y: _Matrix, out: tuple[str, int]) -> None:
+        kind = _TYPES[self._product.out.operand.dtype]
+        self._call(
+            "gemm",
+            f"i32 {_BY_ROWS}, i32 {x.transposition}, i32 {y.transposition}, i64 {x.m}, i64 {y.n}, i64 {x.n}, "
+            f"{kind} 1.0, ptr {x.place}, i64 {x.step}, ptr {y.place}, i64 {y.step}, "
+            f"{kind} 0.0, ptr {out[0]}, i64 {out[1]}",
+        )
+
+    def _gemv(self, matrix: _Matrix, vector: tuple[str, int], out: tuple[str, int]) -> None:
+        kind = _TYPES[self._product.out.operand.dtype]
+        order = _BY_COLUMNS if matrix.transposition == _AS_IT_IS else _BY_ROWS
+        self._call(
+            "gemv",
+            f"i32 {order}, i32 {_TRANSPOSED}, i64 {matrix.n}, i64 {matrix.m}, {kind} 1.0, ptr {matrix.place}, "
+            f"i64 {matrix.step}, ptr {vector[0]}, i64 {vector[1]}, {kind} 0.0, ptr {out[0]}, i64 {out[1]}",
+        )
+
+
+# BLAS's own numbers.
+_BY_ROWS, _BY_COLUMNS, _AS_IT_IS, _TRANSPOSED = 101, 102, 111, 112
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Where a matrix (m, n) begins, and the steps from row to row and from column to column, one of which is 1."""
+
+    place: str
+    rows: int
+    columns: int
+    m: int
+    n: int
+
+    @property
+    def transposition(self) -> int:
+        return _AS_IT_IS if self.columns == 1 and self.rows >= self.n else _TRANSPOSED
+
+    @property
+    def step(self) -> int:
+        return self.rows if self.transposition == _AS_IT_IS else self.columns
+
+
+class _Nest(_Loops):
+    """The loops of one nest, and the steps inside."""
+
+    def __init__(self, writer: _Writer, nest: LoopNest) -> None:
+        super().__init__(writer, nest.shape, nest.operands)
+        self.nest = nest
+        self.addresses: dict[Operand, str] = {}
+        self.loaded: dict[Operand, str] = {}
+        self.values: list[str] = []
+
+    def body(self, addresses: dict[Operand, str]) -> None:
+        self.addresses = addresses
+        for step in self.nest.steps:
+            self.values.append(self._step(step))
+        stores, sums, maxima = (
+            [(place, _TYPES[place.dtype], self._read(value)) for place, value in pairs]
+            for pairs in (self.nest.stores, self.nest.sums, self.nest.maxima)
+        )
+        for place, kind, value in stores:
+            self.w.line(f"  store {kind} {value}, ptr {addresses[place]}")
+        for place, kind, value in sums:
+            old = self.w.value(f"load {kind}, ptr {addresses[place]}")
+            new = self.w.value(f"fadd {kind} {old}, {value}")
+            self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
+        for place, kind, value in maxima:
+            old = self.w.value(f"load {kind}, ptr {addresses[place]}")
+            # NaN wins; of zeros of both signs the later one, as with the instruction that NumPy uses on x86.
+            larger = self.w.value(f"fcmp uge {kind} {value}, {old}")
+            nan = self.w.value(f"fcmp uno {kind} {old}, {old}")
+            new = self._chosen(nan, kind, old, self._chosen(larger, kind, value, old))
+            self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
+
+    def _read(self, reference: Reference) -> str:
+        if isinstance(reference, int):
+            return self.values[reference]
+        if isinstance(reference, Number):
+            return _literal(reference)
+        if reference not in self.loaded:
+            kind = _TYPES[reference.dtype]
+            self.loaded[reference] = self.w.value(f"load {kind}, ptr {self.addresses[reference]}")
+        return self.loaded[reference]
+
+    def _dtype(self, reference: Reference) -> str:
+        return self.nest.steps[reference].dtype if isinstance(reference, int) else reference.dtype
+
+    def _step(self, step: Step) -> str:
+        inputs = [self._read(r) for r in step.inputs]
+        dtypes = [self._dtype(r) for r in step.inputs]
+        kind, w, name = _TYPES[dtypes[-1]], self.w, step.operation
+        if name == "identity":
+            return inputs[0]
+        if name in _ARITHMETIC:
+            return w.value(f"{_ARITHMETIC[name]} {kind} {inputs[0]}, {inputs[1]}")
+        if name == "negative":
+            return w.value(f"fneg {kind} {inputs[0]}")
+        if name in _COMPARISONS:
+            return self._byte(self._compared(_COMPARISONS[name], kind, inputs, dtypes[-1]))
+        if name in _LOGICAL:
+            return w.value(f"{_LOGICAL[name]} i8 {inputs[0]}, {inputs[1]}")
+        if name == "logical_not":
+            return w.value(f"xor i8 {inputs[0]}, 1")
+        if name == "where":
+            return self._chosen(self._bit(inputs[0]), kind, inputs[1], inputs[2])
+        if name == "relu":
+            # NaN stays, −0 becomes 0: what NumPy's maximum with 0 does.
+            positive = w.value(f"fcmp ugt {kind} {inputs[0]}, 0.0")
+            return self._chosen(positive, kind, inputs[0], "0.0")
+        if name == "convert":
+            return self._converted(inputs[0], dtypes[0], step.dtype)
+        function = {"abs": "fabs", "sqrt": "sqrt"}[name]
+        return w.value(f"call {kind} @llvm.{function}.{_SUFFIX[step.dtype]}({kind} {inputs[0]})")
+
+    def _compared(self, condition: str, kind: str, inputs: list[str], dtype: str) -> str:
+        if dtype != "bool":
+            return self.w.value(f"fcmp {condition} {kind} {inputs[0]}, {inputs[1]}")
+        integer = {"oeq": "eq", "une": "ne", "olt": "ult", "ole": "ule", "ogt": "ugt", "oge": "uge"}[condition]
+        return self.w.value(f"icmp {integer} {kind} {inputs[0]}, {inputs[1]}")
+
+    def _byte(self, bit: str) -> str:
+        return self.w.value(f"zext i1 {bit} to i8")
+
+    def _bit(self, byte: str) -> str:
+        return self.w.value(f"icmp ne i8 {byte}, 0")
+
+    def _chosen(self, bit: str, kind: str, yes: str, no: str) -> str:
+        return self.w.value(f"select i1 {bit}, {kind} {yes}, {kind} {no}")
+
+    def _converted(self, value: str, source: str, target: str) -> str:
+        a, b = _TYPES[source], _TYPES[target]
+        if source == "bool":
+            return self.w.value(f"uitofp i8 {value} to {b}")
+        if target == "bool":
+            return self._byte(self.w.value(f"fcmp une {a} {value}, 0.0"))
+        return self.w.value(f"{'fpext' if b == 'double' else 'fptrunc'} {a} {value} to {b}")
+
+
+def _literal(number: Number) -> str:
+    if number.dtype == "bool":
+        return str(int(number.value))
+    # LLVM writes single precision as the double of the same value.
+    rounded = float(np.dtype(number.dtype).type(number.value))
+    return "0x" + struct.pack(">d", rounded).hex().upper()

@@ -1,0 +1,302 @@
+"""The backend over NumPy: arrays in the host's memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cache, lru_cache
+from importlib import import_module
+from typing import Any, NoReturn, cast
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import DTypeLike, NDArray
+
+from aidotnet_py.backends.numpy.blas_threads import OneThread
+from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
+
+__all__ = ["NumPyBackend"]
+
+
+def _sigmoid(x: Array, out: Array | None = None) -> Array:
+    # 1 / (1 + exp(−x)) keeps its relative accuracy on both sides; the overflow of exp gives the right limit, 0.
+    y = np.negative(x, out=out)
+    y = np.exp(y, out=out)
+    y = np.add(y, 1, out=out)
+    return np.reciprocal(y, out=out)
+
+
+def _softplus(x: Array, out: Array | None = None) -> Array:
+    return np.logaddexp(x, 0, out=out)
+
+
+def _relu(x: Array, out: Array | None = None) -> Array:
+    return np.maximum(x, 0, out=out)
+
+
+def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
+    if out is None:
+        return cast(Array, np.where(mask, x, y))
+    np.copyto(out, y)
+    np.copyto(out, x, where=mask)
+    return out
+
+
+def _array(result: Any) -> Array:
+    """Where NumPy gives a scalar, the array of no axes that the protocol promises."""
+    return np.asarray(result)
+
+
+_ELEMENTWISE: dict[str, Elementwise] = {
+    "abs": np.absolute,
+    "add": np.add,
+    "cos": np.cos,
+    "divide": np.divide,
+    "equal": np.equal,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "isfinite": np.isfinite,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "log": np.log,
+    "log1p": np.log1p,
+    "logical_and": np.logical_and,
+    "logical_not": np.logical_not,
+    "logical_or": np.logical_or,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "multiply": np.multiply,
+    "negative": np.negative,
+    "not_equal": np.not_equal,
+    "pow": np.power,
+    "relu": _relu,
+    "sigmoid": _sigmoid,
+    "sign": np.sign,
+    "sin": np.sin,
+    "softplus": _softplus,
+    "sqrt": np.sqrt,
+    "subtract": np.subtract,
+    "tanh": np.tanh,
+    "where": _where,
+}
+
+
+def _refuse_indices(indices: Array, length: int) -> NoReturn:
+    place = tuple(np.argwhere((indices < -length) | (indices >= length))[0].tolist())
+    where = f" (at {place} in indices of shape {indices.shape})" if place else ""
+    raise IndexError(f"index {indices[place]} is out of bounds for an axis of length {length}{where}")
+
+
+def _blas() -> Any:
+    """A controller of the BLAS libraries of this process: NumPy's, and those that other modules came with."""
+    return _blas_beside(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _blas_beside(modules: int) -> Any:
+    # To look takes a millisecond: it is done again when modules have been imported since, such as SciPy.
+    controller: Any = import_module("threadpoolctl").ThreadpoolController()
+    return controller.select(user_api="blas")
+
+
+# Made with the module: two threads that come first at the same time must not make one each.
+_ONE_THREAD = OneThread(lambda: _blas().lib_controllers)
+
+
+@cache
+def _compiler() -> KernelCompiler | None:
+    # Imported when first wanted, as above: together they would be a sixth of the time that importing the package takes.
+    compiler: KernelCompiler | None = import_module("aidotnet_py.backends.numpy.llvm").shared_compiler()
+    return compiler
+
+
+# BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
+_VECDOT_BLOCK = 8192
+
+
+class NumPyBackend:
+    """NumPy as a `Backend`.
+
+    Parameters
+    ----------
+    compiled : bool
+        Whether elementwise work that is done again and again is compiled, where llvmlite is installed; the results are
+        the same to the bit.
+
+    Examples
+    --------
+    >>> from aidotnet_py.backends import NumPyBackend
+    >>> backend = NumPyBackend()
+    >>> backend.matmul(backend.asarray([[1.0, 2.0]]), backend.asarray([[3.0], [4.0]]))
+    array([[11.]])
+    """
+
+    name = "numpy"
+    capturing = None
+    # Enough to make calls from Python cheap, and little enough for what it works on to stay in the caches.
+    flops_at_once = 30_000_000
+    _compiled = True
+
+    def __init__(self, *, compiled: bool = True) -> None:
+        self._compiled = compiled
+
+    @property
+    def compiler(self) -> KernelCompiler | None:
+        # A subclass may compute otherwise than NumPy does, and loops would not know.
+        return _compiler() if self._compiled and type(self) is NumPyBackend else None
+
+    def owns(self, value: object) -> bool:
+        # A masked array would lose its mask, a matrix computes by rules of its own.
+        return type(value) is np.ndarray or (
+            isinstance(value, np.ndarray) and not isinstance(value, (np.ma.MaskedArray, np.matrix))
+        )
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
+        made = np.array(value, dtype=dtype, order="C")
+        return made if made.dtype.isnative else made.astype(self.dtype_of(made))
+
+    def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
+        return lambda values: [self.asarray(value) for value in values]
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        return np.asarray(array)
+
+    def dtype_of(self, array: Array) -> np.dtype[Any]:
+        # In native byte order: that is what every result will have.
+        dtype: np.dtype[Any] = np.asarray(array).dtype
+        return dtype if dtype.isnative else dtype.newbyteorder("=")
+
+    def strides_of(self, array: Array) -> tuple[int, ...]:
+        return tuple(s // array.itemsize for s in array.strides)
+
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return np.reshape(array, shape, copy=False)
+
+    def permute_dims(self, array: Array, axes: tuple[int, ...]) -> Array:
+        return np.transpose(array, axes)
+
+    def broadcast_to(self, array: Array, shape: tuple[int, ...]) -> Array:
+        return np.broadcast_to(array, shape)
+
+    def index(self, array: Array, key: tuple[slice, ...]) -> Array:
+        return array[(*key, ...)]  # With the Ellipsis, an array of no axes stays one.
+
+    def copyto(self, out: Array, value: Array | complex) -> None:
+        np.copyto(out, value)
+
+    def elementwise(self, name: str) -> Elementwise:
+        return _ELEMENTWISE[name]
+
+    def astype(self, array: Array, dtype: DTypeLike, out: Array | None = None) -> Array:
+        if out is None:
+            return np.asarray(array).astype(dtype)
+        np.copyto(out, array, casting="unsafe")
+        return out
+
+    def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        # dtype pinned: NumPy would widen small integers, and a Program's types are fixed.
+        return _array(np.add.reduce(array, axis=axes, dtype=array.dtype, out=out))
+
+    def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        return _array(np.maximum.reduce(array, axis=axes, out=out))
+
+    def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        whole = x.shape[-1] - x.shape[-1] % _VECDOT_BLOCK
+        if whole == 0:
+            return _array(np.vecdot(x, y, out=out))
+        blocks = (*x.shape[:-1], -1, _VECDOT_BLOCK)
+        parts = np.vecdot(x[..., :whole].reshape(blocks), y[..., :whole].reshape(blocks))
+        return _array(np.add(parts.sum(axis=-1), np.vecdot(x[..., whole:], y[..., whole:]), out=out))
+
+    def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        return np.matmul(x, y, out=out)
+
+    def stacked(self, arrays: Sequence[Array]) -> Array | None:
+        # To ask an array for its address takes twice as long as to copy one of a few numbers, and ten times as long as
+        # it adds to a `concat`.
+        return None
+
+    def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
+        return np.concatenate(arrays, axis=axis, out=out)
+
+    def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
+        if out is None:
+            out = np.empty(indices.shape, np.int64)
+        if indices.size == 0:
+            return out
+        # Compared before they are converted: as int64 the largest uint64 is −1.
+        low = int(indices.min())
+        if low < -length or int(indices.max()) >= length:
+            _refuse_indices(indices, length)
+        np.copyto(out, indices, casting="unsafe")
+        return np.add(out, length, out=out, where=out < 0) if low < 0 else out
+
+    def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
+        if out is None:
+            return np.take(array, indices, axis=0)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(array):
+            raise IndexError(f"indices reach from {indices.min()} to {indices.max()}; the axis has length {len(array)}")
+        # Only with a mode other than "raise" does NumPy write into `out` without a buffer.
+        return np.take(array, indices, axis=0, out=out, mode="clip")
+
+    def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        out[...] = 0
+        np.add.at(out, indices, values)
+        return out
+
+    def patches(
+        self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
+    ) -> Array:
+        n, height, width, channels = array.shape
+        rows = (height - window[0]) // stride[0] + 1
+        columns = (width - window[1]) // stride[1] + 1
+        sn, sh, sw, sc = array.strides
+        view = as_strided(
+            array,
+            (n, rows, columns, *window, channels),
+            (sn, sh * stride[0], sw * stride[1], sh, sw, sc),
+            writeable=False,
+        )
+        if out is None:
+            return view.copy()
+        np.copyto(out, view)
+        return out
+
+    def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        _, rows, columns, kernel_h, kernel_w, _ = patches.shape
+        out[...] = 0
+        for i in range(kernel_h):
+            for j in range(kernel_w):
+                target = out[
+                    :,
+                    i : i + (rows - 1) * stride[0] + 1 : stride[0],
+                    j : j + (columns - 1) * stride[1] + 1 : stride[1],
+                ]
+                np.add(target, patches[:, :, :, i, j], out=target)
+        return out
+
+    @property
+    def threads(self) -> int:
+        # As many as NumPy's own products use, so that what a user has set for those holds here too.
+        allowed = [library["num_threads"] for library in _blas().info()]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min([cores, *map(int, allowed)])
+
+    def single_threaded(self) -> AbstractContextManager[Any]:
+        return _ONE_THREAD.stay()
+
+    def errors_ignored(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: NumPy returns when its work is done."""
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None] | None:
+        return None

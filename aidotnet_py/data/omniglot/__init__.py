@@ -1,0 +1,1 @@
+"""Omniglot: the loader, and the images that it reads."""

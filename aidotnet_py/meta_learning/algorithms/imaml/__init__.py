@@ -1,0 +1,1 @@
+"""iMAML: options, algorithm, and the linear system of its implicit gradient."""

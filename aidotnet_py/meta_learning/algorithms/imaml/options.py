@@ -1,0 +1,183 @@
+"""The options of iMAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
+from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LambdaKind
+from aidotnet_py.meta_learning.contract.options import ProximalOptions, is_count, is_rate, number_of, with_suggestions
+from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["iMAMLOptions"]
+
+_S = TypeVar("_S", bound=np.floating[Any])
+_X = TypeVar("_X")
+_Y = TypeVar("_Y")
+
+
+@with_suggestions
+@dataclass(eq=False, kw_only=True)
+class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
+    """Options of `iMAMLAlgorithm`: those of every learner, and iMAML's own.
+
+    Parameters
+    ----------
+    MetaModel : IFullModel
+        The model whose parameters are learned. Required; all others are keywords. See `MetaLearnerOptions`.
+    UseFirstOrder : bool
+        Take the query gradient g itself as meta-gradient: no curvature.
+    LambdaRegularization : float
+        λ ≥ 0 in (I + λH) v = g. It is 1/λ_p for the paper's λ_p.
+    ConjugateGradientIterations : int
+        Products with the curvature a solve may use, > 0.
+    ConjugateGradientTolerance : float
+        A task's solve ends when ‖r‖ is at most this; in (0, 1).
+    UseNeumannApproximation : bool
+        v = Σ_{j<J} (−λH)ʲ g instead of conjugate gradient.
+    NeumannSeriesTerms : int
+        J, > 0.
+    InnerObjective : "support" or "proximal"
+        What the inner steps follow: L_support(φ), or L_support(φ) + ‖φ − θ‖²/(2λ), for which v is the exact
+        meta-gradient as the inner problem converges (Rajeswaran et al. 2019, eqs. 3 and 6).
+    ConjugateGradientDamping : float
+        δ ≥ 0 in ((1 + δ)I + λH) v = g.
+    Curvature : "hessian" or "gauss-newton"
+        H: the Hessian of the support loss, or its Gauss–Newton part JᵀH_ℓJ, positive semi-definite for convex losses
+        (Schraudolph 2002).
+    InnerOptimizer
+        Beside optimizers, any solver (objective, θ) → φ, differentiable or not: `LBFGSMinimizer`, `NewtonCGMinimizer`
+        or a function of one's own. See `MetaLearnerOptions`.
+    InnerGradientTolerance : float, optional
+        A task's inner steps end once the gradient that they follow has at most this norm; None: there are always K.
+    LearnedLambda : "scalar", "per-parameter" or None
+        Learn λ with θ, one or one for each parameter, from LambdaRegularization on; its logarithm is what the
+        meta-optimizer moves. Wants InnerObjective "proximal". `iMAMLAlgorithm.LambdaRegularization` tells it.
+    WarmStartSolves : bool
+        A solve starts from the last solution of the same task, told by its TaskId.
+    PreconditionerProbes : int
+        With m > 0, a solve is preconditioned by the diagonal of I + λH, estimated from m products (Bekas, Kokiopoulou
+        & Saad 2007).
+    ErrorConstants : ProblemConstants, optional
+        With them a step reports the paper's bound on the error of its meta-gradient; see `meta_gradient_error_bound`.
+        Wants InnerObjective "proximal", one λ for all parameters, and a solve with the Hessian, undamped.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, iMAMLOptions
+    >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+    >>> options = iMAMLOptions(model, AdaptationSteps=20, LambdaRegularization=2.0)
+    >>> options.IsValid(), options.ConjugateGradientIterations
+    (True, 10)
+    >>> iMAMLOptions(model, AdaptionSteps=20)
+    Traceback (most recent call last):
+    TypeError: iMAMLOptions has no option 'AdaptionSteps'; did you mean 'AdaptationSteps'?
+    """
+
+    UseFirstOrder: bool = False
+    ConjugateGradientIterations: int = 10
+    ConjugateGradientTolerance: float = 1e-10
+    UseNeumannApproximation: bool = False
+    NeumannSeriesTerms: int = 5
+    ConjugateGradientDamping: float = 0.0
+    Curvature: Literal["hessian", "gauss-newton"] = "hessian"
+    InnerGradientTolerance: float | None = None
+    LearnedLambda: LambdaKind | None = None
+    WarmStartSolves: bool = False
+    PreconditionerProbes: int = 0
+    ErrorConstants: ProblemConstants | None = None
+
+    # Type variables of its own: those of the class are not yet bound when it is called on the class.
+    @staticmethod
+    def FromPaper(MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Any) -> iMAMLOptions[_S, _X, _Y]:
+        """Options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
+
+        Parameters
+        ----------
+        MetaModel : IFullModel
+            The model.
+        Lambda : float
+            Λ > 0; LambdaRegularization is 1/Λ.
+        **options
+            Any other option.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When Lambda is not a finite number above 0.
+        ArgumentException
+            When LambdaRegularization or InnerObjective is given too.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, iMAMLOptions
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((2, 1))})
+        >>> options = iMAMLOptions.FromPaper(model, Lambda=4.0)
+        >>> options.LambdaRegularization, options.InnerObjective
+        (0.25, 'proximal')
+        """
+        if not is_rate(Lambda):
+            raise ArgumentOutOfRangeException(f"Lambda is {Lambda!r}; a finite number above 0 is wanted")
+        for name in ("LambdaRegularization", "InnerObjective"):
+            if name in options:
+                raise ArgumentException(f"{name} came with FromPaper, which sets it from Lambda; give one of the two")
+        return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / Lambda, InnerObjective="proximal", **options)
+
+    def _told_by_checkpoint(self) -> frozenset[str]:
+        # Probes are drawn from the seed itself, at any time.
+        return super()._told_by_checkpoint() - ({"RandomSeed"} if self.PreconditionerProbes else set())
+
+    def invalid(self) -> Iterator[str]:
+        """What is wrong, one sentence an option."""
+        yield from super().invalid()
+        for name in ("UseFirstOrder", "UseNeumannApproximation", "WarmStartSolves"):
+            yield from self._invalid_switch(name)
+        damping = self.ConjugateGradientDamping
+        if not 0 <= number_of(damping) < math.inf:
+            yield f"ConjugateGradientDamping is {damping!r}; a finite number of at least 0 is wanted"
+        for name in ("ConjugateGradientIterations", "NeumannSeriesTerms"):
+            if not is_count(getattr(self, name)):
+                yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
+        if not (is_rate(self.ConjugateGradientTolerance) and self.ConjugateGradientTolerance < 1):
+            yield f"ConjugateGradientTolerance is {self.ConjugateGradientTolerance!r}; a number in (0, 1) is wanted"
+        if self.Curvature not in ("hessian", "gauss-newton"):
+            yield f"Curvature is {self.Curvature!r}; 'hessian' or 'gauss-newton' is wanted"
+        elif self.Curvature == "gauss-newton" and missing_members(self.MetaModel, IDifferentiableModel):
+            yield (
+                f"Curvature is 'gauss-newton', but {type(self.MetaModel).__name__} is no IDifferentiableModel: from "
+                "gradients alone only 'hessian' can be had"
+            )
+        yield from self._invalid_in_full()
+
+    def _invalid_in_full(self) -> Iterator[str]:
+        """What is wrong among the options for learned λ, early ends, better solves and bounds."""
+        tolerance, probes, constants = self.InnerGradientTolerance, self.PreconditionerProbes, self.ErrorConstants
+        if tolerance is not None and not is_rate(tolerance):
+            yield f"InnerGradientTolerance is {tolerance!r}; a finite number above 0 or None is wanted"
+        if self.LearnedLambda not in (None, "scalar", "per-parameter"):
+            yield f"LearnedLambda is {self.LearnedLambda!r}; None, 'scalar' or 'per-parameter' is wanted"
+        elif self.LearnedLambda is not None and self.InnerObjective != "proximal":
+            yield f"LearnedLambda is {self.LearnedLambda!r}; without InnerObjective 'proximal' φ does not depend on λ"
+        if (probes != 0 and not is_count(probes)) or isinstance(probes, bool):
+            yield f"PreconditionerProbes is {probes!r}; a whole number of at least 0 is wanted"
+        if self.UseNeumannApproximation and (probes or self.WarmStartSolves):
+            name = "PreconditionerProbes" if probes else "WarmStartSolves"
+            yield f"{name} is {getattr(self, name)!r}; it is for conjugate gradient, not for UseNeumannApproximation"
+        if constants is not None and not isinstance(constants, ProblemConstants):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            yield f"ErrorConstants is {constants!r}; ProblemConstants or None is wanted"
+        elif constants is not None and (self.InnerObjective != "proximal" or self.LearnedLambda == "per-parameter"):
+            yield "ErrorConstants are given; the bound wants InnerObjective 'proximal' and one λ for all parameters"
+        elif constants is not None and (self.Curvature != "hessian" or self.ConjugateGradientDamping):
+            yield "ErrorConstants are given; the bound wants Curvature 'hessian' and ConjugateGradientDamping 0.0"
+        elif constants is not None and self.UseFirstOrder:
+            yield "ErrorConstants are given; the bound is on a solve, and UseFirstOrder makes none"

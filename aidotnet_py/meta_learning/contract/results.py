@@ -1,0 +1,545 @@
+"""What training, evaluation and adaptation report: losses, accuracies, times and their summaries.
+
+Numbers called T are NumPy scalars of the model's type. Accuracy is the fraction of examples whose largest output is
+the right class, from 0 to 1; for regression it is NaN, and every summary of it is NaN in turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.nn.statistics import Statistics
+from aidotnet_py.type_parameters import T
+
+__all__ = [
+    "BasicStats",
+    "BestValue",
+    "ConfidenceInterval",
+    "MetaAdaptationResult",
+    "MetaEvaluationResult",
+    "MetaTrainingResult",
+    "MetaTrainingStepResult",
+]
+
+
+_NORMALIZED_BY: Mapping[Statistics, str] = {"batch": "each query set as a whole", "support": "the support sets"}
+
+# Of the numbers that are summarised, whatever T stands for where it is not said.
+_S = TypeVar("_S", bound=np.floating[Any])
+
+
+class BestValue(NamedTuple, Generic[T]):
+    """The best of a history, and where it first stands in it, counted from 0."""
+
+    Value: T
+    Iteration: int
+
+
+@dataclass(frozen=True)
+class ConfidenceInterval(Generic[T]):
+    """An interval about a mean; ``lower, upper = interval`` takes it apart."""
+
+    Mean: T
+    HalfWidth: T
+
+    @property
+    def Lower(self) -> T:
+        """``Mean − HalfWidth``."""
+        return _difference(self.Mean, self.HalfWidth)
+
+    @property
+    def Upper(self) -> T:
+        """``Mean + HalfWidth``."""
+        return _difference(self.Mean, -self.HalfWidth)
+
+    def __iter__(self) -> Iterator[T]:
+        yield self.Lower
+        yield self.Upper
+
+
+@dataclass(frozen=True)
+class BasicStats(Generic[T]):
+    """Summary of N numbers; ``StandardDeviation`` is that of a sample, √(Σ(xᵢ − x̄)²/(N − 1)), and NaN for N = 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.results import BasicStats
+    >>> stats = BasicStats.of(np.array([1.0, 2.0, 3.0, 6.0]))
+    >>> float(stats.Mean), float(stats.Median)
+    (3.0, 2.5)
+    >>> lower, upper = stats.ConfidenceInterval()
+    >>> round(float(lower), 3), round(float(upper), 3)
+    (0.883, 5.117)
+    """
+
+    Mean: T
+    StandardDeviation: T
+    Median: T
+    Min: T
+    Max: T
+    N: int
+
+    @staticmethod
+    def of(values: NDArray[_S]) -> BasicStats[_S]:
+        """The summary of numbers, in their dtype.
+
+        Parameters
+        ----------
+        values : (N,) array
+            At least one floating-point number; a NaN among them makes all of the summary NaN.
+
+        Raises
+        ------
+        ArgumentException
+            When they are empty, not one-dimensional or not of floating-point numbers.
+        """
+        _require_numbers("values", values)
+        if values.size == 0:
+            raise ArgumentException("values has shape (0,); at least one number is wanted")
+        # Summed in double precision at least, so that a summary is no less exact than the numbers in it.
+        wide = values.astype(np.result_type(values.dtype, np.float64))
+        scalar = values.dtype.type
+        with np.errstate(all="ignore"):
+            deviation = np.std(wide, ddof=1) if wide.size > 1 else math.nan
+            return BasicStats(
+                Mean=scalar(np.mean(wide)),
+                StandardDeviation=scalar(deviation),
+                Median=scalar(np.median(wide)),
+                Min=values.min(),
+                Max=values.max(),
+                N=values.size,
+            )
+
+    def ConfidenceInterval(self) -> ConfidenceInterval[T]:
+        """Return the normal 95 % interval of the mean, ``Mean ± 1.96 StandardDeviation / √N``."""
+        scalar = type(self.Mean)
+        with np.errstate(all="ignore"):
+            return ConfidenceInterval(self.Mean, scalar(1.96 * float(self.StandardDeviation) / math.sqrt(self.N)))
+
+
+@dataclass(frozen=True)
+class MetaTrainingStepResult(Generic[T]):
+    """One meta-training step.
+
+    ``MetaLoss`` is what the step minimises and ``TaskLoss`` the mean query loss after adaptation, before the update;
+    ``Accuracy`` is the mean over the query sets, ``Iteration`` the count of steps once this one is done, ``TimeMs``
+    its milliseconds. ``AdditionalMetrics`` tell how it went: norms of gradients, residuals and iterations of solves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.results import MetaTrainingStepResult
+    >>> step = MetaTrainingStepResult(
+    ...     MetaLoss=np.float32(0.5), TaskLoss=np.float32(0.5), Accuracy=np.float32(0.8), NumTasks=4, Iteration=1,
+    ...     TimeMs=12.5,
+    ... )
+    >>> float(step.MetaLoss), step.AdditionalMetrics
+    (0.5, {})
+    """
+
+    MetaLoss: T
+    TaskLoss: T
+    Accuracy: T
+    NumTasks: int
+    Iteration: int
+    TimeMs: float
+    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+
+
+@dataclass(frozen=True, eq=False)
+class MetaTrainingResult(Generic[T]):
+    """A whole run of meta-training.
+
+    Parameters
+    ----------
+    LossHistory, AccuracyHistory : (iterations,) array of T
+        Loss and accuracy of every iteration, at least one; kept as read-only copies.
+    TrainingTime : datetime.timedelta
+        How long the run took.
+    AdditionalMetrics : mapping of str to T, optional
+        Whatever else was measured.
+
+    Raises
+    ------
+    ArgumentException
+        When a history is empty, not one-dimensional or not of floating-point numbers, or the two differ in length.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.results import MetaTrainingResult
+    >>> losses, accuracies = np.array([2.5, 0.75, 1.0]), np.array([0.25, 0.875, 0.75])
+    >>> result = MetaTrainingResult(losses, accuracies, timedelta(seconds=6))
+    >>> float(result.CalculateLossImprovement()), float(result.CalculateAccuracyImprovement())
+    (1.5, 0.5)
+    >>> result.FindBestLoss().Iteration
+    1
+    >>> print(result.GenerateReport())
+    Meta-training
+      iterations           3
+      time                 6.00 s (0.5 iterations/s)
+      loss                 2.5 → 1 (improved by 1.5)
+      best loss            0.75 at iteration 1
+      accuracy             0.25 → 0.75 (improved by 0.5)
+      best accuracy        0.875 at iteration 1
+      converged            no
+    """
+
+    LossHistory: NDArray[T]
+    AccuracyHistory: NDArray[T]
+    TrainingTime: timedelta
+    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+
+    def __post_init__(self) -> None:
+        _keep_pair(self, "LossHistory", "AccuracyHistory")
+
+    @property
+    def TotalIterations(self) -> int:
+        """How many iterations the run took."""
+        return len(self.LossHistory)
+
+    @property
+    def InitialLoss(self) -> T:
+        """The loss of the first iteration."""
+        return cast(T, self.LossHistory[0])
+
+    @property
+    def FinalLoss(self) -> T:
+        """The loss of the last iteration."""
+        return cast(T, self.LossHistory[-1])
+
+    @property
+    def InitialAccuracy(self) -> T:
+        """The accuracy of the first iteration."""
+        return cast(T, self.AccuracyHistory[0])
+
+    @property
+    def FinalAccuracy(self) -> T:
+        """The accuracy of the last iteration."""
+        return cast(T, self.AccuracyHistory[-1])
+
+    def CalculateLossImprovement(self) -> T:
+        """Return ``InitialLoss − FinalLoss``, a difference and not a fraction: positive where the loss fell."""
+        return _difference(self.InitialLoss, self.FinalLoss)
+
+    def CalculateAccuracyImprovement(self) -> T:
+        """Return ``FinalAccuracy − InitialAccuracy``: positive where the accuracy rose."""
+        return _difference(self.FinalAccuracy, self.InitialAccuracy)
+
+    def HasConverged(self, windowSize: int = 100, varianceThreshold: float = 0.001) -> bool:
+        """Return whether the population variance of the last ``windowSize`` losses is at most the threshold.
+
+        A history shorter than the window has not converged, nor has one with a NaN in it.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When ``windowSize`` is below 2, or ``varianceThreshold`` negative or NaN.
+        """
+        if windowSize < 2:
+            raise ArgumentOutOfRangeException(f"windowSize is {windowSize}; a variance needs at least 2 losses")
+        _check_threshold("varianceThreshold", varianceThreshold)
+        if self.TotalIterations < windowSize:
+            return False
+        with np.errstate(all="ignore"):
+            return bool(np.var(self.LossHistory[-windowSize:], dtype=np.float64) <= varianceThreshold)
+
+    def FindBestLoss(self) -> BestValue[T]:
+        """Return the lowest loss and its place in ``LossHistory``; NaNs are passed over, (NaN, 0) where all are."""
+        return _best(self.LossHistory, np.nanargmin)
+
+    def FindBestAccuracy(self) -> BestValue[T]:
+        """Return the highest accuracy and its place in ``AccuracyHistory``; NaNs are passed over, (NaN, 0) for all."""
+        return _best(self.AccuracyHistory, np.nanargmax)
+
+    def GenerateReport(self) -> str:
+        """Return a summary to print."""
+        seconds = self.TrainingTime.total_seconds()
+        pace = f" ({self.TotalIterations / seconds:.1f} iterations/s)" if seconds > 0 else ""
+        best_loss, best_accuracy = self.FindBestLoss(), self.FindBestAccuracy()
+        return _report(
+            "Meta-training",
+            {
+                "iterations": str(self.TotalIterations),
+                "time": f"{seconds:.2f} s{pace}",
+                "loss": _change(self.InitialLoss, self.FinalLoss, self.CalculateLossImprovement()),
+                "best loss": _at(best_loss),
+                "accuracy": _change(self.InitialAccuracy, self.FinalAccuracy, self.CalculateAccuracyImprovement()),
+                "best accuracy": _at(best_accuracy),
+                "converged": "yes" if self.HasConverged() else "no",
+            },
+            self.AdditionalMetrics,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MetaEvaluationResult(Generic[T]):
+    """How a learner does on tasks that it adapts to.
+
+    Parameters
+    ----------
+    PerTaskAccuracies, PerTaskLosses : (tasks,) array of T
+        Accuracy and loss on each task's query set after adaptation, at least one; kept as read-only copies.
+    EvaluationTime : datetime.timedelta
+        How long the evaluation took.
+    AdditionalMetrics : mapping of str to T, optional
+        Whatever else was measured.
+    normalization : "batch" or "support", optional
+        What the model's BatchNorm layers normalised query sets by: their own statistics, so that the answer for one
+        example hangs on the others, or those of the support sets. None: no such layers are known of.
+    single_accuracies : (tasks,) array of T, optional
+        The accuracies of the models that `Adapt` gives, which answer for one example at a time as for all together;
+        kept as a read-only copy. None: not measured.
+
+    Raises
+    ------
+    ArgumentException
+        When an array is empty, not one-dimensional or not of floating-point numbers, or they differ in length.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.results import MetaEvaluationResult
+    >>> result = MetaEvaluationResult(np.array([0.5, 0.75, 1.0]), np.array([3.0, 2.0, 1.0]), timedelta(seconds=2))
+    >>> lower, upper = result.GetLossConfidenceInterval()
+    >>> round(float(lower), 3), round(float(upper), 3)
+    (0.868, 3.132)
+    >>> print(result.GenerateReport())
+    Meta-evaluation
+      tasks                3
+      time                 2.00 s
+      accuracy             0.75 ± 0.283 (median 0.75, from 0.5 to 1)
+      loss                 2 ± 1.13 (median 2, from 1 to 3)
+    """
+
+    PerTaskAccuracies: NDArray[T]
+    PerTaskLosses: NDArray[T]
+    EvaluationTime: timedelta
+    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+
+    normalization: Statistics | None = None
+    single_accuracies: NDArray[T] | None = None
+
+    def __post_init__(self) -> None:
+        _keep_pair(self, "PerTaskAccuracies", "PerTaskLosses")
+        if self.single_accuracies is not None:
+            _keep_pair(self, "single_accuracies", "PerTaskLosses")
+
+    @property
+    def NumTasks(self) -> int:
+        """How many tasks were evaluated."""
+        return len(self.PerTaskLosses)
+
+    @property
+    def AccuracyStats(self) -> BasicStats[T]:
+        """Summary of the accuracies."""
+        return BasicStats.of(self.PerTaskAccuracies)
+
+    @property
+    def LossStats(self) -> BasicStats[T]:
+        """Summary of the losses."""
+        return BasicStats.of(self.PerTaskLosses)
+
+    def GetAccuracyConfidenceInterval(self) -> ConfidenceInterval[T]:
+        """Return the 95 % interval of the mean accuracy, mean ± 1.96 s/√n; its width is NaN for a single task."""
+        return self.AccuracyStats.ConfidenceInterval()
+
+    def GetLossConfidenceInterval(self) -> ConfidenceInterval[T]:
+        """Return the 95 % interval of the mean loss, mean ± 1.96 s/√n; its width is NaN for a single task."""
+        return self.LossStats.ConfidenceInterval()
+
+    def GenerateReport(self) -> str:
+        """Return a summary to print."""
+        rows = {
+            "tasks": str(self.NumTasks),
+            "time": f"{self.EvaluationTime.total_seconds():.2f} s",
+            "accuracy": _spread(self.AccuracyStats),
+            "loss": _spread(self.LossStats),
+        }
+        if self.normalization is not None:
+            rows["normalised by"] = _NORMALIZED_BY[self.normalization]
+            if self.single_accuracies is not None:
+                rows["accuracy one by one"] = _spread(BasicStats.of(self.single_accuracies))
+        return _report("Meta-evaluation", rows, self.AdditionalMetrics)
+
+
+@dataclass(frozen=True, eq=False)
+class MetaAdaptationResult(Generic[T]):
+    """How adapting to one task went.
+
+    Parameters
+    ----------
+    QueryAccuracy, QueryLoss, SupportAccuracy, SupportLoss : T
+        On either set, after adaptation.
+    AdaptationSteps : int
+        How many inner steps were taken.
+    AdaptationTimeMs : float
+        How long they took, in milliseconds.
+    PerStepLosses : (AdaptationSteps + 1,) array of T, optional
+        The support loss before the first and after each step; kept as a read-only copy, empty where it was not tracked.
+    AdditionalMetrics : mapping of str to T, optional
+        Whatever else was measured.
+
+    Raises
+    ------
+    ArgumentException
+        When ``PerStepLosses`` is not one-dimensional or not of floating-point numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult
+    >>> result = MetaAdaptationResult(
+    ...     QueryAccuracy=np.float64(0.75), QueryLoss=np.float64(0.5), SupportAccuracy=np.float64(1.0),
+    ...     SupportLoss=np.float64(0.125), AdaptationSteps=2, AdaptationTimeMs=4.5,
+    ...     PerStepLosses=np.array([1.0, 0.13, 0.125]),
+    ... )
+    >>> float(result.CalculateOverfittingGap()), result.DidConverge()
+    (0.25, True)
+    >>> print(result.GenerateReport())
+    Adaptation
+      steps                2
+      time                 4.50 ms
+      query                loss 0.5, accuracy 0.75
+      support              loss 0.125, accuracy 1
+      overfitting gap      0.25
+      loss by step         1 → 0.125
+      converged            yes
+    """
+
+    QueryAccuracy: T
+    QueryLoss: T
+    SupportAccuracy: T
+    SupportLoss: T
+    AdaptationSteps: int
+    AdaptationTimeMs: float
+    PerStepLosses: NDArray[T] = field(default_factory=lambda: cast(NDArray[T], np.empty(0)))
+    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+
+    def __post_init__(self) -> None:
+        _keep(self, "PerStepLosses")
+
+    def CalculateOverfittingGap(self) -> T:
+        """Return how much better the support set is served than the query set: positive means overfitting.
+
+        ``SupportAccuracy − QueryAccuracy`` for classification; for regression, where accuracies are NaN,
+        ``QueryLoss − SupportLoss``.
+        """
+        if np.isnan(self.SupportAccuracy) or np.isnan(self.QueryAccuracy):
+            return _difference(self.QueryLoss, self.SupportLoss)
+        return _difference(self.SupportAccuracy, self.QueryAccuracy)
+
+    def DidConverge(self, convergenceThreshold: float = 0.01) -> bool:
+        """Return whether the steps lowered the support loss by at least the threshold, an absolute number.
+
+        That is ``PerStepLosses[0] − PerStepLosses[-1] ≥ convergenceThreshold``, AiDotNet's own reading: the adaptation
+        got somewhere, not that it has come to rest. False with fewer than two losses in ``PerStepLosses``, or where
+        the first or the last is NaN.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When ``convergenceThreshold`` is negative or NaN.
+        """
+        _check_threshold("convergenceThreshold", convergenceThreshold)
+        if len(self.PerStepLosses) < 2:
+            return False
+        return float(self.PerStepLosses[0]) - float(self.PerStepLosses[-1]) >= convergenceThreshold
+
+    def GenerateReport(self) -> str:
+        """Return a summary to print."""
+        rows = {
+            "steps": str(self.AdaptationSteps),
+            "time": f"{self.AdaptationTimeMs:.2f} ms",
+            "query": _measured(self.QueryLoss, self.QueryAccuracy),
+            "support": _measured(self.SupportLoss, self.SupportAccuracy),
+            "overfitting gap": _number(self.CalculateOverfittingGap()),
+        }
+        if len(self.PerStepLosses):
+            rows["loss by step"] = f"{_number(self.PerStepLosses[0])} → {_number(self.PerStepLosses[-1])}"
+            rows["converged"] = "yes" if self.DidConverge() else "no"
+        return _report("Adaptation", rows, self.AdditionalMetrics)
+
+
+def _difference(x: T, y: T) -> T:
+    with np.errstate(all="ignore"):
+        return type(x)(x - y)
+
+
+def _keep(result: object, name: str) -> NDArray[Any]:
+    """Replace a frozen field by a read-only one-dimensional copy of it."""
+    kept = np.array(getattr(result, name))
+    _require_numbers(name, kept)
+    kept.flags.writeable = False
+    object.__setattr__(result, name, kept)
+    return kept
+
+
+def _require_numbers(name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind != "f":
+        raise ArgumentException(f"{name} has dtype {values.dtype}; it must hold floating-point numbers")
+    if values.ndim != 1:
+        raise ArgumentException(f"{name} has shape {values.shape}; it must be one-dimensional")
+
+
+def _keep_pair(result: object, first: str, second: str) -> None:
+    a, b = _keep(result, first), _keep(result, second)
+    if a.shape != b.shape or a.size == 0:
+        raise ArgumentException(
+            f"{first} has shape {a.shape} and {second} shape {b.shape}; both must have one length, at least 1"
+        )
+
+
+def _check_threshold(name: str, value: float) -> None:
+    if not value >= 0:
+        raise ArgumentOutOfRangeException(f"{name} is {value}; it must be 0 or more")
+
+
+def _best(history: NDArray[T], place: Any) -> BestValue[T]:
+    iteration = 0 if np.isnan(history).all() else int(place(history))
+    return BestValue(cast(T, history[iteration]), iteration)
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.6g}"
+
+
+def _at(best: BestValue[Any]) -> str:
+    return "" if math.isnan(best.Value) else f"{_number(best.Value)} at iteration {best.Iteration}"
+
+
+def _measured(loss: Any, accuracy: Any) -> str:
+    return f"loss {_number(loss)}" + ("" if math.isnan(accuracy) else f", accuracy {_number(accuracy)}")
+
+
+def _change(first: Any, last: Any, improvement: Any) -> str:
+    if math.isnan(improvement):
+        return ""
+    how = "worsened" if improvement < 0 else "improved"
+    return f"{_number(first)} → {_number(last)} ({how} by {_number(abs(improvement))})"
+
+
+def _spread(stats: BasicStats[Any]) -> str:
+    if math.isnan(stats.Mean):
+        return ""
+    width = float(stats.ConfidenceInterval().HalfWidth)
+    extent = f"median {_number(stats.Median)}, from {_number(stats.Min)} to {_number(stats.Max)}"
+    return f"{_number(stats.Mean)} ± {width:.3g} ({extent})"
+
+
+def _report(title: str, rows: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
+    """One line a row; what has no meaning, such as the accuracy of a regression, comes as empty text and gets none."""
+    lines = {name: text for name, text in rows.items() if text}
+    lines |= {name: _number(value) for name, value in metrics.items()}
+    return "\n".join([title, *(f"  {name:<20} {value}" for name, value in lines.items())])

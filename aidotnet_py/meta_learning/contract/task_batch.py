@@ -1,0 +1,307 @@
+"""A batch of tasks: what one step of meta-training works on."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from numbers import Integral
+from typing import Any, Generic, SupportsIndex, TypeVar, cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aidotnet_py.backends import backend_of
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.contract import enums
+from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches
+from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
+
+__all__ = ["TaskBatch"]
+
+E = TypeVar("E", bound=Enum)
+
+
+class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
+    """Tasks of one shape, in order, with what is known of their difficulty and kinship.
+
+    A batch does not change, but for the notes of `SetMetadata`. It has a length, is iterated task by task, and is
+    indexed as a list is: a number gives a task, a slice a list of tasks.
+
+    Parameters
+    ----------
+    tasks : iterable of IMetaLearningTask
+        At least one task; all agree in ways, shots and queries a class.
+    batchingStrategy : BatchingStrategy
+        How the tasks were chosen.
+    taskDifficulties : (n,) array_like, optional
+        A finite number ≥ 0 for each task, higher for harder.
+    taskSimilarities : (n, n) array_like, optional
+        A finite number for each pair of tasks.
+    curriculumStage : CurriculumStage, optional
+        The stage it belongs to; ``CurriculumStage.General`` where None.
+
+    Raises
+    ------
+    ArgumentNullException
+        When ``tasks``, or one of them, is None.
+    ArgumentException
+        When there is no task, one of them is not a task or differs from the others in ways, shots or queries a
+        class (the message names it), or when difficulties or similarities do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+    >>> from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
+    >>> x = np.ones((4, 1))
+    >>> tasks = [MetaLearningTask(SupportSetX=x, SupportSetY=k * x, Name=f"slope {k}") for k in range(5)]
+    >>> batch = TaskBatch(tasks, taskDifficulties=[0.0, 1.0, 2.0, 3.0, 4.0])
+    >>> len(batch), batch[-1].Name, float(batch.AverageDifficulty)
+    (5, 'slope 4', 2.0)
+    >>> [part.BatchSize for part in batch.Split(2)]
+    [3, 2]
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[IMetaLearningTask[T_co, TInput_co, TOutput_co]],
+        batchingStrategy: enums.BatchingStrategy = enums.BatchingStrategy.Uniform,
+        taskDifficulties: ArrayLike | None = None,
+        taskSimilarities: ArrayLike | None = None,
+        curriculumStage: enums.CurriculumStage | None = None,
+    ) -> None:
+        self._tasks = _checked_tasks(tasks)
+        n = len(self._tasks)
+        self._strategy = _member("batchingStrategy", batchingStrategy, enums.BatchingStrategy)
+        stage = enums.CurriculumStage.General if curriculumStage is None else curriculumStage
+        self._stage = _member("curriculumStage", stage, enums.CurriculumStage)
+        self._difficulties: NDArray[T_co] | None = _numbers("taskDifficulties", taskDifficulties, (n,))
+        if self._difficulties is not None:
+            _check_each("taskDifficulties", self._difficulties, self._difficulties >= 0, "at least 0")
+        self._similarities: NDArray[T_co] | None = _numbers("taskSimilarities", taskSimilarities, (n, n))
+        self._metadata: dict[str, Any] = {}
+
+    @property
+    def Tasks(self) -> tuple[IMetaLearningTask[T_co, TInput_co, TOutput_co], ...]:
+        """The tasks, in order."""
+        return self._tasks
+
+    @property
+    def BatchSize(self) -> int:
+        """How many tasks there are."""
+        return len(self._tasks)
+
+    @property
+    def NumWays(self) -> int:
+        """How many classes each task has."""
+        return self._tasks[0].NumWays
+
+    @property
+    def NumShots(self) -> int:
+        """How many support examples a class has."""
+        return self._tasks[0].NumShots
+
+    @property
+    def NumQueryPerClass(self) -> int:
+        """How many query examples a class has."""
+        return self._tasks[0].NumQueryPerClass
+
+    @property
+    def BatchingStrategy(self) -> enums.BatchingStrategy:
+        """How the tasks were chosen."""
+        return self._strategy
+
+    @property
+    def CurriculumStage(self) -> enums.CurriculumStage:
+        """The stage of a curriculum that the batch belongs to."""
+        return self._stage
+
+    @property
+    def TaskDifficulties(self) -> NDArray[T_co] | None:
+        """The difficulty of each task, (n,), read-only; None where unknown."""
+        return self._difficulties
+
+    @property
+    def TaskSimilarities(self) -> NDArray[T_co] | None:
+        """The similarity of each pair of tasks, (n, n), read-only; None where unknown."""
+        return self._similarities
+
+    @property
+    def AverageDifficulty(self) -> T_co | None:
+        """The mean of the difficulties; None where they are unknown."""
+        return None if self._difficulties is None else cast(T_co, self._difficulties.mean())
+
+    @property
+    def DifficultyVariance(self) -> T_co | None:
+        """The population variance of the difficulties, Σ(dᵢ − d̄)²/n; None where they are unknown."""
+        return None if self._difficulties is None else cast(T_co, self._difficulties.var())
+
+    @property
+    def AverageTaskSimilarity(self) -> T_co | None:
+        """The mean of the similarities above the diagonal; None where they are unknown, or with a single task."""
+        if self._similarities is None or self.BatchSize == 1:
+            return None
+        return cast(T_co, self._similarities[np.triu_indices(self.BatchSize, k=1)].mean())
+
+    @property
+    def EstimatedMemoryMB(self) -> float:
+        """What the support and query arrays of all tasks take, in megabytes of 10⁶ bytes."""
+        return sum(_bytes(data) for task in self._tasks for data in _data_of(task)) / 1e6
+
+    def GetMetadata(self, key: str) -> Any:
+        """Return the value noted under the key; None where there is none."""
+        return self._metadata.get(key)
+
+    def SetMetadata(self, key: str, value: Any) -> None:
+        """Note a value under a key, in place of one noted before."""
+        self._metadata[key] = value
+
+    def GetRange(self, start: int, count: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
+        """Return ``count`` tasks from ``start`` on as a batch, with their difficulties and similarities.
+
+        Strategy and stage stay; the notes of `SetMetadata` are about the whole batch and do not come along.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When ``start`` is negative, ``count`` is not positive, or the range ends beyond the batch.
+        """
+        whole = all(isinstance(n, Integral) for n in (start, count))  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        if not whole or start < 0 or count < 1 or start + count > self.BatchSize:
+            raise ArgumentOutOfRangeException(
+                f"start is {start} and count {count}; the range must hold at least one task and lie within the "
+                f"{self.BatchSize} of the batch"
+            )
+        part = slice(start, start + count)
+        return TaskBatch(
+            self._tasks[part],
+            self._strategy,
+            None if self._difficulties is None else self._difficulties[part],
+            None if self._similarities is None else self._similarities[part, part],
+            self._stage,
+        )
+
+    def Split(self, n: int) -> list[TaskBatch[T_co, TInput_co, TOutput_co]]:
+        """Return ``n`` batches that together hold the tasks in order; their sizes differ by at most one.
+
+        Raises
+        ------
+        ArgumentOutOfRangeException
+            When ``n`` is not between 1 and `BatchSize`.
+        """
+        if not isinstance(n, Integral) or not 1 <= n <= self.BatchSize:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentOutOfRangeException(f"n is {n}; it must lie between 1 and the batch size, {self.BatchSize}")
+        size, longer = divmod(self.BatchSize, n)
+        return [self.GetRange(i * size + min(i, longer), size + (i < longer)) for i in range(n)]
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> IMetaLearningTask[T_co, TInput_co, TOutput_co]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[IMetaLearningTask[T_co, TInput_co, TOutput_co]]: ...
+    def __getitem__(
+        self, index: SupportsIndex | slice
+    ) -> IMetaLearningTask[T_co, TInput_co, TOutput_co] | list[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
+        return list(self._tasks[index]) if isinstance(index, slice) else self._tasks[index]
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
+        return iter(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"<TaskBatch of {self.BatchSize}: {_shown(_configuration(self._tasks[0]))}>"
+
+
+def _checked_tasks(
+    tasks: Iterable[IMetaLearningTask[T, TInput, TOutput]] | None,
+) -> tuple[IMetaLearningTask[T, TInput, TOutput], ...]:
+    if tasks is None:
+        raise ArgumentNullException("tasks is None; a batch needs at least one task")
+    try:
+        found = tuple(tasks)
+    except TypeError:
+        raise ArgumentException(f"tasks is {tasks!r}; it must be a sequence of tasks") from None
+    if not found:
+        raise ArgumentException("tasks is empty; a batch needs at least one task")
+    for index, task in enumerate(found):
+        _check_is_task(index, task)
+    _check_agreement(found)
+    return found
+
+
+def _check_is_task(index: int, task: object) -> None:
+    if task is None:
+        raise ArgumentNullException(f"tasks[{index}] is None; it must be a task")
+    if missing_members(task, IMetaLearningTask):
+        raise ArgumentException(f"tasks[{index}] is a {type(task).__name__}; it must be an IMetaLearningTask")
+
+
+def _check_agreement(tasks: tuple[IMetaLearningTask[Any, Any, Any], ...]) -> None:
+    found = [_configuration(task) for task in tasks]
+    usual = Counter(found).most_common(1)[0][0]
+    for index, (task, own) in enumerate(zip(tasks, found, strict=True)):
+        if own != usual:
+            name = "" if task.Name is None else f"Name {task.Name!r}, "
+            raise ArgumentException(
+                f"tasks[{index}] ({name}TaskId {task.TaskId!r}) is {_shown(own)}; "
+                f"the batch is {_shown(usual)}, and all its tasks must be alike"
+            )
+
+
+def _configuration(task: IMetaLearningTask[Any, Any, Any]) -> tuple[int, int, int]:
+    return task.NumWays, task.NumShots, task.NumQueryPerClass
+
+
+def _shown(configuration: tuple[int, int, int]) -> str:
+    ways, shots, queries = configuration
+    return f"{ways}-way {shots}-shot with NumQueryPerClass {queries}"
+
+
+def _member(name: str, value: E, kind: type[E]) -> E:
+    if not isinstance(value, kind):
+        raise ArgumentException(f"{name} is {value!r}; it must be a {kind.__name__}")
+    return value
+
+
+def _numbers(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """Return a read-only copy in the floating dtype it came in, or float64 for integers."""
+    if values is None:
+        return None
+    try:
+        array = np.array(values)
+    except (TypeError, ValueError):
+        raise ArgumentException(f"{name} is {values!r}; it must be an array of shape {shape}") from None
+    if array.shape != shape:
+        raise ArgumentException(f"{name} has shape {array.shape}; with {shape[0]} tasks it must have shape {shape}")
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise ArgumentException(f"{name} has dtype {array.dtype}; it must hold real numbers")
+    _check_each(name, array, np.isfinite(array), "finite")
+    array.flags.writeable = False
+    return array
+
+
+def _check_each(name: str, array: NDArray[Any], good: NDArray[np.bool], wanted: str) -> None:
+    bad = np.argwhere(~good).tolist()
+    if bad:
+        raise ArgumentException(f"{name}{bad[0]} is {array[tuple(bad[0])]}; every one must be {wanted}")
+
+
+def _data_of(task: IMetaLearningTask[Any, Any, Any]) -> tuple[Any, ...]:
+    data = (task.SupportInput, task.SupportOutput, task.QueryInput, task.QueryOutput)
+    return tuple(array for array in data if array is not None)
+
+
+def _bytes(data: Any) -> int:
+    if is_batches(data):
+        return sum(map(_bytes, data))
+    backend = backend_of(data)
+    if backend is None:
+        return int(getattr(data, "nbytes", sys.getsizeof(data)))
+    return int(math.prod(data.shape)) * backend.dtype_of(data).itemsize

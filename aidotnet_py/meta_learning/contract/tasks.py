@@ -1,0 +1,407 @@
+"""Few-shot tasks: the protocol that learners read, its abstract base and the task that holds its data."""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
+from uuid import uuid4
+
+from aidotnet_py.backends import Backend, backend_of
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
+
+__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase", "all_examples", "first_batch", "is_batches"]
+
+
+@runtime_checkable
+class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
+    """A task as learners see it: a support set to adapt on and a query set to be judged on.
+
+    The first axis of every array counts examples. A support set may come in batches, as two lists of arrays, of which
+    each inner step looks at the next; it is typed as if it were one array, as almost every task's is. ``QueryInput``
+    and ``QueryOutput`` are None for a task that is only adapted to; they are typed as if they were always there, as in
+    AiDotNet, since every other use needs them. ``SupportSetX``, ``SupportSetY``, ``QuerySetX`` and ``QuerySetY`` are
+    the same four again.
+    """
+
+    @property
+    def SupportInput(self) -> TInput_co:
+        """The inputs to adapt on, (support examples, …)."""
+        ...
+
+    @property
+    def SupportOutput(self) -> TOutput_co:
+        """The targets of ``SupportInput``, (support examples, …)."""
+        ...
+
+    @property
+    def QueryInput(self) -> TInput_co:
+        """The inputs to be judged on, (query examples, …), or None."""
+        ...
+
+    @property
+    def QueryOutput(self) -> TOutput_co:
+        """The targets of ``QueryInput``, (query examples, …), or None."""
+        ...
+
+    @property
+    def SupportSetX(self) -> TInput_co:
+        """``SupportInput``."""
+        ...
+
+    @property
+    def SupportSetY(self) -> TOutput_co:
+        """``SupportOutput``."""
+        ...
+
+    @property
+    def QuerySetX(self) -> TInput_co:
+        """``QueryInput``."""
+        ...
+
+    @property
+    def QuerySetY(self) -> TOutput_co:
+        """``QueryOutput``."""
+        ...
+
+    @property
+    def Name(self) -> str | None:
+        """What people call the task, or None."""
+        ...
+
+    @property
+    def Metadata(self) -> Mapping[str, Any]:
+        """Whatever else is known of the task."""
+        ...
+
+    @property
+    def NumWays(self) -> int:
+        """How many classes the task has."""
+        ...
+
+    @property
+    def NumShots(self) -> int:
+        """How many support examples a class has."""
+        ...
+
+    @property
+    def NumQueryPerClass(self) -> int:
+        """How many query examples a class has."""
+        ...
+
+    @property
+    def TaskId(self) -> int | str:
+        """What tells the task from every other one."""
+        ...
+
+
+class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
+    """All of a task but its data: a subclass says where the four arrays come from.
+
+    Parameters
+    ----------
+    NumWays, NumShots, NumQueryPerClass : int
+        Classes, support examples a class and query examples a class. They describe the task; the arrays are not
+        held to them, so a regression task over ten points may leave them alone or say ``NumWays=1, NumShots=10``.
+    Name : str, optional
+        What people call the task.
+    Metadata : mapping, optional
+        Whatever else is known of it; copied.
+    TaskId : int or str, optional
+        What tells it from every other task; a random identifier where None, drawn from the operating system so
+        that no seeded generator moves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.tasks import MetaLearningTaskBase
+    >>> class Line(MetaLearningTaskBase):
+    ...     SupportInput = property(lambda self: np.linspace(-1.0, 1.0, 5)[:, None])
+    ...     SupportOutput = property(lambda self: 2.0 * self.SupportInput)
+    ...     QueryInput = QueryOutput = property(lambda self: None)
+    >>> line = Line(NumWays=1, NumShots=5, Name="y = 2x")
+    >>> line.Validate()
+    >>> line.SetMetadata("slope", 2.0)
+    >>> line.TryGetMetadata("slope")
+    (True, 2.0)
+    """
+
+    def __init__(
+        self,
+        *,
+        NumWays: SupportsIndex = 5,
+        NumShots: SupportsIndex = 1,
+        NumQueryPerClass: SupportsIndex = 15,
+        Name: str | None = None,
+        Metadata: Mapping[str, Any] | None = None,
+        TaskId: int | str | None = None,
+    ) -> None:
+        self._ways = _integer("NumWays", NumWays)
+        self._shots = _integer("NumShots", NumShots)
+        self._queries = _integer("NumQueryPerClass", NumQueryPerClass)
+        self._name = Name
+        self._metadata = dict(Metadata or {})
+        self._id = uuid4().hex if TaskId is None else TaskId
+
+    @property
+    @abstractmethod
+    def SupportInput(self) -> TInput:
+        """The inputs to adapt on, (support examples, …)."""
+
+    @property
+    @abstractmethod
+    def SupportOutput(self) -> TOutput:
+        """The targets of ``SupportInput``, (support examples, …)."""
+
+    @property
+    @abstractmethod
+    def QueryInput(self) -> TInput:
+        """The inputs to be judged on, (query examples, …), or None."""
+
+    @property
+    @abstractmethod
+    def QueryOutput(self) -> TOutput:
+        """The targets of ``QueryInput``, (query examples, …), or None."""
+
+    @property
+    def SupportSetX(self) -> TInput:
+        """``SupportInput``."""
+        return self.SupportInput
+
+    @property
+    def SupportSetY(self) -> TOutput:
+        """``SupportOutput``."""
+        return self.SupportOutput
+
+    @property
+    def QuerySetX(self) -> TInput:
+        """``QueryInput``."""
+        return self.QueryInput
+
+    @property
+    def QuerySetY(self) -> TOutput:
+        """``QueryOutput``."""
+        return self.QueryOutput
+
+    @property
+    def Name(self) -> str | None:
+        """What people call the task, or None."""
+        return self._name
+
+    @property
+    def Metadata(self) -> Mapping[str, Any]:
+        """Whatever else is known of the task; written with `SetMetadata`."""
+        return self._metadata
+
+    @property
+    def NumWays(self) -> int:
+        """How many classes the task has."""
+        return self._ways
+
+    @property
+    def NumShots(self) -> int:
+        """How many support examples a class has."""
+        return self._shots
+
+    @property
+    def NumQueryPerClass(self) -> int:
+        """How many query examples a class has."""
+        return self._queries
+
+    @property
+    def TaskId(self) -> int | str:
+        """What tells the task from every other one."""
+        return self._id
+
+    def SetMetadata(self, key: str, value: Any) -> None:
+        """Note a value under a key, in place of one noted before."""
+        self._metadata[key] = value
+
+    def TryGetMetadata(self, key: str) -> tuple[bool, Any]:
+        """Return whether a value was noted under the key, and the value (None where there is none)."""
+        return key in self._metadata, self._metadata.get(key)
+
+    def Validate(self) -> None:
+        """Check that the task can be learned: support data of equal lengths, and query data whole or absent.
+
+        Raises
+        ------
+        ArgumentNullException
+            When support inputs or targets are missing, or only one half of the query set is there.
+        ArgumentOutOfRangeException
+            When ways, shots or queries a class are not positive.
+        ArgumentException
+            When a set is empty, or its inputs and targets differ in length; the message shows the shapes.
+        """
+        for name, count in (
+            ("NumWays", self.NumWays),
+            ("NumShots", self.NumShots),
+            ("NumQueryPerClass", self.NumQueryPerClass),
+        ):
+            if count <= 0:
+                raise ArgumentOutOfRangeException(f"{name} is {count}; it must be at least 1")
+        support = self.SupportInput, self.SupportOutput
+        if any(is_batches(data) for data in support):
+            _check_batches("SupportSetX", support[0], "SupportSetY", support[1])
+        else:
+            _check_set("SupportSetX", support[0], "SupportSetY", support[1])
+        if self.QueryInput is not None or self.QueryOutput is not None:
+            _check_set("QuerySetX", self.QueryInput, "QuerySetY", self.QueryOutput)
+
+    def __repr__(self) -> str:
+        sets = f"support {_shown(self.SupportInput)} → {_shown(self.SupportOutput)}"
+        if self.QueryInput is not None:
+            sets += f", query {_shown(self.QueryInput)} → {_shown(self.QueryOutput)}"
+        label = self.Name or self.TaskId
+        return f"<{type(self).__name__} {label!r}: {self.NumWays}-way {self.NumShots}-shot, {sets}>"
+
+
+class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
+    """A task that holds its arrays.
+
+    Parameters
+    ----------
+    SupportSetX, SupportSetY : array, or list of array
+        Inputs and targets to adapt on, (support examples, …) each. Kept as they are: neither copied nor converted.
+        Lists are batches, which inner steps look at one after another, and again from the first when they are through.
+    QuerySetX, QuerySetY : array, optional
+        Inputs and targets to be judged on, (query examples, …) each; both or neither. `Adapt` does not read them.
+    NumWays, NumShots, NumQueryPerClass, Name, Metadata, TaskId
+        As for `MetaLearningTaskBase`.
+
+    Raises
+    ------
+    ArgumentException
+        As `Validate`, which the constructor calls.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
+    >>> x = np.linspace(-1.0, 1.0, 6)[:, None]
+    >>> task = MetaLearningTask(SupportSetX=x[::2], SupportSetY=x[::2] ** 2, NumWays=1, NumShots=3, Name="square")
+    >>> task
+    <MetaLearningTask 'square': 1-way 3-shot, support (3, 1) → (3, 1)>
+    >>> task.SupportInput is task.SupportSetX
+    True
+    >>> MetaLearningTask(SupportSetX=x, SupportSetY=x[:4])
+    Traceback (most recent call last):
+    ...
+    aidotnet_py.exceptions.ArgumentException: SupportSetX has shape (6, 1) and SupportSetY shape (4, 1); ...
+    """
+
+    def __init__(
+        self,
+        *,
+        SupportSetX: TInput | Sequence[TInput],
+        SupportSetY: TOutput | Sequence[TOutput],
+        QuerySetX: TInput | None = None,
+        QuerySetY: TOutput | None = None,
+        NumWays: SupportsIndex = 5,
+        NumShots: SupportsIndex = 1,
+        NumQueryPerClass: SupportsIndex = 15,
+        Name: str | None = None,
+        Metadata: Mapping[str, Any] | None = None,
+        TaskId: int | str | None = None,
+    ) -> None:
+        super().__init__(
+            NumWays=NumWays,
+            NumShots=NumShots,
+            NumQueryPerClass=NumQueryPerClass,
+            Name=Name,
+            Metadata=Metadata,
+            TaskId=TaskId,
+        )
+        # As they are typed for learners; see `IMetaLearningTask`.
+        self._support_input, self._support_output = cast(TInput, SupportSetX), cast(TOutput, SupportSetY)
+        self._query_input, self._query_output = cast(TInput, QuerySetX), cast(TOutput, QuerySetY)
+        self.Validate()
+
+    @property
+    def SupportInput(self) -> TInput:
+        """The inputs to adapt on, (support examples, …)."""
+        return self._support_input
+
+    @property
+    def SupportOutput(self) -> TOutput:
+        """The targets of ``SupportInput``, (support examples, …)."""
+        return self._support_output
+
+    @property
+    def QueryInput(self) -> TInput:
+        """The inputs to be judged on, (query examples, …), or None."""
+        return self._query_input
+
+    @property
+    def QueryOutput(self) -> TOutput:
+        """The targets of ``QueryInput``, (query examples, …), or None."""
+        return self._query_output
+
+
+def _integer(name: str, value: SupportsIndex) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentException(f"{name} is {value!r}; it must be a whole number") from None
+
+
+def is_batches(data: object) -> bool:
+    """Whether a support set comes as a list of arrays, one a batch."""
+    # Arrays first: they are by far the most, and asking a library about each is what takes time.
+    return (
+        isinstance(data, (list, tuple))
+        and len(data) > 0  # pyright: ignore[reportUnknownArgumentType] -- of anything
+        and all(backend_of(batch) is not None for batch in data)  # pyright: ignore[reportUnknownVariableType]
+    )
+
+
+def first_batch(data: Any) -> Any:
+    """A set that comes as one array, or the first of its batches."""
+    return data[0] if is_batches(data) else data
+
+
+def all_examples(backend: Backend, data: Any) -> Any:
+    """The examples of a set in one array, whether it comes in batches or not."""
+    return backend.concat(data, 0) if is_batches(data) else data
+
+
+def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:
+    if not (is_batches(x) and is_batches(y) and len(x) == len(y)):
+        raise ArgumentException(
+            f"{x_name} is {_shown(x)} and {y_name} {_shown(y)}; of a set in batches both are lists, equally long"
+        )
+    for i, (x_batch, y_batch) in enumerate(zip(x, y, strict=True)):
+        _check_set(f"{x_name}[{i}]", x_batch, f"{y_name}[{i}]", y_batch)
+
+
+def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
+    for name, value, other in ((x_name, x, y_name), (y_name, y, x_name)):
+        if value is None:
+            raise ArgumentNullException(f"{name} is None; it and {other} must both be given")
+    lengths = _length(x_name, x), _length(y_name, y)
+    if lengths[0] != lengths[1]:
+        raise ArgumentException(
+            f"{x_name} has shape {_shown(x)} and {y_name} shape {_shown(y)}; "
+            f"their first axes must be equally long, one entry an example"
+        )
+    if lengths[0] == 0:
+        raise ArgumentException(f"{x_name} has shape {_shown(x)}; the set must hold at least one example")
+
+
+def _length(name: str, data: Any) -> int:
+    shape = getattr(data, "shape", None)
+    try:
+        return int(len(data) if shape is None else shape[0])
+    except (IndexError, TypeError):
+        raise ArgumentException(
+            f"{name} is {data!r}; it must be an array whose first axis counts the examples"
+        ) from None
+
+
+def _shown(data: Any) -> str:
+    if is_batches(data):
+        return f"[{', '.join(_shown(batch) for batch in data)}]"
+    shape = getattr(data, "shape", None)
+    return f"({len(data)}, …)" if shape is None else str(tuple(shape))

@@ -1,0 +1,1 @@
+"""What every learner does: steps over batches in parallel, training, checkpoints, random state."""

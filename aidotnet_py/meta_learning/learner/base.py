@@ -1,0 +1,609 @@
+"""What every meta-learner can do: adapt, evaluate, train, start anew, save and load.
+
+An algorithm is a subclass that writes `MetaTrain` and, where its inner loop differs, `_following`; `core` gives it
+the tasks' objectives, the inner loop and the meta-update.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from numbers import Integral
+from typing import Any, NamedTuple, TypeAlias, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import describe
+from aidotnet_py.exceptions import (
+    ArgumentException,
+    ArgumentOutOfRangeException,
+    InvalidOperationException,
+)
+from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_count
+from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
+from aidotnet_py.meta_learning.contract.results import (
+    MetaAdaptationResult,
+    MetaEvaluationResult,
+    MetaTrainingResult,
+    MetaTrainingStepResult,
+)
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
+from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
+from aidotnet_py.meta_learning.learner.core import LearnerCore, Tasks
+from aidotnet_py.meta_learning.learner.journal import whole
+from aidotnet_py.meta_learning.learner.own_optimizer import as_given
+from aidotnet_py.meta_learning.learner.parallel import over_chunks
+from aidotnet_py.meta_learning.learner.training import TrainingHistory, train
+from aidotnet_py.meta_learning.learner.turns import takes_turns
+from aidotnet_py.meta_learning.objective.checks import checked_task, checked_tasks
+from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.stacking import split_rows
+from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
+from aidotnet_py.models.comparison import compare_models, describe_model
+from aidotnet_py.nn.statistics import Statistics
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
+
+# Losses and accuracies of tasks.
+Measured: TypeAlias = tuple[NDArray[Any], list[float]]
+
+
+@dataclass
+class StepRecord:
+    """What the last `MetaTrain` saw, for the result of the step."""
+
+    losses: NDArray[Any]
+    accuracies: list[float]
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class AdaptationCurve(NamedTuple):
+    """How tasks' query sets are served before the first and after each inner step.
+
+    Attributes
+    ----------
+    losses : array, shape (tasks, steps + 1)
+        Of the model's number type, on the host.
+    accuracies : array of float64, shape (tasks, steps + 1)
+        NaN for regression.
+    """
+
+    losses: NDArray[Any]
+    accuracies: NDArray[np.float64]
+
+
+class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
+    """The base of all algorithms; docs/algorithms.md writes one with it.
+
+    A subclass writes `AlgorithmType` and `MetaTrain`. It has from here: ``_opened(tasks, "Support", "Query")``, which
+    checks everything and gives the tasks with their objectives, a `Chunk`; `over_chunks`, to work on some tasks at a
+    time; ``_adapted(chunk)``, the inner loop; ``_meta_update(meta_gradients)``, clipping and meta-optimizer; and
+    ``_record``, to tell `MetaTrainStep` what it saw.
+
+    Parameters
+    ----------
+    options : MetaLearnerOptions
+        Read when used, so it can be changed between steps.
+
+    Raises
+    ------
+    ArgumentNullException
+        When options is None.
+    InvalidOperationException
+        When options has no model.
+    ArgumentException
+        When an option is invalid; the message names the first.
+    """
+
+    def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
+        super().__init__(options)
+        self._record: StepRecord | None = None
+        self._history: TrainingHistory[T] = TrainingHistory()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that steps take turns and are whole, whoever wrote them."""
+        super().__init_subclass__(**options)
+        if "MetaTrain" in vars(cls):
+            cls.MetaTrain = takes_turns(whole(cls.MetaTrain))  # type: ignore[method-assign]  # as if the class had written it
+
+    @property
+    @abstractmethod
+    def AlgorithmType(self) -> MetaLearningAlgorithmType:
+        """Which algorithm this is."""
+
+    @abstractmethod
+    def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
+        """One meta-training step; returns the mean query loss before it."""
+
+    # Adapting and evaluating.
+
+    def Adapt(self, task: IMetaLearningTask[T, TInput, TOutput]) -> IModel[TInput, TOutput, ModelMetadata[T]]:
+        """Adapt the meta-model to a task: AdaptationSteps inner steps on its support set, from θ.
+
+        The meta-model is not changed; query data is not read and may be absent. Where the model has
+        `aidotnet_py.nn.BatchNorm` layers, the adapted one normalises by the statistics of the support set at its
+        adapted parameters: what it says of an example does not hang on what it is asked about together with.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the task is None.
+        ArgumentException
+            When its support set does not fit the model.
+        InvalidOperationException
+            When the adapted parameters are not finite.
+        """
+        whole = self._opened([checked_task(task)], "Support", training=False)
+        backend = whole.backend
+        (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(self._adapted(chunk)[1]))
+        return _model_for(whole.model, task, backend.reshape(adapted, (adapted.shape[1],)))
+
+    def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
+        """Adapt to a task, and measure losses and accuracies on both its sets.
+
+        ``PerStepLosses`` are the support losses before the first and after each inner step; of a support set in
+        batches, each that of the batch which the step looks at, and last the mean over all. A solver in the place of
+        steps has two, before and after.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the task is None.
+        ArgumentException
+            When its support or query set does not fit the model.
+        InvalidOperationException
+            When the adapted parameters, or a loss at them, are not finite.
+        """
+        whole = self._opened([checked_task(task)], "Support", "Query", training=False)
+        (found,) = over_chunks(whole, self._adapted_and_measured)
+        history, elapsed, (support_loss, support_accuracy), (query_loss, query_accuracy) = found
+        scalar = self._scalar()
+        return MetaAdaptationResult(
+            QueryAccuracy=scalar(query_accuracy[0]),
+            QueryLoss=scalar(query_loss[0]),
+            SupportAccuracy=scalar(support_accuracy[0]),
+            SupportLoss=scalar(support_loss[0]),
+            AdaptationSteps=self._inner_steps,
+            AdaptationTimeMs=elapsed,
+            PerStepLosses=np.array([*history, *support_loss]),
+        )
+
+    def _adapted_and_measured(self, chunk: Chunk) -> tuple[list[Any], float, Measured, Measured]:
+        """The support loss before each step, how long the steps took in ms, and both sets measured after them."""
+        history: list[Any] = []
+        began = time.perf_counter()
+        _, adapted = self._adapted(chunk, lambda losses: history.append(chunk.on_host(losses)[0]))
+        elapsed = 1000 * (time.perf_counter() - began)
+        return history, elapsed, self._measured("Support", chunk, adapted), self._measured("Query", chunk, adapted)
+
+    def _measured(self, role: str, chunk: Chunk, points: Array) -> Measured:
+        """Losses and accuracies of all tasks at these points; InvalidOperationException where a loss is not finite."""
+        objective = chunk.objectives[role]
+        losses = objective.evaluate(points).losses
+        chunk.require_finite(f"{role.lower()} loss", losses)
+        return chunk.on_host(losses), objective.accuracies()
+
+    def _host(self, array: Array) -> NDArray[Any]:
+        """A copy of an array's values on the host."""
+        return np.array(self._backend.to_numpy(array))
+
+    @overload
+    def Evaluate(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T: ...
+
+    @overload
+    def Evaluate(self, numTasks: int, /) -> MetaEvaluationResult[T]: ...
+
+    @overload
+    def Evaluate(self, *, numTasks: int) -> MetaEvaluationResult[T]: ...
+
+    def Evaluate(
+        self, taskBatch: TaskBatch[T, TInput, TOutput] | int | None = None, numTasks: int | None = None
+    ) -> T | MetaEvaluationResult[T]:
+        """Adapt to tasks and measure their query losses; the meta-model is not changed.
+
+        Parameters
+        ----------
+        taskBatch : TaskBatch
+            A batch, or instead of it
+        numTasks : int
+            how many tasks to draw from the DataLoader; MetaBatchSize of them are worked on at a time.
+
+        Query sets are normalised as in training: where the model has `aidotnet_py.nn.BatchNorm` layers, by their own
+        statistics, all examples of a query set together (``statistics="batch"``), or by those of the support sets. The
+        result of a number of tasks says which, and has the accuracies of the models that `Adapt` gives beside.
+
+        Returns
+        -------
+        T or MetaEvaluationResult
+            For a batch, the mean query loss; for a number, losses and accuracies of every task.
+
+        Raises
+        ------
+        ArgumentException
+            When the batch is None, or does not fit the model.
+        ArgumentOutOfRangeException
+            When the number is below 1.
+        InvalidOperationException
+            When a loss is not finite; when tasks are to be drawn and the options have no DataLoader.
+        """
+        if taskBatch is not None and numTasks is not None:
+            raise ArgumentException("taskBatch and numTasks were both given; one of them is wanted")
+        asked = taskBatch if numTasks is None else numTasks
+        if isinstance(asked, Integral):
+            _require_count("numTasks", asked)
+            return self._evaluate_drawn(int(cast(int, asked)))
+        losses, *_ = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
+        return self._scalar()(float(np.mean(losses, dtype=np.float64)))
+
+    def _evaluate_drawn(self, count: int) -> MetaEvaluationResult[T]:
+        loader = self._loader()
+        began = time.perf_counter()
+        losses: list[Any] = []
+        accuracies: list[float] = []
+        singles: list[float] = []
+        normalization: Statistics | None = None
+        while len(losses) < count:
+            # As many at once as in a step of training, whose programs and buffers then serve again.
+            some = min(self._options.MetaBatchSize, count - len(losses))
+            tasks = checked_tasks(self._batch_from(loader, some))
+            some_losses, some_accuracies, model, adapted = self._query_results(tasks)
+            normalization = self._objectives.normalization(tasks, model, self._loss())
+            losses += list(some_losses)
+            accuracies += some_accuracies
+            singles += some_accuracies if normalization != "batch" else self._single_accuracies(tasks, model, adapted)
+        elapsed = timedelta(seconds=time.perf_counter() - began)
+        scalar = self._scalar()
+        return MetaEvaluationResult(
+            np.array([scalar(a) for a in accuracies]),
+            np.array([scalar(x) for x in losses]),
+            elapsed,
+            normalization=normalization,
+            single_accuracies=np.array([scalar(a) for a in singles]) if len(singles) == count else None,
+        )
+
+    def _query_results(
+        self, tasks: Tasks[T, TInput, TOutput]
+    ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
+        """Losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
+        whole = self._opened(tasks, "Support", "Query", training=False)
+
+        def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
+            adapted = self._adapted(chunk)[1]
+            rows = split_rows(chunk.backend, adapted)
+            return self._measured("Query", chunk, adapted), rows
+
+        parts = over_chunks(whole, work)
+        return (
+            np.concatenate([losses for (losses, _), _ in parts]),
+            [accuracy for (_, accuracies), _ in parts for accuracy in accuracies],
+            whole.model,
+            [row for _, rows in parts for row in rows],
+        )
+
+    def _single_accuracies(
+        self, tasks: Tasks[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
+    ) -> list[float]:
+        """The accuracies of the models that `Adapt` gives; none where these cannot hold statistics."""
+        accuracies: list[float] = []
+        host = model_backend(model).to_numpy
+        for task, parameters in zip(tasks, adapted, strict=True):
+            found = _model_for(model, task, parameters)
+            if missing_members(found, INormalizedModel):
+                break
+            outputs = host(cast(Array, found.Predict(task.QueryInput)))
+            accuracies.append(self._loss().accuracy(outputs, host(cast(Array, task.QueryOutput))))
+        return accuracies
+
+    def adaptation_curve(self, taskBatch: TaskBatch[T, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
+        """Adapt to tasks by the learner's own rule, and measure their query sets at every step; θ is not changed.
+
+        Parameters
+        ----------
+        taskBatch : TaskBatch
+            Tasks with support and query sets, alike in shape.
+        steps : int, optional
+            How many inner steps to follow, which may be more than the learner trains with; None: as many as it does.
+
+        Returns
+        -------
+        AdaptationCurve
+            Column k is measured after k steps.
+
+        Raises
+        ------
+        ArgumentException
+            When the batch is None, or does not fit the model.
+        ArgumentOutOfRangeException
+            When ``steps`` is below 1.
+        InvalidOperationException
+            When a query loss is not finite; the message names the task. When the InnerOptimizer takes no steps.
+
+        Examples
+        --------
+        One task, y = 3x, and a model y = wx from w = 0:
+
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, MetaLearningTask, TaskBatch
+        >>> x = np.array([[1.0], [-1.0]])
+        >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=x, QuerySetY=3 * x, NumWays=1)
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+        >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.25))
+        >>> learner.adaptation_curve(TaskBatch([task]), steps=2).losses
+        array([[9.    , 2.25  , 0.5625]])
+        """
+        if steps is not None:
+            _require_count("steps", steps)
+        solver = self._options.InnerOptimizer
+        if is_inner_solver(solver):
+            raise InvalidOperationException(
+                f"InnerOptimizer is a {type(solver).__name__}, which solves the inner problem as a whole; one that "
+                "takes steps is wanted"
+            )
+        count = self._inner_steps if steps is None else int(steps)
+        whole = self._opened(checked_tasks(taskBatch), "Support", "Query", training=False)
+        parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
+        losses, accuracies = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+        return AdaptationCurve(losses.T, accuracies.T)
+
+    def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Losses and accuracies, (steps + 1, tasks) each."""
+        loop = self._inner_loop(chunk)
+        found = [self._measured("Query", chunk, self._whole(chunk, loop.points))]
+        for _ in range(steps):
+            loop.step()
+            found.append(self._measured("Query", chunk, self._whole(chunk, loop.points)))
+        return np.array([losses for losses, _ in found]), np.array([accuracies for _, accuracies in found])
+
+    def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
+        if self._options.DataLoader is None:
+            raise InvalidOperationException("DataLoader of the options is None; one is wanted to draw tasks from")
+        return self._options.DataLoader
+
+    def _batch_from(self, loader: IEpisodicDataLoader[T, TInput, TOutput], count: int) -> TaskBatch[T, TInput, TOutput]:
+        """The next tasks from this learner's place in the loader."""
+        return self._random.place.drawn(loader, lambda: loader.GetTaskBatch(count))
+
+    # Training.
+
+    @overload
+    def MetaTrainStep(self, batchSize: int, /) -> MetaTrainingStepResult[T]: ...
+
+    @overload
+    def MetaTrainStep(self, *, batchSize: int) -> MetaTrainingStepResult[T]: ...
+
+    @overload
+    def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
+
+    @takes_turns
+    @whole
+    def MetaTrainStep(
+        self, sampler: ITaskSampler[T, TInput, TOutput] | int | None = None, batchSize: int | None = None
+    ) -> MetaTrainingStepResult[T]:
+        """Draw a batch, take one `MetaTrain` step on it, count the iteration: all of it or nothing.
+
+        Whatever stops it, an error or Ctrl-C, leaves parameters, optimizer, iteration and draws as they were before it;
+        the same tasks are drawn again. A loader or sampler without ``GetState`` and ``SetState`` (`IResumable`) cannot
+        be put back: its next draw follows the one that was lost. To pass over tasks on which a step fails, draw them.
+
+        Parameters
+        ----------
+        sampler : ITaskSampler, optional
+            Where the tasks come from, and where their losses are told; without one, the DataLoader.
+        batchSize : int
+            How many tasks.
+
+        Raises
+        ------
+        InvalidOperationException
+            When neither a sampler nor a DataLoader is there, or the step fails; see `MetaTrain`.
+        ArgumentException
+            When the sampler is none; the message says what it lacks.
+        ArgumentOutOfRangeException
+            When batchSize is below 1.
+        """
+        size = sampler if batchSize is None else batchSize
+        source = None if batchSize is None else cast("ITaskSampler[T, TInput, TOutput] | None", sampler)
+        _require_count("batchSize", size)
+        batch = self._drawn(source, int(cast(int, size)))
+        began = time.perf_counter()
+        self._journal.hand_on()
+        loss = self.MetaTrain(batch)
+        elapsed = 1000 * (time.perf_counter() - began)
+        self._iteration += 1
+        record = self._record or StepRecord(np.full(len(batch), loss), [math.nan])
+        if source is not None:
+            source.UpdateWithFeedback(list(batch), list(record.losses))
+        scalar = self._scalar()
+        return MetaTrainingStepResult(
+            MetaLoss=loss,
+            TaskLoss=scalar(float(np.mean(record.losses, dtype=np.float64))),
+            Accuracy=scalar(float(np.mean(record.accuracies))),
+            NumTasks=len(batch),
+            Iteration=self._iteration,
+            TimeMs=elapsed,
+            AdditionalMetrics={name: scalar(value) for name, value in record.metrics.items()},
+        )
+
+    def _drawn(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
+        if sampler is None:
+            return self._batch_from(self._loader(), count)
+        missing = missing_members(sampler, ITaskSampler)
+        if missing:
+            raise ArgumentException(
+                f"sampler is a {type(sampler).__name__}, which lacks {', '.join(missing)} of ITaskSampler"
+            )
+        if isinstance(sampler, IResumable):
+            place = sampler.GetState()
+            self._journal.also(lambda: sampler.SetState(place))
+        return sampler.SampleBatch(count)
+
+    def Train(self) -> MetaTrainingResult[T]:
+        """NumMetaIterations steps of MetaBatchSize tasks from the DataLoader, with a progress bar on a terminal.
+
+        Every EvaluationFrequency steps, EvaluationTasks tasks of the same loader are evaluated; where it can put its
+        draws aside (`IResumable`), how often that happens does not change what is trained on. With
+        EnableCheckpointing, every CheckpointFrequency steps the learner is saved as
+        ``checkpoint_{algorithm}_{iteration}.safetensors``, such as ``checkpoint_iMAML_500.safetensors``, in the folder
+        that is the current one when the run begins.
+
+        Whatever stops it, Ctrl-C too, stops it between two steps, and is raised with a note of what is left to do;
+        `training_result` has the histories up to there. To finish the run, set NumMetaIterations to what is left, the
+        wanted total less CurrentIteration, and call it again; in another process, load the last checkpoint first. It
+        ends with the bits of a run that was not stopped.
+
+        Returns
+        -------
+        MetaTrainingResult
+            ``AdditionalMetrics`` holds the mean loss and accuracy of each evaluation, as ``EvaluationLoss@{iteration}``
+            and ``EvaluationAccuracy@{iteration}``.
+
+        Raises
+        ------
+        InvalidOperationException
+            When the options have no DataLoader, or a step fails; the steps before it stay done.
+        OSError
+            When no checkpoint can be written into the folder, before the first step.
+        """
+        self._loader()
+        self._require_valid()
+        history = self._history = TrainingHistory[T]()
+        return train(self, history, lambda: self._noted_step(history), self._random.aside)
+
+    @property
+    def training_result(self) -> MetaTrainingResult[T] | None:
+        """What the last `Train` has come to, or came to before it was stopped; None before its first step."""
+        return self._history.result()
+
+    @takes_turns
+    @whole
+    def _noted_step(self, history: TrainingHistory[T]) -> MetaTrainingStepResult[T]:
+        """A step of a run and its note in the history, both or neither."""
+        self._journal.also(history.from_here())
+        self._journal.hand_on()
+        step = self.MetaTrainStep(self._options.MetaBatchSize)
+        history.note(step)
+        return step
+
+    @takes_turns
+    def Reset(self) -> None:
+        """Iteration 0, optimizers without memory, random state as at construction; the model keeps its parameters."""
+        self._iteration = 0
+        self._record = None
+        self._history = TrainingHistory()
+        self._begin_with_model()
+        self._random.rewind()
+
+    # Checkpoints.
+
+    @takes_turns
+    def Save(self, filePath: str | os.PathLike[str]) -> None:
+        """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
+
+        Parameters, optimizer state, iteration, and the random state of the learner and, where it has `GetState`, of the
+        DataLoader. Model and options are described, for `Load` to compare: a learner that takes the file up brings its
+        own. See docs/files.md.
+
+        Warns
+        -----
+        UserWarning
+            When the DataLoader lacks `GetState` and `SetState`, so that a resumed run draws other tasks.
+
+        Raises
+        ------
+        ArgumentException
+            When the folder does not exist, something is there that is no regular file, or an optimizer or loader has a
+            state that no file can hold.
+        InvalidOperationException
+            When parameters or optimizer state are not finite.
+        OSError
+            When the file cannot be written; an older one of that name is then still whole.
+        """
+        loader = self._options.DataLoader
+        if loader is not None and not isinstance(loader, IResumable):
+            warnings.warn(
+                f"{type(loader).__name__} lacks GetState and SetState (IResumable); its place is not saved, and a "
+                "resumed run draws other tasks",
+                UserWarning,
+                stacklevel=level_outside(),
+            )
+        optimizer = self._meta_optimizer()
+        Checkpoint(
+            algorithm=self.AlgorithmType.name,
+            parameters=self._host(self._meta_parameters()),
+            optimizer=type(as_given(optimizer)).__name__,
+            optimizer_state=dict(optimizer.GetState()),
+            iteration=self._iteration,
+            random_state=self._random.get(),
+            extra_state={name: self._host(array) for name, array in self._extra_state().items()},
+            model=describe_model(self.BaseModel),
+            options=describe(self._options),
+        ).save(filePath)
+
+    @takes_turns
+    @whole
+    def Load(self, filePath: str | os.PathLike[str]) -> None:
+        """Take up what `Save` wrote; it continues as the saved learner would have, bit for bit.
+
+        Raises
+        ------
+        ArgumentException
+            When there is no such file, it is damaged, or it was not saved by such a learner of such a model; the
+            message tells each difference, and nothing is changed then.
+
+        Warns
+        -----
+        UserWarning
+            When options that steps depend on, or settings that the model may have otherwise, are not those of the saved
+            learner; when one of the two, the saved learner and this one, has a DataLoader with a place and the
+            other has none; when the file was written by version 0.1.0, which wrote no checksums.
+        """
+        found = Checkpoint.load(filePath)
+        backend, optimizer = self._backend, self._meta_optimizer()
+        parameters = self._host(self._meta_parameters())
+        compared = compare_models(found.model, self.BaseModel)
+        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, compared)
+        cautions = [found.caution(str(filePath), compared, self._options)]
+        try:
+            optimizer.SetState(found.optimizer_state_on(backend))
+            self._set_extra_state(found.extra_state)
+            self._random.set(found.random_state)
+            self._set_meta_parameters(backend.asarray(found.parameters))
+        except Exception as error:
+            raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error
+        self._iteration = found.iteration
+        cautions.append(self._random.lost(found.random_state))
+        # Where warnings are errors, they undo what was taken up.
+        for told in cautions:
+            if told is not None:
+                warnings.warn(told, UserWarning, stacklevel=level_outside())
+
+
+def _model_for(
+    model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
+) -> IFullModel[T, TInput, TOutput]:
+    """The model with these parameters, which normalises by the task's support set where it can."""
+    found = model.WithParameters(adapted)
+    if missing_members(found, INormalizedModel):
+        return found
+    normalized: IFullModel[T, TInput, TOutput] = cast(Any, found).with_statistics_of(
+        all_examples(model_backend(model), task.SupportInput)
+    )
+    return normalized
+
+
+def _require_count(name: str, value: object) -> None:
+    if not is_count(value):
+        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number of at least 1 is wanted")

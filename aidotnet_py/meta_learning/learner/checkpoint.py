@@ -1,0 +1,163 @@
+"""What a learner needs to go on bit for bit, in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from aidotnet_py.archives import pack, read_file, unpack, write_file
+from aidotnet_py.backends import Backend, backend_of
+from aidotnet_py.descriptions import listed
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
+from aidotnet_py.models.comparison import ModelDifferences
+from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
+
+__all__ = ["Checkpoint"]
+
+_KIND = "meta-learner"
+_PREFIX, _EXTRA = "optimizer.", "learner."
+# No run counts further, and arithmetic on longer numbers fails in odd places.
+_MOST_STEPS = 2**53
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a learner; arrays are on the host once it was loaded, so that any backend can take them up.
+
+    Model and options are descriptions, to be compared with those at hand; of a file of version 0.1.0 they are empty.
+    """
+
+    algorithm: str
+    parameters: NDArray[Any]
+    optimizer: str
+    optimizer_state: Mapping[str, Any]
+    iteration: int
+    random_state: Mapping[str, Any]
+    extra_state: Mapping[str, Any]
+    model: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        ArgumentException
+            When a state holds what neither an array file nor JSON can.
+        InvalidOperationException
+            When an array is not finite.
+        """
+        arrays = {"parameters": self.parameters}
+        numbers: dict[str, Any] = {}
+        for name, value in self.optimizer_state.items():
+            backend = backend_of(value)
+            if backend is None:
+                numbers[name] = value
+            else:
+                arrays[_PREFIX + name] = backend.to_numpy(value)
+        for name, value in self.extra_state.items():
+            arrays[_EXTRA + name] = value
+        description = {
+            "algorithm": self.algorithm,
+            "optimizer": self.optimizer,
+            "optimizer_state": numbers,
+            "iteration": self.iteration,
+            "random_state": self.random_state,
+            "model": self.model,
+            "options": self.options,
+        }
+        try:
+            data = pack(_KIND, arrays, description)
+        except ArgumentException as error:
+            raise ArgumentException(
+                f"the state of the optimizer {self.optimizer} or of the DataLoader cannot be saved: {error}; arrays, "
+                "numbers and strings, and mappings and lists of the latter two, can"
+            ) from error
+        write_file(path, data)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ArgumentException
+            When there is no such file, or it is something else.
+        """
+        arrays, description = unpack(_KIND, read_file(path), str(path))
+        for name in ("model", "options"):
+            description.setdefault(name, {})
+        kinds = {"algorithm": str, "optimizer": str, "iteration": int}
+        kinds |= dict.fromkeys(("optimizer_state", "random_state", "model", "options"), dict)
+        for name, kind in kinds.items():
+            if type(description.get(name)) is not kind:
+                raise ArgumentException(f"{path} is no whole checkpoint: its {name} is missing or malformed")
+        if "parameters" not in arrays:
+            raise ArgumentException(f"{path} is no whole checkpoint: its parameters are missing")
+        parameters, steps = arrays.pop("parameters"), description["iteration"]
+        if not 0 <= steps <= _MOST_STEPS:
+            raise ArgumentException(f"{path} holds the iteration {steps}, which no learner reaches")
+        extra = {name.removeprefix(_EXTRA): array for name, array in arrays.items() if name.startswith(_EXTRA)}
+        moments = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if not name.startswith(_EXTRA)}
+        return cls(
+            algorithm=description["algorithm"],
+            parameters=parameters,
+            optimizer=description["optimizer"],
+            optimizer_state={**description["optimizer_state"], **moments},
+            iteration=steps,
+            random_state=description["random_state"],
+            extra_state=extra,
+            model=description["model"],
+            options=description["options"],
+        )
+
+    def require_fit(
+        self,
+        source: str,
+        algorithm: str,
+        optimizer: IGradientBasedOptimizer,
+        parameters: NDArray[Any],
+        compared: ModelDifferences,
+    ) -> None:
+        """Raise ArgumentException, naming the source, unless it was saved by such a learner of such a model."""
+        needed = {
+            "algorithm": (self.algorithm, algorithm),
+            "optimizer": (self.optimizer, type(optimizer).__name__),
+            "the parameter vector": (_described(self.parameters), _described(parameters)),
+        }
+        for name, value in self.optimizer_state.items():
+            if backend_of(value) is not None and isinstance(optimizer, ElementwiseOptimizer):
+                needed[f"optimizer state {name}"] = (_described(value), _described(parameters))
+            if isinstance(value, int) and abs(value) > _MOST_STEPS:
+                raise ArgumentException(f"{source} holds optimizer state {name} {value}, which no optimizer reaches")
+        clauses = [
+            f"{n} is {came:.80} there and {wanted} here" for n, (came, wanted) in needed.items() if came != wanted
+        ]
+        clauses += [*compared.parameters, *compared.layers]
+        if clauses:
+            raise ArgumentException(f"{source} is of another learner: {listed(clauses)}")
+
+    def caution(
+        self, source: str, compared: ModelDifferences, options: MetaLearnerOptions[Any, Any, Any]
+    ) -> str | None:
+        """What is said where the file fits, and model or options were otherwise in what they may be; None: nothing."""
+        clauses = [*compared.settings, *options.differences(self.options)]
+        if not clauses:
+            return None
+        return f"{source} was saved with other settings, and this learner keeps its own: {listed(clauses)}"
+
+    def optimizer_state_on(self, backend: Backend) -> dict[str, Any]:
+        """The optimizer's state with its arrays on a backend."""
+        return {
+            name: value if backend_of(value) is None else backend.asarray(value)
+            for name, value in self.optimizer_state.items()
+        }
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{array.dtype}{array.shape}"

@@ -1,0 +1,103 @@
+"""A learner's own place in a loader that other learners may draw from too."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeGuard, TypeVar
+
+from aidotnet_py.locks import Lock
+from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
+
+__all__ = ["LoaderPlace"]
+
+R = TypeVar("R")
+_Loader = IEpisodicDataLoader[Any, Any, Any]
+
+
+class _Draws:
+    """What is known of the draws from a loader: which learner's was the last, and where it left the loader."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.last: object = None
+        self.place: Mapping[str, Any] | None = None
+
+
+class LoaderPlace:
+    """Where a learner's draws from a loader have come to.
+
+    Learners with one loader do not move each other's draws: whoever draws next goes on from its own last draw, and one
+    that has drawn nothing yet from where the loader is. Whatever else moves the loader meanwhile, such as a draw or a
+    ``SetState`` of the user's, counts for the learner that draws next. A loader that is not `IResumable` has one place
+    for all.
+    """
+
+    def __init__(self) -> None:
+        self._token = object()
+        self._draws: _Draws | None = None
+        self._place: Mapping[str, Any] | None = None
+
+    def __reduce__(self) -> tuple[type[LoaderPlace], tuple[()]]:
+        return LoaderPlace, ()
+
+    def drawn(self, loader: _Loader, work: Callable[[], R]) -> R:
+        """Do something with the loader at this place, such as a draw; where that leaves it is the place from then on.
+
+        No other learner draws meanwhile.
+        """
+        draws = _draws_from(loader)
+        # No context of Python's own: an interrupt at its end would leave it open.
+        with draws.lock:
+            if not _is_resumable(loader):
+                return work()
+            if self._is_behind(draws, loader):
+                assert self._place is not None
+                loader.SetState(self._place)
+            try:
+                return work()
+            finally:
+                place = loader.GetState()
+                self._draws, self._place = draws, place
+                draws.last, draws.place = self._token, place
+
+    def lock(self, loader: _Loader) -> Lock:
+        """What is held while no other learner is to draw."""
+        return _draws_from(loader).lock
+
+    def of(self, loader: _Loader | None) -> Mapping[str, Any] | None:
+        """Where the next draw would begin; None where no loader tells."""
+        if not _is_resumable(loader):
+            return None
+        draws = _draws_from(loader)
+        with draws.lock:
+            return self._place if self._is_behind(draws, loader) else loader.GetState()
+
+    def _is_behind(self, draws: _Draws, loader: IResumable) -> bool:
+        """Whether another learner drew since this one did, and nobody else moved the loader after it."""
+        own = self._draws is draws and draws.last is not self._token
+        return own and loader.GetState() == draws.place
+
+
+def _is_resumable(loader: object) -> TypeGuard[IResumable]:
+    return not missing_members(loader, IResumable)
+
+
+# By the loader's id, since it need not have a hash.
+_DRAWS: dict[int, tuple[weakref.ref[Any], _Draws]] = {}
+_LOCK = Lock()
+
+
+def _draws_from(loader: Any) -> _Draws:
+    key = id(loader)
+    with _LOCK:
+        known = _DRAWS.get(key)
+        if known is not None and known[0]() is loader:
+            return known[1]
+        draws = _Draws()
+        # Of a class without room for weak references nothing is remembered.
+        with suppress(TypeError):
+            _DRAWS[key] = weakref.ref(loader, lambda _: _DRAWS.pop(key, None)), draws
+        return draws

@@ -1,0 +1,87 @@
+"""All that a learner's next random draws depend on: its own generator and its DataLoader's draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+from aidotnet_py.generator_state import HasGenerator, checked_state, new_generator
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
+from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
+
+__all__ = ["RandomState"]
+
+R = TypeVar("R")
+
+
+class RandomState(HasGenerator):
+    """Seeded together by RandomSeed, where there is one; saved, restored and rewound together.
+
+    A loader without `GetState` is only seeded. A loader that came into the options later is not rewound to what was
+    another loader's beginning, but seeded.
+    """
+
+    def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
+        self._options = options
+        self.generator = new_generator(options.RandomSeed)
+        self.place = LoaderPlace()
+        self._seed_loader()
+        self._first_loader = options.DataLoader
+        self._first = self.get()
+
+    def _seed_loader(self) -> None:
+        loader = self._options.DataLoader
+        if self._options.RandomSeed is not None and loader is not None:
+            seed = int(self._options.RandomSeed)
+            self.place.drawn(loader, lambda: loader.SetSeed(seed))
+
+    def get(self) -> dict[str, Any]:
+        """The state, in values that JSON can hold."""
+        return {
+            "generator": self.generator.bit_generator.state,
+            "loader": self.place.of(self._options.DataLoader),
+        }
+
+    def set(self, state: Mapping[str, Any]) -> None:
+        """Take up what `get` gave."""
+        loader = self._options.DataLoader
+        self.generator.bit_generator.state = checked_state(state["generator"])
+        if loader is not None and state["loader"] is not None:
+            self._set_loader(loader, state["loader"])
+
+    def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
+        if isinstance(loader, IResumable):
+            self.place.drawn(loader, lambda: loader.SetState(place))
+
+    def aside(self, work: Callable[[], R]) -> R:
+        """Do something whose draws do not count: in the end all is where it was. No other learner draws meanwhile."""
+        loader = self._options.DataLoader
+        with nullcontext() if loader is None else self.place.lock(loader):
+            before = self.get()
+            try:
+                result = work()
+                self.set(before)
+                return result
+            except BaseException:
+                self.set(before)
+                raise
+
+    def lost(self, state: Mapping[str, Any]) -> str | None:
+        """What is said where the loader's place in a state cannot be taken up, or the state has none."""
+        loader = self._options.DataLoader
+        if (loader is None) == (state["loader"] is None):
+            return None
+        held = "no place of a loader" if state["loader"] is None else "a loader's place"
+        here = "no DataLoader" if loader is None else f"a {type(loader).__name__}"
+        return f"the saved state holds {held} and this learner has {here}: it will draw other tasks than the saved one"
+
+    def rewind(self) -> None:
+        """Back to the state at construction."""
+        loader, place = self._options.DataLoader, self._first["loader"]
+        self.generator.bit_generator.state = self._first["generator"]
+        if loader is not None and loader is self._first_loader and place is not None:
+            self._set_loader(loader, place)
+        else:
+            self._seed_loader()

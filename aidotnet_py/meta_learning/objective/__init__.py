@@ -1,0 +1,23 @@
+"""The task objective: losses, gradients and curvature of many tasks at once, on stacked parameters (tasks, P).
+
+The one place where tasks meet the engine. There is a maker for each kind of model: traced, with gradients of its
+own, or neither.
+"""
+
+from aidotnet_py.meta_learning.objective.buffers import Lease
+from aidotnet_py.meta_learning.objective.factory import ObjectiveFactory
+from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.meta_learning.objective.partial import PartialObjective
+from aidotnet_py.meta_learning.objective.whole_step import BegunStep, StepSettings, step_in_one_go
+
+__all__ = [
+    "BegunStep",
+    "CurvatureKind",
+    "Evaluation",
+    "Lease",
+    "ObjectiveFactory",
+    "PartialObjective",
+    "StepSettings",
+    "TaskObjective",
+    "step_in_one_go",
+]

@@ -1,0 +1,47 @@
+"""A model on a task's query set, normalised by the statistics of its support set: one function of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.objective.traced import ModelFunction
+from aidotnet_py.nn.statistics import PassStatistics
+
+__all__ = ["NormalizedBySupport"]
+
+
+@dataclass(frozen=True)
+class NormalizedBySupport:
+    """The outputs for query examples, from the examples of both sets in one array, those of the support set first.
+
+    The statistics are part of the function: its derivatives in the parameters go through them too. They are those that
+    the adapted model will hold, of a pass without noise; noise is for the query examples.
+
+    Parameters
+    ----------
+    apply : callable
+        The model's function of parameters and examples.
+    learned : tuple of str
+        The names of the model's parameters; what comes beside them is noise.
+    support : int
+        How many of the examples are the support set's.
+    """
+
+    apply: ModelFunction
+    learned: tuple[str, ...]
+    support: int
+
+    def __call__(self, parameters: Mapping[str, Any], x: Any) -> Any:
+        """The outputs for the examples after the support set's."""
+        with PassStatistics(parameters) as statistics:
+            self.apply({name: parameters[name] for name in self.learned}, x[: self.support])
+            named = statistics.named("support")
+        if statistics.unnamed:
+            raise ArgumentException(
+                f"{statistics.unnamed[0]} must have a parameter of the model as scale, and take part once in a pass, "
+                "for query sets to be normalised by its statistics of the support set"
+            )
+        return self.apply({**parameters, **named}, x[self.support :])

@@ -1,0 +1,80 @@
+"""Tasks of a batch that are worked on together, with the objectives of their sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.objective.buffers import Lease
+from aidotnet_py.meta_learning.objective.finiteness import all_finite, require_sound
+from aidotnet_py.meta_learning.objective.interface import TaskObjective
+from aidotnet_py.models import IFullModel
+
+__all__ = ["Chunk"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tasks of a batch that are worked on together, and their objectives.
+
+    Attributes
+    ----------
+    backend : Backend
+        Where their arrays are.
+    model, parameters, learned : IFullModel, array of shape (P,), array or None
+        What the call works with, whatever becomes of the learner's meanwhile: its model, θ, and what is learned beside
+        it.
+    lease : Lease
+        What the objectives work in.
+    tasks : sequence of task
+        The tasks.
+    objectives : mapping
+        The objective of each role that was opened, "Support" or "Query".
+    first : int
+        The place in the batch of the first task.
+    lane : int
+        Whose buffers they use.
+    """
+
+    backend: Backend
+    model: IFullModel[Any, Any, Any]
+    parameters: Array
+    learned: Array | None
+    lease: Lease
+    tasks: Sequence[IMetaLearningTask[Any, Any, Any]]
+    objectives: Mapping[str, TaskObjective]
+    first: int = 0
+    lane: int = 0
+
+    @property
+    def support(self) -> TaskObjective:
+        """The loss on the support sets."""
+        return self.objectives["Support"]
+
+    @property
+    def query(self) -> TaskObjective:
+        """The loss on the query sets."""
+        return self.objectives["Query"]
+
+    def require_finite(self, quantity: str, stacked: Array) -> None:
+        """Raise InvalidOperationException, naming task and quantity, where a row of (tasks, …) is not finite."""
+        self.require_sound(quantity, all_finite(self.backend, stacked))
+
+    def require_sound(self, quantity: str, sound: NDArray[np.bool_]) -> None:
+        """Raise InvalidOperationException, naming the first task that is not sound."""
+        require_sound(quantity, sound, self.tasks, self.first)
+
+    def on_host(self, array: Array) -> NDArray[Any]:
+        """A copy of an array's values on the host."""
+        return np.array(self.backend.to_numpy(array))
+
+    def part(self, start: int, stop: int, lane: int) -> Chunk:
+        """Some of these tasks, with buffers of a lane's own."""
+        objectives = {role: objective.part(start, stop, lane) for role, objective in self.objectives.items()}
+        return replace(self, tasks=self.tasks[start:stop], objectives=objectives, first=self.first + start, lane=lane)

@@ -1,0 +1,293 @@
+"""Which objective a model gets, and what is kept for the next batch of the same shapes."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff.tracing.captured_state import CapturedState
+from aidotnet_py.autodiff.transforms.splitting import Split, split
+from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.backends import Array, backend_of
+from aidotnet_py.caller import level_outside
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.locks import Lock
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.contract.protocols import (
+    computes_gradients,
+    is_differentiable,
+    missing_members,
+    model_backend,
+)
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch
+from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
+from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
+from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
+from aidotnet_py.meta_learning.objective.checks import Shape, TracedOutput, checked_batches, traced_output
+from aidotnet_py.meta_learning.objective.interface import TaskObjective
+from aidotnet_py.meta_learning.objective.numerical import ComputedObjective, PerturbedObjective
+from aidotnet_py.meta_learning.objective.partial import PartialObjective
+from aidotnet_py.meta_learning.objective.traced import ModelFunction, Shapes, Signature, TaskPrograms, TracedObjective
+from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models.interfaces import parameter_dtype
+from aidotnet_py.models.noise import noise_shapes
+from aidotnet_py.nn.statistics import Statistics
+
+__all__ = ["ObjectiveFactory"]
+
+# Support and query sets, in training and in evaluation, and the last, smaller chunk of each.
+_MOST_PROGRAMS = 8
+# A function in two is small, and takes long to make.
+_MOST_SPLITS = 64
+# Kinds of sets that model and loss were found to be pure for.
+_MOST_PURE = 256
+
+
+class ObjectiveFactory:
+    """Makes the objectives of a learner; calls in several threads share what was traced, and no buffers.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        For the noise of training steps, and for the models whose gradients are estimated from random perturbations.
+    """
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self._generator = generator
+        self._warned = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with nothing kept."""
+        self._subjects: tuple[Callable[..., Any], ILossFunction[Any]] | None = None
+        self._settings: CapturedState | None = None
+        self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
+        self._splits: OrderedDict[Hashable, Split] = OrderedDict()
+        self._outputs: dict[tuple[ModelFunction, ArrayType], TracedOutput] = {}
+        self._noise: dict[tuple[ModelFunction, ArrayType], dict[str, Shape]] = {}
+        self._pure: set[Signature] = set()
+        self._workspaces = Workspaces()
+        self._lock = Lock()
+        # Held while a model that is not traced is asked something.
+        self._asking = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is kept: a copied program would no longer share the buffers that its parts share."""
+        return {"_generator": self._generator, "_warned": self._warned}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._generator, self._warned = state["_generator"], state["_warned"]
+        self._forget()
+
+    def lease(self, model: IFullModel[Any, Any, Any], loss: ILossFunction[Any]) -> Lease:
+        """What the objectives of one call work in; begins anew with another model, loss or setting than the last."""
+        with self._lock:
+            if is_differentiable(model):
+                self._keep_for(model, loss)
+            return Lease(self._workspaces, self._lock, self.programs)
+
+    def make(
+        self,
+        role: str,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        lease: Lease,
+        *,
+        training: bool = False,
+    ) -> TaskObjective:
+        """The objective of one set (its role: "Support" or "Query") of each task, by the best that the model offers.
+
+        All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
+        the same for as long as the objective is asked.
+        """
+        if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, model, loss):
+            return self._by_support(tasks, model, loss, lease, training)
+        batches = checked_batches(role, tasks, model, loss, self._output_shape)
+        objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
+        return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
+
+    def normalization(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> Statistics | None:
+        """What the query sets of such tasks are normalised by.
+
+        "batch" where a layer takes the statistics of the query set itself; None where nothing that is known hangs on
+        other examples.
+        """
+        found = self._statistics(tasks, model, loss) if is_differentiable(model) else frozenset[Statistics]()
+        return "batch" if "batch" in found else next(iter(found), None)
+
+    def _statistics(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IDifferentiableModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> frozenset[Statistics]:
+        """The statistics that the model's layers normalise query sets by."""
+        first = first_batch(tasks[0].SupportInput)
+        if backend_of(first) is None:
+            # Refused here, with the words for it.
+            checked_batches("Support", tasks, model, loss, self._output_shape)
+        return self._output(model, model.apply, ArrayType(tuple(first.shape), model.backend.dtype_of(first))).statistics
+
+    def _by_support(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        model: IDifferentiableModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        lease: Lease,
+        training: bool,
+    ) -> TaskObjective:
+        """The objective of query sets that are normalised by the statistics of the support sets."""
+        backend = model.backend
+        supports = [all_examples(backend, task.SupportInput) for task in tasks]
+        count = int(supports[0].shape[0])
+        function = NormalizedBySupport(model.apply, tuple(model.parameter_shapes), count)
+
+        def both(x: Array) -> ArrayType:
+            if backend.dtype_of(x) != backend.dtype_of(supports[0]) or x.shape[1:] != supports[0].shape[1:]:
+                raise ArgumentException(
+                    "query examples must be of the dtype and shape of support examples, whose statistics they are "
+                    f"normalised by, {backend.dtype_of(supports[0])}{tuple(supports[0].shape[1:])}, got "
+                    f"{backend.dtype_of(x)}{tuple(x.shape[1:])}"
+                )
+            return ArrayType((count + x.shape[0], *x.shape[1:]), backend.dtype_of(x))
+
+        def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+            return self._output(model, function, both(x)).shape
+
+        ((queries, targets),) = checked_batches("Query", tasks, model, loss, shape_of)
+        inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
+        noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
+        return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)
+
+    def _of_batch(
+        self,
+        role: str,
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        lease: Lease,
+        training: bool,
+        inputs: Sequence[Array],
+        targets: Sequence[Array],
+        apply: ModelFunction | None = None,
+        noisy: ArrayType | None = None,
+    ) -> TaskObjective:
+        """The objective of one batch of each task; of a function of the model's parameters in the place of its own.
+
+        Noise is drawn for inputs of the type ``noisy``, where these are not all that the function takes.
+        """
+        if is_differentiable(model):
+            signature = Signature.of(model, loss, inputs[0], targets[0])
+            if apply is not None:
+                signature = replace(signature, apply=apply)
+            key: list[int] = []
+            if training and (shapes := self._noise_shapes(model, signature.input if noisy is None else noisy)):
+                signature = replace(signature, noise=tuple(shapes.items()))
+                # One draw for all tasks, so that it counts neither how many there are nor how they are split.
+                key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
+            self._require_pure(signature)
+            return TracedObjective(role, model.backend, signature, inputs, targets, lease, key)
+        backend = model_backend(model)
+        if computes_gradients(model):
+            return ComputedObjective(model, loss, backend, inputs, targets, self._asking)
+        with self._lock:
+            warned, self._warned = self._warned, True
+        if not warned:
+            missing = ", ".join(missing_members(model, IDifferentiableModel))
+            warnings.warn(
+                f"{type(model).__name__} lacks {missing} of IDifferentiableModel, and ComputeGradients of "
+                "IGradientComputable; its gradients are estimated by simultaneous perturbation: they are noisy where "
+                "it has more than a few parameters, and slow",
+                UserWarning,
+                stacklevel=level_outside(),
+            )
+        return PerturbedObjective(model, loss, backend, inputs, targets, self._asking, self._generator)
+
+    def partial(
+        self, role: str, whole: TaskObjective, model: IDifferentiableModel[Any, Any, Any], adapted: Sequence[str]
+    ) -> TaskObjective:
+        """An objective of the parameters of these names alone, with buffers of that role; of a traced model's."""
+        backend = model.backend
+        shapes = {name: tuple(shape) for name, shape in model.parameter_shapes.items()}
+        staying = {name: shape for name, shape in shapes.items() if name not in adapted}
+        parts: list[TaskObjective] = []
+        for place, batch in enumerate(whole.batches):
+            assert isinstance(batch, TracedObjective)
+            split = self._split(model, shapes, adapted, batch)
+            parts.append(PartialObjective(batch, f"{role} {place}", split, staying, backend))
+        return parts[0] if len(parts) == 1 else SuccessiveObjective(parts, backend)
+
+    def _split(
+        self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], batch: TracedObjective
+    ) -> Split:
+        dtype, x, noise = parameter_dtype(model, model.backend), batch.input_type, batch.noise_shapes
+        key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
+        with self._lock:
+            found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)
+            self._splits[key] = found
+            while len(self._splits) > _MOST_SPLITS:
+                self._splits.popitem(last=False)
+            return found
+
+    def _keep_for(self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any]) -> None:
+        """Forget what was traced of another model or loss, or of these as they were before a setting was changed.
+
+        It is of no more use, and would keep them alive. A call that still works with it gives its workspace back to the
+        old ones.
+        """
+        before = self._subjects
+        same = before is not None and model.apply == before[0] and loss is before[1]
+        if same and not (self._settings is not None and self._settings.changed()):
+            return
+        for kept in (self._traced, self._splits, self._outputs, self._noise, self._pure):
+            kept.clear()
+        self._workspaces = Workspaces()
+        self._subjects, self._settings = (model.apply, loss), None
+
+    def _require_pure(self, signature: Signature) -> None:
+        """Check once that model and loss do the same whenever they are traced."""
+        if signature not in self._pure:
+            self.programs(signature).require_pure()
+            if len(self._pure) >= _MOST_PURE:
+                self._pure.clear()
+            self._pure.add(signature)
+
+    def _note_settings(self) -> None:
+        """Remember the settings of model and loss, which have just been traced with them."""
+        if self._subjects is not None:
+            apply, loss = self._subjects
+            self._settings = CapturedState(apply, loss.formula)
+
+    def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
+        with self._lock:
+            if (model.apply, x) not in self._noise:
+                self._noise[model.apply, x] = noise_shapes(model, x)
+            return self._noise[model.apply, x]
+
+    def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
+        return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
+
+    def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
+        with self._lock:
+            if (apply, x) not in self._outputs:
+                self._outputs[apply, x] = traced_output(apply, model, x)
+            return self._outputs[apply, x]
+
+    def programs(self, signature: Signature) -> TaskPrograms:
+        """The programs of one task, kept for as long as they are among the last few used."""
+        with self._lock:
+            programs = self._traced.pop(signature, None) or TaskPrograms(signature, self._note_settings)
+            self._traced[signature] = programs
+            while len(self._traced) > _MOST_PROGRAMS:
+                self._traced.popitem(last=False)
+            return programs

@@ -1,0 +1,84 @@
+"""Whether numbers stayed finite, told by task and quantity; and norms of what cannot be squared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
+
+__all__ = ["all_finite", "host_norms", "norm_of", "require_sound", "row_norms"]
+
+# What to try where the data were sound and the numbers ran away.
+_ADVICE = {
+    "adapted parameter vector": ". A smaller InnerLearningRate is wanted",
+    "solve": ". The inner steps may have run far from any minimum: try a smaller InnerLearningRate",
+}
+_Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
+
+
+def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
+    """Which rows of an array (tasks, …) have finite elements alone, as booleans (tasks,) on the host."""
+    magnitudes = backend.elementwise("abs")(stacked)
+    if len(stacked.shape) > 1 and 0 not in stacked.shape:
+        # One number a row for the host to fetch; NaN is the largest.
+        magnitudes = backend.max(magnitudes, tuple(range(1, len(stacked.shape))))
+    found = backend.to_numpy(magnitudes)
+    return np.asarray(np.isfinite(found).reshape(found.shape[0], -1).all(axis=1))
+
+
+def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, first: int = 0) -> None:
+    """Raise InvalidOperationException, naming the first of the tasks, ``first`` and on, that is not sound."""
+    if not sound.all():
+        place = int(np.argmin(sound))
+        name = tasks[place].Name or tasks[place].TaskId
+        advice = _ADVICE.get(quantity, "")
+        raise InvalidOperationException(
+            f"the {quantity} of task {first + place} ({name}) is not finite; nothing was changed{advice}"
+        )
+
+
+def norm_of(backend: Backend, vector: Array) -> float:
+    """The Euclidean norm of a vector (P,)."""
+    with backend.errors_ignored():
+        square = float(backend.to_numpy(backend.vecdot(vector, vector)))
+    if _is_exact(square, backend.dtype_of(vector)):
+        return math.sqrt(square)
+    return float(host_norms(backend.to_numpy(vector)[None])[0])
+
+
+def row_norms(backend: Backend, rows: Array) -> NDArray[Any]:
+    """The Euclidean norms of rows (n, P), on the host; in float64 where their squares overflowed."""
+    with backend.errors_ignored():
+        squares = backend.to_numpy(backend.vecdot(rows, rows))
+    norms: NDArray[Any] = np.sqrt(squares)
+    exact = _is_exact(squares, squares.dtype)
+    if exact.all():
+        return norms
+    found: NDArray[Any] = np.where(exact, norms, host_norms(backend.to_numpy(rows)))
+    return found.astype(norms.dtype) if np.isfinite(norms).all() else found
+
+
+def host_norms(rows: NDArray[Any]) -> NDArray[Any]:
+    """The Euclidean norms of rows (n, P) of NumPy's, in float64."""
+    rows = rows.astype(np.float64)
+    with np.errstate(all="ignore"):
+        norms: NDArray[Any] = np.linalg.norm(rows, axis=1)
+        exact = _is_exact(norms * norms, norms.dtype)
+        if exact.all():
+            return norms
+        largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
+        largest = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+        return np.where(exact, norms, largest[:, 0] * np.linalg.norm(rows / largest, axis=1))
+
+
+def _is_exact(squares: Any, dtype: np.dtype[Any]) -> Any:
+    """Whether a sum of squares neither overflowed nor lost digits to underflow."""
+    limits = np.finfo(dtype)
+    return (squares >= float(limits.smallest_normal)) & (squares <= float(limits.max))

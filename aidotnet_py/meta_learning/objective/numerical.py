@@ -1,0 +1,243 @@
+"""Objectives of models that the engine cannot trace: gradients from the model itself, or from its losses alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array, Backend, described
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.locks import Lock
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.objective.finiteness import host_norms
+from aidotnet_py.meta_learning.objective.following import Following
+from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
+from aidotnet_py.models import IFullModel, IGradientComputable
+from aidotnet_py.optimizers import ElementwiseOptimizer
+
+__all__ = ["ComputedObjective", "PerturbedObjective"]
+
+Product = Callable[[Array], Array]
+Host = NDArray[np.float64]
+
+# Directions of a perturbed gradient: a model with no more parameters than that has gradients without noise.
+_DIRECTIONS = 16
+
+
+class _TaskByTask(ABC):
+    """Tasks one after another, through the model's own methods.
+
+    Of calls at the same time, one after another asks the model something: nothing is known of what its copies share.
+    """
+
+    def __init__(
+        self,
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        backend: Backend,
+        inputs: Sequence[Array],
+        targets: Sequence[Array],
+        asking: Lock,
+    ) -> None:
+        self._asking = asking
+        self._model = model
+        self._loss = loss
+        self._backend = backend
+        self._sets = list(zip(inputs, targets, strict=True))
+        self._accuracies: list[float] = []
+
+    @abstractmethod
+    def _gradients(self, points: Array) -> Array:
+        """The gradients (tasks, P) of the tasks' losses."""
+
+    @abstractmethod
+    def _hessian(self, points: Array) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ Hv there."""
+
+    def curvature(
+        self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ identity · v + weight · Hv there.
+
+        Without a traced model both kinds of curvature are the Hessian.
+        """
+        gradients, product = self._hessian(points)
+        return gradients, lambda v: v * identity + weight * product(v)
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · Hv at these parameters."""
+        return self.curvature(points, kind, identity=identity, weight=weight)[1](vectors)
+
+    @property
+    def tasks_at_once(self) -> int:
+        """All: they are worked on one by one anyway, with random numbers in their order."""
+        return len(self._sets)
+
+    @property
+    def batches(self) -> list[TaskObjective]:
+        """Itself alone."""
+        return [self]
+
+    def of_step(self, step: int) -> Self:
+        """The same at every step."""
+        return self
+
+    def part(self, start: int, stop: int, lane: int) -> Self:
+        """The objective itself, for all its tasks."""
+        return self
+
+    def at_hand(self, points: Array) -> Array:
+        """A copy."""
+        return self._backend.asarray(points)
+
+    def evaluate(self, points: Array) -> Evaluation:
+        """Losses and gradients at these parameters."""
+        losses: list[float] = []
+        self._accuracies = []
+        for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
+            with self._asking:
+                predictions = self._model.WithParameters(point).Predict(x)
+                losses.append(float(self._loss.CalculateLoss(predictions, y)))
+                self._accuracies.append(self._loss.accuracy(predictions, y))
+        return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Left to the caller: the gradients are no Program."""
+        return False
+
+    def accuracies(self) -> list[float]:
+        """Of each task, at the parameters last evaluated."""
+        return self._accuracies
+
+    def _step_lengths(self, points: Array, exponent: float) -> Host:
+        """How far to step from each task's parameters: a power of eps, times 1 + ‖φ‖."""
+        eps = float(np.finfo(self._backend.dtype_of(points)).eps)
+        lengths: Host = eps**exponent * (1.0 + host_norms(self._host(points)))
+        return lengths
+
+    def _host(self, array: Array) -> Host:
+        values: Host = self._backend.to_numpy(array).astype(np.float64)
+        return values
+
+    def _like(self, array: Array, values: Host) -> Array:
+        return self._backend.asarray(values, self._backend.dtype_of(array))
+
+
+class ComputedObjective(_TaskByTask):
+    """For an `IGradientComputable` model: its own gradients."""
+
+    def _gradients(self, points: Array) -> Array:
+        rows: list[Array] = []
+        for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
+            with self._asking:
+                model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
+                rows.append(self._checked(model.ComputeGradients(x, y, self._loss), point))
+        return stack_rows(self._backend, rows)
+
+    def _checked(self, gradient: Array, point: Array) -> Array:
+        """A copy, since the next task's gradient may come in the same array."""
+        came, wanted = described(gradient), described(point)
+        if came != wanted:
+            name = type(self._model).__name__
+            raise ArgumentException(f"ComputeGradients of {name} returned {came}; {wanted} is wanted")
+        return self._backend.asarray(gradient)
+
+    def _hessian(self, points: Array) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ (∇L(φ + εv) − ∇L(φ − εv)) / 2ε.
+
+        ε‖v‖ = ∛eps (1 + ‖φ‖), which balances the two errors of a central difference: the third derivative's, of order
+        ε², and rounding's, of order eps/ε.
+        """
+        lengths = self._step_lengths(points, 1 / 3)
+
+        def product(v: Array) -> Array:
+            step = self._like(v, (lengths / _or_one(host_norms(self._host(v))))[:, None])
+            ahead, behind = self._gradients(points + step * v), self._gradients(points - step * v)
+            return (ahead - behind) / (2.0 * step)
+
+        return self._gradients(points), product
+
+
+class PerturbedObjective(_TaskByTask):
+    """For any other model: gradients by simultaneous perturbation (Spall 1992), along M = min(P, 16) directions.
+
+    g ≈ (P/M) Σ (L(φ + cq) − L(φ − cq)) / 2c · q, over random orthonormal directions q. Its expectation is right to
+    order c²; it is the gradient itself where M = P, and has a squared error of about (P/M − 1)‖g‖² otherwise.
+    """
+
+    def __init__(
+        self,
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        backend: Backend,
+        inputs: Sequence[Array],
+        targets: Sequence[Array],
+        asking: Lock,
+        generator: np.random.Generator,
+    ) -> None:
+        super().__init__(model, loss, backend, inputs, targets, asking)
+        self._generator = generator
+
+    def _gradients(self, points: Array) -> Array:
+        directions = self._draw(points)
+        slopes = self._slopes(points, directions, self._step_lengths(points, 1 / 3))
+        _, count, parameters = directions.shape
+        return self._like(points, _combined(slopes, directions) * (parameters / count))
+
+    def _hessian(self, points: Array) -> tuple[Array, Product]:
+        """The gradients at these parameters, and v ↦ QᵀQ H QᵀQ v, Q one draw of directions for the whole solve.
+
+        A solve wants an operator that is symmetric, and positive definite where H is. Differences of the noisy
+        gradients are neither; seen along Q alone on both sides, H stays both. Second differences of losses err by
+        terms of order ε² and eps/ε², which ε = ∜eps (1 + ‖φ‖) balances.
+        """
+        directions = self._draw(points)
+        lengths = self._step_lengths(points, 1 / 4)
+
+        def product(v: Array) -> Array:
+            along = _combined(np.einsum("tmp,tp->tm", directions, self._host(v)), directions)
+            steps = (lengths / _or_one(host_norms(along)))[:, None]
+            move = self._like(v, steps * along)
+            ahead, behind = (self._slopes(p, directions, lengths) for p in (points + move, points - move))
+            return self._like(v, _combined((ahead - behind) / (2.0 * steps), directions))
+
+        return self._gradients(points), product
+
+    def _draw(self, points: Array) -> Host:
+        """Orthonormal rows for each task, (tasks, M, P)."""
+        tasks, parameters = points.shape
+        normal = self._generator.standard_normal((tasks, parameters, min(parameters, _DIRECTIONS)))
+        return np.swapaxes(np.linalg.qr(normal).Q, 1, 2)
+
+    def _slopes(self, points: Array, directions: Host, lengths: Host) -> Host:
+        """The derivatives (tasks, M) of the losses along the directions, by central differences."""
+        slopes = np.empty(directions.shape[:2])
+        for t, (point, (x, y)) in enumerate(zip(split_rows(self._backend, points), self._sets, strict=True)):
+            for m, direction in enumerate(directions[t]):
+                step = self._like(point, lengths[t] * direction)
+                ahead, behind = (self._loss_at(p, x, y) for p in (point + step, point - step))
+                slopes[t, m] = (ahead - behind) / (2.0 * lengths[t])
+        return slopes
+
+    def _loss_at(self, point: Array, x: Array, y: Array) -> float:
+        with self._asking:
+            return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
+
+
+def _combined(coefficients: Host, directions: Host) -> Host:
+    """Σ over m of coefficient m times direction m, (tasks, P)."""
+    vectors: Host = np.einsum("tm,tmp->tp", coefficients, directions)
+    return vectors
+
+
+def _or_one(norms: Host) -> Host:
+    return np.where(norms > 0, norms, 1.0)

@@ -1,0 +1,611 @@
+"""The objective of a model that the engine traces: exact, all tasks in one Program, nothing recomputed in a solve."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.program import Atom, Program
+from aidotnet_py.autodiff.tracing.purity import require_alike
+from aidotnet_py.autodiff.tracing.tracer import Trace, new_trace
+from aidotnet_py.autodiff.transforms.batching import vmap_program
+from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.locks import Lock
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.objective.descent import Descent
+from aidotnet_py.meta_learning.objective.following import Following
+from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.models import IDifferentiableModel
+from aidotnet_py.models.interfaces import parameter_dtype
+from aidotnet_py.models.noise import draw_noise
+from aidotnet_py.optimizers import ElementwiseOptimizer
+from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
+
+__all__ = ["BatchedPrograms", "ModelFunction", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
+
+Values: TypeAlias = Iterable[Any]
+ModelFunction: TypeAlias = Callable[[Mapping[str, Any], Any], Any]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+Step: TypeAlias = Callable[[Any], Any]
+ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
+
+# What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
+_EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
+
+# Of a product: those of the identity and of the curvature.
+_COEFFICIENTS = 2
+
+
+# A batch has one optimizer; those of the batches before are worth keeping where they come back.
+_MOST_DESCENTS = 2
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All that the programs of one task depend on; equal signatures share them.
+
+    Losses are told apart by identity: a loss with an `==` of its own need not have a hash.
+    """
+
+    apply: ModelFunction
+    loss: ILossFunction[Any] = field(compare=False)
+    loss_id: int
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    parameters: ArrayType
+    input: ArrayType
+    target: ArrayType
+    # What the model takes beside its parameters, by name: nothing but in training.
+    noise: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
+        """The signature for tasks whose sets look like x and y, without noise."""
+        shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
+        dtype = parameter_dtype(model, model.backend)
+        of_x, of_y = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
+        return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), of_x, of_y)
+
+    def of_function(self, function: ModelFunction, shapes: Shapes) -> Signature:
+        """That of another function of other parameters, for the same sets and loss."""
+        size = sum(math.prod(shape) for shape in shapes.values())
+        parameters = ArrayType((size,), self.parameters.dtype)
+        return replace(self, apply=function, shapes=tuple(shapes.items()), parameters=parameters)
+
+
+class TaskPrograms:
+    """The programs of one task, traced when first asked for, and the same over the tasks of a batch.
+
+    Parameters
+    ----------
+    signature : Signature
+        What they depend on.
+    after_trace : callable
+        Called whenever the model's function and the loss have been traced.
+    """
+
+    def __init__(self, signature: Signature, after_trace: Callable[[], None] = lambda: None) -> None:
+        self.signature = signature
+        self._after_trace = after_trace
+        self._lock = Lock()
+        self._single: dict[str, Program] = {}
+        self._batched: dict[tuple[str, int], Program] = {}
+        self._flops: int | None = None
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one gradient."""
+        if self._flops is None:
+            self._flops = self.single("evaluation").flops
+        return self._flops
+
+    def single(self, name: ProgramName) -> Program:
+        """A function of one task: its evaluation, of (parameters, x, y, noise), or identity · v + weight · Hv.
+
+        The latter takes (parameters, x, y, noise, v, identity, weight), and gives the gradients first.
+        """
+        with self._lock:
+            if name not in self._single:
+                self._single[name] = self._traced(name)
+                self._after_trace()
+            return self._single[name]
+
+    def batched(self, name: ProgramName, tasks: int) -> Program:
+        """The same for that many tasks, whose values have an axis in front."""
+        with self._lock:
+            program = self._batched.get((name, tasks))
+            if program is None:
+                single = self.single(name)
+                # The coefficients of a product are the same for all tasks.
+                shared = 0 if name == "evaluation" else _COEFFICIENTS
+                batched = [True] * (len(single.inputs) - shared) + [False] * shared
+                program = self._batched[name, tasks] = vmap_program(single, batched, tasks)
+            return program
+
+    def _traced(self, name: ProgramName) -> Program:
+        dtype = self.signature.parameters.dtype
+        with new_trace() as trace:
+            point, predict, judge = self._task(trace)
+            if name == "evaluation":
+                outputs = self._evaluate(point, predict, judge)
+            else:
+                product = self._hessian if name == "hessian" else self._gauss_newton
+                v = self._named_inputs(trace, self.signature.shapes)
+                identity, weight = (trace.new_input(ArrayType((), dtype)) for _ in range(_COEFFICIENTS))
+                gradient, curved = product(point, predict, judge, v)
+                outputs = [*gradient, *(identity * a + weight * b for a, b in zip(v.values(), curved, strict=True))]
+            return simplify(trace.finish(outputs))
+
+    def _task(self, trace: Trace) -> tuple[dict[str, Any], Step, Step]:
+        """A task as a trace's next inputs: parameters, then examples and noise, which the two functions hold."""
+        point = self._named_inputs(trace, self.signature.shapes)
+        x, y = trace.new_input(self.signature.input), trace.new_input(self.signature.target)
+        return point, self._predictor(x, self._named_inputs(trace, self.signature.noise)), self._judge(y)
+
+    def _named_inputs(self, trace: Trace, shapes: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+        dtype = self.signature.parameters.dtype
+        return {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes}
+
+    def _evaluate(self, point: Mapping[str, Any], predict: Step, judge: Step) -> Sequence[Any]:
+        predictions, pullback = vjp(predict, point)
+        loss, cotangent = value_and_grad(judge)(predictions)
+        return [loss, predictions, *pullback(cotangent)[0].values()]
+
+    def _hessian(
+        self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
+    ) -> tuple[Values, Values]:
+        loss = _one_after_the_other(predict, judge)
+        gradient = value_and_grad(loss)(point)[1]
+        return gradient.values(), hvp(loss, point, v).values()
+
+    def _gauss_newton(
+        self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
+    ) -> tuple[Values, Values]:
+        gradient = value_and_grad(_one_after_the_other(predict, judge))(point)[1]
+        predictions, moved = jvp(predict, (point,), (v,))
+        curved = hvp(judge, predictions, moved)
+        product = vjp(predict, point)[1](curved)[0]
+        return gradient.values(), product.values()
+
+    def _predictor(self, x: Any, noise: Mapping[str, Any]) -> Step:
+        """Parameters to predictions."""
+
+        def predict(parameters: Any) -> Any:
+            return self.signature.apply({**parameters, **noise}, x)
+
+        return predict
+
+    def _judge(self, y: Any) -> Step:
+        """Predictions to loss."""
+
+        def judge(predictions: Any) -> Any:
+            return self.signature.loss.formula(predictions, y)
+
+        return judge
+
+    def require_pure(self) -> None:
+        """Raise InvalidOperationException when model and loss are other functions when they are traced again."""
+        require_alike(self._loss(), self._loss(), "the model's function, with the loss's formula,")
+        self._after_trace()
+
+    def _loss(self) -> Program:
+        """(parameters, x, y, noise) to the loss."""
+        with new_trace() as trace:
+            point, predict, judge = self._task(trace)
+            return simplify(trace.finish([judge(predict(point))]))
+
+
+def _one_after_the_other(predict: Step, judge: Step) -> Step:
+    """Parameters to loss."""
+
+    def loss(parameters: Any) -> Any:
+        return judge(predict(parameters))
+
+    return loss
+
+
+class BatchedPrograms:
+    """The programs of some tasks, ready to run, and the buffers that they share."""
+
+    def __init__(self, programs: TaskPrograms, tasks: int, backend: Backend) -> None:
+        self._programs = programs
+        self._signature = signature = programs.signature
+        self._tasks = tasks
+        self._backend = backend
+        dtype = signature.parameters.dtype
+        flat = (tasks, signature.parameters.size)
+        self.points, self.gradients = backend.empty(flat, dtype), backend.empty(flat, dtype)
+        self.evaluation = Executable(
+            programs.batched("evaluation", tasks),
+            backend,
+            stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * (2 + len(signature.noise)),
+            inputs=[*self._leaves(self.points), None, None, *[None] * len(signature.noise)],
+            outputs=[None, None, *self._leaves(self.gradients)],
+            often=True,
+        )
+        # Whether each evaluation writes all gradients: one that is the same at all points is written with the examples.
+        self.rewrites_gradients = _all_depend(programs.batched("evaluation", tasks), len(signature.shapes))
+        self.inputs, self.targets, *self.noise = self.evaluation.inputs[len(signature.shapes) :]
+        self.losses, self.predictions = self.evaluation.outputs[:2]
+        # By kind, and whether a product is the only one at its point.
+        self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
+        # Those of the optimizers last used.
+        self._descents: list[Descent] = []
+        # What others run beside these programs, kept for as long.
+        self.companions: dict[str, Executable] = {}
+        # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
+        # curvature.
+        self.examples_of: object = None
+        self.evaluation_of: object = None
+        self.curvature_of: object = None
+        # A step that runs these programs and those of the query sets in one go.
+        self.whole_step: object = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        flat = self._tasks * self._signature.parameters.nbytes
+        noise = sum(math.prod(shape) for _, shape in self._signature.noise) * self._signature.parameters.dtype.itemsize
+        examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes + noise)
+        curvatures = sum(program.nbytes + 2 * flat for program in self._curvatures.values())
+        companions = sum(executable.nbytes for executable in self.companions.values())
+        descents = sum(descent.nbytes for descent in self._descents)
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + descents
+
+    def run_examples(self) -> None:
+        """Do the work that depends on the examples alone, after they have changed."""
+        self.evaluation.run(_EXAMPLES)
+        for program in self._curvatures.values():
+            program.executable.run(_EXAMPLES)
+
+    def descent(self, optimizer: ElementwiseOptimizer, following: Following) -> Descent:
+        """The inner steps of an optimizer, kept for the next batch."""
+        for place, descent in enumerate(self._descents):
+            if descent.serves(optimizer, following):
+                self._descents.insert(0, self._descents.pop(place))
+                return descent
+        evaluation = self.evaluation, _POINT
+        descent = Descent(self._backend, self.points, self.gradients, evaluation, optimizer, following)
+        self._descents = [descent, *self._descents[: _MOST_DESCENTS - 1]]
+        return descent
+
+    def curvature(self, kind: CurvatureKind, *, once: bool = False) -> CurvatureProgram:
+        """The program of curvature products, planned when first asked for."""
+        if (kind, once) not in self._curvatures:
+            self._curvatures[kind, once] = self._plan_curvature(kind, once)
+        return self._curvatures[kind, once]
+
+    def _plan_curvature(self, kind: CurvatureKind, once: bool) -> CurvatureProgram:
+        """One program: gradients at φ in the point's stage, products in the direction's; or all in the point's."""
+        count, flat = len(self._signature.shapes), self.points.shape
+        dtype = self._signature.parameters.dtype
+        vectors, products = self._backend.empty(flat, dtype), self._backend.empty(flat, dtype)
+        executable = Executable(
+            self._programs.batched(kind, self._tasks),
+            self._backend,
+            stages=[_POINT] * count
+            + [_EXAMPLES] * (2 + len(self.noise))
+            + [_POINT if once else _DIRECTION] * count
+            + [_POINT] * _COEFFICIENTS,
+            inputs=[
+                *self._leaves(self.points),
+                *(self.inputs, self.targets, *self.noise),
+                *self._leaves(vectors),
+                *[None] * _COEFFICIENTS,
+            ],
+            outputs=[*self._leaves(self.gradients), *self._leaves(products)],
+            often=True,
+        )
+        executable.run(_EXAMPLES)
+        return CurvatureProgram(executable, vectors, products, executable.inputs[-_COEFFICIENTS:])
+
+    def _leaves(self, flat: Array) -> list[Array]:
+        return leaf_views(self._backend, flat, self._signature.shapes)
+
+
+def _all_depend(evaluation: Program, points: int) -> bool:
+    """Whether the gradients, which follow loss and predictions, all depend on the first inputs, so many."""
+    moving = set[Atom](evaluation.inputs[:points])
+    for equation in evaluation.equations:
+        if not moving.isdisjoint(equation.variables):
+            moving.add(equation.output)
+    return moving.issuperset(evaluation.outputs[2:])
+
+
+def leaf_views(backend: Backend, flat: Array, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[Array]:
+    """Each named parameter as a view of a flat array (tasks, P)."""
+    views: list[Array] = []
+    start = 0
+    for _, shape in shapes:
+        stop = start + math.prod(shape)
+        part = backend.index(flat, (slice(None), slice(start, stop)))
+        views.append(backend.reshape(part, (flat.shape[0], *shape)))
+        start = stop
+    return views
+
+
+@dataclass(frozen=True)
+class CurvatureProgram:
+    """A program of curvature products: the vectors and coefficients that it reads, the products that it writes."""
+
+    executable: Executable
+    vectors: Array
+    products: Array
+    coefficients: Sequence[Array]
+    companions: dict[str, Iteration] = field(default_factory=dict[str, Iteration])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers beside vectors and products."""
+        return self.executable.nbytes + sum(int(iteration.nbytes) for iteration in self.companions.values())
+
+    def set_coefficients(self, backend: Backend, *values: float) -> None:
+        """Those of the identity and of the curvature."""
+        for array, value in zip(self.coefficients, values, strict=True):
+            backend.copyto(array, value)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who shares buffers: objectives of one role, so that support and query sets have their own, in one lane."""
+
+    role: str
+    lane: int
+    tasks: int
+    signature: Signature
+
+
+class ProgramSource(Protocol):
+    """Keeps programs for the next batch of the same shapes."""
+
+    @property
+    def run(self) -> int:
+        """Buffers that came when this was another number are to be asked for again."""
+        ...
+
+    def programs(self, signature: Signature) -> TaskPrograms:
+        """The programs of one task."""
+        ...
+
+    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
+        """The programs of a place, with its buffers."""
+        ...
+
+
+class AtPoint:
+    """Sees to it that a curvature program is at some parameters, and does the work there once.
+
+    Parameters
+    ----------
+    objective : TracedObjective
+        Whose buffers it works in; another one of the same shapes may have them in between.
+    program : CurvatureProgram
+        One of its programs.
+    points : array, shape (tasks, P)
+        The parameters.
+    coefficients : (float, float)
+        Of the identity and of the curvature.
+    """
+
+    def __init__(
+        self, objective: TracedObjective, program: CurvatureProgram, points: Array, coefficients: tuple[float, float]
+    ) -> None:
+        self.objective, self.program, self.points, self.coefficients = objective, program, points, coefficients
+
+    def __call__(self) -> None:
+        """Do the work, where it has not been done or its results have been written over."""
+        if self.objective.bound().curvature_of is not self:
+            self.load()
+            self.objective.place(self.points)
+            self.run()
+            self.done()
+
+    def load(self) -> None:
+        """Set the coefficients."""
+        self.program.set_coefficients(self.objective.backend, *self.coefficients)
+
+    def run(self) -> None:
+        """Do the work at the points where the programs have them."""
+        self.program.executable.run(_POINT)
+
+    def done(self) -> None:
+        """Take the work for done."""
+        self.objective.bound().curvature_of = self
+
+
+class TracedObjective:
+    """The sets of a batch of tasks bound to compiled programs."""
+
+    def __init__(
+        self,
+        role: str,
+        backend: Backend,
+        signature: Signature,
+        inputs: Sequence[Array],
+        targets: Sequence[Array],
+        source: ProgramSource,
+        noise_key: Sequence[int] = (),
+    ) -> None:
+        self._role = role
+        self._backend = backend
+        self._signature = signature
+        self._inputs = inputs
+        self._targets = targets
+        self._source = source
+        # With the place of a task in the batch, all that its noise depends on.
+        self._noise_key = noise_key
+        self._first = 0
+        self._lane = 0
+        self._programs: BatchedPrograms | None = None
+        self._run = source.run
+
+    @property
+    def backend(self) -> Backend:
+        """Where the buffers are."""
+        return self._backend
+
+    @property
+    def input_type(self) -> ArrayType:
+        """The type of one task's inputs."""
+        return self._signature.input
+
+    @property
+    def tasks_at_once(self) -> int:
+        """As many as the backend makes good use of."""
+        return max(1, self._backend.flops_at_once // max(1, self._source.programs(self._signature).flops))
+
+    @property
+    def noise_shapes(self) -> Shapes:
+        """What the model takes beside its parameters for one task, by name."""
+        return dict(self._signature.noise)
+
+    @property
+    def batches(self) -> list[TaskObjective]:
+        """Itself alone."""
+        return [self]
+
+    def of_step(self, step: int) -> TracedObjective:
+        """The same at every step."""
+        return self
+
+    def of_function(self, role: str, function: ModelFunction, shapes: Shapes) -> TracedObjective:
+        """The same sets and loss for another function of other parameters, with buffers of that role."""
+        signature = self._signature.of_function(function, shapes)
+        return TracedObjective(
+            role, self._backend, signature, self._inputs, self._targets, self._source, self._noise_key
+        )
+
+    def part(self, start: int, stop: int, lane: int) -> TracedObjective:
+        """The objective of some of the tasks, with the buffers of a lane."""
+        part = copy.copy(self)
+        part._inputs, part._targets = self._inputs[start:stop], self._targets[start:stop]
+        part._first, part._lane, part._programs = self._first + start, lane, None
+        return part
+
+    def bound(self) -> BatchedPrograms:
+        """The programs, with the examples of this batch in their buffers."""
+        programs = self._programs
+        if programs is None or self._run != self._source.run:
+            place = Place(self._role, self._lane, len(self._inputs), self._signature)
+            self._run = self._source.run
+            programs = self._programs = self._source.ready(place, self._backend)
+        if programs.examples_of is not self:
+            programs.examples_of = programs.evaluation_of = programs.curvature_of = None
+            self._fill(programs.inputs, self._inputs)
+            self._fill(programs.targets, self._targets)
+            self._draw(programs.noise)
+            programs.run_examples()
+            programs.examples_of = self
+        return programs
+
+    def _fill(self, buffer: Array, arrays: Sequence[Array]) -> None:
+        """Copy the arrays to the buffer's entries: in one piece, as loaders hand them over, where they lie so."""
+        stacked = self._backend.stacked(arrays)
+        if stacked is not None:
+            self._backend.copyto(buffer, stacked)
+        else:
+            tasks, examples, *shape = buffer.shape
+            self._backend.concat(arrays, 0, out=self._backend.reshape(buffer, (tasks * examples, *shape)))
+
+    def _draw(self, buffers: Sequence[Array]) -> None:
+        """Fill the buffers with the noise of the tasks, the same whenever it is asked for."""
+        if not buffers:
+            return
+        shapes, dtype = self.noise_shapes, self._signature.parameters.dtype
+        places = range(self._first, self._first + len(self._inputs))
+        drawn = [draw_noise(self._noise_key, place, shapes, dtype) for place in places]
+        for name, buffer in zip(shapes, buffers, strict=True):
+            self._backend.copyto(buffer, self._backend.asarray(np.stack([of_task[name] for of_task in drawn])))
+
+    def at_hand(self, points: Array) -> Array:
+        """The programs' own buffer of points, filled with these."""
+        programs = self.bound()
+        programs.curvature_of = None
+        self.place(points)
+        return programs.points
+
+    def place(self, points: Array) -> None:
+        """Have these parameters where the programs read them."""
+        programs = self.bound()
+        if points is not programs.points:
+            self._backend.copyto(programs.points, points)
+
+    def evaluate(self, points: Array) -> Evaluation:
+        """Losses and gradients at these parameters."""
+        programs = self.bound()
+        self.place(points)
+        self.run()
+        self.evaluated()
+        # Steps write over what they are given.
+        anew = programs.rewrites_gradients
+        return Evaluation(programs.losses, programs.gradients if anew else self._backend.asarray(programs.gradients))
+
+    def run(self) -> None:
+        """Evaluate at the points where the programs have them."""
+        self.bound().evaluation.run(_POINT)
+
+    def evaluated(self) -> None:
+        """Take the evaluation in the programs' buffers for this objective's."""
+        programs = self.bound()
+        programs.curvature_of, programs.evaluation_of = None, self
+
+    def descend(
+        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
+    ) -> bool:
+        """Take the steps in the programs' buffers; the optimizer must have a formula."""
+        programs = self.bound()
+        if not optimizer.has_formula or points is not programs.points:
+            return False
+        programs.curvature_of = programs.evaluation_of = None
+        descent = programs.descent(optimizer, following)
+        descent.load(start, following)
+        descent.take(optimizer, steps)
+        return True
+
+    def accuracies(self) -> list[float]:
+        """Of each task, at the parameters last evaluated."""
+        programs = self._programs
+        if programs is None or self._run != self._source.run or programs.evaluation_of is not self:
+            raise InvalidOperationException(
+                "accuracies are of the last evaluation, and another objective's came after it"
+            )
+        # In one piece each, since each piece would be waited for.
+        predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
+        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
+
+    def curvature(
+        self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """The gradients at these parameters, and v ↦ identity · v + weight · Hv; the work at φ is done here, once."""
+        operator = self.operator(points, kind, identity=identity, weight=weight)
+        operator.prepare()
+        return self.bound().gradients, operator
+
+    def operator(self, points: Array, kind: CurvatureKind, *, identity: float, weight: float) -> BufferedOperator:
+        """V ↦ identity · v + weight · Hv at these parameters, where nothing has been done yet."""
+        program = self.bound().curvature(kind)
+        at_point = AtPoint(self, program, points, (identity, weight))
+        buffers = program.vectors, program.products
+        return BufferedOperator(self._backend, program.executable, _DIRECTION, *buffers, at_point, program.companions)
+
+    def product(
+        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
+    ) -> Array:
+        """One product: identity · v + weight · Hv at these parameters, in one go."""
+        programs = self.bound()
+        program = programs.curvature(kind, once=True)
+        programs.curvature_of = None
+        self.place(points)
+        program.set_coefficients(self._backend, identity, weight)
+        self._backend.copyto(program.vectors, vectors)
+        program.executable.run(_POINT)
+        return program.products
