@@ -52,7 +52,7 @@ from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
 from aidotnet_py.implicit import implicit_diff
-from aidotnet_py.meta_learning.objective import workspaces
+from aidotnet_py.meta_learning.objective import buffers as workspaces
 from aidotnet_py.meta_learning.objective.buffers import Workspace
 from aidotnet_py.nn import mlp
 from aidotnet_py.optimizers import NewtonCGMinimizer
