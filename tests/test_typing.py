@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typing_cases
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-CASES = "tests/typing_cases.py"
+CASES = "tests/support/typing_cases.py"
 
 RUNNABLE = [
     typing_cases.single,
