@@ -26,6 +26,7 @@ RUNNABLE = [
     typing_cases.a_solver_of_ones_own,
     typing_cases.held_as_interfaces,
     typing_cases.from_the_paper,
+    typing_cases.packages_are_attributes,
 ]
 
 

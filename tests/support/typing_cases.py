@@ -13,6 +13,7 @@ from typing import Any, assert_type
 import numpy as np
 from numpy.typing import NDArray
 
+import aidotnet_py
 from aidotnet_py import (
     AdamOptimizer,
     ANILAlgorithm,
@@ -47,7 +48,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
-from aidotnet_py.nn import mlp
+from aidotnet_py.nn import Sequential, mlp
 from aidotnet_py.optimizers import VectorObjective
 
 Arrays = NDArray[Any]
@@ -168,7 +169,13 @@ def from_the_paper() -> None:
     assert_type(query, Arrays)
 
 
+def packages_are_attributes() -> None:
+    assert_type(aidotnet_py.data.SinusoidLoader(4, 6, dtype=np.float64), SinusoidLoader[np.float64])
+    assert_type(aidotnet_py.nn.mlp(4, 1), Sequential)
+
+
 def refused() -> None:
+    aidotnet_py.dataa  # type: ignore[attr-defined]  # noqa: B018
     options = iMAMLOptions(single())
     options.AdaptionSteps = 3  # type: ignore[attr-defined]
     options.AdaptationSteps = "x"  # type: ignore[assignment]
