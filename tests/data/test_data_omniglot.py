@@ -706,11 +706,11 @@ def test_a_download_is_fetched_once_and_only_when_asked(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("/cut", "gave .* bytes; the published file has|failed: .*IncompleteRead"),
-        ("/short", r"gave \d+ bytes; the published file has \d+"),
-        ("/long", r"gave more than \d+ bytes; the published file has \d+"),
-        ("/endless", r"gave more than \d+ bytes"),
-        ("/missing", "/missing failed: HTTP Error 404"),
+        ("/cut", r"must have \d+ bytes, got \d+$|failed: .*IncompleteRead"),
+        ("/short", r"/short must have \d+ bytes, got \d+$"),
+        ("/long", r"/long must have \d+ bytes, got more than \d+$"),
+        ("/endless", r"must have \d+ bytes, got more than \d+$"),
+        ("/missing", "/missing failed: 404 Client Error"),
     ],
 )
 def test_a_download_that_is_not_whole_leaves_nothing(
@@ -724,7 +724,10 @@ def test_a_download_that_is_not_whole_leaves_nothing(
 
 def test_a_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
     publish(monkeypatch, server, "/good", sha256="0" * 64)
-    with pytest.raises(InvalidOperationException, match=r"/good has SHA-256 [0-9a-f]{64}; the published file has 000"):
+    with pytest.raises(
+        InvalidOperationException,
+        match=r"/good failed: SHA256 hash of .*: expected sha256:0{64} but got [0-9a-f]{64}\.",
+    ):
         load(tmp_path / "images.zip", download=True)
     assert os.listdir(tmp_path) == []
 
@@ -734,6 +737,25 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(omniglot, "_ARCHIVES", {"images.zip": file})
     with pytest.raises(InvalidOperationException, match=r"127\.0\.0\.1:1/images\.zip failed: "):
         load(tmp_path / "images.zip", download=True)
+
+
+def test_a_download_has_the_mode_of_other_new_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any
+) -> None:
+    publish(monkeypatch, server, "/good")
+    load(tmp_path / "images.zip", download=True)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "images.zip").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_missing_pooch_is_answered_with_the_line_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is there needs neither pooch nor a network."""
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(ImportError, match=r'pooch: pip install "aidotnet-py\[data\]"'):
+        load(tmp_path / "images_background.zip", download=True)
+    assert os.listdir(tmp_path) == []
+    path = write(tmp_path / "images_background.zip", alphabets("A"))
+    assert load(path, download=True).AvailableClasses == 8
 
 
 @pytest.mark.parametrize(
