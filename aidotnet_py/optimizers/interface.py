@@ -202,16 +202,17 @@ class ElementwiseOptimizer:
             programs.settings = CapturedState(self.formula)
         return program
 
-    def require_result(self, program: Program) -> None:
+    def require_result(self, program: Program, memory: int | None = None) -> None:
         """Raise InvalidOperationException when a traced formula, of parameters first, gives other arrays than it is to.
 
         Those are new parameters, and one array for each name in ``memory``.
         """
-        given, wanted = program.output_types, [program.input_types[0]] * (1 + len(self.memory))
+        count = len(self.memory) if memory is None else memory
+        given, wanted = program.output_types, [program.input_types[0]] * (1 + count)
         if list(given) != wanted:
             raise InvalidOperationException(
                 f"{type(self).__name__}.formula gives {', '.join(map(str, given))}; new parameters and "
-                f"{len(self.memory)} arrays of memory are wanted, all {wanted[0]}"
+                f"{count} arrays of memory are wanted, all {wanted[0]}"
             )
 
     def coefficients(self, step: int) -> tuple[float, ...]:

@@ -11,12 +11,12 @@ from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.iteration import BufferedOperator
-from aidotnet_py.solvers.progress import Progress
+from aidotnet_py.solvers.progress import Progress, threshold_of
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
-__all__ = ["conjugate_gradient", "finish_in_place"]
+__all__ = ["begin_in_place", "conjugate_gradient", "finish_in_place"]
 
 
 @renames_tolerance("atol")
@@ -120,26 +120,28 @@ def conjugate_gradient(
     return _finished(solve, solve.progress(limit, bounds))
 
 
-def finish_in_place(
-    operator: BufferedOperator, rhs: Array, records: NDArray[Any], *, atol: float
-) -> tuple[Array, SolverReport]:
-    """The solve of `conjugate_gradient`, from zero, whose iterations the operator's `iteration` has run already.
+def begin_in_place(operator: BufferedOperator, rhs: Array, *, iterations: int, atol: float) -> None:
+    """Put the solve of `conjugate_gradient` from zero, with an rtol of 0, into the operator's queue."""
+    backend, iteration = operator.backend, operator.iteration
+    operator.prepare()
+    # With an rtol of 0, right-hand sides do not matter.
+    norms: NDArray[Any] = np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs))
+    bounds, _ = Bounds(0.0, atol).of(norms, None)
+    backend.copyto(iteration.threshold, backend.asarray(threshold_of(bounds)))
+    iteration.solve(operator.queue, rhs, iterations)
 
-    Parameters
-    ----------
-    operator, rhs
-        As there.
-    records : NDArray, shape (iterations, 3, tasks)
-        What all of them recorded since `Iteration.begin`: as many as there may be.
-    atol : float
-        As there, with an rtol of 0; the one that the iteration began with.
-    """
+
+def finish_in_place(
+    operator: BufferedOperator, rhs: Array, *, iterations: int, atol: float
+) -> tuple[Array, SolverReport]:
+    """Return what `conjugate_gradient` does, of the solve that `begin_in_place` began."""
+    records = np.array(operator.backend.to_numpy(operator.iteration.latest(iterations)))
     solve = _SolveInPlace(Rows(rhs), operator, from_zero=True)
     # The slopes before the first step are what the residual began with.
     norms = np.sqrt(records[0, 1])
     if not all_in_range(norms) and scales_for(solve.norms(rhs)) is not None:
         # In units in which squares of norms are normal numbers, which the iteration knows nothing of.
-        return conjugate_gradient(operator, rhs, max_iterations=len(records), rtol=0.0, atol=atol)
+        return conjugate_gradient(operator, rhs, max_iterations=iterations, rtol=0.0, atol=atol)
     progress = Progress(norms, norms, len(records), Bounds(0.0, atol))
     progress.judge_all(records)
     return _finished(solve, progress, begun=True)

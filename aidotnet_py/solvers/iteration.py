@@ -6,13 +6,13 @@ Nothing in it waits for the host: which rows still run is decided where the vect
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from aidotnet_py.autodiff.api import trace_once
-from aidotnet_py.autodiff.execution import Executable, Run, Schedule
+from aidotnet_py.autodiff.execution import Copy, Executable, Queue, Repeat, Run, Schedule
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["BufferedOperator", "Iteration"]
@@ -57,6 +57,8 @@ class BufferedOperator:
         Sees to it that the buffers are those of this operator; called before each use of them.
     companions : dict
         What solvers keep for the next operator on the same buffers.
+    queue : Queue
+        What the work goes through.
     """
 
     backend: Backend
@@ -65,7 +67,8 @@ class BufferedOperator:
     vectors: Array
     products: Array
     prepare: Prepare
-    companions: dict[str, Iteration] = field(default_factory=dict[str, "Iteration"])
+    companions: dict[str, Iteration]
+    queue: Queue
 
     def __call__(self, v: Array) -> Array:
         """The product; its array is valid until the next."""
@@ -134,14 +137,14 @@ class Iteration:
         self._rounds = Schedule(backend, Run(operator.executable, operator.stage), Run(self._step, 0))
         self.nbytes = self._step.nbytes + self._begin.nbytes + 2 * tasks * n * dtype.itemsize
 
-    def begin(self) -> None:
-        """Start at zero, with the right-hand side for the residual in r; threshold is set."""
-        self._begin.run()
-
     def run(self, times: int) -> Array:
         """Iterate so many times, at most MOST; returns their records."""
         self._rounds.run(times)
         return self.latest(times)
+
+    def solve(self, queue: Queue, rhs: Array, times: int) -> None:
+        """Put a whole solve from zero, of so many iterations, into a queue."""
+        queue.run(Copy(self._backend, rhs, self.r), Run(self._begin, 0), Repeat(times, self._rounds))
 
     def latest(self, times: int) -> Array:
         """The records of the last iterations, (times, 3, tasks)."""

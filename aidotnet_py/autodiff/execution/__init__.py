@@ -3,13 +3,15 @@
 from aidotnet_py.autodiff.execution.executable import Executable, backend_for, copying, run_program
 from aidotnet_py.autodiff.execution.idle import Idle
 from aidotnet_py.autodiff.execution.planner import Plan, plan
-from aidotnet_py.autodiff.execution.schedule import Call, Repeat, Run, Schedule, Step
+from aidotnet_py.autodiff.execution.schedule import Call, Copy, Queue, Repeat, Run, Schedule, Step
 
 __all__ = [
     "Call",
+    "Copy",
     "Executable",
     "Idle",
     "Plan",
+    "Queue",
     "Repeat",
     "Run",
     "Schedule",

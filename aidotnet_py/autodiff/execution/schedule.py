@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from aidotnet_py.backends import Backend
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.caching import BoundedCache
 from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["Call", "Kernels", "Repeat", "Replay", "Run", "Schedule", "Step"]
+__all__ = ["Call", "Copy", "Kernels", "Queue", "Repeat", "Replay", "Run", "Schedule", "Step"]
 
 # A capture of more rounds takes longer to make and saves next to nothing.
 _MOST_CAPTURED = 32
+# Schedules of work that runs together, of the shapes and settings last used.
+_MOST_TOGETHER = 4
 
 Kernels: TypeAlias = list[Callable[[], Any]]
 
@@ -35,6 +39,11 @@ class Step(Protocol):
 
     def is_settled(self) -> bool:
         """Whether the calls stay the same from now on, and a device can capture them."""
+        ...
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for steps that do the same on the same arrays, as long as one of the two lives."""
         ...
 
 
@@ -81,6 +90,38 @@ class Run:
         """See `Step`."""
         return self.executable.is_settled()
 
+    @property
+    def key(self) -> Hashable:
+        """See `Step`."""
+        return id(self.executable), self.stage
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """Copy an array into another one; `copying` gives the same as a kernel."""
+
+    backend: Backend
+    source: Array
+    target: Array
+
+    def rehearse(self) -> None:
+        """See `Step`."""
+        self.backend.copyto(self.target, self.source)
+
+    call = rehearse
+
+    def kernels(self) -> None:
+        """See `Step`."""
+
+    def is_settled(self) -> bool:
+        """See `Step`."""
+        return True
+
+    @property
+    def key(self) -> Hashable:
+        """See `Step`."""
+        return id(self.source), id(self.target)
+
 
 @dataclass(frozen=True, eq=False)
 class Call:
@@ -100,6 +141,11 @@ class Call:
     def is_settled(self) -> bool:
         """See `Step`."""
         return False
+
+    @property
+    def key(self) -> Hashable:
+        """See `Step`."""
+        return id(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +172,11 @@ class Repeat:
         """See `Step`."""
         return self.body.is_settled()
 
+    @property
+    def key(self) -> Hashable:
+        """See `Step`."""
+        return self.times, self.body.key
+
 
 class Schedule:
     """Steps in a row.
@@ -134,7 +185,7 @@ class Schedule:
     ----------
     backend : Backend
         Of all arrays.
-    *steps : Run, Call, Repeat or Schedule
+    *steps : Run, Copy, Call, Repeat or Schedule
         In the order of their run; the steps of a schedule among them take its place.
     """
 
@@ -171,6 +222,11 @@ class Schedule:
     def is_settled(self) -> bool:
         """See `Step`."""
         return all(step.is_settled() for step in self.steps)
+
+    @property
+    def key(self) -> Hashable:
+        """See `Step`."""
+        return tuple(step.key for step in self.steps)
 
 
 class Replay:
@@ -237,3 +293,59 @@ class Replay:
 def _repeat(step: Step, times: int) -> None:
     for _ in range(times):
         step.call()
+
+
+class Queue:
+    """Steps that run at once; inside `together`, on a device that captures work, as one schedule at its end.
+
+    Parameters
+    ----------
+    backend : Backend
+        Of all arrays.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._waiting: list[Step] | None = None
+        self._checks: list[Callable[[], object]] = []
+        self._schedules = BoundedCache[Hashable, Schedule](_MOST_TOGETHER)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether steps wait for the end of `together`."""
+        return self._waiting is not None
+
+    def run(self, *steps: Step) -> None:
+        """Run the steps, now or together with those around them."""
+        if self._waiting is not None:
+            self._waiting += steps
+            return
+        for step in steps:
+            if isinstance(step, Schedule):
+                step.run()
+            else:
+                step.rehearse()
+
+    def then(self, check: Callable[[], object]) -> None:
+        """Call a function that waits for the results of the steps so far."""
+        if self._waiting is None:
+            check()
+        else:
+            self._checks.append(check)
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Collect steps and checks; run the steps as one schedule at the end, and then the checks."""
+        if self._backend.capturing is None or self._waiting is not None:
+            yield
+            return
+        self._waiting, self._checks = [], []
+        try:
+            yield
+            steps, checks = self._waiting, self._checks
+        finally:
+            self._waiting, self._checks = None, []
+        key = tuple(step.key for step in steps)
+        self._schedules.get_or_make(key, lambda: Schedule(self._backend, *steps)).run()
+        for check in checks:
+            check()

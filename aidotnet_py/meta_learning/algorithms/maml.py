@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
-from aidotnet_py.meta_learning.inner.rule import UpdateRule, UpdateRules, plain_rate
 from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.optimizers import ElementwiseOptimizer
@@ -120,7 +118,6 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     def __init__(self, options: MAMLOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
         self._maml = options
-        self._rules = UpdateRules()
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -132,7 +129,7 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             measured, g = self._query(chunk, self._adapted(chunk)[1])
             return TaskGradients(measured, self._backend.asarray(g))
         loop = self._inner_loop(chunk)
-        path = InnerPath(loop, self._inner_steps, self._maml.CheckpointSegments)
+        path = InnerPath(loop, self._maml.CheckpointSegments)
         self._require_adapted(loop.chunk, loop.start, loop.points)
         measured, g = self._query(chunk, self._whole(chunk, loop.points))
         v = self._pulled_back(path, g)
@@ -141,30 +138,4 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _pulled_back(self, path: InnerPath, v: Array) -> Array:
         """v_0 from v_K."""
-        optimizer = cast(ElementwiseOptimizer, self._inner_optimizer())
-        rate = plain_rate(optimizer)
-        if rate is not None and self._proximal_strength(path.loop.chunk) is None:
-            for state in path.backwards():
-                support = path.loop.chunk.support.of_step(state.taken)
-                v = support.product(state.points, v, "hessian", identity=1.0, weight=-rate)
-            return self._backend.asarray(v)
-        with self._rules.lent(optimizer, self._backend, v) as rule:
-            return self._through_any_steps(rule, path, v)
-
-    def _through_any_steps(self, rule: UpdateRule, path: InnerPath, v: Array) -> Array:
-        """The same through any optimizer's steps; u is the cotangent of the gradient that a step follows.
-
-        The proximal term hands on what comes to u to φ_k, and takes it from θ.
-        """
-        chunk = path.loop.chunk
-        strength, support, following = self._proximal_strength(chunk), chunk.support, self._following(chunk)
-        from_start: Array | None = None
-        for state in path.backwards():
-            slopes, product = support.of_step(state.taken).curvature(state.points, "hessian")
-            v, u = rule.pull(state, following(state.points, path.loop.start, slopes), v)
-            v = v + product(u)
-            if strength is not None:
-                pull = u * strength
-                v = v + pull
-                from_start = pull if from_start is None else from_start + pull
-        return v if from_start is None else v - from_start
+        return path.pull_back(v)[0]

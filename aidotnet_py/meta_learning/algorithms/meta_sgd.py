@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_rate, with_suggestions
 from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
-from aidotnet_py.meta_learning.inner.steps import Follow, InnerLoop
+from aidotnet_py.meta_learning.inner.rule import InnerRule
 from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
 from aidotnet_py.meta_learning.objective.chunk import Chunk
-from aidotnet_py.meta_learning.objective.following import Following
 from aidotnet_py.optimizers import IGradientBasedOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -82,6 +82,20 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
 
 
 _UNIT_STEPS = SGDOptimizer(1.0)
+
+
+class _SummedRule(InnerRule):
+    """The rule's step, with the sum of the gradients so far for its memory."""
+
+    @property
+    def memory(self) -> tuple[str, ...]:
+        return ("gradients",)
+
+    def take(
+        self, points: Any, start: Any, gradients: Any, memory: Any, values: Any, coefficients: Any
+    ) -> tuple[Any, list[Any]]:
+        moved, _ = super().take(points, start, gradients, [], values, coefficients)
+        return moved, [gradients + memory[0]]
 
 
 def _at_rates(points: Array, start: Array, gradients: Array, rates: Array) -> Array:
@@ -171,13 +185,12 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
             raised = self._backend.elementwise("maximum")(vector, least)
             self._rates = self._backend.elementwise("minimum")(raised, most)
 
-    # The inner steps: gradient descent at rate 1 along α ∘ ∇.
+    def _rule(self, chunk: Chunk) -> InnerRule:
+        kind = _SummedRule if self._meta_sgd.UseFirstOrder else InnerRule
+        return kind(_UNIT_STEPS, _at_rates, (chunk.learned,), learned=1)
 
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         return _UNIT_STEPS
-
-    def _following(self, chunk: Chunk) -> Following:
-        return Following(_at_rates, (chunk.learned,))
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         by = self._first_order if self._meta_sgd.UseFirstOrder else self._exact
@@ -187,34 +200,17 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _exact(self, chunk: Chunk) -> TaskGradients:
         loop = self._inner_loop(chunk)
-        path = InnerPath(loop, self._inner_steps, self._meta_sgd.CheckpointSegments)
-        self._require_adapted(chunk, loop.start, loop.points)
-        measured, v = self._query(chunk, loop.points)
-        of_rates: Array = None
-        for state in path.backwards():
-            slopes, product = chunk.support.of_step(state.taken).curvature(state.points, "hessian")
-            of_rates = slopes * v if of_rates is None else of_rates + slopes * v
-            v = v - product(v * chunk.learned)
-        return TaskGradients(measured, self._backend.concat([v, -of_rates], 1))
-
-    def _first_order(self, chunk: Chunk) -> TaskGradients:
-        _, start = self._inner_problem(chunk)
-        follow = _SummedUp(self._following(chunk))
-        loop = InnerLoop(chunk, start, self._inner_optimizer(), follow)
-        while loop.taken < self._inner_steps:
-            loop.step()
+        path = InnerPath(loop, self._meta_sgd.CheckpointSegments)
         self._require_adapted(chunk, loop.start, loop.points)
         measured, g = self._query(chunk, loop.points)
-        return TaskGradients(measured, self._backend.concat([g, -(follow.total * g)], 1))
+        v, (of_rates,) = path.pull_back(g)
+        return TaskGradients(measured, self._backend.concat([v, of_rates], 1))
 
-
-class _SummedUp:
-    """What the inner steps follow, and the sum of the gradients that it was made from."""
-
-    def __init__(self, follow: Follow) -> None:
-        self._follow = follow
-        self.total: Array = None
-
-    def __call__(self, points: Array, start: Array, gradients: Array) -> Array:
-        self.total = gradients + (0.0 if self.total is None else self.total)
-        return self._follow(points, start, gradients)
+    def _first_order(self, chunk: Chunk) -> TaskGradients:
+        """φ_K = θ − α ∘ Σ_k ∇L_s(φ_k), the gradients taken for constants."""
+        loop = self._inner_loop(chunk)
+        loop.run()
+        self._require_adapted(chunk, loop.start, loop.points)
+        measured, g = self._query(chunk, loop.points)
+        assert loop.traced is not None
+        return TaskGradients(measured, self._backend.concat([g, -(loop.traced.memory[0] * g)], 1))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.inner.steps import Follow
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
 from aidotnet_py.optimizers import InnerSolver, RowMinimizer, VectorObjective
 
-__all__ = ["InnerProblem", "minimized"]
+__all__ = ["Follow", "InnerProblem", "minimized"]
+
+# The gradients of a problem at some points, from the start and the gradients of the support losses there.
+Follow: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
 class InnerProblem:

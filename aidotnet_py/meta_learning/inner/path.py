@@ -1,13 +1,17 @@
-"""An inner loop run to its end and walked back from there: all its states, of which some are made again."""
+"""An inner loop that keeps its states, and the way back through them: the vjp of all steps, as schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
 
+from aidotnet_py.autodiff.execution import Executable, Run, Schedule, Step, copying
+from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.contract.options import is_count, number_of
-from aidotnet_py.meta_learning.inner.steps import InnerLoop, InnerState
+from aidotnet_py.meta_learning.inner.rule import TracedRule, bytes_of
+from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps
+from aidotnet_py.meta_learning.objective.interface import CurvatureWork
 
 __all__ = ["InnerPath", "Segments", "invalid_segments", "segment_starts"]
 
@@ -15,7 +19,7 @@ Segments: TypeAlias = int | Literal["sqrt"] | None
 
 
 def invalid_segments(segments: object, steps: object) -> Iterator[str]:
-    """What is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
+    """Say what is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
     counted = is_count(segments) and number_of(segments) <= number_of(steps)
     if not (segments is None or (isinstance(segments, str) and segments == "sqrt") or counted):
         yield (
@@ -25,62 +29,206 @@ def invalid_segments(segments: object, steps: object) -> Iterator[str]:
 
 
 def segment_starts(steps: int, segments: Segments) -> list[int]:
-    """The first step of each segment: one segment a step for None, ⌈√steps⌉ for "sqrt", lengths as equal as can be."""
-    count = math.isqrt(steps - 1) + 1 if segments == "sqrt" else steps if segments is None else segments
+    """Return the first step of each segment: one segment for None, ⌈√steps⌉ for "sqrt", lengths as equal as can be."""
+    count = math.isqrt(steps - 1) + 1 if segments == "sqrt" else 1 if segments is None else segments
     return [steps * i // count for i in range(count)]
 
 
-class InnerPath:
-    """The states φ_0 … φ_{K−1} of an inner loop, and its end.
+class _States:
+    """Copies of the points and of the optimizer's memory, and the steps that save and restore them."""
 
-    Kept are the states at the beginnings of the segments, and those of one segment at a time, which are made again
-    from its beginning (Griewank & Walther 2000): with S segments S + K/S states instead of K, for at most one more
-    pass through the loop. What is made again has the same bits.
+    def __init__(self, steps: TracedSteps, count: int) -> None:
+        self._backend = backend = steps.backend
+        self._places = [steps.points, *steps.memory]
+        self.arrays = [backend.empty((count, *a.shape), backend.dtype_of(a)) for a in self._places]
+        self._copies: dict[tuple[int, bool], list[Run]] = {}
+
+    def copies(self, place: int, *, save: bool) -> list[Run]:
+        """Return the steps that copy state number ``place`` from or to where the loop works."""
+        if (place, save) not in self._copies:
+            runs: list[Run] = []
+            for array, at_work in zip(self.arrays, self._places, strict=True):
+                whole = (slice(None),) * (len(array.shape) - 1)
+                kept = self._backend.index(array, (slice(place, place + 1), *whole))
+                kept = self._backend.reshape(kept, tuple(at_work.shape))
+                source, target = (at_work, kept) if save else (kept, at_work)
+                runs.append(copying(self._backend, source, target))
+            self._copies[place, save] = runs
+        return self._copies[place, save]
+
+
+class _PullBack:
+    """The vjp of a traced rule, between the gradients and the products of a curvature."""
+
+    def __init__(self, steps: TracedSteps, curvature: CurvatureWork, traced: TracedRule, learned: int) -> None:
+        self._backend = backend = steps.backend
+        program = traced.pull_back()
+        memory = traced.memory
+        before = 3 + memory + traced.values + 1
+        self.executable = Executable(
+            program,
+            backend,
+            inputs=[
+                *(steps.points, steps.start, curvature.gradients, *steps.memory, *steps.values, steps.coefficients),
+                *(None, curvature.products),
+                *[None] * (memory + 1 + learned),
+            ],
+            outputs=[None, curvature.vectors, *[None] * (memory + 1 + learned)],
+            carried={0: before, **{2 + i: before + 2 + i for i in range(memory + 1 + learned)}},
+            often=True,
+        )
+        self.a, self.b, *self._sums = self.executable.inputs[before:]
+        self.of_start, self.of_learned = self._sums[memory], self._sums[memory + 1 :]
+
+    def begin(self, v: Array) -> None:
+        """Begin with the cotangent of the last φ; nothing is asked of the last memory."""
+        copyto = self._backend.copyto
+        copyto(self.a, v)
+        for array in (self.b, *self._sums):
+            copyto(array, 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own buffers."""
+        return self.executable.nbytes + bytes_of(self._backend, [self.a, *self._sums])
+
+
+class _PathWork:
+    """What the way back needs beside the steps, kept with them: states, and the rule's vjp."""
+
+    def __init__(self, steps: TracedSteps) -> None:
+        self._steps = steps
+        self.segments = self.inside = _States(steps, 0)
+        self.pull: _PullBack | None = None
+
+    def make_room(self, segments: int, inside: int) -> None:
+        """Have room for so many states at the starts of segments, and so many inside one."""
+        if self.segments.arrays[0].shape[0] < segments or self.inside.arrays[0].shape[0] < inside:
+            self.segments, self.inside = _States(self._steps, segments), _States(self._steps, inside)
+            self._steps.schedules.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        arrays = [*self.segments.arrays, *self.inside.arrays]
+        return bytes_of(self._steps.backend, arrays) + (0 if self.pull is None else self.pull.nbytes)
+
+
+class InnerPath:
+    """An inner loop, run to its end, and the way back.
+
+    Kept are the states at the beginnings of the segments, and the states inside one segment at a time, which are made
+    again from its beginning (Griewank & Walther 2000): with S segments S + K/S states instead of K, for at most one
+    more pass through the loop. A state that is made again has the same bits.
 
     Parameters
     ----------
     loop : InnerLoop
-        Before its first step; of an elementwise optimizer.
-    steps : int
-        K.
+        Before its first step, with a differentiable rule.
     segments : int, "sqrt" or None
-        S; see `segment_starts`.
+        S; None for 1.
 
     Attributes
     ----------
     loop : InnerLoop
-        As given.
+        As given, at its end.
     """
 
-    def __init__(self, loop: InnerLoop, steps: int, segments: Segments) -> None:
-        self.loop = loop
-        starts = segment_starts(steps, segments)
-        self._ends = [*starts[1:], steps]
-        self._starts: list[InnerState] = []
-        for end in self._ends[:-1]:
-            self._starts.append(loop.state())
-            while loop.taken < end:
-                loop.step()
-        # The last segment is the first that is walked back, so its states are kept at once.
-        self._last = self._states_from(loop.state(), steps)
-        loop.step()
+    def __init__(self, loop: InnerLoop, segments: Segments = None) -> None:
+        assert loop.traced is not None
+        self.loop, self._steps = loop, loop.traced
+        self._backend: Backend = loop.chunk.backend
+        self._starts = segment_starts(loop.steps, segments)
+        self._ends = [*self._starts[1:], loop.steps]
+        if self._steps.path is None:
+            self._steps.path = _PathWork(self._steps)
+        self._work: _PathWork = self._steps.path
+        longest = max(end - start for start, end in zip(self._starts, self._ends, strict=True))
+        self._work.make_room(len(self._starts) - 1, longest)
+        for segment, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
+            last = segment == len(self._starts) - 1
+            if not last:
+                self._run(self._work.segments.copies(segment, save=True))
+            self._forward(start, end, keep=last, to_end=True)
+        loop.taken = loop.steps
 
-    def _states_from(self, first: InnerState, end: int) -> list[InnerState]:
-        """The states before each of the steps up to ``end``; the loop, at the first, does not take the last step."""
-        states = [first]
-        while self.loop.taken < end - 1:
-            self.loop.step()
-            states.append(self.loop.state())
-        return states
+    def _forward(self, start: int, end: int, *, keep: bool, to_end: bool) -> None:
+        """Take the steps from ``start`` to ``end``, the last one if ``to_end``; keep the state before each."""
+        steps, work = self._steps, self.loop.work
 
-    def backwards(self) -> Iterator[InnerState]:
-        """The state before each step, from the last step to the first; once, and each is let go of after its turn."""
-        states, self._last = self._last, []
-        while True:
-            while states:
-                yield states.pop()
-            if not self._starts:
-                return
-            begin = self._starts.pop()
-            self.loop.restore(begin)
-            states = self._states_from(begin, self._ends[len(self._starts)])
+        def parts() -> Iterator[Step]:
+            for step in range(start, end):
+                if keep:
+                    yield from self._work.inside.copies(step - start, save=True)
+                if to_end or step < end - 1:
+                    yield from steps.one(step, work.step(step))
+
+        self._schedule(("forward", start, end, keep, to_end), parts())
+
+    def pull_back(self, v: Array) -> tuple[Array, Sequence[Array]]:
+        """Return the cotangents of θ, and of the learned values, from the cotangent of the last φ.
+
+        v ← φ̄ + H(φ_k)∇̄ for k = K−1 … 0, φ̄ and ∇̄ from the vjp of a step; v ← v − αH(φ_k)v for plain gradient descent.
+
+        Parameters
+        ----------
+        v : array, shape (tasks, P)
+            ∇L_q(φ_K).
+
+        Returns
+        -------
+        array, shape (tasks, P)
+            The cotangent of θ.
+        list of array
+            For each learned value, a row for each task.
+        """
+        rate = self.loop.rule.plain_rate
+        return (self._through_descent(v, rate), []) if rate is not None else self._through_rule(v)
+
+    def _through_descent(self, v: Array, rate: float) -> Array:
+        work = self.loop.chunk.support.product_work("hessian", 1.0, -rate)
+        self._backend.copyto(work.vectors, v)
+        self._backwards("descent", lambda step: [work.step(step)])
+        return self._backend.asarray(work.vectors)
+
+    def _through_rule(self, v: Array) -> tuple[Array, Sequence[Array]]:
+        curvature = self.loop.chunk.support.curvature_work("hessian")
+        if self._work.pull is None:
+            self._work.pull = _PullBack(self._steps, curvature, self._steps.traced, self.loop.rule.learned)
+        pull = self._work.pull
+        pull.begin(v)
+
+        def parts(step: int) -> list[Step]:
+            fetches = self._steps.fetch(step)
+            return [*fetches, curvature.at_point(step), Run(pull.executable, 0), curvature.product(step)]
+
+        self._backwards("rule", parts)
+        total = pull.a + pull.b
+        if self._steps.traced.reads_start:
+            total = total + pull.of_start
+        return total, [self._backend.asarray(array) for array in pull.of_learned]
+
+    def _backwards(self, name: str, parts: Any) -> None:
+        """Run what pulls back through a step at the state before each step, from the last to the first."""
+
+        def walk(start: int, end: int) -> Iterator[Step]:
+            for step in reversed(range(start, end)):
+                yield from self._work.inside.copies(step - start, save=False)
+                yield from parts(step)
+
+        for segment, (start, end) in reversed(list(enumerate(zip(self._starts, self._ends, strict=True)))):
+            if segment < len(self._starts) - 1:
+                self._run(self._work.segments.copies(segment, save=False))
+                self._forward(start, end, keep=True, to_end=False)
+            self._schedule((name, start, end), walk(start, end))
+
+    def _schedule(self, key: Any, parts: Iterator[Step]) -> None:
+        """Run a schedule, which is kept where the sets come in one batch: its parts are then the same each time."""
+        if len(self.loop.chunk.support.batches) == 1:
+            self._steps.schedule(key, lambda: parts).run()
+        else:
+            Schedule(self._backend, *parts).run()
+
+    def _run(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            step.rehearse()

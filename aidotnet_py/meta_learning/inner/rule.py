@@ -1,140 +1,182 @@
-"""One step of an inner optimizer, differentiated: what a change of its result asks of what went into it."""
+"""One inner step as a traced function, and its vjp: what every inner loop takes, and every way back pulls through."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Generator, Hashable, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from aidotnet_py.autodiff import trace, vjp
-from aidotnet_py.autodiff.execution import Executable
-from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.captured_state import CapturedState
+from aidotnet_py.autodiff.extend import CapturedState, Program
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.locks import Lock
-from aidotnet_py.meta_learning.inner.steps import InnerState
-from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
+from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer, SGDOptimizer
 
-__all__ = ["UpdateRule", "UpdateRules", "plain_rate"]
-
-# For each optimizer, the chunks of a batch and the last, smaller one, in training; the oldest go first.
-_MOST_KINDS = 8
+__all__ = ["InnerRule", "along_gradient", "along_proximal_gradient", "TracedRule"]
 
 
-def plain_rate(optimizer: ElementwiseOptimizer) -> float | None:
-    """α where a step of the optimizer is φ − α∇, and nothing else."""
-    plain = type(optimizer) is SGDOptimizer and not optimizer.memory
-    return optimizer.GetCurrentLearningRate() if plain else None
+def along_gradient(points: Array, start: Array, gradients: Array) -> Array:
+    """∇L_s(φ)."""
+    return gradients
 
 
-class UpdateRule(Protocol):
-    """(φ, m), ∇ ↦ (φ′, m′), one step of an optimizer with memory m, pulled back."""
+def along_proximal_gradient(points: Array, start: Array, gradients: Array, strength: Array | float) -> Array:
+    """∇L_s(φ) + (φ − θ) · strength: the gradient with a proximal term of that strength, 1/λ."""
+    return gradients + (points - start) * strength
 
-    def pull(self, state: InnerState, gradients: Array, v: Array) -> tuple[Array, Array]:
-        """The cotangents of φ and of ∇, from that of φ′; those of m and m′ are kept from one call to the next.
 
-        Calls go from the last step to the first; ``state`` is the one before the step. The arrays are valid until the
-        next call.
+@dataclass(frozen=True)
+class InnerRule:
+    """(φ, θ, ∇, memory, values) ↦ (φ′, memory′): a direction, and an optimizer's step along it.
+
+    Attributes
+    ----------
+    optimizer : IGradientBasedOptimizer
+        Takes the step. Not changed.
+    direction : callable
+        ``direction(points, start, gradients, *values)``, element by element on (tasks, P), array code that can be
+        traced; the same object at every step, so that it is traced once.
+    values : tuple of array or float
+        Values of the direction that may differ from one meta-training step to the next: numbers, or arrays that
+        broadcast with (tasks, P).
+    learned : int
+        How many of the values, the first ones, are learned: `InnerPath.pull_back` gives their cotangents, a row for
+        each task.
+    """
+
+    optimizer: IGradientBasedOptimizer
+    direction: Callable[..., Array] = along_gradient
+    values: tuple[Array | float, ...] = ()
+    learned: int = 0
+
+    def follow(self, points: Array, start: Array, gradients: Array) -> Array:
+        """Return the direction at φ, given θ and ∇L_s(φ); it may be the gradients themselves."""
+        return self.direction(points, start, gradients, *self.values)
+
+    def take(
+        self,
+        points: Array,
+        start: Array,
+        gradients: Array,
+        memory: Sequence[Array],
+        values: Sequence[Array],
+        coefficients: Sequence[Any],
+    ) -> tuple[Array, list[Array]]:
+        """Return φ′ and memory′, of a differentiable rule."""
+        assert isinstance(self.optimizer, ElementwiseOptimizer)
+        direction = self.direction(points, start, gradients, *values)
+        return self.optimizer.formula(points, direction, memory, coefficients)
+
+    @property
+    def memory(self) -> tuple[str, ...]:
+        """Names of the arrays that a step reads and writes beside φ."""
+        assert isinstance(self.optimizer, ElementwiseOptimizer)
+        return self.optimizer.memory
+
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether a step can be traced: the optimizer has a formula."""
+        return isinstance(self.optimizer, ElementwiseOptimizer) and self.optimizer.has_formula
+
+    @property
+    def plain_rate(self) -> float | None:
+        """α if a step is φ − α∇ and nothing else."""
+        optimizer = self.optimizer
+        plain = self.direction is along_gradient and type(optimizer) is SGDOptimizer and not optimizer.memory
+        return optimizer.GetCurrentLearningRate() if plain else None
+
+
+class TracedRule:
+    """The Programs of a rule for arrays of one shape.
+
+    Parameters
+    ----------
+    rule : InnerRule
+        Differentiable.
+    backend : Backend
+        Of all arrays.
+    like : array, shape (tasks, P)
+        An example of φ.
+
+    Attributes
+    ----------
+    step : Program
+        (φ, θ, ∇, memory, values, coefficients) ↦ (φ′, memory′); the coefficients are one vector.
+    memory, values, coefficients : int
+        How many arrays, arrays and numbers these are.
+    """
+
+    def __init__(self, rule: InnerRule, backend: Backend, like: Array) -> None:
+        assert isinstance(rule.optimizer, ElementwiseOptimizer)
+        self._rule, self._optimizer = rule, rule.optimizer
+        self._settings = CapturedState(self._optimizer.formula)
+        self.memory, self.values = len(rule.memory), len(rule.values)
+        self.coefficients = len(*self._optimizer.fresh().coefficients_ahead(1))
+        self._shapes = _shapes(rule)
+        dtype = backend.dtype_of(like)
+        number = backend.empty((), dtype)
+        # Of a learned value each task has a row, since its cotangent is asked for each task.
+        rows = [backend.empty((like.shape[0], *shape), dtype) for shape in self._shapes[: rule.learned]]
+        others = [number if isinstance(v, (int, float)) else v for v in rule.values[rule.learned :]]
+        vector = backend.empty((max(1, self.coefficients),), dtype)
+        self._examples = (like, like, like, [like] * self.memory, [*rows, *others], vector)
+        self.step: Program = trace(self._take, *self._examples)
+        self._optimizer.require_result(self.step, self.memory)
+        place = self.step.inputs[1]
+        self.reads_start = any(place in equation.variables for equation in self.step.equations)
+
+    def serves(self, rule: InnerRule) -> bool:
+        """Whether its Programs are those of this rule too."""
+        optimizer = rule.optimizer
+        if not isinstance(optimizer, ElementwiseOptimizer) or not optimizer.shares_formula(self._optimizer):
+            return False
+        same = type(rule) is type(self._rule) and rule.direction is self._rule.direction
+        alike = rule.memory == self._rule.memory and rule.learned == self._rule.learned
+        return same and alike and _shapes(rule) == self._shapes and not self._settings.changed(optimizer)
+
+    def _take(
+        self, points: Any, start: Any, gradients: Any, memory: Sequence[Any], values: Sequence[Any], vector: Any
+    ) -> Any:
+        numbers = [vector[i] for i in range(self.coefficients)]
+        return self._rule.take(points, start, gradients, memory, values, numbers)
+
+    def pull_back(self) -> Program:
+        """Return the vjp of a step, with sums from one step to the one before it.
+
+        (φ, θ, ∇, memory, values, coefficients, a, b, m̄, θ̄, ū) ↦ (φ̄, ∇̄, m̄′, θ̄′, ū′): the cotangent of φ′ is a + b, that
+        of memory′ is m̄, and to θ̄ and to the learned values' ū the step adds its own.
         """
-        ...
+
+        def pull(
+            points: Any,
+            start: Any,
+            gradients: Any,
+            memory: Sequence[Any],
+            values: Sequence[Any],
+            vector: Any,
+            a: Any,
+            b: Any,
+            after: Sequence[Any],
+            of_start: Any,
+            of_learned: Sequence[Any],
+        ) -> Any:
+            def step(points: Any, start: Any, gradients: Any, memory: Any, learned: Any) -> Any:
+                return self._take(points, start, gradients, memory, [*learned, *values[len(learned) :]], vector)
+
+            learned = values[: self._rule.learned]
+            pullback = vjp(step, points, start, gradients, memory, learned)[1]
+            points_, start_, gradients_, memory_, learned_ = pullback((a + b, after))
+            sums = [sum_ + of_step for sum_, of_step in zip(of_learned, learned_, strict=True)]
+            return points_, gradients_, memory_, of_start + start_, sums
+
+        like, _, _, memory, values, _ = self._examples
+        return trace(pull, *self._examples, like, like, memory, like, values[: self._rule.learned])
 
 
-class _PlainRule:
-    """Of φ − α∇."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-
-    def pull(self, state: InnerState, gradients: Array, v: Array) -> tuple[Array, Array]:
-        """Cotangents v and −αv."""
-        return v, v * -self._rate
+def _shapes(rule: InnerRule) -> list[tuple[int, ...]]:
+    return [tuple(getattr(value, "shape", ())) for value in rule.values]
 
 
-class _TracedRule:
-    """By the engine's vjp of the optimizer's formula."""
-
-    def __init__(self, optimizer: ElementwiseOptimizer, backend: Backend, program: Program) -> None:
-        self._optimizer = optimizer
-        self._backend = backend
-        self._executable = Executable(
-            program, backend, outputs=[backend.empty(t.shape, t.dtype) for t in program.output_types]
-        )
-        self._after = self._executable.inputs[len(program.inputs) - len(optimizer.memory) :]
-
-    def begin(self) -> None:
-        """Forget the cotangents of the memory: nothing is asked of the one after the last step."""
-        for array in self._after:
-            self._backend.copyto(array, 0)
-
-    def pull(self, state: InnerState, gradients: Array, v: Array) -> tuple[Array, Array]:
-        """See `UpdateRule`."""
-        backend, names = self._backend, self._optimizer.memory
-        coefficients = self._optimizer.coefficients(int(state.memory["steps"]) + 1)
-        # Before the first step the memory is not there yet, and zero.
-        values = [state.points, gradients, *(state.memory.get(name, 0) for name in names), *coefficients, v]
-        for array, value in zip(self._executable.inputs, values, strict=False):
-            backend.copyto(array, value)
-        self._executable.run()
-        points, slopes, *memory = self._executable.outputs
-        for array, value in zip(self._after, memory, strict=True):
-            backend.copyto(array, value)
-        return points, slopes
-
-
-class _Kept(NamedTuple):
-    """An optimizer, the settings that its formula read, the program of its rules, and the rules that are not lent."""
-
-    optimizer: ElementwiseOptimizer
-    settings: CapturedState
-    program: Program
-    free: list[_TracedRule]
-
-
-class UpdateRules:
-    """The rules of a learner's optimizers: traced once for arrays of a shape, and lent to one chunk at a time."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        # The optimizer is kept beside its rules, so that its id stays its own.
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
-
-    def __reduce__(self) -> tuple[type[UpdateRules], tuple[()]]:
-        """Copied and pickled with nothing kept."""
-        return type(self), ()
-
-    @contextmanager
-    def lent(self, optimizer: ElementwiseOptimizer, backend: Backend, like: Array) -> Generator[UpdateRule]:
-        """The rule of an optimizer with a formula, for arrays like this one."""
-        rate = plain_rate(optimizer)
-        if rate is not None:
-            yield _PlainRule(rate)
-            return
-        key = (id(optimizer), optimizer.memory, backend.name, tuple(like.shape), backend.dtype_of(like))
-        with self._lock:
-            if key not in self._kept or self._kept[key].settings.changed():
-                program = _traced(optimizer, backend, like)
-                self._kept[key] = _Kept(optimizer, CapturedState(optimizer.formula), program, [])
-            self._kept.move_to_end(key)
-            while len(self._kept) > _MOST_KINDS:
-                self._kept.popitem(last=False)
-            _, _, program, free = self._kept[key]
-            rule = free.pop() if free else None
-        rule = rule or _TracedRule(optimizer, backend, program)
-        rule.begin()
-        yield rule
-        # Not after an error: it may be in the middle of something.
-        with self._lock:
-            free.append(rule)
-
-
-def _traced(optimizer: ElementwiseOptimizer, backend: Backend, like: Array) -> Program:
-    def pulled(points: Any, gradients: Any, before: Any, numbers: Sequence[Any], v: Any, after: Any) -> Any:
-        def step(points: Any, gradients: Any, before: Any) -> Any:
-            return optimizer.formula(points, gradients, before, numbers)
-
-        return vjp(step, points, gradients, before)[1]((v, after))
-
-    memory = [like] * len(optimizer.memory)
-    number = backend.empty((), backend.dtype_of(like))
-    return trace(pulled, like, like, memory, [number] * len(optimizer.coefficients(1)), like, memory)
+def bytes_of(backend: Backend, arrays: Sequence[Array]) -> int:
+    """Return the bytes of some arrays."""
+    return sum(math.prod(array.shape) * backend.dtype_of(array).itemsize for array in arrays)

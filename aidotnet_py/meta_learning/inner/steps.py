@@ -1,42 +1,144 @@
-"""The inner loop: optimizer steps on the support sets of some tasks, all at once and in place."""
+"""The inner loop: steps of a rule on the support sets of some tasks, all at once and in place, as a schedule."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aidotnet_py.backends import Array
-from aidotnet_py.meta_learning.objective import TaskObjective
+from aidotnet_py.autodiff.execution import Executable, Repeat, Run, Schedule, Step, copying
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule, bytes_of
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
-from aidotnet_py.meta_learning.objective.following import Following
+from aidotnet_py.meta_learning.objective.interface import GradientWork, TaskObjective
 from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
-__all__ = ["Follow", "InnerLoop", "InnerState"]
-
-# The gradients to follow at some points, from the start and the gradients of the support losses there.
-Follow: TypeAlias = Callable[[Array, Array, Array], Array]
+__all__ = ["InnerLoop", "TracedSteps"]
 
 
-@dataclass(frozen=True)
-class InnerState:
-    """Where an inner loop stood after some of its steps."""
+class TracedSteps:
+    """Steps of a traced rule in the buffers of an objective, which keeps them for the next batch.
 
-    taken: int
-    points: Array
-    memory: Mapping[str, Any]
+    Parameters
+    ----------
+    backend : Backend
+        Of all arrays.
+    work : GradientWork
+        Evaluates the objective; its points are stepped over.
+    rule : InnerRule
+        Differentiable.
+
+    Attributes
+    ----------
+    traced : TracedRule
+        The Programs.
+    start, memory, values : array, and lists of array
+        θ (tasks, P), the optimizer's memory, and the values of the direction.
+    """
+
+    def __init__(self, backend: Backend, work: GradientWork, rule: InnerRule) -> None:
+        self.backend, self.points = backend, work.points
+        self._buffers = work.buffers
+        self.traced = traced = TracedRule(rule, backend, work.points)
+        self.update = Executable(
+            traced.step,
+            backend,
+            inputs=[work.points, None, work.gradients, *[None] * (len(traced.step.inputs) - 3)],
+            carried={0: 0, **{1 + i: 3 + i for i in range(traced.memory)}},
+            often=True,
+        )
+        _, self.start, _, *others = self.update.inputs
+        self.memory, others = others[: traced.memory], others[traced.memory :]
+        self.values, (self.coefficients,) = others[: traced.values], others[traced.values :]
+        # The coefficients of each step, (steps, coefficients), where they differ, and what copies them to their place.
+        self._data, self._differ = b"", False
+        self._table: Array | None = None
+        self._fetches: dict[int, Run] = {}
+        # By what they do; those with coefficients of their own read the table.
+        self.schedules: dict[Hashable, Schedule] = {}
+        # What the way back needs beside.
+        self.path: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own buffers."""
+        own = [self.start, *self.memory, *self.values, *([] if self._table is None else [self._table])]
+        return self.update.nbytes + bytes_of(self.backend, own) + (0 if self.path is None else self.path.nbytes)
+
+    def serves(self, work: GradientWork, rule: InnerRule) -> bool:
+        """Whether it takes the steps of this rule, in these buffers."""
+        return self._buffers is work.buffers and self.traced.serves(rule)
+
+    def load(self, start: Array, rule: InnerRule, steps: int) -> None:
+        """Begin at θ with an optimizer without a past, and take over the values and the coefficients of the steps."""
+        copyto = self.backend.copyto
+        copyto(self.points, start)
+        if self.traced.reads_start:
+            copyto(self.start, start)
+        for place, (array, value) in enumerate(zip(self.values, rule.values, strict=True)):
+            if place < rule.learned and len(getattr(value, "shape", ())) < len(array.shape):
+                value = self.backend.broadcast_to(value, tuple(array.shape))
+            copyto(array, value)
+        for array in self.memory:
+            copyto(array, 0)
+        assert isinstance(rule.optimizer, ElementwiseOptimizer)
+        self._set_coefficients(rule.optimizer.fresh().coefficients_ahead(steps))
+
+    def _set_coefficients(self, rows: list[tuple[float, ...]]) -> None:
+        host = np.array(rows, dtype=self.backend.dtype_of(self.points))
+        # By their bytes: 0 and −0 are equal, and a formula may tell them apart.
+        data = host.tobytes()
+        if data == self._data:
+            return
+        self._data = data
+        self._differ = data != data[: host[:1].nbytes] * len(rows)
+        if not self._differ:
+            if host.size:
+                self.backend.copyto(self.coefficients, self.backend.asarray(host[0]))
+            return
+        if self._table is None or self._table.shape[0] < len(rows):
+            self._table = self.backend.empty(host.shape, host.dtype)
+            self._fetches.clear()
+            self.schedules.clear()
+        part = self.backend.index(self._table, (slice(0, len(rows)), slice(None)))
+        self.backend.copyto(part, self.backend.asarray(host))
+
+    def fetch(self, step: int) -> list[Step]:
+        """Return what brings the coefficients of step number ``step`` to their place."""
+        if not self._differ:
+            return []
+        if step not in self._fetches:
+            row = self.backend.index(self._table, (slice(step, step + 1), slice(None)))
+            row = self.backend.reshape(row, (self.traced.coefficients,))
+            self._fetches[step] = copying(self.backend, row, self.coefficients)
+        return [self._fetches[step]]
+
+    def one(self, step: int, evaluation: Step) -> list[Step]:
+        """Return the parts of step number ``step``."""
+        return [*self.fetch(step), evaluation, Run(self.update, 0)]
+
+    def schedule(self, key: Hashable, parts: Callable[[], Iterable[Step]]) -> Schedule:
+        """Return the schedule of that name, made of its parts when first asked for."""
+        key = key, self._differ
+        if key not in self.schedules:
+            self.schedules[key] = Schedule(self.backend, *parts())
+        return self.schedules[key]
+
+    def all(self, steps: int, work: GradientWork) -> Step:
+        """Return the first so many steps as one."""
+        if not self._differ:
+            return Repeat(steps, self.schedule("step", lambda: self.one(0, work.step(0))))
+        parts = (part for step in range(steps) for part in self.one(step, work.step(step)))
+        return self.schedule(("steps", steps), lambda: parts)
 
 
 class InnerLoop:
-    """Steps of an optimizer with no past, from θ, for all tasks of a chunk.
-
-    An elementwise optimizer steps all rows at once; any other is copied for each task, so that tasks cannot see each
-    other.
+    """Steps of a rule from θ for all tasks of a chunk, by an optimizer with no past.
 
     Parameters
     ----------
@@ -44,115 +146,108 @@ class InnerLoop:
         With its support sets.
     start : array, shape (tasks, P)
         θ, once a task.
-    optimizer : IGradientBasedOptimizer
-        Not changed.
-    follow : callable
-        The gradients that the steps follow; what it returns is written over.
+    rule : InnerRule
+        A step.
+    steps : int
+        How many steps there will be.
     tolerance : float, optional
-        A task whose gradient to follow has no greater norm stays where it is from then on.
+        A task whose direction has no greater norm stays at its place from then on.
 
     Attributes
     ----------
-    chunk, start
+    chunk, start, rule, steps
         As given.
     points : array, shape (tasks, P)
         φ after the steps so far, where the support objective works.
     taken : int
-        How many steps that were.
+        The number of steps so far.
     moving : NDArray, shape (tasks,)
         Which tasks still move.
     """
 
-    def __init__(
-        self,
-        chunk: Chunk,
-        start: Array,
-        optimizer: IGradientBasedOptimizer,
-        follow: Follow,
-        tolerance: float | None = None,
-    ) -> None:
-        self.chunk = chunk
-        self.start = start
-        self.points = chunk.support.at_hand(start)
-        self.taken = 0
-        self.moving = np.ones(len(chunk.tasks), dtype=np.bool_)
-        self._ended = False
+    def __init__(self, chunk: Chunk, start: Array, rule: InnerRule, steps: int, tolerance: float | None = None) -> None:
+        self.chunk, self.start, self.rule, self.steps = chunk, start, rule, steps
         self._tolerance = tolerance
-        self._follow = follow
-        self._stacked: ElementwiseOptimizer | None = None
-        self._own: list[IGradientBasedOptimizer] = []
-        if isinstance(optimizer, ElementwiseOptimizer):
-            self._stacked = optimizer.fresh()
+        self.work = chunk.support.gradient_work(start)
+        self.points = self.work.points
+        self.taken = 0
+        self.moving: NDArray[np.bool_] = np.ones(len(chunk.tasks), dtype=np.bool_)
+        self.traced: TracedSteps | None = None
+        if rule.is_differentiable:
+            self.traced = self._traced_steps()
+            self.traced.load(start, rule, steps)
         else:
-            self._own = [copy.deepcopy(optimizer) for _ in chunk.tasks]
-            for one in self._own:
-                one.Reset()
+            chunk.backend.copyto(self.points, start)
+            self._update = _opaque_update(chunk.backend, rule.optimizer, len(chunk.tasks))
 
     @property
     def objective(self) -> TaskObjective:
         """The support losses that the next step looks at."""
         return self.chunk.support.of_step(self.taken)
 
-    def run(self, steps: int, watch: Callable[[Array], None] | None = None) -> None:
-        """Step until there were so many, or no task moves any more; ``watch`` sees the losses before each step.
+    def _traced_steps(self) -> TracedSteps:
+        def serves(other: TracedSteps) -> bool:
+            return other.serves(self.work, self.rule)
 
-        No other steps may follow: what the optimizer remembers may be with the objective.
-        """
-        if watch is None and self._tolerance is None and self._descended(steps - self.taken):
-            self.taken = steps
-            self._ended = True
-        while self.taken < steps and self.moving.any():
-            losses = self.step()
-            if watch is not None:
-                watch(losses)
+        return self.chunk.support.companion(serves, lambda: TracedSteps(self.chunk.backend, self.work, self.rule))
 
-    def _descended(self, steps: int) -> bool:
-        """Whether the objective took all steps by itself, without Python in between."""
-        if self.taken or self._stacked is None or not isinstance(self._follow, Following):
-            return False
-        return self.chunk.support.descend(self.points, self.start, self._stacked, self._follow, steps)
+    def run(self, watch: Callable[[Array], None] | None = None) -> None:
+        """Take the steps until no task moves any more; ``watch`` sees the losses before each step."""
+        if self.traced is not None and watch is None and self._tolerance is None and len(self._batches) == 1:
+            assert self.taken == 0
+            self.work.queue.run(self.traced.all(self.steps, self.work))
+            self.taken = self.steps
+            return
+        while self.taken < self.steps and self.moving.any():
+            self.step(watch)
 
-    def step(self) -> Array:
-        """Take one step; returns the support losses before it, valid until the objective is asked again."""
-        assert not self._ended
-        losses, gradients = self.objective.evaluate(self.points)
-        followed = self._follow(self.points, self.start, gradients)
+    @property
+    def _batches(self) -> Any:
+        return self.chunk.support.batches
+
+    def step(self, watch: Callable[[Array], None] | None = None) -> None:
+        """Take one step."""
+        self.work.step(self.taken).rehearse()
+        if watch is not None:
+            watch(self.work.losses)
         if self._tolerance is None:
-            self._move(followed)
+            self._move()
         else:
-            self._move_unfinished(followed, self._tolerance)
+            self._move_unfinished(self._tolerance)
         self.taken += 1
-        return losses
 
-    def _move_unfinished(self, gradients: Array, tolerance: float) -> None:
+    def _move_unfinished(self, tolerance: float) -> None:
         backend = self.chunk.backend
-        norms = row_norms(backend, gradients)
-        # "Not smaller", so that what is not finite goes on and is told of.
+        norms = row_norms(backend, self.rule.follow(self.points, self.start, self.work.gradients))
+        # "Not smaller", so that a task that is not finite goes on, and an error tells of it.
         self.moving &= ~(norms <= tolerance)
         if not self.moving.any():
             return
         before = None if self.moving.all() else backend.asarray(self.points)
-        self._move(gradients)
+        self._move()
         if before is not None:
             mask = backend.broadcast_to(backend.asarray(self.moving[:, None]), tuple(before.shape))
             backend.copyto(self.points, backend.elementwise("where")(mask, self.points, before))
 
-    def _move(self, gradients: Array) -> None:
-        if self._stacked is not None:
-            self._stacked.update_in_place(self.points, gradients)
-            return
-        backend = self.chunk.backend
-        rows = zip(self._own, split_rows(backend, self.points), split_rows(backend, gradients), strict=True)
-        backend.copyto(self.points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
+    def _move(self) -> None:
+        if self.traced is not None:
+            for part in [*self.traced.fetch(self.taken), Run(self.traced.update, 0)]:
+                part.rehearse()
+        else:
+            self._update(self.points, self.rule.follow(self.points, self.start, self.work.gradients))
 
-    def state(self) -> InnerState:
-        """A copy of all that the next steps depend on; of an elementwise optimizer's loop."""
-        assert self._stacked is not None
-        return InnerState(self.taken, self.chunk.backend.asarray(self.points), self._stacked.GetState())
 
-    def restore(self, state: InnerState) -> None:
-        """Go back to a state."""
-        assert self._stacked is not None
-        self.chunk.backend.copyto(self.points, state.points)
-        self._stacked.SetState(state.memory)
-        self.taken = state.taken
+def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: int) -> Callable[[Array, Array], None]:
+    """Return a step in place for an optimizer without a formula: all rows at once, or a copy a task."""
+    if isinstance(optimizer, ElementwiseOptimizer):
+        stacked = optimizer.fresh()
+        return lambda points, gradients: backend.copyto(points, stacked.UpdateParameters(points, gradients))
+    own = [copy.deepcopy(optimizer) for _ in range(tasks)]
+    for one in own:
+        one.Reset()
+
+    def update(points: Array, gradients: Array) -> None:
+        rows = zip(own, split_rows(backend, points), split_rows(backend, gradients), strict=True)
+        backend.copyto(points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
+
+    return update

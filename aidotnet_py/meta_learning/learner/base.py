@@ -1,6 +1,6 @@
 """What every meta-learner can do: adapt, evaluate, train, start anew, save and load.
 
-An algorithm is a subclass that writes `MetaTrain` and, where its inner loop differs, `_following`; `core` gives it
+An algorithm is a subclass that writes `MetaTrain` and, where its inner steps differ, `_rule`; `core` gives it
 the tasks' objectives, the inner loop and the meta-update.
 """
 
@@ -360,7 +360,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Losses and accuracies, (steps + 1, tasks) each."""
-        loop = self._inner_loop(chunk)
+        loop = self._inner_loop(chunk, steps)
         found = [self._measured("Query", chunk, self._whole(chunk, loop.points))]
         for _ in range(steps):
             loop.step()

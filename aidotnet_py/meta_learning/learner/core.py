@@ -24,6 +24,7 @@ from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, Proxi
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.inner.minimizer import minimized
+from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
@@ -33,7 +34,6 @@ from aidotnet_py.meta_learning.objective import ObjectiveFactory
 from aidotnet_py.meta_learning.objective.checks import require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import all_finite, norm_of
-from aidotnet_py.meta_learning.objective.following import SUPPORT_GRADIENT, Following, along_proximal_gradient
 from aidotnet_py.meta_learning.objective.stacking import repeat_rows
 from aidotnet_py.models import IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
@@ -177,10 +177,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return 1.0 / float(options.LambdaRegularization)
         return None
 
-    def _following(self, chunk: Chunk) -> Following:
-        """What the inner steps follow."""
-        strength = self._proximal_strength(chunk)
-        return SUPPORT_GRADIENT if strength is None else along_proximal_gradient(strength)
+    def _rule(self, chunk: Chunk) -> InnerRule:
+        """Return a step of the inner loop."""
+        optimizer, strength = self._inner_optimizer(), self._proximal_strength(chunk)
+        return InnerRule(optimizer) if strength is None else InnerRule(optimizer, along_proximal_gradient, (strength,))
 
     def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
         """The tasks as the inner steps see them, and where these start, stacked."""
@@ -293,10 +293,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._kind = kind
         return learned
 
-    def _inner_loop(self, chunk: Chunk) -> InnerLoop:
+    def _inner_loop(self, chunk: Chunk, steps: int | None = None) -> InnerLoop:
         """The inner loop of some tasks, before its first step."""
         inner, start = self._inner_problem(chunk)
-        return InnerLoop(inner, start, self._inner_optimizer(), self._following(chunk), self._inner_tolerance())
+        count = self._inner_steps if steps is None else steps
+        return InnerLoop(inner, start, self._rule(chunk), count, self._inner_tolerance())
 
     def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
         """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
@@ -309,8 +310,8 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return self._minimized(chunk, solver, watch)
         loop = self._inner_loop(chunk)
         with chunk.backend.errors_ignored():
-            loop.run(self._inner_steps, watch)
-            self._require_adapted(loop.chunk, loop.start, loop.points)
+            loop.run(watch)
+            loop.work.queue.then(lambda: self._require_adapted(loop.chunk, loop.start, loop.points))
         return self._whole(chunk, loop.start), self._whole(chunk, loop.points)
 
     def _minimized(
@@ -321,7 +322,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if watch is not None:
             watch(inner.support.evaluate(start).losses)
         with chunk.backend.errors_ignored():
-            adapted = minimized(inner, start, solver, self._following(chunk), self._proximal_strength(chunk))
+            adapted = minimized(inner, start, solver, self._rule(chunk).follow, self._proximal_strength(chunk))
             self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
         return self._whole(chunk, start), self._whole(chunk, adapted)
 

@@ -8,16 +8,12 @@ from aidotnet_py.meta_learning.objective.buffers import Lease
 from aidotnet_py.meta_learning.objective.factory import ObjectiveFactory
 from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.objective.partial import PartialObjective
-from aidotnet_py.meta_learning.objective.whole_step import BegunStep, StepSettings, step_in_one_go
 
 __all__ = [
-    "BegunStep",
     "CurvatureKind",
     "Evaluation",
     "Lease",
     "ObjectiveFactory",
     "PartialObjective",
-    "StepSettings",
     "TaskObjective",
-    "step_in_one_go",
 ]

@@ -9,14 +9,13 @@ from operator import add
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.objective.following import Following
+from aidotnet_py.meta_learning.objective.called import CalledObjective
 from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
-from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["SuccessiveObjective"]
 
 
-class SuccessiveObjective:
+class SuccessiveObjective(CalledObjective):
     """The mean of the losses of several batches, of which step k of an inner loop sees number k mod n alone."""
 
     def __init__(self, batches: Sequence[TaskObjective], backend: Backend) -> None:
@@ -54,12 +53,6 @@ class SuccessiveObjective:
         losses, gradients = (reduce(add, arrays) for arrays in zip(*found, strict=True))
         return Evaluation(losses, gradients)
 
-    def descend(
-        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
-    ) -> bool:
-        """Left to the caller: each step has a batch of its own."""
-        return False
-
     def accuracies(self) -> list[float]:
         """Of each task, the mean over its batches, at the parameters last evaluated."""
         return self._accuracies
@@ -80,16 +73,3 @@ class SuccessiveObjective:
             return reduce(add, [self._backend.asarray(product(v)) for product in products])
 
         return reduce(add, gradients), product_of_mean
-
-    def product(
-        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
-    ) -> Array:
-        """One product: identity · v + weight · H̄v at these parameters."""
-        share = 1.0 / len(self.batches)
-        products = [
-            self._backend.asarray(
-                batch.product(points, vectors, kind, identity=identity * share, weight=weight * share)
-            )
-            for batch in self.batches
-        ]
-        return reduce(add, products)

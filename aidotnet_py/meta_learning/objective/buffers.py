@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from aidotnet_py.autodiff.execution import Queue
 from aidotnet_py.backends import Backend
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Place, Signature, TaskPrograms
@@ -24,6 +25,7 @@ class Workspace:
     def __init__(self) -> None:
         # No OrderedDict, which makes a KeyError of an interrupt while it is walked through.
         self._ready: dict[Place, BatchedPrograms] = {}
+        self._queues: dict[str, Queue] = {}
         # The places used by the call at hand, and by the one before it, whose programs stay.
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
@@ -38,13 +40,17 @@ class Workspace:
         """Bytes of all buffers."""
         return sum(programs.nbytes for programs in self._ready.values())
 
+    def queue(self, backend: Backend) -> Queue:
+        """What the work on a backend goes through."""
+        return self._queues.setdefault(backend.name, Queue(backend))
+
     def begin(self) -> None:
         """Begin with another call."""
         self._in_use_before, self._in_use = self._in_use, set()
 
     def ready(self, place: Place, programs: TaskPrograms, backend: Backend) -> BatchedPrograms:
         """The programs of a place, made when first asked for."""
-        found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend)
+        found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend, self.queue(backend))
         self._ready[place] = found
         self._in_use.add(place)
         for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,6 +62,11 @@ class Chunk:
     def query(self) -> TaskObjective:
         """The loss on the query sets."""
         return self.objectives["Query"]
+
+    def together(self) -> AbstractContextManager[None]:
+        """Collect the work on all objectives, for a device to do as one schedule at the end; elsewhere, do nothing."""
+        first, *others = (objective.queue for objective in self.objectives.values())
+        return first.together() if all(other is first for other in others) else nullcontext()
 
     def require_finite(self, quantity: str, stacked: Array) -> None:
         """Raise InvalidOperationException, naming task and quantity, where a row of (tasks, …) is not finite."""

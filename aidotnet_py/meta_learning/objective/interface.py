@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
+from aidotnet_py.autodiff.execution import Queue, Step
 from aidotnet_py.backends import Array
-from aidotnet_py.meta_learning.objective.following import Following
-from aidotnet_py.optimizers import ElementwiseOptimizer
 
-__all__ = ["CurvatureKind", "Evaluation", "TaskObjective"]
+__all__ = ["CurvatureKind", "CurvatureWork", "Evaluation", "GradientWork", "ProductWork", "TaskObjective"]
+
+C = TypeVar("C")
 
 CurvatureKind = Literal["hessian", "gauss-newton"]
 
@@ -19,6 +21,65 @@ class Evaluation(NamedTuple):
 
     losses: Array
     gradients: Array
+
+
+@dataclass(frozen=True)
+class GradientWork:
+    """Losses (tasks,) and gradients (tasks, P) at the points (tasks, P), as steps of a schedule.
+
+    Attributes
+    ----------
+    points, losses, gradients : array
+        What the steps read and write.
+    step : callable
+        Gives the step that evaluates the sets which inner step number k (0, 1, …) looks at.
+    buffers : object
+        The owner of the arrays: works of one owner have the same.
+    queue : Queue
+        What the steps go through.
+    """
+
+    points: Array
+    losses: Array
+    gradients: Array
+    step: Callable[[int], Step]
+    buffers: object
+    queue: Queue
+
+
+@dataclass(frozen=True)
+class ProductWork:
+    """v ↦ identity · v + weight · Hv at the points of a `GradientWork`, over the vectors (tasks, P).
+
+    Attributes
+    ----------
+    vectors : array, shape (tasks, P)
+        What each step reads and writes.
+    step : callable
+        Gives the step for the sets which inner step number k looks at.
+    """
+
+    vectors: Array
+    step: Callable[[int], Step]
+
+
+@dataclass(frozen=True)
+class CurvatureWork:
+    """Gradients and products Hv at the points of a `GradientWork`.
+
+    Attributes
+    ----------
+    gradients, vectors, products : array, shape (tasks, P)
+        What ``at_point`` writes, and what ``product`` reads and writes.
+    at_point, product : callable
+        Give the steps for the sets which inner step number k looks at: the first once a point, then the second.
+    """
+
+    gradients: Array
+    vectors: Array
+    products: Array
+    at_point: Callable[[int], Step]
+    product: Callable[[int], Step]
 
 
 class TaskObjective(Protocol):
@@ -57,14 +118,25 @@ class TaskObjective(Protocol):
         """Losses and gradients at these parameters."""
         ...
 
-    def descend(
-        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
-    ) -> bool:
-        """Take so many steps of an optimizer with no past, from points that are `at_hand`, over which they are written.
+    def gradient_work(self, like: Array) -> GradientWork:
+        """Evaluations as steps of a schedule, for points like these; valid until the objective is asked otherwise."""
+        ...
 
-        What the steps follow may depend on where they started. False, and nothing done, where it cannot take them all
-        by itself.
-        """
+    def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
+        """Return products at the points of the last `gradient_work`, in the place of their vectors."""
+        ...
+
+    def curvature_work(self, kind: CurvatureKind) -> CurvatureWork:
+        """Return gradients and products at the points of the last `gradient_work`."""
+        ...
+
+    @property
+    def queue(self) -> Queue:
+        """What the work goes through; objectives that share one can work together."""
+        ...
+
+    def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
+        """Return what was made for these buffers before and serves again, or make it."""
         ...
 
     def accuracies(self) -> list[float]:
@@ -83,15 +155,5 @@ class TaskObjective(Protocol):
         """The gradients at these parameters, and v ↦ identity · v + weight · Hv there for stacked vectors (tasks, P).
 
         A product's array is valid until the next product. Products stay right whatever is asked in between.
-        """
-        ...
-
-    def product(
-        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
-    ) -> Array:
-        """One product: identity · v + weight · Hv at these parameters, for one stacked vector v (tasks, P).
-
-        For points that are not asked about again: nothing is kept for a second product, which saves the memory for it.
-        The array is valid until the next such product; it may be the next vector.
         """
         ...

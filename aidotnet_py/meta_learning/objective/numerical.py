@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
@@ -13,12 +13,11 @@ from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.objective.called import CalledObjective
 from aidotnet_py.meta_learning.objective.finiteness import host_norms
-from aidotnet_py.meta_learning.objective.following import Following
 from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
 from aidotnet_py.models import IFullModel, IGradientComputable
-from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["ComputedObjective", "PerturbedObjective"]
 
@@ -29,7 +28,7 @@ Host = NDArray[np.float64]
 _DIRECTIONS = 16
 
 
-class _TaskByTask(ABC):
+class _TaskByTask(CalledObjective):
     """Tasks one after another, through the model's own methods.
 
     Of calls at the same time, one after another asks the model something: nothing is known of what its copies share.
@@ -69,12 +68,6 @@ class _TaskByTask(ABC):
         gradients, product = self._hessian(points)
         return gradients, lambda v: v * identity + weight * product(v)
 
-    def product(
-        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
-    ) -> Array:
-        """One product: identity · v + weight · Hv at these parameters."""
-        return self.curvature(points, kind, identity=identity, weight=weight)[1](vectors)
-
     @property
     def tasks_at_once(self) -> int:
         """All: they are worked on one by one anyway, with random numbers in their order."""
@@ -107,12 +100,6 @@ class _TaskByTask(ABC):
                 losses.append(float(self._loss.CalculateLoss(predictions, y)))
                 self._accuracies.append(self._loss.accuracy(predictions, y))
         return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
-
-    def descend(
-        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
-    ) -> bool:
-        """Left to the caller: the gradients are no Program."""
-        return False
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
 
 from aidotnet_py.autodiff import vjp
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.api import trace_once
+from aidotnet_py.autodiff.execution import Executable, Queue, Run, Schedule
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing.tracer import inline, new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
@@ -16,12 +20,19 @@ from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.splitting import Split
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.objective.following import Following
-from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.meta_learning.objective.interface import (
+    CurvatureKind,
+    CurvatureWork,
+    Evaluation,
+    GradientWork,
+    ProductWork,
+    TaskObjective,
+)
 from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Shapes, TracedObjective, leaf_views
-from aidotnet_py.optimizers import ElementwiseOptimizer
 
 __all__ = ["PartialObjective"]
+
+C = TypeVar("C")
 
 # What depends on the examples alone, then on the parameters that stay, then on what is asked of their features.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
@@ -55,7 +66,7 @@ class PartialObjective:
         self.staying = staying
         self._backend = backend
         self._staying: Array | None = None
-        self._asked: Array | None = None
+        self._is_asked = False
         self._hand: Array | None = None
 
     @property
@@ -75,7 +86,7 @@ class PartialObjective:
     def part(self, start: int, stop: int, lane: int) -> PartialObjective:
         """The objective of some of the tasks, with the buffers of a lane."""
         part = copy.copy(self)
-        part._rest, part._hand, part._asked = self._rest.part(start, stop, lane), None, None
+        part._rest, part._hand, part._is_asked = self._rest.part(start, stop, lane), None, False
         if self._staying is not None:
             part.begin(self._backend.index(self._staying, (slice(start, stop), slice(None))))
         return part
@@ -83,23 +94,26 @@ class PartialObjective:
     def begin(self, staying: Array) -> None:
         """Take these (tasks, those that stay) for the parameters that stay."""
         self._staying = staying
-        programs = self._rest.bound()
-        if _EARLY not in programs.companions:
-            programs.companions[_EARLY] = self._compiled(programs)
-        early = programs.companions[_EARLY]
+        early = self._early()
         for array, value in zip(early.inputs, self._leaves(staying), strict=False):
             self._backend.copyto(array, value)
         early.run(_EXAMPLES, _POINT)
-        self._asked = None
+        self._backend.copyto(early.inputs[-1], 0)
+        self._is_asked = False
+
+    def _early(self) -> Executable:
+        programs = self._rest.bound()
+        if _EARLY not in programs.companions:
+            programs.companions[_EARLY] = self._compiled(programs)
+        return programs.companions[_EARLY]
 
     def end(self) -> Array | None:
         """What the products since `begin` ask of the parameters that stay, (tasks, those); None if there were none."""
-        if self._asked is None:
+        if not self._is_asked:
             return None
-        early = self._rest.bound().companions[_EARLY]
-        self._backend.copyto(early.inputs[-1], self._asked)
+        early = self._early()
         early.run(_DIRECTION)
-        tasks = self._asked.shape[0]
+        tasks = early.inputs[-1].shape[0]
         flat = [self._backend.reshape(array, (tasks, math.prod(array.shape[1:]))) for array in early.outputs[1:]]
         return self._backend.concat(flat, 1)
 
@@ -114,11 +128,57 @@ class PartialObjective:
         losses, gradients = self._rest.evaluate(self._placed(points))
         return Evaluation(losses, self._adapted(gradients))
 
-    def descend(
-        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
-    ) -> bool:
-        """Left to the caller: the features among the points stay what they are."""
-        return False
+    def gradient_work(self, like: Array) -> GradientWork:
+        """Evaluations beside the features that `begin` left among the points."""
+        work = self._rest.gradient_work(like)
+        self._hand = self._adapted(work.points)
+        return replace(work, points=self._hand, gradients=self._adapted(work.gradients))
+
+    def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
+        """Products along the adapted parameters; the features' part is added up and taken out of the next vector."""
+        work = self._rest.product_work(kind, identity, weight)
+        features = self._features(work.vectors)
+        self._backend.copyto(features, 0)
+        take = self._taking(f"{kind} once", features, clear=True)
+        return ProductWork(self._adapted(work.vectors), lambda step: Schedule(self._backend, work.step(step), take))
+
+    def curvature_work(self, kind: CurvatureKind) -> CurvatureWork:
+        """Products along the adapted parameters; the features' part is added up."""
+        work = self._rest.curvature_work(kind)
+        self._backend.copyto(self._features(work.vectors), 0)
+        take = self._taking(kind, self._features(work.products), clear=False)
+        gradients, vectors, products = map(self._adapted, (work.gradients, work.vectors, work.products))
+        return CurvatureWork(
+            gradients,
+            vectors,
+            products,
+            work.at_point,
+            lambda step: Schedule(self._backend, work.product(step), take),
+        )
+
+    def _taking(self, name: str, features: Array, *, clear: bool) -> Run:
+        """Add the features' part of products to what is asked of them; the part is 0 afterwards, if so wanted."""
+        kept = self._rest.bound().companions
+        if name not in kept:
+            program = trace_once(_sum_and_zero if clear else _sum, features, features)
+            kept[name] = Executable(
+                program,
+                self._backend,
+                inputs=[self._early().inputs[-1], features],
+                carried={0: 0, 1: 1} if clear else {0: 0},
+                often=True,
+            )
+        self._is_asked = True
+        return Run(kept[name], 0)
+
+    @property
+    def queue(self) -> Queue:
+        """That of the rest."""
+        return self._rest.queue
+
+    def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
+        """Keep it with the programs of the rest."""
+        return self._rest.companion(serves, make)
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""
@@ -129,14 +189,7 @@ class PartialObjective:
     ) -> tuple[Array, Callable[[Array], Array]]:
         """The gradients at these parameters, and v ↦ identity · v + weight · Hv, along the adapted parameters."""
         slopes, product_of_all = self._rest.curvature(self._placed(points), kind, identity=identity, weight=weight)
-        return self._adapted(slopes), lambda v: self._noted(product_of_all(self._beside_no_features(v)))
-
-    def product(
-        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
-    ) -> Array:
-        """One product: identity · v + weight · Hv, along the adapted parameters."""
-        whole = self._beside_no_features(vectors)
-        return self._noted(self._rest.product(self._placed(points), whole, kind, identity=identity, weight=weight))
+        return self._adapted(slopes), lambda v: self._noted(kind, product_of_all(self._beside_no_features(v)))
 
     def _beside_no_features(self, vectors: Array) -> Array:
         like = self._rest.bound().points
@@ -145,10 +198,9 @@ class PartialObjective:
         self._backend.copyto(self._adapted(whole), vectors)
         return whole
 
-    def _noted(self, product: Array) -> Array:
+    def _noted(self, kind: CurvatureKind, product: Array) -> Array:
         """What a product says of the adapted parameters, once what it asks of the features is added up."""
-        asked = self._features(product)
-        self._asked = self._backend.asarray(asked) if self._asked is None else self._asked + asked
+        self._taking(kind, self._features(product), clear=False).rehearse()
         return self._adapted(product)
 
     def _placed(self, points: Array) -> Array:
@@ -197,3 +249,11 @@ class PartialObjective:
 
     def _dtype(self, array: Array) -> Any:
         return self._backend.dtype_of(array)
+
+
+def _sum(asked: Any, features: Any) -> Any:
+    return asked + features
+
+
+def _sum_and_zero(asked: Any, features: Any) -> Any:
+    return asked + features, np.zeros_like(features)

@@ -6,12 +6,12 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution import Copy, Executable, Queue, Run
 from aidotnet_py.autodiff.program import Atom, Program
 from aidotnet_py.autodiff.tracing.purity import require_alike
 from aidotnet_py.autodiff.tracing.tracer import Trace, new_trace
@@ -22,13 +22,17 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
-from aidotnet_py.meta_learning.objective.descent import Descent
-from aidotnet_py.meta_learning.objective.following import Following
-from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
+from aidotnet_py.meta_learning.objective.interface import (
+    CurvatureKind,
+    CurvatureWork,
+    Evaluation,
+    GradientWork,
+    ProductWork,
+    TaskObjective,
+)
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import draw_noise
-from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 
 __all__ = ["BatchedPrograms", "ModelFunction", "Place", "Signature", "TaskPrograms", "TracedObjective", "leaf_views"]
@@ -38,6 +42,7 @@ ModelFunction: TypeAlias = Callable[[Mapping[str, Any], Any], Any]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Step: TypeAlias = Callable[[Any], Any]
 ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
+C = TypeVar("C")
 
 # What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
@@ -46,8 +51,8 @@ _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 _COEFFICIENTS = 2
 
 
-# A batch has one optimizer; those of the batches before are worth keeping where they come back.
-_MOST_DESCENTS = 2
+# A batch has one rule of inner steps; those of the batches before are worth keeping where they come back.
+_MOST_COMPANIONS = 2
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,8 @@ def _one_after_the_other(predict: Step, judge: Step) -> Step:
 class BatchedPrograms:
     """The programs of some tasks, ready to run, and the buffers that they share."""
 
-    def __init__(self, programs: TaskPrograms, tasks: int, backend: Backend) -> None:
+    def __init__(self, programs: TaskPrograms, tasks: int, backend: Backend, queue: Queue) -> None:
+        self.queue = queue
         self._programs = programs
         self._signature = signature = programs.signature
         self._tasks = tasks
@@ -238,17 +244,15 @@ class BatchedPrograms:
         self.losses, self.predictions = self.evaluation.outputs[:2]
         # By kind, and whether a product is the only one at its point.
         self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
-        # Those of the optimizers last used.
-        self._descents: list[Descent] = []
-        # What others run beside these programs, kept for as long.
+        self.at_point = Run(self.evaluation, _POINT)
+        # What others run beside these programs, kept for as long: by name, and the last few by what they serve.
         self.companions: dict[str, Executable] = {}
+        self._others: list[Any] = []
         # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
         # curvature.
         self.examples_of: object = None
         self.evaluation_of: object = None
         self.curvature_of: object = None
-        # A step that runs these programs and those of the query sets in one go.
-        self.whole_step: object = None
 
     @property
     def nbytes(self) -> int:
@@ -258,8 +262,8 @@ class BatchedPrograms:
         examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes + noise)
         curvatures = sum(program.nbytes + 2 * flat for program in self._curvatures.values())
         companions = sum(executable.nbytes for executable in self.companions.values())
-        descents = sum(descent.nbytes for descent in self._descents)
-        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + descents
+        others = sum(int(other.nbytes) for other in self._others)
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + others
 
     def run_examples(self) -> None:
         """Do the work that depends on the examples alone, after they have changed."""
@@ -267,16 +271,12 @@ class BatchedPrograms:
         for program in self._curvatures.values():
             program.executable.run(_EXAMPLES)
 
-    def descent(self, optimizer: ElementwiseOptimizer, following: Following) -> Descent:
-        """The inner steps of an optimizer, kept for the next batch."""
-        for place, descent in enumerate(self._descents):
-            if descent.serves(optimizer, following):
-                self._descents.insert(0, self._descents.pop(place))
-                return descent
-        evaluation = self.evaluation, _POINT
-        descent = Descent(self._backend, self.points, self.gradients, evaluation, optimizer, following)
-        self._descents = [descent, *self._descents[: _MOST_DESCENTS - 1]]
-        return descent
+    def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
+        """Return what was made before and serves again, or make it."""
+        fitting: C = next((other for other in self._others if serves(other)), None) or make()
+        others = [other for other in self._others if other is not fitting]
+        self._others = [fitting, *others[: _MOST_COMPANIONS - 1]]
+        return fitting
 
     def curvature(self, kind: CurvatureKind, *, once: bool = False) -> CurvatureProgram:
         """The program of curvature products, planned when first asked for."""
@@ -288,7 +288,9 @@ class BatchedPrograms:
         """One program: gradients at φ in the point's stage, products in the direction's; or all in the point's."""
         count, flat = len(self._signature.shapes), self.points.shape
         dtype = self._signature.parameters.dtype
-        vectors, products = self._backend.empty(flat, dtype), self._backend.empty(flat, dtype)
+        vectors = self._backend.empty(flat, dtype)
+        # A product alone at its point is the next vector.
+        products = vectors if once else self._backend.empty(flat, dtype)
         executable = Executable(
             self._programs.batched(kind, self._tasks),
             self._backend,
@@ -302,7 +304,8 @@ class BatchedPrograms:
                 *self._leaves(vectors),
                 *[None] * _COEFFICIENTS,
             ],
-            outputs=[*self._leaves(self.gradients), *self._leaves(products)],
+            outputs=[*self._leaves(self.gradients), *[None if once else a for a in self._leaves(products)]],
+            carried={count + i: count + 2 + len(self.noise) + i for i in range(count)} if once else None,
             often=True,
         )
         executable.run(_EXAMPLES)
@@ -342,6 +345,16 @@ class CurvatureProgram:
     products: Array
     coefficients: Sequence[Array]
     companions: dict[str, Iteration] = field(default_factory=dict[str, Iteration])
+
+    @property
+    def at_point(self) -> Run:
+        """The work at φ."""
+        return Run(self.executable, _POINT)
+
+    @property
+    def product(self) -> Run:
+        """A product with the vectors."""
+        return Run(self.executable, _DIRECTION)
 
     @property
     def nbytes(self) -> int:
@@ -415,7 +428,7 @@ class AtPoint:
 
     def run(self) -> None:
         """Do the work at the points where the programs have them."""
-        self.program.executable.run(_POINT)
+        self.objective.queue.run(self.program.at_point)
 
     def done(self) -> None:
         """Take the work for done."""
@@ -452,6 +465,11 @@ class TracedObjective:
     def backend(self) -> Backend:
         """Where the buffers are."""
         return self._backend
+
+    @property
+    def queue(self) -> Queue:
+        """What its work goes through."""
+        return self.bound().queue
 
     @property
     def input_type(self) -> ArrayType:
@@ -537,7 +555,7 @@ class TracedObjective:
         """Have these parameters where the programs read them."""
         programs = self.bound()
         if points is not programs.points:
-            self._backend.copyto(programs.points, points)
+            programs.queue.run(Copy(self._backend, points, programs.points))
 
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
@@ -551,25 +569,45 @@ class TracedObjective:
 
     def run(self) -> None:
         """Evaluate at the points where the programs have them."""
-        self.bound().evaluation.run(_POINT)
+        programs = self.bound()
+        programs.queue.run(programs.at_point)
 
     def evaluated(self) -> None:
         """Take the evaluation in the programs' buffers for this objective's."""
         programs = self.bound()
         programs.curvature_of, programs.evaluation_of = None, self
 
-    def descend(
-        self, points: Array, start: Array, optimizer: ElementwiseOptimizer, following: Following, steps: int
-    ) -> bool:
-        """Take the steps in the programs' buffers; the optimizer must have a formula."""
+    def gradient_work(self, like: Array) -> GradientWork:
+        """Evaluations in the programs' buffers."""
         programs = self.bound()
-        if not optimizer.has_formula or points is not programs.points:
-            return False
         programs.curvature_of = programs.evaluation_of = None
-        descent = programs.descent(optimizer, following)
-        descent.load(start, following)
-        descent.take(optimizer, steps)
-        return True
+        return GradientWork(
+            programs.points,
+            programs.losses,
+            programs.gradients,
+            lambda _: programs.at_point,
+            programs,
+            programs.queue,
+        )
+
+    def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
+        """Products by the program that does all of one in a stage."""
+        program = self.bound().curvature(kind, once=True)
+        program.set_coefficients(self._backend, identity, weight)
+        return ProductWork(program.vectors, lambda _: program.at_point)
+
+    def curvature_work(self, kind: CurvatureKind) -> CurvatureWork:
+        """Gradients in the programs' buffers, products in those of the curvature program."""
+        programs = self.bound()
+        program = programs.curvature(kind)
+        program.set_coefficients(self._backend, 0.0, 1.0)
+        return CurvatureWork(
+            programs.gradients, program.vectors, program.products, lambda _: program.at_point, lambda _: program.product
+        )
+
+    def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
+        """Keep it with the programs."""
+        return self.bound().companion(serves, make)
 
     def accuracies(self) -> list[float]:
         """Of each task, at the parameters last evaluated."""
@@ -595,17 +633,6 @@ class TracedObjective:
         program = self.bound().curvature(kind)
         at_point = AtPoint(self, program, points, (identity, weight))
         buffers = program.vectors, program.products
-        return BufferedOperator(self._backend, program.executable, _DIRECTION, *buffers, at_point, program.companions)
-
-    def product(
-        self, points: Array, vectors: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
-    ) -> Array:
-        """One product: identity · v + weight · Hv at these parameters, in one go."""
-        programs = self.bound()
-        program = programs.curvature(kind, once=True)
-        programs.curvature_of = None
-        self.place(points)
-        program.set_coefficients(self._backend, identity, weight)
-        self._backend.copyto(program.vectors, vectors)
-        program.executable.run(_POINT)
-        return program.products
+        return BufferedOperator(
+            self._backend, program.executable, _DIRECTION, *buffers, at_point, program.companions, self.queue
+        )

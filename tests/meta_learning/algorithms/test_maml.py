@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,9 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
+from aidotnet_py.autodiff.execution import Call
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.meta_learning.inner.path import InnerPath, segment_starts
-from aidotnet_py.meta_learning.inner.steps import InnerState
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh
 from aidotnet_py.optimizers import ElementwiseOptimizer
 
@@ -162,24 +162,32 @@ class TestSegments:
 
     @pytest.mark.parametrize("steps", [1, 2, 5, 16])
     def test_what_is_kept_and_what_is_made_again(self, steps: int) -> None:
-        """S + ⌈K/S⌉ states at a time at most, and no step twice but those of the segments before the last."""
+        """S − 1 + ⌈K/S⌉ states, and no step twice but those of the segments before the last."""
+        backend, network = NumPyBackend(compiled=False), REGRESSION
         for segments in (None, "sqrt", *range(1, steps + 1)):
-            loop: Any = CountingLoop()
-            path = InnerPath(loop, steps, segments)
-            assert loop.taken == loop.steps == steps
-            seen = []
-            for state in path.backwards():
-                seen.append((state.taken, state.points))
-                del state
+            learner = MAMLAlgorithm(MAMLOptions(network.model(backend, network.start()), AdaptationSteps=steps))
+            chunk = learner._opened(list(batch_of(backend, network.sets(2))), "Support").part(0, 2, 0)
+            loop = learner._inner_loop(chunk)
+            evaluated: list[int] = []
+            evaluate = loop.work.step
+
+            def counted(step: int, evaluated: list[int] = evaluated, evaluate: Any = evaluate) -> Call:
+                return Call(lambda: (evaluated.append(step), evaluate(step).rehearse()))
+
+            loop.work = replace(loop.work, step=counted)
+            path = InnerPath(loop, segments)
+            assert loop.taken == steps
+            assert evaluated == list(range(steps))
+            path.pull_back(backend.asarray(loop.points))
             lengths = np.diff([*segment_starts(steps, segments), steps])
-            assert seen == [(k, 10.0 * k) for k in reversed(range(steps))]
-            assert loop.steps == steps + sum(lengths[:-1] - 1)
-            assert loop.most_alive <= len(lengths) + max(lengths)
+            assert len(evaluated) == steps + sum(lengths[:-1] - 1)
+            kept = [states.arrays[0].shape[0] for states in (path._work.segments, path._work.inside)]
+            assert kept == [len(lengths) - 1, max(lengths)]
 
     def test_where_they_begin(self) -> None:
         assert segment_starts(9, "sqrt") == [0, 3, 6]
         assert segment_starts(10, "sqrt") == [0, 2, 5, 7]
-        assert segment_starts(3, None) == [0, 1, 2]
+        assert segment_starts(3, None) == [0]
         assert segment_starts(5, 1) == [0]
         for steps in range(1, 30):
             for segments in range(1, steps + 1):
@@ -197,31 +205,6 @@ class TestSegments:
             r"to AdaptationSteps, 5, is wanted$",
         ):
             MAMLAlgorithm(options)
-
-
-class CountingLoop:
-    """An inner loop whose point after k steps is 10k, that knows how many of its states are alive."""
-
-    def __init__(self) -> None:
-        self.taken = self.steps = self.most_alive = 0
-        self._alive: weakref.WeakSet[InnerState] = weakref.WeakSet()
-
-    def step(self) -> None:
-        self.taken += 1
-        self.steps += 1
-
-    def state(self) -> InnerState:
-        state = Hashed(self.taken, 10.0 * self.taken, {})
-        self._alive.add(state)
-        self.most_alive = max(self.most_alive, len(self._alive))
-        return state
-
-    def restore(self, state: InnerState) -> None:
-        self.taken = state.taken
-
-
-class Hashed(InnerState):
-    __hash__ = object.__hash__
 
 
 class TestSupportBatches:

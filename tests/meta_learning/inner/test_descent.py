@@ -115,10 +115,10 @@ def learner_with(optimizer: Any, dtype: Any = np.float64, **options: Any) -> iMA
     return iMAMLAlgorithm(iMAMLOptions(model, InnerOptimizer=optimizer, AdaptationSteps=7, **options))
 
 
-def loop_of(learner: Any, dtype: Any) -> InnerLoop:
+def loop_of(learner: Any, dtype: Any, steps: int = 7) -> InnerLoop:
     tasks = [a_task(seed, dtype) for seed in range(3)]
     chunk: Chunk = learner._opened(tasks, "Support").part(0, 3, 0)
-    return learner._inner_loop(chunk)
+    return learner._inner_loop(chunk, steps)
 
 
 def one_by_one(loop: InnerLoop, steps: int) -> Any:
@@ -143,7 +143,7 @@ def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) ->
         if turn == 2:
             programs.bound().evaluation.compile()
         loop.step = None  # type: ignore[assignment, method-assign]  # not to be called
-        loop.run(7)
+        loop.run()
         assert loop.taken == 7
         assert np.array(loop.points).tobytes() == expected.tobytes(), (name, turn)
 
@@ -170,7 +170,7 @@ def test_new_rates_hold_at_once() -> None:
         learner.Options.InnerLearningRate = rate
         expected = one_by_one(loop_of(learner, np.float64), 7)
         loop = loop_of(learner, np.float64)
-        loop.run(7)
+        loop.run()
         np.testing.assert_array_equal(loop.points, expected)
 
 
@@ -179,9 +179,9 @@ def test_an_optimizer_without_a_formula_steps_by_itself() -> None:
         def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
             return parameters - 0.1 * np.sign(gradient)
 
-    loop = loop_of(learner_with(Signs(0.1)), np.float64)
+    loop = loop_of(learner_with(Signs(0.1)), np.float64, 2)
     start = np.array(loop.points)
-    loop.run(2)
+    loop.run()
     steps = np.abs(np.array(loop.points) - start) / 0.1
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
 

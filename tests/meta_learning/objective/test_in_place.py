@@ -29,14 +29,14 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.autodiff import trace
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution import Executable, Queue
 from aidotnet_py.backends import NumPyBackend
-from aidotnet_py.meta_learning.objective import traced
+from aidotnet_py.meta_learning.inner.steps import InnerLoop
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
-from aidotnet_py.solvers.conjugate_gradient import finish_in_place
+from aidotnet_py.solvers.conjugate_gradient import begin_in_place, finish_in_place
 from aidotnet_py.solvers.iteration import BufferedOperator
-from aidotnet_py.solvers.progress import Progress, threshold_of
+from aidotnet_py.solvers.progress import Progress
 
 Rng = np.random.Generator
 
@@ -70,7 +70,7 @@ class _Matrices:
             often=True,
         )
         self._matrices, self._executable = matrices, executable
-        self.operator = BufferedOperator(backend, executable, 1, vectors, products, lambda: None)
+        self.operator = BufferedOperator(backend, executable, 1, vectors, products, lambda: None, {}, Queue(backend))
 
     def _product(self, matrices: Any, v: Any) -> Any:
         return (matrices @ v.reshape((*v.shape, 1))).reshape(v.shape) if self._dense else matrices * v
@@ -215,7 +215,10 @@ def test_operators_that_take_turns_in_the_same_buffers() -> None:
         if turn % 3 == 1:
             support.evaluate(vectors())
         elif turn % 3 == 2:
-            support.product(vectors(), vectors(), "hessian")
+            np.copyto(support.gradient_work(vectors()).points, vectors())
+            work = support.product_work("hessian", 1.0, -0.1)
+            np.copyto(work.vectors, vectors())
+            work.step(0).rehearse()
         found = conjugate_gradient(operator, rhs)[0]
         support.evaluate(vectors())
         np.testing.assert_array_equal(found, conjugate_gradient(lambda v, to=operator: to(v), rhs)[0])  # type: ignore[misc]
@@ -227,13 +230,11 @@ def test_solves_that_are_judged_when_they_are_over() -> None:
         shape = int(rng.integers(1, 4)), int(rng.choice([1, 2, 7, 20]))
         matrices = _Matrices(NumPyBackend(), *shape, dtype, dense=True)
         matrices.draw(rng)
-        rhs, iteration = _right_hand_sides(rng, shape, dtype), matrices.operator.iteration
+        rhs = _right_hand_sides(rng, shape, dtype)
         how = {"max_iterations": int(rng.integers(1, 33)), "atol": float(rng.choice([1e-14, 1e-6, 0.1]))}
-        iteration.threshold[...] = threshold_of(np.full(shape[0], how["atol"], dtype))
-        iteration.r[...] = rhs
-        iteration.begin()
-        records = np.array(iteration.run(how["max_iterations"]))
-        found, report = finish_in_place(matrices.operator, rhs, records, atol=how["atol"])
+        begun = {"iterations": how["max_iterations"], "atol": how["atol"]}
+        begin_in_place(matrices.operator, rhs, **begun)
+        found, report = finish_in_place(matrices.operator, rhs, **begun)
         right, wanted = conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, rtol=0.0, **how)
         assert found.tobytes() == right.tobytes()
         assert report.stop_reasons == wanted.stop_reasons
@@ -320,6 +321,11 @@ def _run_of_learners(seed: int) -> list[Any]:
     return said
 
 
+def _one_by_one(loop: InnerLoop, watch: Any = None) -> None:
+    while loop.taken < loop.steps:
+        loop.step(watch)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_runs_of_learners(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every other run in chunks, so that there are lanes.
@@ -327,6 +333,6 @@ def test_runs_of_learners(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = _run_of_learners(seed)
-        monkeypatch.setattr(traced.TracedObjective, "descend", lambda self, *arguments: False)
+        monkeypatch.setattr(InnerLoop, "run", _one_by_one)
         monkeypatch.setattr(BufferedOperator, "fits", lambda self, rhs: False)
         assert found == _run_of_learners(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +29,8 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver
 from aidotnet_py.meta_learning.contract.tasks import is_batches
 from aidotnet_py.meta_learning.learner.core import Tasks
 from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.objective import BegunStep, step_in_one_go
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
-from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -205,43 +204,25 @@ class iMAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
 
     def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
         """Algorithm 2 for some of the tasks."""
-        begun = self._begun(chunk)
-        if begun is None:
+        system = self._system(chunk)
+        with chunk.together() if self._is_one_piece(system) else nullcontext():
             start, adapted = self._adapted(chunk)
-            measured, g = self._query(chunk, adapted)
-            slopes, v, solve = self._solved(chunk, adapted, g)
-        else:
-            start, step = begun
-            adapted, g = step.points, step.gradients
-            self._require_adapted(chunk, start, adapted)
-            measured = self._sound(chunk, step.losses, g)
-            slopes, v, solve = self._system(chunk).finished(chunk, step)
+            losses, g = chunk.query.evaluate(adapted)
+            begun = system.begin(chunk, adapted, g)
+        measured = self._sound(chunk, losses, g)
+        slopes, v, solve = system.finish(chunk, adapted, g, begun)
         query_norms = row_norms(chunk.backend, g) if self._imaml.ErrorConstants is not None else None
-        inner_norms = row_norms(chunk.backend, self._following(chunk)(adapted, start, slopes))
+        inner_norms = row_norms(chunk.backend, self._rule(chunk).follow(adapted, start, slopes))
         chunk.require_finite("meta-gradient", v)
         learned = self._learned_lambda()
         if learned is not None:
             v = self._backend.concat([v, learned.slopes(v, adapted - start)], 1)
         return TaskGradients(measured, v, _Details(chunk, inner_norms, query_norms, solve))
 
-    def _begun(self, chunk: Chunk) -> tuple[Array, BegunStep] | None:
-        """θ of every task, and the step as far as a device takes it by itself; None where it cannot."""
-        optimizer = self._inner_optimizer()
-        if self._backend.capturing is None or not isinstance(optimizer, ElementwiseOptimizer):
-            return None
-        settings = self._system(chunk).settings(optimizer, self._following(chunk), self._inner_steps)
-        if settings is None or is_inner_solver(self._imaml.InnerOptimizer):
-            return None
-        inner, start = self._inner_problem(chunk)
-        begun = step_in_one_go(inner.support, inner.query, start, settings)
-        return None if begun is None else (start, begun)
-
-    def _solved(self, chunk: Chunk, adapted: Array, g: Array) -> tuple[Array, Array, Solve | None]:
-        """The support gradients at φ, the v of (I + λH) v = g for every task, and the solve that found it."""
-        if self._imaml.UseFirstOrder:
-            v = self._backend.asarray(g)
-            return chunk.support.evaluate(adapted).gradients, v, None
-        return self._system(chunk).solved(chunk, adapted, g)
+    def _is_one_piece(self, system: ImplicitSystem) -> bool:
+        """Whether a device can do the whole step without the host."""
+        by_steps = not is_inner_solver(self._imaml.InnerOptimizer) and self._imaml.InnerGradientTolerance is None
+        return system.is_plain and by_steps
 
     def _system(self, chunk: Chunk) -> ImplicitSystem:
         warm = self._warm_starts if self._imaml.WarmStartSolves else None

@@ -6,20 +6,18 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
-from aidotnet_py.meta_learning.objective import BegunStep, StepSettings
 from aidotnet_py.meta_learning.objective.chunk import Chunk
-from aidotnet_py.meta_learning.objective.following import Following
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
-from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
-from aidotnet_py.solvers.conjugate_gradient import finish_in_place
+from aidotnet_py.solvers.conjugate_gradient import begin_in_place, finish_in_place
+from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 
 __all__ = ["ImplicitSystem", "Solve", "WarmStarts", "name_of_task", "probes_for"]
 
@@ -88,6 +86,20 @@ class Solve:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A system of which the work at the points is done: support gradients, operator, right-hand side.
+
+    ``root`` is D^½ where each parameter has a λ of its own; ``waits`` is whether a device has solved it.
+    """
+
+    slopes: Array
+    operator: Operator
+    rhs: Array
+    root: Array | None
+    waits: bool
+
+
+@dataclass(frozen=True)
 class ImplicitSystem:
     """(I + λH) v = g where all parameters share a λ, and its counterpart where each has one of its own.
 
@@ -111,44 +123,54 @@ class ImplicitSystem:
     probes: Array | None
     warm: WarmStarts | None
 
-    def solved(self, chunk: Chunk, points: Array, gradients: Array) -> tuple[Array, Array, Solve]:
-        """The support gradients at these points, v, and the solve."""
+    def begin(self, chunk: Chunk, points: Array, gradients: Array) -> Begun | None:
+        """Do the work that a solve at these points begins with; on a device, put the whole solve into its queue."""
+        if self.options.UseFirstOrder:
+            return None
         root = None if isinstance(self.lam, float) else chunk.backend.elementwise("sqrt")(self.lam)
         slopes, operator = self._operator(chunk, points, root)
         rhs = gradients if root is None else gradients * root
-        y, report = self._by_series(operator, rhs) or self._by_conjugate_gradient(chunk, operator, rhs)
+        waits = False
+        if isinstance(operator, BufferedOperator) and operator.queue.is_waiting and self.is_plain:
+            waits = True
+            begin_in_place(operator, rhs, iterations=self._iterations, atol=self._atol)
+        return Begun(slopes, operator, rhs, root, waits)
+
+    def finish(
+        self, chunk: Chunk, points: Array, gradients: Array, begun: Begun | None
+    ) -> tuple[Array, Array, Solve | None]:
+        """Return the support gradients at φ, v for every task, and the solve."""
+        if begun is None:
+            v = chunk.backend.asarray(gradients)
+            return chunk.support.evaluate(points).gradients, v, None
+        y, report = self._solve(chunk, begun)
         chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
-        return slopes, y if root is None else y / root, Solve(y, report)
+        return begun.slopes, y if begun.root is None else y / begun.root, Solve(y, report)
 
-    def finished(self, chunk: Chunk, begun: BegunStep) -> tuple[Array, Array, Solve]:
-        """What `solved` gives, of a step that a device began in one go."""
-        atol = self.options.ConjugateGradientTolerance
-        y, report = finish_in_place(begun.operator, begun.gradients, begun.records, atol=atol)
-        y = self._moved(chunk, y, begun.gradients, report)
-        chunk.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
-        return begun.slopes, y, Solve(y, report)
+    @property
+    def _iterations(self) -> int:
+        return self.options.ConjugateGradientIterations
 
-    def settings(self, optimizer: ElementwiseOptimizer, following: Following, steps: int) -> StepSettings | None:
-        """What a step in one go would be of; None where the options ask for what it cannot do."""
-        options = self.options
-        others = options.UseFirstOrder or options.UseNeumannApproximation or options.InnerGradientTolerance is not None
-        if others or self.probes is not None or self.warm is not None or not isinstance(self.lam, float):
-            return None
-        return StepSettings(
-            optimizer,
-            following,
-            steps,
-            options.Curvature,
-            1.0 + float(options.ConjugateGradientDamping),
-            self.lam,
-            options.ConjugateGradientIterations,
-            options.ConjugateGradientTolerance,
-        )
+    @property
+    def _atol(self) -> float:
+        return self.options.ConjugateGradientTolerance
 
-    def _by_series(self, operator: Operator, rhs: Array) -> tuple[Array, SolverReport] | None:
-        if not self.options.UseNeumannApproximation:
-            return None
-        return neumann_series(operator, rhs, terms=self.options.NeumannSeriesTerms)
+    @property
+    def is_plain(self) -> bool:
+        """Whether a solve is conjugate gradient from zero, of iterations that a device can do without the host."""
+        plain = self.probes is None and self.warm is None and isinstance(self.lam, float)
+        plain = plain and not (self.options.UseNeumannApproximation or self.options.UseFirstOrder)
+        return plain and self._iterations <= Iteration.MOST
+
+    def _solve(self, chunk: Chunk, begun: Begun) -> tuple[Array, SolverReport]:
+        if self.options.UseNeumannApproximation:
+            return neumann_series(begun.operator, begun.rhs, terms=self.options.NeumannSeriesTerms)
+        if begun.waits:
+            operator = cast("BufferedOperator", begun.operator)
+            y, report = finish_in_place(operator, begun.rhs, iterations=self._iterations, atol=self._atol)
+        else:
+            y, report = self._conjugate_gradient(chunk, begun.operator, begun.rhs)
+        return self._moved(chunk, y, begun.rhs, report), report
 
     def _operator(self, chunk: Chunk, points: Array, root: Array | None) -> tuple[Array, Operator]:
         kind, identity = self.options.Curvature, 1.0 + float(self.options.ConjugateGradientDamping)
@@ -157,19 +179,17 @@ class ImplicitSystem:
         slopes, hessian = chunk.support.curvature(points, kind)
         return slopes, lambda y: y * identity + hessian(y * root) * root
 
-    def _by_conjugate_gradient(self, chunk: Chunk, operator: Operator, rhs: Array) -> tuple[Array, SolverReport]:
+    def _conjugate_gradient(self, chunk: Chunk, operator: Operator, rhs: Array) -> tuple[Array, SolverReport]:
         backend = chunk.backend
-        ids = [task.TaskId for task in chunk.tasks]
-        y, report = conjugate_gradient(
+        return conjugate_gradient(
             operator,
             rhs,
-            max_iterations=self.options.ConjugateGradientIterations,
+            max_iterations=self._iterations,
             rtol=0.0,
-            atol=self.options.ConjugateGradientTolerance,
-            initial=None if self.warm is None else self.warm.rows(backend, ids, rhs),
+            atol=self._atol,
+            initial=None if self.warm is None else self.warm.rows(backend, [t.TaskId for t in chunk.tasks], rhs),
             preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
         )
-        return self._moved(chunk, y, rhs, report), report
 
     def _moved(self, chunk: Chunk, y: Array, rhs: Array, report: SolverReport) -> Array:
         """The solutions, with g where a solve stopped before its first step: that says more than zero."""
