@@ -4,15 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-slow test-gpu lint check-docs bench bench-gpu clean
+.PHONY: demo test test-coverage test-slow test-gpu lint check-docs bench bench-gpu clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
-$(VENV)/.demo: pyproject.toml
+$(VENV)/.demo: pyproject.toml aidotnet_py/version.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast,plot,data]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml
+$(VENV)/.dev: pyproject.toml aidotnet_py/version.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.demo
@@ -21,10 +21,14 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
 # One BLAS thread a process: the test processes share the cores among them already.
-test test-slow check-docs: export OPENBLAS_NUM_THREADS = 1
+test test-coverage test-slow check-docs: export OPENBLAS_NUM_THREADS = 1
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs'
+
+# The default tests under coverage.py, which makes them slower; fails below `fail_under` of pyproject.toml.
+test-coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs' --cov --cov-report=term
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
@@ -62,4 +66,4 @@ bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu --json out/gpu.json
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage out

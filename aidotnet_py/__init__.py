@@ -1,8 +1,11 @@
 """Meta-learning on NumPy and CuPy: iMAML over an exact autodiff and Hessian-vector-product engine.
 
-Everything that AiDotNet documents imports from here; `autodiff`, `solvers`, `backends`, `nn` and `data` are the parts
-under and beside it.
+Everything that AiDotNet documents imports from here. `autodiff`, `backends`, `comparison`, `data`, `implicit`,
+`losses`, `meta_learning`, `models`, `nn`, `optimizers`, `plotting` and `solvers` are attributes of this package too.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -72,6 +75,20 @@ from aidotnet_py.optimizers import (
 )
 from aidotnet_py.version import __version__ as __version__
 
+if TYPE_CHECKING:
+    from aidotnet_py import autodiff as autodiff
+    from aidotnet_py import backends as backends
+    from aidotnet_py import comparison as comparison
+    from aidotnet_py import data as data
+    from aidotnet_py import implicit as implicit
+    from aidotnet_py import losses as losses
+    from aidotnet_py import meta_learning as meta_learning
+    from aidotnet_py import models as models
+    from aidotnet_py import nn as nn
+    from aidotnet_py import optimizers as optimizers
+    from aidotnet_py import plotting as plotting
+    from aidotnet_py import solvers as solvers
+
 __all__ = [
     "ANILAlgorithm",
     "ANILOptions",
@@ -135,3 +152,19 @@ __all__ = [
     "iMAMLOptions",
     "meta_gradient_error_bound",
 ]
+
+# The modules above need none of these; imported here, they would make this import slower.
+_IMPORTED_ON_FIRST_USE = ("comparison", "data", "implicit", "plotting")
+
+# A checker that saw this function would accept every name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a package that is not imported with this one."""
+        if name in _IMPORTED_ON_FIRST_USE:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """List the packages that are imported on first use too."""
+        return sorted({*globals(), *_IMPORTED_ON_FIRST_USE})

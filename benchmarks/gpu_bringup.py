@@ -21,7 +21,13 @@ from pathlib import Path
 __all__: list[str] = []
 
 _ROOT = Path(__file__).parent.parent
-_TESTS = ("cupy_backend", "batch_transfers", "indices", "cuda_compiler", "cupy_runs")
+_TESTS = (
+    "tests/backends/cuda/test_cupy_backend.py",
+    "tests/meta_learning/objective/test_batch_transfers.py",
+    "tests/test_indices.py",
+    "tests/backends/cuda/test_cuda_compiler.py",
+    "tests/backends/cuda/test_cupy_runs.py",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def _stages(folder: Path) -> list[Stage]:
     python = (sys.executable, "-u", "-W", "ignore", "-m")
     # pytest-benchmark, where it is installed, objects to xdist.
     pytest = (*python, "pytest", "-q", "-p", "no:benchmark", "-m", "gpu")
-    tests = [Stage(f"test-{name}", (*pytest, f"tests/test_{name}.py"), 240) for name in _TESTS]
+    tests = [Stage(Path(file).stem.replace("_", "-", 1), (*pytest, file), 240) for file in _TESTS]
     if find_spec("xdist"):
         tests = [Stage(t.name, (*t.command, "-n", "4"), t.seconds) for t in tests]
     step = (*python, "benchmarks.gpu_step")

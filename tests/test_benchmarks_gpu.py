@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from places import ROOT
 
 pytest.importorskip("benchmarks", reason="the benchmarks are in a checkout alone")
 pytest.importorskip("rich", reason="the benchmarks print with rich")
@@ -21,8 +22,6 @@ from benchmarks.flops import step_bytes, step_flops
 from benchmarks.launches import tally
 from benchmarks.report import targets_of
 from benchmarks.workloads import workload
-
-ROOT = Path(__file__).parent.parent
 
 
 def race(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

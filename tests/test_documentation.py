@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import OMNIGLOT, ROOT
 
 from aidotnet_py import autodiff
 from aidotnet_py.autodiff.tracing.tracer import numpy_functions
 
-ROOT = Path(__file__).parent.parent
-OMNIGLOT = ROOT.parent / "shared" / "data" / "omniglot" / "images_background_small1.zip"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

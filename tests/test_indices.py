@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learner_state import untouched
 from numpy.testing import assert_allclose, assert_array_equal
-from test_contract_errors import untouched
 
 from aidotnet_py import (
     ANILAlgorithm,

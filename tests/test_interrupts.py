@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 from learner_state import bits, state_of
+from numpy_doubles import Threads
 from plain_models import BareModel
 from tanh_network import TanhNetwork
-from test_chunks import Threads
 
 from aidotnet_py import (
     AdamOptimizer,

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 from learner_state import bits
+from numpy_doubles import Threads
 from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
-from test_chunks import Threads
 
 from aidotnet_py import (
     AdamOptimizer,
@@ -52,7 +52,7 @@ from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
 from aidotnet_py.implicit import implicit_diff
-from aidotnet_py.meta_learning.objective import workspaces
+from aidotnet_py.meta_learning.objective import buffers
 from aidotnet_py.meta_learning.objective.buffers import Workspace
 from aidotnet_py.nn import mlp
 from aidotnet_py.optimizers import NewtonCGMinimizer
@@ -416,7 +416,7 @@ class TestWorkspaces:
         before = self.alive()
         for _ in range(3):
             at_once([lambda t=task: learner.Adapt(t) for task in tasks * 3], threads=8)
-            assert 1 <= len(learner._objectives._workspaces) <= workspaces._MOST_IDLE
+            assert 1 <= len(learner._objectives._workspaces) <= buffers._MOST_IDLE
             assert self.alive() - before == len(learner._objectives._workspaces)
 
     def alive(self) -> int:
@@ -424,7 +424,7 @@ class TestWorkspaces:
         return sum(type(one) is Workspace for one in gc.get_objects())
 
     def test_beyond_the_bound_of_bytes_only_the_last_one_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(workspaces, "_MOST_BYTES", 1)
+        monkeypatch.setattr(buffers, "_MOST_BYTES", 1)
         learner = LEARNERS["MAML"]("numpy")
         at_once([lambda t=task: learner.Adapt(t) for task in tasks_of("numpy", 4, 16)], threads=8)
         assert len(learner._objectives._workspaces) == 1

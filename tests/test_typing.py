@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typing_cases
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-CASES = "tests/typing_cases.py"
+CASES = "tests/support/typing_cases.py"
 
 RUNNABLE = [
     typing_cases.single,
@@ -27,6 +26,7 @@ RUNNABLE = [
     typing_cases.a_solver_of_ones_own,
     typing_cases.held_as_interfaces,
     typing_cases.from_the_paper,
+    typing_cases.packages_are_attributes,
 ]
 
 

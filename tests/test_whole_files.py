@@ -13,11 +13,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from aidotnet_py import ArgumentException, ArgumentNullException
 from aidotnet_py.whole_files import read_file, replacing, write_file
-
-ROOT = str(Path(__file__).parents[1])
 
 
 def mode_of(path):
@@ -37,7 +36,7 @@ def started(folder, script, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": ROOT},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -72,7 +72,7 @@ class OmniglotLoader(ImageLoader[T]):
     InvalidOperationException
         A download failed, or its size or checksum was wrong.
     ImportError
-        Pillow is not installed.
+        Pillow is not installed, or pooch where ``download`` needs it.
 
     References
     ----------

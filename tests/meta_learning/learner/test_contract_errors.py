@@ -1,0 +1,547 @@
+"""What a learner refuses, in which words, before which work, and that it leaves everything as it was."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from imaml_reference import LeastSquares, LinearTask, batch_on, dense, descent, linear_model, linear_tasks, start
+from learner_state import bits, untouched
+from numpy_doubles import CountingBackend
+from plain_models import BareModel, HandWrittenModel
+from tanh_network import TanhNetwork, Values, batch_of
+from task_batches import Unchecked
+
+from aidotnet_py import (
+    AdamOptimizer,
+    ArgumentException,
+    ArgumentNullException,
+    ArgumentOutOfRangeException,
+    CrossEntropyLoss,
+    FunctionModel,
+    InvalidOperationException,
+    MeanSquaredErrorLoss,
+    MetaLearningTask,
+    NeuralNetworkModel,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.nn import mlp
+
+NETWORK = TanhNetwork(outputs=3, classify=True)
+SETS = ("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY")
+
+
+def trained(model: Any, batch: TaskBatch[Any, Any, Any], **options: Any) -> iMAMLAlgorithm[Any, Any, Any]:
+    """A learner with a past: its optimizer has something to lose."""
+    learner = iMAMLAlgorithm(iMAMLOptions(model, **({"AdaptationSteps": 2, "LambdaRegularization": 0.1} | options)))
+    for _ in range(2):
+        learner.MetaTrain(batch)
+    return learner
+
+
+def classifier(backend: Backend, dtype: Any = np.float64) -> Any:
+    return NeuralNetworkModel(
+        mlp(4, 3), input_shape=(2,), loss=CrossEntropyLoss(), dtype=dtype, backend=backend, seed=0
+    )
+
+
+def with_set(backend: Backend, place: int, change: Callable[[Values], Any], *, at: int = 1) -> TaskBatch[Any, Any, Any]:
+    """Three tasks, in one of which one array was changed."""
+    sets = [list(four) for four in NETWORK.sets(3)]
+    tasks = list(batch_of(backend, NETWORK.sets(3)))
+    arrays = [backend.asarray(values) for values in sets[at]]
+    arrays[place] = change(sets[at][place])
+    tasks[at] = Unchecked(dict(zip(SETS, arrays, strict=True)), Name=f"task {at}")
+    return TaskBatch(tasks)
+
+
+def other(backend: Backend) -> Backend:
+    return get_backend("strict") if backend.name in ("numpy", "counting") else get_backend("numpy")
+
+
+# Which array, what becomes of it, and what is said.
+MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
+    "features": (
+        0,
+        lambda b, x: b.asarray(x[:, :1]),
+        r"^SupportInput of task 1 has shape \(6, 1\); the model takes \(n, 2\)$",
+    ),
+    "rank": (
+        2,
+        lambda b, x: b.asarray(x[:, :, None]),
+        r"^QueryInput of task 1 has shape \(4, 2, 1\); the model takes \(n, 2\)$",
+    ),
+    "dtype": (
+        0,
+        lambda b, x: b.asarray(x.astype(np.float32)),
+        r"^SupportInput of task 1 has dtype float32; the model computes in float64$",
+    ),
+    "number of examples": (
+        0,
+        lambda b, x: b.asarray(x[:5]),
+        r"^SupportInput of task 1 has shape \(5, 2\) and SupportOutput of task 1 \(6,\); as many inputs as outputs",
+    ),
+    "empty set": (
+        0,
+        lambda b, x: b.asarray(x[:0]),
+        r"^SupportInput of task 1 has shape \(0, 2\) and SupportOutput of task 1 \(6,\); .* at least one, are wanted$",
+    ),
+    "label above": (
+        1,
+        lambda b, y: b.asarray(y + 1),
+        r"^SupportOutput of task 1 holds labels from 1 to 3; the predictions of shape \(6, 3\) are over classes 0 to 2",
+    ),
+    "label below": (3, lambda b, y: b.asarray(y - 3), r"^QueryOutput of task 1 holds labels from -\d to -\d;"),
+    "labels as floats": (
+        1,
+        lambda b, y: b.asarray(y.astype(np.float64)),
+        r"^SupportOutput of task 1 (is float64\(6,\)|has dtype float64)",
+    ),
+    "other backend": (
+        0,
+        lambda b, x: other(b).asarray(x),
+        r"^SupportInput of task 1 is an array on backend '\w+'; the model takes arrays on backend '\w+'$",
+    ),
+    "targets on another backend": (
+        3,
+        lambda b, y: other(b).asarray(y),
+        r"^QueryOutput of task 1 is an array on backend '\w+'; the model takes arrays on backend '\w+'$",
+    ),
+    "another device": (
+        0,
+        lambda b, x: get_backend("strict-device1").asarray(x),
+        r"^SupportInput of task 1 is an array on backend 'strict-device1'; the model takes arrays on backend '\w+'$",
+    ),
+    "a list": (0, lambda b, x: x.tolist(), r"^SupportInput of task 1 is a list; an array is wanted$"),
+    "nothing": (1, lambda b, y: None, r"^SupportOutput of task 1 is None; an array is wanted$"),
+    "no query inputs": (2, lambda b, x: None, r"^QueryInput of task 1 is None; an array is wanted$"),
+}
+
+
+@pytest.fixture(params=["counting", "strict"])
+def watched(request: pytest.FixtureRequest) -> Backend:
+    """The NumPy backend, counting, and the strict one."""
+    return CountingBackend() if request.param == "counting" else get_backend("strict")
+
+
+class TestData:
+    @pytest.mark.parametrize("name", MISFITS)
+    def test_what_does_not_fit_is_told_before_any_work(self, watched: Backend, name: str) -> None:
+        place, change, message = MISFITS[name]
+        learner = trained(classifier(watched), batch_of(watched, NETWORK.sets(3)))
+        batch = with_set(watched, place, lambda values: change(watched, values))
+        if isinstance(watched, CountingBackend):
+            watched.calls.clear()
+        for call in (learner.MetaTrain, learner.Evaluate):
+            with untouched(learner), pytest.raises(ArgumentException, match=message):
+                call(batch)
+        if isinstance(watched, CountingBackend):
+            assert not {"matmul", "relu", "exp", "add", "multiply"} & watched.calls.keys()
+
+    def test_a_task_alone_is_not_numbered(self, backend: Backend) -> None:
+        learner = trained(classifier(backend), batch_of(backend, NETWORK.sets(3)))
+        task = with_set(backend, 0, lambda x: backend.asarray(x[:, :1]))[1]
+        with pytest.raises(ArgumentException, match=r"^SupportInput has shape \(6, 1\); the model takes \(n, 2\)$"):
+            learner.Adapt(task)
+        with pytest.raises(ArgumentException, match=r"^SupportInput has shape \(6, 1\); the model takes \(n, 2\)$"):
+            learner.AdaptAndEvaluate(task)
+
+    def test_tasks_of_different_sizes(self, backend: Backend) -> None:
+        learner = trained(classifier(backend), batch_of(backend, NETWORK.sets(3)))
+        tasks = [*batch_of(backend, NETWORK.sets(2)), *batch_of(backend, NETWORK.sets(1, support=5))]
+        message = r"SupportInput of task 2 is float64\(5, 2\) on .*; task 0 has float64\(6, 2\) on .*are to be alike"
+        with untouched(learner), pytest.raises(ArgumentException, match=message):
+            learner.MetaTrain(TaskBatch(tasks))
+
+    def test_targets_of_another_shape_than_the_predictions(self, backend: Backend) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        x = backend.asarray(np.ones((4, 3)))
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones(4)))
+        message = r"^SupportOutput has shape \(4,\); the predictions have \(4, 1\)$"
+        with untouched(learner), pytest.raises(ArgumentException, match=message):
+            learner.Adapt(task)
+
+    def test_an_input_that_the_function_cannot_take(self, backend: Backend) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        x = backend.asarray(np.ones((4, 2)))
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones((4, 1))))
+        message = r"^SupportInput has shape \(4, 2\); the model cannot take it: .*\(4, 2\)|4,2"
+        with untouched(learner), pytest.raises(ArgumentException, match=message):
+            learner.Adapt(task)
+
+    def test_a_function_that_returns_no_array(self, backend: Backend) -> None:
+        model = FunctionModel(lambda p, x: {"y": x @ p["w"]}, {"w": np.ones((3, 1))}, backend=backend)
+        with pytest.raises(ArgumentException, match=r"^SupportInput .*returned a dict; one array"):
+            iMAMLAlgorithm(iMAMLOptions(model)).MetaTrain(batch_on(backend, linear_tasks(1)))
+
+    def test_query_data_is_wanted_to_train_and_evaluate(self, backend: Backend) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        data = linear_tasks(1)[0].support
+        task = MetaLearningTask(SupportSetX=backend.asarray(data.x), SupportSetY=backend.asarray(data.y))
+        for call in (learner.MetaTrain, learner.Evaluate):
+            with (
+                untouched(learner),
+                pytest.raises(ArgumentException, match=r"^QueryInput is None; an array is wanted$"),
+            ):
+                call(TaskBatch([task]))
+        with pytest.raises(ArgumentException, match=r"^QueryInput is None"):
+            learner.AdaptAndEvaluate(task)
+        assert learner.Adapt(task) is not None
+
+    @pytest.mark.parametrize("cls", [BareModel, HandWrittenModel])
+    @pytest.mark.filterwarnings("ignore:.*simultaneous perturbation")
+    def test_models_of_other_kinds_check_what_they_can(self, backend: Backend, cls: Any) -> None:
+        learner = iMAMLAlgorithm(iMAMLOptions(cls(NETWORK, NETWORK.start(), backend)))
+        for place, change, message in (
+            (0, lambda x: None, "SupportInput of task 1 is None"),
+            (0, lambda x: backend.asarray(x[:5]), "as many inputs as outputs"),
+            (
+                0,
+                lambda x: backend.asarray(x.astype(np.float32)),
+                r"SupportInput of task 1 is float32\(6, 2\) on backend",
+            ),
+            (2, lambda x: backend.asarray(x[:, :1]), r"QueryInput of task 1 is float64\(4, 1\) on backend"),
+            (2, lambda x: other(backend).asarray(x), "QueryInput of task 1 is .* on backend"),
+        ):
+            with untouched(learner), pytest.raises(ArgumentException, match=message):
+                learner.MetaTrain(with_set(backend, place, change))
+
+
+class TestArguments:
+    def learner(self, **options: Any) -> iMAMLAlgorithm[Any, Any, Any]:
+        return iMAMLAlgorithm(iMAMLOptions(linear_model(get_backend("numpy"), start()), **options))
+
+    @pytest.mark.parametrize("call", ["MetaTrain", "Evaluate"])
+    @pytest.mark.parametrize(
+        ("value", "came"), [(None, "None"), ([], "a list"), ({}, "a dict"), ("batch", "a str"), (2.5, "a float")]
+    )
+    def test_no_batch(self, call: str, value: Any, came: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^taskBatch is {came}; a TaskBatch is wanted$"):
+            getattr(self.learner(), call)(value)
+
+    def test_an_empty_batch_cannot_be_made(self) -> None:
+        with pytest.raises(ArgumentException, match="tasks is empty"):
+            TaskBatch([])
+
+    @pytest.mark.parametrize("call", ["Adapt", "AdaptAndEvaluate"])
+    def test_no_task(self, call: str) -> None:
+        with pytest.raises(ArgumentNullException, match=r"^task is None; a task is wanted$"):
+            getattr(self.learner(), call)(None)
+        with pytest.raises(ArgumentException, match=r"^task is a TaskBatch, which lacks .*SupportInput.* of IMeta"):
+            getattr(self.learner(), call)(batch_on(get_backend("numpy"), linear_tasks()))
+
+    @pytest.mark.parametrize("size", [0, -3, True, 2.5, "4", None, math.nan])
+    def test_senseless_batch_sizes(self, size: Any) -> None:
+        learner = self.learner(DataLoader=SinusoidLoader(seed=0))
+        with untouched(learner), pytest.raises(ArgumentOutOfRangeException, match=r"^batchSize is .*; a whole number"):
+            learner.MetaTrainStep(size)
+
+    @pytest.mark.parametrize("count", [0, -1, True])
+    def test_senseless_numbers_of_tasks(self, count: Any) -> None:
+        learner = self.learner(DataLoader=SinusoidLoader(seed=0))
+        with untouched(learner), pytest.raises(ArgumentOutOfRangeException, match=r"^numTasks is .*; a whole number"):
+            learner.Evaluate(count)
+
+    def test_nothing_to_draw_from(self) -> None:
+        learner = self.learner()
+        calls: list[Callable[[], Any]] = [learner.Train, lambda: learner.MetaTrainStep(4), lambda: learner.Evaluate(4)]
+        for call in calls:
+            with (
+                untouched(learner),
+                pytest.raises(InvalidOperationException, match=r"^DataLoader of the options is None"),
+            ):
+                call()
+
+    def test_no_sampler(self) -> None:
+        learner = self.learner()
+        with pytest.raises(ArgumentException, match=r"^sampler is a SinusoidLoader, which lacks .*SampleBatch"):
+            learner.MetaTrainStep(SinusoidLoader(seed=0), 4)  # type: ignore[arg-type]
+
+    def test_no_model_to_set(self) -> None:
+        learner = self.learner()
+        before = learner.GetMetaModel()
+        with pytest.raises(ArgumentNullException, match=r"^model is None; a model is wanted$"):
+            learner.SetMetaModel(None)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match=r"^model is a ndarray, which lacks .* of IFullModel$"):
+            learner.SetMetaModel(np.zeros(3))  # type: ignore[arg-type]
+        assert learner.GetMetaModel() is before
+
+
+NOT_FINITE: dict[str, tuple[int, float, str]] = {
+    "NaN in the support inputs": (0, math.nan, "support loss"),
+    "infinity in the support inputs": (0, math.inf, "support gradient"),
+    "NaN in the support targets": (1, math.nan, "support loss"),
+    "NaN in the query inputs": (2, math.nan, "query loss"),
+    "infinity in the query targets": (3, math.inf, "query loss"),
+}
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("name", NOT_FINITE)
+    def test_data_that_are_not_finite(self, backend: Backend, name: str) -> None:
+        place, value, quantity = NOT_FINITE[name]
+        network = TanhNetwork()
+        learner = trained(network.model(backend, network.start()), batch_of(backend, network.sets(3)))
+        sets = network.sets(3)
+        sets[1][place][2, 0] = value
+        batch = batch_of(backend, sets)
+        for call in (learner.MetaTrain, learner.Evaluate):
+            with (
+                untouched(learner),
+                pytest.raises(InvalidOperationException, match=rf"^the {quantity} of task 1 \(task 1\) is not finite"),
+            ):
+                call(batch)
+        with pytest.raises(InvalidOperationException, match=rf"^the {quantity} of task 0 \(task 1\) is not finite"):
+            learner.AdaptAndEvaluate(batch[1])
+        if quantity.startswith("support"):
+            with pytest.raises(InvalidOperationException, match=f"^the {quantity} of task 0"):
+                learner.Adapt(batch[1])
+
+    def test_a_task_without_a_name_is_told_by_its_id(self, backend: Backend) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        data = linear_tasks(1)[0].support
+        task = MetaLearningTask(
+            SupportSetX=backend.asarray(data.x * math.nan), SupportSetY=backend.asarray(data.y), TaskId="no. 7"
+        )
+        with pytest.raises(InvalidOperationException, match=r"support loss of task 0 \(no\. 7\) is not finite"):
+            learner.Adapt(task)
+
+    @pytest.mark.parametrize("optimizer", [None, SGDOptimizer(1e200)])
+    def test_an_inner_loop_that_diverges(self, backend: Backend, optimizer: Any) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        learner.Options.InnerLearningRate, learner.Options.InnerOptimizer = 1e160, optimizer
+        learner.Options.AdaptationSteps = 5
+        batch = batch_on(backend, linear_tasks())
+        for call in (learner.MetaTrain, learner.Evaluate):
+            with (
+                untouched(learner),
+                pytest.raises(
+                    InvalidOperationException, match=r"^the adapted parameter vector of task 0 .* is not finite"
+                ),
+            ):
+                call(batch)
+
+    def test_a_query_gradient(self, backend: Backend) -> None:
+        """√(w x) has a value at x = 0, but no derivative in w."""
+        model = FunctionModel(lambda p, x: np.sqrt(p["w"] * x), {"w": np.ones(1)}, backend=backend)
+        ones, zero = backend.asarray(np.ones((2, 1))), backend.asarray(np.array([[0.0], [1.0]]))
+        batch = TaskBatch([MetaLearningTask(SupportSetX=ones, SupportSetY=ones, QuerySetX=zero, QuerySetY=ones)])
+        learner = iMAMLAlgorithm(iMAMLOptions(model))
+        with untouched(learner), pytest.raises(InvalidOperationException, match=r"^the query gradient of task 0"):
+            learner.MetaTrain(batch)
+
+    @pytest.mark.parametrize("options", [{}, {"UseNeumannApproximation": True}])
+    @pytest.mark.filterwarnings("ignore::aidotnet_py.SeriesGrowthWarning")
+    def test_a_solve(self, backend: Backend, options: dict[str, Any]) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()), **options)
+        learner.Options.LambdaRegularization = 1e308
+        with (
+            untouched(learner),
+            pytest.raises(InvalidOperationException, match=r"^the solve of task 0 .* is not finite"),
+        ):
+            learner.MetaTrain(batch_on(backend, linear_tasks()))
+
+    def test_a_solve_whose_gradient_has_no_square_is_solved_all_the_same(self, backend: Backend) -> None:
+        model = linear_model(backend, start(), np.float32)
+        one = linear_tasks(1)[0]
+        query = LeastSquares(1e6 * one.query.x, 1e16 * one.query.y)
+        options = iMAMLOptions(
+            model,
+            MetaOptimizer=SGDOptimizer(1.0),
+            GradientClipThreshold=1.0,
+            AdaptationSteps=3,
+            InnerLearningRate=0.1,
+            LambdaRegularization=2.0,
+        )
+        iMAMLAlgorithm(options).MetaTrain(batch_on(backend, [LinearTask(one.support, query)], np.float32))
+        adapted = descent(start(), one.support, 3, 0.1)
+        v = dense(2.0)(one.support.hessian, query.gradient(adapted))
+        # About 1e22, whose square float32 does not know; clipped to norm 1.
+        assert np.linalg.norm(v) > 1e20
+        moved = start() - backend.to_numpy(model.GetParameters())
+        np.testing.assert_allclose(moved, v / np.linalg.norm(v), rtol=1e-4, atol=1e-6)
+
+    def test_clipping_a_gradient_whose_square_overflows(self, backend: Backend) -> None:
+        """First order has no solve, and the norm is there where its square is not."""
+        model = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(2)}, dtype=np.float32, backend=backend)
+        one, far = (backend.asarray(np.full((1, 2), v, np.float32)) for v in (1.0, 1e16))
+        zeros = backend.asarray(np.zeros((1, 2), np.float32))
+        task = MetaLearningTask(SupportSetX=one, SupportSetY=zeros, QuerySetX=far, QuerySetY=zeros + 1e5)
+        options = iMAMLOptions(
+            model, UseFirstOrder=True, MetaOptimizer=SGDOptimizer(1.0), GradientClipThreshold=1.0, AdaptationSteps=1
+        )
+        iMAMLAlgorithm(options).MetaTrain(TaskBatch([task]))
+        # The gradient is −1e21 in both parameters: clipped to norm 1, downhill is up.
+        np.testing.assert_allclose(backend.to_numpy(model.GetParameters()), [math.sqrt(0.5)] * 2, rtol=1e-6)
+
+    def test_a_meta_update(self, backend: Backend) -> None:
+        learner = trained(
+            linear_model(backend, start()), batch_on(backend, linear_tasks()), MetaOptimizer=SGDOptimizer(0.1, 0.5)
+        )
+        learner.Options.MetaOptimizer = SGDOptimizer(1.7e308, 0.5)
+        tasks = [LinearTask(t.support, LeastSquares(t.query.x, 100 * t.query.y)) for t in linear_tasks()]
+        with untouched(learner), pytest.raises(InvalidOperationException, match=r"^the meta-update is not finite"):
+            learner.MetaTrain(batch_on(backend, tasks))
+
+
+class Faulty:
+    """An optimizer of the user's that fails in the middle of its work."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.past = fault, 0.0
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        self.past += 1.0
+        if self.fault == "in place":
+            parameters[...] = parameters * 0.0
+            raise RuntimeError("failed in the middle")
+        if self.fault == "raises":
+            raise ZeroDivisionError("the user's own")
+        if self.fault == "interrupted":
+            raise KeyboardInterrupt
+        if self.fault == "shape":
+            return parameters[:1]
+        if self.fault == "not finite":
+            return parameters * math.inf
+        return parameters
+
+    def Reset(self) -> None:
+        self.past = 0.0
+
+    def GetCurrentLearningRate(self) -> float:
+        return 0.1
+
+    def GetState(self) -> dict[str, Any]:
+        return {"past": self.past}
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        self.past = state["past"]
+
+
+class TestFaultsOfOthers:
+    @pytest.mark.parametrize(
+        ("fault", "error"),
+        [
+            ("raises", ZeroDivisionError),
+            ("in place", RuntimeError),
+            ("interrupted", KeyboardInterrupt),
+            ("shape", ArgumentException),
+            ("not finite", InvalidOperationException),
+        ],
+    )
+    def test_a_meta_optimizer(self, backend: Backend, fault: str, error: type[BaseException]) -> None:
+        optimizer = Faulty("")
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()), MetaOptimizer=optimizer)
+        assert learner._meta_optimizer().GetState() == {"past": 2.0}
+        optimizer.fault = fault
+        with untouched(learner), pytest.raises(error):
+            learner.MetaTrain(batch_on(backend, linear_tasks()))
+
+    def test_a_model_that_gives_its_own_array_away_and_fails_in_the_middle(self, backend: Backend) -> None:
+        network = TanhNetwork(1, 2)
+
+        class Leaky(HandWrittenModel):
+            failing = False
+
+            def GetParameters(self) -> Any:
+                self.given = getattr(self, "given", backend.asarray(self._phi))
+                return self.given
+
+            def SetParameters(self, parameters: Any) -> None:
+                super().SetParameters(parameters)
+                backend.copyto(self.GetParameters(), parameters)
+                if self.failing:
+                    self.failing = False
+                    raise TimeoutError("half way")
+
+        model = Leaky(network, network.start(), backend)
+        learner = trained(model, batch_of(backend, network.sets(2)))
+        model.failing = True
+        with untouched(learner), pytest.raises(TimeoutError):
+            learner.MetaTrain(batch_of(backend, network.sets(2)))
+        assert not model.failing
+        learner.Options.MetaOptimizer = Faulty("in place")
+        if backend.name == "numpy":
+            with untouched(learner), pytest.raises(RuntimeError):
+                learner.MetaTrain(batch_of(backend, network.sets(2)))
+
+    def test_an_inner_optimizer(self, backend: Backend) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        learner.Options.InnerOptimizer = Faulty("raises")
+        with untouched(learner), pytest.raises(ZeroDivisionError, match="the user's own"):
+            learner.MetaTrain(batch_on(backend, linear_tasks()))
+        assert learner.Options.InnerOptimizer.past == 0.0
+
+    def test_a_loss(self, backend: Backend) -> None:
+        class Broken(MeanSquaredErrorLoss[Any]):
+            def formula(self, predicted: Any, actual: Any) -> Any:
+                raise LookupError("the user's own")
+
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        learner.Options.LossFunction = Broken()
+        with untouched(learner), pytest.raises(LookupError, match="the user's own"):
+            learner.MetaTrain(batch_on(backend, linear_tasks()))
+        learner.Options.LossFunction = None
+        learner.MetaTrain(batch_on(backend, linear_tasks()))
+
+    def test_a_loss_that_is_no_scalar(self, backend: Backend) -> None:
+        class PerExample(MeanSquaredErrorLoss[Any]):
+            def formula(self, predicted: Any, actual: Any) -> Any:
+                return (predicted - actual) ** 2
+
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        learner.Options.LossFunction = PerExample()
+        with untouched(learner), pytest.raises(ArgumentException, match="a gradient wants one floating scalar"):
+            learner.MetaTrain(batch_on(backend, linear_tasks()))
+
+    def test_a_loader(self) -> None:
+        class Dry(SinusoidLoader[Any]):
+            def GetTaskBatch(self, n: int) -> Any:
+                raise EOFError("no more tasks")
+
+        backend = get_backend("numpy")
+        learner = iMAMLAlgorithm(
+            iMAMLOptions(FunctionModel(lambda p, x: x * p["w"], {"w": np.ones(1)}), DataLoader=Dry(seed=0))
+        )
+        assert backend.owns(learner.BaseModel.GetParameters())
+        with untouched(learner), pytest.raises(EOFError):
+            learner.MetaTrainStep(2)
+        with untouched(learner), pytest.raises(EOFError):
+            learner.Train()
+
+    def test_a_failed_step_of_a_run_is_not_counted(self) -> None:
+        network = TanhNetwork(1, 3)
+        options = iMAMLOptions(
+            network.model(get_backend("numpy"), network.start()), DataLoader=SinusoidLoader(seed=0, dtype=np.float64)
+        )
+        learner = iMAMLAlgorithm(options)
+        learner.MetaTrainStep(2)
+        learner.Options.InnerLearningRate = 1e200
+        before = copy.deepcopy(bits(learner.BaseModel.GetParameters()))
+        with pytest.raises(InvalidOperationException):
+            learner.MetaTrainStep(2)
+        assert learner.CurrentIteration == 1
+        assert bits(learner.BaseModel.GetParameters()) == before
+
+
+def test_numpy_set_to_raise_does_not_get_in_the_way() -> None:
+    """Overflow is told with its task, whatever NumPy was told to do about it."""
+    backend = get_backend("numpy")
+    learner = trained(
+        linear_model(backend, start()), batch_on(backend, linear_tasks()), MetaOptimizer=AdamOptimizer(0.1)
+    )
+    learner.Options.InnerLearningRate = 1e160
+    with np.errstate(all="raise"), untouched(learner), pytest.raises(InvalidOperationException, match="is not finite"):
+        learner.MetaTrain(batch_on(backend, linear_tasks()))
+    learner.Options.InnerLearningRate, learner.Options.LambdaRegularization = 0.1, 1e308
+    with np.errstate(all="raise"), untouched(learner), pytest.raises(InvalidOperationException, match="is not finite"):
+        learner.MetaTrain(batch_on(backend, linear_tasks()))

@@ -1,0 +1,188 @@
+"""What mypy --strict and pyright strict must infer of the public API, and what both must refuse; see test_typing.
+
+Nothing here asserts at run time, though the functions are run too, so that what is said of types is no dream.
+A case that must be refused carries a suppression: were it accepted, each checker would call that unused.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import aidotnet_py
+from aidotnet_py import (
+    AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
+    CrossEntropyLoss,
+    FunctionModel,
+    IFullModel,
+    IMetaLearner,
+    IModel,
+    LBFGSMinimizer,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MeanSquaredErrorLoss,
+    MetaAdaptationResult,
+    MetaEvaluationResult,
+    MetaLearningAlgorithmType,
+    MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    MetaTrainingResult,
+    MetaTrainingStepResult,
+    ModelMetadata,
+    NeuralNetworkModel,
+    NewtonCGMinimizer,
+    ReptileAlgorithm,
+    ReptileOptions,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.nn import Sequential, mlp
+from aidotnet_py.optimizers import VectorObjective
+
+Arrays = NDArray[Any]
+
+
+def single() -> NeuralNetworkModel[np.float32, Arrays, Arrays]:
+    model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
+    assert_type(model, NeuralNetworkModel[np.float32, Arrays, Arrays])
+    return model
+
+
+def double() -> NeuralNetworkModel[np.float64, Arrays, Arrays]:
+    model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), dtype=np.float64, seed=0)
+    assert_type(model, NeuralNetworkModel[np.float64, Arrays, Arrays])
+    return model
+
+
+def linear() -> FunctionModel[np.float64, Arrays, Arrays]:
+    parameters: dict[str, NDArray[np.float64]] = {"w": np.zeros((1, 1))}
+    model = FunctionModel(lambda p, x: x @ p["w"], parameters)
+    assert_type(model, FunctionModel[np.float64, Arrays, Arrays])
+    classifier = FunctionModel(lambda p, x: x @ p["w"], parameters, CrossEntropyLoss())
+    assert_type(classifier.Predict(np.zeros((1, 1))), Arrays)
+    return model
+
+
+def converted() -> FunctionModel[np.float32, Arrays, Arrays]:
+    model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))}, dtype=np.float32)
+    assert_type(model, FunctionModel[np.float32, Arrays, Arrays])
+    assert_type(model.Clone(), FunctionModel[np.float32, Arrays, Arrays])
+    return model
+
+
+def task() -> MetaLearningTask[np.float32, NDArray[np.float32], NDArray[np.float32]]:
+    x = np.linspace(-1, 1, 4, dtype=np.float32)[:, None]
+    return MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, NumWays=1, NumShots=4)
+
+
+def learner_of_float32() -> None:
+    model = single()
+    options = iMAMLOptions(model, AdaptationSteps=1)
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(options.Clone(), iMAMLOptions[np.float32, Arrays, Arrays])
+    learner = iMAMLAlgorithm(options)
+    assert_type(learner, iMAMLAlgorithm[np.float32, Arrays, Arrays])
+    batch = TaskBatch([task()])
+    assert_type(learner.MetaTrain(batch), np.float32)
+    assert_type(learner.Evaluate(batch), np.float32)
+    assert_type(learner.Adapt(task()), IModel[Arrays, Arrays, ModelMetadata[np.float32]])
+    assert_type(learner.AdaptAndEvaluate(task()), MetaAdaptationResult[np.float32])
+    assert_type(learner.AdaptAndEvaluate(task()).QueryLoss, np.float32)
+    assert_type(learner.GetMetaModel(), IFullModel[np.float32, Arrays, Arrays])
+
+
+def learner_of_float64() -> None:
+    loader = SinusoidLoader(KShot=5, QueryShots=5, dtype=np.float64, seed=0)
+    options = iMAMLOptions(double(), DataLoader=loader, AdaptationSteps=1, NumMetaIterations=1, EvaluationTasks=1)
+    learner = iMAMLAlgorithm(options)
+    assert_type(learner.MetaTrain(loader.GetTaskBatch(2)), np.float64)
+    assert_type(learner.MetaTrainStep(2), MetaTrainingStepResult[np.float64])
+    assert_type(learner.MetaTrainStep(2).MetaLoss, np.float64)
+    assert_type(learner.Evaluate(1), MetaEvaluationResult[np.float64])
+    assert_type(learner.Train(), MetaTrainingResult[np.float64])
+
+
+def named_type_parameters() -> None:
+    options = iMAMLOptions[np.float64, Arrays, Arrays](linear())
+    assert_type(options, iMAMLOptions[np.float64, Arrays, Arrays])
+    assert_type(iMAMLAlgorithm[np.float64, Arrays, Arrays](options), iMAMLAlgorithm[np.float64, Arrays, Arrays])
+
+
+def losses_optimizers_and_loaders() -> None:
+    loader = DigitsLoader(NWay=2, KShot=1, QueryShots=1)
+    options = iMAMLOptions(
+        single(),
+        MetaOptimizer=AdamOptimizer(1e-3),
+        InnerOptimizer=SGDOptimizer(1e-2, momentum=0.9),
+        DataLoader=loader,
+    )
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(MeanSquaredErrorLoss[np.float32]().CalculateLoss(np.zeros(1, np.float32), np.zeros(1)), np.float32)
+
+
+def the_family() -> None:
+    batch = TaskBatch([task()])
+    maml = MAMLAlgorithm(MAMLOptions(single(), CheckpointSegments="sqrt"))
+    assert_type(maml, MAMLAlgorithm[np.float32, Arrays, Arrays])
+    assert_type(maml.MetaTrain(batch), np.float32)
+    assert_type(ReptileAlgorithm(ReptileOptions(single())).MetaTrain(batch), np.float32)
+    assert_type(MetaSGDAlgorithm(MetaSGDOptions(single())).MetaTrain(batch), np.float32)
+    layers = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
+    assert_type(ANILAlgorithm(ANILOptions(layers)).AlgorithmType, MetaLearningAlgorithmType)
+    assert_type(BOILAlgorithm(BOILOptions(layers, AdaptedLayers=["0_dense"])).Evaluate(batch), np.float32)
+    assert_type(iMAMLOptions(single(), InnerOptimizer=NewtonCGMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(iMAMLOptions(single(), InnerOptimizer=LBFGSMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays])
+
+
+def own_solver(objective: VectorObjective, theta: Any) -> Any:
+    return theta - 0.1 * objective(theta)[1]
+
+
+def a_solver_of_ones_own() -> None:
+    learner = iMAMLAlgorithm(iMAMLOptions(single(), InnerOptimizer=own_solver))
+    assert_type(learner.Adapt(task()), IModel[Arrays, Arrays, ModelMetadata[np.float32]])
+
+
+def held_as_interfaces() -> None:
+    model: IFullModel[np.float32, Arrays, Arrays] = single()
+    learner: IMetaLearner[np.float32, Arrays, Arrays] = iMAMLAlgorithm(iMAMLOptions(model))
+    assert_type(learner.MetaTrain(TaskBatch([task()])), np.float32)
+
+
+def from_the_paper() -> None:
+    options = iMAMLOptions.FromPaper(single(), Lambda=0.5, Curvature="gauss-newton", LossFunction=CrossEntropyLoss())
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(iMAMLOptions(single(), LossFunction=CrossEntropyLoss()), iMAMLOptions[np.float32, Arrays, Arrays])
+    query = DigitsLoader(NWay=2, KShot=1, QueryShots=1).GetNextTask().QueryInput
+    assert_type(query, Arrays)
+
+
+def packages_are_attributes() -> None:
+    assert_type(aidotnet_py.data.SinusoidLoader(4, 6, dtype=np.float64), SinusoidLoader[np.float64])
+    assert_type(aidotnet_py.nn.mlp(4, 1), Sequential)
+
+
+def refused() -> None:
+    aidotnet_py.dataa  # type: ignore[attr-defined]  # noqa: B018
+    options = iMAMLOptions(single())
+    options.AdaptionSteps = 3  # type: ignore[attr-defined]
+    options.AdaptationSteps = "x"  # type: ignore[assignment]
+    iMAMLOptions(single(), AdaptionSteps=20)  # type: ignore[call-arg]
+    iMAMLOptions()  # type: ignore[call-arg]
+    iMAMLOptions[np.float64, Arrays, Arrays](single())  # type: ignore[arg-type]
+    MAMLOptions(single(), CheckpointSegments="cube")  # type: ignore[arg-type]
+    MAMLAlgorithm(iMAMLOptions(single()))  # type: ignore[arg-type]
+    iMAMLOptions(single(), Curvature="fisher")  # type: ignore[arg-type]
+    iMAMLAlgorithm(single())  # type: ignore[arg-type]
