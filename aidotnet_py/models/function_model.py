@@ -303,7 +303,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         True
         """
         self.check_input(input)
-        names, unnamed, program = self._programs.kept(
+        names, unnamed, program = self._programs.get_or_make(
             lambda: self._statistics_program(input), "statistics", None, self._parameters, input
         )
         if unnamed:
@@ -365,7 +365,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
             return self._traced(predict, input, *self._statistics.values()), layers
 
-        return self._programs.kept(make, ("predict", held), None, self._parameters, input)
+        return self._programs.get_or_make(make, ("predict", held), None, self._parameters, input)
 
     def Predict(self, input: TInput) -> TOutput:
         """The outputs for inputs.
@@ -445,7 +445,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     def _noise_of_step(self, x: Any, step: int) -> dict[str, Array]:
         """What `Train` hands to `apply` beside the parameters after so many steps, by name."""
-        shapes = self._programs.kept(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
+        shapes = self._programs.get_or_make(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
         if not shapes:
             return {}
         drawn = draw_noise(self._noise_key, step, shapes, self._dtype)

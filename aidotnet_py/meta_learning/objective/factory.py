@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from aidotnet_py.autodiff.tracing.captured_state import CapturedState
 from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, backend_of
+from aidotnet_py.caching import BoundedCache
 from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
@@ -42,10 +42,8 @@ __all__ = ["ObjectiveFactory"]
 
 # Support and query sets, in training and in evaluation, and the last, smaller chunk of each.
 _MOST_PROGRAMS = 8
-# A function in two is small, and takes long to make.
-_MOST_SPLITS = 64
-# Kinds of sets that model and loss were found to be pure for.
-_MOST_PURE = 256
+# Of all else, which is small and takes long to make: for each kind of sets.
+_MOST_KINDS = 256
 
 
 class ObjectiveFactory:
@@ -66,11 +64,12 @@ class ObjectiveFactory:
         """Begin with nothing kept."""
         self._subjects: tuple[Callable[..., Any], ILossFunction[Any]] | None = None
         self._settings: CapturedState | None = None
-        self._traced: OrderedDict[Signature, TaskPrograms] = OrderedDict()
-        self._splits: OrderedDict[Hashable, Split] = OrderedDict()
-        self._outputs: dict[tuple[ModelFunction, ArrayType], TracedOutput] = {}
-        self._noise: dict[tuple[ModelFunction, ArrayType], dict[str, Shape]] = {}
-        self._pure: set[Signature] = set()
+        self._traced: BoundedCache[Signature, TaskPrograms] = BoundedCache(_MOST_PROGRAMS)
+        self._splits: BoundedCache[Hashable, Split] = BoundedCache(_MOST_KINDS)
+        self._outputs: BoundedCache[tuple[ModelFunction, ArrayType], TracedOutput] = BoundedCache(_MOST_KINDS)
+        self._noise: BoundedCache[tuple[ModelFunction, ArrayType], dict[str, Shape]] = BoundedCache(_MOST_KINDS)
+        # The sets that model and loss are pure for.
+        self._pure: BoundedCache[Signature, None] = BoundedCache(_MOST_KINDS)
         self._workspaces = Workspaces()
         self._lock = Lock()
         # Held while a model that is not traced is asked something.
@@ -233,11 +232,7 @@ class ObjectiveFactory:
         dtype, x, noise = parameter_dtype(model, model.backend), batch.input_type, batch.noise_shapes
         key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
         with self._lock:
-            found = self._splits.pop(key, None) or split(model.apply, shapes, adapted, x, dtype, noise)
-            self._splits[key] = found
-            while len(self._splits) > _MOST_SPLITS:
-                self._splits.popitem(last=False)
-            return found
+            return self._splits.get_or_make(key, lambda: split(model.apply, shapes, adapted, x, dtype, noise))
 
     def _keep_for(self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any]) -> None:
         """Forget what was traced of another model or loss, or of these as they were before a setting was changed.
@@ -255,12 +250,8 @@ class ObjectiveFactory:
         self._subjects, self._settings = (model.apply, loss), None
 
     def _require_pure(self, signature: Signature) -> None:
-        """Check once that model and loss do the same whenever they are traced."""
-        if signature not in self._pure:
-            self.programs(signature).require_pure()
-            if len(self._pure) >= _MOST_PURE:
-                self._pure.clear()
-            self._pure.add(signature)
+        """Raise unless model and loss do the same whenever they are traced; asked once for each signature."""
+        self._pure.get_or_make(signature, lambda: self.programs(signature).require_pure())
 
     def _note_settings(self) -> None:
         """Remember the settings of model and loss, which have just been traced with them."""
@@ -270,24 +261,16 @@ class ObjectiveFactory:
 
     def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
         with self._lock:
-            if (model.apply, x) not in self._noise:
-                self._noise[model.apply, x] = noise_shapes(model, x)
-            return self._noise[model.apply, x]
+            return self._noise.get_or_make((model.apply, x), lambda: noise_shapes(model, x))
 
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
         return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
 
     def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
         with self._lock:
-            if (apply, x) not in self._outputs:
-                self._outputs[apply, x] = traced_output(apply, model, x)
-            return self._outputs[apply, x]
+            return self._outputs.get_or_make((apply, x), lambda: traced_output(apply, model, x))
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """The programs of one task, kept for as long as they are among the last few used."""
         with self._lock:
-            programs = self._traced.pop(signature, None) or TaskPrograms(signature, self._note_settings)
-            self._traced[signature] = programs
-            while len(self._traced) > _MOST_PROGRAMS:
-                self._traced.popitem(last=False)
-            return programs
+            return self._traced.get_or_make(signature, lambda: TaskPrograms(signature, self._note_settings))
