@@ -10,14 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.api import trace_once
-from aidotnet_py.autodiff.primitives.concatenation import concatenate
-from aidotnet_py.autodiff.primitives.shape import reshape, slice_
-from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.tracer import Tracer, active_trace, as_traced, new_trace, type_of
-from aidotnet_py.autodiff.transforms.simplification import simplify
-from aidotnet_py.autodiff.tree import Structure, flatten
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import (
+    ArrayType,
+    Program,
+    Structure,
+    Tracer,
+    active_trace,
+    as_traced,
+    concatenate,
+    flatten,
+    new_trace,
+    reshape,
+    simplify,
+    slice_,
+    trace_once,
+    type_of,
+)
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.implicit.linear_system import Settings

@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff.execution import Executable, Idle
-from aidotnet_py.autodiff.primitive import Primitive, no_flops
-from aidotnet_py.autodiff.primitives.broadcasting import batch_of
-from aidotnet_py.autodiff.primitives.elementwise import negative, subtract
-from aidotnet_py.autodiff.program import Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import emit, inline
-from aidotnet_py.autodiff.transforms.batching import vmap_program
-from aidotnet_py.autodiff.transforms.differentiation import jvp_program, vjp_program
-from aidotnet_py.autodiff.transforms.simplification import simplify
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import (
+    ArrayType,
+    Executable,
+    Idle,
+    Primitive,
+    Program,
+    Variable,
+    batch_of,
+    emit,
+    inline,
+    jvp_program,
+    no_flops,
+    simplify,
+    vjp_program,
+    vmap_program,
+)
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.implicit.checked_solve import checked_solve
@@ -208,7 +214,7 @@ def _jvp(tangents: Sequence[Any], rhs: Any, *point: Any, output: Any, system: Li
     if moved:
         program = system.change(tuple(t is not None for t in tangents[1:]))
         (by_point,) = inline(program, [*point, output, *moved])
-        change = negative(by_point) if change is None else subtract(change, by_point)
+        change = -by_point if change is None else change - by_point
     return linear_solve(system, change, point)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from aidotnet_py.autodiff.primitive import Primitive, no_flops
-from aidotnet_py.autodiff.primitives.elementwise import negative
-from aidotnet_py.autodiff.program import Atom, Program
-from aidotnet_py.autodiff.tracing.tracer import emit, inline
-from aidotnet_py.autodiff.transforms.batching import vmap_program
-from aidotnet_py.autodiff.transforms.differentiation import jvp_program
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import (
+    ArrayType,
+    Atom,
+    Primitive,
+    Program,
+    emit,
+    inline,
+    jvp_program,
+    no_flops,
+    vmap_program,
+)
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.implicit.linear_system import LinearSystem, Settings, linear_solve, only_output
 
@@ -125,7 +129,7 @@ def _jvp(tangents: Sequence[Any], initial: Any, *operands: Any, output: Any, roo
         return None
     program = root.pushforward(tuple(t is not None for t in moved))
     (change,) = inline(program, [*operands, output, *given])
-    return linear_solve(root.system, negative(change), [*operands, output])
+    return linear_solve(root.system, -change, [*operands, output])
 
 
 def _batch(inputs: Sequence[Any], batched: Sequence[bool], size: int, root: Root) -> Any:

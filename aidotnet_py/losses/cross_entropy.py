@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.autodiff import log_softmax, one_hot, softplus
-from aidotnet_py.autodiff.functions.beyond_numpy import with_value
+from aidotnet_py.autodiff.extend import with_value
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses.interface import LossFunctionBase, owner_of, require_examples

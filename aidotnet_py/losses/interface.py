@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Generic, Protocol, cast, runtime_checkable
 
-from aidotnet_py.autodiff.api import trace_once
+from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T_co

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
 from aidotnet_py.autodiff import value_and_grad
-from aidotnet_py.autodiff.api import TracedProgram, trace_pure
-from aidotnet_py.autodiff.tracing.tracer import is_array, type_of
+from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import Described, listed

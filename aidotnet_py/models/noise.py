@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff.tracing.tracer import Tracer, new_trace
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models.interfaces import IDifferentiableModel, parameter_dtype
 from aidotnet_py.nn.layer import Shape

@@ -6,8 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from aidotnet_py.autodiff.api import TracedProgram, trace_pure
-from aidotnet_py.autodiff.tracing.captured_state import CapturedState
+from aidotnet_py.autodiff.extend import CapturedState, TracedProgram, trace_pure
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.locks import Lock
 

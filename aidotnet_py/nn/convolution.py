@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d
-from aidotnet_py.autodiff.api import trace_once
+from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched, he_normal

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from aidotnet_py.autodiff.api import trace_once
-from aidotnet_py.autodiff.execution import Executable, Rounds
+from aidotnet_py.autodiff.execution import Executable, Run, Schedule
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["BufferedOperator", "Iteration"]
@@ -131,7 +131,7 @@ class Iteration:
             outputs=[self.p, self.x, self.slopes, self.running],
         )
         self.expected = 1
-        self._rounds = Rounds(backend, [(operator.executable, operator.stage), (self._step, 0)])
+        self._rounds = Schedule(backend, Run(operator.executable, operator.stage), Run(self._step, 0))
         self.nbytes = self._step.nbytes + self._begin.nbytes + 2 * tasks * n * dtype.itemsize
 
     def begin(self) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from aidotnet_py.autodiff.execution.buffers import CellArrays
 from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
 from aidotnet_py.autodiff.execution.planner import Work, plan, shared_plan
-from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.execution.schedule import Replay, Run
+from aidotnet_py.autodiff.program import Program, Variable
 from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, require_alive, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend, is_plain
 from aidotnet_py.backends.kernel import LoopRules
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
-__all__ = ["Executable", "backend_for", "run_program"]
+__all__ = ["Executable", "backend_for", "copying", "run_program"]
 
 
 class Executable:
@@ -108,9 +109,7 @@ class Executable:
         )
         at_once = often or (fuse and _rules_of(backend).own_bits)
         self._have_run: set[int] = set(range(len(self._calls)) if at_once else ())
-        # For each stage that has run as it will from now on, one call that does all of it, where the backend has such.
-        self._replays: dict[int, Call | None] = {}
-        self._fuse = fuse
+        self._replays = [Replay(backend) for _ in self._calls]
         self._kept: list[Array] = []
         self._compiling = (
             Compiling(backend, planned, arrays, merge=merge) if fuse and backend.compiler is not None else None
@@ -126,30 +125,21 @@ class Executable:
         """
         if any(not 0 <= stage < len(self._calls) for stage in stages):
             raise ArgumentOutOfRangeException(f"stages are {stages}; they go from 0 to {len(self._calls) - 1}")
-        if self._compiling is not None:
-            self._prepare(self._compiling, stages or range(len(self._calls)))
         with self._backend.errors_ignored():
             for stage in stages or range(len(self._calls)):
-                replay = self._replays.get(stage)
-                if replay is None or self._backend.capturing:
-                    self.call(stage)
-                    self._capture(stage)
-                else:
-                    replay()
+                self._replays[stage].run(Run(self, stage), 1)
+
+    def rehearse(self, stage: int) -> None:
+        """Make the calls of a stage, and compile those of all stages once one of them runs again."""
+        if self._compiling is not None:
+            self._prepare(self._compiling, stage)
+        with self._backend.errors_ignored():
+            self.call(stage)
 
     def call(self, stage: int) -> None:
-        """Make the calls of a stage as they are, with nothing prepared."""
+        """Make the calls of a stage, without preparations."""
         for call in self._calls[stage]:
             call()
-
-    def _capture(self, stage: int) -> None:
-        """Have the stage as one call from now on, where the backend can, and its calls stay what they are."""
-        if stage in self._replays or self._compiling is not None or not self._fuse or self._backend.capturing:
-            return
-        try:
-            self._replays[stage] = self._backend.capture(partial(self.call, stage))
-        except InvalidOperationException:
-            self._replays[stage] = None
 
     def parts(self, stage: int) -> Sequence[Part]:
         """What a stage does, call by call."""
@@ -160,9 +150,8 @@ class Executable:
         parts = self._stages[stage]
         return [part.call for part in parts] if all(part.compiled for part in parts) else None
 
-    @property
     def is_settled(self) -> bool:
-        """Whether its calls stay what they are: all that is to be compiled has been."""
+        """Whether the calls stay the same from now on: nothing waits to be compiled."""
         return self._compiling is None
 
     def compile(self) -> None:
@@ -177,24 +166,23 @@ class Executable:
             self._compiling.begin(self._stages)
             self._take_over(self._compiling, wait=True)
 
-    def _prepare(self, compiling: Compiling, stages: Iterable[int]) -> None:
-        """Have it compiled once a stage runs again, for then it will run more often; take over what is compiled."""
-        again = not self._have_run.isdisjoint(stages)
-        self._have_run.update(stages)
+    def _prepare(self, compiling: Compiling, stage: int) -> None:
+        """Compile once a stage runs again, since more runs will follow; take over the kernels that are ready."""
+        again = stage in self._have_run
+        self._have_run.add(stage)
         if again:
             compiling.begin(self._stages)
         try:
             self._take_over(compiling)
         except InvalidOperationException as error:
             self._compiling = None
-            warnings.warn(f"{error}; all works on without, at a lower speed", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error}; falling back to uncompiled kernels", RuntimeWarning, stacklevel=3)
 
     def _take_over(self, compiling: Compiling, *, wait: bool = False) -> None:
         stages = compiling.finished(wait=wait)
         if stages is not None:
             self._stages, self._compiling = stages, None
             self._calls = _calls_of(stages)
-            self._replays.clear()
             self.nbytes -= compiling.saved
             # Compiled calls know addresses alone.
             self._kept = compiling.kept
@@ -270,3 +258,10 @@ def run_program(program: Program, arguments: Sequence[Any]) -> list[Array]:
     outputs = [backend.empty(t.shape, t.dtype) for t in program.output_types]
     Executable(program, backend, inputs=arrays, outputs=outputs, fuse=False).run()
     return outputs
+
+
+def copying(backend: Backend, source: Array, target: Array) -> Run:
+    """Return a step that copies an array into another one of its shape and dtype."""
+    variable = Variable(type_of(source))
+    program = Program((variable,), (), (), (variable,))
+    return Run(Executable(program, backend, inputs=[source], outputs=[target], often=True), 0)

@@ -17,8 +17,9 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.matmul import matmul, matrix_transpose
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.primitives.windows import fold, patches
-from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, new_trace
+from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
+from aidotnet_py.autodiff.tracing.tracer import new_trace
+from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import without_dead
 
 __all__ = ["tiled"]
@@ -47,23 +48,17 @@ def tiled(program: Program, stage_of: Mapping[Atom, int], room: int = 1) -> tupl
     if not found:
         return program, stage_of
     with new_trace() as trace:
-        values: dict[Atom, Any] = {v: trace.new_input(v.type) for v in program.inputs}
-        values.update((v, as_traced(value)) for v, value in program.constants)
-        stages: dict[Atom, int] = {value.variable: stage_of[v] for v, value in values.items()}
-
-        def read(atom: Atom) -> Any:
-            return atom if isinstance(atom, Literal) else values[atom]
-
+        replay = Replay(program, [trace.new_input(v.type) for v in program.inputs])
+        stages: dict[Atom, int] = {value.variable: stage_of[v] for v, value in replay.values.items()}
         for equation in program.equations:
             product, done = found.get(equation.output), len(trace.equations)
             if product is None:
-                value = emit_again(equation, [read(a) for a in equation.inputs])
+                replay.emit(equation)
             else:
-                value = product.emit([read(v) for v in product.operands])
-            values[equation.output] = value
+                replay.values[equation.output] = product.emit([replay.operand(v) for v in product.operands])
             # A tile's windows are taken in the stage of its product, though they may be known before.
             stages.update((e.output, stage_of[equation.output]) for e in trace.equations[done:])
-        return without_dead(trace.finish([read(a) for a in program.outputs])), stages
+        return without_dead(trace.finish([replay.operand(a) for a in program.outputs])), stages
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
-from aidotnet_py.autodiff.program import Atom, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, new_trace
+from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.tracing.tracer import new_trace
+from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import simplify
 
 __all__ = ["vmap_program"]
@@ -17,19 +17,15 @@ def vmap_program(program: Program, batched: Sequence[bool], size: int) -> Progra
     """The program over a leading axis of that size on the batched inputs; every output has it."""
     with new_trace() as trace:
         types = [t.with_shape((size, *t.shape)) if b else t for t, b in zip(program.input_types, batched, strict=True)]
-        values: dict[Variable, Any] = dict(zip(program.inputs, map(trace.new_input, types), strict=True))
-        values.update((v, as_traced(value)) for v, value in program.constants)
+        replay = Replay(program, [trace.new_input(t) for t in types])
         with_axis = {v for v, b in zip(program.inputs, batched, strict=True) if b}
-
-        def read(atom: Atom) -> Any:
-            return atom if isinstance(atom, Literal) else values[atom]
-
         for equation in program.equations:
-            operands = [read(a) for a in equation.inputs]
             flags = [a in with_axis for a in equation.inputs]
             if any(flags):
-                values[equation.output] = equation.primitive.batch(operands, flags, size, **equation.parameters)
+                operands = [replay.operand(a) for a in equation.inputs]
+                value = equation.primitive.batch(operands, flags, size, **equation.parameters)
+                replay.values[equation.output] = value
                 with_axis.add(equation.output)
             else:
-                values[equation.output] = emit_again(equation, operands)
-        return simplify(trace.finish([batch_of(read(a), a in with_axis, size) for a in program.outputs]))
+                replay.emit(equation)
+        return simplify(trace.finish([batch_of(replay.operand(a), a in with_axis, size) for a in program.outputs]))

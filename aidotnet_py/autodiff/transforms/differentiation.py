@@ -9,7 +9,8 @@ from aidotnet_py.autodiff.primitive import Guarded
 from aidotnet_py.autodiff.primitives.elementwise import where
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, inline, new_trace
+from aidotnet_py.autodiff.tracing.tracer import inline, new_trace
+from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.squares import with_exact_squares
 from aidotnet_py.autodiff.types import ArrayType
@@ -18,28 +19,6 @@ from aidotnet_py.exceptions import NotSupportedException
 __all__ = ["grad_program", "jvp_program", "vjp_program"]
 
 Mask = Sequence[bool]
-
-
-class _Values:
-    """What each variable of the program at hand stands for in the new trace."""
-
-    def __init__(self, program: Program, inputs: Sequence[Any]) -> None:
-        self.of: dict[Variable, Any] = dict(zip(program.inputs, inputs, strict=True))
-        self.of.update((v, as_traced(value)) for v, value in program.constants)
-
-    def operand(self, atom: Atom) -> Any:
-        """As an operand of `emit_again`."""
-        return atom if isinstance(atom, Literal) else self.of[atom]
-
-    def number_or_value(self, atom: Atom) -> Any:
-        """As an argument of a rule: a literal is a plain number there."""
-        return atom.value if isinstance(atom, Literal) else self.of[atom]
-
-    def emit(self, equation: Equation) -> Any:
-        """Run the equation in the new trace."""
-        value = emit_again(equation, [self.operand(a) for a in equation.inputs])
-        self.of[equation.output] = value
-        return value
 
 
 def jvp_program(program: Program, wrt: Mask) -> Program:
@@ -51,19 +30,19 @@ def jvp_program(program: Program, wrt: Mask) -> Program:
     with new_trace() as trace:
         primals = [trace.new_input(t) for t in program.input_types]
         seeds = [trace.new_input(t) for t, chosen in zip(program.input_types, wrt, strict=True) if chosen]
-        values = _Values(program, primals)
+        replay = Replay(program, primals)
         given = (v for v, chosen in zip(program.inputs, wrt, strict=True) if chosen)
         tangents: dict[Atom, Any] = dict(zip(given, seeds, strict=True))
         for equation in program.equations:
-            output = values.emit(equation)
+            output = replay.emit(equation)
             incoming = [None if isinstance(a, Literal) else tangents.get(a) for a in equation.inputs]
             if equation.primitive.jvp is None or all(t is None for t in incoming):
                 continue
-            arguments = map(values.number_or_value, equation.inputs)
+            arguments = map(replay.argument, equation.inputs)
             tangent = equation.primitive.jvp(incoming, *arguments, output=output, **equation.parameters)
             if tangent is not None:
                 tangents[equation.output] = tangent
-        results = [values.operand(a) for a in program.outputs]
+        results = [replay.operand(a) for a in program.outputs]
         moved = [tangents.get(a) for a in program.outputs]
         zeros = [full(a.type, 0.0) if t is None else t for a, t in zip(program.outputs, moved, strict=True)]
         return simplify(trace.finish([*results, *zeros]))
@@ -98,22 +77,22 @@ def _transpose(
 ) -> tuple[list[Any], list[Any]]:
     """Run what does not depend on the linear inputs, then what does, backwards from cotangents of some outputs."""
     unknown: set[Atom] = set(linear)
-    values = _Values(program, [*known, *([None] * len(linear))])
+    replay = Replay(program, [*known, *([None] * len(linear))])
     backwards: list[Equation] = []
     for equation in program.equations:
         if any(v in unknown for v in equation.variables):
             unknown.add(equation.output)
             backwards.append(equation)
         else:
-            values.emit(equation)
+            replay.emit(equation)
     cotangents: dict[Atom, Guarded] = {}
     for place, seed in seeds.items():
         _add(cotangents, program.outputs[place], Guarded(seed))
     for equation in reversed(backwards):
         cotangent = cotangents.pop(equation.output, None)
         if cotangent is not None:
-            _step_back(equation, cotangent, unknown, values, cotangents)
-    outputs = [None if a in unknown else values.operand(a) for a in program.outputs]
+            _step_back(equation, cotangent, unknown, replay, cotangents)
+    outputs = [None if a in unknown else replay.operand(a) for a in program.outputs]
     found = [cotangents.get(v) for v in linear]
     return outputs, [full(v.type, 0.0) if c is None else _masked(c) for v, c in zip(linear, found, strict=True)]
 
@@ -124,7 +103,7 @@ _MOVES = frozenset({"flip", "permute_dims", "reshape", "sum"})
 
 
 def _step_back(
-    equation: Equation, cotangent: Guarded, unknown: set[Atom], values: _Values, cotangents: dict[Atom, Guarded]
+    equation: Equation, cotangent: Guarded, unknown: set[Atom], replay: Replay, cotangents: dict[Atom, Guarded]
 ) -> None:
     """Pass a cotangent on to the inputs.
 
@@ -134,7 +113,7 @@ def _step_back(
     name, rule = equation.primitive.name, equation.primitive.transpose
     if rule is None:
         raise NotSupportedException(f"{name} cannot be transposed; it is not linear in its input")
-    arguments: list[Any] = [a.type if a in unknown else values.number_or_value(a) for a in equation.inputs]
+    arguments: list[Any] = [a.type if a in unknown else replay.argument(a) for a in equation.inputs]
     guards = cotangent.guards
     if name in _MOVES:
         guards = tuple((rule(mask, *arguments, **equation.parameters)[0], chosen) for mask, chosen in guards)

@@ -7,7 +7,8 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.elementwise import equal, where
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program
-from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again, new_trace
+from aidotnet_py.autodiff.tracing.tracer import emit_again, new_trace
+from aidotnet_py.autodiff.transforms.replay import Replay
 
 __all__ = ["with_exact_squares"]
 
@@ -29,15 +30,14 @@ def with_exact_squares(program: Program) -> Program:
     if not squares:
         return program
     with new_trace() as trace:
-        values: dict[Atom, Any] = dict(zip(program.inputs, map(trace.new_input, program.input_types), strict=True))
-        values.update((v, as_traced(value)) for v, value in program.constants)
+        replay = Replay(program, [trace.new_input(t) for t in program.input_types])
         for equation in program.equations:
-            value = emit_again(equation, [values.get(atom, atom) for atom in equation.inputs])
+            value = replay.emit(equation)
             if equation.output in squares:
                 base = bases[equation.output]
-                value = where(equal(values[base], 0.0), _square(base, steps, values), value)
-            values[equation.output] = value
-        return trace.finish([values.get(atom, atom) for atom in program.outputs])
+                at_zero = equal(replay.operand(base), 0.0)
+                replay.values[equation.output] = where(at_zero, _square(base, steps, replay), value)
+        return trace.finish([replay.operand(atom) for atom in program.outputs])
 
 
 def _steps(program: Program) -> Steps:
@@ -66,29 +66,25 @@ def _is_square(equation: Equation) -> bool:
     return name == "multiply" and inputs[0] is inputs[1]
 
 
-def _square(atom: Atom, steps: Steps, values: Mapping[Atom, Any]) -> Any:
+def _square(atom: Atom, steps: Steps, replay: Replay) -> Any:
     """The square of the atom's value, from the squares of its roots."""
-
-    def read(atom: Atom) -> Any:
-        return atom.value if isinstance(atom, Literal) else values[atom]
-
     if atom not in steps:
-        return read(atom) * read(atom)
+        return replay.argument(atom) * replay.argument(atom)
     name, inputs = steps[atom].primitive.name, steps[atom].inputs
     if name in _ROOTS:
-        return values[inputs[-1]]
+        return replay.operand(inputs[-1])
     if name == "gather":
-        return emit_again(steps[atom], [_square(inputs[0], steps, values), values[inputs[1]]])
+        return emit_again(steps[atom], [_square(inputs[0], steps, replay), replay.operand(inputs[1])])
     if name in _MOVES:
-        return emit_again(steps[atom], [_square(operand, steps, values) for operand in inputs])
+        return emit_again(steps[atom], [_square(operand, steps, replay) for operand in inputs])
     scaled, *factors = inputs if inputs[0] in steps else inputs[::-1]
-    square = _square(scaled, steps, values)
+    square = _square(scaled, steps, replay)
     for factor in factors:
         # One after another: a factor's own square may overflow.
         if name == "divide":
-            square = square / read(factor) / read(factor)
+            square = square / replay.argument(factor) / replay.argument(factor)
         elif factor in steps:
-            square = square * _square(factor, steps, values)
+            square = square * _square(factor, steps, replay)
         else:
-            square = square * read(factor) * read(factor)
+            square = square * replay.argument(factor) * replay.argument(factor)
     return square

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from aidotnet_py.autodiff import trace
-from aidotnet_py.autodiff.execution import Executable, Rounds
+from aidotnet_py.autodiff.execution import Executable, Run, Schedule
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing.captured_state import CapturedState
 from aidotnet_py.backends import Array, Backend
@@ -60,7 +60,7 @@ class Descent:
         self._reads_start = any(program.inputs[1] in equation.variables for equation in program.equations)
         self._memory, others = others[:memory], others[memory:]
         self._values, self._coefficients = others[: len(following.values)], others[len(following.values) :]
-        self._rounds = Rounds(backend, [evaluation, (self.update, 0)])
+        self._rounds = Schedule(backend, Run(*evaluation), Run(self.update, 0))
 
     @property
     def nbytes(self) -> int:

@@ -16,7 +16,7 @@ from simulated_cupy import hand_over
 
 from aidotnet_py import AdamOptimizer, InvalidOperationException, SGDOptimizer
 from aidotnet_py.autodiff import grad, hvp, trace
-from aidotnet_py.autodiff.execution import Executable, Rounds
+from aidotnet_py.autodiff.execution import Executable, Schedule
 from aidotnet_py.backends import Backend, get_backend, registry
 from aidotnet_py.backends.cuda.compiler import CudaCompiler
 
@@ -173,7 +173,7 @@ def test_a_step_is_replayed_whole(backend: Backend, monkeypatch: pytest.MonkeyPa
     for name in ("call", "_prepare"):
         monkeypatch.setattr(Executable, name, refused)
     monkeypatch.setattr(type(backend), "capture", refused)
-    monkeypatch.setattr(Rounds, "run", refused)
+    monkeypatch.setattr(Schedule, "run", refused)
     assert np.isfinite(learner.MetaTrainStep(3).MetaLoss)
 
 

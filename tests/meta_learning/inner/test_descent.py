@@ -20,7 +20,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.autodiff import trace
-from aidotnet_py.autodiff.execution import Executable, Rounds
+from aidotnet_py.autodiff.execution import Executable, Run, Schedule
 from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.backends.numpy.llvm import shared_compiler
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
@@ -202,11 +202,11 @@ def test_compiled_rounds_are_one_call_of_the_same_bits() -> None:
         for executable in (first, second):
             executable.inputs[1][...] = 0.5
             executable.compile()
-        rounds = Rounds(backend, [(first, 0), (second, 0)])
+        rounds = Schedule(backend, Run(first, 0), Run(second, 0))
         rounds.run(0)
         assert state.tobytes() == x.tobytes()
         rounds.run(1)
-        assert (rounds._many is not None) == (backend.compiler is not None)
+        assert (rounds._replay._rounds is not None) == (backend.compiler is not None)
         rounds.run(9)
         found.append(state.tobytes())
     assert found[0] == found[1]

@@ -1,0 +1,239 @@
+"""What runs, in what order, how often: as data that goes call by call, and as one call once all of it is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+from aidotnet_py.backends import Backend
+from aidotnet_py.exceptions import InvalidOperationException
+
+__all__ = ["Call", "Kernels", "Repeat", "Replay", "Run", "Schedule", "Step"]
+
+# A capture of more rounds takes longer to make and saves next to nothing.
+_MOST_CAPTURED = 32
+
+Kernels: TypeAlias = list[Callable[[], Any]]
+
+
+class Step(Protocol):
+    """Work that can run again and again on the same arrays."""
+
+    def rehearse(self) -> None:
+        """Do the work call by call, and compile what will run again."""
+        ...
+
+    def call(self) -> None:
+        """Make the calls of the work, without preparations."""
+        ...
+
+    def kernels(self) -> Kernels | None:
+        """Return the calls if all of them are compiled kernels."""
+        ...
+
+    def is_settled(self) -> bool:
+        """Whether the calls stay the same from now on, and a device can capture them."""
+        ...
+
+
+class Stages(Protocol):
+    """Work in numbered stages: an Executable."""
+
+    def rehearse(self, stage: int) -> None:
+        """Do the work of a stage call by call, and compile what will run again."""
+        ...
+
+    def call(self, stage: int) -> None:
+        """Make the calls of a stage, without preparations."""
+        ...
+
+    def kernels(self, stage: int) -> Kernels | None:
+        """Return the calls of a stage if all of them are compiled kernels."""
+        ...
+
+    def is_settled(self) -> bool:
+        """Whether the calls of all stages stay the same from now on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Run a stage of an Executable."""
+
+    executable: Stages
+    stage: int
+
+    def rehearse(self) -> None:
+        """See `Step`."""
+        self.executable.rehearse(self.stage)
+
+    def call(self) -> None:
+        """See `Step`."""
+        self.executable.call(self.stage)
+
+    def kernels(self) -> Kernels | None:
+        """See `Step`."""
+        return self.executable.kernels(self.stage)
+
+    def is_settled(self) -> bool:
+        """See `Step`."""
+        return self.executable.is_settled()
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Call a Python function; no device captures it."""
+
+    function: Callable[[], object]
+
+    def rehearse(self) -> None:
+        """See `Step`."""
+        self.function()
+
+    call = rehearse
+
+    def kernels(self) -> None:
+        """See `Step`."""
+
+    def is_settled(self) -> bool:
+        """See `Step`."""
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat:
+    """Run a schedule so many times."""
+
+    times: int
+    body: Schedule
+
+    def rehearse(self) -> None:
+        """See `Step`."""
+        self.body.run(self.times)
+
+    def call(self) -> None:
+        """See `Step`."""
+        _repeat(self.body, self.times)
+
+    def kernels(self) -> Kernels | None:
+        """See `Step`."""
+        calls = self.body.kernels()
+        return None if calls is None else calls * self.times
+
+    def is_settled(self) -> bool:
+        """See `Step`."""
+        return self.body.is_settled()
+
+
+class Schedule:
+    """Steps in a row.
+
+    Parameters
+    ----------
+    backend : Backend
+        Of all arrays.
+    *steps : Run, Call, Repeat or Schedule
+        In the order of their run; the steps of a schedule among them take its place.
+    """
+
+    def __init__(self, backend: Backend, *steps: Step) -> None:
+        self.steps: list[Step] = []
+        for step in steps:
+            self.steps += step.steps if isinstance(step, Schedule) else [step]
+        self._replay = Replay(backend)
+
+    def run(self, times: int = 1) -> None:
+        """Run all steps in turn, so many times over, in as few calls as possible."""
+        self._replay.run(self, times)
+
+    def rehearse(self) -> None:
+        """See `Step`."""
+        for step in self.steps:
+            step.rehearse()
+
+    def call(self) -> None:
+        """See `Step`."""
+        for step in self.steps:
+            step.call()
+
+    def kernels(self) -> Kernels | None:
+        """See `Step`."""
+        calls: Kernels = []
+        for step in self.steps:
+            some = step.kernels()
+            if some is None:
+                return None
+            calls += some
+        return calls
+
+    def is_settled(self) -> bool:
+        """See `Step`."""
+        return all(step.is_settled() for step in self.steps)
+
+
+class Replay:
+    """Rounds of a step: call by call at first, then as one compiled call or one captured graph, to the same bits.
+
+    Parameters
+    ----------
+    backend : Backend
+        Of the step's arrays.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._rounds: Callable[[int], Any] | None = None
+        self._is_capturable = backend.capturing is not None
+
+    def run(self, step: Step, times: int) -> None:
+        """Run a step, the same at each call, so many times."""
+        if self._backend.capturing:
+            _repeat(step, times)
+            return
+        while times and self._rounds is None:
+            step.rehearse()
+            times -= 1
+            self._rounds = self._chain(step) or self._capture(step)
+        if times and self._rounds is not None:
+            self._rounds(times)
+
+    def _chain(self, step: Step) -> Callable[[int], Any] | None:
+        """Return one call of compiled code for any number of rounds."""
+        compiler = self._backend.compiler
+        calls = None if compiler is None else step.kernels()
+        return compiler.chain(calls) if compiler is not None and calls else None
+
+    def _capture(self, step: Step) -> Callable[[int], Any] | None:
+        """Return launches of captured rounds."""
+        if not self._is_capturable or not step.is_settled():
+            return None
+        graphs: dict[int, Callable[[], Any]] = {}
+        once = self._graph(step, 1)
+        self._is_capturable = once is not None
+        if once is None:
+            return None
+        graphs[1] = once
+
+        def replay(times: int) -> None:
+            while times:
+                some = min(times, _MOST_CAPTURED)
+                if some not in graphs:
+                    graphs[some] = self._graph(step, some) or partial(_repeat, step, some)
+                graphs[some]()
+                times -= some
+
+        return replay
+
+    def _graph(self, step: Step, times: int) -> Callable[[], None] | None:
+        """Return so many rounds as one graph; None where the backend has no room for it."""
+        try:
+            return self._backend.capture(partial(_repeat, step, times))
+        except InvalidOperationException:
+            return None
+
+
+def _repeat(step: Step, times: int) -> None:
+    for _ in range(times):
+        step.call()

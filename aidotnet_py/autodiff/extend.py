@@ -1,0 +1,78 @@
+"""The face of autodiff for other rooms and for extensions: primitives of one's own, programs and their execution.
+
+Users find what they need in `aidotnet_py.autodiff`. Everything else in this folder may change without notice.
+"""
+
+from aidotnet_py.autodiff.api import TracedProgram, trace_once, trace_pure
+from aidotnet_py.autodiff.execution import Executable, Idle
+from aidotnet_py.autodiff.functions.beyond_numpy import with_value
+from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
+from aidotnet_py.autodiff.primitives.broadcasting import batch_of
+from aidotnet_py.autodiff.primitives.concatenation import concatenate
+from aidotnet_py.autodiff.primitives.shape import reshape, slice_
+from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.tracing.captured_state import CapturedState
+from aidotnet_py.autodiff.tracing.purity import require_alike
+from aidotnet_py.autodiff.tracing.tracer import (
+    Trace,
+    Tracer,
+    active_trace,
+    as_traced,
+    emit,
+    inline,
+    is_array,
+    new_trace,
+    type_of,
+)
+from aidotnet_py.autodiff.transforms.batching import vmap_program
+from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
+from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.autodiff.transforms.splitting import Split, split
+from aidotnet_py.autodiff.tree import Structure, flatten
+from aidotnet_py.autodiff.types import ArrayType
+
+__all__ = [
+    # A primitive: its rules, and the operations to write them with.
+    "ArrayType",
+    "Primitive",
+    "batch_of",
+    "concatenate",
+    "emit",
+    "no_flops",
+    "one_flop_per_element",
+    "reshape",
+    "slice_",
+    "with_value",
+    # Programs: tracing, transforms, what they consist of.
+    "Atom",
+    "Equation",
+    "Literal",
+    "Program",
+    "Split",
+    "Structure",
+    "Trace",
+    "TracedProgram",
+    "Tracer",
+    "Variable",
+    "active_trace",
+    "as_traced",
+    "flatten",
+    "grad_program",
+    "inline",
+    "is_array",
+    "jvp_program",
+    "new_trace",
+    "simplify",
+    "split",
+    "trace_once",
+    "trace_pure",
+    "type_of",
+    "vjp_program",
+    "vmap_program",
+    # Whether a function is pure, and unchanged since it was traced.
+    "CapturedState",
+    "require_alike",
+    # Execution.
+    "Executable",
+    "Idle",
+]
