@@ -25,8 +25,8 @@ Arrays = dict[str, NDArray[Any]]
 _FORMAT = "2"
 # Version 0.1.0 wrote these metadata alone.
 _OLD_METADATA = {"kind", "description"}
-# A file begins with the length of its header in eight bytes, this text, and the SHA-256 of the whole file, computed with
-# zeros in place of its own 64 digits.
+# A file begins with the length of its header in eight bytes, this text, and the SHA-256 of the whole file, in which
+# its own 64 digits count as zeros.
 _BEGINNING = b'{"__metadata__":{"checksum":"sha256:'
 _START = 8 + len(_BEGINNING)
 _END = _START + 64

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.generator_state import HasGenerator, checked_state, new_generator
+from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 
 __all__ = ["RandomStream"]
 
@@ -66,7 +66,7 @@ class RandomStream(HasGenerator):
         ArgumentException
             ``state`` is not such a position; the stream stays where it was.
         """
-        checked = checked_state(state)
+        checked = check_state(state)
         self.generator.bit_generator.state = checked
 
 

@@ -564,7 +564,7 @@ class TestFiles:
         assert (host(model) == before).all()
 
     def test_that_are_not_there_are_refused(self, tmp_path):
-        with pytest.raises(ArgumentException, match=r"filePath is '.*none'; there is no such file"):
+        with pytest.raises(ArgumentException, match=r"filePath must be an existing file, got '.*none'"):
             model_on("numpy").LoadModel(tmp_path / "none")
         with pytest.raises(ArgumentException, match=r"there is no folder"):
             model_on("numpy").SaveModel(tmp_path / "none" / "m")
