@@ -55,7 +55,9 @@ def check_state(state: object) -> dict[str, Any]:
         for key, width in bits.items():
             value = values[key]
             if type(value) is not int or not 0 <= value < 1 << width:
-                raise ArgumentException(f"{where}[{key!r}] must be an integer of at most {width} bits, got {value!r:.80}")
+                raise ArgumentException(
+                    f"{where}[{key!r}] must be an integer of at most {width} bits, got {value!r:.80}"
+                )
     # An even increment shortens the period of the generator.
     if inner["inc"] % 2 == 0:
         raise ArgumentException(f"state['state']['inc'] must be odd, got {inner['inc']}")
@@ -64,7 +66,9 @@ def check_state(state: object) -> dict[str, Any]:
 
 def _mapping(name: str, value: object, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ArgumentException(f"{name} must be a mapping with {', '.join(sorted(keys))}, got a {type(value).__name__}")
+        raise ArgumentException(
+            f"{name} must be a mapping with {', '.join(sorted(keys))}, got a {type(value).__name__}"
+        )
     mapping = dict(cast(Mapping[str, Any], value))
     if set(mapping) != keys:
         raise ArgumentException(f"{name} must have the keys {', '.join(sorted(keys))}, got {list(mapping)!r:.200}")

@@ -88,7 +88,7 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
                     _copy_owner_and_mode(before, file.fileno(), part)
                 os.fsync(file.fileno())
                 if fcntl is None:
-                    # Windows cannot rename an open file; elsewhere the file stays open, and so locked, until the rename.
+                    # Windows cannot rename an open file; elsewhere the file stays open, hence locked, until then.
                     file.close()
                 os.replace(part, target)
         except BaseException:
@@ -127,7 +127,9 @@ def _target(path: Any) -> tuple[Path, os.stat_result | None]:
             raise
         raise ArgumentException(f"filePath must lead to a file, got a circle of links at {str(path)!r}") from error
     if not target.parent.is_dir():
-        raise ArgumentException(f"filePath must lie in an existing folder, got {str(path)!r}; make {str(target.parent)!r}")
+        raise ArgumentException(
+            f"filePath must lie in an existing folder, got {str(path)!r}; make {str(target.parent)!r}"
+        )
     if before is not None and stat.S_ISDIR(before.st_mode):
         raise ArgumentException(f"filePath must be a regular file or a new one, got a folder at {str(path)!r}")
     kind = None if before is None else _kind_of(before)
@@ -164,8 +166,8 @@ def _flush_folder(folder: Path) -> None:
             raise
 
 
-# Hidden files being written. The writer holds a lock on the file, which ends with the process, however that ends. The name
-# identifies the machine, since some shared file systems do not share locks between machines.
+# Hidden files being written. The writer holds a lock on the file, which ends with the process, however that ends. The
+# name identifies the machine, since some shared file systems do not share locks between machines.
 
 
 def _prefix() -> str:

@@ -194,7 +194,9 @@ class TestHeaders:
     def test_beyond_the_bound_are_never_parsed(self):
         data = raw(b"[" * (2**24 + 1))
         tracemalloc.start()
-        with pytest.raises(ArgumentException, match="data must be a safetensors file, got a header that is cut off or too long"):
+        with pytest.raises(
+            ArgumentException, match="data must be a safetensors file, got a header that is cut off or too long"
+        ):
             unpack("kind", data)
         assert tracemalloc.get_traced_memory()[1] < 2**20
         tracemalloc.stop()

@@ -566,7 +566,7 @@ class TestFiles:
     def test_that_are_not_there_are_refused(self, tmp_path):
         with pytest.raises(ArgumentException, match=r"filePath must be an existing file, got '.*none'"):
             model_on("numpy").LoadModel(tmp_path / "none")
-        with pytest.raises(ArgumentException, match=r"there is no folder"):
+        with pytest.raises(ArgumentException, match=r"filePath must lie in an existing folder"):
             model_on("numpy").SaveModel(tmp_path / "none" / "m")
 
 

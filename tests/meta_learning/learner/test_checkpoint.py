@@ -207,7 +207,7 @@ def test_a_state_that_no_file_can_hold(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentException, match="there is no folder"):
+    with pytest.raises(ArgumentException, match="filePath must lie in an existing folder"):
         learner_on().Save(tmp_path / "nowhere" / "run")
 
 
@@ -369,7 +369,7 @@ class TestForeignFiles:
         refused(saved, "must be a safetensors file|is damaged")
 
     def test_no_such_file(self, tmp_path: Path) -> None:
-        refused(tmp_path / "nothing", "there is no such file")
+        refused(tmp_path / "nothing", "filePath must be an existing file")
         refused(tmp_path, "no such file|a folder")
 
     @pytest.mark.parametrize(
