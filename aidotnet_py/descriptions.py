@@ -47,9 +47,10 @@ def describe(value: Any, depth: int = 0, within: frozenset[int] = frozenset()) -
     """Return a description of a value in JSON.
 
     Numbers, strings, lists and mappings describe themselves. Arrays are described by type and digest; functions by
-    their qualified names; sets, bytes, complex numbers and dtypes by their representations; an object by ``{"type": …}`` with
-    its settings. The settings of an object other than `Described` are the arguments of its constructor that it keeps
-    under the same name, with or without an underscore. An object within itself is described by its type.
+    their qualified names; sets, bytes, complex numbers and dtypes by their representations; an object by
+    ``{"type": …}`` with its settings. The settings of an object other than `Described` are the arguments of its
+    constructor that it keeps under the same name, with or without an underscore. An object within itself is described
+    by its type.
 
     Examples
     --------
