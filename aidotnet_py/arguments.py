@@ -1,0 +1,189 @@
+"""Checks of arguments: constraints as data, and one grammar for their messages, ``X must be …, got …``."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Generic, cast
+
+import numpy as np
+from typing_extensions import TypeVar
+
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+
+__all__ = [
+    "COUNT",
+    "FINITE",
+    "NON_NEGATIVE",
+    "POSITIVE",
+    "SEED",
+    "SWITCH",
+    "Choice",
+    "Constraint",
+    "Number",
+    "Switch",
+    "Whole",
+    "check_given",
+    "refusal",
+    "shown",
+]
+
+V = TypeVar("V")
+
+# Characters of a value in a message; longer representations lose their middle.
+_LONGEST = 80
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _LONGEST
+# Longer integers are told by their length: Python refuses to write those of thousands of digits.
+_MOST_BITS = 192
+_LARGEST = 2**63 - 1
+
+
+def shown(value: Any) -> str:
+    """Return a representation of any value: one line, of bounded length, even if the value has none of its own."""
+    if isinstance(value, np.generic):
+        value = cast(object, value.item())
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        shape = None if isinstance(value, type) else getattr(value, "shape", None)
+        text = f"{type(value).__name__} of shape {shape}" if isinstance(shape, tuple) else _REPR.repr(value)
+    except Exception:  # code of others, which may fail in any way
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
+
+
+def refusal(name: str, wanted: object, value: object) -> str:
+    """Return the message for an argument that is not as wanted."""
+    return f"{name} must be {wanted}, got {shown(value)}"
+
+
+def check_given(name: str, value: object, wanted: str) -> None:
+    """Raise ArgumentNullException if the value is None."""
+    if value is None:
+        raise ArgumentNullException(refusal(name, wanted, value))
+
+
+class Constraint(ABC, Generic[V]):
+    """The values that an argument may take; ``str`` describes them, as in ``a whole number of at least 1``.
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import COUNT
+    >>> COUNT.check("shots", 5)
+    5
+    >>> COUNT.problem("shots", 2.5)
+    'shots must be a whole number of at least 1, got 2.5'
+    """
+
+    @abstractmethod
+    def _convert(self, value: Any) -> V | None:
+        """Return a value of the right type as a plain one, None for a value of another type."""
+
+    def _admits(self, value: V) -> bool:
+        """Whether a converted value is in range."""
+        return True
+
+    def problem(self, name: str, value: object) -> str | None:
+        """Return what is wrong with a value, None if nothing is."""
+        plain = self._convert(value)
+        return None if plain is not None and self._admits(plain) else refusal(name, self, value)
+
+    def check(self, name: str, value: object, *, type_error: type[ArgumentException] = ArgumentException) -> V:
+        """Return a value as a plain one.
+
+        Raises
+        ------
+        ArgumentException
+            When it is of another type; or another error, ``type_error``.
+        ArgumentOutOfRangeException
+            When it is out of range.
+        """
+        plain = self._convert(value)
+        if plain is None:
+            raise type_error(refusal(name, self, value))
+        if not self._admits(plain):
+            raise ArgumentOutOfRangeException(refusal(name, self, value))
+        return plain
+
+
+@dataclass(frozen=True)
+class Whole(Constraint[int]):
+    """Whole numbers, NumPy's included and booleans not, from ``least`` to ``most``."""
+
+    least: int = 1
+    most: int | None = None
+
+    def __str__(self) -> str:
+        within = f"of at least {self.least}" if self.most in (None, _LARGEST) else f"from {self.least} to {self.most}"
+        return f"a whole number {within}"
+
+    def _convert(self, value: Any) -> int | None:
+        return None if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+
+    def _admits(self, value: int) -> bool:
+        return self.least <= value and (self.most is None or value <= self.most)
+
+
+@dataclass(frozen=True)
+class Number(Constraint[float]):
+    """Finite real numbers, NumPy's included and booleans not: ≥ ``least``, > ``above``, ≤ ``most`` and < ``below``."""
+
+    least: float = -math.inf
+    above: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
+
+    def __str__(self) -> str:
+        low, high = max(self.least, self.above), min(self.most, self.below)
+        if math.isfinite(low) and math.isfinite(high):
+            return f"a number in {'(' if low == self.above else '['}{low}, {high}{')' if high == self.below else ']'}"
+        bounds = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
+        return " ".join(["a finite number", *(f"{words} {n}" for words, n in bounds.items() if math.isfinite(n))])
+
+    def _convert(self, value: Any) -> float | None:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return None
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+
+    def _admits(self, value: float) -> bool:
+        return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
+
+
+class Switch(Constraint[bool]):
+    """True and False, NumPy's included."""
+
+    def __str__(self) -> str:
+        return "True or False"
+
+    def _convert(self, value: Any) -> bool | None:
+        return bool(cast(Any, value)) if isinstance(value, (bool, np.bool_)) else None
+
+
+class Choice(Constraint[str]):
+    """One of several words."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def __str__(self) -> str:
+        *others, last = map(repr, self._words)
+        return f"{', '.join(others)} or {last}" if others else last
+
+    def _convert(self, value: Any) -> str | None:
+        return value if isinstance(value, str) and value in self._words else None
+
+
+COUNT = Whole(1, _LARGEST)
+SEED = Whole(0)
+FINITE = Number()
+POSITIVE = Number(above=0)
+NON_NEGATIVE = Number(least=0)
+SWITCH = Switch()
