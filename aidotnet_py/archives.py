@@ -23,29 +23,29 @@ __all__ = ["pack", "read_file", "unpack", "write_file"]
 Arrays = dict[str, NDArray[Any]]
 
 _FORMAT = "2"
-# What the metadata of files were before that.
+# Version 0.1.0 wrote these metadata alone.
 _OLD_METADATA = {"kind", "description"}
-# A file of ours begins with the length of its header in eight bytes, this, and the SHA-256 of the whole file, in which
-# these 64 digits count as zeros.
+# A file begins with the length of its header in eight bytes, this text, and the SHA-256 of the whole file, in which
+# its own 64 digits count as zeros.
 _BEGINNING = b'{"__metadata__":{"checksum":"sha256:'
 _START = 8 + len(_BEGINNING)
 _END = _START + 64
 _NO_DIGITS = b"0" * 64
-# JSON takes some twenty times its own size in memory.
+# Parsed JSON takes about twenty times its size in memory.
 _MOST_HEADER = 2**24
 
 
 def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:
-    """Return the arrays and the description as bytes; ``kind`` says what they are, and is asked for again by `unpack`.
+    """Return arrays and a description as the bytes of a file; equal arguments give equal bytes.
 
-    Equal arguments give equal bytes.
+    ``kind`` names the sort of content; `unpack` refuses a file of another kind.
 
     Raises
     ------
     InvalidOperationException
-        When an array holds NaN or infinity, which `unpack` would refuse.
+        An array holds NaN or infinity, which `unpack` would refuse.
     ArgumentException
-        When an array or the description holds what safetensors or JSON cannot, or the latter is too long.
+        An array or the description holds a value that safetensors or JSON cannot hold, or the description is too long.
 
     Examples
     --------
@@ -54,26 +54,26 @@ def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str
     ({'w': array([0., 0.])}, {'name': 'line'})
     """
     if "__metadata__" in arrays:
-        raise ArgumentException("an array must have another name than '__metadata__', which the format keeps to itself")
+        raise ArgumentException("names of arrays must not be '__metadata__', which safetensors reserves")
     try:
         # Not ascontiguousarray, which gives 0-d arrays an axis.
         contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         infinite = [name for name, array in contiguous.items() if not _is_finite(array)]
-        plain, told = save(contiguous), json.dumps(dict(description))
+        plain, described = save(contiguous), json.dumps(dict(description))
     except (SafetensorError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise ArgumentException(
-            f"a file must be of arrays of numbers, and of numbers, strings, lists and mappings beside them: {error}"
+            f"a file must hold arrays of numbers, and a description of numbers, strings, lists and mappings: {error}"
         ) from error
     if infinite:
         raise InvalidOperationException(f"{infinite[0]} must be finite to be saved, got NaN or infinity in it")
     begin = 8 + int.from_bytes(plain[:8], "little")
-    # The checksum first, so that it has a place of its own.
+    # The checksum comes first, so that its place is fixed.
     metadata = {
         "checksum": f"sha256:{_NO_DIGITS.decode()}",
         "format": _FORMAT,
         "library": f"aidotnet_py {__version__}",
         "kind": kind,
-        "description": told,
+        "description": described,
     }
     text = json.dumps({"__metadata__": metadata, **json.loads(plain[8:begin])}, separators=(",", ":")).encode()
     # The arrays begin at a multiple of eight bytes.
@@ -88,58 +88,60 @@ def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str
 
 
 def unpack(kind: str, data: bytes, source: str = "data") -> tuple[Arrays, dict[str, Any]]:
-    """Return the arrays and the description that `pack` put together.
+    """Return the arrays and the description of a file that `pack` made.
 
     Raises
     ------
     ArgumentException
-        When the bytes are not a safetensors file of that kind, are not those that `pack` gave, or an array holds NaN or
+        The bytes are no safetensors file of this kind, differ from those that `pack` returned, or an array holds NaN or
         infinity; the message names ``source``.
 
     Warns
     -----
     UserWarning
-        When a version wrote them that did not write checksums yet.
+        Version 0.1.0 wrote the file, without a checksum.
     """
-    header = _header(data, source)
+    header = _read_header(data, source)
     try:
-        metadata = _json(header).get("__metadata__", {})
-        description = _json(metadata.get("description", "null"))
-        found, form, old = metadata.get("kind"), metadata.get("format"), metadata.keys() == _OLD_METADATA
+        metadata = _parse(header).get("__metadata__", {})
+        description = _parse(metadata.get("description", "null"))
+        held, form, old = metadata.get("kind"), metadata.get("format"), metadata.keys() == _OLD_METADATA
         arrays = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArgumentException(f"{source} is not a safetensors file: {error!s:.200}") from error
-    if found != kind or not isinstance(description, dict):
-        raise ArgumentException(f"{source} holds {found or 'something else'!r:.80}; {kind!r} is wanted")
+        raise ArgumentException(f"{source} must be a safetensors file: {error!s:.200}") from error
+    if held != kind:
+        raise ArgumentException(f"{source} must hold {kind!r}, got {held or 'another content'!r:.80}")
+    if not isinstance(description, dict):
+        raise ArgumentException(f"{source} must hold a mapping as its description, got {description!r:.80}")
     if not old and form != _FORMAT:
         writer = metadata.get("library")
         raise ArgumentException(f"{source} must have format {_FORMAT}, got {form!r:.80} by {writer!r:.80}, a later one")
     if not old and not data.startswith(_BEGINNING, 8):
         raise ArgumentException(
-            f"{source} is damaged or was written by another program: it has no checksum in its place"
+            f"{source} must have its checksum at the beginning, got none: it is damaged, or another program wrote it"
         )
     for name, array in arrays.items():
         if not _is_finite(array):
-            raise ArgumentException(f"{source} holds {name} that are not finite")
+            raise ArgumentException(f"{source} must hold finite numbers, got NaN or infinity in {name}")
     if old:
         warnings.warn(
             f"{source} was written by aidotnet_py 0.1.0, without checksum, layers and options: damage and another "
-            "network of the same size go unnoticed. A file that is saved anew has them",
+            "network of the same size go unnoticed; save it again to add them",
             UserWarning,
             stacklevel=level_outside(),
         )
     return arrays, description  # pyright: ignore[reportUnknownVariableType] -- its values are whatever JSON holds
 
 
-def _header(data: bytes, source: str) -> bytes:
-    """The header, once its length holds and, if the file has one in its place, the checksum."""
+def _read_header(data: bytes, source: str) -> bytes:
+    """Return the header, after checks of its length and of the checksum if the file has one in its place."""
     if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise ArgumentException(f"{source} is not a safetensors file: bytes are wanted, got a {type(data).__name__}")
+        raise ArgumentException(f"{source} must be the bytes of a safetensors file, got a {type(data).__name__}")
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(len(data) - 8, _MOST_HEADER):
-        raise ArgumentException(f"{source} is not a safetensors file: its header is cut off, or too long")
+        raise ArgumentException(f"{source} must be a safetensors file, got a header that is cut off or too long")
     if data.startswith(_BEGINNING, 8) and _checksum(data) != data[_START:_END]:
-        raise ArgumentException(f"{source} is damaged: it does not have the SHA-256 that it tells")
+        raise ArgumentException(f"{source} is damaged: its SHA-256 differs from the one that it holds")
     return data[8 : 8 + length]
 
 
@@ -151,15 +153,15 @@ def _checksum(data: bytes) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _json(text: str | bytes) -> Any:
-    return json.loads(text, object_pairs_hook=_each_once)
+def _parse(text: str | bytes) -> Any:
+    return json.loads(text, object_pairs_hook=_mapping_of_different_names)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
+def _mapping_of_different_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("names must differ, got one of them twice")
+    return mapping
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

@@ -1,7 +1,7 @@
-"""What files say of objects in JSON, such as a network's layers, and how two such descriptions differ."""
+"""Descriptions of objects in JSON for files, such as a network's layers, and the differences of two descriptions."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
-# The values here are of any type, and whatever JSON holds.
+# Values here are of any type, or whatever JSON holds.
 
 from __future__ import annotations
 
@@ -13,43 +13,44 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Described", "describe", "differences", "listed"]
+__all__ = ["Described", "describe", "differences", "join_clauses"]
 
-# Longer sequences are told apart by a digest.
+# Longer sequences are described by a digest.
 _LONGEST = 100
-# Objects within objects within objects are told by their types alone; layers may lie deeper.
+# Objects that are nested deeper are described by their types alone; `Described` objects may lie deeper.
 _DEEPEST = 2
 _MOST_LISTED = 20
-# What JSON has no form for, and a text tells.
-_TOLD_BY_TEXT = (complex, bytes, np.dtype, np.generic)
+# Types without a form in JSON, described by their representation.
+_BY_REPRESENTATION = (complex, bytes, np.dtype, np.generic)
 
 
 class Described:
-    """A class whose settings files describe whole, to any depth."""
+    """A base of classes whose settings are described at any depth of nesting."""
 
     def settings(self) -> dict[str, Any]:
-        """Return what tells this object from another one of its class, by name.
+        """Return the settings that distinguish this object from others of its class, by name.
 
-        Here: its public attributes, and what the constructor was given and is kept with an underscore before its name.
-        A class whose attributes are no settings, such as counters, writes its own.
+        These are its public attributes, and arguments of the constructor that it keeps under an underscored name. A
+        class with other attributes, such as counters, overrides this method.
         """
         public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return {**_given_to_constructor(self), **public}
+        return {**_constructor_arguments(self), **public}
 
 
 class _Settings(dict[str, Any]):
-    """An object's description, which knows what of it is as the constructor has it by default."""
+    """An object's description, with the names of settings that have the constructor's default."""
 
     defaults: frozenset[str] = frozenset()
 
 
 def describe(value: Any, depth: int = 0, within: frozenset[int] = frozenset()) -> Any:
-    """Return the JSON that says what a value is.
+    """Return a description of a value in JSON.
 
-    Numbers, strings, lists and mappings are themselves; arrays are told by type and digest; functions by their
-    qualified names; sets, bytes, complex numbers and dtypes by texts; an object is ``{"type": …}`` with its settings,
-    which for objects other than `Described` are what the constructor was given and the object keeps under the same
-    name, with an underscore or without. An object within itself is told by its type.
+    Numbers, strings, lists and mappings describe themselves. Arrays are described by type and digest; functions by
+    their qualified names; sets, bytes, complex numbers and dtypes by their representations; an object by
+    ``{"type": …}`` with its settings. The settings of an object other than `Described` are the arguments of its
+    constructor that it keeps under the same name, with or without an underscore. An object within itself is described
+    by its type.
 
     Examples
     --------
@@ -64,13 +65,13 @@ def describe(value: Any, depth: int = 0, within: frozenset[int] = frozenset()) -
         return value
     if isinstance(value, Enum):
         return value.name
-    if isinstance(value, _TOLD_BY_TEXT):
+    if isinstance(value, _BY_REPRESENTATION):
         return repr(value)
     if isinstance(value, (set, frozenset)):
         return {"set": sorted(repr(describe(item, depth, within)) for item in value)}
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
-            # Their bytes are addresses.
+            # The bytes of such arrays are addresses.
             return {"array": f"{value.dtype}{value.shape}", "items": describe(value.ravel().tolist(), depth, within)}
         return {"array": f"{value.dtype}{value.shape}", "sha256": hashlib.sha256(value.tobytes()).hexdigest()}
     if isinstance(value, Mapping):
@@ -88,32 +89,32 @@ def _sequence(items: list[Any]) -> Any:
 
 
 def _object(value: Any, depth: int, within: frozenset[int]) -> _Settings:
-    found = _Settings(type=type(value).__name__)
+    description = _Settings(type=type(value).__name__)
     if id(value) in within:
-        return found
+        return description
     within |= {id(value)}
     if isinstance(value, Described):
         settings = value.settings()
     elif depth < _DEEPEST:
-        settings, depth = _given_to_constructor(value), depth + 1
+        settings, depth = _constructor_arguments(value), depth + 1
     else:
-        return found
-    found.update({_key(name): describe(item, depth, within) for name, item in settings.items()})
+        return description
+    description.update({_key(name): describe(item, depth, within) for name, item in settings.items()})
     defaults = {name: parameter.default for name, parameter in _parameters(type(value)).items()}
-    found.defaults = frozenset(
+    description.defaults = frozenset(
         _key(name)
         for name in settings
-        if name in defaults and found[_key(name)] == describe(defaults[name], depth, within)
+        if name in defaults and description[_key(name)] == describe(defaults[name], depth, within)
     )
-    return found
+    return description
 
 
 def _key(name: str) -> str:
-    """The name of a setting in a description, in which the class has the name ``type``."""
+    """Return the key of a setting in a description, where ``type`` is the key of the class."""
     return "type_" if name == "type" else name
 
 
-def _given_to_constructor(value: Any) -> dict[str, Any]:
+def _constructor_arguments(value: Any) -> dict[str, Any]:
     kept = getattr(value, "__dict__", {})
     names = {name: name if name in kept else f"_{name}" for name in _parameters(type(value))}
     return {name: kept[place] for name, place in names.items() if place in kept}
@@ -122,24 +123,24 @@ def _given_to_constructor(value: Any) -> dict[str, Any]:
 def _parameters(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(kind).parameters
-    # Of classes in C, and of those with a signature that cannot be read.
+    # Classes in C and some others have no readable signature.
     except (ValueError, TypeError):
         return {}
 
 
 def differences(held: Any, own: Any, place: str = "") -> Iterator[str]:
-    """Yield one clause for each difference between a description in a file and one that `describe` gave.
+    """Yield a clause for each difference between a description in a file and one from `describe`.
 
-    A setting that the file does not have, since the library did not have it then, differs unless it is at its default.
+    A setting that is missing in the file, since it is newer than the file, differs unless it has its default.
 
     Parameters
     ----------
     held : object
-        From a file; it may be anything that JSON can hold.
+        A description from a file, which may be any JSON.
     own : object
-        From `describe`.
+        A description from `describe`.
     place : str
-        The name of what is described.
+        The name of the described object.
 
     Examples
     --------
@@ -149,19 +150,19 @@ def differences(held: Any, own: Any, place: str = "") -> Iterator[str]:
     ['network.layers[0].units is 8 there and 9 here']
     """
     if isinstance(own, dict) and isinstance(held, dict):
-        yield from _of_mappings(held, own, place)
+        yield from _mapping_differences(held, own, place)
     elif isinstance(own, list) and isinstance(held, list):
         if len(held) != len(own):
             yield f"{place} has length {len(held)} there and {len(own)} here"
         for i, (one, other) in enumerate(zip(held, own, strict=False)):
             yield from differences(one, other, f"{place}[{i}]")
     elif held != own and not (held != held and own != own):
-        yield f"{place} is {_shown(held)} there and {_shown(own)} here"
+        yield f"{place} is {_short(held)} there and {_short(own)} here"
 
 
-def _of_mappings(held: dict[str, Any], own: dict[str, Any], place: str) -> Iterator[str]:
+def _mapping_differences(held: dict[str, Any], own: dict[str, Any], place: str) -> Iterator[str]:
     if held.get("type") != own.get("type"):
-        yield f"{place} is {_shown(held)} there and {_shown(own)} here"
+        yield f"{place} is {_short(held)} there and {_short(own)} here"
         return
     defaults = own.defaults if isinstance(own, _Settings) else frozenset[str]()
     for name in [*own, *(name for name in held if name not in own)]:
@@ -169,13 +170,13 @@ def _of_mappings(held: dict[str, Any], own: dict[str, Any], place: str) -> Itera
         if name in held and name in own:
             yield from differences(held[name], own[name], where)
         elif name in held:
-            yield f"{where} is {_shown(held[name])} there and unknown here"
+            yield f"{where} is {_short(held[name])} there and unknown here"
         elif name not in defaults:
-            yield f"{where} is unknown there and {_shown(own[name])} here"
+            yield f"{where} is unknown there and {_short(own[name])} here"
 
 
-def _shown(value: Any) -> str:
-    """A short text of a value, which may be huge or nested deeply."""
+def _short(value: Any) -> str:
+    """Return a short text for a value of any size and depth."""
     if isinstance(value, dict):
         kind = value.get("type")
         return f"{kind:.80}" if isinstance(kind, str) else "a mapping"
@@ -185,13 +186,13 @@ def _shown(value: Any) -> str:
     return f"{value!r:.80}"
 
 
-def listed(clauses: Sequence[str]) -> str:
-    """Join the first few of some clauses, and count the others.
+def join_clauses(clauses: Sequence[str]) -> str:
+    """Join the first clauses, and count the others.
 
     Examples
     --------
-    >>> from aidotnet_py.descriptions import listed
-    >>> listed(["a", "b"])
+    >>> from aidotnet_py.descriptions import join_clauses
+    >>> join_clauses(["a", "b"])
     'a; b'
     """
     more = len(clauses) - _MOST_LISTED

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, and what a killed process left of such a replacement."""
+"""Files that are replaced whole or not at all; leftovers of killed processes are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 
 try:
     import fcntl
-except ImportError:  # Windows has none; there, leftovers stay.
+except ImportError:  # Windows has no file locks; leftovers stay there.
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["read_file", "replacing", "write_file"]
@@ -28,7 +28,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-# What file systems answer that cannot flush a folder, or do not let this user.
+# Errors of file systems that cannot flush a folder, or do not allow this user to.
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF)
 
 
@@ -44,37 +44,37 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     Raises
     ------
     ArgumentException
-        When there is no such file, it is no regular one, or does not fit into memory.
+        There is no such file, it is no regular file, or it does not fit into memory.
     """
-    source = _checked(path)
+    source = _path(path)
     kind = None if not source.exists() else _kind_of(source.stat())
     if kind is not None:
         raise ArgumentException(f"filePath must be a regular file, got {kind} at {str(path)!r}")
     if not source.is_file():
-        raise ArgumentException(f"filePath is {str(path)!r}; there is no such file")
+        raise ArgumentException(f"filePath must be an existing file, got {str(path)!r}")
     try:
         return source.read_bytes()
     except MemoryError:
         size = source.stat().st_size
-        raise ArgumentException(f"filePath is {str(path)!r}; memory has no room for its {size} bytes") from None
+        raise ArgumentException(f"filePath must fit into memory, got {size} bytes at {str(path)!r}") from None
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
-    """Open a new file that takes the place of ``path`` when the block ends, and is gone if that fails.
+    """Open a new file that takes the place of ``path`` when the block ends; an error in the block removes it.
 
     The content goes to a hidden file in the same folder, is flushed to the disk, and then takes the name in one step,
-    which is flushed too: at any time there is the old file or the new one, whole. A file that is replaced hands down
-    its mode and, where this user may, its owner and group; a new one has the mode that the umask gives. A symbolic link
-    stays one, and the file that it points to is replaced. What killed processes of this machine left in the folder is
-    removed.
+    which is flushed too: at any time, the old file or the new one is there, whole. The new file takes over the mode of
+    the old one and, where this user may set them, its owner and group; without an old one, the umask sets the mode. A
+    symbolic link stays a link, and its target is replaced. Leftovers of killed processes of this machine are removed
+    from the folder.
 
     Raises
     ------
     ArgumentException
-        When the path is none, lies in no folder that exists, or is something else than a regular file.
+        The path is None, its folder does not exist, or there is something else than a regular file.
     OSError
-        When the file cannot be written; it names ``path``.
+        The file cannot be written; the error names ``path``.
     """
     try:
         target, before = _target(path)
@@ -85,10 +85,10 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
                 yield file
                 file.flush()
                 if before is not None:
-                    _hand_down(before, file.fileno(), part)
+                    _copy_owner_and_mode(before, file.fileno(), part)
                 os.fsync(file.fileno())
                 if fcntl is None:
-                    # Windows renames no open file; elsewhere it stays open, and with it locked, until it has its name.
+                    # Windows cannot rename an open file; elsewhere the file stays open, hence locked, until then.
                     file.close()
                 os.replace(part, target)
         except BaseException:
@@ -101,35 +101,37 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _checked(path: Any) -> Path:
+def _path(path: Any) -> Path:
     if path is None:
-        raise ArgumentNullException("filePath is None; a path is wanted")
+        raise ArgumentNullException("filePath must be a path, got None")
     try:
-        checked = Path(path)
+        converted = Path(path)
     except TypeError:
-        raise ArgumentException(f"filePath is {path!r}; a path is wanted") from None
-    if "\0" in str(checked):
-        raise ArgumentException(f"filePath is {path!r}; a path without null characters is wanted")
-    return checked
+        raise ArgumentException(f"filePath must be a path, got {path!r}") from None
+    if "\0" in str(converted):
+        raise ArgumentException(f"filePath must be a path without null characters, got {path!r}")
+    return converted
 
 
 def _target(path: Any) -> tuple[Path, os.stat_result | None]:
-    """The file that a path leads to, and what it is now."""
-    given, before = _checked(path), None
+    """Return the file that a path leads to, and its status if it exists."""
+    given, before = _path(path), None
     try:
-        # Resolved, so that a symbolic link stays one.
+        # A rename to the resolved path leaves a symbolic link in place.
         target = given.resolve()
         with suppress(FileNotFoundError, NotADirectoryError):
             before = target.stat()
     except (OSError, RuntimeError) as error:
-        # Before Python 3.13 a RuntimeError tells of links in a circle.
+        # Before Python 3.13, Path.resolve raises RuntimeError for links in a circle.
         if isinstance(error, OSError) and error.errno != errno.ELOOP:
             raise
-        raise ArgumentException(f"filePath is {str(path)!r}, a symbolic link that leads back to itself") from error
+        raise ArgumentException(f"filePath must lead to a file, got a circle of links at {str(path)!r}") from error
     if not target.parent.is_dir():
-        raise ArgumentException(f"filePath is {str(path)!r}; there is no folder {str(target.parent)!r}")
+        raise ArgumentException(
+            f"filePath must lie in an existing folder, got {str(path)!r}; make {str(target.parent)!r}"
+        )
     if before is not None and stat.S_ISDIR(before.st_mode):
-        raise ArgumentException(f"filePath is {str(path)!r}, a folder; a file is wanted")
+        raise ArgumentException(f"filePath must be a regular file or a new one, got a folder at {str(path)!r}")
     kind = None if before is None else _kind_of(before)
     if kind is not None:
         raise ArgumentException(f"filePath must be a regular file or a new one, got {kind} at {str(path)!r}")
@@ -137,12 +139,12 @@ def _target(path: Any) -> tuple[Path, os.stat_result | None]:
 
 
 def _kind_of(status: os.stat_result) -> str | None:
-    """What it is, where it is neither a file nor a folder."""
+    """Name the kind of a file system's entry; None for files and folders."""
     return _KINDS.get(stat.S_IFMT(status.st_mode))
 
 
-def _hand_down(before: os.stat_result, descriptor: int, part: Path) -> None:
-    """Give a new file the owner, group and mode of the old one; until now nobody else could read it."""
+def _copy_owner_and_mode(before: os.stat_result, descriptor: int, part: Path) -> None:
+    """Give a new file, until now readable for its maker alone, the owner, group and mode of the old one."""
     now = os.fstat(descriptor)
     if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
         with suppress(PermissionError):
@@ -164,8 +166,8 @@ def _flush_folder(folder: Path) -> None:
             raise
 
 
-# Files in the making. Who writes one holds a lock on it, which ends with the process however that ends. The name tells
-# the machine, since some file systems that machines share know nothing of each other's locks.
+# Hidden files being written. The writer holds a lock on the file, which ends with the process, however that ends. The
+# name identifies the machine, since some shared file systems do not share locks between machines.
 
 
 def _prefix() -> str:
@@ -173,23 +175,23 @@ def _prefix() -> str:
 
 
 def _new_part(folder: Path, mode: int) -> tuple[Path, int]:
-    """Make a new file with a lock on it."""
+    """Create a hidden file and lock it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         part = folder / f"{_prefix()}{secrets.token_hex(8)}.part"
         descriptor = os.open(part, flags, mode)
         if fcntl is not None:
-            # Where a file system has no locks, nobody can take this for a leftover either.
+            # On a file system without locks, no process can lock this file and take it for a leftover.
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Between its making and its lock it may have been taken for one.
+        # Another process may have removed the file as a leftover before it was locked.
         if part.exists():
             return part, descriptor
         os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove files of this machine that nobody is writing any more."""
+    """Remove hidden files of this machine that no process is writing."""
     if fcntl is None:
         return
     prefix = _prefix()
@@ -202,7 +204,7 @@ def _sweep(folder: Path) -> None:
 
 def _remove_if_left(part: str) -> None:
     assert fcntl is not None
-    # Opened for writing, since some file systems lock nothing else.
+    # Some file systems lock only files that are open for writing.
     descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

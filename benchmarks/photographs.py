@@ -35,7 +35,7 @@ class PhotographLoader(EpisodicLoader[np.float32]):
         """How many places there are to draw from."""
         return len(self._places)
 
-    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
         ways, shots, each = self.NWay, self.KShot, self.KShot + self.QueryShots
         images = np.empty((count, ways, each, SIDE, SIDE, 3), np.float32)
         for task in images:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aidotnet_py import AdamOptimizer, CrossEntropyLoss, LBFGSMinimizer, NewtonCGMinimizer, SGDOptimizer
-from aidotnet_py.descriptions import describe, differences, listed
+from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.nn import (
     AveragePool2D,
     BatchNorm,
@@ -227,8 +227,8 @@ class TestDifferences:
 
     def test_beyond_twenty_are_counted(self):
         clauses = [str(i) for i in range(30)]
-        assert listed(clauses).endswith("18; 19; and 10 more")
-        assert listed(clauses[:20]).endswith("18; 19")
+        assert join_clauses(clauses).endswith("18; 19; and 10 more")
+        assert join_clauses(clauses[:20]).endswith("18; 19")
 
 
 @pytest.mark.parametrize(

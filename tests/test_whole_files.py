@@ -194,9 +194,9 @@ class TestLinks:
     def test_in_a_circle_are_refused(self, tmp_path):
         (tmp_path / "a").symlink_to("b")
         (tmp_path / "b").symlink_to("a")
-        with pytest.raises(ArgumentException, match=r"filePath is '.*a', a symbolic link that leads back to itself"):
+        with pytest.raises(ArgumentException, match=r"filePath must lead to a file, got a circle of links at '.*a'"):
             write_file(tmp_path / "a", b"data")
-        with pytest.raises(ArgumentException, match="there is no such file"):
+        with pytest.raises(ArgumentException, match="filePath must be an existing file"):
             read_file(tmp_path / "a")
 
     def test_of_the_other_kind_leave_the_other_name_its_content(self, tmp_path):
@@ -228,24 +228,28 @@ class TestOtherThings:
         assert stat.S_ISCHR(os.stat(path).st_mode)
 
     def test_folders_are_refused(self, tmp_path):
-        with pytest.raises(ArgumentException, match=r"filePath is '.*', a folder; a file is wanted"):
+        with pytest.raises(
+            ArgumentException, match=r"filePath must be a regular file or a new one, got a folder at '.*'"
+        ):
             write_file(tmp_path, b"")
-        with pytest.raises(ArgumentException, match=r"filePath is '.*'; there is no such file"):
+        with pytest.raises(ArgumentException, match=r"filePath must be an existing file, got '.*'"):
             read_file(tmp_path)
 
     @pytest.mark.parametrize("path", ["none/a.bin", "file/a.bin", "file/b/c"])
     def test_folders_that_are_none_are_refused(self, tmp_path, path):
         (tmp_path / "file").touch()
-        with pytest.raises(ArgumentException, match=r"filePath is '.*'; there is no folder '.*(none|file|b)'"):
+        with pytest.raises(
+            ArgumentException, match=r"filePath must lie in an existing folder, got '.*'; make '.*(none|file|b)'"
+        ):
             write_file(tmp_path / path, b"")
-        with pytest.raises(ArgumentException, match="there is no such file"):
+        with pytest.raises(ArgumentException, match="filePath must be an existing file"):
             read_file(tmp_path / path)
 
     def test_what_are_no_paths_are_refused(self):
         for call in (read_file, lambda path: write_file(path, b"")):
-            with pytest.raises(ArgumentNullException, match="filePath is None; a path is wanted"):
+            with pytest.raises(ArgumentNullException, match="filePath must be a path, got None"):
                 call(None)
-            with pytest.raises(ArgumentException, match="filePath is 3; a path is wanted"):
+            with pytest.raises(ArgumentException, match="filePath must be a path, got 3"):
                 call(3)
             with pytest.raises(ArgumentException, match="without null characters"):
                 call("a\0b")
@@ -257,7 +261,7 @@ class TestOtherThings:
             raise MemoryError
 
         monkeypatch.setattr(Path, "read_bytes", read_bytes)
-        with pytest.raises(ArgumentException, match=r"filePath is '.*a'; memory has no room for its 4 bytes"):
+        with pytest.raises(ArgumentException, match=r"filePath must fit into memory, got 4 bytes at '.*a'"):
             read_file(tmp_path / "a")
 
 

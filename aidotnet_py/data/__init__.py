@@ -1,6 +1,6 @@
 """Data sets as episodic loaders: sinusoids, scanned digits and Omniglot.
 
-The images' libraries (scikit-learn, Pillow) are imported when first used.
+scikit-learn, Pillow and pooch are imported on first use.
 """
 
 from aidotnet_py.data.digits import DigitsLoader

@@ -1,4 +1,4 @@
-"""Images sorted by class, and the drawing of N-way K-shot episodes from them."""
+"""Images by class, and draws of N-way K-shot episodes from them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["ClassPool", "Episode", "check_classes"]
 
 @dataclass(frozen=True)
 class Episode:
-    """The images that were drawn, (ways, examples, h, w, 1) of uint8, and the names of their classes."""
+    """Drawn images, (ways, examples, h, w, 1) of uint8, and the names of their classes."""
 
     images: NDArray[np.uint8]
     classes: tuple[str, ...]
 
 
 class ClassPool:
-    """Images of many classes in one array, drawn from without a loop over images.
+    """Images of many classes in one array; a draw needs no loop over images.
 
-    With rotations, each class stands for four: as it is, and turned counter-clockwise by 90, 180 and 270 degrees.
-    The turned images are made when drawn and take no memory.
+    With rotations, each class counts as four: upright, and turned counter-clockwise by 90, 180 and 270 degrees.
+    Turned images are computed in each draw and take no memory.
 
     Parameters
     ----------
     images_of : mapping of str to array of uint8, (n, h, w)
-        The images of each class, by its name; square when ``rotations``.
+        The images of each class, by its name; square if ``rotations``.
     rotations : bool
-        Whether the turned images are classes of their own, named ``"NAME@90"``, ``"NAME@180"`` and ``"NAME@270"``.
+        Whether turned images are separate classes, named ``"NAME@90"``, ``"NAME@180"`` and ``"NAME@270"``.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class ClassPool:
 
     @property
     def class_count(self) -> int:
-        """The number of classes, turned ones included."""
+        """The number of classes, including turned classes."""
         return len(self._names) * self._turns
 
     @property
@@ -63,11 +63,11 @@ class ClassPool:
         return self._images.shape[1:]
 
     def draw(self, generator: np.random.Generator, ways: int, examples: int) -> Episode:
-        """Draw different classes, and of each class different images, all equally likely and in random order."""
+        """Draw different classes and different images of each, uniformly and in random order."""
         chosen = generator.choice(self.class_count, ways, replace=False)
         turns, rows = np.divmod(chosen, len(self._names))
-        # The images with the smallest of independent keys are a uniform draw without repetition, for all classes at
-        # once; a key above 1 stands where a class has no image.
+        # Images with the smallest of independent random keys are a uniform draw without replacement, here for all
+        # classes at once. A class with fewer images has keys above 1 in the remaining places.
         keys = generator.random((ways, int(self._counts.max())))
         keys[np.arange(keys.shape[1]) >= self._counts[rows, np.newaxis]] = 2.0
         picks = np.argsort(keys, axis=1)[:, :examples]
@@ -82,7 +82,7 @@ class ClassPool:
 
 
 def check_classes(counts: Mapping[str, int], rotations: bool, NWay: int, KShot: int, QueryShots: int) -> None:
-    """Refuse episodes that classes of so many images cannot give; called before any image is read.
+    """Check, before any image is read, that the classes have enough images for an episode.
 
     Raises
     ------
@@ -93,12 +93,12 @@ def check_classes(counts: Mapping[str, int], rotations: bool, NWay: int, KShot: 
     """
     classes = len(counts) * (4 if rotations else 1)
     if NWay > classes:
-        raise ArgumentOutOfRangeException(f"NWay is {NWay}; the data has {classes} classes to choose from")
+        raise ArgumentOutOfRangeException(f"NWay must be at most {classes}, the number of classes, got {NWay}")
     needed = KShot + QueryShots
     few = [f"{name!r} ({count})" for name, count in counts.items() if count < needed]
     if few:
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
         raise ArgumentException(
-            f"KShot + QueryShots is {KShot} + {QueryShots} = {needed}; "
-            f"there are classes with fewer images: {', '.join(few[:5])}{more}"
+            f"KShot + QueryShots must be at most the images of a class, got {KShot} + {QueryShots} = {needed}; "
+            f"classes with fewer images are {', '.join(few[:5])}{more}"
         )

@@ -1,4 +1,4 @@
-"""Few-shot tasks on scikit-learn's scanned digits: real images that need no download."""
+"""Few-shot tasks on scikit-learn's scanned digits: real images without a download."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from aidotnet_py.type_parameters import T
 
 __all__ = ["DigitsLoader"]
 
-# The digits that turn into themselves (0, 1, 8) or into each other (6, 9) stay on the training side, together: no
-# test class resembles a training class or another test class.
+# Digits that look alike when turned (0, 1 and 8 like themselves, 6 like 9) are training classes, so that no test class
+# resembles a training class or another test class.
 _DIGITS = {"train": (0, 1, 6, 8, 9), "test": (2, 3, 4, 5, 7)}
 
 
@@ -25,8 +25,8 @@ class DigitsLoader(ImageLoader[T]):
 
     ``split="train"`` has the digits 0, 1, 6, 8, 9; ``split="test"`` has 2, 3, 4, 5, 7. With rotations each digit is
     four classes, ``"6"``, ``"6@90"``, ``"6@180"`` and ``"6@270"`` (counter-clockwise), all in the digit's split.
-    A turned 0, 1 or 8 is hard to tell from itself, and a turned 6 from a 9; all of these are training classes, so
-    training has some label noise that testing has not.
+    A turned 0, 1 or 8 looks like itself, and a turned 6 like a 9; all of these are training classes, so training has
+    some label noise and testing has none.
 
     Inputs are (n, 8, 8, 1) in [0, 1], ink 1; labels are int64, shuffled for every task; rows are sorted by label.
     ``Metadata["Classes"]`` names the classes in the order of their labels. A digit has 174 to 183 images.
@@ -38,16 +38,16 @@ class DigitsLoader(ImageLoader[T]):
     split : {"train", "test"}
         Which digits to draw from.
     rotations : bool
-        Whether turned digits are classes of their own: 20 classes instead of 5.
+        Whether turned digits are separate classes: 20 classes instead of 5.
     seed, dtype, backend
-        As for all loaders: start of the random stream, NumPy floating type, home of the arrays.
+        As for all loaders: seed of the random stream, NumPy floating type, backend of the arrays.
 
     Raises
     ------
     ArgumentOutOfRangeException
-        A size below 1, more ways than classes, or a negative seed.
+        A size is below 1, there are fewer classes than ways, or the seed is negative.
     ArgumentException
-        Any other argument that does not fit, or more images of a class than there are.
+        Another argument is invalid, or a class has fewer images than the task needs.
     ImportError
         scikit-learn is not installed.
 
@@ -113,7 +113,7 @@ class DigitsLoader(ImageLoader[T]):
 
 def _load() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
-        # By name, since scikit-learn has no type stubs.
+        # Imported by name, since scikit-learn has no type hints.
         datasets: Any = import_module("sklearn.datasets")
     except ImportError as error:
         raise ImportError('DigitsLoader needs scikit-learn: pip install "aidotnet-py[data]"') from error

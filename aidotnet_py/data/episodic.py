@@ -1,4 +1,4 @@
-"""What every loader of this package shares: checked sizes, a resumable random stream, batches and the backend."""
+"""The base of all loaders: sizes, a resumable random stream, batches and the backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend, get_backend
-from aidotnet_py.data.prefetch import DrawnAhead
+from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.locks import Lock
@@ -30,7 +30,7 @@ _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class DrawnTasks:
-    """Support inputs and targets, query inputs and targets, one entry a task in each array; and what else is known."""
+    """Arrays of support inputs and targets, query inputs and targets, with one entry a task; names and metadata."""
 
     arrays: Sequence[NDArray[Any]]
     name: str
@@ -38,39 +38,39 @@ class DrawnTasks:
 
 
 @dataclass(frozen=True)
-class _Moved(Generic[T]):
-    """Arrays on the device, and the tasks that they hold."""
+class _DeviceTasks(Generic[T]):
+    """Arrays on the device, and the tasks in them."""
 
     arrays: Sequence[Array]
     tasks: list[_Task[T]]
 
 
 class EpisodicLoader(ABC, Generic[T]):
-    """An `IEpisodicDataLoader` and `IResumable`; a subclass draws tasks in `_drawn`.
+    """An `IEpisodicDataLoader` and `IResumable`; a subclass draws tasks in `_draw`.
 
-    All arrays are made on the host from one PCG64 stream and handed to the backend, so that the same seed gives the
-    same tasks on every backend. Threads may draw from it at the same time, each a task or a batch of its own; together
-    they draw what one would. ``GetTaskBatch(n)`` draws what ``n`` calls of ``GetNextTask`` would, and hands over
-    those of all tasks at once: their arrays are parts of four large ones, which live as long as one of them. For a
-    device, batches that are asked for one after another are drawn and moved while it is at work on the last one.
+    All arrays are drawn on the host from one PCG64 stream and then moved to the backend, so the same seed gives the
+    same tasks on every backend. Several threads may draw at a time; together they get the tasks that one thread would.
+    ``GetTaskBatch(n)`` draws the tasks of ``n`` calls of ``GetNextTask`` and moves all of them at once: their arrays
+    are views of four large ones, which live as long as one of the tasks. For a device, the next batch is drawn and
+    moved while the device works on the last one.
 
     Parameters
     ----------
     NWay, KShot, QueryShots : int
         Classes of a task, and support and query examples of a class; at least 1.
     seed : int or None
-        Where the random stream starts; None takes one from the operating system.
+        The seed of the random stream; None takes one from the operating system.
     dtype : type
         The NumPy floating scalar type of the inputs.
     backend : str or Backend
-        Where the arrays of the tasks live.
+        The backend of the tasks' arrays.
 
     Raises
     ------
     ArgumentOutOfRangeException
-        A size below 1 or a negative seed.
+        A size is below 1, or the seed is negative.
     ArgumentException
-        A size or seed that is no integer, a dtype that is not floating, an unknown backend.
+        A size or the seed is no integer, the dtype is not floating, or the backend is unknown.
     """
 
     def __init__(
@@ -82,32 +82,32 @@ class EpisodicLoader(ABC, Generic[T]):
         self._dtype = _floating(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
-        # A task is several draws from the stream: of threads, one after another makes its own.
+        # A task takes several draws from the stream, which must not mix with those of other threads.
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets: all but what is being drawn ahead."""
-        return {name: value for name, value in self.__dict__.items() if name != "_ahead"}
+        """Return the state of a copy, without tasks that are drawn in advance."""
+        return {name: value for name, value in self.__dict__.items() if name != "_prefetcher"}
 
     @property
     def NWay(self) -> int:
-        """How many classes a task has."""
+        """The number of classes in a task."""
         return self._ways
 
     @property
     def KShot(self) -> int:
-        """How many support examples a class has."""
+        """The number of support examples of a class."""
         return self._shots
 
     @property
     def QueryShots(self) -> int:
-        """How many query examples a class has."""
+        """The number of query examples of a class."""
         return self._queries
 
     @property
     @abstractmethod
     def AvailableClasses(self) -> int:
-        """How many classes there are to draw from."""
+        """The number of classes in the data."""
 
     def GetNextTask(self) -> MetaLearningTask[T, NDArray[Any], NDArray[Any]]:
         """Draw the next task."""
@@ -126,23 +126,23 @@ class EpisodicLoader(ABC, Generic[T]):
         return TaskBatch(self._tasks(_positive("n", n)))
 
     def SetSeed(self, seed: int) -> None:
-        """Start the random stream anew: equal seeds are followed by equal tasks.
+        """Restart the random stream; equal seeds give equal tasks.
 
         Raises
         ------
         ArgumentException
-            ``seed`` is no integer, or is negative (ArgumentOutOfRangeException).
+            ``seed`` is no integer, or negative (ArgumentOutOfRangeException).
         """
         with self._lock:
             self._stream.reseed(seed)
 
     def GetState(self) -> dict[str, Any]:
-        """Return the position in the random stream, in values that JSON can hold."""
+        """Return the position in the random stream as plain JSON values."""
         with self._lock:
             return self._stream.state()
 
     def SetState(self, state: Mapping[str, Any]) -> None:
-        """Go on from a position that `GetState` returned: the same tasks follow, bit for bit.
+        """Continue from a position that `GetState` returned; the same tasks follow, bit for bit.
 
         Raises
         ------
@@ -153,19 +153,19 @@ class EpisodicLoader(ABC, Generic[T]):
             self._stream.restore(state)
 
     @abstractmethod
-    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
-        """Draw so many tasks on the host, as many draws of one would; new arrays, and nothing of the loader changes."""
+    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+        """Draw the tasks of ``count`` single draws into new arrays on the host, without changing the loader."""
 
     def _tasks(self, count: int) -> list[_Task[T]]:
         with self._lock:
             if not self._backend.owns(np.empty(0)):
-                return self._ahead.draw(self._stream, count).tasks
-            # It computes by itself, and has no time to draw meanwhile.
-            drawn = self._drawn(self._stream.generator, count)
-        return self._made(drawn, [list(np.ascontiguousarray(array)) for array in drawn.arrays])
+                return self._prefetcher.draw(self._stream, count).tasks
+            # The host computes the steps itself, so that a draw in advance would save no time.
+            drawn = self._draw(self._stream.generator, count)
+        return self._make_tasks(drawn, [list(np.ascontiguousarray(array)) for array in drawn.arrays])
 
-    def _made(self, drawn: DrawnTasks, arrays: Sequence[Sequence[Array]]) -> list[_Task[T]]:
-        """The tasks, of arrays that are the entries of those drawn."""
+    def _make_tasks(self, drawn: DrawnTasks, arrays: Sequence[Sequence[Array]]) -> list[_Task[T]]:
+        """Return tasks of the entries of arrays."""
         return [
             MetaLearningTask(
                 SupportSetX=support_x,
@@ -182,24 +182,24 @@ class EpisodicLoader(ABC, Generic[T]):
         ]
 
     @cached_property
-    def _ahead(self) -> DrawnAhead[_Moved[T]]:
-        def draw(generator: np.random.Generator, count: int) -> _Moved[T]:
-            return self._moved(self._drawn(generator, count), lambda arrays: list(map(self._backend.asarray, arrays)))
+    def _prefetcher(self) -> Prefetcher[_DeviceTasks[T]]:
+        def draw(generator: np.random.Generator, count: int) -> _DeviceTasks[T]:
+            return self._move(self._draw(generator, count), lambda arrays: list(map(self._backend.asarray, arrays)))
 
-        return DrawnAhead(draw, self._drawing_again)
+        return Prefetcher(draw, self._draw_aside)
 
-    def _drawing_again(self, last: _Moved[T]) -> Callable[[np.random.Generator, int], _Moved[T]]:
-        """What draws as many tasks as the last, and moves them beside the device's work."""
+    def _draw_aside(self, last: _DeviceTasks[T]) -> Callable[[np.random.Generator, int], _DeviceTasks[T]]:
+        """Return a function that draws as many tasks as the last, and moves them while the device works."""
         transfer = self._backend.transfer_aside(last.arrays)
 
-        def draw(generator: np.random.Generator, count: int) -> _Moved[T]:
-            return self._moved(self._drawn(generator, count), transfer)
+        def draw(generator: np.random.Generator, count: int) -> _DeviceTasks[T]:
+            return self._move(self._draw(generator, count), transfer)
 
         return draw
 
-    def _moved(self, drawn: DrawnTasks, move: Callable[[Sequence[NDArray[Any]]], Sequence[Array]]) -> _Moved[T]:
+    def _move(self, drawn: DrawnTasks, move: Callable[[Sequence[NDArray[Any]]], Sequence[Array]]) -> _DeviceTasks[T]:
         arrays = move(drawn.arrays)
-        return _Moved(arrays, self._made(drawn, [row_views(self._backend, array) for array in arrays]))
+        return _DeviceTasks(arrays, self._make_tasks(drawn, [row_views(self._backend, array) for array in arrays]))
 
 
 def _positive(name: str, value: object) -> int:

@@ -18,10 +18,10 @@ __all__ = ["ImageLoader"]
 
 
 class ImageLoader(EpisodicLoader[T]):
-    """Draws N different classes, and of each K support images and other images for the query set.
+    """A loader of tasks with N classes, K support images of each, and other images of each for the query set.
 
-    Images are (n, h, w, 1), divided by ``scale``. Labels are int64: the class drawn first is 0, the last N − 1, so
-    that a class has another label in every task. Rows are sorted by label: those of label c are ``[c·K, (c+1)·K)``.
+    Images are (n, h, w, 1), divided by ``scale``. Labels are int64, from 0 for the class that is drawn first to N − 1,
+    so a class has another label in every task. Rows are sorted by label: label c has the rows ``[c·K, (c+1)·K)``.
     ``Metadata["Classes"]`` names the classes in the order of their labels.
 
     A subclass calls `_fill` at the end of its constructor.
@@ -31,16 +31,16 @@ class ImageLoader(EpisodicLoader[T]):
     name : str
         The ``Name`` of the tasks.
     scale : int
-        The pixel value that becomes 1.
+        The pixel value that is scaled to 1.
     rotations : bool
-        Whether turned images are classes of their own.
+        Whether turned images are separate classes.
     NWay, KShot, QueryShots, seed, dtype, backend
         As for `EpisodicLoader`.
 
     Raises
     ------
     ArgumentException
-        As for `EpisodicLoader`; or ``rotations`` is no bool.
+        As for `EpisodicLoader`, or ``rotations`` is no bool.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class ImageLoader(EpisodicLoader[T]):
 
     @property
     def AvailableClasses(self) -> int:
-        """How many classes there are to draw from, turned ones included."""
+        """The number of classes in the data, including turned classes."""
         return self._pool.class_count
 
-    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
         k, examples = self.KShot, self.KShot + self.QueryShots
         images = np.empty((count, self.NWay, examples, *self._pool.image_shape), self._dtype)
         metadata: list[dict[str, Any]] = []

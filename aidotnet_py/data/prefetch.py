@@ -1,4 +1,4 @@
-"""Tasks drawn before they are asked for: a guess that is taken only where it is what would be drawn."""
+"""Draw the next tasks in advance, and use them only if a draw would give the same."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ import numpy as np
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.locks import Lock
 
-__all__ = ["DrawnAhead"]
+__all__ = ["Prefetcher"]
 
 Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
 class _Guess(Generic[Drawn]):
-    """What is being drawn from a position of the stream, and the position after it."""
+    """A draw in progress: the position of the stream that it starts from, its count, its result and end."""
 
     begin: dict[str, Any]
     count: int
     future: Future[tuple[Drawn, dict[str, Any]]]
 
 
-class DrawnAhead(Generic[Drawn]):
-    """Draws from a stream; once asked for as much twice in a row, it draws as much again while the caller is at work.
+class Prefetcher(Generic[Drawn]):
+    """Draw from a stream; after two requests in a row for the same count, draw the next one while the caller works.
 
-    That is done on a stream of its own, so that the caller's is always where it would be without it. It serves the next
-    request if that is for as much from the same position, whatever was drawn or set in between; otherwise it is
-    forgotten, as it is where drawing failed, which then fails again for the caller.
+    A draw in advance uses a copy of the stream, so the caller's stream is always where it would be without prefetching.
+    It serves the next request if that has the same position and count, whatever was drawn or set in between. Otherwise
+    it is dropped, and so is a draw that failed, which then fails again for the caller.
 
     Parameters
     ----------
     draw : callable
-        Draws ``count`` tasks from a generator; what it gives depends on these two alone.
+        Draws ``count`` tasks from a generator; the result depends on these two alone.
     again : callable
-        Given what was drawn last, a function that draws as much as `draw` would, to be called once on another thread.
+        Takes the last result and returns a function that draws as `draw` does, for one call on another thread.
 
     Examples
     --------
-    >>> from aidotnet_py.data.prefetch import DrawnAhead
+    >>> from aidotnet_py.data.prefetch import Prefetcher
     >>> from aidotnet_py.data.random_stream import RandomStream
     >>> stream, same = RandomStream(0), RandomStream(0)
     >>> def draw(generator, count):
     ...     return generator.random(count)
-    >>> ahead = DrawnAhead(draw, lambda last: draw)
+    >>> prefetcher = Prefetcher(draw, lambda last: draw)
     >>> for _ in range(4):
-    ...     assert (ahead.draw(stream, 3) == same.generator.random(3)).all()
+    ...     assert (prefetcher.draw(stream, 3) == same.generator.random(3)).all()
     ...     assert stream.state() == same.state()
     """
 
@@ -68,18 +68,18 @@ class DrawnAhead(Generic[Drawn]):
     def _start(self) -> None:
         self._process = os.getpid()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tasks-ahead")
-        # Where the last request left the stream, and how much it was for.
+        # The position of the stream after the last request, and the count of that request.
         self._last: tuple[dict[str, Any], int] | None = None
         self._guess: _Guess[Drawn] | None = None
 
     def draw(self, stream: RandomStream, count: int) -> Drawn:
-        """Draw so many tasks."""
+        """Draw ``count`` tasks."""
         with self._lock:
             if self._process != os.getpid():
-                # A forked process has neither the worker nor what it was at.
+                # A forked process has no worker and no draw in progress.
                 self._start()
             begin = stream.state()
-            drawn = self._guessed(stream, begin, count)
+            drawn = self._take_guess(stream, begin, count)
             if drawn is None:
                 drawn = self._draw(stream.generator, count)
             end = stream.state()
@@ -90,13 +90,13 @@ class DrawnAhead(Generic[Drawn]):
 
     def _begin(self, last: Drawn, place: dict[str, Any], count: int) -> None:
         self._guess = None
-        # Where there is no room for two batches, one after the other may still do.
+        # Without memory for two batches at a time, there may be enough for one after the other.
         with suppress(MemoryError):
             draw = self._again(last)
-            self._guess = _Guess(place, count, self._worker.submit(_drawn_from, draw, place, count))
+            self._guess = _Guess(place, count, self._worker.submit(_draw_from, draw, place, count))
 
-    def _guessed(self, stream: RandomStream, begin: dict[str, Any], count: int) -> Drawn | None:
-        """What was drawn ahead, if it is that, and the stream moved on by it."""
+    def _take_guess(self, stream: RandomStream, begin: dict[str, Any], count: int) -> Drawn | None:
+        """Return the tasks drawn in advance if they fit the request, and move the stream behind them."""
         guess = self._guess
         if guess is None or (guess.begin, guess.count) != (begin, count):
             return None
@@ -108,7 +108,7 @@ class DrawnAhead(Generic[Drawn]):
         return drawn
 
 
-def _drawn_from(
+def _draw_from(
     draw: Callable[[np.random.Generator, int], Drawn], begin: dict[str, Any], count: int
 ) -> tuple[Drawn, dict[str, Any]]:
     stream = RandomStream(0)

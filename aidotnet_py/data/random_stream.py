@@ -1,4 +1,4 @@
-"""One seeded stream of random numbers whose position can be saved as plain JSON values and restored."""
+"""A seeded stream of random numbers; its position is saved as plain JSON values and restored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.generator_state import HasGenerator, checked_state, new_generator
+from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 
 __all__ = ["RandomStream"]
 
@@ -19,7 +19,7 @@ class RandomStream(HasGenerator):
     Parameters
     ----------
     seed : int or None
-        Not negative. None seeds from the operating system.
+        Not negative. None takes a seed from the operating system.
 
     Raises
     ------
@@ -64,10 +64,9 @@ class RandomStream(HasGenerator):
         Raises
         ------
         ArgumentException
-            ``state`` is not such a position; the stream stays where it was.
+            ``state`` is not such a position; the stream keeps its own.
         """
-        checked = checked_state(state)
-        self.generator.bit_generator.state = checked
+        self.generator.bit_generator.state = check_state(state)
 
 
 def _generator(seed: int | None) -> np.random.Generator:

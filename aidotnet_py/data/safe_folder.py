@@ -1,4 +1,4 @@
-"""Reads the files of an untrusted folder within limits; no link is followed."""
+"""Read the files of an untrusted folder within limits, without following links."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["SafeFolder"]
 
-# The archive's folder, alphabet, character: nothing that is read lies deeper.
+# Folders within folders: the archive's, an alphabet's, a character's.
 _DEPTH = 3
 
 
 class SafeFolder:
-    """The files under a folder, by their relative names with forward slashes: `SafeZip`'s counterpart.
+    """The files under a folder, by their relative names with forward slashes; the counterpart of `SafeZip`.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class SafeFolder:
     Raises
     ------
     ArgumentException
-        There is a symbolic link, a thing that is neither file nor folder, or too much; the message names it.
+        The folder holds a symbolic link, something that is neither file nor folder, or too much; the message names it.
 
     Examples
     --------
@@ -67,11 +67,11 @@ class SafeFolder:
             with open(self._path / name, "rb") as file:
                 data = file.read(bound + 1)
         except OSError as error:
-            raise ArgumentException(f"{self._path / name} cannot be read: {error}") from error
+            raise ArgumentException(f"{self._path / name} must be readable: {error}") from error
         if len(data) > bound:
             raise ArgumentException(
-                f"{self._path / name} is too large; at most {self._limits.member_bytes} bytes are read of a file, "
-                f"and {self._limits.total_bytes} in all"
+                f"{self._path / name} must have at most {self._limits.member_bytes} bytes, and all files "
+                f"{self._limits.total_bytes}, got more"
             )
         self._left -= len(data)
         return data
@@ -82,13 +82,15 @@ class SafeFolder:
                 name = f"{inside}{entry.name}"
                 self._count()
                 if entry.is_symlink():
-                    raise ArgumentException(f"{self._path / name} is a symbolic link; links are not followed")
+                    raise ArgumentException(f"{self._path / name} must be a file or a folder, got a symbolic link")
                 if entry.is_file(follow_symlinks=False):
                     self._names.append(name)
                 elif not entry.is_dir(follow_symlinks=False):
-                    raise ArgumentException(f"{self._path / name} is neither a file nor a folder")
+                    raise ArgumentException(f"{self._path / name} must be a file or a folder, got something else")
                 elif depth == 0:
-                    raise ArgumentException(f"{self._path / name} lies deeper than any folder of the data set")
+                    raise ArgumentException(
+                        f"{self._path / name} must be a file, got a folder deeper than any of the data set"
+                    )
                 else:
                     self._walk(f"{name}/", depth - 1)
 
@@ -96,5 +98,5 @@ class SafeFolder:
         self._seen += 1
         if self._seen > self._limits.members:
             raise ArgumentException(
-                f"{self._path} holds more than {self._limits.members} files and folders; is it the data set's?"
+                f"{self._path} must hold at most {self._limits.members} files and folders, got more"
             )

@@ -1,4 +1,4 @@
-"""Checks an untrusted PNG image before a decoder sees it: whole, of the size that is wanted, and nothing else in it."""
+"""Check that an untrusted PNG image is whole and of the right size, and drop its texts, before a decoder reads it."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ __all__ = ["PngError", "essential_png"]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PALETTE = 3
-# Where the pixels of each pass of an interlaced image begin, and how far apart they lie: x, y, step of x, step of y.
+# The first pixel of each pass of an interlaced image and the distance to the next: x, y, step of x, step of y.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 class PngError(ValueError):
-    """What is wrong with an image, to be said after its name."""
+    """A defect of an image; the message continues a sentence that begins with the image's name."""
 
 
 def essential_png(data: bytes, side: int) -> bytes:
-    """The image with all that its pixels need, and without texts and other additions, which may inflate to anything.
+    """Return an image without texts and other chunks that its pixels do not need, which may inflate to any size.
 
     Parameters
     ----------
     data : bytes
         A PNG file.
     side : int
-        How wide and high the image must be.
+        The width and height of the image.
 
     Returns
     -------
     bytes
-        A PNG file whose pixels are all there.
+        A PNG file with all pixels.
 
     Raises
     ------
     PngError
-        It is no PNG image, has another size, or is cut, damaged or incomplete.
+        The data are no PNG image, or one of another size, cut, damaged or incomplete.
     """
     if not data.startswith(_SIGNATURE):
-        raise PngError("is not a PNG image")
+        raise PngError("must be a PNG image")
     chunks = _chunks(data)
     if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
-        raise PngError("does not begin with a header")
+        raise PngError("must begin with a header")
     if sum(kind == b"IHDR" for kind, _ in chunks) > 1:
-        raise PngError("has several headers")
+        raise PngError("must have one header, got several")
     width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
     if (width, height) != (side, side):
-        raise PngError(f"has {width}×{height} pixels; Omniglot's images have {side}×{side}")
+        raise PngError(f"must have {side}×{side} pixels, got {width}×{height}")
     if color not in _CHANNELS or depth not in (1, 2, 4, 8, 16) or interlaced not in (0, 1):
-        raise PngError("has a header with impossible values")
+        raise PngError("must have a valid header, got impossible values")
     if color == _PALETTE and not any(kind == b"PLTE" for kind, _ in chunks):
-        raise PngError("has no palette, and its pixels are places in one")
+        raise PngError("must have a palette for its pixels, got none")
     _check_pixels(
         b"".join(content for kind, content in chunks if kind == b"IDAT"), side, depth * _CHANNELS[color], interlaced
     )
@@ -61,22 +61,22 @@ def essential_png(data: bytes, side: int) -> bytes:
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Kind and content of every chunk up to the one that ends the image."""
-    found: list[tuple[bytes, bytes]] = []
+    """Return the kind and content of each chunk, up to the chunk that ends the image."""
+    chunks: list[tuple[bytes, bytes]] = []
     place = len(_SIGNATURE)
-    while not found or found[-1][0] != b"IEND":
+    while not chunks or chunks[-1][0] != b"IEND":
         if place + 12 > len(data):
-            raise PngError("is cut short")
+            raise PngError("must be whole, got the beginning alone")
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 8 + length
         if end + 4 > len(data):
-            raise PngError("is cut short")
+            raise PngError("must be whole, got the beginning alone")
         content = data[place + 8 : end]
         if zlib.crc32(kind + content) != int.from_bytes(data[end : end + 4], "big"):
-            raise PngError(f"is damaged: the checksum of a chunk {kind!r} is wrong")
-        found.append((kind, content))
+            raise PngError(f"is damaged: a chunk {kind!r} has a wrong checksum")
+        chunks.append((kind, content))
         place = end + 4
-    return found
+    return chunks
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -84,17 +84,15 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _check_pixels(compressed: bytes, side: int, bits: int, interlaced: int) -> None:
-    """Refuse pixels that are fewer or more than the image has, unpacking no more of them than that."""
+    """Check that the pixels are as many as the size needs, and unpack no more of them than that."""
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = ((-(-(side - x) // dx), -(-(side - y) // dy)) for x, y, dx, dy in passes)
-    # Each row has a byte in front, which names its filter.
+    # Each row begins with a byte for its filter.
     wanted = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0)
     unpacking = zlib.decompressobj()
     try:
-        came = len(unpacking.decompress(compressed, wanted + 1))
+        held = len(unpacking.decompress(compressed, wanted + 1))
     except zlib.error as error:
         raise PngError("is damaged: its pixels cannot be unpacked") from error
-    if came < wanted:
-        raise PngError(f"has {came} bytes of pixels; its size asks for {wanted}")
-    if came > wanted:
-        raise PngError(f"has more bytes of pixels than the {wanted} that its size asks for")
+    if held != wanted:
+        raise PngError(f"must have {wanted} bytes of pixels, got {f'more than {wanted}' if held > wanted else held}")

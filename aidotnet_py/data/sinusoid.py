@@ -16,9 +16,9 @@ __all__ = ["SinusoidLoader"]
 class SinusoidLoader(EpisodicLoader[T]):
     """Regression on y = A sin(x − φ), with A ~ U[0.1, 5), φ ~ U[0, π) and x ~ U[−5, 5).
 
-    The ranges are those of the paper. It does not print the formula; the sign of φ is that of its authors' code.
-    Inputs and targets are (K, 1) for the support set, (Q, 1) for the query set, without noise. The targets are
-    computed in float64 at the inputs as stored, then rounded once. ``Metadata`` holds ``"Amplitude"`` and ``"Phase"``.
+    The paper gives the ranges, not the formula; the sign of φ follows the authors' code. Inputs and targets are (K, 1)
+    in the support set and (Q, 1) in the query set, without noise. Targets are computed in float64 at the stored inputs,
+    then rounded once. ``Metadata`` holds ``"Amplitude"`` and ``"Phase"``.
 
     A task is one function, so NWay and AvailableClasses are 1.
 
@@ -27,14 +27,14 @@ class SinusoidLoader(EpisodicLoader[T]):
     KShot, QueryShots : int
         Points of the support and of the query set.
     seed, dtype, backend
-        As for all loaders: start of the random stream, NumPy floating type, home of the arrays.
+        As for all loaders: seed of the random stream, NumPy floating type, backend of the arrays.
 
     Raises
     ------
     ArgumentOutOfRangeException
-        A size below 1 or a negative seed.
+        A size is below 1, or the seed is negative.
     ArgumentException
-        A size or seed that is no integer, a dtype that is not floating, an unknown backend.
+        A size or the seed is no integer, the dtype is not floating, or the backend is unknown.
 
     References
     ----------
@@ -82,12 +82,12 @@ class SinusoidLoader(EpisodicLoader[T]):
 
     @property
     def AvailableClasses(self) -> int:
-        """1: a task has no classes to choose among."""
+        """1, since a task has no classes."""
         return 1
 
-    def _drawn(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
         k, points = self.KShot, self.KShot + self.QueryShots
-        # Of each task amplitude, phase and points: drawn in one call, they are what a call for each would give.
+        # Amplitude, phase and points of each task; one call draws the same numbers as a call for each task.
         low, high = (np.array([*ends, *[end] * points]) for ends, end in (((0.1, 0.0), -5.0), ((5.0, np.pi), 5.0)))
         numbers = generator.uniform(low, high, (count, 2 + points))
         amplitudes, phases = numbers[:, :1], numbers[:, 1:2]
@@ -95,8 +95,8 @@ class SinusoidLoader(EpisodicLoader[T]):
         angles = x.astype(np.float64) - phases
         waves = np.empty_like(angles)
         for angle, wave in zip(angles, waves, strict=True):
-            # Task by task: how many are drawn at once must not matter to the last bit, and a library that computes
-            # several sines at a time may do those left over in another way.
+            # Task by task: a vectorised sine may compute the last few elements of an array in another way, and the bits
+            # of a task must not depend on the number of tasks in a draw.
             np.sin(angle, out=wave)
         y = (amplitudes * waves).astype(self._dtype)
         x, y = x[..., np.newaxis], y[..., np.newaxis]

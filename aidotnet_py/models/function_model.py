@@ -18,7 +18,7 @@ from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.caller import level_outside
-from aidotnet_py.descriptions import Described, listed
+from aidotnet_py.descriptions import Described, join_clauses
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
@@ -521,12 +521,12 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         clauses = parameter_clauses(found, wanted)
         # Their order does not matter, as they are taken up by their names.
         if clauses or compared.layers:
-            raise ArgumentException(f"{source} is of another model: {listed([*clauses, *compared.layers])}")
+            raise ArgumentException(f"{source} is of another model: {join_clauses([*clauses, *compared.layers])}")
         named = self._checked_statistics(statistics, source)
         if compared.settings:
             warnings.warn(
                 f"{source} was saved by a model of other settings, and this one keeps its own: "
-                f"{listed(compared.settings)}",
+                f"{join_clauses(compared.settings)}",
                 UserWarning,
                 stacklevel=level_outside(),
             )

@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
 from aidotnet_py.backends import available_backends, get_backend
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
-from aidotnet_py.data.prefetch import DrawnAhead
+from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.nn import Dense, Sequential, Tanh
@@ -76,7 +76,7 @@ class Recorded:
 
 def test_what_is_asked_for_again_and_again_is_drawn_elsewhere() -> None:
     draw, stream = Recorded(), RandomStream(0)
-    ahead = DrawnAhead(draw, lambda last: draw)
+    ahead = Prefetcher(draw, lambda last: draw)
     found = [x for _ in range(6) for x in ahead.draw(stream, 3)]
     assert found == RandomStream(0).generator.random(18).tolist()
     # The first two show that there may be a third.
@@ -86,7 +86,7 @@ def test_what_is_asked_for_again_and_again_is_drawn_elsewhere() -> None:
 
 def test_single_requests_draw_nothing_ahead() -> None:
     draw, stream = Recorded(), RandomStream(0)
-    ahead = DrawnAhead(draw, lambda last: draw)
+    ahead = Prefetcher(draw, lambda last: draw)
     for count in (1, 2, 3, 4):
         ahead.draw(stream, count)
     assert draw.threads == [True] * 4
@@ -95,7 +95,7 @@ def test_single_requests_draw_nothing_ahead() -> None:
 @pytest.mark.parametrize("lasting", [True, False])
 def test_an_error_comes_with_the_batch_that_it_is_of(lasting: bool) -> None:
     draw, stream, same = Recorded(), RandomStream(0), RandomStream(0)
-    ahead, gate = DrawnAhead(draw, lambda last: draw), threading.Event()
+    ahead, gate = Prefetcher(draw, lambda last: draw), threading.Event()
     ahead.draw(stream, 2)
     ahead._worker.submit(gate.wait)
     ahead.draw(stream, 2)
@@ -117,7 +117,7 @@ def test_nothing_is_drawn_ahead_where_there_is_no_room() -> None:
         raise MemoryError
 
     draw, stream = Recorded(), RandomStream(0)
-    ahead = DrawnAhead(draw, again)
+    ahead = Prefetcher(draw, again)
     found = [x for _ in range(4) for x in ahead.draw(stream, 3)]
     assert found == RandomStream(0).generator.random(12).tolist()
     assert draw.threads == [True] * 4
@@ -171,7 +171,7 @@ def test_batches_drawn_ahead_go_over_beside_the_work() -> None:
     before = transfers["to device"], transfers["to device, aside"]
     for _ in range(3):
         loader.GetTaskBatch(5)
-    loader._ahead._worker.shutdown()
+    loader._prefetcher._worker.shutdown()
     # Three that were asked for, of which the first had begun before, and the one after them.
     assert transfers["to device"] == before[0]
     assert transfers["to device, aside"] - before[1] in (12, 16)

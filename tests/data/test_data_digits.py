@@ -138,14 +138,18 @@ def test_it_resumes() -> None:
     ("arguments", "error", "message"),
     [
         ({"NWay": 0}, ArgumentOutOfRangeException, "NWay is 0; wanted an integer ≥ 1"),
-        ({"NWay": 21}, ArgumentOutOfRangeException, "NWay is 21; the data has 20 classes"),
-        ({"NWay": 6, "rotations": False}, ArgumentOutOfRangeException, "NWay is 6; the data has 5 classes"),
+        ({"NWay": 21}, ArgumentOutOfRangeException, "NWay must be at most 20, the number of classes, got 21"),
+        (
+            {"NWay": 6, "rotations": False},
+            ArgumentOutOfRangeException,
+            "NWay must be at most 5, the number of classes, got 6",
+        ),
         ({"KShot": 0}, ArgumentOutOfRangeException, "KShot is 0"),
         ({"QueryShots": 0}, ArgumentOutOfRangeException, "QueryShots is 0"),
         (
             {"KShot": 100, "QueryShots": 78},
             ArgumentException,
-            r"KShot \+ QueryShots is 100 \+ 78 = 178; .* fewer images: '8' \(174\)$",
+            r"KShot \+ QueryShots must be .*, got 100 \+ 78 = 178; .* fewer images are '8' \(174\)$",
         ),
         ({"split": "valid"}, ArgumentException, "split is 'valid'; wanted 'train' or 'test'"),
         ({"rotations": 1}, ArgumentException, "rotations is 1; wanted True or False"),

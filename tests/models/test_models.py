@@ -535,10 +535,10 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"", "data is not a safetensors file"),
-            (text_of({})[:-4], "data is damaged: it does not have the SHA-256 that it tells"),
-            (b"\xff" * 16, "data is not a safetensors file"),
-            (pack("meta-learner", parameters(), {}), "data holds 'meta-learner'; 'model' is wanted"),
+            (b"", "data must be a safetensors file"),
+            (text_of({})[:-4], "data is damaged: its SHA-256 differs from the one that it holds"),
+            (b"\xff" * 16, "data must be a safetensors file"),
+            (pack("meta-learner", parameters(), {}), "data must hold 'model', got 'meta-learner'"),
             (text_of({"b": None}), "data is of another model: parameter 'b' is missing there and float64(2,) here"),
             (text_of({"c": np.ones(1)}), "parameter 'c' is float64(1,) there and missing here"),
             (
@@ -564,9 +564,9 @@ class TestFiles:
         assert (host(model) == before).all()
 
     def test_that_are_not_there_are_refused(self, tmp_path):
-        with pytest.raises(ArgumentException, match=r"filePath is '.*none'; there is no such file"):
+        with pytest.raises(ArgumentException, match=r"filePath must be an existing file, got '.*none'"):
             model_on("numpy").LoadModel(tmp_path / "none")
-        with pytest.raises(ArgumentException, match=r"there is no folder"):
+        with pytest.raises(ArgumentException, match=r"filePath must lie in an existing folder"):
             model_on("numpy").SaveModel(tmp_path / "none" / "m")
 
 

@@ -1,1 +1,1 @@
-"""Omniglot: the loader, and the images that it reads."""
+"""Omniglot: the loader, and its images."""

@@ -1,4 +1,4 @@
-"""From a published Omniglot archive, or its unpacked folder, to small images of ink, character by character."""
+"""Read a published Omniglot archive or its folder as small images of ink, character by character."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["FULL_INK", "OmniglotImages", "open_omniglot"]
 
 _SIDE = 105
 _SMALL = 28
-# Images that are decoded together, so that memory depends on what is kept and not on what is read.
+# Images decoded at a time; a bound on this number bounds the memory for images of full size.
 _AT_ONCE = 64
 
-# 105 pixels are 28 cells of 15 quarters of a pixel. An entry says how many quarters of pixel j lie in cell i; so the
-# ink of a cell is a whole number of sixteenths of a pixel, at most 15 · 15, and area averages are exact in uint8.
+# 105 pixels are 28 cells of 15 quarters of a pixel. Entry (i, j) counts the quarters of pixel j in cell i. The ink of a
+# cell is then a whole number of sixteenths of a pixel, at most 15 · 15, and area averages are exact in uint8.
 _QUARTERS = np.zeros((_SMALL, _SIDE), np.float32)
 np.add.at(_QUARTERS, (np.arange(4 * _SIDE) // 15, np.arange(4 * _SIDE) // 4), 1)
 FULL_INK = 15 * 15
@@ -38,7 +38,7 @@ class _Files(Protocol):
 
 
 class OmniglotImages:
-    """The characters of an open source: ``members`` maps ``"Alphabet/character01"`` to the names of its images."""
+    """The characters of an open source; ``members`` maps ``"Alphabet/character01"`` to the names of its images."""
 
     def __init__(self, path: Path, files: _Files) -> None:
         self._path = path
@@ -51,12 +51,12 @@ class OmniglotImages:
         return tuple(sorted({character.split("/")[0] for character in self.members}))
 
     def read_character(self, character: str) -> NDArray[np.uint8]:
-        """Return a character's images, (n, 28, 28): ink averaged over each cell's area, `FULL_INK` where full.
+        """Return a character's images, (n, 28, 28): the average ink of each cell, `FULL_INK` for a full one.
 
         Raises
         ------
         ArgumentException
-            An image cannot be read, or is not a PNG of 105×105 pixels.
+            An image cannot be read, or is no PNG of 105×105 pixels.
         """
         names = self.members[character]
         images = np.empty((len(names), _SMALL, _SMALL), np.uint8)
@@ -80,7 +80,7 @@ def open_omniglot(path: Path) -> Generator[OmniglotImages]:
     Raises
     ------
     ArgumentException
-        There is nothing at ``path``, or it is not laid out as Omniglot is.
+        There is nothing at ``path``, or it has not the layout of Omniglot.
     """
     if path.is_dir():
         yield OmniglotImages(path, SafeFolder(path))
@@ -88,33 +88,33 @@ def open_omniglot(path: Path) -> Generator[OmniglotImages]:
         with SafeZip(path) as archive:
             yield OmniglotImages(path, archive)
     else:
-        raise ArgumentException(f"source is {str(path)!r}, where there is neither a zip archive nor a folder")
+        raise ArgumentException(f"source must be a zip archive or a folder, got {str(path)!r}")
 
 
 def _by_character(path: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    members: defaultdict[str, list[str]] = defaultdict(list)
     roots: set[str] = set()
     for name in sorted(names):
         *folders, file = name.split("/")
-        # What macOS leaves in archives and folders is passed over, unread.
+        # Files that macOS adds to archives and folders.
         if file.startswith(".") or "__MACOSX" in folders:
             continue
         if len(folders) not in (2, 3) or not file.endswith(".png"):
             raise ArgumentException(
-                f"{path}: {name!r:.200} has no place in Omniglot; wanted 'Alphabet/character01/0001_01.png', "
-                "in one folder or none"
+                f"{path}: names must be like 'Alphabet/character01/0001_01.png', in one folder or none, "
+                f"got {name!r:.200}"
             )
         roots.add("/".join(folders[:-2]))
-        found["/".join(folders[-2:])].append(name)
+        members["/".join(folders[-2:])].append(name)
     if len(roots) > 1:
-        raise ArgumentException(f"{path} holds several sets, {', '.join(sorted(roots))}; wanted one")
-    if not found:
-        raise ArgumentException(f"{path} holds no images")
-    return dict(found)
+        raise ArgumentException(f"{path} must hold one set, got {', '.join(sorted(roots))}")
+    if not members:
+        raise ArgumentException(f"{path} must hold images, got none")
+    return dict(members)
 
 
 def _decode_png(data: bytes) -> NDArray[np.uint8]:
-    """The shades of grey of an image that `essential_png` gave, laid over white paper where it is transparent."""
+    """Return the shades of grey of an image from `essential_png`, laid over white paper."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -122,14 +122,14 @@ def _decode_png(data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
-    # Pillow tells a broken image by OSError, SyntaxError, ValueError, EOFError, struct.error and others.
+    # For a broken image, Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error and others.
     except Exception as error:
-        raise PngError("cannot be decoded") from error
+        raise PngError("must be decodable") from error
     if image.mode.startswith("I"):
         return _eight_bits(np.asarray(image), image.info.get("transparency"))
     palette = image.palette
     if palette is not None and int(np.max(np.asarray(image))) >= len(palette.palette) // len(palette.mode):
-        raise PngError("has pixels that are not in its palette")
+        raise PngError("must have pixels of its palette alone")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         drawn = image.convert("RGBA")
         return np.asarray(Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("L"))
@@ -137,7 +137,7 @@ def _decode_png(data: bytes) -> NDArray[np.uint8]:
 
 
 def _eight_bits(pixels: NDArray[Any], transparent: int | None) -> NDArray[np.uint8]:
-    """Of 16-bit shades, the upper half, and white where they are the transparent one."""
+    """Return the upper eight of 16 bits, and white for the transparent shade."""
     shades: NDArray[np.uint8] = (pixels >> 8).astype(np.uint8)
     if transparent is not None:
         shades[pixels == transparent] = 255

@@ -33,42 +33,42 @@ _ARCHIVES = {
 class OmniglotLoader(ImageLoader[T]):
     """N-way K-shot tasks on Omniglot's characters; a character has twenty images, by twenty writers.
 
-    A loader draws from whole alphabets, chosen in one of three ways: those that ``alphabets`` names; with ``split``,
-    one side of a division of the source's alphabets, sorted by name, into the first four fifths ("train") and the
-    last fifth, rounded up ("test"); without either, all of them, as the published division into a background and
-    an evaluation archive wants it. With rotations each character is four classes, ``"Greek/character01"``,
-    ``"Greek/character01@90"``, ``@180`` and ``@270`` (counter-clockwise), which stay with their alphabet.
+    A loader draws from whole alphabets, in one of three ways: the alphabets that ``alphabets`` names; with ``split``,
+    the first four fifths ("train") or the last fifth, rounded up ("test"), of the source's alphabets, sorted by name;
+    without either, all alphabets, as in the published division into a background and an evaluation archive. With
+    rotations each character is four classes, ``"Greek/character01"``, ``"Greek/character01@90"``, ``@180`` and ``@270``
+    (counter-clockwise), which stay with their alphabet.
 
-    Inputs are (n, 28, 28, 1), ink 1 and paper 0: the 105×105 pixels averaged exactly over the area of each of 28×28
+    Inputs are (n, 28, 28, 1), ink 1 and paper 0: exact averages of the 105×105 pixels over the area of each of 28×28
     cells. Labels are int64, shuffled for every task; rows are sorted by label. ``Metadata["Classes"]`` names the
-    classes in the order of their labels. Images are decoded once and kept as bytes, 784 each.
+    classes in the order of their labels. Images are decoded once and kept as 784 bytes each.
 
     Parameters
     ----------
     source : path
         A published archive (``images_background.zip``, ``images_evaluation.zip``, ``images_background_small1.zip``
-        or ``images_background_small2.zip``), or the folder it unpacks to. Archives are read in memory, within limits,
-        and never unpacked to disk; links in folders are refused.
+        or ``images_background_small2.zip``), or its unpacked folder. Archives are read in memory, within limits, and
+        never unpacked to disk; links in folders are refused.
     NWay, KShot, QueryShots : int
         Classes of a task, and support and query images of a class; KShot + QueryShots is at most 20.
     split : {"train", "test"}, optional
-        Which side of the division to draw from.
+        The side of the division.
     alphabets : sequence of str, optional
-        The alphabets to draw from; not together with ``split``.
+        The names of alphabets; not together with ``split``.
     rotations : bool
-        Whether turned characters are classes of their own.
+        Whether turned characters are separate classes.
     download : bool
-        Whether to fetch ``source`` first, by its file name, where it does not exist yet. Never done unasked.
+        Whether to fetch the published archive with the file name of ``source`` if there is no such file.
     seed, dtype, backend
-        As for all loaders: start of the random stream, NumPy floating type, home of the arrays.
+        As for all loaders: seed of the random stream, NumPy floating type, backend of the arrays.
 
     Raises
     ------
     ArgumentOutOfRangeException
-        A size below 1, more ways than classes, or a negative seed.
+        A size is below 1, there are fewer classes than ways, or the seed is negative.
     ArgumentException
-        Any other argument that does not fit, or a source that is missing, damaged, unsafe or not laid out as Omniglot;
-        the message names file and member.
+        Another argument is invalid, or the source is missing, damaged, unsafe or not laid out as Omniglot; the message
+        names file and member.
     InvalidOperationException
         A download failed, or its size or checksum was wrong.
     ImportError
@@ -154,12 +154,12 @@ class OmniglotLoader(ImageLoader[T]):
             "omniglot", FULL_INK, rotations, NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend
         )
         _check_choice(split, alphabets)
-        path = _path(source)
+        path = _check_path(source)
         if download:
-            _ensure(path)
+            _download_missing(path)
         with open_omniglot(path) as images:
-            chosen = _chosen(images.alphabets, split, alphabets)
-            counts = {c: len(names) for c, names in images.members.items() if c.split("/")[0] in chosen}
+            drawn = _choose(images.alphabets, split, alphabets)
+            counts = {c: len(names) for c, names in images.members.items() if c.split("/")[0] in drawn}
             self._fill(counts, images.read_character)
 
 
@@ -169,38 +169,37 @@ def _check_choice(split: object, alphabets: object) -> None:
     if alphabets is None:
         return
     if split is not None:
-        raise ArgumentException(f"split is {split!r} and alphabets is {alphabets!r}; wanted one of them at most")
+        raise ArgumentException(f"split must be None if alphabets is given, got {split!r} and {alphabets!r}")
     if isinstance(alphabets, str) or not isinstance(alphabets, Sequence):
-        raise ArgumentException(f"alphabets is {alphabets!r}; wanted a sequence of names")
+        raise ArgumentException(f"alphabets must be a sequence of names, got {alphabets!r}")
 
 
-def _path(source: str | os.PathLike[str]) -> Path:
+def _check_path(source: str | os.PathLike[str]) -> Path:
     if not isinstance(source, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise ArgumentException(f"source is {source!r}; wanted the path of an archive or a folder")
+        raise ArgumentException(f"source must be the path of an archive or a folder, got {source!r}")
     return Path(source)
 
 
-def _ensure(path: Path) -> None:
+def _download_missing(path: Path) -> None:
     if path.exists():
         return
     if path.name not in _ARCHIVES:
-        raise ArgumentException(f"source is {str(path)!r}; download has only {', '.join(_ARCHIVES)}")
+        raise ArgumentException(f"source must be one of {', '.join(_ARCHIVES)} for a download, got {str(path)!r}")
     if not path.parent.is_dir():
-        raise ArgumentException(f"source is {str(path)!r}; download needs the folder {str(path.parent)!r} to exist")
+        raise ArgumentException(
+            f"source must lie in an existing folder for a download, got {str(path)!r}; make {str(path.parent)!r}"
+        )
     download(_ARCHIVES[path.name], path)
 
 
-def _chosen(known: tuple[str, ...], split: str | None, alphabets: Sequence[str] | None) -> frozenset[str]:
+def _choose(known: tuple[str, ...], split: str | None, alphabets: Sequence[str] | None) -> frozenset[str]:
     if alphabets is not None:
         unknown = sorted(set(alphabets) - set(known))
         if unknown or not alphabets:
-            raise ArgumentException(
-                f"alphabets is {list(alphabets)!r}; wanted at least one, and only such as the source has: "
-                f"{', '.join(known)}"
-            )
+            raise ArgumentException(f"alphabets must be one or more of {', '.join(known)}, got {list(alphabets)!r}")
         return frozenset(alphabets)
     held_out = -(-len(known) // 5)
     if split is not None and held_out == len(known):
-        raise ArgumentException(f"split is {split!r}, but the source has one alphabet alone, {known[0]}")
+        raise ArgumentException(f"split must be None for a source with one alphabet, {known[0]}, got {split!r}")
     parts = {None: known, "train": known[:-held_out], "test": known[-held_out:]}
     return frozenset(parts[split])

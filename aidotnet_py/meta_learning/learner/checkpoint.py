@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
 from aidotnet_py.backends import Backend, backend_of
-from aidotnet_py.descriptions import listed
+from aidotnet_py.descriptions import join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.models.comparison import ModelDifferences
@@ -140,7 +140,7 @@ class Checkpoint:
         ]
         clauses += [*compared.parameters, *compared.layers]
         if clauses:
-            raise ArgumentException(f"{source} is of another learner: {listed(clauses)}")
+            raise ArgumentException(f"{source} is of another learner: {join_clauses(clauses)}")
 
     def caution(
         self, source: str, compared: ModelDifferences, options: MetaLearnerOptions[Any, Any, Any]
@@ -149,7 +149,7 @@ class Checkpoint:
         clauses = [*compared.settings, *options.differences(self.options)]
         if not clauses:
             return None
-        return f"{source} was saved with other settings, and this learner keeps its own: {listed(clauses)}"
+        return f"{source} was saved with other settings, and this learner keeps its own: {join_clauses(clauses)}"
 
     def optimizer_state_on(self, backend: Backend) -> dict[str, Any]:
         """The optimizer's state with its arrays on a backend."""

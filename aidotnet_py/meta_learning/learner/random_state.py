@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from aidotnet_py.generator_state import HasGenerator, checked_state, new_generator
+from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
@@ -47,7 +47,7 @@ class RandomState(HasGenerator):
     def set(self, state: Mapping[str, Any]) -> None:
         """Take up what `get` gave."""
         loader = self._options.DataLoader
-        self.generator.bit_generator.state = checked_state(state["generator"])
+        self.generator.bit_generator.state = check_state(state["generator"])
         if loader is not None and state["loader"] is not None:
             self._set_loader(loader, state["loader"])
 

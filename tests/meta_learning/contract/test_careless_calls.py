@@ -62,8 +62,8 @@ CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: batch().GetRange(0.5, 1), ArgumentOutOfRangeException, "start is 0.5 and count 1"),
     (lambda: batch().Split(1.5), ArgumentOutOfRangeException, "n is 1.5"),
     (lambda: TaskBatch([MetaLearningTask]), ArgumentException, "task"),
-    (lambda: learner().Save(None), ArgumentNullException, "filePath is None"),
-    (lambda: learner().Load(3), ArgumentException, "filePath is 3; a path is wanted"),
+    (lambda: learner().Save(None), ArgumentNullException, "filePath must be a path, got None"),
+    (lambda: learner().Load(3), ArgumentException, "filePath must be a path, got 3"),
     (lambda: learner().SetMetaModel(FunctionModel), ArgumentException, "lacks .*Clone"),
     (train_without_a_model, ArgumentException, "MetaModel is None"),
 ]

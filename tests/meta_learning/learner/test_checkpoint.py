@@ -207,7 +207,7 @@ def test_a_state_that_no_file_can_hold(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentException, match="there is no folder"):
+    with pytest.raises(ArgumentException, match="filePath must lie in an existing folder"):
         learner_on().Save(tmp_path / "nowhere" / "run")
 
 
@@ -279,11 +279,11 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]]
     ),
     "parameters that are not numbers": (
         lambda a, d: a["parameters"].__setitem__(3, np.nan),
-        "run holds parameters that are not finite",
+        "run must hold finite numbers, got NaN or infinity in parameters",
     ),
     "moments that are not numbers": (
         lambda a, d: a["optimizer.first_moment"].__setitem__(3, np.inf),
-        "run holds optimizer.first_moment that are not finite",
+        "run must hold finite numbers, got NaN or infinity in optimizer.first_moment",
     ),
     "moments of another shape": (
         lambda a, d: a.update({"optimizer.second_moment": np.zeros(7)}),
@@ -366,10 +366,10 @@ class TestForeignFiles:
     @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, -1])
     def test_cut_off(self, saved: Path, length: int) -> None:
         saved.write_bytes(saved.read_bytes()[:length])
-        refused(saved, "is not a safetensors file|is damaged")
+        refused(saved, "must be a safetensors file|is damaged")
 
     def test_no_such_file(self, tmp_path: Path) -> None:
-        refused(tmp_path / "nothing", "there is no such file")
+        refused(tmp_path / "nothing", "filePath must be an existing file")
         refused(tmp_path, "no such file|a folder")
 
     @pytest.mark.parametrize(
@@ -379,17 +379,17 @@ class TestForeignFiles:
     )
     def test_something_else(self, saved: Path, data: bytes) -> None:
         saved.write_bytes(data)
-        refused(saved, "is not a safetensors file")
+        refused(saved, "must be a safetensors file")
 
     def test_a_model_is_no_checkpoint(self, tmp_path: Path) -> None:
         learner_on().GetMetaModel().SaveModel(tmp_path / "run")
-        refused(tmp_path / "run", "holds 'model'; 'meta-learner' is wanted")
+        refused(tmp_path / "run", "must hold 'meta-learner', got 'model'")
 
     @pytest.mark.parametrize("description", ["null", "[]", "3", '"x"', "{", "", "[" * 100_000])
     def test_malformed_descriptions(self, saved: Path, description: str) -> None:
         arrays, _ = opened(saved)
         saved.write_bytes(save(arrays, {"kind": "meta-learner", "description": description}))
-        refused(saved, "is not a safetensors file|holds 'meta-learner'; 'meta-learner' is wanted")
+        refused(saved, "must be a safetensors file|must hold a mapping as its description")
 
     def test_deep_and_huge_states(self, saved: Path) -> None:
         arrays, description = opened(saved)

@@ -401,9 +401,9 @@ class TestDamage:
         data = forged("model", {"a": np.array([[1.0], [value]]), "b": B}, {})
         (tmp_path / "model").write_bytes(data)
         before = bits(model.GetParameters())
-        with pytest.raises(ArgumentException, match="data holds a that are not finite"):
+        with pytest.raises(ArgumentException, match=r"data must hold finite numbers, got NaN or infinity in a$"):
             model.Deserialize(data)
-        with pytest.raises(ArgumentException, match="model holds a that are not finite"):
+        with pytest.raises(ArgumentException, match=r"model must hold finite numbers, got NaN or infinity in a$"):
             model.LoadModel(tmp_path / "model")
         assert bits(model.GetParameters()) == before
 
