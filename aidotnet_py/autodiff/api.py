@@ -1,6 +1,6 @@
-"""The public transforms: functions to functions. Each traces its function, transforms the Program, and runs it.
+"""The public transforms, functions to functions: each traces its function, transforms the Program, and runs it.
 
-Inside another trace nothing runs: the transformed equations join that trace, so transforms nest to any depth.
+Inside another trace, the transformed equations join that trace instead of running, so transforms nest to any depth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aidotnet_py.autodiff.functions.indexing import is_integer
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing.purity import require_alike
-from aidotnet_py.autodiff.tracing.tracer import active_trace, inline, new_trace, require_alive, type_of
+from aidotnet_py.autodiff.tracing.tracer import active_trace, inline, new_trace, require_alive, type_of, types_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
@@ -45,10 +45,10 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, eq=False)
 class TracedProgram(Program):
-    """A `Program` that is called like the function it was traced from, on arrays of the same shapes and dtypes.
+    """A `Program` to call like the function that it was traced from, on arrays of the same shapes and dtypes.
 
     Calls replay the equations over buffers that were planned once; the function's Python does not run again. Threads
-    may call it at the same time, and calls may be nested: each has buffers of its own.
+    may call it at the same time, and calls may be nested: each call has its own buffers.
     """
 
     arguments: Structure = field(default_factory=lambda: Structure(tuple))
@@ -61,7 +61,7 @@ class TracedProgram(Program):
         return plan(self).nbytes
 
     def profile(self, backend: str | Backend = "numpy", *, repeats: int = 5) -> Profile:
-        """Which equations the time of a run goes to, on random numbers; see `aidotnet_py.autodiff.profile`."""
+        """Measure the time of each equation on random numbers; see `aidotnet_py.autodiff.profile`."""
         return profile(self, backend, repeats=repeats)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
@@ -69,8 +69,8 @@ class TracedProgram(Program):
         _refuse_named(named)
         leaves, structure = flatten(args)
         if structure != self.arguments:
-            raise ArgumentException("the arguments are not nested as the examples that the program was traced on")
-        _require_like(leaves, self.input_types, structure, "arguments", "the program was traced on")
+            raise ArgumentException("arguments must be nested like the examples that the program was traced on")
+        _require_like(leaves, self.input_types, structure, "arguments", "the example that the program was traced on")
         if active_trace() is not None:
             return self.results.unflatten(inline(self, leaves))
         require_alive(*leaves)
@@ -97,43 +97,27 @@ def _require_function(f: object, name: str = "f") -> None:
         raise ArgumentException(f"{name} must be a function, got {type(f).__name__}; it comes first")
 
 
-def _type(leaf: Any, name: str) -> ArrayType:
-    """The type of a leaf, or ArgumentException with its name."""
-    try:
-        return type_of(leaf)
-    except ArgumentException as error:
-        raise ArgumentException(f"{name}: {error}") from None
-
-
 def _name(structure: Structure, root: str, place: int) -> str:
-    """The name of a leaf in messages, from that of its tree."""
+    """Return the name of a leaf in a tree called ``root``."""
     return list(structure.names(root))[place]
-
-
-def _types(leaves: Sequence[Any], structure: Structure, root: str = "arguments") -> list[ArrayType]:
-    """The types of the leaves of a tree, or ArgumentException with the name of one that has none."""
-    try:
-        return [type_of(leaf) for leaf in leaves]
-    except ArgumentException:
-        return [_type(leaf, name) for leaf, name in zip(leaves, structure.names(root), strict=True)]
 
 
 def _require_like(
     leaves: Sequence[Any], types: Sequence[ArrayType], structure: Structure, root: str, like: str
 ) -> None:
-    """Refuse a leaf of a tree of that name that has not its type."""
+    """Refuse a leaf of another type; errors call the tree ``root`` and the origin of the types ``like``."""
     for place, (leaf, wanted) in enumerate(zip(leaves, types, strict=True)):
         if not _fits(leaf, wanted):
             name = _name(structure, root, place)
-            raise ArgumentException(f"{name} is {_type(leaf, name)}; {like} {wanted}")
+            raise ArgumentException(f"{name} must be {wanted} like {like}, got {type_of(leaf, name)}")
 
 
 def _record(function: Function, leaves: Sequence[Any], structure: Structure) -> tuple[Program, Structure]:
-    """The Program of a function on arguments like these, and how its results hang together."""
-    types = _types(leaves, structure)
+    """Return the Program of a function on arguments like these, and the structure of its results."""
+    types = types_of(leaves, structure, "arguments")
     with new_trace() as trace_:
         inputs = [trace_.new_input(of) for of in types]
-        outputs, results = flatten(function(*structure.unflatten(inputs)))
+        outputs, results = flatten(function(*structure.unflatten(inputs)), "the function's result")
         return simplify(trace_.finish(outputs)), results
 
 
@@ -151,7 +135,7 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     function : callable
         Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs twice, on traced values.
     *examples : array, number, or mappings and sequences of them
-        Only their shapes and dtypes matter.
+        Only their shapes and dtypes are used.
 
     Returns
     -------
@@ -161,12 +145,12 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     Raises
     ------
     InvalidOperationException
-        When the function asks for a value (``if x > 0``, ``float(x)``); when it does something else the second time,
-        as with random numbers, which would be drawn here and never again.
+        When the function asks for a value (``if x > 0``, ``float(x)``); when its second trace differs, as with random
+        numbers, which would be drawn only while it is traced.
     NotSupportedException
         When it uses a NumPy function that cannot be traced, or writes a traced value into an array.
     ArgumentException
-        When it is no function, or an example comes by name.
+        When ``function`` is not callable, or an example is given by name.
 
     Examples
     --------
@@ -186,22 +170,22 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
 
 
 def trace_pure(name: str, function: Function, *examples: Any) -> TracedProgram:
-    """`trace` of a function that an error calls by a name."""
+    """Trace a function like `trace`; errors call it ``name``."""
     leaves, structure = flatten(examples)
     program, results = _record(function, leaves, structure)
     require_alike(program, _record(function, leaves, structure)[0], name)
-    return _traced(program, structure, results)
+    return _freeze(program, structure, results)
 
 
 def trace_once(function: Function, *examples: Any) -> TracedProgram:
-    """`trace` without the second run: for a Program that runs while the function is what it is, or of our own code."""
+    """Trace a function once: for our own code, or a Program that is dropped when its function changes."""
     leaves, structure = flatten(examples)
     program, results = _record(function, leaves, structure)
-    return _traced(program, structure, results)
+    return _freeze(program, structure, results)
 
 
-def _traced(program: Program, arguments: Structure, results: Structure) -> TracedProgram:
-    # Copied, so that what the program computes does not change with the arrays that the function happened to use.
+def _freeze(program: Program, arguments: Structure, results: Structure) -> TracedProgram:
+    # Copies, so that later changes of the function's arrays do not change the Program.
     constants = tuple((v, _snapshot(value)) for v, value in program.constants)
     return TracedProgram(program.inputs, constants, program.equations, program.outputs, arguments, results)
 
@@ -211,32 +195,34 @@ def _snapshot(value: Any) -> Any:
     return value if backend is None else backend.asarray(value)
 
 
-def _selected(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
-    """The arguments flattened, and which leaves belong to the one differentiated."""
+def _select(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
+    """Flatten the arguments and mark the leaves of the argument to differentiate."""
     if not -len(args) <= argument < len(args):
-        raise ArgumentOutOfRangeException(f"argument is {argument}; the function was called with {len(args)} arguments")
+        raise ArgumentOutOfRangeException(f"argument must be the place of one of {len(args)} arguments, got {argument}")
     leaves, structure = flatten(tuple(args))
     chosen = structure.children[argument]
     before = sum(c.leaves for c in structure.children[: argument % len(args)])
     wrt = [before <= i < before + chosen.leaves for i in range(len(leaves))]
-    differentiated = [leaf for leaf, chosen_too in zip(leaves, wrt, strict=True) if chosen_too]
-    _require_floating(differentiated, chosen, f"arguments[{argument % len(args)}]")
+    inside = [leaf for leaf, belongs in zip(leaves, wrt, strict=True) if belongs]
+    _require_floating(inside, chosen, f"arguments[{argument % len(args)}]")
     return leaves, structure, wrt, chosen
 
 
 def _require_floating(leaves: Sequence[Any], structure: Structure, root: str) -> None:
-    """Refuse a leaf of a tree of that name that has no derivatives."""
-    for place, of in enumerate(_types(leaves, structure, root)):
+    """Refuse a leaf without derivatives; errors call the tree ``root``."""
+    for place, of in enumerate(types_of(leaves, structure, root)):
         if not of.is_floating:
             raise ArgumentException(
-                f"{_name(structure, root, place)} has dtype {of.dtype}; derivatives want a floating one"
+                f"{_name(structure, root, place)} must have a floating dtype to be differentiated, got {of.dtype}"
             )
 
 
 def _require_scalar(program: Program, results: Structure) -> None:
     if results != Structure(None) or program.output_types[0].shape or not program.output_types[0].is_floating:
         types = ", ".join(map(str, program.output_types))
-        raise ArgumentException(f"the function returned {types or 'nothing'}; a gradient wants one floating scalar")
+        raise ArgumentException(
+            f"the function must return one floating scalar to have a gradient, got {types or 'nothing'}"
+        )
 
 
 def value_and_grad(f: Function, argument: int = 0) -> Function:
@@ -247,7 +233,7 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
     f : callable
         Returns a floating scalar.
     argument : int
-        Which positional argument to differentiate; it may be a mapping or sequence of arrays.
+        The positional argument to differentiate; it may be a mapping or sequence of arrays.
 
     Returns
     -------
@@ -257,8 +243,8 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
     Raises
     ------
     ArgumentException
-        When f is no function, argument no int, or an argument comes by name; when f does not return a floating
-        scalar, or the argument is not floating.
+        When f is not callable, ``argument`` is not an int, or an argument is given by name; when f does not return a
+        floating scalar, or the argument is not floating.
     ArgumentOutOfRangeException
         When f is called with too few arguments.
 
@@ -276,7 +262,7 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
 
     def with_gradient(*args: Any, **named: Any) -> tuple[Any, Any]:
         _refuse_named(named)
-        leaves, structure, wrt, chosen = _selected(args, argument)
+        leaves, structure, wrt, chosen = _select(args, argument)
         program, results = _record(f, leaves, structure)
         _require_scalar(program, results)
         value, *gradient = _apply(grad_program(program, wrt), leaves)
@@ -286,7 +272,7 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
 
 
 def grad(f: Function, argument: int = 0) -> Function:
-    """The gradient ∇f of a scalar function with respect to one argument; see `value_and_grad`.
+    """Return the gradient function ∇f of a scalar function with respect to one argument; see `value_and_grad`.
 
     Examples
     --------
@@ -296,27 +282,25 @@ def grad(f: Function, argument: int = 0) -> Function:
     >>> grad(grad(lambda x: x**3))(2.0)
     array(12.)
     """
-    both = value_and_grad(f, argument)
+    with_value = value_and_grad(f, argument)
 
     def gradient(*args: Any, **named: Any) -> Any:
-        return both(*args, **named)[1]
+        return with_value(*args, **named)[1]
 
     return gradient
 
 
-def _directions(tangents: Any, primals: Sequence[Any], structure: Structure, names: tuple[str, str]) -> list[Any]:
-    """The leaves of a tree of tangents, once it fits that of the primals; both by the names that their caller gave."""
-    of_tangents, of_primals = names
-    _require_floating(primals, structure, of_primals)
-    leaves, came = flatten(tangents)
-    if came != structure:
-        raise ArgumentException(f"{of_tangents} must be nested as {of_primals}, with as many entries")
-    _require_like(leaves, [type_of(p) for p in primals], structure, of_tangents, f"{of_primals} has")
+def _flatten_like(tree: Any, structure: Structure, types: Sequence[ArrayType], name: str, like: str) -> list[Any]:
+    """Flatten a tree that must be nested and typed like another; errors call them ``name`` and ``like``."""
+    leaves, own = flatten(tree, name)
+    if own != structure:
+        raise ArgumentException(f"{name} must be nested like {like}, with as many entries")
+    _require_like(leaves, types, structure, name, like)
     return leaves
 
 
 def _fits(value: Any, wanted: ArrayType) -> bool:
-    """Whether a value is of that type; a plain number takes the dtype wanted where NumPy would give it that."""
+    """Whether a value has that type; a plain number has every dtype that NumPy would give it there."""
     if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
         return wanted.shape == () and np.result_type(value, wanted.dtype) == wanted.dtype
     try:
@@ -325,8 +309,8 @@ def _fits(value: Any, wanted: ArrayType) -> bool:
         return False
 
 
-def _pushed(f: Function, leaves: list[Any], structure: Structure, directions: list[Any]) -> tuple[Any, Any]:
-    """The value of f at some arguments, and its tangent along directions."""
+def _push_forward(f: Function, leaves: list[Any], structure: Structure, directions: list[Any]) -> tuple[Any, Any]:
+    """Return the value of f at its arguments, and its tangent along directions."""
     program, results = _record(f, leaves, structure)
     out = _apply(jvp_program(program, [True] * len(leaves)), [*leaves, *directions])
     half = len(program.outputs)
@@ -334,14 +318,14 @@ def _pushed(f: Function, leaves: list[Any], structure: Structure, directions: li
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-    """f(x) and the directional derivative J(x) t, by forward mode.
+    """Return f(x) and the directional derivative J(x) t, by forward mode.
 
     Parameters
     ----------
     f : callable
         Any array function.
     primals, tangents : sequence
-        One entry a positional argument of f, of equal shapes and floating dtypes.
+        One entry for each positional argument of f, of equal shapes and floating dtypes.
 
     Returns
     -------
@@ -350,7 +334,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     Raises
     ------
     ArgumentException
-        When f is no function, primals or tangents are no tuples, or tangents do not match primals.
+        When f is not callable, primals or tangents are not tuples, or tangents do not match primals.
 
     Examples
     --------
@@ -362,15 +346,16 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     for name, arguments in (("primals", primals), ("tangents", tangents)):
         if not isinstance(arguments, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(
-                f"{name} is a {type(arguments).__name__}; a tuple with one entry an argument is wanted"
+                f"{name} must be a tuple with one entry for each argument, got {type(arguments).__name__}"
             )
-    leaves, structure = flatten(tuple(primals))
-    directions = _directions(tuple(tangents), leaves, structure, ("tangents", "primals"))
-    return _pushed(f, leaves, structure, directions)
+    leaves, structure = flatten(tuple(primals), "primals")
+    _require_floating(leaves, structure, "primals")
+    directions = _flatten_like(tuple(tangents), structure, list(map(type_of, leaves)), "tangents", "primals")
+    return _push_forward(f, leaves, structure, directions)
 
 
 def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
-    """f(x), and the function c ↦ J(x)ᵀ c, by reverse mode, with everything that depends on x alone computed once.
+    """Return f(x) and the function c ↦ J(x)ᵀ c, by reverse mode; all that depends on x alone is computed once.
 
     Parameters
     ----------
@@ -382,12 +367,12 @@ def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
     Returns
     -------
     (value, pullback)
-        ``pullback(cotangent)`` takes what is nested like the value and returns a tuple, one cotangent an argument.
+        ``pullback(cotangent)`` takes a tree nested like the value and returns a tuple of one cotangent per argument.
 
     Raises
     ------
     ArgumentException
-        When f is no function; a primal is not floating, or comes by name; the cotangent is not like the value.
+        When f is not callable; a primal is not floating, or is given by name; the cotangent is not like the value.
 
     Examples
     --------
@@ -398,23 +383,20 @@ def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
     """
     _require_function(f)
     _refuse_named(named)
-    leaves, structure = flatten(primals)
+    leaves, structure = flatten(primals, "primals")
     _require_floating(leaves, structure, "primals")
     program, results = _record(f, leaves, structure)
     at_point = LinearMap(vjp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def pullback(cotangent: Any) -> Any:
-        seeds, seed_structure = flatten(cotangent)
-        if seed_structure != results:
-            raise ArgumentException("cotangent must be nested as the function's value")
-        _require_like(seeds, program.output_types, results, "cotangent", "the function's value has")
+        seeds = _flatten_like(cotangent, results, program.output_types, "cotangent", "the function's value")
         return structure.unflatten(at_point(seeds))
 
     return results.unflatten(at_point.values), pullback
 
 
 def hvp(f: Function, x: Any, v: Any) -> Any:
-    """The Hessian-vector product ∇²f(x) v of a scalar function: the exact derivative of the gradient along v.
+    """Return the Hessian-vector product ∇²f(x) v of a scalar function: the exact derivative of the gradient along v.
 
     Forward over reverse (Pearlmutter 1994); the Hessian is never formed.
 
@@ -432,7 +414,7 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
     Raises
     ------
     ArgumentException
-        When f is no function of x to a floating scalar, x is not floating, or v is not like x.
+        When f is not a function of x to a floating scalar, x is not floating, or v is not like x.
 
     Examples
     --------
@@ -441,13 +423,14 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
     array([6., 0.])
     """
     _require_function(f)
-    leaves, structure = flatten(x)
-    directions = _directions(v, leaves, structure, ("v", "x"))
-    return _pushed(grad(f), leaves, Structure(tuple, (structure,)), directions)[1]
+    leaves, structure = flatten(x, "x")
+    _require_floating(leaves, structure, "x")
+    directions = _flatten_like(v, structure, list(map(type_of, leaves)), "v", "x")
+    return _push_forward(grad(f), leaves, Structure(tuple, (structure,)), directions)[1]
 
 
 def linearize(f: Function, x: Any) -> tuple[Any, Function]:
-    """f(x), and the linear function t ↦ J(x) t with everything that depends on x alone computed once.
+    """Return f(x) and the linear function t ↦ J(x) t; all that depends on x alone is computed once.
 
     Parameters
     ----------
@@ -463,7 +446,7 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     Raises
     ------
     ArgumentException
-        When f is no function, or x is not floating; when a t is not like x.
+        When f is not callable, or x is not floating; when t is not like x.
 
     Examples
     --------
@@ -473,26 +456,27 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     array([3.])
     """
     _require_function(f)
-    leaves, structure = flatten(x)
+    leaves, structure = flatten(x, "x")
     _require_floating(leaves, structure, "x")
+    types = list(map(type_of, leaves))
     program, results = _record(f, leaves, Structure(tuple, (structure,)))
     at_point = LinearMap(jvp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def linear(t: Any) -> Any:
-        return results.unflatten(at_point(_directions(t, leaves, structure, ("t", "x"))))
+        return results.unflatten(at_point(_flatten_like(t, structure, types, "t", "x")))
 
     return results.unflatten(at_point.values), linear
 
 
 def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Function:
-    """Apply f over an axis of its arguments, in one program: every result gets the axis in front.
+    """Apply f along an axis of its arguments, in one Program; every result has the axis in front.
 
     Parameters
     ----------
     f : callable
-        Written for one element.
+        A function of one element.
     in_axes : int, or one int or None for each argument
-        The axis to map; None for an argument that all elements share.
+        The axis to map; None: all elements share the argument.
 
     Returns
     -------
@@ -501,8 +485,8 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     Raises
     ------
     ArgumentException
-        When f is no function, or in_axes no int, None or sequence of them, one for each argument; when an argument
-        comes by name; when the mapped axes differ in length, or none is mapped.
+        When f is not callable, or in_axes is not an int, None or one of these for each argument; when an argument is
+        given by name; when the mapped axes differ in length, or none is mapped.
 
     Examples
     --------
@@ -516,18 +500,16 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     if not all(axis is None or is_integer(axis) for axis in given):
         raise ArgumentException(f"in_axes must be an int or None, or one of these for each argument, got {in_axes!r}")
 
-    def mapped(*args: Any, **named: Any) -> Any:
+    def call(*args: Any, **named: Any) -> Any:
         _refuse_named(named)
         axes = given * len(args) if alike else given
         if len(axes) != len(args):
-            raise ArgumentException(
-                f"in_axes has {len(axes)} entries; the function was called with {len(args)} arguments"
-            )
+            raise ArgumentException(f"in_axes must have one entry for each of {len(args)} arguments, got {len(axes)}")
         leaves, structure = flatten(args)
         of_leaf = [axis for axis, child in zip(axes, structure.children, strict=True) for _ in range(child.leaves)]
-        size = _mapped_length(leaves, of_leaf, structure)
+        size = _common_length(leaves, of_leaf, structure)
 
-        def moved(*values: Any) -> Any:
+        def over_axis(*values: Any) -> Any:
             flat, _ = flatten(values)
             ordered = [v if a in (None, 0) else np.moveaxis(v, a, 0) for v, a in zip(flat, of_leaf, strict=True)]
             element_types = [
@@ -536,28 +518,29 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
             ]
             with new_trace() as inner:
                 inputs = [inner.new_input(t) for t in element_types]
-                outputs, results[0] = flatten(f(*structure.unflatten(inputs)))
+                outputs, results[0] = flatten(f(*structure.unflatten(inputs)), "the function's result")
                 element = simplify(inner.finish(outputs))
             return inline(vmap_program(element, [a is not None for a in of_leaf], size), ordered)
 
         results: list[Structure] = [Structure(None)]
-        program, _ = _record(moved, leaves, structure)
+        program, _ = _record(over_axis, leaves, structure)
         return results[0].unflatten(_apply(program, leaves))
 
-    return mapped
+    return call
 
 
-def _mapped_length(leaves: Sequence[Any], axes: Sequence[int | None], structure: Structure) -> int:
+def _common_length(leaves: Sequence[Any], axes: Sequence[int | None], structure: Structure) -> int:
     lengths: set[int] = set()
-    for place, (of, axis) in enumerate(zip(_types(leaves, structure), axes, strict=True)):
+    for place, (of, axis) in enumerate(zip(types_of(leaves, structure, "arguments"), axes, strict=True)):
         if axis is None:
             continue
         shape = of.shape
         if not -len(shape) <= axis < len(shape):
             name = _name(structure, "arguments", place)
-            raise ArgumentException(f"in_axes asks for axis {axis} of {name}, an array of shape {shape}")
+            raise ArgumentException(f"in_axes must be axes of the arguments, got {axis} for {name} of shape {shape}")
         lengths.add(shape[axis])
-    if len(lengths) != 1:
-        found = "no argument is mapped" if not lengths else f"the mapped axes have lengths {sorted(lengths)}"
-        raise ArgumentException(f"{found}; vmap wants one length")
+    if not lengths:
+        raise ArgumentException("in_axes must map at least one argument, got None for all of them")
+    if len(lengths) > 1:
+        raise ArgumentException(f"mapped axes must have one length, got {sorted(lengths)}")
     return lengths.pop()

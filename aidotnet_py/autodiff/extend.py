@@ -23,6 +23,7 @@ from aidotnet_py.autodiff.tracing.tracer import (
     is_array,
     new_trace,
     type_of,
+    types_of,
 )
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
@@ -67,6 +68,7 @@ __all__ = [
     "trace_once",
     "trace_pure",
     "type_of",
+    "types_of",
     "vjp_program",
     "vmap_program",
     # Whether a function is pure, and unchanged since it was traced.

@@ -1,4 +1,4 @@
-"""What a primitive is: one operation with all its rules, declared in one place."""
+"""Primitives: one operation each, declared with all its rules in one place."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element"]
 
 
 def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
-    """The cost of elementwise work and reductions: the largest array, once."""
+    """Return the cost of elementwise operations and reductions: the size of the largest array."""
     return max(output.size, *(t.size for t in types)) if output.dtype.kind == "f" else 0
 
 
 def no_flops(*types: ArrayType, output: ArrayType) -> int:
-    """The cost of moving data."""
+    """Return the cost of operations that only move data: zero."""
     return 0
 
 
 @dataclass(frozen=True, eq=False)
 class Guarded:
-    """A cotangent that counts as 0 wherever the mask of one of its guards is not as said, and may be anything there."""
+    """A cotangent that is 0 wherever the mask of a guard differs from its flag; ``value`` is ignored there."""
 
     value: Any
     guards: tuple[tuple[Any, bool], ...] = ()
@@ -36,31 +36,31 @@ class Primitive:
     Attributes
     ----------
     name : str
-        As printed in a Program.
+        The name that a printed Program shows.
     shape : callable
         ``shape(*types, **parameters)`` gives the output's type; raises ArgumentException where there is none.
     run : callable
         ``run(backend, out, *arrays, **parameters)`` writes into ``out``; for a view,
         ``run(backend, array, **parameters)`` returns one.
     jvp : callable or None
-        ``jvp(tangents, *primals, output, **parameters)`` gives the output's tangent, linear in the tangents, of which
-        some may be None (zero). None: the output has no tangent (comparisons, integers).
+        ``jvp(tangents, *primals, output, **parameters)`` gives the output's tangent, linear in the tangents; None
+        among them is zero. None: the output has no tangent (comparisons, integers).
     transpose : callable or None
         ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as their ArrayType, gives
         one cotangent an input (None for those that are not linear), which may be `Guarded`. None: not linear in any
         input.
     batch : callable
-        ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs of which the batched ones have
-        an added leading axis of that size, and gives an output with that axis.
+        ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs whose batched ones have an added
+        leading axis of that size, and gives an output with that axis.
     view : callable or None
         For an output that shares the memory of the input: ``view(type, strides, **parameters)`` gives the output's
-        strides, counted in elements, or None where no strides do and the input must be copied first.
+        strides, counted in elements, or None if the input must be copied first.
     commutative : bool
-        The two inputs may change places.
+        Whether the two inputs may change places.
     in_place : bool
-        The output may overwrite an input of the same layout.
+        Whether the output may overwrite an input of the same layout.
     loop : str or None
-        The operation's name in loop nests (`aidotnet_py.backends.kernel`), "sum" or "max"; None where none can do it.
+        The operation's name in loop nests (`aidotnet_py.backends.kernel`), "sum" or "max"; None: no loop.
     flops : callable
         ``flops(*types, output=type)``.
     """

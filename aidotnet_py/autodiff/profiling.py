@@ -1,4 +1,4 @@
-"""Which equations of a Program its time goes to."""
+"""The time that each equation of a Program takes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["Profile", "ProfileRow", "profile"]
 
 @dataclass(frozen=True)
 class ProfileRow:
-    """Equations that run together, or alike.
+    """Equations that run together, or work of the same kind.
 
     Attributes
     ----------
     work : str
-        The primitives, with the shape that they work on; a matrix product with those of its factors.
+        The primitives and their shape; for a matrix product, the shapes of its factors.
     calls : int
-        How often such work is done in a run.
+        The number of such calls in a run.
     seconds : float
-        Of all calls together, the median of the repeats.
+        Seconds of all calls together, the median of the repeats.
     flops : int
         Floating-point operations of all calls together, as in `Program.flops`.
     compiled : bool
-        Whether it runs as machine code made for it, rather than by the array library's operations.
+        Whether it runs as machine code compiled for it instead of the array library's operations.
     """
 
     work: str
@@ -47,7 +47,7 @@ class ProfileRow:
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of a Program goes, the longest first; printed, it is a table.
+    """The time of each part of a Program, the longest first; it prints as a table.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """Of all rows together. A run is faster: its calls are merged, and each finds what the one before it left."""
+        """Seconds of all rows. A run is faster: its calls are merged, and data stay in caches."""
         return sum(row.seconds for row in self.rows)
 
     def __str__(self) -> str:
@@ -74,21 +74,21 @@ class Profile:
 
 
 def profile(program: Program, backend: str | Backend = "numpy", *, repeats: int = 5) -> Profile:
-    """Run a Program on random numbers, and time each part of it, compiled where it can be.
+    """Run a Program on random numbers and time each part, compiled if possible.
 
     Parameters
     ----------
     program : Program
-        What to run.
+        The Program to run.
     backend : str or Backend
-        Where.
+        The backend to run it on.
     repeats : int
-        How often, at least 1.
+        The number of timed runs, at least 1.
 
     Returns
     -------
     Profile
-        The parts, those alike taken together.
+        One row for each kind of work.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def profile(program: Program, backend: str | Backend = "numpy", *, repeats: int 
     ['matmul (8, 8) (8, 8)']
     """
     if repeats < 1:
-        raise ArgumentOutOfRangeException(f"repeats is {repeats}; at least 1 is wanted")
+        raise ArgumentOutOfRangeException(f"repeats must be at least 1, got {repeats}")
     home = get_backend(backend)
     executable = Executable(program, home, merge=False)
     generator = np.random.default_rng(0)
@@ -119,29 +119,29 @@ def profile(program: Program, backend: str | Backend = "numpy", *, repeats: int 
     for part, seconds in zip(parts, zip(*rounds, strict=True), strict=True):
         compiled = id(part) not in plain
         rows.setdefault((_label(part), compiled), []).append((median(seconds), _flops(part)))
-    found = [
+    results = [
         ProfileRow(work, len(calls), sum(s for s, _ in calls), sum(f for _, f in calls), compiled)
         for (work, compiled), calls in rows.items()
     ]
-    return Profile(tuple(sorted(found, key=lambda row: -row.seconds)))
+    return Profile(tuple(sorted(results, key=lambda row: -row.seconds)))
 
 
 def _random(generator: np.random.Generator, of: ArrayType) -> Any:
     if of.is_floating:
         return generator.standard_normal(of.shape)
-    # 0 is a label of any classes, and an index of any axis; a mask lets all through.
+    # 0 is a valid label and index everywhere; ones are a mask that keeps everything.
     return np.ones(of.shape) if of.dtype.kind == "b" else np.zeros(of.shape)
 
 
 def _times(backend: Backend, parts: Sequence[Part]) -> list[float]:
-    found: list[float] = []
+    seconds: list[float] = []
     with backend.errors_ignored():
         for part in parts:
             began = time.perf_counter()
             part.call()
             backend.synchronize()
-            found.append(time.perf_counter() - began)
-    return found
+            seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def _label(part: Part) -> str:

@@ -1,4 +1,4 @@
-"""What a traced function becomes: a `Program`, a flat list of equations over typed variables."""
+"""Programs: flat lists of equations over typed variables, as tracing records them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Atom", "Equation", "Literal", "Program", "Variable"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Variable:
-    """A value that an equation or an input defines, once; compared by identity."""
+    """A value that one equation or input defines; compared by identity."""
 
     type: ArrayType
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A number written into the equation itself; its shape is ()."""
+    """A number written into an equation; its shape is ()."""
 
     value: int | float | bool
     type: ArrayType
@@ -55,13 +55,13 @@ class Program:
     Attributes
     ----------
     inputs : tuple of Variable
-        What the function was called with, flattened.
+        The arguments of the function, flattened.
     constants : tuple of (Variable, value)
-        Arrays that the function used without being given them, and their values.
+        Arrays that the function used beside its arguments, with their values.
     equations : tuple of Equation
-        The work, in order.
+        The operations, in order.
     outputs : tuple of Atom
-        What the function returned, flattened.
+        The results of the function, flattened.
 
     Notes
     -----
@@ -90,7 +90,7 @@ class Program:
 
     @property
     def bytes(self) -> int:
-        """Bytes read and written by one run, had it no cache and views cost nothing."""
+        """Bytes read and written by one run without caches; views count as free."""
         return sum(
             sum(v.type.nbytes for v in e.variables) + e.output.type.nbytes
             for e in self.equations
@@ -98,7 +98,7 @@ class Program:
         )
 
     def count(self, primitive: str) -> int:
-        """How many equations use the primitive of that name."""
+        """Return how many equations use the primitive of that name."""
         return sum(e.primitive.name == primitive for e in self.equations)
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ def _names(program: Program) -> dict[Variable, str]:
 
 
 def _letters(index: int) -> str:
-    """A, …, z, aa, ab, … as spreadsheets name columns."""
+    """Return the name of a variable: a, …, z, aa, ab, …, as spreadsheets name columns."""
     name = ""
     index += 1
     while index:

@@ -1,4 +1,4 @@
-"""Where the elements of an array lie: strides, counted in elements, and what can be done with them without a copy."""
+"""The layout of arrays: strides, counted in elements, and views without copies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = [
 
 
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides in C order."""
+    """Return the strides of C order."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether the elements lie one after another in C order; axes of length 1 do not matter."""
+    """Whether the elements lie side by side in C order; axes of length 1 do not matter."""
     return all(n == 1 or s == c for n, s, c in zip(shape, strides, c_strides(shape), strict=True))
 
 
 def reshaped_strides(
     shape: tuple[int, ...], strides: tuple[int, ...], wanted: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """Strides with which the same memory is an array of the wanted shape, or None where there are none.
+    """Return the strides of a view with another shape, or None if only a copy has that shape.
 
-    Both shapes are walked together and cut into the shortest runs of axes of equal size; each run of the old shape must
-    be evenly spaced, as one axis.
+    Both shapes are cut into the shortest runs of axes of equal size; each run of the old shape must be evenly spaced,
+    like one axis.
     """
     if math.prod(shape) == 0:
         return c_strides(wanted)
@@ -59,7 +59,7 @@ def reshaped_strides(
 
 
 def fits_matrix_product(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether BLAS takes the last two axes as they lie: one of them unit-stride, the other not overlapping it."""
+    """Whether BLAS accepts the layout of the last two axes: one of unit stride, the other not overlapping it."""
     (m, n), (row, column) = shape[-2:], strides[-2:]
     by_rows = (column == 1 or n == 1) and (row >= n or m == 1)
     by_columns = (row == 1 or m == 1) and (column >= m or n == 1)
@@ -67,34 +67,34 @@ def fits_matrix_product(shape: tuple[int, ...], strides: tuple[int, ...]) -> boo
 
 
 def common_refinement(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape with the fewest axes of which both shapes are, in C order, mergers; None where there is none."""
+    """Return the shape with the fewest axes that can be merged, in C order, into both shapes; None if there is none."""
     if x == y:
         return x
     if math.prod(x) != math.prod(y) or 0 in x or 0 in y:
         return None
     left, right = [n for n in reversed(x) if n != 1], [n for n in reversed(y) if n != 1]
-    found: list[int] = []
+    shape: list[int] = []
     while left:
         n, m = left.pop(), right.pop()
         small = min(n, m)
         if n % small or m % small:
             return None
-        found.append(small)
+        shape.append(small)
         left += [n // small] * (n != small)
         right += [m // small] * (m != small)
-    return tuple(found)
+    return tuple(shape)
 
 
 def refined_strides(shape: tuple[int, ...], strides: tuple[int, ...], refinement: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of an array seen in a refinement of its shape."""
+    """Return the strides of an array viewed in a refinement of its shape."""
     if shape == refinement:
         return strides
     axes = iter([(n, s) for n, s in zip(shape, strides, strict=True) if n != 1])
-    found: list[int] = []
+    result: list[int] = []
     rest = step = 1
     for n in refinement:
         if n != 1 and rest == 1:
             rest, step = next(axes)
         rest //= n
-        found.append(step * rest)
-    return tuple(found)
+        result.append(step * rest)
+    return tuple(result)

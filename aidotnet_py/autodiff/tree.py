@@ -1,4 +1,4 @@
-"""Arguments as trees: mappings and sequences of arrays, flattened to lists and put together again."""
+"""Trees of arrays: mappings and sequences, flattened to lists of leaves and rebuilt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Structure", "flatten"]
 
 @dataclass(frozen=True)
 class Structure:
-    """How leaves hang together; two trees of one shape have equal structures.
+    """The nesting of a tree without its leaves; trees that are nested alike have equal structures.
 
     ``kind`` is None for a leaf, "none" for None, else the container's type; ``keys`` are a mapping's.
     """
@@ -28,14 +28,14 @@ class Structure:
         return 1 if self.kind is None else sum(c.leaves for c in self.children)
 
     def names(self, root: str) -> Iterator[str]:
-        """For each leaf, where it is in a tree of that name: ``x['w'][0]``."""
+        """Yield the name of each leaf in a tree called ``root``, such as ``x['w'][0]``."""
         if self.kind is None:
             yield root
         for key, child in zip(self.keys or range(len(self.children)), self.children, strict=True):
             yield from child.names(f"{root}[{key!r}]")
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
-        """The tree with these leaves."""
+        """Return the tree with these leaves."""
         return self._build(iter(leaves))
 
     def _build(self, leaves: Iterator[Any]) -> Any:
@@ -52,26 +52,28 @@ class Structure:
 _LEAF = Structure(None)
 
 
-def flatten(tree: Any) -> tuple[list[Any], Structure]:
-    """The leaves in order, and how to put them together again."""
+def flatten(tree: Any, name: str = "arguments") -> tuple[list[Any], Structure]:
+    """Return the leaves in order, and the structure that rebuilds the tree; errors call it ``name``."""
     leaves: list[Any] = []
-    return leaves, _walk(tree, leaves.append)
+    return leaves, _walk(tree, leaves.append, name)
 
 
-def _walk(tree: Any, add: Callable[[Any], None]) -> Structure:
+def _walk(tree: Any, add: Callable[[Any], None], name: str) -> Structure:
     if tree is None:
         return Structure("none")
     if isinstance(tree, Mapping):
         if not tree:
             return Structure(dict)
         items: list[tuple[Any, Any]] = list(tree.items())  # pyright: ignore[reportUnknownArgumentType] -- any mapping
-        return Structure(dict, tuple(_walk(v, add) for _, v in items), tuple(k for k, _ in items))
+        return Structure(dict, tuple(_walk(v, add, name) for _, v in items), tuple(k for k, _ in items))
     if isinstance(tree, (list, tuple)):
         kind: Any = type(tree)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- any sequence
         parts: list[Any] = list(tree)  # pyright: ignore[reportUnknownArgumentType] -- any sequence
-        return Structure(kind, tuple(_walk(v, add) for v in parts))
+        return Structure(kind, tuple(_walk(v, add, name) for v in parts))
     if isinstance(tree, (str, bytes, set)):
         kind = type(tree)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] -- any set
-        raise ArgumentException(f"a {kind.__name__} came where arrays, or mappings and sequences of them, were wanted")
+        raise ArgumentException(
+            f"{name} must consist of arrays, numbers, and mappings and sequences of them, got {kind.__name__}"
+        )
     add(tree)
     return _LEAF

@@ -1,4 +1,4 @@
-"""Shape and dtype: all that tracing knows of an array."""
+"""The type of a traced array: its shape and dtype."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["ArrayType"]
 
 @cache
 def _name(dtype: np.dtype[Any]) -> str:
-    # NumPy spells it anew each time, and a program asks thousands of times.
+    # NumPy builds the name at each access, and a Program needs it thousands of times.
     return dtype.name
 
 
 @dataclass(frozen=True)
 class ArrayType:
-    """Shape and dtype: all that tracing knows of an array."""
+    """The shape and dtype of an array: everything that tracing knows about it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -38,7 +38,7 @@ class ArrayType:
 
     @property
     def dtype_name(self) -> str:
-        """The dtype as NumPy calls it."""
+        """NumPy's name of the dtype."""
         return _name(self.dtype)
 
     @property
@@ -47,7 +47,7 @@ class ArrayType:
         return self.dtype.kind == "f"
 
     def with_shape(self, shape: Sequence[int]) -> ArrayType:
-        """The same dtype with another shape."""
+        """Return the type with another shape."""
         return ArrayType(tuple(shape), self.dtype)
 
     def __str__(self) -> str:

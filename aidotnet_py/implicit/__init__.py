@@ -1,7 +1,7 @@
-"""Derivatives of solutions by the implicit function theorem, whatever solver found them.
+"""Derivatives of solutions by the implicit function theorem, for any solver.
 
-`implicit_diff` is the decorator; under it lie two primitives, one a file: `root`, the solution that a function of
-the user's finds, and `linear_system`, what its derivatives are solved from.
+`implicit_diff` is the decorator. It uses two primitives, each in its own file: `root`, a solution by the user's
+function, and `linear_system`, the linear systems that give its derivatives.
 """
 
 from aidotnet_py.implicit.checked_solve import UnconvergedSolveWarning, checked_solve

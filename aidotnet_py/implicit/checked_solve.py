@@ -1,4 +1,4 @@
-"""A linear solve whose report is read: numbers that are not finite are an error, a residual too large a warning."""
+"""A linear solve that checks its report: numbers that are not finite are an error, a large residual a warning."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Solver: TypeAlias = Callable[[Operator, Array], tuple[Array, R]]
 
 
 class UnconvergedSolveWarning(RuntimeWarning):
-    """A linear solve ended above the bound on its residual; what was computed from it is that much less exact."""
+    """A linear solve ended above the bound on its residual; results computed from it are less exact."""
 
 
 def checked_solve(
     solver: Solver[R], operator: Operator, rhs: Array, *, what: str = "the linear solve"
 ) -> tuple[Array, R]:
-    """Solve Ax = b, and let nothing that went wrong pass in silence.
+    """Solve Ax = b; raise or warn if the report shows a failure.
 
     Parameters
     ----------
@@ -38,22 +38,22 @@ def checked_solve(
     rhs : array, shape (n,) or (tasks, n)
         b.
     what : str
-        How messages call the solve.
+        The name of the solve in messages.
 
     Returns
     -------
     (solution, report)
-        As the solver gave them.
+        The results of the solver.
 
     Raises
     ------
     InvalidOperationException
-        When a system met numbers that are not finite; the message has its row.
+        When a system met numbers that are not finite; the message names its row.
 
     Warns
     -----
     UnconvergedSolveWarning
-        When a system did not converge; the message has the residual norm that is largest next to its right-hand side.
+        When a system did not converge; the message has the largest residual norm relative to its right-hand side.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def checked_solve(
     if broken.any():
         raise InvalidOperationException(
             f"{what} met numbers that are not finite in {broken.sum()} of {tasks} systems, first in row "
-            f"{int(np.argmax(broken))}; look at the point that it was to be solved at"
+            f"{int(np.argmax(broken))}; check the point of the solve"
         )
     unconverged = ~report.converged
     if unconverged.any():

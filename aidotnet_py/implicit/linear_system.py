@@ -1,4 +1,4 @@
-"""The primitive `linear_solve`: the solution of a linear system whose matrix is a Program, itself differentiable."""
+"""The primitive `linear_solve`: the differentiable solution of a linear system whose matrix is a Program."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Settings:
     Attributes
     ----------
     name : str
-        Whose solution, for messages.
+        The name of the solver, for messages.
     symmetric : bool
-        Whether the matrix is symmetric positive definite, and conjugate gradient does.
+        Whether the matrix is symmetric positive definite, so that conjugate gradient applies.
     max_iterations : int or None
-        For each system; None: ten times as many as it has unknowns.
+        The bound for each system; None: ten times its number of unknowns.
     rtol : float or None
-        For ‖b − Ax‖/‖b‖; None: what the solvers take.
+        The bound on ‖b − Ax‖/‖b‖; None: the default of the solvers.
     atol : float
-        For ‖b − Ax‖.
+        The bound on ‖b − Ax‖.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Settings:
     atol: float
 
     def solver(self, n: int) -> Callable[[Operator, Array], tuple[Array, SolverReport]]:
-        """What solves systems of n unknowns."""
+        """Return the solver of systems of n unknowns."""
         return partial(
             conjugate_gradient if self.symmetric else gmres,
             max_iterations=10 * n if self.max_iterations is None else self.max_iterations,
@@ -71,24 +71,24 @@ class Settings:
 
 
 def only_output(program: Program, place: int, without: Variable | None = None) -> Program:
-    """The Program that computes one of the outputs alone, and lacks an input that it does not need."""
+    """Return the Program of one output alone, without an input that it does not need."""
     inputs = tuple(v for v in program.inputs if v is not without)
-    found = simplify(Program(inputs, program.constants, program.equations, (program.outputs[place],)))
-    assert not any(v is without for equation in found.equations for v in equation.variables)
-    return found
+    alone = simplify(Program(inputs, program.constants, program.equations, (program.outputs[place],)))
+    assert not any(v is without for equation in alone.equations for v in equation.variables)
+    return alone
 
 
 class LinearSystem:
-    """A matrix A that hangs on some arrays, its point; or one in each row of a batch.
+    """A matrix A that depends on the arrays of a point; in a batch, one matrix per row.
 
-    Two equations are the same only if they share the object: its ``repr`` tells systems apart.
+    Equations are equal only if they share the object: its ``repr`` distinguishes systems.
 
     Parameters
     ----------
     program : Program
         Inputs: the point, then v of shape (…, n). Output: Av, linear in v, row by row.
     settings : Settings
-        How to solve.
+        The solver and its bounds.
     """
 
     def __init__(self, program: Program, settings: Settings) -> None:
@@ -112,19 +112,19 @@ class LinearSystem:
     def _transpose(self) -> LinearSystem:
         count = len(self.program.inputs) - 1
         both = vjp_program(self.program, [False] * count + [True])
-        # What is linear in v has a derivative that does not depend on it.
-        found = LinearSystem(only_output(both, 1, without=both.inputs[count]), self.settings)
-        found._transposed = self
-        return found
+        # Av is linear in v, so its pullback does not depend on v.
+        system = LinearSystem(only_output(both, 1, without=both.inputs[count]), self.settings)
+        system._transposed = self
+        return system
 
     def change(self, moved: tuple[bool, ...]) -> Program:
-        """From the point, v, and tangents of what is moved of the point, to (dA) v."""
+        """Return the Program from the point, v, and tangents of the moved arrays of the point, to (dA) v."""
         if moved not in self._changes:
             self._changes[moved] = only_output(jvp_program(self.program, [*moved, False]), 1)
         return self._changes[moved]
 
-    def batched(self, flags: tuple[bool, ...], size: int) -> LinearSystem:
-        """The system with one more axis in front of v, and of what is flagged of the point."""
+    def batch(self, flags: tuple[bool, ...], size: int) -> LinearSystem:
+        """Return the system with one more axis in front of v and of the flagged arrays of the point."""
         key = flags, size
         if key not in self._batched:
             self._batched[key] = LinearSystem(vmap_program(self.program, [*flags, True], size), self.settings)
@@ -139,7 +139,7 @@ class LinearSystem:
             what = f"the linear solve for a derivative of {self}"
             x, report = checked_solve(self.settings.solver(shape[-1]), operator, rows, what=what)
             if self.settings.symmetric:
-                # Where the solve converged, b will do for Ax.
+                # After convergence, b approximates Ax well enough.
                 image = rows if report.converged.all() else backend.asarray(operator(x))
                 slack = np.sqrt(shape[-1]) * np.where(report.converged, report.residual_norms, 0.0)
                 signs = _signs(backend, rows)
@@ -151,14 +151,14 @@ class LinearSystem:
     ) -> None:
         """Refuse an A that is not symmetric: for random signs u, uᵀ(Ax) and (Au)ᵀx differ almost surely.
 
-        Vectors come with their images. The solution of a system with Aᵀ would be taken from the one with A, and no
-        residual would show it.
+        Each pair is a vector and its image. Without this check, the system of A would be solved in place of that of Aᵀ,
+        and no residual would show it.
         """
         absolute = backend.elementwise("abs")
         pairs = (signs[0], solution[1]), (signs[1], solution[0])
         left, right = (backend.to_numpy(backend.vecdot(*pair)) for pair in pairs)
         sizes = sum(backend.to_numpy(backend.vecdot(absolute(a), absolute(b))) for a, b in pairs)
-        # Rounding may take half of the digits of the products.
+        # Rounding may lose half of the digits of the products.
         gaps = np.abs(left - right) > slack + np.sqrt(np.finfo(left.dtype).eps) * sizes
         if gaps.any():
             row = int(np.argmax(gaps))
@@ -169,8 +169,8 @@ class LinearSystem:
 
     @contextmanager
     def _operator(self, backend: Backend, point: Sequence[Array]) -> Generator[Operator]:
-        """The function v ↦ Av on rows, with all that hangs on the point alone computed once."""
-        executable = self._idle.take(backend) or self._planned(backend)
+        """Yield the function v ↦ Av on rows; the work that depends on the point alone is done once."""
+        executable = self._idle.take(backend) or self._executable(backend)
         *places, v = executable.inputs
         shape = tuple(v.shape)
         for place, value in zip(places, point, strict=True):
@@ -185,15 +185,15 @@ class LinearSystem:
         yield operator
         self._idle.give_back(backend, executable)
 
-    def _planned(self, backend: Backend) -> Executable:
+    def _executable(self, backend: Backend) -> Executable:
         of = self.program.output_types[0]
         stages = [0] * (len(self.program.inputs) - 1) + [1]
-        # An output of its own, so that it lies in C order and is no view of v.
+        # A separate output array, in C order and never a view of v.
         return Executable(self.program, backend, stages=stages, outputs=[backend.empty(of.shape, of.dtype)])
 
 
 def _signs(backend: Backend, like: Array) -> Array:
-    """Random signs, the same in each row and at each call."""
+    """Return random signs, equal in each row and at each call."""
     n = int(like.shape[1])
     signs: NDArray[np.int64] = np.random.Generator(np.random.PCG64(n)).integers(0, 2, n) * 2 - 1
     return backend.asarray(np.broadcast_to(signs, tuple(like.shape)), backend.dtype_of(like))
@@ -208,7 +208,7 @@ def _run(backend: Backend, out: Array, rhs: Array, *point: Array, system: Linear
 
 
 def _jvp(tangents: Sequence[Any], rhs: Any, *point: Any, output: Any, system: LinearSystem) -> Any:
-    """From A x = b: A dx = db − (dA) x."""
+    """Solve for the tangent: A x = b gives A dx = db − (dA) x."""
     moved = [t for t in tangents[1:] if t is not None]
     change = tangents[0]
     if moved:
@@ -224,7 +224,7 @@ def _transpose(ct: Any, rhs: Any, *point: Any, system: LinearSystem) -> list[Any
 
 def _batch(inputs: Sequence[Any], batched: Sequence[bool], size: int, system: LinearSystem) -> Any:
     rhs, *point = inputs
-    return linear_solve(system.batched(tuple(batched[1:]), size), batch_of(rhs, batched[0], size), point)
+    return linear_solve(system.batch(tuple(batched[1:]), size), batch_of(rhs, batched[0], size), point)
 
 
 _linear_solve = Primitive(
@@ -233,5 +233,5 @@ _linear_solve = Primitive(
 
 
 def linear_solve(system: LinearSystem, rhs: Any, point: Sequence[Any]) -> Any:
-    """The traced x of A(point) x = rhs."""
+    """Return the traced x of A(point) x = rhs."""
     return emit(_linear_solve, rhs, *point, system=system)

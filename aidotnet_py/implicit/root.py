@@ -1,4 +1,4 @@
-"""The primitive `solution`: a root φ of F(φ, θ), found by a function that is never traced."""
+"""The primitive `solution`: a root φ of F(φ, θ), computed by a function that is never traced."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from aidotnet_py.implicit.linear_system import LinearSystem, Settings, linear_so
 
 __all__ = ["Finder", "Root", "solution"]
 
-# Finds φ and writes it: ``find(backend, out, initial, operands)``.
+# Computes φ and writes it to ``out``: ``find(backend, out, initial, operands)``.
 Finder: TypeAlias = Callable[[Backend, Array, Array, Sequence[Array]], None]
 
 
 class Root:
-    """F and what finds its root φ; or one of each in every row of a batch.
+    """F and the function that computes its root φ; in a batch, one root per row.
 
-    Two equations are the same only if they share the object: its ``repr`` tells roots apart.
+    Equations are equal only if they share the object: its ``repr`` distinguishes roots.
 
     Parameters
     ----------
     condition : Program
         Inputs: the operands, then φ of shape (…, n). Output: F, like φ, row by row.
     find : callable
-        What finds φ.
+        The function that computes φ.
     settings : Settings
-        How to solve the linear systems of its derivatives.
+        The solver for the linear systems of its derivatives.
 
     Attributes
     ----------
     matters : tuple of bool
         For each operand, whether F has a derivative with respect to it.
     determined : bool
-        Whether F has one with respect to φ.
+        Whether F has a derivative with respect to φ.
     """
 
     def __init__(self, condition: Program, find: Finder, settings: Settings) -> None:
@@ -73,13 +73,13 @@ class Root:
         return self._system
 
     def pushforward(self, moved: tuple[bool, ...]) -> Program:
-        """From the operands, φ, and tangents of the operands that are moved, to the change of F."""
+        """Return the Program from the operands, φ, and tangents of the moved operands, to the change of F."""
         if moved not in self._pushforwards:
             self._pushforwards[moved] = only_output(jvp_program(self.condition, [*moved, False]), 1)
         return self._pushforwards[moved]
 
-    def batched(self, flags: tuple[bool, ...], size: int) -> Root:
-        """The root with one more axis in front of φ, and of what is flagged of initial and operands."""
+    def batch(self, flags: tuple[bool, ...], size: int) -> Root:
+        """Return the root with one more axis in front of φ and of the flagged among initial and operands."""
         key = flags, size
         if key not in self._batched:
             condition = vmap_program(self.condition, [*flags[1:], True], size)
@@ -88,7 +88,7 @@ class Root:
 
 
 def _read(program: Program, output: Atom) -> set[Atom]:
-    """All values that an output is computed from."""
+    """Return all values that an output is computed from."""
     read: set[Atom] = {output}
     for equation in reversed(program.equations):
         if equation.output in read:
@@ -97,14 +97,14 @@ def _read(program: Program, output: Atom) -> set[Atom]:
 
 
 def _by_rows(find: Finder, flags: tuple[bool, ...], size: int) -> Finder:
-    """The finder called once a row."""
+    """Return a finder that calls ``find`` once per row."""
 
-    def found(backend: Backend, out: Array, initial: Array, operands: Sequence[Array]) -> None:
+    def find_rows(backend: Backend, out: Array, initial: Array, operands: Sequence[Array]) -> None:
         for k in range(size):
             first, *others = [_row(backend, a, k) if f else a for a, f in zip((initial, *operands), flags, strict=True)]
             find(backend, _row(backend, out, k), first, others)
 
-    return found
+    return find_rows
 
 
 def _row(backend: Backend, array: Array, k: int) -> Array:
@@ -122,7 +122,7 @@ def _run(backend: Backend, out: Array, initial: Array, *operands: Array, root: R
 
 
 def _jvp(tangents: Sequence[Any], initial: Any, *operands: Any, output: Any, root: Root) -> Any:
-    """From F(φ, θ) = 0: (∂F/∂φ) dφ = −(∂F/∂θ) dθ. Where the search began does not matter."""
+    """Solve for the tangent: F(φ, θ) = 0 gives (∂F/∂φ) dφ = −(∂F/∂θ) dθ, for any initial."""
     moved = [t if matters else None for t, matters in zip(tangents[1:], root.matters, strict=True)]
     given = [t for t in moved if t is not None]
     if not given:
@@ -133,12 +133,12 @@ def _jvp(tangents: Sequence[Any], initial: Any, *operands: Any, output: Any, roo
 
 
 def _batch(inputs: Sequence[Any], batched: Sequence[bool], size: int, root: Root) -> Any:
-    return solution(root.batched(tuple(batched), size), inputs[0], inputs[1:])
+    return solution(root.batch(tuple(batched), size), inputs[0], inputs[1:])
 
 
 _solution = Primitive(name="solution", shape=_shape, run=_run, jvp=_jvp, transpose=None, batch=_batch, flops=no_flops)
 
 
 def solution(root: Root, initial: Any, operands: Sequence[Any]) -> Any:
-    """The traced φ."""
+    """Return the traced φ."""
     return emit(_solution, initial, *operands, root=root)

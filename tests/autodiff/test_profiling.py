@@ -46,5 +46,5 @@ def test_indices_of_an_axis_of_length_one() -> None:
 
 
 def test_repeats_below_one() -> None:
-    with pytest.raises(ArgumentOutOfRangeException, match="repeats is 0; at least 1 is wanted"):
+    with pytest.raises(ArgumentOutOfRangeException, match="repeats must be at least 1, got 0"):
         ad.profile(program(), repeats=0)

@@ -1,4 +1,4 @@
-"""Functions composed of primitives that NumPy has no name for: softmax, convolution, pooling, normalisation.
+"""Functions composed of primitives that NumPy lacks: softmax, convolution, pooling, normalisation.
 
 Each works on traced values and, outside a trace, on arrays of any backend.
 """
@@ -22,7 +22,6 @@ from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
 from aidotnet_py.autodiff.tracing.tracer import HostData, active_trace, as_traced, is_array, new_trace, type_of
-from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [
@@ -48,7 +47,7 @@ Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 
 
 def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
-    """Let a function of traced values take arrays and numbers too, by tracing and running it on the spot."""
+    """Let a function of traced values accept arrays and numbers: outside a trace, it is traced and run at once."""
 
     def decorate(function: F) -> F:
         form = signature(function)
@@ -57,7 +56,7 @@ def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
         def call(*args: Any, **options: Any) -> Any:
             values = form.bind(*args, **options).arguments
             arrays = {k: values.pop(k) for k in array_arguments if values.get(k) is not None}
-            types = {k: _type(v, k) for k, v in arrays.items()}
+            types = {k: type_of(v, k) for k, v in arrays.items()}
             if active_trace() is not None:
                 traced = {k: as_traced(v) if is_array(v) else shapes.full(types[k], v) for k, v in arrays.items()}
                 return function(**traced, **values)
@@ -70,16 +69,9 @@ def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
     return decorate
 
 
-def _type(value: Any, name: str) -> ArrayType:
-    try:
-        return type_of(value)
-    except ArgumentException as error:
-        raise ArgumentException(f"{name}: {error}") from None
-
-
 @_on_arrays("x")
 def relu(x: Any) -> Any:
-    """max(x, 0), with derivative 0 at 0.
+    """Return max(x, 0), with derivative 0 at 0.
 
     Examples
     --------
@@ -92,7 +84,7 @@ def relu(x: Any) -> Any:
 
 @_on_arrays("x")
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(−x)), accurate to relative precision on both sides.
+    """Return 1 / (1 + exp(−x)), accurate to relative precision on both sides.
 
     Examples
     --------
@@ -105,7 +97,7 @@ def sigmoid(x: Any) -> Any:
 
 @_on_arrays("x")
 def softplus(x: Any) -> Any:
-    """log(1 + exp(x)) without overflow; its derivative is the sigmoid.
+    """Return log(1 + exp(x)) without overflow; its derivative is the sigmoid.
 
     Examples
     --------
@@ -118,13 +110,13 @@ def softplus(x: Any) -> Any:
 
 @_on_arrays("x")
 def stop_gradient(x: Any) -> Any:
-    """The value itself, taken as a constant by every derivative."""
+    """Return x as a constant: every derivative through it is zero."""
     return shapes.stop_gradient(x)
 
 
 @_on_arrays("value", "x")
 def with_value(value: Any, x: Any) -> Any:
-    """Give a value the derivatives of x: for a limit that x, computed as it is, would miss by inf − inf or 0 · inf."""
+    """Return ``value`` with the derivatives of x: for limits where the formula of x gives inf − inf or 0 · inf."""
     return elementwise.with_value(value, x)
 
 
@@ -155,14 +147,14 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
 
 
 def _shift(x: Any, axes: tuple[int, ...]) -> Any:
-    """The maximum over axes, a constant to derivatives; 0 where it is infinite and would make NaN of the answer."""
+    """Return the maximum over axes as a constant; 0 where it is infinite, since inf − inf is NaN."""
     top = shapes.stop_gradient(max_(x, axes))
     return elementwise.where(elementwise.isfinite(top), top, 0.0)
 
 
 @_on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """Compute x − logsumexp(x) along an axis, without loss where one element is far above the others."""
+    """Return x − logsumexp(x) along an axis, accurate even if one element is far above the others."""
     axes = anp.normalise_axes(axis, len(x.shape))
     centred = x - anp.expand_reduced(_shift(x, axes), x.shape, axes)
     return centred - anp.expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
@@ -170,7 +162,7 @@ def log_softmax(x: Any, axis: int = -1) -> Any:
 
 @_on_arrays("x")
 def softmax(x: Any, axis: int = -1) -> Any:
-    """exp(x) / Σ exp(x) along an axis.
+    """Return exp(x) / Σ exp(x) along an axis.
 
     Examples
     --------
@@ -183,13 +175,13 @@ def softmax(x: Any, axis: int = -1) -> Any:
 
 @_on_arrays("indices")
 def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
-    """A row (…, classes) for each integer, 1 at its place and 0 elsewhere; all 0 for one out of range.
+    """Return a row (…, classes) for each integer: 1 at its place, 0 elsewhere; all 0 if it is out of range.
 
-    Integers do not say which floating dtype the computation at hand is in: give it, as in
-    ``one_hot(labels, 5, logits.dtype)``, lest float64 rows widen float32 logits.
+    Pass the dtype of the computation, as in ``one_hot(labels, 5, logits.dtype)``: float64 rows would convert float32
+    logits to float64.
     """
     if type_of(indices).dtype.kind not in "iu":
-        raise ArgumentException(f"indices have dtype {type_of(indices).dtype}; integers are wanted")
+        raise ArgumentException(f"indices must be integers, got dtype {type_of(indices).dtype}")
     wide = elementwise.astype(shapes.reshape(indices, (*indices.shape, 1)), np.int64)
     return elementwise.astype(elementwise.equal(wide, HostData(np.arange(classes, dtype=np.int64))), dtype)
 
@@ -197,9 +189,7 @@ def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
 def _pair(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
     if len(pair) != 2 or any(n < least for n in pair):
-        raise ArgumentOutOfRangeException(
-            f"{name} is {value!r}; an int or a pair of ints of at least {least} is wanted"
-        )
+        raise ArgumentOutOfRangeException(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
     return pair
 
 
@@ -209,23 +199,23 @@ def _margins(
     if padding == "valid":
         return (0, 0), (0, 0)
     if padding == "same":
-        # As many outputs as ceil(n / stride); an odd margin goes after, as in TensorFlow and JAX.
+        # ceil(n / stride) outputs; an odd margin goes after, as in TensorFlow and JAX.
         totals = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(image, window, stride, strict=True)]
         return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
     if isinstance(padding, str):
         raise ArgumentException(
-            f"padding is {padding!r}; 'same', 'valid', an int or ((top, bottom), (left, right)) is wanted"
+            f"padding must be 'same', 'valid', an int or ((top, bottom), (left, right)), got {padding!r}"
         )
     if isinstance(padding, (int, np.integer)):
         padding = ((padding, padding), (padding, padding))
     if any(n < 0 for pair in padding for n in pair):
-        raise ArgumentOutOfRangeException(f"padding is {padding!r}; margins of at least 0 are wanted")
+        raise ArgumentOutOfRangeException(f"padding must be at least 0, got {padding!r}")
     return padding
 
 
 def _image(x: Any, name: str) -> tuple[int, int, int, int]:
     if len(x.shape) != 4:
-        raise ArgumentException(f"{name} has shape {x.shape}; images (n, height, width, channels) are wanted")
+        raise ArgumentException(f"{name} must be images (n, height, width, channels), got shape {x.shape}")
     n, height, width, channels = x.shape
     return n, height, width, channels
 
@@ -245,17 +235,17 @@ def conv2d(
     padding: Padding = "same",
     groups: int = 1,
 ) -> Any:
-    """2-D convolution (cross-correlation, as everywhere in deep learning), channels last.
+    """Compute the 2-D convolution (cross-correlation, as everywhere in deep learning), channels last.
 
-    Computed as windows and one matrix product: the windows serve the forward pass, the weights' gradient and every
-    curvature product.
+    It is windows and one matrix product: the forward pass, the weights' gradient and every curvature product use the
+    same windows.
 
     Parameters
     ----------
     x : array, shape (n, height, width, channels)
         Images.
     weight : array, shape (kernel height, kernel width, channels // groups, filters)
-        Kernels; filters of group i come i-th.
+        Kernels; the filters of group i have the i-th place.
     bias : array, shape (filters,), or None
         Added to every pixel.
     stride : int or (int, int)
@@ -263,7 +253,7 @@ def conv2d(
     padding : "same", "valid", int or ((top, bottom), (left, right))
         Zeros around the images.
     groups : int
-        Channels and filters are split into this many groups that do not see each other.
+        Number of groups of channels and filters; a filter reads the channels of its group.
 
     Returns
     -------
@@ -272,7 +262,7 @@ def conv2d(
     Raises
     ------
     ArgumentException
-        When shapes do not fit together.
+        When shapes do not match.
 
     Examples
     --------
@@ -283,15 +273,15 @@ def conv2d(
     """
     n, _, _, channels = _image(x, "x")
     if groups < 1:
-        raise ArgumentOutOfRangeException(f"groups is {groups}; at least 1 is wanted")
+        raise ArgumentOutOfRangeException(f"groups must be at least 1, got {groups}")
     if len(weight.shape) != 4 or weight.shape[2] * groups != channels or weight.shape[3] % groups:
         raise ArgumentException(
-            f"weight has shape {weight.shape}; with {groups} groups and x of shape {x.shape}, "
-            f"(kernel height, kernel width, {channels // groups}, a multiple of {groups}) is wanted"
+            f"weight must have shape (kernel height, kernel width, {channels // groups}, a multiple of {groups}) for "
+            f"{groups} groups and x of shape {x.shape}, got {weight.shape}"
         )
     kernel, filters = weight.shape[:2], weight.shape[3]
     if bias is not None and bias.shape != (filters,):
-        raise ArgumentException(f"bias has shape {bias.shape}; {(filters,)} is wanted, one a filter")
+        raise ArgumentException(f"bias must have shape {(filters,)}, one number per filter, got {bias.shape}")
     windows = _windows(x, kernel, _pair(stride, "stride"), padding, 0.0)
     rows, columns = windows.shape[1:3]
     pixels = n * rows * columns
@@ -301,13 +291,13 @@ def conv2d(
             shapes.reshape(windows, (pixels, span * channels)), shapes.reshape(weight, (span * channels, filters))
         )
     else:
-        product = _grouped(windows, weight, pixels, groups)
+        product = _grouped_product(windows, weight, pixels, groups)
     y = shapes.reshape(product, (n, rows, columns, filters))
     return y if bias is None else y + bias
 
 
-def _grouped(windows: Any, weight: Any, pixels: int, groups: int) -> Any:
-    """One product a group, batched: (groups, pixels, span) by (groups, span, filters of a group)."""
+def _grouped_product(windows: Any, weight: Any, pixels: int, groups: int) -> Any:
+    """Multiply each group by its kernels: (groups, pixels, span) by (groups, span, filters of a group)."""
     inner, filters = weight.shape[2], weight.shape[3]
     span = weight.shape[0] * weight.shape[1]
     rows = shapes.permute_dims(shapes.reshape(windows, (pixels, span, groups, inner)), (2, 0, 1, 3))
@@ -320,14 +310,14 @@ def _grouped(windows: Any, weight: Any, pixels: int, groups: int) -> Any:
 
 
 def _tiles(x: Any, window: tuple[int, int], stride: tuple[int, int]) -> Any:
-    """Windows that do not overlap, as a view (n, rows, kh, columns, kw, c)."""
+    """Return windows that do not overlap, as a view (n, rows, kh, columns, kw, c)."""
     n, height, width, channels = x.shape
     rows, columns = height // window[0], width // window[1]
     cropped = shapes.slice_(x, ((0, n, 1), (0, rows * window[0], 1), (0, columns * window[1], 1), (0, channels, 1)))
     return shapes.reshape(cropped, (n, rows, window[0], columns, window[1], channels))
 
 
-def _pooled(
+def _pool(
     x: Any,
     window: int | tuple[int, int],
     stride: int | tuple[int, int] | None,
@@ -352,9 +342,9 @@ def max_pool2d(
     stride: int | tuple[int, int] | None = None,
     padding: Padding = "valid",
 ) -> Any:
-    """Maxima over windows of images (n, height, width, channels); stride None: the window's size.
+    """Compute maxima over windows of images (n, height, width, channels); stride None: the window's size.
 
-    Elements that tie for a maximum share its derivative equally. Padding never wins: it is −inf.
+    Elements that tie for a maximum share its derivative equally. Padding is −inf.
 
     Examples
     --------
@@ -363,7 +353,7 @@ def max_pool2d(
     array([[ 5.,  7.],
            [13., 15.]])
     """
-    return _pooled(x, window, stride, padding, max_, -math.inf)
+    return _pool(x, window, stride, padding, max_, -math.inf)
 
 
 @_on_arrays("x")
@@ -374,7 +364,7 @@ def average_pool2d(
     stride: int | tuple[int, int] | None = None,
     padding: Padding = "valid",
 ) -> Any:
-    """Means over windows of images (n, height, width, channels), padding counted as zeros.
+    """Compute means over windows of images (n, height, width, channels); padding counts as zeros.
 
     Stride None: the window's size.
 
@@ -386,14 +376,14 @@ def average_pool2d(
            [10.5, 12.5]])
     """
     size = _pair(window, "window")
-    return _pooled(x, size, stride, padding, sum_, 0.0) * (1.0 / (size[0] * size[1]))
+    return _pool(x, size, stride, padding, sum_, 0.0) * (1.0 / (size[0] * size[1]))
 
 
 def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
     count = math.prod(x.shape[i] for i in axes)
     if count < 2 or not axes:
         raise ArgumentException(
-            f"x must have at least 2 elements to normalise over, got shape {x.shape}: less its mean, a single one is 0"
+            f"x must have at least 2 elements to normalise over, got shape {x.shape}; one minus its mean is 0"
         )
     mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
@@ -401,17 +391,17 @@ def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
     return centred * (1.0 / elementwise.sqrt(variance + epsilon))
 
 
-def _scaled(y: Any, scale: Any, shift: Any) -> Any:
+def _scale_and_shift(y: Any, scale: Any, shift: Any) -> Any:
     y = y if scale is None else y * scale
     return y if shift is None else y + shift
 
 
 @_on_arrays("x", "scale", "shift")
 def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
-    """Normalise each channel by the mean and variance of the batch in hand: (x − μ)/√(σ² + ε) · scale + shift.
+    """Normalise each channel by the mean and variance of its batch: (x − μ)/√(σ² + ε) · scale + shift.
 
     Statistics run over all axes but the last, with σ² the population variance; no running averages are kept, the
-    convention of few-shot learning (Finn et al. 2017), so a Program stays a pure function.
+    convention of few-shot learning (Finn et al. 2017).
 
     Examples
     --------
@@ -420,7 +410,7 @@ def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float =
     array([[-1.],
            [ 1.]])
     """
-    return _scaled(_normalise(x, tuple(range(len(x.shape) - 1)), epsilon), scale, shift)
+    return _scale_and_shift(_normalise(x, tuple(range(len(x.shape) - 1)), epsilon), scale, shift)
 
 
 @_on_arrays("x", "scale", "shift")
@@ -433,4 +423,4 @@ def layer_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float =
     >>> layer_norm(np.array([[1.0, 3.0]])).round(3)
     array([[-1.,  1.]])
     """
-    return _scaled(_normalise(x, (len(x.shape) - 1,), epsilon), scale, shift)
+    return _scale_and_shift(_normalise(x, (len(x.shape) - 1,), epsilon), scale, shift)

@@ -1,4 +1,4 @@
-"""Indexing of traced values as NumPy does it: ints, slices, None, Ellipsis, and one array of integers."""
+"""NumPy's indexing of traced values: ints, slices, None, Ellipsis, and one array of integers."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ Span = tuple[int, int, int]
 
 
 def move_axis(x: Any, source: int, destination: int) -> Any:
-    """One axis elsewhere, the others in their order; both numbers in 0 … n − 1."""
+    """Move one axis, keeping the order of the others; both numbers in 0 … n − 1."""
     order = list(range(len(type_of(x).shape)))
     order.insert(destination, order.pop(source))
     return permute_dims(x, tuple(order))
 
 
 def in_range(indices: Any, length: int) -> Any:
-    """Indices as int64, those counted from the end made positive; checked now where their values are known."""
+    """Return indices as int64 in 0 … length − 1; known values are checked now, traced ones at each run."""
     if isinstance(indices, Tracer):
         _require_integers(indices.type)
         if length == 0 and indices.size:
-            raise IndexError(f"indices of shape {indices.shape} into an axis of length 0, which has no elements")
+            raise IndexError(f"indices must be empty for an axis of length 0, got shape {indices.shape}")
         return wrap_indices(indices, length)
     backend = backend_of(indices)
-    found = np.asarray(indices if backend is None else backend.to_numpy(indices))
-    if found.size == 0 and backend is None:
-        found = found.astype(np.int64)  # An empty list has no dtype of its own.
-    _require_integers(ArrayType(found.shape, found.dtype))
-    wrapped = get_backend("numpy").wrap_indices(found, length)
+    values = np.asarray(indices if backend is None else backend.to_numpy(indices))
+    if values.size == 0 and backend is None:
+        values = values.astype(np.int64)  # NumPy gives an empty list the dtype float64.
+    _require_integers(ArrayType(values.shape, values.dtype))
+    wrapped = get_backend("numpy").wrap_indices(values, length)
     return HostData(wrapped) if backend is None else backend.asarray(wrapped)
 
 
 def _require_integers(of: ArrayType) -> None:
     if of.dtype.kind not in "iu":
-        instead = "; for a mask, use np.where" if of.dtype.kind == "b" else ""
-        raise ArgumentException(f"indices have dtype {of.dtype}; integers are wanted{instead}")
+        remedy = "; for a mask, use np.where" if of.dtype.kind == "b" else ""
+        raise ArgumentException(f"indices must be integers, got dtype {of.dtype}{remedy}")
 
 
 def take_along(x: Any, indices: Any, axis: int) -> Any:
-    """Elements at indices of one axis, in whose place the axes of the indices come."""
+    """Take elements at indices of one axis, which the axes of the indices replace."""
     length = type_of(x).shape[axis]
     places = in_range(indices, length)
     chosen = gather(move_axis(x, axis, 0), places)
@@ -60,11 +60,11 @@ def take_along(x: Any, indices: Any, axis: int) -> Any:
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int) -> Any:
-    """For each place of all other axes its own indices, as NumPy's function of that name; axis in 0 … n − 1."""
+    """Take elements by indices for each place of the other axes, as NumPy does; axis in 0 … n − 1."""
     shape = type_of(arr).shape
     places = in_range(indices, shape[axis])
     if len(places.shape) != len(shape):
-        raise ArgumentException(f"indices have shape {places.shape}; as many axes as in {shape} are wanted")
+        raise ArgumentException(f"indices must have as many axes as {shape}, got shape {places.shape}")
     last = len(shape) - 1
     rows, places = move_axis(arr, axis, last), move_axis(places, axis, last)
     lead = rows.shape[:-1]
@@ -80,8 +80,8 @@ def getitem(a: Any, key: Any) -> Any:
     keys = list(parts)
     given = sum(k is not None and k is not Ellipsis for k in keys)
     if given > len(shape) or sum(k is Ellipsis for k in keys) > 1:
-        raise ArgumentException(f"index {key} does not fit a traced array of shape {shape}")
-    # An Ellipsis that stands for no axis stays: it still parts what stands around it.
+        raise ArgumentException(f"index must fit a traced array of shape {shape}, got {key}")
+    # An Ellipsis for no axis stays: it still separates the keys around it.
     rest: list[Any] = [slice(None)] * (len(shape) - given) or [Ellipsis]
     at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
     return _index(a, [*keys[:at], *rest, *keys[at + 1 :]])
@@ -114,13 +114,15 @@ def _index(a: Any, keys: list[Any]) -> Any:
             shape.append(n)
         spans.append(span)
     if len(arrays) > 1:
-        raise NotSupportedException("indexing a traced array with more than one array is not supported; use np.take")
+        raise NotSupportedException(
+            f"index must have at most one array for a traced value, got {len(arrays)}; use np.take"
+        )
     y = reshape(flip(slice_(a, tuple(spans)), tuple(reversed_axes)), tuple(shape))
     return _take(y, keys, *arrays[0]) if arrays else y
 
 
 def _take(x: Any, keys: list[Any], axis: int, indices: Any) -> Any:
-    """The array among the keys; NumPy puts its axes in front where other keys part it from an int."""
+    """Apply the array among the keys; NumPy puts its axes in front if other keys separate it from an int."""
     advanced = [i for i, k in enumerate(keys) if not (k is None or k is Ellipsis or isinstance(k, slice))]
     if advanced[-1] - advanced[0] + 1 == len(advanced):
         return take_along(x, indices, axis)
@@ -132,7 +134,7 @@ def is_integer(key: object) -> bool:
 
 
 def _span(key: slice[Any, Any, Any], length: int) -> tuple[Span, bool]:
-    """The elements of a slice counted forwards, and whether they come in reverse."""
+    """Return the elements of a slice counted forwards, and whether their order is reversed."""
     chosen = range(*key.indices(length))
     if chosen.step > 0:
         return (chosen.start, max(chosen.stop, chosen.start), chosen.step), False

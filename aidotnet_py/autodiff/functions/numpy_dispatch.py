@@ -1,6 +1,6 @@
 """NumPy's own functions on traced values: `np.tanh(x @ w + b)` records equations when x is traced.
 
-A function is added here by writing it under NumPy's name with NumPy's arguments; `numpy_functions` finds it.
+A new function has NumPy's name and arguments, and an entry in `numpy_functions` at the end.
 """
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
@@ -42,20 +42,20 @@ def _ints(value: int | Sequence[int]) -> list[int]:
 
 
 def _positive_axes(axis: int | Sequence[int], ndim: int) -> list[int]:
-    """Axes in the order given, as distinct numbers in 0 … ndim − 1."""
+    """Return axes in the given order, as distinct numbers in 0 … ndim − 1."""
     axes = _ints(axis)
     if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
-        raise ArgumentException(f"axis is {axis}; distinct axes of an array with {ndim} axes are wanted")
+        raise ArgumentException(f"axis must be distinct axes of an array with {ndim} axes, got {axis}")
     return [a % ndim for a in axes]
 
 
 def normalise_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
-    """Axes as a sorted tuple of distinct numbers in 0 … ndim − 1; None means all."""
+    """Return axes as a sorted tuple of distinct numbers in 0 … ndim − 1; None means all."""
     return tuple(range(ndim)) if axis is None else tuple(sorted(_positive_axes(axis, ndim)))
 
 
 def expand_reduced(y: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
-    """A reduced value with the reduced axes back at length 1."""
+    """Return a reduced value with the reduced axes restored at length 1."""
     return _reshape(y, kept_shape(shape, axes))
 
 
@@ -71,7 +71,7 @@ def _reduction(reduce: Callable[[Any, tuple[int, ...]], Any]) -> Callable[..., A
 def _count(a: Any, axes: tuple[int, ...]) -> int:
     count = math.prod(type_of(a).shape[i] for i in axes)
     if count == 0:
-        raise ArgumentException(f"a mean over axes {axes} of shape {a.shape} has no elements")
+        raise ArgumentException(f"a mean must have at least one element, got axes {axes} of shape {a.shape}")
     return count
 
 
@@ -80,13 +80,13 @@ def _float(a: Any) -> Any:
 
 
 def _sum(a: Any, axes: tuple[int, ...]) -> Any:
-    # NumPy adds small integers up in wide ones.
+    # NumPy sums small integers in 64 bits.
     wide = {"b": np.int64, "i": np.int64, "u": np.uint64}.get(type_of(a).dtype.kind)
     return sum_(a if wide is None else ew.astype(a, wide), axes)
 
 
 def _mean(a: Any, axes: tuple[int, ...], ddof: int = 0) -> Any:
-    """As NumPy does it: integers in float64, float16 in float32 and back."""
+    """Compute NumPy's mean: integers in float64, float16 in float32 and back."""
     a = _float(a)
     dtype = type_of(a).dtype
     total = sum_(ew.astype(a, np.result_type(dtype, np.float32)), axes)
@@ -97,7 +97,7 @@ def var(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> 
     axes = normalise_axes(axis, len(a.shape))
     dtype = type_of(_float(a)).dtype
     if _count(a, axes) <= ddof:
-        raise ArgumentException(f"ddof is {ddof}; less than the {_count(a, axes)} elements of axes {axes} is wanted")
+        raise ArgumentException(f"ddof must be less than the {_count(a, axes)} elements of axes {axes}, got {ddof}")
     a = ew.astype(a, np.result_type(dtype, np.float32))
     centred = a - expand_reduced(_mean(a, axes), a.shape, axes)
     y = ew.astype(_mean(centred * centred, axes, ddof), dtype)
@@ -111,12 +111,12 @@ def std(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> 
 
 def reshape(a: Any, *lengths_: Any, shape: Any = None, order: str = "C") -> Any:
     if order != "C":
-        raise NotSupportedException(f"reshape with order {order!r} cannot be traced; only 'C' order is")
+        raise NotSupportedException(f"order must be 'C' for a traced value, got {order!r}")
     lengths = _ints(shape if shape is not None else lengths_[0] if len(lengths_) == 1 else lengths_)
     if lengths.count(-1) == 1:
         known = math.prod(n for n in lengths if n != -1)
         if known == 0 or type_of(a).size % known:
-            raise ArgumentException(f"an array of shape {a.shape} cannot be reshaped to {tuple(lengths)}")
+            raise ArgumentException(f"shape must fit an array of shape {a.shape}, got {tuple(lengths)}")
         lengths[lengths.index(-1)] = type_of(a).size // known
     return _reshape(a, tuple(lengths))
 
@@ -132,7 +132,7 @@ def transpose(a: Any, *axes: Any) -> Any:
         return permute_dims(a, tuple(reversed(range(n))))
     order = _positive_axes(given, n)
     if len(order) != n:
-        raise ArgumentException(f"axes is {given}; each of an array's {n} axes is wanted once")
+        raise ArgumentException(f"axes must have each of {n} axes once, got {given}")
     return permute_dims(a, tuple(order))
 
 
@@ -148,7 +148,7 @@ def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[in
     n = len(a.shape)
     sources, places = _positive_axes(source, n), _positive_axes(destination, n)
     if len(sources) != len(places):
-        raise ArgumentException(f"source is {source} and destination {destination}; as many of one as of the other")
+        raise ArgumentException(f"source and destination must have one length, got {source} and {destination}")
     order = [i for i in range(n) if i not in sources]
     for place, i in sorted(zip(places, sources, strict=True)):
         order.insert(place, i)
@@ -165,7 +165,7 @@ def expand_dims(a: Any, axis: int | Sequence[int]) -> Any:
 def squeeze(a: Any, axis: Axes = None) -> Any:
     axes = [i for i, n in enumerate(a.shape) if n == 1] if axis is None else normalise_axes(axis, len(a.shape))
     if any(a.shape[i] != 1 for i in axes):
-        raise ArgumentException(f"axis is {axis}; axes of length 1 of shape {a.shape} are wanted")
+        raise ArgumentException(f"axis must be axes of length 1 of shape {a.shape}, got {axis}")
     return _reshape(a, tuple(n for i, n in enumerate(a.shape) if i not in axes))
 
 
@@ -177,28 +177,28 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     dtype = np.result_type(*(type_of(a).dtype for a in arrays))
     parts = [ew.astype(a, dtype) for a in arrays]
     if axis is None:
-        return _concatenate([ravel(_traced(a)) for a in parts], 0)
+        return _concatenate([ravel(_as_array(a)) for a in parts], 0)
     return _concatenate(parts, normalise_axes(axis, len(type_of(parts[0]).shape))[0])
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     shapes = {type_of(a).shape for a in arrays}
     if len(shapes) > 1:
-        raise ArgumentException(f"arrays of shapes {sorted(shapes)} cannot be stacked; one shape is wanted")
-    return concatenate([expand_dims(_traced(a), axis) for a in arrays], axis)
+        raise ArgumentException(f"arrays must have one shape to be stacked, got {sorted(shapes)}")
+    return concatenate([expand_dims(_as_array(a), axis) for a in arrays], axis)
 
 
-def _traced(a: Any) -> Any:
-    """Numbers as 0-d arrays, so that they can be reshaped."""
+def _as_array(a: Any) -> Any:
+    """Turn numbers into arrays without axes, which can be reshaped."""
     return a if is_array(a) else full(type_of(a), a)
 
 
 def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: float = 0.0) -> Any:
     if mode != "constant":
-        raise NotSupportedException(f"np.pad with mode {mode!r} cannot be traced; only 'constant' is")
+        raise NotSupportedException(f"mode must be 'constant' for a traced value, got {mode!r}")
     widths = np.broadcast_to(np.asarray(pad_width, dtype=int), (len(array.shape), 2)).tolist()
     if any(n < 0 for pair in widths for n in pair):
-        raise ArgumentException(f"pad_width is {pad_width}; widths of at least 0 are wanted")
+        raise ArgumentException(f"pad_width must be at least 0, got {pad_width}")
     return _pad(array, tuple((before, after, 0) for before, after in widths), constant_values)
 
 
@@ -253,7 +253,9 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None or y is None:
-        raise NotSupportedException("np.where of a condition alone cannot be traced: its shape hangs on values")
+        raise NotSupportedException(
+            "np.where must have three arguments to be traced, got one; the shape of its result would depend on values"
+        )
     return ew.where(condition, x, y)
 
 
@@ -261,7 +263,9 @@ def dot(a: Any, b: Any) -> Any:
     if not type_of(a).shape or not type_of(b).shape:
         return ew.multiply(a, b)
     if len(type_of(b).shape) > 2:
-        raise NotSupportedException("np.dot with more than two axes on the right cannot be traced; use np.matmul")
+        raise NotSupportedException(
+            "np.dot must have at most two axes on the right for a traced value, got more; use np.matmul"
+        )
     return matmul(a, b)
 
 
@@ -270,7 +274,7 @@ def exp2(x: Any) -> Any:
 
 
 def logaddexp(x: Any, y: Any) -> Any:
-    # Chosen, not computed, the larger and the smaller keep their derivatives, also where they tie.
+    # Selection keeps the derivatives of the larger and the smaller, also where they tie.
     dtype = ew.common_dtype(x, y, least=np.float16)
     swapped = ew.less(x, y)
     large, small = (ew.astype(ew.where(swapped, *pair), dtype) for pair in ((y, x), (x, y)))
@@ -285,27 +289,27 @@ def outer(a: Any, b: Any) -> Any:
 def _require_letters(subscripts: str, left: str, right: str, result: str) -> None:
     if not (left + right + result).isalpha() or any(len(set(part)) != len(part) for part in (left, right, result)):
         raise NotSupportedException(
-            f"einsum {subscripts!r} cannot be traced; repeated letters or an ellipsis are not supported"
+            f"einsum must have neither repeated letters nor an ellipsis to be traced, got {subscripts!r}"
         )
     if not set(result) <= set(left + right):
-        raise ArgumentException(f"einsum {subscripts!r} wants letters in its result that no operand has")
+        raise ArgumentException(f"einsum must have only letters of its operands in the result, got {subscripts!r}")
 
 
 def einsum(subscripts: str, *operands: Any) -> Any:
-    """Two operands, letters and an explicit result: sums, products and transposes of any axes."""
+    """Contract two operands, with letters and an explicit result: sums, products and transposes of any axes."""
     try:
         inputs, result = subscripts.replace(" ", "").split("->")
         left, right = inputs.split(",")
         a, b = operands
     except ValueError:
         raise NotSupportedException(
-            f"einsum {subscripts!r} cannot be traced; two operands and '->' are wanted"
+            f"einsum must have two operands and '->' to be traced, got {subscripts!r}"
         ) from None
     _require_letters(subscripts, left, right, result)
     if (len(left), len(right)) != (len(type_of(a).shape), len(type_of(b).shape)) or any(
         n != m for c, n in zip(left, a.shape, strict=True) for d, m in zip(right, b.shape, strict=True) if c == d
     ):
-        raise ArgumentException(f"einsum {subscripts!r} does not fit arrays of shapes {a.shape} and {b.shape}")
+        raise ArgumentException(f"einsum must fit the shapes {a.shape} and {b.shape}, got {subscripts!r}")
     a = sum_(a, tuple(i for i, c in enumerate(left) if c not in right + result))
     left = "".join(c for c in left if c in right + result)
     b = sum_(b, tuple(i for i, c in enumerate(right) if c not in left + result))
@@ -316,18 +320,18 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     columns = [c for c in right if c not in left]
     size = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
 
-    def arranged(x: Any, have: str, *groups: list[str]) -> Any:
+    def arrange(x: Any, have: str, *groups: list[str]) -> Any:
         ordered = permute_dims(x, tuple(have.index(c) for group in groups for c in group))
         lead, *last = groups
         return _reshape(ordered, (*(size[c] for c in lead), *(math.prod(size[c] for c in g) for g in last)))
 
-    product = matmul(arranged(a, left, batch, rows, inner), arranged(b, right, batch, inner, columns))
+    product = matmul(arrange(a, left, batch, rows, inner), arrange(b, right, batch, inner, columns))
     order = [*batch, *rows, *columns]
     full_shape = _reshape(product, tuple(size[c] for c in order))
     return permute_dims(full_shape, tuple(order.index(c) for c in result))
 
 
-def _filled(value: float) -> Callable[..., Any]:
+def _constant(value: float) -> Callable[..., Any]:
     def function(a: Any, dtype: Any = None, *, shape: Any = None) -> Any:
         have = type_of(a)
         return full(ArrayType(have.shape if shape is None else tuple(shape), np.dtype(dtype or have.dtype)), value)
@@ -338,7 +342,7 @@ def _filled(value: float) -> Callable[..., Any]:
 def full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
     have = type_of(a)
     kind = np.dtype(dtype or have.dtype)
-    return _broadcast_to(ew.astype(_traced(fill_value), kind), have.shape)
+    return _broadcast_to(ew.astype(_as_array(fill_value), kind), have.shape)
 
 
 def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Any:
@@ -350,14 +354,14 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
         y = (sum_ if ord == 1 else max_)(ew.absolute(x), axes)
     else:
         raise NotSupportedException(
-            f"np.linalg.norm with ord {ord!r} over axes {axes} cannot be traced; None, 1, 2 and inf over one axis, and "
-            "None and 'fro' over two can"
+            f"ord must be None, 1, 2 or inf over one axis, or None or 'fro' over two, for a traced value, got {ord!r} "
+            f"over axes {axes}"
         )
     return expand_reduced(y, x.shape, axes) if keepdims else y
 
 
 def _length(x: Any, axes: tuple[int, ...]) -> Any:
-    """√Σx²; float16 in float32 and back, as with means."""
+    """Return √Σx²; float16 in float32 and back, as with means."""
     dtype = type_of(x).dtype
     x = ew.astype(x, np.result_type(dtype, np.float32))
     squares = sum_(x * x, axes)
@@ -367,7 +371,7 @@ def _length(x: Any, axes: tuple[int, ...]) -> Any:
 
 
 def _scale(squares: Any) -> Any:
-    """Powers of two, by which to multiply what was squared: 1 but where the squares overflowed, or lost digits."""
+    """Return powers of two that scale x before it is squared: 1, except where the squares overflow or lose digits."""
     limits = np.finfo(squares.dtype)
     up, down = 2.0 ** ((limits.nmant - limits.minexp) * 2 // 3), 2.0 ** -(limits.maxexp * 5 // 8)
     large = ew.where(ew.greater(squares, float(limits.max)), down, full(squares.type, 1.0))
@@ -377,7 +381,7 @@ def _scale(squares: Any) -> Any:
 def _boolean(function: Callable[..., Any]) -> Callable[..., Any]:
     def apply(*operands: Any) -> Any:
         if any(type_of(x).dtype.kind != "b" for x in operands):
-            raise NotSupportedException("bitwise operators can be traced on booleans only")
+            raise NotSupportedException("operands of bitwise operators must be booleans to be traced, got other dtypes")
         return function(*operands)
 
     return apply
@@ -434,8 +438,8 @@ numpy_functions.update(
         "dot": dot,
         "outer": outer,
         "einsum": einsum,
-        "zeros_like": _filled(0.0),
-        "ones_like": _filled(1.0),
+        "zeros_like": _constant(0.0),
+        "ones_like": _constant(1.0),
         "full_like": full_like,
     }
 )

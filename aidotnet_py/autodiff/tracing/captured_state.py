@@ -1,4 +1,4 @@
-"""What a traced function read beside its arguments, to notice when it is no longer what it was."""
+"""The state that a traced function reads beside its arguments, to detect changes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 __all__ = ["CapturedState"]
 
-# Values that are compared; of any other, it is the object that counts, and what it holds is looked at by itself.
+# Types compared by value; other objects are compared by identity, and their contents one by one.
 _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, Enum, frozenset)
-# Of larger containers the length alone is compared.
+# Larger containers are compared by length alone.
 _MOST_MEMBERS = 1000
-# Whose global variables and objects are no settings of a model.
+# Packages whose global variables and objects are not settings of a model.
 _LIBRARIES = ("aidotnet_py.autodiff", "aidotnet_py.backends", "aidotnet_py.implicit", "aidotnet_py.solvers")
 _PACKAGES = ("aidotnet_py", "numpy", "scipy")
-# Of a class that Python code wrote.
+# The flag of classes defined in Python.
 _HEAP_TYPE = 1 << 9
-# What is called in their place, and on what.
+# The attributes that hold their functions and arguments.
 _WRAPPERS = (MethodType, staticmethod, classmethod, property, partial)
 _WRAPPED = ("__func__", "__self__", "fget", "func", "args", "keywords")
 _MISSING = object()
@@ -33,10 +33,10 @@ Container: TypeAlias = list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any]
 class CapturedState:
     """The state that functions refer to: closures, defaults, global variables, and attributes of objects among these.
 
-    Code is read for the names that it uses; attributes and global variables of those names are remembered, and so is
-    what they hold, to any depth: numbers, strings and containers of them by value, NumPy arrays by their bytes,
-    everything else by identity. What is found in other ways is not noticed: attributes under computed names, files,
-    the state of extension types, the elements of arrays on a device.
+    The names that code uses select the attributes and global variables to remember, with their contents to any depth:
+    numbers, strings and containers of them by value, NumPy arrays by their bytes, everything else by identity. Other
+    state goes unnoticed: attributes under computed names, files, the state of extension types, the elements of arrays
+    on a device.
 
     Parameters
     ----------
@@ -57,20 +57,19 @@ class CapturedState:
     """
 
     def __init__(self, *functions: Callable[..., Any] | None) -> None:
-        found = _Search()
+        search = _Search()
         for function in functions:
-            found.visit(function)
-        found.finish()
+            search.visit(function)
+        search.finish()
         own = id(getattr(getattr(functions[0], "__self__", None), "__dict__", None))
-        self._reads = [(get, name, value, place == own) for (place, name), (get, value) in found.reads.items()]
-        self._containers = [(of, _members(of)) for of in found.containers]
-        self._arrays = [(array, array.tobytes()) for array in found.arrays]
+        self._reads = [(get, name, value, place == own) for (place, name), (get, value) in search.reads.items()]
+        self._containers = [(of, _members(of)) for of in search.containers]
+        self._arrays = [(array, array.tobytes()) for array in search.arrays]
 
     def changed(self, twin: object = None) -> bool:
-        """Whether any of it is not what it was.
+        """Whether any of the state changed.
 
-        With a ``twin``, its attributes are looked at in the place of those of the object whose method the first
-        function is, of which it is a copy.
+        A ``twin`` is a copy of the object whose method the first function is; its attributes are compared instead.
         """
         of_twin = None if twin is None else vars(twin).get
         for get, name, value, own in self._reads:
@@ -78,8 +77,8 @@ class CapturedState:
             if now is not value and not _same(now, value):
                 return True
         for container, members in self._containers:
-            found = _members(container)
-            if len(found) != len(members) or not all(map(_same, found, members)):
+            now = _members(container)
+            if len(now) != len(members) or not all(map(_same, now, members)):
                 return True
         return any(array.tobytes() != data for array, data in self._arrays)
 
@@ -100,32 +99,32 @@ def _members(container: Container) -> tuple[Any, ...]:
     return (frozenset(container),) if isinstance(container, set) else tuple(container)
 
 
-def _named_in(code: CodeType) -> Iterator[str]:
-    """Global variables and attributes that some code, or a function defined in it, uses."""
+def _names_in(code: CodeType) -> Iterator[str]:
+    """Yield the global variables and attributes that code, or a function defined in it, uses."""
     yield from code.co_names
     reads_by_string = "getattr" in code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _named_in(constant)
+            yield from _names_in(constant)
         elif reads_by_string and isinstance(constant, str):
             yield constant
 
 
 class _Search:
-    """What can be reached from functions by the names in their code."""
+    """A search through everything that functions reach by the names in their code."""
 
     def __init__(self) -> None:
         self.reads: dict[tuple[int, str], tuple[Get, Any]] = {}
         self.containers: list[Container] = []
         self.arrays: list[np.ndarray[Any, Any]] = []
-        # By identity, and kept alive, so that no other object takes one over.
+        # By identity; the references keep ids from being reused.
         self._seen: dict[int, Any] = {}
         self._holders: list[tuple[Any, set[str]]] = []
-        # Read without being named.
+        # Attributes that are read without being named.
         self._names = {"__call__", "__wrapped__"}
 
     def finish(self) -> None:
-        """Look every name up in every object, until that brings up nothing new."""
+        """Look up every name in every object until no new ones appear."""
         before = -1
         while before != (before := len(self._names) + len(self._holders)):
             for holder, done in list(self._holders):
@@ -134,7 +133,7 @@ class _Search:
                 self._look_up(holder, names)
 
     def visit(self, value: Any) -> None:
-        """Note a value, and look at what it holds."""
+        """Note a value and search its contents."""
         if id(value) in self._seen or _is_one(value, (*_PLAIN, CodeType)):
             return
         self._seen[id(value)] = value
@@ -161,7 +160,7 @@ class _Search:
             self._visit_each(*(value.values() if isinstance(value, dict) else value))
 
     def _visit_function(self, function: FunctionType) -> None:
-        names = set(_named_in(function.__code__))
+        names = set(_names_in(function.__code__))
         self._names |= names
         self._visit_each(function.__defaults__, function.__kwdefaults__)
         self._holders.append((function, set()))
@@ -172,7 +171,7 @@ class _Search:
                 self._note(function.__globals__.get, name, id(function.__globals__), function.__globals__[name])
 
     def _hold(self, value: Any) -> None:
-        """Have the names looked up in an object, a class or a module."""
+        """Add an object, a class or a module to look up names in."""
         module = value.__name__ if isinstance(value, ModuleType) else _module_of(value)
         if not _is_of(module, (*_LIBRARIES, "numpy", "scipy")):
             self._holders.append((value, set()))
@@ -181,7 +180,7 @@ class _Search:
         nearer: list[_Place] = []
         for place in _places(holder):
             for name in names & place.names:
-                # A value in a place that is looked at earlier would be read instead, once it is there.
+                # A value added later to a nearer place would hide this one.
                 for empty in nearer:
                     self._note(empty.get, name, empty.identity, _MISSING)
                 self._note(place.get, name, place.identity, place.get(name, _MISSING))
@@ -196,12 +195,12 @@ class _Search:
 
 
 def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
-    # In a function of its own, since what is known of such values says no more than Any.
+    # A function, because isinstance would narrow Any to types with unknown parameters.
     return isinstance(value, kinds)
 
 
 class _Place(NamedTuple):
-    """Where an attribute may be: the names that are there, how one of them is read, whether others may come."""
+    """A place of attributes: their names, the function that reads one, and whether the place can grow."""
 
     names: Set[str]
     get: Get
@@ -210,7 +209,7 @@ class _Place(NamedTuple):
 
 
 def _places(holder: Any) -> Iterator[_Place]:
-    """Where an object's attributes are looked for, the nearest place first."""
+    """Yield the places where Python looks for an object's attributes, the nearest first."""
     kind = holder if isinstance(holder, type) else type(holder)
     slots = [name for c in kind.__mro__ for name, value in vars(c).items() if isinstance(value, MemberDescriptorType)]
     if slots and holder is not kind:
@@ -224,7 +223,7 @@ def _places(holder: Any) -> Iterator[_Place]:
 
 @lru_cache(maxsize=256)
 def _places_in(kind: type) -> list[_Place]:
-    """The classes that an attribute may come from."""
+    """Return the classes that attributes may come from."""
     line = [c for c in kind.__mro__ if c.__flags__ & _HEAP_TYPE and not _is_of(c.__module__, ("abc", "typing"))]
     return [_Place(vars(c).keys(), vars(c).get, id(c)) for c in line]
 

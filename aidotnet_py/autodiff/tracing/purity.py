@@ -1,4 +1,4 @@
-"""Whether a function is pure, as far as tracing it twice can tell."""
+"""A check that a function is pure: two traces must give one Program."""
 
 from __future__ import annotations
 
@@ -16,21 +16,18 @@ __all__ = ["difference", "require_alike"]
 
 
 def require_alike(first: Program, second: Program, name: str) -> None:
-    """Raise InvalidOperationException unless both are one Program: those of a function that was traced twice.
-
-    ``name`` is what the message calls the function.
-    """
-    found = difference(first, second)
-    if found is not None:
+    """Raise InvalidOperationException if two traces of a function differ; the message calls it ``name``."""
+    change = difference(first, second)
+    if change is not None:
         raise InvalidOperationException(
             f"{name} must be a pure function of its arguments, got another Program when it was traced a second time: "
-            f"{found}. Random numbers, counters and clocks in it run while it is traced, and never again. For dropout "
-            "there is aidotnet_py.nn.Dropout; other numbers that change are to come in as arguments"
+            f"{change}. Random numbers, counters and clocks run only while a function is traced; use "
+            "aidotnet_py.nn.Dropout for dropout, and pass other numbers that change as arguments"
         )
 
 
 def difference(first: Program, second: Program) -> str | None:
-    """Where two Programs differ, in words; None where they are the same computation of the same constants."""
+    """Describe where two Programs differ; None if they are the same computation of the same constants."""
     lengths = [(len(p.inputs), len(p.constants), len(p.equations), len(p.outputs)) for p in (first, second)]
     if lengths[0] != lengths[1] or first.input_types != second.input_types:
         return f"{lengths[0][2]} equations with {lengths[0][1]} constants, then {lengths[1][2]} with {lengths[1][1]}"
@@ -42,12 +39,12 @@ def difference(first: Program, second: Program) -> str | None:
     for place, (one, again) in enumerate(zip(first.equations, second.equations, strict=True)):
         same = one.primitive.name == again.primitive.name and _same_value(one.parameters, again.parameters)
         if not (same and _same_atoms(one.inputs, again.inputs, places)):
-            return f"equation {place}, {one.primitive.name}, {_changed(one.inputs, again.inputs)}"
+            return f"equation {place}, {one.primitive.name}, {_change(one.inputs, again.inputs)}"
         places[one.output] = again.output
     return None if _same_atoms(first.outputs, second.outputs, places) else "other results are returned"
 
 
-def _changed(before: Sequence[Atom], now: Sequence[Atom]) -> str:
+def _change(before: Sequence[Atom], now: Sequence[Atom]) -> str:
     for one, other in zip(before, now, strict=False):
         if isinstance(one, Literal) and isinstance(other, Literal) and str(one) != str(other):
             return f"has {one}, then {other}"
@@ -68,7 +65,7 @@ def _same_atoms(one: Sequence[Atom], other: Sequence[Atom], places: Mapping[Vari
 
 
 def _same_value(one: Any, other: Any) -> bool:
-    """Whether constants or parameters of equations are the same; objects that cannot be compared are taken to be."""
+    """Whether constants or parameters of equations are equal; objects that cannot be compared count as equal."""
     if one is other:
         return True
     if isinstance(one, HostData) and isinstance(other, HostData):

@@ -1,6 +1,6 @@
-"""Recording a function as it runs: a `Trace` collects equations, a `Tracer` stands for each value.
+"""Tracing: a `Trace` records the equations of a running function, a `Tracer` represents each of its values.
 
-What NumPy's functions and operators do on a `Tracer` is registered in `numpy_functions`.
+NumPy's functions and operators act on a `Tracer` as registered in `numpy_functions`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.tree import Structure
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException, NotSupportedException
@@ -38,6 +39,7 @@ __all__ = [
     "numpy_functions",
     "require_alive",
     "type_of",
+    "types_of",
 ]
 
 # NumPy's functions and ufuncs, by name, as they act on traced values; filled by `functions.numpy_dispatch`.
@@ -45,13 +47,13 @@ numpy_functions: dict[str, Callable[..., Any]] = {}
 
 
 def _function(name: str) -> Callable[..., Tracer]:
-    """What NumPy's function of that name does on a traced value, where it gives one."""
+    """Return the traced form of NumPy's function of that name, for functions that return an array."""
     return numpy_functions[name]
 
 
 @dataclass(frozen=True, eq=False)
 class HostData:
-    """A constant of the program itself, such as a list of indices: put on whichever backend runs it."""
+    """A constant of the Program itself, such as a list of indices; the backend that runs the Program copies it."""
 
     array: NDArray[Any]
 
@@ -61,7 +63,7 @@ class HostData:
         return self.array.shape
 
 
-# What to do where an array was to be filled in.
+# The remedy for assignments to elements.
 _BUILD_ANEW = "build the result with np.where, np.concatenate or np.stack"
 
 _AS_ARRAY = (
@@ -79,7 +81,7 @@ _active = _Active()
 
 
 class Trace:
-    """The equations recorded so far, the values from outside that they use, and who records them until it is over."""
+    """The equations recorded so far, the outer values that they use, and the frame of the function that records."""
 
     def __init__(self, frame: FrameType) -> None:
         self.frame: FrameType | None = frame
@@ -88,35 +90,35 @@ class Trace:
         self._captured: dict[int, tuple[Variable, Any]] = {}
 
     def new_input(self, array_type: ArrayType) -> Tracer:
-        """A traced value for one more input."""
+        """Add an input and return its traced value."""
         variable = Variable(array_type)
         self.inputs.append(variable)
         return Tracer(self, variable)
 
     def atom(self, value: Any) -> Atom:
-        """The variable or literal for a value; arrays and outer traced values become constants of this trace."""
+        """Return the variable or literal of a value; arrays and outer traced values become constants of this trace."""
         if isinstance(value, Literal):
             return value
         if isinstance(value, Tracer):
             if value.trace is self:
                 return value.variable
             require_alive(value)
-        found = self._captured.get(id(value))
-        if found is None:
-            # The value is kept beside its variable, so that its id stays its own while the trace lives.
-            found = self._captured[id(value)] = (Variable(type_of(value)), value)
-        return found[0]
+        constant = self._captured.get(id(value))
+        if constant is None:
+            # The reference keeps the value alive, so that no other object gets its id while the trace lives.
+            constant = self._captured[id(value)] = (Variable(type_of(value)), value)
+        return constant[0]
 
     def finish(self, outputs: Sequence[Any]) -> Program:
-        """The Program that computes these values."""
+        """Return the Program that computes these values."""
         atoms = tuple(self.atom(value) for value in outputs)
         return Program(tuple(self.inputs), tuple(self._captured.values()), tuple(self.equations), atoms)
 
 
 @contextmanager
 def new_trace() -> Generator[Trace]:
-    """Record everything that runs inside on a new trace."""
-    # Of the function whose block this is, beyond this generator and contextlib.
+    """Record the equations of the ``with`` block on a new trace."""
+    # The frame of the function that has the block: above this generator and contextlib.
     trace = Trace(sys._getframe(2))  # pyright: ignore[reportPrivateUsage] -- there is no other way to it
     traces = _active.traces
     _forget_interrupted(traces)
@@ -124,7 +126,7 @@ def new_trace() -> Generator[Trace]:
     try:
         yield trace
     except ValueError as error:
-        # NumPy hides what a traced value said when it was to become an element of an array.
+        # NumPy replaces the error of a traced value that is assigned to an element by its own.
         if isinstance(error.__cause__, InvalidOperationException) and "array element" in str(error):
             raise NotSupportedException(
                 f"a traced value cannot be assigned to an element of an array; {_BUILD_ANEW}"
@@ -132,13 +134,13 @@ def new_trace() -> Generator[Trace]:
         raise
     finally:
         trace.frame = None
-        # After an interrupt this may come late, and others may be there.
+        # After an interrupt this may run late, when other traces have been added.
         if trace in traces:
             traces.remove(trace)
 
 
 def _forget_interrupted(traces: list[Trace]) -> None:
-    """Forget traces whose blocks have been left: an interrupt at the end of one keeps it from being closed."""
+    """Drop traces whose blocks have ended: an interrupt at the end of a block skips its cleanup."""
     while traces:
         frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] -- as above
         while frame is not None and frame is not traces[-1].frame:
@@ -149,7 +151,7 @@ def _forget_interrupted(traces: list[Trace]) -> None:
 
 
 def active_trace() -> Trace | None:
-    """The innermost trace being recorded in this thread."""
+    """Return the innermost trace that this thread records."""
     traces = _active.traces
     if traces:
         _forget_interrupted(traces)
@@ -157,7 +159,7 @@ def active_trace() -> Trace | None:
 
 
 def require_alive(*values: Any) -> None:
-    """Refuse traced values whose trace has ended: nothing can tell any more what they were."""
+    """Refuse traced values whose trace has ended."""
     for value in values:
         if isinstance(value, Tracer) and value.trace not in _active.traces:
             raise InvalidOperationException(
@@ -170,8 +172,8 @@ def _innermost(operands: Sequence[Any] = ()) -> Trace:
     if not _active.traces:
         require_alive(*operands)
         raise InvalidOperationException(
-            "a traced value was used outside of its trace; what runs there, such as a solver, is to be given it as an "
-            "argument"
+            "a traced value must be used inside its trace, got it outside of any; pass it as an argument to the code "
+            "that runs there, such as a solver"
         )
     return _active.traces[-1]
 
@@ -186,7 +188,7 @@ def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
 
 
 def emit_again(equation: Equation, operands: Sequence[Any]) -> Tracer:
-    """Add an equation as it is, on other values; where they are of the same types, so is what it gives."""
+    """Add an equation on other operands; only operands of other types need the shape rule."""
     trace = _innermost(operands)
     inputs = tuple([trace.atom(x) for x in operands])
     if [a.type for a in inputs] == [a.type for a in equation.inputs]:
@@ -198,9 +200,9 @@ def emit_again(equation: Equation, operands: Sequence[Any]) -> Tracer:
 
 
 def as_traced(value: Any) -> Tracer:
-    """A value of the innermost trace; an array from outside becomes a constant of it.
+    """Return the value in the innermost trace; an array from outside becomes a constant of it.
 
-    Rules and functions are given only such values, so that their operators never meet an array library's own.
+    Rules and functions get only traced values, so that an array library's own operators never take part.
     """
     trace = _innermost()
     atom = trace.atom(value)
@@ -209,7 +211,7 @@ def as_traced(value: Any) -> Tracer:
 
 
 def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
-    """Run a Program's equations again in the innermost trace, on other values."""
+    """Add the equations of a Program to the innermost trace, on other values, and return its results."""
     values: dict[Variable, Any] = dict(zip(program.inputs, arguments, strict=True))
     values.update(program.constants)
 
@@ -228,22 +230,31 @@ def is_array(value: object) -> bool:
     return not isinstance(value, (int, float)) and backend_of(value) is not None
 
 
-def type_of(value: Any) -> ArrayType:
-    """The type of a traced value, an array or a number."""
+def type_of(value: Any, name: str = "a value") -> ArrayType:
+    """Return the type of a traced value, an array or a number; errors call it ``name``."""
     if isinstance(value, Tracer):
         return value.type
     if isinstance(value, (bool, int, float, np.generic)):
-        found = ArrayType((), np.result_type(value))  # pyright: ignore[reportUnknownArgumentType] -- any scalar
+        result = ArrayType((), np.result_type(value))  # pyright: ignore[reportUnknownArgumentType] -- any scalar
     elif isinstance(value, HostData):
-        found = ArrayType(value.shape, value.array.dtype)
+        result = ArrayType(value.shape, value.array.dtype)
     else:
         backend = backend_of(value)
         if backend is None:
-            raise ArgumentException(f"a value of {type(value).__name__} came where an array or a number was wanted")
-        found = ArrayType(tuple(value.shape), backend.dtype_of(value))
-    if found.dtype.kind not in "biuf":
-        raise ArgumentException(f"an array of dtype {found.dtype} came where booleans, integers or floats were wanted")
-    return found
+            raise ArgumentException(f"{name} must be an array or a number, got {type(value).__name__}")
+        result = ArrayType(tuple(value.shape), backend.dtype_of(value))
+    if result.dtype.kind not in "biuf":
+        raise ArgumentException(f"{name} must hold booleans, integers or floats, got dtype {result.dtype}")
+    return result
+
+
+def types_of(leaves: Sequence[Any], structure: Structure, root: str) -> list[ArrayType]:
+    """Return the types of the leaves of a tree; errors name the leaf by its place in a tree called ``root``."""
+    try:
+        return [type_of(leaf) for leaf in leaves]
+    except ArgumentException:
+        # Names are built only for the message.
+        return [type_of(leaf, name) for leaf, name in zip(leaves, structure.names(root), strict=True)]
 
 
 def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:
@@ -256,14 +267,14 @@ def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:
 
 
 class Tracer(NDArrayOperatorsMixin):
-    """A value while tracing: it has a shape and a dtype, and takes part in NumPy's operators and functions.
+    """A value while tracing: it has a shape and a dtype, and NumPy's operators and functions accept it.
 
-    It has no value yet: ``if x > 0`` and ``float(x)`` raise InvalidOperationException and say what to use instead.
+    It holds no numbers: ``if x > 0`` and ``float(x)`` raise InvalidOperationException and name the replacement.
     """
 
     __slots__ = ("trace", "variable")
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] -- the mixin takes away the hash with its ==
-    # Above every array library's own, so that `array + tracer` comes here.
+    # Higher than every array library's own, so that `array + tracer` calls the tracer's operator.
     __array_priority__ = 1000.0
 
     def __init__(self, trace: Trace, variable: Variable) -> None:
@@ -272,7 +283,7 @@ class Tracer(NDArrayOperatorsMixin):
 
     @property
     def type(self) -> ArrayType:
-        """Shape and dtype together."""
+        """The shape and dtype."""
         return self.variable.type
 
     @property
@@ -310,7 +321,7 @@ class Tracer(NDArrayOperatorsMixin):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise ArgumentException("a traced value of shape () has no length")
+            raise ArgumentException("a value must have an axis to have a length, got a traced value of shape ()")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tracer]:
@@ -349,7 +360,7 @@ class Tracer(NDArrayOperatorsMixin):
     tolist = _no_value("tolist()", "return the value from the traced function and read it there")
 
     def __format__(self, format_spec: str) -> str:
-        # Without a specification it is a name for error messages; with one, a value is wanted.
+        # Error messages format it without a specification; a specification needs the value.
         return repr(self) if not format_spec else self._formatted()
 
     _formatted = _no_value("formatting", "format what the traced function returns, outside it")

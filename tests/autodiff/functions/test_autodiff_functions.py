@@ -219,36 +219,68 @@ image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ad.conv2d(image[0], kernel), ArgumentException, r"x has shape \(4, 4, 2\); images \(n, height"),
+        (
+            lambda: ad.conv2d(image[0], kernel),
+            ArgumentException,
+            r"x must be images \(n, height, width, channels\), got shape \(4, 4, 2\)",
+        ),
         (
             lambda: ad.conv2d(image, kernel[:, :, :1]),
             ArgumentException,
-            r"weight has shape \(3, 3, 1, 4\); with 1 groups",
+            r"weight must have shape \(.*, 2, a multiple of 1\) for 1 groups and x of .*, got \(3, 3, 1, 4\)",
         ),
         (
             lambda: ad.conv2d(image, kernel, groups=2),
             ArgumentException,
             r"\(kernel height, kernel width, 1, a multiple of 2",
         ),
-        (lambda: ad.conv2d(image, kernel, groups=0), ArgumentOutOfRangeException, "groups is 0; at least 1"),
-        (lambda: ad.conv2d(image, kernel, np.ones(3)), ArgumentException, r"bias has shape \(3,\); \(4,\) is wanted"),
-        (lambda: ad.conv2d(image, kernel, stride=0), ArgumentOutOfRangeException, "stride is 0; an int or a pair"),
-        (lambda: ad.conv2d(image, kernel, padding="full"), ArgumentException, "padding is 'full'; 'same', 'valid'"),
-        (lambda: ad.conv2d(image, kernel, padding=-1), ArgumentOutOfRangeException, "margins of at least 0"),
+        (lambda: ad.conv2d(image, kernel, groups=0), ArgumentOutOfRangeException, "groups must be at least 1, got 0"),
+        (
+            lambda: ad.conv2d(image, kernel, np.ones(3)),
+            ArgumentException,
+            r"bias must have shape \(4,\), one number per filter, got \(3,\)",
+        ),
+        (
+            lambda: ad.conv2d(image, kernel, stride=0),
+            ArgumentOutOfRangeException,
+            "stride must be an int or a pair of ints of at least 1, got 0",
+        ),
+        (
+            lambda: ad.conv2d(image, kernel, padding="full"),
+            ArgumentException,
+            r"padding must be 'same', 'valid', an int or \(\(top, bottom\), \(left, right\)\), got 'full'",
+        ),
+        (
+            lambda: ad.conv2d(image, kernel, padding=-1),
+            ArgumentOutOfRangeException,
+            r"padding must be at least 0, got \(\(-1, -1\), \(-1, -1\)\)",
+        ),
         (lambda: ad.conv2d(image[:, :2], kernel, padding="valid"), ArgumentException, r"window of \(3, 3\) is larger"),
         (lambda: ad.max_pool2d(image, 5), ArgumentException, r"window of \(5, 5\) is larger than the .* of \(4, 4\)"),
-        (lambda: ad.max_pool2d(image, (2, 0)), ArgumentOutOfRangeException, r"window is \(2, 0\)"),
-        (lambda: ad.average_pool2d(image[0], 2), ArgumentException, r"x has shape \(4, 4, 2\); images"),
+        (
+            lambda: ad.max_pool2d(image, (2, 0)),
+            ArgumentOutOfRangeException,
+            r"window must be an int or a pair of ints of at least 1, got \(2, 0\)",
+        ),
+        (
+            lambda: ad.average_pool2d(image[0], 2),
+            ArgumentException,
+            r"x must be images \(n, height, width, channels\), got shape \(4, 4, 2\)",
+        ),
         (lambda: ad.batch_norm(np.ones((0, 3))), ArgumentException, r"at least 2 elements .* got shape \(0, 3\)"),
         (lambda: ad.batch_norm(np.ones((1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 3\)"),
         (lambda: ad.batch_norm(np.ones((1, 1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 1, 3\)"),
         (lambda: ad.layer_norm(np.ones((3, 1))), ArgumentException, r"at least 2 elements .* got shape \(3, 1\)"),
         (lambda: ad.batch_norm(np.ones(3)), ArgumentException, r"at least 2 elements .* got shape \(3,\)"),
         (lambda: ad.batch_norm(np.ones((2, 3)), np.ones(2)), ArgumentException, r"shapes \(2, 3\) and \(2,\) do not"),
-        (lambda: ad.softmax(np.ones((2, 3)), 2), ArgumentException, "axis is 2; distinct axes"),
+        (
+            lambda: ad.softmax(np.ones((2, 3)), 2),
+            ArgumentException,
+            "axis must be distinct axes of an array with 2 axes, got 2",
+        ),
         (lambda: ad.logsumexp(np.ones((2, 0)), 1), ArgumentException, r"a maximum over axes \(1,\) of shape \(2, 0\)"),
-        (lambda: ad.one_hot(np.ones(2), 3), ArgumentException, "indices have dtype float64; integers"),
-        (lambda: ad.relu([1.0]), ArgumentException, "x: a value of list came where an array"),  # type: ignore[arg-type]
+        (lambda: ad.one_hot(np.ones(2), 3), ArgumentException, "indices must be integers, got dtype float64"),
+        (lambda: ad.relu([1.0]), ArgumentException, "x must be an array or a number, got list"),  # type: ignore[arg-type]
         (lambda: ad.softmax(np.ones(2), 0, 1), TypeError, "too many positional arguments"),  # type: ignore[call-arg]
     ],
 )
