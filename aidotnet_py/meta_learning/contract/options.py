@@ -220,6 +220,11 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         if not isinstance(getattr(self, name), (bool, np.bool_)):
             yield f"{name} is {getattr(self, name)!r}; True or False is wanted"
 
+    @property
+    def inner_steps(self) -> int:
+        """How many inner steps there are in all: AdaptationSteps."""
+        return self.AdaptationSteps
+
     def IsValid(self) -> bool:
         """Whether every option has a value that it may take."""
         return next(self.invalid(), None) is None
