@@ -234,7 +234,7 @@ def test_bad_batch_sizes_and_seeds_are_named_and_draw_nothing() -> None:
             loader.GetTaskBatch(n)  # type: ignore[arg-type]
     with pytest.raises(ArgumentNullException, match="seed must be a whole number of at least 0, got None"):
         loader.SetSeed(None)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentOutOfRangeException, match="seed is -5"):
+    with pytest.raises(ArgumentOutOfRangeException, match="seed must be a whole number of at least 0, got -5"):
         loader.SetSeed(-5)
     assert loader.GetState() == before
 
