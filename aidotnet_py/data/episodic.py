@@ -202,8 +202,8 @@ class EpisodicLoader(ABC, Generic[T]):
         return _DeviceTasks(arrays, self._make_tasks(drawn, [row_views(self._backend, array) for array in arrays]))
 
 
-def _check_dtype(dtype: object) -> np.dtype[Any]:
+def _check_dtype(dtype: Any) -> np.dtype[Any]:
     if not (isinstance(dtype, type) and issubclass(dtype, np.floating)):
-        raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", cast(object, dtype)))
+        raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", dtype))  # pyright: ignore[reportUnknownArgumentType] -- of any type
     kind: np.dtype[Any] = np.dtype(cast(Any, dtype))
     return kind
