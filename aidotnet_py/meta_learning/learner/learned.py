@@ -20,8 +20,8 @@ class Learned:
     ----------
     name : str
         Its key in `Tasks.learned`.
-    start : float
-        The first value of each entry.
+    start : float or sequence of float
+        The first values.
     size : int, optional
         How many entries there are; None: one for each parameter.
     bounds : (float, float), optional
@@ -31,7 +31,7 @@ class Learned:
     """
 
     name: str
-    start: float
+    start: float | Sequence[float]
     size: int | None = None
     bounds: tuple[float, float] | None = None
     check: Callable[[Array], object] | None = None
@@ -56,7 +56,10 @@ class LearnedValues:
             vector = self._vectors.get(kind.name)
             if vector is None or tuple(vector.shape) != shape:
                 vector = backend.empty(shape, backend.dtype_of(like))
-                backend.copyto(vector, float(kind.start))
+                start = (
+                    kind.start if isinstance(kind.start, (int, float)) else backend.asarray(kind.start, vector.dtype)
+                )
+                backend.copyto(vector, start)
                 self._vectors = {**self._vectors, kind.name: vector}
             vectors[kind.name] = vector
         return vectors
