@@ -174,8 +174,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         result = self.meta_gradient(tasks)
         gradient, learned = result if isinstance(result, tuple) else (result, {})
         parts = [gradient, *(learned[name] for name in tasks.learned)]
-        # Also of one part alone, which may be a buffer.
-        vector = self._backend.concat(parts, 1)
+        # One part alone is copied if it is a buffer of the query sets.
+        vector = gradient if len(parts) == 1 and not tasks.owns(gradient) else self._backend.concat(parts, 1)
         chunk.require_finite("meta-gradient", vector)
         return _Contribution(tasks.measured, vector, tasks.details)
 

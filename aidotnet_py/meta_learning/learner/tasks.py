@@ -62,6 +62,7 @@ class Tasks:
         self._measured: Measured | None = None
         self._adapted: Array | None = None
         self._loop: InnerLoop | None = None
+        self._gradients: Array | None = None
         self._columns = None if chunk.staying is None else _columns_of(chunk)
 
     def __len__(self) -> int:
@@ -174,6 +175,7 @@ class Tasks:
         """
         query = self.chunk.query
         losses, gradients = query.evaluate(points)
+        self._gradients = gradients
 
         def measure() -> None:
             self.require_finite("query loss", losses)
@@ -182,6 +184,10 @@ class Tasks:
 
         query.queue.then(measure)
         return gradients
+
+    def owns(self, gradients: Array) -> bool:
+        """Whether these are the gradients of `query_gradient`, or φ itself, in their buffer."""
+        return gradients is self._gradients or gradients is self._adapted
 
     def query_losses(self) -> NDArray[Any]:
         """Return the losses of the query sets that `query_gradient` saw, on the host."""
