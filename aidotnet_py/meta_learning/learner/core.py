@@ -83,7 +83,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._kind = self._kind_of(self.BaseModel.GetParameters())
 
     def _require_valid(self) -> None:
-        wrong = next(self._options.invalid(), None)
+        wrong = self._options.first_problem()
         if wrong is not None:
             raise ArgumentException(wrong)
 
