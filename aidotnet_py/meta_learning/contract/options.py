@@ -218,8 +218,8 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         verdict: list[tuple[str | None, list[Any], list[Any]]] = vars(self).get("_verdict", [])
         if not verdict or verdict[0][1] != verdict[0][2]:
             values: list[Any] = [getattr(self, name) for name in self.__dataclass_fields__]
-            lists = [value for value in values if isinstance(value, list)]
-            copies = [value.copy() for value in lists]
+            lists: list[Any] = [value for value in values if isinstance(value, list)]
+            copies: list[Any] = [value.copy() for value in lists]
             verdict[:] = [(next(self.invalid(), None), lists, copies)]
         return verdict[0][0]
 

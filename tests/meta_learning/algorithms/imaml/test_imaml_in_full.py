@@ -303,7 +303,9 @@ class TestInnerSolvers:
 
     def test_a_class_is_no_solver(self) -> None:
         options = iMAMLOptions(linear_model(NUMPY, start()), InnerOptimizer=NewtonCGMinimizer)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match="InnerOptimizer is the class NewtonCGMinimizer; an object"):
+        with pytest.raises(
+            ArgumentException, match=r"InnerOptimizer must be .*, got the class NewtonCGMinimizer; use an object"
+        ):
             iMAMLAlgorithm(options)
 
 
