@@ -24,6 +24,7 @@ __all__ = [
     "Choice",
     "Constraint",
     "Number",
+    "OrNone",
     "Switch",
     "Whole",
     "check_given",
@@ -40,6 +41,7 @@ _REPR.maxstring = _REPR.maxother = _LONGEST
 # Longer integers are told by their length: Python refuses to write those of thousands of digits.
 _MOST_BITS = 192
 _LARGEST = 2**63 - 1
+_WRONG_TYPE: Any = object()
 
 
 def shown(value: Any) -> str:
@@ -81,8 +83,8 @@ class Constraint(ABC, Generic[V]):
     """
 
     @abstractmethod
-    def _convert(self, value: Any) -> V | None:
-        """Return a value of the right type as a plain one, None for a value of another type."""
+    def _convert(self, value: Any) -> Any:
+        """Return a value of the right type as a plain one, _WRONG_TYPE for a value of another type."""
 
     def _admits(self, value: V) -> bool:
         """Whether a converted value is in range."""
@@ -91,7 +93,7 @@ class Constraint(ABC, Generic[V]):
     def problem(self, name: str, value: object) -> str | None:
         """Return what is wrong with a value, None if nothing is."""
         plain = self._convert(value)
-        return None if plain is not None and self._admits(plain) else refusal(name, self, value)
+        return None if plain is not _WRONG_TYPE and self._admits(plain) else refusal(name, self, value)
 
     def check(self, name: str, value: object, *, type_error: type[ArgumentException] = ArgumentException) -> V:
         """Return a value as a plain one.
@@ -103,8 +105,8 @@ class Constraint(ABC, Generic[V]):
         ArgumentOutOfRangeException
             When it is out of range.
         """
-        plain = self._convert(value)
-        if plain is None:
+        plain: V = self._convert(value)
+        if plain is _WRONG_TYPE:
             raise type_error(refusal(name, self, value))
         if not self._admits(plain):
             raise ArgumentOutOfRangeException(refusal(name, self, value))
@@ -122,8 +124,8 @@ class Whole(Constraint[int]):
         within = f"of at least {self.least}" if self.most in (None, _LARGEST) else f"from {self.least} to {self.most}"
         return f"a whole number {within}"
 
-    def _convert(self, value: Any) -> int | None:
-        return None if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+    def _convert(self, value: Any) -> Any:
+        return _WRONG_TYPE if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
 
     def _admits(self, value: int) -> bool:
         return self.least <= value and (self.most is None or value <= self.most)
@@ -145,9 +147,9 @@ class Number(Constraint[float]):
         bounds = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
         return " ".join(["a finite number", *(f"{words} {n}" for words, n in bounds.items() if math.isfinite(n))])
 
-    def _convert(self, value: Any) -> float | None:
+    def _convert(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, Real):
-            return None
+            return _WRONG_TYPE
         try:
             return float(value)
         except OverflowError:
@@ -163,22 +165,38 @@ class Switch(Constraint[bool]):
     def __str__(self) -> str:
         return "True or False"
 
-    def _convert(self, value: Any) -> bool | None:
-        return bool(cast(Any, value)) if isinstance(value, (bool, np.bool_)) else None
+    def _convert(self, value: Any) -> Any:
+        return bool(cast(Any, value)) if isinstance(value, (bool, np.bool_)) else _WRONG_TYPE
 
 
-class Choice(Constraint[str]):
-    """One of several words."""
+class Choice(Constraint[Any]):
+    """One of several words, or None if that is among them."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str | None) -> None:
         self._words = words
 
     def __str__(self) -> str:
         *others, last = map(repr, self._words)
         return f"{', '.join(others)} or {last}" if others else last
 
-    def _convert(self, value: Any) -> str | None:
-        return value if isinstance(value, str) and value in self._words else None
+    def _convert(self, value: Any) -> Any:
+        return value if (value is None or isinstance(value, str)) and value in self._words else _WRONG_TYPE
+
+
+@dataclass(frozen=True)
+class OrNone(Constraint[Any]):
+    """None, or a value that another constraint takes."""
+
+    constraint: Constraint[Any]
+
+    def __str__(self) -> str:
+        return f"{self.constraint} or None"
+
+    def _convert(self, value: Any) -> Any:
+        return None if value is None else self.constraint._convert(value)
+
+    def _admits(self, value: Any) -> bool:
+        return value is None or self.constraint._admits(value)
 
 
 COUNT = Whole(1, _LARGEST)

@@ -24,6 +24,7 @@ from aidotnet_py.arguments import (
     Choice,
     Constraint,
     Number,
+    OrNone,
     Whole,
     check_given,
     shown,
@@ -51,6 +52,9 @@ FRACTION = Number(least=0, below=1)
         (SWITCH, np.True_, True),
         (SWITCH, False, False),
         (NORM, "support", "support"),
+        (Choice(None, "sqrt"), None, None),
+        (OrNone(POSITIVE), None, None),
+        (OrNone(POSITIVE), 2, 2.0),
     ],
 )
 def test_good_values_come_back_as_plain_ones(wanted: Constraint[Any], value: Any, plain: Any) -> None:
@@ -78,6 +82,8 @@ def test_good_values_come_back_as_plain_ones(wanted: Constraint[Any], value: Any
         (NORM, "Batch", "x must be 'batch', 'support' or 'layer', got 'Batch'"),
         (NORM, np.array(["batch"]), "x must be 'batch', 'support' or 'layer', got ndarray of shape (1,)"),
         (Choice("hessian"), None, "x must be 'hessian', got None"),
+        (Choice(None, "sqrt"), "", "x must be None or 'sqrt', got ''"),
+        (OrNone(SEED), "0", "x must be a whole number of at least 0 or None, got '0'"),
     ],
 )
 def test_wrong_types(wanted: Constraint[Any], value: Any, message: str) -> None:
@@ -112,6 +118,7 @@ def test_wrong_types(wanted: Constraint[Any], value: Any, message: str) -> None:
         (FINITE, -(10**400), "x must be a finite number, got an integer of 1329 bits"),
         (FRACTION, 1, "x must be a number in [0, 1), got 1"),
         (Number(above=0, most=1), 0, "x must be a number in (0, 1], got 0"),
+        (OrNone(SEED), -1, "x must be a whole number of at least 0 or None, got -1"),
         (Number(below=3), 3, "x must be a finite number below 3, got 3"),
         (Number(most=3), 4, "x must be a finite number of at most 3, got 4"),
     ],

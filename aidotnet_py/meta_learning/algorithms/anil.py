@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, cast
 
+from aidotnet_py.arguments import refusal, shown
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import with_suggestions
@@ -51,12 +52,12 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
         return [name for name in names if any(_is_in(name, given) for given in self.AdaptedLayers)]
 
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
+        """Yield a message for each problem."""
         yield from super().invalid()
         if not is_differentiable(self.MetaModel):
             yield (
-                f"MetaModel is a {type(self.MetaModel).__name__}; an IDifferentiableModel is wanted, whose "
-                "parameter_shapes tell one layer's parameters from another's"
+                "MetaModel must be an IDifferentiableModel, whose parameter_shapes name the layers, got a "
+                f"{type(self.MetaModel).__name__}"
             )
         else:
             yield from self._invalid_layers(list(_shapes(self.MetaModel)))
@@ -69,20 +70,21 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
         if given is None:
             if not any("." in name for name in names):
                 yield (
-                    f"AdaptedLayers is None, and the parameters of MetaModel are in no layers: name those to adapt, of "
-                    f"{', '.join(names)}"
+                    "AdaptedLayers must name the parameters to adapt, as those of MetaModel belong to no layers, got "
+                    f"None; it has {', '.join(names)}"
                 )
                 return
         elif not named or not all(isinstance(name, str) for name in named):
-            yield f"AdaptedLayers is {given!r}; a list of names or None is wanted"
+            yield refusal("AdaptedLayers", "a list of names or None", cast(object, given))
             return
         elif unknown := next((n for n in named if not any(_is_in(name, n) for name in names)), None):
-            yield f"AdaptedLayers names {unknown!r}, which MetaModel has not{_suggested(unknown, names)}"
+            yield f"AdaptedLayers must name layers of MetaModel, got {unknown!r}{_suggested(unknown, names)}"
             return
         adapted = len(self.adapted())
         if adapted in (0, len(names)):
-            shown = f"AdaptedLayers is {given!r}, by which {'all' if adapted else 'none'} of the parameters are adapted"
-            yield f"{shown}; some of them are wanted{', and MAMLAlgorithm adapts all' if adapted else ''}"
+            extent, remedy = ("all", "; use MAMLAlgorithm to adapt all") if adapted else ("none", "")
+            wanted = "some of the parameters"
+            yield f"AdaptedLayers must select {wanted}, got {shown(given)}, which selects {extent}{remedy}"
 
 
 def _suggested(unknown: str, names: Sequence[str]) -> str:

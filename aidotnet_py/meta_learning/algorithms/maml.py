@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
@@ -51,18 +53,18 @@ class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
     UseFirstOrder: bool = False
     CheckpointSegments: Segments = None
 
+    _constraints: ClassVar = {"UseFirstOrder": SWITCH}
+
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
+        """Yield a message for each problem."""
         yield from super().invalid()
-        yield from self._invalid_switch("UseFirstOrder")
         yield from invalid_segments(self.CheckpointSegments, self.AdaptationSteps)
         optimizer = self.InnerOptimizer
         exact = optimizer is None or (isinstance(optimizer, ElementwiseOptimizer) and optimizer.has_formula)
         if not (exact or self.UseFirstOrder):
             yield (
-                f"InnerOptimizer is a {type(optimizer).__name__}, whose steps cannot be differentiated: an "
-                "ElementwiseOptimizer with a formula, such as SGDOptimizer or AdamOptimizer, or UseFirstOrder=True is "
-                "wanted"
+                "InnerOptimizer must be an ElementwiseOptimizer with a formula, whose steps can be differentiated, got "
+                f"a {type(optimizer).__name__}; use SGDOptimizer or AdamOptimizer, or set UseFirstOrder=True"
             )
 
 

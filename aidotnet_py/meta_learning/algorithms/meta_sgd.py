@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from aidotnet_py.arguments import POSITIVE, SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.inner.path import Segments, invalid_segments
 from aidotnet_py.meta_learning.inner.rule import InnerRule
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
@@ -60,25 +61,25 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
     UseFirstOrder: bool = False
     CheckpointSegments: Segments = None
 
+    _constraints: ClassVar = {"MinLearningRate": POSITIVE, "MaxLearningRate": POSITIVE, "UseFirstOrder": SWITCH}
+
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
+        """Yield a message for each problem."""
         yield from super().invalid()
         least, most, first = self.MinLearningRate, self.MaxLearningRate, self.InnerLearningRate
-        if not is_rate(least):
-            yield f"MinLearningRate is {least!r}; a finite number above 0 is wanted"
-        elif not (is_rate(most) and most >= least):
-            yield f"MaxLearningRate is {most!r}; a finite number of at least MinLearningRate, {least!r}, is wanted"
-        elif is_rate(first) and not least <= first <= most:
-            yield (
-                f"InnerLearningRate is {first!r}; the rates start there, and a number from MinLearningRate, {least!r}, "
-                f"to MaxLearningRate, {most!r}, is wanted"
-            )
-        yield from self._invalid_switch("UseFirstOrder")
+        if all(POSITIVE.problem("", rate) is None for rate in (least, most, first)):
+            if most < least:
+                yield f"MaxLearningRate must be at least MinLearningRate, {least!r}, got {most!r}"
+            elif not least <= first <= most:
+                yield (
+                    f"InnerLearningRate must lie in [MinLearningRate, MaxLearningRate] = [{least!r}, {most!r}], "
+                    f"got {first!r}"
+                )
         yield from invalid_segments(self.CheckpointSegments, self.AdaptationSteps)
         if self.InnerOptimizer is not None:
             yield (
-                f"InnerOptimizer is a {type(self.InnerOptimizer).__name__}; None is wanted: Meta-SGD's inner steps are "
-                "gradient descent at the rates that it learns"
+                "InnerOptimizer must be None, as Meta-SGD learns the rates of its gradient descent, got a "
+                f"{type(self.InnerOptimizer).__name__}"
             )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
+from aidotnet_py.arguments import COUNT, SWITCH, Number
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_rate, with_suggestions
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase, StepRecord
 from aidotnet_py.meta_learning.learner.tasks import Tasks
@@ -61,18 +62,16 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
     InnerBatches: int = 1
     UseSerialUpdate: bool = False
 
+    _constraints: ClassVar = {
+        "Interpolation": Number(above=0, most=1),
+        "InnerBatches": COUNT,
+        "UseSerialUpdate": SWITCH,
+    }
+
     @property
     def inner_steps(self) -> int:
         """AdaptationSteps · InnerBatches."""
         return self.AdaptationSteps * self.InnerBatches
-
-    def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
-        yield from super().invalid()
-        if not (is_rate(self.Interpolation) and self.Interpolation <= 1):
-            yield f"Interpolation is {self.Interpolation!r}; a number above 0 and at most 1 is wanted"
-        yield from self._invalid_count("InnerBatches")
-        yield from self._invalid_switch("UseSerialUpdate")
 
 
 class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):

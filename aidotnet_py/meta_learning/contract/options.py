@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 
-import numpy as np
 from typing_extensions import TypeVar
 
+from aidotnet_py.arguments import (
+    COUNT,
+    FINITE,
+    NON_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SWITCH,
+    Choice,
+    Constraint,
+    OrNone,
+    check_given,
+    refusal,
+)
 from aidotnet_py.descriptions import Described, describe, differences
-from aidotnet_py.exceptions import ArgumentNullException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
@@ -23,7 +32,7 @@ from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["MetaLearnerOptions", "ProximalOptions", "is_count", "is_rate", "number_of", "with_suggestions"]
+__all__ = ["MetaLearnerOptions", "ProximalOptions", "with_suggestions"]
 
 C = TypeVar("C", bound=type[Any])
 
@@ -32,6 +41,13 @@ _OF_THE_RUN = frozenset(
     ("NumMetaIterations", "EvaluationTasks", "EvaluationFrequency", "EnableCheckpointing", "CheckpointFrequency")
 )
 _OF_LOADERS = ("NWay", "KShot", "QueryShots", "AvailableClasses")
+_PROTOCOLS: dict[str, type[Any]] = {
+    "MetaModel": IFullModel,
+    "LossFunction": ILossFunction,
+    "MetaOptimizer": IGradientBasedOptimizer,
+    "InnerOptimizer": IGradientBasedOptimizer,
+    "DataLoader": IEpisodicDataLoader,
+}
 
 
 def with_suggestions(cls: C) -> C:
@@ -73,26 +89,6 @@ def _all_options() -> list[type[Any]]:
         if dataclasses.is_dataclass(kind) and not kind.__name__.startswith("_") and kind not in found:
             found.append(kind)
     return found
-
-
-def number_of(value: object) -> float:
-    """A real number as a float; NaN for what is none, booleans included."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def is_rate(value: object) -> bool:
-    """Whether a value is a finite number above 0."""
-    return 0 < number_of(value) < math.inf
-
-
-def is_count(value: object) -> bool:
-    """Whether a value is a whole number above 0."""
-    return isinstance(value, Integral) and is_rate(value)
 
 
 @with_suggestions
@@ -162,63 +158,70 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     EnableCheckpointing: bool = False
     CheckpointFrequency: int = 500
 
+    # What single values must be; a class adds its own.
+    _constraints: ClassVar[Mapping[str, Constraint[Any]]] = {
+        "InnerLearningRate": POSITIVE,
+        "OuterLearningRate": POSITIVE,
+        "AdaptationSteps": COUNT,
+        "MetaBatchSize": COUNT,
+        "NumMetaIterations": COUNT,
+        "GradientClipThreshold": OrNone(FINITE),
+        "RandomSeed": OrNone(SEED),
+        "EvaluationTasks": COUNT,
+        "EvaluationFrequency": COUNT,
+        "EnableCheckpointing": SWITCH,
+        "CheckpointFrequency": COUNT,
+    }
+
     def __post_init__(self) -> None:
-        if self.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("MetaModel is None; a model is wanted")
+        check_given("MetaModel", self.MetaModel, "a model")
 
     # Hidden from type checkers, which know the options and would take this for leave to set any other.
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            names = [field.name for field in dataclasses.fields(self)]
+            names = self.__dataclass_fields__
             if name not in names:
-                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, names)}")
+                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, list(names))}")
             object.__setattr__(self, name, value)
+            # The list is replaced, not emptied: another thread may be about to note what it saw before.
+            object.__setattr__(self, "_verdict", [])
 
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
+        """Yield a message for each problem; a subclass adds those of its own."""
         yield from self._invalid_objects()
-        for name in ("InnerLearningRate", "OuterLearningRate"):
-            if not is_rate(getattr(self, name)):
-                yield f"{name} is {getattr(self, name)!r}; a finite number above 0 is wanted"
-        for name in ("AdaptationSteps", "MetaBatchSize", "NumMetaIterations"):
-            yield from self._invalid_count(name)
-        clip = self.GradientClipThreshold
-        if clip is not None and not math.isfinite(number_of(clip)):
-            yield f"GradientClipThreshold is {clip!r}; a finite number or None is wanted"
-        seed = self.RandomSeed
-        if seed is not None and not (is_count(seed) or (isinstance(seed, Integral) and number_of(seed) == 0)):
-            yield f"RandomSeed is {seed!r}; a whole number of at least 0 or None is wanted"
-        for name in ("EvaluationTasks", "EvaluationFrequency", "CheckpointFrequency"):
-            yield from self._invalid_count(name)
-        yield from self._invalid_switch("EnableCheckpointing")
+        constraints: dict[str, Constraint[Any]] = {}
+        for cls in reversed(type(self).__mro__):
+            constraints.update(vars(cls).get("_constraints", {}))
+        for name, constraint in constraints.items():
+            if problem := constraint.problem(name, getattr(self, name)):
+                yield problem
 
     def _invalid_objects(self) -> Iterator[str]:
-        wanted: dict[str, type[Any]] = {
-            "MetaModel": IFullModel,
-            "LossFunction": ILossFunction,
-            "MetaOptimizer": IGradientBasedOptimizer,
-            "InnerOptimizer": IGradientBasedOptimizer,
-            "DataLoader": IEpisodicDataLoader,
-        }
-        for name, protocol in wanted.items():
+        for name, protocol in _PROTOCOLS.items():
             value = getattr(self, name)
             if name == "InnerOptimizer" and is_inner_solver(value):
                 continue
+            wanted = f"an {protocol.__name__}"
             if value is None and name == "MetaModel":
-                yield f"{name} is None; an {protocol.__name__} is wanted"
+                yield refusal(name, wanted, value)
             elif isinstance(value, type):
-                yield f"{name} is the class {value.__name__}; an object of an {protocol.__name__} class is wanted"
+                yield f"{name} must be {wanted}, got the class {value.__name__}; use an object of it"
             elif value is not None and (missing := missing_members(value, protocol)):
-                yield f"{name} is a {type(value).__name__}, which lacks {', '.join(missing)} of {protocol.__name__}"
+                yield f"{name} must be {wanted}, got a {type(value).__name__}, which lacks {', '.join(missing)}"
 
-    def _invalid_count(self, name: str) -> Iterator[str]:
-        if not is_count(getattr(self, name)):
-            yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
+    def first_problem(self) -> str | None:
+        """Return the first message of `invalid`, None if there is none.
 
-    def _invalid_switch(self, name: str) -> Iterator[str]:
-        if not isinstance(getattr(self, name), (bool, np.bool_)):
-            yield f"{name} is {getattr(self, name)!r}; True or False is wanted"
+        It is remembered until an option is set, or a list among them changes.
+        """
+        verdict: list[tuple[str | None, list[Any], list[Any]]] = vars(self).get("_verdict", [])
+        if not verdict or verdict[0][1] != verdict[0][2]:
+            values: list[Any] = [getattr(self, name) for name in self.__dataclass_fields__]
+            lists: list[Any] = [value for value in values if isinstance(value, list)]
+            copies: list[Any] = [value.copy() for value in lists]
+            verdict[:] = [(next(self.invalid(), None), lists, copies)]
+        return verdict[0][0]
 
     @property
     def inner_steps(self) -> int:
@@ -227,7 +230,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
 
     def IsValid(self) -> bool:
         """Whether every option has a value that it may take."""
-        return next(self.invalid(), None) is None
+        return self.first_problem() is None
 
     def settings(self) -> dict[str, Any]:
         """What checkpoints say of the options: all but the model, and of the loader its type and sizes."""
@@ -282,12 +285,10 @@ class ProximalOptions(MetaLearnerOptions[T, TInput, TOutput]):
     LambdaRegularization: float = 1.0
     InnerObjective: Literal["support", "proximal"] = "support"
 
+    _constraints: ClassVar = {"LambdaRegularization": NON_NEGATIVE, "InnerObjective": Choice("support", "proximal")}
+
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
+        """Yield a message for each problem."""
         yield from super().invalid()
-        if not 0 <= number_of(self.LambdaRegularization) < math.inf:
-            yield f"LambdaRegularization is {self.LambdaRegularization!r}; a finite number of at least 0 is wanted"
-        if self.InnerObjective not in ("support", "proximal"):
-            yield f"InnerObjective is {self.InnerObjective!r}; 'support' or 'proximal' is wanted"
-        elif self.InnerObjective == "proximal" and self.LambdaRegularization == 0:
-            yield "LambdaRegularization is 0; InnerObjective 'proximal' divides by it and wants a number above 0"
+        if self.InnerObjective == "proximal" and self.LambdaRegularization == 0:
+            yield "LambdaRegularization must be above 0 for InnerObjective 'proximal', which divides by it, got 0"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
+from aidotnet_py.arguments import COUNT, Choice, Whole, refusal
 from aidotnet_py.autodiff.execution import Executable, Run, Schedule, Step, copying
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.contract.options import is_count, number_of
 from aidotnet_py.meta_learning.inner.rule import TracedRule, bytes_of
 from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps
 from aidotnet_py.meta_learning.objective.interface import CurvatureWork
@@ -19,13 +19,12 @@ Segments: TypeAlias = int | Literal["sqrt"] | None
 
 
 def invalid_segments(segments: object, steps: object) -> Iterator[str]:
-    """Say what is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
-    counted = is_count(segments) and number_of(segments) <= number_of(steps)
-    if not (segments is None or (isinstance(segments, str) and segments == "sqrt") or counted):
-        yield (
-            f"CheckpointSegments is {segments!r}; None, 'sqrt' or a whole number from 1 to AdaptationSteps, "
-            f"{steps!r}, is wanted"
-        )
+    """Yield what is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
+    # Beside a wrong number of steps, which has a message of its own, any number of segments will do.
+    counts = COUNT if COUNT.problem("", steps) else Whole(1, int(cast(Any, steps)))
+    if Choice(None, "sqrt").problem("", segments) and counts.problem("", segments):
+        wanted = f"None, 'sqrt' or a whole number from 1 to AdaptationSteps, {steps!r}"
+        yield refusal("CheckpointSegments", wanted, segments)
 
 
 def segment_starts(steps: int, segments: Segments) -> list[int]:

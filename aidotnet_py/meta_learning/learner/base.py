@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe
@@ -28,7 +29,7 @@ from aidotnet_py.exceptions import (
     InvalidOperationException,
 )
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, is_count
+from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.results import (
     MetaAdaptationResult,
@@ -293,7 +294,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             raise ArgumentException("taskBatch and numTasks were both given; one of them is wanted")
         asked = taskBatch if numTasks is None else numTasks
         if isinstance(asked, Integral):
-            _require_count("numTasks", asked)
+            COUNT.check("numTasks", asked, type_error=ArgumentOutOfRangeException)
             return self._evaluate_drawn(int(cast(int, asked)))
         losses, *_ = self._query_results(check_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
         return self._scalar()(float(np.mean(losses, dtype=np.float64)))
@@ -395,7 +396,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         array([[9.    , 2.25  , 0.5625]])
         """
         if steps is not None:
-            _require_count("steps", steps)
+            COUNT.check("steps", steps, type_error=ArgumentOutOfRangeException)
         solver = self._options.InnerOptimizer
         if is_inner_solver(solver):
             raise InvalidOperationException(
@@ -467,7 +468,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """
         size = sampler if batchSize is None else batchSize
         source = None if batchSize is None else cast("ITaskSampler[T, TInput, TOutput] | None", sampler)
-        _require_count("batchSize", size)
+        COUNT.check("batchSize", size, type_error=ArgumentOutOfRangeException)
         batch = self._drawn(source, int(cast(int, size)))
         began = time.perf_counter()
         self._journal.hand_on()
@@ -653,8 +654,3 @@ def _model_for(
         all_examples(model_backend(model), task.SupportInput)
     )
     return normalized
-
-
-def _require_count(name: str, value: object) -> None:
-    if not is_count(value):
-        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number of at least 1 is wanted")

@@ -84,7 +84,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._values.begin(self.learned(), parameters, self._backend)
 
     def _require_valid(self) -> None:
-        wrong = next(self._options.invalid(), None)
+        wrong = self._options.first_problem()
         if wrong is not None:
             raise ArgumentException(wrong)
 

@@ -360,17 +360,17 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            (["5_dence"], r"^AdaptedLayers names '5_dence', which MetaModel has not; did you mean '5_dense'\?$"),
-            (["5_dense", "5_dense.wait"], r"names '5_dense.wait', .* did you mean '5_dense.weight'\?$"),
-            (["zzz"], r"names 'zzz', which MetaModel has not; it has 0_conv2d, 1_batchnorm, 5_dense$"),
-            ([], r"^AdaptedLayers is \[\]; a list of names or None is wanted$"),
-            ("5_dense", r"^AdaptedLayers is '5_dense'; a list of names or None is wanted$"),
-            ([5], r"^AdaptedLayers is \[5\]; a list of names or None is wanted$"),
-            (5, r"^AdaptedLayers is 5; a list of names or None is wanted$"),
+            (["5_dence"], r"^AdaptedLayers must name layers of MetaModel, got '5_dence'; did you mean '5_dense'\?$"),
+            (["5_dense", "5_dense.wait"], r"got '5_dense.wait'; did you mean '5_dense.weight'\?$"),
+            (["zzz"], r"name layers of MetaModel, got 'zzz'; it has 0_conv2d, 1_batchnorm, 5_dense$"),
+            ([], r"^AdaptedLayers must be a list of names or None, got \[\]$"),
+            ("5_dense", r"^AdaptedLayers must be a list of names or None, got '5_dense'$"),
+            ([5], r"^AdaptedLayers must be a list of names or None, got \[5\]$"),
+            (5, r"^AdaptedLayers must be a list of names or None, got 5$"),
             (
                 ["0_conv2d", "1_batchnorm", "5_dense"],
-                r"^AdaptedLayers is \[.*\], by which all of the parameters are adapted; some of them are wanted, and "
-                r"MAMLAlgorithm adapts all$",
+                r"^AdaptedLayers must select some of the parameters, got \[.*\], which selects all; use MAMLAlgorithm "
+                r"to adapt all$",
             ),
         ],
     )
@@ -384,7 +384,7 @@ class TestOptions:
     def test_a_model_of_one_layer(self, algorithm: Any) -> None:
         model = NeuralNetworkModel(Sequential(Dense(1)), input_shape=(1,))
         quantity = "all" if algorithm is ANILAlgorithm else "none"
-        message = rf"^AdaptedLayers is None, by which {quantity} of the parameters are adapted; some of them are wanted"
+        message = rf"^AdaptedLayers must select some of the parameters, got None, which selects {quantity}"
         with pytest.raises(ArgumentException, match=message):
             algorithm(options_for(algorithm, model))
 
@@ -392,8 +392,8 @@ class TestOptions:
     def test_a_model_without_layers(self, algorithm: Any) -> None:
         model = REGRESSION.model(NUMPY, REGRESSION.start())
         message = (
-            "^AdaptedLayers is None, and the parameters of MetaModel are in no layers: name those to adapt, of "
-            "w1, b1, w2, b2$"
+            "^AdaptedLayers must name the parameters to adapt, as those of MetaModel belong to no layers, got None; it "
+            "has w1, b1, w2, b2$"
         )
         with pytest.raises(ArgumentException, match=message):
             algorithm(options_for(algorithm, model))
@@ -402,7 +402,7 @@ class TestOptions:
     @pytest.mark.parametrize("kind", [BareModel, HandWrittenModel])
     def test_a_model_that_cannot_be_traced(self, kind: Any, algorithm: Any) -> None:
         made = options_for(algorithm, kind(REGRESSION, REGRESSION.start(), NUMPY), AdaptedLayers=HEAD)
-        message = rf"^MetaModel is a {kind.__name__}; an IDifferentiableModel is wanted, whose parameter_shapes"
+        message = rf"^MetaModel must be an IDifferentiableModel, whose parameter_shapes .*, got a {kind.__name__}$"
         with pytest.raises(ArgumentException, match=message):
             algorithm(made)
 

@@ -202,8 +202,7 @@ class TestSegments:
         assert not options.IsValid()
         with pytest.raises(
             ArgumentException,
-            match=r"^CheckpointSegments is .*; None, 'sqrt' or a whole number from 1 "
-            r"to AdaptationSteps, 5, is wanted$",
+            match=r"^CheckpointSegments must be None, 'sqrt' or a whole number from 1 to AdaptationSteps, 5, got .*$",
         ):
             MAMLAlgorithm(options)
 
@@ -349,8 +348,8 @@ class TestInnerOptimizers:
         options = MAMLOptions(model, InnerOptimizer=optimizer)
         assert not options.IsValid()
         message = (
-            rf"^InnerOptimizer is a {type(optimizer).__name__}, whose steps cannot be differentiated: an "
-            "ElementwiseOptimizer with a formula, such as SGDOptimizer or AdamOptimizer, or UseFirstOrder=True is "
+            "^InnerOptimizer must be an ElementwiseOptimizer with a formula, whose steps can be differentiated, got a "
+            f"{type(optimizer).__name__}; use SGDOptimizer or AdamOptimizer, or set UseFirstOrder=True"
         )
         with pytest.raises(ArgumentException, match=message):
             MAMLAlgorithm(options)

@@ -269,26 +269,31 @@ class TestFailures:
     ("options", "message"),
     [
         *(
-            ({"MinLearningRate": v}, r"^MinLearningRate is .*; a finite number above 0 is wanted$")
+            ({"MinLearningRate": v}, r"^MinLearningRate must be a finite number above 0, got .*$")
             for v in (0, -1.0, math.nan, math.inf, True)
         ),
         *(
             (
                 {"MinLearningRate": 0.005, "MaxLearningRate": v},
-                r"^MaxLearningRate is .*; a finite number of at least "
-                r"MinLearningRate, 0.005, is wanted$",
+                rf"^MaxLearningRate must be {wanted}, got .*$",
             )
-            for v in (0.004, math.inf, math.nan, "1")
+            for v, wanted in (
+                (0.004, "at least MinLearningRate, 0.005"),
+                *((wrong, "a finite number above 0") for wrong in (math.inf, math.nan, "1")),
+            )
         ),
         (
             {"InnerLearningRate": 2.0},
-            r"^InnerLearningRate is 2.0; .* from MinLearningRate, 1e-06, to MaxLearningRate, 1.0, is wanted$",
+            r"^InnerLearningRate must lie in \[MinLearningRate, MaxLearningRate\] = \[1e-06, 1.0\], got 2.0$",
         ),
-        ({"InnerLearningRate": 1e-7}, r"^InnerLearningRate is 1e-07; the rates start there"),
-        ({"InnerLearningRate": -1.0}, r"^InnerLearningRate is -1.0; a finite number above 0 is wanted$"),
-        ({"InnerOptimizer": SGDOptimizer(0.1)}, r"^InnerOptimizer is a SGDOptimizer; None is wanted: Meta-SGD"),
-        ({"UseFirstOrder": 1}, r"^UseFirstOrder is 1; True or False is wanted$"),
-        ({"CheckpointSegments": 6}, r"^CheckpointSegments is 6; None, 'sqrt' or"),
+        ({"InnerLearningRate": 1e-7}, r"^InnerLearningRate must lie in .*, got 1e-07$"),
+        ({"InnerLearningRate": -1.0}, r"^InnerLearningRate must be a finite number above 0, got -1.0$"),
+        (
+            {"InnerOptimizer": SGDOptimizer(0.1)},
+            r"^InnerOptimizer must be None, as Meta-SGD learns .*, got a SGDOptimizer$",
+        ),
+        ({"UseFirstOrder": 1}, r"^UseFirstOrder must be True or False, got 1$"),
+        ({"CheckpointSegments": 6}, r"^CheckpointSegments must be None, 'sqrt' or .*, got 6$"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:

@@ -233,8 +233,8 @@ class TestSerial:
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
-        *(("Interpolation", v, "a number above 0 and at most 1") for v in (0, -0.5, 1.5, math.nan, True, "1")),
-        *(("InnerBatches", v, "a whole number above 0") for v in (0, -1, 1.5, True)),
+        *(("Interpolation", v, r"a number in \(0, 1\]") for v in (0, -0.5, 1.5, math.nan, True, "1")),
+        *(("InnerBatches", v, "a whole number of at least 1") for v in (0, -1, 1.5, True)),
         *(("UseSerialUpdate", v, "True or False") for v in (1, None, "yes")),
     ],
 )
@@ -243,7 +243,7 @@ def test_impossible_options(name: str, value: Any, wanted: str) -> None:
     assert options.IsValid()
     setattr(options, name, value)
     assert not options.IsValid()
-    with pytest.raises(ArgumentException, match=rf"^{name} is .*; {wanted} is wanted$"):
+    with pytest.raises(ArgumentException, match=rf"^{name} must be {wanted}, got .*$"):
         ReptileAlgorithm(options)
 
 

@@ -65,7 +65,7 @@ CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: learner().Save(None), ArgumentNullException, "filePath must be a path, got None"),
     (lambda: learner().Load(3), ArgumentException, "filePath must be a path, got 3"),
     (lambda: learner().SetMetaModel(FunctionModel), ArgumentException, "lacks .*Clone"),
-    (train_without_a_model, ArgumentException, "MetaModel is None"),
+    (train_without_a_model, ArgumentException, "MetaModel must be an IFullModel, got None"),
 ]
 
 

@@ -128,7 +128,7 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_invalid_values_are_refused_by_name(name: str, value: Any) -> None:
     options = iMAMLOptions(model(), **{name: value})
     assert not options.IsValid()
-    with pytest.raises(ArgumentException, match=rf"^{name} is .*; .* is wanted$"):
+    with pytest.raises(ArgumentException, match=rf"^{name} must be .*, got .*$"):
         iMAMLAlgorithm(options)
 
 
@@ -136,19 +136,23 @@ def test_invalid_values_are_refused_by_name(name: str, value: Any) -> None:
 def test_objects_of_the_wrong_kind_are_refused_with_what_they_lack(name: str) -> None:
     options = iMAMLOptions(model(), **{name: object()})
     assert not options.IsValid()
-    with pytest.raises(ArgumentException, match=rf"^{name} is a object, which lacks .*, .* of {OBJECTS[name]}$"):
+    with pytest.raises(
+        ArgumentException, match=rf"^{name} must be an {OBJECTS[name]}, got a object, which lacks .*, .*$"
+    ):
         iMAMLAlgorithm(options)
 
 
 @pytest.mark.parametrize(("name", "value"), [("MetaOptimizer", AdamOptimizer), ("LossFunction", MeanSquaredErrorLoss)])
 def test_a_class_is_no_object_of_it(name: str, value: Any) -> None:
-    with pytest.raises(ArgumentException, match=rf"{name} is the class {value.__name__}; an object of an I\w+ class"):
+    with pytest.raises(
+        ArgumentException, match=rf"{name} must be an I\w+, got the class {value.__name__}; use an object of it"
+    ):
         iMAMLAlgorithm(iMAMLOptions(model(), **{name: value}))
 
 
 def test_a_model_of_the_wrong_kind() -> None:
     with pytest.raises(
-        ArgumentException, match=r"MetaModel is a ndarray, which lacks Clone, .*Predict.* of IFullModel"
+        ArgumentException, match=r"MetaModel must be an IFullModel, got a ndarray, which lacks Clone, .*Predict.*"
     ):
         iMAMLAlgorithm(iMAMLOptions(np.zeros(3)))  # type: ignore[arg-type]
 
@@ -186,7 +190,7 @@ def test_is_valid_never_raises(value: Any) -> None:
 class TestConstruction:
     def test_no_model(self) -> None:
         for cls in (iMAMLOptions, MetaLearnerOptions):
-            with pytest.raises(ArgumentNullException, match="MetaModel is None; a model is wanted"):
+            with pytest.raises(ArgumentNullException, match="MetaModel must be a model, got None"):
                 cls(None)
             with pytest.raises(TypeError, match="MetaModel"):
                 cls()
@@ -273,18 +277,21 @@ class TestFromPaper:
 
     @pytest.mark.parametrize("bad", [0, -2.0, math.nan, math.inf, True, "2", None])
     def test_senseless_lambdas(self, bad: Any) -> None:
-        with pytest.raises(ArgumentOutOfRangeException, match=r"Lambda is .*; a finite number above 0 is wanted"):
+        with pytest.raises(ArgumentOutOfRangeException, match=r"^Lambda must be a finite number above 0, got .*"):
             iMAMLOptions.FromPaper(model(), Lambda=bad)
 
     @pytest.mark.parametrize("name", ["LambdaRegularization", "InnerObjective"])
     def test_what_it_sets_itself(self, name: str) -> None:
-        with pytest.raises(ArgumentException, match=f"{name} came with FromPaper, which sets it from Lambda"):
+        with pytest.raises(ArgumentException, match=f"{name} must be left to FromPaper, which sets it from Lambda"):
             iMAMLOptions.FromPaper(model(), **{name: 1.0})
 
 
 def test_proximal_with_lambda_zero() -> None:
     options = iMAMLOptions(model(), InnerObjective="proximal", LambdaRegularization=0.0)
-    with pytest.raises(ArgumentException, match="LambdaRegularization is 0; InnerObjective 'proximal' divides by it"):
+    with pytest.raises(
+        ArgumentException,
+        match="LambdaRegularization must be above 0 for InnerObjective 'proximal', which divides by it, got 0",
+    ):
         iMAMLAlgorithm(options)
     options.InnerObjective = "support"
     assert options.IsValid()
@@ -313,7 +320,7 @@ class TestTheLearner:
         learner.Options.InnerLearningRate = math.nan
         batch = batch_on(backend, linear_tasks())
         arguments: dict[str, Any] = {"Adapt": batch[0], "AdaptAndEvaluate": batch[0], "MetaTrainStep": 2}
-        with pytest.raises(ArgumentException, match="InnerLearningRate is nan"):
+        with pytest.raises(ArgumentException, match="InnerLearningRate must be a finite number above 0, got nan"):
             getattr(learner, call)(*([] if call == "Train" else [arguments.get(call, batch)]))
         np.testing.assert_array_equal(learner.BaseModel.GetParameters(), before)
 
@@ -387,7 +394,7 @@ def test_options_that_become_wrong_are_refused_at_the_next_step() -> None:
     for _ in range(2):
         learner.Adapt(task)
     learner.Options.InnerLearningRate = -1.0
-    with pytest.raises(ArgumentException, match=r"InnerLearningRate is -1\.0"):
+    with pytest.raises(ArgumentException, match=r"InnerLearningRate must be a finite number above 0, got -1\.0"):
         learner.Adapt(task)
     learner.Options.InnerLearningRate = 0.1
     learner.Adapt(task)

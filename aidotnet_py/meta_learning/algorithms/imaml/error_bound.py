@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import NON_NEGATIVE
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 
 __all__ = ["ProblemConstants", "meta_gradient_error_bound"]
@@ -41,8 +41,7 @@ class ProblemConstants:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, bool) or not 0 <= value < math.inf:
-                raise ArgumentOutOfRangeException(f"{name} is {value!r}; a finite number of at least 0 is wanted")
+            NON_NEGATIVE.check(name, value, type_error=ArgumentOutOfRangeException)
 
 
 def meta_gradient_error_bound(

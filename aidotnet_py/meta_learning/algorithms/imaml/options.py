@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE, POSITIVE, SWITCH, Choice, Number, OrNone, Whole, refusal
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
 from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LambdaKind
-from aidotnet_py.meta_learning.contract.options import ProximalOptions, is_count, is_rate, number_of, with_suggestions
+from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -96,6 +96,20 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     PreconditionerProbes: int = 0
     ErrorConstants: ProblemConstants | None = None
 
+    _constraints: ClassVar = {
+        "UseFirstOrder": SWITCH,
+        "ConjugateGradientIterations": COUNT,
+        "ConjugateGradientTolerance": Number(above=0, below=1),
+        "UseNeumannApproximation": SWITCH,
+        "NeumannSeriesTerms": COUNT,
+        "ConjugateGradientDamping": NON_NEGATIVE,
+        "Curvature": Choice("hessian", "gauss-newton"),
+        "InnerGradientTolerance": OrNone(POSITIVE),
+        "LearnedLambda": Choice(None, "scalar", "per-parameter"),
+        "WarmStartSolves": SWITCH,
+        "PreconditionerProbes": Whole(0),
+    }
+
     # Type variables of its own: those of the class are not yet bound when it is called on the class.
     @staticmethod
     def FromPaper(MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Any) -> iMAMLOptions[_S, _X, _Y]:
@@ -126,58 +140,49 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         >>> options.LambdaRegularization, options.InnerObjective
         (0.25, 'proximal')
         """
-        if not is_rate(Lambda):
-            raise ArgumentOutOfRangeException(f"Lambda is {Lambda!r}; a finite number above 0 is wanted")
+        strength = POSITIVE.check("Lambda", Lambda, type_error=ArgumentOutOfRangeException)
         for name in ("LambdaRegularization", "InnerObjective"):
             if name in options:
-                raise ArgumentException(f"{name} came with FromPaper, which sets it from Lambda; give one of the two")
-        return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / Lambda, InnerObjective="proximal", **options)
+                raise ArgumentException(f"{name} must be left to FromPaper, which sets it from Lambda")
+        return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / strength, InnerObjective="proximal", **options)
 
     def _told_by_checkpoint(self) -> frozenset[str]:
         # Probes are drawn from the seed itself, at any time.
         return super()._told_by_checkpoint() - ({"RandomSeed"} if self.PreconditionerProbes else set())
 
     def invalid(self) -> Iterator[str]:
-        """What is wrong, one sentence an option."""
+        """Yield a message for each problem."""
         yield from super().invalid()
-        for name in ("UseFirstOrder", "UseNeumannApproximation", "WarmStartSolves"):
-            yield from self._invalid_switch(name)
-        damping = self.ConjugateGradientDamping
-        if not 0 <= number_of(damping) < math.inf:
-            yield f"ConjugateGradientDamping is {damping!r}; a finite number of at least 0 is wanted"
-        for name in ("ConjugateGradientIterations", "NeumannSeriesTerms"):
-            if not is_count(getattr(self, name)):
-                yield f"{name} is {getattr(self, name)!r}; a whole number above 0 is wanted"
-        if not (is_rate(self.ConjugateGradientTolerance) and self.ConjugateGradientTolerance < 1):
-            yield f"ConjugateGradientTolerance is {self.ConjugateGradientTolerance!r}; a number in (0, 1) is wanted"
-        if self.Curvature not in ("hessian", "gauss-newton"):
-            yield f"Curvature is {self.Curvature!r}; 'hessian' or 'gauss-newton' is wanted"
-        elif self.Curvature == "gauss-newton" and missing_members(self.MetaModel, IDifferentiableModel):
+        if self.Curvature == "gauss-newton" and missing_members(self.MetaModel, IDifferentiableModel):
             yield (
-                f"Curvature is 'gauss-newton', but {type(self.MetaModel).__name__} is no IDifferentiableModel: from "
-                "gradients alone only 'hessian' can be had"
+                "Curvature must be 'hessian' for a model without IDifferentiableModel, such as "
+                f"{type(self.MetaModel).__name__}, got 'gauss-newton'"
             )
-        yield from self._invalid_in_full()
+        if self.LearnedLambda is not None and self.InnerObjective != "proximal":
+            yield (
+                "LearnedLambda must be None unless InnerObjective is 'proximal', as φ does not depend on λ, "
+                f"got {self.LearnedLambda!r}"
+            )
+        if self.UseNeumannApproximation and self.PreconditionerProbes:
+            yield f"PreconditionerProbes must be 0 with UseNeumannApproximation, got {self.PreconditionerProbes}"
+        if self.UseNeumannApproximation and self.WarmStartSolves:
+            yield "WarmStartSolves must be False with UseNeumannApproximation, got True"
+        yield from self._invalid_constants()
 
-    def _invalid_in_full(self) -> Iterator[str]:
-        """What is wrong among the options for learned λ, early ends, better solves and bounds."""
-        tolerance, probes, constants = self.InnerGradientTolerance, self.PreconditionerProbes, self.ErrorConstants
-        if tolerance is not None and not is_rate(tolerance):
-            yield f"InnerGradientTolerance is {tolerance!r}; a finite number above 0 or None is wanted"
-        if self.LearnedLambda not in (None, "scalar", "per-parameter"):
-            yield f"LearnedLambda is {self.LearnedLambda!r}; None, 'scalar' or 'per-parameter' is wanted"
-        elif self.LearnedLambda is not None and self.InnerObjective != "proximal":
-            yield f"LearnedLambda is {self.LearnedLambda!r}; without InnerObjective 'proximal' φ does not depend on λ"
-        if (probes != 0 and not is_count(probes)) or isinstance(probes, bool):
-            yield f"PreconditionerProbes is {probes!r}; a whole number of at least 0 is wanted"
-        if self.UseNeumannApproximation and (probes or self.WarmStartSolves):
-            name = "PreconditionerProbes" if probes else "WarmStartSolves"
-            yield f"{name} is {getattr(self, name)!r}; it is for conjugate gradient, not for UseNeumannApproximation"
-        if constants is not None and not isinstance(constants, ProblemConstants):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            yield f"ErrorConstants is {constants!r}; ProblemConstants or None is wanted"
-        elif constants is not None and (self.InnerObjective != "proximal" or self.LearnedLambda == "per-parameter"):
-            yield "ErrorConstants are given; the bound wants InnerObjective 'proximal' and one λ for all parameters"
-        elif constants is not None and (self.Curvature != "hessian" or self.ConjugateGradientDamping):
-            yield "ErrorConstants are given; the bound wants Curvature 'hessian' and ConjugateGradientDamping 0.0"
-        elif constants is not None and self.UseFirstOrder:
-            yield "ErrorConstants are given; the bound is on a solve, and UseFirstOrder makes none"
+    def _invalid_constants(self) -> Iterator[str]:
+        """Yield a message for each option under which the bound of ErrorConstants does not hold."""
+        if self.ErrorConstants is None:
+            return
+        if not isinstance(self.ErrorConstants, ProblemConstants):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            yield refusal("ErrorConstants", "ProblemConstants or None", self.ErrorConstants)
+        wanted = {
+            "InnerObjective": "proximal",
+            "Curvature": "hessian",
+            "ConjugateGradientDamping": 0.0,
+            "UseFirstOrder": False,
+        }
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                yield f"{name} must be {value!r} for the bound of ErrorConstants, got {getattr(self, name)!r}"
+        if self.LearnedLambda == "per-parameter":
+            yield "LearnedLambda must be None or 'scalar' for the bound of ErrorConstants, got 'per-parameter'"

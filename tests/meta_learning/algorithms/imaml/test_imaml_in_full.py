@@ -305,7 +305,9 @@ class TestInnerSolvers:
 
     def test_a_class_is_no_solver(self) -> None:
         options = iMAMLOptions(linear_model(NUMPY, start()), InnerOptimizer=NewtonCGMinimizer)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match="InnerOptimizer is the class NewtonCGMinimizer; an object"):
+        with pytest.raises(
+            ArgumentException, match=r"InnerOptimizer must be .*, got the class NewtonCGMinimizer; use an object"
+        ):
             iMAMLAlgorithm(options)
 
 
@@ -613,26 +615,50 @@ class TestBound:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"InnerGradientTolerance": 0.0}, "InnerGradientTolerance is 0.0; a finite number above 0 or None is wanted"),
-        ({"LearnedLambda": "each"}, "LearnedLambda is 'each'; None, 'scalar' or 'per-parameter' is wanted"),
-        ({"LearnedLambda": "scalar", "InnerObjective": "support"}, "without InnerObjective 'proximal' φ does not"),
-        ({"LearnedLambda": "scalar", "LambdaRegularization": 0}, "LambdaRegularization is 0; InnerObjective"),
-        ({"PreconditionerProbes": -1}, "PreconditionerProbes is -1; a whole number of at least 0 is wanted"),
-        ({"PreconditionerProbes": True}, "PreconditionerProbes is True; a whole number"),
-        ({"PreconditionerProbes": 1.5}, "PreconditionerProbes is 1.5; a whole number"),
-        ({"WarmStartSolves": 1}, "WarmStartSolves is 1; True or False is wanted"),
-        ({"WarmStartSolves": True, "UseNeumannApproximation": True}, "WarmStartSolves is True; it is for conjugate"),
-        ({"PreconditionerProbes": 2, "UseNeumannApproximation": True}, "PreconditionerProbes is 2; it is for conj"),
-        ({"ErrorConstants": (1, 2, 3)}, r"ErrorConstants is \(1, 2, 3\); ProblemConstants or None is wanted"),
-        ({"ErrorConstants": ProblemConstants(0, 1, 0), "InnerObjective": "support"}, "the bound wants InnerObjective"),
-        ({"ErrorConstants": ProblemConstants(0, 1, 0), "LearnedLambda": "per-parameter"}, "one λ for all parameters"),
-        ({"ErrorConstants": ProblemConstants(0, 1, 0), "Curvature": "gauss-newton"}, "wants Curvature 'hessian'"),
+        ({"InnerGradientTolerance": 0.0}, "InnerGradientTolerance must be a finite number above 0 or None, got 0.0"),
+        ({"LearnedLambda": "each"}, "LearnedLambda must be None, 'scalar' or 'per-parameter', got 'each'"),
+        (
+            {"LearnedLambda": "scalar", "InnerObjective": "support"},
+            "LearnedLambda must be None unless InnerObjective is 'proximal', .*, got 'scalar'",
+        ),
+        (
+            {"LearnedLambda": "scalar", "LambdaRegularization": 0},
+            "LambdaRegularization must be above 0 for InnerObjective",
+        ),
+        ({"PreconditionerProbes": -1}, "PreconditionerProbes must be a whole number of at least 0, got -1"),
+        ({"PreconditionerProbes": True}, "PreconditionerProbes must be a whole number of at least 0, got True"),
+        ({"PreconditionerProbes": 1.5}, "PreconditionerProbes must be a whole number of at least 0, got 1.5"),
+        ({"WarmStartSolves": 1}, "WarmStartSolves must be True or False, got 1"),
+        (
+            {"WarmStartSolves": True, "UseNeumannApproximation": True},
+            "WarmStartSolves must be False with UseNeumannApproximation, got True",
+        ),
+        (
+            {"PreconditionerProbes": 2, "UseNeumannApproximation": True},
+            "PreconditionerProbes must be 0 with UseNeumannApproximation, got 2",
+        ),
+        ({"ErrorConstants": (1, 2, 3)}, r"ErrorConstants must be ProblemConstants or None, got \(1, 2, 3\)"),
+        (
+            {"ErrorConstants": ProblemConstants(0, 1, 0), "InnerObjective": "support"},
+            "InnerObjective must be 'proximal' for the bound",
+        ),
+        (
+            {"ErrorConstants": ProblemConstants(0, 1, 0), "LearnedLambda": "per-parameter"},
+            "LearnedLambda must be None or 'scalar' for the",
+        ),
+        (
+            {"ErrorConstants": ProblemConstants(0, 1, 0), "Curvature": "gauss-newton"},
+            "Curvature must be 'hessian' for the bound",
+        ),
         (
             {"ErrorConstants": ProblemConstants(0, 1, 0), "ConjugateGradientDamping": 0.5},
-            "ConjugateGradientDamping 0.0",
+            "ConjugateGradientDamping must be 0.0 for the bound of ErrorConstants, got 0.5",
         ),
-        ({"ErrorConstants": ProblemConstants(0, 1, 0), "UseFirstOrder": True}, "UseFirstOrder makes none"),
-        ({"InnerOptimizer": 3}, "InnerOptimizer is a int, which lacks"),
+        (
+            {"ErrorConstants": ProblemConstants(0, 1, 0), "UseFirstOrder": True},
+            "UseFirstOrder must be False for the bound",
+        ),
+        ({"InnerOptimizer": 3}, "InnerOptimizer must be an IGradientBasedOptimizer, got a int, which lacks"),
     ],
 )
 def test_impossible_options(options: dict[str, Any], message: str) -> None:
@@ -642,7 +668,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("values", [(-1.0, 1.0, 1.0), (0.0, np.nan, 0.0), (0.0, 1.0, np.inf)])
 def test_impossible_constants(values: tuple[float, float, float]) -> None:
-    with pytest.raises(ArgumentException, match="a finite number of at least 0 is wanted"):
+    with pytest.raises(ArgumentException, match="must be a finite number of at least 0, got"):
         ProblemConstants(*values)
 
 

@@ -87,7 +87,8 @@ def test_its_remedies_mend_it(option: dict[str, Any]) -> None:
 def test_gauss_newton_needs_a_model_that_can_be_traced() -> None:
     model = BareModel(TanhNetwork(), np.zeros(13), get_backend("numpy"))
     with pytest.raises(
-        ArgumentException, match="Curvature is 'gauss-newton', but BareModel is no IDifferentiableModel"
+        ArgumentException,
+        match=r"Curvature must be 'hessian' for a model .* IDifferentiableModel, such as BareModel, got 'gauss-newton'",
     ):
         iMAMLAlgorithm(iMAMLOptions(model, Curvature="gauss-newton"))
 
