@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from aidotnet_py.arguments import COUNT, Choice, Whole, refusal
@@ -207,7 +207,7 @@ class InnerPath:
             total = total + pull.of_start
         return total, [self._backend.asarray(array) for array in pull.of_learned]
 
-    def _backwards(self, name: str, parts: Any) -> None:
+    def _backwards(self, name: str, parts: Callable[[int], Sequence[Step]]) -> None:
         """Run what pulls back through a step at the state before each step, from the last to the first."""
 
         def walk(start: int, end: int) -> Iterator[Step]:

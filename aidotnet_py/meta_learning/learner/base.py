@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Integral
@@ -173,8 +173,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         """Return what some of the tasks contribute to a step."""
         tasks = Tasks(chunk, self)
         result = self.meta_gradient(tasks)
-        gradient, learned = result if isinstance(result, tuple) else (result, {})
-        parts = [gradient, *(learned[name] for name in tasks.learned)]
+        gradient, learned = cast(
+            "tuple[Array, Mapping[str, Array]]", result if isinstance(result, tuple) else (result, {})
+        )
+        parts: list[Array] = [gradient, *(learned[name] for name in tasks.learned)]
         # One part alone is copied if it is a buffer of the query sets.
         vector = gradient if len(parts) == 1 and not tasks.owns(gradient) else self._backend.concat(parts, 1)
         chunk.require_finite("meta-gradient", vector)

@@ -47,6 +47,8 @@ class Tasks:
         Of all arrays.
     learned : mapping
         The learned vectors by name, as they were when the call began.
+    columns : Columns or None
+        The places of the adapted parameters, where the inner steps do not move all.
     details : object
         Set by an algorithm that has something to report; `MetaLearnerBase.report` gets those of all tasks.
     """
@@ -63,7 +65,7 @@ class Tasks:
         self._adapted: Array | None = None
         self._loop: InnerLoop | None = None
         self._gradients: Array | None = None
-        self._columns = None if chunk.staying is None else _columns_of(chunk)
+        self.columns = None if chunk.staying is None else _columns_of(chunk)
 
     def __len__(self) -> int:
         return len(self.chunk.tasks)
@@ -153,15 +155,15 @@ class Tasks:
 
     def _inner_problem(self) -> tuple[Chunk, Array]:
         """Return the tasks as the inner steps see them, and where these start."""
-        if self._columns is None:
+        if self.columns is None:
             return self.chunk, self.start
         for batch in _parts(self.chunk):
-            batch.begin(self._columns.others.of(self.start))
-        return self.chunk.with_support("Adapted"), self._columns.of(self.start)
+            batch.begin(self.columns.others.of(self.start))
+        return self.chunk.with_support("Adapted"), self.columns.of(self.start)
 
     def whole(self, points: Array) -> Array:
         """Return all parameters (tasks, P), from those that the inner steps move."""
-        return points if self._columns is None else self._columns.put(points, self.start)
+        return points if self.columns is None else self.columns.put(points, self.start)
 
     # The query sets.
 
@@ -252,7 +254,7 @@ class AdaptedPath:
 
     def pull_back(self, v: Array) -> tuple[Array, dict[str, Array]]:
         """Return the cotangents of θ (tasks, P), and of the rule's learned values by name, from the one of φ."""
-        columns, chunk = self._tasks._columns, self._tasks.chunk
+        columns, chunk = self._tasks.columns, self._tasks.chunk
         names = self._tasks.rule.learned_names
         if columns is None:
             moved, learned = self._path.pull_back(v)
