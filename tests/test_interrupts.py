@@ -759,7 +759,7 @@ class TestForks:
         """The child goes on with the step, as the parent does."""
 
         class Forking(MAMLAlgorithm[Any, Any, Any]):
-            def _done(self, details: Any) -> None:
+            def _end_step(self, details: Any) -> None:
                 self.child = os.fork()
 
         learner = made(Forking, MAMLOptions)

@@ -8,9 +8,9 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import Choice
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.image_loader import ImageLoader
-from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T
 
 __all__ = ["DigitsLoader"]
@@ -18,6 +18,7 @@ __all__ = ["DigitsLoader"]
 # Digits that look alike when turned (0, 1 and 8 like themselves, 6 like 9) are training classes, so that no test class
 # resembles a training class or another test class.
 _DIGITS = {"train": (0, 1, 6, 8, 9), "test": (2, 3, 4, 5, 7)}
+_SPLIT = Choice("train", "test")
 
 
 class DigitsLoader(ImageLoader[T]):
@@ -104,8 +105,7 @@ class DigitsLoader(ImageLoader[T]):
         backend: str | Backend = "numpy",
     ) -> None:
         super().__init__("digits", 16, rotations, NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
-        if split not in _DIGITS:
-            raise ArgumentException(f"split is {split!r}; wanted 'train' or 'test'")
+        _SPLIT.check("split", split)
         images, labels = _load()
         rows = {str(digit): labels == digit for digit in _DIGITS[split]}
         self._fill({name: int(mask.sum()) for name, mask in rows.items()}, lambda name: images[rows[name]])

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, SupportsIndex, TypeAlias, cast
+from typing import Any, Generic, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.backends import Array, Backend, get_backend
 from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
@@ -79,10 +79,10 @@ class EpisodicLoader(ABC, Generic[T]):
     def __init__(
         self, NWay: int, KShot: int, QueryShots: int, *, seed: int | None, dtype: type[Any], backend: str | Backend
     ) -> None:
-        self._ways = _positive("NWay", NWay)
-        self._shots = _positive("KShot", KShot)
-        self._queries = _positive("QueryShots", QueryShots)
-        self._dtype = _floating(dtype)
+        self._ways = COUNT.check("NWay", NWay)
+        self._shots = COUNT.check("KShot", KShot)
+        self._queries = COUNT.check("QueryShots", QueryShots)
+        self._dtype = _check_dtype(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
         # A task takes several draws from the stream, which must not mix with those of other threads.
@@ -126,7 +126,7 @@ class EpisodicLoader(ABC, Generic[T]):
         ArgumentException
             ``n`` is no integer.
         """
-        return TaskBatch(self._tasks(_positive("n", n)))
+        return TaskBatch(self._tasks(COUNT.check("n", n)))
 
     def SetSeed(self, seed: int) -> None:
         """Restart the random stream; equal seeds give equal tasks.
@@ -205,17 +205,8 @@ class EpisodicLoader(ABC, Generic[T]):
         return _DeviceTasks(arrays, self._make_tasks(drawn, [row_views(self._backend, array) for array in arrays]))
 
 
-def _positive(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise ArgumentException(f"{name} is {value!r}; wanted an integer ≥ 1")
-    number = operator.index(value)
-    if number < 1:
-        raise ArgumentOutOfRangeException(f"{name} is {number}; wanted an integer ≥ 1")
-    return number
-
-
-def _floating(dtype: Any) -> np.dtype[Any]:
+def _check_dtype(dtype: Any) -> np.dtype[Any]:
     if not (isinstance(dtype, type) and issubclass(dtype, np.floating)):
-        raise ArgumentException(f"dtype is {dtype!r}; wanted a NumPy floating type such as np.float32")
+        raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", dtype))  # pyright: ignore[reportUnknownArgumentType] -- of any type
     kind: np.dtype[Any] = np.dtype(cast(Any, dtype))
     return kind

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.class_pool import ClassPool, check_classes
 from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
-from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageLoader"]
@@ -57,11 +57,9 @@ class ImageLoader(EpisodicLoader[T]):
         backend: str | Backend,
     ) -> None:
         super().__init__(NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
-        if not isinstance(rotations, bool):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(f"rotations is {rotations!r}; wanted True or False")
         self._name = name
         self._scale = scale
-        self._rotations = rotations
+        self._rotations = SWITCH.check("rotations", rotations)
 
     def _fill(self, counts: Mapping[str, int], read_class: Callable[[str], NDArray[np.uint8]]) -> None:
         check_classes(counts, self._rotations, self.NWay, self.KShot, self.QueryShots)

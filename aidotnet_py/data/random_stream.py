@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-from typing import Any, SupportsIndex, cast
+from typing import Any, cast
 
 import numpy as np
 
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.arguments import SEED, check_given
 from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 
 __all__ = ["RandomStream"]
@@ -50,8 +49,7 @@ class RandomStream(HasGenerator):
         ArgumentException
             As for the constructor; None is refused too (ArgumentNullException).
         """
-        if seed is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("seed is None; wanted an integer ≥ 0")
+        check_given("seed", seed, str(SEED))
         self.generator = _generator(seed)
 
     def state(self) -> dict[str, Any]:
@@ -70,10 +68,4 @@ class RandomStream(HasGenerator):
 
 
 def _generator(seed: int | None) -> np.random.Generator:
-    if seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(f"seed is {seed!r}; wanted an integer or None")
-        seed = operator.index(seed)
-        if seed < 0:
-            raise ArgumentOutOfRangeException(f"seed is {seed}; wanted an integer ≥ 0")
-    return new_generator(seed)
+    return new_generator(None if seed is None else SEED.check("seed", seed))

@@ -37,7 +37,8 @@ from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IRes
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
 from aidotnet_py.meta_learning.learner.base import AdaptationCurve, MetaLearnerBase, StepRecord
-from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
+from aidotnet_py.meta_learning.learner.learned import Learned
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 
 __all__ = [
     "ANILAlgorithm",
@@ -55,12 +56,12 @@ __all__ = [
     "IMetaLearningTask",
     "IResumable",
     "ITaskSampler",
+    "Learned",
     "LooseToleranceWarning",
     "MAMLAlgorithm",
     "MAMLOptions",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
-    "MetaGradientLearner",
     "MetaLearnerBase",
     "MetaLearnerOptions",
     "MetaLearningAlgorithmType",
@@ -78,7 +79,7 @@ __all__ = [
     "SeriesGrowthWarning",
     "StepRecord",
     "TaskBatch",
-    "TaskGradients",
+    "Tasks",
     "iMAMLAlgorithm",
     "iMAMLOptions",
     "meta_gradient_error_bound",

@@ -137,22 +137,22 @@ def test_it_resumes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"NWay": 0}, ArgumentOutOfRangeException, "NWay is 0; wanted an integer ≥ 1"),
+        ({"NWay": 0}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 1, got 0"),
         ({"NWay": 21}, ArgumentOutOfRangeException, "NWay must be at most 20, the number of classes, got 21"),
         (
             {"NWay": 6, "rotations": False},
             ArgumentOutOfRangeException,
             "NWay must be at most 5, the number of classes, got 6",
         ),
-        ({"KShot": 0}, ArgumentOutOfRangeException, "KShot is 0"),
-        ({"QueryShots": 0}, ArgumentOutOfRangeException, "QueryShots is 0"),
+        ({"KShot": 0}, ArgumentOutOfRangeException, "KShot must be a whole number of at least 1, got 0"),
+        ({"QueryShots": 0}, ArgumentOutOfRangeException, "QueryShots must be a whole number of at least 1, got 0"),
         (
             {"KShot": 100, "QueryShots": 78},
             ArgumentException,
             r"KShot \+ QueryShots must be .*, got 100 \+ 78 = 178; .* fewer images are '8' \(174\)$",
         ),
-        ({"split": "valid"}, ArgumentException, "split is 'valid'; wanted 'train' or 'test'"),
-        ({"rotations": 1}, ArgumentException, "rotations is 1; wanted True or False"),
+        ({"split": "valid"}, ArgumentException, "split must be 'train' or 'test', got 'valid'"),
+        ({"rotations": 1}, ArgumentException, "rotations must be True or False, got 1"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

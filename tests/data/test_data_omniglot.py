@@ -192,10 +192,10 @@ def test_ink_that_lets_the_paper_through_is_as_dark_as_both_together(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"NWay": 0}, ArgumentOutOfRangeException, "NWay is 0"),
+        ({"NWay": 0}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 1, got 0"),
         ({"NWay": 17}, ArgumentOutOfRangeException, "NWay must be at most 16, the number of classes, got 17"),
         ({"KShot": 2}, ArgumentException, r"got 2 \+ 2 = 4; .* fewer images are 'A/character01' \(3\), "),
-        ({"split": "all"}, ArgumentException, "split is 'all'; wanted 'train', 'test' or None"),
+        ({"split": "all"}, ArgumentException, "split must be 'train', 'test' or None, got 'all'"),
         (
             {"split": "test", "alphabets": ["A"]},
             ArgumentException,
@@ -208,7 +208,7 @@ def test_ink_that_lets_the_paper_through_is_as_dark_as_both_together(tmp_path: P
             ArgumentException,
             r"alphabets must be one or more of A, B, got \['A', 'Klingon'\]",
         ),
-        ({"rotations": None}, ArgumentException, "rotations is None"),
+        ({"rotations": None}, ArgumentException, "rotations must be True or False, got None"),
         ({"source": 3}, ArgumentException, "source must be the path of an archive or a folder, got 3"),
         ({"source": "no/such.zip"}, ArgumentException, "source must be a zip archive or a folder, got 'no/such.zip'"),
     ],

@@ -198,18 +198,26 @@ def test_any_json_is_taken_or_refused_whole(path: tuple[str, ...], value: object
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"KShot": 0}, ArgumentOutOfRangeException, "KShot is 0; wanted an integer ≥ 1"),
-        ({"QueryShots": -2}, ArgumentOutOfRangeException, "QueryShots is -2"),
-        ({"KShot": 1.5}, ArgumentException, "KShot is 1.5; wanted an integer"),
-        ({"KShot": True}, ArgumentException, "KShot is True"),
-        ({"QueryShots": None}, ArgumentException, "QueryShots is None"),
-        ({"seed": -1}, ArgumentOutOfRangeException, "seed is -1; wanted an integer ≥ 0"),
-        ({"seed": "a"}, ArgumentException, "seed is 'a'; wanted an integer or None"),
-        ({"seed": False}, ArgumentException, "seed is False"),
-        ({"dtype": np.int32}, ArgumentException, "dtype is .*int32.*; wanted a NumPy floating type"),
-        ({"dtype": np.complex128}, ArgumentException, "dtype is .*complex128"),
-        ({"dtype": float}, ArgumentException, "dtype is .*float"),
-        ({"dtype": "float32"}, ArgumentException, "dtype is 'float32'"),
+        ({"KShot": 0}, ArgumentOutOfRangeException, "KShot must be a whole number of at least 1, got 0"),
+        ({"QueryShots": -2}, ArgumentOutOfRangeException, "QueryShots must be a whole number of at least 1, got -2"),
+        ({"KShot": 1.5}, ArgumentException, "KShot must be a whole number of at least 1, got 1.5"),
+        ({"KShot": True}, ArgumentException, "KShot must be a whole number of at least 1, got True"),
+        ({"QueryShots": None}, ArgumentException, "QueryShots must be a whole number of at least 1, got None"),
+        ({"seed": -1}, ArgumentOutOfRangeException, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": "a"}, ArgumentException, "seed must be a whole number of at least 0, got 'a'"),
+        ({"seed": False}, ArgumentException, "seed must be a whole number of at least 0, got False"),
+        ({"dtype": np.int32}, ArgumentException, "dtype must be a NumPy floating type such as np.float32, got .*int32"),
+        (
+            {"dtype": np.complex128},
+            ArgumentException,
+            "dtype must be a NumPy floating type such as np.float32, got .*complex128",
+        ),
+        ({"dtype": float}, ArgumentException, "dtype must be a NumPy floating type such as np.float32, got .*float"),
+        (
+            {"dtype": "float32"},
+            ArgumentException,
+            "dtype must be a NumPy floating type such as np.float32, got 'float32'",
+        ),
         ({"backend": "abacus"}, ArgumentException, "backend is 'abacus'"),
     ],
 )
@@ -222,11 +230,11 @@ def test_bad_batch_sizes_and_seeds_are_named_and_draw_nothing() -> None:
     loader = SinusoidLoader(seed=1)
     before = loader.GetState()
     for n, error in ((0, ArgumentOutOfRangeException), (-1, ArgumentOutOfRangeException), (2.0, ArgumentException)):
-        with pytest.raises(error, match=f"n is {n}; wanted an integer ≥ 1"):
+        with pytest.raises(error, match=f"n must be a whole number of at least 1, got {n}"):
             loader.GetTaskBatch(n)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentNullException, match="seed is None"):
+    with pytest.raises(ArgumentNullException, match="seed must be a whole number of at least 0, got None"):
         loader.SetSeed(None)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentOutOfRangeException, match="seed is -5"):
+    with pytest.raises(ArgumentOutOfRangeException, match="seed must be a whole number of at least 0, got -5"):
         loader.SetSeed(-5)
     assert loader.GetState() == before
 

@@ -323,7 +323,7 @@ class TestSteps:
         learner = learner_of("fomaml", model_on(), MetaOptimizer=SGDOptimizer(1e-300))
         learner.MetaTrain(batch_of(get_backend("numpy"), [(x, y, x, y)] * 4))
         assert len(set(learner._record.losses)) == 4
-        whole = learner._opened(list(batch_of(get_backend("numpy"), [(x, y, x, y)])), "Support", "Query").part(0, 1, 0)
+        whole = learner._open(list(batch_of(get_backend("numpy"), [(x, y, x, y)])), "Support", "Query").part(0, 1, 0)
         at = learner.BaseModel.GetParameters()[None]
         assert float(whole.support.evaluate(at).losses[0]) != float(whole.query.evaluate(at).losses[0])
 

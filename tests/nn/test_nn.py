@@ -149,12 +149,15 @@ class TestConv2D:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"stride": 0}, "stride is 0"),
-            ({"padding": "full"}, "padding is 'full'"),
-            ({"padding": -1}, "padding is .*; margins of at least 0 are wanted"),
+            ({"stride": 0}, "stride must be an int or a pair of ints of at least 1, got 0"),
+            (
+                {"padding": "full"},
+                r"padding must be 'same', 'valid', an int or \(\(top, bottom\), \(left, right\)\), got 'full'",
+            ),
+            ({"padding": -1}, r"padding must be at least 0, got \(\(-1, -1\), \(-1, -1\)\)"),
             (
                 {"kernel": 9, "padding": "valid"},
-                r"a window of \(9, 9\) is larger than the \(padded\) image of \(5, 5\)",
+                r"window must be no larger than the \(padded\) image of \(5, 5\), got \(9, 9\)",
             ),
         ],
     )
@@ -360,7 +363,9 @@ class TestNetworks:
 
     def test_conv4_refuses_images_that_its_pooling_uses_up(self):
         with pytest.raises(
-            ArgumentException, match=r"a window of \(2, 2\) is larger than the \(padded\) image of \(1, 1\)"
+            ArgumentException,
+            match=r"15_maxpool2d cannot take \(n, 1, 1, 64\), which inputs \(n, 8, 8, 1\) have become there: "
+            r"window must be no larger than the \(padded\) image of \(1, 1\), got \(2, 2\)",
         ):
             conv4(5, reduction="pool").initialize(rng(), (8, 8, 1))
 

@@ -20,7 +20,7 @@ from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
 from aidotnet_py.autodiff.tracing.tracer import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
-from aidotnet_py.autodiff.transforms.simplification import without_dead
+from aidotnet_py.autodiff.transforms.simplification import without_unused
 
 __all__ = ["tiled"]
 
@@ -58,7 +58,7 @@ def tiled(program: Program, stage_of: Mapping[Atom, int], room: int = 1) -> tupl
                 replay.values[equation.output] = product.emit([replay.operand(v) for v in product.operands])
             # A tile's windows are taken in the stage of its product, though they may be known before.
             stages.update((e.output, stage_of[equation.output]) for e in trace.equations[done:])
-        return without_dead(trace.finish([replay.operand(a) for a in program.outputs])), stages
+        return without_unused(trace.finish([replay.operand(a) for a in program.outputs])), stages
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Repeating along axes and summing over them: each is the other's transpose."""
+"""Repetition along axes and sums over them: each is the transpose of the other."""
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
 # pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
@@ -35,19 +35,19 @@ _broadcast = Primitive(
 
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
-    """Axes of length 1 repeated, and leading axes added, until the shape is reached."""
+    """Repeat axes of length 1 and add leading axes to reach a shape."""
     have = type_of(x).shape
     if have == shape:
         return x
     lined_up = (1,) * (len(shape) - len(have)) + have
     if len(have) > len(shape) or any(n not in (1, m) for n, m in zip(lined_up, shape, strict=True)):
-        raise ArgumentException(f"an array of shape {have} cannot be broadcast to {shape}")
+        raise ArgumentException(f"shape must be one that {have} broadcasts to, got {shape}")
     x = reshape(x, lined_up)
     return x if lined_up == shape else emit(_broadcast, x, shape=shape)
 
 
 def batch_of(x: Any, batched: bool, size: int) -> Any:
-    """The value with a leading axis of that size: as it came if it has one, else repeated as a view."""
+    """Return the value with a leading axis of that size; unless it is batched already, a view repeats it."""
     if batched:
         return x
     shape = type_of(x).shape
@@ -55,17 +55,17 @@ def batch_of(x: Any, batched: bool, size: int) -> Any:
 
 
 def reduced_type(x: ArrayType, axes: tuple[int, ...]) -> ArrayType:
-    """The type of a reduction over axes."""
+    """Return the type of a reduction over axes."""
     return x.with_shape([n for i, n in enumerate(x.shape) if i not in axes])
 
 
 def kept_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with reduced axes kept at length 1."""
+    """Return the shape with the reduced axes at length 1, as ``keepdims`` gives it."""
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
 def spread(y: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
-    """A reduced value repeated over the axes that the reduction took away."""
+    """Repeat a reduced value over the reduced axes."""
     return broadcast_to(reshape(y, kept_shape(shape, axes)), shape)
 
 
@@ -81,5 +81,5 @@ _sum = Primitive(
 
 
 def sum_(x: Any, axes: tuple[int, ...]) -> Any:
-    """Sums over axes, which disappear."""
+    """Sum over axes and remove them."""
     return emit(_sum, x, axes=axes) if axes else x

@@ -1,4 +1,4 @@
-"""Arrays one after another along an axis."""
+"""Concatenation along an axis."""
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
 # pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
@@ -25,7 +25,9 @@ def _concatenate_shape(*types: ArrayType, axis: int) -> ArrayType:
         if len(t.shape) != len(first) or any(
             i != axis and n != m for i, (n, m) in enumerate(zip(first, t.shape, strict=True))
         ):
-            raise ArgumentException(f"arrays of shapes {first} and {t.shape} cannot be concatenated along axis {axis}")
+            raise ArgumentException(
+                f"arrays must have equal shapes except along axis {axis}, got {first} and {t.shape}"
+            )
     shape = list(first)
     shape[axis] = sum(t.shape[axis] for t in types)
     return types[0].with_shape(shape)
@@ -63,5 +65,5 @@ _concatenate = Primitive(
 
 
 def concatenate(arrays: Sequence[Any], axis: int) -> Any:
-    """Arrays of one dtype one after another along an axis."""
+    """Join arrays of one dtype along an axis."""
     return arrays[0] if len(arrays) == 1 else emit(_concatenate, *arrays, axis=axis)

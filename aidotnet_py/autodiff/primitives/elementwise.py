@@ -1,6 +1,6 @@
-"""Elementwise primitives: arithmetic, functions, comparisons and selection. One derivative a line.
+"""Elementwise primitives: arithmetic, functions, comparisons and selection, one derivative per line.
 
-Operands of a primitive have one dtype and one shape, or are literals; the functions here promote and broadcast first.
+Operands of a primitive have one dtype and one shape, or are literals; the functions promote and broadcast them first.
 """
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
@@ -72,18 +72,18 @@ Function = Callable[..., Any]
 
 
 def _is_plain(x: Any) -> bool:
-    """A Python number: it takes the dtype of what it meets."""
+    """Whether x is a Python number, which takes the dtype of the other operand."""
     return isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
 
 
 def common_dtype(*operands: Any, least: DTypeLike | None = None) -> np.dtype[Any]:
-    """The dtype of a result by NumPy's rules; ``least`` is the smallest that integers may become, None leaves them."""
+    """Return the dtype of a result by NumPy's rules; integers become at least ``least``, or stay if it is None."""
     dtype = np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
     return dtype if least is None or dtype.kind not in "biu" else np.result_type(dtype, least)
 
 
 def promote(*operands: Any, least: DTypeLike | None = None) -> list[Any]:
-    """Bring operands to their common dtype and one shape by NumPy's rules; numbers become literals."""
+    """Convert operands to their common dtype and shape by NumPy's rules; numbers become literals."""
     dtype = common_dtype(*operands, least=least)
     arrays = [None if _is_plain(x) or isinstance(x, np.generic) else x for x in operands]
     if all(x is None for x in arrays):
@@ -101,13 +101,13 @@ def _common_shape(*operands: Any) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
-        raise ArgumentException(f"shapes {' and '.join(map(str, shapes))} do not broadcast together") from None
+        raise ArgumentException(f"shapes must broadcast together, got {' and '.join(map(str, shapes))}") from None
 
 
 def _shape(*types: ArrayType, name: str = "", dtype: np.dtype[Any] | None = None) -> ArrayType:
     if name in _NOT_OF_BOOLEANS and types[0].dtype == _BOOL:
-        raise ArgumentException(f"{name} of booleans is not defined; convert them with astype")
-    # All operands agree but for literals, whose shape is (); the longest shape is the one.
+        raise ArgumentException(f"{name} must have numbers as operands, got booleans; convert them with astype")
+    # All operands but literals, of shape (), have one shape: the longest.
     shape = max((t.shape for t in types), key=len)
     return ArrayType(shape, dtype or types[-1].dtype)
 
@@ -145,7 +145,7 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
 _COMMUTATIVE = frozenset({"add", "equal", "logical_and", "logical_or", "multiply", "not_equal"})
 _NOT_OF_BOOLEANS = frozenset({"negative", "sign", "subtract"})
 
-# Where the array API standard calls a function otherwise than NumPy does.
+# Functions whose names differ between NumPy and the array API standard.
 _STANDARD_NAMES = {"absolute": "abs", "power": "pow"}
 
 
@@ -182,7 +182,7 @@ def _step(condition: Any, like: Any) -> Any:
 
 
 def _larger(x: Any, y: Any, like: Any) -> Any:
-    # Half the tangent to each side of a tie, so that both derivatives add up to one.
+    # Each side of a tie gets half of the tangent, so that both derivatives add up to one.
     return _step(greater(x, y), like) + 0.5 * _step(equal(x, y), like)
 
 
@@ -209,7 +209,7 @@ def _each(ct: Any, *inputs: Any) -> list[Any]:
     return [ct, ct]
 
 
-# f(x): t is the tangent of x, y = f(x). Each is t times what does not depend on t.
+# f(x): t is the tangent of x, y = f(x). Each rule is t times a factor that does not depend on t.
 negative = _unary("negative", lambda t, x, y: -t, lambda ct, x: [-ct], least=None)
 exp = _unary("exp", lambda t, x, y: t * y)
 expm1 = _unary("expm1", lambda t, x, y: t * exp(x))
@@ -225,7 +225,7 @@ relu = _unary("relu", lambda t, x, y: t * _step(greater(x, 0.0), t), least=None)
 absolute = _unary("absolute", lambda t, x, y: t * sign(x), least=None)
 sign: Function = _unary("sign", None, least=None)
 
-# f(x, y): one rule an operand, z = f(x, y).
+# f(x, y): one rule per operand, z = f(x, y).
 add = _binary("add", lambda t, x, y, z: t, lambda t, x, y, z: t, transpose=_each)
 subtract = _binary("subtract", lambda t, x, y, z: t, lambda t, x, y, z: -t, transpose=lambda ct, x, y: [ct, -ct])
 multiply = _binary(
@@ -245,7 +245,7 @@ _power = _binary("power", _power_base, _power_exponent)
 maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
 minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
 
-# Without derivative: what they give are booleans.
+# Without derivatives: the results are booleans.
 equal = _binary("equal", dtype=_BOOL)
 not_equal = _binary("not_equal", dtype=_BOOL)
 less = _binary("less", dtype=_BOOL)
@@ -259,22 +259,22 @@ _isfinite = _declare("isfinite", None, None, _BOOL)
 
 
 def logical_and(x: Any, y: Any) -> Any:
-    """Where both are true, or not zero."""
+    """Return where both are true, or not zero."""
     return _and(astype(x, _BOOL), astype(y, _BOOL))
 
 
 def logical_or(x: Any, y: Any) -> Any:
-    """Where one is true, or not zero."""
+    """Return where one is true, or not zero."""
     return _or(astype(x, _BOOL), astype(y, _BOOL))
 
 
 def logical_not(x: Any) -> Tracer:
-    """Where x is false, or zero."""
+    """Return where x is false, or zero."""
     return emit(_not, *promote(astype(x, _BOOL)))
 
 
 def isfinite(x: Any) -> Tracer:
-    """Where x is neither infinite nor NaN."""
+    """Return where x is neither infinite nor NaN."""
     return emit(_isfinite, *promote(x, least=np.float16))
 
 
@@ -288,7 +288,9 @@ def power(x: Any, y: Any) -> Any:
         return _power(x, y)
     x = astype(x, common_dtype(x, y))
     if y < 0 and not type_of(x).is_floating:
-        raise ArgumentException(f"power is {y!r} and the base {type_of(x)}; integers have whole powers from 0 on")
+        raise ArgumentException(
+            f"power must be at least 0 for a base {type_of(x)}, got {y!r}; convert the base to floats"
+        )
     if y in (1, 2, 3, 4):
         square = multiply(x, x) if y > 1 else x
         return {1: x, 2: square, 3: square * x, 4: square * square}[int(y)]
@@ -316,7 +318,7 @@ _astype = Primitive(
 
 
 def astype(x: Any, dtype: Any) -> Any:
-    """Convert to another dtype; nothing happens where it has it already."""
+    """Convert to another dtype; a value that has it already is returned."""
     kind = np.dtype(dtype)
     if type_of(x).dtype == kind:
         return x
@@ -352,7 +354,7 @@ _where = Primitive(
 
 
 def where(mask: Any, x: Any, y: Any) -> Tracer:
-    """Elements of x where the mask holds, of y elsewhere."""
+    """Select elements of x where the mask is true, of y elsewhere."""
     x, y = promote(x, y)
     shape = _common_shape(mask, x, y)
     mask = broadcast_to(astype(mask, _BOOL), shape)
@@ -360,7 +362,7 @@ def where(mask: Any, x: Any, y: Any) -> Tracer:
 
 
 def _beside(name: str, rule: Rule) -> Primitive:
-    """A primitive that gives the first of two values; ``rule`` makes its tangent of the tangent of the second."""
+    """Declare a primitive that returns the first of two values; ``rule`` turns the second's tangent into its own."""
     primitive = Primitive(
         name=name,
         shape=lambda value, x: value,
@@ -380,14 +382,14 @@ _root = _beside("root", lambda t, y: t * where(equal(y, 0.0), 0.0, 0.5 / y))
 
 
 def with_value(value: Any, x: Any) -> Tracer:
-    """Give a value the derivatives of x, where computed as x is it would be inf − inf or 0 · inf."""
+    """Return ``value`` with the derivatives of x: for limits where the formula of x gives inf − inf or 0 · inf."""
     return emit(_with_value, value, x)
 
 
 def root(value: Any, square: Any) -> Tracer:
-    """Give the root of a square its derivatives, taken for 0 where it is 0, though those of √ are infinite there.
+    """Return the root ``value`` of ``square`` with its derivatives, which count as 0 where the root is 0.
 
-    So it is with lengths and deviations: ‖x‖ is least at x = 0, where 0 is among its subgradients. The value is given
-    beside the square, since it may be finite where the square overflows.
+    The derivatives of √ are infinite there, but lengths and deviations have the subgradient 0 at their minimum, 0. The
+    root is an operand of its own because it may be finite where the square overflows.
     """
     return emit(_root, value, square)

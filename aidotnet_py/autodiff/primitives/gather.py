@@ -1,4 +1,4 @@
-"""Rows chosen by index: `gather`, its transpose `scatter_add`, and `wrap_indices`, which checks what both are given."""
+"""Rows selected by index: `gather`, its transpose `scatter_add`, and `wrap_indices`, which checks indices for both."""
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
 # pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
@@ -23,13 +23,13 @@ from aidotnet_py.exceptions import ArgumentException
 __all__ = ["gather", "scatter_add", "wrap_indices"]
 
 
-def _wrapped_shape(indices: ArrayType, length: int) -> ArrayType:
+def _wrap_shape(indices: ArrayType, length: int) -> ArrayType:
     return ArrayType(indices.shape, np.dtype(np.int64))
 
 
 _wrap_indices = Primitive(
     name="wrap_indices",
-    shape=_wrapped_shape,
+    shape=_wrap_shape,
     run=lambda backend, out, indices, length: backend.wrap_indices(indices, length, out=out),
     jvp=None,
     transpose=None,
@@ -39,24 +39,24 @@ _wrap_indices = Primitive(
 
 
 def wrap_indices(indices: Any, length: int) -> Any:
-    """Integer indices into an axis as int64 in 0 … length − 1; negative ones count from the end.
+    """Convert integer indices into an axis to int64 in 0 … length − 1; negative ones count from the end.
 
-    Out of bounds, each backend does what it promises (`Backend.wrap_indices`). That is decided here, by the axis that
-    is indexed, because the batching rules below lay many such axes one after another.
+    `Backend.wrap_indices` says what happens to indices out of bounds. They are checked here, against the indexed axis,
+    because the batching rules below join the axes of all batches.
     """
     return emit(_wrap_indices, indices, length=length)
 
 
 def _gather_shape(x: ArrayType, indices: ArrayType) -> ArrayType:
     if indices.dtype.kind not in "iu":
-        raise ArgumentException(f"indices have dtype {indices.dtype}; integers are wanted")
+        raise ArgumentException(f"indices must be integers, got dtype {indices.dtype}")
     return x.with_shape((*indices.shape, *x.shape[1:]))
 
 
 def _offsets(size: int, rows: int, indices: Any) -> Any:
-    """Indices into the rows of all batches laid one after another."""
+    """Return indices into the joined rows of all batches."""
     start = HostData(np.arange(size, dtype=np.int64).reshape(size, *(1 for _ in indices.shape[1:])) * rows)
-    # Wide, so that small integers do not overflow.
+    # int64, because small integers could overflow.
     return add(astype(indices, np.int64), start)
 
 
@@ -81,7 +81,7 @@ _gather = Primitive(
 
 
 def gather(x: Any, indices: Any) -> Any:
-    """Rows of x (n, …) at integer indices in 0 … n − 1."""
+    """Return the rows of x (n, …) at integer indices in 0 … n − 1."""
     return emit(_gather, x, indices)
 
 
@@ -93,7 +93,7 @@ def _scatter_batch(inputs: Sequence[Any], batched: Sequence[bool], size: int, ro
     values = batch_of(inputs[0], batched[0], size)
     indices = batch_of(inputs[1], batched[1], size)
     row = values.shape[len(indices.shape) :]
-    # Indices are flattened first, so that the rows of all batches can be laid one after another.
+    # Flat indices allow the rows of all batches to be joined.
     count = math.prod(indices.shape[1:])
     flat = scatter_add(
         reshape(values, (size * count, *row)),
@@ -115,5 +115,5 @@ _scatter = Primitive(
 
 
 def scatter_add(values: Any, indices: Any, rows: int) -> Any:
-    """Rows of zeros (rows, …) to which each value is added at its index."""
+    """Add each value to its row, by index, of an array of zeros (rows, …)."""
     return emit(_scatter, values, indices, rows=rows)

@@ -68,16 +68,16 @@ _matmul = Primitive(
 
 
 def matrix_transpose(x: Any) -> Any:
-    """The last two axes exchanged."""
+    """Exchange the last two axes."""
     n = len(x.shape)
     return permute_dims(x, (*range(n - 2), n - 1, n - 2))
 
 
 def matmul(x: Any, y: Any) -> Any:
-    """NumPy's ``x @ y``: vectors get an axis that the result loses again, leading axes broadcast."""
+    """Compute NumPy's ``x @ y``: vectors get an axis that the result loses again, leading axes broadcast."""
     xs, ys = type_of(x).shape, type_of(y).shape
     if not xs or not ys or xs[-1] != ys[max(len(ys) - 2, 0)]:
-        raise ArgumentException(f"a matrix product of shapes {xs} and {ys} is not defined")
+        raise ArgumentException(f"shapes must fit a matrix product, got {xs} and {ys}")
     dtype = np.result_type(type_of(x).dtype, type_of(y).dtype)
     x, y = astype(x, dtype), astype(y, dtype)
     x = reshape(x, (1, *xs)) if len(xs) == 1 else x
@@ -85,7 +85,7 @@ def matmul(x: Any, y: Any) -> Any:
     try:
         lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except ValueError:
-        raise ArgumentException(f"a matrix product of shapes {xs} and {ys} is not defined") from None
+        raise ArgumentException(f"shapes must fit a matrix product, got {xs} and {ys}") from None
     product = _product(x, y, lead)
     shape = product.shape
     return reshape(product, (*lead, *([] if len(xs) == 1 else [shape[-2]]), *([] if len(ys) == 1 else [shape[-1]])))

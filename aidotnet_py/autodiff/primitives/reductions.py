@@ -23,7 +23,7 @@ __all__ = ["max_", "min_"]
 
 def _max_shape(x: ArrayType, axes: tuple[int, ...]) -> ArrayType:
     if any(x.shape[i] == 0 for i in axes):
-        raise ArgumentException(f"a maximum over axes {axes} of shape {x.shape} has no elements to choose from")
+        raise ArgumentException(f"a maximum must have at least one element, got axes {axes} of shape {x.shape}")
     return reduced_type(x, axes)
 
 
@@ -48,19 +48,19 @@ _max = Primitive(
 
 
 def max_(x: Any, axes: tuple[int, ...]) -> Any:
-    """Maxima over axes, which disappear."""
+    """Take maxima over axes and remove them."""
     if type_of(x).dtype.kind == "b":
         return astype(max_(astype(x, np.uint8), axes), bool)
     return emit(_max, x, axes=axes) if axes else x
 
 
 def min_(x: Any, axes: tuple[int, ...]) -> Any:
-    """Minima over axes, which disappear."""
+    """Take minima over axes and remove them."""
     dtype = type_of(x).dtype
     if dtype.kind == "b":
         return astype(min_(astype(x, np.uint8), axes), bool)
     if dtype.kind == "f":
         return negative(max_(negative(x), axes))
-    # Turned round by what loses no integer; the negative of the least one does not exist.
+    # −1 − x and max − x reverse the order of integers without overflow; −x overflows for the least integer.
     mirror = -1 if dtype.kind == "i" else int(np.iinfo(dtype).max)
     return subtract(mirror, max_(subtract(mirror, x), axes))

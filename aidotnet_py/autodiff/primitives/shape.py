@@ -1,4 +1,4 @@
-"""Primitives that move elements without computing: reshape, permute, slice, pad, flip, fill, stop_gradient."""
+"""Primitives that only move elements: reshape, permute, slice, pad, flip, fill, stop_gradient."""
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
 # pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false
@@ -32,7 +32,7 @@ __all__ = [
 
 def _reshape_shape(x: ArrayType, shape: tuple[int, ...]) -> ArrayType:
     if math.prod(shape) != x.size:
-        raise ArgumentException(f"an array of shape {x.shape} cannot be reshaped to {shape}")
+        raise ArgumentException(f"shape must have {x.size} elements like {x.shape}, got {shape}")
     return x.with_shape(shape)
 
 
@@ -49,7 +49,7 @@ _reshape = Primitive(
 
 
 def reshape(x: Any, shape: tuple[int, ...]) -> Any:
-    """The same elements in C order in another shape."""
+    """Return the elements in another shape, in C order."""
     return x if type_of(x).shape == shape else emit(_reshape, x, shape=shape)
 
 
@@ -70,7 +70,7 @@ _permute = Primitive(
 
 
 def permute_dims(x: Any, axes: tuple[int, ...]) -> Any:
-    """The axes in another order."""
+    """Return the value with its axes in another order."""
     return x if axes == tuple(range(len(axes))) else emit(_permute, x, axes=axes)
 
 
@@ -104,7 +104,7 @@ slice_primitive = Primitive(
 
 
 def slice_(x: Any, spans: tuple[tuple[int, int, int], ...]) -> Any:
-    """Elements start, start + step, … before stop along each axis; steps are positive, bounds within the axis."""
+    """Select start, start + step, … before stop along each axis; steps are positive, bounds within the axis."""
     whole = tuple((0, n, 1) for n in type_of(x).shape)
     return x if spans == whole else emit(slice_primitive, x, spans=spans)
 
@@ -117,7 +117,7 @@ def _pad_shape(x: ArrayType, margins: Margins, value: float) -> ArrayType:
 
 
 def _pad_spans(x: ArrayType, margins: Margins) -> tuple[tuple[int, int, int], ...]:
-    """Where the elements of the input stand in the output."""
+    """Return the places of the input's elements in the output."""
     return tuple(
         (lo, lo + (max(n - 1, 0) * (gap + 1) + 1 if n else 0), gap + 1)
         for n, (lo, _, gap) in zip(x.shape, margins, strict=True)
@@ -144,7 +144,7 @@ _pad = Primitive(
 
 
 def pad(x: Any, margins: Margins, value: float = 0.0) -> Any:
-    """Add (before, after, between) elements of one value along each axis."""
+    """Add (before, after, between) elements of a constant value along each axis."""
     if all(m == (0, 0, 0) for m in margins):
         return x
     return emit(_pad, x, margins=margins, value=type_of(x).dtype.type(value).item())
@@ -165,7 +165,7 @@ _flip = Primitive(
 
 
 def flip(x: Any, axes: tuple[int, ...]) -> Any:
-    """The elements in reverse order along axes."""
+    """Reverse the order of the elements along axes."""
     return emit(_flip, x, axes=axes) if axes else x
 
 
@@ -181,7 +181,7 @@ _full = Primitive(
 
 
 def full(array_type: ArrayType, value: float) -> Tracer:
-    """An array of one value."""
+    """Return an array filled with one value."""
     return emit(_full, type=array_type, value=array_type.dtype.type(value).item())
 
 
@@ -198,5 +198,5 @@ _stop_gradient = Primitive(
 
 
 def stop_gradient(x: Any) -> Tracer:
-    """The value itself, taken as a constant by every derivative."""
+    """Return x as a constant: every derivative through it is zero."""
     return emit(_stop_gradient, x)

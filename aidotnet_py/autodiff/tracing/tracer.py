@@ -259,6 +259,7 @@ def types_of(leaves: Sequence[Any], structure: Structure, root: str) -> list[Arr
 
 def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:
     def refuse(self: Tracer, *args: Any, **options: Any) -> Any:
+        """Raise InvalidOperationException: a traced value has no numbers."""
         raise InvalidOperationException(
             f"{asked} asks for the value of a traced {self.type}, which has none while tracing; {instead}"
         )

@@ -1,1 +1,1 @@
-"""Transforms from Program to Program: derivatives, batching and simplification."""
+"""Transforms from Program to Program: derivatives, batching, splitting and simplification."""

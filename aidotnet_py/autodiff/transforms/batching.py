@@ -1,4 +1,4 @@
-"""vmap on Programs: one more axis, in front, through every equation."""
+"""vmap on Programs: a batch axis in front, carried through every equation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["vmap_program"]
 
 
 def vmap_program(program: Program, batched: Sequence[bool], size: int) -> Program:
-    """The program over a leading axis of that size on the batched inputs; every output has it."""
+    """Return the Program with a leading axis of that size on the batched inputs and on every output."""
     with new_trace() as trace:
         types = [t.with_shape((size, *t.shape)) if b else t for t, b in zip(program.input_types, batched, strict=True)]
         replay = Replay(program, [trace.new_input(t) for t in types])

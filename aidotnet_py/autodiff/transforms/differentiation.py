@@ -1,4 +1,4 @@
-"""Derivatives of Programs: forward mode, its transpose, and reverse mode as the two together."""
+"""Derivatives of Programs: forward mode, its transpose, and reverse mode as their composition."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Mask = Sequence[bool]
 
 
 def jvp_program(program: Program, wrt: Mask) -> Program:
-    """Inputs and, for those in ``wrt``, tangents, to outputs and their tangents: y, J t.
+    """Return the Program from inputs, and tangents of those in ``wrt``, to outputs and their tangents: y, J t.
 
-    Every tangent is linear in the tangents given; what does not depend on them is computed apart.
+    Output tangents are linear in the input tangents; everything else is computed independently of them.
     """
     program = with_exact_squares(program)
     with new_trace() as trace:
@@ -49,9 +49,9 @@ def jvp_program(program: Program, wrt: Mask) -> Program:
 
 
 def vjp_program(program: Program, wrt: Mask) -> Program:
-    """Inputs and a cotangent for each output, to outputs and, for the inputs in ``wrt``, cotangents: y, Jᵀ c.
+    """Return the Program from inputs and output cotangents to outputs and cotangents of inputs in ``wrt``: y, Jᵀ c.
 
-    Linearise, then transpose: the tangent part of the forward derivative is walked backwards.
+    The forward derivative is transposed: the equations of its tangents run backwards.
     """
     forward = jvp_program(program, wrt)
     count = len(program.outputs)
@@ -64,7 +64,7 @@ def vjp_program(program: Program, wrt: Mask) -> Program:
 
 
 def grad_program(program: Program, wrt: Mask) -> Program:
-    """Inputs to the one, scalar output and its gradients with respect to the inputs in ``wrt``."""
+    """Return the Program from inputs to its single scalar output and the gradients of the inputs in ``wrt``."""
     backward = vjp_program(program, wrt)
     with new_trace() as trace:
         primals = [trace.new_input(t) for t in program.input_types]
@@ -75,7 +75,7 @@ def grad_program(program: Program, wrt: Mask) -> Program:
 def _transpose(
     program: Program, known: Sequence[Any], linear: Sequence[Variable], seeds: dict[int, Any]
 ) -> tuple[list[Any], list[Any]]:
-    """Run what does not depend on the linear inputs, then what does, backwards from cotangents of some outputs."""
+    """Run the equations that do not depend on linear inputs, then transpose the others from output cotangents."""
     unknown: set[Atom] = set(linear)
     replay = Replay(program, [*known, *([None] * len(linear))])
     backwards: list[Equation] = []
@@ -93,11 +93,12 @@ def _transpose(
         if cotangent is not None:
             _step_back(equation, cotangent, unknown, replay, cotangents)
     outputs = [None if a in unknown else replay.operand(a) for a in program.outputs]
-    found = [cotangents.get(v) for v in linear]
-    return outputs, [full(v.type, 0.0) if c is None else _masked(c) for v, c in zip(linear, found, strict=True)]
+    results = [cotangents.get(v) for v in linear]
+    return outputs, [full(v.type, 0.0) if c is None else _mask(c) for v, c in zip(linear, results, strict=True)]
 
 
-# What is linear and makes each element of the one at its place; and what moves or adds elements, masks alike.
+# Linear operations whose elements depend on one element each, at the same place; and operations that move or add
+# elements, and can move masks in the same way.
 _PLACE_BY_PLACE = frozenset({"add", "astype", "divide", "multiply", "negative", "subtract", "where"})
 _MOVES = frozenset({"flip", "permute_dims", "reshape", "sum"})
 
@@ -107,18 +108,18 @@ def _step_back(
 ) -> None:
     """Pass a cotangent on to the inputs.
 
-    The zeros of its guards are written as late as may be: a zero written where `where` stands would go on to meet the
-    infinite slope of the branch that was not chosen, and 0 · inf is NaN.
+    Its guards are applied as late as possible: a zero written at `where` itself would meet the infinite slope of the
+    branch that was not selected, and 0 · inf is NaN.
     """
     name, rule = equation.primitive.name, equation.primitive.transpose
     if rule is None:
-        raise NotSupportedException(f"{name} cannot be transposed; it is not linear in its input")
+        raise NotSupportedException(f"{name} must be linear in its input to be transposed, got no transpose rule")
     arguments: list[Any] = [a.type if a in unknown else replay.argument(a) for a in equation.inputs]
     guards = cotangent.guards
     if name in _MOVES:
         guards = tuple((rule(mask, *arguments, **equation.parameters)[0], chosen) for mask, chosen in guards)
     elif name not in _PLACE_BY_PLACE:
-        cotangent, guards = Guarded(_masked(cotangent)), ()
+        cotangent, guards = Guarded(_mask(cotangent)), ()
     results = rule(cotangent.value, *arguments, **equation.parameters)
     for atom, argument, result in zip(equation.inputs, arguments, results, strict=True):
         if isinstance(argument, ArrayType):
@@ -133,11 +134,11 @@ def _add(cotangents: dict[Atom, Guarded], atom: Atom, cotangent: Guarded) -> Non
 
 def _sum(a: Guarded, b: Guarded) -> Guarded:
     one, other = ([(mask.variable, chosen) for mask, chosen in c.guards] for c in (a, b))
-    return Guarded(a.value + b.value, a.guards) if one == other else Guarded(_masked(a) + _masked(b))
+    return Guarded(a.value + b.value, a.guards) if one == other else Guarded(_mask(a) + _mask(b))
 
 
-def _masked(cotangent: Guarded) -> Any:
-    """The cotangent with its zeros written."""
+def _mask(cotangent: Guarded) -> Any:
+    """Return the cotangent with zeros where its guards exclude it."""
     value = cotangent.value
     for mask, chosen in cotangent.guards:
         value = where(mask, value, 0.0) if chosen else where(mask, 0.0, value)

@@ -1,4 +1,4 @@
-"""Leave out what is computed twice, and what nobody uses."""
+"""Removal of repeated and unused equations."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 
-__all__ = ["simplify", "without_dead"]
+__all__ = ["simplify", "without_unused"]
 
 
 def simplify(program: Program) -> Program:
-    """Common subexpressions once, dead equations and unused constants not at all; inputs and outputs stay."""
-    return without_dead(_without_repeats(program))
+    """Remove repeated equations, unused equations and unused constants; inputs and outputs stay."""
+    return without_unused(_without_repeats(program))
 
 
 def _without_repeats(program: Program) -> Program:
@@ -22,13 +22,13 @@ def _without_repeats(program: Program) -> Program:
     for equation in program.equations:
         primitive, parameters = equation.primitive, equation.parameters
         inputs = tuple([renamed.get(a, a) for a in equation.inputs])
-        # Numbers by their text: 0.0 and -0.0 are equal but not the same.
+        # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
         named = [repr(a) if isinstance(a, Literal) else a for a in inputs]
         operands = frozenset(named) if primitive.commutative else tuple(named)
         key = (primitive, operands, repr(sorted(parameters.items())) if parameters else "")
-        found = first.setdefault(key, equation.output)
-        if found is not equation.output:
-            renamed[equation.output] = found
+        earlier = first.setdefault(key, equation.output)
+        if earlier is not equation.output:
+            renamed[equation.output] = earlier
         else:
             changed = any(map(is_not, inputs, equation.inputs))
             equations.append(Equation(primitive, inputs, equation.output, parameters) if changed else equation)
@@ -36,8 +36,8 @@ def _without_repeats(program: Program) -> Program:
     return Program(program.inputs, program.constants, tuple(equations), outputs)
 
 
-def without_dead(program: Program) -> Program:
-    """Only what the outputs need; inputs stay."""
+def without_unused(program: Program) -> Program:
+    """Remove equations and constants that no output needs; inputs stay."""
     needed: set[Atom] = set(program.outputs)
     kept: list[Equation] = []
     for equation in reversed(program.equations):

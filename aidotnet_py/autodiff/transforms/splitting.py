@@ -1,4 +1,4 @@
-"""A function of named parameters in two: what hangs on some of them alone, and the rest, from what that gave."""
+"""A function of named parameters cut in two: features of the fixed parameters, and the rest computed from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = ["Split", "split"]
 
-# The name of the features among the parameters of the rest; no model of ours has such a layer.
+# The name of the features among the parameters of the second part; no layer of ours has it.
 _FEATURES = "features of what stays"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -28,7 +28,7 @@ Function = Callable[[Mapping[str, Any], Any], Any]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A function of parameters and x, cut where the adapted parameters come in.
+    """A function of parameters and x, cut at the first use of the adapted parameters.
 
     Attributes
     ----------
@@ -37,9 +37,9 @@ class Split:
     late : Program
         (The adapted parameters, features, x, noise) ↦ predictions.
     shapes : mapping
-        The parameters of the rest: the adapted ones, then the features.
+        The parameters of ``late``: the adapted ones, then the features.
     noise : tuple of str
-        What the function takes among its parameters that is no parameter: both sides read it.
+        Entries among the parameters that are noise instead; both parts read them.
     """
 
     early: Program
@@ -49,11 +49,11 @@ class Split:
 
     @property
     def features(self) -> int:
-        """How many features there are."""
+        """The number of features."""
         return self.shapes[_FEATURES][0]
 
     def apply(self, parameters: Mapping[str, Any], x: Any) -> Any:
-        """The predictions, in the innermost trace."""
+        """Compute the predictions in the innermost trace."""
         own, noise = ([parameters[name] for name in names] for names in (self.shapes, self.noise))
         return inline(self.late, [*own, x, *noise])[0]
 
@@ -66,10 +66,10 @@ def split(
     dtype: np.dtype[Any],
     noise: Shapes = MappingProxyType({}),
 ) -> Split:
-    """Cut a model's function, for inputs of a type, where the adapted parameters come in.
+    """Cut a model's function, for inputs of a type, at the first use of the adapted parameters.
 
-    The features are what is computed without them and used together with them. Views, and values of another dtype,
-    are made again on the other side from what they are views of.
+    The features are computed without the adapted parameters and used together with them. Views, and values of another
+    dtype, are computed again in the second part from the arrays that they come from.
     """
     with new_trace() as trace:
         leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes.items()}
@@ -80,10 +80,10 @@ def split(
     examples = whole.inputs[len(shapes) :]
     moving = [variable for name, variable in named.items() if name in adapted]
     staying = [variable for name, variable in named.items() if name not in adapted]
-    cut = _cut(whole, _depending(whole, moving), _depending(whole, staying), dtype) or staying[:1]
+    cut = _cut(whole, _dependents(whole, moving), _dependents(whole, staying), dtype) or staying[:1]
     with new_trace() as trace:
         values = {variable: trace.new_input(variable.type) for variable in (*staying, *examples)}
-        parts = [reshape(value, (math.prod(value.shape),)) for value in _evaluated(whole, values, cut)]
+        parts = [reshape(value, (math.prod(value.shape),)) for value in _evaluate(whole, values, cut)]
         early = trace.finish([concatenate(parts, 0)])
     size = sum(math.prod(variable.type.shape) for variable in cut)
     with new_trace() as trace:
@@ -91,22 +91,22 @@ def split(
         features = trace.new_input(ArrayType((size,), dtype))
         values |= {variable: trace.new_input(variable.type) for variable in examples}
         values |= _pieces(features, cut)
-        late = trace.finish(_evaluated(whole, values, whole.outputs))
+        late = trace.finish(_evaluate(whole, values, whole.outputs))
     rest = {name: shape for name, shape in shapes.items() if name in adapted}
     return Split(simplify(early), simplify(late), {**rest, _FEATURES: (size,)}, tuple(noise))
 
 
-def _depending(program: Program, variables: Collection[Variable]) -> set[Variable]:
-    """These, and all that is computed from one of them."""
-    found = set(variables)
+def _dependents(program: Program, variables: Collection[Variable]) -> set[Variable]:
+    """Return the variables and every value computed from them."""
+    dependents = set(variables)
     for equation in program.equations:
-        if not found.isdisjoint(equation.variables):
-            found.add(equation.output)
-    return found
+        if not dependents.isdisjoint(equation.variables):
+            dependents.add(equation.output)
+    return dependents
 
 
 def _cut(program: Program, late: set[Variable], early: set[Variable], dtype: np.dtype[Any]) -> list[Variable]:
-    """The values of ``early`` that the outputs are computed from when all that is ``late`` comes after them."""
+    """Return the values of ``early`` that the outputs need if everything ``late`` runs after them."""
     made = {equation.output: equation for equation in program.equations}
     waiting: list[Atom] = list(program.outputs)
     seen: set[Atom] = set()
@@ -126,7 +126,7 @@ def _cut(program: Program, late: set[Variable], early: set[Variable], dtype: np.
 
 
 def _pieces(features: Tracer, cut: Sequence[Variable]) -> dict[Variable, Any]:
-    """The values of the cut, out of the vector of all."""
+    """Return the values of the cut as slices of the vector of features."""
     pieces: dict[Variable, Any] = {}
     start = 0
     for variable in cut:
@@ -136,8 +136,8 @@ def _pieces(features: Tracer, cut: Sequence[Variable]) -> dict[Variable, Any]:
     return pieces
 
 
-def _evaluated(program: Program, known: Mapping[Variable, Any], wanted: Sequence[Atom]) -> list[Any]:
-    """Atoms of a program from values of it that are known, in the innermost trace."""
+def _evaluate(program: Program, known: Mapping[Variable, Any], wanted: Sequence[Atom]) -> list[Any]:
+    """Compute atoms of a program from its known values, in the innermost trace."""
     values: dict[Variable, Any] = {**dict(program.constants), **known}
     needed: set[Variable] = {atom for atom in wanted if isinstance(atom, Variable)}
     equations = [equation for equation in program.equations if equation.output not in values]

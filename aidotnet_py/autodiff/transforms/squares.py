@@ -1,4 +1,4 @@
-"""Squares of roots, exact where the root is 0: (√s)² has the derivatives of s there, which those of √s cannot give."""
+"""Exact squares of roots: at 0, (√s)² has the derivatives of s, while those of √s are infinite."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from aidotnet_py.autodiff.transforms.replay import Replay
 __all__ = ["with_exact_squares"]
 
 _ROOTS = frozenset({"root", "sqrt"})
-# Operations that a square may be taken through, to its root: those that move or convert elements, and scalings.
+# Operations between a root and its square that can be squared themselves: moves, conversions and scalings.
 _MOVES = frozenset({"astype", "broadcast_to", "concatenate", "flip", "gather", "permute_dims", "reshape", "slice"})
 _SCALINGS = frozenset({"divide", "multiply", "negative"})
 
-# What is a root, or is computed from one by those: the equation of each.
+# The equations of roots, and of values computed from roots by those operations.
 Steps = Mapping[Atom, Equation]
 
 
 def with_exact_squares(program: Program) -> Program:
-    """The program, with each square z² of a scaled root z = c√s as sc² where z = 0; itself if it has no such square."""
+    """Compute the square z² of each scaled root z = c√s as sc² where z = 0; other Programs are returned unchanged."""
     steps = _steps(program)
-    found = (equation for equation in program.equations if _is_square(equation) and equation.inputs[0] in steps)
-    bases: dict[Atom, Atom] = {equation.output: equation.inputs[0] for equation in found}
+    candidates = (equation for equation in program.equations if _is_square(equation) and equation.inputs[0] in steps)
+    bases: dict[Atom, Atom] = {equation.output: equation.inputs[0] for equation in candidates}
     squares = bases.keys() - _exact(program, bases)
     if not squares:
         return program
@@ -44,7 +44,7 @@ def _steps(program: Program) -> Steps:
     steps: dict[Atom, Equation] = {}
     for equation in program.equations:
         name, inputs = equation.primitive.name, equation.inputs
-        # A divisor makes no zeros, and a square is smooth.
+        # Divisors make no zeros, and squares are smooth.
         scaled = name in _SCALINGS and (inputs[0] in steps or (name == "multiply" and inputs[1] in steps))
         moved = name in _MOVES and any(atom in steps for atom in inputs)
         if name in _ROOTS or moved or (scaled and not _is_square(equation)):
@@ -53,7 +53,7 @@ def _steps(program: Program) -> Steps:
 
 
 def _exact(program: Program, bases: Mapping[Atom, Atom]) -> set[Atom]:
-    """The squares that were made exact for an earlier derivative."""
+    """Return the squares that an earlier derivative made exact."""
     zeros: dict[Atom, Atom] = {e.output: e.inputs[0] for e in program.equations if e.primitive.name == "equal"}
     chosen = (e.inputs for e in program.equations if e.primitive.name == "where")
     return {square for mask, _, square in chosen if square in bases and zeros.get(mask) is bases[square]}
@@ -67,7 +67,7 @@ def _is_square(equation: Equation) -> bool:
 
 
 def _square(atom: Atom, steps: Steps, replay: Replay) -> Any:
-    """The square of the atom's value, from the squares of its roots."""
+    """Return the square of an atom's value, computed from the squares of its roots."""
     if atom not in steps:
         return replay.argument(atom) * replay.argument(atom)
     name, inputs = steps[atom].primitive.name, steps[atom].inputs
@@ -80,7 +80,7 @@ def _square(atom: Atom, steps: Steps, replay: Replay) -> Any:
     scaled, *factors = inputs if inputs[0] in steps else inputs[::-1]
     square = _square(scaled, steps, replay)
     for factor in factors:
-        # One after another: a factor's own square may overflow.
+        # One by one, because a factor's square may overflow.
         if name == "divide":
             square = square / replay.argument(factor) / replay.argument(factor)
         elif factor in steps:

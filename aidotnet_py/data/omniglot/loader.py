@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.download import PublishedFile, download
 from aidotnet_py.data.image_loader import ImageLoader
@@ -165,18 +166,18 @@ class OmniglotLoader(ImageLoader[T]):
 
 def _check_choice(split: object, alphabets: object) -> None:
     if split not in ("train", "test", None):
-        raise ArgumentException(f"split is {split!r}; wanted 'train', 'test' or None")
+        raise ArgumentException(refusal("split", "'train', 'test' or None", split))
     if alphabets is None:
         return
     if split is not None:
         raise ArgumentException(f"split must be None if alphabets is given, got {split!r} and {alphabets!r}")
     if isinstance(alphabets, str) or not isinstance(alphabets, Sequence):
-        raise ArgumentException(f"alphabets must be a sequence of names, got {alphabets!r}")
+        raise ArgumentException(refusal("alphabets", "a sequence of names", alphabets))
 
 
 def _check_path(source: str | os.PathLike[str]) -> Path:
     if not isinstance(source, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise ArgumentException(f"source must be the path of an archive or a folder, got {source!r}")
+        raise ArgumentException(refusal("source", "the path of an archive or a folder", source))
     return Path(source)
 
 

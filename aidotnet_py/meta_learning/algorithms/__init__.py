@@ -1,13 +1,13 @@
 """The algorithms, one file each with its options."""
 
 from aidotnet_py.meta_learning.algorithms.anil import ANILAlgorithm, ANILOptions, BOILAlgorithm, BOILOptions
-from aidotnet_py.meta_learning.algorithms.imaml.algorithm import (
+from aidotnet_py.meta_learning.algorithms.imaml.algorithm import iMAMLAlgorithm
+from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
+from aidotnet_py.meta_learning.algorithms.imaml.report import (
     LooseToleranceWarning,
     NonPositiveCurvatureWarning,
     SeriesGrowthWarning,
-    iMAMLAlgorithm,
 )
-from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.algorithms.meta_sgd import MetaSGDAlgorithm, MetaSGDOptions
 from aidotnet_py.meta_learning.algorithms.reptile import ReptileAlgorithm, ReptileOptions

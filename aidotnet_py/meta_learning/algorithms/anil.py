@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, cast
 
 from aidotnet_py.arguments import refusal, shown
-from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import is_differentiable
-from aidotnet_py.meta_learning.inner.path import InnerPath
-from aidotnet_py.meta_learning.learner.core import Tasks
-from aidotnet_py.meta_learning.objective import PartialObjective, TaskObjective
-from aidotnet_py.meta_learning.objective.chunk import Chunk
-from aidotnet_py.meta_learning.objective.stacking import Columns, repeat_rows
-from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models import IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ANILAlgorithm", "ANILOptions", "BOILAlgorithm", "BOILOptions"]
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-# The role of the support sets as the inner steps see them.
-_ADAPTED = "Adapted"
 
 
 def _layer(parameter: str) -> str:
@@ -160,47 +151,15 @@ class BOILOptions(_PartialOptions[T, TInput, TOutput]):
 
 
 class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
-    """MAML on an objective of the adapted parameters alone; what the others are asked for comes with the way back."""
+    """MAML whose inner steps move the parameters that the options name."""
 
     def __init__(self, options: _PartialOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)
         self._partial = options
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
-        whole = super()._opened(tasks, *roles, training=training)
-        adapted = self._partial.adapted_of(whole.model)
-        model = cast("IDifferentiableModel[Any, Any, Any]", whole.model)
-        part = self._objectives.partial(_ADAPTED, whole.support, model, adapted)
-        return replace(whole, objectives={**whole.objectives, _ADAPTED: part})
-
-    def _columns(self, chunk: Chunk) -> Columns:
-        """Where the adapted parameters are among all."""
-        shapes, first = _shapes(chunk.model), _parts(chunk.objectives[_ADAPTED])[0]
-        return Columns(chunk.backend, shapes, [name for name in shapes if name not in first.staying])
-
-    def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
-        _, theta = super()._inner_problem(chunk)
-        part, columns = chunk.objectives[_ADAPTED], self._columns(chunk)
-        for batch in _parts(part):
-            batch.begin(columns.others.of(theta))
-        return replace(chunk, objectives={**chunk.objectives, "Support": part}), columns.of(theta)
-
-    def _whole(self, chunk: Chunk, points: Array) -> Array:
-        theta = repeat_rows(chunk.backend, chunk.parameters, points.shape[0])
-        return self._columns(chunk).put(points, theta)
-
-    def _pulled_back(self, path: InnerPath, v: Array) -> Array:
-        columns = self._columns(path.loop.chunk)
-        moved, left = super()._pulled_back(path, columns.of(v)), columns.others.of(v)
-        for batch in _parts(path.loop.chunk.support):
-            asked = batch.end()
-            left = left if asked is None else left + asked
-        return columns.put(moved, columns.others.put(left, v))
-
-
-def _parts(objective: TaskObjective) -> Sequence[PartialObjective]:
-    """The objectives of the batches, which are such as the factory made them."""
-    return cast("Sequence[PartialObjective]", objective.batches)
+    def adapted_names(self, model: IFullModel[Any, Any, Any]) -> Collection[str]:
+        """Return the parameters in AdaptedLayers."""
+        return self._partial.adapted_of(model)
 
 
 class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):

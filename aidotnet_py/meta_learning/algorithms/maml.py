@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +10,9 @@ from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
-from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
-from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.inner.path import Segments, invalid_segments
+from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -68,7 +68,7 @@ class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
             )
 
 
-class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
+class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     r"""MAML (Finn, Abbeel & Levine 2017, Algorithms 1 and 2), exact, and FOMAML (their section 5.2).
 
     For each task, with θ the meta-parameters and α the rate of the inner steps,
@@ -126,18 +126,9 @@ class MAMLAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         """``MetaLearningAlgorithmType.MAML``, FOMAML included."""
         return MetaLearningAlgorithmType.MAML
 
-    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
+    def meta_gradient(self, tasks: Tasks) -> Array | tuple[Array, Mapping[str, Array]]:
+        """Return v_0, or for FOMAML v_K."""
         if self._maml.UseFirstOrder:
-            measured, g = self._query(chunk, self._adapted(chunk)[1])
-            return TaskGradients(measured, self._backend.asarray(g))
-        loop = self._inner_loop(chunk)
-        path = InnerPath(loop, self._maml.CheckpointSegments)
-        self._require_adapted(loop.chunk, loop.start, loop.points)
-        measured, g = self._query(chunk, self._whole(chunk, loop.points))
-        v = self._pulled_back(path, g)
-        chunk.require_finite("meta-gradient", v)
-        return TaskGradients(measured, v)
-
-    def _pulled_back(self, path: InnerPath, v: Array) -> Array:
-        """v_0 from v_K."""
-        return path.pull_back(v)[0]
+            return tasks.query_gradient(tasks.adapt())
+        path = tasks.adapt_with_path(self._maml.CheckpointSegments)
+        return path.pull_back(tasks.query_gradient(path.end))

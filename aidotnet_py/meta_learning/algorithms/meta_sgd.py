@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,11 +10,12 @@ from aidotnet_py.arguments import POSITIVE, SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
-from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
+from aidotnet_py.meta_learning.inner.path import Segments, invalid_segments
 from aidotnet_py.meta_learning.inner.rule import InnerRule
-from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.objective.chunk import Chunk
-from aidotnet_py.optimizers import IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
+from aidotnet_py.meta_learning.learner.learned import Learned
+from aidotnet_py.meta_learning.learner.tasks import Tasks
+from aidotnet_py.optimizers import SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["MetaSGDAlgorithm", "MetaSGDOptions"]
@@ -103,7 +104,7 @@ def _at_rates(points: Array, start: Array, gradients: Array, rates: Array) -> Ar
     return gradients * rates
 
 
-class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
+class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     r"""Meta-SGD (Li, Zhou, Chen & Li 2017, Algorithm 1), for any number of inner steps.
 
     The start θ and a rate α_i for each parameter are learned together. For each task,
@@ -153,9 +154,9 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     _options_type = MetaSGDOptions
 
     def __init__(self, options: MetaSGDOptions[T, TInput, TOutput]) -> None:
-        super().__init__(options)
+        # Read by `learned`, which the base asks as it begins.
         self._meta_sgd = options
-        self._begin_anew()
+        super().__init__(options)
 
     @property
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
@@ -165,53 +166,28 @@ class MetaSGDAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
     @property
     def LearningRates(self) -> Array:
         """α, a vector of T like the model's parameters; a copy."""
-        return self._backend.asarray(self._rates)
+        return self._backend.asarray(self._learned_vectors()["rates"])
 
     @property
     def InnerLearningRate(self) -> float:
         """The mean of the rates."""
-        return float(self._host(self._rates).mean(dtype=float))
+        return float(self._host(self._learned_vectors()["rates"]).mean(dtype=float))
 
-    def _begin_anew(self) -> None:
-        self._rates = self._backend.asarray(self.BaseModel.GetParameters())
-        self._backend.copyto(self._rates, float(self._options.InnerLearningRate))
+    def learned(self) -> Sequence[Learned]:
+        """Return α."""
+        options = self._meta_sgd
+        bounds = float(options.MinLearningRate), float(options.MaxLearningRate)
+        return [Learned("rates", float(options.InnerLearningRate), bounds=bounds)]
 
-    def _learned(self) -> Array:
-        return self._rates
-
-    def _set_learned(self, vector: Array) -> None:
-        least, most = float(self._meta_sgd.MinLearningRate), float(self._meta_sgd.MaxLearningRate)
-        # A bound beyond the largest number of the parameters' dtype is none.
-        with self._backend.errors_ignored():
-            raised = self._backend.elementwise("maximum")(vector, least)
-            self._rates = self._backend.elementwise("minimum")(raised, most)
-
-    def _rule(self, chunk: Chunk) -> InnerRule:
+    def inner_rule(self, tasks: Tasks) -> InnerRule:
+        """Return gradient descent at rate 1 along α ∘ ∇L_s."""
         kind = _SummedRule if self._meta_sgd.UseFirstOrder else InnerRule
-        return kind(_UNIT_STEPS, _at_rates, (chunk.learned,), learned=1)
+        return kind(_UNIT_STEPS, _at_rates, (tasks.learned["rates"],), ("rates",))
 
-    def _inner_optimizer(self) -> IGradientBasedOptimizer:
-        return _UNIT_STEPS
-
-    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
-        by = self._first_order if self._meta_sgd.UseFirstOrder else self._exact
-        found = by(chunk)
-        chunk.require_finite("meta-gradient", found.meta_gradients)
-        return found
-
-    def _exact(self, chunk: Chunk) -> TaskGradients:
-        loop = self._inner_loop(chunk)
-        path = InnerPath(loop, self._meta_sgd.CheckpointSegments)
-        self._require_adapted(chunk, loop.start, loop.points)
-        measured, g = self._query(chunk, loop.points)
-        v, (of_rates,) = path.pull_back(g)
-        return TaskGradients(measured, self._backend.concat([v, of_rates], 1))
-
-    def _first_order(self, chunk: Chunk) -> TaskGradients:
-        """φ_K = θ − α ∘ Σ_k ∇L_s(φ_k), the gradients taken for constants."""
-        loop = self._inner_loop(chunk)
-        loop.run()
-        self._require_adapted(chunk, loop.start, loop.points)
-        measured, g = self._query(chunk, loop.points)
-        assert loop.traced is not None
-        return TaskGradients(measured, self._backend.concat([g, -(loop.traced.memory[0] * g)], 1))
+    def meta_gradient(self, tasks: Tasks) -> tuple[Array, Mapping[str, Array]]:
+        """Return v_0 and −Σ_k ∇L_s(φ_k) ∘ v_{k+1}; with UseFirstOrder, v_K in the place of every v."""
+        if self._meta_sgd.UseFirstOrder:
+            g = tasks.query_gradient(tasks.adapt())
+            return g, {"rates": -(tasks.memory[0] * g)}
+        path = tasks.adapt_with_path(self._meta_sgd.CheckpointSegments)
+        return path.pull_back(tasks.query_gradient(path.end))

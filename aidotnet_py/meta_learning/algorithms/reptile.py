@@ -8,15 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from aidotnet_py.arguments import COUNT, SWITCH, Number
+from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.learner.base import Measured, StepRecord
-from aidotnet_py.meta_learning.learner.core import Tasks
-from aidotnet_py.meta_learning.learner.parallel import over_chunks
-from aidotnet_py.meta_learning.learner.step import MetaGradientLearner, TaskGradients
-from aidotnet_py.meta_learning.objective.checks import checked_tasks
-from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.learner.base import MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.learner.tasks import Tasks
+from aidotnet_py.meta_learning.objective.checks import check_tasks
 from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -70,8 +68,13 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
         "UseSerialUpdate": SWITCH,
     }
 
+    @property
+    def inner_steps(self) -> int:
+        """AdaptationSteps · InnerBatches."""
+        return self.AdaptationSteps * self.InnerBatches
 
-class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
+
+class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     r"""Reptile (Nichol, Achiam & Schulman 2018, Algorithm 1, and its batched form, their section 2).
 
     For each task, φ_K is where K inner steps on the support loss from θ end, and
@@ -125,10 +128,6 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         """``MetaLearningAlgorithmType.Reptile``."""
         return MetaLearningAlgorithmType.Reptile
 
-    @property
-    def _inner_steps(self) -> int:
-        return self._reptile.AdaptationSteps * self._reptile.InnerBatches
-
     def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
         return SGDOptimizer(rate)
 
@@ -151,31 +150,19 @@ class ReptileAlgorithm(MetaGradientLearner[T, TInput, TOutput]):
         if not self._reptile.UseSerialUpdate:
             self._journal.hand_on()
             return super().MetaTrain(taskBatch)
-        tasks = checked_tasks(taskBatch)
+        tasks = check_tasks(taskBatch)
         # All are checked against each other and the model before the first moves anything.
-        self._opened(tasks, "Support", "Query", training=False)
-        record = self._one_after_another(tasks)
-        self._record = record
-        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
+        self._open(tasks, "Support", "Query", training=False)
+        # Each is opened anew, to start from where the task before has left the parameters.
+        steps = [self._step(replace(self._open([t], "Support", "Query"), first=i)) for i, t in enumerate(tasks)]
+        norm = float(np.mean([step.metrics["MetaGradientNorm"] for step in steps]))
+        self._record = StepRecord(
+            np.concatenate([step.losses for step in steps]),
+            [accuracy for step in steps for accuracy in step.accuracies],
+            {"MetaGradientNorm": norm},
+        )
+        return self._mean_loss(self._record)
 
-    def _one_after_another(self, tasks: Tasks[T, TInput, TOutput]) -> StepRecord:
-        """An update for each; the norm that is told is the mean of theirs."""
-        found: list[Measured] = []
-        norms: list[float] = []
-        for place, task in enumerate(tasks):
-            # Opened now, to start from where the task before has left the parameters.
-            chunk = replace(self._opened([task], "Support", "Query"), first=place)
-            (part,) = over_chunks(chunk, self._meta_gradients)
-            found.append(part.measured)
-            # What it changes has been put aside with all that the batch may change.
-            self._journal.hand_on()
-            norms.append(self._meta_update(part.meta_gradients))
-        losses = np.concatenate([losses for losses, _ in found])
-        accuracies = [accuracy for _, some in found for accuracy in some]
-        return StepRecord(losses, accuracies, {"MetaGradientNorm": float(np.mean(norms))})
-
-    def _meta_gradients(self, chunk: Chunk) -> TaskGradients:
-        start, adapted = self._adapted(chunk)
-        meta_gradients = (start - adapted) * float(self._reptile.Interpolation)
-        chunk.require_finite("meta-gradient", meta_gradients)
-        return TaskGradients(self._measured("Query", chunk, adapted), meta_gradients)
+    def meta_gradient(self, tasks: Tasks) -> Array:
+        """Return θ − φ_K, or a share of it."""
+        return (tasks.start - tasks.adapt()) * float(self._reptile.Interpolation)

@@ -225,6 +225,11 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
             verdict[:] = [(next(self.invalid(), None), lists, copies)]
         return verdict[0][0]
 
+    @property
+    def inner_steps(self) -> int:
+        """How many inner steps there are in all: AdaptationSteps."""
+        return self.AdaptationSteps
+
     def IsValid(self) -> bool:
         """Whether every option has a value that it may take."""
         return self.first_problem() is None

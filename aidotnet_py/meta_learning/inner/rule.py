@@ -39,15 +39,27 @@ class InnerRule:
     values : tuple of array or float
         Values of the direction that may differ from one meta-training step to the next: numbers, or arrays that
         broadcast with (tasks, P).
-    learned : int
-        How many of the values, the first ones, are learned: `InnerPath.pull_back` gives their cotangents, a row for
-        each task.
+    learned_names : tuple of str
+        Names of the learned vectors that are the first values; the way back gives their cotangents, a row a task.
+    tolerance : float, optional
+        A task whose direction has no greater norm stays at its place from then on.
     """
 
     optimizer: IGradientBasedOptimizer
     direction: Callable[..., Array] = along_gradient
     values: tuple[Array | float, ...] = ()
-    learned: int = 0
+    learned_names: tuple[str, ...] = ()
+    tolerance: float | None = None
+
+    @property
+    def learned(self) -> int:
+        """How many of the values are learned."""
+        return len(self.learned_names)
+
+    @property
+    def strength(self) -> Array | float | None:
+        """The strength of the proximal term, 1/λ; None without one."""
+        return self.values[0] if self.direction is along_proximal_gradient else None
 
     def follow(self, points: Array, start: Array, gradients: Array) -> Array:
         """Return the direction at φ, given θ and ∇L_s(φ); it may be the gradients themselves."""

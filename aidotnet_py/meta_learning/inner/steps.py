@@ -150,8 +150,6 @@ class InnerLoop:
         A step.
     steps : int
         How many steps there will be.
-    tolerance : float, optional
-        A task whose direction has no greater norm stays at its place from then on.
 
     Attributes
     ----------
@@ -165,9 +163,8 @@ class InnerLoop:
         Which tasks still move.
     """
 
-    def __init__(self, chunk: Chunk, start: Array, rule: InnerRule, steps: int, tolerance: float | None = None) -> None:
+    def __init__(self, chunk: Chunk, start: Array, rule: InnerRule, steps: int) -> None:
         self.chunk, self.start, self.rule, self.steps = chunk, start, rule, steps
-        self._tolerance = tolerance
         self.work = chunk.support.gradient_work(start)
         self.points = self.work.points
         self.taken = 0
@@ -193,7 +190,7 @@ class InnerLoop:
 
     def run(self, watch: Callable[[Array], None] | None = None) -> None:
         """Take the steps until no task moves any more; ``watch`` sees the losses before each step."""
-        if self.traced is not None and watch is None and self._tolerance is None and len(self._batches) == 1:
+        if self.traced is not None and watch is None and self.rule.tolerance is None and len(self._batches) == 1:
             assert self.taken == 0
             self.work.queue.run(self.traced.all(self.steps, self.work))
             self.taken = self.steps
@@ -210,10 +207,10 @@ class InnerLoop:
         self.work.step(self.taken).rehearse()
         if watch is not None:
             watch(self.work.losses)
-        if self._tolerance is None:
+        if self.rule.tolerance is None:
             self._move()
         else:
-            self._move_unfinished(self._tolerance)
+            self._move_unfinished(self.rule.tolerance)
         self.taken += 1
 
     def _move_unfinished(self, tolerance: float) -> None:

@@ -1,7 +1,6 @@
 """What every meta-learner can do: adapt, evaluate, train, start anew, save and load.
 
-An algorithm is a subclass that writes `MetaTrain` and, where its inner steps differ, `_rule`; `core` gives it
-the tasks' objectives, the inner loop and the meta-update.
+An algorithm is a subclass that writes `meta_gradient`; `core` has options, optimizers and learned vectors.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Integral
-from typing import Any, NamedTuple, TypeAlias, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +41,14 @@ from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IRes
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
-from aidotnet_py.meta_learning.learner.core import LearnerCore, Tasks
+from aidotnet_py.meta_learning.learner.core import Batch, LearnerCore
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
 from aidotnet_py.meta_learning.learner.parallel import over_chunks
+from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
 from aidotnet_py.meta_learning.learner.training import TrainingHistory, train
 from aidotnet_py.meta_learning.learner.turns import takes_turns
-from aidotnet_py.meta_learning.objective.checks import checked_task, checked_tasks
+from aidotnet_py.meta_learning.objective.checks import check_task, check_tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import split_rows
 from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
@@ -57,10 +57,7 @@ from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["AdaptationCurve", "Measured", "MetaLearnerBase", "StepRecord"]
-
-# Losses and accuracies of tasks.
-Measured: TypeAlias = tuple[NDArray[Any], list[float]]
+__all__ = ["AdaptationCurve", "MetaLearnerBase", "StepRecord"]
 
 
 @dataclass
@@ -70,6 +67,14 @@ class StepRecord:
     losses: NDArray[Any]
     accuracies: list[float]
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class _Contribution(NamedTuple):
+    """Losses and accuracies of some tasks, their meta-gradients with those of learned vectors, and their details."""
+
+    measured: Measured
+    meta_gradients: Array
+    details: Any
 
 
 class AdaptationCurve(NamedTuple):
@@ -90,10 +95,8 @@ class AdaptationCurve(NamedTuple):
 class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     """The base of all algorithms; docs/algorithms.md writes one with it.
 
-    A subclass writes `AlgorithmType` and `MetaTrain`. It has from here: ``_opened(tasks, "Support", "Query")``, which
-    checks everything and gives the tasks with their objectives, a `Chunk`; `over_chunks`, to work on some tasks at a
-    time; ``_adapted(chunk)``, the inner loop; ``_meta_update(meta_gradients)``, clipping and meta-optimizer; and
-    ``_record``, to tell `MetaTrainStep` what it saw.
+    A subclass writes `AlgorithmType` and `meta_gradient`, and where its inner steps, learned vectors, adapted
+    parameters or reports differ, `inner_rule`, `learned`, `adapted_names` and `report`.
 
     Parameters
     ----------
@@ -128,9 +131,63 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
         """Which algorithm this is."""
 
-    @abstractmethod
     def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
-        """One meta-training step; returns the mean query loss before it."""
+        """One meta-training step: the mean of the tasks' meta-gradients, clipped, to the meta-optimizer.
+
+        Parameters
+        ----------
+        taskBatch : TaskBatch
+            Tasks with support and query sets, alike in shape.
+
+        Returns
+        -------
+        T
+            The mean query loss over the batch, at the adapted parameters, before the meta-update.
+
+        Raises
+        ------
+        ArgumentException
+            When the batch is None or empty, or does not fit the model; nothing was computed then.
+        InvalidOperationException
+            When a loss, a gradient or a solve is not finite; the message names the task and the quantity, and
+            parameters, optimizer and iteration are as they were.
+        """
+        record = self._step(self._open(check_tasks(taskBatch), "Support", "Query"))
+        self._record = record
+        return self._mean_loss(record)
+
+    def _step(self, whole: Chunk) -> StepRecord:
+        """Take one step on some tasks."""
+        parts = over_chunks(whole, self._contribute)
+        details = [part.details for part in parts]
+        record = StepRecord(
+            np.concatenate([part.measured[0] for part in parts]),
+            [accuracy for part in parts for accuracy in part.measured[1]],
+            dict(self.report(details)),
+        )
+        meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
+        # What it changes has been put aside with all that this step may change.
+        self._journal.hand_on()
+        record.metrics["MetaGradientNorm"] = self._meta_update(meta_gradients)
+        self._end_step(details)
+        return record
+
+    def _contribute(self, chunk: Chunk) -> _Contribution:
+        """Return what some of the tasks contribute to a step."""
+        tasks = Tasks(chunk, self)
+        result = self.meta_gradient(tasks)
+        gradient, learned = result if isinstance(result, tuple) else (result, {})
+        parts = [gradient, *(learned[name] for name in tasks.learned)]
+        # One part alone is copied if it is a buffer of the query sets.
+        vector = gradient if len(parts) == 1 and not tasks.owns(gradient) else self._backend.concat(parts, 1)
+        chunk.require_finite("meta-gradient", vector)
+        return _Contribution(tasks.measured, vector, tasks.details)
+
+    def _mean_loss(self, record: StepRecord) -> T:
+        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
+
+    def _end_step(self, details: Sequence[Any]) -> None:
+        """Keep what the next step is to have of this one, now that nothing can fail any more."""
 
     # Adapting and evaluating.
 
@@ -150,9 +207,9 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
-        whole = self._opened([checked_task(task)], "Support", training=False)
+        whole = self._open([check_task(task)], "Support", training=False)
         backend = whole.backend
-        (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(self._adapted(chunk)[1]))
+        (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
         return _model_for(whole.model, task, backend.reshape(adapted, (adapted.shape[1],)))
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
@@ -171,34 +228,27 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters, or a loss at them, are not finite.
         """
-        whole = self._opened([checked_task(task)], "Support", "Query", training=False)
-        (found,) = over_chunks(whole, self._adapted_and_measured)
-        history, elapsed, (support_loss, support_accuracy), (query_loss, query_accuracy) = found
+        whole = self._open([check_task(task)], "Support", "Query", training=False)
+        ((history, elapsed, support, query),) = over_chunks(whole, self._adapt_and_measure)
+        (support_loss, support_accuracy), (query_loss, query_accuracy) = support, query
         scalar = self._scalar()
         return MetaAdaptationResult(
             QueryAccuracy=scalar(query_accuracy[0]),
             QueryLoss=scalar(query_loss[0]),
             SupportAccuracy=scalar(support_accuracy[0]),
             SupportLoss=scalar(support_loss[0]),
-            AdaptationSteps=self._inner_steps,
+            AdaptationSteps=self._options.inner_steps,
             AdaptationTimeMs=elapsed,
             PerStepLosses=np.array([*history, *support_loss]),
         )
 
-    def _adapted_and_measured(self, chunk: Chunk) -> tuple[list[Any], float, Measured, Measured]:
-        """The support loss before each step, how long the steps took in ms, and both sets measured after them."""
-        history: list[Any] = []
+    def _adapt_and_measure(self, chunk: Chunk) -> tuple[list[Any], float, Measured, Measured]:
+        """Return the support loss before each step, the time of the steps in ms, and both sets measured after them."""
+        tasks, history = Tasks(chunk, self), list[Any]()
         began = time.perf_counter()
-        _, adapted = self._adapted(chunk, lambda losses: history.append(chunk.on_host(losses)[0]))
+        adapted = tasks.adapt(lambda losses: history.append(chunk.on_host(losses)[0]))
         elapsed = 1000 * (time.perf_counter() - began)
-        return history, elapsed, self._measured("Support", chunk, adapted), self._measured("Query", chunk, adapted)
-
-    def _measured(self, role: str, chunk: Chunk, points: Array) -> Measured:
-        """Losses and accuracies of all tasks at these points; InvalidOperationException where a loss is not finite."""
-        objective = chunk.objectives[role]
-        losses = objective.evaluate(points).losses
-        chunk.require_finite(f"{role.lower()} loss", losses)
-        return chunk.on_host(losses), objective.accuracies()
+        return history, elapsed, tasks.measure("Support", adapted), tasks.measure("Query", adapted)
 
     def _host(self, array: Array) -> NDArray[Any]:
         """A copy of an array's values on the host."""
@@ -249,7 +299,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         if isinstance(asked, Integral):
             COUNT.check("numTasks", asked, type_error=ArgumentOutOfRangeException)
             return self._evaluate_drawn(int(cast(int, asked)))
-        losses, *_ = self._query_results(checked_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
+        losses, *_ = self._query_results(check_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
         return self._scalar()(float(np.mean(losses, dtype=np.float64)))
 
     def _evaluate_drawn(self, count: int) -> MetaEvaluationResult[T]:
@@ -262,7 +312,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
             some = min(self._options.MetaBatchSize, count - len(losses))
-            tasks = checked_tasks(self._batch_from(loader, some))
+            tasks = check_tasks(self._batch_from(loader, some))
             some_losses, some_accuracies, model, adapted = self._query_results(tasks)
             normalization = self._objectives.normalization(tasks, model, self._loss())
             losses += list(some_losses)
@@ -279,15 +329,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         )
 
     def _query_results(
-        self, tasks: Tasks[T, TInput, TOutput]
+        self, tasks: Batch[T, TInput, TOutput]
     ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
         """Losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
-        whole = self._opened(tasks, "Support", "Query", training=False)
+        whole = self._open(tasks, "Support", "Query", training=False)
 
         def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
-            adapted = self._adapted(chunk)[1]
-            rows = split_rows(chunk.backend, adapted)
-            return self._measured("Query", chunk, adapted), rows
+            tasks = Tasks(chunk, self)
+            rows = split_rows(chunk.backend, tasks.adapt())
+            return tasks.measured, rows
 
         parts = over_chunks(whole, work)
         return (
@@ -298,7 +348,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         )
 
     def _single_accuracies(
-        self, tasks: Tasks[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
+        self, tasks: Batch[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
     ) -> list[float]:
         """The accuracies of the models that `Adapt` gives; none where these cannot hold statistics."""
         accuracies: list[float] = []
@@ -356,20 +406,21 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 f"InnerOptimizer is a {type(solver).__name__}, which solves the inner problem as a whole; one that "
                 "takes steps is wanted"
             )
-        count = self._inner_steps if steps is None else int(steps)
-        whole = self._opened(checked_tasks(taskBatch), "Support", "Query", training=False)
+        count = self._options.inner_steps if steps is None else int(steps)
+        whole = self._open(check_tasks(taskBatch), "Support", "Query", training=False)
         parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
         losses, accuracies = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
         return AdaptationCurve(losses.T, accuracies.T)
 
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Losses and accuracies, (steps + 1, tasks) each."""
-        loop = self._inner_loop(chunk, steps)
-        found = [self._measured("Query", chunk, self._whole(chunk, loop.points))]
+        tasks = Tasks(chunk, self)
+        loop = tasks.loop(steps)
+        columns = [tasks.measure("Query", tasks.whole(loop.points))]
         for _ in range(steps):
             loop.step()
-            found.append(self._measured("Query", chunk, self._whole(chunk, loop.points)))
-        return np.array([losses for losses, _ in found]), np.array([accuracies for _, accuracies in found])
+            columns.append(tasks.measure("Query", tasks.whole(loop.points)))
+        return np.array([losses for losses, _ in columns]), np.array([accuracies for _, accuracies in columns])
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
         if self._options.DataLoader is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
@@ -17,39 +17,37 @@ from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentNullException,
     InvalidOperationException,
+    NotSupportedException,
 )
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
-from aidotnet_py.meta_learning.inner.minimizer import minimized
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
-from aidotnet_py.meta_learning.inner.steps import InnerLoop
 from aidotnet_py.meta_learning.learner.journal import Journal
+from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
 from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.learner.random_state import RandomState
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.learner.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.objective import ObjectiveFactory
 from aidotnet_py.meta_learning.objective.checks import require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
-from aidotnet_py.meta_learning.objective.finiteness import all_finite, norm_of
-from aidotnet_py.meta_learning.objective.stacking import repeat_rows
-from aidotnet_py.models import IFullModel
+from aidotnet_py.meta_learning.objective.finiteness import norm_of
+from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.optimizers import (
     AdamOptimizer,
     ElementwiseOptimizer,
     IGradientBasedOptimizer,
-    InnerSolver,
-    RowMinimizer,
     SGDOptimizer,
 )
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["LearnerCore", "Tasks"]
+__all__ = ["Batch", "LearnerCore"]
 
-Tasks = Sequence[IMetaLearningTask[T, TInput, TOutput]]
+Batch = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 
 # Optimizers of the options that a learner's memory is kept for, should they come back into them.
 _MOST_OPTIMIZERS = 4
@@ -80,7 +78,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._own_optimizers: list[OwnOptimizer] = []
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
-        self._kind = self._kind_of(self.BaseModel.GetParameters())
+        parameters = self.BaseModel.GetParameters()
+        self._kind = self._kind_of(parameters)
+        self._values = LearnedValues()
+        self._values.begin(self.learned(), parameters, self._backend)
 
     def _require_valid(self) -> None:
         wrong = self._options.first_problem()
@@ -156,49 +157,44 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """Begin anew with the model as it is now; its parameters stay."""
         with self._state:
             self._reset_optimizers()
-            self._kind = self._kind_of(self.BaseModel.GetParameters())
+            parameters = self.BaseModel.GetParameters()
+            self._kind = self._kind_of(parameters)
+            self._values.begin(self.learned(), parameters, self._backend)
             self._begin_anew()
 
-    # What an algorithm may do otherwise; docs/algorithms.md has a table of it.
+    # What an algorithm writes, and may do otherwise; docs/algorithms.md has a table of it.
 
-    @property
-    def _inner_steps(self) -> int:
-        """How many inner steps there are in all."""
-        return self._options.AdaptationSteps
+    def meta_gradient(self, tasks: Tasks) -> Array | tuple[Array, Mapping[str, Array]]:
+        """Return the meta-gradients (tasks, P) of some tasks; with those of the learned vectors by name, if there are.
 
-    def _inner_tolerance(self) -> float | None:
-        """The norm of the inner gradient at which a task's inner steps may end early; None: they never do."""
-        return None
+        Raises
+        ------
+        InvalidOperationException
+            When something is not finite; the message names the task.
+        """
+        raise NotSupportedException(f"{type(self).__name__} must write meta_gradient(tasks), or MetaTrain")
 
-    def _proximal_strength(self, chunk: Chunk) -> Array | float | None:
-        """1/λ of a proximal term ‖φ − θ‖²/(2λ) of the inner objective, or one a parameter; None: no such term."""
-        options = self._options
+    def inner_rule(self, tasks: Tasks) -> InnerRule:
+        """Return a step of the inner loop: InnerOptimizer's, along the gradient that InnerObjective says."""
+        optimizer, options = self._inner_optimizer(), self._options
         if isinstance(options, ProximalOptions) and options.InnerObjective == "proximal":
-            return 1.0 / float(options.LambdaRegularization)
+            return InnerRule(optimizer, along_proximal_gradient, (1.0 / float(options.LambdaRegularization),))
+        return InnerRule(optimizer)
+
+    def learned(self) -> Sequence[Learned]:
+        """Return what the meta-optimizer moves beside θ."""
+        return ()
+
+    def adapted_names(self, model: IFullModel[Any, Any, Any]) -> Collection[str] | None:
+        """Return the names of the parameters that the inner steps move; None for all."""
         return None
 
-    def _rule(self, chunk: Chunk) -> InnerRule:
-        """Return a step of the inner loop."""
-        optimizer, strength = self._inner_optimizer(), self._proximal_strength(chunk)
-        return InnerRule(optimizer) if strength is None else InnerRule(optimizer, along_proximal_gradient, (strength,))
-
-    def _inner_problem(self, chunk: Chunk) -> tuple[Chunk, Array]:
-        """The tasks as the inner steps see them, and where these start, stacked."""
-        return chunk, repeat_rows(chunk.backend, chunk.parameters, len(chunk.tasks))
-
-    def _whole(self, chunk: Chunk, points: Array) -> Array:
-        """All parameters (tasks, P), from those that the inner steps move."""
-        return points
-
-    def _learned(self) -> Array | None:
-        """What the meta-optimizer moves beside the model's parameters, a vector; None: nothing."""
-        return None
-
-    def _set_learned(self, vector: Array) -> None:
-        """Take a new one; what may fail, fails before anything is changed."""
+    def report(self, details: Sequence[Any]) -> Mapping[str, float]:
+        """Return numbers to report with a step, from the `Tasks.details` of its parts."""
+        return {}
 
     def _begin_anew(self) -> None:
-        """Forget what was learned and kept beside the model's parameters: at Reset, and with a new model."""
+        """Forget what was kept beside parameters and learned vectors: at Reset, and with a new model."""
 
     def _extra_state(self) -> dict[str, Array]:
         """What else the next steps depend on, by name: arrays, saved with the rest."""
@@ -259,99 +255,68 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         for own in self._own_optimizers:
             own.Reset()
 
-    def _opened(self, tasks: Tasks[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
-        """All the tasks with the objectives of their sets, after everything about them has been checked.
+    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
+        """Check everything about the tasks, and return all of them with the objectives of their sets.
 
         In training, layers such as Dropout are active; adaptation and evaluation for use are without.
         """
         self._require_valid()
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
-            learned = self._learned_for(parameters)
+            learned = self._learned_beside(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
-                require_no_more_batches(task, place, self._inner_steps)
+                require_no_more_batches(task, place, self._options.inner_steps)
         lease = self._objectives.lease(model, loss)
         objectives = {role: self._objectives.make(role, tasks, model, loss, lease, training=training) for role in roles}
-        return Chunk(model_backend(model), model, parameters, learned, lease, tasks, objectives)
+        names, staying = self.adapted_names(model), None
+        if names is not None:
+            traced = cast("IDifferentiableModel[Any, Any, Any]", model)
+            staying = frozenset(traced.parameter_shapes) - frozenset(names)
+            adapted = [name for name in traced.parameter_shapes if name not in staying]
+            objectives["Adapted"] = self._objectives.partial("Adapted", objectives["Support"], traced, adapted)
+        return Chunk(model_backend(model), model, parameters, learned, lease, tasks, objectives, staying)
 
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return self._backend.dtype_of(parameters), tuple(parameters.shape)
 
-    def _learned_for(self, parameters: Array) -> Array | None:
-        """What is learned beside these parameters of the model.
+    def _learned_beside(self, parameters: Array) -> Mapping[str, Array]:
+        """Return the learned vectors.
 
         Refuses a model that came into the options by itself, where something was learned beside the one before.
         """
-        kind, learned = self._kind_of(parameters), self._learned()
-        if kind != self._kind and learned is not None:
+        kind, kinds = self._kind_of(parameters), self.learned()
+        if kind != self._kind and kinds:
             (dtype, shape), (own, size) = self._kind, kind
             raise InvalidOperationException(
                 f"what is learned beside the parameters is for {dtype}{shape}, and MetaModel has {own}{size}; with "
                 "SetMetaModel it starts anew for another model"
             )
         self._kind = kind
-        return learned
+        return self._values.read(kinds, parameters, self._backend)
 
-    def _inner_loop(self, chunk: Chunk, steps: int | None = None) -> InnerLoop:
-        """The inner loop of some tasks, before its first step."""
-        inner, start = self._inner_problem(chunk)
-        count = self._inner_steps if steps is None else steps
-        return InnerLoop(inner, start, self._rule(chunk), count, self._inner_tolerance())
-
-    def _adapted(self, chunk: Chunk, watch: Callable[[Array], None] | None = None) -> tuple[Array, Array]:
-        """The start θ and the adapted parameters φ of every task, stacked; ``watch`` sees the losses of each step.
-
-        φ may lie where the support objective works: to keep it beyond the chunk, copy it.
-        Raises InvalidOperationException when a task's parameters do not stay finite.
-        """
-        solver = self._options.InnerOptimizer
-        if is_inner_solver(solver):
-            return self._minimized(chunk, solver, watch)
-        loop = self._inner_loop(chunk)
-        with chunk.backend.errors_ignored():
-            loop.run(watch)
-            loop.work.queue.then(lambda: self._require_adapted(loop.chunk, loop.start, loop.points))
-        return self._whole(chunk, loop.start), self._whole(chunk, loop.points)
-
-    def _minimized(
-        self, chunk: Chunk, solver: InnerSolver | RowMinimizer, watch: Callable[[Array], None] | None
-    ) -> tuple[Array, Array]:
-        """θ and φ where a solver of the inner problem, which may do anything, takes the place of steps."""
-        inner, start = self._inner_problem(chunk)
-        if watch is not None:
-            watch(inner.support.evaluate(start).losses)
-        with chunk.backend.errors_ignored():
-            adapted = minimized(inner, start, solver, self._rule(chunk).follow, self._proximal_strength(chunk))
-            self._require_adapted(inner, start, adapted, "parameter vector that InnerOptimizer returned")
-        return self._whole(chunk, start), self._whole(chunk, adapted)
-
-    def _require_adapted(
-        self, chunk: Chunk, start: Array, points: Array, name: str = "adapted parameter vector"
-    ) -> None:
-        """Raise InvalidOperationException when a task's adapted parameters are not finite."""
-        if not all_finite(chunk.backend, points).all():
-            # Which it was is worth one more evaluation: bad data, or steps that are too long.
-            ended = chunk.backend.asarray(points)
-            first = chunk.support.evaluate(start)
-            chunk.require_finite("support loss", first.losses)
-            chunk.require_finite("support gradient", first.gradients)
-            chunk.require_finite(name, ended)
+    def _learned_vectors(self) -> Mapping[str, Array]:
+        """Return the learned vectors, as they are now."""
+        with self._state:
+            return self._values.read(self.learned(), self.BaseModel.GetParameters(), self._backend)
 
     def _meta_parameters(self) -> Array:
-        """All that the meta-optimizer moves, in one vector: the model's parameters, and what else is learned."""
+        """All that the meta-optimizer moves, in one vector: the model's parameters, and the learned vectors."""
         with self._state:
-            parameters, learned = self.BaseModel.GetParameters(), self._learned()
-        return parameters if learned is None else self._backend.concat([parameters, learned], 0)
+            parameters = self.BaseModel.GetParameters()
+            learned = self._values.read(self.learned(), parameters, self._backend)
+        return self._backend.concat([parameters, *learned.values()], 0) if learned else parameters
 
     def _set_meta_parameters(self, vector: Array) -> None:
         with self._state:
-            backend, learned = self._backend, self._learned()
-            if learned is not None:
-                count = int(vector.shape[0]) - int(learned.shape[0])
-                self._set_learned(backend.asarray(backend.index(vector, (slice(count, None),))))
-                vector = backend.asarray(backend.index(vector, (slice(0, count),)))
-            self.BaseModel.SetParameters(vector)
+            backend, kinds = self._backend, self.learned()
+            learned, stop = dict(self._learned_vectors()), int(vector.shape[0])
+            for kind in reversed(kinds):
+                start = stop - int(learned[kind.name].shape[0])
+                learned[kind.name] = backend.asarray(backend.index(vector, (slice(start, stop),)))
+                stop = start
+            self._values.write(kinds, learned, backend)
+            self.BaseModel.SetParameters(backend.asarray(backend.index(vector, (slice(0, stop),))) if kinds else vector)
 
     def _put_aside(self) -> Callable[[], None]:
         """Keep all that a step may change; returns what puts it back."""
@@ -380,13 +345,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         memory = optimizer.GetState()
         with self._state:
             # Copies, since not every model keeps to itself what it is given.
-            parameters, learned = _copied(model.GetParameters()), _copied(self._learned())
+            kinds, parameters = self.learned(), _copied(model.GetParameters())
+            learned = {name: _copied(vector) for name, vector in self._learned_vectors().items()}
 
         def put_back() -> None:
             optimizer.SetState(memory)
             with self._state:
-                if learned is not None:
-                    self._set_learned(learned)
+                self._values.write(kinds, learned, self._backend)
                 model.SetParameters(parameters)
 
         return put_back

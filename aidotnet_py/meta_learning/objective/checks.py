@@ -24,9 +24,9 @@ from aidotnet_py.type_parameters import T, TInput, TOutput
 __all__ = [
     "Shape",
     "TracedOutput",
-    "checked_batches",
-    "checked_task",
-    "checked_tasks",
+    "check_batches",
+    "check_task",
+    "check_tasks",
     "require_no_more_batches",
     "traced_output",
 ]
@@ -40,7 +40,7 @@ _Kind = tuple[Shape, np.dtype[Any], str]
 _NAMES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
 
 
-def checked_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
+def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
     """The task, once it is one."""
     if task is None:
         raise ArgumentNullException("task is None; a task is wanted")
@@ -52,7 +52,7 @@ def checked_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLea
     return task
 
 
-def checked_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
+def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
     """The tasks of a batch, once it is one."""
     if not isinstance(batch, TaskBatch):
         came = "None" if batch is None else f"a {type(batch).__name__}"
@@ -60,7 +60,7 @@ def checked_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLear
     return list(batch)
 
 
-def checked_batches(
+def check_batches(
     role: str,
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
     model: IFullModel[Any, Any, Any],

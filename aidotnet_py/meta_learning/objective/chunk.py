@@ -28,7 +28,7 @@ class Chunk:
     ----------
     backend : Backend
         Where their arrays are.
-    model, parameters, learned : IFullModel, array of shape (P,), array or None
+    model, parameters, learned : IFullModel, array of shape (P,), mapping of arrays
         What the call works with, whatever becomes of the learner's meanwhile: its model, θ, and what is learned beside
         it.
     lease : Lease
@@ -36,7 +36,10 @@ class Chunk:
     tasks : sequence of task
         The tasks.
     objectives : mapping
-        The objective of each role that was opened, "Support" or "Query".
+        The objective of each role: "Support", "Query", or "Adapted", the support sets as functions of the parameters
+        that are adapted.
+    staying : set of str or None
+        Names of the parameters that the inner steps leave alone; None where they move all.
     first : int
         The place in the batch of the first task.
     lane : int
@@ -46,10 +49,11 @@ class Chunk:
     backend: Backend
     model: IFullModel[Any, Any, Any]
     parameters: Array
-    learned: Array | None
+    learned: Mapping[str, Array]
     lease: Lease
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]]
     objectives: Mapping[str, TaskObjective]
+    staying: frozenset[str] | None = None
     first: int = 0
     lane: int = 0
 
@@ -62,6 +66,10 @@ class Chunk:
     def query(self) -> TaskObjective:
         """The loss on the query sets."""
         return self.objectives["Query"]
+
+    def with_support(self, role: str) -> Chunk:
+        """Return the same tasks, with the objective of that role in the place of the support sets."""
+        return replace(self, objectives={**self.objectives, "Support": self.objectives[role]})
 
     def together(self) -> AbstractContextManager[None]:
         """Collect the work on all objectives, for a device to do as one schedule at the end; elsewhere, do nothing."""

@@ -28,7 +28,7 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_exam
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
-from aidotnet_py.meta_learning.objective.checks import Shape, TracedOutput, checked_batches, traced_output
+from aidotnet_py.meta_learning.objective.checks import Shape, TracedOutput, check_batches, traced_output
 from aidotnet_py.meta_learning.objective.interface import TaskObjective
 from aidotnet_py.meta_learning.objective.numerical import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objective.partial import PartialObjective
@@ -107,7 +107,7 @@ class ObjectiveFactory:
         """
         if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, model, loss):
             return self._by_support(tasks, model, loss, lease, training)
-        batches = checked_batches(role, tasks, model, loss, self._output_shape)
+        batches = check_batches(role, tasks, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
@@ -135,7 +135,7 @@ class ObjectiveFactory:
         first = first_batch(tasks[0].SupportInput)
         if backend_of(first) is None:
             # Refused here, with the words for it.
-            checked_batches("Support", tasks, model, loss, self._output_shape)
+            check_batches("Support", tasks, model, loss, self._output_shape)
         return self._output(model, model.apply, ArrayType(tuple(first.shape), model.backend.dtype_of(first))).statistics
 
     def _by_support(
@@ -164,7 +164,7 @@ class ObjectiveFactory:
         def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
             return self._output(model, function, both(x)).shape
 
-        ((queries, targets),) = checked_batches("Query", tasks, model, loss, shape_of)
+        ((queries, targets),) = check_batches("Query", tasks, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
         noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
         return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)

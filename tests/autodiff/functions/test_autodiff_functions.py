@@ -255,8 +255,16 @@ image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
             ArgumentOutOfRangeException,
             r"padding must be at least 0, got \(\(-1, -1\), \(-1, -1\)\)",
         ),
-        (lambda: ad.conv2d(image[:, :2], kernel, padding="valid"), ArgumentException, r"window of \(3, 3\) is larger"),
-        (lambda: ad.max_pool2d(image, 5), ArgumentException, r"window of \(5, 5\) is larger than the .* of \(4, 4\)"),
+        (
+            lambda: ad.conv2d(image[:, :2], kernel, padding="valid"),
+            ArgumentException,
+            r"window must be no larger than the \(padded\) image of \(2, 4\), got \(3, 3\)",
+        ),
+        (
+            lambda: ad.max_pool2d(image, 5),
+            ArgumentException,
+            r"window must be no larger than the \(padded\) image of \(4, 4\), got \(5, 5\)",
+        ),
         (
             lambda: ad.max_pool2d(image, (2, 0)),
             ArgumentOutOfRangeException,
@@ -272,13 +280,21 @@ image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
         (lambda: ad.batch_norm(np.ones((1, 1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 1, 3\)"),
         (lambda: ad.layer_norm(np.ones((3, 1))), ArgumentException, r"at least 2 elements .* got shape \(3, 1\)"),
         (lambda: ad.batch_norm(np.ones(3)), ArgumentException, r"at least 2 elements .* got shape \(3,\)"),
-        (lambda: ad.batch_norm(np.ones((2, 3)), np.ones(2)), ArgumentException, r"shapes \(2, 3\) and \(2,\) do not"),
+        (
+            lambda: ad.batch_norm(np.ones((2, 3)), np.ones(2)),
+            ArgumentException,
+            r"shapes must broadcast together, got \(2, 3\) and \(2,\)",
+        ),
         (
             lambda: ad.softmax(np.ones((2, 3)), 2),
             ArgumentException,
             "axis must be distinct axes of an array with 2 axes, got 2",
         ),
-        (lambda: ad.logsumexp(np.ones((2, 0)), 1), ArgumentException, r"a maximum over axes \(1,\) of shape \(2, 0\)"),
+        (
+            lambda: ad.logsumexp(np.ones((2, 0)), 1),
+            ArgumentException,
+            r"a maximum must have at least one element, got axes \(1,\) of shape \(2, 0\)",
+        ),
         (lambda: ad.one_hot(np.ones(2), 3), ArgumentException, "indices must be integers, got dtype float64"),
         (lambda: ad.relu([1.0]), ArgumentException, "x must be an array or a number, got list"),  # type: ignore[arg-type]
         (lambda: ad.softmax(np.ones(2), 0, 1), TypeError, "too many positional arguments"),  # type: ignore[call-arg]

@@ -65,7 +65,7 @@ def assign(x: Any, key: Any, value: Any) -> None:
             r"a value must have an axis to have a length, got a traced value of shape \(\)",
         ),
         (lambda x: x + "a", Exception, "str"),
-        (lambda x: x @ 2.0, ArgumentException, r"a matrix product of shapes \(\) and \(\) is not defined"),
+        (lambda x: x @ 2.0, ArgumentException, r"shapes must fit a matrix product, got \(\) and \(\)"),
         (
             lambda x: "text",
             ArgumentException,

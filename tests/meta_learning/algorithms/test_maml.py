@@ -39,6 +39,7 @@ from aidotnet_py import (
 from aidotnet_py.autodiff.execution import Call
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.meta_learning.inner.path import InnerPath, segment_starts
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh
 from aidotnet_py.optimizers import ElementwiseOptimizer
 
@@ -166,8 +167,8 @@ class TestSegments:
         backend, network = NumPyBackend(compiled=False), REGRESSION
         for segments in (None, "sqrt", *range(1, steps + 1)):
             learner = MAMLAlgorithm(MAMLOptions(network.model(backend, network.start()), AdaptationSteps=steps))
-            chunk = learner._opened(list(batch_of(backend, network.sets(2))), "Support").part(0, 2, 0)
-            loop = learner._inner_loop(chunk)
+            chunk = learner._open(list(batch_of(backend, network.sets(2))), "Support").part(0, 2, 0)
+            loop = Tasks(chunk, learner).loop()
             evaluated: list[int] = []
             evaluate = loop.work.step
 

@@ -45,7 +45,7 @@ def with_rates(
     settings = {"MetaOptimizer": SGDOptimizer(1.0), "GradientClipThreshold": None, "MinLearningRate": 1e-300}
     settings |= {"MaxLearningRate": 1e300} | options
     learner = MetaSGDAlgorithm(MetaSGDOptions(network.model(backend, network.start(), dtype), **settings))  # type: ignore[arg-type]  # of several types
-    learner._rates = backend.asarray(rates_of(network), dtype)
+    learner._values._vectors = {"rates": backend.asarray(rates_of(network), dtype)}
     return learner
 
 
@@ -119,7 +119,7 @@ class TestDerivatives:
         learner = MetaSGDAlgorithm(
             MetaSGDOptions(HandWrittenModel(REGRESSION, REGRESSION.start(), NUMPY), AdaptationSteps=3)
         )
-        learner._rates = rates_of(REGRESSION)
+        learner._values._vectors = {"rates": rates_of(REGRESSION)}
         found = gradients_of(learner, batch_of(NUMPY, sets))
         start = np.concatenate([REGRESSION.start(), rates_of(REGRESSION)])
         np.testing.assert_allclose(found, derivative(procedure(REGRESSION, sets, 3), start), rtol=1e-6, atol=1e-8)

@@ -23,7 +23,9 @@ from aidotnet_py.autodiff import trace
 from aidotnet_py.autodiff.execution import Executable, Run, Schedule
 from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.backends.numpy.llvm import shared_compiler
+from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.optimizers import ElementwiseOptimizer
@@ -117,8 +119,8 @@ def learner_with(optimizer: Any, dtype: Any = np.float64, **options: Any) -> iMA
 
 def loop_of(learner: Any, dtype: Any, steps: int = 7) -> InnerLoop:
     tasks = [a_task(seed, dtype) for seed in range(3)]
-    chunk: Chunk = learner._opened(tasks, "Support").part(0, 3, 0)
-    return learner._inner_loop(chunk, steps)
+    chunk: Chunk = learner._open(tasks, "Support").part(0, 3, 0)
+    return Tasks(chunk, learner).loop(steps)
 
 
 def one_by_one(loop: InnerLoop, steps: int) -> Any:
@@ -135,7 +137,8 @@ def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) ->
     if proximal == "each":
         count = learner.BaseModel.ParameterCount
         strength = np.linspace(0.5, 2.0, count).astype(dtype)
-        learner._proximal_strength = lambda chunk: strength  # type: ignore[method-assign]  # as a learned λ has it
+        rule = InnerRule(learner._inner_optimizer(), along_proximal_gradient, (strength,))
+        learner.inner_rule = lambda tasks: rule  # type: ignore[method-assign]  # as with a learned λ
     for turn in range(4):
         expected = one_by_one(loop_of(learner, dtype), 7)
         loop = loop_of(learner, dtype)

@@ -60,7 +60,7 @@ def test_chunks_go_over_all_threads_and_none_is_left() -> None:
     seen: list[tuple[int, str]] = []
     barrier = threading.Barrier(2, timeout=30)
     learner = learner_on(Threads(2))
-    whole = learner._opened(list(batch_of(Threads(2), NETWORK.sets(4))), "Support", "Query")
+    whole = learner._open(list(batch_of(Threads(2), NETWORK.sets(4))), "Support", "Query")
 
     def work(chunk: Any) -> int:
         if chunk.first < 2:
@@ -98,7 +98,7 @@ def test_products_use_one_thread_within_and_as_many_as_before_after(lanes: int) 
         return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
 
     learner = learner_on(Threads(lanes))
-    whole = learner._opened(list(batch_of(Threads(lanes), NETWORK.sets(2))), "Support")
+    whole = learner._open(list(batch_of(Threads(lanes), NETWORK.sets(2))), "Support")
     # Two, whatever the environment says: of one there would be nothing to see.
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         before = threads()

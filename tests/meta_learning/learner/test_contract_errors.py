@@ -500,7 +500,10 @@ class TestFaultsOfOthers:
 
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         learner.Options.LossFunction = PerExample()
-        with untouched(learner), pytest.raises(ArgumentException, match="a gradient wants one floating scalar"):
+        with (
+            untouched(learner),
+            pytest.raises(ArgumentException, match="must return one floating scalar to have a gradient"),
+        ):
             learner.MetaTrain(batch_on(backend, linear_tasks()))
 
     def test_a_loader(self) -> None:

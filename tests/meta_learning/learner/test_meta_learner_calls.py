@@ -46,9 +46,7 @@ from aidotnet_py import (
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.losses import LossFunctionBase
-from aidotnet_py.meta_learning.learner.parallel import over_chunks
-from aidotnet_py.meta_learning.objective.checks import checked_tasks
-from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 
 CLASSIFIER = TanhNetwork(outputs=3, classify=True)
 
@@ -502,15 +500,8 @@ class TestSubclasses:
         class Reptile(MetaLearnerBase[Any, Any, Any]):
             AlgorithmType = MetaLearningAlgorithmType.iMAML  # type: ignore[assignment]
 
-            def MetaTrain(self, taskBatch: TaskBatch[Any, Any, Any]) -> Any:
-                whole = self._opened(checked_tasks(taskBatch), "Support", "Query")
-                losses, moves = zip(*over_chunks(whole, self._moved), strict=True)
-                self._meta_update(backend.concat(moves, 0))
-                return self._scalar()(float(np.mean(np.concatenate(losses))))
-
-            def _moved(self, chunk: Chunk) -> tuple[Any, Any]:
-                origin, adapted = self._adapted(chunk)
-                return self._host(chunk.query.evaluate(adapted).losses), origin - adapted
+            def meta_gradient(self, tasks: Tasks) -> Any:
+                return tasks.start - tasks.adapt()
 
         tasks = linear_tasks()
         options = iMAMLOptions(linear_model(backend, start()), MetaOptimizer=SGDOptimizer(0.5), InnerLearningRate=0.1)
@@ -533,7 +524,7 @@ class TestSubclasses:
         expected = start() - 0.5 * (start() - np.mean(adapted, axis=0))
         np.testing.assert_allclose(backend.to_numpy(learner.BaseModel.GetParameters()), expected, rtol=1e-12)
         assert math.isnan(step.Accuracy)
-        assert step.AdditionalMetrics == {}
+        assert set(step.AdditionalMetrics) == {"MetaGradientNorm"}
 
     def test_tasks_of_ones_own(self, backend: Backend) -> None:
         data = linear_tasks(1)[0]

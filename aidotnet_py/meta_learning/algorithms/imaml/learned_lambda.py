@@ -3,65 +3,58 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aidotnet_py.backends import Array, Backend
+from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.learner.learned import Learned
 
-__all__ = ["LambdaKind", "LogLambda"]
+if TYPE_CHECKING:
+    from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
+
+__all__ = ["LOG_LAMBDA", "LambdaKind", "lambda_of", "learned_lambda", "slopes_of_log_lambda"]
 
 LambdaKind = Literal["scalar", "per-parameter"]
+LOG_LAMBDA = "log λ"
 
 
-class LogLambda:
-    """log λ, one for all parameters or one for each.
+def learned_lambda(options: iMAMLOptions[Any, Any, Any]) -> Sequence[Learned]:
+    """Return log λ, one for all parameters or one for each; nothing if λ is not learned."""
+    if options.LearnedLambda is None:
+        return ()
+    size = 1 if options.LearnedLambda == "scalar" else None
+    return (Learned(LOG_LAMBDA, math.log(float(options.LambdaRegularization)), size, check=_exponential),)
 
-    Parameters
-    ----------
-    kind : "scalar" or "per-parameter"
-        Of which.
-    backend : Backend
-        Where it is.
-    logarithms : array, shape (1,) or (P,)
-        log λ.
 
-    Raises
-    ------
-    InvalidOperationException
-        When the dtype cannot hold λ or 1/λ as a positive number.
-    """
+def lambda_of(options: iMAMLOptions[Any, Any, Any], learned: Mapping[str, Array], backend: Backend) -> float | Array:
+    """Return λ: the option, or what was learned, a number or an array (P,)."""
+    if LOG_LAMBDA not in learned:
+        return float(options.LambdaRegularization)
+    values = _exponential(learned[LOG_LAMBDA])
+    return float(backend.to_numpy(values)[0]) if options.LearnedLambda == "scalar" else values
 
-    def __init__(self, kind: LambdaKind, backend: Backend, logarithms: Array) -> None:
-        self.kind: LambdaKind = kind
-        self.logarithms = logarithms
-        self._backend = backend
-        with backend.errors_ignored():
-            self._values = backend.elementwise("exp")(logarithms)
-        host = backend.to_numpy(self._values)
-        # Of subnormal numbers the inverse, which is the weight of the proximal term, is infinite.
-        if not (np.isfinite(host).all() and (host >= np.finfo(host.dtype).smallest_normal).all()):
-            raise InvalidOperationException(
-                f"the learned λ has gone to {host.min():.3g}…{host.max():.3g}; a smaller rate of the meta-optimizer is "
-                "wanted; nothing was changed"
-            )
-        self._number = float(host[0])
 
-    @classmethod
-    def beginning(cls, kind: LambdaKind, backend: Backend, lam: float, like: Array) -> LogLambda:
-        """The same λ everywhere, for parameters like these."""
-        logarithms = backend.empty(tuple(like.shape) if kind == "per-parameter" else (1,), backend.dtype_of(like))
-        backend.copyto(logarithms, math.log(lam))
-        return cls(kind, backend, logarithms)
+def slopes_of_log_lambda(options: iMAMLOptions[Any, Any, Any], backend: Backend, v: Array, moved: Array) -> Array:
+    """Return dL_query/d(log λ) of each task, (tasks, P) or (tasks, 1): v ∘ (φ − θ), or its sum."""
+    if options.LearnedLambda == "per-parameter":
+        return moved * v
+    return backend.reshape(backend.vecdot(v, moved), (v.shape[0], 1))
 
-    @property
-    def value(self) -> float | Array:
-        """λ: a number, or an array (P,)."""
-        return self._number if self.kind == "scalar" else self._values
 
-    def slopes(self, v: Array, moved: Array) -> Array:
-        """dL_query/d(log λ) of each task, (tasks, 1) or (tasks, P): v ∘ (φ − θ), or its sum."""
-        if self.kind == "per-parameter":
-            return moved * v
-        return self._backend.reshape(self._backend.vecdot(v, moved), (v.shape[0], 1))
+def _exponential(logarithms: Array) -> Array:
+    """Return λ; InvalidOperationException when the dtype cannot hold λ or 1/λ as a positive number."""
+    backend = backend_of(logarithms)
+    assert backend is not None
+    with backend.errors_ignored():
+        values = backend.elementwise("exp")(logarithms)
+    host = backend.to_numpy(values)
+    # Of subnormal numbers the inverse, which is the weight of the proximal term, is infinite.
+    if not (np.isfinite(host).all() and (host >= np.finfo(host.dtype).smallest_normal).all()):
+        raise InvalidOperationException(
+            f"the learned λ has gone to {host.min():.3g}…{host.max():.3g}; a smaller rate of the meta-optimizer is "
+            "wanted; nothing was changed"
+        )
+    return values

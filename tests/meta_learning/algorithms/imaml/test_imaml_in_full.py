@@ -25,8 +25,8 @@ from aidotnet_py import (
     meta_gradient_error_bound,
 )
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LogLambda
-from aidotnet_py.meta_learning.algorithms.imaml.system import probes_for
+from aidotnet_py.meta_learning.algorithms.imaml.warm_starts import KeptForSolves
+from aidotnet_py.meta_learning.learner.tasks import Tasks
 
 NUMPY = get_backend("numpy")
 NETWORK = TanhNetwork()
@@ -202,11 +202,13 @@ class TestLearnedLambda:
         }
         with np.errstate(divide="ignore"):
             logarithm = special[lam] if isinstance(lam, str) else np.log(lam)
+        (kind,) = linear_learner(LearnedLambda="per-parameter").learned()
+        check: Any = kind.check
         for place in range(3):
             logarithms = np.zeros(3, dtype)
             logarithms[place] = logarithm
             with pytest.raises(InvalidOperationException, match=r"the learned λ has gone to .*nothing was changed"):
-                LogLambda("per-parameter", backend, backend.asarray(logarithms))
+                check(backend.asarray(logarithms))
 
     def test_one_step_that_takes_one_of_many_too_far_changes_nothing(self) -> None:
         learner = linear_learner(LearnedLambda="per-parameter", MetaOptimizer=OneTooFar(1.0))
@@ -323,15 +325,15 @@ class TestEarlyEnd:
             np.testing.assert_allclose(learner.Adapt(one).GetParameters(), phi, rtol=1e-12)
         assert len(set(counts)) > 1
         # In a batch they stop just where they do alone.
-        whole = learner._opened(list(batch), "Support")
-        adapted = learner._adapted(whole.part(0, 3, 0))[1]
+        whole = learner._open(list(batch), "Support")
+        adapted = Tasks(whole.part(0, 3, 0), learner).adapt()
         np.testing.assert_allclose(adapted, [learner.Adapt(one).GetParameters() for one in batch], rtol=1e-12)
 
     @pytest.mark.parametrize("optimizer", [SGDOptimizer(0.1, momentum=0.8), AdamOptimizer(0.05)])
     def test_memory_does_not_carry_a_task_on(self, optimizer: Any) -> None:
         learner = linear_learner(InnerGradientTolerance=1e-2, InnerOptimizer=optimizer, AdaptationSteps=3000)
         batch = batch_on(NUMPY, TASKS)
-        adapted = learner._adapted(learner._opened(list(batch), "Support").part(0, 3, 0))[1]
+        adapted = Tasks(learner._open(list(batch), "Support").part(0, 3, 0), learner).adapt()
         for row, task in zip(np.array(adapted), TASKS, strict=True):
             assert np.linalg.norm(task.support.gradient(row) + row - start()) <= 1e-2
 
@@ -511,7 +513,7 @@ class TestPreconditioning:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_probes_are_signs_of_both_kinds(self, dtype: Any, backend: Backend) -> None:
         options = iMAMLOptions(linear_model(backend, start()), PreconditionerProbes=7, RandomSeed=1)
-        probes = probes_for(options, backend.asarray(np.zeros(301, dtype)), backend)
+        probes = KeptForSolves(options).probes_like(backend.asarray(np.zeros((2, 301), dtype)))
         assert probes is not None
         values = backend.to_numpy(probes)
         assert values.shape == (7, 301)

@@ -1,0 +1,184 @@
+"""What a step of iMAML reports: how far inner loops and solves were from their ends, and warnings of failing solves."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
+from aidotnet_py.meta_learning.algorithms.imaml.error_bound import meta_gradient_error_bound
+from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
+from aidotnet_py.meta_learning.algorithms.imaml.system import Solve
+from aidotnet_py.meta_learning.learner.tasks import Tasks
+from aidotnet_py.meta_learning.objective.finiteness import row_norms
+from aidotnet_py.solvers import NeumannReport, SolverReport, StopReason
+
+__all__ = [
+    "Details",
+    "LooseToleranceWarning",
+    "NonPositiveCurvatureWarning",
+    "SeriesGrowthWarning",
+    "Warnings",
+    "metrics",
+]
+
+# Of ‖g‖: a residual above it is no small error in v.
+_LOOSE = 0.01
+
+
+class LooseToleranceWarning(RuntimeWarning):
+    """ConjugateGradientTolerance, which is absolute, ended a solve whose residual is a large part of its gradient."""
+
+
+class NonPositiveCurvatureWarning(RuntimeWarning):
+    """A solve stopped at a direction along which I + λH is not positive; what it found so far was used."""
+
+
+class SeriesGrowthWarning(RuntimeWarning):
+    """A Neumann series grows instead of shrinking: ‖λH‖ > 1 along g, and its sum approximates nothing."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """The numbers of some tasks: TaskIds, norms at φ, one a task, and the solve."""
+
+    ids: list[int | str]
+    inner_norms: NDArray[Any]
+    query_norms: NDArray[Any] | None
+    solve: Solve | None
+
+    @classmethod
+    def of(
+        cls,
+        options: iMAMLOptions[Any, Any, Any],
+        tasks: Tasks,
+        adapted: Array,
+        g: Array,
+        slopes: Array,
+        solve: Solve | None,
+    ) -> Details:
+        """Return the numbers at φ, given ∇L_q and ∇L_s there."""
+        query_norms = row_norms(tasks.backend, g) if options.ErrorConstants is not None else None
+        inner_norms = row_norms(tasks.backend, tasks.rule.follow(adapted, tasks.start, slopes))
+        return cls(tasks.ids, inner_norms, query_norms, solve)
+
+
+def metrics(options: iMAMLOptions[Any, Any, Any], lam: float | Array, details: Sequence[Details]) -> dict[str, float]:
+    """Return the numbers of a step."""
+    reports = [part.solve.report for part in details if part.solve is not None]
+    inner = np.concatenate([part.inner_norms for part in details])
+    return {
+        "InnerGradientNorm": float(np.max(inner)),
+        **_of_solves(reports),
+        **_distances(options, lam, details, reports),
+    }
+
+
+def _distances(
+    options: iMAMLOptions[Any, Any, Any],
+    lam: float | Array,
+    details: Sequence[Details],
+    reports: Sequence[SolverReport],
+) -> dict[str, float]:
+    """Return distances that hold for convex support losses, with the strong convexity that is known of them."""
+    constants = options.ErrorConstants
+    if options.InnerObjective != "proximal" or not isinstance(lam, float):
+        return {}
+    stiffness = 1.0 + lam * (0.0 if constants is None else constants.strong_convexity)
+    inner = np.concatenate([part.inner_norms for part in details])
+    distances = {"InnerDistance": lam * float(np.max(inner)) / stiffness}
+    if not reports:
+        return distances
+    residuals = np.concatenate([report.residual_norms for report in reports])
+    distances["SolveError"] = float(np.max(residuals)) / stiffness
+    if constants is not None:
+        query = np.concatenate([part.query_norms for part in details if part.query_norms is not None])
+        bounds = meta_gradient_error_bound(inner, residuals, query, lam, constants)
+        # Of the mean over the tasks, which errs by at most the mean of their errors.
+        distances["MetaGradientErrorBound"] = float(np.mean(bounds))
+    return distances
+
+
+class Warnings:
+    """The warnings of a learner; some are given once."""
+
+    def __init__(self) -> None:
+        self._told_of_curvature = self._told_of_tolerance = False
+
+    def warn(self, options: iMAMLOptions[Any, Any, Any], reports: Sequence[SolverReport]) -> None:
+        """Warn of series that grow, each time; of curvature that is not positive and of small gradients, once each."""
+        series = [report for report in reports if isinstance(report, NeumannReport)]
+        if series:
+            _warn_of_growth(series)
+        curved = _curved(reports)
+        if any(curved) and not self._told_of_curvature:
+            self._told_of_curvature = True
+            warnings.warn(
+                f"conjugate gradient met non-positive curvature in {sum(curved)} of {len(curved)} tasks and stopped "
+                "there: I + λH is indefinite where the inner steps ended. More or shorter inner steps, a smaller "
+                "LambdaRegularization, ConjugateGradientDamping or Curvature='gauss-newton' mend it; each step's "
+                "NonPositiveCurvatureTasks counts them, and this is said once",
+                NonPositiveCurvatureWarning,
+                stacklevel=level_outside(),
+            )
+        ended = [report for report in reports if StopReason.CONVERGED in report.stop_reasons]
+        if ended and not series and not self._told_of_tolerance:
+            self._warn_of_tolerance(options, ended)
+
+    def _warn_of_tolerance(self, options: iMAMLOptions[Any, Any, Any], reports: Sequence[SolverReport]) -> None:
+        loose = np.concatenate([_is_loose(report) for report in reports])
+        if loose.any():
+            self._told_of_tolerance = True
+            norms = np.concatenate([report.rhs_norms for report in reports])
+            warnings.warn(
+                f"ConjugateGradientTolerance {options.ConjugateGradientTolerance:g} ended the solves of "
+                f"{loose.sum()} tasks at a residual above a hundredth of their gradients, the smallest of norm "
+                f"{norms[loose].min():.3g}: v is that inexact, and zero where the gradient is no larger than the "
+                "tolerance. A smaller ConjugateGradientTolerance or larger units of the targets mend it; this is said "
+                "once",
+                LooseToleranceWarning,
+                stacklevel=level_outside(),
+            )
+
+
+def _curved(reports: Sequence[SolverReport]) -> list[bool]:
+    """Return for each task whether its solve met non-positive curvature."""
+    return [bool(met) for report in reports for met in report.stopped_by(StopReason.NON_POSITIVE_CURVATURE)]
+
+
+def _is_loose(report: SolverReport) -> NDArray[np.bool_]:
+    """Return for each task whether its bound ended the solve at a residual that is a large part of the gradient."""
+    return report.converged & (report.residual_norms > _LOOSE * report.rhs_norms)
+
+
+def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:
+    """Return the numbers of the solves."""
+    if not reports:
+        return {}
+    numbers = {
+        "SolverResidual": float(max(np.max(report.residual_norms) for report in reports)),
+        "SolverIterations": float(max(np.max(report.iterations) for report in reports)),
+    }
+    series = [report for report in reports if isinstance(report, NeumannReport)]
+    if series:
+        return numbers | {"GrowingSeriesTasks": float(sum(np.sum(report.grew) for report in series))}
+    return numbers | {"NonPositiveCurvatureTasks": float(sum(_curved(reports)))}
+
+
+def _warn_of_growth(reports: Sequence[NeumannReport]) -> None:
+    grew = np.concatenate([report.grew for report in reports])
+    if grew.any():
+        task = int(np.argmax(grew))
+        before, last = (np.concatenate([r.term_norms[place] for r in reports])[task] for place in (-2, -1))
+        warnings.warn(
+            f"the Neumann series of task {task} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
+            "a smaller LambdaRegularization or conjugate gradient is wanted",
+            SeriesGrowthWarning,
+            stacklevel=level_outside(),
+        )

@@ -1,0 +1,80 @@
+"""Values that a learner learns beside θ: what they are, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aidotnet_py.backends import Array, Backend
+
+__all__ = ["Learned", "LearnedValues"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A vector that the meta-optimizer moves together with θ.
+
+    It is saved and loaded with the learner, put back when a step fails, and starts anew at Reset and with a new model.
+
+    Parameters
+    ----------
+    name : str
+        Its key in `Tasks.learned`.
+    start : float or sequence of float
+        The first values.
+    size : int, optional
+        How many entries there are; None: one for each parameter.
+    bounds : (float, float), optional
+        Entries are brought back between these after a meta-update.
+    check : callable, optional
+        Raises InvalidOperationException for a vector that cannot be; the meta-update is undone then.
+    """
+
+    name: str
+    start: float | Sequence[float]
+    size: int | None = None
+    bounds: tuple[float, float] | None = None
+    check: Callable[[Array], object] | None = None
+
+
+class LearnedValues:
+    """The learned vectors of a learner, by name."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, Array] = {}
+
+    def begin(self, kinds: Sequence[Learned], like: Array, backend: Backend) -> None:
+        """Forget all vectors, and start those of these kinds, for parameters like these."""
+        self._vectors = {}
+        self.read(kinds, like, backend)
+
+    def read(self, kinds: Sequence[Learned], like: Array, backend: Backend) -> Mapping[str, Array]:
+        """Return the vectors of these kinds; a new kind, or one of another size, starts."""
+        vectors: dict[str, Array] = {}
+        for kind in kinds:
+            shape = tuple(like.shape) if kind.size is None else (kind.size,)
+            vector = self._vectors.get(kind.name)
+            if vector is None or tuple(vector.shape) != shape:
+                vector = backend.empty(shape, backend.dtype_of(like))
+                start = (
+                    kind.start if isinstance(kind.start, (int, float)) else backend.asarray(kind.start, vector.dtype)
+                )
+                backend.copyto(vector, start)
+                self._vectors = {**self._vectors, kind.name: vector}
+            vectors[kind.name] = vector
+        return vectors
+
+    def write(self, kinds: Sequence[Learned], vectors: Mapping[str, Array], backend: Backend) -> None:
+        """Take new vectors, within their bounds; all of them, or none if a check fails."""
+        written: dict[str, Array] = {}
+        for kind in kinds:
+            vector = vectors[kind.name]
+            if kind.bounds is not None:
+                # A bound beyond the largest number of the dtype is none.
+                with backend.errors_ignored():
+                    raised = backend.elementwise("maximum")(vector, float(kind.bounds[0]))
+                    vector = backend.elementwise("minimum")(raised, float(kind.bounds[1]))
+            if kind.check is not None:
+                kind.check(vector)
+            written[kind.name] = vector
+        self._vectors = {**self._vectors, **written}

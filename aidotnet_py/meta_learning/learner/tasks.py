@@ -1,0 +1,293 @@
+"""What an algorithm sees of a batch: some of its tasks, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.meta_learning.contract.protocols import is_inner_solver
+from aidotnet_py.meta_learning.inner.minimizer import minimized
+from aidotnet_py.meta_learning.inner.path import InnerPath, Segments
+from aidotnet_py.meta_learning.inner.rule import InnerRule
+from aidotnet_py.meta_learning.inner.steps import InnerLoop
+from aidotnet_py.meta_learning.objective import CurvatureKind, PartialObjective
+from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.finiteness import all_finite
+from aidotnet_py.meta_learning.objective.stacking import Columns, repeat_rows
+
+__all__ = ["AdaptedPath", "Measured", "Tasks"]
+
+# Losses and accuracies of tasks.
+Measured: TypeAlias = tuple[NDArray[Any], list[float]]
+
+
+class _Learner(Protocol):
+    """What the tasks ask of their learner."""
+
+    @property
+    def Options(self) -> Any: ...
+
+    def inner_rule(self, tasks: Tasks) -> InnerRule: ...
+
+
+class Tasks:
+    """Some tasks of a batch, as an algorithm sees them; arrays are stacked, (tasks, …).
+
+    Arrays that a method returns are buffers that the next call may write over: use them before that, and copy what is
+    kept. Several threads work on the tasks of a batch, each with its own `Tasks`.
+
+    Attributes
+    ----------
+    backend : Backend
+        Of all arrays.
+    learned : mapping
+        The learned vectors by name, as they were when the call began.
+    details : object
+        Set by an algorithm that has something to report; `MetaLearnerBase.report` gets those of all tasks.
+    """
+
+    def __init__(self, chunk: Chunk, learner: _Learner) -> None:
+        self.chunk = chunk
+        self.backend: Backend = chunk.backend
+        self.learned: Mapping[str, Array] = chunk.learned
+        self.details: Any = None
+        self._learner = learner
+        self._start: Array | None = None
+        self._rule: InnerRule | None = None
+        self._measured: Measured | None = None
+        self._adapted: Array | None = None
+        self._loop: InnerLoop | None = None
+        self._gradients: Array | None = None
+        self._columns = None if chunk.staying is None else _columns_of(chunk)
+
+    def __len__(self) -> int:
+        return len(self.chunk.tasks)
+
+    @property
+    def ids(self) -> list[int | str]:
+        """The TaskIds."""
+        return [task.TaskId for task in self.chunk.tasks]
+
+    @property
+    def start(self) -> Array:
+        """θ, a row for each task, (tasks, P)."""
+        if self._start is None:
+            self._start = repeat_rows(self.backend, self.chunk.parameters, len(self))
+        return self._start
+
+    @property
+    def rule(self) -> InnerRule:
+        """A step of the inner loop."""
+        if self._rule is None:
+            self._rule = self._learner.inner_rule(self)
+        return self._rule
+
+    # The inner loop.
+
+    def adapt(self, watch: Callable[[Array], None] | None = None) -> Array:
+        """Return φ (tasks, P), where the inner steps, or the solver in their place, end for each task.
+
+        ``watch`` sees the support losses before each step.
+
+        Raises
+        ------
+        InvalidOperationException
+            When the parameters of a task do not stay finite.
+        """
+        solver = self._learner.Options.InnerOptimizer
+        if is_inner_solver(solver):
+            self._adapted = self._minimize(solver, watch)
+        else:
+            self._loop = loop = self.loop()
+            with self.backend.errors_ignored():
+                loop.run(watch)
+                loop.work.queue.then(lambda: _require_adapted(loop))
+            self._adapted = self.whole(loop.points)
+        return self._adapted
+
+    def adapt_with_path(self, segments: Segments = None) -> AdaptedPath:
+        """Adapt as `adapt` does, and keep what the way back through the steps needs.
+
+        Parameters
+        ----------
+        segments : int, "sqrt" or None
+            How many segments the path is made again in, to save memory; see `InnerPath`.
+
+        Raises
+        ------
+        InvalidOperationException
+            When the parameters of a task do not stay finite.
+        """
+        path = InnerPath(self.loop(), segments)
+        _require_adapted(path.loop)
+        self._adapted = self.whole(path.loop.points)
+        return AdaptedPath(self, path, self._adapted)
+
+    def loop(self, steps: int | None = None) -> InnerLoop:
+        """Return the inner loop before its first step."""
+        inner, start = self._inner_problem()
+        return InnerLoop(inner, start, self.rule, self._learner.Options.inner_steps if steps is None else steps)
+
+    def _minimize(self, solver: Any, watch: Callable[[Array], None] | None) -> Array:
+        inner, start = self._inner_problem()
+        if watch is not None:
+            watch(inner.support.evaluate(start).losses)
+        with self.backend.errors_ignored():
+            adapted = minimized(inner, start, solver, self.rule.follow, self.rule.strength)
+            _require_finite(inner, start, adapted, "parameter vector that InnerOptimizer returned")
+        return self.whole(adapted)
+
+    @property
+    def memory(self) -> list[Array]:
+        """The memory of the rule after the last step of `adapt`, arrays (tasks, adapted parameters)."""
+        assert self._loop is not None
+        assert self._loop.traced is not None
+        return self._loop.traced.memory
+
+    # Some of the parameters adapted, the others staying.
+
+    def _inner_problem(self) -> tuple[Chunk, Array]:
+        """Return the tasks as the inner steps see them, and where these start."""
+        if self._columns is None:
+            return self.chunk, self.start
+        for batch in _parts(self.chunk):
+            batch.begin(self._columns.others.of(self.start))
+        return self.chunk.with_support("Adapted"), self._columns.of(self.start)
+
+    def whole(self, points: Array) -> Array:
+        """Return all parameters (tasks, P), from those that the inner steps move."""
+        return points if self._columns is None else self._columns.put(points, self.start)
+
+    # The query sets.
+
+    def query_gradient(self, points: Array) -> Array:
+        """Return ∇L_q (tasks, P) at these parameters.
+
+        Raises
+        ------
+        InvalidOperationException
+            When a loss or a gradient is not finite; the message names the task.
+        """
+        query = self.chunk.query
+        losses, gradients = query.evaluate(points)
+        self._gradients = gradients
+
+        def measure() -> None:
+            self.require_finite("query loss", losses)
+            self.require_finite("query gradient", gradients)
+            self._measured = self.chunk.on_host(losses), query.accuracies()
+
+        query.queue.then(measure)
+        return gradients
+
+    def owns(self, gradients: Array) -> bool:
+        """Whether these are the gradients of `query_gradient`, or φ itself, in their buffer."""
+        return gradients is self._gradients or gradients is self._adapted
+
+    def query_losses(self) -> NDArray[Any]:
+        """Return the losses of the query sets that `query_gradient` saw, on the host."""
+        return self.measured[0]
+
+    @property
+    def measured(self) -> Measured:
+        """Losses and accuracies of the query sets: those that `query_gradient` saw, or else those at φ."""
+        if self._measured is None:
+            assert self._adapted is not None
+            self._measured = self.measure("Query", self._adapted)
+        return self._measured
+
+    def measure(self, role: str, points: Array) -> Measured:
+        """Return losses and accuracies of one set of each task; raise where a loss is not finite."""
+        objective = self.chunk.objectives[role]
+        losses = objective.evaluate(points).losses
+        self.require_finite(f"{role.lower()} loss", losses)
+        return self.chunk.on_host(losses), objective.accuracies()
+
+    # The curvature of the support loss.
+
+    def curvature(
+        self, points: Array, kind: CurvatureKind = "hessian", *, identity: float = 0.0, weight: float = 1.0
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """Return ∇L_s at these parameters, and v ↦ identity · v + weight · Hv, for v and gradients (tasks, P)."""
+        return self.chunk.support.curvature(points, kind, identity=identity, weight=weight)
+
+    def support_gradient(self, points: Array) -> Array:
+        """Return ∇L_s (tasks, P) at these parameters."""
+        return self.chunk.support.evaluate(points).gradients
+
+    # Checks.
+
+    def require_finite(self, quantity: str, stacked: Array) -> None:
+        """Raise InvalidOperationException, naming task and quantity, where a row of (tasks, …) is not finite."""
+        self.chunk.require_finite(quantity, stacked)
+
+    def require_sound(self, quantity: str, sound: NDArray[np.bool_]) -> None:
+        """Raise InvalidOperationException, naming the first task that is not sound."""
+        self.chunk.require_sound(quantity, sound)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Collect the work of the methods above, for a device to do as one schedule at the end.
+
+        Inside, nothing may look at values of arrays. On a backend that captures no work, this does nothing.
+        """
+        return self.chunk.together()
+
+
+class AdaptedPath:
+    """The inner steps of some tasks, and the way back through them.
+
+    Attributes
+    ----------
+    end : array, shape (tasks, P)
+        φ.
+    """
+
+    def __init__(self, tasks: Tasks, path: InnerPath, end: Array) -> None:
+        self._tasks, self._path, self.end = tasks, path, end
+
+    def pull_back(self, v: Array) -> tuple[Array, dict[str, Array]]:
+        """Return the cotangents of θ (tasks, P), and of the rule's learned values by name, from the one of φ."""
+        columns, chunk = self._tasks._columns, self._tasks.chunk
+        names = self._tasks.rule.learned_names
+        if columns is None:
+            moved, learned = self._path.pull_back(v)
+            return moved, dict(zip(names, learned, strict=True))
+        moved, learned = self._path.pull_back(columns.of(v))
+        left = columns.others.of(v)
+        for batch in _parts(chunk):
+            asked = batch.end()
+            left = left if asked is None else left + asked
+        return columns.put(moved, columns.others.put(left, v)), dict(zip(names, learned, strict=True))
+
+
+def _columns_of(chunk: Chunk) -> Columns:
+    """Return the places of the adapted parameters among all."""
+    shapes = {name: tuple(shape) for name, shape in cast(Any, chunk.model).parameter_shapes.items()}
+    staying = chunk.staying
+    assert staying is not None
+    return Columns(chunk.backend, shapes, [name for name in shapes if name not in staying])
+
+
+def _parts(chunk: Chunk) -> Sequence[PartialObjective]:
+    """Return the objectives of the support batches as functions of the adapted parameters."""
+    return cast("Sequence[PartialObjective]", chunk.objectives["Adapted"].batches)
+
+
+def _require_adapted(loop: InnerLoop) -> None:
+    _require_finite(loop.chunk, loop.start, loop.points, "adapted parameter vector")
+
+
+def _require_finite(chunk: Chunk, start: Array, points: Array, name: str) -> None:
+    """Raise InvalidOperationException when the adapted parameters of a task are not finite."""
+    if not all_finite(chunk.backend, points).all():
+        # Bad data, or steps that are too long: one more evaluation tells.
+        ended = chunk.backend.asarray(points)
+        first = chunk.support.evaluate(start)
+        chunk.require_finite("support loss", first.losses)
+        chunk.require_finite("support gradient", first.gradients)
+        chunk.require_finite(name, ended)
