@@ -20,6 +20,7 @@ from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 from aidotnet_py.meta_learning.objective.stacking import row_views
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
 __all__ = ["DrawnTasks", "EpisodicLoader"]
@@ -72,6 +73,8 @@ class EpisodicLoader(ABC, Generic[T]):
     ArgumentException
         A size or the seed is no integer, the dtype is not floating, or the backend is unknown.
     """
+
+    __repr__ = concise_repr
 
     def __init__(
         self, NWay: int, KShot: int, QueryShots: int, *, seed: int | None, dtype: type[Any], backend: str | Backend

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Self, cast, overload
+from typing import Any, ClassVar, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from aidotnet_py.models.noise import draw_noise, noise_shapes
 from aidotnet_py.models.program_cache import ProgramCache
 from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["FunctionModel"]
@@ -83,6 +84,10 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     >>> model.GetParameters()
     array([1., 2.])
     """
+
+    # The classes of arguments that stand for None.
+    _implied: ClassVar = {"loss": MeanSquaredErrorLoss}
+    __repr__ = concise_repr
 
     @overload
     def __init__(

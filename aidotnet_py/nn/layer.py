@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import Array
 from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
+from aidotnet_py.representations import concise_repr
 
 __all__ = ["Layer", "Parameters", "Shape", "at_least_one", "batched", "he_normal", "parts"]
 
@@ -40,6 +41,8 @@ class Layer(Described, ABC):
     >>> Scale().apply({"scale": np.array([2.0, 3.0])}, np.ones((1, 2)))
     array([[2., 3.]])
     """
+
+    __repr__ = concise_repr
 
     @abstractmethod
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:

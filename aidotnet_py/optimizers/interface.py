@@ -20,6 +20,7 @@ from aidotnet_py.exceptions import (
     InvalidOperationException,
     NotSupportedException,
 )
+from aidotnet_py.representations import concise_repr
 
 __all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
 
@@ -128,6 +129,8 @@ class ElementwiseOptimizer:
             cls._step = ElementwiseOptimizer._step  # type: ignore[method-assign]  # as if the class had written it
         if min(formula, step, update) < in_place:
             cls.update_in_place = ElementwiseOptimizer.update_in_place  # type: ignore[method-assign]  # as above
+
+    __repr__ = concise_repr
 
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = positive(learning_rate, "learning_rate")

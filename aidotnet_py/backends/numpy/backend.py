@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
+from aidotnet_py.representations import concise_repr
 
 __all__ = ["NumPyBackend"]
 
@@ -140,6 +141,8 @@ class NumPyBackend:
     # Enough to make calls from Python cheap, and little enough for what it works on to stay in the caches.
     flops_at_once = 30_000_000
     _compiled = True
+
+    __repr__ = concise_repr
 
     def __init__(self, *, compiled: bool = True) -> None:
         self._compiled = compiled

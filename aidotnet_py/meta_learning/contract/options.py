@@ -30,6 +30,7 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missin
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["MetaLearnerOptions", "ProximalOptions", "with_suggestions"]
@@ -62,6 +63,7 @@ def with_suggestions(cls: C) -> C:
                 raise TypeError(f"{cls.__name__} has no option {name!r}{_suggestion(name, names)}")
         original(self, *args, **options)
 
+    cls.__repr__ = concise_repr  # type: ignore[assignment]
     cls.__init__ = checked
     return cls
 

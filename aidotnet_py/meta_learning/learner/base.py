@@ -54,6 +54,7 @@ from aidotnet_py.meta_learning.objective.stacking import split_rows
 from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
 from aidotnet_py.models.comparison import compare_models, describe_model
 from aidotnet_py.nn.statistics import Statistics
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["AdaptationCurve", "MetaLearnerBase", "StepRecord"]
@@ -111,6 +112,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     ArgumentException
         When an option is invalid; the message names the first.
     """
+
+    __repr__ = concise_repr
 
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         super().__init__(options)

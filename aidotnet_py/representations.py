@@ -1,0 +1,55 @@
+"""Representations that show the constructor's arguments that differ from their defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from aidotnet_py.arguments import shown
+
+__all__ = ["concise_repr"]
+
+_LONGEST = 300
+_MISSING: Any = object()
+
+
+def concise_repr(value: Any) -> str:
+    """Return the call that makes an object, without defaults: one line of bounded length, also of half-built objects.
+
+    Examples
+    --------
+    >>> from aidotnet_py import SGDOptimizer
+    >>> SGDOptimizer(0.1, momentum=0.9)
+    SGDOptimizer(0.1, momentum=0.9)
+    """
+    name = type(value).__name__
+    try:
+        text = " ".join(f"{name}({', '.join(_arguments(value))})".split())
+    except Exception:  # attributes of others, which may fail in any way
+        return f"{name}(…)"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}…)"
+
+
+def _arguments(value: Any) -> Iterator[str]:
+    for name, parameter in inspect.signature(type(value)).parameters.items():
+        own = getattr(value, f"_{name}", _MISSING)
+        own = getattr(value, name, _MISSING) if own is _MISSING else own
+        if own is _MISSING or type(own) is getattr(value, "_implied", {}).get(name):
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            yield from map(_text, own.values() if isinstance(own, dict) else own)
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
+            yield _text(own)
+        elif not _is_default(own, parameter.default):
+            yield f"{name}={_text(own)}"
+
+
+def _is_default(own: Any, default: Any) -> bool:
+    return own is default or getattr(own, "name", own) == default or bool(own == default)
+
+
+def _text(value: Any) -> str:
+    if getattr(type(value), "__repr__", None) is concise_repr:
+        return concise_repr(value)
+    return str(getattr(value, "__qualname__", None) or shown(value))
