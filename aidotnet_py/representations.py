@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from aidotnet_py.arguments import shown
 
@@ -23,7 +23,7 @@ def concise_repr(value: Any) -> str:
     >>> SGDOptimizer(0.1, momentum=0.9)
     SGDOptimizer(0.1, momentum=0.9)
     """
-    name = type(value).__name__
+    name: str = type(value).__name__
     try:
         text = " ".join(f"{name}({', '.join(_arguments(value))})".split())
     except Exception:  # attributes of others, which may fail in any way
@@ -32,13 +32,14 @@ def concise_repr(value: Any) -> str:
 
 
 def _arguments(value: Any) -> Iterator[str]:
-    for name, parameter in inspect.signature(type(value)).parameters.items():
+    kind = cast(Any, type(value))
+    for name, parameter in inspect.signature(kind).parameters.items():
         own = getattr(value, f"_{name}", _MISSING)
         own = getattr(value, name, _MISSING) if own is _MISSING else own
         if own is _MISSING or type(own) is getattr(value, "_implied", {}).get(name):
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
-            yield from map(_text, own.values() if isinstance(own, dict) else own)
+            yield from map(_text, cast("dict[str, Any]", own).values() if isinstance(own, dict) else own)
         elif parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
             yield _text(own)
         elif not _is_default(own, parameter.default):
@@ -50,6 +51,7 @@ def _is_default(own: Any, default: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    if getattr(type(value), "__repr__", None) is concise_repr:
-        return concise_repr(value)
+    kind = cast(Any, type(value))
+    if kind.__repr__ is concise_repr:
+        return str(concise_repr(value))
     return str(getattr(value, "__qualname__", None) or shown(value))
