@@ -53,8 +53,6 @@ class LossFunctionBase(ABC, Generic[T_co]):
     np.float64(1.5)
     """
 
-    __repr__ = concise_repr
-
     @abstractmethod
     def formula(self, predicted: Array, actual: Array) -> Array:
         """The loss in array code, for the engine to trace: a scalar."""

@@ -73,8 +73,6 @@ class LBFGSMinimizer:
     array([1., 1.])
     """
 
-    __repr__ = concise_repr
-
     max_iterations: int = 50
     gradient_tolerance: float = 1e-6
     history: int = 10

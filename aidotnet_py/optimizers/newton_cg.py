@@ -89,8 +89,6 @@ class NewtonCGMinimizer(RowMinimizer):
            [1., 1.]])
     """
 
-    __repr__ = concise_repr
-
     max_iterations: int = 20
     gradient_tolerance: float = 1e-6
     cg_iterations: int = 20

@@ -99,8 +99,6 @@ class CuPyBackend:
     # A tenth of a second's work or less: all tasks of any usual batch.
     flops_at_once = 10**12
 
-    __repr__ = concise_repr
-
     def __init__(self, device: int = 0, *, compiled: bool = True, allow_tf32: bool = False) -> None:
         missing = missing_for_cupy(device)
         if missing is not None:
