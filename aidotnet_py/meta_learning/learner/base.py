@@ -131,6 +131,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def AlgorithmType(self) -> MetaLearningAlgorithmType:
         """Which algorithm this is."""
 
+    @takes_turns
+    @whole
     def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
         """One meta-training step: the mean of the tasks' meta-gradients, clipped, to the meta-optimizer.
 
