@@ -51,7 +51,7 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         return f"an integer of {value.bit_length()} bits"
     try:
-        shape = None if isinstance(value, type) else getattr(value, "shape", None)
+        shape = None if isinstance(cast(Any, value), (type, np.dtype)) else getattr(value, "shape", None)
         text = f"{type(value).__name__} of shape {shape}" if isinstance(shape, tuple) else _REPR.repr(value)
     except Exception:  # code of others, which may fail in any way
         text = f"<{type(value).__name__}>"

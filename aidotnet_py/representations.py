@@ -14,7 +14,7 @@ _LONGEST = 300
 _MISSING: Any = object()
 
 
-def concise_repr(value: Any) -> str:
+def concise_repr(self: Any) -> str:
     """Return the call that makes an object, without defaults: one line of bounded length, also of half-built objects.
 
     Examples
@@ -23,9 +23,9 @@ def concise_repr(value: Any) -> str:
     >>> SGDOptimizer(0.1, momentum=0.9)
     SGDOptimizer(0.1, momentum=0.9)
     """
-    name: str = type(value).__name__
+    name: str = type(self).__name__
     try:
-        text = " ".join(f"{name}({', '.join(_arguments(value))})".split())
+        text = " ".join(f"{name}({', '.join(_arguments(self))})".split())
     except Exception:  # attributes of others, which may fail in any way
         return f"{name}(…)"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}…)"
@@ -47,7 +47,15 @@ def _arguments(value: Any) -> Iterator[str]:
 
 
 def _is_default(own: Any, default: Any) -> bool:
-    return own is default or getattr(own, "name", own) == default or bool(own == default)
+    kind: Any = type(cast(object, own))
+    if kind is tuple and isinstance(default, int):
+        # A window that was given by one length.
+        return all(length == default for length in own)
+    if isinstance(default, (str, int)) and default in (getattr(own, "name", None), getattr(own, "id", None)):
+        # A backend that was given by its name, or a device by its number.
+        return True
+    # Whether arrays are equal is an array.
+    return own is default or (own == default) is True
 
 
 def _text(value: Any) -> str:

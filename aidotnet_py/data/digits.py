@@ -105,7 +105,7 @@ class DigitsLoader(ImageLoader[T]):
         backend: str | Backend = "numpy",
     ) -> None:
         super().__init__("digits", 16, rotations, NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
-        _SPLIT.check("split", split)
+        self._split = _SPLIT.check("split", split)
         images, labels = _load()
         rows = {str(digit): labels == digit for digit in _DIGITS[split]}
         self._fill({name: int(mask.sum()) for name, mask in rows.items()}, lambda name: images[rows[name]])

@@ -9,6 +9,7 @@ from typing import Generic, Protocol, cast, runtime_checkable
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T_co
 
 __all__ = ["ILossFunction", "LossFunctionBase", "owner_of", "require_examples"]
@@ -52,6 +53,8 @@ class LossFunctionBase(ABC, Generic[T_co]):
     >>> Huber().CalculateLoss(np.array([0.0, 3.0]), np.array([1.0, 0.0]))
     np.float64(1.5)
     """
+
+    __repr__ = concise_repr
 
     @abstractmethod
     def formula(self, predicted: Array, actual: Array) -> Array:

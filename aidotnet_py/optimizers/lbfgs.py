@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 from aidotnet_py.optimizers.minimizer import VectorObjective
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.solvers.rows import check_count, check_number
 
 __all__ = ["LBFGSMinimizer"]
@@ -72,6 +73,8 @@ class LBFGSMinimizer:
     >>> LBFGSMinimizer()(value_and_grad(rosenbrock), np.array([-1.2, 1.0])).round(6)
     array([1., 1.])
     """
+
+    __repr__ = concise_repr
 
     max_iterations: int = 50
     gradient_tolerance: float = 1e-6

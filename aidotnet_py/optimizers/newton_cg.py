@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.solvers import conjugate_gradient
 from aidotnet_py.solvers.rows import check_count, check_number
 
@@ -88,6 +89,8 @@ class NewtonCGMinimizer(RowMinimizer):
            [1., 1.],
            [1., 1.]])
     """
+
+    __repr__ = concise_repr
 
     max_iterations: int = 20
     gradient_tolerance: float = 1e-6

@@ -16,6 +16,7 @@ from aidotnet_py.backends.cuda.library_kernels import CuPyKernels
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.locks import Lock
+from aidotnet_py.representations import concise_repr
 
 __all__ = ["CuPyBackend", "missing_for_cupy"]
 
@@ -98,6 +99,8 @@ class CuPyBackend:
     threads = 1
     # A tenth of a second's work or less: all tasks of any usual batch.
     flops_at_once = 10**12
+
+    __repr__ = concise_repr
 
     def __init__(self, device: int = 0, *, compiled: bool = True, allow_tf32: bool = False) -> None:
         missing = missing_for_cupy(device)

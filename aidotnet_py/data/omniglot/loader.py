@@ -156,6 +156,8 @@ class OmniglotLoader(ImageLoader[T]):
         )
         _check_choice(split, alphabets)
         path = _check_path(source)
+        # For the representation.
+        self._source, self._split, self._alphabets = str(path), split, alphabets
         if download:
             _download_missing(path)
         with open_omniglot(path) as images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
@@ -53,7 +53,7 @@ _PROTOCOLS: dict[str, type[Any]] = {
 
 def with_suggestions(cls: C) -> C:
     """Let a dataclass answer a misspelt option with the nearest name that it has."""
-    names = [field.name for field in dataclasses.fields(cls)]
+    names = _names_of(cls)
     original: Callable[..., None] = cls.__init__
 
     @functools.wraps(original)
@@ -68,13 +68,18 @@ def with_suggestions(cls: C) -> C:
     return cls
 
 
-def _suggestion(name: str, names: list[str]) -> str:
+def _names_of(cls: type[Any]) -> tuple[str, ...]:
+    """Return the names of the options of a class."""
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def _suggestion(name: str, names: Sequence[str]) -> str:
     # Compared in lower case: a C# or snake_case habit is the likeliest slip.
     by_lower = {n.lower(): n for n in names}
     slip = name.lower().replace("_", "")
     begun = [n for lower, n in by_lower.items() if len(slip) > 3 and lower.startswith(slip)]
     near = begun or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.75)]
-    elsewhere = [kind.__name__ for kind in _all_options() if name in {f.name for f in dataclasses.fields(kind)}]
+    elsewhere = [kind.__name__ for kind in _all_options() if name in _names_of(kind)]
     if not near and elsewhere:
         return f"; {' and '.join(elsewhere)} {'have' if len(elsewhere) > 1 else 'has'} it"
     near = near or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.5)]
@@ -182,9 +187,9 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            names = self.__dataclass_fields__
+            names = _names_of(type(self))
             if name not in names:
-                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, list(names))}")
+                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, names)}")
             object.__setattr__(self, name, value)
             # The list is replaced, not emptied: another thread may be about to note what it saw before.
             object.__setattr__(self, "_verdict", [])
@@ -219,7 +224,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         """
         verdict: list[tuple[str | None, list[Any], list[Any]]] = vars(self).get("_verdict", [])
         if not verdict or verdict[0][1] != verdict[0][2]:
-            values: list[Any] = [getattr(self, name) for name in self.__dataclass_fields__]
+            values: list[Any] = [getattr(self, name) for name in _names_of(type(self))]
             lists: list[Any] = [value for value in values if isinstance(value, list)]
             copies: list[Any] = [value.copy() for value in lists]
             verdict[:] = [(next(self.invalid(), None), lists, copies)]

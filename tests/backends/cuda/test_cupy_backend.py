@@ -446,6 +446,8 @@ class TestWithCuPy:
         registry.register_backend(other)
         assert get_backend("cupy") is other
         assert backend_of(other.asarray([1.0])) is other
+        assert repr(other).startswith("CuPyBackend(device=")
+        assert repr(CuPyBackend()) == "CuPyBackend()"
 
 
 def test_importing_the_package_does_not_import_cupy() -> None:

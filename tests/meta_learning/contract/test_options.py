@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from fractions import Fraction
@@ -251,14 +252,14 @@ class TestConstruction:
 
     def test_clone_is_independent(self) -> None:
         options = iMAMLOptions(model(), AdaptationSteps=3, MetaOptimizer=SGDOptimizer(0.1))
-        copy = options.Clone()
-        assert type(copy) is iMAMLOptions
-        assert copy.MetaModel is options.MetaModel
-        assert copy.MetaOptimizer is options.MetaOptimizer
-        copy.AdaptationSteps = 7
+        other = options.Clone()
+        assert type(other) is iMAMLOptions
+        assert other.MetaModel is options.MetaModel
+        assert other.MetaOptimizer is options.MetaOptimizer
+        other.AdaptationSteps = 7
         options.LambdaRegularization = 5.0
-        assert (options.AdaptationSteps, copy.AdaptationSteps) == (3, 7)
-        assert copy.LambdaRegularization == 1.0
+        assert (options.AdaptationSteps, other.AdaptationSteps) == (3, 7)
+        assert other.LambdaRegularization == 1.0
 
 
 class TestFromPaper:
@@ -402,3 +403,56 @@ def test_options_that_become_wrong_are_refused_at_the_next_step() -> None:
     layers[0] = "nowhere"
     with pytest.raises(ArgumentException, match="AdaptedLayers"):
         learner.Adapt(task)
+
+
+class TestTheVerdict:
+    """It is remembered, since every step asks for it, and forgotten when an option is set."""
+
+    class _Counting(iMAMLOptions[Any, Any, Any]):
+        looks = 0
+
+        def invalid(self) -> Any:
+            type(self).looks += 1
+            yield from super().invalid()
+
+    def test_it_is_remembered_until_an_option_is_set(self) -> None:
+        options = self._Counting(model())
+        before = self._Counting.looks
+        for _ in range(3):
+            assert options.IsValid()
+        assert self._Counting.looks == before + 1
+        options.AdaptationSteps = 0
+        for _ in range(3):
+            assert not options.IsValid()
+        assert self._Counting.looks == before + 2
+        options.AdaptationSteps = 1
+        assert options.IsValid()
+
+    @pytest.mark.parametrize("duplicate", [copy.copy, lambda options: options.Clone()])
+    def test_copies_have_verdicts_of_their_own(self, duplicate: Any) -> None:
+        options = iMAMLOptions(model())
+        assert options.IsValid()
+        other = duplicate(options)
+        other.AdaptationSteps = -1
+        assert (options.IsValid(), other.IsValid()) == (True, False)
+        options.InnerLearningRate = -1.0
+        other.AdaptationSteps = 1
+        assert (options.IsValid(), other.IsValid()) == (False, True)
+
+    def test_an_option_set_while_the_others_are_looked_at(self) -> None:
+        class _Slow(iMAMLOptions[Any, Any, Any]):
+            def invalid(self) -> Any:
+                yield from super().invalid()
+                if self.AdaptationSteps == 10:
+                    # As another thread may.
+                    self.AdaptationSteps = -1
+
+        options = _Slow(model())
+        assert options.IsValid()
+        assert not options.IsValid()
+
+    def test_no_description_or_field_tells_of_it(self) -> None:
+        options = iMAMLOptions(model())
+        before = options.settings(), dataclasses.asdict(options).keys(), repr(options)
+        assert options.IsValid()
+        assert (options.settings(), dataclasses.asdict(options).keys(), repr(options)) == before
