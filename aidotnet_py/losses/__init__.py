@@ -1,6 +1,6 @@
-"""Loss functions: what an error costs, its traced form, and how right answers are counted.
+"""Loss functions: formulas for the engine to trace, checks of targets, and accuracies.
 
-A new loss is one file here.
+Each loss has a file of its own.
 """
 
 from aidotnet_py.losses.cross_entropy import BinaryCrossEntropyLoss, CrossEntropyLoss

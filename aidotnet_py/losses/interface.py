@@ -1,4 +1,4 @@
-"""What a loss function offers, and the base that makes one of its formula alone."""
+"""The protocol of loss functions, and a base class that needs only a formula."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ILossFunction(Protocol[T_co]):
     """A loss: a mean over the examples of a set, differentiable in the predictions."""
 
     def CalculateLoss(self, predicted: Array, actual: Array) -> T_co:
-        """The loss as a number of the predictions' dtype."""
+        """Return the loss as a number of the predictions' dtype."""
         ...
 
     def formula(self, predicted: Array, actual: Array) -> Array:
-        """The loss in array code, for the engine to trace: a scalar."""
+        """Compute the loss, a scalar, in array code for the engine to trace."""
         ...
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
@@ -32,15 +32,15 @@ class ILossFunction(Protocol[T_co]):
         ...
 
     def accuracy(self, predicted: Array, actual: Array) -> float:
-        """The share of examples predicted right; NaN where right and wrong have no meaning."""
+        """Return the share of examples predicted right; NaN for losses without right and wrong."""
         ...
 
 
 class LossFunctionBase(ABC, Generic[T_co]):
-    """A loss from its `formula`; by default any targets of the predictions' shape are valid, and accuracy is NaN.
+    """A loss made of its `formula`; by default, targets of the predictions' shape are valid and accuracy is NaN.
 
-    The formula is traced for each shape and then replayed: it is pure, and may read settings, such as a weight, whose
-    changes are heeded as far as they can be noticed (docs/models.md).
+    The formula must be pure: it is traced for each shape and replayed. It may read settings, such as a weight; it is
+    traced again if a change of them is detected (docs/models.md).
 
     Examples
     --------
@@ -58,62 +58,64 @@ class LossFunctionBase(ABC, Generic[T_co]):
 
     @abstractmethod
     def formula(self, predicted: Array, actual: Array) -> Array:
-        """The loss in array code, for the engine to trace: a scalar."""
+        """Compute the loss, a scalar, in array code for the engine to trace."""
 
     def CalculateLoss(self, predicted: Array, actual: Array) -> T_co:
-        """The loss as a number of the predictions' dtype.
+        """Return the loss as a number of the predictions' dtype.
 
         Parameters
         ----------
         predicted : array, floating, (n, …)
-            What a model gives for n examples.
+            The predictions of a model for n examples.
         actual : array of the same backend
             The targets, as the class describes them.
 
         Raises
         ------
         ArgumentException
-            When one is no array, the predictions are not floating, or the targets do not fit them.
+            When one is not an array, the predictions are not floating, or the targets do not fit them.
         """
         backend = owner_of(predicted, "predicted")
         if owner_of(actual, "actual") is not backend:
             raise ArgumentException(
-                f"predicted is on backend {backend.name!r} and actual on {owner_of(actual, 'actual').name!r}; "
-                "move them to one first"
+                f"actual must be on backend {backend.name!r} like predicted, got "
+                f"{owner_of(actual, 'actual').name!r}; move them to one first"
             )
         dtype = backend.dtype_of(predicted)
         if dtype.kind != "f":
-            raise ArgumentException(f"predicted has dtype {dtype}; a floating one is wanted")
+            raise ArgumentException(f"predicted must have a floating dtype, got {dtype}")
         self.validate(tuple(predicted.shape), actual)
         program = trace_once(self.formula, predicted, actual)
         if [t.shape for t in program.output_types] != [()]:
-            found = ", ".join(map(str, program.output_types))
-            raise ArgumentException(f"{type(self).__name__}.formula returned {found}; one scalar is wanted")
+            types = ", ".join(map(str, program.output_types))
+            raise ArgumentException(f"{type(self).__name__}.formula must return one scalar, got {types}")
         return cast(T_co, dtype.type(backend.to_numpy(program(predicted, actual))))
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
-        """Raise ArgumentException when ``actual`` is not an array of real numbers of the predictions' shape."""
+        """Refuse targets that are not real numbers of the predictions' shape."""
         require_examples(predicted_shape)
         dtype = owner_of(actual, name).dtype_of(actual)
         if tuple(actual.shape) != predicted_shape:
-            raise ArgumentException(f"{name} has shape {tuple(actual.shape)}; the predictions have {predicted_shape}")
+            raise ArgumentException(
+                f"{name} must have the predictions' shape {predicted_shape}, got {tuple(actual.shape)}"
+            )
         if dtype.kind not in "biuf":
-            raise ArgumentException(f"{name} has dtype {dtype}; real numbers are wanted")
+            raise ArgumentException(f"{name} must hold real numbers, got dtype {dtype}")
 
     def accuracy(self, predicted: Array, actual: Array) -> float:
-        """NaN: right and wrong have no meaning here."""
+        """Return NaN."""
         return math.nan
 
 
 def owner_of(array: Array, name: str) -> Backend:
-    """The backend that owns an array; ArgumentException, naming ``name``, for what is none."""
+    """Return the backend that owns an array; errors call the array ``name``."""
     backend = backend_of(array)
     if backend is None:
-        raise ArgumentException(f"{name} is a {type(array).__name__}; an array is wanted")
+        raise ArgumentException(f"{name} must be an array, got {type(array).__name__}")
     return backend
 
 
 def require_examples(predicted_shape: tuple[int, ...]) -> None:
-    """Raise ArgumentException when there is nothing to take a mean of."""
+    """Refuse predictions of no examples, which have no mean."""
     if 0 in predicted_shape:
-        raise ArgumentException(f"the predictions have shape {predicted_shape}; at least one example is wanted")
+        raise ArgumentException(f"predictions must have at least one example, got shape {predicted_shape}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from aidotnet_py.backends import Array
 from aidotnet_py.losses.interface import LossFunctionBase
 from aidotnet_py.type_parameters import T_co
@@ -19,7 +21,7 @@ class MeanSquaredErrorLoss(LossFunctionBase[T_co]):
     np.float64(2.0)
     """
 
+    @override
     def formula(self, predicted: Array, actual: Array) -> Array:
-        """The mean of the squared differences."""
         error = predicted - actual.astype(predicted.dtype)
         return (error * error).mean()

@@ -1,4 +1,4 @@
-"""Targets of many tasks, found valid at once."""
+"""Validation of the targets of many tasks at once."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from aidotnet_py.losses.interface import ILossFunction, LossFunctionBase, owner_
 
 __all__ = ["validate_alike"]
 
-# Those whose targets are valid together when each is by itself; a subclass may have rules of another sort.
+# Losses whose targets are valid together if each of them is valid; subclasses may have other rules.
 _BY_EXAMPLE = (CrossEntropyLoss.validate, BinaryCrossEntropyLoss.validate)
 
 
 def validate_alike(
     loss: ILossFunction[Any], predicted_shape: tuple[int, ...], actuals: Sequence[Array], names: Iterable[str]
 ) -> None:
-    """The loss's `validate` of each of the targets, which are of one shape, dtype and backend.
+    """Validate targets of one shape, dtype and backend as the loss's `validate` does one by one.
 
-    Values are looked at together where that tells as much: on a device, each look waits for it.
+    Their values are checked together if the result is the same: each check of values waits for a device.
     """
     validate = getattr(loss.validate, "__func__", None)
     if validate is LossFunctionBase.validate:
-        # It asks for nothing in which they could differ.
+        # It checks only shape and dtype, which are the same for all.
         actuals = actuals[:1]
-    elif validate in _BY_EXAMPLE and len(actuals) > 1 and _valid_together(loss, predicted_shape, actuals):
+    elif validate in _BY_EXAMPLE and len(actuals) > 1 and _are_valid_together(loss, predicted_shape, actuals):
         return
     for actual, name in zip(actuals, names, strict=False):
         loss.validate(predicted_shape, actual, name)
 
 
-def _valid_together(loss: ILossFunction[Any], predicted_shape: tuple[int, ...], actuals: Sequence[Array]) -> bool:
+def _are_valid_together(loss: ILossFunction[Any], predicted_shape: tuple[int, ...], actuals: Sequence[Array]) -> bool:
     together = owner_of(actuals[0], "actual").concat(actuals, 0)
     try:
         loss.validate((len(actuals) * predicted_shape[0], *predicted_shape[1:]), together)

@@ -15,7 +15,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, Arg
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.nn import Layer
-from aidotnet_py.nn.layer import batched
+from aidotnet_py.nn.layer import shape_of_examples
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NeuralNetworkModel"]
@@ -125,7 +125,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         super().check_input(input, name)
         if tuple(input.shape[1:]) != self._input_shape or len(input.shape) == 0:
             raise ArgumentException(
-                f"{name} has shape {tuple(input.shape)}; the model takes {batched(self._input_shape)}"
+                f"{name} has shape {tuple(input.shape)}; the model takes {shape_of_examples(self._input_shape)}"
             )
 
 

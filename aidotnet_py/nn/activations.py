@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
+from typing_extensions import override
 
 from aidotnet_py.autodiff import relu, sigmoid
 from aidotnet_py.backends import Array
@@ -17,13 +18,13 @@ __all__ = ["Activation", "ReLU", "Sigmoid", "Tanh"]
 class Activation(Layer):
     """A layer without parameters whose outputs have the shape of its inputs."""
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """No parameters; the shape stays."""
         return {}, shape
 
     @abstractmethod
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The function of each element."""
+        """Apply the function to each element."""
 
 
 class ReLU(Activation):
@@ -37,8 +38,8 @@ class ReLU(Activation):
     array([0., 2.])
     """
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The function of each element."""
         return relu(x)
 
 
@@ -53,8 +54,8 @@ class Tanh(Activation):
     array([0.])
     """
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The function of each element."""
         return np.tanh(x)
 
 
@@ -69,6 +70,6 @@ class Sigmoid(Activation):
     array([0.5])
     """
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The function of each element."""
         return sigmoid(x)

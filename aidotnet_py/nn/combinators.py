@@ -1,4 +1,4 @@
-"""Layers made of layers: one after another, and around a shortcut."""
+"""Layers made of layers: sequences, and residual connections."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
+from aidotnet_py.arguments import shown
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, batched, parts
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, parts, shape_of_examples
 
 __all__ = ["Residual", "Sequential"]
 
@@ -17,17 +19,17 @@ __all__ = ["Residual", "Sequential"]
 V = TypeVar("V")
 
 
-def _prefixed(name: str, parameters: Mapping[str, V]) -> dict[str, V]:
+def _with_prefix(name: str, parameters: Mapping[str, V]) -> dict[str, V]:
     return {f"{name}.{key}": value for key, value in parameters.items()}
 
 
 class Sequential(Layer):
-    """Layers one after another; parameters are named ``{place}_{layer}.{parameter}``, such as ``0_conv2d.weight``.
+    """Layers in sequence; parameters are named ``{place}_{layer}.{parameter}``, such as ``0_conv2d.weight``.
 
     Raises
     ------
     ArgumentException
-        When there are no layers, or something among them is none.
+        When there are no layers, or an argument is not a layer.
 
     Examples
     --------
@@ -40,41 +42,41 @@ class Sequential(Layer):
 
     def __init__(self, *layers: Layer) -> None:
         if not layers:
-            raise ArgumentException("layers is empty; at least one layer is wanted")
+            raise ArgumentException("layers must hold at least one layer, got none")
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-                raise ArgumentException(f"layers[{i}] is {layer!r}; a Layer, such as ReLU(), is wanted")
+                raise ArgumentException(f"layers[{i}] must be a Layer, such as ReLU(), got {shown(layer)}")
         self.layers = {f"{i}_{type(layer).__name__.lower()}": layer for i, layer in enumerate(layers)}
 
     def settings(self) -> dict[str, Any]:
         """Return the layers, in order."""
         return {"layers": list(self.layers.values())}
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """The parameters of every layer, each for the shape that the one before it gives."""
         parameters: Parameters = {}
         first = shape
         for name, layer in self.layers.items():
             try:
                 own, shape = layer.initialize(generator, shape)
             except ArgumentException as error:
-                came = "" if shape is first else f", which inputs {batched(first)} have become there"
-                raise ArgumentException(f"{name} cannot take {batched(shape)}{came}: {error}") from error
-            parameters |= _prefixed(name, own)
+                origin = "" if shape is first else f", which inputs {shape_of_examples(first)} have become there"
+                raise ArgumentException(f"{name} cannot take {shape_of_examples(shape)}{origin}: {error}") from error
+            parameters |= _with_prefix(name, own)
         return parameters, shape
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The outputs of the last layer."""
         for name, layer in self.layers.items():
             x = layer.apply(parts(parameters, name), x)
         return x
 
+    @override
     def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
-        """Those of every layer."""
         shapes: dict[str, Shape] = {}
         for name, layer in self.layers.items():
             own = parts(parameters, name)
-            shapes |= _prefixed(name, layer.noise_shapes(own, x))
+            shapes |= _with_prefix(name, layer.noise_shapes(own, x))
             x = layer.apply(own, x)
         return shapes
 
@@ -87,7 +89,7 @@ class Residual(Layer):
     body : Layer
         The residual function.
     shortcut : Layer, optional
-        Brings x to the body's output shape, such as a 1 × 1 convolution with a stride.
+        A layer that brings x to the body's output shape, such as a 1 × 1 convolution with a stride.
 
     Examples
     --------
@@ -103,25 +105,25 @@ class Residual(Layer):
         self.body = body
         self.shortcut = shortcut
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """The parameters ``body.…`` and ``shortcut.…``."""
         body, output = self.body.initialize(generator, shape)
-        parameters, around = _prefixed("body", body), shape
+        parameters, around = _with_prefix("body", body), shape
         if self.shortcut is not None:
             own, around = self.shortcut.initialize(generator, shape)
-            parameters |= _prefixed("shortcut", own)
+            parameters |= _with_prefix("shortcut", own)
         if around != output:
-            raise ArgumentException(f"the body gives shape {output} and the shortcut {around}; they are to be added")
+            raise ArgumentException(f"body and shortcut must have one output shape, got {output} and {around}")
         return parameters, output
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The sum of both paths."""
         around = x if self.shortcut is None else self.shortcut.apply(parts(parameters, "shortcut"), x)
         return self.body.apply(parts(parameters, "body"), x) + around
 
+    @override
     def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
-        """Those of both paths."""
-        shapes = _prefixed("body", self.body.noise_shapes(parts(parameters, "body"), x))
+        shapes = _with_prefix("body", self.body.noise_shapes(parts(parameters, "body"), x))
         if self.shortcut is not None:
-            shapes |= _prefixed("shortcut", self.shortcut.noise_shapes(parts(parameters, "shortcut"), x))
+            shapes |= _with_prefix("shortcut", self.shortcut.noise_shapes(parts(parameters, "shortcut"), x))
         return shapes

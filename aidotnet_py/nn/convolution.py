@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from typing_extensions import override
 
 from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched, he_normal
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, he_normal, shape_of_examples
 
 __all__ = ["AveragePool2D", "Conv2D", "Flatten", "GlobalAveragePool2D", "MaxPool2D"]
 
@@ -22,16 +23,16 @@ Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 def _image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ArgumentException(
-            f"{type(layer).__name__} takes images (n, height, width, channels); {batched(shape)} came"
+            f"inputs of {type(layer).__name__} must be images (n, height, width, channels), got "
+            f"{shape_of_examples(shape)}"
         )
     return shape
 
 
 class _ImageLayer(Layer):
-    """A layer without parameters that maps images to images; its output shape is that of its function."""
+    """A layer of images without parameters; tracing its function gives the output shape."""
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """No parameters."""
         return {}, _output_shape(self, {}, _image(self, shape))
 
 
@@ -52,14 +53,15 @@ class Conv2D(Layer):
     padding : "same", "valid", int or ((top, bottom), (left, right))
         Zeros around the images.
     groups : int
-        Channels and filters are split into this many groups.
+        Number of groups of channels and filters; a filter reads the channels of its group.
     bias : bool
-        Whether a bias is added; it starts at zero, the kernels He-normal.
+        Whether to add a bias, which starts at zero; the kernels start He-normal. Parameters are ``weight`` (kernel
+        height, kernel width, channels / groups, filters) and ``bias`` (filters,).
 
     Raises
     ------
     ArgumentOutOfRangeException
-        When a count is no whole number above 0.
+        When a count is not a whole number of at least 1.
 
     Examples
     --------
@@ -81,19 +83,19 @@ class Conv2D(Layer):
         bias: bool = True,
     ) -> None:
         height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-        self.kernel = (at_least_one(height, "kernel"), at_least_one(width, "kernel"))
-        self.filters = at_least_one(filters, "filters")
+        self.kernel = (check_count("kernel", height), check_count("kernel", width))
+        self.filters = check_count("filters", filters)
         self.stride = stride
         self.padding: Padding = padding
-        self.groups = at_least_one(groups, "groups")
+        self.groups = check_count("groups", groups)
         self.bias = bias
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """``weight`` (kernel height, kernel width, channels / groups, filters) and ``bias`` (filters,)."""
         channels = _image(self, shape)[2]
         if channels % self.groups or self.filters % self.groups:
             raise ArgumentException(
-                f"groups is {self.groups}; a divisor of {channels} channels and of {self.filters} filters is wanted"
+                f"groups must divide {channels} channels and {self.filters} filters, got {self.groups}"
             )
         inner = channels // self.groups
         weight_shape = (*self.kernel, inner, self.filters)
@@ -102,8 +104,8 @@ class Conv2D(Layer):
             parameters["bias"] = np.zeros(self.filters)
         return parameters, _output_shape(self, parameters, shape)
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The outputs (n, rows, columns, filters)."""
         return conv2d(
             x,
             parameters["weight"],
@@ -130,8 +132,8 @@ class MaxPool2D(_ImageLayer):
         self.stride = stride
         self.padding: Padding = padding
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The maxima."""
         return max_pool2d(x, self.window, stride=self.stride, padding=self.padding)
 
 
@@ -151,8 +153,8 @@ class AveragePool2D(_ImageLayer):
         self.stride = stride
         self.padding: Padding = padding
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The means."""
         return average_pool2d(x, self.window, stride=self.stride, padding=self.padding)
 
 
@@ -167,13 +169,13 @@ class GlobalAveragePool2D(_ImageLayer):
     ({}, (3,))
     """
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The means."""
         return np.mean(x, axis=(1, 2))
 
 
 class Flatten(Layer):
-    """All axes but the first as one, in C order.
+    """Merge all axes but the first, in C order: (n, …) to (n, features).
 
     Examples
     --------
@@ -183,10 +185,10 @@ class Flatten(Layer):
     ({}, (48,))
     """
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """No parameters."""
         return {}, (math.prod(shape),)
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The rows (n, features)."""
         return x.reshape(x.shape[0], -1)

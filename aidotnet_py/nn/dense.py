@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from typing_extensions import override
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched, he_normal
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, he_normal, shape_of_examples
 
 __all__ = ["Dense"]
 
@@ -21,12 +22,13 @@ class Dense(Layer):
     units : int
         Number of outputs.
     bias : bool
-        Whether b is there; it starts at zero, W He-normal.
+        Whether to add b, which starts at zero; W starts He-normal. Parameters are ``weight`` (features, units) and
+        ``bias`` (units,).
 
     Raises
     ------
     ArgumentOutOfRangeException
-        When ``units`` is no whole number above 0.
+        When ``units`` is not a whole number of at least 1.
 
     Examples
     --------
@@ -38,19 +40,21 @@ class Dense(Layer):
     """
 
     def __init__(self, units: int, *, bias: bool = True) -> None:
-        self.units = at_least_one(units, "units")
+        self.units = check_count("units", units)
         self.bias = bias
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """``weight`` (features, units) and ``bias`` (units,)."""
         if len(shape) != 1:
-            raise ArgumentException(f"Dense takes inputs (n, features); {batched(shape)} came: Flatten goes before it")
+            raise ArgumentException(
+                f"inputs of Dense must be (n, features), got {shape_of_examples(shape)}; put Flatten before it"
+            )
         parameters = {"weight": he_normal(generator, (shape[0], self.units), shape[0])}
         if self.bias:
             parameters["bias"] = np.zeros(self.units)
         return parameters, (self.units,)
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The outputs (n, units)."""
         y = x @ parameters["weight"]
         return y + parameters["bias"] if self.bias else y

@@ -1,12 +1,13 @@
-"""Dropout: units that are left out at random in training steps."""
+"""Dropout: random zeros in training steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
 
 import numpy as np
+from typing_extensions import override
 
+from aidotnet_py.arguments import Number
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 from aidotnet_py.nn.layer import Layer, Parameters, Shape
@@ -14,13 +15,15 @@ from aidotnet_py.nn.noise import noise_for
 
 __all__ = ["Dropout"]
 
+_RATE = Number(least=0, below=1)
+
 
 class Dropout(Layer):
     """Zero each element with probability ``rate`` in a training step, and scale the others by 1 / (1 − rate).
 
     y = x · [u ≥ rate] / (1 − rate), with u uniform on [0, 1), so that the mean of y is x; in every other pass, y = x.
-    The pass hands u, ``noise`` of the shape of x, to the layer together with its parameters, of which it has none.
-    `MetaTrain` and the model's `Train` do so; `Predict`, `Adapt` and `Evaluate` do not. See docs/models.md.
+    The layer gets u as ``noise``, of the shape of x, among its parameters, of which it has no others. `MetaTrain` and
+    the model's `Train` pass noise; `Predict`, `Adapt` and `Evaluate` do not. See docs/models.md.
 
     Parameters
     ----------
@@ -30,7 +33,7 @@ class Dropout(Layer):
     Raises
     ------
     ArgumentOutOfRangeException
-        When ``rate`` is no number in [0, 1).
+        When ``rate`` is not a number in [0, 1).
 
     References
     ----------
@@ -49,20 +52,18 @@ class Dropout(Layer):
     """
 
     def __init__(self, rate: float) -> None:
-        if not isinstance(rate, Real) or not 0 <= rate < 1:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentOutOfRangeException(f"rate must be a number in [0, 1), got {rate!r}")
-        self.rate: float = float(rate)
+        self.rate: float = _RATE.check("rate", rate, type_error=ArgumentOutOfRangeException)
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """No parameters, and the shape of the inputs."""
         return {}, shape
 
+    @override
     def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
-        """``noise``, one number for each element of x."""
         return {"noise": tuple(x.shape)}
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The elements that stay, scaled; x itself where there is no noise."""
         noise = noise_for(parameters, x)
         if noise is None:
             return x

@@ -1,9 +1,10 @@
-"""The networks of the literature, ready made."""
+"""Networks of the literature."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.nn.activations import ReLU
 from aidotnet_py.nn.combinators import Residual, Sequential
@@ -16,11 +17,13 @@ __all__ = ["conv4", "mlp", "resnet18"]
 
 Norm = Literal["batch", "support", "group", "layer"]
 
+_REDUCTION = Choice("stride", "pool")
+
 
 def conv4(
     classes: int, *, filters: int = 64, reduction: Literal["stride", "pool"] = "stride", norm: Norm = "batch"
 ) -> Sequential:
-    """The 4-layer ConvNet of Vinyals et al. 2016 and Finn et al. 2017: 4 × [conv 3×3, batch norm, ReLU], then linear.
+    """Build the ConvNet of Vinyals et al. 2016 and Finn et al. 2017: 4 × [conv 3×3, batch norm, ReLU], then linear.
 
     Parameters
     ----------
@@ -31,15 +34,15 @@ def conv4(
     reduction : "stride" or "pool"
         Halve the image in each block by stride 2 (as for Omniglot) or by 2 × 2 max pooling (as for mini-ImageNet).
     norm : "batch", "support", "group" or "layer"
-        What stands between convolution and ReLU. "batch": `BatchNorm`, the convention of the literature; while a
-        learner trains and evaluates, a query set is normalised as a whole, by its own statistics. "support":
+        The layer between convolution and ReLU. "batch": `BatchNorm`, the convention of the literature; while a
+        learner trains and evaluates, the statistics of the whole query set normalise it. "support":
         `BatchNorm` with ``statistics="support"``. "group": `GroupNorm` with 16 channels a group. "layer": `GroupNorm`
-        with one group. Only under "batch" does the answer for one image of a query set depend on the others.
+        with one group. Only "batch" makes the prediction of a query image depend on the others.
 
     Raises
     ------
     ArgumentException
-        When ``reduction`` or ``norm`` is none of these, or a count is no whole number above 0.
+        When ``reduction`` or ``norm`` is not one of these, or a count is not a whole number of at least 1.
 
     Examples
     --------
@@ -47,11 +50,10 @@ def conv4(
     >>> conv4(5).initialize(np.random.default_rng(0), (28, 28, 1))[1]
     (5,)
     """
-    if reduction not in ("stride", "pool"):
-        raise ArgumentException(f"reduction is {reduction!r}; 'stride' or 'pool' is wanted")
+    _REDUCTION.check("reduction", reduction)
     layers: list[Layer] = []
     for _ in range(4):
-        # Each norm has a shift, and batch norm takes away any constant: the convolutions have no bias.
+        # The shift of each norm replaces a bias.
         layers += [Conv2D(filters, 3, stride=2 if reduction == "stride" else 1, padding=1, bias=False)]
         layers += [_norm(norm, filters), ReLU()]
         if reduction == "pool":
@@ -60,25 +62,25 @@ def conv4(
 
 
 def _norm(norm: Norm, filters: int) -> Layer:
-    """The normalisation layer of that name, for so many channels."""
+    """Return the normalisation layer of that name for a number of channels."""
     if norm == "batch" or norm == "support":
         return BatchNorm(statistics=norm)
     if norm == "layer":
-        # Over channels and places: per place, as LayerNorm does it, they learned less on every data set tried.
+        # Over channels and places: LayerNorm, over channels at each place, learned less on every data set tried.
         return GroupNorm(1)
     if norm == "group":
-        # 16 channels a group, or the next greater number that divides them: Wu & He's best fixed number.
+        # 16 channels per group, or the next greater divisor: Wu & He's best fixed number.
         return GroupNorm(next(g for g in range(max(1, filters // 16), 0, -1) if filters % g == 0))
-    raise ArgumentException(f"norm must be 'batch', 'support', 'group' or 'layer', got {norm!r}")
+    raise ArgumentException(refusal("norm", "'batch', 'support', 'group' or 'layer'", norm))
 
 
 def mlp(*units: int) -> Sequential:
-    """Dense layers of these sizes with ReLUs between them: ``mlp(40, 40, 1)`` is Finn et al.'s sinusoid regressor.
+    """Build dense layers with ReLUs between them: ``mlp(40, 40, 1)`` is Finn et al.'s sinusoid regressor.
 
     Raises
     ------
     ArgumentException
-        When there are no sizes, or one is no whole number above 0.
+        When there are no sizes, or one is not a whole number of at least 1.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def mlp(*units: int) -> Sequential:
     (1,)
     """
     if not units:
-        raise ArgumentException("units is empty; the sizes of the layers are wanted, the outputs last")
+        raise ArgumentException("units must hold the sizes of the layers, the outputs last, got none")
     layers: list[Layer] = []
     for width in units[:-1]:
         layers += [Dense(width), ReLU()]
@@ -95,7 +97,7 @@ def mlp(*units: int) -> Sequential:
 
 
 def resnet18(classes: int, *, filters: int = 64, norm: Norm = "batch") -> Sequential:
-    """The 18-layer residual network of He et al. 2016 (Table 1), for images such as (224, 224, 3).
+    """Build the 18-layer residual network of He et al. 2016 (Table 1), for images such as (224, 224, 3).
 
     conv 7×7/2, max pool 3×3/2, four stages of two blocks with filters, 2, 4 and 8 times filters, the mean of each
     channel, then linear. A block is [conv 3×3, batch norm, ReLU, conv 3×3, batch norm] around a shortcut, then ReLU.
@@ -114,7 +116,7 @@ def resnet18(classes: int, *, filters: int = 64, norm: Norm = "batch") -> Sequen
     Raises
     ------
     ArgumentException
-        When ``norm`` is none of these, or a count is no whole number above 0.
+        When ``norm`` is not one of these, or a count is not a whole number of at least 1.
 
     References
     ----------
@@ -135,7 +137,7 @@ def resnet18(classes: int, *, filters: int = 64, norm: Norm = "batch") -> Sequen
 
 
 def _basic_block(filters: int, norm: Norm, *, narrower: bool) -> tuple[Layer, Layer]:
-    """Two 3 × 3 convolutions around a shortcut, and the ReLU after it; half as many rows and columns if narrower."""
+    """Return two 3 × 3 convolutions around a shortcut, and a ReLU; ``narrower`` halves rows and columns."""
     stride = 2 if narrower else 1
     body = Sequential(
         *(Conv2D(filters, 3, stride=stride, padding=1, bias=False), _norm(norm, filters), ReLU()),

@@ -1,4 +1,4 @@
-"""The random numbers that a training step hands to layers beside their parameters."""
+"""The random numbers that layers get beside their parameters in a training step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _unmet: ContextVar[list[Shape] | None] = ContextVar("_unmet", default=None)
 def noise_for(parameters: Mapping[str, Array], x: Array) -> Array | None:
     """Return the entry ``noise`` of a layer's parameters; None in a pass without noise, such as a prediction.
 
-    A layer that takes noise asks for it here, so that a training step can tell whether every layer was given its own.
+    Layers read their noise with this function, so that a training step can check that each of them has some.
     """
     noise = parameters.get("noise")
     unmet = _unmet.get()
@@ -29,10 +29,10 @@ def noise_for(parameters: Mapping[str, Array], x: Array) -> Array | None:
 
 @contextmanager
 def unmet_requests() -> Generator[list[Shape]]:
-    """Collect the shapes of the inputs for which a layer asked for noise and there was none."""
-    found: list[Shape] = []
-    token = _unmet.set(found)
+    """Collect the input shapes of layers that asked for noise and got none."""
+    shapes: list[Shape] = []
+    token = _unmet.set(shapes)
     try:
-        yield found
+        yield shapes
     finally:
         _unmet.reset(token)

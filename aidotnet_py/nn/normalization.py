@@ -1,4 +1,4 @@
-"""Normalisation layers, with a scale and a shift for each channel."""
+"""Normalisation layers, with parameters ``scale``, ones, and ``shift``, zeros, for each channel."""
 
 from __future__ import annotations
 
@@ -6,48 +6,52 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from typing_extensions import override
 
+from aidotnet_py.arguments import POSITIVE, Choice
 from aidotnet_py.autodiff import batch_norm, layer_norm
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, at_least_one, batched
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, shape_of_examples
 from aidotnet_py.nn.statistics import LayerBatch, PassStatistics, Statistics
 
 __all__ = ["BatchNorm", "GroupNorm", "LayerNorm"]
 
+_STATISTICS = Choice("batch", "support")
+
 
 class _Normalization(Layer):
     def __init__(self, *, epsilon: float = 1e-5) -> None:
-        if not epsilon > 0:
-            raise ArgumentOutOfRangeException(f"epsilon is {epsilon}; a number above 0 is wanted")
+        POSITIVE.check("epsilon", epsilon, type_error=ArgumentOutOfRangeException)
         self.epsilon = epsilon
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """``scale``, ones, and ``shift``, zeros, of the length of the last axis."""
         if not shape:
-            raise ArgumentException(f"{type(self).__name__} takes inputs (n, …, channels); {batched(shape)} came")
+            raise ArgumentException(
+                f"inputs of {type(self).__name__} must be (n, …, channels), got {shape_of_examples(shape)}"
+            )
         return {"scale": np.ones(shape[-1]), "shift": np.zeros(shape[-1])}, shape
 
 
 class BatchNorm(_Normalization):
     """Each channel normalised by mean and variance over all axes but the last (Ioffe & Szegedy 2015).
 
-    (x − mean) / √(variance + ε) · scale + shift. Mean and variance are those of the batch in hand, and no running
-    averages are kept; where the parameters hold ``mean`` and ``variance``, (channels,), they are these, and every
-    example is normalised whatever else is in its batch.
+    (x − mean) / √(variance + ε) · scale + shift. Mean and variance are the current batch's, without running averages.
+    If the parameters hold ``mean`` and ``variance``, (channels,), they replace the batch's, and the output of an
+    example does not depend on the rest of its batch.
 
     Parameters
     ----------
     statistics : "batch" or "support"
-        What a learner normalises query sets by while it trains: their own statistics, the convention of the few-shot
-        literature, or those of the support set at the adapted parameters. Adapted models take the latter in both.
+        The statistics that normalise query sets while a learner trains: their own, the convention of the few-shot
+        literature, or the support set's at the adapted parameters. Adapted models use the support set's in both cases.
     epsilon : float
         ε > 0.
 
     Raises
     ------
     ArgumentException
-        When ``statistics`` is neither; from `apply`, when a channel has a single value to normalise over.
+        When ``statistics`` is neither; from `apply`, when a channel has a single value.
     ArgumentOutOfRangeException
         When ``epsilon`` is not above 0.
 
@@ -65,12 +69,11 @@ class BatchNorm(_Normalization):
 
     def __init__(self, *, statistics: Statistics = "batch", epsilon: float = 1e-5) -> None:
         super().__init__(epsilon=epsilon)
-        if statistics not in ("batch", "support"):
-            raise ArgumentException(f"statistics must be 'batch' or 'support', got {statistics!r}")
+        _STATISTICS.check("statistics", statistics)
         self.statistics: Statistics = statistics
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The normalised values, scaled and shifted."""
         scale, shift = parameters["scale"], parameters["shift"]
         if "mean" in parameters:
             inverse = 1.0 / np.sqrt(parameters["variance"] + self.epsilon)
@@ -79,15 +82,15 @@ class BatchNorm(_Normalization):
         return batch_norm(x, scale, shift, epsilon=self.epsilon)
 
     def _note_batch(self, scale: Array, x: Array) -> None:
-        """Tell the collector of statistics; refuse a batch that has none."""
+        """Add the batch to the collector of statistics; refuse a batch with one value per channel."""
         collector = PassStatistics.current()
         prefix = None if collector is None else collector.prefix_of(scale)
         layer = prefix.removesuffix(".") if prefix else type(self).__name__
         if math.prod(x.shape[:-1]) == 1:
             raise ArgumentException(
-                f"{layer} must have at least 2 values of each channel to normalise over, got 1: less their mean they "
-                "are 0 for any input. Several examples together, a model adapted to a task (Adapt), or GroupNorm in "
-                "the place of BatchNorm (norm='group') depend on the input"
+                f"{layer} must have at least 2 values of each channel to normalise over, got 1, and 1 value minus its "
+                "mean is 0; pass several examples together, adapt the model to a task (Adapt), or use GroupNorm in "
+                "the place of BatchNorm (norm='group')"
             )
         if collector is not None:
             collector.batches.append(LayerBatch(layer, prefix, x, self.statistics))
@@ -97,8 +100,8 @@ class GroupNorm(_Normalization):
     """Each example normalised over groups of channels and all places (Wu & He 2018).
 
     (x − mean) / √(variance + ε) · scale + shift, with mean and variance over a group of channels / groups neighbouring
-    channels and over all axes between the first and the last: nothing depends on other examples. One group is the
-    layer normalisation of convolutional networks, as many as channels the instance normalisation.
+    channels and over all axes between the first and the last, independent of other examples. One group is the layer
+    normalisation of convolutional networks; one group per channel is instance normalisation.
 
     Parameters
     ----------
@@ -110,7 +113,7 @@ class GroupNorm(_Normalization):
     Raises
     ------
     ArgumentOutOfRangeException
-        When ``groups`` is no whole number above 0, or ``epsilon`` not above 0.
+        When ``groups`` is not a whole number of at least 1, or ``epsilon`` not above 0.
     ArgumentException
         From `initialize`, when ``groups`` does not divide the channels, or a group has a single value.
 
@@ -129,22 +132,22 @@ class GroupNorm(_Normalization):
 
     def __init__(self, groups: int, *, epsilon: float = 1e-5) -> None:
         super().__init__(epsilon=epsilon)
-        self.groups = at_least_one(groups, "groups")
+        self.groups = check_count("groups", groups)
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """``scale``, ones, and ``shift``, zeros, of the length of the last axis."""
         parameters, output = super().initialize(generator, shape)
         if shape[-1] % self.groups:
             raise ArgumentException(f"groups must divide the channels, {shape[-1]}, got {self.groups}")
         if math.prod(shape) == self.groups:
             raise ArgumentException(
                 f"a group must have at least 2 values to normalise over, got 1 with groups {self.groups} on inputs "
-                f"{batched(shape)}; fewer groups have more"
+                f"{shape_of_examples(shape)}; use fewer groups"
             )
         return parameters, output
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The normalised values, scaled and shifted."""
         grouped = x.reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
         mean = np.mean(grouped, axis=(1, 3), keepdims=True)
         centred = grouped - mean
@@ -177,15 +180,15 @@ class LayerNorm(_Normalization):
     array([[-1.,  1.]])
     """
 
+    @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        """``scale``, ones, and ``shift``, zeros, of the length of the last axis."""
         parameters, output = super().initialize(generator, shape)
         if shape[-1] == 1:
             raise ArgumentException(
-                f"LayerNorm must have at least 2 channels to normalise over, got 1 of inputs {batched(shape)}"
+                f"LayerNorm must have at least 2 channels to normalise over, got 1 of inputs {shape_of_examples(shape)}"
             )
         return parameters, output
 
+    @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The normalised values, scaled and shifted."""
         return layer_norm(x, parameters["scale"], parameters["shift"], epsilon=self.epsilon)

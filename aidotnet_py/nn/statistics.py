@@ -1,4 +1,4 @@
-"""What the BatchNorm layers of a pass compute of the batch in hand, layer by layer, for another pass to take."""
+"""The batch statistics that the BatchNorm layers of one pass compute, collected for another pass."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Statistics: TypeAlias = Literal["batch", "support"]
 
 @dataclass(frozen=True)
 class LayerBatch:
-    """What one layer normalised in one pass.
+    """The batch that one layer normalised in one pass.
 
     Attributes
     ----------
     layer : str
-        Its name, such as ``1_batchnorm``.
+        The name of the layer, such as ``1_batchnorm``.
     prefix : str or None
-        What the names of its parameters begin with; None: its scale is no parameter of the network.
+        The prefix of its parameter names; None: its scale is not a parameter of the network.
     x : array, shape (n, …, channels)
-        Its input.
+        The input of the layer.
     statistics : "batch" or "support"
-        Whose statistics a learner normalises query sets by; see `aidotnet_py.nn.BatchNorm`.
+        The set whose statistics normalise query sets; see `aidotnet_py.nn.BatchNorm`.
     """
 
     layer: str
@@ -40,26 +40,26 @@ class LayerBatch:
     statistics: Statistics
 
     def moments(self) -> tuple[Array, Array]:
-        """Mean and variance (channels,) over all axes but the last."""
+        """Return mean and variance (channels,) over all axes but the last."""
         axes = tuple(range(len(self.x.shape) - 1))
         mean = np.mean(self.x, axis=axes)
         return mean, np.mean((self.x - mean) ** 2, axis=axes)
 
 
 class PassStatistics:
-    """Collects the statistics of the passes that run inside its ``with`` block.
+    """A collector of the statistics of the passes in its ``with`` block.
 
-    A layer is known by the array that it was given as scale, whatever layers it lies in.
+    It identifies a layer by the array of its scale, at any depth of nesting.
 
     Parameters
     ----------
     parameters : mapping of str to array
-        What the network is applied to.
+        The parameters that the network is applied to.
 
     Attributes
     ----------
     batches : list of LayerBatch
-        One each time that a layer normalised by the batch in hand.
+        One entry for each time that a layer normalised by batch statistics.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class PassStatistics:
     """
 
     def __init__(self, parameters: Mapping[str, Array]) -> None:
-        # By identity; the mapping keeps them alive, so that no other array can take one over.
+        # By identity; the mapping keeps the arrays alive, so that their ids are not reused.
         self._parameters = parameters
         self._names = {id(value): name for name, value in parameters.items()}
         self.batches: list[LayerBatch] = []
@@ -94,23 +94,23 @@ class PassStatistics:
 
     @staticmethod
     def current() -> PassStatistics | None:
-        """The innermost that collects."""
+        """Return the innermost active collector, if any."""
         return _collector.get()
 
     def prefix_of(self, scale: Array) -> str | None:
-        """What the parameter names of the layer with this scale begin with; None: it is no parameter."""
+        """Return the prefix of the parameter names of the layer with this scale; None: the scale is not a parameter."""
         name = self._names.get(id(scale), "")
         return name.removesuffix("scale") if name.endswith("scale") else None
 
     @property
     def layers(self) -> list[str]:
-        """The layers that normalised by the batch in hand, each once."""
+        """The layers that normalised by batch statistics, each once."""
         return list(dict.fromkeys(batch.layer for batch in self.batches))
 
     def named(self, only: Statistics | None = None) -> dict[str, Array]:
-        """Means and variances by the names under which `BatchNorm` takes them; in the trace of the pass, if any.
+        """Return means and variances by the names that `BatchNorm` reads; in the trace of the pass, if any.
 
-        With ``only``, of the layers of that kind. Those of `unnamed` layers are not among them.
+        ``only`` restricts them to layers of that kind. `unnamed` layers are left out.
         """
         named: dict[str, Array] = {}
         for batch in self.batches:
@@ -120,7 +120,7 @@ class PassStatistics:
 
     @property
     def unnamed(self) -> list[str]:
-        """The layers whose scale is no parameter, or that normalised several batches: no one pair has their name."""
+        """The layers whose scale is not a parameter, or that normalised several batches: their names are ambiguous."""
         times = Counter(batch.layer for batch in self.batches)
         return list(dict.fromkeys(b.layer for b in self.batches if b.prefix is None or times[b.layer] > 1))
 

@@ -68,11 +68,11 @@ class TestMeanSquaredError:
         assert math.isnan(MeanSquaredErrorLoss().accuracy(z, z))
 
     def test_refuses_another_shape(self, backend):
-        with pytest.raises(ArgumentException, match=r"actual has shape \(3,\); the predictions have \(3, 1\)"):
+        with pytest.raises(ArgumentException, match=r"actual must have the predictions' shape \(3, 1\), got \(3,\)"):
             MeanSquaredErrorLoss().CalculateLoss(put(backend, np.ones((3, 1))), put(backend, np.ones(3)))
 
     def test_refuses_complex_targets(self):
-        with pytest.raises(ArgumentException, match=r"actual has dtype complex128; real numbers are wanted"):
+        with pytest.raises(ArgumentException, match="actual must hold real numbers, got dtype complex128"):
             MeanSquaredErrorLoss().CalculateLoss(np.ones(3), np.ones(3, dtype=complex))
 
 
@@ -126,15 +126,27 @@ class TestCrossEntropy:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            ([0, 4], r"actual holds labels from 0 to 4; the predictions of shape \(2, 4\) are over classes 0 to 3"),
-            ([-1, 2], r"actual holds labels from -1 to 2; .* classes 0 to 3"),
-            ([0.0, 1.0], r"actual has dtype float64; class indices are integers"),
-            ([True, False], r"actual has dtype bool; class indices are integers"),
-            ([0, 1, 2], r"actual has shape \(3,\); .* class indices \(2,\) or rows \(2, 4\) are wanted"),
-            ([[0], [1]], r"actual has shape \(2, 1\); .* class indices \(2,\) or rows \(2, 4\) are wanted"),
-            (np.full((2, 4), 0.5), r"actual has rows that sum to 2.0 up to 2.0; one-hot rows or probabilities"),
-            (np.zeros((2, 4)), r"actual has rows that sum to 0.0 up to 0.0"),
-            ([[2.0, -1.0, 0.0, 0.0]] * 2, r"actual holds values from -1.0 to 2.0; 0 to 1 is wanted"),
+            ([0, 4], r"actual must hold labels from 0 to 3 for predictions of shape \(2, 4\), got 0 to 4"),
+            ([-1, 2], r"actual must hold labels from 0 to 3 for predictions of shape \(2, 4\), got -1 to 2"),
+            ([0.0, 1.0], "actual must be integers to be class indices, got dtype float64"),
+            ([True, False], "actual must be integers to be class indices, got dtype bool"),
+            (
+                [0, 1, 2],
+                r"actual must be class indices \(2,\) or rows \(2, 4\) for predictions \(2, 4\), got shape \(3,\)",
+            ),
+            (
+                [[0], [1]],
+                r"actual must be class indices \(2,\) or rows \(2, 4\) for predictions \(2, 4\), got shape \(2, 1\)",
+            ),
+            (
+                np.full((2, 4), 0.5),
+                r"actual must hold one-hot rows or probabilities, which sum to 1, got sums from 2\.0 to 2\.0",
+            ),
+            (
+                np.zeros((2, 4)),
+                r"actual must hold one-hot rows or probabilities, which sum to 1, got sums from 0\.0 to 0\.0",
+            ),
+            ([[2.0, -1.0, 0.0, 0.0]] * 2, r"actual must hold values from 0 to 1, got -1\.0 to 2\.0"),
         ],
     )
     def test_refuses_what_are_no_classes(self, backend, labels, message):
@@ -142,7 +154,7 @@ class TestCrossEntropy:
             CrossEntropyLoss().CalculateLoss(put(backend, np.zeros((2, 4))), put(backend, labels))
 
     def test_refuses_predictions_without_a_class_axis(self, backend):
-        with pytest.raises(ArgumentException, match=r"the predictions have shape \(3,\); logits \(n, classes\)"):
+        with pytest.raises(ArgumentException, match=r"predictions must be logits \(n, classes\), got shape \(3,\)"):
             CrossEntropyLoss().CalculateLoss(put(backend, np.zeros(3)), put(backend, np.zeros(3, int)))
 
     @given(st.integers(1, 6), st.integers(2, 5), st.data())
@@ -182,9 +194,9 @@ class TestBinaryCrossEntropy:
     @pytest.mark.parametrize(
         ("targets", "message"),
         [
-            ([0.0, 1.5, 1.0], r"actual holds values from 0.0 to 1.5; 0 to 1 is wanted"),
-            ([-1, 1, 1], r"actual holds values from -1 to 1; 0 to 1 is wanted"),
-            ([[0, 1, 1]], r"actual has shape \(1, 3\); the predictions have \(3,\)"),
+            ([0.0, 1.5, 1.0], r"actual must hold values from 0 to 1, got 0\.0 to 1\.5"),
+            ([-1, 1, 1], "actual must hold values from 0 to 1, got -1 to 1"),
+            ([[0, 1, 1]], r"actual must have the predictions' shape \(3,\), got \(1, 3\)"),
         ],
     )
     def test_refuses_targets_outside_the_unit_interval(self, backend, targets, message):
@@ -197,31 +209,34 @@ class TestRefusals:
     @pytest.mark.parametrize("wrong", [None, [1.0], 1.0, "x"])
     def test_of_what_is_no_array(self, loss, wrong):
         kind = type(wrong).__name__
-        with pytest.raises(ArgumentException, match=f"predicted is a {kind}; an array is wanted"):
+        with pytest.raises(ArgumentException, match=f"predicted must be an array, got {kind}"):
             loss.CalculateLoss(wrong, np.ones((1, 1)))
-        with pytest.raises(ArgumentException, match=f"actual is a {kind}; an array is wanted"):
+        with pytest.raises(ArgumentException, match=f"actual must be an array, got {kind}"):
             loss.CalculateLoss(np.ones((1, 1)), wrong)
-        with pytest.raises(ArgumentException, match=f"QueryOutput is a {kind}; an array is wanted"):
+        with pytest.raises(ArgumentException, match=f"QueryOutput must be an array, got {kind}"):
             loss.validate((1, 1), wrong, "QueryOutput")
 
     def test_of_integer_predictions(self, loss, backend):
         # Targets would be rounded to the predictions' dtype.
         z = put(backend, np.zeros((2, 2), int))
-        with pytest.raises(ArgumentException, match=r"predicted has dtype int64; a floating one is wanted"):
+        with pytest.raises(ArgumentException, match="predicted must have a floating dtype, got int64"):
             loss.CalculateLoss(z, z)
 
     def test_of_no_examples(self, loss, backend):
         z = put(backend, np.zeros((0, 2)))
-        with pytest.raises(ArgumentException, match=r"the predictions have shape \(0, 2\); at least one example"):
+        with pytest.raises(ArgumentException, match=r"predictions must have at least one example, got shape \(0, 2\)"):
             loss.CalculateLoss(z, z)
 
     def test_of_two_backends(self, loss):
         z = get_backend("strict").asarray(np.zeros((2, 2)))
-        with pytest.raises(ArgumentException, match=r"predicted is on backend 'numpy' and actual on 'strict'"):
+        with pytest.raises(
+            ArgumentException,
+            match="actual must be on backend 'numpy' like predicted, got 'strict'; move them to one first",
+        ):
             loss.CalculateLoss(np.zeros((2, 2)), z)
 
     def test_names_the_argument_that_the_caller_names(self, loss):
-        with pytest.raises(ArgumentException, match=r"SupportOutput has shape \(3, 7\)"):
+        with pytest.raises(ArgumentException, match=r"SupportOutput must .*, got (shape )?\(3, 7\)"):
             loss.validate((2, 2), np.zeros((3, 7)), "SupportOutput")
 
     def test_but_not_of_nan_which_is_told_with_its_task(self, loss):
@@ -244,7 +259,7 @@ class TestOwnLoss:
             def formula(self, predicted, actual):
                 return predicted - actual
 
-        with pytest.raises(ArgumentException, match=r"Elements.formula returned float64\[3\]; one scalar is wanted"):
+        with pytest.raises(ArgumentException, match=r"Elements\.formula must return one scalar, got float64\[3\]"):
             Elements().CalculateLoss(np.ones(3), np.ones(3))
 
     def test_half_precision_stays_half(self):
@@ -265,11 +280,26 @@ class TestManyTargetsAtOnce:
     @pytest.mark.parametrize(
         ("loss", "good", "bad", "message"),
         [
-            (CrossEntropyLoss(), LABELS, LABELS + 1, "third holds labels from 1 to 3; the predictions of shape"),
-            (CrossEntropyLoss(), ROWS, ROWS[:, :2], r"first has shape \(2, 2\)"),
-            (CrossEntropyLoss(), ROWS, ROWS / 2, "third has rows that sum to 0.5 up to 0.5"),
-            (BinaryCrossEntropyLoss(), ROWS, ROWS * 4, "third holds values from 0.0 to 4.0"),
-            (MeanSquaredErrorLoss(), ROWS, LABELS, r"first has shape \(2,\)"),
+            (
+                CrossEntropyLoss(),
+                LABELS,
+                LABELS + 1,
+                r"third must hold labels from 0 to 2 for predictions of shape \(2, 3\), got 1 to 3",
+            ),
+            (
+                CrossEntropyLoss(),
+                ROWS,
+                ROWS[:, :2],
+                r"first must be class indices \(2,\) or rows \(2, 3\) for predictions \(2, 3\), got shape \(2, 2\)",
+            ),
+            (
+                CrossEntropyLoss(),
+                ROWS,
+                ROWS / 2,
+                r"third must hold one-hot rows or probabilities, which sum to 1, got sums from 0\.5 to 0\.5",
+            ),
+            (BinaryCrossEntropyLoss(), ROWS, ROWS * 4, r"third must hold values from 0 to 1, got 0\.0 to 4\.0"),
+            (MeanSquaredErrorLoss(), ROWS, LABELS, r"first must have the predictions' shape \(2, 3\), got \(2,\)"),
         ],
         ids=["labels", "shape", "rows", "binary", "squares"],
     )

@@ -344,8 +344,8 @@ class TestGradients:
     @pytest.mark.parametrize(
         ("target", "message"),
         [
-            (np.zeros((4, 3)), r"target has shape \(4, 3\); the predictions have \(4, 2\)"),
-            (np.zeros((3, 2)), r"target has shape \(3, 2\); the predictions have \(4, 2\)"),
+            (np.zeros((4, 3)), r"target must have the predictions' shape \(4, 2\), got \(4, 3\)"),
+            (np.zeros((3, 2)), r"target must have the predictions' shape \(4, 2\), got \(3, 2\)"),
             (np.zeros((4, 2), np.float32), "target has dtype float32; the model computes in float64"),
             (None, "target is a NoneType; the model takes arrays on backend 'numpy'"),
         ],
@@ -359,7 +359,10 @@ class TestGradients:
             model_on("numpy").ComputeGradients(np.zeros((4, 9)), np.zeros((4, 2)))
 
     def test_refuse_labels_out_of_range_before_any_work(self):
-        with pytest.raises(ArgumentException, match=r"target holds labels from 0 to 2; .* classes 0 to 1"):
+        with pytest.raises(
+            ArgumentException,
+            match=r"target must hold labels from 0 to 1 for predictions of shape \(2, 2\), got 0 to 2",
+        ):
             model_on("numpy").ComputeGradients(np.zeros((2, 3)), np.array([0, 2]), CrossEntropyLoss())
 
 
@@ -384,7 +387,9 @@ class TestTrain:
         np.testing.assert_allclose(host(model), before - 0.001 * np.sign(gradient), atol=1e-9)
 
     def test_names_its_own_argument(self):
-        with pytest.raises(ArgumentException, match=r"expectedOutput has shape \(1, 1\)"):
+        with pytest.raises(
+            ArgumentException, match=r"expectedOutput must have the predictions' shape \(4, 2\), got \(1, 1\)"
+        ):
             model_on("numpy").Train(np.zeros((4, 3)), np.zeros((1, 1)))
 
     @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -602,7 +607,7 @@ class TestNeuralNetwork:
         [
             (None, (1,), ArgumentNullException, "network is None"),
             (mlp(1), (0,), ArgumentException, r"input_shape is \(0,\); a sequence of whole numbers"),
-            (mlp(1), (28, 28), ArgumentException, r"Dense takes inputs \(n, features\); \(n, 28, 28\) came"),
+            (mlp(1), (28, 28), ArgumentException, r"inputs of Dense must be \(n, features\), got \(n, 28, 28\)"),
         ],
     )
     def test_refuses(self, network, input_shape, error, message):

@@ -32,7 +32,7 @@ from aidotnet_py.nn import (
     mlp,
     resnet18,
 )
-from aidotnet_py.nn.layer import batched, he_normal, parts
+from aidotnet_py.nn.layer import he_normal, parts, shape_of_examples
 
 # Explicit formulas, written with loops and NumPy alone.
 
@@ -86,13 +86,15 @@ class TestDense:
         ("shape", "shown"), [((28, 28, 1), r"\(n, 28, 28, 1\)"), ((), r"\(n,\)"), ((2, 3), r"\(n, 2, 3\)")]
     )
     def test_refuses_what_are_no_rows(self, shape, shown):
-        with pytest.raises(ArgumentException, match=rf"Dense takes inputs \(n, features\); {shown} came: Flatten goes"):
+        with pytest.raises(
+            ArgumentException, match=rf"inputs of Dense must be \(n, features\), got {shown}; put Flatten"
+        ):
             Dense(3).initialize(rng(), shape)
 
     @pytest.mark.parametrize("units", [0, -1, 2.5])
     def test_refuses_no_units(self, units):
         with pytest.raises(
-            ArgumentOutOfRangeException, match=f"units is {units}; a whole number of at least 1 is wanted"
+            ArgumentOutOfRangeException, match=f"units must be a whole number of at least 1, got {units}"
         ):
             Dense(units)
 
@@ -128,11 +130,11 @@ class TestConv2D:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"filters": 0}, "filters is 0; a whole number of at least 1 is wanted"),
-            ({"filters": 2, "kernel": 0}, "kernel is 0; a whole number of at least 1 is wanted"),
-            ({"filters": 2, "kernel": (3, 0)}, "kernel is 0; a whole number of at least 1 is wanted"),
-            ({"filters": 2, "kernel": 3.0}, "kernel is 3.0; a whole"),
-            ({"filters": 2, "groups": 0}, "groups is 0; a whole number of at least 1 is wanted"),
+            ({"filters": 0}, "filters must be a whole number of at least 1, got 0"),
+            ({"filters": 2, "kernel": 0}, "kernel must be a whole number of at least 1, got 0"),
+            ({"filters": 2, "kernel": (3, 0)}, "kernel must be a whole number of at least 1, got 0"),
+            ({"filters": 2, "kernel": 3.0}, r"kernel must be a whole number of at least 1, got 3\.0"),
+            ({"filters": 2, "groups": 0}, "groups must be a whole number of at least 1, got 0"),
         ],
     )
     def test_refuses_counts_below_one(self, options, message):
@@ -141,9 +143,7 @@ class TestConv2D:
 
     @pytest.mark.parametrize("groups", [2, 3])
     def test_refuses_groups_that_do_not_divide(self, groups):
-        with pytest.raises(
-            ArgumentException, match=f"groups is {groups}; a divisor of 3 channels and of 4 filters is wanted"
-        ):
+        with pytest.raises(ArgumentException, match=f"groups must divide 3 channels and 4 filters, got {groups}"):
             Conv2D(4, groups=groups).initialize(rng(), (5, 5, 3))
 
     @pytest.mark.parametrize(
@@ -172,9 +172,10 @@ IMAGE_LAYERS = [Conv2D(2), MaxPool2D(), AveragePool2D(), GlobalAveragePool2D()]
 @pytest.mark.parametrize("layer", IMAGE_LAYERS, ids=lambda x: type(x).__name__)
 @pytest.mark.parametrize("shape", [(784,), (28, 28), (1, 28, 28, 1)])
 def test_layers_of_images_refuse_what_are_none(layer, shape):
-    shown = batched(shape).replace("(", r"\(").replace(")", r"\)")
+    shown = shape_of_examples(shape).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(
-        ArgumentException, match=rf"{type(layer).__name__} takes images \(n, height, width, channels\); {shown} came"
+        ArgumentException,
+        match=rf"inputs of {type(layer).__name__} must be images \(n, height, width, channels\), got {shown}",
     ):
         layer.initialize(rng(), shape)
 
@@ -226,10 +227,14 @@ class TestNormalization:
 
     @pytest.mark.parametrize("layer", [BatchNorm, LayerNorm])
     def test_refuses_numbers_and_bad_epsilons(self, layer):
-        with pytest.raises(ArgumentException, match=rf"{layer.__name__} takes inputs \(n, …, channels\); \(n,\) came"):
+        with pytest.raises(
+            ArgumentException, match=rf"inputs of {layer.__name__} must be \(n, …, channels\), got \(n,\)"
+        ):
             layer().initialize(rng(), ())
         for epsilon in (0.0, -1e-5, float("nan")):
-            with pytest.raises(ArgumentOutOfRangeException, match=f"epsilon is {epsilon}; a number above 0 is wanted"):
+            with pytest.raises(
+                ArgumentOutOfRangeException, match=f"epsilon must be a finite number above 0, got {epsilon}"
+            ):
                 layer(epsilon=epsilon)
 
 
@@ -288,16 +293,16 @@ class TestSequential:
         assert not np.array_equal(parameters["0_dense.weight"], parameters["1_dense.weight"])
 
     def test_refuses_nothing(self):
-        with pytest.raises(ArgumentException, match="layers is empty; at least one layer is wanted"):
+        with pytest.raises(ArgumentException, match="layers must hold at least one layer, got none"):
             Sequential()
 
     @pytest.mark.parametrize("wrong", [ReLU, None, np.tanh, [Dense(2)]])
     def test_refuses_what_is_no_layer(self, wrong):
-        with pytest.raises(ArgumentException, match=r"layers\[1\] is .*; a Layer, such as ReLU\(\), is wanted"):
+        with pytest.raises(ArgumentException, match=r"layers\[1\] must be a Layer, such as ReLU\(\), got .+"):
             Sequential(Dense(2), wrong)
 
     def test_says_which_shape_a_layer_cannot_take(self):
-        with pytest.raises(ArgumentException, match=r"Dense takes .*; \(n, 4, 4, 2\) came"):
+        with pytest.raises(ArgumentException, match=r"inputs of Dense must be .*, got \(n, 4, 4, 2\)"):
             Sequential(Conv2D(2), Dense(3)).initialize(rng(), (4, 4, 1))
 
 
@@ -323,8 +328,11 @@ class TestResidual:
     @pytest.mark.parametrize(
         ("layer", "message"),
         [
-            (Residual(Conv2D(4)), r"the body gives shape \(6, 6, 4\) and the shortcut \(6, 6, 3\)"),
-            (Residual(Conv2D(4, stride=2), Conv2D(4, 1)), r"\(3, 3, 4\) and the shortcut \(6, 6, 4\)"),
+            (Residual(Conv2D(4)), r"body and shortcut must have one output shape, got \(6, 6, 4\) and \(6, 6, 3\)"),
+            (
+                Residual(Conv2D(4, stride=2), Conv2D(4, 1)),
+                r"body and shortcut must have one output shape, got \(3, 3, 4\) and \(6, 6, 4\)",
+            ),
         ],
     )
     def test_refuses_paths_that_do_not_meet(self, layer, message):
@@ -358,7 +366,7 @@ class TestNetworks:
         assert applied(backend, network, parameters, rng().standard_normal((4, 16, 16, 1))).shape == (4, 3)
 
     def test_conv4_refuses_other_reductions(self):
-        with pytest.raises(ArgumentException, match="reduction is 'average'; 'stride' or 'pool' is wanted"):
+        with pytest.raises(ArgumentException, match="reduction must be 'stride' or 'pool', got 'average'"):
             conv4(5, reduction="average")
 
     def test_conv4_refuses_images_that_its_pooling_uses_up(self):
@@ -381,7 +389,9 @@ class TestNetworks:
         np.testing.assert_allclose(applied(backend, network, parameters, x), hidden, rtol=1e-12)
 
     def test_mlp_refuses_no_sizes(self):
-        with pytest.raises(ArgumentException, match="units is empty"):
+        with pytest.raises(
+            ArgumentException, match="units must hold the sizes of the layers, the outputs last, got none"
+        ):
             mlp()
 
 
@@ -410,7 +420,7 @@ class TestResNet18:
 
     @pytest.mark.parametrize("options", [{"classes": 0}, {"classes": 5, "filters": 0}])
     def test_refuses_counts_below_one(self, options):
-        with pytest.raises(ArgumentOutOfRangeException, match="is 0; a whole number of at least 1 is wanted"):
+        with pytest.raises(ArgumentOutOfRangeException, match="must be a whole number of at least 1, got 0"):
             resnet18(**options)
 
     def test_runs(self, backend):
@@ -526,7 +536,7 @@ class TestHelpers:
         assert parts(parameters, "a") == {"b.w": 1, "w": 2}
 
     def test_shapes_are_shown_with_the_axis_of_examples(self):
-        assert [batched(s) for s in ((), (3,), (28, 28, 1))] == ["(n,)", "(n, 3)", "(n, 28, 28, 1)"]
+        assert [shape_of_examples(s) for s in ((), (3,), (28, 28, 1))] == ["(n,)", "(n, 3)", "(n, 28, 28, 1)"]
 
 
 class TestOwnLayer:

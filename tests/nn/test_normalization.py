@@ -124,7 +124,7 @@ class TestGroupNorm:
         np.testing.assert_allclose(applied(backend, GroupNorm(groups), parameters, x), expected, rtol=1e-10, atol=1e-12)
 
     def test_refuses_what_it_cannot_group(self):
-        with pytest.raises(ArgumentOutOfRangeException, match="groups is 0; a whole number of at least 1 is wanted"):
+        with pytest.raises(ArgumentOutOfRangeException, match="groups must be a whole number of at least 1, got 0"):
             GroupNorm(0)
         with pytest.raises(ArgumentException, match="groups must divide the channels, 6, got 4"):
             GroupNorm(4).initialize(rng(), (3, 3, 6))
@@ -529,5 +529,7 @@ class TestNetworks:
             r"window must be no",
         ):
             conv4(5, filters=4, reduction="pool").initialize(rng(), (8, 8, 1))
-        with pytest.raises(ArgumentException, match=r"0_conv2d cannot take \(n, 784\): Conv2D takes images"):
+        with pytest.raises(
+            ArgumentException, match=r"0_conv2d cannot take \(n, 784\): inputs of Conv2D must be images"
+        ):
             conv4(5, filters=4).initialize(rng(), (784,))

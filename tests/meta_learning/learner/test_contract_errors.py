@@ -98,9 +98,13 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "label above": (
         1,
         lambda b, y: b.asarray(y + 1),
-        r"^SupportOutput of task 1 holds labels from 1 to 3; the predictions of shape \(6, 3\) are over classes 0 to 2",
+        r"^SupportOutput of task 1 must hold labels from 0 to 2 for predictions of shape \(6, 3\), got 1 to 3",
     ),
-    "label below": (3, lambda b, y: b.asarray(y - 3), r"^QueryOutput of task 1 holds labels from -\d to -\d;"),
+    "label below": (
+        3,
+        lambda b, y: b.asarray(y - 3),
+        r"^QueryOutput of task 1 must hold labels from .*, got -\d to -\d",
+    ),
     "labels as floats": (
         1,
         lambda b, y: b.asarray(y.astype(np.float64)),
@@ -166,7 +170,7 @@ class TestData:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         x = backend.asarray(np.ones((4, 3)))
         task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones(4)))
-        message = r"^SupportOutput has shape \(4,\); the predictions have \(4, 1\)$"
+        message = r"^SupportOutput must have the predictions' shape \(4, 1\), got \(4,\)$"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
             learner.Adapt(task)
 

@@ -40,29 +40,38 @@ def changed(values: Any, place: Any, value: Any, kind: Any = None) -> Any:
 
 # Targets of the cross-entropy over three classes, and what is said of them.
 WRONG: dict[str, tuple[Any, str]] = {
-    "below": (changed(LABELS, 2, -1), "holds labels from -1 to 2; .* over classes 0 to 2"),
-    "beyond": (changed(LABELS, 0, 3), "holds labels from 1 to 3; .* over classes 0 to 2"),
-    "far": (changed(LABELS, 3, 2**40), "holds labels from 0 to 1099511627776; .* over classes 0 to 2"),
-    "uint8": (changed(LABELS, 1, 255, np.uint8), "holds labels from 0 to 255; .* over classes 0 to 2"),
-    "uint64": (changed(LABELS, 1, 2**64 - 1, np.uint64), "holds labels from 0 to 18446744073709551615"),
-    "NaN": (changed(LABELS, 1, np.nan, float), "has dtype float64; class indices are integers"),
-    "halves": (LABELS + 0.5, "has dtype float64; class indices are integers"),
-    "whole floats": (LABELS * 1.0, "has dtype float64; class indices are integers"),
-    "booleans": (LABELS > 0, "has dtype bool; class indices are integers"),
-    "a column": (LABELS[:, None], r"has shape \(4, 1\); .* class indices \(4,\) or rows \(4, 3\) are wanted"),
-    "negative rows": (changed(ROWS, (0, 1), -0.5), "holds values from -0.5 to 1.0; 0 to 1 is wanted"),
-    "infinite rows": (changed(ROWS, (0, 1), np.inf), "holds values from 0.0 to inf; 0 to 1 is wanted"),
-    "large rows beside NaN": (changed(ROWS, ([0, 1], [1, 1]), [2, np.nan]), "holds values from 0.0 to 2.0; 0 to 1"),
-    "halved rows": (ROWS / 2, "has rows that sum to 0.5 up to 0.5"),
-    "halved rows beside NaN": (changed(ROWS / 2, (1, 1), np.nan), "has rows that sum to 0.5 up to 0.5"),
+    "below": (changed(LABELS, 2, -1), "must hold labels from 0 to 2 for .*, got -1 to 2"),
+    "beyond": (changed(LABELS, 0, 3), "must hold labels from 0 to 2 for .*, got 1 to 3"),
+    "far": (changed(LABELS, 3, 2**40), "must hold labels from 0 to 2 for .*, got 0 to 1099511627776"),
+    "uint8": (changed(LABELS, 1, 255, np.uint8), "must hold labels from 0 to 2 for .*, got 0 to 255"),
+    "uint64": (
+        changed(LABELS, 1, 2**64 - 1, np.uint64),
+        "must hold labels from 0 to 2 for .*, got 0 to 18446744073709551615",
+    ),
+    "NaN": (changed(LABELS, 1, np.nan, float), "must be integers to be class indices, got dtype float64"),
+    "halves": (LABELS + 0.5, "must be integers to be class indices, got dtype float64"),
+    "whole floats": (LABELS * 1.0, "must be integers to be class indices, got dtype float64"),
+    "booleans": (LABELS > 0, "must be integers to be class indices, got dtype bool"),
+    "a column": (LABELS[:, None], r"must be class indices \(4,\) or rows \(4, 3\) for .*, got shape \(4, 1\)"),
+    "negative rows": (changed(ROWS, (0, 1), -0.5), "must hold values from 0 to 1, got -0.5 to 1.0"),
+    "infinite rows": (changed(ROWS, (0, 1), np.inf), "must hold values from 0 to 1, got 0.0 to inf"),
+    "large rows beside NaN": (
+        changed(ROWS, ([0, 1], [1, 1]), [2, np.nan]),
+        "must hold values from 0 to 1, got 0.0 to 2.0",
+    ),
+    "halved rows": (ROWS / 2, "must hold one-hot rows .*, got sums from 0.5 to 0.5"),
+    "halved rows beside NaN": (
+        changed(ROWS / 2, (1, 1), np.nan),
+        "must hold one-hot rows .*, got sums from 0.5 to 0.5",
+    ),
 }
 WRONG_OF_TWO: dict[str, tuple[Any, str]] = {
-    "below": (changed(ROWS, (0, 0), -1), "holds values from -1.0 to 1.0; 0 to 1 is wanted"),
-    "beyond": (changed(ROWS, (3, 2), 2), "holds values from 0.0 to 2.0; 0 to 1 is wanted"),
-    "counts": (changed(ROWS, (3, 2), 255, np.uint8), "holds values from 0 to 255; 0 to 1 is wanted"),
-    "infinite": (changed(ROWS, (3, 2), np.inf), "holds values from 0.0 to inf; 0 to 1 is wanted"),
-    "beside NaN": (changed(ROWS, ([0, 1], [1, 1]), [-2, np.nan]), "holds values from -2.0 to 1.0; 0 to 1 is wanted"),
-    "indices": (LABELS, r"has shape \(4,\); the predictions have \(4, 3\)"),
+    "below": (changed(ROWS, (0, 0), -1), "must hold values from 0 to 1, got -1.0 to 1.0"),
+    "beyond": (changed(ROWS, (3, 2), 2), "must hold values from 0 to 1, got 0.0 to 2.0"),
+    "counts": (changed(ROWS, (3, 2), 255, np.uint8), "must hold values from 0 to 1, got 0 to 255"),
+    "infinite": (changed(ROWS, (3, 2), np.inf), "must hold values from 0 to 1, got 0.0 to inf"),
+    "beside NaN": (changed(ROWS, ([0, 1], [1, 1]), [-2, np.nan]), "must hold values from 0 to 1, got -2.0 to 1.0"),
+    "indices": (LABELS, r"must have the predictions' shape \(4, 3\), got \(4,\)"),
 }
 BOTH = [(CrossEntropyLoss, *case) for case in WRONG.values()]
 BOTH += [(BinaryCrossEntropyLoss, *case) for case in WRONG_OF_TWO.values()]
