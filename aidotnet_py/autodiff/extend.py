@@ -4,7 +4,7 @@ Users find what they need in `aidotnet_py.autodiff`. Everything else in this fol
 """
 
 from aidotnet_py.autodiff.api import TracedProgram, trace_once, trace_pure
-from aidotnet_py.autodiff.execution import Executable, Idle
+from aidotnet_py.autodiff.execution import Call, Copy, Executable, Idle, Queue, Repeat, Run, Schedule, Step, copying
 from aidotnet_py.autodiff.functions.beyond_numpy import with_value
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
@@ -75,6 +75,14 @@ __all__ = [
     "CapturedState",
     "require_alike",
     # Execution.
+    "Call",
+    "Copy",
     "Executable",
     "Idle",
+    "Queue",
+    "Repeat",
+    "Run",
+    "Schedule",
+    "Step",
+    "copying",
 ]

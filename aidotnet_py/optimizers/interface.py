@@ -10,9 +10,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from aidotnet_py.autodiff.api import trace_pure
-from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.captured_state import CapturedState
+from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aidotnet_py.autodiff.api import trace_once
-from aidotnet_py.autodiff.execution import Copy, Executable, Queue, Repeat, Run, Schedule
+from aidotnet_py.autodiff.extend import Copy, Executable, Queue, Repeat, Run, Schedule, trace_once
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["BufferedOperator", "Iteration"]

@@ -39,7 +39,7 @@ __all__ = [
 
 def all_primitives() -> set[Primitive]:
     """Every primitive that the package declares."""
-    found = (o for o in gc.get_objects() if isinstance(o, Primitive))
+    found = (o for o in gc.get_objects() if issubclass(type(o), Primitive))
     return {p for p in found if p.run.__module__.startswith("aidotnet_py.autodiff.primitives")}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from aidotnet_py.arguments import COUNT, Choice, Whole, refusal
-from aidotnet_py.autodiff.execution import Executable, Run, Schedule, Step, copying
+from aidotnet_py.autodiff.extend import Executable, Run, Schedule, Step, copying
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.inner.rule import TracedRule, bytes_of
 from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff.execution import Executable, Repeat, Run, Schedule, Step, copying
+from aidotnet_py.autodiff.extend import Executable, Repeat, Run, Schedule, Step, copying
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule, bytes_of
 from aidotnet_py.meta_learning.objective.chunk import Chunk

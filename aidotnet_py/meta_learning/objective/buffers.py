@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from aidotnet_py.autodiff.execution import Queue
+from aidotnet_py.autodiff.extend import Queue
 from aidotnet_py.backends import Backend
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Place, Signature, TaskPrograms

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
 
-from aidotnet_py.autodiff.execution import Call, Queue
+from aidotnet_py.autodiff.extend import Call, Queue
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.objective.interface import (
     CurvatureKind,

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aidotnet_py.autodiff.tracing.tracer import Tracer, new_trace
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.losses import ILossFunction, validate_alike

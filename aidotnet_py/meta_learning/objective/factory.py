@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.tracing.captured_state import CapturedState
-from aidotnet_py.autodiff.transforms.splitting import Split, split
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import ArrayType, CapturedState, Split, split
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.caching import BoundedCache
 from aidotnet_py.caller import level_outside

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
-from aidotnet_py.autodiff.execution import Queue, Step
+from aidotnet_py.autodiff.extend import Queue, Step
 from aidotnet_py.backends import Array
 
 __all__ = ["CurvatureKind", "CurvatureWork", "Evaluation", "GradientWork", "ProductWork", "TaskObjective"]

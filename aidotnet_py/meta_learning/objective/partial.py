@@ -11,14 +11,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from aidotnet_py.autodiff import vjp
-from aidotnet_py.autodiff.api import trace_once
-from aidotnet_py.autodiff.execution import Executable, Queue, Run, Schedule
-from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.tracer import inline, new_trace
-from aidotnet_py.autodiff.transforms.batching import vmap_program
-from aidotnet_py.autodiff.transforms.simplification import simplify
-from aidotnet_py.autodiff.transforms.splitting import Split
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import (
+    ArrayType,
+    Executable,
+    Program,
+    Queue,
+    Run,
+    Schedule,
+    Split,
+    inline,
+    new_trace,
+    simplify,
+    trace_once,
+    vmap_program,
+)
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.objective.interface import (
     CurvatureKind,

@@ -11,13 +11,20 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
-from aidotnet_py.autodiff.execution import Copy, Executable, Queue, Run
-from aidotnet_py.autodiff.program import Atom, Program
-from aidotnet_py.autodiff.tracing.purity import require_alike
-from aidotnet_py.autodiff.tracing.tracer import Trace, new_trace
-from aidotnet_py.autodiff.transforms.batching import vmap_program
-from aidotnet_py.autodiff.transforms.simplification import simplify
-from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.autodiff.extend import (
+    ArrayType,
+    Atom,
+    Copy,
+    Executable,
+    Program,
+    Queue,
+    Run,
+    Trace,
+    new_trace,
+    require_alike,
+    simplify,
+    vmap_program,
+)
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
