@@ -25,6 +25,10 @@ Kernels: TypeAlias = list[Callable[[], Any]]
 class Step(Protocol):
     """Work that can run again and again on the same arrays."""
 
+    def run(self) -> None:
+        """Do the work, in as few calls as possible."""
+        ...
+
     def rehearse(self) -> None:
         """Do the work call by call, and compile what will run again."""
         ...
@@ -50,6 +54,10 @@ class Step(Protocol):
 class Stages(Protocol):
     """Work in numbered stages: an Executable."""
 
+    def run(self, *stages: int) -> None:
+        """Do the work of stages, in as few calls as possible."""
+        ...
+
     def rehearse(self, stage: int) -> None:
         """Do the work of a stage call by call, and compile what will run again."""
         ...
@@ -73,6 +81,10 @@ class Run:
 
     executable: Stages
     stage: int
+
+    def run(self) -> None:
+        """See `Step`."""
+        self.executable.run(self.stage)
 
     def rehearse(self) -> None:
         """See `Step`."""
@@ -104,11 +116,11 @@ class Copy:
     source: Array
     target: Array
 
-    def rehearse(self) -> None:
+    def run(self) -> None:
         """See `Step`."""
         self.backend.copyto(self.target, self.source)
 
-    call = rehearse
+    rehearse = call = run
 
     def kernels(self) -> None:
         """See `Step`."""
@@ -129,11 +141,11 @@ class Call:
 
     function: Callable[[], object]
 
-    def rehearse(self) -> None:
+    def run(self) -> None:
         """See `Step`."""
         self.function()
 
-    call = rehearse
+    rehearse = call = run
 
     def kernels(self) -> None:
         """See `Step`."""
@@ -155,9 +167,11 @@ class Repeat:
     times: int
     body: Schedule
 
-    def rehearse(self) -> None:
+    def run(self) -> None:
         """See `Step`."""
         self.body.run(self.times)
+
+    rehearse = run
 
     def call(self) -> None:
         """See `Step`."""
@@ -321,10 +335,7 @@ class Queue:
             self._waiting += steps
             return
         for step in steps:
-            if isinstance(step, Schedule):
-                step.run()
-            else:
-                step.rehearse()
+            step.run()
 
     def then(self, check: Callable[[], object]) -> None:
         """Call a function that waits for the results of the steps so far."""

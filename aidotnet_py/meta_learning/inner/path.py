@@ -147,7 +147,7 @@ class InnerPath:
         for segment, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
             last = segment == len(self._starts) - 1
             if not last:
-                self._run(self._work.segments.copies(segment, save=True))
+                _run(self._work.segments.copies(segment, save=True))
             self._forward(start, end, keep=last, to_end=True)
         loop.taken = loop.steps
 
@@ -217,7 +217,7 @@ class InnerPath:
 
         for segment, (start, end) in reversed(list(enumerate(zip(self._starts, self._ends, strict=True)))):
             if segment < len(self._starts) - 1:
-                self._run(self._work.segments.copies(segment, save=False))
+                _run(self._work.segments.copies(segment, save=False))
                 self._forward(start, end, keep=True, to_end=False)
             self._schedule((name, start, end), walk(start, end))
 
@@ -228,6 +228,7 @@ class InnerPath:
         else:
             Schedule(self._backend, *parts).run()
 
-    def _run(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            step.rehearse()
+
+def _run(steps: Sequence[Step]) -> None:
+    for step in steps:
+        step.run()

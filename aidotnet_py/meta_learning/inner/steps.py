@@ -204,7 +204,7 @@ class InnerLoop:
 
     def step(self, watch: Callable[[Array], None] | None = None) -> None:
         """Take one step."""
-        self.work.step(self.taken).rehearse()
+        self.work.step(self.taken).run()
         if watch is not None:
             watch(self.work.losses)
         if self.rule.tolerance is None:
@@ -229,7 +229,7 @@ class InnerLoop:
     def _move(self) -> None:
         if self.traced is not None:
             for part in [*self.traced.fetch(self.taken), Run(self.traced.update, 0)]:
-                part.rehearse()
+                part.run()
         else:
             self._update(self.points, self.rule.follow(self.points, self.start, self.work.gradients))
 

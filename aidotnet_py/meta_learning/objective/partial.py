@@ -206,7 +206,7 @@ class PartialObjective:
 
     def _noted(self, kind: CurvatureKind, product: Array) -> Array:
         """What a product says of the adapted parameters, once what it asks of the features is added up."""
-        self._taking(kind, self._features(product), clear=False).rehearse()
+        self._taking(kind, self._features(product), clear=False).run()
         return self._adapted(product)
 
     def _placed(self, points: Array) -> Array:

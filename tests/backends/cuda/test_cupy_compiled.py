@@ -162,9 +162,10 @@ def parameters_of(learner: Any) -> Any:
     return learner.BaseModel.backend.to_numpy(learner.BaseModel.GetParameters())
 
 
-def test_a_step_is_replayed_whole(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = learner_on("cupy", "iMAML", Curvature="gauss-newton")
-    for _ in range(2):
+@pytest.mark.parametrize("name", ["iMAML", "MAML", "FOMAML", "Reptile", "Meta-SGD"])
+def test_a_step_is_replayed_whole(name: str, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_on("cupy", name, **({"Curvature": "gauss-newton"} if name == "iMAML" else {}))
+    for _ in range(3):
         learner.MetaTrainStep(3)
 
     def refused(*_: Any) -> None:
