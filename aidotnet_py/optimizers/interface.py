@@ -119,14 +119,10 @@ class ElementwiseOptimizer:
     def __init_subclass__(cls, **options: Any) -> None:
         """See to it that a class which changes the step has no form of another one from those it inherits from."""
         super().__init_subclass__(**options)
-        formula, step, update, in_place = (
-            _writer(cls, name) for name in ("formula", "_step", "UpdateParameters", "update_in_place")
-        )
-        cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update, in_place)
+        formula, step, update = (_writer(cls, name) for name in ("formula", "_step", "UpdateParameters"))
+        cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update)
         if formula < step:
             cls._step = ElementwiseOptimizer._step  # type: ignore[method-assign]  # as if the class had written it
-        if min(formula, step, update) < in_place:
-            cls.update_in_place = ElementwiseOptimizer.update_in_place  # type: ignore[method-assign]  # as above
 
     __repr__ = concise_repr
 
@@ -155,22 +151,6 @@ class ElementwiseOptimizer:
         self._steps += 1
         with backend.errors_ignored():
             return self._step(backend, parameters, gradient)
-
-    def update_in_place(self, parameters: Array, gradient: Array) -> None:
-        """One step, as `UpdateParameters` takes it, written over the parameters; the gradient may be lost.
-
-        Parameters
-        ----------
-        parameters, gradient : array, shape (P,) or (tasks, P)
-            See `UpdateParameters`.
-
-        Raises
-        ------
-        ArgumentException
-            As `UpdateParameters` does.
-        """
-        backend = self._checked(parameters, gradient)
-        backend.copyto(parameters, self.UpdateParameters(parameters, gradient))
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         """The new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""

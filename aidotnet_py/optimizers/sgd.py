@@ -52,18 +52,6 @@ class SGDOptimizer(ElementwiseOptimizer):
         velocity = memory[0] * momentum + gradient
         return parameters - velocity * rate, [velocity]
 
-    def update_in_place(self, parameters: Array, gradient: Array) -> None:
-        """One step, written over the parameters; the gradient is lost, unless there is momentum."""
-        if self._momentum:
-            super().update_in_place(parameters, gradient)
-            return
-        backend = self._checked(parameters, gradient)
-        self._steps += 1
-        (rate,) = self.coefficients(self._steps)
-        with backend.errors_ignored():
-            backend.elementwise("multiply")(gradient, rate, out=gradient)
-            backend.elementwise("subtract")(parameters, gradient, out=parameters)
-
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         rate, *momentum = self.coefficients(self._steps)
         if momentum:

@@ -6,8 +6,9 @@ Nothing in it waits for the host: which rows still run is decided where the vect
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -18,26 +19,6 @@ __all__ = ["BufferedOperator", "Iteration"]
 
 # BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
 _DOT_BLOCK = 8192
-
-
-class Prepare(Protocol):
-    """What an operator needs to have done before its first product, in parts."""
-
-    def __call__(self) -> None:
-        """See to it that it is done."""
-        ...
-
-    def load(self) -> None:
-        """Set what it depends on."""
-        ...
-
-    def run(self) -> None:
-        """Do it, on what lies in the buffers."""
-        ...
-
-    def done(self) -> None:
-        """Take it for done."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +33,7 @@ class BufferedOperator:
         What computes the product, once `prepare` was called.
     vectors, products : array, shape (tasks, n)
         What it reads and writes.
-    prepare : Prepare
+    prepare : callable
         Sees to it that the buffers are those of this operator; called before each use of them.
     companions : dict
         What solvers keep for the next operator on the same buffers.
@@ -65,7 +46,7 @@ class BufferedOperator:
     stage: int
     vectors: Array
     products: Array
-    prepare: Prepare
+    prepare: Callable[[], None]
     companions: dict[str, Iteration]
     queue: Queue
 

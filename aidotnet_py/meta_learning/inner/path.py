@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeAlias, cast
 from aidotnet_py.arguments import COUNT, Choice, Whole, refusal
 from aidotnet_py.autodiff.extend import Executable, Run, Schedule, Step, copying
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.inner.rule import TracedRule, bytes_of
-from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps
+from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps, bytes_of
 from aidotnet_py.meta_learning.objective.interface import CurvatureWork
 
 __all__ = ["InnerPath", "Segments", "invalid_segments", "segment_starts"]
@@ -37,7 +36,7 @@ class _States:
     """Copies of the points and of the optimizer's memory, and the steps that save and restore them."""
 
     def __init__(self, steps: TracedSteps, count: int) -> None:
-        self._backend = backend = steps.backend
+        self._backend, self.count = (backend := steps.backend), count
         self._places = [steps.points, *steps.memory]
         self.arrays = [backend.empty((count, *a.shape), backend.dtype_of(a)) for a in self._places]
         self._copies: dict[tuple[int, bool], list[Run]] = {}
@@ -59,10 +58,10 @@ class _States:
 class _PullBack:
     """The vjp of a traced rule, between the gradients and the products of a curvature."""
 
-    def __init__(self, steps: TracedSteps, curvature: CurvatureWork, traced: TracedRule, learned: int) -> None:
+    def __init__(self, steps: TracedSteps, curvature: CurvatureWork) -> None:
         self._backend = backend = steps.backend
-        program = traced.pull_back()
-        memory = traced.memory
+        traced, memory = steps.traced, steps.traced.memory
+        program, sums = traced.pull_back(), memory + 1 + traced.learned
         before = 3 + memory + traced.values + 1
         self.executable = Executable(
             program,
@@ -70,10 +69,10 @@ class _PullBack:
             inputs=[
                 *(steps.points, steps.start, curvature.gradients, *steps.memory, *steps.values, steps.coefficients),
                 *(None, curvature.products),
-                *[None] * (memory + 1 + learned),
+                *[None] * sums,
             ],
-            outputs=[None, curvature.vectors, *[None] * (memory + 1 + learned)],
-            carried={0: before, **{2 + i: before + 2 + i for i in range(memory + 1 + learned)}},
+            outputs=[None, curvature.vectors, *[None] * sums],
+            carried={0: before, **{2 + i: before + 2 + i for i in range(sums)}},
             often=True,
         )
         self.a, self.b, *self._sums = self.executable.inputs[before:]
@@ -101,8 +100,8 @@ class _PathWork:
         self.pull: _PullBack | None = None
 
     def make_room(self, segments: int, inside: int) -> None:
-        """Have room for so many states at the starts of segments, and so many inside one."""
-        if self.segments.arrays[0].shape[0] < segments or self.inside.arrays[0].shape[0] < inside:
+        """Have room for so many states at the starts of segments and so many inside one, and for no more."""
+        if (self.segments.count, self.inside.count) != (segments, inside):
             self.segments, self.inside = _States(self._steps, segments), _States(self._steps, inside)
             self._steps.schedules.clear()
 
@@ -193,7 +192,7 @@ class InnerPath:
     def _through_rule(self, v: Array) -> tuple[Array, Sequence[Array]]:
         curvature = self.loop.chunk.support.curvature_work("hessian")
         if self._work.pull is None:
-            self._work.pull = _PullBack(self._steps, curvature, self._steps.traced, self.loop.rule.learned)
+            self._work.pull = _PullBack(self._steps, curvature)
         pull = self._work.pull
         pull.begin(v)
 

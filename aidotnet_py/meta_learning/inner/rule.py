@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,15 +113,15 @@ class TracedRule:
     ----------
     step : Program
         (φ, θ, ∇, memory, values, coefficients) ↦ (φ′, memory′); the coefficients are one vector.
-    memory, values, coefficients : int
-        How many arrays, arrays and numbers these are.
+    memory, values, learned, coefficients : int
+        How many arrays, arrays, arrays among the latter and numbers these are.
     """
 
     def __init__(self, rule: InnerRule, backend: Backend, like: Array) -> None:
         assert isinstance(rule.optimizer, ElementwiseOptimizer)
         self._rule, self._optimizer = rule, rule.optimizer
         self._settings = CapturedState(self._optimizer.formula)
-        self.memory, self.values = len(rule.memory), len(rule.values)
+        self.memory, self.values, self.learned = len(rule.memory), len(rule.values), rule.learned
         self.coefficients = len(*self._optimizer.fresh().coefficients_ahead(1))
         self._shapes = _shapes(rule)
         dtype = backend.dtype_of(like)
@@ -187,8 +186,3 @@ class TracedRule:
 
 def _shapes(rule: InnerRule) -> list[tuple[int, ...]]:
     return [tuple(getattr(value, "shape", ())) for value in rule.values]
-
-
-def bytes_of(backend: Backend, arrays: Sequence[Array]) -> int:
-    """Return the bytes of some arrays."""
-    return sum(math.prod(array.shape) * backend.dtype_of(array).itemsize for array in arrays)

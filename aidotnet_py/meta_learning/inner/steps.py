@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.extend import Executable, Repeat, Run, Schedule, Step, copying
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule, bytes_of
+from aidotnet_py.caching import BoundedCache
+from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
-from aidotnet_py.meta_learning.objective.interface import GradientWork, TaskObjective
+from aidotnet_py.meta_learning.objective.interface import GradientWork
 from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
-__all__ = ["InnerLoop", "TracedSteps"]
+__all__ = ["InnerLoop", "TracedSteps", "bytes_of"]
+
+# Schedules of a way forward and back, three a segment, and of the numbers of steps last used.
+_MOST_SCHEDULES = 256
 
 
 class TracedSteps:
@@ -60,7 +65,7 @@ class TracedSteps:
         self._table: Array | None = None
         self._fetches: dict[int, Run] = {}
         # By what they do; those with coefficients of their own read the table.
-        self.schedules: dict[Hashable, Schedule] = {}
+        self.schedules = BoundedCache[Hashable, Schedule](_MOST_SCHEDULES)
         # What the way back needs beside.
         self.path: Any = None
 
@@ -124,17 +129,15 @@ class TracedSteps:
 
     def schedule(self, key: Hashable, parts: Callable[[], Iterable[Step]]) -> Schedule:
         """Return the schedule of that name, made of its parts when first asked for."""
-        key = key, self._differ
-        if key not in self.schedules:
-            self.schedules[key] = Schedule(self.backend, *parts())
-        return self.schedules[key]
+        return self.schedules.get_or_make((key, self._differ), lambda: Schedule(self.backend, *parts()))
 
     def all(self, steps: int, work: GradientWork) -> Step:
         """Return the first so many steps as one."""
         if not self._differ:
             return Repeat(steps, self.schedule("step", lambda: self.one(0, work.step(0))))
-        parts = (part for step in range(steps) for part in self.one(step, work.step(step)))
-        return self.schedule(("steps", steps), lambda: parts)
+        return self.schedule(
+            ("steps", steps), lambda: (part for step in range(steps) for part in self.one(step, work.step(step)))
+        )
 
 
 class InnerLoop:
@@ -177,11 +180,6 @@ class InnerLoop:
             chunk.backend.copyto(self.points, start)
             self._update = _opaque_update(chunk.backend, rule.optimizer, len(chunk.tasks))
 
-    @property
-    def objective(self) -> TaskObjective:
-        """The support losses that the next step looks at."""
-        return self.chunk.support.of_step(self.taken)
-
     def _traced_steps(self) -> TracedSteps:
         def serves(other: TracedSteps) -> bool:
             return other.serves(self.work, self.rule)
@@ -190,17 +188,14 @@ class InnerLoop:
 
     def run(self, watch: Callable[[Array], None] | None = None) -> None:
         """Take the steps until no task moves any more; ``watch`` sees the losses before each step."""
-        if self.traced is not None and watch is None and self.rule.tolerance is None and len(self._batches) == 1:
+        unseen = watch is None and self.rule.tolerance is None
+        if self.traced is not None and unseen and len(self.chunk.support.batches) == 1:
             assert self.taken == 0
             self.work.queue.run(self.traced.all(self.steps, self.work))
             self.taken = self.steps
             return
         while self.taken < self.steps and self.moving.any():
             self.step(watch)
-
-    @property
-    def _batches(self) -> Any:
-        return self.chunk.support.batches
 
     def step(self, watch: Callable[[Array], None] | None = None) -> None:
         """Take one step."""
@@ -248,3 +243,8 @@ def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: 
         backend.copyto(points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
 
     return update
+
+
+def bytes_of(backend: Backend, arrays: Sequence[Array]) -> int:
+    """Return the bytes of some arrays."""
+    return sum(math.prod(array.shape) * backend.dtype_of(array).itemsize for array in arrays)

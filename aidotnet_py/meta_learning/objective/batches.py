@@ -36,10 +36,6 @@ class SuccessiveObjective(CalledObjective):
         """The objective of some of the tasks."""
         return SuccessiveObjective([batch.part(start, stop, lane) for batch in self.batches], self._backend)
 
-    def at_hand(self, points: Array) -> Array:
-        """A copy where the first batch works; batches of the same shapes work in the same place."""
-        return self.batches[0].at_hand(points)
-
     def evaluate(self, points: Array) -> Evaluation:
         """Mean losses and gradients."""
         share = 1.0 / len(self.batches)

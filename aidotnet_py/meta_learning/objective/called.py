@@ -26,6 +26,7 @@ class CalledObjective(ABC):
 
     _backend: Backend
     _points: Array
+    _queue: Queue | None = None
 
     @abstractmethod
     def of_step(self, step: int) -> TaskObjective:
@@ -34,7 +35,9 @@ class CalledObjective(ABC):
     @property
     def queue(self) -> Queue:
         """One of its own: calls cannot wait for others."""
-        return Queue(self._backend)
+        if self._queue is None:
+            self._queue = Queue(self._backend)
+        return self._queue
 
     def gradient_work(self, like: Array) -> GradientWork:
         """Return evaluations, each a call."""

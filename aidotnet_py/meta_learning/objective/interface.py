@@ -107,13 +107,6 @@ class TaskObjective(Protocol):
         """The objective of some of the tasks; those of different lanes share no buffers, and may work side by side."""
         ...
 
-    def at_hand(self, points: Array) -> Array:
-        """A copy of the points where they are evaluated without being copied again; it may be written to.
-
-        It is valid until the objective is asked about other points.
-        """
-        ...
-
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         ...

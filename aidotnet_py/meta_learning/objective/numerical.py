@@ -86,10 +86,6 @@ class _TaskByTask(CalledObjective):
         """The objective itself, for all its tasks."""
         return self
 
-    def at_hand(self, points: Array) -> Array:
-        """A copy."""
-        return self._backend.asarray(points)
-
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         losses: list[float] = []

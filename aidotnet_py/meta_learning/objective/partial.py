@@ -123,12 +123,6 @@ class PartialObjective:
         flat = [self._backend.reshape(array, (tasks, math.prod(array.shape[1:]))) for array in early.outputs[1:]]
         return self._backend.concat(flat, 1)
 
-    def at_hand(self, points: Array) -> Array:
-        """The programs' own points, without the features, filled with these."""
-        self._hand = self._adapted(self._rest.bound().points)
-        self._backend.copyto(self._hand, points)
-        return self._hand
-
     def evaluate(self, points: Array) -> Evaluation:
         """Losses and gradients at these parameters."""
         losses, gradients = self._rest.evaluate(self._placed(points))

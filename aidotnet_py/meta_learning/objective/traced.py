@@ -423,23 +423,12 @@ class AtPoint:
 
     def __call__(self) -> None:
         """Do the work, where it has not been done or its results have been written over."""
-        if self.objective.bound().curvature_of is not self:
-            self.load()
+        programs = self.objective.bound()
+        if programs.curvature_of is not self:
+            self.program.set_coefficients(self.objective.backend, *self.coefficients)
             self.objective.place(self.points)
-            self.run()
-            self.done()
-
-    def load(self) -> None:
-        """Set the coefficients."""
-        self.program.set_coefficients(self.objective.backend, *self.coefficients)
-
-    def run(self) -> None:
-        """Do the work at the points where the programs have them."""
-        self.objective.queue.run(self.program.at_point)
-
-    def done(self) -> None:
-        """Take the work for done."""
-        self.objective.bound().curvature_of = self
+            programs.queue.run(self.program.at_point)
+            programs.curvature_of = self
 
 
 class TracedObjective:
@@ -551,13 +540,6 @@ class TracedObjective:
         for name, buffer in zip(shapes, buffers, strict=True):
             self._backend.copyto(buffer, self._backend.asarray(np.stack([of_task[name] for of_task in drawn])))
 
-    def at_hand(self, points: Array) -> Array:
-        """The programs' own buffer of points, filled with these."""
-        programs = self.bound()
-        programs.curvature_of = None
-        self.place(points)
-        return programs.points
-
     def place(self, points: Array) -> None:
         """Have these parameters where the programs read them."""
         programs = self.bound()
@@ -568,21 +550,11 @@ class TracedObjective:
         """Losses and gradients at these parameters."""
         programs = self.bound()
         self.place(points)
-        self.run()
-        self.evaluated()
+        programs.queue.run(programs.at_point)
+        programs.curvature_of, programs.evaluation_of = None, self
         # Steps write over what they are given.
         anew = programs.rewrites_gradients
         return Evaluation(programs.losses, programs.gradients if anew else self._backend.asarray(programs.gradients))
-
-    def run(self) -> None:
-        """Evaluate at the points where the programs have them."""
-        programs = self.bound()
-        programs.queue.run(programs.at_point)
-
-    def evaluated(self) -> None:
-        """Take the evaluation in the programs' buffers for this objective's."""
-        programs = self.bound()
-        programs.curvature_of, programs.evaluation_of = None, self
 
     def gradient_work(self, like: Array) -> GradientWork:
         """Evaluations in the programs' buffers."""
@@ -631,15 +603,12 @@ class TracedObjective:
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
         """The gradients at these parameters, and v ↦ identity · v + weight · Hv; the work at φ is done here, once."""
-        operator = self.operator(points, kind, identity=identity, weight=weight)
-        operator.prepare()
-        return self.bound().gradients, operator
-
-    def operator(self, points: Array, kind: CurvatureKind, *, identity: float, weight: float) -> BufferedOperator:
-        """V ↦ identity · v + weight · Hv at these parameters, where nothing has been done yet."""
-        program = self.bound().curvature(kind)
+        programs = self.bound()
+        program = programs.curvature(kind)
         at_point = AtPoint(self, program, points, (identity, weight))
+        at_point()
         buffers = program.vectors, program.products
-        return BufferedOperator(
-            self._backend, program.executable, _DIRECTION, *buffers, at_point, program.companions, self.queue
+        operator = BufferedOperator(
+            self._backend, program.executable, _DIRECTION, *buffers, at_point, program.companions, programs.queue
         )
+        return programs.gradients, operator

@@ -142,7 +142,7 @@ def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) ->
     for turn in range(4):
         expected = one_by_one(loop_of(learner, dtype), 7)
         loop = loop_of(learner, dtype)
-        programs: Any = loop.objective
+        programs: Any = loop.chunk.support
         if turn == 2:
             programs.bound().evaluation.compile()
         loop.step = None  # type: ignore[assignment, method-assign]  # not to be called
