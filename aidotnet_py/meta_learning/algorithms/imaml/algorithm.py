@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import (
     LOG_LAMBDA,
     lambda_of,
@@ -15,8 +16,9 @@ from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import (
 from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.imaml.report import Details, Warnings, metrics
 from aidotnet_py.meta_learning.algorithms.imaml.system import ImplicitSystem
-from aidotnet_py.meta_learning.algorithms.imaml.warm_starts import KeptForSolves, check_options_against
+from aidotnet_py.meta_learning.algorithms.imaml.warm_starts import KeptForSolves, name_of_task
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
+from aidotnet_py.meta_learning.contract.tasks import is_batches
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
@@ -96,6 +98,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         # Read by `learned`, which the base asks as it begins.
         self._imaml = options
         super().__init__(options)
+        self._last_lambda: tuple[Array | None, str | None, float | Array] = None, None, 0.0
         self._warnings = Warnings()
         self._begin_anew()
 
@@ -114,7 +117,15 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         return learned_lambda(self._imaml)
 
     def _lambda_of(self, learned: Mapping[str, Array]) -> float | Array:
-        return lambda_of(self._imaml, learned, self._backend)
+        """Return λ; of the vector last asked about it is known, since a step asks three times and λ is on the host."""
+        logarithms = learned.get(LOG_LAMBDA)
+        if logarithms is None:
+            return float(self._imaml.LambdaRegularization)
+        kind, (known, known_kind, lam) = self._imaml.LearnedLambda, self._last_lambda
+        if known is not logarithms or known_kind != kind:
+            lam = lambda_of(self._imaml, logarithms, self._backend)
+            self._last_lambda = logarithms, kind, lam
+        return lam
 
     def _begin_anew(self) -> None:
         self._kept = KeptForSolves(self._imaml)
@@ -126,7 +137,14 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         self._kept.warm_starts.set_state(state, self.BaseModel.GetParameters(), self._backend)
 
     def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
-        check_options_against(self._imaml, tasks)
+        for place, task in enumerate(tasks):
+            if self._imaml.WarmStartSolves:
+                name_of_task(task.TaskId, place)
+            if self._imaml.InnerGradientTolerance is not None and is_batches(task.SupportInput):
+                raise ArgumentException(
+                    f"InnerGradientTolerance is {self._imaml.InnerGradientTolerance}, and SupportInput of task {place} "
+                    "a list of batches; the gradient of one does not tell when all are fitted, and None is wanted"
+                )
         return super()._open(tasks, *roles, training=training)
 
     # The step.

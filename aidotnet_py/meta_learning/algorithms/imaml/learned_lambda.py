@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,11 +29,9 @@ def learned_lambda(options: iMAMLOptions[Any, Any, Any]) -> Sequence[Learned]:
     return (Learned(LOG_LAMBDA, math.log(float(options.LambdaRegularization)), size, check=_exponential),)
 
 
-def lambda_of(options: iMAMLOptions[Any, Any, Any], learned: Mapping[str, Array], backend: Backend) -> float | Array:
-    """Return λ: the option, or what was learned, a number or an array (P,)."""
-    if LOG_LAMBDA not in learned:
-        return float(options.LambdaRegularization)
-    values = _exponential(learned[LOG_LAMBDA])
+def lambda_of(options: iMAMLOptions[Any, Any, Any], logarithms: Array, backend: Backend) -> float | Array:
+    """Return the learned λ, a number or an array (P,)."""
+    values = _exponential(logarithms)
     return float(backend.to_numpy(values)[0]) if options.LearnedLambda == "scalar" else values
 
 

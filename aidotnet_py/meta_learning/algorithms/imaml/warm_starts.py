@@ -12,10 +12,9 @@ import numpy as np
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
-from aidotnet_py.meta_learning.contract.tasks import is_batches
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
 
-__all__ = ["KeptForSolves", "WarmStarts", "check_options_against", "name_of_task"]
+__all__ = ["KeptForSolves", "WarmStarts", "name_of_task"]
 
 # Bytes of solutions that are kept to start the next solves from, beyond which the oldest go.
 _MOST_BYTES = 2**28
@@ -102,18 +101,6 @@ class KeptForSolves:
             for part in details:
                 if part.solve is not None:
                     self.warm_starts.keep(backend, part.ids, part.solve.solutions)
-
-
-def check_options_against(options: iMAMLOptions[Any, Any, Any], tasks: Sequence[Any]) -> None:
-    """Raise ArgumentException where options do not go with the tasks."""
-    for place, task in enumerate(tasks):
-        if options.WarmStartSolves:
-            name_of_task(task.TaskId, place)
-        if options.InnerGradientTolerance is not None and is_batches(task.SupportInput):
-            raise ArgumentException(
-                f"InnerGradientTolerance is {options.InnerGradientTolerance}, and SupportInput of task {place} "
-                "a list of batches; the gradient of one does not tell when all are fitted, and None is wanted"
-            )
 
 
 def _probes_for(options: iMAMLOptions[Any, Any, Any], rows: Array, backend: Backend) -> Array:
