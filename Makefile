@@ -55,6 +55,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run --json out/race.json
 	$(BIN)/python -m benchmarks.overheads --json out/overheads.json
+	$(BIN)/python -m benchmarks.seams --json out/seams.json
 	$(BIN)/python -m benchmarks.figures out
 	$(BIN)/python -m benchmarks.adaptation out
 	$(BIN)/python -m benchmarks.meta_gradient out
