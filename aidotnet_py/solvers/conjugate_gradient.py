@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
+from aidotnet_py.solvers.borrowing import borrowed_iteration
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
-from aidotnet_py.solvers.iteration import BufferedOperator
+from aidotnet_py.solvers.iteration import BufferedOperator, Iteration, PreconditionedIteration
 from aidotnet_py.solvers.progress import Progress, threshold_of
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
 from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
-__all__ = ["begin_in_place", "conjugate_gradient", "finish_in_place"]
+__all__ = ["QueuedSolve", "conjugate_gradient"]
 
 
 @renames_tolerance("atol")
@@ -112,55 +113,57 @@ def conjugate_gradient(
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
     if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
-        solve: _Solve | _SolveInPlace = _SolveInPlace(rows, operator, from_zero=start is None)
-    else:
-        product = _damped(rows, rows.on_rows("operator", operator), damping)
-        solve = _Solve(rows, product, precondition, from_zero=start is None)
+        return _solve(_Solve(rows, operator, operator.iteration, prepare=operator.prepare), start, limit, bounds)
+    product = _damped(rows, rows.on_rows("operator", operator), damping)
+    with borrowed_iteration(rows, product, precondition) as iteration:
+        return _solve(_Solve(rows, product, iteration), start, limit, bounds)
+
+
+def _solve(solve: _Solve, start: Array | None, limit: int, bounds: Bounds) -> tuple[Array, SolverReport]:
     solve.start(start)
-    return _finished(solve, solve.progress(limit, bounds))
+    return solve.result(solve.progress(limit, bounds))
 
 
-def begin_in_place(operator: BufferedOperator, rhs: Array, *, iterations: int, atol: float) -> None:
-    """Put the solve of `conjugate_gradient` from zero, with an rtol of 0, into the operator's queue."""
-    backend, iteration = operator.backend, operator.iteration
-    operator.prepare()
-    # With an rtol of 0, right-hand sides do not matter.
-    norms: NDArray[Any] = np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs))
-    bounds, _ = Bounds(0.0, atol).of(norms, None)
-    backend.copyto(iteration.threshold, backend.asarray(threshold_of(bounds)))
-    iteration.solve(operator.queue, rhs, iterations)
+class QueuedSolve:
+    """The solve of `conjugate_gradient` from zero with an rtol of 0, put into the operator's queue.
 
+    Parameters
+    ----------
+    operator : BufferedOperator
+        A.
+    rhs : array, shape (tasks, n)
+        b.
+    iterations : int
+        The most iterations for a task, at most `MOST`.
+    atol : float
+        As `conjugate_gradient` has it.
+    """
 
-def finish_in_place(
-    operator: BufferedOperator, rhs: Array, *, iterations: int, atol: float
-) -> tuple[Array, SolverReport]:
-    """Return what `conjugate_gradient` does, of the solve that `begin_in_place` began."""
-    records = np.array(operator.backend.to_numpy(operator.iteration.latest(iterations)))
-    solve = _SolveInPlace(Rows(rhs), operator, from_zero=True)
-    # The slopes before the first step are what the residual began with.
-    norms = np.sqrt(records[0, 1])
-    if not all_in_range(norms) and scales_for(solve.norms(rhs)) is not None:
-        # In units in which squares of norms are normal numbers, which the iteration knows nothing of.
-        return conjugate_gradient(operator, rhs, max_iterations=iterations, rtol=0.0, atol=atol)
-    progress = Progress(norms, norms, len(records), Bounds(0.0, atol))
-    progress.judge_all(records)
-    return _finished(solve, progress, begun=True)
+    def __init__(self, operator: BufferedOperator, rhs: Array, *, iterations: int, atol: float) -> None:
+        self._operator, self._rhs, self._iterations = operator, rhs, iterations
+        self._bounds = Bounds(0.0, atol)
+        backend, iteration = operator.backend, operator.iteration
+        operator.prepare()
+        # With an rtol of 0, right-hand sides do not matter.
+        bounds, _ = self._bounds.of(np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs)), None)
+        backend.copyto(iteration.threshold, backend.asarray(threshold_of(bounds)))
+        iteration.solve(operator.queue, rhs, iterations)
 
-
-def _finished(solve: _Solve | _SolveInPlace, progress: Progress, *, begun: bool = False) -> tuple[Array, SolverReport]:
-    """Iterate until no task runs."""
-    while begun or progress.running.any():
-        if not begun:
-            solve.iterate(progress)
-        begun = False
-        # The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
-        # b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
-        # directions and says when to look, and what is reported is measured, unless r is still so large that rounding
-        # cannot show. One product at the end does, not one every few iterations: it does not matter when the two
-        # parted, only what x is worth.
-        if progress.iterations.any() and solve.may_have_drifted(progress):
-            solve.measure(progress)
-    return solve.finished(progress)
+    def result(self) -> tuple[Array, SolverReport]:
+        """Return the result of `conjugate_gradient`, once the queue has run."""
+        operator, iteration = self._operator, self._operator.iteration
+        records = np.array(operator.backend.to_numpy(iteration.latest(self._iterations)))
+        solve = _Solve(Rows(self._rhs), operator, iteration, prepare=operator.prepare)
+        # The slopes before the first step are the squares of the first residual.
+        norms = np.sqrt(records[0, 1])
+        if not all_in_range(norms) and scales_for(solve.norms(self._rhs)) is not None:
+            # The queued iteration knows no other units, in which squares of norms are normal numbers.
+            limit = self._iterations
+            return conjugate_gradient(operator, self._rhs, max_iterations=limit, rtol=0.0, atol=self._bounds.atol)
+        progress = Progress(norms, norms, len(records), self._bounds)
+        progress.judge_all(records)
+        solve.settle(progress)
+        return solve.result(progress)
 
 
 def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
@@ -181,127 +184,56 @@ def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
 
 
 class _Solve(Iterate):
-    """The arrays of one solve under way: beside x and r the direction p, and scalars of shape (tasks,)."""
+    """A solve under way in the buffers of an iteration, and the host's decisions on it."""
 
-    def __init__(self, rows: Rows, operator: Operator, preconditioner: Operator | None, *, from_zero: bool) -> None:
-        super().__init__(rows, operator, rows.empty(), rows.empty())
-        self.preconditioner, self.from_zero = preconditioner, from_zero
-        backend = self.backend
-        names = ("divide", "greater", "logical_and", "where")
-        self.divide, self.greater, self.both, self.where = map(backend.elementwise, names)
-        self.p = backend.empty((rows.tasks, rows.n), rows.dtype)
-        # The scalars of an iteration lie together, so that the host fetches them in one piece.
-        self.scalars = backend.empty((3, rows.tasks), rows.dtype)
-        self.curvatures, self.slopes, self.squares = (
-            backend.reshape(backend.index(self.scalars, (slice(i, i + 1), slice(None))), (rows.tasks,))
-            for i in range(3)
-        )
-
-    def may_have_drifted(self, progress: Progress) -> bool:
-        """Whether b − Ax may differ from r by more than a tenth, for some task."""
-        if self.preconditioner is not None or not self.from_zero:
-            return True
-        return progress.may_have_drifted(self.norms(self.x))
-
-    def iterate(self, progress: Progress) -> None:
-        """Go on from the residual r until no task runs."""
-        if not progress.running.all():
-            self.silence(progress)
-        self.backend.copyto(self.p, self.preconditioned_residual())
-        while True:
-            before = progress.running
-            self.step(progress)
-            if not progress.running.any():
-                return
-            if (before != progress.running).any():
-                self.silence(progress)
-            self.turn()
-
-    def step(self, progress: Progress) -> None:
-        """Move x along p and bring r up to date."""
-        backend, column = self.backend, self.rows.column
-        product = self.operator(self.p)
-        with backend.errors_ignored():
-            backend.vecdot(self.p, product, out=self.curvatures)
-            usable = self.both(self.greater(self.curvatures, 0.0), self.greater(self.slopes, 0.0))
-            alpha = self.where(usable, self.divide(self.slopes, self.curvatures), 0.0)
-            self.updates.subtract_multiple(self.r, alpha, product)
-            backend.vecdot(self.r, self.r, out=self.squares)
-            # The one wait of an iteration. It comes before x moves, so that no bad step has to be taken back.
-            scalars = backend.to_numpy(self.scalars)
-            sound = progress.judge(*scalars)
-            if not np.isfinite(scalars).all():
-                # 0·∞ is NaN: a direction that is not finite must go too, not only the length of its step.
-                mask = backend.asarray(sound)
-                alpha = self.where(mask, alpha, 0.0)
-                backend.copyto(self.p, self.where(column(mask), self.p, 0.0))
-            self.updates.add_multiple(self.x, alpha, self.p)
-
-    def silence(self, progress: Progress) -> None:
-        """Zero the residuals of tasks that do not run: from then on their slopes, steps and directions are 0."""
-        backend = self.backend
-        mask = backend.asarray(progress.running)
-        backend.copyto(self.r, self.where(self.rows.column(mask), self.r, 0.0))
-        backend.copyto(self.squares, self.where(mask, self.squares, 0.0))
-
-    def preconditioned_residual(self) -> Array:
-        """Return z = M⁻¹r, and set the slopes rᵀz."""
-        backend = self.backend
-        if self.preconditioner is None:
-            backend.copyto(self.slopes, self.squares)
-            return self.r
-        z = self.preconditioner(self.r)
-        with backend.errors_ignored():
-            backend.vecdot(self.r, z, out=self.slopes)
-        return z
-
-    def turn(self) -> None:
-        """Set the next direction, conjugate to those before it."""
-        before = self.backend.asarray(self.slopes)
-        z = self.preconditioned_residual()
-        with self.backend.errors_ignored():
-            beta = self.where(self.greater(before, 0.0), self.divide(self.slopes, before), 0.0)
-            self.updates.scale_and_add(self.p, beta, z)
-
-
-class _SolveInPlace(Iterate):
-    """The same solve, to the bit, with each iteration one round of Programs in the operator's buffers."""
-
-    def __init__(self, rows: Rows, operator: BufferedOperator, *, from_zero: bool) -> None:
-        iteration = operator.iteration
-        # Its argument is copied and its result fits: neither needs to be guarded.
+    def __init__(
+        self, rows: Rows, operator: Operator, iteration: Iteration, *, prepare: Callable[[], object] = lambda: None
+    ) -> None:
         super().__init__(rows, operator, iteration.x, iteration.r)
-        self.prepare, self.iteration, self.from_zero = operator.prepare, iteration, from_zero
+        self._iteration, self._prepare = iteration, prepare
+        self._is_certain = not isinstance(iteration, PreconditionedIteration)
 
-    def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-        """As every iterate's, but that x lies in buffers of the next solve."""
-        rows, changed, overflowed = super().solution()
-        return self.backend.asarray(rows), changed, overflowed
+    def start(self, initial: Array | None) -> None:
+        """See `Iterate.start`."""
+        super().start(initial)
+        self._is_certain = self._is_certain and initial is None
 
-    def may_have_drifted(self, progress: Progress) -> bool:
-        """Whether b − Ax may differ from r by more than a tenth, for some task."""
-        return not self.from_zero or progress.may_have_drifted(self.norms(self.x))
+    def result(self, progress: Progress) -> tuple[Array, SolverReport]:
+        """Iterate until no task runs; return the solution and the report."""
+        while progress.is_running:
+            self._iterate(progress)
+            self.settle(progress)
+        return self.finished(progress)
 
-    def iterate(self, progress: Progress) -> None:
+    def settle(self, progress: Progress) -> None:
+        """Measure b − Ax where it may differ from r by more than a tenth.
+
+        The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
+        b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
+        directions and says when to look, and the report has measured residuals, unless r is still so large that
+        rounding cannot show. One product at the end is enough: it does not matter when the two parted, only what x is
+        worth.
+        """
+        if progress.iterations.any() and not (self._is_certain and not progress.may_have_drifted(self.norms(self.x))):
+            self.measure(progress)
+
+    def _iterate(self, progress: Progress) -> None:
         """Go on from the residual r until no task runs."""
-        backend, on = self.backend, self.iteration
-        self.prepare()
+        backend, on = self.backend, self._iteration
+        self._prepare()
         backend.copyto(on.threshold, backend.asarray(progress.threshold))
-        backend.copyto(on.slopes, self.squares)
-        self.only(progress, self.r)
+        on.restart(backend.asarray(progress.running), self.squares)
         taken, times = 0, on.expected
-        while progress.running.any():
+        while progress.is_running:
             if progress.limited:
-                self.only(progress, on.p)
+                on.stop_others(backend.asarray(progress.running))
             # As many as the last solve took, before the host looks: a row that has stopped is not moved by more.
-            times = min(times, on.MOST, progress.left())
+            times = min(times, on.most, progress.left)
             progress.judge_all(backend.to_numpy(on.run(times)))
             taken, times = taken + times, 1
         on.expected = taken
 
-    def only(self, progress: Progress, directions: Array) -> None:
-        """Have none but the tasks that run move, along these directions."""
-        backend, on = self.backend, self.iteration
-        mask = backend.asarray(progress.running)
-        backend.copyto(on.running, mask)
-        backend.copyto(on.p, backend.elementwise("where")(self.rows.column(mask), directions, 0.0))
+    def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
+        """See `Iterate.solution`; a copy, since x lies in buffers of the next solve."""
+        rows, changed, overflowed = super().solution()
+        return self.backend.asarray(rows), changed, overflowed

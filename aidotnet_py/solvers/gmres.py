@@ -120,9 +120,9 @@ def gmres(
     solve.start(start)
 
     progress = solve.progress(limit, bounds)
-    while progress.running.any():
+    while progress.is_running:
         cycle = _Cycle(solve, progress)
-        while progress.running.any():
+        while progress.is_running:
             cycle.step()
         _add_to_solution(solve, cycle.coefficients(), cycle.basis)
         if progress.iterations.any():
@@ -132,11 +132,12 @@ def gmres(
 
 def _add_to_solution(solve: Iterate, coefficients: NDArray[Any], basis: _Basis) -> None:
     """Add the combination of basis vectors, coefficients (vectors, tasks)."""
+    backend, column = solve.backend, solve.rows.column
+    multiply, add = backend.elementwise("multiply"), backend.elementwise("add")
     # One by one, so that a task's bits do not depend on how many vectors the others took.
     for scalars, vector in zip(coefficients, basis.vectors(), strict=False):
-        on_device = solve.backend.asarray(scalars)
-        with solve.backend.errors_ignored():
-            solve.updates.add_multiple(solve.x, on_device, vector)
+        with backend.errors_ignored():
+            add(solve.x, multiply(vector, column(backend.asarray(scalars)), out=solve.r), out=solve.x)
 
 
 class _Basis:
@@ -216,7 +217,7 @@ class _Cycle:
         spent = (after <= self._rounding()) | (self.basis.count == self.solve.rows.n)
         self._judge(sound, finite, norms, spent)
         self.taken += sound
-        if self.progress.running.any():
+        if self.progress.is_running:
             self._turn(self.w, after)
 
     def _turn(self, vectors: Array, norms: NDArray[Any]) -> None:

@@ -11,7 +11,6 @@ from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import SolverReport
-from aidotnet_py.solvers.row_updates import RowUpdates
 from aidotnet_py.solvers.rows import Operator, Rows
 from aidotnet_py.solvers.scaling import all_in_range, in_range, powers_for, scales_for
 
@@ -45,7 +44,6 @@ class Iterate:
     def __init__(self, rows: Rows, operator: Operator, x: Array, r: Array) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
         self.x, self.r = x, r
-        self._updates: RowUpdates | None = None
         # rᵀr of each task, as it was last measured.
         self.squares = self.backend.empty((rows.tasks,), rows.dtype)
         self._b: Array = rows.array
@@ -88,13 +86,6 @@ class Iterate:
 
     def _scales_column(self) -> Array:
         return self.rows.column(self.backend.asarray(self.scales))
-
-    @property
-    def updates(self) -> RowUpdates:
-        """What moves rows by multiples of others."""
-        if self._updates is None:
-            self._updates = RowUpdates(self.backend, self.rows.tasks, self.rows.n, self.rows.dtype)
-        return self._updates
 
     def progress(self, limit: int, bounds: Bounds) -> Progress:
         """The host's side of the solve that has been started."""

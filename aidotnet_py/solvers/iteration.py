@@ -1,4 +1,4 @@
-"""One iteration of conjugate gradient as a Program, in the buffers of an operator that works in place.
+"""One iteration of conjugate gradient as Programs in buffers: between them, products with the operator.
 
 Nothing in it waits for the host: which rows still run is decided where the vectors are.
 """
@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.extend import Copy, Executable, Queue, Repeat, Run, Schedule, trace_once
+from aidotnet_py.autodiff.extend import Copy, Executable, Queue, Repeat, Run, Schedule, Step, trace_once
 from aidotnet_py.backends import Array, Backend
 
-__all__ = ["BufferedOperator", "Iteration"]
+__all__ = ["MOST", "BufferedOperator", "Iteration", "PreconditionedIteration"]
 
 # BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
 _DOT_BLOCK = 8192
+# Rounds before the host looks, for an operator that never needs it.
+MOST = 32
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,17 @@ class BufferedOperator:
     Attributes
     ----------
     backend : Backend
-        Where they are.
+        Of the buffers.
     executable, stage : Executable, int
-        What computes the product, once `prepare` was called.
+        Computes the product, once `prepare` was called.
     vectors, products : array, shape (tasks, n)
-        What it reads and writes.
+        The buffers of v and of Av.
     prepare : callable
-        Sees to it that the buffers are those of this operator; called before each use of them.
+        Makes the buffers those of this operator; called before each use of them.
     companions : dict
-        What solvers keep for the next operator on the same buffers.
+        The iterations that solvers keep for the next operator on the same buffers.
     queue : Queue
-        What the work goes through.
+        Runs the work, or collects it for a device.
     """
 
     backend: Backend
@@ -51,111 +53,221 @@ class BufferedOperator:
     queue: Queue
 
     def __call__(self, v: Array) -> Array:
-        """The product; its array is valid until the next."""
+        """Return the product; its array is valid until the next."""
         self.prepare()
         self.backend.copyto(self.vectors, v)
         self.executable.run(self.stage)
         return self.products
 
     def fits(self, rhs: Array) -> bool:
-        """Whether such a right-hand side has the buffers' shape, dtype and backend."""
+        """Return whether a right-hand side has the buffers' shape, dtype and backend."""
         backend, buffer = self.backend, self.vectors
         alike = backend.owns(rhs) and backend.dtype_of(rhs) == backend.dtype_of(buffer)
         return alike and tuple(rhs.shape) == tuple(buffer.shape)
 
     @property
     def iteration(self) -> Iteration:
-        """Conjugate gradient in these buffers."""
+        """Return conjugate gradient in these buffers."""
         if "conjugate gradient" not in self.companions:
-            self.companions["conjugate gradient"] = Iteration(self)
+            product = Run(self.executable, self.stage)
+            self.companions["conjugate gradient"] = Iteration(self.backend, self.vectors, self.products, product)
         return self.companions["conjugate gradient"]
 
 
 class Iteration:
-    """A product with p, and the step along it, as one round; p is what the operator reads.
+    """One round of conjugate gradient: a product with the direction p, a step along it, the next direction.
+
+    Parameters
+    ----------
+    backend : Backend
+        Of all arrays.
+    p, products : array, shape (tasks, n)
+        What the operator reads and writes.
+    product : Step
+        Sets products to A p.
+    most : int
+        Rounds that may run before the host looks at their records.
+    fuse : bool
+        Whether the round may be compiled.
 
     Attributes
     ----------
     p, x, r : array, shape (tasks, n)
         The direction, the solution so far and its residual.
-    slopes : array, shape (tasks,)
-        rᵀr.
-    running : array of bool, shape (tasks,)
-        Which rows move.
     threshold : array, shape (tasks,)
         A row stops once its ‖r‖ is no greater.
-    records : array, shape (MOST, 3, tasks)
-        Of the last rounds, the latest last: pᵀAp, rᵀr before it, rᵀr after it.
     expected : int
         How many rounds the last solve took; until one has, 1.
     """
 
-    MOST = 32
-
-    def __init__(self, operator: BufferedOperator) -> None:
-        backend, vectors = operator.backend, operator.vectors
-        tasks, n = vectors.shape
-        dtype = backend.dtype_of(vectors)
-        scalars, running = backend.empty((tasks,), dtype), backend.empty((tasks,), np.dtype(bool))
-        records, threshold = backend.empty((self.MOST, 3, tasks), dtype), backend.empty((tasks,), dtype)
-        self._backend = backend
-        self._step = Executable(
-            trace_once(_iterate, *[vectors] * 4, scalars, running, records, threshold),
+    def __init__(
+        self, backend: Backend, p: Array, products: Array, product: Step, *, most: int = MOST, fuse: bool = True
+    ) -> None:
+        self._allocate(backend, p, most)
+        shared = [p, products, self.x, self.r, self._slopes, self._running, self._records, self.threshold]
+        step = Executable(
+            trace_once(_iterate, *shared),
             backend,
-            inputs=[vectors, operator.products, *[None] * 6],
+            inputs=shared,
             carried={0: 0, 1: 2, 2: 3, 3: 4, 4: 5, 5: 6},
+            fuse=fuse,
         )
-        self.p, _, self.x, self.r, self.slopes, self.running, self.records, self.threshold = self._step.inputs
-        backend.copyto(self.records, 0)
         self._begin = Executable(
-            trace_once(_started, vectors, threshold),
+            trace_once(_begin, self.r, self.threshold),
             backend,
             inputs=[self.r, self.threshold],
-            outputs=[self.p, self.x, self.slopes, self.running],
+            outputs=[p, self.x, self._slopes, self._running],
+            fuse=fuse,
         )
-        self.expected = 1
-        self._rounds = Schedule(backend, Run(operator.executable, operator.stage), Run(self._step, 0))
-        self.nbytes = self._step.nbytes + self._begin.nbytes + 2 * tasks * n * dtype.itemsize
+        self._executables = step, self._begin
+        self._rounds = Schedule(backend, product, Run(step, 0))
+
+    def _allocate(self, backend: Backend, p: Array, most: int) -> None:
+        (tasks, n), dtype = p.shape, backend.dtype_of(p)
+        self._backend, self.p, self.most, self.expected = backend, p, most, 1
+        self.x, self.r = (backend.empty((tasks, n), dtype) for _ in range(2))
+        self._slopes, self.threshold = (backend.empty((tasks,), dtype) for _ in range(2))
+        self._running = backend.empty((tasks,), np.dtype(bool))
+        # Of the last rounds, the latest last: pᵀAp, rᵀz before the step, rᵀr after it.
+        self._records = backend.empty((most, 3, tasks), dtype)
+        backend.copyto(self._records, 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers but the product's."""
+        vectors: int = 3 * math.prod(self.p.shape) * self._backend.dtype_of(self.p).itemsize
+        return vectors + sum(executable.nbytes for executable in self._executables)
+
+    def compile(self) -> None:
+        """Compile the round now, and wait for it."""
+        for executable in self._executables:
+            executable.compile()
+
+    def solve(self, queue: Queue, rhs: Array, times: int) -> None:
+        """Put a whole solve from zero, of so many rounds, into a queue."""
+        queue.run(Copy(self._backend, rhs, self.r), Run(self._begin, 0), Repeat(times, self._rounds))
+
+    def restart(self, running: Array, squares: Array) -> None:
+        """Begin at x and r, of which ``squares`` are rᵀr, with the rows that run."""
+        self._backend.copyto(self._slopes, squares)
+        self._direct(running, self.r)
+
+    def stop_others(self, running: Array) -> None:
+        """Stop all rows but those that run."""
+        self._direct(running, self.p)
+
+    def _direct(self, running: Array, directions: Array) -> None:
+        backend = self._backend
+        mask = backend.broadcast_to(backend.reshape(running, (*running.shape, 1)), tuple(self.p.shape))
+        backend.copyto(self._running, running)
+        backend.copyto(self.p, backend.elementwise("where")(mask, directions, 0.0))
 
     def run(self, times: int) -> Array:
-        """Iterate so many times, at most MOST; returns their records."""
+        """Run so many rounds, at most `most`; return their records."""
         self._rounds.run(times)
         return self.latest(times)
 
-    def solve(self, queue: Queue, rhs: Array, times: int) -> None:
-        """Put a whole solve from zero, of so many iterations, into a queue."""
-        queue.run(Copy(self._backend, rhs, self.r), Run(self._begin, 0), Repeat(times, self._rounds))
-
     def latest(self, times: int) -> Array:
-        """The records of the last iterations, (times, 3, tasks)."""
-        return self._backend.index(self.records, (slice(self.MOST - times, None), slice(None), slice(None)))
+        """Return the records of the last rounds, (times, 3, tasks)."""
+        return self._backend.index(self._records, (slice(self.most - times, None), slice(None), slice(None)))
 
 
-def _started(r: Any, threshold: Any) -> list[Any]:
-    """P, x, the slopes and who runs, before the first step."""
+class PreconditionedIteration(Iteration):
+    """The round with a preconditioner: z = M⁻¹r first, then the direction, the product and the step.
+
+    Parameters
+    ----------
+    precondition : Step
+        Sets z to M⁻¹ of ``residuals``, which are r with zeros in rows that have stopped.
+    residuals, z : array, shape (tasks, n)
+        What the preconditioner reads and writes.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        p: Array,
+        products: Array,
+        product: Step,
+        precondition: Step,
+        residuals: Array,
+        z: Array,
+        *,
+        fuse: bool,
+    ) -> None:
+        self._allocate(backend, p, 1)
+        self._residuals = residuals
+        towards = [p, z, residuals, self._slopes, self._running]
+        turn = Executable(trace_once(_turn, *towards), backend, inputs=towards, carried={0: 0, 1: 3}, fuse=fuse)
+        along = [p, products, self.x, self.r, self._slopes, self._running, self.threshold]
+        advance = Executable(
+            trace_once(_advance, *along),
+            backend,
+            inputs=along,
+            outputs=[None, None, None, self._records, residuals],
+            carried={0: 2, 1: 3, 2: 5},
+            fuse=fuse,
+        )
+        self._executables = turn, advance
+        self._rounds = Schedule(backend, precondition, Run(turn, 0), product, Run(advance, 0))
+
+    def restart(self, running: Array, squares: Array) -> None:
+        """See `Iteration.restart`."""
+        # The first turn adds z to nothing.
+        self._backend.copyto(self._slopes, 1.0)
+        self._direct(running, self.r)
+        self._backend.copyto(self._residuals, self.p)
+        self._backend.copyto(self.p, 0.0)
+
+
+def _begin(r: Any, threshold: Any) -> list[Any]:
+    """Return p, x, the slopes and the running rows of a solve from zero."""
     squares = _dots(r, r)
-    running = _finite(squares) & (np.sqrt(squares) > threshold)
+    running = (squares < math.inf) & (np.sqrt(squares) > threshold)
     return [np.where(_column(running), r, 0.0), np.zeros_like(r), squares, running]
 
 
 def _iterate(
     p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, records: Any, threshold: Any
 ) -> list[Any]:
-    """P, x, r, the slopes, who runs and the records, after a step along p."""
+    """Return p, x, r, the slopes, the running rows and the records after a step along p."""
+    x, r, running, curvatures, squares = _step(p, product, x, r, slopes, running, threshold)
+    record = np.stack([curvatures, slopes, squares])[None]
+    records = record if records.shape[0] == 1 else np.concatenate([records[1:], record])
+    return [_direction(p, r, slopes, squares, running), x, r, squares, running, records]
+
+
+def _turn(p: Any, z: Any, residuals: Any, slopes: Any, running: Any) -> list[Any]:
+    """Return the next direction and its slopes."""
+    following = _dots(residuals, z)
+    return [_direction(p, z, slopes, following, running), following]
+
+
+def _advance(p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, threshold: Any) -> list[Any]:
+    """Return x, r, the running rows, the record and the running rows' residuals after a step along p."""
+    x, r, running, curvatures, squares = _step(p, product, x, r, slopes, running, threshold)
+    record = np.stack([curvatures, slopes, squares])[None]
+    return [x, r, running, record, np.where(_column(running), r, 0.0)]
+
+
+def _step(p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, threshold: Any) -> tuple[Any, ...]:
+    """Return x, r, the running rows, pᵀAp and rᵀr after a step along p."""
     curvatures = _dots(p, product)
-    usable = running & (curvatures > 0.0) & (slopes > 0.0)
+    usable = running & (np.minimum(curvatures, slopes) > 0.0)
     alpha = _column(np.where(usable, slopes / curvatures, 0.0))
-    # What is no number in a row that does not move would stay in it, 0·∞ being none, and the solution is to keep none.
     r = r - product * alpha
     squares = _dots(r, r)
-    sound = usable & _finite(curvatures) & _finite(slopes) & _finite(squares)
+    # An infinite slope makes the squares infinite, or NaN, which no comparison holds for.
+    sound = usable & (np.maximum(curvatures, squares) < math.inf)
+    # 0·∞ is NaN: mask the step, so that the solution of a stopped row stays finite.
     x = x + np.where(_column(sound), p * alpha, 0.0)
-    running = sound & (np.sqrt(squares) > threshold)
-    beta = _column(np.where(running, squares / slopes, 0.0))
-    mask = _column(running)
-    p = np.where(mask, p * beta, 0.0) + np.where(mask, r, 0.0)
-    record = np.stack([curvatures, slopes, squares])
-    return [p, x, r, squares, running, np.concatenate([records[1:], record[None]])]
+    return x, r, sound & (np.sqrt(squares) > threshold), curvatures, squares
+
+
+def _direction(p: Any, z: Any, slopes: Any, following: Any, running: Any) -> Any:
+    """Return the direction after p, conjugate to those before it; zero for a row that has stopped."""
+    beta = np.where(running, following / slopes, 0.0)
+    return np.where(_column(running), p * _column(beta) + z, 0.0)
 
 
 def _dots(x: Any, y: Any) -> Any:
@@ -175,7 +287,3 @@ def _products(x: Any, y: Any, shape: tuple[int, ...], length: int) -> Any:
 
 def _column(scalars: Any) -> Any:
     return scalars.reshape((*scalars.shape, 1))
-
-
-def _finite(x: Any) -> Any:
-    return np.abs(x) < math.inf

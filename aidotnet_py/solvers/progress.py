@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -68,7 +69,10 @@ class Progress:
         self.reasons[norms <= self.threshold] = StopReason.PRECISION_LIMIT
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
-        self.running: _Mask = np.isfinite(norms) & (norms > self.threshold)
+        # Squares of norms that are above the threshold however a root is rounded.
+        with np.errstate(over="ignore"):
+            self._clearly_above = 1.01 * self.threshold**2
+        self.running = np.isfinite(norms) & (norms > self.threshold)
         # Whether the last step was the last that some task may take.
         self.limited = False
         # pᵀAp, rᵀr before and rᵀr after each step so far, for the bound on drift.
@@ -108,23 +112,34 @@ class Progress:
             return False
         return True
 
-    def left(self) -> int:
-        """How many iterations all tasks that run may still take."""
-        return self.limit - int(self.iterations[self.running].max())
+    @property
+    def running(self) -> _Mask:
+        """The tasks that run."""
+        return self._running
+
+    @running.setter
+    def running(self, running: _Mask) -> None:
+        self._running = running
+        self.is_running, self._all_run = bool(running.any()), bool(running.all())
+        # Iterations that all tasks that run may still take.
+        self.left = self.limit - int(self.iterations[running].max()) if self.is_running else 0
 
     def judge_all(self, records: NDArray[Any]) -> None:
-        """Decide for several steps, of which each record, (3, tasks), is what `judge` is told of one."""
-        with np.errstate(invalid="ignore"):
-            uneventful = self.running.all() and np.isfinite(records).all() and (records[:, :2] > 0).all()
-            uneventful = uneventful and (np.sqrt(records[:-1, 2]) > self.threshold).all()
-        if uneventful:
-            # None stops before the last.
-            self.iterations = self.iterations + (len(records) - 1)
-            self._steps += [np.array(record) for record in records[:-1]]
-            records = records[-1:]
+        """Apply `judge` to consecutive records, shape (steps, 3, tasks)."""
+        first = records[: self.left - 1]
+        if self._all_run and len(first) and self._is_uneventful(first):
+            self.iterations = self.iterations + len(first)
+            self.left -= len(first)
+            self._steps += [*np.array(first)]
+            records = records[len(first) :]
         for record in records:
-            if self.running.any():
+            if self.is_running:
                 self.judge(*record)
+
+    def _is_uneventful(self, records: NDArray[Any]) -> bool:
+        """Return whether no task stops at any of these steps; no comparison holds for NaN."""
+        positive, finite = records[:, :2].min() > 0, records.max() < math.inf
+        return bool(positive and finite and (records[:, 2] > self._clearly_above).all())
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.

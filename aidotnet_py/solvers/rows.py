@@ -65,15 +65,15 @@ class Rows:
 
     def fitting(self, name: str, array: Array) -> Array:
         """Return the array as rows once it has the right-hand side's shape, dtype and backend."""
+        backend = self.backend
+        if backend.owns(array) and backend.dtype_of(array) == self.dtype and tuple(array.shape) == self.shape:
+            return self.as_rows(_plain(backend, array, self.dtype))
         owner = backend_of(array)
         if owner is None:
             came = f"is a {type(array).__name__}"
         else:
-            dtype, shape = owner.dtype_of(array), tuple(array.shape)
-            if owner is self.backend and dtype == self.dtype and shape == self.shape:
-                return self.as_rows(_plain(owner, array, dtype))
-            came = f"has shape {shape} and dtype {dtype} on backend {owner.name!r}"
-        wanted = f"shape {self.shape} and dtype {self.dtype} on backend {self.backend.name!r}"
+            came = f"has shape {tuple(array.shape)} and dtype {owner.dtype_of(array)} on backend {owner.name!r}"
+        wanted = f"shape {self.shape} and dtype {self.dtype} on backend {backend.name!r}"
         raise ArgumentException(f"{name} {came}; wanted {wanted}, like rhs")
 
     def on_rows(self, name: str, function: Operator) -> Operator:

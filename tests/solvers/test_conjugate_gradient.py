@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.solvers import SolverReport, StopReason, conjugate_gradient, row_updates
+from aidotnet_py.solvers import SolverReport, StopReason, borrowing, conjugate_gradient
 
 EPS = float(np.finfo(np.float64).eps)
 EPS32 = float(np.finfo(np.float32).eps)
@@ -338,7 +338,7 @@ def test_the_host_looks_once_an_iteration(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_iterations_allocate_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     # Not compiled: when that is ready depends on the tests before, and it has other, small, objects.
-    monkeypatch.setattr(row_updates, "_compiled", lambda *_: None)
+    monkeypatch.setattr(borrowing, "_is_worth_compiling", lambda *_: False)
     tasks = 4
 
     def peak(n: int, iterations: int) -> int:

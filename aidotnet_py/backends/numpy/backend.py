@@ -180,7 +180,7 @@ class NumPyBackend:
         return tuple(s // array.itemsize for s in array.strides)
 
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
-        return np.reshape(array, shape, copy=False)
+        return array.reshape(shape, copy=False)
 
     def permute_dims(self, array: Array, axes: tuple[int, ...]) -> Array:
         return np.transpose(array, axes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from eager_solver import eager_conjugate_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
-from aidotnet_py.solvers.conjugate_gradient import begin_in_place, finish_in_place
+from aidotnet_py.solvers.conjugate_gradient import QueuedSolve
 from aidotnet_py.solvers.iteration import BufferedOperator
 from aidotnet_py.solvers.progress import Progress
 
@@ -77,7 +78,7 @@ class _Matrices:
 
     def compile(self) -> None:
         self._executable.compile()
-        self.operator.iteration._step.compile()
+        self.operator.iteration.compile()
 
     def draw(self, rng: Rng, spectra: Callable[[Rng, int], Any] | None = None) -> None:
         for task in self._matrices:
@@ -109,7 +110,7 @@ def _right_hand_sides(rng: Rng, shape: tuple[int, int], dtype: Any) -> Any:
 
 def _assert_same_solve(operator: BufferedOperator, rhs: Any, **how: Any) -> None:
     found, report = conjugate_gradient(operator, rhs, **how)
-    right, wanted = conjugate_gradient(lambda v: operator(v), rhs, **how)
+    right, wanted = eager_conjugate_gradient(lambda v: operator(v), rhs, **how)
     assert found.tobytes() == right.tobytes()
     assert report.stop_reasons == wanted.stop_reasons
     np.testing.assert_array_equal(report.iterations, wanted.iterations)
@@ -233,9 +234,8 @@ def test_solves_that_are_judged_when_they_are_over() -> None:
         rhs = _right_hand_sides(rng, shape, dtype)
         how = {"max_iterations": int(rng.integers(1, 33)), "atol": float(rng.choice([1e-14, 1e-6, 0.1]))}
         begun = {"iterations": how["max_iterations"], "atol": how["atol"]}
-        begin_in_place(matrices.operator, rhs, **begun)
-        found, report = finish_in_place(matrices.operator, rhs, **begun)
-        right, wanted = conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, rtol=0.0, **how)
+        found, report = QueuedSolve(matrices.operator, rhs, **begun).result()
+        right, wanted = eager_conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, rtol=0.0, **how)
         assert found.tobytes() == right.tobytes()
         assert report.stop_reasons == wanted.stop_reasons
         np.testing.assert_array_equal(report.iterations, wanted.iterations)

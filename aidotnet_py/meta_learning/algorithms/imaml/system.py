@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
@@ -12,8 +12,8 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
-from aidotnet_py.solvers.conjugate_gradient import begin_in_place, finish_in_place
-from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
+from aidotnet_py.solvers.conjugate_gradient import QueuedSolve
+from aidotnet_py.solvers.iteration import MOST, BufferedOperator
 
 __all__ = ["Begun", "ImplicitSystem", "Solve"]
 
@@ -30,14 +30,14 @@ class Solve:
 class Begun:
     """A system of which the work at the points is done: support gradients, operator, right-hand side.
 
-    ``root`` is D^½ where each parameter has a λ of its own; ``waits`` is whether a device has solved it.
+    ``root`` is D^½ where each parameter has a λ of its own; ``queued`` is the solve that a device does.
     """
 
     slopes: Array
     operator: Operator
     rhs: Array
     root: Array | None
-    waits: bool
+    queued: QueuedSolve | None
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,10 @@ class ImplicitSystem:
         root = None if isinstance(self.lam, float) else tasks.backend.elementwise("sqrt")(self.lam)
         slopes, operator = self._operator(tasks, points, root)
         rhs = gradients if root is None else gradients * root
-        waits = False
+        queued: QueuedSolve | None = None
         if isinstance(operator, BufferedOperator) and operator.queue.is_waiting and self.is_plain:
-            waits = True
-            begin_in_place(operator, rhs, iterations=self._iterations, atol=self._atol)
-        return Begun(slopes, operator, rhs, root, waits)
+            queued = QueuedSolve(operator, rhs, iterations=self._iterations, atol=self._atol)
+        return Begun(slopes, operator, rhs, root, queued)
 
     def finish(
         self, tasks: Tasks, points: Array, gradients: Array, begun: Begun | None
@@ -111,14 +110,13 @@ class ImplicitSystem:
         """Whether a solve is conjugate gradient from zero, of iterations that a device can do without the host."""
         plain = self.probes is None and not self._is_warm and isinstance(self.lam, float)
         plain = plain and not (self.options.UseNeumannApproximation or self.options.UseFirstOrder)
-        return plain and self._iterations <= Iteration.MOST
+        return plain and self._iterations <= MOST
 
     def _solve(self, tasks: Tasks, begun: Begun) -> tuple[Array, SolverReport]:
         if self.options.UseNeumannApproximation:
             return neumann_series(begun.operator, begun.rhs, terms=self.options.NeumannSeriesTerms)
-        if begun.waits:
-            operator = cast("BufferedOperator", begun.operator)
-            y, report = finish_in_place(operator, begun.rhs, iterations=self._iterations, atol=self._atol)
+        if begun.queued is not None:
+            y, report = begun.queued.result()
         else:
             y, report = self._conjugate_gradient(tasks, begun.operator, begun.rhs)
         return self._moved(tasks, y, begun.rhs, report), report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import itertools
 import threading
@@ -17,6 +16,7 @@ from numpy_doubles import COUNTED, CountingBackend
 from tanh_network import TanhNetwork, batch_of
 
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel, TaskBatch, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py.autodiff.extend import Run
 from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
@@ -27,7 +27,8 @@ def uncounted_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is counted is the model's work: a solver's own steps run on a backend that counts nothing."""
 
     def iteration(operator: BufferedOperator) -> Iteration:
-        return Iteration(dataclasses.replace(operator, backend=NumPyBackend(compiled=False)))
+        product = Run(operator.executable, operator.stage)
+        return Iteration(NumPyBackend(compiled=False), operator.vectors, operator.products, product)
 
     monkeypatch.setattr(BufferedOperator, "iteration", property(iteration))
 
