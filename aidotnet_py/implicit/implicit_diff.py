@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.arguments import COUNT
 from aidotnet_py.autodiff.extend import (
     ArrayType,
     Program,
@@ -32,7 +33,6 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, Inv
 from aidotnet_py.implicit.linear_system import Settings
 from aidotnet_py.implicit.root import Finder, Root, solution
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
-from aidotnet_py.solvers.rows import check_count
 
 __all__ = ["implicit_diff"]
 
@@ -132,7 +132,7 @@ def implicit_diff(
     """
     _require_function(condition, "condition")
     if max_iterations is not None:
-        check_count("max_iterations", max_iterations)
+        COUNT.check("max_iterations", max_iterations)
     Bounds(rtol, atol)
     if not isinstance(symmetric, (bool, np.bool_)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         raise ArgumentException(f"symmetric must be True or False, got {symmetric!r:.80}")

@@ -4,10 +4,11 @@ A new optimizer is one file here, and so is a new minimiser.
 """
 
 from aidotnet_py.optimizers.adam import AdamOptimizer
-from aidotnet_py.optimizers.interface import ElementwiseOptimizer, IGradientBasedOptimizer
+from aidotnet_py.optimizers.elementwise import ElementwiseOptimizer
 from aidotnet_py.optimizers.lbfgs import LBFGSMinimizer
 from aidotnet_py.optimizers.minimizer import InnerSolver, RowMinimizer, RowObjective, VectorObjective
 from aidotnet_py.optimizers.newton_cg import NewtonCGMinimizer
+from aidotnet_py.optimizers.protocol import IGradientBasedOptimizer
 from aidotnet_py.optimizers.sgd import SGDOptimizer
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from aidotnet_py.arguments import POSITIVE
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.optimizers.interface import ElementwiseOptimizer, in_range, positive
+from aidotnet_py.optimizers.elementwise import DECAY, ElementwiseOptimizer
 
 __all__ = ["AdamOptimizer"]
 
@@ -44,9 +45,9 @@ class AdamOptimizer(ElementwiseOptimizer):
 
     def __init__(self, learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         super().__init__(learning_rate)
-        self._beta1 = in_range(beta1, "beta1")
-        self._beta2 = in_range(beta2, "beta2")
-        self._epsilon = positive(epsilon, "epsilon")
+        self._beta1 = DECAY.check("beta1", beta1)
+        self._beta2 = DECAY.check("beta2", beta2)
+        self._epsilon = POSITIVE.check("epsilon", epsilon)
 
     def coefficients(self, step: int) -> tuple[float, ...]:
         """β₁, 1 − β₁, β₂, 1 − β₂, εc and αc / (1 − β₁ᵗ), with c = √(1 − β₂ᵗ) at step t.

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 from aidotnet_py.optimizers.minimizer import VectorObjective
 from aidotnet_py.representations import concise_repr
-from aidotnet_py.solvers.rows import check_count, check_number
 
 __all__ = ["LBFGSMinimizer"]
 
@@ -81,9 +81,9 @@ class LBFGSMinimizer:
     history: int = 10
 
     def __post_init__(self) -> None:
-        check_count("max_iterations", self.max_iterations)
-        check_number("gradient_tolerance", self.gradient_tolerance)
-        check_count("history", self.history)
+        COUNT.check("max_iterations", self.max_iterations)
+        NON_NEGATIVE.check("gradient_tolerance", self.gradient_tolerance)
+        COUNT.check("history", self.history)
 
     def __call__(self, objective: VectorObjective, theta: Array, /) -> Array:
         """Where the function is small, as found from ``theta``; see `InnerSolver`."""
@@ -154,12 +154,12 @@ class _Levels:
 def _checked(theta: Array) -> NDArray[Any]:
     backend = backend_of(theta)
     if backend is None:
-        raise ArgumentException(f"theta is a {type(theta).__name__}; a floating NumPy array (P,) is wanted")
+        raise ArgumentException(f"theta must be a floating NumPy array (P,), got {type(theta).__name__}")
     if not isinstance(theta, np.ndarray):
         raise NotSupportedException(
             f"theta is on backend {backend.name!r}; SciPy works on NumPy arrays only, NewtonCGMinimizer on any"
         )
     vector = cast("NDArray[Any]", theta)
     if vector.dtype.kind != "f" or vector.ndim != 1 or vector.size == 0:
-        raise ArgumentException(f"theta is {vector.dtype}{vector.shape}; a floating NumPy array (P,) is wanted")
+        raise ArgumentException(f"theta must be a floating NumPy array (P,), got {vector.dtype}{vector.shape}")
     return vector

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.solvers import conjugate_gradient
-from aidotnet_py.solvers.rows import check_count, check_number
 
 __all__ = ["NewtonCGMinimizer"]
 
@@ -97,9 +97,9 @@ class NewtonCGMinimizer(RowMinimizer):
     cg_iterations: int = 20
 
     def __post_init__(self) -> None:
-        check_count("max_iterations", self.max_iterations)
-        check_number("gradient_tolerance", self.gradient_tolerance)
-        check_count("cg_iterations", self.cg_iterations)
+        COUNT.check("max_iterations", self.max_iterations)
+        NON_NEGATIVE.check("gradient_tolerance", self.gradient_tolerance)
+        COUNT.check("cg_iterations", self.cg_iterations)
 
     def minimize(self, objective: RowObjective, start: Array) -> Array:
         """The points (tasks, P) that the rows come to from ``start``, in a new array.
@@ -151,8 +151,8 @@ class _Rows:
                 or self.dtype != self.backend.dtype_of(array)
             ):
                 raise ArgumentException(
-                    f"the objective's {name} are {described(array)}; {self.dtype}{shape} on backend "
-                    f"{self.backend.name!r} is wanted"
+                    f"the objective's {name} must be {self.dtype}{shape} on backend {self.backend.name!r}, "
+                    f"got {described(array)}"
                 )
         return losses, gradients
 
@@ -246,7 +246,7 @@ def _shortening(before: _Numbers, there: _Numbers, promised: _Numbers) -> _Numbe
 def _checked(start: Array) -> Backend:
     backend = backend_of(start)
     if backend is None:
-        raise ArgumentException(f"start is a {type(start).__name__}; a floating array (tasks, P) is wanted")
+        raise ArgumentException(f"start must be a floating array (tasks, P), got {type(start).__name__}")
     if backend.dtype_of(start).kind != "f" or len(start.shape) != 2 or 0 in start.shape:
-        raise ArgumentException(f"start is {described(start)}; a floating array (tasks, P), not empty, is wanted")
+        raise ArgumentException(f"start must be a floating array (tasks, P), not empty, got {described(start)}")
     return backend

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.optimizers.interface import ElementwiseOptimizer, in_range
+from aidotnet_py.optimizers.elementwise import DECAY, ElementwiseOptimizer
 
 __all__ = ["SGDOptimizer"]
 
@@ -35,7 +35,7 @@ class SGDOptimizer(ElementwiseOptimizer):
 
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
         super().__init__(learning_rate)
-        self._momentum = in_range(momentum, "momentum")
+        self._momentum = DECAY.check("momentum", momentum)
         self.memory = ("velocity",) if momentum else ()
 
     def coefficients(self, step: int) -> tuple[float, ...]:

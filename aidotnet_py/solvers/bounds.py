@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import NON_NEGATIVE
 from aidotnet_py.caller import level_outside
 from aidotnet_py.solvers.report import BoundName
-from aidotnet_py.solvers.rows import check_number
 
 __all__ = ["Bounds", "renames_tolerance"]
 
@@ -47,8 +47,8 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if self.rtol is not None:
-            object.__setattr__(self, "rtol", check_number("rtol", self.rtol))
-        object.__setattr__(self, "atol", check_number("atol", self.atol))
+            object.__setattr__(self, "rtol", NON_NEGATIVE.check("rtol", self.rtol))
+        object.__setattr__(self, "atol", NON_NEGATIVE.check("atol", self.atol))
 
     def of(self, rhs_norms: NDArray[Any], scales: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The bound of each system whose right-hand side has this norm, and whether it is the relative one.

@@ -7,14 +7,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.borrowing import borrowed_iteration
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration, PreconditionedIteration
-from aidotnet_py.solvers.progress import Progress, threshold_of
+from aidotnet_py.solvers.progress import Callback, Progress, threshold_of
 from aidotnet_py.solvers.report import SolverReport
-from aidotnet_py.solvers.rows import Operator, Rows, check_count, check_number
+from aidotnet_py.solvers.rows import Operator, Rows, check_callable
 from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
 __all__ = ["QueuedSolve", "conjugate_gradient"]
@@ -31,6 +32,7 @@ def conjugate_gradient(
     initial: Array | None = None,
     preconditioner: Operator | None = None,
     damping: float = 0.0,
+    callback: Callback | None = None,
 ) -> tuple[Array, SolverReport]:
     r"""Solve (A + damping I) x = b for symmetric positive definite A, known by its products alone.
 
@@ -64,6 +66,9 @@ def conjugate_gradient(
         r ↦ M⁻¹r for symmetric positive definite M close to A; called as the operator is.
     damping : float
         Added to the diagonal of A, at least 0.
+    callback : callable, optional
+        Called after each iteration with its number, from 1, and the residual norms of the recurrence, a NumPy array of
+        shape (tasks,): NaN for a task that took no step. `SolverReport.residual_history` has the same numbers.
 
     Returns
     -------
@@ -107,21 +112,27 @@ def conjugate_gradient(
     >>> report.iterations
     array([2])
     """
+    if callback is not None:
+        check_callable("callback", callback, "a function of a count and residual norms, or None")
     rows = Rows(rhs)
-    limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
-    bounds, damping = Bounds(rtol, atol), check_number("damping", damping)
+    limit = rows.n if max_iterations is None else COUNT.check("max_iterations", max_iterations)
+    bounds, damping = Bounds(rtol, atol), NON_NEGATIVE.check("damping", damping)
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
     if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
-        return _solve(_Solve(rows, operator, operator.iteration, prepare=operator.prepare), start, limit, bounds)
+        return _solve(
+            _Solve(rows, operator, operator.iteration, prepare=operator.prepare), start, limit, bounds, callback
+        )
     product = _damped(rows, rows.on_rows("operator", operator), damping)
     with borrowed_iteration(rows, product, precondition) as iteration:
-        return _solve(_Solve(rows, product, iteration), start, limit, bounds)
+        return _solve(_Solve(rows, product, iteration), start, limit, bounds, callback)
 
 
-def _solve(solve: _Solve, start: Array | None, limit: int, bounds: Bounds) -> tuple[Array, SolverReport]:
+def _solve(
+    solve: _Solve, start: Array | None, limit: int, bounds: Bounds, callback: Callback | None
+) -> tuple[Array, SolverReport]:
     solve.start(start)
-    return solve.result(solve.progress(limit, bounds))
+    return solve.result(solve.progress(limit, bounds, callback))
 
 
 class QueuedSolve:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
-from aidotnet_py.solvers.progress import Progress
+from aidotnet_py.solvers.progress import Callback, Progress
 from aidotnet_py.solvers.report import SolverReport, StopReason
-from aidotnet_py.solvers.rows import Operator, Rows, check_count
+from aidotnet_py.solvers.rows import Operator, Rows, check_callable
 from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
 __all__ = ["gmres"]
@@ -33,6 +34,7 @@ def gmres(
     rtol: float | None = None,
     atol: float = 0.0,
     initial: Array | None = None,
+    callback: Callback | None = None,
 ) -> tuple[Array, SolverReport]:
     r"""Solve Ax = b for any nonsingular A, known by its products alone.
 
@@ -65,6 +67,9 @@ def gmres(
     initial : array, optional
         Where to start, like rhs in shape, dtype and backend; None stands for zeros, and saves a product. A task whose
         right-hand side is zero starts at its solution, zero, in any case.
+    callback : callable, optional
+        Called after each iteration with its number, from 1, and the residual norms that the rotations tell, a NumPy
+        array of shape (tasks,): NaN for a task that took no step. `SolverReport.residual_history` has the same numbers.
 
     Returns
     -------
@@ -111,15 +116,17 @@ def gmres(
     >>> report.iterations
     array([2])
     """
+    if callback is not None:
+        check_callable("callback", callback, "a function of a count and residual norms, or None")
     rows = Rows(rhs)
-    limit = rows.n if max_iterations is None else check_count("max_iterations", max_iterations)
+    limit = rows.n if max_iterations is None else COUNT.check("max_iterations", max_iterations)
     bounds = Bounds(rtol, atol)
     product = rows.on_rows("operator", operator)
     start = None if initial is None else rows.fitting("initial", initial)
     solve = Iterate(rows, product, rows.empty(), rows.empty())
     solve.start(start)
 
-    progress = solve.progress(limit, bounds)
+    progress = solve.progress(limit, bounds, callback)
     while progress.is_running:
         cycle = _Cycle(solve, progress)
         while progress.is_running:
@@ -295,6 +302,7 @@ class _Cycle:
         progress.reasons[progress.running & ~finite] = StopReason.NOT_FINITE
         progress.reasons[progress.running & finite & ~sound] = StopReason.BREAKDOWN
         progress.iterations = progress.iterations + sound
+        progress.take(np.where(sound, norms, np.nan) ** 2)
         claims = sound & ((norms <= progress.threshold) | spent)
         progress.claims = progress.claims | claims
         progress.running = sound & ~claims & (progress.iterations < progress.limit)

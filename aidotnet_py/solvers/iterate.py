@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds
-from aidotnet_py.solvers.progress import Progress
+from aidotnet_py.solvers.progress import Callback, Progress
 from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows
 from aidotnet_py.solvers.scaling import all_in_range, in_range, powers_for, scales_for
@@ -87,9 +87,9 @@ class Iterate:
     def _scales_column(self) -> Array:
         return self.rows.column(self.backend.asarray(self.scales))
 
-    def progress(self, limit: int, bounds: Bounds) -> Progress:
-        """The host's side of the solve that has been started."""
-        return Progress(self.initial_norms, self.rhs_norms, limit, bounds, self.scales)
+    def progress(self, limit: int, bounds: Bounds, callback: Callback | None = None) -> Progress:
+        """Return the host's side of the solve that has been started."""
+        return Progress(self.initial_norms, self.rhs_norms, limit, bounds, self.scales, callback)
 
     def norms(self, vectors: Array, out: Array | None = None) -> NDArray[Any]:
         """The Euclidean norm of each row, on the host; its square in ``out``, shape (tasks,)."""

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.report import NeumannReport, StopReason
-from aidotnet_py.solvers.rows import Operator, Rows, check_count
+from aidotnet_py.solvers.rows import Operator, Rows
 
 __all__ = ["neumann_series"]
 
@@ -80,7 +81,7 @@ def neumann_series(
     array([False])
     """
     rows = Rows(rhs)
-    count, bounds = check_count("terms", terms), Bounds(rtol, atol)
+    count, bounds = COUNT.check("terms", terms), Bounds(rtol, atol)
     solve = Iterate(rows, rows.on_rows("operator", operator), rows.empty(), rows.empty())
     backend = rows.backend
     add, subtract = backend.elementwise("add"), backend.elementwise("subtract")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.report import BoundName, SolverReport, StopReason
 
-__all__ = ["Progress", "threshold_of"]
+__all__ = ["Callback", "Progress", "threshold_of"]
 
 _Mask: TypeAlias = NDArray[np.bool_]
+# Of the count of steps and the residual norms after the last.
+Callback: TypeAlias = Callable[[int, NDArray[Any]], object]
 
 
 def threshold_of(bounds: NDArray[Any]) -> NDArray[Any]:
@@ -46,6 +49,9 @@ class Progress:
         When a task has converged.
     scales : NDArray, shape (tasks,), optional
         What b was multiplied by before the solve; the report has the units from before.
+    callback : callable, optional
+        Called after each step with the count of steps and the norms of the residuals after it, NaN for tasks that
+        took none.
     """
 
     def __init__(
@@ -55,8 +61,9 @@ class Progress:
         limit: int,
         bounds: Bounds,
         scales: NDArray[Any] | None = None,
+        callback: Callback | None = None,
     ) -> None:
-        self.limit = limit
+        self.limit, self._callback = limit, callback
         self.rhs_norms, self._bounds = rhs_norms, bounds
         self._scales = scales
         self.tolerance, self._relative = bounds.of(rhs_norms, scales)
@@ -78,6 +85,8 @@ class Progress:
         # pᵀAp, rᵀr before and rᵀr after each step so far, for the bound on drift.
         self._steps: list[NDArray[Any]] = []
         self._measured = False
+        # ‖r‖² after each step, NaN for tasks that took none.
+        self._squares: list[NDArray[Any]] = []
 
     def may_have_drifted(self, lengths: NDArray[Any]) -> bool:
         """Whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
@@ -131,6 +140,8 @@ class Progress:
             self.iterations = self.iterations + len(first)
             self.left -= len(first)
             self._steps += [*np.array(first)]
+            for step in self._steps[-len(first) :]:
+                self.take(step[2])
             records = records[len(first) :]
         for record in records:
             if self.is_running:
@@ -154,12 +165,20 @@ class Progress:
             self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
         self.iterations = self.iterations + sound
         self._steps.append(np.array([curvatures, slopes, squares]))
+        self.take(np.where(sound, squares, squares.dtype.type(np.nan)))
         claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
         self.claims = self.claims | claims
         left: _Mask = self.iterations < self.limit
         self.running = sound & ~claims & left
         self.limited = bool((sound & ~claims & ~left).any())
         return sound
+
+    def take(self, squares: NDArray[Any]) -> None:
+        """Record a step after which ‖r‖² are these, NaN for tasks that took none."""
+        self._squares.append(squares)
+        if self._callback is not None:
+            norms = np.sqrt(squares)
+            self._callback(len(self._squares), norms if self._scales is None else norms / self._scales)
 
     def measure(self, norms: NDArray[Any]) -> None:
         """Take the measured ‖b − Ax‖ of all tasks; those that claimed too much run on where that can help."""
@@ -194,4 +213,14 @@ class Progress:
                 norms = (norms[0] / self._scales, norms[1] / self._scales, norms[2] / self._scales)
             bounds, _ = self._bounds.of(norms[0], None)
         names: tuple[BoundName, ...] = tuple("rtol" if is_relative else "atol" for is_relative in self._relative)
-        return SolverReport(self.iterations, norms[1], norms[2], tuple(reasons), norms[0], bounds, names)
+        return SolverReport(
+            self.iterations,
+            norms[1],
+            norms[2],
+            tuple(reasons),
+            norms[0],
+            bounds,
+            names,
+            tuple(self._squares),
+            self._scales,
+        )

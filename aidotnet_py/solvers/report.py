@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
@@ -74,6 +74,9 @@ class SolverReport:
     array([ True,  True])
     >>> report.bounds, report.bound_names
     (array([4.47213595e-10, 0.00000000e+00]), ('rtol', 'rtol'))
+    >>> report.residual_history
+    array([[4.47213595, 0.        ],
+           [0.        ,        nan]])
     """
 
     iterations: NDArray[np.int64]
@@ -83,6 +86,20 @@ class SolverReport:
     rhs_norms: NDArray[Any]
     bounds: NDArray[Any]
     bound_names: tuple[BoundName, ...]
+    _squares: tuple[NDArray[Any], ...] = field(default=(), repr=False)
+    _scales: NDArray[Any] | None = field(default=None, repr=False)
+
+    @property
+    def residual_history(self) -> NDArray[Any]:
+        """Residual norms before the first step and after each, (1 + steps, tasks); NaN where a task took no step.
+
+        They are the solver's own, of its recurrence: the measured norms of the solution are ``residual_norms``.
+        """
+        norms = np.sqrt(np.array(self._squares, self.residual_norms.dtype).reshape(-1, len(self.iterations)))
+        if self._scales is not None:
+            with np.errstate(all="ignore"):
+                norms = norms / self._scales
+        return np.concatenate([self.initial_residual_norms[None], norms])
 
     @property
     def converged(self) -> NDArray[np.bool_]:
@@ -90,8 +107,8 @@ class SolverReport:
         return self.stopped_by(StopReason.CONVERGED)
 
     def stopped_by(self, reason: StopReason) -> NDArray[np.bool_]:
-        """For which tasks the work ended for this reason, as booleans of shape (tasks,)."""
-        return np.array([found is reason for found in self.stop_reasons], dtype=np.bool_)
+        """Return for which tasks the work ended for this reason, as booleans of shape (tasks,)."""
+        return np.array([given is reason for given in self.stop_reasons], dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +136,13 @@ class NeumannReport(SolverReport):
     array([False,  True])
     """
 
-    term_norms: NDArray[Any]
-    grew: NDArray[np.bool_]
+    term_norms: NDArray[Any] = field(kw_only=True)
+    grew: NDArray[np.bool_] = field(kw_only=True)
+
+    @property
+    def residual_history(self) -> NDArray[Any]:
+        """‖b − Ax‖ before the first term and after each, (1 + terms, tasks): with j terms, the norm of the next."""
+        return np.concatenate([self.term_norms, self.residual_norms[None]])
 
     @property
     def first_term_norms(self) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from aidotnet_py import (
     NotSupportedException,
     SGDOptimizer,
 )
+from aidotnet_py.arguments import shown
 from aidotnet_py.autodiff import grad, trace, vjp
 from aidotnet_py.backends import get_backend
 from aidotnet_py.optimizers import ElementwiseOptimizer
@@ -405,7 +406,7 @@ class TestFormula:
             def formula(self, parameters, gradient, memory, coefficients):
                 return result(parameters, memory[0])
 
-        message = rf"Odd.formula gives {given}; new parameters and 1 arrays of memory are wanted, all float32\[2\]"
+        message = rf"Odd.formula must return new parameters and 1 arrays of memory, all float32\[2\], got {given}"
         with pytest.raises(InvalidOperationException, match=message):
             Odd(0.1).UpdateParameters(np.ones(2, np.float32), np.ones(2, np.float32))
 
@@ -495,18 +496,18 @@ class TestState:
     @pytest.mark.parametrize(
         ("state", "message"),
         [
-            ({}, r"state has \[\] with steps None; steps, a count, and \['first_moment', 'second_moment'\] are wanted"),
+            ({}, r"state must have steps, a count, and \['first_moment', 'second_moment'\], got \[\] with steps None"),
             ({"steps": -1}, r"with steps -1"),
             ({"steps": 1.5}, r"with steps 1.5"),
-            ({"steps": 1, "velocity": np.ones(2)}, r"state has \['steps', 'velocity'\]"),
-            ({"steps": 3}, r"state has 3 steps and arrays \[\]; they do not belong together"),
+            ({"steps": 1, "velocity": np.ones(2)}, r"state must have .*, got \['steps', 'velocity'\]"),
+            ({"steps": 3}, r"state must have arrays only with steps, got 3 steps and arrays \[\]"),
             (
                 {"steps": 0, "first_moment": np.ones(2), "second_moment": np.ones(2)},
-                r"state has 0 steps and arrays \['first_moment', 'second_moment'\]; they do not belong together",
+                r"state must have .*, got 0 steps and arrays \['first_moment', 'second_moment'\]",
             ),
             (
                 {"steps": 1, "first_moment": np.ones(2), "second_moment": [1.0, 1.0]},
-                r"state 'second_moment' is a list; an array is wanted",
+                r"state\['second_moment'\] must be an array, got \[1\.0, 1\.0\]",
             ),
         ],
     )
@@ -538,8 +539,9 @@ class TestRefusals:
         ],
     )
     def test_of_what_is_not_above_zero(self, build, name, value):
-        message = f"{name} is {value!r}; a finite number above 0 is wanted"
-        with pytest.raises(ArgumentOutOfRangeException, match=re.escape(message)):
+        message = f"{name} must be a finite number above 0, got {shown(value)}"
+        error = ArgumentOutOfRangeException if isinstance(value, (int, float)) else ArgumentException
+        with pytest.raises(error, match=re.escape(message)):
             build(value)
 
     @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "0.9"])
@@ -552,21 +554,30 @@ class TestRefusals:
         ],
     )
     def test_of_what_is_not_below_one(self, build, name, value):
-        message = f"{name} is {value!r}; a number in [0, 1) is wanted"
-        with pytest.raises(ArgumentOutOfRangeException, match=re.escape(message)):
+        message = f"{name} must be a number in [0, 1), got {shown(value)}"
+        error = ArgumentOutOfRangeException if isinstance(value, (int, float)) else ArgumentException
+        with pytest.raises(error, match=re.escape(message)):
             build(value)
 
     @pytest.mark.parametrize(
         ("parameters", "gradient", "message"),
         [
-            ([1.0], np.ones(1), r"parameters is a list; an array is wanted"),
-            (np.ones(2), None, r"gradient is a NoneType; the parameters are float64\(2,\)"),
-            (np.ones(2), 1.0, r"gradient is a float; the parameters are float64\(2,\)"),
-            (np.ones(2), np.ones(3), r"gradient is float64\(3,\) on backend 'numpy'; the parameters are float64\(2,\)"),
-            (np.ones(2), np.ones((1, 2)), r"gradient is float64\(1, 2\) .*; the parameters are float64\(2,\)"),
-            (np.ones(2), np.ones(2, np.float32), r"gradient is float32\(2,\) .*; the parameters are float64\(2,\)"),
-            (np.ones(2, int), np.ones(2, int), r"parameters is int64\(2,\); a floating array \(P,\) or \(tasks, P\)"),
-            (np.array(1.0), np.array(1.0), r"parameters is float64\(\); a floating array \(P,\) or \(tasks, P\)"),
+            ([1.0], np.ones(1), r"parameters must be an array, got \[1\.0\]"),
+            (np.ones(2), None, r"gradient must be float64\(2,\).*, got a NoneType"),
+            (np.ones(2), 1.0, r"gradient must be float64\(2,\).*, got a float"),
+            (np.ones(2), np.ones(3), r"gradient must be float64\(2,\).*, got float64\(3,\) on backend 'numpy'"),
+            (np.ones(2), np.ones((1, 2)), r"gradient must be float64\(2,\).*, got float64\(1, 2\) .*"),
+            (np.ones(2), np.ones(2, np.float32), r"gradient must be float64\(2,\).*, got float32\(2,\) .*"),
+            (
+                np.ones(2, int),
+                np.ones(2, int),
+                r"parameters must be a floating array \(P,\) or \(tasks, P\).*, got int64\(2,\)",
+            ),
+            (
+                np.array(1.0),
+                np.array(1.0),
+                r"parameters must be a floating array \(P,\) or \(tasks, P\).*, got float64\(\)",
+            ),
         ],
     )
     def test_of_arrays_that_do_not_fit(self, make, parameters, gradient, message):
@@ -574,16 +585,16 @@ class TestRefusals:
             make().UpdateParameters(parameters, gradient)
 
     def test_of_two_backends(self, make):
-        with pytest.raises(
-            ArgumentException, match=r"gradient is float64\(2,\) on backend 'strict'; the parameters are"
-        ):
+        with pytest.raises(ArgumentException, match=r"gradient must be .*, got float64\(2,\) on backend 'strict'"):
             make().UpdateParameters(np.ones(2), get_backend("strict").asarray(np.ones(2)))
 
     @pytest.mark.parametrize("later", [np.ones(3), np.ones((1, 2)), np.ones(2, np.float32)])
     def test_of_a_change_between_steps(self, later):
         adam = AdamOptimizer(0.1)
         adam.UpdateParameters(np.ones(2), np.ones(2))
-        with pytest.raises(ArgumentException, match=r"first_moment is float64\(2,\) .* from earlier steps; Reset"):
+        with pytest.raises(
+            ArgumentException, match=r"first_moment must be .*, got float64\(2,\).* from earlier steps; Reset"
+        ):
             adam.UpdateParameters(later, later)
         adam.Reset()
         adam.UpdateParameters(later, later)

@@ -630,24 +630,24 @@ def refuse(v: Any) -> Any:
         (
             {"max_iterations": 0},
             ArgumentOutOfRangeException,
-            "max_iterations is 0; wanted a whole number of at least 1",
+            r"max_iterations must be a whole number of at least 1.*, got 0",
         ),
-        ({"max_iterations": -3}, ArgumentOutOfRangeException, "max_iterations is -3"),
-        ({"max_iterations": 2.0}, ArgumentException, r"max_iterations is 2\.0; wanted a whole number"),
-        ({"max_iterations": True}, ArgumentException, "max_iterations is True"),
-        ({"rtol": -1e-3}, ArgumentOutOfRangeException, r"rtol is -0\.001; wanted a finite number"),
-        ({"atol": -1e-3}, ArgumentOutOfRangeException, r"atol is -0\.001; wanted a finite number"),
-        ({"rtol": 10**400}, ArgumentOutOfRangeException, r"rtol is a number beyond 1\.8e\+308; wanted a finite number"),
-        ({"atol": -(10**5000)}, ArgumentOutOfRangeException, "atol is a number beyond"),
-        ({"max_iterations": 10**5000}, ArgumentOutOfRangeException, "max_iterations is beyond 64 bits"),
-        ({"rtol": float("nan")}, ArgumentOutOfRangeException, "rtol is nan"),
-        ({"atol": float("inf")}, ArgumentOutOfRangeException, "atol is inf"),
-        ({"rtol": "small"}, ArgumentException, "rtol is 'small'"),
-        ({"atol": None}, ArgumentException, "atol is None"),
-        ({"damping": -0.5}, ArgumentOutOfRangeException, r"damping is -0\.5"),
-        ({"damping": None}, ArgumentException, "damping is None"),
-        ({"preconditioner": 3}, ArgumentException, r"preconditioner is a int; wanted a function .* shape \(2, 3\)"),
-        ({"initial": [0.0] * 3}, ArgumentException, r"initial is a list; wanted shape \(2, 3\) and dtype float64"),
+        ({"max_iterations": -3}, ArgumentOutOfRangeException, r"max_iterations must be .*, got -3"),
+        ({"max_iterations": 2.0}, ArgumentException, r"max_iterations must be a whole number.*, got 2\.0"),
+        ({"max_iterations": True}, ArgumentException, r"max_iterations must be .*, got True"),
+        ({"rtol": -1e-3}, ArgumentOutOfRangeException, r"rtol must be a finite number.*, got -0\.001"),
+        ({"atol": -1e-3}, ArgumentOutOfRangeException, r"atol must be a finite number.*, got -0\.001"),
+        ({"rtol": 10**400}, ArgumentOutOfRangeException, r"rtol must be a finite number.*, got an integer of"),
+        ({"atol": -(10**5000)}, ArgumentOutOfRangeException, r"atol must be .*, got an integer of"),
+        ({"max_iterations": 10**5000}, ArgumentOutOfRangeException, r"max_iterations must be .*, got an integer of"),
+        ({"rtol": float("nan")}, ArgumentOutOfRangeException, r"rtol must be .*, got nan"),
+        ({"atol": float("inf")}, ArgumentOutOfRangeException, r"atol must be .*, got inf"),
+        ({"rtol": "small"}, ArgumentException, r"rtol must be .*, got 'small'"),
+        ({"atol": None}, ArgumentException, r"atol must be .*, got None"),
+        ({"damping": -0.5}, ArgumentOutOfRangeException, r"damping must be .*, got -0\.5"),
+        ({"damping": None}, ArgumentException, r"damping must be .*, got None"),
+        ({"preconditioner": 3}, ArgumentException, r"preconditioner must be a function .* shape \(2, 3\), got 3"),
+        ({"initial": [0.0] * 3}, ArgumentException, r"initial must have shape \(2, 3\) and dtype float64.*, got list"),
     ],
 )
 def test_settings_out_of_range_are_refused(
@@ -665,13 +665,13 @@ def test_whole_numbers_of_numpy_are_counts(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("rhs", "message"),
     [
-        (np.ones(3, np.int64), r"rhs has shape \(3,\) and dtype int64; wanted shape \(n,\) or \(tasks, n\), not"),
+        (np.ones(3, np.int64), r"rhs must have shape \(n,\) or \(tasks, n\), not.*, got shape \(3,\) and dtype int64"),
         (np.ones((2, 2), np.complex128), "dtype complex128"),
         (np.ones((2, 2), np.bool_), "dtype bool"),
-        (np.ones((2, 2, 2)), r"rhs has shape \(2, 2, 2\)"),
-        (np.ones(()), r"rhs has shape \(\)"),
-        (np.ones((0, 3)), r"rhs has shape \(0, 3\)"),
-        (np.ones(0), r"rhs has shape \(0,\) .* not empty"),
+        (np.ones((2, 2, 2)), r"rhs must have .*, got shape \(2, 2, 2\)"),
+        (np.ones(()), r"rhs must have .*, got shape \(\)"),
+        (np.ones((0, 3)), r"rhs must have .*, got shape \(0, 3\)"),
+        (np.ones(0), r"rhs must have .* not empty, .*, got shape \(0,\)"),
     ],
 )
 def test_a_right_hand_side_that_is_none_is_refused(rhs: np.ndarray, message: str, backend: Backend) -> None:
@@ -680,16 +680,18 @@ def test_a_right_hand_side_that_is_none_is_refused(rhs: np.ndarray, message: str
 
 
 def test_a_right_hand_side_must_be_an_array() -> None:
-    with pytest.raises(ArgumentException, match=r"rhs is a list; wanted an array of one of the backends numpy, "):
+    with pytest.raises(ArgumentException, match=r"rhs must be an array of one of the backends numpy, .*, got list"):
         conjugate_gradient(refuse, [1.0, 2.0])
-    with pytest.raises(ArgumentNullException, match="rhs is None"):
+    with pytest.raises(ArgumentNullException, match=r"rhs must be .*, got None"):
         conjugate_gradient(refuse, None)
 
 
 def test_an_operator_must_be_a_function() -> None:
-    with pytest.raises(ArgumentNullException, match=r"operator is None; wanted a function of an array of shape \(2,\)"):
+    with pytest.raises(
+        ArgumentNullException, match=r"operator must be a function of an array of shape \(2,\).*, got None"
+    ):
         conjugate_gradient(None, np.ones(2))  # type: ignore[arg-type]
-    with pytest.raises(ArgumentException, match="operator is a ndarray"):
+    with pytest.raises(ArgumentException, match=r"operator must be .*, got ndarray"):
         conjugate_gradient(np.eye(2), np.ones(2))  # type: ignore[arg-type]
 
 
@@ -697,8 +699,8 @@ def test_an_operator_must_be_a_function() -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (np.ones(3), r"has shape \(3,\) and dtype float64 on backend '\w+'; wanted shape \(2, 3\) and dtype float64"),
-        (np.ones((2, 3), np.float32), r"has shape \(2, 3\) and dtype float32 on backend '\w+'; wanted .* float64"),
+        (np.ones(3), r"must have shape \(2, 3\) and dtype float64 .*, got shape \(3,\) and dtype float64 on backend"),
+        (np.ones((2, 3), np.float32), r"must have .* float64 .*, got shape \(2, 3\) and dtype float32 on backend"),
         (np.ones((2, 3), np.int64), ".* dtype int64"),
     ],
 )
@@ -709,22 +711,26 @@ def test_results_that_do_not_fit_are_refused(argument: str, result: np.ndarray, 
 
 
 def test_a_result_that_is_no_array_is_refused(backend: Backend) -> None:
-    with pytest.raises(ArgumentException, match="the result of operator is a NoneType; wanted shape"):
+    with pytest.raises(ArgumentException, match=r"the result of operator must have shape.*, got NoneType"):
         conjugate_gradient(lambda v: None, backend.asarray(np.ones((2, 3))))
 
 
 def test_arrays_of_another_backend_are_refused() -> None:
     here, there = get_backend("strict"), get_backend("strict-device1")
     rhs = here.asarray(np.ones(3))
-    with pytest.raises(ArgumentException, match=r"initial has .* on backend 'strict-device1'; wanted .* 'strict'"):
+    with pytest.raises(ArgumentException, match=r"initial must have .* 'strict'.*, got .* on backend 'strict-device1'"):
         conjugate_gradient(refuse, rhs, initial=there.asarray(np.ones(3)))
-    with pytest.raises(ArgumentException, match=r"result of operator has .* on backend 'numpy'; wanted .* 'strict'"):
+    with pytest.raises(
+        ArgumentException, match=r"result of operator must have .* 'strict'.*, got .* on backend 'numpy'"
+    ):
         conjugate_gradient(lambda v: np.ones(3), rhs)
 
 
 @pytest.mark.parametrize("initial", [np.ones(3), np.ones((3, 2)), np.ones((2, 3), np.float32)])
 def test_a_start_that_does_not_fit_is_refused(initial: np.ndarray, backend: Backend) -> None:
-    with pytest.raises(ArgumentException, match=r"initial has shape .* wanted shape \(2, 3\) and dtype float64 .*rhs"):
+    with pytest.raises(
+        ArgumentException, match=r"initial must have shape \(2, 3\) and dtype float64 .*rhs.*, got shape .*"
+    ):
         conjugate_gradient(refuse, backend.asarray(np.ones((2, 3))), initial=backend.asarray(initial))
 
 

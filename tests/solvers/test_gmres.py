@@ -498,17 +498,21 @@ def refuse(v: Any) -> Any:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"max_iterations": 0}, ArgumentOutOfRangeException, "max_iterations is 0; wanted a whole number of at least"),
-        ({"max_iterations": 2.0}, ArgumentException, r"max_iterations is 2\.0; wanted a whole number"),
-        ({"rtol": -1e-3}, ArgumentOutOfRangeException, r"rtol is -0\.001; wanted a finite number"),
-        ({"atol": -1e-3}, ArgumentOutOfRangeException, r"atol is -0\.001; wanted a finite number"),
-        ({"rtol": 10**400}, ArgumentOutOfRangeException, r"rtol is a number beyond 1\.8e\+308; wanted a finite number"),
-        ({"atol": -(10**5000)}, ArgumentOutOfRangeException, "atol is a number beyond"),
-        ({"max_iterations": 10**5000}, ArgumentOutOfRangeException, "max_iterations is beyond 64 bits"),
-        ({"rtol": float("nan")}, ArgumentOutOfRangeException, "rtol is nan"),
-        ({"rtol": "small"}, ArgumentException, "rtol is 'small'"),
-        ({"atol": None}, ArgumentException, "atol is None"),
-        ({"initial": [0.0] * 3}, ArgumentException, r"initial is a list; wanted shape \(2, 3\) and dtype float64"),
+        (
+            {"max_iterations": 0},
+            ArgumentOutOfRangeException,
+            r"max_iterations must be a whole number of at least.*, got 0",
+        ),
+        ({"max_iterations": 2.0}, ArgumentException, r"max_iterations must be a whole number.*, got 2\.0"),
+        ({"rtol": -1e-3}, ArgumentOutOfRangeException, r"rtol must be a finite number.*, got -0\.001"),
+        ({"atol": -1e-3}, ArgumentOutOfRangeException, r"atol must be a finite number.*, got -0\.001"),
+        ({"rtol": 10**400}, ArgumentOutOfRangeException, r"rtol must be a finite number.*, got an integer of"),
+        ({"atol": -(10**5000)}, ArgumentOutOfRangeException, r"atol must be .*, got an integer of"),
+        ({"max_iterations": 10**5000}, ArgumentOutOfRangeException, r"max_iterations must be .*, got an integer of"),
+        ({"rtol": float("nan")}, ArgumentOutOfRangeException, r"rtol must be .*, got nan"),
+        ({"rtol": "small"}, ArgumentException, r"rtol must be .*, got 'small'"),
+        ({"atol": None}, ArgumentException, r"atol must be .*, got None"),
+        ({"initial": [0.0] * 3}, ArgumentException, r"initial must have shape \(2, 3\) and dtype float64.*, got list"),
     ],
 )
 def test_settings_out_of_range_are_refused(
@@ -519,12 +523,14 @@ def test_settings_out_of_range_are_refused(
 
 
 def test_what_is_no_system_is_refused() -> None:
-    with pytest.raises(ArgumentException, match=r"rhs has shape \(3,\) and dtype int64; wanted shape \(n,\)"):
+    with pytest.raises(ArgumentException, match=r"rhs must have shape \(n,\).*, got shape \(3,\) and dtype int64"):
         gmres(refuse, np.ones(3, np.int64))
-    with pytest.raises(ArgumentNullException, match="operator is None; wanted a function of an array"):
+    with pytest.raises(ArgumentNullException, match=r"operator must be a function of an array.*, got None"):
         gmres(None, np.ones(2))  # type: ignore[arg-type]
-    with pytest.raises(ArgumentException, match=r"the result of operator has shape \(2,\) .* wanted shape \(3,\)"):
+    with pytest.raises(
+        ArgumentException, match=r"the result of operator must have shape \(3,\).*, got shape \(2,\) .*"
+    ):
         gmres(lambda v: v[:2], np.ones(3))
     here, there = get_backend("strict"), get_backend("strict-device1")
-    with pytest.raises(ArgumentException, match=r"initial has .* on backend 'strict-device1'; wanted .* 'strict'"):
+    with pytest.raises(ArgumentException, match=r"initial must have .* 'strict'.*, got .* on backend 'strict-device1'"):
         gmres(refuse, here.asarray(np.ones(3)), initial=there.asarray(np.ones(3)))

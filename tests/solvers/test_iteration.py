@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aidotnet_py.backends import NumPyBackend
-from aidotnet_py.solvers import borrowing, conjugate_gradient
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.solvers import borrowing, conjugate_gradient, gmres, neumann_series
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +145,41 @@ def test_neither_functions_nor_large_buffers_outlive_a_solve() -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("solver", [conjugate_gradient, gmres])
+def test_histories_are_the_residuals_of_the_iterates(solver: Any) -> None:
+    rng = np.random.default_rng(4)
+    d, b = a_system(rng, 3, 12, np.float64)
+    b[1] = 0
+    seen: list[tuple[int, Any]] = []
+    _, report = solver(lambda v: v * d, b, rtol=1e-6, callback=lambda k, norms: seen.append((k, norms)))
+    history = report.residual_history
+    steps = int(report.iterations.max())
+    assert history.shape == (1 + steps, 3)
+    assert [k for k, _ in seen] == [*range(1, 1 + steps)]
+    np.testing.assert_array_equal(np.array([norms for _, norms in seen]), history[1:])
+    np.testing.assert_array_equal(np.isfinite(history).sum(axis=0), 1 + report.iterations)
+    for k in range(1, 1 + steps):
+        x, _ = solver(lambda v: v * d, b, rtol=1e-6, max_iterations=k)
+        residuals = np.linalg.norm(b - d * x, axis=1)
+        took = np.isfinite(history[k])
+        np.testing.assert_allclose(residuals[took], history[k][took], rtol=1e-6, atol=1e-12)
+
+
+def test_the_history_has_the_units_of_the_right_hand_side() -> None:
+    d, b = a_system(np.random.default_rng(5), 2, 6, np.float64)
+    plain, scaled = (conjugate_gradient(lambda v: v * d, b * unit)[1].residual_history for unit in (1.0, 2.0**-300))
+    np.testing.assert_array_equal(plain, scaled * 2.0**300)
+
+
+def test_a_series_has_a_history_too() -> None:
+    a, b = np.array([[1.5, 0.7]]), np.array([[1.0, 2.0]])
+    _, report = neumann_series(lambda v: a * v, b, terms=4)
+    wanted = [np.linalg.norm((1 - a) ** j * b) for j in range(5)]
+    np.testing.assert_allclose(report.residual_history[:, 0], wanted)
+
+
+def test_a_callback_must_be_a_function() -> None:
+    with pytest.raises(ArgumentException, match="callback must be a function"):
+        conjugate_gradient(lambda v: v, np.ones(3), callback=3)  # type: ignore[arg-type]

@@ -1,67 +1,27 @@
-"""What an optimizer offers, and the base of those that treat every parameter alike."""
+"""The base of optimizers that treat every parameter alike."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from aidotnet_py.arguments import POSITIVE, Number, refusal
 from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
-    ArgumentOutOfRangeException,
     InvalidOperationException,
     NotSupportedException,
 )
 from aidotnet_py.representations import concise_repr
 
-__all__ = ["ElementwiseOptimizer", "IGradientBasedOptimizer", "in_range", "positive"]
+__all__ = ["DECAY", "ElementwiseOptimizer"]
 
 
-@runtime_checkable
-class IGradientBasedOptimizer(Protocol):
-    """Turns gradients into parameter updates, and can put its memory of past ones aside and take it up again."""
-
-    def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
-        """New parameters after one step; the arguments are not changed."""
-        ...
-
-    def Reset(self) -> None:
-        """Forget all past gradients."""
-        ...
-
-    def GetCurrentLearningRate(self) -> float:
-        """The rate of the next step."""
-        ...
-
-    def GetState(self) -> Mapping[str, Any]:
-        """What it remembers, by name: arrays and numbers, copies."""
-        ...
-
-    def SetState(self, state: Mapping[str, Any]) -> None:
-        """Take up what `GetState` gave."""
-        ...
-
-
-def positive(value: float, name: str) -> float:
-    """The value, if it is a finite number above 0."""
-    if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
-        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a finite number above 0 is wanted")
-    return float(value)
-
-
-def in_range(value: float, name: str) -> float:
-    """The value, if it lies in [0, 1)."""
-    if not (isinstance(value, Real) and 0 <= value < 1):
-        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a number in [0, 1) is wanted")
-    return float(value)
-
-
+DECAY = Number(least=0, below=1)
 # Traced formulas hold buffers of several times the parameters' size; so many of them are kept.
 _PROGRAMS_KEPT = 4
 
@@ -117,7 +77,7 @@ class ElementwiseOptimizer:
     has_formula: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """See to it that a class which changes the step has no form of another one from those it inherits from."""
+        """Give a class that changes the step no form of another step that it inherits."""
         super().__init_subclass__(**options)
         formula, step, update = (_writer(cls, name) for name in ("formula", "_step", "UpdateParameters"))
         cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update)
@@ -127,13 +87,13 @@ class ElementwiseOptimizer:
     __repr__ = concise_repr
 
     def __init__(self, learning_rate: float) -> None:
-        self._learning_rate = positive(learning_rate, "learning_rate")
+        self._learning_rate = POSITIVE.check("learning_rate", learning_rate)
         self._steps: int = 0
         self._arrays: dict[str, Array] = {}
         self._programs = _Programs()
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
-        """New parameters after one step; numbers that overflow become infinite or NaN in silence.
+        """Return new parameters after one step; numbers that overflow become infinite or NaN in silence.
 
         Parameters
         ----------
@@ -153,7 +113,7 @@ class ElementwiseOptimizer:
             return self._step(backend, parameters, gradient)
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
-        """The new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
+        """Return the new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
         memory = [self._arrays[name] for name in self.memory]
         dtype = backend.dtype_of(parameters)
         coefficients = [backend.asarray(number, dtype) for number in self.coefficients(self._steps)]
@@ -167,7 +127,7 @@ class ElementwiseOptimizer:
     def _program(
         self, parameters: Array, dtype: np.dtype[Any], memory: list[Array], coefficients: list[Array]
     ) -> Callable[..., Any]:
-        """The formula, traced once for parameters of a kind."""
+        """Return the formula, traced once for parameters of a kind."""
         key = tuple(parameters.shape), dtype
         programs = self._programs
         if programs.settings is not None and programs.settings.changed(self):
@@ -192,29 +152,27 @@ class ElementwiseOptimizer:
         given, wanted = program.output_types, [program.input_types[0]] * (1 + count)
         if list(given) != wanted:
             raise InvalidOperationException(
-                f"{type(self).__name__}.formula gives {', '.join(map(str, given))}; new parameters and "
-                f"{count} arrays of memory are wanted, all {wanted[0]}"
+                f"{type(self).__name__}.formula must return new parameters and {count} arrays of memory, all "
+                f"{wanted[0]}, got {', '.join(map(str, given))}"
             )
 
     def coefficients(self, step: int) -> tuple[float, ...]:
-        """The numbers that step number ``step`` (1, 2, …) is taken with; here, the learning rate alone.
+        """Return the numbers that step number ``step`` (1, 2, …) is taken with; here, the learning rate alone.
 
         All that depends on the step or on the settings, so that a `formula` traced once serves every step.
         """
         return (self._learning_rate,)
 
     def coefficients_ahead(self, steps: int) -> list[tuple[float, ...]]:
-        """The `coefficients` of the next so many steps, which count as taken."""
-        found: list[tuple[float, ...]] = []
-        for _ in range(steps):
-            self._steps += 1
-            found.append(self.coefficients(self._steps))
-        return found
+        """Return the `coefficients` of the next so many steps, which count as taken."""
+        first = self._steps + 1
+        self._steps += steps
+        return [self.coefficients(step) for step in range(first, first + steps)]
 
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
     ) -> tuple[Array, list[Array]]:
-        """One step as a function: the new parameters and the new memory, with nothing changed.
+        """Return one step as a function: the new parameters and the new memory, with nothing changed.
 
         Array code that `aidotnet_py.autodiff` can trace and differentiate. With the `coefficients` of a step it gives
         the bits of that step, whether they are Python numbers or arrays of no axes in the parameters' dtype.
@@ -241,14 +199,16 @@ class ElementwiseOptimizer:
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         backend = backend_of(parameters)
         if backend is None:
-            raise ArgumentException(f"parameters is a {type(parameters).__name__}; an array is wanted")
+            raise ArgumentException(refusal("parameters", "an array", parameters))
         shape, dtype = tuple(parameters.shape), backend.dtype_of(parameters)
         if dtype.kind != "f" or len(shape) not in (1, 2):
-            raise ArgumentException(f"parameters is {dtype}{shape}; a floating array (P,) or (tasks, P) is wanted")
+            raise ArgumentException(f"parameters must be a floating array (P,) or (tasks, P), got {dtype}{shape}")
         for name, other in (("gradient", gradient), *self._arrays.items()):
             if not backend.owns(other) or tuple(other.shape) != shape or backend.dtype_of(other) != dtype:
                 past = "" if name == "gradient" else ", from earlier steps; Reset starts anew"
-                raise ArgumentException(f"{name} is {described(other)}; the parameters are {dtype}{shape}{past}")
+                raise ArgumentException(
+                    f"{name} must be {dtype}{shape}, like the parameters, got {described(other)}{past}"
+                )
         return backend
 
     def Reset(self) -> None:
@@ -257,21 +217,21 @@ class ElementwiseOptimizer:
         self._arrays = {}
 
     def GetCurrentLearningRate(self) -> float:
-        """The rate of the next step."""
+        """Return the rate of the next step."""
         return self._learning_rate
 
     def shares_formula(self, other: ElementwiseOptimizer) -> bool:
-        """Whether one of the two was made from the other by `fresh`, so that what was traced for it serves both."""
+        """Return whether `fresh` made one of the two from the other, so that both have the same traced formula."""
         return self._programs is other._programs
 
     def fresh(self) -> Self:
-        """The same optimizer with no past."""
+        """Return the same optimizer with no past."""
         other = copy.copy(self)
         other.Reset()
         return other
 
     def GetState(self) -> dict[str, Any]:
-        """The number of steps taken, and a copy of each array remembered."""
+        """Return the number of steps taken, and a copy of each array remembered."""
         return {"steps": self._steps, **{name: _copied(array, name) for name, array in self._arrays.items()}}
 
     def SetState(self, state: Mapping[str, Any]) -> None:
@@ -286,16 +246,18 @@ class ElementwiseOptimizer:
         steps = state.get("steps")
         if not isinstance(steps, int) or steps < 0 or (arrays and set(arrays) != set(self.memory)):
             raise ArgumentException(
-                f"state has {sorted(state)} with steps {steps!r}; steps, a count, and {sorted(self.memory)} are wanted"
+                f"state must have steps, a count, and {sorted(self.memory)}, got {sorted(state)} with steps {steps!r}"
             )
         if bool(arrays) != (steps > 0 and bool(self.memory)):
-            raise ArgumentException(f"state has {steps} steps and arrays {sorted(arrays)}; they do not belong together")
+            raise ArgumentException(
+                f"state must have arrays only with steps, got {steps} steps and arrays {sorted(arrays)}"
+            )
         self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps
 
 
 def _writer(cls: type[ElementwiseOptimizer], name: str) -> int:
-    """How far up a class's line the one stands that wrote a method itself, instead of being given the base's."""
+    """Return how far up a class's line the one stands that wrote a method itself, instead of being given the base's."""
     of_base = vars(ElementwiseOptimizer)[name]
     line = cls.__mro__
     own = (i for i, c in enumerate(line) if vars(c).get(name, of_base) is not of_base)
@@ -305,7 +267,7 @@ def _writer(cls: type[ElementwiseOptimizer], name: str) -> int:
 def _copied(array: Array, name: str) -> Array:
     backend = backend_of(array)
     if backend is None:
-        raise ArgumentException(f"state {name!r} is a {type(array).__name__}; an array is wanted")
+        raise ArgumentException(refusal(f"state[{name!r}]", "an array", array))
     return backend.asarray(array)
 
 
