@@ -62,11 +62,11 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
         ...
 
     def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
-        """One meta-training step; returns the mean query loss before it."""
+        """Take one meta-training step; return the mean query loss before it."""
         ...
 
     def Adapt(self, task: IMetaLearningTask[T, TInput, TOutput]) -> IModel[TInput, TOutput, ModelMetadata[T]]:
-        """A new model, adapted to a task."""
+        """Return a new model, adapted to a task."""
         ...
 
     @overload
@@ -88,7 +88,7 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
     def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
 
     def Train(self) -> MetaTrainingResult[T]:
-        """As many steps as the options say."""
+        """Take as many steps as the options say."""
         ...
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
@@ -96,7 +96,7 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
         ...
 
     def GetMetaModel(self) -> IFullModel[T, TInput, TOutput]:
-        """The model whose parameters are learned."""
+        """Return the model whose parameters are learned."""
         ...
 
     def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
@@ -112,5 +112,5 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
         ...
 
     def Reset(self) -> None:
-        """Iteration 0, optimizers without memory, random state as at construction."""
+        """Return to iteration 0, optimizers without memory and the random state of the construction."""
         ...

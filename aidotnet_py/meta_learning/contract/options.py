@@ -1,4 +1,4 @@
-"""Options that every algorithm has, and how misspelt or impossible ones are told."""
+"""Options that every algorithm has, and the errors for misspelt or impossible ones."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def with_suggestions(cls: C) -> C:
     original: Callable[..., None] = cls.__init__
 
     @functools.wraps(original)
-    def checked(self: Any, *args: Any, **options: Any) -> None:
+    def init(self: Any, *args: Any, **options: Any) -> None:
         for name in options:
             if name not in names:
                 raise TypeError(f"{cls.__name__} has no option {name!r}{_suggestion(name, names)}")
         original(self, *args, **options)
 
     cls.__repr__ = concise_repr  # type: ignore[assignment]
-    cls.__init__ = checked
+    cls.__init__ = init
     return cls
 
 
@@ -87,21 +87,21 @@ def _suggestion(name: str, names: Sequence[str]) -> str:
 
 
 def _all_options() -> list[type[Any]]:
-    """The options of all algorithms that there are names for."""
-    found: list[type[Any]] = []
+    """Return the public classes of options, from the general ones on."""
+    kinds: list[type[Any]] = []
     waiting: list[type[Any]] = [MetaLearnerOptions]
     while waiting:
         kind = waiting.pop(0)
         waiting += kind.__subclasses__()
-        if dataclasses.is_dataclass(kind) and not kind.__name__.startswith("_") and kind not in found:
-            found.append(kind)
-    return found
+        if dataclasses.is_dataclass(kind) and not kind.__name__.startswith("_") and kind not in kinds:
+            kinds.append(kind)
+    return kinds
 
 
 @with_suggestions
 @dataclass(eq=False)
 class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
-    """What every meta-learning algorithm can be told; read when used, so they can be changed between steps.
+    """Options of every meta-learning algorithm; read when used, so they can be changed between steps.
 
     Parameters
     ----------
@@ -240,37 +240,37 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         return self.first_problem() is None
 
     def settings(self) -> dict[str, Any]:
-        """What checkpoints say of the options: all but the model, and of the loader its type and sizes."""
-        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del told["MetaModel"]
-        loader = told["DataLoader"]
+        """Return what checkpoints hold of the options: all but the model, and the type and sizes of the loader."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["MetaModel"]
+        loader = values["DataLoader"]
         if loader is not None:
             sizes = {name: getattr(loader, name) for name in _OF_LOADERS}
-            told["DataLoader"] = {"type": type(loader).__name__, **sizes}
-        return told
+            values["DataLoader"] = {"type": type(loader).__name__, **sizes}
+        return values
 
     def differences(self, held: Mapping[str, Any]) -> list[str]:
-        """One clause for each option of a checkpoint that is otherwise here, if that can change what steps give.
+        """Return a clause for each option that differs from a checkpoint's, if that can change the steps.
 
-        A loader on one side alone is none of them: where its place is taken up, that is said.
+        A loader on one side alone is passed over here; loading its place reports it.
         """
         if not held:
             return []
         own, there = describe(self), dict(held)
-        passed_over = set(self._told_by_checkpoint())
+        omitted = set(self._names_left_to_checkpoint())
         if own["DataLoader"] is None or there.get("DataLoader") is None:
-            passed_over.add("DataLoader")
-        for name in passed_over:
+            omitted.add("DataLoader")
+        for name in omitted:
             own.pop(name, None)
             there.pop(name, None)
         return list(differences(there, own))
 
-    def _told_by_checkpoint(self) -> frozenset[str]:
-        """Options in whose place a checkpoint's state comes, and those that change no step."""
+    def _names_left_to_checkpoint(self) -> frozenset[str]:
+        """Return the options that change no step, or that a checkpoint's state replaces."""
         return _OF_THE_RUN | {"RandomSeed"}
 
     def Clone(self) -> Self:
-        """An independent copy; model, optimizers and loader are shared, but not what learners remember of them."""
+        """Return an independent copy; it shares model, optimizers and loader, but no learner's memory of them."""
         return dataclasses.replace(self)
 
 

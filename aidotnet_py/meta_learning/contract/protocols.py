@@ -1,4 +1,4 @@
-"""What an object given by the user can do: the members of a protocol that it has and lacks."""
+"""The members of a protocol that an object has or lacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
-    """The members of a protocol that a value lacks, by name; a class, which is no object of itself, lacks all."""
+    """Return the names of a protocol's members that a value lacks; a class is no object of itself and lacks all."""
     if isinstance(value, type):
         return tuple(sorted(get_protocol_members(protocol)))
     # The class first: to ask the object would compute its properties, and a task's may load its data.
@@ -34,7 +34,7 @@ def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
 # isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
 @lru_cache(maxsize=64)
 def _lacking(kind: Hashable, protocol: Hashable) -> tuple[str, ...]:
-    """The members of a protocol that a class lacks."""
+    """Return the names of a protocol's members that a class lacks."""
     names = get_protocol_members(cast("type[Any]", protocol))
     return tuple(sorted(name for name in names if not hasattr(kind, name)))
 
@@ -50,17 +50,21 @@ def computes_gradients(model: object) -> bool:
 
 
 def is_inner_solver(value: object) -> TypeIs[InnerSolver | RowMinimizer]:
-    """Whether an InnerOptimizer solves the inner problem as a whole, in whichever way, instead of taking steps."""
+    """Whether an InnerOptimizer solves the whole inner problem instead of taking steps."""
     if isinstance(value, RowMinimizer):
         return True
     return callable(value) and not isinstance(value, type) and missing_members(value, IGradientBasedOptimizer) != ()
 
 
 def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
-    """The backend of the model's parameters."""
+    """Return the backend of the model's parameters."""
     if is_differentiable(model):
         return model.backend
-    backend = backend_of(model.GetParameters())
+    parameters = model.GetParameters()
+    backend = backend_of(parameters)
     if backend is None:
-        raise ArgumentException(f"GetParameters of {type(model).__name__} returned no array of a registered backend")
+        raise ArgumentException(
+            f"GetParameters of {type(model).__name__} must return an array of a registered backend, got a "
+            f"{type(parameters).__name__}"
+        )
     return backend

@@ -1,4 +1,4 @@
-"""What training, evaluation and adaptation report: losses, accuracies, times and their summaries.
+"""Results of training, evaluation and adaptation: losses, accuracies, times and their summaries.
 
 Numbers called T are NumPy scalars of the model's type. Accuracy is the fraction of examples whose largest output is
 the right class, from 0 to 1; for regression it is NaN, and every summary of it is NaN in turn.
@@ -90,7 +90,7 @@ class BasicStats(Generic[T]):
 
     @staticmethod
     def of(values: NDArray[_S]) -> BasicStats[_S]:
-        """The summary of numbers, in their dtype.
+        """Summarise numbers, in their dtype.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class BasicStats(Generic[T]):
         """
         _require_numbers("values", values)
         if values.size == 0:
-            raise ArgumentException("values has shape (0,); at least one number is wanted")
+            raise ArgumentException("values must have at least one number, got shape (0,)")
         # Summed in double precision at least, so that a summary is no less exact than the numbers in it.
         wide = values.astype(np.result_type(values.dtype, np.float64))
         scalar = values.dtype.type
@@ -247,7 +247,7 @@ class MetaTrainingResult(Generic[T]):
             When ``windowSize`` is below 2, or ``varianceThreshold`` negative or NaN.
         """
         if windowSize < 2:
-            raise ArgumentOutOfRangeException(f"windowSize is {windowSize}; a variance needs at least 2 losses")
+            raise ArgumentOutOfRangeException(f"windowSize must be at least 2 for a variance, got {windowSize}")
         _check_threshold("varianceThreshold", varianceThreshold)
         if self.TotalIterations < windowSize:
             return False
@@ -462,8 +462,8 @@ class MetaAdaptationResult(Generic[T]):
         rows = {
             "steps": str(self.AdaptationSteps),
             "time": f"{self.AdaptationTimeMs:.2f} ms",
-            "query": _measured(self.QueryLoss, self.QueryAccuracy),
-            "support": _measured(self.SupportLoss, self.SupportAccuracy),
+            "query": _loss_and_accuracy(self.QueryLoss, self.QueryAccuracy),
+            "support": _loss_and_accuracy(self.SupportLoss, self.SupportAccuracy),
             "overfitting gap": _number(self.CalculateOverfittingGap()),
         }
         if len(self.PerStepLosses):
@@ -488,22 +488,22 @@ def _keep(result: object, name: str) -> NDArray[Any]:
 
 def _require_numbers(name: str, values: NDArray[Any]) -> None:
     if values.dtype.kind != "f":
-        raise ArgumentException(f"{name} has dtype {values.dtype}; it must hold floating-point numbers")
+        raise ArgumentException(f"{name} must hold floating-point numbers, got dtype {values.dtype}")
     if values.ndim != 1:
-        raise ArgumentException(f"{name} has shape {values.shape}; it must be one-dimensional")
+        raise ArgumentException(f"{name} must be one-dimensional, got shape {values.shape}")
 
 
 def _keep_pair(result: object, first: str, second: str) -> None:
     a, b = _keep(result, first), _keep(result, second)
     if a.shape != b.shape or a.size == 0:
         raise ArgumentException(
-            f"{first} has shape {a.shape} and {second} shape {b.shape}; both must have one length, at least 1"
+            f"{first} and {second} must have one length, at least 1, got shapes {a.shape} and {b.shape}"
         )
 
 
 def _check_threshold(name: str, value: float) -> None:
     if not value >= 0:
-        raise ArgumentOutOfRangeException(f"{name} is {value}; it must be 0 or more")
+        raise ArgumentOutOfRangeException(f"{name} must be at least 0, got {value}")
 
 
 def _best(history: NDArray[T], place: Any) -> BestValue[T]:
@@ -519,7 +519,7 @@ def _at(best: BestValue[Any]) -> str:
     return "" if math.isnan(best.Value) else f"{_number(best.Value)} at iteration {best.Iteration}"
 
 
-def _measured(loss: Any, accuracy: Any) -> str:
+def _loss_and_accuracy(loss: Any, accuracy: Any) -> str:
     return f"loss {_number(loss)}" + ("" if math.isnan(accuracy) else f", accuracy {_number(accuracy)}")
 
 

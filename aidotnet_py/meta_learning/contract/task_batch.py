@@ -13,8 +13,9 @@ from typing import Any, Generic, SupportsIndex, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract import enums
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches
@@ -74,7 +75,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         taskSimilarities: ArrayLike | None = None,
         curriculumStage: enums.CurriculumStage | None = None,
     ) -> None:
-        self._tasks = _checked_tasks(tasks)
+        self._tasks = _check_tasks(tasks)
         n = len(self._tasks)
         self._strategy = _member("batchingStrategy", batchingStrategy, enums.BatchingStrategy)
         stage = enums.CurriculumStage.General if curriculumStage is None else curriculumStage
@@ -173,8 +174,8 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         whole = all(isinstance(n, Integral) for n in (start, count))  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         if not whole or start < 0 or count < 1 or start + count > self.BatchSize:
             raise ArgumentOutOfRangeException(
-                f"start is {start} and count {count}; the range must hold at least one task and lie within the "
-                f"{self.BatchSize} of the batch"
+                f"start and count must be of at least one task within the {self.BatchSize} of the batch, got start "
+                f"{start} and count {count}"
             )
         part = slice(start, start + count)
         return TaskBatch(
@@ -194,7 +195,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
             When ``n`` is not between 1 and `BatchSize`.
         """
         if not isinstance(n, Integral) or not 1 <= n <= self.BatchSize:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentOutOfRangeException(f"n is {n}; it must lie between 1 and the batch size, {self.BatchSize}")
+            raise ArgumentOutOfRangeException(f"n must be from 1 to the batch size, {self.BatchSize}, got {n}")
         size, longer = divmod(self.BatchSize, n)
         return [self.GetRange(i * size + min(i, longer), size + (i < longer)) for i in range(n)]
 
@@ -214,42 +215,40 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         return iter(self._tasks)
 
     def __repr__(self) -> str:
-        return f"<TaskBatch of {self.BatchSize}: {_shown(_configuration(self._tasks[0]))}>"
+        return f"<TaskBatch of {self.BatchSize}: {_describe(_configuration(self._tasks[0]))}>"
 
 
-def _checked_tasks(
-    tasks: Iterable[IMetaLearningTask[T, TInput, TOutput]] | None,
+def _check_tasks(
+    tasks: Iterable[IMetaLearningTask[T, TInput, TOutput]],
 ) -> tuple[IMetaLearningTask[T, TInput, TOutput], ...]:
-    if tasks is None:
-        raise ArgumentNullException("tasks is None; a batch needs at least one task")
+    check_given("tasks", tasks, "a sequence of tasks")
     try:
-        found = tuple(tasks)
+        members = tuple(tasks)
     except TypeError:
-        raise ArgumentException(f"tasks is {tasks!r}; it must be a sequence of tasks") from None
-    if not found:
-        raise ArgumentException("tasks is empty; a batch needs at least one task")
-    for index, task in enumerate(found):
+        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks)) from None
+    if not members:
+        raise ArgumentException("tasks must hold at least one task, got none")
+    for index, task in enumerate(members):
         _check_is_task(index, task)
-    _check_agreement(found)
-    return found
+    _check_agreement(members)
+    return members
 
 
 def _check_is_task(index: int, task: object) -> None:
-    if task is None:
-        raise ArgumentNullException(f"tasks[{index}] is None; it must be a task")
+    check_given(f"tasks[{index}]", task, "a task")
     if missing_members(task, IMetaLearningTask):
-        raise ArgumentException(f"tasks[{index}] is a {type(task).__name__}; it must be an IMetaLearningTask")
+        raise ArgumentException(f"tasks[{index}] must be an IMetaLearningTask, got a {type(task).__name__}")
 
 
 def _check_agreement(tasks: tuple[IMetaLearningTask[Any, Any, Any], ...]) -> None:
-    found = [_configuration(task) for task in tasks]
-    usual = Counter(found).most_common(1)[0][0]
-    for index, (task, own) in enumerate(zip(tasks, found, strict=True)):
+    configurations = [_configuration(task) for task in tasks]
+    usual = Counter(configurations).most_common(1)[0][0]
+    for index, (task, own) in enumerate(zip(tasks, configurations, strict=True)):
         if own != usual:
             name = "" if task.Name is None else f"Name {task.Name!r}, "
             raise ArgumentException(
-                f"tasks[{index}] ({name}TaskId {task.TaskId!r}) is {_shown(own)}; "
-                f"the batch is {_shown(usual)}, and all its tasks must be alike"
+                f"tasks[{index}] ({name}TaskId {task.TaskId!r}) must be {_describe(usual)}, like the others of the "
+                f"batch, got {_describe(own)}"
             )
 
 
@@ -257,14 +256,14 @@ def _configuration(task: IMetaLearningTask[Any, Any, Any]) -> tuple[int, int, in
     return task.NumWays, task.NumShots, task.NumQueryPerClass
 
 
-def _shown(configuration: tuple[int, int, int]) -> str:
+def _describe(configuration: tuple[int, int, int]) -> str:
     ways, shots, queries = configuration
     return f"{ways}-way {shots}-shot with NumQueryPerClass {queries}"
 
 
 def _member(name: str, value: E, kind: type[E]) -> E:
     if not isinstance(value, kind):
-        raise ArgumentException(f"{name} is {value!r}; it must be a {kind.__name__}")
+        raise ArgumentException(refusal(name, f"a {kind.__name__}", value))
     return value
 
 
@@ -275,13 +274,13 @@ def _numbers(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> NDA
     try:
         array = np.array(values)
     except (TypeError, ValueError):
-        raise ArgumentException(f"{name} is {values!r}; it must be an array of shape {shape}") from None
+        raise ArgumentException(refusal(name, f"an array of shape {shape}", values)) from None
     if array.shape != shape:
-        raise ArgumentException(f"{name} has shape {array.shape}; with {shape[0]} tasks it must have shape {shape}")
+        raise ArgumentException(f"{name} must have shape {shape} for {shape[0]} tasks, got {array.shape}")
     if array.dtype.kind in "iu":
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
-        raise ArgumentException(f"{name} has dtype {array.dtype}; it must hold real numbers")
+        raise ArgumentException(f"{name} must hold real numbers, got dtype {array.dtype}")
     _check_each(name, array, np.isfinite(array), "finite")
     array.flags.writeable = False
     return array
@@ -290,7 +289,7 @@ def _numbers(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> NDA
 def _check_each(name: str, array: NDArray[Any], good: NDArray[np.bool], wanted: str) -> None:
     bad = np.argwhere(~good).tolist()
     if bad:
-        raise ArgumentException(f"{name}{bad[0]} is {array[tuple(bad[0])]}; every one must be {wanted}")
+        raise ArgumentException(f"{name}{bad[0]} must be {wanted}, got {array[tuple(bad[0])]}")
 
 
 def _data_of(task: IMetaLearningTask[Any, Any, Any]) -> tuple[Any, ...]:

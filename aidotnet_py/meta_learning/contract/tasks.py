@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 from uuid import uuid4
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
@@ -241,7 +242,7 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
             ("NumQueryPerClass", self.NumQueryPerClass),
         ):
             if count <= 0:
-                raise ArgumentOutOfRangeException(f"{name} is {count}; it must be at least 1")
+                raise ArgumentOutOfRangeException(f"{name} must be at least 1, got {count}")
         support = self.SupportInput, self.SupportOutput
         if any(is_batches(data) for data in support):
             _check_batches("SupportSetX", support[0], "SupportSetY", support[1])
@@ -251,9 +252,9 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
             _check_set("QuerySetX", self.QueryInput, "QuerySetY", self.QueryOutput)
 
     def __repr__(self) -> str:
-        sets = f"support {_shown(self.SupportInput)} → {_shown(self.SupportOutput)}"
+        sets = f"support {_describe(self.SupportInput)} → {_describe(self.SupportOutput)}"
         if self.QueryInput is not None:
-            sets += f", query {_shown(self.QueryInput)} → {_shown(self.QueryOutput)}"
+            sets += f", query {_describe(self.QueryInput)} → {_describe(self.QueryOutput)}"
         label = self.Name or self.TaskId
         return f"<{type(self).__name__} {label!r}: {self.NumWays}-way {self.NumShots}-shot, {sets}>"
 
@@ -289,7 +290,7 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     >>> MetaLearningTask(SupportSetX=x, SupportSetY=x[:4])
     Traceback (most recent call last):
     ...
-    aidotnet_py.exceptions.ArgumentException: SupportSetX has shape (6, 1) and SupportSetY shape (4, 1); ...
+    aidotnet_py.exceptions.ArgumentException: SupportSetX and SupportSetY must have first axes of one length, ...
     """
 
     def __init__(
@@ -344,7 +345,7 @@ def _integer(name: str, value: SupportsIndex) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ArgumentException(f"{name} is {value!r}; it must be a whole number") from None
+        raise ArgumentException(refusal(name, "a whole number", value)) from None
 
 
 def is_batches(data: object) -> bool:
@@ -358,19 +359,20 @@ def is_batches(data: object) -> bool:
 
 
 def first_batch(data: Any) -> Any:
-    """A set that comes as one array, or the first of its batches."""
+    """Return a set that comes as one array, or the first of its batches."""
     return data[0] if is_batches(data) else data
 
 
 def all_examples(backend: Backend, data: Any) -> Any:
-    """The examples of a set in one array, whether it comes in batches or not."""
+    """Return the examples of a set in one array, whether it comes in batches or not."""
     return backend.concat(data, 0) if is_batches(data) else data
 
 
 def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:
     if not (is_batches(x) and is_batches(y) and len(x) == len(y)):
         raise ArgumentException(
-            f"{x_name} is {_shown(x)} and {y_name} {_shown(y)}; of a set in batches both are lists, equally long"
+            f"{x_name} and {y_name} must be lists of one length for a set in batches, got {_describe(x)} and "
+            f"{_describe(y)}"
         )
     for i, (x_batch, y_batch) in enumerate(zip(x, y, strict=True)):
         _check_set(f"{x_name}[{i}]", x_batch, f"{y_name}[{i}]", y_batch)
@@ -379,15 +381,15 @@ def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:
 def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
     for name, value, other in ((x_name, x, y_name), (y_name, y, x_name)):
         if value is None:
-            raise ArgumentNullException(f"{name} is None; it and {other} must both be given")
+            raise ArgumentNullException(f"{name} must be given together with {other}, got None")
     lengths = _length(x_name, x), _length(y_name, y)
     if lengths[0] != lengths[1]:
         raise ArgumentException(
-            f"{x_name} has shape {_shown(x)} and {y_name} shape {_shown(y)}; "
-            f"their first axes must be equally long, one entry an example"
+            f"{x_name} and {y_name} must have first axes of one length, one entry an example, got shapes "
+            f"{_describe(x)} and {_describe(y)}"
         )
     if lengths[0] == 0:
-        raise ArgumentException(f"{x_name} has shape {_shown(x)}; the set must hold at least one example")
+        raise ArgumentException(f"{x_name} must hold at least one example, got shape {_describe(x)}")
 
 
 def _length(name: str, data: Any) -> int:
@@ -395,13 +397,11 @@ def _length(name: str, data: Any) -> int:
     try:
         return int(len(data) if shape is None else shape[0])
     except (IndexError, TypeError):
-        raise ArgumentException(
-            f"{name} is {data!r}; it must be an array whose first axis counts the examples"
-        ) from None
+        raise ArgumentException(refusal(name, "an array whose first axis counts the examples", data)) from None
 
 
-def _shown(data: Any) -> str:
+def _describe(data: Any) -> str:
     if is_batches(data):
-        return f"[{', '.join(_shown(batch) for batch in data)}]"
+        return f"[{', '.join(_describe(batch) for batch in data)}]"
     shape = getattr(data, "shape", None)
     return f"({len(data)}, …)" if shape is None else str(tuple(shape))

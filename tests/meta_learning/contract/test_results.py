@@ -59,9 +59,9 @@ class TestStats:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            (np.array([]), r"values has shape \(0,\); at least one number is wanted"),
-            (np.ones((2, 2)), r"values has shape \(2, 2\); it must be one-dimensional"),
-            (np.array([1, 2]), "values has dtype int64; it must hold floating-point numbers"),
+            (np.array([]), r"values must have at least one number, got shape \(0,\)"),
+            (np.ones((2, 2)), r"values must be one-dimensional, got shape \(2, 2\)"),
+            (np.array([1, 2]), "values must hold floating-point numbers, got dtype int64"),
         ],
     )
     def test_of_no_numbers(self, values: Any, message: str) -> None:
@@ -144,10 +144,10 @@ class TestTraining:
         assert not trained(np.r_[np.ones(99), NAN]).HasConverged()
 
     def test_convergence_refuses_senseless_questions(self) -> None:
-        with pytest.raises(ArgumentOutOfRangeException, match="windowSize is 1; a variance needs at least 2 losses"):
+        with pytest.raises(ArgumentOutOfRangeException, match="windowSize must be at least 2 for a variance, got 1"):
             trained([1.0]).HasConverged(windowSize=1)
         for bad in (-1e-9, NAN):
-            with pytest.raises(ArgumentOutOfRangeException, match=f"varianceThreshold is {bad}; it must be 0 or more"):
+            with pytest.raises(ArgumentOutOfRangeException, match=f"varianceThreshold must be at least 0, got {bad}"):
                 trained([1.0]).HasConverged(varianceThreshold=bad)
 
     def test_report(self) -> None:
@@ -173,13 +173,17 @@ class TestTraining:
         assert "converged            yes" in report
 
     def test_histories_that_do_not_fit(self) -> None:
-        with pytest.raises(ArgumentException, match=r"LossHistory has shape \(2,\) and AccuracyHistory shape \(1,\)"):
+        with pytest.raises(
+            ArgumentException, match=r"LossHistory and AccuracyHistory must .* shapes \(2,\) and \(1,\)"
+        ):
             trained([1.0, 2.0], [1.0])
-        with pytest.raises(ArgumentException, match=r"shape \(0,\); both must have one length, at least 1"):
+        with pytest.raises(ArgumentException, match=r"must have one length, at least 1, got shapes \(0,\)"):
             trained(np.empty(0))
-        with pytest.raises(ArgumentException, match=r"LossHistory has shape \(1, 1\); it must be one-dimensional"):
+        with pytest.raises(ArgumentException, match=r"LossHistory must be one-dimensional, got shape \(1, 1\)"):
             trained([[1.0]])
-        with pytest.raises(ArgumentException, match="AccuracyHistory has dtype int64; it must hold floating-point"):
+        with pytest.raises(
+            ArgumentException, match="AccuracyHistory must hold floating-point numbers, got dtype int64"
+        ):
             trained([1.0], np.array([1], np.int64))
 
 
@@ -247,7 +251,9 @@ class TestEvaluation:
         }
 
     def test_arrays_that_do_not_fit(self) -> None:
-        with pytest.raises(ArgumentException, match=r"PerTaskAccuracies has shape \(1,\) and PerTaskLosses shape \(2,"):
+        with pytest.raises(
+            ArgumentException, match=r"PerTaskAccuracies and PerTaskLosses must .* shapes \(1,\) and \(2,"
+        ):
             evaluated([1.0, 2.0], [1.0])
         with pytest.raises(ArgumentException, match="at least 1"):
             evaluated(np.empty(0))
@@ -293,7 +299,9 @@ class TestAdaptation:
 
     def test_convergence_refuses_senseless_thresholds(self) -> None:
         for bad in (-0.1, NAN):
-            with pytest.raises(ArgumentOutOfRangeException, match=f"convergenceThreshold is {bad}; it must be 0 or mo"):
+            with pytest.raises(
+                ArgumentOutOfRangeException, match=f"convergenceThreshold must be at least 0, got {bad}"
+            ):
                 adapted().DidConverge(bad)
 
     def test_report(self) -> None:
@@ -319,7 +327,7 @@ class TestAdaptation:
         assert "converged" not in adapted().GenerateReport()
 
     def test_losses_by_step_that_do_not_fit(self) -> None:
-        with pytest.raises(ArgumentException, match=r"PerStepLosses has shape \(1, 1\); it must be one-dimensional"):
+        with pytest.raises(ArgumentException, match=r"PerStepLosses must be one-dimensional, got shape \(1, 1\)"):
             adapted(PerStepLosses=np.ones((1, 1)))
 
 

@@ -123,17 +123,17 @@ class TestStatistics:
 
 class TestRefusals:
     def test_nothing_to_work_on(self) -> None:
-        with pytest.raises(ArgumentNullException, match="tasks is None; a batch needs at least one task"):
+        with pytest.raises(ArgumentNullException, match="tasks must be a sequence of tasks, got None"):
             TaskBatch(None)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match="tasks is empty; a batch needs at least one task"):
+        with pytest.raises(ArgumentException, match="tasks must hold at least one task, got none"):
             TaskBatch([])
 
     def test_what_is_not_a_task(self) -> None:
-        with pytest.raises(ArgumentException, match="tasks is 3; it must be a sequence of tasks"):
+        with pytest.raises(ArgumentException, match="tasks must be a sequence of tasks, got 3"):
             TaskBatch(3)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentNullException, match=r"tasks\[1\] is None; it must be a task"):
+        with pytest.raises(ArgumentNullException, match=r"tasks\[1\] must be a task, got None"):
             TaskBatch([task(), None])  # type: ignore[list-item]
-        with pytest.raises(ArgumentException, match=r"tasks\[0\] is a ndarray; it must be an IMetaLearningTask"):
+        with pytest.raises(ArgumentException, match=r"tasks\[0\] must be an IMetaLearningTask, got a ndarray"):
             TaskBatch([X])  # type: ignore[list-item]
 
     @pytest.mark.parametrize(
@@ -149,28 +149,28 @@ class TestRefusals:
         mixed = tasks(2)
         mixed.insert(place, task(**{name: 2}, Name="stranger", TaskId="id-7"))
         message = (
-            rf"tasks\[{place}\] \(Name 'stranger', TaskId 'id-7'\) is {shown}; "
-            r"the batch is 5-way 1-shot with NumQueryPerClass 15, and all its tasks must be alike"
+            rf"tasks\[{place}\] \(Name 'stranger', TaskId 'id-7'\) must be 5-way 1-shot with NumQueryPerClass 15, "
+            rf"like the others of the batch, got {shown}"
         )
         with pytest.raises(ArgumentException, match=message):
             TaskBatch(mixed)
 
     def test_labels_that_are_none(self) -> None:
-        with pytest.raises(ArgumentException, match="batchingStrategy is 'Uniform'; it must be a BatchingStrategy"):
+        with pytest.raises(ArgumentException, match="batchingStrategy must be a BatchingStrategy, got 'Uniform'"):
             TaskBatch(tasks(1), "Uniform")  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match="curriculumStage is 'Easy'; it must be a CurriculumStage"):
+        with pytest.raises(ArgumentException, match="curriculumStage must be a CurriculumStage, got 'Easy'"):
             TaskBatch(tasks(1), curriculumStage="Easy")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         ("difficulties", "message"),
         [
-            ([1.0], r"taskDifficulties has shape \(1,\); with 2 tasks it must have shape \(2,\)"),
-            ([[1.0, 2.0]], r"taskDifficulties has shape \(1, 2\)"),
-            ([1.0, -0.5], r"taskDifficulties\[1\] is -0.5; every one must be at least 0"),
-            ([1.0, float("nan")], r"taskDifficulties\[1\] is nan; every one must be finite"),
-            ([1.0, float("inf")], r"taskDifficulties\[1\] is inf; every one must be finite"),
-            (["easy", "hard"], r"taskDifficulties has dtype <U4; it must hold real numbers"),
-            ([1.0, [2.0]], r"taskDifficulties is \[1.0, \[2.0\]\]; it must be an array of shape \(2,\)"),
+            ([1.0], r"taskDifficulties must have shape \(2,\) for 2 tasks, got \(1,\)"),
+            ([[1.0, 2.0]], r"taskDifficulties must have shape .*, got \(1, 2\)"),
+            ([1.0, -0.5], r"taskDifficulties\[1\] must be at least 0, got -0.5"),
+            ([1.0, float("nan")], r"taskDifficulties\[1\] must be finite, got nan"),
+            ([1.0, float("inf")], r"taskDifficulties\[1\] must be finite, got inf"),
+            (["easy", "hard"], r"taskDifficulties must hold real numbers, got dtype <U4"),
+            ([1.0, [2.0]], r"taskDifficulties must be an array of shape \(2,\), got \[1.0, \[2.0\]\]"),
         ],
     )
     def test_difficulties_that_do_not_fit(self, difficulties: Any, message: str) -> None:
@@ -179,11 +179,11 @@ class TestRefusals:
 
     @pytest.mark.parametrize("shape", [(2,), (2, 3), (3, 3), (2, 2, 1)])
     def test_similarities_that_do_not_fit(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ArgumentException, match=r"taskSimilarities has shape .*; .* it must have shape \(2, 2\)"):
+        with pytest.raises(ArgumentException, match=r"taskSimilarities must have shape \(2, 2\) for 2 tasks, got"):
             TaskBatch(tasks(2), taskSimilarities=np.ones(shape))
 
     def test_similarities_that_are_not_numbers(self) -> None:
-        with pytest.raises(ArgumentException, match=r"taskSimilarities\[0, 1\] is nan; every one must be finite"):
+        with pytest.raises(ArgumentException, match=r"taskSimilarities\[0, 1\] must be finite, got nan"):
             TaskBatch(tasks(2), taskSimilarities=[[1.0, np.nan], [0.0, 1.0]])
 
 
@@ -206,7 +206,9 @@ class TestParts:
 
     @pytest.mark.parametrize(("start", "count"), [(-1, 2), (0, 0), (0, -1), (0, 4), (2, 2), (3, 1)])
     def test_bad_ranges(self, start: int, count: int) -> None:
-        with pytest.raises(ArgumentOutOfRangeException, match=f"start is {start} and count {count}; .* the 3 of the"):
+        with pytest.raises(
+            ArgumentOutOfRangeException, match=f"within the 3 of the batch, got start {start} and count {count}"
+        ):
             full_batch(3).GetRange(start, count)
 
     @given(st.integers(1, 20), st.data())
@@ -222,7 +224,7 @@ class TestParts:
 
     @pytest.mark.parametrize("n", [0, -1, 4])
     def test_bad_splits(self, n: int) -> None:
-        with pytest.raises(ArgumentOutOfRangeException, match=f"n is {n}; it must lie between 1 and the batch size, 3"):
+        with pytest.raises(ArgumentOutOfRangeException, match=f"n must be from 1 to the batch size, 3, got {n}"):
             full_batch(3).Split(n)
 
 

@@ -77,7 +77,9 @@ class TestMetaLearningTask:
     def test_takes_arrays_of_any_backend(self, backend: Backend) -> None:
         x, y = backend.asarray(X), backend.asarray(Y)
         assert MetaLearningTask(SupportSetX=x, SupportSetY=y).SupportInput is x
-        with pytest.raises(ArgumentException, match=r"SupportSetX has shape \(6, 2\) and SupportSetY shape \(4,\)"):
+        with pytest.raises(
+            ArgumentException, match=r"must have first axes of one length, .*, got shapes \(6, 2\) and \(4,\)"
+        ):
             MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(Y[:4]))
 
     def test_takes_any_sequence_of_examples(self) -> None:
@@ -99,36 +101,38 @@ class TestMetaLearningTask:
 class TestValidate:
     @pytest.mark.parametrize("name", ["SupportSetX", "SupportSetY"])
     def test_support_data_are_required(self, name: str) -> None:
-        with pytest.raises(ArgumentNullException, match=rf"{name} is None; it and SupportSet\w must both be given"):
+        with pytest.raises(ArgumentNullException, match=rf"{name} must be given together with SupportSet\w, got None"):
             make(**{name: None})
 
     @pytest.mark.parametrize("name", ["QuerySetX", "QuerySetY"])
     def test_half_a_query_set_is_refused(self, name: str) -> None:
-        with pytest.raises(ArgumentNullException, match=rf"{name} is None; it and QuerySet\w must both be given"):
+        with pytest.raises(ArgumentNullException, match=rf"{name} must be given together with QuerySet\w, got None"):
             make(**{name: None})
 
     @pytest.mark.parametrize("kind", ["Support", "Query"])
     def test_lengths_must_agree(self, kind: str) -> None:
-        message = rf"{kind}SetX has shape \(6, 2\) and {kind}SetY shape \(5, 3\); their first axes must be equally long"
+        message = rf"{kind}SetX and {kind}SetY must have first axes of one length, .*, got shapes \(6, 2\) and \(5, 3\)"
         with pytest.raises(ArgumentException, match=message):
             make(**{f"{kind}SetX": X, f"{kind}SetY": np.ones((5, 3))})
 
     @pytest.mark.parametrize("kind", ["Support", "Query"])
     def test_empty_sets_are_refused(self, kind: str) -> None:
-        with pytest.raises(ArgumentException, match=rf"{kind}SetX has shape \(0, 2\); .* at least one example"):
+        with pytest.raises(ArgumentException, match=rf"{kind}SetX must hold at least one example, got shape \(0, 2\)"):
             make(**{f"{kind}SetX": X[:0], f"{kind}SetY": Y[:0]})
 
     @pytest.mark.parametrize("data", [np.float64(3.0), np.array(3.0), 3.0])
     def test_data_without_examples_are_refused(self, data: object) -> None:
-        with pytest.raises(ArgumentException, match=r"SupportSetY is .*3\..*; it must be an array whose first axis"):
+        with pytest.raises(
+            ArgumentException, match=r"SupportSetY must be an array whose first axis counts the examples, got "
+        ):
             make(SupportSetY=data)
 
     @pytest.mark.parametrize("name", ["NumWays", "NumShots", "NumQueryPerClass"])
     def test_counts_must_be_positive_whole_numbers(self, name: str) -> None:
         for count in (0, -2):
-            with pytest.raises(ArgumentOutOfRangeException, match=f"{name} is {count}; it must be at least 1"):
+            with pytest.raises(ArgumentOutOfRangeException, match=f"{name} must be at least 1, got {count}"):
                 make(**{name: count})
-        with pytest.raises(ArgumentException, match=f"{name} is 2.0; it must be a whole number"):
+        with pytest.raises(ArgumentException, match=f"{name} must be a whole number, got 2.0"):
             make(**{name: 2.0})
         assert type(getattr(make(**{name: np.int64(3)}), name)) is int
 
@@ -158,5 +162,5 @@ class TestMetaLearningTaskBase:
         task.Validate()
         assert isinstance(task, IMetaLearningTask)
         np.testing.assert_array_equal(task.SupportSetY, np.sin(X))
-        with pytest.raises(ArgumentException, match=r"SupportSetY shape \(5, 2\)"):
+        with pytest.raises(ArgumentException, match=r"got shapes \(6, 2\) and \(5, 2\)"):
             Sine().Validate()

@@ -146,9 +146,9 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
                 raise ArgumentException(f"{name} must be left to FromPaper, which sets it from Lambda")
         return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / strength, InnerObjective="proximal", **options)
 
-    def _told_by_checkpoint(self) -> frozenset[str]:
+    def _names_left_to_checkpoint(self) -> frozenset[str]:
         # Probes are drawn from the seed itself, at any time.
-        return super()._told_by_checkpoint() - ({"RandomSeed"} if self.PreconditionerProbes else set())
+        return super()._names_left_to_checkpoint() - ({"RandomSeed"} if self.PreconditionerProbes else set())
 
     def invalid(self) -> Iterator[str]:
         """Yield a message for each problem."""
