@@ -62,7 +62,7 @@ __all__ = ["AdaptationCurve", "MetaLearnerBase", "StepRecord"]
 
 @dataclass
 class StepRecord:
-    """What the last `MetaTrain` saw, for the result of the step."""
+    """Losses, accuracies and metrics of the last `MetaTrain`, for the result of the step."""
 
     losses: NDArray[Any]
     accuracies: list[float]
@@ -78,7 +78,7 @@ class _Contribution(NamedTuple):
 
 
 class AdaptationCurve(NamedTuple):
-    """How tasks' query sets are served before the first and after each inner step.
+    """Losses and accuracies of tasks' query sets before the first and after each inner step.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     @takes_turns
     @whole
     def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
-        """One meta-training step: the mean of the tasks' meta-gradients, clipped, to the meta-optimizer.
+        """Take one meta-training step: the clipped mean of the tasks' meta-gradients goes to the meta-optimizer.
 
         Parameters
         ----------
@@ -255,7 +255,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         return history, elapsed, tasks.measure("Support", adapted), tasks.measure("Query", adapted)
 
     def _host(self, array: Array) -> NDArray[Any]:
-        """A copy of an array's values on the host."""
+        """Return a copy of an array's values on the host."""
         return np.array(self._backend.to_numpy(array))
 
     @overload
@@ -298,15 +298,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             When a loss is not finite; when tasks are to be drawn and the options have no DataLoader.
         """
         if taskBatch is not None and numTasks is not None:
-            raise ArgumentException("taskBatch and numTasks were both given; one of them is wanted")
+            raise ArgumentException("taskBatch must be left out if numTasks is given, got both")
         asked = taskBatch if numTasks is None else numTasks
         if isinstance(asked, Integral):
             COUNT.check("numTasks", asked, type_error=ArgumentOutOfRangeException)
-            return self._evaluate_drawn(int(cast(int, asked)))
+            return self._evaluate_new_tasks(int(cast(int, asked)))
         losses, *_ = self._query_results(check_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
         return self._scalar()(float(np.mean(losses, dtype=np.float64)))
 
-    def _evaluate_drawn(self, count: int) -> MetaEvaluationResult[T]:
+    def _evaluate_new_tasks(self, count: int) -> MetaEvaluationResult[T]:
         loader = self._loader()
         began = time.perf_counter()
         losses: list[Any] = []
@@ -335,7 +335,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _query_results(
         self, tasks: Batch[T, TInput, TOutput]
     ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
-        """Losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
+        """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
         whole = self._open(tasks, "Support", "Query", training=False)
 
         def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
@@ -354,14 +354,14 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _single_accuracies(
         self, tasks: Batch[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
     ) -> list[float]:
-        """The accuracies of the models that `Adapt` gives; none where these cannot hold statistics."""
+        """Return the accuracies of the models that `Adapt` gives; none if these cannot hold statistics."""
         accuracies: list[float] = []
         host = model_backend(model).to_numpy
         for task, parameters in zip(tasks, adapted, strict=True):
-            found = _model_for(model, task, parameters)
-            if missing_members(found, INormalizedModel):
+            single = _model_for(model, task, parameters)
+            if missing_members(single, INormalizedModel):
                 break
-            outputs = host(cast(Array, found.Predict(task.QueryInput)))
+            outputs = host(cast(Array, single.Predict(task.QueryInput)))
             accuracies.append(self._loss().accuracy(outputs, host(cast(Array, task.QueryOutput))))
         return accuracies
 
@@ -407,8 +407,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         solver = self._options.InnerOptimizer
         if is_inner_solver(solver):
             raise InvalidOperationException(
-                f"InnerOptimizer is a {type(solver).__name__}, which solves the inner problem as a whole; one that "
-                "takes steps is wanted"
+                "InnerOptimizer must take steps for an adaptation curve, got a "
+                f"{type(solver).__name__}, which solves the whole inner problem at once"
             )
         count = self._options.inner_steps if steps is None else int(steps)
         whole = self._open(check_tasks(taskBatch), "Support", "Query", training=False)
@@ -417,7 +417,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         return AdaptationCurve(losses.T, accuracies.T)
 
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Losses and accuracies, (steps + 1, tasks) each."""
+        """Return losses and accuracies, (steps + 1, tasks) each."""
         tasks = Tasks(chunk, self)
         loop = tasks.loop(steps)
         columns = [tasks.measure("Query", tasks.whole(loop.points))]
@@ -428,12 +428,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
         if self._options.DataLoader is None:
-            raise InvalidOperationException("DataLoader of the options is None; one is wanted to draw tasks from")
+            raise InvalidOperationException("DataLoader of the options must be set to draw tasks from it, got None")
         return self._options.DataLoader
 
     def _batch_from(self, loader: IEpisodicDataLoader[T, TInput, TOutput], count: int) -> TaskBatch[T, TInput, TOutput]:
-        """The next tasks from this learner's place in the loader."""
-        return self._random.place.drawn(loader, lambda: loader.GetTaskBatch(count))
+        """Draw the next tasks from this learner's place in the loader."""
+        return self._random.place.draw(loader, lambda: loader.GetTaskBatch(count))
 
     # Training.
 
@@ -476,7 +476,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         size = sampler if batchSize is None else batchSize
         source = None if batchSize is None else cast("ITaskSampler[T, TInput, TOutput] | None", sampler)
         COUNT.check("batchSize", size, type_error=ArgumentOutOfRangeException)
-        batch = self._drawn(source, int(cast(int, size)))
+        batch = self._draw(source, int(cast(int, size)))
         began = time.perf_counter()
         self._journal.hand_on()
         loss = self.MetaTrain(batch)
@@ -496,13 +496,13 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             AdditionalMetrics={name: scalar(value) for name, value in record.metrics.items()},
         )
 
-    def _drawn(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
+    def _draw(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
         if sampler is None:
             return self._batch_from(self._loader(), count)
         missing = missing_members(sampler, ITaskSampler)
         if missing:
             raise ArgumentException(
-                f"sampler is a {type(sampler).__name__}, which lacks {', '.join(missing)} of ITaskSampler"
+                f"sampler must be an ITaskSampler, got a {type(sampler).__name__}, which lacks {', '.join(missing)}"
             )
         if isinstance(sampler, IResumable):
             place = sampler.GetState()
@@ -539,7 +539,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._loader()
         self._require_valid()
         history = self._history = TrainingHistory[T]()
-        return train(self, history, lambda: self._noted_step(history), self._random.aside)
+        return train(self, history, lambda: self._step_of_run(history), self._random.aside)
 
     @property
     def training_result(self) -> MetaTrainingResult[T] | None:
@@ -548,8 +548,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     @takes_turns
     @whole
-    def _noted_step(self, history: TrainingHistory[T]) -> MetaTrainingStepResult[T]:
-        """A step of a run and its note in the history, both or neither."""
+    def _step_of_run(self, history: TrainingHistory[T]) -> MetaTrainingStepResult[T]:
+        """Take a step of a run and note it in the history, both or neither."""
         self._journal.also(history.from_here())
         self._journal.hand_on()
         step = self.MetaTrainStep(self._options.MetaBatchSize)
@@ -558,7 +558,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     @takes_turns
     def Reset(self) -> None:
-        """Iteration 0, optimizers without memory, random state as at construction; the model keeps its parameters."""
+        """Return to iteration 0, empty optimizers and the first random state; the model keeps its parameters."""
         self._iteration = 0
         self._record = None
         self._history = TrainingHistory()
@@ -629,21 +629,21 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
             learner; when one of the two, the saved learner and this one, has a DataLoader with a place and the
             other has none; when the file was written by version 0.1.0, which wrote no checksums.
         """
-        found = Checkpoint.load(filePath)
+        checkpoint = Checkpoint.load(filePath)
         backend, optimizer = self._backend, self._meta_optimizer()
         parameters = self._host(self._meta_parameters())
-        compared = compare_models(found.model, self.BaseModel)
-        found.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, compared)
-        cautions = [found.caution(str(filePath), compared, self._options)]
+        compared = compare_models(checkpoint.model, self.BaseModel)
+        checkpoint.require_fit(str(filePath), self.AlgorithmType.name, as_given(optimizer), parameters, compared)
+        cautions = [checkpoint.caution(str(filePath), compared, self._options)]
         try:
-            optimizer.SetState(found.optimizer_state_on(backend))
-            self._set_extra_state(found.extra_state)
-            self._random.set(found.random_state)
-            self._set_meta_parameters(backend.asarray(found.parameters))
+            optimizer.SetState(checkpoint.optimizer_state_on(backend))
+            self._set_extra_state(checkpoint.extra_state)
+            self._random.set(checkpoint.random_state)
+            self._set_meta_parameters(backend.asarray(checkpoint.parameters))
         except Exception as error:
-            raise ArgumentException(f"{filePath} holds a state that this learner cannot take: {error!r}") from error
-        self._iteration = found.iteration
-        cautions.append(self._random.lost(found.random_state))
+            raise ArgumentException(f"{filePath} must hold a state that this learner can take: {error!r}") from error
+        self._iteration = checkpoint.iteration
+        cautions.append(self._random.place_warning(checkpoint.random_state))
         # Where warnings are errors, they undo what was taken up.
         for told in cautions:
             if told is not None:
@@ -653,11 +653,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 def _model_for(
     model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
 ) -> IFullModel[T, TInput, TOutput]:
-    """The model with these parameters, which normalises by the task's support set where it can."""
-    found = model.WithParameters(adapted)
-    if missing_members(found, INormalizedModel):
-        return found
-    normalized: IFullModel[T, TInput, TOutput] = cast(Any, found).with_statistics_of(
+    """Return the model with these parameters; it normalises by the task's support set if it can."""
+    adapted_model = model.WithParameters(adapted)
+    if missing_members(adapted_model, INormalizedModel):
+        return adapted_model
+    normalized: IFullModel[T, TInput, TOutput] = cast(Any, adapted_model).with_statistics_of(
         all_examples(model_backend(model), task.SupportInput)
     )
     return normalized

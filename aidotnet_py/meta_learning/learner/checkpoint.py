@@ -75,8 +75,8 @@ class Checkpoint:
             data = pack(_KIND, arrays, description)
         except ArgumentException as error:
             raise ArgumentException(
-                f"the state of the optimizer {self.optimizer} or of the DataLoader cannot be saved: {error}; arrays, "
-                "numbers and strings, and mappings and lists of the latter two, can"
+                f"the states of the optimizer {self.optimizer} and the DataLoader must consist of arrays, numbers and "
+                f"strings, and mappings and lists of the latter two, to be saved: {error}"
             ) from error
         write_file(path, data)
 
@@ -96,12 +96,14 @@ class Checkpoint:
         kinds |= dict.fromkeys(("optimizer_state", "random_state", "model", "options"), dict)
         for name, kind in kinds.items():
             if type(description.get(name)) is not kind:
-                raise ArgumentException(f"{path} is no whole checkpoint: its {name} is missing or malformed")
+                raise ArgumentException(
+                    f"{path} must be a whole checkpoint, got one whose {name} is missing or malformed"
+                )
         if "parameters" not in arrays:
-            raise ArgumentException(f"{path} is no whole checkpoint: its parameters are missing")
+            raise ArgumentException(f"{path} must be a whole checkpoint, got one without parameters")
         parameters, steps = arrays.pop("parameters"), description["iteration"]
         if not 0 <= steps <= _MOST_STEPS:
-            raise ArgumentException(f"{path} holds the iteration {steps}, which no learner reaches")
+            raise ArgumentException(f"{path} must hold an iteration from 0 to {_MOST_STEPS}, got {steps}")
         extra = {name.removeprefix(_EXTRA): array for name, array in arrays.items() if name.startswith(_EXTRA)}
         moments = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if not name.startswith(_EXTRA)}
         return cls(
@@ -128,13 +130,15 @@ class Checkpoint:
         needed = {
             "algorithm": (self.algorithm, algorithm),
             "optimizer": (self.optimizer, type(optimizer).__name__),
-            "the parameter vector": (_described(self.parameters), _described(parameters)),
+            "the parameter vector": (_describe(self.parameters), _describe(parameters)),
         }
         for name, value in self.optimizer_state.items():
             if backend_of(value) is not None and isinstance(optimizer, ElementwiseOptimizer):
-                needed[f"optimizer state {name}"] = (_described(value), _described(parameters))
+                needed[f"optimizer state {name}"] = (_describe(value), _describe(parameters))
             if isinstance(value, int) and abs(value) > _MOST_STEPS:
-                raise ArgumentException(f"{source} holds optimizer state {name} {value}, which no optimizer reaches")
+                raise ArgumentException(
+                    f"optimizer state {name} in {source} must be from -{_MOST_STEPS} to {_MOST_STEPS}, got {value}"
+                )
         clauses = [
             f"{n} is {came:.80} there and {wanted} here" for n, (came, wanted) in needed.items() if came != wanted
         ]
@@ -145,19 +149,19 @@ class Checkpoint:
     def caution(
         self, source: str, compared: ModelDifferences, options: MetaLearnerOptions[Any, Any, Any]
     ) -> str | None:
-        """What is said where the file fits, and model or options were otherwise in what they may be; None: nothing."""
+        """Return the warning for a file that fits, but was saved with other settings; None without differences."""
         clauses = [*compared.settings, *options.differences(self.options)]
         if not clauses:
             return None
         return f"{source} was saved with other settings, and this learner keeps its own: {join_clauses(clauses)}"
 
     def optimizer_state_on(self, backend: Backend) -> dict[str, Any]:
-        """The optimizer's state with its arrays on a backend."""
+        """Return the optimizer's state with its arrays on a backend."""
         return {
             name: value if backend_of(value) is None else backend.asarray(value)
             for name, value in self.optimizer_state.items()
         }
 
 
-def _described(array: NDArray[Any]) -> str:
+def _describe(array: NDArray[Any]) -> str:
     return f"{array.dtype}{array.shape}"

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
 
+from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -61,12 +62,12 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
         if options is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("options is None; the algorithm's options are wanted")
+            raise ArgumentNullException(refusal("options", f"{self._options_type.__name__}", options))
         wanted: type[object] = self._options_type
         if not isinstance(options, wanted):
-            raise ArgumentException(f"options is a {type(options).__name__}; {self._options_type.__name__} are wanted")
+            raise ArgumentException(f"options must be {self._options_type.__name__}, got a {type(options).__name__}")
         if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
-            raise InvalidOperationException("MetaModel of the options is None; a model is wanted")
+            raise InvalidOperationException("MetaModel of the options must be a model, got None")
         self._options = options
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
         self._turn, self._state = Turns(), Lock()
@@ -123,7 +124,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         return float(self._options.OuterLearningRate) if given is None else self._own(given).GetCurrentLearningRate()
 
     def GetMetaModel(self) -> IFullModel[T, TInput, TOutput]:
-        """The model whose parameters are learned."""
+        """Return the model whose parameters are learned."""
         return self._options.MetaModel
 
     @takes_turns
@@ -137,12 +138,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         ArgumentException
             When it is no IFullModel, or the algorithm cannot learn it; the message says why, and the old one is kept.
         """
-        if model is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("model is None; a model is wanted")
+        check_given("model", model, "a model")
         missing = missing_members(model, IFullModel)
         if missing:
             raise ArgumentException(
-                f"model is a {type(model).__name__}, which lacks {', '.join(missing)} of IFullModel"
+                f"model must be an IFullModel, got a {type(model).__name__}, which lacks {', '.join(missing)}"
             )
         with self._state:
             before, self._options.MetaModel = self._options.MetaModel, model
@@ -172,7 +172,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         InvalidOperationException
             When something is not finite; the message names the task.
         """
-        raise NotSupportedException(f"{type(self).__name__} must write meta_gradient(tasks), or MetaTrain")
+        raise NotSupportedException(
+            f"{type(self).__name__} must have meta_gradient(tasks), or MetaTrain, of its own, got neither"
+        )
 
     def inner_rule(self, tasks: Tasks) -> InnerRule:
         """Return a step of the inner loop: InnerOptimizer's, along the gradient that InnerObjective says."""
@@ -197,14 +199,14 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """Forget what was kept beside parameters and learned vectors: at Reset, and with a new model."""
 
     def _extra_state(self) -> dict[str, Array]:
-        """What else the next steps depend on, by name: arrays, saved with the rest."""
+        """Return other arrays that the next steps depend on, by name; they are saved with the rest."""
         return {}
 
     def _set_extra_state(self, state: Mapping[str, Array]) -> None:
-        """Take up what `_extra_state` gave, on the host or not."""
+        """Take up a state that `_extra_state` returned, on the host or not."""
 
     def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
-        """The meta-optimizer where the options name none."""
+        """Return the meta-optimizer for options that name none."""
         return AdamOptimizer(rate)
 
     # What every algorithm has.
@@ -227,7 +229,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         return optimizer
 
     def _meta_optimizer(self) -> IGradientBasedOptimizer:
-        """What moves the meta-parameters, with this learner's memory; by what takes turns alone."""
+        """Return the meta-optimizer with this learner's memory; for methods that take turns alone."""
         if self._options.MetaOptimizer is not None:
             return self._own(self._options.MetaOptimizer)
         rate = self._options.OuterLearningRate
@@ -240,7 +242,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         return self._default_optimizer
 
     def _own(self, given: IGradientBasedOptimizer) -> OwnOptimizer:
-        """An optimizer of the options with this learner's memory, also when it comes back after others."""
+        """Return an optimizer of the options with this learner's memory, also when it comes back after others."""
         with self._state:
             known = [own for own in self._own_optimizers if own.given is given] or [OwnOptimizer(given)]
             others = [own for own in self._own_optimizers if own.given is not given]
@@ -263,7 +265,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._require_valid()
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
-            learned = self._learned_beside(parameters)
+            learned = self._read_learned(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
                 require_no_more_batches(task, place, self._options.inner_steps)
@@ -280,17 +282,17 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return self._backend.dtype_of(parameters), tuple(parameters.shape)
 
-    def _learned_beside(self, parameters: Array) -> Mapping[str, Array]:
+    def _read_learned(self, parameters: Array) -> Mapping[str, Array]:
         """Return the learned vectors.
 
-        Refuses a model that came into the options by itself, where something was learned beside the one before.
+        A model that came into the options by itself is refused if vectors were learned beside the one before.
         """
         kind, kinds = self._kind_of(parameters), self.learned()
         if kind != self._kind and kinds:
             (dtype, shape), (own, size) = self._kind, kind
             raise InvalidOperationException(
-                f"what is learned beside the parameters is for {dtype}{shape}, and MetaModel has {own}{size}; with "
-                "SetMetaModel it starts anew for another model"
+                f"MetaModel must have parameters {dtype}{shape}, for which vectors are learned beside them, got "
+                f"{own}{size}; use SetMetaModel to start them anew for another model"
             )
         self._kind = kind
         return self._values.read(kinds, parameters, self._backend)
@@ -301,7 +303,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             return self._values.read(self.learned(), self.BaseModel.GetParameters(), self._backend)
 
     def _meta_parameters(self) -> Array:
-        """All that the meta-optimizer moves, in one vector: the model's parameters, and the learned vectors."""
+        """Return all that the meta-optimizer moves, in one vector: the model's parameters, and the learned vectors."""
         with self._state:
             parameters = self.BaseModel.GetParameters()
             learned = self._values.read(self.learned(), parameters, self._backend)
@@ -319,15 +321,15 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             self.BaseModel.SetParameters(backend.asarray(backend.index(vector, (slice(0, stop),))) if kinds else vector)
 
     def _put_aside(self) -> Callable[[], None]:
-        """Keep all that a step may change; returns what puts it back."""
+        """Keep all that a step may change; return a function that puts it back."""
         try:
-            return self._putting_back()
+            return self._restorer()
         except Exception:
-            # Where an option is to blame, that is what is said.
+            # An invalid option may be the reason; its message comes first.
             self._require_valid()
             raise
 
-    def _putting_back(self) -> Callable[[], None]:
+    def _restorer(self) -> Callable[[], None]:
         iteration, extra, random = self._iteration, self._extra_state(), self._random.get()
         put_parameters_back = self._put_parameters_aside()
 
@@ -340,13 +342,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         return put_back
 
     def _put_parameters_aside(self) -> Callable[[], None]:
-        """The part of `_put_aside` that a meta-update changes."""
+        """Keep the part of `_put_aside` that a meta-update changes."""
         model, optimizer = self.BaseModel, self._meta_optimizer()
         memory = optimizer.GetState()
         with self._state:
             # Copies, since not every model keeps to itself what it is given.
-            kinds, parameters = self.learned(), _copied(model.GetParameters())
-            learned = {name: _copied(vector) for name, vector in self._learned_vectors().items()}
+            kinds, parameters = self.learned(), _copy(model.GetParameters())
+            learned = {name: _copy(vector) for name, vector in self._learned_vectors().items()}
 
         def put_back() -> None:
             optimizer.SetState(memory)
@@ -357,7 +359,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         return put_back
 
     def _meta_update(self, meta_gradients: Array) -> float:
-        """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; returns its norm before that.
+        """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; return its norm before that.
 
         Whatever goes wrong in it, parameters and optimizer are put back.
         """
@@ -383,10 +385,10 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         self._set_meta_parameters(updated)
 
     def _scalar(self) -> Callable[[float], T]:
-        """The type T: from floats to numbers of the model's dtype."""
+        """Return the type T, from floats to numbers of the model's dtype."""
         return cast("Callable[[float], T]", parameter_dtype(self.BaseModel, self._backend).type)
 
 
-def _copied(array: Array) -> Array:
+def _copy(array: Array) -> Array:
     backend = backend_of(array)
     return array if backend is None else backend.asarray(array)

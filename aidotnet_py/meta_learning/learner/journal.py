@@ -50,7 +50,7 @@ class Journal:
         return Journal, ()
 
     def run(self, put_aside: Callable[[], Callable[[], None]], change: Callable[[], R]) -> R:
-        """Make a change, or, if anything is raised, undo it.
+        """Make a change; if anything is raised, undo it.
 
         ``put_aside`` keeps all that may be changed, and returns what puts it back, which may be called more than once.
         A change within another one is undone for itself, if it fails, and with the other, if that does.

@@ -27,7 +27,7 @@ class _Draws:
 
 
 class LoaderPlace:
-    """Where a learner's draws from a loader have come to.
+    """The position of a learner's draws from a loader.
 
     Learners with one loader do not move each other's draws: whoever draws next goes on from its own last draw, and one
     that has drawn nothing yet from where the loader is. Whatever else moves the loader meanwhile, such as a draw or a
@@ -43,8 +43,8 @@ class LoaderPlace:
     def __reduce__(self) -> tuple[type[LoaderPlace], tuple[()]]:
         return LoaderPlace, ()
 
-    def drawn(self, loader: _Loader, work: Callable[[], R]) -> R:
-        """Do something with the loader at this place, such as a draw; where that leaves it is the place from then on.
+    def draw(self, loader: _Loader, work: Callable[[], R]) -> R:
+        """Do something with the loader at this place, such as a draw; the place moves on with the loader.
 
         No other learner draws meanwhile.
         """
@@ -64,11 +64,11 @@ class LoaderPlace:
                 draws.last, draws.place = self._token, place
 
     def lock(self, loader: _Loader) -> Lock:
-        """What is held while no other learner is to draw."""
+        """Return the lock that keeps other learners from drawing."""
         return _draws_from(loader).lock
 
     def of(self, loader: _Loader | None) -> Mapping[str, Any] | None:
-        """Where the next draw would begin; None where no loader tells."""
+        """Return the position of the next draw; None for a loader without positions."""
         if not _is_resumable(loader):
             return None
         draws = _draws_from(loader)

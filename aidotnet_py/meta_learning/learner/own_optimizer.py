@@ -1,4 +1,4 @@
-"""An optimizer as one learner uses it: the object is as given, what it remembers is the learner's own."""
+"""An optimizer as one learner uses it: the object is shared, its memory is the learner's own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OwnOptimizer:
 
             def work() -> R:
                 # A copy, since not every optimizer makes one of what it is given.
-                self.given.SetState(_copied(self._state))
+                self.given.SetState(_copy(self._state))
                 result, state = use(self.given), self.given.GetState()
                 put_back()
                 self._state = state
@@ -63,7 +63,7 @@ class OwnOptimizer:
             return self._journal.run(lambda: put_back, work)
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
-        """New parameters after one step; the arguments are not changed."""
+        """Return new parameters after one step; the arguments are not changed."""
         return self._lend(lambda optimizer: optimizer.UpdateParameters(parameters, gradient))
 
     def Reset(self) -> None:
@@ -71,24 +71,24 @@ class OwnOptimizer:
         self._lend(lambda optimizer: optimizer.Reset())
 
     def GetCurrentLearningRate(self) -> float:
-        """The rate of the next step."""
+        """Return the rate of the next step."""
         return self._lend(lambda optimizer: optimizer.GetCurrentLearningRate())
 
     def GetState(self) -> Mapping[str, Any]:
-        """What it remembers, by name: arrays and numbers, which nobody writes over."""
+        """Return its memory, by name: arrays and numbers, which nobody writes over."""
         return self._state
 
     def SetState(self, state: Mapping[str, Any]) -> None:
-        """Take up what `GetState` gave; what the object given cannot take is refused in its words, and not taken."""
+        """Take up a state that `GetState` returned; one that the object given refuses changes nothing."""
         self._lend(lambda optimizer: optimizer.SetState(state))
 
 
 def as_given(optimizer: IGradientBasedOptimizer) -> IGradientBasedOptimizer:
-    """The object of the options that a learner's optimizer works through; itself, where it is the learner's alone."""
+    """Return the object of the options that a learner's optimizer works through, or the optimizer itself."""
     return optimizer.given if isinstance(optimizer, OwnOptimizer) else optimizer
 
 
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+def _copy(state: Mapping[str, Any]) -> dict[str, Any]:
     copies: dict[str, Any] = {}
     for name, value in state.items():
         backend = backend_of(value)

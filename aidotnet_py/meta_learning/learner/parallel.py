@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
-    """What ``work`` gives for each chunk, in the order of the tasks.
+    """Return the results of ``work`` for each chunk, in the order of the tasks.
 
     While it runs, the backend's own operations keep to one thread each, so that threads are shared out by chunks alone
     and results do not depend on how many there are. Of several errors, that of the first tasks is raised.
@@ -42,7 +42,10 @@ def over_chunks(whole: Chunk, work: Callable[[Chunk], R]) -> list[R]:
 
 
 def _bounds(tasks: int, at_once: int, threads: int) -> list[tuple[int, int]]:
-    """Chunks of at most ``at_once`` tasks, as equal as can be, a multiple of the threads in number if more than one."""
+    """Return bounds of chunks of at most ``at_once`` tasks, as equal as possible.
+
+    Several chunks are a multiple of the threads in number.
+    """
     count = -(-tasks // at_once)
     if count > 1:
         count = min(-(-count // threads) * threads, tasks)

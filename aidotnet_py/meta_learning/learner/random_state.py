@@ -1,4 +1,4 @@
-"""All that a learner's next random draws depend on: its own generator and its DataLoader's draws."""
+"""The state of a learner's random draws: its own generator and its place in the DataLoader."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class RandomState(HasGenerator):
         loader = self._options.DataLoader
         if self._options.RandomSeed is not None and loader is not None:
             seed = int(self._options.RandomSeed)
-            self.place.drawn(loader, lambda: loader.SetSeed(seed))
+            self.place.draw(loader, lambda: loader.SetSeed(seed))
 
     def get(self) -> dict[str, Any]:
-        """The state, in values that JSON can hold."""
+        """Return the state, in values that JSON can hold."""
         return {
             "generator": self.generator.bit_generator.state,
             "loader": self.place.of(self._options.DataLoader),
         }
 
     def set(self, state: Mapping[str, Any]) -> None:
-        """Take up what `get` gave."""
+        """Take up a state that `get` returned."""
         loader = self._options.DataLoader
         self.generator.bit_generator.state = check_state(state["generator"])
         if loader is not None and state["loader"] is not None:
@@ -53,7 +53,7 @@ class RandomState(HasGenerator):
 
     def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         if isinstance(loader, IResumable):
-            self.place.drawn(loader, lambda: loader.SetState(place))
+            self.place.draw(loader, lambda: loader.SetState(place))
 
     def aside(self, work: Callable[[], R]) -> R:
         """Do something whose draws do not count: in the end all is where it was. No other learner draws meanwhile."""
@@ -68,8 +68,8 @@ class RandomState(HasGenerator):
                 self.set(before)
                 raise
 
-    def lost(self, state: Mapping[str, Any]) -> str | None:
-        """What is said where the loader's place in a state cannot be taken up, or the state has none."""
+    def place_warning(self, state: Mapping[str, Any]) -> str | None:
+        """Return the warning if only one of a state and this learner has a loader's place; None otherwise."""
         loader = self._options.DataLoader
         if (loader is None) == (state["loader"] is None):
             return None

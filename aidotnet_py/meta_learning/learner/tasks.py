@@ -1,4 +1,4 @@
-"""What an algorithm sees of a batch: some of its tasks, all at once."""
+"""The view that an algorithm has of a batch: some of its tasks, all at once."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 class TrainingHistory(Generic[T]):
-    """What a run has come to so far."""
+    """The steps, evaluations and time of a run so far."""
 
     def __init__(self) -> None:
         # Loss and accuracy of a step together, so that there is never one without the other.
@@ -34,7 +34,7 @@ class TrainingHistory(Generic[T]):
         return len(self._steps)
 
     def from_here(self) -> Callable[[], None]:
-        """Return what forgets the steps that are noted from now on."""
+        """Return a function that forgets the steps noted from now on."""
         count = len(self._steps)
 
         def forget() -> None:
@@ -55,7 +55,7 @@ class TrainingHistory(Generic[T]):
         self._elapsed = timedelta(seconds=time.perf_counter() - began)
 
     def result(self) -> MetaTrainingResult[T] | None:
-        """The run as it is told to users; None where it has no step, of which no history can be."""
+        """Return the result of the run; None before its first step, as histories hold at least one."""
         if not self._steps:
             return None
         losses, accuracies = zip(*self._steps, strict=True)
@@ -76,7 +76,7 @@ def train(
 ) -> MetaTrainingResult[T]:
     """Take NumMetaIterations steps, each of which notes itself in the history; draws of evaluations do not count.
 
-    What stops it is told in a note how far it has come.
+    An error that stops the run gets a note with the number of its steps.
     """
     folder = _writable_folder() if learner.Options.EnableCheckpointing else None
     began = time.perf_counter()
@@ -113,14 +113,14 @@ def _take_steps(
             progress.set_postfix_str(f"loss={float(taken.MetaLoss):.4f}", refresh=False)
             progress.update()
             if taken.Iteration % options.EvaluationFrequency == 0:
-                found = aside(lambda: learner.Evaluate(options.EvaluationTasks))
-                history.note_evaluation(taken.Iteration, found.LossStats.Mean, found.AccuracyStats.Mean)
+                evaluation = aside(lambda: learner.Evaluate(options.EvaluationTasks))
+                history.note_evaluation(taken.Iteration, evaluation.LossStats.Mean, evaluation.AccuracyStats.Mean)
             if folder is not None and taken.Iteration % options.CheckpointFrequency == 0:
                 learner.Save(folder / f"checkpoint_{learner.AlgorithmType.name}_{taken.Iteration}.safetensors")
 
 
 def _writable_folder() -> Path:
-    """The current folder; OSError unless files can be made in it, which only an attempt tells."""
+    """Return the current folder; raise OSError if no file can be made in it, which only an attempt tells."""
     folder = Path()
     try:
         folder = Path.cwd()
@@ -128,5 +128,7 @@ def _writable_folder() -> Path:
             return folder
     except OSError as error:
         raise OSError(
-            error.errno, f"EnableCheckpointing is True, and no checkpoint can be written: {error.strerror}", str(folder)
+            error.errno,
+            f"EnableCheckpointing must be False, as no checkpoint can be written: {error.strerror}",
+            str(folder),
         ) from error

@@ -1,4 +1,4 @@
-"""What changes a learner takes turns: of several threads, one after another, each whole."""
+"""Turns of threads at changing a learner: one after another, each whole."""
 
 from __future__ import annotations
 

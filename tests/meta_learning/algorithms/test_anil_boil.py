@@ -409,7 +409,7 @@ class TestOptions:
     @BOTH
     def test_options_of_another_algorithm(self, algorithm: Any) -> None:
         wanted = "ANILOptions" if algorithm is ANILAlgorithm else "BOILOptions"
-        with pytest.raises(ArgumentException, match=f"^options is a MAMLOptions; {wanted} are wanted$"):
+        with pytest.raises(ArgumentException, match=f"^options must be {wanted}, got a MAMLOptions$"):
             algorithm(MAMLOptions(image_model(NUMPY)))
 
     def test_what_is_documented(self) -> None:

@@ -453,7 +453,7 @@ class TestFailures:
 
     def test_options_of_another_algorithm(self) -> None:
         options: Any = iMAMLOptions(REGRESSION.model(get_backend("numpy"), REGRESSION.start()))
-        with pytest.raises(ArgumentException, match=r"^options is a iMAMLOptions; MAMLOptions are wanted$"):
+        with pytest.raises(ArgumentException, match=r"^options must be MAMLOptions, got a iMAMLOptions$"):
             MAMLAlgorithm(options)
 
 

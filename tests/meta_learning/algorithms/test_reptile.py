@@ -249,7 +249,7 @@ def test_impossible_options(name: str, value: Any, wanted: str) -> None:
 
 def test_options_of_another_algorithm() -> None:
     options: Any = MAMLOptions(NETWORK.model(get_backend("numpy"), NETWORK.start()))
-    with pytest.raises(ArgumentException, match=r"^options is a MAMLOptions; ReptileOptions are wanted$"):
+    with pytest.raises(ArgumentException, match=r"^options must be ReptileOptions, got a MAMLOptions$"):
         ReptileAlgorithm(options)
 
 

@@ -300,17 +300,17 @@ def test_proximal_with_lambda_zero() -> None:
 
 class TestTheLearner:
     def test_no_options_and_no_model(self) -> None:
-        with pytest.raises(ArgumentNullException, match="options is None"):
+        with pytest.raises(ArgumentNullException, match="options must be iMAMLOptions, got None"):
             iMAMLAlgorithm(None)  # type: ignore[arg-type]
         options = iMAMLOptions(model())
         options.MetaModel = None  # type: ignore[assignment]
-        with pytest.raises(InvalidOperationException, match="MetaModel of the options is None"):
+        with pytest.raises(InvalidOperationException, match="MetaModel of the options must be a model, got None"):
             iMAMLAlgorithm(options)
 
     def test_options_of_another_kind(self) -> None:
-        with pytest.raises(ArgumentException, match="options is a dict; iMAMLOptions are wanted"):
+        with pytest.raises(ArgumentException, match="options must be iMAMLOptions, got a dict"):
             iMAMLAlgorithm({"MetaModel": model()})  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match="options is a MetaLearnerOptions; iMAMLOptions are wanted"):
+        with pytest.raises(ArgumentException, match="options must be iMAMLOptions, got a MetaLearnerOptions"):
             iMAMLAlgorithm(MetaLearnerOptions(model()))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("call", ["MetaTrain", "Adapt", "Evaluate", "AdaptAndEvaluate", "MetaTrainStep", "Train"])

@@ -201,7 +201,9 @@ def test_a_state_that_no_file_can_hold(tmp_path: Path) -> None:
     optimizer = Remembering()
     optimizer.state["generator"] = np.random.default_rng(0)
     learner = learner_on(MetaOptimizer=optimizer)
-    with pytest.raises(ArgumentException, match=r"the state of the optimizer Remembering or of the DataLoader cannot"):
+    with pytest.raises(
+        ArgumentException, match=r"the states of the optimizer Remembering and the DataLoader must consist of"
+    ):
         learner.Save(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -258,17 +260,20 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]]
         lambda a, d: d.update(algorithm="MAML"),
         r"run is of another learner: algorithm is MAML there and iMAML here$",
     ),
-    "algorithm of no name": (lambda a, d: d.update(algorithm=3), "its algorithm is missing or malformed"),
+    "algorithm of no name": (lambda a, d: d.update(algorithm=3), "whose algorithm is missing or malformed"),
     "another optimizer": (
         lambda a, d: d.update(optimizer="SGDOptimizer"),
         "run is of another learner: optimizer is SGDOptimizer there and AdamOptimizer here",
     ),
-    "no iteration": (lambda a, d: d.pop("iteration"), "no whole checkpoint: its iteration is missing or malformed"),
-    "negative iteration": (lambda a, d: d.update(iteration=-1), "holds the iteration -1, which no learner reaches"),
-    "endless iteration": (lambda a, d: d.update(iteration=10**30), "holds the iteration 1000.*, which no learner"),
-    "iteration and a half": (lambda a, d: d.update(iteration=1.5), "its iteration is missing or malformed"),
-    "iteration yes": (lambda a, d: d.update(iteration=True), "its iteration is missing or malformed"),
-    "no parameters": (lambda a, d: a.pop("parameters"), "its parameters are missing"),
+    "no iteration": (
+        lambda a, d: d.pop("iteration"),
+        "must be a whole checkpoint, got one whose iteration is missing or malformed",
+    ),
+    "negative iteration": (lambda a, d: d.update(iteration=-1), "must hold an iteration from 0 to .*, got -1"),
+    "endless iteration": (lambda a, d: d.update(iteration=10**30), "must hold an iteration from 0 to .*, got 1000"),
+    "iteration and a half": (lambda a, d: d.update(iteration=1.5), "whose iteration is missing or malformed"),
+    "iteration yes": (lambda a, d: d.update(iteration=True), "whose iteration is missing or malformed"),
+    "no parameters": (lambda a, d: a.pop("parameters"), "got one without parameters"),
     "parameters of another length": (
         lambda a, d: a.update(parameters=a["parameters"][:-1]),
         r"the parameter vector is float64\(18,\) there and float64\(19,\) here",
@@ -293,40 +298,40 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]]
         lambda a, d: a.update({"optimizer.second_moment": np.zeros(19, np.float32)}),
         r"optimizer state second_moment is float32\(19,\) there and float64\(19,\) here",
     ),
-    "half of the moments": (lambda a, d: a.pop("optimizer.second_moment"), "a state that this learner cannot take"),
+    "half of the moments": (lambda a, d: a.pop("optimizer.second_moment"), "a state that this learner can take"),
     "moments of another optimizer": (
         lambda a, d: a.update({"optimizer.velocity": np.zeros(19)}),
-        "a state that this learner cannot take",
+        "a state that this learner can take",
     ),
-    "no steps": (lambda a, d: d["optimizer_state"].clear(), "a state that this learner cannot take"),
-    "negative steps": (lambda a, d: d["optimizer_state"].update(steps=-1), "a state that this learner cannot take"),
+    "no steps": (lambda a, d: d["optimizer_state"].clear(), "a state that this learner can take"),
+    "negative steps": (lambda a, d: d["optimizer_state"].update(steps=-1), "a state that this learner can take"),
     "endless steps": (
         lambda a, d: d["optimizer_state"].update(steps=10**30),
-        "holds optimizer state steps 1000.*, which no optimizer reaches",
+        "optimizer state steps in .* must be from .*, got 1000",
     ),
-    "no optimizer state": (lambda a, d: d.pop("optimizer_state"), "its optimizer_state is missing or malformed"),
-    "a list for a state": (lambda a, d: d.update(optimizer_state=[1]), "its optimizer_state is missing or malformed"),
-    "no random state": (lambda a, d: d.pop("random_state"), "its random_state is missing or malformed"),
-    "an empty random state": (lambda a, d: d.update(random_state={}), "a state that this learner cannot take"),
+    "no optimizer state": (lambda a, d: d.pop("optimizer_state"), "whose optimizer_state is missing or malformed"),
+    "a list for a state": (lambda a, d: d.update(optimizer_state=[1]), "whose optimizer_state is missing or malformed"),
+    "no random state": (lambda a, d: d.pop("random_state"), "whose random_state is missing or malformed"),
+    "an empty random state": (lambda a, d: d.update(random_state={}), "a state that this learner can take"),
     "another generator": (
         lambda a, d: d["random_state"]["generator"].update(bit_generator="MT19937"),
-        "a state that this learner cannot take",
+        "a state that this learner can take",
     ),
     "a generator out of range": (
         lambda a, d: d["random_state"]["generator"]["state"].update(state=2**200),
-        "a state that this learner cannot take",
+        "a state that this learner can take",
     ),
     "a text for a generator": (
         lambda a, d: d["random_state"].update(generator="PCG64"),
-        "a state that this learner cannot take",
+        "a state that this learner can take",
     ),
     "a loader out of range": (
         lambda a, d: d["random_state"]["loader"]["state"].update(state=-1),
-        "a state that this learner cannot take",
+        "a state that this learner can take",
     ),
     "a number for a loader": (
         lambda a, d: d["random_state"].update(loader=5),
-        "a state that this learner cannot take",
+        "a state that this learner can take",
     ),
 }
 
@@ -360,7 +365,7 @@ class TestForeignFiles:
         for part, name in ((description, "iteration"), (description["optimizer_state"], "steps")):
             part[name] = most + 1
             saved.write_bytes(pack("meta-learner", arrays, description))
-            refused(saved, f"{most + 1}, which no (learner|optimizer) reaches")
+            refused(saved, f"got {most + 1}")
             part[name] = most
 
     @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, -1])
@@ -395,10 +400,10 @@ class TestForeignFiles:
         arrays, description = opened(saved)
         description["random_state"]["generator"] = deep(400)
         saved.write_bytes(pack("meta-learner", arrays, description))
-        refused(saved, "a state that this learner cannot take")
+        refused(saved, "a state that this learner can take")
         description["random_state"]["generator"] = {"bit_generator": "x" * 10**6}
         saved.write_bytes(pack("meta-learner", arrays, description))
-        refused(saved, "a state that this learner cannot take")
+        refused(saved, "a state that this learner can take")
 
     def test_of_a_learner_with_another_optimizer(self, saved: Path) -> None:
         refused(saved, "optimizer is AdamOptimizer there and SGDOptimizer here", MetaOptimizer=SGDOptimizer(0.1))
@@ -417,6 +422,6 @@ class TestForeignFiles:
             set_parameters(parameters)
 
         monkeypatch.setattr(model, "SetParameters", once)
-        with pytest.raises(ArgumentException, match=r"a state that this learner cannot take: .*not today"):
+        with pytest.raises(ArgumentException, match=r"a state that this learner can take: .*not today"):
             learner.Load(saved)
         assert state_of(learner) == before

@@ -233,7 +233,7 @@ class TestArguments:
             getattr(self.learner(), call)(value)
 
     def test_an_empty_batch_cannot_be_made(self) -> None:
-        with pytest.raises(ArgumentException, match="tasks is empty"):
+        with pytest.raises(ArgumentException, match="tasks must hold at least one task"):
             TaskBatch([])
 
     @pytest.mark.parametrize("call", ["Adapt", "AdaptAndEvaluate"])
@@ -261,21 +261,24 @@ class TestArguments:
         for call in calls:
             with (
                 untouched(learner),
-                pytest.raises(InvalidOperationException, match=r"^DataLoader of the options is None"),
+                pytest.raises(InvalidOperationException, match=r"^DataLoader of the options must be set .*, got None"),
             ):
                 call()
 
     def test_no_sampler(self) -> None:
         learner = self.learner()
-        with pytest.raises(ArgumentException, match=r"^sampler is a SinusoidLoader, which lacks .*SampleBatch"):
+        with pytest.raises(
+            ArgumentException,
+            match=r"^sampler must be an ITaskSampler, got a SinusoidLoader, which lacks .*SampleBatch",
+        ):
             learner.MetaTrainStep(SinusoidLoader(seed=0), 4)  # type: ignore[arg-type]
 
     def test_no_model_to_set(self) -> None:
         learner = self.learner()
         before = learner.GetMetaModel()
-        with pytest.raises(ArgumentNullException, match=r"^model is None; a model is wanted$"):
+        with pytest.raises(ArgumentNullException, match=r"^model must be a model, got None$"):
             learner.SetMetaModel(None)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match=r"^model is a ndarray, which lacks .* of IFullModel$"):
+        with pytest.raises(ArgumentException, match=r"^model must be an IFullModel, got a ndarray, which lacks .*$"):
             learner.SetMetaModel(np.zeros(3))  # type: ignore[arg-type]
         assert learner.GetMetaModel() is before
 

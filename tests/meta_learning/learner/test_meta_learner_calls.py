@@ -334,7 +334,8 @@ class TestTrain:
         with (
             untouched(learner),
             pytest.raises(
-                FileNotFoundError, match="EnableCheckpointing is True, and no checkpoint can be written: No such file"
+                FileNotFoundError,
+                match="EnableCheckpointing must be False, as no checkpoint can be written: No such file",
             ),
         ):
             learner.Train()

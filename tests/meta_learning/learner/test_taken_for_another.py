@@ -323,7 +323,7 @@ class TestOptions:
         arrays, description = opened(tmp_path / "run")
         description["options"] = options
         (tmp_path / "run").write_bytes(pack("meta-learner", arrays, description))
-        refused(tmp_path / "run", "its options is missing or malformed")
+        refused(tmp_path / "run", "whose options is missing or malformed")
 
 
 class TestOfVersion010:
@@ -447,4 +447,4 @@ def test_a_generators_state_that_cannot_be_is_refused(name: str, whose: str, tmp
     arrays, description = opened(tmp_path / "run")
     GENERATORS[name](description["random_state"][whose])
     (tmp_path / "run").write_bytes(pack("meta-learner", arrays, description))
-    refused(tmp_path / "run", "a state that this learner cannot take")
+    refused(tmp_path / "run", "a state that this learner can take")

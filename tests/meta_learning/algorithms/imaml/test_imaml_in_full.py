@@ -170,7 +170,9 @@ class TestLearnedLambda:
         learner.MetaTrain(batch_on(NUMPY, TASKS))
         tasks = linear_tasks(2, features=2)
         learner.Options.MetaModel = linear_model(NUMPY, start(2))
-        with pytest.raises(InvalidOperationException, match=r"is for float64\(4,\), and MetaModel has float64\(3,\)"):
+        with pytest.raises(
+            InvalidOperationException, match=r"MetaModel must have parameters float64\(4,\), .* got float64\(3,\)"
+        ):
             learner.MetaTrain(batch_on(NUMPY, tasks))
         learner.SetMetaModel(linear_model(NUMPY, start(2)))
         learner.MetaTrain(batch_on(NUMPY, tasks))

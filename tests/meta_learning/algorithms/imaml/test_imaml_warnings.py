@@ -103,7 +103,7 @@ def test_steps_that_are_too_long_are_told_what_to_try() -> None:
 
 def test_a_batch_and_a_number_are_one_too_many() -> None:
     learner, batch = saddle()
-    with pytest.raises(ArgumentException, match="taskBatch and numTasks were both given"):
+    with pytest.raises(ArgumentException, match="taskBatch must be left out if numTasks is given, got both"):
         learner.Evaluate(batch, numTasks=7)  # type: ignore[call-overload]
 
 
