@@ -154,7 +154,10 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         # All are checked against each other and the model before the first moves anything.
         self._open(tasks, "Support", "Query", training=False)
         # Each is opened anew, to start from where the task before has left the parameters.
-        steps = [self._step(replace(self._open([t], "Support", "Query"), first=i)) for i, t in enumerate(tasks)]
+        steps = [
+            self._step([replace(group, places=(place,)) for group in self._open([task], "Support", "Query")])
+            for place, task in enumerate(tasks)
+        ]
         norm = float(np.mean([step.metrics["MetaGradientNorm"] for step in steps]))
         self._record = StepRecord(
             np.concatenate([step.losses for step in steps]),

@@ -72,7 +72,7 @@ def minimized(
         alone = chunk.part(place, place + 1, chunk.lane)
         problem = InnerProblem(alone, backend.reshape(row, (1, *row.shape)), follow, strength)
         phi = solver(_of_vectors(problem, backend, row), backend.asarray(row))
-        _require_like(backend, phi, row, f"InnerOptimizer returned, for task {chunk.first + place},")
+        _require_like(backend, phi, row, f"InnerOptimizer returned, for task {chunk.places[place]},")
         rows.append(phi)
     return stack_rows(backend, rows)
 

@@ -44,7 +44,7 @@ from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.learner.core import Batch, LearnerCore
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
-from aidotnet_py.meta_learning.learner.parallel import over_chunks
+from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
 from aidotnet_py.meta_learning.learner.training import TrainingHistory, train
 from aidotnet_py.meta_learning.learner.turns import takes_turns
@@ -139,7 +139,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Parameters
         ----------
         taskBatch : TaskBatch
-            Tasks with support and query sets, alike in shape.
+            Tasks with support and query sets, alike but in their numbers of examples.
 
         Returns
         -------
@@ -158,15 +158,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self._record = record
         return self._mean_loss(record)
 
-    def _step(self, whole: Chunk) -> StepRecord:
+    def _step(self, groups: Sequence[Chunk]) -> StepRecord:
         """Take one step on some tasks."""
-        parts = over_chunks(whole, self._contribute)
+        parts = over_chunks(groups, self._contribute)
         details = [part.details for part in parts]
-        record = StepRecord(
-            np.concatenate([part.measured[0] for part in parts]),
-            [accuracy for part in parts for accuracy in part.measured[1]],
-            dict(self.report(details)),
-        )
+        losses, accuracies = _measured([part.measured for part in parts], groups)
+        record = StepRecord(losses, accuracies, dict(self.report(details)))
         meta_gradients = self._backend.concat([part.meta_gradients for part in parts], 0)
         # What it changes has been put aside with all that this step may change.
         self._journal.hand_on()
@@ -211,10 +208,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
-        whole = self._open([check_task(task)], "Support", training=False)
-        backend = whole.backend
-        (adapted,) = over_chunks(whole, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
-        return _model_for(whole.model, task, backend.reshape(adapted, (adapted.shape[1],)))
+        groups = self._open([check_task(task)], "Support", training=False)
+        backend = groups[0].backend
+        (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
+        return _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
@@ -232,8 +229,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         InvalidOperationException
             When the adapted parameters, or a loss at them, are not finite.
         """
-        whole = self._open([check_task(task)], "Support", "Query", training=False)
-        ((history, elapsed, support, query),) = over_chunks(whole, self._adapt_and_measure)
+        groups = self._open([check_task(task)], "Support", "Query", training=False)
+        ((history, elapsed, support, query),) = over_chunks(groups, self._adapt_and_measure)
         (support_loss, support_accuracy), (query_loss, query_accuracy) = support, query
         scalar = self._scalar()
         return MetaAdaptationResult(
@@ -336,20 +333,17 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         self, tasks: Batch[T, TInput, TOutput]
     ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
         """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
-        whole = self._open(tasks, "Support", "Query", training=False)
+        groups = self._open(tasks, "Support", "Query", training=False)
 
         def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
             tasks = Tasks(chunk, self)
             rows = split_rows(chunk.backend, tasks.adapt())
             return tasks.measured, rows
 
-        parts = over_chunks(whole, work)
-        return (
-            np.concatenate([losses for (losses, _), _ in parts]),
-            [accuracy for (_, accuracies), _ in parts for accuracy in accuracies],
-            whole.model,
-            [row for _, rows in parts for row in rows],
-        )
+        parts = over_chunks(groups, work)
+        losses, accuracies = _measured([measured for measured, _ in parts], groups)
+        rows = in_order(groups, [row for _, rows in parts for row in rows])
+        return losses, accuracies, groups[0].model, rows
 
     def _single_accuracies(
         self, tasks: Batch[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
@@ -371,7 +365,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Parameters
         ----------
         taskBatch : TaskBatch
-            Tasks with support and query sets, alike in shape.
+            Tasks with support and query sets, alike but in their numbers of examples.
         steps : int, optional
             How many inner steps to follow, which may be more than the learner trains with; None: as many as it does.
 
@@ -411,10 +405,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
                 f"{type(solver).__name__}, which solves the whole inner problem at once"
             )
         count = self._options.inner_steps if steps is None else int(steps)
-        whole = self._open(check_tasks(taskBatch), "Support", "Query", training=False)
-        parts = over_chunks(whole, lambda chunk: self._curve_of(chunk, count))
-        losses, accuracies = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
-        return AdaptationCurve(losses.T, accuracies.T)
+        groups = self._open(check_tasks(taskBatch), "Support", "Query", training=False)
+        parts = over_chunks(groups, lambda chunk: self._curve_of(chunk, count))
+        losses, accuracies = (
+            np.array(in_order(groups, [*np.concatenate(arrays, axis=1).T])) for arrays in zip(*parts, strict=True)
+        )
+        return AdaptationCurve(losses, accuracies)
 
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Return losses and accuracies, (steps + 1, tasks) each."""
@@ -648,6 +644,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         for told in cautions:
             if told is not None:
                 warnings.warn(told, UserWarning, stacklevel=level_outside())
+
+
+def _measured(parts: Sequence[Measured], groups: Sequence[Chunk]) -> Measured:
+    """Return losses and accuracies in the order of the batch."""
+    losses: NDArray[Any] = np.concatenate([losses for losses, _ in parts])
+    accuracies = [accuracy for _, accuracies in parts for accuracy in accuracies]
+    if len(groups) == 1:
+        return losses, accuracies
+    return np.array(in_order(groups, [*losses]), losses.dtype), in_order(groups, accuracies)
 
 
 def _model_for(

@@ -33,7 +33,7 @@ from aidotnet_py.meta_learning.learner.random_state import RandomState
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.learner.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.objective import ObjectiveFactory
-from aidotnet_py.meta_learning.objective.checks import require_no_more_batches
+from aidotnet_py.meta_learning.objective.checks import names_of_places, places_by_size, require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import norm_of
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -257,8 +257,8 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         for own in self._own_optimizers:
             own.Reset()
 
-    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
-        """Check everything about the tasks, and return all of them with the objectives of their sets.
+    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> list[Chunk]:
+        """Check everything about the tasks; return them with the objectives of their sets, in groups of one size.
 
         In training, layers such as Dropout are active; adaptation and evaluation for use are without.
         """
@@ -269,15 +269,21 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
                 require_no_more_batches(task, place, self._options.inner_steps)
-        lease = self._objectives.lease(model, loss)
-        objectives = {role: self._objectives.make(role, tasks, model, loss, lease, training=training) for role in roles}
+        lease, backend = self._objectives.lease(model, loss), model_backend(model)
         names, staying = self.adapted_names(model), None
         if names is not None:
-            traced = cast("IDifferentiableModel[Any, Any, Any]", model)
-            staying = frozenset(traced.parameter_shapes) - frozenset(names)
-            adapted = [name for name in traced.parameter_shapes if name not in staying]
-            objectives["Adapted"] = self._objectives.partial("Adapted", objectives["Support"], traced, adapted)
-        return Chunk(model_backend(model), model, parameters, learned, lease, tasks, objectives, staying)
+            shapes = cast("IDifferentiableModel[Any, Any, Any]", model).parameter_shapes
+            staying = frozenset(shapes) - frozenset(names)
+        wheres, groups = names_of_places(len(tasks)), list[Chunk]()
+        for places in places_by_size(tasks, roles):
+            some, named = [tasks[place] for place in places], [wheres[place] for place in places]
+            objectives = {
+                role: self._objectives.make(role, some, named, model, loss, lease, training=training) for role in roles
+            }
+            if staying is not None:
+                objectives["Adapted"] = self._objectives.partial("Adapted", objectives["Support"], model, staying)
+            groups.append(Chunk(backend, model, parameters, learned, lease, some, objectives, staying, places))
+        return groups
 
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return self._backend.dtype_of(parameters), tuple(parameters.shape)

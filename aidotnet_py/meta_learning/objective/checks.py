@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -26,6 +26,8 @@ __all__ = [
     "check_batches",
     "check_task",
     "check_tasks",
+    "names_of_places",
+    "places_by_size",
     "require_no_more_batches",
     "traced_output",
 ]
@@ -62,14 +64,15 @@ def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearni
 def check_batches(
     role: str,
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+    wheres: Sequence[str],
     model: IFullModel[Any, Any, Any],
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
 ) -> list[tuple[list[Array], list[Array]]]:
     """The inputs and outputs of the tasks' sets of that role ("Support" or "Query"), in the order of the tasks.
 
-    Once for each batch that the support sets come in, which is one where they are arrays. ``shape_of`` gives the shape
-    of the model's output for an input; see `traced_output`.
+    Once for each batch that the support sets come in, which is one where they are arrays. ``wheres`` name the tasks in
+    messages; ``shape_of`` gives the shape of the model's output for an input, see `traced_output`.
 
     Raises
     ------
@@ -78,7 +81,6 @@ def check_batches(
         targets that the loss cannot take; when tasks come in different numbers of batches.
     """
     names = _NAMES[role]
-    wheres = _wheres(len(tasks))
     data = [(getattr(task, names[0]), getattr(task, names[1])) for task in tasks]
     if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
         return [_checked_sets(names, wheres, data, model, loss, shape_of)]
@@ -102,9 +104,29 @@ def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, 
 
 
 @lru_cache(maxsize=16)
-def _wheres(count: int) -> tuple[str, ...]:
-    """What names each of so many tasks in a message."""
+def names_of_places(count: int) -> tuple[str, ...]:
+    """Return the words that name each of so many tasks in a message."""
     return tuple(f" of task {place}" for place in range(count)) if count > 1 else ("",)
+
+
+def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Sequence[str]) -> list[Sequence[int]]:
+    """Return the places of the tasks whose sets have the same numbers of examples, group by group."""
+    names = [name for role in roles for name in _NAMES[role]]
+    sizes = [tuple([_size(getattr(task, name)) for name in names]) for task in tasks]
+    if sizes.count(sizes[0]) == len(sizes):
+        return [range(len(tasks))]
+    groups: dict[Any, list[int]] = {}
+    for place, size in enumerate(sizes):
+        groups.setdefault(size, []).append(place)
+    return list(groups.values())
+
+
+def _size(data: Any) -> Any:
+    """Return the number of examples of an array, the numbers of a list of batches; None for anything else."""
+    shape = getattr(data, "shape", None)
+    if isinstance(shape, tuple):
+        return cast("Shape", shape)[:1]
+    return tuple(map(_size, data)) if is_batches(data) else None
 
 
 def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Sequence[tuple[Any, Any]]) -> int:
@@ -147,8 +169,8 @@ def _checked_sets(
             model.check_input(inputs[place], x_name + wheres[place])
             model.check_array(targets[place], y_name + wheres[place])
     for (x_kind, y_kind), where in zip(kinds, wheres, strict=False):
-        _check_same(x_kind, kinds[0][0], x_name + where)
-        _check_same(y_kind, kinds[0][1], y_name + where)
+        _check_same(x_kind, kinds[0][0], x_name + where, x_name + wheres[0])
+        _check_same(y_kind, kinds[0][1], y_name + where, y_name + wheres[0])
     if is_differentiable(model):
         try:
             shape = shape_of(model, inputs[0])
@@ -182,11 +204,9 @@ def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> tuple[_Kind, _Kind]
     return kinds
 
 
-def _check_same(came: _Kind, wanted: _Kind, name: str) -> None:
+def _check_same(came: _Kind, wanted: _Kind, name: str, first: str) -> None:
     if came != wanted:
-        raise ArgumentException(
-            f"{name} is {_shown(*came)}; task 0 has {_shown(*wanted)}, and the tasks of a batch are to be alike"
-        )
+        raise ArgumentException(f"{name} must be {_shown(*wanted)}, like {first}, got {_shown(*came)}")
 
 
 def _kind(value: Any, name: str) -> _Kind:

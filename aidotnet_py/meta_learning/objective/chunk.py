@@ -40,8 +40,8 @@ class Chunk:
         that are adapted.
     staying : set of str or None
         Names of the parameters that the inner steps leave alone; None where they move all.
-    first : int
-        The place in the batch of the first task.
+    places : sequence of int
+        The places of the tasks in the batch.
     lane : int
         Whose buffers they use.
     """
@@ -54,7 +54,7 @@ class Chunk:
     tasks: Sequence[IMetaLearningTask[Any, Any, Any]]
     objectives: Mapping[str, TaskObjective]
     staying: frozenset[str] | None = None
-    first: int = 0
+    places: Sequence[int] = (0,)
     lane: int = 0
 
     @property
@@ -82,7 +82,7 @@ class Chunk:
 
     def require_sound(self, quantity: str, sound: NDArray[np.bool_]) -> None:
         """Raise InvalidOperationException, naming the first task that is not sound."""
-        require_sound(quantity, sound, self.tasks, self.first)
+        require_sound(quantity, sound, self.tasks, self.places)
 
     def on_host(self, array: Array) -> NDArray[Any]:
         """A copy of an array's values on the host."""
@@ -91,4 +91,5 @@ class Chunk:
     def part(self, start: int, stop: int, lane: int) -> Chunk:
         """Some of these tasks, with buffers of a lane's own."""
         objectives = {role: objective.part(start, stop, lane) for role, objective in self.objectives.items()}
-        return replace(self, tasks=self.tasks[start:stop], objectives=objectives, first=self.first + start, lane=lane)
+        tasks, places = self.tasks[start:stop], self.places[start:stop]
+        return replace(self, tasks=tasks, objectives=objectives, places=places, lane=lane)

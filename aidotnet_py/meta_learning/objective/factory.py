@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,13 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_exam
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
-from aidotnet_py.meta_learning.objective.checks import Shape, TracedOutput, check_batches, traced_output
+from aidotnet_py.meta_learning.objective.checks import (
+    Shape,
+    TracedOutput,
+    check_batches,
+    names_of_places,
+    traced_output,
+)
 from aidotnet_py.meta_learning.objective.interface import TaskObjective
 from aidotnet_py.meta_learning.objective.numerical import ComputedObjective, PerturbedObjective
 from aidotnet_py.meta_learning.objective.partial import PartialObjective
@@ -92,6 +98,7 @@ class ObjectiveFactory:
         self,
         role: str,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        wheres: Sequence[str],
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
         lease: Lease,
@@ -103,9 +110,9 @@ class ObjectiveFactory:
         All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
         the same for as long as the objective is asked.
         """
-        if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, model, loss):
-            return self._by_support(tasks, model, loss, lease, training)
-        batches = check_batches(role, tasks, model, loss, self._output_shape)
+        if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, wheres, model, loss):
+            return self._by_support(tasks, wheres, model, loss, lease, training)
+        batches = check_batches(role, tasks, wheres, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
@@ -120,12 +127,17 @@ class ObjectiveFactory:
         "batch" where a layer takes the statistics of the query set itself; None where nothing that is known hangs on
         other examples.
         """
-        found = self._statistics(tasks, model, loss) if is_differentiable(model) else frozenset[Statistics]()
+        found = (
+            self._statistics(tasks, names_of_places(len(tasks)), model, loss)
+            if is_differentiable(model)
+            else frozenset[Statistics]()
+        )
         return "batch" if "batch" in found else next(iter(found), None)
 
     def _statistics(
         self,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        wheres: Sequence[str],
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
     ) -> frozenset[Statistics]:
@@ -133,12 +145,13 @@ class ObjectiveFactory:
         first = first_batch(tasks[0].SupportInput)
         if backend_of(first) is None:
             # Refused here, with the words for it.
-            check_batches("Support", tasks, model, loss, self._output_shape)
+            check_batches("Support", tasks, wheres, model, loss, self._output_shape)
         return self._output(model, model.apply, ArrayType(tuple(first.shape), model.backend.dtype_of(first))).statistics
 
     def _by_support(
         self,
         tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        wheres: Sequence[str],
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
         lease: Lease,
@@ -162,7 +175,7 @@ class ObjectiveFactory:
         def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
             return self._output(model, function, both(x)).shape
 
-        ((queries, targets),) = check_batches("Query", tasks, model, loss, shape_of)
+        ((queries, targets),) = check_batches("Query", tasks, wheres, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
         noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
         return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)
@@ -211,17 +224,19 @@ class ObjectiveFactory:
         return PerturbedObjective(model, loss, backend, inputs, targets, self._asking, self._generator)
 
     def partial(
-        self, role: str, whole: TaskObjective, model: IDifferentiableModel[Any, Any, Any], adapted: Sequence[str]
+        self, role: str, whole: TaskObjective, model: IFullModel[Any, Any, Any], staying: Collection[str]
     ) -> TaskObjective:
         """An objective of the parameters of these names alone, with buffers of that role; of a traced model's."""
+        assert is_differentiable(model)
         backend = model.backend
         shapes = {name: tuple(shape) for name, shape in model.parameter_shapes.items()}
-        staying = {name: shape for name, shape in shapes.items() if name not in adapted}
+        adapted = [name for name in shapes if name not in staying]
+        others = {name: shape for name, shape in shapes.items() if name in staying}
         parts: list[TaskObjective] = []
         for place, batch in enumerate(whole.batches):
             assert isinstance(batch, TracedObjective)
             split = self._split(model, shapes, adapted, batch)
-            parts.append(PartialObjective(batch, f"{role} {place}", split, staying, backend))
+            parts.append(PartialObjective(batch, f"{role} {place}", split, others, backend))
         return parts[0] if len(parts) == 1 else SuccessiveObjective(parts, backend)
 
     def _split(

@@ -33,14 +33,14 @@ def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(found).reshape(found.shape[0], -1).all(axis=1))
 
 
-def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, first: int = 0) -> None:
-    """Raise InvalidOperationException, naming the first of the tasks, ``first`` and on, that is not sound."""
+def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, places: Sequence[int]) -> None:
+    """Raise InvalidOperationException, naming the first of the tasks at these places that is not sound."""
     if not sound.all():
         place = int(np.argmin(sound))
         name = tasks[place].Name or tasks[place].TaskId
         advice = _ADVICE.get(quantity, "")
         raise InvalidOperationException(
-            f"the {quantity} of task {first + place} ({name}) is not finite; nothing was changed{advice}"
+            f"the {quantity} of task {places[place]} ({name}) is not finite; nothing was changed{advice}"
         )
 
 

@@ -167,7 +167,7 @@ class TestSegments:
         backend, network = NumPyBackend(compiled=False), REGRESSION
         for segments in (None, "sqrt", *range(1, steps + 1)):
             learner = MAMLAlgorithm(MAMLOptions(network.model(backend, network.start()), AdaptationSteps=steps))
-            chunk = learner._open(list(batch_of(backend, network.sets(2))), "Support").part(0, 2, 0)
+            chunk = learner._open(list(batch_of(backend, network.sets(2))), "Support")[0].part(0, 2, 0)
             loop = Tasks(chunk, learner).loop()
             evaluated: list[int] = []
             evaluate = loop.work.step

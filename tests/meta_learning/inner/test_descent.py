@@ -119,7 +119,7 @@ def learner_with(optimizer: Any, dtype: Any = np.float64, **options: Any) -> iMA
 
 def loop_of(learner: Any, dtype: Any, steps: int = 7) -> InnerLoop:
     tasks = [a_task(seed, dtype) for seed in range(3)]
-    chunk: Chunk = learner._open(tasks, "Support").part(0, 3, 0)
+    chunk: Chunk = learner._open(tasks, "Support")[0].part(0, 3, 0)
     return Tasks(chunk, learner).loop(steps)
 
 

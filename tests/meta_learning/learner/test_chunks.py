@@ -63,10 +63,10 @@ def test_chunks_go_over_all_threads_and_none_is_left() -> None:
     whole = learner._open(list(batch_of(Threads(2), NETWORK.sets(4))), "Support", "Query")
 
     def work(chunk: Any) -> int:
-        if chunk.first < 2:
+        if chunk.places[0] < 2:
             barrier.wait()  # passes only where two chunks are worked on at a time
-        seen.append((chunk.first, threading.current_thread().name))
-        return chunk.first + len(chunk.tasks)
+        seen.append((chunk.places[0], threading.current_thread().name))
+        return chunk.places[0] + len(chunk.tasks)
 
     assert over_chunks(whole, work) == [1, 2, 3, 4]
     assert sorted(first for first, _ in seen) == [0, 1, 2, 3]

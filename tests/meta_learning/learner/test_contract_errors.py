@@ -108,7 +108,7 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "labels as floats": (
         1,
         lambda b, y: b.asarray(y.astype(np.float64)),
-        r"^SupportOutput of task 1 (is float64\(6,\)|has dtype float64)",
+        r"^SupportOutput of task 1 (must be int64.*, got float64\(6,\)|has dtype float64)",
     ),
     "other backend": (
         0,
@@ -159,12 +159,19 @@ class TestData:
         with pytest.raises(ArgumentException, match=r"^SupportInput has shape \(6, 1\); the model takes \(n, 2\)$"):
             learner.AdaptAndEvaluate(task)
 
-    def test_tasks_of_different_sizes(self, backend: Backend) -> None:
-        learner = trained(classifier(backend), batch_of(backend, NETWORK.sets(3)))
-        tasks = [*batch_of(backend, NETWORK.sets(2)), *batch_of(backend, NETWORK.sets(1, support=5))]
-        message = r"SupportInput of task 2 is float64\(5, 2\) on .*; task 0 has float64\(6, 2\) on .*are to be alike"
+    def test_tasks_of_different_kinds(self, backend: Backend) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        tasks = list(batch_on(backend, linear_tasks()))
+        flat = MetaLearningTask(
+            SupportSetX=tasks[1].SupportInput,
+            SupportSetY=backend.reshape(tasks[1].SupportOutput, (tasks[1].SupportOutput.shape[0],)),
+            QuerySetX=tasks[1].QueryInput,
+            QuerySetY=tasks[1].QueryOutput,
+            NumWays=1,
+        )
+        message = r"SupportOutput of task 1 must be float64\(\d+, 1\) .*, like SupportOutput of task 0, got float64"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
-            learner.MetaTrain(TaskBatch(tasks))
+            learner.MetaTrain(TaskBatch([tasks[0], flat, tasks[2]]))
 
     def test_targets_of_another_shape_than_the_predictions(self, backend: Backend) -> None:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
@@ -211,7 +218,7 @@ class TestData:
             (
                 0,
                 lambda x: backend.asarray(x.astype(np.float32)),
-                r"SupportInput of task 1 is float32\(6, 2\) on backend",
+                r"SupportInput of task 1 must be float64.*, got float32\(6, 2\) on backend",
             ),
             (2, lambda x: backend.asarray(x[:, :1]), r"QueryInput of task 1 is float64\(4, 1\) on backend"),
             (2, lambda x: other(backend).asarray(x), "QueryInput of task 1 is .* on backend"),

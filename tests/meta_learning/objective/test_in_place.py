@@ -206,7 +206,7 @@ def test_operators_that_take_turns_in_the_same_buffers() -> None:
     def vectors() -> Any:
         return rng.standard_normal((3, model.ParameterCount))
 
-    support = learner._open(tasks, "Support").part(0, 3, 0).support
+    support = learner._open(tasks, "Support")[0].part(0, 3, 0).support
     operators: list[Any] = []
     for kind, weight in (("hessian", 0.1), ("gauss-newton", 0.5), ("hessian", 1.0)):
         operators.append(support.curvature(vectors(), kind, identity=1.5, weight=weight)[1])

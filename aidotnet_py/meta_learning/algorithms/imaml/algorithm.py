@@ -136,7 +136,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     def _set_extra_state(self, state: Mapping[str, Array]) -> None:
         self._kept.warm_starts.set_state(state, self.BaseModel.GetParameters(), self._backend)
 
-    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> Chunk:
+    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> list[Chunk]:
         for place, task in enumerate(tasks):
             if self._imaml.WarmStartSolves:
                 name_of_task(task.TaskId, place)

@@ -327,7 +327,7 @@ class TestEarlyEnd:
             np.testing.assert_allclose(learner.Adapt(one).GetParameters(), phi, rtol=1e-12)
         assert len(set(counts)) > 1
         # In a batch they stop just where they do alone.
-        whole = learner._open(list(batch), "Support")
+        (whole,) = learner._open(list(batch), "Support")
         adapted = Tasks(whole.part(0, 3, 0), learner).adapt()
         np.testing.assert_allclose(adapted, [learner.Adapt(one).GetParameters() for one in batch], rtol=1e-12)
 
@@ -335,7 +335,7 @@ class TestEarlyEnd:
     def test_memory_does_not_carry_a_task_on(self, optimizer: Any) -> None:
         learner = linear_learner(InnerGradientTolerance=1e-2, InnerOptimizer=optimizer, AdaptationSteps=3000)
         batch = batch_on(NUMPY, TASKS)
-        adapted = Tasks(learner._open(list(batch), "Support").part(0, 3, 0), learner).adapt()
+        adapted = Tasks(learner._open(list(batch), "Support")[0].part(0, 3, 0), learner).adapt()
         for row, task in zip(np.array(adapted), TASKS, strict=True):
             assert np.linalg.norm(task.support.gradient(row) + row - start()) <= 1e-2
 

@@ -1,0 +1,157 @@
+"""Tasks of unequal size in one batch: the step, the losses and the curves of the same tasks one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_doubles import Threads
+
+from aidotnet_py import (
+    AdamOptimizer,
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
+    CrossEntropyLoss,
+    InvalidOperationException,
+    LBFGSMinimizer,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    NeuralNetworkModel,
+    NewtonCGMinimizer,
+    ReptileAlgorithm,
+    ReptileOptions,
+    SGDOptimizer,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.nn import BatchNorm, Dense, Sequential, Tanh
+
+SIZES = [(4, 5), (6, 5), (4, 3), (2, 7), (4, 5), (9, 2)]
+Options = dict[str, Any]
+
+
+def a_model(*layers: Any) -> Any:
+    network = Sequential(Dense(5), *layers, Tanh(), Dense(3))
+    return NeuralNetworkModel(network, input_shape=(2,), loss=CrossEntropyLoss(), dtype=np.float64, seed=0)
+
+
+def a_task(support: int, query: int, seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    x, q = rng.normal(size=(support, 2)), rng.normal(size=(query, 2))
+    y, p = rng.integers(0, 3, support), rng.integers(0, 3, query)
+    return MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=q, QuerySetY=p, NumWays=3, TaskId=seed)
+
+
+TASKS = [a_task(*sizes, seed) for seed, sizes in enumerate(SIZES)]
+
+LEARNERS: dict[str, Callable[[], Any]] = {
+    "MAML": lambda: MAMLAlgorithm(MAMLOptions(a_model(), **still())),
+    "MAML, first order": lambda: MAMLAlgorithm(MAMLOptions(a_model(), UseFirstOrder=True, **still())),
+    "MAML through Adam": lambda: MAMLAlgorithm(MAMLOptions(a_model(), InnerOptimizer=AdamOptimizer(0.05), **still())),
+    "iMAML": lambda: iMAMLAlgorithm(iMAMLOptions(a_model(), LambdaRegularization=0.1, **still())),
+    "iMAML, learned λ": lambda: iMAMLAlgorithm(
+        iMAMLOptions(
+            a_model(), LambdaRegularization=0.1, InnerObjective="proximal", LearnedLambda="per-parameter", **still()
+        )
+    ),
+    "iMAML by Newton-CG": lambda: iMAMLAlgorithm(
+        iMAMLOptions(a_model(), LambdaRegularization=0.1, InnerOptimizer=NewtonCGMinimizer(), **still())
+    ),
+    "iMAML by L-BFGS": lambda: iMAMLAlgorithm(
+        iMAMLOptions(a_model(), LambdaRegularization=0.1, InnerOptimizer=LBFGSMinimizer(), **still())
+    ),
+    "Reptile": lambda: ReptileAlgorithm(ReptileOptions(a_model(), **still())),
+    "Meta-SGD": lambda: MetaSGDAlgorithm(MetaSGDOptions(a_model(), **{**still(), "MetaOptimizer": SGDOptimizer(1e-3)})),
+    "ANIL": lambda: ANILAlgorithm(ANILOptions(a_model(), **still())),
+    "BOIL": lambda: BOILAlgorithm(BOILOptions(a_model(), **still())),
+    "MAML, batch statistics": lambda: MAMLAlgorithm(MAMLOptions(a_model(BatchNorm()), **still())),
+    "MAML, support statistics": lambda: MAMLAlgorithm(MAMLOptions(a_model(BatchNorm(statistics="support")), **still())),
+}
+
+
+def still() -> Options:
+    """A meta-optimizer that moves by the mean meta-gradient itself."""
+    return {"MetaOptimizer": SGDOptimizer(1.0), "GradientClipThreshold": None, "AdaptationSteps": 3}
+
+
+def moved(learner: Any, tasks: list[Any]) -> tuple[Any, Any, list[float]]:
+    """Return the step of all that is learned, the mean loss, and the losses."""
+    before = np.array(learner._meta_parameters())
+    loss = learner.MetaTrain(TaskBatch(tasks))
+    return before - learner._meta_parameters(), loss, list(learner._record.losses)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_step_is_the_mean_of_the_steps_on_the_tasks_one_by_one(name: str) -> None:
+    alone = [moved(LEARNERS[name](), [task]) for task in TASKS]
+    step, loss, losses = moved(LEARNERS[name](), TASKS)
+    # What is learned is of the order of 1, and differences of it are rounded as that is.
+    np.testing.assert_allclose(step, np.mean([s for s, _, _ in alone], axis=0), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(loss, np.mean([one for _, one, _ in alone]), rtol=1e-12)
+    np.testing.assert_allclose(losses, [one for _, one, _ in alone], rtol=1e-12)
+
+
+def test_serial_reptile_takes_them_in_their_order() -> None:
+    options = {**still(), "UseSerialUpdate": True}
+    learner, other = (ReptileAlgorithm(ReptileOptions(a_model(), **options)) for _ in range(2))
+    learner.MetaTrain(TaskBatch(TASKS))
+    for task in TASKS:
+        other.MetaTrain(TaskBatch([task]))
+    np.testing.assert_allclose(learner.BaseModel.GetParameters(), other.BaseModel.GetParameters(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_the_order_of_the_batch(threads: int) -> None:
+    model = NeuralNetworkModel(
+        Sequential(Dense(3)),
+        input_shape=(2,),
+        loss=CrossEntropyLoss(),
+        dtype=np.float64,
+        backend=Threads(threads),
+        seed=0,
+    )
+    learner = MAMLAlgorithm(MAMLOptions(model))
+    curve = learner.adaptation_curve(TaskBatch(TASKS))
+    for place, task in enumerate(TASKS):
+        alone = learner.adaptation_curve(TaskBatch([task]))
+        np.testing.assert_allclose(curve.losses[place], alone.losses[0], rtol=1e-12)
+        np.testing.assert_array_equal(curve.accuracies[place], alone.accuracies[0])
+    means = [learner.Evaluate(TaskBatch([task])) for task in TASKS]
+    np.testing.assert_allclose(learner.Evaluate(TaskBatch(TASKS)), np.mean(means), rtol=1e-12)
+
+
+def test_support_sets_in_batches_may_be_of_unequal_size_and_number() -> None:
+    def in_batches(task: Any, count: int) -> Any:
+        xs, ys = np.array_split(task.SupportInput, count), np.array_split(task.SupportOutput, count)
+        return MetaLearningTask(
+            SupportSetX=xs, SupportSetY=ys, QuerySetX=task.QueryInput, QuerySetY=task.QueryOutput, NumWays=3
+        )
+
+    tasks = [in_batches(TASKS[0], 2), in_batches(TASKS[1], 3), in_batches(TASKS[4], 2), TASKS[2]]
+    alone = [moved(LEARNERS["MAML"](), [task])[0] for task in tasks]
+    step, _, _ = moved(LEARNERS["MAML"](), tasks)
+    np.testing.assert_allclose(step, np.mean(alone, axis=0), rtol=1e-12, atol=1e-14)
+
+
+def test_a_task_that_fails_is_named_by_its_place() -> None:
+    tasks = list(TASKS)
+    broken = np.array(tasks[3].SupportInput)
+    broken[0] = np.nan
+    tasks[3] = MetaLearningTask(
+        SupportSetX=broken,
+        SupportSetY=tasks[3].SupportOutput,
+        QuerySetX=tasks[3].QueryInput,
+        QuerySetY=tasks[3].QueryOutput,
+        NumWays=3,
+    )
+    learner = LEARNERS["MAML"]()
+    with pytest.raises(InvalidOperationException, match=r"of task 3 \("):
+        learner.MetaTrain(TaskBatch(tasks))
