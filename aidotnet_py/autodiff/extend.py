@@ -27,6 +27,7 @@ from aidotnet_py.autodiff.tracing.tracer import (
 )
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
+from aidotnet_py.autodiff.transforms.rows import has_independent_rows
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.autodiff.tree import Structure, flatten
@@ -70,6 +71,7 @@ __all__ = [
     "type_of",
     "types_of",
     "vjp_program",
+    "has_independent_rows",
     "vmap_program",
     # Whether a function is pure, and unchanged since it was traced.
     "CapturedState",

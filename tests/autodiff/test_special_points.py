@@ -196,7 +196,7 @@ def test_compiled_loops_give_the_same(dtype: str) -> None:
     for row in _fitting(dtype):
         at = ROWS[row][1]
         inputs = [np.array(at, dtype), np.eye(len(at), dtype=dtype)]
-        executable = Executable(_program(row, dtype), NumPyBackend(), inputs=inputs, often=True)
+        executable = Executable(_program(row, dtype), NumPyBackend(), inputs=inputs, compile_at=1)
         executable.compile()
         executable.run()
         _assert_close(executable.outputs, row, dtype)

@@ -9,7 +9,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.execution.buffers import CellArrays
 from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
-from aidotnet_py.autodiff.execution.planner import Work, plan, shared_plan
+from aidotnet_py.autodiff.execution.planner import Plan, Work, plan, shared_plan
 from aidotnet_py.autodiff.execution.schedule import Replay, Run
 from aidotnet_py.autodiff.program import Program, Variable
 from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, require_alive, type_of
@@ -19,6 +19,10 @@ from aidotnet_py.backends.kernel import LoopRules
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
 __all__ = ["Executable", "backend_for", "copying", "run_program"]
+
+
+# Bytes of a result from which uncompiled runs cost more than compiling.
+_LARGE = 2**19
 
 
 class Executable:
@@ -47,8 +51,10 @@ class Executable:
         array is given for them.
     fuse : bool
         Whether it may be compiled; a Program that runs once need not be prepared for that.
-    often : bool
-        Whether it is known to run many times: it is then compiled from its first run on, not from its second.
+    compile_at : int
+        The run of a stage, counted from 1, at which the Program is compiled. A Program with large arrays, whose
+        uncompiled runs cost more than compiling, is compiled at its first run if it is to be compiled at a later one
+        than its second.
     merge : bool
         Whether compiled work runs in as few calls as possible; apart, the time of each part can be told.
 
@@ -70,7 +76,7 @@ class Executable:
         outputs: Sequence[Array | None] | None = None,
         carried: Mapping[int, int] | None = None,
         fuse: bool = True,
-        often: bool = False,
+        compile_at: int = 2,
         merge: bool = True,
     ) -> None:
         given = inputs or [None] * len(program.inputs)
@@ -107,8 +113,9 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        at_once = often or (fuse and _rules_of(backend).own_bits)
-        self._have_run: set[int] = set(range(len(self._calls)) if at_once else ())
+        at_once = (fuse and _rules_of(backend).own_bits) or (compile_at > 2 and _is_large(planned))
+        self._runs = [0] * len(self._calls)
+        self._compile_at = 1 if at_once else compile_at
         self._replays = [Replay(backend) for _ in self._calls]
         self._kept: list[Array] = []
         self._compiling = (
@@ -168,9 +175,8 @@ class Executable:
 
     def _prepare(self, compiling: Compiling, stage: int) -> None:
         """Compile once a stage runs again, since more runs will follow; take over the kernels that are ready."""
-        again = stage in self._have_run
-        self._have_run.add(stage)
-        if again:
+        self._runs[stage] += 1
+        if self._runs[stage] >= self._compile_at:
             compiling.begin(self._stages)
         try:
             self._take_over(compiling)
@@ -186,6 +192,10 @@ class Executable:
             self.nbytes -= compiling.saved
             # Compiled calls know addresses alone.
             self._kept = compiling.kept
+
+
+def _is_large(planned: Plan) -> bool:
+    return any(work.out.type.nbytes >= _LARGE for work in planned.work)
 
 
 def _rules_of(backend: Backend) -> LoopRules:
@@ -264,4 +274,4 @@ def copying(backend: Backend, source: Array, target: Array) -> Run:
     """Return a step that copies an array into another one of its shape and dtype."""
     variable = Variable(type_of(source))
     program = Program((variable,), (), (), (variable,))
-    return Run(Executable(program, backend, inputs=[source], outputs=[target], often=True), 0)
+    return Run(Executable(program, backend, inputs=[source], outputs=[target], compile_at=1), 0)

@@ -16,7 +16,7 @@ from aidotnet_py.caching import BoundedCache
 from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
-from aidotnet_py.meta_learning.objective.interface import GradientWork
+from aidotnet_py.meta_learning.objective.interface import RUNS_BEFORE_COMPILING, GradientWork
 from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
@@ -55,7 +55,7 @@ class TracedSteps:
             backend,
             inputs=[work.points, None, work.gradients, *[None] * (len(traced.step.inputs) - 3)],
             carried={0: 0, **{1 + i: 3 + i for i in range(traced.memory)}},
-            often=True,
+            compile_at=RUNS_BEFORE_COMPILING,
         )
         _, self.start, _, *others = self.update.inputs
         self.memory, others = others[: traced.memory], others[traced.memory :]

@@ -33,7 +33,7 @@ from aidotnet_py.meta_learning.learner.random_state import RandomState
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.learner.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.objective import ObjectiveFactory
-from aidotnet_py.meta_learning.objective.checks import names_of_places, places_by_size, require_no_more_batches
+from aidotnet_py.meta_learning.objective.checks import names_of_places, require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import norm_of
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -275,14 +275,16 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             shapes = cast("IDifferentiableModel[Any, Any, Any]", model).parameter_shapes
             staying = frozenset(shapes) - frozenset(names)
         wheres, groups = names_of_places(len(tasks)), list[Chunk]()
-        for places in places_by_size(tasks, roles):
-            some, named = [tasks[place] for place in places], [wheres[place] for place in places]
+        make = self._objectives.make
+        for group in self._objectives.groups(tasks, roles, model, loss, training=training):
+            some, named = [tasks[place] for place in group.places], [wheres[place] for place in group.places]
             objectives = {
-                role: self._objectives.make(role, some, named, model, loss, lease, training=training) for role in roles
+                role: make(role, some, named, model, loss, lease, training=training, size=group.sizes.get(role))
+                for role in roles
             }
             if staying is not None:
                 objectives["Adapted"] = self._objectives.partial("Adapted", objectives["Support"], model, staying)
-            groups.append(Chunk(backend, model, parameters, learned, lease, some, objectives, staying, places))
+            groups.append(Chunk(backend, model, parameters, learned, lease, some, objectives, staying, group.places))
         return groups
 
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -14,7 +14,7 @@ __all__ = ["Lease", "Workspace", "Workspaces"]
 
 # In a workspace: support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the
 # bytes of them all, beyond which the oldest go, though never those that the call at hand or the last one worked with.
-_MOST_PROGRAMS, _MOST_BYTES = 8, 2**30
+_MOST_PROGRAMS, _MOST_BYTES = 32, 2**30
 # Workspaces that wait for a call; while one runs, there are as many as calls at the same time.
 _MOST_IDLE = 4
 

@@ -28,6 +28,7 @@ __all__ = [
     "check_tasks",
     "names_of_places",
     "places_by_size",
+    "sets_of",
     "require_no_more_batches",
     "traced_output",
 ]
@@ -81,7 +82,7 @@ def check_batches(
         targets that the loss cannot take; when tasks come in different numbers of batches.
     """
     names = _NAMES[role]
-    data = [(getattr(task, names[0]), getattr(task, names[1])) for task in tasks]
+    data = [sets_of(task, role) for task in tasks]
     if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
         return [_checked_sets(names, wheres, data, model, loss, shape_of)]
     count = _count_of_batches(names, wheres, data)
@@ -107,6 +108,12 @@ def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, 
 def names_of_places(count: int) -> tuple[str, ...]:
     """Return the words that name each of so many tasks in a message."""
     return tuple(f" of task {place}" for place in range(count)) if count > 1 else ("",)
+
+
+def sets_of(task: IMetaLearningTask[Any, Any, Any], role: str) -> tuple[Any, Any]:
+    """Return the inputs and outputs of a task's set."""
+    x, y = _NAMES[role]
+    return getattr(task, x), getattr(task, y)
 
 
 def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Sequence[str]) -> list[Sequence[int]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,20 @@ from aidotnet_py.meta_learning.objective.checks import (
     TracedOutput,
     check_batches,
     names_of_places,
+    places_by_size,
+    sets_of,
     traced_output,
 )
 from aidotnet_py.meta_learning.objective.interface import TaskObjective
 from aidotnet_py.meta_learning.objective.numerical import ComputedObjective, PerturbedObjective
+from aidotnet_py.meta_learning.objective.padding import (
+    MaskedLoss,
+    can_mark,
+    flops_of_example,
+    is_mean_of_examples,
+    pad_set,
+    padded_size,
+)
 from aidotnet_py.meta_learning.objective.partial import PartialObjective
 from aidotnet_py.meta_learning.objective.traced import ModelFunction, Shapes, Signature, TaskPrograms, TracedObjective
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -44,10 +54,18 @@ from aidotnet_py.nn.statistics import Statistics
 
 __all__ = ["ObjectiveFactory"]
 
-# Support and query sets, in training and in evaluation, and the last, smaller chunk of each.
-_MOST_PROGRAMS = 8
+# Support and query sets, in training and in evaluation, of a dozen sizes.
+_MOST_PROGRAMS = 32
 # Of all else, which is small and takes long to make: for each kind of sets.
 _MOST_KINDS = 256
+
+
+@dataclass(frozen=True)
+class Group:
+    """Places of tasks in a batch, and for each role the size that their sets are padded to, if they are."""
+
+    places: Sequence[int]
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class ObjectiveFactory:
@@ -74,6 +92,8 @@ class ObjectiveFactory:
         self._noise: BoundedCache[tuple[ModelFunction, ArrayType], dict[str, Shape]] = BoundedCache(_MOST_KINDS)
         # The sets that model and loss are pure for.
         self._pure: BoundedCache[Signature, None] = BoundedCache(_MOST_KINDS)
+        self._flops: BoundedCache[Hashable, int] = BoundedCache(_MOST_KINDS)
+        self._masked: MaskedLoss | None = None
         self._workspaces = Workspaces()
         self._lock = Lock()
         # Held while a model that is not traced is asked something.
@@ -94,6 +114,71 @@ class ObjectiveFactory:
                 self._keep_for(model, loss)
             return Lease(self._workspaces, self._lock, self.programs)
 
+    def groups(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        roles: Sequence[str],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        *,
+        training: bool,
+    ) -> list[Group]:
+        """Return the tasks of a batch in groups that one program serves; nothing is checked.
+
+        Tasks are alike in a group, or are padded to one size where model and loss treat each example by itself.
+        """
+        exact = places_by_size(tasks, roles)
+        if len(exact) == 1:
+            return [Group(places) for places in exact]
+        flops = [self._flops_if_padded(tasks, role, model, loss, training) for role in roles]
+        if 0 in flops:
+            return [Group(places) for places in exact]
+        counts = [[int(sets_of(tasks[of[0]], role)[0].shape[0]) for role in roles] for of in exact]
+        most = [max(of_role) for of_role in zip(*counts, strict=True)]
+        # Where the work is little, calls cost more than examples, and one size serves all.
+        work = len(tasks) * sum(count * each for count, each in zip(most, flops, strict=True))
+        if work <= model_backend(model).flops_at_once:
+            counts = [most] * len(exact)
+        merged: dict[tuple[int, ...], list[int]] = {}
+        for places, of_roles in zip(exact, counts, strict=True):
+            merged.setdefault(tuple(map(padded_size, of_roles)), []).extend(places)
+        return [Group(sorted(places), dict(zip(roles, sizes, strict=True))) for sizes, places in merged.items()]
+
+    def _flops_if_padded(
+        self,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        role: str,
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        training: bool,
+    ) -> int:
+        """Return the operations of a pass over one example, if sets of a role may be padded; 0 if not."""
+        if not is_differentiable(model):
+            return 0
+        backend, data = model.backend, [sets_of(task, role) for task in tasks]
+        if not all(backend.owns(x) and backend.owns(y) and 0 not in x.shape[:1] for x, y in data):
+            return 0
+        x, y = data[0]
+        if training and self._noise_shapes(model, ArrayType(tuple(x.shape), backend.dtype_of(x))):
+            return 0
+        key = model.apply, tuple(x.shape[1:]), backend.dtype_of(x), tuple(y.shape[1:]), backend.dtype_of(y)
+        # Tried with the first task's targets; what it says holds for their kind.
+        flops = self._flops.get_or_make(key, lambda: self._flops_of_one(model, loss, x, y))
+        return flops if can_mark(backend, [y for _, y in data]) else 0
+
+    def _flops_of_one(
+        self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array
+    ) -> int:
+        """Return the operations for one example, if the model treats each by itself and the loss is their mean."""
+        backend, dtype = model.backend, parameter_dtype(model, model.backend)
+        try:
+            flops = flops_of_example(model, tuple(x.shape[1:]), backend.dtype_of(x))
+            is_mean = is_mean_of_examples(loss, backend.to_numpy(y), self._output_shape(model, x), dtype)
+        except ArgumentException:
+            # The check of the sets says what is wrong.
+            return 0
+        return flops if is_mean else 0
+
     def make(
         self,
         role: str,
@@ -104,17 +189,42 @@ class ObjectiveFactory:
         lease: Lease,
         *,
         training: bool = False,
+        size: int | None = None,
     ) -> TaskObjective:
         """The objective of one set (its role: "Support" or "Query") of each task, by the best that the model offers.
 
         All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
         the same for as long as the objective is asked.
         """
+        if size is not None:
+            return self._padded(role, tasks, wheres, model, loss, lease, size)
         if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, wheres, model, loss):
             return self._by_support(tasks, wheres, model, loss, lease, training)
         batches = check_batches(role, tasks, wheres, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
+
+    def _padded(
+        self,
+        role: str,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        wheres: Sequence[str],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+        lease: Lease,
+        size: int,
+    ) -> TaskObjective:
+        """Return the objective of sets that are checked as they are, and padded to a size."""
+        sets: dict[int, tuple[Array, Array]] = {}
+        for places in places_by_size(tasks, [role]):
+            some, names = [tasks[i] for i in places], [wheres[i] for i in places]
+            (checked,) = check_batches(role, some, names, model, loss, self._output_shape)
+            sets.update(zip(places, zip(*checked, strict=True), strict=True))
+        backend, masked = model_backend(model), self._masked
+        assert masked is not None
+        padded = [pad_set(backend, *sets[place], size) for place in range(len(tasks))]
+        inputs, targets = ([pair[i] for pair in padded] for i in range(2))
+        return self._of_batch(role, model, masked, lease, False, inputs, targets)
 
     def normalization(
         self,
@@ -257,8 +367,9 @@ class ObjectiveFactory:
         same = before is not None and model.apply == before[0] and loss is before[1]
         if same and not (self._settings is not None and self._settings.changed()):
             return
-        for kept in (self._traced, self._splits, self._outputs, self._noise, self._pure):
+        for kept in (self._traced, self._splits, self._outputs, self._noise, self._pure, self._flops):
             kept.clear()
+        self._masked = MaskedLoss(loss)
         self._workspaces = Workspaces()
         self._subjects, self._settings = (model.apply, loss), None
 

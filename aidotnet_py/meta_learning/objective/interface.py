@@ -9,9 +9,20 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from aidotnet_py.autodiff.extend import Queue, Step
 from aidotnet_py.backends import Array
 
-__all__ = ["CurvatureKind", "CurvatureWork", "Evaluation", "GradientWork", "ProductWork", "TaskObjective"]
+__all__ = [
+    "RUNS_BEFORE_COMPILING",
+    "CurvatureKind",
+    "CurvatureWork",
+    "Evaluation",
+    "GradientWork",
+    "ProductWork",
+    "TaskObjective",
+]
 
 C = TypeVar("C")
+
+# Sizes of tasks that come once are not worth compiling for: a step of K inner steps runs its programs K times.
+RUNS_BEFORE_COMPILING = 16
 
 CurvatureKind = Literal["hessian", "gauss-newton"]
 

@@ -27,6 +27,7 @@ from aidotnet_py.autodiff.extend import (
 )
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.objective.interface import (
+    RUNS_BEFORE_COMPILING,
     CurvatureKind,
     CurvatureWork,
     Evaluation,
@@ -166,7 +167,7 @@ class PartialObjective:
                 self._backend,
                 inputs=[self._early().inputs[-1], features],
                 carried={0: 0, 1: 1} if clear else {0: 0},
-                often=True,
+                compile_at=RUNS_BEFORE_COMPILING,
             )
         self._is_asked = True
         return Run(kept[name], 0)
@@ -231,7 +232,7 @@ class PartialObjective:
             stages=[_POINT] * count + [_EXAMPLES] * len(examples) + [_DIRECTION],
             inputs=[*[None] * count, *examples, None],
             outputs=[self._features(programs.points), *[None] * count],
-            often=True,
+            compile_at=RUNS_BEFORE_COMPILING,
         )
 
     def _early_program(self, types: Sequence[ArrayType]) -> Program:

@@ -30,6 +30,7 @@ from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.objective.interface import (
+    RUNS_BEFORE_COMPILING,
     CurvatureKind,
     CurvatureWork,
     Evaluation,
@@ -243,7 +244,7 @@ class BatchedPrograms:
             stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * (2 + len(signature.noise)),
             inputs=[*self._leaves(self.points), None, None, *[None] * len(signature.noise)],
             outputs=[None, None, *self._leaves(self.gradients)],
-            often=True,
+            compile_at=RUNS_BEFORE_COMPILING,
         )
         # Whether each evaluation writes all gradients: one that is the same at all points is written with the examples.
         self.rewrites_gradients = _all_depend(programs.batched("evaluation", tasks), len(signature.shapes))
@@ -313,7 +314,7 @@ class BatchedPrograms:
             ],
             outputs=[*self._leaves(self.gradients), *[None if once else a for a in self._leaves(products)]],
             carried={count + i: count + 2 + len(self.noise) + i for i in range(count)} if once else None,
-            often=True,
+            compile_at=RUNS_BEFORE_COMPILING,
         )
         executable.run(_EXAMPLES)
         return CurvatureProgram(executable, vectors, products, executable.inputs[-_COEFFICIENTS:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,7 @@ from aidotnet_py import (
     LBFGSMinimizer,
     MAMLAlgorithm,
     MAMLOptions,
+    MeanSquaredErrorLoss,
     MetaLearningTask,
     MetaSGDAlgorithm,
     MetaSGDOptions,
@@ -32,9 +35,11 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.nn import BatchNorm, Dense, Sequential, Tanh
+from aidotnet_py.backends import NumPyBackend
+from aidotnet_py.losses import LossFunctionBase
+from aidotnet_py.nn import BatchNorm, Dense, Dropout, Sequential, Tanh
 
-SIZES = [(4, 5), (6, 5), (4, 3), (2, 7), (4, 5), (9, 2)]
+SIZES = [(4, 5), (6, 5), (4, 3), (2, 7), (4, 5), (9, 2), (5, 6), (10, 5), (7, 8)]
 Options = dict[str, Any]
 
 
@@ -63,10 +68,18 @@ LEARNERS: dict[str, Callable[[], Any]] = {
         )
     ),
     "iMAML by Newton-CG": lambda: iMAMLAlgorithm(
-        iMAMLOptions(a_model(), LambdaRegularization=0.1, InnerOptimizer=NewtonCGMinimizer(), **still())
+        iMAMLOptions(
+            a_model(),
+            LambdaRegularization=0.1,
+            InnerObjective="proximal",
+            InnerOptimizer=NewtonCGMinimizer(),
+            **still(),
+        )
     ),
     "iMAML by L-BFGS": lambda: iMAMLAlgorithm(
-        iMAMLOptions(a_model(), LambdaRegularization=0.1, InnerOptimizer=LBFGSMinimizer(), **still())
+        iMAMLOptions(
+            a_model(), LambdaRegularization=0.1, InnerObjective="proximal", InnerOptimizer=LBFGSMinimizer(), **still()
+        )
     ),
     "Reptile": lambda: ReptileAlgorithm(ReptileOptions(a_model(), **still())),
     "Meta-SGD": lambda: MetaSGDAlgorithm(MetaSGDOptions(a_model(), **{**still(), "MetaOptimizer": SGDOptimizer(1e-3)})),
@@ -89,6 +102,15 @@ def moved(learner: Any, tasks: list[Any]) -> tuple[Any, Any, list[float]]:
     return before - learner._meta_parameters(), loss, list(learner._record.losses)
 
 
+@pytest.fixture(params=["little work", "much work"])
+def work(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All tasks in one size, and each in the next size that is a power of two or three quarters of one."""
+    if request.param == "much work":
+        monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_step_is_the_mean_of_the_steps_on_the_tasks_one_by_one(name: str) -> None:
     alone = [moved(LEARNERS[name](), [task]) for task in TASKS]
@@ -155,3 +177,100 @@ def test_a_task_that_fails_is_named_by_its_place() -> None:
     learner = LEARNERS["MAML"]()
     with pytest.raises(InvalidOperationException, match=r"of task 3 \("):
         learner.MetaTrain(TaskBatch(tasks))
+
+
+def groups_of(learner: Any, tasks: list[Any]) -> list[list[int]]:
+    return [list(group.places) for group in learner._open(tasks, "Support", "Query")]
+
+
+def test_examples_are_padded_where_model_and_loss_treat_each_by_itself(work: str) -> None:
+    groups = {"little work": [[*range(9)]], "much work": [[0, 4], [1, 6], [2], [3], [5], [7], [8]]}
+    assert groups_of(LEARNERS["MAML"](), TASKS) == groups[work]
+    assert groups_of(LEARNERS["MAML"](), [TASKS[0], TASKS[4]]) == [[0, 1]]
+
+
+def test_nothing_is_padded_where_examples_mix() -> None:
+    sizes = list(dict.fromkeys(SIZES))
+    assert len(groups_of(LEARNERS["MAML, batch statistics"](), TASKS)) == len(sizes)
+    noisy = NeuralNetworkModel(
+        Sequential(Dense(5), Dropout(0.5), Dense(3)),
+        input_shape=(2,),
+        loss=CrossEntropyLoss(),
+        dtype=np.float64,
+        seed=0,
+    )
+    assert len(groups_of(MAMLAlgorithm(MAMLOptions(noisy)), TASKS)) == len(sizes)
+
+
+class SumOfSquares(LossFunctionBase[Any]):
+    """No mean over examples: twice as many give twice the loss."""
+
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        return ((predicted - actual) ** 2).sum()
+
+
+def regression(support: int, query: int, seed: int, dtype: Any = np.float64) -> Any:
+    rng = np.random.default_rng(seed)
+    (x, y), (q, p) = ((rng.normal(size=(n, 2)), rng.normal(size=(n, 2)).astype(dtype)) for n in (support, query))
+    return MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=q, QuerySetY=p, NumWays=1)
+
+
+def line(loss: Any, backend: Any = "numpy") -> Any:
+    return NeuralNetworkModel(
+        Sequential(Dense(3), Tanh(), Dense(2)), input_shape=(2,), loss=loss, dtype=np.float64, backend=backend, seed=0
+    )
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredErrorLoss(), SumOfSquares()])
+def test_losses_of_real_numbers(loss: Any) -> None:
+    tasks = [regression(n, m, n) for n, m in ((3, 5), (5, 5), (6, 6), (2, 4))]
+    alone = [moved(MAMLAlgorithm(MAMLOptions(line(loss), **still())), [task])[0] for task in tasks]
+    learner = MAMLAlgorithm(MAMLOptions(line(loss), **still()))
+    assert len(groups_of(learner, tasks)) == (4 if isinstance(loss, SumOfSquares) else 1)
+    np.testing.assert_allclose(moved(learner, tasks)[0], np.mean(alone, axis=0), rtol=1e-12, atol=1e-15)
+
+
+def test_a_target_that_is_no_number_is_named_and_not_taken_for_a_mark() -> None:
+    tasks = [regression(n, 5, n) for n in (3, 5, 6)]
+    tasks[1].SupportOutput[2] = np.nan
+    learner = MAMLAlgorithm(MAMLOptions(line(MeanSquaredErrorLoss())))
+    with pytest.raises(InvalidOperationException, match=r"of task 1 \("):
+        learner.MetaTrain(TaskBatch(tasks))
+
+
+def test_on_every_backend(backend: Any) -> None:
+    tasks = [regression(n, m, n) for n, m in ((3, 5), (5, 5), (6, 6))]
+
+    def on(task: Any) -> Any:
+        x, y, q, p = (backend.asarray(getattr(task, name)) for name in NAMES)
+        return MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=q, QuerySetY=p, NumWays=1)
+
+    learner, other = (
+        iMAMLAlgorithm(iMAMLOptions(line(MeanSquaredErrorLoss(), of), LambdaRegularization=0.1, **still()))
+        for of in (backend, "numpy")
+    )
+    learner.MetaTrain(TaskBatch([on(task) for task in tasks]))
+    other.MetaTrain(TaskBatch(tasks))
+    given = backend.to_numpy(learner.BaseModel.GetParameters())
+    np.testing.assert_allclose(given, other.BaseModel.GetParameters(), rtol=1e-10)
+
+
+NAMES = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_over_a_thousand_sizes() -> None:
+    learner, rng = MAMLAlgorithm(MAMLOptions(line(MeanSquaredErrorLoss()), AdaptationSteps=2)), np.random.default_rng(0)
+
+    def train(steps: int) -> int:
+        for _ in range(steps):
+            learner.MetaTrain(TaskBatch([regression(*rng.integers(1, 32, 2), 0) for _ in range(4)]))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first = train(250)
+        assert train(250) < 1.2 * first
+    finally:
+        tracemalloc.stop()

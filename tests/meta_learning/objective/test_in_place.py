@@ -68,7 +68,7 @@ class _Matrices:
             stages=[0, 1],
             inputs=[matrices, vectors],
             outputs=[products],
-            often=True,
+            compile_at=1,
         )
         self._matrices, self._executable = matrices, executable
         self.operator = BufferedOperator(backend, executable, 1, vectors, products, lambda: None, {}, Queue(backend))

@@ -1,0 +1,108 @@
+"""Sets of unequal size in one program: examples are added, and a loss that leaves them out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from aidotnet_py.autodiff import vmap
+from aidotnet_py.autodiff.extend import ArrayType, has_independent_rows, new_trace
+from aidotnet_py.backends import Array, Backend
+from aidotnet_py.losses import ILossFunction, LossFunctionBase
+from aidotnet_py.models import IDifferentiableModel
+from aidotnet_py.models.interfaces import parameter_dtype
+
+__all__ = ["MaskedLoss", "can_mark", "flops_of_example", "is_mean_of_examples", "pad_set", "padded_size"]
+
+# Examples in a trace: more than one, so that they can be seen to mix.
+_ROWS = 3
+
+
+def padded_size(count: int) -> int:
+    """Return the next of the sizes 1, 2, 3, 4, 6, 8, 12, 16, … that holds so many examples."""
+    power = 1 << max(0, math.ceil(math.log2(count)))
+    return power * 3 // 4 if power > 2 and count <= power * 3 // 4 else power
+
+
+def can_mark(backend: Backend, targets: Sequence[Array]) -> bool:
+    """Return whether targets leave room for a mark: signed integers do, and real numbers that are all numbers."""
+    kinds = {backend.dtype_of(y).kind for y in targets}
+    if kinds == {"i"}:
+        return all(bool(backend.to_numpy(y).min() >= 0) for y in targets)
+    return kinds == {"f"} and not any(bool(np.isnan(backend.to_numpy(y)).any()) for y in targets)
+
+
+def pad_set(backend: Backend, x: Array, y: Array, size: int) -> tuple[Array, Array]:
+    """Return a set of ``size`` examples: those given, and copies of the first whose targets are marked."""
+    added = size - int(x.shape[0])
+    if not added:
+        return x, y
+    first = backend.index(x, (slice(0, 1), *[slice(None)] * (len(x.shape) - 1)))
+    copies = backend.broadcast_to(first, (added, *x.shape[1:]))
+    marks = backend.empty((added, *y.shape[1:]), backend.dtype_of(y))
+    backend.copyto(marks, math.nan if backend.dtype_of(y).kind == "f" else -1)
+    return backend.concat([x, copies], 0), backend.concat([y, marks], 0)
+
+
+class MaskedLoss(LossFunctionBase[Any]):
+    r"""The mean of a loss over the examples whose targets are not marked.
+
+    .. math:: L = \frac{1}{|M|} \sum_{i \in M} \ell(\{i\}), \quad M = \{i : y_i \text{ is not marked}\}
+
+    Parameters
+    ----------
+    loss : ILossFunction
+        ℓ, of which the value for a set is the mean of its values for the examples one by one.
+    """
+
+    def __init__(self, loss: ILossFunction[Any]) -> None:
+        self.loss = loss
+
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        """Return the mean, a scalar; a marked example has the weight 0 whatever is predicted for it."""
+        held = _is_unmarked(actual)
+        column = held.reshape((len(held), *[1] * (len(actual.shape) - 1)))
+        wanted = np.where(column, actual, actual.dtype.type(0))
+        ones = [np.expand_dims(array, 1) for array in (predicted, wanted)]
+        losses = vmap(self.loss.formula)(*ones)
+        count = held.astype(predicted.dtype).sum()
+        return np.where(held, losses, 0.0).sum() / count
+
+    def accuracy(self, predicted: Array, actual: Array) -> float:
+        """Return the accuracy for the examples that are not marked."""
+        count = int(_is_unmarked(actual).sum())
+        return self.loss.accuracy(predicted[:count], actual[:count])
+
+
+def _is_unmarked(actual: Any) -> Any:
+    """Return which targets are not marked, (n,)."""
+    rest = tuple(range(1, len(actual.shape)))
+    held = actual == actual if actual.dtype.kind == "f" else actual >= 0
+    return held.max(axis=rest) if rest else held
+
+
+def flops_of_example(model: IDifferentiableModel[Any, Any, Any], shape: tuple[int, ...], dtype: Any) -> int:
+    """Return the operations of the model for an example, an array of this shape; 0 if it may depend on others.
+
+    Raises
+    ------
+    ArgumentException
+        When the model cannot take it.
+    """
+    kind = parameter_dtype(model, model.backend)
+    with new_trace() as trace:
+        parameters = {name: trace.new_input(ArrayType(tuple(of), kind)) for name, of in model.parameter_shapes.items()}
+        output = model.apply(parameters, trace.new_input(ArrayType((_ROWS, *shape), dtype)))
+        program = trace.finish([output])
+    return max(1, program.flops // _ROWS) if has_independent_rows(program, len(parameters)) else 0
+
+
+def is_mean_of_examples(loss: ILossFunction[Any], targets: Array, shape: tuple[int, ...], dtype: Any) -> bool:
+    """Return whether a loss is the mean over examples, as `ILossFunction` promises; tried on random predictions."""
+    predicted = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    whole = loss.CalculateLoss(predicted, targets)
+    ones = [loss.CalculateLoss(predicted[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
+    return bool(np.isclose(whole, np.mean(ones), rtol=1e-3 if np.finfo(dtype).bits < 64 else 1e-9, atol=0.0))
