@@ -12,9 +12,10 @@ from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Place, S
 
 __all__ = ["Lease", "Workspace", "Workspaces"]
 
-# In a workspace: support and query sets, in training and in evaluation, and the last, smaller chunk of each; and the
-# bytes of them all, beyond which the oldest go, though never those that the call at hand or the last one worked with.
-_MOST_PROGRAMS, _MOST_BYTES = 32, 2**30
+# In a workspace: support and query sets, in training and in evaluation, and the last, smaller chunk of each; more if
+# they are small. Beyond these numbers, or the bytes of all, the oldest go, though never those that the call at hand or
+# the last one worked with.
+_MOST_LARGE, _MOST_SMALL, _SMALL_BYTES, _MOST_BYTES = 8, 32, 2**25, 2**30
 # Workspaces that wait for a call; while one runs, there are as many as calls at the same time.
 _MOST_IDLE = 4
 
@@ -54,7 +55,8 @@ class Workspace:
         self._ready[place] = found
         self._in_use.add(place)
         for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
-            if len(self._ready) > _MOST_PROGRAMS or self.nbytes > _MOST_BYTES:
+            count, nbytes = len(self._ready), self.nbytes
+            if count > _MOST_SMALL or nbytes > _MOST_BYTES or (count > _MOST_LARGE and nbytes > _SMALL_BYTES):
                 del self._ready[old]
         return found
 
