@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import sys
+from types import FrameType
 
-__all__ = ["level_outside"]
+__all__ = ["is_called_from", "level_outside"]
+
+
+def is_called_from(*modules: str) -> bool:
+    """Return whether a function of one of these modules, told by the last part of its name, is among the callers."""
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] -- as below
+    while frame is not None:
+        if not set(modules).isdisjoint(frame.f_globals.get("__name__", "").split(".")):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def level_outside() -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element"]
+__all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element", "primitive_named"]
 
 
 def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
@@ -77,6 +78,17 @@ class Primitive:
     loop: str | None = None
     flops: Callable[..., int] = one_flop_per_element
 
+    def __post_init__(self) -> None:
+        _BY_NAME.setdefault(self.name, self)
+
+    def __reduce__(self) -> tuple[Callable[[str], Primitive], tuple[str]]:
+        """Pickle the name: a Program that is loaded has the primitives of its process."""
+        if _BY_NAME[self.name] is not self:
+            raise InvalidOperationException(
+                f"a primitive's name must be its own for its Programs to be pickled, got two of the name {self.name!r}"
+            )
+        return primitive_named, (self.name,)
+
     @property
     def is_view(self) -> bool:
         """Whether the output shares the memory of the input."""
@@ -84,3 +96,21 @@ class Primitive:
 
     def __repr__(self) -> str:
         return self.name
+
+
+_BY_NAME: dict[str, Primitive] = {}
+
+
+def primitive_named(name: str) -> Primitive:
+    """Return the primitive of a name.
+
+    Raises
+    ------
+    InvalidOperationException
+        When this process has none.
+    """
+    if name not in _BY_NAME:
+        raise InvalidOperationException(
+            f"a Program that was pickled needs the primitive {name!r}; import the module that declares it first"
+        )
+    return _BY_NAME[name]

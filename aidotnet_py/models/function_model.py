@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import FunctionType
 from typing import Any, ClassVar, Self, cast, overload
 
 import numpy as np
@@ -17,7 +19,7 @@ from aidotnet_py.archives import pack, read_file, unpack, write_file
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
-from aidotnet_py.caller import level_outside
+from aidotnet_py.caller import is_called_from, level_outside
 from aidotnet_py.descriptions import Described, join_clauses
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.locks import Lock
@@ -141,6 +143,25 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._statistics: dict[str, Array] = {}
         # Held by what changes parameters or optimizer: a step of `Train` goes from the parameters that it read.
         self._lock = Lock()
+
+    def __getstate__(self) -> object:
+        """Return the state, of which pickles hold the function by its name.
+
+        Raises
+        ------
+        InvalidOperationException
+            When `pickle` could not find the function by its name. Copies, and picklers that hold functions themselves,
+            need no name.
+        """
+        function = self._function
+        is_nameless = isinstance(function, FunctionType) and not _is_importable(function)
+        if is_nameless and not is_called_from("copy", "cloudpickle", "dill"):
+            raise InvalidOperationException(
+                "function must be one that can be imported by its name for a FunctionModel to be pickled, got "
+                f"{function.__qualname__} of {function.__module__}; define it at the top level of a module, or use "
+                "cloudpickle"
+            )
+        return super().__getstate__()
 
     def _name(self) -> str:
         return getattr(self._function, "__name__", type(self._function).__name__)
@@ -593,6 +614,14 @@ def _warn_of_few(x: Array, layers: Sequence[str]) -> None:
 def _host(value: Array) -> NDArray[Any]:
     owner = backend_of(value)
     return np.asarray(value) if owner is None else owner.to_numpy(value)
+
+
+def _is_importable(function: FunctionType) -> bool:
+    """Return whether the name of a function leads to it."""
+    value: object = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        value = getattr(value, name, None)
+    return value is function
 
 
 def _checked_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[str, NDArray[Any]], np.dtype[Any]]:

@@ -17,6 +17,10 @@ class Idle:
     def __init__(self) -> None:
         self._waiting: dict[str, list[Executable]] = {}
 
+    def __reduce__(self) -> tuple[type[Idle], tuple[()]]:
+        """Copies and pickles begin with none."""
+        return Idle, ()
+
     def take(self, backend: Backend) -> Executable | None:
         """Take an Executable for a call; return None if none is idle."""
         try:
