@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -65,9 +65,8 @@ class MaskedLoss(LossFunctionBase[Any]):
         """Return the mean, a scalar; a marked example has the weight 0 whatever is predicted for it."""
         held = _is_unmarked(actual)
         column = held.reshape((len(held), *[1] * (len(actual.shape) - 1)))
-        wanted = np.where(column, actual, actual.dtype.type(0))
-        ones = [np.expand_dims(array, 1) for array in (predicted, wanted)]
-        losses = vmap(self.loss.formula)(*ones)
+        wanted = cast("Any", np.where(column, actual, actual.dtype.type(0)))
+        losses = vmap(self.loss.formula)(predicted[:, None], wanted[:, None])
         count = held.astype(predicted.dtype).sum()
         return np.where(held, losses, 0.0).sum() / count
 

@@ -225,7 +225,7 @@ class TestData:
                 lambda x: backend.asarray(x[:, :1]),
                 r"QueryInput of task 1 must be .*, got float64\(4, 1\) on",
             ),
-            (2, lambda x: other(backend).asarray(x), "QueryInput of task 1 is .* on backend"),
+            (2, lambda x: other(backend).asarray(x), "QueryInput of task 1 must be .* on backend"),
         ):
             with untouched(learner), pytest.raises(ArgumentException, match=message):
                 learner.MetaTrain(with_set(backend, place, change))

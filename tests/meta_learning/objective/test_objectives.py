@@ -43,9 +43,8 @@ def objective(
     model: Any, backend: Backend, sets: list[tuple[Values, ...]], dtype: Any = np.float64, *, lease: Any = None
 ) -> Any:
     factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets, dtype))
-    return factory.make(
-        "Support", tasks, model, model.DefaultLossFunction, lease or factory.lease(model, model.DefaultLossFunction)
-    )
+    lease = lease or factory.lease(model, model.DefaultLossFunction)
+    return factory.make("Support", tasks, [""] * len(tasks), model, model.DefaultLossFunction, lease)
 
 
 def points_for(network: TanhNetwork, count: int, seed: int = 5) -> Values:
@@ -327,7 +326,9 @@ class TestSharedBuffers:
         factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets))
         loss = model.DefaultLossFunction
         lease = factory.lease(model, loss)
-        support, query = (factory.make(role, tasks, model, loss, lease) for role in ("Support", "Query"))
+        support, query = (
+            factory.make(role, tasks, [""] * len(tasks), model, loss, lease) for role in ("Support", "Query")
+        )
         points = points_for(CLASSIFICATION, 2)
         gradients = support.evaluate(backend.asarray(points)).gradients
         query.evaluate(backend.asarray(points))
@@ -350,7 +351,11 @@ class TestSharedBuffers:
         points = backend.asarray(points_for(REGRESSION, 2))
         lease = factory.lease(model, model.DefaultLossFunction)
         once, thrice = (
-            np.array(backend.to_numpy(factory.make("Support", tasks, model, loss, lease).evaluate(points).losses))
+            np.array(
+                backend.to_numpy(
+                    factory.make("Support", tasks, [""] * len(tasks), model, loss, lease).evaluate(points).losses
+                )
+            )
             for loss in (Scaled(1.0), Scaled(3.0))
         )
         np.testing.assert_allclose(thrice, 3 * once)
