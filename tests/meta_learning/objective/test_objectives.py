@@ -401,6 +401,14 @@ class TestSharedBuffers:
     def test_few_programs_are_kept(self) -> None:
         factory = ObjectiveFactory(np.random.default_rng(0))
         model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())
+        for count in range(1, 40):
+            self.evaluate(factory, count, model)
+        assert self.kept(factory) == list(range(8, 40))
+
+    def test_fewer_that_are_not_small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aidotnet_py.meta_learning.objective.buffers._SMALL_BYTES", 1)
+        factory = ObjectiveFactory(np.random.default_rng(0))
+        model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())
         for count in range(1, 15):
             self.evaluate(factory, count, model)
         assert self.kept(factory) == list(range(7, 15))
