@@ -61,7 +61,7 @@ class AdamOptimizer(ElementwiseOptimizer):
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
     ) -> tuple[Array, list[Array]]:
-        """The step above as a function; see `ElementwiseOptimizer.formula`.
+        """Return the step above as a function; see `ElementwiseOptimizer.formula`.
 
         Where v is 0, as for the weights of a unit that has never been active, its root is taken to have the derivative
         0. As m is 0 there too, that is what the step's derivative by the gradients tends to: −α/ε at the first.

@@ -1,4 +1,4 @@
-"""What minimisers are asked for: of stacked rows at once, or of one vector, as a function that a user may write."""
+"""The protocols of minimisers: of stacked rows at once, or of one vector by a function that a user may write."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class RowObjective(Protocol):
     """
 
     def evaluate(self, points: Array) -> tuple[Array, Array]:
-        """The losses (tasks,) and their gradients (tasks, P) at these points."""
+        """Return the losses (tasks,) and their gradients (tasks, P) at these points."""
         ...
 
     def curvature(self, points: Array) -> Callable[[Array], Array]:
-        """The products v ↦ Hv for stacked vectors (tasks, P): each row by its own Hessian at these points."""
+        """Return v ↦ Hv for stacked vectors (tasks, P): each row by its own Hessian at these points."""
         ...
 
 
@@ -36,7 +36,7 @@ class RowMinimizer(ABC):
 
     @abstractmethod
     def minimize(self, objective: RowObjective, start: Array) -> Array:
-        """The points (tasks, P) that it comes to from ``start``, in a new array.
+        """Return the points (tasks, P) that the minimiser reaches from ``start``, in a new array.
 
         A row whose loss or gradient is not finite at the start stays where it is.
         """
@@ -71,5 +71,5 @@ class InnerSolver(Protocol):
     """
 
     def __call__(self, objective: VectorObjective, theta: Array, /) -> Array:
-        """Where ``objective(phi) -> (value, gradient)`` is small, as found from ``theta``; theta is not changed."""
+        """Return a vector at which ``objective(phi) -> (value, gradient)`` is small, from ``theta``, which stays."""
         ...

@@ -102,7 +102,7 @@ class NewtonCGMinimizer(RowMinimizer):
         COUNT.check("cg_iterations", self.cg_iterations)
 
     def minimize(self, objective: RowObjective, start: Array) -> Array:
-        """The points (tasks, P) that the rows come to from ``start``, in a new array.
+        """Return the points (tasks, P) that the rows reach from ``start``, in a new array.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class _Rows:
         self.running: NDArray[np.bool_] = np.isfinite(self.losses) & np.isfinite(self.largest)
 
     def evaluated(self, points: Array) -> tuple[Array, Array]:
-        """Losses and gradients, once they fit."""
+        """Return losses and gradients, once they fit."""
         losses, gradients = self.objective.evaluate(points)
         for name, array, shape in (("losses", losses, self.shape[:1]), ("gradients", gradients, self.shape)):
             if (
@@ -157,25 +157,25 @@ class _Rows:
         return losses, gradients
 
     def host(self, values: Array) -> _Numbers:
-        """Numbers (tasks,) in float64, a copy."""
+        """Return a copy of numbers (tasks,), in float64."""
         return np.array(self.backend.to_numpy(values), dtype=np.float64)
 
     def device(self, values: NDArray[Any]) -> Array:
-        """The host's numbers or booleans (tasks,), each repeated along its row."""
+        """Return the host's numbers or booleans (tasks,), each repeated along its row."""
         kind = values.dtype if values.dtype == np.bool_ else self.dtype
         column = self.backend.reshape(self.backend.asarray(values, kind), (self.shape[0], 1))
         return self.backend.broadcast_to(column, self.shape)
 
     def largest_of(self, vectors: Array) -> _Numbers:
-        """The largest |x| of each row; NaN where there is one."""
+        """Return the largest |x| of each row; NaN for a row that has one."""
         return self.host(self.backend.max(self.backend.elementwise("abs")(vectors), (1,)))
 
     def products(self, x: Array, y: Array) -> _Numbers:
-        """xᵀy of each row."""
+        """Return xᵀy of each row."""
         return self.host(self.backend.vecdot(x, y))
 
     def direction(self, first: _Numbers, cg_iterations: int) -> tuple[Array, _Numbers]:
-        """The direction of each row that runs, and the slope along it."""
+        """Return the direction of each row that runs, and the slope along it."""
         where, divide, multiply = map(self.backend.elementwise, ("where", "divide", "multiply"))
         # Its largest entry 1, no row's norm can overflow; and with its norm 1/η, the one bound 1 fits every row.
         largest = np.where(self.running, self.largest, 1.0)

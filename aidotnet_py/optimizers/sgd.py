@@ -45,7 +45,7 @@ class SGDOptimizer(ElementwiseOptimizer):
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
     ) -> tuple[Array, list[Array]]:
-        """The step above as a function; see `ElementwiseOptimizer.formula`."""
+        """Return the step above as a function; see `ElementwiseOptimizer.formula`."""
         if not memory:
             return parameters - gradient * coefficients[0], []
         rate, momentum = coefficients

@@ -51,9 +51,9 @@ class Bounds:
         object.__setattr__(self, "atol", NON_NEGATIVE.check("atol", self.atol))
 
     def of(self, rhs_norms: NDArray[Any], scales: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The bound of each system whose right-hand side has this norm, and whether it is the relative one.
+        """Return the bound of each system whose right-hand side has this norm, and whether it is the relative bound.
 
-        ``scales`` are what right-hand sides were multiplied by; atol is in the units from before.
+        Right-hand sides were multiplied by ``scales``; atol has the units from before.
         """
         numbers = _Numbers.of(rhs_norms.dtype)
         rtol = numbers.rtol if self.rtol is None else self.rtol
@@ -69,7 +69,7 @@ class Bounds:
 
 
 class _Numbers(NamedTuple):
-    """What is asked of a dtype for every solve, and takes NumPy as long to tell as an iteration takes."""
+    """Numbers of a dtype that every solve needs, and for which NumPy takes the time of an iteration."""
 
     rtol: float
     max: float
@@ -100,7 +100,7 @@ def renames_tolerance(stands_for: BoundName) -> Callable[[Callable[P, R]], Calla
 
 
 def _renamed(function: str, stands_for: BoundName, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords with rtol and atol in the place of tolerance."""
+    """Return the keywords with rtol and atol in the place of tolerance."""
     if "rtol" in keywords or "atol" in keywords:
         raise TypeError(f"{function}() must be called with rtol and atol alone, got tolerance beside them")
     others = dict(keywords)

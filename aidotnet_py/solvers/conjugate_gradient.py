@@ -178,7 +178,7 @@ class QueuedSolve:
 
 
 def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
-    """The operator v ↦ (A + damping I) v; in a buffer where there is damping, for the operator's array is not ours."""
+    """Return v ↦ (A + damping I) v; its result is in a buffer, since the operator's array is not ours."""
     if damping == 0:
         return operator
     backend = rows.backend

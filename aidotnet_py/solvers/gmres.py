@@ -158,14 +158,14 @@ class _Basis:
         self.update = self.backend.empty((rows.tasks, 1, rows.n), rows.dtype)
 
     def append(self, vector: Array) -> None:
-        """One more vector a task."""
+        """Add one vector a task."""
         if self.count == self.height * len(self.blocks):
             self.blocks.append(self.backend.empty((self.rows.tasks, self.height, self.rows.n), self.rows.dtype))
         self.backend.copyto(self._part(self.count // self.height, self.count % self.height, 1), self._as_row(vector))
         self.count += 1
 
     def vectors(self) -> Iterator[Array]:
-        """The vectors, (tasks, n) each."""
+        """Yield the vectors, (tasks, n) each."""
         for place in range(self.count):
             part = self._part(place // self.height, place % self.height, 1)
             yield self.backend.reshape(part, (self.rows.tasks, self.rows.n))
@@ -213,7 +213,7 @@ class _Cycle:
         self.units: NDArray[Any] | None = None
 
     def step(self) -> None:
-        """One more vector, and what it says of the residual."""
+        """Add a vector to the basis, and judge the residual by it."""
         product = self.solve.operator(self.v)
         h, before, after = self._orthogonalised(product)
         if not self.columns and self._choose_units(product, before):
@@ -238,7 +238,7 @@ class _Cycle:
         self.basis.append(self.v)
 
     def _choose_units(self, product: Array, norms: NDArray[Any]) -> bool:
-        """Whether some first product is so large or small that another unit is wanted, which is then set."""
+        """Set a unit for products if some first product is too large or small; return whether it was set."""
         if all_in_range(norms.astype(self.solve.rows.dtype)):
             return False
         scales = scales_for(self.solve.norms(product))
@@ -289,7 +289,7 @@ class _Cycle:
         return sound, np.abs(s * last)
 
     def _rounding(self) -> NDArray[Any]:
-        """Numbers up to this are rounding, next to the largest product that each task has seen."""
+        """Return the size of rounding errors, next to the largest product that each task has seen."""
         rows = self.solve.rows
         bound: NDArray[Any] = _ROUNDINGS * np.sqrt(rows.n) * float(np.finfo(rows.dtype).eps) * self.largest
         return bound
@@ -297,7 +297,7 @@ class _Cycle:
     def _judge(
         self, sound: NDArray[np.bool_], finite: NDArray[np.bool_], norms: NDArray[Any], spent: NDArray[np.bool_]
     ) -> None:
-        """Tell who goes on; ``spent`` are tasks whose Krylov space is complete."""
+        """Decide which tasks go on; ``spent`` are tasks whose Krylov space is complete."""
         progress = self.progress
         progress.reasons[progress.running & ~finite] = StopReason.NOT_FINITE
         progress.reasons[progress.running & finite & ~sound] = StopReason.BREAKDOWN
@@ -308,7 +308,7 @@ class _Cycle:
         progress.running = sound & ~claims & (progress.iterations < progress.limit)
 
     def coefficients(self) -> NDArray[Any]:
-        """What minimises each task's residual, as multiples of the basis vectors: (vectors, tasks)."""
+        """Return the multiples of the basis vectors, (vectors, tasks), that minimise each task's residual."""
         count, progress = len(self.columns), self.progress
         y = np.zeros((count, len(self.taken)), self.dtype)
         with np.errstate(all="ignore"):

@@ -92,14 +92,14 @@ class Iterate:
         return Progress(self.initial_norms, self.rhs_norms, limit, bounds, self.scales, callback)
 
     def norms(self, vectors: Array, out: Array | None = None) -> NDArray[Any]:
-        """The Euclidean norm of each row, on the host; its square in ``out``, shape (tasks,)."""
+        """Return the Euclidean norm of each row, on the host; its square in ``out``, shape (tasks,)."""
         with self.backend.errors_ignored():
             squares = self.backend.to_numpy(self.backend.vecdot(vectors, vectors, out=out))
         norms: NDArray[Any] = np.sqrt(squares)
         return norms if all_in_range(norms) else self._norms_of_any_size(vectors, norms)
 
     def _norms_of_any_size(self, vectors: Array, norms: NDArray[Any]) -> NDArray[Any]:
-        """The norms, of rows whose squares may not be normal numbers by way of numbers close to 1."""
+        """Return the norms; rows whose squares may not be normal numbers are scaled close to 1 first."""
         backend, largest = self.backend, self._largest(vectors)
         usable = np.isfinite(largest) & (largest > 0) & ~in_range(norms)
         if not usable.any():
@@ -110,12 +110,12 @@ class Iterate:
             return np.where(usable, np.sqrt(backend.to_numpy(backend.vecdot(scaled, scaled))) / powers, norms)
 
     def measure(self, progress: Progress) -> None:
-        """Set r to what b − Ax is at x, by one product, and judge all tasks by it."""
+        """Set r to b − Ax, by one product, and judge all tasks by it."""
         self._update_residual()
         progress.measure(self.norms(self.r, out=self.squares))
 
     def residual_norms(self) -> NDArray[Any]:
-        """‖b − Ax‖ at x, by one product, which sets r."""
+        """Return ‖b − Ax‖ at x, by one product, which sets r."""
         self._update_residual()
         return self.norms(self.r)
 
@@ -125,16 +125,16 @@ class Iterate:
             self.backend.elementwise("subtract")(self._b, product, out=self.r)
 
     def finished(self, progress: Progress) -> tuple[Array, SolverReport]:
-        """The solution in the caller's shape, and what is said of it."""
+        """Return the solution in the caller's shape, and the report."""
         solution, changed, overflowed = self.solution()
         if changed.any():
             progress.withdraw(self.residual_norms(), overflowed)
         return self.rows.as_given(solution), progress.report()
 
     def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-        """The rows of x in b's units, for the caller to keep; which changed for want of range, which overflowed.
+        """Return the rows of x in b's units, for the caller to keep; which lost digits, and which overflowed.
 
-        Those that overflow are zeros. x is set to what was handed out.
+        Rows that overflow are zeros. x is set to the rows returned.
         """
         backend = self.backend
         if self.scales is None:
@@ -158,5 +158,5 @@ class Iterate:
         return finite
 
     def _largest(self, vectors: Array) -> NDArray[Any]:
-        """The largest magnitude in each row, on the host."""
+        """Return the largest magnitude in each row, on the host."""
         return self.backend.to_numpy(self.backend.max(self.backend.elementwise("abs")(vectors), (1,)))

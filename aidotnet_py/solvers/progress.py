@@ -21,7 +21,7 @@ Callback: TypeAlias = Callable[[int, NDArray[Any]], object]
 
 
 def threshold_of(bounds: NDArray[Any]) -> NDArray[Any]:
-    """The residual norms at which iterations end: the bounds, or what their dtype allows.
+    """Return the residual norms at which iterations end: the bounds, or the least that their dtype allows.
 
     Below that, squared norms leave the normal numbers, and quotients of them are noise.
     """
@@ -89,7 +89,7 @@ class Progress:
         self._squares: list[NDArray[Any]] = []
 
     def may_have_drifted(self, lengths: NDArray[Any]) -> bool:
-        """Whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
+        """Return whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
 
         Each step rounds r and x, and the product errs by some roundings of ‖A‖‖p‖. With 32 eps for all that, steps of
         length |α|‖Ap‖ ≤ ‖r‖ + ‖r₊‖, and ‖x‖, ``lengths``, growing from step to step, the two differ by at most
@@ -205,7 +205,7 @@ class Progress:
         self.norms = norms
 
     def report(self) -> SolverReport:
-        """What the caller is told."""
+        """Return the report of the solve."""
         reasons: list[StopReason] = self.reasons.tolist()
         norms, bounds = (self.rhs_norms, self.initial_norms, self.norms), self.tolerance
         if self._scales is not None:

@@ -12,7 +12,7 @@ __all__ = ["all_in_range", "in_range", "powers_for", "scales_for"]
 
 
 def in_range(norms: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which norms leave room, in a dtype's exponents, for their squares and for a solve that shrinks them.
+    """Return which norms leave room, in a dtype's exponents, for their squares and for a solve that shrinks them.
 
     A quarter of the exponents to either side of 1: 1e-77 to 1e77 in float64, 5e-10 to 4e9 in float32.
     """
@@ -22,7 +22,7 @@ def in_range(norms: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def scales_for(norms: NDArray[Any]) -> NDArray[Any] | None:
-    """Powers of two for vectors of these norms, 1 where they may stay as they are; None where all may."""
+    """Return powers of two for vectors of these norms, 1 where they may stay as they are; None where all may."""
     if all_in_range(norms):
         return None
     far = np.isfinite(norms) & (norms > 0) & ~in_range(norms)
@@ -30,7 +30,7 @@ def scales_for(norms: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def all_in_range(norms: NDArray[Any]) -> bool:
-    """Whether all are."""
+    """Return whether all norms are in range."""
     least, most = _range_of(norms.dtype)
     # A few numbers are looked at faster one by one, and this is asked several times a solve.
     for norm in norms.tolist():  # noqa: SIM110
@@ -46,7 +46,7 @@ def _range_of(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def powers_for(norms: NDArray[Any]) -> NDArray[Any]:
-    """Powers of two that bring these numbers close to 1; exactly 1 for what is zero or not finite."""
+    """Return powers of two that bring these numbers close to 1; exactly 1 for what is zero or not finite."""
     numbers = np.finfo(norms.dtype)
     usable = np.isfinite(norms) & (norms > 0)
     _, exponents = np.frexp(np.where(usable, norms, 0.5))

@@ -18,7 +18,7 @@ class Idle:
         self._waiting: dict[str, list[Executable]] = {}
 
     def __reduce__(self) -> tuple[type[Idle], tuple[()]]:
-        """Copies and pickles begin with none."""
+        """Make copies and pickles empty."""
         return Idle, ()
 
     def take(self, backend: Backend) -> Executable | None:
