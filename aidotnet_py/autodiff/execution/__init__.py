@@ -1,4 +1,4 @@
-"""Running Programs: a plan of buffers, then a list of calls that write into them."""
+"""Execution of Programs: a plan of buffers, and a list of calls that write into them."""
 
 from aidotnet_py.autodiff.execution.executable import Executable, backend_for, copying, run_program
 from aidotnet_py.autodiff.execution.idle import Idle

@@ -1,4 +1,4 @@
-"""The arrays of a plan: slots are allocated, cells are views of them or of what the caller gave."""
+"""The arrays of a plan: allocated slots, and cells, which are views of slots or of the caller's arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CellArrays"]
 
 
 class CellArrays:
-    """The array of each cell, made when first asked for."""
+    """The arrays of a plan's cells, each made at its first use."""
 
     def __init__(self, backend: Backend, planned: Plan, inputs: Sequence[Array], constants: Sequence[Array]) -> None:
         self._backend = backend
@@ -22,24 +22,24 @@ class CellArrays:
         self._cells.update(zip(planned.constants, constants, strict=True))
 
     def region_of(self, cell: Cell) -> Array:
-        """The slot of a cell's storage, or the array that the caller gave for it."""
+        """Return the array of the slot that holds a cell, or the caller's array that holds it."""
         if cell.storage.slot is not None:
             return self._slots[cell.storage.slot]
         while cell.parent is not None:
             cell = cell.parent
         return self.of(cell)
 
-    def kept(self) -> list[Array]:
-        """All that were given, and those of slots that are not internal to units."""
+    def kernel_arrays(self) -> list[Array]:
+        """Return the arrays that kernels read and write: the caller's, and all slots except internal ones."""
         given = [a for cell, a in self._cells.items() if cell.storage.external]
         return [*given, *(a for slot, a in self._slots.items() if not slot.internal)]
 
     def place_output(self, cell: Cell, array: Array) -> None:
-        """The caller's array, in the shape in which it is computed."""
+        """Use the caller's array for the cell of an output, in the cell's shape."""
         self._cells[cell] = self._backend.reshape(array, cell.type.shape)
 
     def of(self, operand: Operand) -> Any:
-        """The array of a cell; the number of a literal."""
+        """Return the array of a cell, or the number of a literal."""
         if not isinstance(operand, Cell):
             return operand.value
         array = self._cells.get(operand)

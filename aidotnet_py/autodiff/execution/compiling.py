@@ -1,4 +1,4 @@
-"""From calls one by one to kernels: which calls of a plan are compiled together, and when they are ready."""
+"""Compilation of planned calls: which calls become one kernel, and when kernels replace their calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Call: TypeAlias = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Part:
-    """A call of a stage, and the planned calls that it stands for; whether a kernel is what it calls."""
+    """A call of a stage, and the planned calls that it makes; ``compiled`` if the call runs a kernel."""
 
     work: tuple[Work, ...]
     call: Call
@@ -28,15 +28,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class _Submitted:
-    """Planned calls that a kernel will stand for: its place among those submitted, and its arguments' addresses."""
+class _Submission:
+    """Planned calls submitted as one kernel: its place among the submitted kernels, and its arguments' addresses."""
 
     work: tuple[Work, ...]
     place: int
     addresses: Sequence[int]
 
 
-# Work on so many bytes takes so long that a call of its own costs nothing, and parts that are alike are compiled once.
+# Work on an array of at least so many bytes becomes a kernel of its own: the extra call costs nothing beside the
+# work, and kernels that are equal are compiled once.
 _LARGE = 2**20
 
 
@@ -45,14 +46,14 @@ def _bytes(work: Sequence[Work]) -> int:
 
 
 class Compiling:
-    """The way of a plan's calls to compiled ones.
+    """Compilation of a plan's calls into kernels.
 
     Parameters
     ----------
     backend, planned, arrays
-        What is run, and on what.
+        The backend, the plan to compile, and the arrays of its cells.
     merge : bool
-        Whether units that follow each other become one kernel; apart, the time of each can be told.
+        Whether consecutive units become one kernel; False keeps units apart, so that each can be timed.
     """
 
     def __init__(self, backend: Backend, planned: Plan, arrays: CellArrays, *, merge: bool) -> None:
@@ -60,21 +61,21 @@ class Compiling:
         self._planned = planned
         self._arrays = arrays
         self._merge = merge
-        self._stages: list[list[Part | _Submitted]] = []
+        self._stages: list[list[Part | _Submission]] = []
         self._compilation: Compilation | None = None
 
     @property
-    def saved(self) -> int:
-        """Bytes that only calls one by one need."""
+    def internal_nbytes(self) -> int:
+        """Bytes of the internal slots, which only uncompiled calls need."""
         return sum(s.size * s.dtype.itemsize for s in self._planned.slots if s.internal)
 
     @property
-    def kept(self) -> list[Array]:
-        """The arrays that compiled calls need."""
-        return self._arrays.kept()
+    def kernel_arrays(self) -> list[Array]:
+        """The arrays that kernels read and write."""
+        return self._arrays.kernel_arrays()
 
     def begin(self, stages: Sequence[Sequence[Part]]) -> None:
-        """Find the loops and products among the calls of each stage, and submit them."""
+        """Submit the loops and products of each stage to the compiler, once."""
         compiler = self._backend.compiler
         if compiler is None or self._compilation is not None:
             return
@@ -82,8 +83,10 @@ class Compiling:
         self._stages = [self._split(compiler, parts, kernels) for parts in stages]
         self._compilation = compiler.submit(kernels)
 
-    def _split(self, compiler: KernelCompiler, parts: Sequence[Part], kernels: list[Kernel]) -> list[Part | _Submitted]:
-        found: list[Part | _Submitted] = []
+    def _split(
+        self, compiler: KernelCompiler, parts: Sequence[Part], kernels: list[Kernel]
+    ) -> list[Part | _Submission]:
+        split: list[Part | _Submission] = []
         covered: list[Work] = []
         builder = KernelBuilder(self._backend, compiler, self._arrays)
 
@@ -91,7 +94,7 @@ class Compiling:
             nonlocal builder
             kernel = builder.kernel()
             if kernel is not None:
-                found.append(_Submitted(tuple(covered), len(kernels), kernel[1]))
+                split.append(_Submission(tuple(covered), len(kernels), kernel[1]))
                 kernels.append(kernel[0])
                 covered.clear()
                 builder = KernelBuilder(self._backend, compiler, self._arrays)
@@ -108,12 +111,12 @@ class Compiling:
                     close()
             else:
                 close()
-                found += calls
+                split += calls
         close()
-        return found
+        return split
 
-    def finished(self, *, wait: bool) -> list[list[Part]] | None:
-        """The calls of each stage, with kernels in the place of those that they stand for; None until all are ready."""
+    def collect(self, *, wait: bool) -> list[list[Part]] | None:
+        """Return the parts of each stage, with kernels in place of their calls; None until all kernels are ready."""
         functions = None if self._compilation is None else self._compilation.result(wait=wait)
         if functions is None:
             return None

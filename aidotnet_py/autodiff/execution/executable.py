@@ -24,40 +24,40 @@ __all__ = ["Executable", "backend_for", "copying", "run_program"]
 class Executable:
     """A Program bound to arrays: write into `inputs`, call `run`, read `outputs`. A run allocates nothing.
 
-    The first runs go through the backend's operations one by one. A Program that is run again and again has its
-    elementwise work compiled in the meantime, where the backend can; from then on runs are faster, and give the same
-    bits.
+    The first runs call the backend's operations one by one. If the Program runs again and the backend has a compiler,
+    its elementwise work is compiled; runs are then faster, and give the same bits.
 
     Parameters
     ----------
     program : Program
-        What to run.
+        The Program to run.
     backend : Backend
-        Where its arrays live.
+        The backend of all arrays.
     stages : sequence of int, optional
-        A number for each input; ``run(s)`` does again only what depends on inputs of stage s and on none above.
+        A stage number for each input; ``run(s)`` repeats only the equations that depend on an input of stage s and
+        on no input of a higher stage.
     inputs : sequence of array or None, optional
         Arrays to read inputs from at each run, of any strides; None: an array is made.
     outputs : sequence of array or None, optional
-        Arrays to write outputs into, of any strides; None: an array is made, or, for an output that is a view of an
-        input or of another value, that view is given. They must not overlap with inputs or with each other: a run
-        writes some of them before it has read all it needs.
+        Arrays to write outputs into, of any strides; None: an array is made, or, if the output is a view of an input
+        or of another value, `outputs` has that view. Arrays must not overlap with inputs or with each other: a run
+        writes some outputs before it has read all inputs.
     carried : mapping of int to int, optional
-        Outputs, by their places, that are written over inputs of the same type, from which the next run goes on. No
-        array is given for them.
+        Output index → index of an input of the same type: the output is written over the input, and the next run
+        continues from there. `outputs` has no array for such an output.
     fuse : bool
-        Whether it may be compiled; a Program that runs once need not be prepared for that.
+        Whether the Program may be compiled; False saves the preparation for a Program that runs once.
     often : bool
-        Whether it is known to run many times: it is then compiled from its first run on, not from its second.
+        Whether to compile at the first run and not at the second, for a Program that will run many times.
     merge : bool
-        Whether compiled work runs in as few calls as possible; apart, the time of each part can be told.
+        Whether compiled work runs in as few calls as possible; False keeps units apart, so that each can be timed.
 
     Attributes
     ----------
     inputs, outputs : tuple of array
         The arrays read and written. Outputs hold their values until the next run.
     nbytes : int
-        Bytes of all buffers made for intermediate values and outputs.
+        Bytes of all buffers allocated for intermediate values and outputs.
     """
 
     def __init__(
@@ -110,64 +110,64 @@ class Executable:
         at_once = often or (fuse and _rules_of(backend).own_bits)
         self._have_run: set[int] = set(range(len(self._calls)) if at_once else ())
         self._replays = [Replay(backend) for _ in self._calls]
-        self._kept: list[Array] = []
+        self._kernel_arrays: list[Array] = []
         self._compiling = (
             Compiling(backend, planned, arrays, merge=merge) if fuse and backend.compiler is not None else None
         )
 
     def run(self, *stages: int) -> None:
-        """Run these stages in the order given, or all of them.
+        """Run these stages in the order given, or all stages.
 
         Raises
         ------
         ArgumentOutOfRangeException
-            When there is no stage of that number.
+            If a stage does not exist.
         """
         if any(not 0 <= stage < len(self._calls) for stage in stages):
-            raise ArgumentOutOfRangeException(f"stages are {stages}; they go from 0 to {len(self._calls) - 1}")
+            raise ArgumentOutOfRangeException(f"stages must be from 0 to {len(self._calls) - 1}, got {stages}")
         with self._backend.errors_ignored():
             for stage in stages or range(len(self._calls)):
                 self._replays[stage].run(Run(self, stage), 1)
 
     def rehearse(self, stage: int) -> None:
-        """Make the calls of a stage, and compile those of all stages once one of them runs again."""
+        """Make the calls of a stage; the second run of any stage starts the compilation of all stages."""
         if self._compiling is not None:
             self._prepare(self._compiling, stage)
         with self._backend.errors_ignored():
             self.call(stage)
 
     def call(self, stage: int) -> None:
-        """Make the calls of a stage, without preparations."""
+        """Make the calls of a stage, and compile nothing."""
         for call in self._calls[stage]:
             call()
 
     def parts(self, stage: int) -> Sequence[Part]:
-        """What a stage does, call by call."""
+        """Return the parts of a stage, in the order of their calls."""
         return self._stages[stage]
 
     def kernels(self, stage: int) -> list[Call] | None:
-        """The calls of a stage where all of them are of compiled kernels; None where some are not, or not yet."""
+        """Return the calls of a stage if all of them run compiled kernels, None otherwise."""
         parts = self._stages[stage]
         return [part.call for part in parts] if all(part.compiled for part in parts) else None
 
     def is_settled(self) -> bool:
-        """Whether the calls stay the same from now on: nothing waits to be compiled."""
+        """Return whether the calls stay the same from now on: nothing waits to be compiled."""
         return self._compiling is None
 
     def compile(self) -> None:
-        """Compile now, and wait for it; nothing happens where there is nothing to compile with.
+        """Compile now, and wait for the kernels; do nothing on a backend without a compiler.
 
         Raises
         ------
         InvalidOperationException
-            When compiling fails.
+            If the compiler fails.
         """
         if self._compiling is not None:
             self._compiling.begin(self._stages)
             self._take_over(self._compiling, wait=True)
 
     def _prepare(self, compiling: Compiling, stage: int) -> None:
-        """Compile once a stage runs again, since more runs will follow; take over the kernels that are ready."""
+        """Start compiling at the second run of a stage, since more runs will follow; take over kernels once ready."""
         again = stage in self._have_run
         self._have_run.add(stage)
         if again:
@@ -179,13 +179,13 @@ class Executable:
             warnings.warn(f"{error}; falling back to uncompiled kernels", RuntimeWarning, stacklevel=3)
 
     def _take_over(self, compiling: Compiling, *, wait: bool = False) -> None:
-        stages = compiling.finished(wait=wait)
+        stages = compiling.collect(wait=wait)
         if stages is not None:
             self._stages, self._compiling = stages, None
             self._calls = _calls_of(stages)
-            self.nbytes -= compiling.saved
-            # Compiled calls know addresses alone.
-            self._kept = compiling.kept
+            self.nbytes -= compiling.internal_nbytes
+            # Kernels hold addresses only, and do not keep their arrays alive.
+            self._kernel_arrays = compiling.kernel_arrays
 
 
 def _rules_of(backend: Backend) -> LoopRules:
@@ -197,14 +197,14 @@ def _calls_of(stages: Sequence[Sequence[Part]]) -> list[list[Call]]:
 
 
 def backend_for(program: Program, arguments: Sequence[Any] = ()) -> Backend:
-    """The backend that owns all arguments and constants; NumPy's where all are numbers."""
+    """Return the backend that owns all arguments and constants, NumPy's if all are numbers."""
     return backend_of(*arguments, *(value for _, value in program.constants)) or get_backend("numpy")
 
 
 def _constant(backend: Backend, value: Any) -> Array:
     if isinstance(value, Tracer):
         raise InvalidOperationException(
-            "a program that uses a value still being traced cannot run; call it inside that trace"
+            "the program's constants must be arrays, got a value still being traced; call the program inside that trace"
         )
     return backend.asarray(value.array if isinstance(value, HostData) else value)
 
@@ -213,7 +213,8 @@ def _require_home(backend: Backend, program: Program) -> None:
     home = backend_for(program)
     if home is not backend and any(backend_of(value) and not backend.owns(value) for _, value in program.constants):
         raise ArgumentException(
-            f"the program's constants lie on backend {home.name!r}; it was to run on {backend.name!r}"
+            f"the program's constants must be on backend {backend.name!r}, got constants on {home.name!r}; "
+            f"run the program there"
         )
 
 
@@ -222,9 +223,12 @@ def _require_fitting(backend: Backend, arrays: Sequence[Any], types: Sequence[Ar
         if array is None:
             continue
         if not backend.owns(array):
-            raise ArgumentException(f"{name}[{place}] is no array of backend {backend.name!r}")
+            raise ArgumentException(
+                f"{name}[{place}] must be an array of backend {backend.name!r}, got {type(array).__name__}; convert it "
+                f"with the backend's asarray"
+            )
         if type_of(array) != wanted:
-            raise ArgumentException(f"{name}[{place}] is {type_of(array)}; {wanted} is wanted")
+            raise ArgumentException(f"{name}[{place}] must be {wanted}, got {type_of(array)}")
         if not is_plain(array):
             raise ArgumentException(
                 f"{name}[{place}] must be in native byte order, aligned, its strides whole elements, got dtype "
@@ -236,7 +240,7 @@ def _require_carried(program: Program, carried: Mapping[int, int]) -> None:
     for output, place in carried.items():
         came, wanted = program.output_types[output], program.input_types[place]
         if came != wanted:
-            raise ArgumentException(f"output {output} is {came}; to be written over input {place}, {wanted} is wanted")
+            raise ArgumentException(f"output {output} must be {wanted} to be written over input {place}, got {came}")
 
 
 def _call(backend: Backend, work: Work, arrays: CellArrays) -> Call:
@@ -247,14 +251,14 @@ def _call(backend: Backend, work: Work, arrays: CellArrays) -> Call:
 
 
 def run_program(program: Program, arguments: Sequence[Any]) -> list[Array]:
-    """Run a Program once on arrays and numbers; the results share no memory with them, or with each other."""
+    """Run a Program once on arrays and numbers; the results share no memory with arguments or with each other."""
     require_alive(*arguments)
     backend = backend_for(program, arguments)
     arrays = [
         a if backend.owns(a) and is_plain(a) else backend.asarray(a, t.dtype)
         for a, t in zip(arguments, program.input_types, strict=True)
     ]
-    # Results go into arrays of their own, in C order, so that none is a view of an argument.
+    # Arrays for the results, so that no result is a view of an argument.
     outputs = [backend.empty(t.shape, t.dtype) for t in program.output_types]
     Executable(program, backend, inputs=arrays, outputs=outputs, fuse=False).run()
     return outputs

@@ -1,6 +1,6 @@
-"""Which equations run as one loop: elementwise work on one space of indices, with the sums that it ends in.
+"""Fusion of equations into loops: elementwise work over one index space, and the reductions at its end.
 
-The order of the equations changes, never what any of them computes.
+Fusion changes the order of equations, never their values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 # Views that keep every element at its place in C order.
 SAME_ORDER = ("reshape", "stop_gradient")
 REDUCTIONS = ("sum", "max")
-# Values of more elements than that are not kept for later where less would do to compute them again.
+# Values of at least so many elements are computed again by each reader, if their sources take little memory.
 _LARGE = 4096
 
 
@@ -31,9 +31,9 @@ class Unit:
     Attributes
     ----------
     shape : tuple of int or None
-        The space of indices of their loop; None for an equation that is no loop.
+        The index space of the loop; None if the unit is a single equation that is not a loop.
     internal : set of Variable
-        Values that nothing outside the unit reads: a compiled loop never writes them to memory.
+        Values that only the unit reads: a compiled loop never writes them to memory.
     """
 
     stage: int
@@ -43,15 +43,15 @@ class Unit:
 
 
 def loop_shape(equation: Equation) -> Shape:
-    """The indices that an elementwise equation or a sum goes through."""
+    """Return the index space of an elementwise equation or a reduction."""
     (first, *_) = equation.variables
     return first.type.shape if equation.primitive.loop in REDUCTIONS else equation.output.type.shape
 
 
 def units_of(program: Program, stage_of: Mapping[Atom, int], rules: LoopRules | None) -> list[Unit]:
-    """The equations that do work, as units in the order to run them, stage by stage; views are left out.
+    """Group the equations that do work into units, in the order to run them, stage by stage.
 
-    Without rules for loops, each is a unit of its own.
+    Views do no work and belong to no unit. Without rules for loops, each equation is a unit of its own.
     """
     grouping = _Grouping(program, stage_of, rules)
     for equation in sorted(program.equations, key=lambda e: stage_of[e.output]):
@@ -62,10 +62,12 @@ def units_of(program: Program, stage_of: Mapping[Atom, int], rules: LoopRules | 
 
 
 class _Grouping:
-    """Units in a row. An equation joins one that comes after everything it reads, and that touches the same values.
+    """Units under construction.
 
-    An equation whose value is larger than all that it is computed from waits: each equation that reads it gets a copy
-    of its own, so that the value is never written to memory.
+    An equation joins a unit that reads or computes one of its operands, at a place where all operands are available.
+
+    An equation whose value is larger than its sources waits: each equation that reads the value gets a copy of the
+    waiting equation, so that the value is never written to memory.
     """
 
     def __init__(self, program: Program, stage_of: Mapping[Atom, int], rules: LoopRules | None) -> None:
@@ -84,29 +86,29 @@ class _Grouping:
         self._touching: defaultdict[Variable, list[int]] = defaultdict(list)
 
     def place(self, equation: Equation) -> None:
-        """Put an equation into a unit, after copies of those that were waiting for it; or let it wait."""
+        """Put an equation into a unit, after copies of the waiting equations that it reads; or let it wait."""
         stage, is_loop = self._stage_of[equation.output], self._is_loop(equation)
         if is_loop and self._may_wait(equation):
             self._waiting[equation.output] = equation
             return
         equations = [*self._copies(equation)]
-        found = self._joined(equations, stage) if is_loop else None
-        if found is None:
-            found = len(self.units)
+        place = self._join(equations, stage) if is_loop else None
+        if place is None:
+            place = len(self.units)
             self.units.append(Unit(stage, equations, loop_shape(equation) if is_loop else None))
         for one in equations:
-            self._place[one.output] = found
+            self._place[one.output] = place
             for variable in (one.output, *(self._root(v)[0] for v in one.variables)):
-                self._touching[variable].append(found)
+                self._touching[variable].append(place)
 
     def _may_wait(self, equation: Equation) -> bool:
-        """Whether the value is large, read by loops alone, and no more to compute from memory than to read from it."""
+        """Return whether the value is large, only loops read it, and its sources take hardly more memory than it."""
         value = equation.output
         if value.type.size < _LARGE or equation.primitive.loop in REDUCTIONS:
             return False
         roots = self._sources(equation)
         cost = sum(root.type.nbytes for root in roots)
-        # What another loop makes would have to be written first, only to be read here.
+        # A source that another loop computes would be written to memory only to be read here.
         in_memory = all(self._is_in_memory(root) or 16 * root.type.nbytes <= value.type.nbytes for root in roots)
         if 2 * cost > value.type.nbytes and not (in_memory and 16 * cost <= 17 * value.type.nbytes):
             return False
@@ -115,19 +117,19 @@ class _Grouping:
         )
 
     def _sources(self, equation: Equation) -> set[Variable]:
-        """The values to read to compute an equation, with those that wait for it."""
-        found: set[Variable] = set()
+        """Return the values in memory that an equation and the waiting equations that it reads are computed from."""
+        sources: set[Variable] = set()
         for variable in equation.variables:
             waiting = self._waiting.get(variable)
-            found |= {self._root(variable)[0]} if waiting is None else self._sources(waiting)
-        return found
+            sources |= {self._root(variable)[0]} if waiting is None else self._sources(waiting)
+        return sources
 
     def _is_in_memory(self, root: Variable) -> bool:
         maker = self._made_by.get(root)
         return maker is None or maker.primitive.loop in REDUCTIONS or not self._is_loop(maker)
 
     def _copies(self, equation: Equation) -> Iterator[Equation]:
-        """New equations in the place of those that the equation waits for, and the equation reading from them."""
+        """Yield copies of the waiting equations that an equation reads, then the equation, reading the copies."""
         renamed: dict[Atom, Variable] = {}
         for variable in dict.fromkeys(v for v in equation.variables if v in self._waiting):
             *before, last = self._copies(self._waiting[variable])
@@ -139,15 +141,15 @@ class _Grouping:
         inputs = tuple(renamed.get(atom, atom) for atom in equation.inputs)
         yield Equation(equation.primitive, inputs, equation.output, equation.parameters) if renamed else equation
 
-    def _joined(self, equations: list[Equation], stage: int) -> int | None:
-        """The unit that the equations were added to, where there is one for them."""
+    def _join(self, equations: list[Equation], stage: int) -> int | None:
+        """Add equations to an existing unit, and return its place; None if no unit can take them."""
         shape = loop_shape(equations[-1])
         made = {e.output for e in equations}
         read = [v for e in equations for v in e.variables if v not in made]
         first, made_there = self._earliest(read, stage, shape)
         roots = [self._root(v)[0] for v in read]
         near = sorted({u for root in roots for u in self._touching[root] if u >= first})
-        # Where an operand is made, it need not be read again.
+        # The unit that computes an operand need not read it from memory.
         for place in [first, *near] if made_there else near:
             unit = self.units[place]
             refined = None if unit.shape is None or unit.stage != stage else common_refinement(unit.shape, shape)
@@ -158,7 +160,7 @@ class _Grouping:
         return None
 
     def _earliest(self, read: list[Variable], stage: int, shape: Shape) -> tuple[int, bool]:
-        """The first unit that what reads these values may be in, and whether because one of them is made there."""
+        """Return the place of the first unit that may read these values, and whether it computes one of them."""
         first, made_there = 0, False
         for variable in read:
             root, same_order = self._root(variable)
@@ -178,7 +180,7 @@ class _Grouping:
         return first, made_there
 
     def _root(self, variable: Variable) -> tuple[Variable, bool]:
-        """The value that a view is of, and whether its elements are in the same order."""
+        """Return the value under a chain of views, and whether the views keep the order of its elements."""
         same_order = True
         while (equation := self._made_by.get(variable)) is not None and equation.primitive.is_view:
             same_order = same_order and equation.primitive.name in SAME_ORDER
@@ -188,10 +190,10 @@ class _Grouping:
     def _is_loop(self, equation: Equation) -> bool:
         known = self._loops.get(equation.output)
         if known is None:
-            known = self._loops[equation.output] = self._is_found_loop(equation)
+            known = self._loops[equation.output] = self._can_loop(equation)
         return known
 
-    def _is_found_loop(self, equation: Equation) -> bool:
+    def _can_loop(self, equation: Equation) -> bool:
         loop, rules = equation.primitive.loop, self._rules
         if loop is None or rules is None:
             return False
@@ -206,7 +208,7 @@ class _Grouping:
         return rules.any_sums or self._is_by_rows(equation)
 
     def _is_by_rows(self, equation: Equation) -> bool:
-        """Whether the terms lie as rows that are taken one after another: a loop and a library do the same then."""
+        """Return whether a sum adds whole rows one after another: a loop and a library then give the same bits."""
         (source,) = equation.variables
         root, same_order = self._root(source)
         last = len(source.type.shape) - 1
@@ -218,7 +220,7 @@ class _Grouping:
         )
 
     def find_internal(self, outputs: Iterable[Atom]) -> None:
-        """Tell the units which values only they read."""
+        """Set the internal values of each unit."""
         readers: defaultdict[Variable, set[int]] = defaultdict(set)
         for place, unit in enumerate(self.units):
             for equation in unit.equations:

@@ -1,4 +1,4 @@
-"""Executables that wait for the next call: each call has one to itself, in whichever thread or call it is made."""
+"""Executables between calls: each call takes one for itself, also in another thread or inside another call."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from aidotnet_py.backends import Backend
 
 __all__ = ["Idle"]
 
-# Of each backend; if more calls run at the same time than that, some plan their buffers anew.
+# Executables kept for each backend; if more calls run at the same time, some make new ones.
 _MOST = 4
 
 
 class Idle:
-    """Those of one Program that no call runs, by backend. Nothing in it waits, so that a fork leaves nothing locked."""
+    """The Executables of one Program that no call uses, by backend; it has no lock that a fork could leave locked."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Executable]] = {}
 
     def take(self, backend: Backend) -> Executable | None:
-        """One for a call; None where none waits."""
+        """Take an Executable for a call; return None if none is idle."""
         try:
             return self._waiting[backend.name].pop()
         except (KeyError, IndexError):
             return None
 
     def give_back(self, backend: Backend, executable: Executable) -> None:
-        """Keep it for another call; not after an error, when it may be in the middle of something."""
+        """Keep an Executable for another call; do not give one back after an error, which may have cut a run short."""
         waiting = self._waiting.setdefault(backend.name, [])
         if len(waiting) < _MOST:
             waiting.append(executable)

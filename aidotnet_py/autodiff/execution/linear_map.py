@@ -1,4 +1,4 @@
-"""A linear function at a point: what depends on the point alone is computed once, the linear rest at each call."""
+"""A linear function at a fixed point: values that depend on the point alone are computed once, not at each call."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LinearMap:
     Parameters
     ----------
     program : Program
-        Inputs: the point, then the directions. Outputs: as many values as ``count`` says, which depend on the point
-        alone, then what is linear in the directions.
+        Inputs: the point, then the directions. Outputs: ``count`` values that depend on the point alone, then
+        outputs that are linear in the directions.
     point : sequence of array
-        Where.
+        The point.
     count : int
-        How many outputs are values.
+        The number of values.
 
     Attributes
     ----------
@@ -48,14 +48,14 @@ class LinearMap:
             self.values = self._copies(self._executable.outputs[:count])
 
     def _at_point(self) -> Executable:
-        """The Program with all that depends on the point alone computed."""
+        """Return an Executable of the Program, after the run of its point-dependent stage."""
         require_alive(*self._point)
         backend = backend_for(self._program, self._point)
         stages = [0] * len(self._point) + [1] * (len(self._program.inputs) - len(self._point))
         executable = Executable(self._program, backend, stages=stages)
         for array, value in zip(executable.inputs, self._point, strict=False):
             backend.copyto(array, value)
-        # From here on the copy counts, whatever happens to the caller's arrays.
+        # Hold the copy, since the caller may change the arrays.
         self._point = executable.inputs[: len(self._point)]
         executable.run(0)
         return executable
@@ -65,13 +65,13 @@ class LinearMap:
         return [backend.asarray(array) for array in arrays]
 
     def __call__(self, directions: Sequence[Any]) -> list[Any]:
-        """The linear outputs for these directions."""
+        """Return the linear outputs for these directions."""
         if active_trace() is not None:
             return inline(self._program, [*self._point, *directions])[self._count :]
         require_alive(*directions)
         with self._lock:
             executable = self._executable = self._executable or self._at_point()
-            # Refuses directions of another backend than the point's.
+            # Raises if the directions are on another backend than the point.
             backend = backend_for(self._program, [*self._point, *directions])
             for array, value in zip(executable.inputs[len(self._point) :], directions, strict=True):
                 backend.copyto(array, value)

@@ -1,4 +1,4 @@
-"""Planned calls as loop nests on the arrays that they were given."""
+"""Planned calls as loop nests over their arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from aidotnet_py.backends.kernel import (
 __all__ = ["KernelBuilder"]
 
 _DTYPES = ("float32", "float64", "bool")
-# NumPy cuts longer rows in two.
+# NumPy splits a longer row in two and sums each half.
 _LONGEST_ROW = 128
 
 
@@ -37,23 +37,23 @@ class Arrays(Protocol):
     """The arrays of planned cells."""
 
     def of(self, operand: Cell, /) -> Array:
-        """The array of a cell."""
+        """Return the array of a cell."""
         ...
 
     def region_of(self, cell: Cell) -> Array:
-        """The array of all memory that the cell's storage shares with others."""
+        """Return the array of all the memory that a cell may share with other cells."""
         ...
 
 
 class KernelBuilder:
-    """Collects the nests of one kernel.
+    """A kernel under construction.
 
     Parameters
     ----------
     backend, compiler : Backend, KernelCompiler
-        Whose arrays they work on, and what is to compile them.
+        The backend of the arrays, and its compiler.
     arrays : Arrays
-        Where their cells are.
+        The arrays of the plan's cells.
     """
 
     def __init__(self, backend: Backend, compiler: KernelCompiler, arrays: Arrays) -> None:
@@ -64,22 +64,22 @@ class KernelBuilder:
         self._arguments: dict[int, int] = {}
 
     def add(self, calls: Sequence[Work]) -> bool:
-        """Add the nests of a unit's calls; False, and nothing added, where they are no loops."""
+        """Add the nests of a unit's calls; return False, and add nothing, if the calls are not loops."""
         cells = [c for call in calls for c in (call.out, *call.operands)]
         if any(c.type.dtype_name not in _DTYPES for c in cells):
             return False
         if calls[0].primitive is not None and calls[0].primitive.name == "matmul":
             return calls[0].out.type.is_floating and self._add_product(calls[0])
         if calls[0].unit.shape is not None and calls[0].primitive is not None:
-            nests = self._fused(calls, calls[0].unit.shape)
+            nests = self._fuse(calls, calls[0].unit.shape)
         else:
-            moved = [self._moved(call) for call in calls]
-            nests = [nest for part in moved for nest in part] if all(moved) else []
+            parts = [self._nests_of(call) for call in calls]
+            nests = [nest for part in parts for nest in part] if all(parts) else []
         self._nests += nests
         return bool(nests)
 
     def _add_product(self, call: Work) -> bool:
-        """Add a matrix product, where the compiler vouches that it gives the bits of the backend's own."""
+        """Add a matrix product; return False if the compiler cannot give the bits of the backend's product."""
         x, y = call.operands
         if not isinstance(x, Cell) or not isinstance(y, Cell):
             return False
@@ -99,7 +99,7 @@ class KernelBuilder:
         return Factor(self._operand(cell, tuple(lead) or (0,)), rows, columns)
 
     def _outer_product(self, x: Cell, y: Cell, out: Cell) -> LoopNest:
-        """Columns times rows; a product has one term then, added to zero."""
+        """Return the nest of a product with one term: a column times a row, added to zero."""
         strides = self._backend.strides_of
         *x_lead, x_rows, _ = strides(self._arrays.of(x))
         *y_lead, _, y_columns = strides(self._arrays.of(y))
@@ -109,7 +109,7 @@ class KernelBuilder:
         return LoopNest(out.type.shape, steps, ((self._operand(out), 1),))
 
     def kernel(self) -> tuple[Kernel, list[int]] | None:
-        """The kernel of all that was added, and the addresses of its arguments."""
+        """Return the kernel of all nests added so far, and the addresses of its arguments; None without nests."""
         if not self._nests:
             return None
         starts = list(self._arguments)
@@ -119,62 +119,62 @@ class KernelBuilder:
             places[operand.argument].add(operand.offset)
         addresses: dict[int, int] = {}
 
-        def moved(operand: Operand) -> Operand:
-            """Counted from its own start, so that work of one kind, done in many places, is one kernel."""
+        def rebase(operand: Operand) -> Operand:
+            """Count an operand from its own start, so that equal work at several addresses is one kernel."""
             start, offset = starts[operand.argument], operand.offset
             if operand.argument not in written or len(places[operand.argument]) == 1:
                 start, offset = start + offset * np.dtype(operand.dtype).itemsize, 0
             return Operand(addresses.setdefault(start, len(addresses)), operand.dtype, operand.strides, offset)
 
-        nests = tuple(with_operands(nest, moved) for nest in self._nests)
+        nests = tuple(with_operands(nest, rebase) for nest in self._nests)
         return Kernel(nests, len(addresses)), list(addresses)
 
     def _operand(self, cell: Cell, strides: Shape | None = None, offset: int = 0) -> Operand:
         array = self._arrays.of(cell)
-        # One argument for all that shares memory: others are taken never to overlap.
+        # Cells that share memory get one argument, since the compiler assumes that arguments never overlap.
         start = self._compiler.address_of(self._arrays.region_of(cell))
         argument = self._arguments.setdefault(start, len(self._arguments))
         offset += (self._compiler.address_of(array) - start) // cell.type.dtype.itemsize
-        found = self._backend.strides_of(array) if strides is None else strides
-        return Operand(argument, cell.type.dtype_name, found, offset)
+        strides = self._backend.strides_of(array) if strides is None else strides
+        return Operand(argument, cell.type.dtype_name, strides, offset)
 
-    def _fused(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
-        """One nest for all calls, after one that clears each sum."""
+    def _fuse(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
+        """Return a nest that clears each reduction's output, then one nest for all calls."""
         sums = [c for c in calls if c.primitive is not None and c.primitive.loop in REDUCTIONS]
         if not self._compiler.rules.any_sums and not all(map(_by_rows, sums)):
             return []
         nest = _Nest(shape, self._operand)
         for call in calls:
             nest.add(call)
-        return [*nest.cleared, nest.finished()]
+        return [*nest.clears, nest.build()]
 
-    def _moved(self, call: Work) -> list[LoopNest]:
-        """The nests of a call that moves elements or adds them up where they meet."""
+    def _nests_of(self, call: Work) -> list[LoopNest]:
+        """Return the nests of a call that moves elements, or that adds elements which move to one place."""
         if call.primitive is None:
-            return [self._copied(call)]
+            return [self._copy(call)]
         rules = {
-            "concatenate": self._concatenated,
-            "fold": self._folded,
+            "concatenate": self._concatenate,
+            "fold": self._fold,
             "full": self._full,
-            "pad": self._padded,
+            "pad": self._pad,
             "patches": self._patches,
             "sum": self._row_sums,
         }
         rule = rules.get(call.primitive.name)
         return [] if rule is None else rule(call)
 
-    def _copied(self, call: Work) -> LoopNest:
+    def _copy(self, call: Work) -> LoopNest:
         (source,) = call.operands
         value = self._operand(source) if isinstance(source, Cell) else Number(source.value, source.type.dtype_name)
         return _store(call.out.type.shape, self._operand(call.out), value)
 
-    def _filled(self, cell: Cell, value: float) -> LoopNest:
+    def _fill(self, cell: Cell, value: float) -> LoopNest:
         return _store(cell.type.shape, self._operand(cell), Number(value, cell.type.dtype_name))
 
     def _full(self, call: Work) -> list[LoopNest]:
-        return [self._filled(call.out, call.parameters["value"])]
+        return [self._fill(call.out, call.parameters["value"])]
 
-    def _padded(self, call: Work) -> list[LoopNest]:
+    def _pad(self, call: Work) -> list[LoopNest]:
         (source,) = call.operands
         assert isinstance(source, Cell)
         margins = call.parameters["margins"]
@@ -183,11 +183,11 @@ class KernelBuilder:
         offset = sum(s * before for s, (before, _, _) in zip(steps, margins, strict=True))
         place = self._operand(call.out, inner, offset)
         return [
-            self._filled(call.out, call.parameters["value"]),
+            self._fill(call.out, call.parameters["value"]),
             _store(source.type.shape, place, self._operand(source)),
         ]
 
-    def _concatenated(self, call: Work) -> list[LoopNest]:
+    def _concatenate(self, call: Work) -> list[LoopNest]:
         steps = self._backend.strides_of(self._arrays.of(call.out))
         axis: int = call.parameters["axis"]
         start = 0
@@ -207,7 +207,7 @@ class KernelBuilder:
         return [_store(call.out.type.shape, self._operand(call.out), windows)]
 
     def _row_sums(self, call: Work) -> list[LoopNest]:
-        """Short sums of what lies side by side, in NumPy's order, by pairs; none for other sums."""
+        """Return the nest of short sums of contiguous elements, in NumPy's pairwise order; none for other sums."""
         (source,) = call.operands
         assert isinstance(source, Cell)
         terms = _terms_in_a_row(source, call.parameters["axes"])
@@ -225,8 +225,11 @@ class KernelBuilder:
         total = add(Number(0.0, dtype), total)
         return [LoopNest(shape, tuple(steps), ((self._operand(call.out), total),))]
 
-    def _folded(self, call: Work) -> list[LoopNest]:
-        """Windows from last to first: each pixel then meets its window elements in the order of their places."""
+    def _fold(self, call: Work) -> list[LoopNest]:
+        """Return the nests of a fold.
+
+        Windows go from last to first, so that a pixel adds its terms in the order of their places in a window.
+        """
         (source,) = call.operands
         assert isinstance(source, Cell)
         shape = source.type.shape
@@ -237,7 +240,7 @@ class KernelBuilder:
         steps = self._backend.strides_of(self._arrays.of(source))
         backwards = (shape[1] - 1) * steps[1] + (shape[2] - 1) * steps[2]
         terms = self._operand(source, (steps[0], -steps[1], -steps[2], *steps[3:]), backwards)
-        return [self._filled(call.out, 0.0), LoopNest(shape, sums=((place, terms),))]
+        return [self._fill(call.out, 0.0), LoopNest(shape, sums=((place, terms),))]
 
 
 def _store(shape: Shape, place: Operand, value: Operand | Number) -> LoopNest:
@@ -245,7 +248,7 @@ def _store(shape: Shape, place: Operand, value: Operand | Number) -> LoopNest:
 
 
 def _terms_in_a_row(source: Cell, axes: Sequence[int]) -> int:
-    """How many elements in a row each sum over these axes is of; 0 where they do not lie in a row."""
+    """Return the number of terms of each sum over these axes; 0 if the terms are not contiguous."""
     shape = source.type.shape
     long = [i for i, n in enumerate(shape) if n != 1]
     summed = [i for i in long if i in axes]
@@ -254,7 +257,7 @@ def _terms_in_a_row(source: Cell, axes: Sequence[int]) -> int:
 
 
 def _by_pairs(terms: Sequence[Reference], add: Callable[[Reference, Reference], int]) -> Reference:
-    """The sum in the order in which NumPy adds up a row that it does not cut: eight sums side by side, then those."""
+    """Return the sum in NumPy's order for a short row: eight partial sums, then their sum by pairs."""
     whole = len(terms) - len(terms) % 8
     if whole == 0:
         return reduce(add, terms)
@@ -272,7 +275,7 @@ def _by_rows(call: Work) -> bool:
 
 
 class _Nest:
-    """A nest under construction: what each call of a fused unit becomes."""
+    """The nest of a fused unit under construction."""
 
     def __init__(self, shape: Shape, operand: Callable[..., Operand]) -> None:
         self._shape = shape
@@ -281,15 +284,15 @@ class _Nest:
         self.steps: list[Step] = []
         self.stores: list[tuple[Operand, Reference]] = []
         self.reductions: dict[str, list[tuple[Operand, Reference]]] = {name: [] for name in REDUCTIONS}
-        self.cleared: list[LoopNest] = []
+        self.clears: list[LoopNest] = []
 
-    def finished(self) -> LoopNest:
-        """The nest of all that was added."""
+    def build(self) -> LoopNest:
+        """Return the nest of all calls added so far."""
         sums, maxima = (tuple(self.reductions[name]) for name in REDUCTIONS)
         return LoopNest(self._shape, tuple(self.steps), tuple(self.stores), sums, maxima)
 
     def add(self, call: Work) -> None:
-        """Add one call."""
+        """Add a call."""
         assert call.primitive is not None
         assert call.primitive.loop is not None
         inputs = tuple(map(self._read, call.operands))
@@ -299,15 +302,15 @@ class _Nest:
         self._made[call.out.storage] = len(self.steps)
         self.steps.append(Step(call.primitive.loop, inputs, call.out.type.dtype_name))
         if not call.out.storage.internal:
-            self.stores.append((self._placed(call.out), len(self.steps) - 1))
+            self.stores.append((self._refine(call.out), len(self.steps) - 1))
 
     def _read(self, operand: Any) -> Reference:
         if not isinstance(operand, Cell):
             return Number(operand.value, operand.type.dtype_name)
         made = self._made.get(operand.storage)
-        return self._placed(operand) if made is None else made
+        return self._refine(operand) if made is None else made
 
-    def _placed(self, cell: Cell) -> Operand:
+    def _refine(self, cell: Cell) -> Operand:
         return self._operand(cell, refined_strides(cell.type.shape, cell.strides, self._shape))
 
     def _reduce(self, call: Work, name: str, term: Reference) -> None:
@@ -319,4 +322,4 @@ class _Nest:
         self.reductions[name].append((place, term))
         start = Number(0.0 if name == "sum" else -math.inf, call.out.type.dtype_name)
         clear = self._operand(call.out, call.out.strides)
-        self.cleared.append(_store(call.out.type.shape, clear, start))
+        self.clears.append(_store(call.out.type.shape, clear, start))

@@ -1,4 +1,4 @@
-"""Which values lie in which memory: lives that never meet take turns in one slot."""
+"""Assignment of values to memory: values whose lives do not overlap share a slot."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FOREVER = math.inf
 
 @dataclass(eq=False)
 class Slot:
-    """Memory that lives take turns in.
+    """Memory that several lives use, one after another.
 
     Attributes
     ----------
     dtype, size : numpy.dtype, int
-        What to allocate.
+        Type and number of elements.
     internal : bool
-        Whether nobody needs it once units run as compiled loops.
+        Whether only uncompiled calls need the slot.
     lives : list of Life
-        Those that it holds, in their order.
+        The lives in the slot, in order of their first calls.
     """
 
     dtype: np.dtype[Any]
@@ -36,13 +36,13 @@ class Slot:
     lives: list[Life] = field(default_factory=list["Life"])
 
     def place_of(self, life: Life) -> int | None:
-        """Where among those that it holds a life would come; None where it does not fit in."""
+        """Return the index at which a life fits among those in the slot, None if it overlaps with another one."""
         place = bisect_left(self.lives, life.first, key=_first)
         if place and self.lives[place - 1].last >= life.first:
             return None
         if place < len(self.lives) and self.lives[place].first <= life.last:
             return None
-        # What outlives its stage must not lie where an earlier stage, run again, would write over it.
+        # A second run of another stage would write over a value that outlives the run of its own stage.
         lives = [*self.lives[:1], *self.lives[-1:], life]
         kept = any(other.last == FOREVER for other in lives)
         return None if kept and any(other.stage != life.stage for other in lives) else place
@@ -50,18 +50,19 @@ class Slot:
 
 @dataclass(eq=False)
 class Life:
-    """A value, or several of which each is written over the one before it, in one slot.
+    """The life of a value, or of several values, each written over the one before it.
 
     Attributes
     ----------
     dtype, size : numpy.dtype, int
-        What it takes.
+        Type and number of elements.
     stage : int
-        The stage that its values are made in.
+        The stage that computes the values.
     internal : bool
-        Whether it lies in slots apart, those that compiled loops do without.
+        Whether only uncompiled calls need the values in memory.
     first, last : int, float
-        The calls from which and until which it is needed; the last is `FOREVER` for what outlives the run of its stage.
+        Indices of the first and the last call that need the values; the last is `FOREVER` if they outlive the run of
+        their stage.
     """
 
     dtype: np.dtype[Any]
@@ -77,13 +78,13 @@ def _first(life: Life) -> int:
 
 
 def share_slots(lives: Iterable[Life]) -> dict[Life, Slot]:
-    """A slot for each life, in all not much more memory than is needed at one time.
+    """Assign a slot to each life; all slots take little more memory than the values alive at one time.
 
-    The largest choose first, so that smaller ones fill the times which those leave, and each takes the smallest slot
-    in which it fits ("greedy by size" of Pisarchyk & Lee 2020, Efficient memory management for deep neural net
+    The largest lives choose first, so that smaller ones fill the gaps between them, and each takes the smallest slot
+    with room for it ("greedy by size" of Pisarchyk & Lee 2020, Efficient memory management for deep neural net
     inference).
     """
-    found: dict[Life, Slot] = {}
+    slot_of: dict[Life, Slot] = {}
     made: defaultdict[tuple[np.dtype[Any], bool], list[Slot]] = defaultdict(list)
     for life in sorted(lives, key=lambda life: -life.size):
         slots = made[life.dtype, life.internal]
@@ -95,5 +96,5 @@ def share_slots(lives: Iterable[Life]) -> dict[Life, Slot]:
             slot, place = Slot(life.dtype, life.size, life.internal), 0
             slots.append(slot)
         slot.lives.insert(place, life)
-        found[life] = slot
-    return found
+        slot_of[life] = slot
+    return slot_of

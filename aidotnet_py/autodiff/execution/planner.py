@@ -1,4 +1,4 @@
-"""Which array each value of a Program lives in: a view where possible, or a slot that values take turns in."""
+"""Memory for each value of a Program: a view where possible, otherwise a slot that several values share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from aidotnet_py.autodiff.execution.fusion import SAME_ORDER, Unit, units_of
 from aidotnet_py.autodiff.execution.memory import FOREVER, Life, Slot, share_slots
-from aidotnet_py.autodiff.execution.tiling import tiled
+from aidotnet_py.autodiff.execution.tiling import tile
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.shape import slice_primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
@@ -26,8 +26,8 @@ __all__ = ["Cell", "Operand", "Plan", "Storage", "Work", "plan", "shared_plan"]
 class Storage:
     """Memory of one computed value and its views, from the call that writes it to the last that reads it.
 
-    A slot is given to it unless its memory is the caller's: an input, a constant, or an output bound to an array. What
-    is internal to a unit lies in slots apart, which nobody needs once the unit runs as a compiled loop.
+    A storage has a slot unless its memory is the caller's: an input, a constant, or an output bound to an array.
+    Values internal to a unit have separate slots, which the unit does not need as a compiled loop.
     """
 
     type: ArrayType
@@ -57,7 +57,7 @@ Operand: TypeAlias = Cell | Literal
 class Work:
     """One call of a run: ``primitive(*operands)`` into ``out``; without a primitive, a copy.
 
-    Calls of one unit, which share the object, come one after another.
+    Calls of one unit are consecutive, and their ``unit`` is one object.
     """
 
     unit: Unit
@@ -79,15 +79,15 @@ class Plan:
     Attributes
     ----------
     program : Program
-        What is run: the Program given, with products over many windows taken in tiles.
+        The Program to run: the original one, with products over many windows taken in tiles.
     inputs, constants : list of Cell
-        Whole storages of the caller.
+        Cells of the caller's arrays.
     bound : dict
-        For an output that is written where the caller wants it: its place among the outputs, and the cell.
+        Index of an output that is written into the caller's array → the cell of that array.
     outputs : list of Operand
-        Where each output is after a run.
+        The cell or the literal of each output.
     work : list of Work
-        Sorted by stage.
+        All calls, sorted by stage.
     slots : list of Slot
         The memory to allocate.
     """
@@ -102,14 +102,14 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the slots: what a run needs beside the caller's arrays."""
+        """Bytes of the slots, the memory of a run apart from the caller's arrays."""
         return sum(s.size * s.dtype.itemsize for s in self.slots)
 
 
 Strides = tuple[int, ...]
 Spans = tuple[tuple[int, int, int], ...]
 
-# Those of a machine of which nothing is known.
+# Rules that assume nothing about the machine.
 _RULES = LoopRules()
 
 
@@ -127,34 +127,34 @@ def plan(
     Parameters
     ----------
     program : Program
-        What to run.
+        The Program to run.
     stages : sequence of int, optional
-        A number for each input. An equation belongs to the highest stage of the inputs that it depends on, so that
-        stages can be run again without those under them: values that a later stage reads are kept.
+        A stage number for each input. An equation belongs to the highest stage of the inputs that it depends on. A
+        stage can run again without the stages below it: values that a higher stage reads are kept.
     input_strides : sequence of tuple, optional
-        How the arrays of the inputs will lie; C order by default.
+        Strides of the inputs' arrays; C order by default.
     output_strides : sequence of tuple or None, optional
-        How the arrays that outputs are to be written into lie; None for those that may lie anywhere.
+        Strides of the caller's arrays that outputs are written into; None for an output without such an array.
     carried : mapping of int to int, optional
-        Outputs, by their places, that are to be written over inputs, so that the next run goes on from them: at once
-        where nothing is read after it was written over, by copies at the end otherwise.
+        Output index → index of the input that the output is written over, so that the next run continues from there:
+        directly if no call reads the input afterwards, otherwise by a copy at the end.
     rules : LoopRules or None
-        Which equations are brought together in units that can be compiled; a Program that runs once needs none.
+        Rules for equations that share a compiled unit; None for a Program that runs once.
     """
     stages = stages or [0] * len(program.inputs)
     direct, copied = dict(carried or {}), dict[int, int]()
     while True:
         planned = _Planner(program, stages, input_strides, output_strides, rules, direct, copied).run()
-        late = [place for place, given in direct.items() if _is_read_once_written_over(planned, place, given)]
+        late = [place for place, given in direct.items() if _reads_after_overwrite(planned, place, given)]
         if not late:
             return planned
         copied.update((place, direct.pop(place)) for place in late)
 
 
-def _is_read_once_written_over(planned: Plan, output: int, given: int) -> bool:
-    """Whether a call reads an input that another wrote over before it: one by one, or as loops of whole units."""
+def _reads_after_overwrite(planned: Plan, output: int, given: int) -> bool:
+    """Return whether a call reads an input after another wrote over it, as calls one by one or as compiled units."""
     cell, source = planned.bound[output], planned.inputs[given].storage
-    # A concatenation is written part by part.
+    # A concatenation has several writers, one for each part.
     writers = [index for index, work in enumerate(planned.work) if work.out.storage is cell.storage]
     first, units = writers[0], {planned.work[index].unit for index in writers}
     for index, work in enumerate(planned.work):
@@ -175,16 +175,16 @@ def shared_plan(
     carried: Mapping[int, int] | None,
     rules: LoopRules | None,
 ) -> Plan:
-    """The same for all who run a Program in one way, each on arrays of its own: made once, and not to be changed."""
+    """Return the one plan of all Executables that run a Program in the same way; callers must not change it."""
     carrying = tuple((carried or {}).items())
     key = stages and tuple(stages), tuple(input_strides), tuple(output_strides), carrying, rules
     with _LOCK:
         plans = _PLANS.setdefault(program, {})
         if key not in plans:
-            plans[key] = found = plan(program, stages, input_strides, output_strides, carried=carried, rules=rules)
-            # If it referred to the Program itself, both would stay for ever.
-            of = found.program
-            found.program = Program(of.inputs, of.constants, of.equations, of.outputs)
+            plans[key] = shared = plan(program, stages, input_strides, output_strides, carried=carried, rules=rules)
+            # A plan that refers to the Program, its weak key, would keep both alive for ever.
+            of = shared.program
+            shared.program = Program(of.inputs, of.constants, of.equations, of.outputs)
         return plans[key]
 
 
@@ -193,16 +193,16 @@ _LOCK = Lock()
 
 
 def _stages_of(program: Program, stages: Sequence[int]) -> dict[Atom, int]:
-    """The stage of each value: the highest of the inputs that it depends on."""
-    found: dict[Atom, int] = dict(zip(program.inputs, stages, strict=True))
-    found.update((v, 0) for v, _ in program.constants)
+    """Return the stage of each value: the highest stage of the inputs that it depends on."""
+    stage_of: dict[Atom, int] = dict(zip(program.inputs, stages, strict=True))
+    stage_of.update((v, 0) for v, _ in program.constants)
     for equation in program.equations:
-        found[equation.output] = max((found[v] for v in equation.variables), default=0)
-    return found
+        stage_of[equation.output] = max((stage_of[v] for v in equation.variables), default=0)
+    return stage_of
 
 
 def _places_in(equation: Equation) -> Iterator[tuple[Variable, Spans]]:
-    """The operands of a concatenation that are variables, and where they are in its result."""
+    """Yield the variables among a concatenation's operands, and their spans in its result."""
     axis: int = equation.parameters["axis"]
     start = 0
     for atom in equation.inputs:
@@ -227,21 +227,21 @@ class _Planner:
         carried: Mapping[int, int],
         copied: Mapping[int, int],
     ) -> None:
-        self.program, self.stage_of = tiled(program, _stages_of(program, stages), rules.room if rules else 1)
+        self.program, self.stage_of = tile(program, _stages_of(program, stages), rules.room if rules else 1)
         self.rules = rules
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = list(output_strides or [None] * len(program.outputs))
         for output, given in carried.items():
             self.output_strides[output] = self.input_strides[given]
-        # Inputs that are written over; outputs that are copied over them at the end.
+        # Inputs that outputs replace, and the outputs that replace them by a copy at the end.
         self.carried, self.copied = [*carried.values(), *copied.values()], copied
         self.result = Plan(self.program)
         self.cells: dict[Atom, Cell] = {}
         self.bound: dict[Variable, tuple[int, Strides]] = {}
         self.views: dict[Atom, Equation] = {}
         self.copies: dict[Cell, Cell] = {}
-        # Values that are made where they belong in a concatenation: which one, and their place in it.
+        # Values that are computed directly into a concatenation: the concatenation, and their spans in it.
         self.parts: dict[Variable, tuple[Equation, Spans]] = {}
         self.calls_of: defaultdict[Unit, list[Work]] = defaultdict(list)
 
@@ -271,12 +271,12 @@ class _Planner:
         return cell
 
     def _bind_outputs(self) -> None:
-        """Let what computes an output write into the caller's array at once, also through reshapes of its result."""
+        """Let equations write outputs directly into the caller's arrays, also through reshapes of their results."""
         made = {e.output: e for e in self.program.equations}
         for place, (atom, strides) in enumerate(zip(self.program.outputs, self.output_strides, strict=True)):
             equation = made.get(atom) if isinstance(atom, Variable) else None
             while equation is not None and strides is not None and equation.primitive.name == "reshape":
-                # The reshape is undone on the caller's array: its strides as the source's shape.
+                # Undo the reshape on the caller's array: its strides in the shape of the source.
                 (source,) = equation.variables
                 undo = equation.primitive.view
                 assert undo is not None
@@ -291,21 +291,21 @@ class _Planner:
                 self.bound.setdefault(equation.output, (place, strides))
 
     def _is_readable(self, variable: Variable, strides: Strides) -> bool:
-        """Whether reshapes of a value can be read where it lies.
+        """Return whether all reshapes of a value can be views.
 
-        A reshape may be read in the unit that makes the value, where no copy can come in between.
+        The unit that computes the value may read a reshape of it, and has no room for a copy in between.
         """
         for equation in self.views.values():
             if equation.inputs[0] is variable and equation.primitive.name in SAME_ORDER:
                 view = equation.primitive.view
                 assert view is not None
-                found: Strides | None = view(variable.type, strides, **equation.parameters)
-                if found is None or not self._is_readable(equation.output, found):
+                reshaped: Strides | None = view(variable.type, strides, **equation.parameters)
+                if reshaped is None or not self._is_readable(equation.output, reshaped):
                     return False
         return True
 
     def _find_parts(self) -> None:
-        """Let what computes an operand of a concatenation write into the result, where nothing else needs it."""
+        """Let equations compute operands of a concatenation directly into its result, if it is their one reader."""
         uses = Counter(v for e in self.program.equations for v in e.variables)
         uses.update(a for a in self.program.outputs if isinstance(a, Variable))
         made = {e.output: e for e in self.program.equations if not e.primitive.is_view}
@@ -317,8 +317,8 @@ class _Planner:
                 if alone and self.stage_of[variable] == self.stage_of[equation.output]:
                     self.parts[variable] = equation, spans
 
-    def _concatenated(self, equation: Equation, unit: Unit) -> list[Work]:
-        """The copies that a concatenation still needs, of the operands that were not made in their place."""
+    def _concatenate(self, equation: Equation, unit: Unit) -> list[Work]:
+        """Return the copies of operands that are not computed directly into a concatenation."""
         cell = self._whole(equation)
         return [
             Work(unit, None, (self._cell(variable),), _part(cell, spans, variable.type))
@@ -327,7 +327,7 @@ class _Planner:
         ]
 
     def _whole(self, equation: Equation) -> Cell:
-        """Where a concatenation goes, known before it is complete."""
+        """Return the cell of a concatenation, before all its parts are computed."""
         if equation.output not in self.cells:
             self.cells[equation.output] = self._owner(equation.output, Unit(self.stage_of[equation.output], [], None))
         return self.cells[equation.output]
@@ -336,14 +336,14 @@ class _Planner:
         calls: list[Work] = []
         for equation in unit.equations:
             if equation.primitive.name == "concatenate" and any(v in self.parts for v in equation.variables):
-                calls += self._concatenated(equation, unit)
+                calls += self._concatenate(equation, unit)
                 continue
             operands = tuple(a if isinstance(a, Literal) else self._cell(a) for a in equation.inputs)
             if equation.primitive.name == "matmul":
                 operands = tuple(map(self._for_product, operands))
             cell = self.cells[equation.output] = self._owner(equation.output, unit)
             calls.append(Work(unit, equation.primitive, operands, cell, equation.parameters))
-        # Copies of what they read have come before them, and none in between.
+        # Copies of operands are already in the plan, so that the unit's calls stay consecutive.
         self.result.work += calls
 
     def _owner(self, variable: Variable, unit: Unit) -> Cell:
@@ -361,7 +361,7 @@ class _Planner:
         return Cell(of, c_strides(of.shape), Storage(of, stage, external=False, internal=internal))
 
     def _cell(self, variable: Variable) -> Cell:
-        """Where a value is; a view's is made when it is first asked for."""
+        """Return the cell of a value; the cell of a view is made at its first use."""
         if variable not in self.cells:
             self.cells[variable] = self._view(self.views[variable])
         return self.cells[variable]
@@ -384,13 +384,13 @@ class _Planner:
         return out
 
     def _in_c_order(self, source: Cell) -> Cell:
-        """A copy in C order, made once, in the stage that the values come from."""
+        """Return a copy in C order, made once, in the stage that computes the value."""
         if source not in self.copies:
             self.copies[source] = self._copy(source, source.storage.stage)
         return self.copies[source]
 
     def _for_product(self, operand: Operand) -> Operand:
-        """BLAS wants one unit stride; anything else would fall back to a slow loop, and is copied."""
+        """Return a factor with a unit stride, a copy if need be: without one, BLAS would fall back to a slow loop."""
         if isinstance(operand, Cell) and not fits_matrix_product(operand.type.shape, operand.strides):
             return self._in_c_order(operand)
         return operand
@@ -403,18 +403,22 @@ class _Planner:
                 cell = Cell(atom.type, strides, Storage(atom.type, stage, external=True))
                 self.result.bound[place] = cell
                 value = self._copy(value, stage, cell)
-            elif isinstance(value, Literal) or self._must_be_kept(place, value):
+            elif isinstance(value, Literal) or self._needs_copy(place, value):
                 value = self._copy(value, stage)
             self.result.outputs.append(value)
         self._copy_over_inputs()
 
-    def _must_be_kept(self, place: int, value: Cell) -> bool:
-        """Whether an output lies where it will be written over."""
+    def _needs_copy(self, place: int, value: Cell) -> bool:
+        """Return whether an output needs memory of its own.
+
+        It does if it lies in an input that is written over, or if it replaces an input by a copy at the end and lies
+        in the caller's memory.
+        """
         written = (self.result.inputs[given].storage for given in self.carried)
         return value.storage in written or (place in self.copied and value.storage.external)
 
     def _copy_over_inputs(self) -> None:
-        """After all else that runs with what reads them."""
+        """Copy outputs over the inputs that they replace, after all calls that read those inputs."""
         for place, given in self.copied.items():
             cell = self.result.bound[place] = self.result.inputs[given]
             reading = (
@@ -431,7 +435,7 @@ class _Planner:
             for cell in (work.out, *work.operands):
                 if isinstance(cell, Cell):
                     storage = cell.storage
-                    # What a later stage reads must outlive it: that stage will be run again.
+                    # A value that a later stage reads outlives the run: the later stage may run again alone.
                     storage.last = max(storage.last, index if storage.stage == work.stage else FOREVER)
         for cell in self.result.outputs:
             if isinstance(cell, Cell):
@@ -439,7 +443,7 @@ class _Planner:
 
     def _share_slots(self) -> None:
         lives: dict[Storage, Life] = {}
-        # As a loop, a unit reads all that it reads until its end.
+        # A unit that runs as a loop reads all its operands until its end.
         ends = {work.unit: index for index, work in enumerate(self.result.work)}
         for index, work in enumerate(self.result.work):
             storage = work.out.storage
@@ -448,7 +452,7 @@ class _Planner:
             last = storage.last
             if last != FOREVER and not storage.internal:
                 last = ends[self.result.work[int(last)].unit]
-            life = self._taken_over(work, index, lives)
+            life = self._reusable_life(work, index, lives)
             if life is None:
                 of = storage.type
                 life = Life(of.dtype, of.size, storage.stage, storage.internal, index, last)
@@ -459,8 +463,8 @@ class _Planner:
             storage.slot = slots[life]
         self.result.slots = list(dict.fromkeys(slots.values()))
 
-    def _taken_over(self, work: Work, index: int, lives: Mapping[Storage, Life]) -> Life | None:
-        """The life of an operand that ends here, where the output can be written over it element by element."""
+    def _reusable_life(self, work: Work, index: int, lives: Mapping[Storage, Life]) -> Life | None:
+        """Return the life of an operand that ends at this call and that the output can replace element by element."""
         if work.primitive is None or not work.primitive.in_place:
             return None
         for cell in (c for c in work.operands if isinstance(c, Cell)):
@@ -472,7 +476,7 @@ class _Planner:
         return None
 
     def _covers(self, work: Work, storage: Storage) -> bool:
-        """Whether all that the unit of a call reads of a storage lies as its output will."""
+        """Return whether a call's unit reads a storage only in the layout of the call's output."""
         calls = self.calls_of[work.unit]
         cells = (c for call in calls for c in (call.out, *call.operands) if isinstance(c, Cell))
         return storage.type.size == work.out.type.size == work.out.storage.type.size and all(

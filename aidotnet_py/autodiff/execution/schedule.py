@@ -1,4 +1,4 @@
-"""What runs, in what order, how often: as data that goes call by call, and as one call once all of it is compiled."""
+"""Work as data: steps, their order, and their repetitions. It runs call by call at first, as one call once compiled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Call", "Copy", "Kernels", "Queue", "Repeat", "Replay", "Run", "Sched
 
 # A capture of more rounds takes longer to make and saves next to nothing.
 _MOST_CAPTURED = 32
-# Schedules of work that runs together, of the shapes and settings last used.
+# Schedules that a queue keeps, for the shapes and settings last used.
 _MOST_TOGETHER = 4
 
 Kernels: TypeAlias = list[Callable[[], Any]]
@@ -42,7 +42,7 @@ class Step(Protocol):
         ...
 
     def is_settled(self) -> bool:
-        """Whether the calls stay the same from now on, and a device can capture them."""
+        """Return whether the calls stay the same from now on, and a device can capture them."""
         ...
 
     @property
@@ -71,7 +71,7 @@ class Stages(Protocol):
         ...
 
     def is_settled(self) -> bool:
-        """Whether the calls of all stages stay the same from now on."""
+        """Return whether the calls of all stages stay the same from now on."""
         ...
 
 
@@ -162,7 +162,7 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Repeat:
-    """Run a schedule so many times."""
+    """Run a schedule ``times`` times."""
 
     times: int
     body: Schedule
@@ -198,9 +198,9 @@ class Schedule:
     Parameters
     ----------
     backend : Backend
-        Of all arrays.
+        The backend of all arrays.
     *steps : Run, Copy, Call, Repeat or Schedule
-        In the order of their run; the steps of a schedule among them take its place.
+        Steps in the order of their run; a schedule among them is replaced by its own steps.
     """
 
     def __init__(self, backend: Backend, *steps: Step) -> None:
@@ -210,7 +210,7 @@ class Schedule:
         self._replay = Replay(backend)
 
     def run(self, times: int = 1) -> None:
-        """Run all steps in turn, so many times over, in as few calls as possible."""
+        """Run all steps in turn, ``times`` times, in as few calls as possible."""
         self._replay.run(self, times)
 
     def rehearse(self) -> None:
@@ -244,12 +244,12 @@ class Schedule:
 
 
 class Replay:
-    """Rounds of a step: call by call at first, then as one compiled call or one captured graph, to the same bits.
+    """Rounds of a step: call by call at first, then one compiled call or one captured graph, with the same bits.
 
     Parameters
     ----------
     backend : Backend
-        Of the step's arrays.
+        The backend of the step's arrays.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -258,7 +258,7 @@ class Replay:
         self._is_capturable = backend.capturing is not None
 
     def run(self, step: Step, times: int) -> None:
-        """Run a step, the same at each call, so many times."""
+        """Run a step ``times`` times; it must be the same step at each call."""
         if self._backend.capturing:
             _repeat(step, times)
             return
@@ -276,7 +276,7 @@ class Replay:
         return compiler.chain(calls) if compiler is not None and calls else None
 
     def _capture(self, step: Step) -> Callable[[int], Any] | None:
-        """Return launches of captured rounds."""
+        """Return a function that launches captured rounds; None if nothing can be captured."""
         if not self._is_capturable or not step.is_settled():
             return None
         graphs: dict[int, Callable[[], Any]] = {}
@@ -297,7 +297,7 @@ class Replay:
         return replay
 
     def _graph(self, step: Step, times: int) -> Callable[[], None] | None:
-        """Return so many rounds as one graph; None where the backend has no room for it."""
+        """Return ``times`` rounds as one graph; None if the backend has no room for it."""
         try:
             return self._backend.capture(partial(_repeat, step, times))
         except InvalidOperationException:
@@ -315,7 +315,7 @@ class Queue:
     Parameters
     ----------
     backend : Backend
-        Of all arrays.
+        The backend of all arrays.
     """
 
     def __init__(self, backend: Backend) -> None:

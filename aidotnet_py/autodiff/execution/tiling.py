@@ -1,7 +1,7 @@
-"""Products with windows of images, some images at a time, where the windows of all would be too many to keep.
+"""Products over windows of images in tiles of a few images, if the windows of all images would take too much memory.
 
-The windows of an image hold each pixel as often as there are places in a window: of large images or large batches they
-would fill the memory that everything else has to pass through. A product over them needs only a few at a time.
+The windows of an image repeat each pixel, up to once for each place in a window. Windows of large images or of large
+batches do not fit into the caches. A product needs the windows of only a few images at a time.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from aidotnet_py.autodiff.tracing.tracer import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import without_unused
 
-__all__ = ["tiled"]
+__all__ = ["tile"]
 
-# Windows of more bytes than that are taken in tiles of about the second number, which stay within a core's own cache.
+# Windows of more than _MOST_BYTES are taken in tiles of about _TILE_BYTES, which stay within a core's own cache.
 _MOST_BYTES, _TILE_BYTES = 2**22, 2**19
 
-# Windows that a later stage reads, of more bytes than that, are taken anew by each of its runs instead of kept for it.
+# Windows that a later stage reads are kept for it up to this size; larger windows are computed in each of its runs.
 _KEPT_BYTES = 2**25
 
 
-def tiled(program: Program, stage_of: Mapping[Atom, int], room: int = 1) -> tuple[Program, Mapping[Atom, int]]:
-    """The program with products over many windows done in tiles, and the stage of each of its values.
+def tile(program: Program, stage_of: Mapping[Atom, int], room: int = 1) -> tuple[Program, Mapping[Atom, int]]:
+    """Return the program with products over many windows done in tiles, and the stage of each of its values.
 
     Parameters
     ----------
     program : Program
-        Any.
+        Any program.
     stage_of : mapping
-        The stage of each value. Windows that an earlier stage leaves to a later one are kept whole where they are not
-        too large, so that they are not taken anew at each of its runs.
+        The stage of each value. Windows that a later stage reads are kept whole, up to a limit, so that its runs need
+        not compute them again.
     room : int
-        How many times as much counts as many, and goes into a tile, as in the caches of a processor's core.
+        A factor on all limits, which otherwise fit the caches of a CPU core.
     """
-    found = _Products(program, stage_of, room).found
-    if not found:
+    products = _Products(program, stage_of, room).by_output
+    if not products:
         return program, stage_of
     with new_trace() as trace:
         replay = Replay(program, [trace.new_input(v.type) for v in program.inputs])
         stages: dict[Atom, int] = {value.variable: stage_of[v] for v, value in replay.values.items()}
         for equation in program.equations:
-            product, done = found.get(equation.output), len(trace.equations)
+            product, done = products.get(equation.output), len(trace.equations)
             if product is None:
                 replay.emit(equation)
             else:
                 replay.values[equation.output] = product.emit([replay.operand(v) for v in product.operands])
-            # A tile's windows are taken in the stage of its product, though they may be known before.
+            # A tile computes its windows in the stage of its product, even if an earlier stage could.
             stages.update((e.output, stage_of[equation.output]) for e in trace.equations[done:])
         return without_unused(trace.finish([replay.operand(a) for a in program.outputs])), stages
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A product over windows of ``tasks`` × ``images`` images, a task's taken ``per_tile`` or fewer at a time."""
+    """A product over windows of ``tasks`` × ``images`` images, at most ``per_tile`` images of one task at a time."""
 
     operands: tuple[Variable, ...]
     tasks: int
@@ -76,19 +76,19 @@ class _Product:
         raise NotImplementedError
 
     def tiles(self) -> list[list[tuple[int, int]]]:
-        """For each task, the first and the last image of each tile."""
+        """Return the images [start, stop) of each tile, for each task."""
         edges = [*range(0, self.images, self.per_tile), self.images]
         return [list(pairwise(edges)) for _ in range(self.tasks)]
 
     def windows(self, x: Any, task: int, start: int, stop: int) -> Any:
-        """The windows of some images as rows (pixels, span)."""
+        """Return the windows of images [start, stop) of a task, shape (images × pixels, span)."""
         first = task * self.images
         some = slice_(x, _rows(x.shape, first + start, first + stop))
-        taken = patches(some, **self.parameters)
-        return reshape(taken, ((stop - start) * self.pixels, math.prod(taken.shape[3:])))
+        windows = patches(some, **self.parameters)
+        return reshape(windows, ((stop - start) * self.pixels, math.prod(windows.shape[3:])))
 
     def rows(self, y: Any, task: int, start: int, stop: int) -> Any:
-        """The pixels of some images of (tasks, images × pixels, n) as rows."""
+        """Return the rows of y, shape (tasks, images × pixels, n), that belong to images [start, stop) of a task."""
         flat = reshape(y, (self.tasks * self.images * self.pixels, y.shape[-1]))
         first = task * self.images
         return slice_(flat, _rows(flat.shape, (first + start) * self.pixels, (first + stop) * self.pixels))
@@ -99,7 +99,7 @@ def _rows(shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[int, int
 
 
 def _matrix(y: Any, task: int) -> Any:
-    """A task's matrix of (tasks, m, n) or (m, n)."""
+    """Return a task's matrix from an array of shape (tasks, m, n) or (m, n)."""
     if len(y.shape) == 2:
         return y
     return reshape(slice_(y, _rows(y.shape, task, task + 1)), y.shape[1:])
@@ -129,7 +129,7 @@ class _Weights(_Product):
             total: Any = None
             for start, stop in tiles:
                 part = matmul(matrix_transpose(self.windows(x, task, start, stop)), self.rows(y, task, start, stop))
-                # Added at once: of large matrices, those of all tiles would fill more memory than the windows.
+                # Add each part at once: large matrices of all tiles would take more memory than the windows.
                 total = part if total is None else total + part
             sums.append(total)
         span, filters = sums[0].shape
@@ -154,7 +154,7 @@ class _Backward(_Product):
 
 
 class _Products:
-    """The products of a program that are worth taking in tiles, by the value that they give."""
+    """The products of a program that are taken in tiles, by the variable that they compute."""
 
     def __init__(self, program: Program, stage_of: Mapping[Atom, int], room: int) -> None:
         self._room = room
@@ -162,15 +162,15 @@ class _Products:
         self._stage_of = stage_of
         self._uses = Counter(v for e in program.equations for v in e.variables)
         self._uses.update(a for a in program.outputs if isinstance(a, Variable))
-        self.found: dict[Variable, _Product] = {}
+        self.by_output: dict[Variable, _Product] = {}
         for equation in program.equations:
             product = {"matmul": self._over_windows, "fold": self._onto_images}.get(equation.primitive.name)
             tiles = None if product is None else product(equation)
             if tiles is not None:
-                self.found[equation.output] = tiles
+                self.by_output[equation.output] = tiles
 
     def _over_windows(self, equation: Equation) -> _Product | None:
-        """A product whose first factor is windows, or windows transposed."""
+        """Return the tiles of a matrix product whose first factor is windows, or windows transposed."""
         first, second = equation.inputs
         if not isinstance(first, Variable) or not isinstance(second, Variable):
             return None
@@ -180,19 +180,19 @@ class _Products:
             (source,), transposed = maker.variables, True
         windows = self._behind_reshapes(source)
         maker = self._made_by.get(windows)
-        if maker is None or maker.primitive.name != "patches" or self._kept_for_later(windows, equation.output):
+        if maker is None or maker.primitive.name != "patches" or self._is_kept_whole(windows, equation.output):
             return None
         (x,) = maker.variables
         kind = _Weights if transposed else _Forward
         return self._product(kind, (x, second), source.type.shape, second.type.shape[-1], windows, maker.parameters)
 
     def _onto_images(self, equation: Equation) -> _Product | None:
-        """A fold of a product, or of a sum of some, that nothing else uses."""
+        """Return the tiles of a fold of a matrix product, or of a sum of products, that nothing else uses."""
         (windows,) = equation.variables
         products = self._terms(windows)
         if not products or any(p.output.type != products[0].output.type for p in products):
             return None
-        # What an earlier stage leaves to this one is not to be done again by each tile.
+        # A product of an earlier stage is computed there, and not in every run of this one.
         if any(self._stage_of[p.output] < self._stage_of[equation.output] for p in products):
             return None
         factors = tuple(v for p in products for v in p.variables)
@@ -203,7 +203,7 @@ class _Products:
         return self._product(_Backward, factors, products[0].output.type.shape, columns, windows, parameters)
 
     def _terms(self, variable: Variable) -> list[Equation]:
-        """The products that add up to a value, where nothing else uses it or them; none where it is no such sum."""
+        """Return the products that add up to a value that nothing else uses; none if the value is no such sum."""
         source = self._behind_reshapes(variable, once=True)
         maker = self._made_by.get(source)
         if maker is None or self._uses[source] != 1:
@@ -213,7 +213,7 @@ class _Products:
         if maker.primitive.name != "add" or any(a.type != source.type for a in maker.inputs):
             return []
         terms = [self._terms(v) for v in maker.variables]
-        return [product for found in terms for product in found] if all(terms) else []
+        return [product for products in terms for product in products] if all(terms) else []
 
     def _behind_reshapes(self, variable: Variable, *, once: bool = False) -> Variable:
         while (maker := self._made_by.get(variable)) is not None and maker.primitive.name == "reshape":
@@ -222,7 +222,7 @@ class _Products:
             (variable,) = maker.variables
         return variable
 
-    def _kept_for_later(self, windows: Variable, product: Variable) -> bool:
+    def _is_kept_whole(self, windows: Variable, product: Variable) -> bool:
         return windows.type.nbytes <= _KEPT_BYTES * self._room and self._stage_of[windows] < self._stage_of[product]
 
     def _product(
@@ -234,7 +234,7 @@ class _Products:
         windows: Variable,
         parameters: Mapping[str, Any],
     ) -> _Product | None:
-        """The product, where its windows are many and each task has whole images of them."""
+        """Return the product in tiles; None if its windows are few, or if a task does not have whole images."""
         count, height, width, *_ = windows.type.shape
         tasks = rows[0] if len(rows) == 3 else 1
         span = math.prod(windows.type.shape[3:])
@@ -245,7 +245,7 @@ class _Products:
             or count % tasks
         ):
             return None
-        # Each tile's product goes through the whole matrix, and is worth that when the tile is no smaller.
+        # Each tile's product reads the whole matrix, so that a tile should not be smaller than the matrix.
         tile_bytes = max(_TILE_BYTES * self._room, span * columns * windows.type.dtype.itemsize)
         per_tile = max(1, tile_bytes * count // windows.type.nbytes)
         return kind(operands, tasks, count // tasks, per_tile, height * width, parameters)

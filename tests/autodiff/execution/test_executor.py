@@ -112,7 +112,8 @@ def test_a_concatenation_is_written_over_its_input_once_that_was_read(compiled: 
 
 def test_what_is_carried_has_the_type_of_its_input() -> None:
     program = ad.trace(lambda x, y: [x * y], np.ones(3), np.ones((2, 3)))
-    with pytest.raises(ArgumentException, match=r"output 0 is float64\[2,3\]; .* input 0, float64\[3\] is wanted"):
+    message = r"output 0 must be float64\[3\] to be written over input 0, got float64\[2,3\]"
+    with pytest.raises(ArgumentException, match=message):
         Executable(program, get_backend("numpy"), carried={0: 0})
 
 
@@ -302,15 +303,15 @@ def test_calls_and_transforms_leave_nothing_behind() -> None:
 
 def test_arrays_that_do_not_fit_are_refused_before_the_run(backend: Backend) -> None:
     program = ad.trace(lambda x: x * 2.0, np.ones((2, 3)))
-    with pytest.raises(ArgumentException, match=r"inputs\[0\] is float64\[3,2\]; float64\[2,3\] is wanted"):
+    with pytest.raises(ArgumentException, match=r"inputs\[0\] must be float64\[2,3\], got float64\[3,2\]"):
         Executable(program, backend, inputs=[backend.empty((3, 2), np.float64)])
-    with pytest.raises(ArgumentException, match=r"outputs\[0\] is float32\[2,3\]; float64\[2,3\] is wanted"):
+    with pytest.raises(ArgumentException, match=r"outputs\[0\] must be float64\[2,3\], got float32\[2,3\]"):
         Executable(program, backend, outputs=[backend.empty((2, 3), np.float32)])
     other = get_backend("simulated" if backend.name == "numpy" else "numpy")
-    with pytest.raises(ArgumentException, match=rf"inputs\[0\] is no array of backend '{backend.name}'"):
+    with pytest.raises(ArgumentException, match=rf"inputs\[0\] must be an array of backend '{backend.name}', got "):
         Executable(program, backend, inputs=[other.empty((2, 3), np.float64)])
     executable = Executable(program, backend)
-    with pytest.raises(ArgumentOutOfRangeException, match=r"stages are \(1,\); they go from 0 to 0"):
+    with pytest.raises(ArgumentOutOfRangeException, match=r"stages must be from 0 to 0, got \(1,\)"):
         executable.run(1)
 
 
@@ -318,7 +319,8 @@ def test_constants_of_another_backend_are_refused_not_copied(backend: Backend) -
     held = backend.asarray([1.0, 2.0])
     program = ad.trace(lambda x: x * held, backend.asarray([0.0, 0.0]))
     other = get_backend("simulated" if backend.name == "numpy" else "numpy")
-    with pytest.raises(ArgumentException, match=f"constants lie on backend '{backend.name}'; .* on '{other.name}'"):
+    message = f"constants must be on backend '{other.name}', got constants on '{backend.name}'"
+    with pytest.raises(ArgumentException, match=message):
         Executable(program, other)
     with pytest.raises(ArgumentException, match="two backends came together"):
         program(other.asarray([1.0, 1.0]))
@@ -327,7 +329,7 @@ def test_constants_of_another_backend_are_refused_not_copied(backend: Backend) -
 def test_a_program_with_a_value_still_being_traced_cannot_run_by_itself() -> None:
     def outer(x: Any) -> Any:
         inner = ad.trace(lambda y: x * y, 1.0)
-        with pytest.raises(InvalidOperationException, match="still being traced cannot run"):
+        with pytest.raises(InvalidOperationException, match="must be arrays, got a value still being traced"):
             Executable(inner, get_backend("numpy"))
         return inner(x)
 

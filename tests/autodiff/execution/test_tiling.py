@@ -201,7 +201,7 @@ def test_products_of_one_task_and_of_several_are_tiled(tasks: int | None, monkey
     monkeypatch.setattr(tiling, "_TILE_BYTES", 1)
     program = program_of(tasks)
     names = Counter(e.primitive.name for e in program.equations)
-    tiled, _ = tiling.tiled(program, {v: 0 for e in program.equations for v in (*e.variables, e.output)})
+    tiled, _ = tiling.tile(program, {v: 0 for e in program.equations for v in (*e.variables, e.output)})
     after = Counter(e.primitive.name for e in tiled.equations)
     # Seven images a task, each in a tile of its own: of the windows that each convolution takes, and of what it folds.
     for name in ("patches", "fold"):
