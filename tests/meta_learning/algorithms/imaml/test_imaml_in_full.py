@@ -271,19 +271,21 @@ class TestInnerSolvers:
         learner = linear_learner(InnerOptimizer=lambda objective, theta: theta[:-1])
         before = np.array(learner.BaseModel.GetParameters())
         with pytest.raises(
-            ArgumentException, match=r"InnerOptimizer returned, for task 0, float64\(3,\).*float64\(4,\)"
+            ArgumentException, match=r"result of InnerOptimizer for task 0 must be float64\(4,\).*got float64\(3,\)"
         ):
             learner.MetaTrain(batch_on(NUMPY, TASKS))
         assert np.array_equal(before, learner.BaseModel.GetParameters())
 
     def test_one_that_returns_no_array(self) -> None:
         learner = linear_learner(InnerOptimizer=lambda objective, theta: None)
-        with pytest.raises(ArgumentException, match=r"InnerOptimizer returned, for task 0, a NoneType; float64\(4,\)"):
+        message = r"the result of InnerOptimizer for task 0 must be float64\(4,\).*got a NoneType$"
+        with pytest.raises(ArgumentException, match=message):
             learner.MetaTrain(batch_on(NUMPY, TASKS))
 
     def test_one_that_asks_with_the_wrong_dtype(self) -> None:
         learner = linear_learner(InnerOptimizer=lambda objective, theta: objective(theta.astype(np.float32))[1])
-        with pytest.raises(ArgumentException, match=r"objective of InnerOptimizer was called with float32\(4,\)"):
+        message = r"argument of InnerOptimizer's objective must be float64\(4,\) .*, got float32\(4,\)"
+        with pytest.raises(ArgumentException, match=message):
             learner.MetaTrain(batch_on(NUMPY, TASKS))
 
     def test_one_that_returns_nan(self) -> None:
