@@ -214,7 +214,7 @@ def _require_home(backend: Backend, program: Program) -> None:
     if home is not backend and any(backend_of(value) and not backend.owns(value) for _, value in program.constants):
         raise ArgumentException(
             f"the program's constants must be on backend {backend.name!r}, got constants on {home.name!r}; "
-            f"run the program there"
+            f"run it on {home.name!r}"
         )
 
 

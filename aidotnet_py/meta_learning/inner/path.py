@@ -18,7 +18,7 @@ Segments: TypeAlias = int | Literal["sqrt"] | None
 
 
 def invalid_segments(segments: object, steps: object) -> Iterator[str]:
-    """Yield what is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
+    """Yield a message if CheckpointSegments is invalid for this number of AdaptationSteps."""
     # A wrong number of steps has a message of its own, and allows any number of segments.
     counts = COUNT if COUNT.problem("", steps) else Whole(1, int(cast(Any, steps)))
     if Choice(None, "sqrt").problem("", segments) and counts.problem("", segments):
