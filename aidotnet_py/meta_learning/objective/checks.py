@@ -220,7 +220,7 @@ class TracedOutput(NamedTuple):
 def trace_output(
     apply: Callable[[dict[str, Any], Any], Any], model: IDifferentiableModel[Any, Any, Any], x: ArrayType
 ) -> TracedOutput:
-    """Trace a function of the model's parameters for an input of a type, and return what is known of its output."""
+    """Trace a function of the model's parameters and an input; return its output's shape and its statistics."""
     dtype = parameter_dtype(model, model.backend)
     with new_trace() as trace:
         parameters = {

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -37,6 +38,7 @@ from aidotnet_py.meta_learning.objective.interface import (
     ProductWork,
     TaskObjective,
 )
+from aidotnet_py.meta_learning.objective.ownership import BufferOwners
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import draw_noise
@@ -256,10 +258,7 @@ class BatchedPrograms:
         # Other programs on these buffers, which live as long: by name, and the last few that `companion` returned.
         self.companions: dict[str, Executable] = {}
         self._others: list[Any] = []
-        # Objectives of one place share these buffers. Owners of the examples, the evaluation and the curvature in them.
-        self.examples_of: object = None
-        self.evaluation_of: object = None
-        self.curvature_of: object = None
+        self.owners = BufferOwners()
 
     @property
     def nbytes(self) -> int:
@@ -401,36 +400,6 @@ class ProgramSource(Protocol):
         ...
 
 
-class AtPoint:
-    """Run the point-dependent stage of a curvature program, once per point.
-
-    Parameters
-    ----------
-    objective : TracedObjective
-        The objective of the product; another one of the same shapes may use the buffers in between.
-    program : CurvatureProgram
-        One of its programs.
-    points : array, shape (tasks, P)
-        The parameters.
-    coefficients : (float, float)
-        The coefficients of the identity and of the curvature.
-    """
-
-    def __init__(
-        self, objective: TracedObjective, program: CurvatureProgram, points: Array, coefficients: tuple[float, float]
-    ) -> None:
-        self.objective, self.program, self.points, self.coefficients = objective, program, points, coefficients
-
-    def __call__(self) -> None:
-        """Run the stage if it has not run or if its results have been written over."""
-        programs = self.objective.bind()
-        if programs.curvature_of is not self:
-            self.program.set_coefficients(self.objective.backend, *self.coefficients)
-            self.objective.place(self.points)
-            programs.queue.run(self.program.at_point)
-            programs.curvature_of = self
-
-
 class TracedObjective:
     """The sets of a batch of tasks bound to compiled programs."""
 
@@ -456,11 +425,6 @@ class TracedObjective:
         self._lane = 0
         self._programs: BatchedPrograms | None = None
         self._run = source.run
-
-    @property
-    def backend(self) -> Backend:
-        """The backend of the buffers."""
-        return self._backend
 
     @property
     def queue(self) -> Queue:
@@ -512,14 +476,14 @@ class TracedObjective:
             place = Place(self._role, self._lane, len(self._inputs), self._signature)
             self._run = self._source.run
             programs = self._programs = self._source.ready(place, self._backend)
-        if programs.examples_of is not self:
-            programs.examples_of = programs.evaluation_of = programs.curvature_of = None
-            self._fill(programs.inputs, self._inputs)
-            self._fill(programs.targets, self._targets)
-            self._draw(programs.noise)
-            programs.run_examples()
-            programs.examples_of = self
+        programs.owners.load_examples(self, partial(self._load_examples, programs))
         return programs
+
+    def _load_examples(self, programs: BatchedPrograms) -> None:
+        self._fill(programs.inputs, self._inputs)
+        self._fill(programs.targets, self._targets)
+        self._draw(programs.noise)
+        programs.run_examples()
 
     def _fill(self, buffer: Array, arrays: Sequence[Array]) -> None:
         """Copy the arrays to the buffer's entries, at once if they lie in one piece, as loaders make them."""
@@ -551,7 +515,7 @@ class TracedObjective:
         programs = self.bind()
         self.place(points)
         programs.queue.run(programs.at_point)
-        programs.curvature_of, programs.evaluation_of = None, self
+        programs.owners.set_evaluation(self)
         # The caller may write over the gradients: return a copy if the next evaluation does not write them again.
         anew = programs.rewrites_gradients
         return Evaluation(programs.losses, programs.gradients if anew else self._backend.asarray(programs.gradients))
@@ -559,7 +523,7 @@ class TracedObjective:
     def gradient_work(self, like: Array) -> GradientWork:
         """Return evaluations in the programs' buffers."""
         programs = self.bind()
-        programs.curvature_of = programs.evaluation_of = None
+        programs.owners.set_evaluation(None)
         return GradientWork(
             programs.points,
             programs.losses,
@@ -591,7 +555,7 @@ class TracedObjective:
     def accuracies(self) -> list[float]:
         """See `TaskObjective`."""
         programs = self._programs
-        if programs is None or self._run != self._source.run or programs.evaluation_of is not self:
+        if programs is None or self._run != self._source.run or not programs.owners.has_evaluation(self):
             raise InvalidOperationException(
                 "accuracies() must follow an evaluation of the same objective, got other work on its buffers in "
                 "between; evaluate again"
@@ -606,7 +570,16 @@ class TracedObjective:
         """See `TaskObjective`; the work at φ is done here, once."""
         programs = self.bind()
         program = programs.curvature(kind)
-        at_point = AtPoint(self, program, points, (identity, weight))
+        owner = object()
+
+        def load() -> None:
+            program.set_coefficients(self._backend, identity, weight)
+            self.place(points)
+            self.queue.run(program.at_point)
+
+        def at_point() -> None:
+            self.bind().owners.load_curvature(owner, load)
+
         at_point()
         buffers = program.vectors, program.products
         operator = BufferedOperator(
