@@ -56,9 +56,9 @@ class Root:
         self._system: LinearSystem | None = None
         floating = [t.is_floating for t in condition.input_types]
         derivative = jvp_program(condition, floating)
-        read = _read(derivative, derivative.outputs[1])
+        sources = _sources(derivative, derivative.outputs[1])
         seeds = iter(derivative.inputs[len(floating) :])
-        *self.matters, self.determined = [f and next(seeds) in read for f in floating]
+        *self.matters, self.determined = [f and next(seeds) in sources for f in floating]
 
     def __str__(self) -> str:
         return self.settings.name
@@ -87,13 +87,13 @@ class Root:
         return self._batched[key]
 
 
-def _read(program: Program, output: Atom) -> set[Atom]:
-    """Return all values that an output is computed from."""
-    read: set[Atom] = {output}
+def _sources(program: Program, output: Atom) -> set[Atom]:
+    """Return an output and all values that it is computed from."""
+    sources: set[Atom] = {output}
     for equation in reversed(program.equations):
-        if equation.output in read:
-            read.update(equation.variables)
-    return read
+        if equation.output in sources:
+            sources.update(equation.variables)
+    return sources
 
 
 def _by_rows(find: Finder, flags: tuple[bool, ...], size: int) -> Finder:

@@ -30,7 +30,7 @@ class Step(Protocol):
         ...
 
     def rehearse(self) -> None:
-        """Do the work call by call, and compile what will run again."""
+        """Do the work call by call, and compile calls that will run again."""
         ...
 
     def call(self) -> None:
@@ -59,7 +59,7 @@ class Stages(Protocol):
         ...
 
     def rehearse(self, stage: int) -> None:
-        """Do the work of a stage call by call, and compile what will run again."""
+        """Do the work of a stage call by call, and compile calls that will run again."""
         ...
 
     def call(self, stage: int) -> None:
@@ -330,7 +330,7 @@ class Queue:
         return self._waiting is not None
 
     def run(self, *steps: Step) -> None:
-        """Run the steps, now or together with those around them."""
+        """Run the steps now, or inside `together` at its end."""
         if self._waiting is not None:
             self._waiting += steps
             return

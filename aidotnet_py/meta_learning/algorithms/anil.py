@@ -21,12 +21,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _layer(parameter: str) -> str:
-    """The top-level layer that a parameter belongs to."""
+    """Return the top-level layer of a parameter."""
     return parameter.split(".")[0]
 
 
 def _is_in(parameter: str, name: str) -> bool:
-    """Whether a name is that of the parameter, or of a layer that it belongs to."""
+    """Return whether ``name`` is the name of the parameter, or of a layer around it."""
     return parameter == name or parameter.startswith(name + ".")
 
 
@@ -37,15 +37,15 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
 
     AdaptedLayers: Sequence[str] | None = None
 
-    # Whether, unless layers are named, the last one is adapted, or all the others.
+    # Without AdaptedLayers: whether the last layer is adapted, or all others.
     _adapts_head: ClassVar[bool]
 
     def adapted(self) -> list[str]:
-        """The names of the parameters that the inner steps move; of options without errors."""
+        """Return the names of the parameters that the inner steps move; the options must be valid."""
         return self.adapted_of(self.MetaModel)
 
     def adapted_of(self, model: IFullModel[Any, Any, Any]) -> list[str]:
-        """The same of a model, which may have left the options since."""
+        """Return the names of the parameters of another model that the inner steps move."""
         names = list(_shapes(model))
         if self.AdaptedLayers is None:
             return [name for name in names if (_layer(name) == _layer(names[-1])) is self._adapts_head]
@@ -63,7 +63,7 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
             yield from self._invalid_layers(list(_shapes(self.MetaModel)))
 
     def _invalid_layers(self, names: list[str]) -> Iterator[str]:
-        # Callers may be untyped, and a lone name is a sequence of letters.
+        # Callers may be untyped, and a single name is a sequence of letters.
         given: Any = self.AdaptedLayers
         listed = isinstance(given, Sequence) and not isinstance(given, str)
         named: list[Any] = list(cast(Any, given)) if listed else []
@@ -78,7 +78,7 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
             yield refusal("AdaptedLayers", "a list of names or None", cast(object, given))
             return
         elif unknown := next((n for n in named if not any(_is_in(name, n) for name in names)), None):
-            yield f"AdaptedLayers must name layers of MetaModel, got {unknown!r}{_suggested(unknown, names)}"
+            yield f"AdaptedLayers must name layers of MetaModel, got {unknown!r}{_suggestion(unknown, names)}"
             return
         adapted = len(self.adapted())
         if adapted in (0, len(names)):
@@ -87,8 +87,8 @@ class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
             yield f"AdaptedLayers must select {wanted}, got {shown(given)}, which selects {extent}{remedy}"
 
 
-def _suggested(unknown: str, names: Sequence[str]) -> str:
-    """The nearest of layers and parameters, or all layers."""
+def _suggestion(unknown: str, names: Sequence[str]) -> str:
+    """Return the end of a message that names the nearest layer or parameter, or all layers."""
     layers = list(dict.fromkeys(map(_layer, names)))
     near = get_close_matches(unknown, [*layers, *names], n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(layers)}"
@@ -108,8 +108,8 @@ class ANILOptions(_PartialOptions[T, TInput, TOutput]):
     MetaModel : IDifferentiableModel
         The model whose parameters are learned. Required; all others are keywords. See `MAMLOptions`.
     AdaptedLayers : sequence of str or None
-        What the inner steps move: names of layers, each of which stands for all parameters in it, or of parameters, as
-        the model's ``parameter_shapes`` has them. None: the last top-level layer that has parameters.
+        Names of layers or parameters that the inner steps move, as in the model's ``parameter_shapes``; a layer stands
+        for all parameters in it. None: the last top-level layer that has parameters.
 
     Examples
     --------
@@ -165,8 +165,8 @@ class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
 class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
     """ANIL (Raghu, Raghu, Bengio & Vinyals 2020): MAML whose inner steps move the head of a network alone.
 
-    With P the projection on the adapted parameters, φ_{k+1} = φ_k − αP∇L_s(φ_k), v_k = v_{k+1} − αH(φ_k)P v_{k+1}: all
-    parameters have their exact meta-gradient, the body's by how the head's adaptation depends on it.
+    With P the projection on the adapted parameters, φ_{k+1} = φ_k − αP∇L_s(φ_k) and v_k = v_{k+1} − αH(φ_k)P v_{k+1}.
+    The meta-gradient of all parameters is exact; that of the body includes how the head's adaptation depends on it.
 
     Parameters
     ----------
@@ -215,8 +215,7 @@ class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
 class BOILAlgorithm(_PartialMAML[T, TInput, TOutput]):
     """BOIL (Oh, Yoo, Kim & Yun 2021): MAML whose inner steps move everything but the head of a network.
 
-    See `ANILAlgorithm`, of which it is the counterpart: the features change with the task, what they are worth does
-    not.
+    BOIL is the counterpart of ANIL, see `ANILAlgorithm`: the features change with the task, and the head does not.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""MAML: the exact gradient of the query loss through all inner steps, and FOMAML, which leaves the steps out."""
+"""MAML: the exact gradient of the query loss through all inner steps, and FOMAML, which ignores the steps."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
     UseFirstOrder : bool
         Take the query gradient at φ_K itself as meta-gradient: FOMAML.
     CheckpointSegments : int, "sqrt" or None
-        How many φ_k are kept of the inner loop, the others being made again when they are wanted: None for all,
-        "sqrt" for ⌈√K⌉, at most K. Memory for S + K/S vectors instead of K, for at most one more pass through the
-        steps; the bits of the meta-gradient are the same.
+        S, the number of segments of the inner loop: None for 1, "sqrt" for ⌈√K⌉, at most K. The φ_k of one segment at
+        a time are in memory, computed again from the segment's start: S + K/S vectors instead of K, for at most one
+        more pass through the steps. The bits of the meta-gradient are the same.
     InnerObjective, LambdaRegularization
         "proximal" holds the inner steps near θ; see `ProximalOptions`.
 
@@ -77,10 +77,9 @@ class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         \phi_0 = \theta, \quad \phi_{k+1} = \phi_k - \alpha \nabla L_s(\phi_k), \quad v_K = \nabla L_q(\phi_K), \quad
         v_k = v_{k+1} - \alpha H(\phi_k)\, v_{k+1},
 
-    with H the Hessian of the support loss: v_0 is the gradient of L_q(φ_K(θ)) in θ, K exact curvature products at the
-    φ_k of the inner loop, and no graph of the loop is ever built. The steps of other inner optimizers are pulled back
-    through the vjp of their formula in the same way. The mean of v_0 over the tasks, clipped, goes to the
-    meta-optimizer.
+    with H the Hessian of the support loss. v_0 is the gradient of L_q(φ_K(θ)) in θ. It takes K exact curvature products
+    at the φ_k of the inner loop, and no graph of the loop. Other inner optimizers use the vjp of their formula in the
+    same way. The mean of v_0 over the tasks, clipped, goes to the meta-optimizer.
 
     Parameters
     ----------

@@ -33,16 +33,15 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
     InnerOptimizer : None
         The learned rates take its place.
     InnerLearningRate : float
-        Where every rate starts, at construction, at Reset and with a new model.
+        The start of every rate, at construction, at Reset and with a new model.
     AdaptationSteps : int
         K, the number of inner steps, > 0.
     MinLearningRate, MaxLearningRate : float
-        Bounds that every rate is kept within after a meta-update; 0 < MinLearningRate ≤ InnerLearningRate ≤
-        MaxLearningRate.
+        Bounds of every rate after a meta-update; 0 < MinLearningRate ≤ InnerLearningRate ≤ MaxLearningRate.
     UseFirstOrder : bool
         Leave out the curvature: v_k = ∇L_q(φ_K) at every step.
     CheckpointSegments : int, "sqrt" or None
-        How many φ_k are kept of the inner loop; see `MAMLOptions`.
+        The number of segments of the inner loop; see `MAMLOptions`.
 
     Examples
     --------
@@ -86,8 +85,8 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
 _UNIT_STEPS = SGDOptimizer(1.0)
 
 
-class _SummedRule(InnerRule):
-    """The rule's step, with the sum of the gradients so far for its memory."""
+class _SummingRule(InnerRule):
+    """A rule whose memory is the sum of the gradients so far."""
 
     @property
     def memory(self) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         v_k = v_{k+1} - H(\phi_k)\,(\alpha \circ v_{k+1}),
 
     and the gradients of L_q(φ_K) are v_0 in θ and −Σ_k ∇L_s(φ_k) ∘ v_{k+1} in α. Means over the tasks, clipped by the
-    norm of both together, go to the meta-optimizer, and the rates are then brought back within their bounds.
+    norm of both together, go to the meta-optimizer, and the new rates are clipped to their bounds.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     Examples
     --------
-    One task, y = 3x₁, and a model y = wx from w = 0: the rate of w₁ grows, that of w₂ is never asked for.
+    One task, y = 3x₁, and a model y = wx from w = 0: the rate of w₁ grows, and the rate of w₂ has no effect.
 
     >>> import numpy as np
     >>> from aidotnet_py import FunctionModel, MetaLearningTask, MetaSGDAlgorithm, MetaSGDOptions, TaskBatch
@@ -154,7 +153,7 @@ class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     _options_type = MetaSGDOptions
 
     def __init__(self, options: MetaSGDOptions[T, TInput, TOutput]) -> None:
-        # Read by `learned`, which the base asks as it begins.
+        # Set first, since the base's constructor calls `learned`.
         self._meta_sgd = options
         super().__init__(options)
 
@@ -181,11 +180,11 @@ class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     def inner_rule(self, tasks: Tasks) -> InnerRule:
         """Return gradient descent at rate 1 along α ∘ ∇L_s."""
-        kind = _SummedRule if self._meta_sgd.UseFirstOrder else InnerRule
+        kind = _SummingRule if self._meta_sgd.UseFirstOrder else InnerRule
         return kind(_UNIT_STEPS, _at_rates, (tasks.learned["rates"],), ("rates",))
 
     def meta_gradient(self, tasks: Tasks) -> tuple[Array, Mapping[str, Array]]:
-        """Return v_0 and −Σ_k ∇L_s(φ_k) ∘ v_{k+1}; with UseFirstOrder, v_K in the place of every v."""
+        """Return v_0 and −Σ_k ∇L_s(φ_k) ∘ v_{k+1}; with UseFirstOrder, every v is v_K."""
         if self._meta_sgd.UseFirstOrder:
             g = tasks.query_gradient(tasks.adapt())
             return g, {"rates": -(tasks.memory[0] * g)}

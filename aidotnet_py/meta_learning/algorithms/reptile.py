@@ -1,4 +1,4 @@
-"""Reptile: the meta-parameters move towards where the inner steps of each task end; no curvature, no query gradient."""
+"""Reptile: the meta-parameters move towards each task's adapted parameters; no curvature, no query gradient."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
     MetaModel : IFullModel
         The model whose parameters are learned. Required; all others are keywords. See `MetaLearnerOptions`.
     MetaOptimizer : IGradientBasedOptimizer, optional
-        What takes θ − φ for a gradient. None: gradient descent at OuterLearningRate.
+        The optimizer that gets θ − φ as its gradient. None: gradient descent at OuterLearningRate.
     OuterLearningRate : float
         ε of θ ← θ + ε (φ − θ), > 0.
     AdaptationSteps, InnerBatches : int
-        There are AdaptationSteps · InnerBatches inner steps in all, both > 0 (AiDotNet's names, as Interpolation is).
+        The number of inner steps is AdaptationSteps · InnerBatches, both > 0 (AiDotNet's names, like Interpolation).
     MetaBatchSize : int
-        Tasks a step of Train, > 0.
+        The number of tasks in a step of Train, > 0.
     Interpolation : float
-        In (0, 1]: a meta-gradient is this share of θ − φ. Beside OuterLearningRate it matters to the clipping, and to
+        The meta-gradient's share of θ − φ, in (0, 1]. Unlike OuterLearningRate, it acts before the clipping, and with
         a MetaOptimizer of your own.
     UseSerialUpdate : bool
-        θ moves after each task, and the next one starts from there: the paper's Algorithm 1. False: it moves once a
-        batch, along the mean.
+        True: θ moves after each task, and the next task starts from the new θ, as in the paper's Algorithm 1. False:
+        θ moves once a batch, along the mean.
 
     Examples
     --------
@@ -77,13 +77,13 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
 class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     r"""Reptile (Nichol, Achiam & Schulman 2018, Algorithm 1, and its batched form, their section 2).
 
-    For each task, φ_K is where K inner steps on the support loss from θ end, and
+    For each task, φ_K is the result of K inner steps on the support loss from θ, and
 
     .. math::
         \theta \leftarrow \theta + \varepsilon\, (\phi_K - \theta),
 
-    that is, θ − φ_K is the task's meta-gradient. The mean over the tasks, clipped, goes to the meta-optimizer, plain
-    gradient descent at ε = OuterLearningRate unless one is given. The query sets only tell the loss.
+    so that θ − φ_K is the task's meta-gradient. The mean over the tasks, clipped, goes to the meta-optimizer, which is
+    gradient descent at ε = OuterLearningRate by default. The query sets serve only to report the loss.
 
     Parameters
     ----------
@@ -132,12 +132,12 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         return SGDOptimizer(rate)
 
     def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
-        """One meta-training step, or with UseSerialUpdate one for each task in turn; see `MetaGradientLearner`.
+        """Do one meta-training step, or with UseSerialUpdate one step for each task in turn; see `MetaLearnerBase`.
 
         Returns
         -------
         T
-            The mean over the tasks of the query loss at φ_K, before the update that the task takes part in.
+            The mean over the tasks of the query loss at φ_K, before the update that uses the task.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
             self._journal.hand_on()
             return super().MetaTrain(taskBatch)
         tasks = check_tasks(taskBatch)
-        # All are checked against each other and the model before the first moves anything.
+        # Check all tasks before the first one moves the parameters.
         self._open(tasks, "Support", "Query", training=False)
         # Each is opened anew, to start from where the task before has left the parameters.
         steps = [

@@ -1,4 +1,4 @@
-"""The inner problem as a function to be minimised, for solvers that are not a row of optimizer steps."""
+"""The inner problem as a function to minimise, for solvers other than optimizer steps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
 from aidotnet_py.optimizers import InnerSolver, RowMinimizer, VectorObjective
 
-__all__ = ["Follow", "InnerProblem", "minimized"]
+__all__ = ["Follow", "InnerProblem", "minimize"]
 
-# The gradients of a problem at some points, from the start and the gradients of the support losses there.
+# (points, start, gradients of the support losses) ↦ gradients of the inner problem.
 Follow: TypeAlias = Callable[[Array, Array, Array], Array]
 
 
@@ -23,11 +23,11 @@ class InnerProblem:
     Parameters
     ----------
     chunk : Chunk
-        With its support sets.
+        The tasks with their support sets.
     start : array, shape (tasks, P)
-        θ, once a task.
+        θ, a row for each task.
     follow : callable
-        The gradients of the problem, from those of the support losses.
+        (points, start, gradients of the support losses) ↦ gradients of the inner problem.
     strength : float, array of shape (P,) or None
         s; None for 0.
     """
@@ -36,7 +36,7 @@ class InnerProblem:
         self._chunk, self._start, self._follow, self._strength = chunk, start, follow, strength
 
     def evaluate(self, points: Array) -> tuple[Array, Array]:
-        """The losses (tasks,) and their gradients (tasks, P)."""
+        """Return the losses (tasks,) and their gradients (tasks, P)."""
         losses, gradients = self._chunk.support.evaluate(points)
         if self._strength is not None:
             moved = points - self._start
@@ -44,7 +44,7 @@ class InnerProblem:
         return losses, self._follow(points, self._start, gradients)
 
     def curvature(self, points: Array) -> Callable[[Array], Array]:
-        """V ↦ (H + diag(s)) v at these points."""
+        """Return v ↦ (H + diag(s)) v at these points."""
         strength = self._strength
         if strength is None or isinstance(strength, float):
             return self._chunk.support.curvature(points, "hessian", identity=strength or 0.0)[1]
@@ -52,43 +52,43 @@ class InnerProblem:
         return lambda v: product(v) + v * strength
 
 
-def minimized(
+def minimize(
     chunk: Chunk, start: Array, solver: InnerSolver | RowMinimizer, follow: Follow, strength: Array | float | None
 ) -> Array:
-    """Where a solver comes to for every task, from θ; see `InnerProblem` for the arguments.
+    """Run a solver from θ for every task, and return its solutions; see `InnerProblem` for the arguments.
 
     Raises
     ------
     ArgumentException
-        When the solver returns something else than a vector like θ.
+        If the solver returns anything but a vector like θ.
     """
     backend = chunk.backend
     if isinstance(solver, RowMinimizer):
-        found = solver.minimize(InnerProblem(chunk, start, follow, strength), start)
-        _require_like(backend, found, start, "InnerOptimizer returned")
-        return found
+        solutions = solver.minimize(InnerProblem(chunk, start, follow, strength), start)
+        _require_like(backend, solutions, start, "the result of InnerOptimizer")
+        return solutions
     rows: list[Array] = []
     for place, row in enumerate(row_views(backend, start)):
         alone = chunk.part(place, place + 1, chunk.lane)
         problem = InnerProblem(alone, backend.reshape(row, (1, *row.shape)), follow, strength)
         phi = solver(_of_vectors(problem, backend, row), backend.asarray(row))
-        _require_like(backend, phi, row, f"InnerOptimizer returned, for task {chunk.places[place]},")
+        _require_like(backend, phi, row, f"the result of InnerOptimizer for task {chunk.places[place]}")
         rows.append(phi)
     return stack_rows(backend, rows)
 
 
 def _of_vectors(problem: InnerProblem, backend: Backend, like: Array) -> VectorObjective:
-    """The problem of one task as a function of a vector (P,): a float, and a gradient of its own."""
+    """Return the problem of one task as a function of a vector (P,): its loss, a float, and a new gradient array."""
 
     def objective(phi: Array) -> tuple[float, Array]:
-        _require_like(backend, phi, like, "the objective of InnerOptimizer was called with")
+        _require_like(backend, phi, like, "the argument of InnerOptimizer's objective")
         losses, gradients = problem.evaluate(backend.reshape(phi, (1, *like.shape)))
         return float(backend.to_numpy(losses)[0]), backend.asarray(backend.reshape(gradients, tuple(like.shape)))
 
     return objective
 
 
-def _require_like(backend: Backend, came: Any, wanted: Array, what: str) -> None:
+def _require_like(backend: Backend, came: Any, wanted: Array, name: str) -> None:
     kind = described(wanted)
     if described(came) != kind or not backend.owns(came):
-        raise ArgumentException(f"{what} {described(came)}; {kind} is wanted")
+        raise ArgumentException(f"{name} must be {kind} like θ, got {described(came)}")

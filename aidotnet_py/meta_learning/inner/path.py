@@ -1,4 +1,4 @@
-"""An inner loop that keeps its states, and the way back through them: the vjp of all steps, as schedules."""
+"""An inner loop that keeps its states, and its vjp: the way back through all steps, as schedules."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Segments: TypeAlias = int | Literal["sqrt"] | None
 
 
 def invalid_segments(segments: object, steps: object) -> Iterator[str]:
-    """Yield what is wrong with an option CheckpointSegments beside AdaptationSteps, if anything is."""
-    # Beside a wrong number of steps, which has a message of its own, any number of segments will do.
+    """Yield a message if CheckpointSegments is invalid for this number of AdaptationSteps."""
+    # A wrong number of steps has a message of its own, and allows any number of segments.
     counts = COUNT if COUNT.problem("", steps) else Whole(1, int(cast(Any, steps)))
     if Choice(None, "sqrt").problem("", segments) and counts.problem("", segments):
         wanted = f"None, 'sqrt' or a whole number from 1 to AdaptationSteps, {steps!r}"
@@ -27,7 +27,7 @@ def invalid_segments(segments: object, steps: object) -> Iterator[str]:
 
 
 def segment_starts(steps: int, segments: Segments) -> list[int]:
-    """Return the first step of each segment: one segment for None, ⌈√steps⌉ for "sqrt", lengths as equal as can be."""
+    """Return the first step of each segment: one segment for None, ⌈√steps⌉ for "sqrt", of almost equal lengths."""
     count = math.isqrt(steps - 1) + 1 if segments == "sqrt" else 1 if segments is None else segments
     return [steps * i // count for i in range(count)]
 
@@ -42,14 +42,14 @@ class _States:
         self._copies: dict[tuple[int, bool], list[Run]] = {}
 
     def copies(self, place: int, *, save: bool) -> list[Run]:
-        """Return the steps that copy state number ``place`` from or to where the loop works."""
+        """Return the steps that save state number ``place`` of the loop, or restore it."""
         if (place, save) not in self._copies:
             runs: list[Run] = []
             for array, at_work in zip(self.arrays, self._places, strict=True):
                 whole = (slice(None),) * (len(array.shape) - 1)
-                kept = self._backend.index(array, (slice(place, place + 1), *whole))
-                kept = self._backend.reshape(kept, tuple(at_work.shape))
-                source, target = (at_work, kept) if save else (kept, at_work)
+                state = self._backend.index(array, (slice(place, place + 1), *whole))
+                state = self._backend.reshape(state, tuple(at_work.shape))
+                source, target = (at_work, state) if save else (state, at_work)
                 runs.append(copying(self._backend, source, target))
             self._copies[place, save] = runs
         return self._copies[place, save]
@@ -79,7 +79,7 @@ class _PullBack:
         self.of_start, self.of_learned = self._sums[memory], self._sums[memory + 1 :]
 
     def begin(self, v: Array) -> None:
-        """Begin with the cotangent of the last φ; nothing is asked of the last memory."""
+        """Begin with the cotangent of the last φ; the cotangent of the last memory is 0."""
         copyto = self._backend.copyto
         copyto(self.a, v)
         for array in (self.b, *self._sums):
@@ -92,7 +92,7 @@ class _PullBack:
 
 
 class _PathWork:
-    """What the way back needs beside the steps, kept with them: states, and the rule's vjp."""
+    """States and the rule's vjp for the way back; they live as long as the steps."""
 
     def __init__(self, steps: TracedSteps) -> None:
         self._steps = steps
@@ -100,7 +100,7 @@ class _PathWork:
         self.pull: _PullBack | None = None
 
     def make_room(self, segments: int, inside: int) -> None:
-        """Have room for so many states at the starts of segments and so many inside one, and for no more."""
+        """Make room for exactly so many states at the starts of segments, and so many inside one segment."""
         if (self.segments.count, self.inside.count) != (segments, inside):
             self.segments, self.inside = _States(self._steps, segments), _States(self._steps, inside)
             self._steps.schedules.clear()
@@ -115,21 +115,21 @@ class _PathWork:
 class InnerPath:
     """An inner loop, run to its end, and the way back.
 
-    Kept are the states at the beginnings of the segments, and the states inside one segment at a time, which are made
-    again from its beginning (Griewank & Walther 2000): with S segments S + K/S states instead of K, for at most one
-    more pass through the loop. A state that is made again has the same bits.
+    The path keeps the states at the starts of the segments, and the states inside one segment at a time, which it
+    computes again from the segment's start (Griewank & Walther 2000): with S segments S + K/S states instead of K, for
+    at most one more pass through the loop. A state that is computed again has the same bits.
 
     Parameters
     ----------
     loop : InnerLoop
-        Before its first step, with a differentiable rule.
+        A loop before its first step, with a differentiable rule.
     segments : int, "sqrt" or None
         S; None for 1.
 
     Attributes
     ----------
     loop : InnerLoop
-        As given, at its end.
+        The same loop, at its end.
     """
 
     def __init__(self, loop: InnerLoop, segments: Segments = None) -> None:
@@ -186,7 +186,7 @@ class InnerPath:
     def _through_descent(self, v: Array, rate: float) -> Array:
         work = self.loop.chunk.support.product_work("hessian", 1.0, -rate)
         self._backend.copyto(work.vectors, v)
-        self._backwards("descent", lambda step: [work.step(step)])
+        self._walk_back("descent", lambda step: [work.step(step)])
         return self._backend.asarray(work.vectors)
 
     def _through_rule(self, v: Array) -> tuple[Array, Sequence[Array]]:
@@ -200,14 +200,14 @@ class InnerPath:
             fetches = self._steps.fetch(step)
             return [*fetches, curvature.at_point(step), Run(pull.executable, 0), curvature.product(step)]
 
-        self._backwards("rule", parts)
+        self._walk_back("rule", parts)
         total = pull.a + pull.b
         if self._steps.traced.reads_start:
             total = total + pull.of_start
         return total, [self._backend.asarray(array) for array in pull.of_learned]
 
-    def _backwards(self, name: str, parts: Callable[[int], Sequence[Step]]) -> None:
-        """Run what pulls back through a step at the state before each step, from the last to the first."""
+    def _walk_back(self, name: str, parts: Callable[[int], Sequence[Step]]) -> None:
+        """Run ``parts(step)`` at the state before each step, from the last step to the first."""
 
         def walk(start: int, end: int) -> Iterator[Step]:
             for step in reversed(range(start, end)):
@@ -221,7 +221,7 @@ class InnerPath:
             self._schedule((name, start, end), walk(start, end))
 
     def _schedule(self, key: Any, parts: Iterator[Step]) -> None:
-        """Run a schedule, which is kept where the sets come in one batch: its parts are then the same each time."""
+        """Run a schedule; keep it if the sets come in one batch, since its parts are then the same each time."""
         if len(self.loop.chunk.support.batches) == 1:
             self._steps.schedule(key, lambda: parts).run()
         else:

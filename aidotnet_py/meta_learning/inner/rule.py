@@ -1,4 +1,4 @@
-"""One inner step as a traced function, and its vjp: what every inner loop takes, and every way back pulls through."""
+"""One inner step as a traced function, and its vjp; every inner loop and every way back is made of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["InnerRule", "along_gradient", "along_proximal_gradient", "TracedRule
 
 
 def along_gradient(points: Array, start: Array, gradients: Array) -> Array:
-    """∇L_s(φ)."""
+    """Return ∇L_s(φ)."""
     return gradients
 
 
 def along_proximal_gradient(points: Array, start: Array, gradients: Array, strength: Array | float) -> Array:
-    """∇L_s(φ) + (φ − θ) · strength: the gradient with a proximal term of that strength, 1/λ."""
+    """Return ∇L_s(φ) + (φ − θ) · strength, the gradient with a proximal term of strength 1/λ."""
     return gradients + (points - start) * strength
 
 
@@ -31,17 +31,17 @@ class InnerRule:
     Attributes
     ----------
     optimizer : IGradientBasedOptimizer
-        Takes the step. Not changed.
+        The optimizer that takes the step; the rule does not change it.
     direction : callable
-        ``direction(points, start, gradients, *values)``, element by element on (tasks, P), array code that can be
-        traced; the same object at every step, so that it is traced once.
+        ``direction(points, start, gradients, *values)``, element by element on (tasks, P), in traceable array code.
+        Pass the same object at every step, so that it is traced once.
     values : tuple of array or float
         Values of the direction that may differ from one meta-training step to the next: numbers, or arrays that
         broadcast with (tasks, P).
     learned_names : tuple of str
-        Names of the learned vectors that are the first values; the way back gives their cotangents, a row a task.
+        Names of the learned vectors, which are the first values; the way back returns their cotangents, a row a task.
     tolerance : float, optional
-        A task whose direction has no greater norm stays at its place from then on.
+        A task stops moving once the norm of its direction is at most this.
     """
 
     optimizer: IGradientBasedOptimizer
@@ -52,7 +52,7 @@ class InnerRule:
 
     @property
     def learned(self) -> int:
-        """How many of the values are learned."""
+        """The number of learned values."""
         return len(self.learned_names)
 
     @property
@@ -73,7 +73,7 @@ class InnerRule:
         values: Sequence[Array],
         coefficients: Sequence[Any],
     ) -> tuple[Array, list[Array]]:
-        """Return φ′ and memory′, of a differentiable rule."""
+        """Return φ′ and memory′ of a differentiable rule."""
         assert isinstance(self.optimizer, ElementwiseOptimizer)
         direction = self.direction(points, start, gradients, *values)
         return self.optimizer.formula(points, direction, memory, coefficients)
@@ -103,9 +103,9 @@ class TracedRule:
     Parameters
     ----------
     rule : InnerRule
-        Differentiable.
+        A differentiable rule.
     backend : Backend
-        Of all arrays.
+        The backend of all arrays.
     like : array, shape (tasks, P)
         An example of φ.
 
@@ -114,7 +114,7 @@ class TracedRule:
     step : Program
         (φ, θ, ∇, memory, values, coefficients) ↦ (φ′, memory′); the coefficients are one vector.
     memory, values, learned, coefficients : int
-        How many arrays, arrays, arrays among the latter and numbers these are.
+        The numbers of memory arrays, values, learned values, and coefficients.
     """
 
     def __init__(self, rule: InnerRule, backend: Backend, like: Array) -> None:
@@ -126,7 +126,7 @@ class TracedRule:
         self._shapes = _shapes(rule)
         dtype = backend.dtype_of(like)
         number = backend.empty((), dtype)
-        # Of a learned value each task has a row, since its cotangent is asked for each task.
+        # A learned value has a row for each task, since each task has a cotangent of its own.
         rows = [backend.empty((like.shape[0], *shape), dtype) for shape in self._shapes[: rule.learned]]
         others = [number if isinstance(v, (int, float)) else v for v in rule.values[rule.learned :]]
         vector = backend.empty((max(1, self.coefficients),), dtype)
@@ -137,7 +137,7 @@ class TracedRule:
         self.reads_start = any(place in equation.variables for equation in self.step.equations)
 
     def serves(self, rule: InnerRule) -> bool:
-        """Whether its Programs are those of this rule too."""
+        """Return whether the Programs are also those of another rule."""
         optimizer = rule.optimizer
         if not isinstance(optimizer, ElementwiseOptimizer) or not optimizer.shares_formula(self._optimizer):
             return False
@@ -154,8 +154,8 @@ class TracedRule:
     def pull_back(self) -> Program:
         """Return the vjp of a step, with sums from one step to the one before it.
 
-        (φ, θ, ∇, memory, values, coefficients, a, b, m̄, θ̄, ū) ↦ (φ̄, ∇̄, m̄′, θ̄′, ū′): the cotangent of φ′ is a + b, that
-        of memory′ is m̄, and to θ̄ and to the learned values' ū the step adds its own.
+        (φ, θ, ∇, memory, values, coefficients, a, b, m̄, θ̄, ū) ↦ (φ̄, ∇̄, m̄′, θ̄′, ū′): a + b is the cotangent of φ′, m̄ is
+        that of memory′, and the step adds its own cotangents to θ̄ and to ū of the learned values.
         """
 
         def pull(

@@ -22,7 +22,7 @@ from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
 __all__ = ["InnerLoop", "TracedSteps", "bytes_of"]
 
-# Schedules of a way forward and back, three a segment, and of the numbers of steps last used.
+# Schedules of the way forward and back, three a segment, and schedules for the numbers of steps last used.
 _MOST_SCHEDULES = 256
 
 
@@ -32,11 +32,11 @@ class TracedSteps:
     Parameters
     ----------
     backend : Backend
-        Of all arrays.
+        The backend of all arrays.
     work : GradientWork
-        Evaluates the objective; its points are stepped over.
+        The evaluation of the objective; a step writes over its points.
     rule : InnerRule
-        Differentiable.
+        A differentiable rule.
 
     Attributes
     ----------
@@ -60,13 +60,13 @@ class TracedSteps:
         _, self.start, _, *others = self.update.inputs
         self.memory, others = others[: traced.memory], others[traced.memory :]
         self.values, (self.coefficients,) = others[: traced.values], others[traced.values :]
-        # The coefficients of each step, (steps, coefficients), where they differ, and what copies them to their place.
+        # If coefficients differ between steps: a table of them, (steps, coefficients), and copies out of its rows.
         self._data, self._differ = b"", False
         self._table: Array | None = None
         self._fetches: dict[int, Run] = {}
-        # By what they do; those with coefficients of their own read the table.
+        # By name, and by whether they read the table.
         self.schedules = BoundedCache[Hashable, Schedule](_MOST_SCHEDULES)
-        # What the way back needs beside.
+        # Buffers of the way back.
         self.path: Any = None
 
     @property
@@ -76,11 +76,11 @@ class TracedSteps:
         return self.update.nbytes + bytes_of(self.backend, own) + (0 if self.path is None else self.path.nbytes)
 
     def serves(self, work: GradientWork, rule: InnerRule) -> bool:
-        """Whether it takes the steps of this rule, in these buffers."""
+        """Return whether these are the steps of ``rule`` in the buffers of ``work``."""
         return self._buffers is work.buffers and self.traced.serves(rule)
 
     def load(self, start: Array, rule: InnerRule, steps: int) -> None:
-        """Begin at θ with an optimizer without a past, and take over the values and the coefficients of the steps."""
+        """Begin at θ with a fresh optimizer, and copy the values and coefficients of the rule."""
         copyto = self.backend.copyto
         copyto(self.points, start)
         if self.traced.reads_start:
@@ -96,7 +96,7 @@ class TracedSteps:
 
     def _set_coefficients(self, rows: list[tuple[float, ...]]) -> None:
         host = np.array(rows, dtype=self.backend.dtype_of(self.points))
-        # By their bytes: 0 and −0 are equal, and a formula may tell them apart.
+        # Compare bytes: 0 and −0 are equal, but a formula may give different results for them.
         data = host.tobytes()
         if data == self._data:
             return
@@ -114,7 +114,7 @@ class TracedSteps:
         self.backend.copyto(part, self.backend.asarray(host))
 
     def fetch(self, step: int) -> list[Step]:
-        """Return what brings the coefficients of step number ``step`` to their place."""
+        """Return the copy of the coefficients of step number ``step``, none if they are the same at all steps."""
         if not self._differ:
             return []
         if step not in self._fetches:
@@ -128,11 +128,11 @@ class TracedSteps:
         return [*self.fetch(step), evaluation, Run(self.update, 0)]
 
     def schedule(self, key: Hashable, parts: Callable[[], Iterable[Step]]) -> Schedule:
-        """Return the schedule of that name, made of its parts when first asked for."""
+        """Return the schedule of a name, made of its parts at its first use."""
         return self.schedules.get_or_make((key, self._differ), lambda: Schedule(self.backend, *parts()))
 
     def all(self, steps: int, work: GradientWork) -> Step:
-        """Return the first so many steps as one."""
+        """Return the first ``steps`` steps as one step of a schedule."""
         if not self._differ:
             return Repeat(steps, self.schedule("step", lambda: self.one(0, work.step(0))))
         return self.schedule(
@@ -141,29 +141,29 @@ class TracedSteps:
 
 
 class InnerLoop:
-    """Steps of a rule from θ for all tasks of a chunk, by an optimizer with no past.
+    """Steps of a rule from θ for all tasks of a chunk, with a fresh optimizer.
 
     Parameters
     ----------
     chunk : Chunk
-        With its support sets.
+        The tasks with their support sets.
     start : array, shape (tasks, P)
-        θ, once a task.
+        θ, a row for each task.
     rule : InnerRule
-        A step.
+        The rule of a step.
     steps : int
-        How many steps there will be.
+        The number of steps.
 
     Attributes
     ----------
     chunk, start, rule, steps
-        As given.
+        The arguments.
     points : array, shape (tasks, P)
-        φ after the steps so far, where the support objective works.
+        φ after the steps so far, in the buffers of the support objective.
     taken : int
         The number of steps so far.
     moving : NDArray, shape (tasks,)
-        Which tasks still move.
+        Whether each task still moves.
     """
 
     def __init__(self, chunk: Chunk, start: Array, rule: InnerRule, steps: int) -> None:
@@ -187,7 +187,7 @@ class InnerLoop:
         return self.chunk.support.companion(serves, lambda: TracedSteps(self.chunk.backend, self.work, self.rule))
 
     def run(self, watch: Callable[[Array], None] | None = None) -> None:
-        """Take the steps until no task moves any more; ``watch`` sees the losses before each step."""
+        """Take all steps, or stop early if no task moves any more; ``watch`` gets the losses before each step."""
         unseen = watch is None and self.rule.tolerance is None
         if self.traced is not None and unseen and len(self.chunk.support.batches) == 1:
             assert self.taken == 0
@@ -211,7 +211,7 @@ class InnerLoop:
     def _move_unfinished(self, tolerance: float) -> None:
         backend = self.chunk.backend
         norms = row_norms(backend, self.rule.follow(self.points, self.start, self.work.gradients))
-        # "Not smaller", so that a task that is not finite goes on, and an error tells of it.
+        # A NaN compares as False: the task moves on, and a later check raises an error.
         self.moving &= ~(norms <= tolerance)
         if not self.moving.any():
             return
@@ -230,7 +230,7 @@ class InnerLoop:
 
 
 def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: int) -> Callable[[Array, Array], None]:
-    """Return a step in place for an optimizer without a formula: all rows at once, or a copy a task."""
+    """Return a step in place for an optimizer without a formula, on all rows at once or with a copy for each task."""
     if isinstance(optimizer, ElementwiseOptimizer):
         stacked = optimizer.fresh()
         return lambda points, gradients: backend.copyto(points, stacked.UpdateParameters(points, gradients))

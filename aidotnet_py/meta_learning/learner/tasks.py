@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver
-from aidotnet_py.meta_learning.inner.minimizer import minimized
+from aidotnet_py.meta_learning.inner.minimizer import minimize
 from aidotnet_py.meta_learning.inner.path import InnerPath, Segments
 from aidotnet_py.meta_learning.inner.rule import InnerRule
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
@@ -140,7 +140,7 @@ class Tasks:
         if watch is not None:
             watch(inner.support.evaluate(start).losses)
         with self.backend.errors_ignored():
-            adapted = minimized(inner, start, solver, self.rule.follow, self.rule.strength)
+            adapted = minimize(inner, start, solver, self.rule.follow, self.rule.strength)
             _require_finite(inner, start, adapted, "parameter vector that InnerOptimizer returned")
         return self.whole(adapted)
 

@@ -1,7 +1,7 @@
 """The task objective: losses, gradients and curvature of many tasks at once, on stacked parameters (tasks, P).
 
-The one place where tasks meet the engine. There is a maker for each kind of model: traced, with gradients of its
-own, or neither.
+Only here do tasks meet the engine. There is a class for each kind of model: traced, with gradients of its own, or
+neither.
 """
 
 from aidotnet_py.meta_learning.objective.buffers import Lease

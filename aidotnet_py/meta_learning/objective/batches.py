@@ -1,4 +1,4 @@
-"""Several batches of a set: the steps look at one after another, everything else at their mean."""
+"""The objective of a set that comes in several batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SuccessiveObjective"]
 
 
 class SuccessiveObjective(CalledObjective):
-    """The mean of the losses of several batches, of which step k of an inner loop sees number k mod n alone."""
+    """The mean loss of n batches; step k of an inner loop uses batch k mod n alone."""
 
     def __init__(self, batches: Sequence[TaskObjective], backend: Backend) -> None:
         self.batches = batches
@@ -25,38 +25,38 @@ class SuccessiveObjective(CalledObjective):
 
     @property
     def tasks_at_once(self) -> int:
-        """As many as the batch of the largest examples allows."""
+        """The smallest number among the batches."""
         return min(batch.tasks_at_once for batch in self.batches)
 
     def of_step(self, step: int) -> TaskObjective:
-        """The batch whose turn it is."""
+        """Return the batch of an inner step."""
         return self.batches[step % len(self.batches)]
 
     def part(self, start: int, stop: int, lane: int) -> SuccessiveObjective:
-        """The objective of some of the tasks."""
+        """See `TaskObjective`."""
         return SuccessiveObjective([batch.part(start, stop, lane) for batch in self.batches], self._backend)
 
     def evaluate(self, points: Array) -> Evaluation:
-        """Mean losses and gradients."""
+        """Return the batches' mean losses and gradients."""
         share = 1.0 / len(self.batches)
-        found: list[tuple[Array, Array]] = []
+        terms: list[tuple[Array, Array]] = []
         accuracies: list[list[float]] = []
         for batch in self.batches:
             losses, gradients = batch.evaluate(points)
-            found.append((losses * share, gradients * share))
+            terms.append((losses * share, gradients * share))
             accuracies.append(batch.accuracies())
         self._accuracies = [float(np.mean(of_task)) for of_task in zip(*accuracies, strict=True)]
-        losses, gradients = (reduce(add, arrays) for arrays in zip(*found, strict=True))
+        losses, gradients = (reduce(add, arrays) for arrays in zip(*terms, strict=True))
         return Evaluation(losses, gradients)
 
     def accuracies(self) -> list[float]:
-        """Of each task, the mean over its batches, at the parameters last evaluated."""
+        """Return the mean accuracy of each task over its batches, at the parameters last evaluated."""
         return self._accuracies
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
-        """The mean gradients at these parameters, and v ↦ identity · v + weight · H̄v, H̄ the mean of the curvatures."""
+        """Return the mean gradients, and v ↦ identity · v + weight · H̄v, H̄ the mean of the curvatures."""
         share = 1.0 / len(self.batches)
         gradients: list[Array] = []
         products: list[Callable[[Array], Array]] = []

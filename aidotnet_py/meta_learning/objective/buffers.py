@@ -1,4 +1,4 @@
-"""Who works in which buffers: each call in a workspace of its own, lent to it for as long as it runs."""
+"""Buffers of calls: each call borrows a workspace of its own until the call ends."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MOST_IDLE = 4
 
 
 class Workspace:
-    """Ready programs with their buffers, by their places, within bounds; for one call at a time."""
+    """Programs with their buffers, by place, within bounds; for one call at a time."""
 
     def __init__(self) -> None:
-        # No OrderedDict, which makes a KeyError of an interrupt while it is walked through.
+        # No OrderedDict: it turns an interrupt during an iteration into a KeyError.
         self._ready: dict[Place, BatchedPrograms] = {}
         self._queues: dict[str, Queue] = {}
-        # The places used by the call at hand, and by the one before it, whose programs stay.
+        # The places of this call and of the call before; their programs stay.
         self._in_use: set[Place] = set()
         self._in_use_before: set[Place] = set()
 
     @property
     def places(self) -> list[Place]:
-        """Those that programs are kept for, the one last asked for at the end."""
+        """The places of all programs, the place used last at the end."""
         return list(self._ready)
 
     @property
@@ -42,27 +42,27 @@ class Workspace:
         return sum(programs.nbytes for programs in self._ready.values())
 
     def queue(self, backend: Backend) -> Queue:
-        """What the work on a backend goes through."""
+        """Return the queue of the work on a backend."""
         return self._queues.setdefault(backend.name, Queue(backend))
 
     def begin(self) -> None:
-        """Begin with another call."""
+        """Begin another call."""
         self._in_use_before, self._in_use = self._in_use, set()
 
     def ready(self, place: Place, programs: TaskPrograms, backend: Backend) -> BatchedPrograms:
-        """The programs of a place, made when first asked for."""
-        found = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend, self.queue(backend))
-        self._ready[place] = found
+        """Return the programs of a place, made at their first use."""
+        batched = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend, self.queue(backend))
+        self._ready[place] = batched
         self._in_use.add(place)
         for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
             count, nbytes = len(self._ready), self.nbytes
             if count > _MOST_SMALL or nbytes > _MOST_BYTES or (count > _MOST_LARGE and nbytes > _SMALL_BYTES):
                 del self._ready[old]
-        return found
+        return batched
 
 
 class Workspaces:
-    """The workspaces of a learner that no call works in; the lock is that of their owner."""
+    """The workspaces of a learner that no call uses; their owner holds its lock around each method."""
 
     def __init__(self) -> None:
         self._idle: list[Workspace] = []
@@ -71,13 +71,13 @@ class Workspaces:
         return len(self._idle)
 
     def take(self) -> Workspace:
-        """One for a call: the one that was given back last, so that calls one after another have the same."""
+        """Return a workspace for a call: the one given back last, so that consecutive calls use the same one."""
         workspace = self._idle.pop() if self._idle else Workspace()
         workspace.begin()
         return workspace
 
     def give_back(self, workspace: Workspace) -> None:
-        """Keep it for another call; beyond the bounds, the one that has waited longest goes."""
+        """Keep a workspace for another call; beyond the bounds, drop the workspace that was idle longest."""
         self._idle.append(workspace)
         while len(self._idle) > 1 and (
             len(self._idle) > _MOST_IDLE or sum(one.nbytes for one in self._idle) > _MOST_BYTES
@@ -86,24 +86,24 @@ class Workspaces:
 
 
 class Lease:
-    """What a call has of the learner's workspaces: one, from when it is first needed until the call ends.
+    """The workspace of one call, borrowed at its first use and returned when the call ends.
 
-    A context in which the call runs. It may be entered again, for another run of the same call. A workspace in which
-    something failed is not used again.
+    A lease is the context in which the call runs. A second run of the same call may enter it again. After an error,
+    the workspace is not returned.
 
     Parameters
     ----------
     workspaces : Workspaces
-        Where it comes from and goes back to.
+        The workspaces to borrow from.
     lock : Lock
-        That of these workspaces.
+        The lock of these workspaces.
     programs : callable
-        Gives the programs of one task, by their signature.
+        Returns the programs of one task, by their signature.
 
     Attributes
     ----------
     run : int
-        How many runs have ended: buffers that came in an earlier one are another call's by now.
+        The number of runs that have ended; buffers of an earlier run belong to another call by now.
     """
 
     def __init__(self, workspaces: Workspaces, lock: Lock, programs: Callable[[Signature], TaskPrograms]) -> None:
@@ -114,11 +114,11 @@ class Lease:
         self.run = 0
 
     def programs(self, signature: Signature) -> TaskPrograms:
-        """The programs of one task."""
+        """Return the programs of one task."""
         return self._programs(signature)
 
     def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
-        """The programs of a place, with buffers that no other call works in."""
+        """Return the programs of a place, with buffers that no other call uses."""
         programs = self._programs(place.signature)
         with self._lock:
             if self._workspace is None:

@@ -1,4 +1,4 @@
-"""A model on a task's query set, normalised by the statistics of its support set: one function of both."""
+"""A model on a task's query set, normalised by the statistics of the support set, as one function of both sets."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["NormalizedBySupport"]
 
 @dataclass(frozen=True)
 class NormalizedBySupport:
-    """The outputs for query examples, from the examples of both sets in one array, those of the support set first.
+    """The outputs for query examples, from the examples of both sets in one array, support examples first.
 
-    The statistics are part of the function: its derivatives in the parameters go through them too. They are those that
-    the adapted model will hold, of a pass without noise; noise is for the query examples.
+    The statistics are part of the function, so that derivatives in the parameters go through them too. They come from
+    a pass without noise, and equal the statistics of the adapted model; noise is for the query examples.
 
     Parameters
     ----------
     apply : callable
         The model's function of parameters and examples.
     learned : tuple of str
-        The names of the model's parameters; what comes beside them is noise.
+        The names of the model's parameters; all other arrays are noise.
     support : int
-        How many of the examples are the support set's.
+        The number of support examples.
     """
 
     apply: ModelFunction
@@ -35,7 +35,7 @@ class NormalizedBySupport:
     support: int
 
     def __call__(self, parameters: Mapping[str, Any], x: Any) -> Any:
-        """The outputs for the examples after the support set's."""
+        """Return the outputs for the query examples."""
         with PassStatistics(parameters) as statistics:
             self.apply({name: parameters[name] for name in self.learned}, x[: self.support])
             named = statistics.named("support")

@@ -1,4 +1,4 @@
-"""Gradients and products of objectives that no Program computes, as Python calls in a schedule."""
+"""Gradients and products of objectives without a Program, as Python calls in a schedule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ C = TypeVar("C")
 
 
 class CalledObjective(ABC):
-    """The works of an objective, by its methods `of_step`, `evaluate` and `curvature`."""
+    """An objective whose work in a schedule calls its methods `of_step`, `evaluate` and `curvature`."""
 
     _backend: Backend
     _points: Array
@@ -30,17 +30,17 @@ class CalledObjective(ABC):
 
     @abstractmethod
     def of_step(self, step: int) -> TaskObjective:
-        """Return what an inner step looks at."""
+        """Return the objective of an inner step."""
 
     @property
     def queue(self) -> Queue:
-        """One of its own: calls cannot wait for others."""
+        """A queue of its own, since Python calls cannot wait for other work."""
         if self._queue is None:
             self._queue = Queue(self._backend)
         return self._queue
 
     def gradient_work(self, like: Array) -> GradientWork:
-        """Return evaluations, each a call."""
+        """Return evaluations as Python calls."""
         backend = self._backend
         self._points = points = backend.asarray(like)
         dtype, gradients = backend.dtype_of(points), self._empty()
@@ -54,7 +54,7 @@ class CalledObjective(ABC):
         return GradientWork(points, losses, gradients, lambda step: Call(lambda: evaluate(step)), points, self.queue)
 
     def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
-        """Return products, each a call."""
+        """Return products as Python calls."""
         vectors = self._empty()
 
         def multiply(step: int) -> None:
@@ -65,7 +65,7 @@ class CalledObjective(ABC):
         return ProductWork(vectors, lambda step: Call(lambda: multiply(step)))
 
     def curvature_work(self, kind: CurvatureKind) -> CurvatureWork:
-        """Return gradients and products, each a call."""
+        """Return gradients and products as Python calls."""
         gradients, vectors, products = self._empty(), self._empty(), self._empty()
         operator: list[Callable[[Array], Array]] = []
 
@@ -82,7 +82,7 @@ class CalledObjective(ABC):
         )
 
     def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
-        """Make it: the buffers are those of one call."""
+        """Make a new companion, since the buffers belong to one call."""
         return make()
 
     def _empty(self) -> Array:

@@ -1,4 +1,4 @@
-"""Whether tasks fit a model and a loss: checked whole before anything is computed."""
+"""Checks that tasks fit a model and a loss, all of them before any computation."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ __all__ = [
     "places_by_size",
     "sets_of",
     "require_no_more_batches",
-    "traced_output",
+    "trace_output",
 ]
 
 Shape = tuple[int, ...]
 
-# What all arrays of a set must share: shape, dtype and the backend's name.
+# Shape, dtype and backend's name, which the arrays of all tasks must share.
 _Kind = tuple[Shape, np.dtype[Any], str]
 
-# By role; written out, because Python's attribute cache keeps every string made anew to ask for an attribute.
+# Attributes by role. Constants, because Python's attribute cache would keep each string that a call builds.
 _NAMES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
 
 
 def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
-    """The task, once it is one."""
+    """Return a task after the check that it is one."""
     if task is None:
-        raise ArgumentNullException("task is None; a task is wanted")
+        raise ArgumentNullException("task must be an IMetaLearningTask, got None")
     missing = missing_members(task, IMetaLearningTask)
     if missing:
         raise ArgumentException(
-            f"task is a {type(task).__name__}, which lacks {', '.join(missing)} of IMetaLearningTask"
+            f"task must be an IMetaLearningTask, got a {type(task).__name__}, which lacks {', '.join(missing)}"
         )
     return task
 
 
 def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
-    """The tasks of a batch, once it is one."""
+    """Return the tasks of a batch after the check that it is one."""
     if not isinstance(batch, TaskBatch):
         came = "None" if batch is None else f"a {type(batch).__name__}"
-        raise ArgumentException(f"taskBatch is {came}; a TaskBatch is wanted")
+        raise ArgumentException(f"taskBatch must be a TaskBatch, got {came}")
     return list(batch)
 
 
@@ -70,7 +70,7 @@ def check_batches(
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
 ) -> list[tuple[list[Array], list[Array]]]:
-    """The inputs and outputs of the tasks' sets of that role ("Support" or "Query"), in the order of the tasks.
+    """Return the inputs and outputs of the tasks' sets of a role ("Support" or "Query"), in the order of the tasks.
 
     Once for each batch that the support sets come in, which is one where they are arrays. ``wheres`` name the tasks in
     messages; ``shape_of`` gives the shape of the model's output for an input, see `traced_output`.
@@ -78,16 +78,16 @@ def check_batches(
     Raises
     ------
     ArgumentException
-        When one is missing, empty, of another shape, dtype or backend than the others or the model want, or holds
-        targets that the loss cannot take; when tasks come in different numbers of batches.
+        If an array is missing or empty, if its shape, dtype or backend does not fit the model or the other tasks, if
+        the loss cannot take the targets, or if tasks have different numbers of batches.
     """
     names = _NAMES[role]
     data = [sets_of(task, role) for task in tasks]
     if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
-        return [_checked_sets(names, wheres, data, model, loss, shape_of)]
+        return [_check_sets(names, wheres, data, model, loss, shape_of)]
     count = _count_of_batches(names, wheres, data)
     return [
-        _checked_sets(
+        _check_sets(
             (f"{names[0]}[{i}]", f"{names[1]}[{i}]"), wheres, [(x[i], y[i]) for x, y in data], model, loss, shape_of
         )
         for i in range(count)
@@ -95,12 +95,12 @@ def check_batches(
 
 
 def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, steps: int) -> None:
-    """Raise ArgumentException when a support set has batches that no inner step would come to."""
+    """Raise ArgumentException if a support set has more batches than there are inner steps."""
     data = task.SupportInput
     if is_batches(data) and len(data) > steps:
         raise ArgumentException(
-            f"SupportInput of task {place} is a list of {len(data)} batches, and there are {steps} inner steps "
-            "(AdaptationSteps), one a batch; at most as many batches as steps are wanted"
+            f"SupportInput of task {place} must have at most one batch for each of the {steps} inner steps, got "
+            f"{len(data)} batches; raise AdaptationSteps or join batches"
         )
 
 
@@ -137,25 +137,25 @@ def _size(data: Any) -> Any:
 
 
 def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Sequence[tuple[Any, Any]]) -> int:
-    """How many batches each task has, once all have as many."""
+    """Return the number of batches of each task after the check that it is the same for all tasks."""
     first: list[int | None] = []
     for where, (x, y) in zip(wheres, data, strict=True):
         lengths = [len(value) if is_batches(value) else None for value in (x, y)]
         first = first or lengths
         if lengths[0] is None or lengths != [first[0]] * 2:
-            came, others = (
-                " and ".join(
-                    f"{name}{of} {'one array' if n is None else f'a list of {n}'}"
-                    for name, n in zip(names, found, strict=True)
-                )
-                for found, of in ((lengths, where + " is"), (first, wheres[0] + " is"))
+            beside = "" if lengths is first else f" beside {_count_in_words(first)}{wheres[0]}"
+            raise ArgumentException(
+                f"{names[0]} and {names[1]}{where} must be lists with the same number of batches for every task, got "
+                f"{_count_in_words(lengths)}{beside}"
             )
-            more = "" if lengths is first else f", and {others}"
-            raise ArgumentException(f"{came}{more}; lists of as many batches, the same for every task, are wanted")
     return first[0] or 0
 
 
-def _checked_sets(
+def _count_in_words(lengths: Sequence[int | None]) -> str:
+    return " and ".join("one array" if n is None else f"a list of {n}" for n in lengths)
+
+
+def _check_sets(
     names: tuple[str, str],
     wheres: Sequence[str],
     data: Sequence[tuple[Any, Any]],
@@ -163,11 +163,10 @@ def _checked_sets(
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
 ) -> tuple[list[Array], list[Array]]:
-    """Inputs and outputs of one set of each task."""
+    """Return the inputs and outputs of one set of each task after all checks."""
     x_name, y_name = names
     inputs, targets = [x for x, _ in data], [y for _, y in data]
-    # What one array may be, so may the next that is all that it is; which of those that differ is wrong, and in which
-    # words it is said, is found one by one.
+    # If all arrays are alike, a check of the first is enough. Otherwise each is checked, so that the error names it.
     count = 1 if _alike(inputs) and _alike(targets) else len(data)
     kinds = [_check_pair(*data[place], x_name + wheres[place], y_name + wheres[place]) for place in range(count)]
     if is_differentiable(model):
@@ -183,14 +182,15 @@ def _checked_sets(
             shape = shape_of(model, inputs[0])
         except ArgumentException as error:
             raise ArgumentException(
-                f"{x_name + wheres[0]} has shape {tuple(inputs[0].shape)}; the model cannot take it: {error}"
+                f"{x_name + wheres[0]} must be an input that the model takes, got shape {tuple(inputs[0].shape)}: "
+                f"{error}"
             ) from error
         validate_alike(loss, shape, targets, (y_name + where for where in wheres))
     return inputs, targets
 
 
 def _alike(arrays: Sequence[Any]) -> bool:
-    """Whether all are arrays of one type, shape, dtype and backend; where they are not, they may still be of a kind."""
+    """Return whether all are arrays of one type, shape, dtype and backend; arrays of two types may still fit."""
     first = arrays[0]
     backend = backend_of(first)
     if backend is None:
@@ -205,37 +205,36 @@ def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> tuple[_Kind, _Kind]
     kinds = _kind(x, x_name), _kind(y, y_name)
     if not x.shape or not y.shape or x.shape[0] != y.shape[0] or x.shape[0] == 0:
         raise ArgumentException(
-            f"{x_name} has shape {tuple(x.shape)} and {y_name} {tuple(y.shape)}; as many inputs as outputs, at least "
-            "one, are wanted"
+            f"{x_name} must have as many examples as {y_name}, at least one, got shapes {tuple(x.shape)} and "
+            f"{tuple(y.shape)}"
         )
     return kinds
 
 
 def _check_same(came: _Kind, wanted: _Kind, name: str, first: str) -> None:
     if came != wanted:
-        raise ArgumentException(f"{name} must be {_shown(*wanted)}, like {first}, got {_shown(*came)}")
+        raise ArgumentException(f"{name} must be {_describe(*wanted)}, like {first}, got {_describe(*came)}")
 
 
 def _kind(value: Any, name: str) -> _Kind:
-    if value is None:
-        raise ArgumentException(f"{name} is None; an array is wanted")
     backend = backend_of(value)
     if backend is None:
-        raise ArgumentException(f"{name} is a {type(value).__name__}; an array is wanted")
+        came = "None" if value is None else f"a {type(value).__name__}"
+        raise ArgumentException(f"{name} must be an array, got {came}")
     return tuple(value.shape), backend.dtype_of(value), backend.name
 
 
-def _shown(shape: Shape, dtype: np.dtype[Any], backend: str) -> str:
+def _describe(shape: Shape, dtype: np.dtype[Any], backend: str) -> str:
     return f"{dtype}{shape} on backend {backend!r}"
 
 
 class TracedOutput(NamedTuple):
-    """The output's shape of a function of parameters and an input, and how its BatchNorm layers normalise query sets.
+    """The shape of a function's output, and the kinds of statistics that normalise query sets in the function.
 
     Attributes
     ----------
     shape : tuple of int
-        Of the output.
+        The shape of the output.
     statistics : frozenset of {"batch", "support"}
         The ``statistics`` of the layers that normalised by the input.
     """
@@ -244,10 +243,10 @@ class TracedOutput(NamedTuple):
     statistics: frozenset[Statistics]
 
 
-def traced_output(
+def trace_output(
     apply: Callable[[dict[str, Any], Any], Any], model: IDifferentiableModel[Any, Any, Any], x: ArrayType
 ) -> TracedOutput:
-    """What a function of the model's parameters returns for an input of a type, by tracing alone."""
+    """Trace a function of the model's parameters and an input; return its output's shape and its statistics."""
     dtype = parameter_dtype(model, model.backend)
     with new_trace() as trace:
         parameters = {
@@ -257,6 +256,6 @@ def traced_output(
             output = apply(parameters, trace.new_input(x))
     if not isinstance(output, Tracer):
         raise ArgumentException(
-            f"apply returned a {type(output).__name__}; an array computed from its arguments is wanted"
+            f"the result of apply must be an array computed from its arguments, got a {type(output).__name__}"
         )
     return TracedOutput(output.shape, frozenset(batch.statistics for batch in statistics.batches))

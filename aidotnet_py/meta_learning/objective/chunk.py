@@ -27,23 +27,22 @@ class Chunk:
     Attributes
     ----------
     backend : Backend
-        Where their arrays are.
+        The backend of all arrays.
     model, parameters, learned : IFullModel, array of shape (P,), mapping of arrays
-        What the call works with, whatever becomes of the learner's meanwhile: its model, θ, and what is learned beside
-        it.
+        The model, θ, and the other learned vectors of this call; the learner's own may change meanwhile.
     lease : Lease
-        What the objectives work in.
+        The workspace of the objectives.
     tasks : sequence of task
         The tasks.
     objectives : mapping
-        The objective of each role: "Support", "Query", or "Adapted", the support sets as functions of the parameters
-        that are adapted.
+        The objective of each role: "Support", "Query", or "Adapted", the support sets as functions of the adapted
+        parameters.
     staying : set of str or None
         Names of the parameters that the inner steps leave alone; None where they move all.
     places : sequence of int
         The places of the tasks in the batch.
     lane : int
-        Whose buffers they use.
+        The lane whose buffers the objectives use.
     """
 
     backend: Backend
@@ -68,16 +67,16 @@ class Chunk:
         return self.objectives["Query"]
 
     def with_support(self, role: str) -> Chunk:
-        """Return the same tasks, with the objective of that role in the place of the support sets."""
+        """Return the same tasks, with the objective of another role in place of the support sets."""
         return replace(self, objectives={**self.objectives, "Support": self.objectives[role]})
 
     def together(self) -> AbstractContextManager[None]:
-        """Collect the work on all objectives, for a device to do as one schedule at the end; elsewhere, do nothing."""
+        """Collect the work on all objectives for one schedule at the end, if the objectives share a queue."""
         first, *others = (objective.queue for objective in self.objectives.values())
         return first.together() if all(other is first for other in others) else nullcontext()
 
     def require_finite(self, quantity: str, stacked: Array) -> None:
-        """Raise InvalidOperationException, naming task and quantity, where a row of (tasks, …) is not finite."""
+        """Raise InvalidOperationException, naming task and quantity, if a row of (tasks, …) is not finite."""
         self.require_sound(quantity, all_finite(self.backend, stacked))
 
     def require_sound(self, quantity: str, sound: NDArray[np.bool_]) -> None:
@@ -85,11 +84,11 @@ class Chunk:
         require_sound(quantity, sound, self.tasks, self.places)
 
     def on_host(self, array: Array) -> NDArray[Any]:
-        """A copy of an array's values on the host."""
+        """Return a copy of an array on the host."""
         return np.array(self.backend.to_numpy(array))
 
     def part(self, start: int, stop: int, lane: int) -> Chunk:
-        """Some of these tasks, with buffers of a lane's own."""
+        """Return some of these tasks, with the buffers of a lane."""
         objectives = {role: objective.part(start, stop, lane) for role, objective in self.objectives.items()}
         tasks, places = self.tasks[start:stop], self.places[start:stop]
         return replace(self, tasks=tasks, objectives=objectives, places=places, lane=lane)

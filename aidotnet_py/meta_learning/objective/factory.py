@@ -1,4 +1,4 @@
-"""Which objective a model gets, and what is kept for the next batch of the same shapes."""
+"""The objective of each kind of model, and caches for the next batch of the same shapes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from aidotnet_py.meta_learning.objective.checks import (
     names_of_places,
     places_by_size,
     sets_of,
-    traced_output,
+    trace_output,
 )
 from aidotnet_py.meta_learning.objective.interface import TaskObjective
 from aidotnet_py.meta_learning.objective.numerical import ComputedObjective, PerturbedObjective
@@ -69,12 +69,12 @@ class Group:
 
 
 class ObjectiveFactory:
-    """Makes the objectives of a learner; calls in several threads share what was traced, and no buffers.
+    """Factory of a learner's objectives; calls in several threads share traced programs, but no buffers.
 
     Parameters
     ----------
     generator : numpy.random.Generator
-        For the noise of training steps, and for the models whose gradients are estimated from random perturbations.
+        Source of the noise of training steps, and of the perturbations that estimate gradients.
     """
 
     def __init__(self, generator: np.random.Generator) -> None:
@@ -83,24 +83,24 @@ class ObjectiveFactory:
         self._forget()
 
     def _forget(self) -> None:
-        """Begin with nothing kept."""
+        """Begin with empty caches."""
         self._subjects: tuple[Callable[..., Any], ILossFunction[Any]] | None = None
         self._settings: CapturedState | None = None
         self._traced: BoundedCache[Signature, TaskPrograms] = BoundedCache(_MOST_PROGRAMS)
         self._splits: BoundedCache[Hashable, Split] = BoundedCache(_MOST_KINDS)
         self._outputs: BoundedCache[tuple[ModelFunction, ArrayType], TracedOutput] = BoundedCache(_MOST_KINDS)
         self._noise: BoundedCache[tuple[ModelFunction, ArrayType], dict[str, Shape]] = BoundedCache(_MOST_KINDS)
-        # The sets that model and loss are pure for.
+        # Kinds of sets for which model and loss are known to be pure.
         self._pure: BoundedCache[Signature, None] = BoundedCache(_MOST_KINDS)
         self._flops: BoundedCache[Hashable, int] = BoundedCache(_MOST_KINDS)
         self._masked: MaskedLoss | None = None
         self._workspaces = Workspaces()
         self._lock = Lock()
-        # Held while a model that is not traced is asked something.
+        # Held during calls of a model that is not traced.
         self._asking = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is kept: a copied program would no longer share the buffers that its parts share."""
+        """Leave out the caches: parts of a copied program would no longer share their buffers."""
         return {"_generator": self._generator, "_warned": self._warned}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ class ObjectiveFactory:
         self._forget()
 
     def lease(self, model: IFullModel[Any, Any, Any], loss: ILossFunction[Any]) -> Lease:
-        """What the objectives of one call work in; begins anew with another model, loss or setting than the last."""
+        """Return the workspace of one call; empty the caches first if model, loss or a setting has changed."""
         with self._lock:
             if is_differentiable(model):
                 self._keep_for(model, loss)
@@ -191,10 +191,10 @@ class ObjectiveFactory:
         training: bool = False,
         size: int | None = None,
     ) -> TaskObjective:
-        """The objective of one set (its role: "Support" or "Query") of each task, by the best that the model offers.
+        """Return the objective of one set of each task (role "Support" or "Query"), by the best way the model offers.
 
-        All is checked here, and nothing computed yet. In training, a model that takes noise is given some, which stays
-        the same for as long as the objective is asked.
+        All checks are made here, and nothing is computed yet. In training, a model that takes noise gets noise, which
+        stays the same for all work on the objective.
         """
         if size is not None:
             return self._padded(role, tasks, wheres, model, loss, lease, size)
@@ -232,17 +232,17 @@ class ObjectiveFactory:
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
     ) -> Statistics | None:
-        """What the query sets of such tasks are normalised by.
+        """Return the kind of statistics that normalise the query sets of such tasks.
 
-        "batch" where a layer takes the statistics of the query set itself; None where nothing that is known hangs on
-        other examples.
+        "batch" if a layer takes the statistics of the query set itself; None if no layer is known to depend on other
+        examples.
         """
-        found = (
+        kinds = (
             self._statistics(tasks, names_of_places(len(tasks)), model, loss)
             if is_differentiable(model)
             else frozenset[Statistics]()
         )
-        return "batch" if "batch" in found else next(iter(found), None)
+        return "batch" if "batch" in kinds else next(iter(kinds), None)
 
     def _statistics(
         self,
@@ -251,10 +251,10 @@ class ObjectiveFactory:
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
     ) -> frozenset[Statistics]:
-        """The statistics that the model's layers normalise query sets by."""
+        """Return the kinds of statistics by which the model's layers normalise query sets."""
         first = first_batch(tasks[0].SupportInput)
         if backend_of(first) is None:
-            # Refused here, with the words for it.
+            # Raises, with the message for a set that is no array.
             check_batches("Support", tasks, wheres, model, loss, self._output_shape)
         return self._output(model, model.apply, ArrayType(tuple(first.shape), model.backend.dtype_of(first))).statistics
 
@@ -267,7 +267,7 @@ class ObjectiveFactory:
         lease: Lease,
         training: bool,
     ) -> TaskObjective:
-        """The objective of query sets that are normalised by the statistics of the support sets."""
+        """Return the objective of query sets that are normalised by the statistics of the support sets."""
         backend = model.backend
         supports = [all_examples(backend, task.SupportInput) for task in tasks]
         count = int(supports[0].shape[0])
@@ -302,9 +302,9 @@ class ObjectiveFactory:
         apply: ModelFunction | None = None,
         noisy: ArrayType | None = None,
     ) -> TaskObjective:
-        """The objective of one batch of each task; of a function of the model's parameters in the place of its own.
+        """Return the objective of one batch of each task, by ``apply`` or, without it, by the model's function.
 
-        Noise is drawn for inputs of the type ``noisy``, where these are not all that the function takes.
+        ``noisy`` is the type of the inputs that noise is drawn for, if ``apply`` takes other inputs too.
         """
         if is_differentiable(model):
             signature = Signature.of(model, loss, inputs[0], targets[0])
@@ -313,7 +313,7 @@ class ObjectiveFactory:
             key: list[int] = []
             if training and (shapes := self._noise_shapes(model, signature.input if noisy is None else noisy)):
                 signature = replace(signature, noise=tuple(shapes.items()))
-                # One draw for all tasks, so that it counts neither how many there are nor how they are split.
+                # One draw for all tasks, so that neither their number nor their chunks change later draws.
                 key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
             self._require_pure(signature)
             return TracedObjective(role, model.backend, signature, inputs, targets, lease, key)
@@ -336,7 +336,7 @@ class ObjectiveFactory:
     def partial(
         self, role: str, whole: TaskObjective, model: IFullModel[Any, Any, Any], staying: Collection[str]
     ) -> TaskObjective:
-        """An objective of the parameters of these names alone, with buffers of that role; of a traced model's."""
+        """Return an objective of a traced model's parameters but those staying, with buffers of its own role."""
         assert is_differentiable(model)
         backend = model.backend
         shapes = {name: tuple(shape) for name, shape in model.parameter_shapes.items()}
@@ -358,27 +358,27 @@ class ObjectiveFactory:
             return self._splits.get_or_make(key, lambda: split(model.apply, shapes, adapted, x, dtype, noise))
 
     def _keep_for(self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any]) -> None:
-        """Forget what was traced of another model or loss, or of these as they were before a setting was changed.
+        """Empty the caches if model or loss is another one than before, or if a setting of them has changed.
 
-        It is of no more use, and would keep them alive. A call that still works with it gives its workspace back to the
-        old ones.
+        Old programs are of no more use, and would keep the old model alive. A call that still uses them returns its
+        workspace to the old collection.
         """
         before = self._subjects
         same = before is not None and model.apply == before[0] and loss is before[1]
         if same and not (self._settings is not None and self._settings.changed()):
             return
-        for kept in (self._traced, self._splits, self._outputs, self._noise, self._pure, self._flops):
-            kept.clear()
+        for cache in (self._traced, self._splits, self._outputs, self._noise, self._pure, self._flops):
+            cache.clear()
         self._masked = MaskedLoss(loss)
         self._workspaces = Workspaces()
         self._subjects, self._settings = (model.apply, loss), None
 
     def _require_pure(self, signature: Signature) -> None:
-        """Raise unless model and loss do the same whenever they are traced; asked once for each signature."""
+        """Raise unless two traces of model and loss give one program; check once for each signature."""
         self._pure.get_or_make(signature, lambda: self.programs(signature).require_pure())
 
     def _note_settings(self) -> None:
-        """Remember the settings of model and loss, which have just been traced with them."""
+        """Remember the settings with which model and loss have just been traced."""
         if self._subjects is not None:
             apply, loss = self._subjects
             self._settings = CapturedState(apply, loss.formula)
@@ -392,9 +392,9 @@ class ObjectiveFactory:
 
     def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
         with self._lock:
-            return self._outputs.get_or_make((apply, x), lambda: traced_output(apply, model, x))
+            return self._outputs.get_or_make((apply, x), lambda: trace_output(apply, model, x))
 
     def programs(self, signature: Signature) -> TaskPrograms:
-        """The programs of one task, kept for as long as they are among the last few used."""
+        """Return the programs of one task; a bounded cache keeps those used last."""
         with self._lock:
             return self._traced.get_or_make(signature, lambda: TaskPrograms(signature, self._note_settings))

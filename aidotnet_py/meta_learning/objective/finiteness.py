@@ -1,4 +1,4 @@
-"""Whether numbers stayed finite, told by task and quantity; and norms of what cannot be squared."""
+"""Checks for numbers that are not finite, and norms of vectors whose squares overflow or underflow."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 
 __all__ = ["all_finite", "host_norms", "norm_of", "require_sound", "row_norms"]
 
-# What to try where the data were sound and the numbers ran away.
+# Remedies for quantities that diverge on sound data.
 _ADVICE = {
-    "adapted parameter vector": ". A smaller InnerLearningRate is wanted",
-    "solve": ". The inner steps may have run far from any minimum: try a smaller InnerLearningRate",
+    "adapted parameter vector": "; try a smaller InnerLearningRate",
+    "solve": "; the inner steps may have run far from any minimum: try a smaller InnerLearningRate",
 }
 _Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
 
 
 def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
-    """Which rows of an array (tasks, …) have finite elements alone, as booleans (tasks,) on the host."""
+    """Return whether each row of an array (tasks, …) is finite, as booleans (tasks,) on the host."""
     magnitudes = backend.elementwise("abs")(stacked)
     if len(stacked.shape) > 1 and 0 not in stacked.shape:
-        # One number a row for the host to fetch; NaN is the largest.
+        # The host fetches one number a row; the maximum of a row with NaN is NaN.
         magnitudes = backend.max(magnitudes, tuple(range(1, len(stacked.shape))))
-    found = backend.to_numpy(magnitudes)
-    return np.asarray(np.isfinite(found).reshape(found.shape[0], -1).all(axis=1))
+    fetched = backend.to_numpy(magnitudes)
+    return np.asarray(np.isfinite(fetched).reshape(fetched.shape[0], -1).all(axis=1))
 
 
 def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, places: Sequence[int]) -> None:
-    """Raise InvalidOperationException, naming the first of the tasks at these places that is not sound."""
+    """Raise InvalidOperationException, naming by its place the first task that is not sound."""
     if not sound.all():
         place = int(np.argmin(sound))
         name = tasks[place].Name or tasks[place].TaskId
@@ -45,7 +45,7 @@ def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, places
 
 
 def norm_of(backend: Backend, vector: Array) -> float:
-    """The Euclidean norm of a vector (P,)."""
+    """Return the Euclidean norm of a vector (P,)."""
     with backend.errors_ignored():
         square = float(backend.to_numpy(backend.vecdot(vector, vector)))
     if _is_exact(square, backend.dtype_of(vector)):
@@ -54,19 +54,19 @@ def norm_of(backend: Backend, vector: Array) -> float:
 
 
 def row_norms(backend: Backend, rows: Array) -> NDArray[Any]:
-    """The Euclidean norms of rows (n, P), on the host; in float64 where their squares overflowed."""
+    """Return the Euclidean norms of rows (n, P) on the host; in float64 if one is too large for the rows' dtype."""
     with backend.errors_ignored():
         squares = backend.to_numpy(backend.vecdot(rows, rows))
     norms: NDArray[Any] = np.sqrt(squares)
     exact = _is_exact(squares, squares.dtype)
     if exact.all():
         return norms
-    found: NDArray[Any] = np.where(exact, norms, host_norms(backend.to_numpy(rows)))
-    return found.astype(norms.dtype) if np.isfinite(norms).all() else found
+    all_norms: NDArray[Any] = np.where(exact, norms, host_norms(backend.to_numpy(rows)))
+    return all_norms.astype(norms.dtype) if np.isfinite(norms).all() else all_norms
 
 
 def host_norms(rows: NDArray[Any]) -> NDArray[Any]:
-    """The Euclidean norms of rows (n, P) of NumPy's, in float64."""
+    """Return the Euclidean norms of NumPy's rows (n, P), in float64."""
     rows = rows.astype(np.float64)
     with np.errstate(all="ignore"):
         norms: NDArray[Any] = np.linalg.norm(rows, axis=1)
@@ -79,6 +79,6 @@ def host_norms(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_exact(squares: Any, dtype: np.dtype[Any]) -> Any:
-    """Whether a sum of squares neither overflowed nor lost digits to underflow."""
+    """Return whether a sum of squares neither overflowed nor lost digits to underflow."""
     limits = np.finfo(dtype)
     return (squares >= float(limits.smallest_normal)) & (squares <= float(limits.max))

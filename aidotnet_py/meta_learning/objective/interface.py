@@ -1,4 +1,4 @@
-"""What an algorithm may ask of a batch of tasks."""
+"""The interface of objectives: losses, gradients and curvature of a batch of tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CurvatureKind = Literal["hessian", "gauss-newton"]
 
 
 class Evaluation(NamedTuple):
-    """Losses (tasks,) and gradients (tasks, P); valid until an objective of that role is asked again."""
+    """Losses (tasks,) and gradients (tasks, P); valid until the next work on an objective of that role."""
 
     losses: Array
     gradients: Array
@@ -41,13 +41,13 @@ class GradientWork:
     Attributes
     ----------
     points, losses, gradients : array
-        What the steps read and write.
+        Arrays that the steps read and write.
     step : callable
-        Gives the step that evaluates the sets which inner step number k (0, 1, …) looks at.
+        Returns the evaluation for inner step k (0, 1, …), on the sets of that step.
     buffers : object
-        The owner of the arrays: works of one owner have the same.
+        The owner of the arrays; the same owner means the same arrays.
     queue : Queue
-        What the steps go through.
+        The queue that runs the steps.
     """
 
     points: Array
@@ -65,9 +65,9 @@ class ProductWork:
     Attributes
     ----------
     vectors : array, shape (tasks, P)
-        What each step reads and writes.
+        Each step replaces them by the products.
     step : callable
-        Gives the step for the sets which inner step number k looks at.
+        Returns the product for inner step k, on the sets of that step.
     """
 
     vectors: Array
@@ -81,9 +81,9 @@ class CurvatureWork:
     Attributes
     ----------
     gradients, vectors, products : array, shape (tasks, P)
-        What ``at_point`` writes, and what ``product`` reads and writes.
+        ``at_point`` writes gradients; ``product`` reads vectors and writes products.
     at_point, product : callable
-        Give the steps for the sets which inner step number k looks at: the first once a point, then the second.
+        Return the steps for inner step k, on the sets of that step: the first runs once a point, then the second.
     """
 
     gradients: Array
@@ -96,38 +96,38 @@ class CurvatureWork:
 class TaskObjective(Protocol):
     """The loss of one set (support or query) of each task, as a function of that task's parameters.
 
-    Parameters are stacked: row t of an array (tasks, P) belongs to task t. Nobody writes to an array of points while
-    products with the curvature there are asked for.
+    Parameters are stacked: row t of an array (tasks, P) belongs to task t. Callers must not write to an array of
+    points while they take products with the curvature there.
     """
 
     @property
     def tasks_at_once(self) -> int:
-        """How many tasks are best worked on together, at least 1."""
+        """The number of tasks that work best together, at least 1."""
         ...
 
     @property
     def batches(self) -> Sequence[TaskObjective]:
-        """The objectives of the batches that the set comes in; itself alone where it is one."""
+        """The objectives of the set's batches; the objective itself if there is one batch."""
         ...
 
     def of_step(self, step: int) -> TaskObjective:
-        """What step number ``step`` (0, 1, …) of an inner loop looks at: the same, or the batch whose turn it is."""
+        """Return the objective of step number ``step`` (0, 1, …) of an inner loop: itself, or one of its batches."""
         ...
 
     def part(self, start: int, stop: int, lane: int) -> TaskObjective:
-        """The objective of some of the tasks; those of different lanes share no buffers, and may work side by side."""
+        """Return the objective of some of the tasks; lanes share no buffers, and may run at the same time."""
         ...
 
     def evaluate(self, points: Array) -> Evaluation:
-        """Losses and gradients at these parameters."""
+        """Return losses and gradients at these parameters."""
         ...
 
     def gradient_work(self, like: Array) -> GradientWork:
-        """Evaluations as steps of a schedule, for points like these; valid until the objective is asked otherwise."""
+        """Return evaluations as steps of a schedule, at points like these; valid until other work on the objective."""
         ...
 
     def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
-        """Return products at the points of the last `gradient_work`, in the place of their vectors."""
+        """Return products at the points of the last `gradient_work`, which replace their vectors."""
         ...
 
     def curvature_work(self, kind: CurvatureKind) -> CurvatureWork:
@@ -136,28 +136,28 @@ class TaskObjective(Protocol):
 
     @property
     def queue(self) -> Queue:
-        """What the work goes through; objectives that share one can work together."""
+        """The queue that runs the work; objectives with one queue can run together."""
         ...
 
     def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
-        """Return what was made for these buffers before and serves again, or make it."""
+        """Return an object that was made earlier for these buffers and that ``serves`` accepts, or make one."""
         ...
 
     def accuracies(self) -> list[float]:
-        """Of each task, at the parameters just evaluated; NaN where accuracy has no meaning.
+        """Return the accuracy of each task at the parameters just evaluated; NaN if accuracy has no meaning.
 
         Raises
         ------
         InvalidOperationException
-            When an objective of the same role was evaluated since.
+            If an objective of the same role was evaluated since.
         """
         ...
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
-        """The gradients at these parameters, and v ↦ identity · v + weight · Hv there for stacked vectors (tasks, P).
+        """Return the gradients at these parameters, and v ↦ identity · v + weight · Hv for vectors (tasks, P).
 
-        A product's array is valid until the next product. Products stay right whatever is asked in between.
+        A product's array is valid until the next product. Products stay right after any other work on the objective.
         """
         ...

@@ -1,4 +1,4 @@
-"""Objectives of models that the engine cannot trace: gradients from the model itself, or from its losses alone."""
+"""Objectives of models that the engine cannot trace: gradients from the model, or estimated from losses."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["ComputedObjective", "PerturbedObjective"]
 Product = Callable[[Array], Array]
 Host = NDArray[np.float64]
 
-# Directions of a perturbed gradient: a model with no more parameters than that has gradients without noise.
+# Directions of a perturbed gradient; the gradient of a model with no more parameters has no noise.
 _DIRECTIONS = 16
 
 
 class _TaskByTask(CalledObjective):
-    """Tasks one after another, through the model's own methods.
+    """An objective that goes task by task through the model's own methods.
 
-    Of calls at the same time, one after another asks the model something: nothing is known of what its copies share.
+    Concurrent calls use the model one at a time, since its copies may share state.
     """
 
     def __init__(
@@ -52,42 +52,42 @@ class _TaskByTask(CalledObjective):
 
     @abstractmethod
     def _gradients(self, points: Array) -> Array:
-        """The gradients (tasks, P) of the tasks' losses."""
+        """Return the gradients (tasks, P) of the tasks' losses."""
 
     @abstractmethod
     def _hessian(self, points: Array) -> tuple[Array, Product]:
-        """The gradients at these parameters, and v ↦ Hv there."""
+        """Return the gradients at these parameters, and v ↦ Hv there."""
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Product]:
-        """The gradients at these parameters, and v ↦ identity · v + weight · Hv there.
+        """Return the gradients at these parameters, and v ↦ identity · v + weight · Hv there.
 
-        Without a traced model both kinds of curvature are the Hessian.
+        Without a traced model, both kinds of curvature are the Hessian.
         """
         gradients, product = self._hessian(points)
         return gradients, lambda v: v * identity + weight * product(v)
 
     @property
     def tasks_at_once(self) -> int:
-        """All: they are worked on one by one anyway, with random numbers in their order."""
+        """All tasks, since they run one by one anyway, with random numbers in their order."""
         return len(self._sets)
 
     @property
     def batches(self) -> list[TaskObjective]:
-        """Itself alone."""
+        """The objective itself."""
         return [self]
 
     def of_step(self, step: int) -> Self:
-        """The same at every step."""
+        """Return the objective itself."""
         return self
 
     def part(self, start: int, stop: int, lane: int) -> Self:
-        """The objective itself, for all its tasks."""
+        """Return the objective itself, since all its tasks are one part."""
         return self
 
     def evaluate(self, points: Array) -> Evaluation:
-        """Losses and gradients at these parameters."""
+        """See `TaskObjective`."""
         losses: list[float] = []
         self._accuracies = []
         for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
@@ -98,11 +98,11 @@ class _TaskByTask(CalledObjective):
         return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
 
     def accuracies(self) -> list[float]:
-        """Of each task, at the parameters last evaluated."""
+        """Return the accuracy of each task at the parameters last evaluated."""
         return self._accuracies
 
     def _step_lengths(self, points: Array, exponent: float) -> Host:
-        """How far to step from each task's parameters: a power of eps, times 1 + ‖φ‖."""
+        """Return the length of a difference step for each task: a power of eps, times 1 + ‖φ‖."""
         eps = float(np.finfo(self._backend.dtype_of(points)).eps)
         lengths: Host = eps**exponent * (1.0 + host_norms(self._host(points)))
         return lengths
@@ -116,29 +116,29 @@ class _TaskByTask(CalledObjective):
 
 
 class ComputedObjective(_TaskByTask):
-    """For an `IGradientComputable` model: its own gradients."""
+    """The objective of an `IGradientComputable` model, with the model's own gradients."""
 
     def _gradients(self, points: Array) -> Array:
         rows: list[Array] = []
         for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
             with self._asking:
                 model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
-                rows.append(self._checked(model.ComputeGradients(x, y, self._loss), point))
+                rows.append(self._copy(model.ComputeGradients(x, y, self._loss), point))
         return stack_rows(self._backend, rows)
 
-    def _checked(self, gradient: Array, point: Array) -> Array:
-        """A copy, since the next task's gradient may come in the same array."""
+    def _copy(self, gradient: Array, point: Array) -> Array:
+        """Check and copy a gradient, since the model may return the next one in the same array."""
         came, wanted = described(gradient), described(point)
         if came != wanted:
             name = type(self._model).__name__
-            raise ArgumentException(f"ComputeGradients of {name} returned {came}; {wanted} is wanted")
+            raise ArgumentException(f"the result of ComputeGradients of {name} must be {wanted}, got {came}")
         return self._backend.asarray(gradient)
 
     def _hessian(self, points: Array) -> tuple[Array, Product]:
-        """The gradients at these parameters, and v ↦ (∇L(φ + εv) − ∇L(φ − εv)) / 2ε.
+        """Return the gradients at these parameters, and v ↦ (∇L(φ + εv) − ∇L(φ − εv)) / 2ε.
 
-        ε‖v‖ = ∛eps (1 + ‖φ‖), which balances the two errors of a central difference: the third derivative's, of order
-        ε², and rounding's, of order eps/ε.
+        ε‖v‖ = ∛eps (1 + ‖φ‖) balances the two errors of a central difference: truncation, of order ε², and rounding,
+        of order eps/ε.
         """
         lengths = self._step_lengths(points, 1 / 3)
 
@@ -151,10 +151,11 @@ class ComputedObjective(_TaskByTask):
 
 
 class PerturbedObjective(_TaskByTask):
-    """For any other model: gradients by simultaneous perturbation (Spall 1992), along M = min(P, 16) directions.
+    """The objective of any other model, with gradients by simultaneous perturbation (Spall 1992).
 
-    g ≈ (P/M) Σ (L(φ + cq) − L(φ − cq)) / 2c · q, over random orthonormal directions q. Its expectation is right to
-    order c²; it is the gradient itself where M = P, and has a squared error of about (P/M − 1)‖g‖² otherwise.
+    g ≈ (P/M) Σ (L(φ + cq) − L(φ − cq)) / 2c · q, over M = min(P, 16) random orthonormal directions q. The expectation
+    is right to order c². The estimate is the gradient itself if M = P; otherwise its squared error is about
+    (P/M − 1)‖g‖².
     """
 
     def __init__(
@@ -174,35 +175,35 @@ class PerturbedObjective(_TaskByTask):
         directions = self._draw(points)
         slopes = self._slopes(points, directions, self._step_lengths(points, 1 / 3))
         _, count, parameters = directions.shape
-        return self._like(points, _combined(slopes, directions) * (parameters / count))
+        return self._like(points, _combine(slopes, directions) * (parameters / count))
 
     def _hessian(self, points: Array) -> tuple[Array, Product]:
-        """The gradients at these parameters, and v ↦ QᵀQ H QᵀQ v, Q one draw of directions for the whole solve.
+        """Return the gradients at these parameters, and v ↦ QᵀQ H QᵀQ v, Q one draw of directions for all products.
 
-        A solve wants an operator that is symmetric, and positive definite where H is. Differences of the noisy
-        gradients are neither; seen along Q alone on both sides, H stays both. Second differences of losses err by
-        terms of order ε² and eps/ε², which ε = ∜eps (1 + ‖φ‖) balances.
+        A solve needs an operator that is symmetric, and positive semidefinite if H is. Differences of noisy gradients
+        are neither; the projection of H on Q from both sides is both. Second differences of losses have errors of
+        order ε² and eps/ε², which ε = ∜eps (1 + ‖φ‖) balances.
         """
         directions = self._draw(points)
         lengths = self._step_lengths(points, 1 / 4)
 
         def product(v: Array) -> Array:
-            along = _combined(np.einsum("tmp,tp->tm", directions, self._host(v)), directions)
+            along = _combine(np.einsum("tmp,tp->tm", directions, self._host(v)), directions)
             steps = (lengths / _or_one(host_norms(along)))[:, None]
             move = self._like(v, steps * along)
             ahead, behind = (self._slopes(p, directions, lengths) for p in (points + move, points - move))
-            return self._like(v, _combined((ahead - behind) / (2.0 * steps), directions))
+            return self._like(v, _combine((ahead - behind) / (2.0 * steps), directions))
 
         return self._gradients(points), product
 
     def _draw(self, points: Array) -> Host:
-        """Orthonormal rows for each task, (tasks, M, P)."""
+        """Draw orthonormal rows for each task, shape (tasks, M, P)."""
         tasks, parameters = points.shape
         normal = self._generator.standard_normal((tasks, parameters, min(parameters, _DIRECTIONS)))
         return np.swapaxes(np.linalg.qr(normal).Q, 1, 2)
 
     def _slopes(self, points: Array, directions: Host, lengths: Host) -> Host:
-        """The derivatives (tasks, M) of the losses along the directions, by central differences."""
+        """Return the derivatives (tasks, M) of the losses along the directions, by central differences."""
         slopes = np.empty(directions.shape[:2])
         for t, (point, (x, y)) in enumerate(zip(split_rows(self._backend, points), self._sets, strict=True)):
             for m, direction in enumerate(directions[t]):
@@ -216,8 +217,8 @@ class PerturbedObjective(_TaskByTask):
             return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
 
 
-def _combined(coefficients: Host, directions: Host) -> Host:
-    """Σ over m of coefficient m times direction m, (tasks, P)."""
+def _combine(coefficients: Host, directions: Host) -> Host:
+    """Return Σ over m of coefficient m times direction m, shape (tasks, P)."""
     vectors: Host = np.einsum("tm,tmp->tp", coefficients, directions)
     return vectors
 

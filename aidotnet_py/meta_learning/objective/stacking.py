@@ -1,4 +1,4 @@
-"""Arrays of many tasks stacked in one (tasks, …), and back."""
+"""Arrays of many tasks, stacked in one array (tasks, …) or split again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["Columns", "repeat_rows", "row_views", "split_rows", "stack_rows"]
 
 
 def repeat_rows(backend: Backend, row: Array, count: int) -> Array:
-    """A vector (P,) as ``count`` equal rows of a new array (count, P)."""
+    """Return a new array (count, P) whose rows are all the vector ``row``, shape (P,)."""
     repeated = backend.broadcast_to(backend.reshape(row, (1, *row.shape)), (count, *row.shape))
     return backend.asarray(repeated)
 
 
 def stack_rows(backend: Backend, rows: Sequence[Array]) -> Array:
-    """Vectors (P,) as the rows of a new array."""
+    """Return a new array whose rows are these vectors (P,)."""
     return backend.concat([backend.reshape(row, (1, *row.shape)) for row in rows], 0)
 
 
 def row_views(backend: Backend, stacked: Array) -> list[Array]:
-    """The entries along the first axis, as views."""
+    """Return the entries along the first axis as views."""
     tasks, *shape = stacked.shape
     whole = (slice(None),) * len(shape)
     return [
@@ -31,16 +31,16 @@ def row_views(backend: Backend, stacked: Array) -> list[Array]:
 
 
 def split_rows(backend: Backend, stacked: Array) -> list[Array]:
-    """The entries along the first axis, as new arrays."""
+    """Return the entries along the first axis as new arrays."""
     return [backend.asarray(row) for row in row_views(backend, stacked)]
 
 
 class Columns:
-    """Where some of a model's parameters are in vectors (tasks, P)."""
+    """The columns of some of a model's parameters in vectors (tasks, P)."""
 
     def __init__(self, backend: Backend, shapes: Mapping[str, tuple[int, ...]], names: Collection[str]) -> None:
         self._backend, self._shapes, self._names = backend, shapes, names
-        # Neighbours in one piece: whether they are among those named, and their columns.
+        # Pieces of neighbouring parameters: whether the names include them, and their columns.
         self._pieces: list[tuple[bool, slice]] = []
         start = 0
         for name, shape in shapes.items():
@@ -52,16 +52,16 @@ class Columns:
 
     @property
     def others(self) -> Columns:
-        """Where the other parameters are."""
+        """The columns of the other parameters."""
         return Columns(self._backend, self._shapes, [name for name in self._shapes if name not in self._names])
 
     def of(self, vectors: Array) -> Array:
-        """Their values, in a new array (tasks, those)."""
+        """Return these columns in a new array."""
         pieces = [self._columns(vectors, columns) for chosen, columns in self._pieces if chosen]
         return self._backend.concat(pieces, 1)
 
     def put(self, values: Array, vectors: Array) -> Array:
-        """New vectors, with these values in their place."""
+        """Return new vectors with ``values`` in these columns."""
         pieces: list[Array] = []
         start = 0
         for chosen, columns in self._pieces:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -38,6 +39,7 @@ from aidotnet_py.meta_learning.objective.interface import (
     ProductWork,
     TaskObjective,
 )
+from aidotnet_py.meta_learning.objective.ownership import BufferOwners
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import draw_noise
@@ -52,22 +54,22 @@ Step: TypeAlias = Callable[[Any], Any]
 ProgramName: TypeAlias = Literal["evaluation", "hessian", "gauss-newton"]
 C = TypeVar("C")
 
-# What depends on the examples alone is computed once a batch, what depends on φ once a point, the rest once a product.
+# Stages: work on the examples runs once a batch, work at φ once a point, the rest once a product.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 
-# Of a product: those of the identity and of the curvature.
+# Coefficients of a product: of the identity, and of the curvature.
 _COEFFICIENTS = 2
 
 
-# A batch has one rule of inner steps; those of the batches before are worth keeping where they come back.
+# A batch has one rule of inner steps; one more is kept, for a rule of an earlier batch that comes again.
 _MOST_COMPANIONS = 2
 
 
 @dataclass(frozen=True)
 class Signature:
-    """All that the programs of one task depend on; equal signatures share them.
+    """Everything that the programs of one task depend on; equal signatures share programs.
 
-    Losses are told apart by identity: a loss with an `==` of its own need not have a hash.
+    Losses are compared by identity, since a loss that defines ``==`` may have no hash.
     """
 
     apply: ModelFunction
@@ -77,33 +79,33 @@ class Signature:
     parameters: ArrayType
     input: ArrayType
     target: ArrayType
-    # What the model takes beside its parameters, by name: nothing but in training.
+    # Names and shapes of the noise that the model takes in training.
     noise: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @classmethod
     def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
-        """The signature for tasks whose sets look like x and y, without noise."""
+        """Return the signature for tasks with sets like x and y, without noise."""
         shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
         dtype = parameter_dtype(model, model.backend)
         of_x, of_y = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
         return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), of_x, of_y)
 
     def of_function(self, function: ModelFunction, shapes: Shapes) -> Signature:
-        """That of another function of other parameters, for the same sets and loss."""
+        """Return the signature of another function of other parameters, for the same sets and loss."""
         size = sum(math.prod(shape) for shape in shapes.values())
         parameters = ArrayType((size,), self.parameters.dtype)
         return replace(self, apply=function, shapes=tuple(shapes.items()), parameters=parameters)
 
 
 class TaskPrograms:
-    """The programs of one task, traced when first asked for, and the same over the tasks of a batch.
+    """The programs of one task, traced at their first use, and the same programs for several tasks.
 
     Parameters
     ----------
     signature : Signature
-        What they depend on.
+        Everything that the programs depend on.
     after_trace : callable
-        Called whenever the model's function and the loss have been traced.
+        Called after each trace of the model's function and the loss.
     """
 
     def __init__(self, signature: Signature, after_trace: Callable[[], None] = lambda: None) -> None:
@@ -122,18 +124,19 @@ class TaskPrograms:
         return self._flops
 
     def single(self, name: ProgramName) -> Program:
-        """A function of one task: its evaluation, of (parameters, x, y, noise), or identity · v + weight · Hv.
+        """Return a program of one task: the evaluation or a curvature product.
 
-        The latter takes (parameters, x, y, noise, v, identity, weight), and gives the gradients first.
+        The evaluation is (parameters, x, y, noise) ↦ loss, predictions, gradients. A product is
+        (parameters, x, y, noise, v, identity, weight) ↦ gradients, identity · v + weight · Hv.
         """
         with self._lock:
             if name not in self._single:
-                self._single[name] = self._traced(name)
+                self._single[name] = self._trace(name)
                 self._after_trace()
             return self._single[name]
 
-    def batched(self, name: ProgramName, tasks: int) -> Program:
-        """The same for that many tasks, whose values have an axis in front."""
+    def for_tasks(self, name: ProgramName, tasks: int) -> Program:
+        """Return the program for several tasks, whose values have an axis in front."""
         with self._lock:
             program = self._batched.get((name, tasks))
             if program is None:
@@ -144,7 +147,7 @@ class TaskPrograms:
                 program = self._batched[name, tasks] = vmap_program(single, batched, tasks)
             return program
 
-    def _traced(self, name: ProgramName) -> Program:
+    def _trace(self, name: ProgramName) -> Program:
         dtype = self.signature.parameters.dtype
         with new_trace() as trace:
             point, predict, judge = self._task(trace)
@@ -159,7 +162,7 @@ class TaskPrograms:
             return simplify(trace.finish(outputs))
 
     def _task(self, trace: Trace) -> tuple[dict[str, Any], Step, Step]:
-        """A task as a trace's next inputs: parameters, then examples and noise, which the two functions hold."""
+        """Add a task's inputs to a trace: return the parameters, and functions that hold examples and noise."""
         point = self._named_inputs(trace, self.signature.shapes)
         x, y = trace.new_input(self.signature.input), trace.new_input(self.signature.target)
         return point, self._predictor(x, self._named_inputs(trace, self.signature.noise)), self._judge(y)
@@ -176,21 +179,21 @@ class TaskPrograms:
     def _hessian(
         self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
     ) -> tuple[Values, Values]:
-        loss = _one_after_the_other(predict, judge)
+        loss = _compose(predict, judge)
         gradient = value_and_grad(loss)(point)[1]
         return gradient.values(), hvp(loss, point, v).values()
 
     def _gauss_newton(
         self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
     ) -> tuple[Values, Values]:
-        gradient = value_and_grad(_one_after_the_other(predict, judge))(point)[1]
+        gradient = value_and_grad(_compose(predict, judge))(point)[1]
         predictions, moved = jvp(predict, (point,), (v,))
         curved = hvp(judge, predictions, moved)
         product = vjp(predict, point)[1](curved)[0]
         return gradient.values(), product.values()
 
     def _predictor(self, x: Any, noise: Mapping[str, Any]) -> Step:
-        """Parameters to predictions."""
+        """Return the function from parameters to predictions."""
 
         def predict(parameters: Any) -> Any:
             return self.signature.apply({**parameters, **noise}, x)
@@ -198,7 +201,7 @@ class TaskPrograms:
         return predict
 
     def _judge(self, y: Any) -> Step:
-        """Predictions to loss."""
+        """Return the function from predictions to the loss."""
 
         def judge(predictions: Any) -> Any:
             return self.signature.loss.formula(predictions, y)
@@ -206,19 +209,19 @@ class TaskPrograms:
         return judge
 
     def require_pure(self) -> None:
-        """Raise InvalidOperationException when model and loss are other functions when they are traced again."""
+        """Raise InvalidOperationException if a second trace of model and loss gives another program."""
         require_alike(self._loss(), self._loss(), "the model's function, with the loss's formula,")
         self._after_trace()
 
     def _loss(self) -> Program:
-        """(parameters, x, y, noise) to the loss."""
+        """Trace (parameters, x, y, noise) ↦ loss."""
         with new_trace() as trace:
             point, predict, judge = self._task(trace)
             return simplify(trace.finish([judge(predict(point))]))
 
 
-def _one_after_the_other(predict: Step, judge: Step) -> Step:
-    """Parameters to loss."""
+def _compose(predict: Step, judge: Step) -> Step:
+    """Return the function from parameters to the loss."""
 
     def loss(parameters: Any) -> Any:
         return judge(predict(parameters))
@@ -227,7 +230,7 @@ def _one_after_the_other(predict: Step, judge: Step) -> Step:
 
 
 class BatchedPrograms:
-    """The programs of some tasks, ready to run, and the buffers that they share."""
+    """The programs of several tasks, ready to run, and their shared buffers."""
 
     def __init__(self, programs: TaskPrograms, tasks: int, backend: Backend, queue: Queue) -> None:
         self.queue = queue
@@ -239,28 +242,24 @@ class BatchedPrograms:
         flat = (tasks, signature.parameters.size)
         self.points, self.gradients = backend.empty(flat, dtype), backend.empty(flat, dtype)
         self.evaluation = Executable(
-            programs.batched("evaluation", tasks),
+            programs.for_tasks("evaluation", tasks),
             backend,
             stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * (2 + len(signature.noise)),
             inputs=[*self._leaves(self.points), None, None, *[None] * len(signature.noise)],
             outputs=[None, None, *self._leaves(self.gradients)],
             compile_at=RUNS_BEFORE_COMPILING,
         )
-        # Whether each evaluation writes all gradients: one that is the same at all points is written with the examples.
-        self.rewrites_gradients = _all_depend(programs.batched("evaluation", tasks), len(signature.shapes))
+        # Whether each evaluation writes all gradients; a gradient that does not depend on the point is written once.
+        self.rewrites_gradients = _all_depend(programs.for_tasks("evaluation", tasks), len(signature.shapes))
         self.inputs, self.targets, *self.noise = self.evaluation.inputs[len(signature.shapes) :]
         self.losses, self.predictions = self.evaluation.outputs[:2]
-        # By kind, and whether a product is the only one at its point.
+        # By kind, and by whether each product has a point of its own.
         self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
         self.at_point = Run(self.evaluation, _POINT)
-        # What others run beside these programs, kept for as long: by name, and the last few by what they serve.
+        # Other programs on these buffers, which live as long: by name, and the last few that `companion` returned.
         self.companions: dict[str, Executable] = {}
         self._others: list[Any] = []
-        # Objectives in one place share these buffers: whose examples are in them, whose evaluation, and which call's
-        # curvature.
-        self.examples_of: object = None
-        self.evaluation_of: object = None
-        self.curvature_of: object = None
+        self.owners = BufferOwners()
 
     @property
     def nbytes(self) -> int:
@@ -274,33 +273,33 @@ class BatchedPrograms:
         return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + others
 
     def run_examples(self) -> None:
-        """Do the work that depends on the examples alone, after they have changed."""
+        """Run the stage of the examples, after they have changed."""
         self.evaluation.run(_EXAMPLES)
         for program in self._curvatures.values():
             program.executable.run(_EXAMPLES)
 
     def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
-        """Return what was made before and serves again, or make it."""
+        """Return an object that was made earlier and that ``serves`` accepts, or make one."""
         fitting: C = next((other for other in self._others if serves(other)), None) or make()
         others = [other for other in self._others if other is not fitting]
         self._others = [fitting, *others[: _MOST_COMPANIONS - 1]]
         return fitting
 
     def curvature(self, kind: CurvatureKind, *, once: bool = False) -> CurvatureProgram:
-        """The program of curvature products, planned when first asked for."""
+        """Return the program of curvature products, planned at its first use."""
         if (kind, once) not in self._curvatures:
             self._curvatures[kind, once] = self._plan_curvature(kind, once)
         return self._curvatures[kind, once]
 
     def _plan_curvature(self, kind: CurvatureKind, once: bool) -> CurvatureProgram:
-        """One program: gradients at φ in the point's stage, products in the direction's; or all in the point's."""
+        """Plan gradients in the point's stage and products in the direction's, or with ``once`` both in the point's."""
         count, flat = len(self._signature.shapes), self.points.shape
         dtype = self._signature.parameters.dtype
         vectors = self._backend.empty(flat, dtype)
-        # A product alone at its point is the next vector.
+        # The only product at a point replaces its vector.
         products = vectors if once else self._backend.empty(flat, dtype)
         executable = Executable(
-            self._programs.batched(kind, self._tasks),
+            self._programs.for_tasks(kind, self._tasks),
             self._backend,
             stages=[_POINT] * count
             + [_EXAMPLES] * (2 + len(self.noise))
@@ -324,7 +323,7 @@ class BatchedPrograms:
 
 
 def _all_depend(evaluation: Program, points: int) -> bool:
-    """Whether the gradients, which follow loss and predictions, all depend on the first inputs, so many."""
+    """Return whether all gradients, the outputs after loss and predictions, depend on the first ``points`` inputs."""
     moving = set[Atom](evaluation.inputs[:points])
     for equation in evaluation.equations:
         if not moving.isdisjoint(equation.variables):
@@ -333,7 +332,7 @@ def _all_depend(evaluation: Program, points: int) -> bool:
 
 
 def leaf_views(backend: Backend, flat: Array, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> list[Array]:
-    """Each named parameter as a view of a flat array (tasks, P)."""
+    """Return each named parameter as a view of a flat array (tasks, P)."""
     views: list[Array] = []
     start = 0
     for _, shape in shapes:
@@ -356,12 +355,12 @@ class CurvatureProgram:
 
     @property
     def at_point(self) -> Run:
-        """The work at φ."""
+        """The work once a point."""
         return Run(self.executable, _POINT)
 
     @property
     def product(self) -> Run:
-        """A product with the vectors."""
+        """The work once a product."""
         return Run(self.executable, _DIRECTION)
 
     @property
@@ -370,14 +369,14 @@ class CurvatureProgram:
         return self.executable.nbytes + sum(int(iteration.nbytes) for iteration in self.companions.values())
 
     def set_coefficients(self, backend: Backend, *values: float) -> None:
-        """Those of the identity and of the curvature."""
+        """Set the coefficients of the identity and of the curvature."""
         for array, value in zip(self.coefficients, values, strict=True):
             backend.copyto(array, value)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Who shares buffers: objectives of one role, so that support and query sets have their own, in one lane."""
+    """The key of shared buffers: objectives of one role, in one lane, for one number of tasks, share them."""
 
     role: str
     lane: int
@@ -386,50 +385,20 @@ class Place:
 
 
 class ProgramSource(Protocol):
-    """Keeps programs for the next batch of the same shapes."""
+    """A store of programs for the next batch of the same shapes."""
 
     @property
     def run(self) -> int:
-        """Buffers that came when this was another number are to be asked for again."""
+        """The number of this run; buffers from a run of another number are not valid any more."""
         ...
 
     def programs(self, signature: Signature) -> TaskPrograms:
-        """The programs of one task."""
+        """Return the programs of one task."""
         ...
 
     def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
-        """The programs of a place, with its buffers."""
+        """Return the programs of a place, with its buffers."""
         ...
-
-
-class AtPoint:
-    """Sees to it that a curvature program is at some parameters, and does the work there once.
-
-    Parameters
-    ----------
-    objective : TracedObjective
-        Whose buffers it works in; another one of the same shapes may have them in between.
-    program : CurvatureProgram
-        One of its programs.
-    points : array, shape (tasks, P)
-        The parameters.
-    coefficients : (float, float)
-        Of the identity and of the curvature.
-    """
-
-    def __init__(
-        self, objective: TracedObjective, program: CurvatureProgram, points: Array, coefficients: tuple[float, float]
-    ) -> None:
-        self.objective, self.program, self.points, self.coefficients = objective, program, points, coefficients
-
-    def __call__(self) -> None:
-        """Do the work, where it has not been done or its results have been written over."""
-        programs = self.objective.bound()
-        if programs.curvature_of is not self:
-            self.program.set_coefficients(self.objective.backend, *self.coefficients)
-            self.objective.place(self.points)
-            programs.queue.run(self.program.at_point)
-            programs.curvature_of = self
 
 
 class TracedObjective:
@@ -451,7 +420,7 @@ class TracedObjective:
         self._inputs = inputs
         self._targets = targets
         self._source = source
-        # With the place of a task in the batch, all that its noise depends on.
+        # The noise of a task depends on this key and on the task's place in the batch alone.
         self._noise_key = noise_key
         self._first = 0
         self._lane = 0
@@ -459,14 +428,9 @@ class TracedObjective:
         self._run = source.run
 
     @property
-    def backend(self) -> Backend:
-        """Where the buffers are."""
-        return self._backend
-
-    @property
     def queue(self) -> Queue:
-        """What its work goes through."""
-        return self.bound().queue
+        """The queue that runs the work."""
+        return self.bind().queue
 
     @property
     def input_type(self) -> ArrayType:
@@ -475,55 +439,55 @@ class TracedObjective:
 
     @property
     def tasks_at_once(self) -> int:
-        """As many as the backend makes good use of."""
+        """The number of tasks that keep the backend busy."""
         return max(1, self._backend.flops_at_once // max(1, self._source.programs(self._signature).flops))
 
     @property
     def noise_shapes(self) -> Shapes:
-        """What the model takes beside its parameters for one task, by name."""
+        """Names and shapes of the noise that the model takes for one task."""
         return dict(self._signature.noise)
 
     @property
     def batches(self) -> list[TaskObjective]:
-        """Itself alone."""
+        """The objective itself."""
         return [self]
 
     def of_step(self, step: int) -> TracedObjective:
-        """The same at every step."""
+        """Return the objective itself."""
         return self
 
     def of_function(self, role: str, function: ModelFunction, shapes: Shapes) -> TracedObjective:
-        """The same sets and loss for another function of other parameters, with buffers of that role."""
+        """Return the objective of another function of other parameters on the same sets, with buffers of a role."""
         signature = self._signature.of_function(function, shapes)
         return TracedObjective(
             role, self._backend, signature, self._inputs, self._targets, self._source, self._noise_key
         )
 
     def part(self, start: int, stop: int, lane: int) -> TracedObjective:
-        """The objective of some of the tasks, with the buffers of a lane."""
+        """See `TaskObjective`."""
         part = copy.copy(self)
         part._inputs, part._targets = self._inputs[start:stop], self._targets[start:stop]
         part._first, part._lane, part._programs = self._first + start, lane, None
         return part
 
-    def bound(self) -> BatchedPrograms:
-        """The programs, with the examples of this batch in their buffers."""
+    def bind(self) -> BatchedPrograms:
+        """Return the programs, with the examples of this batch in their buffers."""
         programs = self._programs
         if programs is None or self._run != self._source.run:
             place = Place(self._role, self._lane, len(self._inputs), self._signature)
             self._run = self._source.run
             programs = self._programs = self._source.ready(place, self._backend)
-        if programs.examples_of is not self:
-            programs.examples_of = programs.evaluation_of = programs.curvature_of = None
-            self._fill(programs.inputs, self._inputs)
-            self._fill(programs.targets, self._targets)
-            self._draw(programs.noise)
-            programs.run_examples()
-            programs.examples_of = self
+        programs.owners.load_examples(self, partial(self._load_examples, programs))
         return programs
 
+    def _load_examples(self, programs: BatchedPrograms) -> None:
+        self._fill(programs.inputs, self._inputs)
+        self._fill(programs.targets, self._targets)
+        self._draw(programs.noise)
+        programs.run_examples()
+
     def _fill(self, buffer: Array, arrays: Sequence[Array]) -> None:
-        """Copy the arrays to the buffer's entries: in one piece, as loaders hand them over, where they lie so."""
+        """Copy the arrays to the buffer's entries, at once if they lie in one piece, as loaders make them."""
         stacked = self._backend.stacked(arrays)
         if stacked is not None:
             self._backend.copyto(buffer, stacked)
@@ -532,7 +496,7 @@ class TracedObjective:
             self._backend.concat(arrays, 0, out=self._backend.reshape(buffer, (tasks * examples, *shape)))
 
     def _draw(self, buffers: Sequence[Array]) -> None:
-        """Fill the buffers with the noise of the tasks, the same whenever it is asked for."""
+        """Fill the buffers with the noise of the tasks, which is the same at each call."""
         if not buffers:
             return
         shapes, dtype = self.noise_shapes, self._signature.parameters.dtype
@@ -542,25 +506,25 @@ class TracedObjective:
             self._backend.copyto(buffer, self._backend.asarray(np.stack([of_task[name] for of_task in drawn])))
 
     def place(self, points: Array) -> None:
-        """Have these parameters where the programs read them."""
-        programs = self.bound()
+        """Copy parameters to the buffer that the programs read."""
+        programs = self.bind()
         if points is not programs.points:
             programs.queue.run(Copy(self._backend, points, programs.points))
 
     def evaluate(self, points: Array) -> Evaluation:
-        """Losses and gradients at these parameters."""
-        programs = self.bound()
+        """See `TaskObjective`."""
+        programs = self.bind()
         self.place(points)
         programs.queue.run(programs.at_point)
-        programs.curvature_of, programs.evaluation_of = None, self
-        # Steps write over what they are given.
+        programs.owners.set_evaluation(self)
+        # The caller may write over the gradients: return a copy if the next evaluation does not write them again.
         anew = programs.rewrites_gradients
         return Evaluation(programs.losses, programs.gradients if anew else self._backend.asarray(programs.gradients))
 
     def gradient_work(self, like: Array) -> GradientWork:
-        """Evaluations in the programs' buffers."""
-        programs = self.bound()
-        programs.curvature_of = programs.evaluation_of = None
+        """Return evaluations in the programs' buffers."""
+        programs = self.bind()
+        programs.owners.set_evaluation(None)
         return GradientWork(
             programs.points,
             programs.losses,
@@ -571,14 +535,14 @@ class TracedObjective:
         )
 
     def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
-        """Products by the program that does all of one in a stage."""
-        program = self.bound().curvature(kind, once=True)
+        """Return products by the program that has all work in one stage."""
+        program = self.bind().curvature(kind, once=True)
         program.set_coefficients(self._backend, identity, weight)
         return ProductWork(program.vectors, lambda _: program.at_point)
 
     def curvature_work(self, kind: CurvatureKind) -> CurvatureWork:
-        """Gradients in the programs' buffers, products in those of the curvature program."""
-        programs = self.bound()
+        """Return gradients in the programs' buffers, and products in those of the curvature program."""
+        programs = self.bind()
         program = programs.curvature(kind)
         program.set_coefficients(self._backend, 0.0, 1.0)
         return CurvatureWork(
@@ -586,27 +550,37 @@ class TracedObjective:
         )
 
     def companion(self, serves: Callable[[C], bool], make: Callable[[], C]) -> C:
-        """Keep it with the programs."""
-        return self.bound().companion(serves, make)
+        """See `TaskObjective`."""
+        return self.bind().companion(serves, make)
 
     def accuracies(self) -> list[float]:
-        """Of each task, at the parameters last evaluated."""
+        """See `TaskObjective`."""
         programs = self._programs
-        if programs is None or self._run != self._source.run or programs.evaluation_of is not self:
+        if programs is None or self._run != self._source.run or not programs.owners.has_evaluation(self):
             raise InvalidOperationException(
-                "accuracies are of the last evaluation, and another objective's came after it"
+                "accuracies() must follow an evaluation of the same objective, got other work on its buffers in "
+                "between; evaluate again"
             )
-        # In one piece each, since each piece would be waited for.
+        # One transfer each, since the host waits for each transfer.
         predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
         return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
-        """The gradients at these parameters, and v ↦ identity · v + weight · Hv; the work at φ is done here, once."""
-        programs = self.bound()
+        """See `TaskObjective`; the work at φ is done here, once."""
+        programs = self.bind()
         program = programs.curvature(kind)
-        at_point = AtPoint(self, program, points, (identity, weight))
+        owner = object()
+
+        def load() -> None:
+            program.set_coefficients(self._backend, identity, weight)
+            self.place(points)
+            self.queue.run(program.at_point)
+
+        def at_point() -> None:
+            self.bind().owners.load_curvature(owner, load)
+
         at_point()
         buffers = program.vectors, program.products
         operator = BufferedOperator(

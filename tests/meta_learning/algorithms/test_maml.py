@@ -259,10 +259,20 @@ class TestSupportBatches:
     def test_no_more_than_steps(self, backend: Backend) -> None:
         learner = MAMLAlgorithm(MAMLOptions(REGRESSION.model(backend, REGRESSION.start()), AdaptationSteps=2))
         batch = in_batches(backend, REGRESSION.sets(2), 3)
-        wanted = r"of task 0 is a list of 3 batches, and there are 2 inner steps \(AdaptationSteps\), one a batch"
+        wanted = r"of task 0 must have at most one batch for each of the 2 inner steps, got 3 batches"
         for call in (learner.MetaTrain, learner.Evaluate, lambda b: learner.Adapt(b[0])):
             with untouched(learner), pytest.raises(ArgumentException, match=wanted):
                 call(batch)
+
+    def test_as_many_in_each_task(self, backend: Backend) -> None:
+        learner = MAMLAlgorithm(MAMLOptions(REGRESSION.model(backend, REGRESSION.start()), AdaptationSteps=3))
+        batch = TaskBatch([in_batches(backend, REGRESSION.sets(1), count)[0] for count in (3, 2)])
+        wanted = (
+            "^SupportInput and SupportOutput of task 1 must be lists with the same number of batches for every task, "
+            "got a list of 2 and a list of 2 beside a list of 3 and a list of 3 of task 0$"
+        )
+        with untouched(learner), pytest.raises(ArgumentException, match=wanted):
+            learner.MetaTrain(batch)
 
 
 class TestFirstOrder:

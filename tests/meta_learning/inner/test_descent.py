@@ -144,7 +144,7 @@ def test_in_one_go_as_one_by_one(name: str, proximal: str | None, dtype: Any) ->
         loop = loop_of(learner, dtype)
         programs: Any = loop.chunk.support
         if turn == 2:
-            programs.bound().evaluation.compile()
+            programs.bind().evaluation.compile()
         loop.step = None  # type: ignore[assignment, method-assign]  # not to be called
         loop.run()
         assert loop.taken == 7

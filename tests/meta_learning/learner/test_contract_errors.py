@@ -88,12 +88,12 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "number of examples": (
         0,
         lambda b, x: b.asarray(x[:5]),
-        r"^SupportInput of task 1 has shape \(5, 2\) and SupportOutput of task 1 \(6,\); as many inputs as outputs",
+        r"^SupportInput of task 1 must have as many examples as SupportOutput of task 1, .* \(5, 2\) and \(6,\)$",
     ),
     "empty set": (
         0,
         lambda b, x: b.asarray(x[:0]),
-        r"^SupportInput of task 1 has shape \(0, 2\) and SupportOutput of task 1 \(6,\); .* at least one, are wanted$",
+        r"^SupportInput of task 1 must have .*, at least one, got shapes \(0, 2\) and \(6,\)$",
     ),
     "label above": (
         1,
@@ -125,9 +125,9 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
         lambda b, x: get_backend("strict-device1").asarray(x),
         r"^SupportInput of task 1 is an array on backend 'strict-device1'; the model takes arrays on backend '\w+'$",
     ),
-    "a list": (0, lambda b, x: x.tolist(), r"^SupportInput of task 1 is a list; an array is wanted$"),
-    "nothing": (1, lambda b, y: None, r"^SupportOutput of task 1 is None; an array is wanted$"),
-    "no query inputs": (2, lambda b, x: None, r"^QueryInput of task 1 is None; an array is wanted$"),
+    "a list": (0, lambda b, x: x.tolist(), r"^SupportInput of task 1 must be an array, got a list$"),
+    "nothing": (1, lambda b, y: None, r"^SupportOutput of task 1 must be an array, got None$"),
+    "no query inputs": (2, lambda b, x: None, r"^QueryInput of task 1 must be an array, got None$"),
 }
 
 
@@ -185,7 +185,7 @@ class TestData:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         x = backend.asarray(np.ones((4, 2)))
         task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones((4, 1))))
-        message = r"^SupportInput has shape \(4, 2\); the model cannot take it: .*\(4, 2\)|4,2"
+        message = r"^SupportInput must be an input that the model takes, got shape \(4, 2\): .*(\(4, 2\)|4,2)"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
             learner.Adapt(task)
 
@@ -201,10 +201,10 @@ class TestData:
         for call in (learner.MetaTrain, learner.Evaluate):
             with (
                 untouched(learner),
-                pytest.raises(ArgumentException, match=r"^QueryInput is None; an array is wanted$"),
+                pytest.raises(ArgumentException, match=r"^QueryInput must be an array, got None$"),
             ):
                 call(TaskBatch([task]))
-        with pytest.raises(ArgumentException, match=r"^QueryInput is None"):
+        with pytest.raises(ArgumentException, match=r"^QueryInput must be an array, got None"):
             learner.AdaptAndEvaluate(task)
         assert learner.Adapt(task) is not None
 
@@ -213,8 +213,8 @@ class TestData:
     def test_models_of_other_kinds_check_what_they_can(self, backend: Backend, cls: Any) -> None:
         learner = iMAMLAlgorithm(iMAMLOptions(cls(NETWORK, NETWORK.start(), backend)))
         for place, change, message in (
-            (0, lambda x: None, "SupportInput of task 1 is None"),
-            (0, lambda x: backend.asarray(x[:5]), "as many inputs as outputs"),
+            (0, lambda x: None, "SupportInput of task 1 must be an array, got None"),
+            (0, lambda x: backend.asarray(x[:5]), "as many examples as SupportOutput"),
             (
                 0,
                 lambda x: backend.asarray(x.astype(np.float32)),
@@ -240,7 +240,7 @@ class TestArguments:
         ("value", "came"), [(None, "None"), ([], "a list"), ({}, "a dict"), ("batch", "a str"), (2.5, "a float")]
     )
     def test_no_batch(self, call: str, value: Any, came: str) -> None:
-        with pytest.raises(ArgumentException, match=f"^taskBatch is {came}; a TaskBatch is wanted$"):
+        with pytest.raises(ArgumentException, match=f"^taskBatch must be a TaskBatch, got {came}$"):
             getattr(self.learner(), call)(value)
 
     def test_an_empty_batch_cannot_be_made(self) -> None:
@@ -249,9 +249,10 @@ class TestArguments:
 
     @pytest.mark.parametrize("call", ["Adapt", "AdaptAndEvaluate"])
     def test_no_task(self, call: str) -> None:
-        with pytest.raises(ArgumentNullException, match=r"^task is None; a task is wanted$"):
+        with pytest.raises(ArgumentNullException, match=r"^task must be an IMetaLearningTask, got None$"):
             getattr(self.learner(), call)(None)
-        with pytest.raises(ArgumentException, match=r"^task is a TaskBatch, which lacks .*SupportInput.* of IMeta"):
+        lacking = r"^task must be an IMetaLearningTask, got a TaskBatch, which lacks .*SupportInput"
+        with pytest.raises(ArgumentException, match=lacking):
             getattr(self.learner(), call)(batch_on(get_backend("numpy"), linear_tasks()))
 
     @pytest.mark.parametrize("size", [0, -3, True, 2.5, "4", None, math.nan])

@@ -16,7 +16,7 @@ from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import (
 from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
 from aidotnet_py.meta_learning.algorithms.imaml.report import Details, Warnings, metrics
 from aidotnet_py.meta_learning.algorithms.imaml.system import ImplicitSystem
-from aidotnet_py.meta_learning.algorithms.imaml.warm_starts import KeptForSolves, name_of_task
+from aidotnet_py.meta_learning.algorithms.imaml.warm_starts import SolveMemory, name_of_task
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.tasks import is_batches
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
@@ -38,12 +38,12 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     1. φ ← θ, then K = AdaptationSteps inner steps on the support loss (with its proximal term, if so chosen);
     2. g = ∇L_query(φ);
     3. solve (I + λH) v = g, H the curvature of the support loss at φ in exact products, by conjugate gradient, from
-       zero or the task's last solution, preconditioned if so chosen, or by a series. Where every parameter has a λ of
-       its own, D = diag(λ), v = D⁻¹(H + D⁻¹)⁻¹g.
+       zero or the task's last solution, with or without a preconditioner, or by a series. With a λ for each parameter,
+       D = diag(λ), v = D⁻¹(H + D⁻¹)⁻¹g.
 
     The mean of v over the tasks, clipped, goes to the meta-optimizer. With InnerObjective "proximal", v tends to the
     exact gradient of L_query(φ(θ)) as the inner steps converge; with "support" it is AiDotNet's documented heuristic.
-    Since only φ counts, and not how it was found, InnerOptimizer may be any solver. With a learned λ, its gradient
+    Since v depends on φ alone, and not on the way to φ, InnerOptimizer may be any solver. The gradient of a learned λ
     comes from the same solve: dL_query/d(log λ) = Σᵢ vᵢ(φᵢ − θᵢ), or one such term for each parameter.
 
     Parameters
@@ -95,7 +95,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     _options_type = iMAMLOptions
 
     def __init__(self, options: iMAMLOptions[T, TInput, TOutput]) -> None:
-        # Read by `learned`, which the base asks as it begins.
+        # Set first, since the base's constructor calls `learned`.
         self._imaml = options
         super().__init__(options)
         self._last_lambda: tuple[Array | None, str | None, float | Array] = None, None, 0.0
@@ -109,15 +109,15 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     @property
     def LambdaRegularization(self) -> float | Array:
-        """λ as it is now: the option, or what was learned, a number or an array (P,)."""
+        """The current λ: the option or the learned value, a number or an array (P,)."""
         return self._lambda_of(self._learned_vectors())
 
     def learned(self) -> Sequence[Learned]:
-        """Return log λ, where λ is learned."""
+        """Return log λ if λ is learned."""
         return learned_lambda(self._imaml)
 
     def _lambda_of(self, learned: Mapping[str, Array]) -> float | Array:
-        """Return λ; of the vector last asked about it is known, since a step asks three times and λ is on the host."""
+        """Return λ; keep the last result, since a step calls this three times and a call waits for the device."""
         logarithms = learned.get(LOG_LAMBDA)
         if logarithms is None:
             return float(self._imaml.LambdaRegularization)
@@ -128,13 +128,13 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         return lam
 
     def _begin_anew(self) -> None:
-        self._kept = KeptForSolves(self._imaml)
+        self._solves = SolveMemory(self._imaml)
 
     def _extra_state(self) -> dict[str, Array]:
-        return self._kept.warm_starts.state()
+        return self._solves.warm_starts.state()
 
     def _set_extra_state(self, state: Mapping[str, Array]) -> None:
-        self._kept.warm_starts.set_state(state, self.BaseModel.GetParameters(), self._backend)
+        self._solves.warm_starts.set_state(state, self.BaseModel.GetParameters(), self._backend)
 
     def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> list[Chunk]:
         for place, task in enumerate(tasks):
@@ -142,15 +142,15 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
                 name_of_task(task.TaskId, place)
             if self._imaml.InnerGradientTolerance is not None and is_batches(task.SupportInput):
                 raise ArgumentException(
-                    f"InnerGradientTolerance is {self._imaml.InnerGradientTolerance}, and SupportInput of task {place} "
-                    "a list of batches; the gradient of one does not tell when all are fitted, and None is wanted"
+                    f"InnerGradientTolerance must be None if SupportInput of task {place} is a list of batches, got "
+                    f"{self._imaml.InnerGradientTolerance}; a small gradient of one batch does not show convergence"
                 )
         return super()._open(tasks, *roles, training=training)
 
     # The step.
 
     def inner_rule(self, tasks: Tasks) -> InnerRule:
-        """Return a step of the inner optimizer, along the gradient with the proximal term that belongs to λ."""
+        """Return a step of the inner optimizer along the gradient, with the proximal term if InnerObjective has it."""
         optimizer, tolerance = self._inner_optimizer(), self._imaml.InnerGradientTolerance
         if self._imaml.InnerObjective == "support":
             return InnerRule(optimizer, tolerance=tolerance)
@@ -160,23 +160,23 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     def meta_gradient(self, tasks: Tasks) -> Array | tuple[Array, Mapping[str, Array]]:
         """Return v of (I + λH) v = g for every task, and the gradient of log λ."""
         lam = self._lambda_of(tasks.learned)
-        system = ImplicitSystem(self._imaml, lam, self._kept.probes_like(tasks.start), self._kept.warm_starts)
+        system = ImplicitSystem(self._imaml, lam, self._solves.probes_like(tasks.start), self._solves.warm_starts)
         with tasks.together() if system.is_one_piece else nullcontext():
             adapted = tasks.adapt()
             g = tasks.query_gradient(adapted)
-            begun = system.begin(tasks, adapted, g)
-        slopes, v, solve = system.finish(tasks, adapted, g, begun)
+            at_point = system.begin(tasks, adapted, g)
+        slopes, v, solve = system.finish(tasks, adapted, g, at_point)
         tasks.details = Details.of(self._imaml, tasks, adapted, g, slopes, solve)
         if not tasks.learned:
             return v
         return v, {LOG_LAMBDA: slopes_of_log_lambda(self._imaml, tasks.backend, v, adapted - tasks.start)}
 
-    # What a step reports and keeps.
+    # The report and the state of a step.
 
     def report(self, details: Sequence[Details]) -> Mapping[str, float]:
-        """Return how far inner loops and solves were from their ends; warn of what went wrong in the solves."""
+        """Return the metrics of inner loops and solves; warn of failures in the solves."""
         self._warnings.warn(self._imaml, [part.solve.report for part in details if part.solve is not None])
         return metrics(self._imaml, self.LambdaRegularization, details)
 
     def _end_step(self, details: Sequence[Details]) -> None:
-        self._kept.keep(details, self._backend)
+        self._solves.keep(details, self._backend)

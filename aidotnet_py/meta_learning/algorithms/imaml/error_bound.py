@@ -1,4 +1,4 @@
-"""How far an implicit meta-gradient can be from the exact one: the iMAML paper's bound, in what a step measures."""
+"""The iMAML paper's bound on the error of an implicit meta-gradient, in quantities that a step measures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Norms = NDArray[Any] | float
 
 @dataclass(frozen=True)
 class ProblemConstants:
-    """What a bound must know of the losses, where the inner problem is solved.
+    """Constants of the losses near the solution of the inner problem, for a bound.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class ProblemConstants:
     Raises
     ------
     ArgumentOutOfRangeException
-        When one is no finite number of at least 0.
+        When a constant is not a finite number of at least 0.
     """
 
     strong_convexity: float
@@ -96,5 +96,5 @@ def meta_gradient_error_bound(
     stiffness = 1.0 + lam * mu
     distance = lam * np.asarray(inner_gradient_norm, dtype=np.float64) / stiffness
     at_minimum = np.asarray(query_gradient_norm, dtype=np.float64) + smoothness * distance
-    turned = lam * rho * distance * at_minimum / stiffness**2
-    return smoothness * distance / stiffness + turned + np.asarray(residual_norm, dtype=np.float64) / stiffness
+    lipschitz_term = lam * rho * distance * at_minimum / stiffness**2
+    return smoothness * distance / stiffness + lipschitz_term + np.asarray(residual_norm, dtype=np.float64) / stiffness

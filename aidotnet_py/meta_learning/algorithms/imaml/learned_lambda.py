@@ -1,4 +1,4 @@
-"""A λ that is learned: its logarithm, so that it stays positive whatever the meta-optimizer does."""
+"""A learned λ: the meta-optimizer moves its logarithm, so that λ stays positive."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def _exponential(logarithms: Array) -> Array:
     with backend.errors_ignored():
         values = backend.elementwise("exp")(logarithms)
     host = backend.to_numpy(values)
-    # Of subnormal numbers the inverse, which is the weight of the proximal term, is infinite.
+    # 1/λ, the weight of the proximal term, is infinite for a subnormal λ.
     if not (np.isfinite(host).all() and (host >= np.finfo(host.dtype).smallest_normal).all()):
         raise InvalidOperationException(
-            f"the learned λ has gone to {host.min():.3g}…{host.max():.3g}; a smaller rate of the meta-optimizer is "
-            "wanted; nothing was changed"
+            f"the learned λ must be a positive number of its dtype, got {host.min():.3g}…{host.max():.3g}; nothing was "
+            "changed; lower the rate of the meta-optimizer"
         )
     return values

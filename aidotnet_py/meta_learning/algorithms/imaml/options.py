@@ -38,7 +38,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     LambdaRegularization : float
         λ ≥ 0 in (I + λH) v = g. It is 1/λ_p for the paper's λ_p.
     ConjugateGradientIterations : int
-        Products with the curvature a solve may use, > 0.
+        The most curvature products of a solve, > 0.
     ConjugateGradientTolerance : float
         A task's solve ends when ‖r‖ is at most this; in (0, 1).
     UseNeumannApproximation : bool
@@ -46,29 +46,30 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     NeumannSeriesTerms : int
         J, > 0.
     InnerObjective : "support" or "proximal"
-        What the inner steps follow: L_support(φ), or L_support(φ) + ‖φ − θ‖²/(2λ), for which v is the exact
-        meta-gradient as the inner problem converges (Rajeswaran et al. 2019, eqs. 3 and 6).
+        The inner loss: L_support(φ), or L_support(φ) + ‖φ − θ‖²/(2λ), for which v is the exact meta-gradient as the
+        inner problem converges (Rajeswaran et al. 2019, eqs. 3 and 6).
     ConjugateGradientDamping : float
         δ ≥ 0 in ((1 + δ)I + λH) v = g.
     Curvature : "hessian" or "gauss-newton"
         H: the Hessian of the support loss, or its Gauss–Newton part JᵀH_ℓJ, positive semi-definite for convex losses
         (Schraudolph 2002).
     InnerOptimizer
-        Beside optimizers, any solver (objective, θ) → φ, differentiable or not: `LBFGSMinimizer`, `NewtonCGMinimizer`
-        or a function of one's own. See `MetaLearnerOptions`.
+        An optimizer, or any solver (objective, θ) → φ, differentiable or not: `LBFGSMinimizer`, `NewtonCGMinimizer`
+        or your own function. See `MetaLearnerOptions`.
     InnerGradientTolerance : float, optional
-        A task's inner steps end once the gradient that they follow has at most this norm; None: there are always K.
+        A task's inner steps end once their gradient has at most this norm; None: there are always K steps.
     LearnedLambda : "scalar", "per-parameter" or None
-        Learn λ with θ, one or one for each parameter, from LambdaRegularization on; its logarithm is what the
-        meta-optimizer moves. Wants InnerObjective "proximal". `iMAMLAlgorithm.LambdaRegularization` tells it.
+        Learn λ with θ, one for all parameters or one for each, starting from LambdaRegularization. The meta-optimizer
+        moves log λ. Needs InnerObjective "proximal". `iMAMLAlgorithm.LambdaRegularization` returns the current λ.
     WarmStartSolves : bool
-        A solve starts from the last solution of the same task, told by its TaskId.
+        A solve starts from the last solution for the same TaskId.
     PreconditionerProbes : int
         With m > 0, a solve is preconditioned by the diagonal of I + λH, estimated from m products (Bekas, Kokiopoulou
         & Saad 2007).
     ErrorConstants : ProblemConstants, optional
-        With them a step reports the paper's bound on the error of its meta-gradient; see `meta_gradient_error_bound`.
-        Wants InnerObjective "proximal", one λ for all parameters, and a solve with the Hessian, undamped.
+        Constants for the paper's bound on the error of the meta-gradient, which a step then reports; see
+        `meta_gradient_error_bound`. Needs InnerObjective "proximal", one λ for all parameters, and a solve with the
+        undamped Hessian.
 
     Examples
     --------
@@ -110,10 +111,10 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         "PreconditionerProbes": Whole(0),
     }
 
-    # Type variables of its own: those of the class are not yet bound when it is called on the class.
+    # Own type variables: those of the class are not bound in a call on the class.
     @staticmethod
     def FromPaper(MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Any) -> iMAMLOptions[_S, _X, _Y]:
-        """Options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
+        """Return options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
 
         Parameters
         ----------
@@ -143,7 +144,9 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         strength = POSITIVE.check("Lambda", Lambda, type_error=ArgumentOutOfRangeException)
         for name in ("LambdaRegularization", "InnerObjective"):
             if name in options:
-                raise ArgumentException(f"{name} must be left to FromPaper, which sets it from Lambda")
+                raise ArgumentException(
+                    f"{name} must be left to FromPaper, which sets it from Lambda, got {options[name]!r:.80}"
+                )
         return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / strength, InnerObjective="proximal", **options)
 
     def _names_left_to_checkpoint(self) -> frozenset[str]:

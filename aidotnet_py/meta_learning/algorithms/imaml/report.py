@@ -1,4 +1,4 @@
-"""What a step of iMAML reports: how far inner loops and solves were from their ends, and warnings of failing solves."""
+"""The metrics of an iMAML step, of its inner loops and its solves, and warnings about solves that failed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "metrics",
 ]
 
-# Of ‖g‖: a residual above it is no small error in v.
+# A share of ‖g‖: a larger residual is a large error in v.
 _LOOSE = 0.01
 
 
@@ -37,16 +37,16 @@ class LooseToleranceWarning(RuntimeWarning):
 
 
 class NonPositiveCurvatureWarning(RuntimeWarning):
-    """A solve stopped at a direction along which I + λH is not positive; what it found so far was used."""
+    """A solve stopped at a direction along which I + λH is not positive; its last iterate was used."""
 
 
 class SeriesGrowthWarning(RuntimeWarning):
-    """A Neumann series grows instead of shrinking: ‖λH‖ > 1 along g, and its sum approximates nothing."""
+    """A Neumann series grows instead of shrinking: ‖λH‖ > 1 along g, and its sum is no approximation of v."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """The numbers of some tasks: TaskIds, norms at φ, one a task, and the solve."""
+    """Measurements of some tasks: TaskIds, norms at φ, one for each task, and the solve."""
 
     ids: list[int | str]
     inner_norms: NDArray[Any]
@@ -63,14 +63,14 @@ class Details:
         slopes: Array,
         solve: Solve | None,
     ) -> Details:
-        """Return the numbers at φ, given ∇L_q and ∇L_s there."""
+        """Return the measurements at φ, given ∇L_q and ∇L_s there."""
         query_norms = row_norms(tasks.backend, g) if options.ErrorConstants is not None else None
         inner_norms = row_norms(tasks.backend, tasks.rule.follow(adapted, tasks.start, slopes))
         return cls(tasks.ids, inner_norms, query_norms, solve)
 
 
 def metrics(options: iMAMLOptions[Any, Any, Any], lam: float | Array, details: Sequence[Details]) -> dict[str, float]:
-    """Return the numbers of a step."""
+    """Return the metrics of a step."""
     reports = [part.solve.report for part in details if part.solve is not None]
     inner = np.concatenate([part.inner_norms for part in details])
     return {
@@ -86,7 +86,7 @@ def _distances(
     details: Sequence[Details],
     reports: Sequence[SolverReport],
 ) -> dict[str, float]:
-    """Return distances that hold for convex support losses, with the strong convexity that is known of them."""
+    """Return bounds that hold for convex support losses; strong convexity in ErrorConstants makes them tighter."""
     constants = options.ErrorConstants
     if options.InnerObjective != "proximal" or not isinstance(lam, float):
         return {}
@@ -100,30 +100,30 @@ def _distances(
     if constants is not None:
         query = np.concatenate([part.query_norms for part in details if part.query_norms is not None])
         bounds = meta_gradient_error_bound(inner, residuals, query, lam, constants)
-        # Of the mean over the tasks, which errs by at most the mean of their errors.
+        # The error of the mean over the tasks is at most the mean of the tasks' errors.
         distances["MetaGradientErrorBound"] = float(np.mean(bounds))
     return distances
 
 
 class Warnings:
-    """The warnings of a learner; some are given once."""
+    """The warnings of a learner; some of them appear only once."""
 
     def __init__(self) -> None:
         self._told_of_curvature = self._told_of_tolerance = False
 
     def warn(self, options: iMAMLOptions[Any, Any, Any], reports: Sequence[SolverReport]) -> None:
-        """Warn of series that grow, each time; of curvature that is not positive and of small gradients, once each."""
+        """Warn of growing series, each time, and of non-positive curvature and of loose tolerances, once each."""
         series = [report for report in reports if isinstance(report, NeumannReport)]
         if series:
             _warn_of_growth(series)
-        curved = _curved(reports)
+        curved = _curvature_flags(reports)
         if any(curved) and not self._told_of_curvature:
             self._told_of_curvature = True
             warnings.warn(
                 f"conjugate gradient met non-positive curvature in {sum(curved)} of {len(curved)} tasks and stopped "
                 "there: I + λH is indefinite where the inner steps ended. More or shorter inner steps, a smaller "
-                "LambdaRegularization, ConjugateGradientDamping or Curvature='gauss-newton' mend it; each step's "
-                "NonPositiveCurvatureTasks counts them, and this is said once",
+                "LambdaRegularization, ConjugateGradientDamping or Curvature='gauss-newton' help; each step's "
+                "NonPositiveCurvatureTasks counts them, and this warning appears once",
                 NonPositiveCurvatureWarning,
                 stacklevel=level_outside(),
             )
@@ -140,14 +140,14 @@ class Warnings:
                 f"ConjugateGradientTolerance {options.ConjugateGradientTolerance:g} ended the solves of "
                 f"{loose.sum()} tasks at a residual above a hundredth of their gradients, the smallest of norm "
                 f"{norms[loose].min():.3g}: v is that inexact, and zero where the gradient is no larger than the "
-                "tolerance. A smaller ConjugateGradientTolerance or larger units of the targets mend it; this is said "
-                "once",
+                "tolerance. A smaller ConjugateGradientTolerance or larger units of the targets help; this warning "
+                "appears once",
                 LooseToleranceWarning,
                 stacklevel=level_outside(),
             )
 
 
-def _curved(reports: Sequence[SolverReport]) -> list[bool]:
+def _curvature_flags(reports: Sequence[SolverReport]) -> list[bool]:
     """Return for each task whether its solve met non-positive curvature."""
     return [bool(met) for report in reports for met in report.stopped_by(StopReason.NON_POSITIVE_CURVATURE)]
 
@@ -158,7 +158,7 @@ def _is_loose(report: SolverReport) -> NDArray[np.bool_]:
 
 
 def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:
-    """Return the numbers of the solves."""
+    """Return the metrics of the solves."""
     if not reports:
         return {}
     numbers = {
@@ -168,7 +168,7 @@ def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:
     series = [report for report in reports if isinstance(report, NeumannReport)]
     if series:
         return numbers | {"GrowingSeriesTasks": float(sum(np.sum(report.grew) for report in series))}
-    return numbers | {"NonPositiveCurvatureTasks": float(sum(_curved(reports)))}
+    return numbers | {"NonPositiveCurvatureTasks": float(sum(_curvature_flags(reports)))}
 
 
 def _warn_of_growth(reports: Sequence[NeumannReport]) -> None:
@@ -178,7 +178,7 @@ def _warn_of_growth(reports: Sequence[NeumannReport]) -> None:
         before, last = (np.concatenate([r.term_norms[place] for r in reports])[task] for place in (-2, -1))
         warnings.warn(
             f"the Neumann series of task {task} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
-            "a smaller LambdaRegularization or conjugate gradient is wanted",
+            "use a smaller LambdaRegularization or conjugate gradient",
             SeriesGrowthWarning,
             stacklevel=level_outside(),
         )

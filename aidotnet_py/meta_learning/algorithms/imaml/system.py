@@ -1,4 +1,4 @@
-"""The linear system of iMAML, (I + λH) v = g for every task: how the options say that it is solved."""
+"""The linear system of iMAML, (I + λH) v = g for every task, and its solution by the method in the options."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gr
 from aidotnet_py.solvers.conjugate_gradient import QueuedSolve
 from aidotnet_py.solvers.iteration import MOST, BufferedOperator
 
-__all__ = ["Begun", "ImplicitSystem", "Solve"]
+__all__ = ["ImplicitSystem", "Solve", "SystemAtPoint"]
 
 
 @dataclass(frozen=True)
 class Solve:
-    """What a solver came to, (tasks, P), and its report; the solution is v itself, or what v comes from."""
+    """A solver's solutions, shape (tasks, P), and its report; the solutions are v, or the y that v comes from."""
 
     solutions: Array
     report: SolverReport
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A system of which the work at the points is done: support gradients, operator, right-hand side.
+class SystemAtPoint:
+    """A system after its work at the points: support gradients, operator, right-hand side.
 
-    ``root`` is D^½ where each parameter has a λ of its own; ``queued`` is the solve that a device does.
+    ``root`` is D^½ where each parameter has a λ of its own; ``queued`` is the solve in a device's queue.
     """
 
     slopes: Array
@@ -42,21 +42,21 @@ class Begun:
 
 @dataclass(frozen=True)
 class ImplicitSystem:
-    """(I + λH) v = g where all parameters share a λ, and its counterpart where each has one of its own.
+    """(I + λH) v = g for one λ of all parameters, and its counterpart for a λ of each parameter.
 
-    With D = diag(λ) the meta-gradient is v = D⁻¹(H + D⁻¹)⁻¹g. That is v = D^{-½}y, where y solves the symmetric system
+    With D = diag(λ) the meta-gradient is v = D⁻¹(H + D⁻¹)⁻¹g. It is v = D^{-½}y, where y solves the symmetric system
     (I + D^½HD^½) y = D^½g.
 
     Attributes
     ----------
     options : iMAMLOptions
-        Curvature, solver, damping.
+        The options of curvature, solver and damping.
     lam : float or array, shape (P,)
         λ.
     probes : array, shape (probes, P), or None
-        Signs, with which the diagonal is estimated that preconditions the solve.
+        Random signs, which estimate the diagonal that preconditions the solve.
     warm : WarmStarts
-        Where solves start from, if the options say so.
+        Starts of the solves, if the options ask for warm starts.
     """
 
     options: iMAMLOptions[Any, Any, Any]
@@ -64,8 +64,8 @@ class ImplicitSystem:
     probes: Array | None
     warm: WarmStarts
 
-    def begin(self, tasks: Tasks, points: Array, gradients: Array) -> Begun | None:
-        """Do the work that a solve at these points begins with; on a device, put the whole solve into its queue."""
+    def begin(self, tasks: Tasks, points: Array, gradients: Array) -> SystemAtPoint | None:
+        """Do the work of a solve at its points; on a device, put the whole solve into the queue."""
         if self.options.UseFirstOrder:
             return None
         root = None if isinstance(self.lam, float) else tasks.backend.elementwise("sqrt")(self.lam)
@@ -74,18 +74,18 @@ class ImplicitSystem:
         queued: QueuedSolve | None = None
         if isinstance(operator, BufferedOperator) and operator.queue.is_waiting and self.is_plain:
             queued = QueuedSolve(operator, rhs, iterations=self._iterations, atol=self._atol)
-        return Begun(slopes, operator, rhs, root, queued)
+        return SystemAtPoint(slopes, operator, rhs, root, queued)
 
     def finish(
-        self, tasks: Tasks, points: Array, gradients: Array, begun: Begun | None
+        self, tasks: Tasks, points: Array, gradients: Array, at_point: SystemAtPoint | None
     ) -> tuple[Array, Array, Solve | None]:
         """Return the support gradients at φ, v for every task, and the solve."""
-        if begun is None:
+        if at_point is None:
             v = tasks.backend.asarray(gradients)
             return tasks.support_gradient(points), v, None
-        y, report = self._solve(tasks, begun)
+        y, report = self._solve(tasks, at_point)
         tasks.require_sound("solve", ~report.stopped_by(StopReason.NOT_FINITE))
-        return begun.slopes, y if begun.root is None else y / begun.root, Solve(y, report)
+        return at_point.slopes, y if at_point.root is None else y / at_point.root, Solve(y, report)
 
     @property
     def _iterations(self) -> int:
@@ -107,19 +107,19 @@ class ImplicitSystem:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a solve is conjugate gradient from zero, of iterations that a device can do without the host."""
+        """Whether a solve is conjugate gradient from zero, with iterations that a device can do without the host."""
         plain = self.probes is None and not self._is_warm and isinstance(self.lam, float)
         plain = plain and not (self.options.UseNeumannApproximation or self.options.UseFirstOrder)
         return plain and self._iterations <= MOST
 
-    def _solve(self, tasks: Tasks, begun: Begun) -> tuple[Array, SolverReport]:
+    def _solve(self, tasks: Tasks, at_point: SystemAtPoint) -> tuple[Array, SolverReport]:
         if self.options.UseNeumannApproximation:
-            return neumann_series(begun.operator, begun.rhs, terms=self.options.NeumannSeriesTerms)
-        if begun.queued is not None:
-            y, report = begun.queued.result()
+            return neumann_series(at_point.operator, at_point.rhs, terms=self.options.NeumannSeriesTerms)
+        if at_point.queued is not None:
+            y, report = at_point.queued.result()
         else:
-            y, report = self._conjugate_gradient(tasks, begun.operator, begun.rhs)
-        return self._moved(tasks, y, begun.rhs, report), report
+            y, report = self._conjugate_gradient(tasks, at_point.operator, at_point.rhs)
+        return self._replace_zeros(tasks, y, at_point.rhs, report), report
 
     def _operator(self, tasks: Tasks, points: Array, root: Array | None) -> tuple[Array, Operator]:
         kind, identity = self.options.Curvature, 1.0 + float(self.options.ConjugateGradientDamping)
@@ -140,8 +140,8 @@ class ImplicitSystem:
             preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
         )
 
-    def _moved(self, tasks: Tasks, y: Array, rhs: Array, report: SolverReport) -> Array:
-        """The solutions, with g where a solve stopped before its first step: that says more than zero."""
+    def _replace_zeros(self, tasks: Tasks, y: Array, rhs: Array, report: SolverReport) -> Array:
+        """Return the solutions, with g in place of zeros from solves that stopped before their first step."""
         backend = tasks.backend
         unmoved = report.stopped_by(StopReason.NON_POSITIVE_CURVATURE) & (report.iterations == 0)
         if self._is_warm and unmoved.any():
@@ -152,12 +152,12 @@ class ImplicitSystem:
         return y
 
     def _preconditioner(self, backend: Backend, operator: Operator, like: Array, probes: Array) -> Operator:
-        """R ↦ r / d, d the mean of z ∘ Az over signs z, an estimate of A's diagonal, and at least that of (1 + δ)I."""
+        """Return r ↦ r / d, d = max(mean of z ∘ Az over signs z, 1 + δ), an estimate of A's diagonal."""
         total: Array | None = None
         for sign in row_views(backend, probes):
             stacked = backend.asarray(backend.broadcast_to(backend.reshape(sign, (1, *sign.shape)), tuple(like.shape)))
-            found = operator(stacked) * stacked
-            total = found if total is None else total + found
+            estimate = operator(stacked) * stacked
+            total = estimate if total is None else total + estimate
         diagonal = backend.elementwise("maximum")(
             total * (1.0 / probes.shape[0]), 1.0 + float(self.options.ConjugateGradientDamping)
         )
