@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import wraps
-from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.execution import run_program
 from aidotnet_py.autodiff.functions import numpy_dispatch as anp
+from aidotnet_py.autodiff.functions.on_arrays import on_arrays
 from aidotnet_py.autodiff.primitives import elementwise
 from aidotnet_py.autodiff.primitives import shape as shapes
 from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
-from aidotnet_py.autodiff.tracing.tracer import HostData, active_trace, as_traced, is_array, new_trace, type_of
+from aidotnet_py.autodiff.tracing.tracer import HostData, type_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [
@@ -41,35 +39,11 @@ __all__ = [
     "with_value",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
 Axes = int | Sequence[int] | None
 Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 
 
-def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
-    """Let a function of traced values accept arrays and numbers: outside a trace, it is traced and run at once."""
-
-    def decorate(function: F) -> F:
-        form = signature(function)
-
-        @wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            values = form.bind(*args, **options).arguments
-            arrays = {k: values.pop(k) for k in array_arguments if values.get(k) is not None}
-            types = {k: type_of(v, k) for k, v in arrays.items()}
-            if active_trace() is not None:
-                traced = {k: as_traced(v) if is_array(v) else shapes.full(types[k], v) for k, v in arrays.items()}
-                return function(**traced, **values)
-            with new_trace() as trace:
-                program = trace.finish([function(**{k: trace.new_input(t) for k, t in types.items()}, **values)])
-            return run_program(program, list(arrays.values()))[0]
-
-        return call  # type: ignore[return-value]  # the wrapper takes what the function takes
-
-    return decorate
-
-
-@_on_arrays("x")
+@on_arrays("x")
 def relu(x: Any) -> Any:
     """Return max(x, 0), with derivative 0 at 0.
 
@@ -82,7 +56,7 @@ def relu(x: Any) -> Any:
     return elementwise.relu(x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(−x)), accurate to relative precision on both sides.
 
@@ -95,7 +69,7 @@ def sigmoid(x: Any) -> Any:
     return elementwise.sigmoid(x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def softplus(x: Any) -> Any:
     """Return log(1 + exp(x)) without overflow; its derivative is the sigmoid.
 
@@ -108,19 +82,19 @@ def softplus(x: Any) -> Any:
     return elementwise.softplus(x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def stop_gradient(x: Any) -> Any:
     """Return x as a constant: every derivative through it is zero."""
     return shapes.stop_gradient(x)
 
 
-@_on_arrays("value", "x")
+@on_arrays("value", "x")
 def with_value(value: Any, x: Any) -> Any:
     """Return ``value`` with the derivatives of x: for limits where the formula of x gives inf − inf or 0 · inf."""
     return elementwise.with_value(value, x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Compute log Σ exp(x) over axes, shifted by the maximum so that nothing overflows.
 
@@ -152,7 +126,7 @@ def _shift(x: Any, axes: tuple[int, ...]) -> Any:
     return elementwise.where(elementwise.isfinite(top), top, 0.0)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return x − logsumexp(x) along an axis, accurate even if one element is far above the others."""
     axes = anp.normalise_axes(axis, len(x.shape))
@@ -160,7 +134,7 @@ def log_softmax(x: Any, axis: int = -1) -> Any:
     return centred - anp.expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def softmax(x: Any, axis: int = -1) -> Any:
     """Return exp(x) / Σ exp(x) along an axis.
 
@@ -173,7 +147,7 @@ def softmax(x: Any, axis: int = -1) -> Any:
     return elementwise.exp(log_softmax(x, axis))
 
 
-@_on_arrays("indices")
+@on_arrays("indices")
 def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
     """Return a row (…, classes) for each integer: 1 at its place, 0 elsewhere; all 0 if it is out of range.
 
@@ -225,7 +199,7 @@ def _windows(x: Any, window: tuple[int, int], stride: tuple[int, int], padding: 
     return patches(shapes.pad(x, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)), value), window, stride)
 
 
-@_on_arrays("x", "weight", "bias")
+@on_arrays("x", "weight", "bias")
 def conv2d(
     x: Any,
     weight: Any,
@@ -334,7 +308,7 @@ def _pool(
     return reduce(_windows(x, size, step, padding, fill), (3, 4))
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def max_pool2d(
     x: Any,
     window: int | tuple[int, int],
@@ -356,7 +330,7 @@ def max_pool2d(
     return _pool(x, window, stride, padding, max_, -math.inf)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def average_pool2d(
     x: Any,
     window: int | tuple[int, int],
@@ -396,7 +370,7 @@ def _scale_and_shift(y: Any, scale: Any, shift: Any) -> Any:
     return y if shift is None else y + shift
 
 
-@_on_arrays("x", "scale", "shift")
+@on_arrays("x", "scale", "shift")
 def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
     """Normalise each channel by the mean and variance of its batch: (x − μ)/√(σ² + ε) · scale + shift.
 
@@ -413,7 +387,7 @@ def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float =
     return _scale_and_shift(_normalise(x, tuple(range(len(x.shape) - 1)), epsilon), scale, shift)
 
 
-@_on_arrays("x", "scale", "shift")
+@on_arrays("x", "scale", "shift")
 def layer_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
     """Normalise over the last axis: (x − μ)/√(σ² + ε) · scale + shift (Ba, Kiros & Hinton 2016).
 
