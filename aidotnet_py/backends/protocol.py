@@ -206,6 +206,10 @@ class Backend(Protocol):
         """The transpose of `take`: zero ``out`` (n, …), then add each row of ``values`` (i…, …) to ``out[index]``."""
         ...
 
+    def argsort(self, array: Array, out: Array | None = None) -> Array:
+        """Indices, int64, that sort the last axis upwards; equal elements keep their order, NaN comes last."""
+        ...
+
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
     ) -> Array:

@@ -140,6 +140,13 @@ def test_concatenation_and_rows(backend: Backend) -> None:
     assert_array_equal(backend.to_numpy(out), [3 * x[0], 0 * x[0], 0 * x[0], x[3], 0 * x[0]])
 
 
+def test_the_order_of_the_last_axis(backend: Backend) -> None:
+    x = np.array([[2.0, np.nan, -1.0, 2.0], [0.0, 1.0, -np.inf, np.inf], [1.0, 1.0, 1.0, 1.0]])
+    wanted = np.array([[2, 0, 3, 1], [2, 0, 1, 3], [0, 1, 2, 3]])
+    with_and_without_out(backend, backend.argsort, backend.asarray(x), wanted=wanted)
+    assert backend.argsort(backend.asarray(np.zeros((2, 0)))).shape == (2, 0)
+
+
 @pytest.mark.parametrize("place", [-1, 4])
 def test_rows_out_of_range_are_refused_by_numpy(place: int) -> None:
     x, out = np.ones((4, 3)), np.empty((1, 3))
@@ -209,7 +216,7 @@ def test_what_does_not_meet_the_protocol_is_not_registered() -> None:
             return False
 
     with pytest.raises(
-        ArgumentException, match=r"backend Half lacks asarray, astype, .*take.* of the Backend protocol"
+        ArgumentException, match=r"backend Half lacks argsort, asarray, .*take.* of the Backend protocol"
     ):
         register_backend(Half())  # type: ignore[arg-type]
     assert "half" not in available_backends()

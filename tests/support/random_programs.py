@@ -18,6 +18,7 @@ from aidotnet_py.autodiff.primitives.gather import gather, scatter_add, wrap_ind
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
+from aidotnet_py.autodiff.primitives.sorting import argsort
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Literal, Program, Variable
 from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, inline, new_trace
@@ -85,6 +86,12 @@ def _rows(x: Tracer, rng: Rng) -> Any:
     return y if rng.random() < 0.5 else scatter_add(y, indices, rows + 1)
 
 
+def _sorted(x: Tracer, rng: Rng) -> Any:
+    # The values, not their order, which a rounding may change.
+    flat = reshape(x, (x.size,))
+    return gather(flat, argsort(flat)) if x.size else x
+
+
 def _literal(x: Tracer, rng: Rng) -> Any:
     f = [ew.add, ew.multiply, ew.maximum, ew.subtract][int(rng.integers(0, 4))]
     return f(x, 0.5) if rng.random() < 0.5 else f(0.5, x)
@@ -122,6 +129,7 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     _broadcast,
     lambda x, rng: sum_(x, _axes(x, rng)),
     lambda x, rng: max_(x, _axes(x, rng)) if x.size else x,
+    _sorted,
     lambda x, rng: concatenate([x, full(x.type, 0.25), x], int(rng.integers(0, x.ndim))) if x.ndim else x,
     lambda x, rng: _matmul(x, rng) if x.ndim else x,
     lambda x, rng: _windows(x, rng) if x.size else x,

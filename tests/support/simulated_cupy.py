@@ -369,6 +369,12 @@ def max(a: ndarray, axis: Any = None, out: Any = None, keepdims: bool = False) -
     return _called(lambda: np.max(memory, axis=axis), [a], out, "unsafe")
 
 
+def argsort(a: ndarray, axis: Any = -1, kind: Any = None) -> ndarray:
+    assert kind in (None, "stable")
+    memory = _host(a)
+    return _called(lambda: np.argsort(memory, axis=axis, kind="stable"), [a])
+
+
 def take(a: ndarray, indices: ndarray, axis: Any = None, out: Any = None) -> ndarray:
     rows, places = _host(a), _host(indices)
     if out is not None and (out.dtype != a.dtype or out.shape != (*indices.shape, *a.shape[1:])):
@@ -564,7 +570,7 @@ def _module(name: str, **members: Any) -> types.ModuleType:
 
 
 def _built() -> types.ModuleType:
-    functions = (array, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
+    functions = (argsort, array, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
     kinds = (ElementwiseKernel, ReductionKernel, ndarray)
     ufuncs: dict[str, Any] = {name: _Ufunc(name) for name in UFUNCS}
     cublas = _module(

@@ -139,6 +139,9 @@ class StrictBackend:
             out[index, ...] += rows[row, ...]
         return out
 
+    def argsort(self, array: Any, out: Any = None) -> Any:
+        return self._into(out, xp.argsort(array, axis=-1, stable=True))
+
     def patches(self, array: Any, window: tuple[int, int], stride: tuple[int, int], out: Any = None) -> Any:
         n, height, width, channels = array.shape
         rows, columns = ((s - k) // t + 1 for s, k, t in zip((height, width), window, stride, strict=True))

@@ -322,6 +322,14 @@ class CuPyBackend:
         with self._device:
             return self._kernels.scatter_add(values, indices, out)
 
+    def argsort(self, array: Array, out: Array | None = None) -> Array:
+        with self._device:
+            order = self._cupy.argsort(array, axis=-1, kind="stable")
+            if out is None:
+                return order
+            self._cupy.copyto(out, order)
+            return out
+
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
     ) -> Array:

@@ -45,6 +45,11 @@ def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
     return out
 
 
+def _copied(result: Array, out: Array) -> Array:
+    np.copyto(out, result)
+    return out
+
+
 def _array(result: Any) -> Array:
     """Where NumPy gives a scalar, the array of no axes that the protocol promises."""
     return np.asarray(result)
@@ -253,6 +258,10 @@ class NumPyBackend:
         out[...] = 0
         np.add.at(out, indices, values)
         return out
+
+    def argsort(self, array: Array, out: Array | None = None) -> Array:
+        order = np.argsort(array, axis=-1, kind="stable").astype(np.int64, copy=False)
+        return order if out is None else _copied(order, out)
 
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
