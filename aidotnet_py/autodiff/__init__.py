@@ -5,6 +5,7 @@ A new primitive goes into its family's file in `primitives`, a function made of 
 """
 
 from aidotnet_py.autodiff.api import grad, hvp, jvp, linearize, trace, value_and_grad, vjp, vmap
+from aidotnet_py.autodiff.functions.assignment import at
 from aidotnet_py.autodiff.functions.beyond_numpy import (
     average_pool2d,
     batch_norm,
@@ -27,6 +28,7 @@ __all__ = [
     "Profile",
     "ProfileRow",
     "Program",
+    "at",
     "average_pool2d",
     "batch_norm",
     "conv2d",

@@ -23,6 +23,7 @@ from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_
+from aidotnet_py.autodiff.primitives.sorting import argsort
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.types import ArrayType
 
@@ -128,6 +129,30 @@ def scatter_reference(values: NDArray[Any], indices: NDArray[Any], rows: int) ->
     for place in np.ndindex(indices.shape):
         out[indices[place]] += values[place]
     return out
+
+
+def _updates(rows: int, index_shape: Shape, row: Shape) -> Draw:
+    return lambda rng, shape: [
+        real(rng, (rows, *row)),
+        real(rng, (*index_shape, *row)),
+        rng.integers(0, rows, index_shape),
+    ]
+
+
+def _set_reference(key: Any) -> Callable[..., Any]:
+    def assigned(x: NDArray[Any], value: NDArray[Any]) -> NDArray[Any]:
+        y = x.copy()
+        y[key] = value
+        return y
+
+    return assigned
+
+
+def _set_rows_reference(x: NDArray[Any], values: NDArray[Any], indices: NDArray[Any]) -> NDArray[Any]:
+    y = x.copy()
+    for place in np.ndindex(indices.shape):
+        y[indices[place]] = values[place]
+    return y
 
 
 def patches_reference(x: NDArray[Any], window: Sequence[int], stride: Sequence[int]) -> NDArray[Any]:
@@ -324,6 +349,28 @@ _indexing = [
         lambda x, i: np.take_along_axis(x, i - 3, axis=0),
         lambda rng, shape: [real(rng, (3, 2)), rng.integers(0, 3, (4, 2))],
         lambda x, i: np.take_along_axis(x, i - 3, axis=0),
+    ),
+    Case(
+        "at a span, set",
+        lambda x, y: ad.at(x)[1, ::-2].set(y),
+        of((2, 4), (2,)),
+        _set_reference((1, slice(None, None, -2))),
+    ),
+    Case(
+        "at a list, set",
+        lambda x, y: ad.at(x)[:, [2, 0]].set(y),
+        of((2, 3), (2, 2)),
+        _set_reference((slice(None), [2, 0])),
+    ),
+    Case("at indices, set", lambda x, y, i: ad.at(x)[i].set(y), _updates(3, (4,), (2,)), _set_rows_reference),
+    Case(
+        "at indices, add",
+        lambda x, y, i: ad.at(x)[i].add(y),
+        _updates(3, (2, 2), (2,)),
+        lambda x, y, i: x + scatter_reference(y, i, len(x)),
+    ),
+    Case(
+        "argsort", lambda x: argsort(x), one(apart), lambda x: np.argsort(x, kind="stable"), axes=(1, 3), smooth=False
     ),
     Case(
         "one_hot",

@@ -64,11 +64,14 @@ class HostData:
 
 
 # The remedy for assignments to elements.
-_BUILD_ANEW = "build the result with np.where, np.concatenate or np.stack"
+_BUILD_ANEW = (
+    "write x = aidotnet_py.autodiff.at(x)[index].set(value), or build the result with np.where, np.concatenate or "
+    "np.stack"
+)
 
 _AS_ARRAY = (
-    "keep it an array, or compute it outside the traced function; for an element of an array, build the array with "
-    "np.where, np.concatenate or np.stack"
+    "keep it an array, or compute it outside the traced function; for an element of an array, write "
+    "x = aidotnet_py.autodiff.at(x)[index].set(value), or build the array with np.where, np.concatenate or np.stack"
 )
 
 
@@ -317,6 +320,11 @@ class Tracer(NDArrayOperatorsMixin):
         """The last two axes exchanged."""
         return _function("swapaxes")(self, -1, -2)
 
+    @property
+    def at(self) -> Any:
+        """The elements, for ``x.at[index].set(value)``; see `aidotnet_py.autodiff.at`."""
+        return _function("at")(self)
+
     def __repr__(self) -> str:
         return f"Tracer({self.type})"
 
@@ -353,8 +361,8 @@ class Tracer(NDArrayOperatorsMixin):
     __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
     __array__ = _no_value(
         "assignment to elements of an array, np.array() or an untraceable function",
-        "use NumPy functions on it directly, np.where, np.concatenate or np.stack to put values together, np.take to "
-        "index an array with it",
+        "use NumPy functions on it directly, aidotnet_py.autodiff.at(x)[index].set(value), np.where, np.concatenate or "
+        "np.stack to put values together, np.take to index an array with it",
     )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")
