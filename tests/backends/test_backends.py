@@ -84,6 +84,21 @@ def test_logical_functions_and_choice(backend: Backend) -> None:
         assert_array_equal(backend.to_numpy(out), np.where(a, *plain))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("gap", [2, 3, 8])
+def test_functions_of_one_array_write_every_element_whatever_the_strides(dtype: str, gap: int) -> None:
+    """np.negative of NumPy 2.4 did not, for x with a stride of 8 and out with gaps."""
+    numpy = get_backend("numpy")
+    for step in (4, 8, 16, -8):
+        x = np.zeros(6 * abs(step), dtype)[::step]
+        x[...] = [0, 1, -2, 3, -4, 5]
+        for name in ("abs", "negative", "sign", "relu"):
+            out = np.full(6 * gap, 77, dtype)[::gap]
+            numpy.elementwise(name)(x, out=out)
+            assert_array_equal(out, numpy.elementwise(name)(x.copy()))
+            assert_array_equal(np.signbit(out), np.signbit(numpy.elementwise(name)(x.copy())))
+
+
 @pytest.mark.parametrize("name", ELEMENTWISE_NAMES)
 def test_every_elementwise_name_exists(backend: Backend, name: str) -> None:
     assert callable(backend.elementwise(name))

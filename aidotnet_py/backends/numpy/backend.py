@@ -37,6 +37,13 @@ def _relu(x: Array, out: Array | None = None) -> Array:
     return np.maximum(x, 0, out=out)
 
 
+def _negative(x: Array, out: Array | None = None) -> Array:
+    # Where x has strides of some powers of two and out has gaps, np.negative of NumPy 2.4 skips elements.
+    if out is None or out.flags.c_contiguous:
+        return cast(Array, np.negative(x, out=out))
+    return np.multiply(x, -1, out=out)
+
+
 def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
     if out is None:
         return cast(Array, np.where(mask, x, y))
@@ -76,7 +83,7 @@ _ELEMENTWISE: dict[str, Elementwise] = {
     "maximum": np.maximum,
     "minimum": np.minimum,
     "multiply": np.multiply,
-    "negative": np.negative,
+    "negative": _negative,
     "not_equal": np.not_equal,
     "pow": np.power,
     "relu": _relu,
