@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from autodiff_cases import fold_reference, patches_reference
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -21,10 +22,11 @@ from aidotnet_py.backends import (
 from aidotnet_py.backends.protocol import ELEMENTWISE_NAMES
 from aidotnet_py.exceptions import ArgumentException
 
-UNARY = ["abs", "cos", "exp", "expm1", "isfinite", "log", "log1p", "negative", "relu", "sigmoid", "sign"]
-UNARY += ["sin", "softplus", "sqrt", "tanh"]
+UNARY = ["abs", "atan", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor", "isfinite", "log", "log1p", "negative"]
+UNARY += ["relu", "sigmoid", "sign", "sin", "sinh", "softplus", "sqrt", "tan", "tanh"]
 LOGICAL = ["logical_and", "logical_or", "logical_not"]
 OTHERS: dict[str, Callable[..., Any]] = {
+    "erf": scipy.special.erf,
     "relu": lambda x: np.maximum(x, 0),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "softplus": lambda x: np.log1p(np.exp(x)),

@@ -219,6 +219,10 @@ def _plain(function: Callable[..., Any], draw: Draw, name: str = "", **options: 
 
 _unary = [
     *(_plain(f, one(real)) for f in (np.negative, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.square, np.exp2)),
+    *(_plain(f, one(real)) for f in (np.sinh, np.cosh, np.arctan)),
+    _plain(np.tan, lambda rng, shape: [0.8 * real(rng, shape)]),
+    *(_plain(f, one(apart), smooth=False) for f in (np.floor, np.ceil)),
+    Case("erf", ad.erf, one(real), scipy.special.erf),
     *(_plain(f, one(positive)) for f in (np.log, np.sqrt, np.log2, np.log10, np.log1p)),
     *(_plain(f, one(nonzero)) for f in (np.absolute, np.fabs, np.sign, np.reciprocal, np.positive)),
     Case("sigmoid", ad.sigmoid, one(real), scipy.special.expit),
@@ -234,6 +238,8 @@ _binary = [
     *(_plain(f, two(real, real)) for f in (np.add, np.subtract, np.multiply, np.logaddexp)),
     _plain(np.divide, two(real, nonzero)),
     _plain(np.power, two(positive, real)),
+    _plain(np.arctan2, two(real, positive)),
+    _plain(lambda x: np.arctan2(x, 2.0) + np.arctan2(-1.5, x), one(positive), "arctan2 of a literal"),
     _plain(np.float_power, two(positive, real)),
     *(_plain(f, _unequal) for f in (np.maximum, np.minimum)),
     *(

@@ -111,11 +111,13 @@ def _to_single(x: Tracer, rng: Rng) -> Any:
 
 
 _UNARY: list[Callable[[Tracer, Rng], Any]] = [
-    *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, lambda x: ew.divide(1.0, x))),
+    *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sinh, ew.cosh, lambda x: ew.divide(1.0, x))),
     *(_tame(lambda x, p=p: ew.power(x, p)) for p in (0.5, 3)),
     _tame(lambda x: ew.root(ew.sqrt(x), x)),
     lambda x, rng: ew.with_value(ew.negative(ew.negative(x)), x),
     *(lambda x, rng, f=f: f(x) for f in (ew.sin, ew.cos, ew.tanh, ew.sigmoid, ew.softplus, ew.relu)),
+    *(lambda x, rng, f=f: f(x) for f in (ew.arctan, ew.erf, lambda x: ew.tan(ew.tanh(x)))),
+    *(lambda x, rng, f=f: f(ew.multiply(ew.sign(x), 1.5)) for f in (ew.floor, ew.ceil)),
     *(lambda x, rng, f=f: f(x) for f in (ew.negative, ew.absolute, ew.sign, stop_gradient)),
     lambda x, rng: ew.where(ew.logical_not(ew.isfinite(x)), 0.0, x),
     lambda x, rng: ew.where(ew.logical_or(ew.less(x, 0.1), ew.logical_and(ew.greater(x, 0.5), True)), 1.0, 2.0),
@@ -137,6 +139,7 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
 ]
 _BINARY: list[Callable[[Tracer, Tracer], Any]] = [
     *(ew.add, ew.subtract, ew.multiply, ew.maximum, ew.minimum),
+    lambda x, y: ew.arctan2(ew.tanh(x), ew.add(ew.absolute(y), 0.5)),
     *map(_compared, (ew.equal, ew.not_equal, ew.less, ew.less_equal, ew.greater, ew.greater_equal)),
 ]
 _LARGEST = 2000

@@ -278,9 +278,10 @@ class _Ufunc:
 
 
 UFUNCS = (
-    *("absolute", "add", "cos", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "isfinite", "less"),
-    *("less_equal", "log", "log1p", "logaddexp", "logical_and", "logical_not", "logical_or", "maximum", "minimum"),
-    *("multiply", "negative", "not_equal", "power", "sin", "sqrt", "subtract", "tanh"),
+    *("absolute", "add", "arctan", "arctan2", "ceil", "cos", "cosh", "divide", "equal", "exp", "expm1", "floor"),
+    *("greater", "greater_equal", "isfinite", "less", "less_equal", "log", "log1p", "logaddexp", "logical_and"),
+    *("logical_not", "logical_or", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "sin", "sinh"),
+    *("sqrt", "subtract", "tan", "tanh"),
 )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "average_pool2d",
     "batch_norm",
     "conv2d",
+    "erf",
     "layer_norm",
     "log_softmax",
     "logsumexp",
@@ -80,6 +81,19 @@ def softplus(x: Any) -> Any:
     array([1000.])
     """
     return elementwise.softplus(x)
+
+
+@on_arrays("x")
+def erf(x: Any) -> Any:
+    """Return the error function 2/√π ∫₀ˣ exp(−t²) dt.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> erf(np.array([0.0, 1.0, 10.0]))
+    array([0.        , 0.84270079, 1.        ])
+    """
+    return elementwise.erf(x)
 
 
 @on_arrays("x")

@@ -390,7 +390,8 @@ def _boolean(function: Callable[..., Any]) -> Callable[..., Any]:
 numpy_functions.update(
     {
         # ufuncs
-        **{f.__name__: f for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sin, ew.cos, ew.tanh, ew.sign)},
+        **{f.__name__: f for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sign, ew.floor, ew.ceil)},
+        **{f.__name__: f for f in (ew.sin, ew.cos, ew.tan, ew.arctan, ew.arctan2, ew.sinh, ew.cosh, ew.tanh)},
         **{f.__name__: f for f in (ew.add, ew.subtract, ew.multiply, ew.divide, ew.power, ew.maximum, ew.minimum)},
         **{f.__name__: f for f in (ew.equal, ew.not_equal, ew.less, ew.less_equal, ew.greater, ew.greater_equal)},
         **{

@@ -23,7 +23,7 @@ __all__ = ["CuPyBackend", "missing_for_cupy"]
 _INSTALL = 'pip install "aidotnet_py[cuda13]" brings all that is needed ([cuda12] for a driver of CUDA 12)'
 
 # What CuPy calls otherwise than the standard does.
-_UFUNC_NAMES = {"abs": "absolute", "pow": "power"}
+_UFUNC_NAMES = {"abs": "absolute", "atan": "arctan", "atan2": "arctan2", "pow": "power"}
 
 # What CuPy calls COMPUTE_TYPE_… and cuBLAS CUBLAS_…_MATH; not every version has the names.
 _DEFAULT_TYPE, _TF32_TYPE = 1, 7
@@ -116,6 +116,7 @@ class CuPyBackend:
         self._composed: dict[str, Elementwise] = {
             "relu": self._relu,
             "sigmoid": self._kernels.sigmoid,
+            "erf": self._kernels.erf,
             "sign": self._kernels.sign,
             "softplus": self._softplus,
             "where": self._where,

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
 from aidotnet_py.backends.numpy.blas_threads import OneThread
+from aidotnet_py.backends.numpy.error_function import erf
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.representations import concise_repr
 
@@ -65,11 +66,17 @@ def _array(result: Any) -> Array:
 _ELEMENTWISE: dict[str, Elementwise] = {
     "abs": np.absolute,
     "add": np.add,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "ceil": np.ceil,
     "cos": np.cos,
+    "cosh": np.cosh,
     "divide": np.divide,
     "equal": np.equal,
+    "erf": erf,
     "exp": np.exp,
     "expm1": np.expm1,
+    "floor": np.floor,
     "greater": np.greater,
     "greater_equal": np.greater_equal,
     "isfinite": np.isfinite,
@@ -90,9 +97,11 @@ _ELEMENTWISE: dict[str, Elementwise] = {
     "sigmoid": _sigmoid,
     "sign": np.sign,
     "sin": np.sin,
+    "sinh": np.sinh,
     "softplus": _softplus,
     "sqrt": np.sqrt,
     "subtract": np.subtract,
+    "tan": np.tan,
     "tanh": np.tanh,
     "where": _where,
 }
