@@ -170,12 +170,32 @@ class Backend(Protocol):
         """Maxima over axes, which disappear; NaN wins."""
         ...
 
+    def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        """Sums of the first elements along an axis, for each number of them from 1 on."""
+        ...
+
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         """Inner products over the last axis."""
         ...
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
         """Matrix products over the last two axes, (…, m, k) by (…, k, n), equal leading axes."""
+        ...
+
+    def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
+        """Solutions of linear systems, (…, n, n) and (…, n, k), equal leading axes, float32 or float64.
+
+        LinAlgError for a singular matrix. A backend for which a look at the factors means to wait for its device gives
+        infinities or NaN instead.
+        """
+        ...
+
+    def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
+        """Lower Cholesky factors of the lower triangles of (…, n, n); LinAlgError or NaN as `solve` says."""
+        ...
+
+    def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
+        """Signs of determinants of (…, n, n) and logarithms of their absolute values, as (…, 2)."""
         ...
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:

@@ -84,6 +84,8 @@ FUNCTIONS: dict[str, Function] = {
     "clip(x, 0, 1)": lambda x: np.clip(x, 0.0, 1.0),
     "max(v)": np.max,
     "min(v)": np.min,
+    "prod(v)": np.prod,
+    "sort(v)[0]": lambda v: np.sort(v)[0],
     "norm(v)": np.linalg.norm,
     "norm(v, 1)": lambda v: np.linalg.norm(v, 1),
     "norm(v, inf)": lambda v: np.linalg.norm(v, np.inf),

@@ -146,6 +146,28 @@ def test_products(backend: Backend) -> None:
     )
 
 
+def test_cumulative_sums(backend: Backend) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 9, 2))
+    for axis in range(3):
+        f: Callable[..., Any] = lambda a, i=axis, **o: backend.cumulative_sum(a, i, **o)  # noqa: E731
+        with_and_without_out(backend, f, backend.asarray(x), wanted=np.cumsum(x, axis))
+        assert f(backend.asarray(x[:0])).shape == (0, 9, 2)
+    whole = np.arange(-3, 4, dtype=np.int16)
+    along: Callable[..., Any] = lambda a, **o: backend.cumulative_sum(a, 0, **o)  # noqa: E731
+    with_and_without_out(backend, along, backend.asarray(whole), wanted=np.cumsum(whole, dtype=np.int16))
+
+
+def test_linear_algebra(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-0.5, 0.5, (2, 4, 4)) + 4 * np.eye(4), rng.normal(size=(2, 4, 3))
+    array = backend.asarray(a)
+    with_and_without_out(backend, backend.solve, array, backend.asarray(b), wanted=np.linalg.solve(a, b))
+    with_and_without_out(backend, backend.cholesky, array, wanted=np.linalg.cholesky(a))
+    with_and_without_out(backend, backend.slogdet, backend.asarray(-a), wanted=np.stack(np.linalg.slogdet(-a), -1))
+    turned = backend.permute_dims(array, (0, 2, 1))
+    with_and_without_out(backend, backend.solve, turned, backend.asarray(b), wanted=np.linalg.solve(a.mT, b))
+
+
 def test_concatenation_and_rows(backend: Backend) -> None:
     x, i = np.arange(12.0).reshape(4, 3), np.array([[3, 0], [0, 0]])
     arrays = [backend.asarray(x), backend.asarray(-x)]

@@ -281,6 +281,23 @@ _reductions = [
         for f in (np.max, np.min)
         for a, k in ((None, False), (0, True), ((0, -1), False))
     ),
+    *(
+        _plain(lambda x, a=a, k=k: np.prod(x, axis=a, keepdims=k), one(real), f"prod over {a}", axes=(2, 3), least=1)
+        for a, k in ((None, False), (1, True), ((-1, 0), False))
+    ),
+    _plain(
+        lambda x: np.prod(x, axis=1),
+        lambda rng, shape: [real(rng, (2, 5)) * [0.0, 1.0, 0.0, 1.0, 1.0]],
+        "prod with zeros",
+    ),
+    *(_plain(lambda x, a=a: np.cumsum(x, axis=a), one(real), f"cumsum along {a}", axes=(2, 3)) for a in (None, 0, -1)),
+    *(
+        _plain(
+            lambda x, f=f, a=a: f(x, axis=a), one(apart), f"{f.__name__} over {a}", axes=(2, 3), least=1, smooth=False
+        )
+        for f in (np.argmax, np.argmin)
+        for a in (None, 0, -1)
+    ),
     _plain(lambda x: np.std(x, axis=0), of((3, 2)), "std"),
     *(
         _plain(lambda x, p=p: np.linalg.norm(x, p, axis=-1), of((3, 2), kind=apart), f"norm {p}")
@@ -332,6 +349,15 @@ _shapes = [
     _plain(lambda x: np.roll(x, -4), of((2, 3)), "flat roll"),
     _plain(lambda x: np.repeat(x, 3, 1), of((2, 3)), "repeat"),
     _plain(lambda x: np.tile(x, (2, 1, 3)), of((2, 3)), "tile"),
+    _plain(lambda x, y: np.vstack([x, y, x]), of((3,), (2, 3)), "vstack"),
+    _plain(lambda x, y: np.hstack([x, y, x]), of((2, 1), (2, 3)), "hstack"),
+    *(_plain(lambda x, k=k: np.diag(x, k), of((3,)), f"diag {k} of a vector") for k in (0, 1, -2)),
+    *(_plain(lambda x, k=k: np.diag(x, k), of((3, 4)), f"diag {k} of a matrix") for k in (0, 2, -1)),
+    _plain(lambda x: np.diagonal(x, -1, 2, 0), of((3, 2, 4)), "diagonal"),
+    _plain(lambda x: np.trace(x, 1, 0, -1), of((3, 2, 4)), "trace"),
+    *(_plain(lambda x, f=f: f(x, 1), of((2, 3, 3)), f.__name__) for f in (np.tril, np.triu)),
+    *(_plain(lambda x, a=a: np.sort(x, a), one(apart), f"sort along {a}", axes=(1, 3)) for a in (None, 0, -1)),
+    _plain(lambda x: np.argsort(x, 0), one(apart), "argsort along 0", axes=(1, 3), smooth=False),
     _plain(lambda x: np.copy(x) + np.zeros_like(x) + np.ones_like(x) + np.full_like(x, 2.0), one(real), "likes"),
 ]
 
@@ -404,6 +430,21 @@ _products = [
     _plain(lambda x, y: x.T @ y.T, of((3, 2), (4, 3)), "matmul of transposes"),
     _plain(np.dot, of((2, 2, 3), (3, 2)), "dot"),
     _plain(np.outer, of((2,), (3,)), "outer"),
+    _plain(np.inner, of((2, 3), (4, 3)), "inner"),
+    *(
+        _plain(lambda x, y, a=a: np.tensordot(x, y, a), of((2, 3, 2), (2, 3, 2)), f"tensordot {a}")
+        for a in (0, 1, ([0, 1], [2, 1]), (1, -2))
+    ),
+    *(
+        _plain(lambda *x, s=s: np.einsum(s, *x), of(*shapes), f"einsum {s}")
+        for s, *shapes in (
+            ("ij->ji", (2, 3)),
+            ("iji->j", (2, 3, 2)),
+            ("ij,jk,kl->il", (2, 3), (3, 1), (1, 2)),
+            ("i,ij,j", (2,), (2, 3), (3,)),
+            ("ab,bc,ca,a->", (2, 3), (3, 2), (2, 2), (2,)),
+        )
+    ),
     *(
         _plain(lambda x, y, s=s: np.einsum(s, x, y), of(a, b), f"einsum {s}")
         for s, a, b in (
@@ -460,6 +501,27 @@ _windows = [
     ),
 ]
 
-CASES = [*_unary, *_binary, *_reductions, *_shapes, *_indexing, *_products, *_windows]
+
+def _dominant(x: Any) -> Any:
+    """x + 5I, well-conditioned whatever the numbers."""
+    return x + 5.0 * np.diag(np.ones_like(x.reshape(-1)[:3]))
+
+
+def _gram(x: Any) -> Any:
+    return _dominant(x @ x.T)
+
+
+_linear_algebra = [
+    _plain(lambda x, b: np.linalg.solve(_dominant(x), b), of((2, 3, 3), (3, 2)), "solve"),
+    _plain(lambda x, b: np.linalg.solve(_dominant(x), b), of((3, 3), (3,)), "solve for a vector"),
+    _plain(lambda x: np.linalg.inv(_dominant(x)), of((2, 3, 3)), "inv"),
+    _plain(lambda x: np.linalg.det(_dominant(x)), of((3, 3)), "det"),
+    _plain(lambda x: np.linalg.slogdet(-_dominant(x))[1], of((2, 3, 3)), "slogdet"),
+    _plain(lambda x: np.linalg.slogdet(-_dominant(x))[0], of((2, 3, 3)), "slogdet, sign", smooth=False),
+    _plain(lambda x: np.linalg.cholesky(_dominant(x)), of((2, 3, 3)), "cholesky"),
+    _plain(lambda x: np.linalg.cholesky(_gram(x), upper=True), of((3, 3)), "cholesky, upper"),
+]
+
+CASES = [*_linear_algebra, *_unary, *_binary, *_reductions, *_shapes, *_indexing, *_products, *_windows]
 
 assert len({case.name for case in CASES}) == len(CASES)

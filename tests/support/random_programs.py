@@ -14,7 +14,9 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
+from aidotnet_py.autodiff.primitives.cumulative import cumulative_sum
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add, wrap_indices
+from aidotnet_py.autodiff.primitives.linear_algebra import cholesky, signed_log_determinant, solve
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
@@ -92,6 +94,17 @@ def _sorted(x: Tracer, rng: Rng) -> Any:
     return gather(flat, argsort(flat)) if x.size else x
 
 
+def _linear_algebra(x: Tracer, rng: Rng) -> Any:
+    """Something of the matrix v vᵀ + I, for v of a few numbers in (−1, 1)."""
+    if not 0 < x.size <= 12:
+        return x
+    v = ew.tanh(reshape(x, (x.size, 1)))
+    matrix = ew.add(matmul(v, permute_dims(v, (1, 0))), HostData(np.eye(x.size)))
+    return (lambda: solve(matrix, v), lambda: cholesky(matrix), lambda: signed_log_determinant(matrix))[
+        int(rng.integers(0, 3))
+    ]()
+
+
 def _literal(x: Tracer, rng: Rng) -> Any:
     f = [ew.add, ew.multiply, ew.maximum, ew.subtract][int(rng.integers(0, 4))]
     return f(x, 0.5) if rng.random() < 0.5 else f(0.5, x)
@@ -131,6 +144,8 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     _broadcast,
     lambda x, rng: sum_(x, _axes(x, rng)),
     lambda x, rng: max_(x, _axes(x, rng)) if x.size else x,
+    lambda x, rng: cumulative_sum(x, int(rng.integers(0, x.ndim))) if x.ndim else x,
+    _linear_algebra,
     _sorted,
     lambda x, rng: concatenate([x, full(x.type, 0.25), x], int(rng.integers(0, x.ndim))) if x.ndim else x,
     lambda x, rng: _matmul(x, rng) if x.ndim else x,

@@ -393,6 +393,30 @@ def matmul(*args: Any, out: Any = None) -> ndarray:
     return _called(lambda: x @ y, args, out)
 
 
+def _no_warning_of_singular(function: Callable[..., Any], *hosts: Any) -> Any:
+    """What CuPy gives by default where NumPy raises."""
+    try:
+        return function(*hosts)
+    except np.linalg.LinAlgError:
+        return np.full_like(hosts[-1], np.nan)
+
+
+def _solve(a: ndarray, b: ndarray) -> ndarray:
+    hosts = [_host(a), _host(b)]
+    return _called(lambda: _no_warning_of_singular(np.linalg.solve, *hosts), [a, b])
+
+
+def _cholesky(a: ndarray) -> ndarray:
+    memory = _host(a)
+    return _called(lambda: _no_warning_of_singular(np.linalg.cholesky, memory), [a])
+
+
+def _slogdet(a: ndarray) -> tuple[ndarray, ndarray]:
+    memory = _host(a)
+    sign, logarithm = (_called(lambda i=i: np.linalg.slogdet(memory)[i], [a]) for i in range(2))
+    return sign, logarithm
+
+
 def as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
     return x._view(np.lib.stride_tricks.as_strided(x._memory, shape, strides, writeable=False))
 
@@ -589,12 +613,14 @@ def _built() -> types.ModuleType:
         runtime=runtime,
         using_allocator=using_allocator,
     )
+    linalg = _module("cupy.linalg", cholesky=_cholesky, slogdet=_slogdet, solve=_solve)
     core = _module("cupy._core", get_compute_type=_get_compute_type, set_compute_type=_set_compute_type)
     return _module(
         "cupy",
         __version__="14.2.0",
         _core=core,
         cuda=cuda,
+        linalg=linalg,
         **{f.__name__: f for f in (*functions, *kinds)},
         **ufuncs,
     )

@@ -114,11 +114,23 @@ class StrictBackend:
     def max(self, array: Any, axes: tuple[int, ...], out: Any = None) -> Any:
         return self._into(out, xp.max(array, axis=axes))
 
+    def cumulative_sum(self, array: Any, axis: int, out: Any = None) -> Any:
+        return self._into(out, xp.cumulative_sum(array, axis=axis, dtype=array.dtype))
+
     def vecdot(self, x: Any, y: Any, out: Any = None) -> Any:
         return self._into(out, xp.vecdot(x, y))
 
     def matmul(self, x: Any, y: Any, out: Any = None) -> Any:
         return self._into(out, xp.matmul(x, y))
+
+    def solve(self, matrices: Any, right: Any, out: Any = None) -> Any:
+        return self._into(out, xp.linalg.solve(matrices, right))
+
+    def cholesky(self, matrices: Any, out: Any = None) -> Any:
+        return self._into(out, xp.linalg.cholesky(matrices))
+
+    def slogdet(self, matrices: Any, out: Any = None) -> Any:
+        return self._into(out, xp.stack(list(xp.linalg.slogdet(matrices)), axis=-1))
 
     def stacked(self, arrays: Sequence[Any]) -> Any:
         return None

@@ -18,7 +18,7 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, permute_dims, reshape, slice_, unslice
 from aidotnet_py.autodiff.primitives.sorting import argsort
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, is_array, numpy_functions, type_of
+from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, is_array, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException
@@ -187,7 +187,3 @@ def _mask(shape: tuple[int, ...], spans: tuple[Span, ...]) -> HostData | None:
             reached = np.isin(np.arange(length), range(*span))
             masks.append(reached.reshape(-1, *(1 for _ in shape[axis + 1 :])))
     return HostData(reduce(np.logical_and, masks)) if masks else None
-
-
-# A traced value has it as a property.
-numpy_functions["at"] = at

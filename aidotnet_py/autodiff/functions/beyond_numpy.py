@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.functions import numpy_dispatch as anp
+from aidotnet_py.autodiff.functions.axes import Axes, expand_reduced, normalise_axes
 from aidotnet_py.autodiff.functions.on_arrays import on_arrays
 from aidotnet_py.autodiff.primitives import elementwise
 from aidotnet_py.autodiff.primitives import shape as shapes
@@ -40,7 +40,6 @@ __all__ = [
     "with_value",
 ]
 
-Axes = int | Sequence[int] | None
 Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -127,11 +126,11 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0]))
     array(1000.69314718)
     """
-    axes = anp.normalise_axes(axis, len(x.shape))
+    axes = normalise_axes(axis, len(x.shape))
     shift = _shift(x, axes)
-    exponentials = elementwise.exp(x - anp.expand_reduced(shift, x.shape, axes))
+    exponentials = elementwise.exp(x - expand_reduced(shift, x.shape, axes))
     y = elementwise.log(sum_(exponentials, axes)) + shift
-    return anp.expand_reduced(y, x.shape, axes) if keepdims else y
+    return expand_reduced(y, x.shape, axes) if keepdims else y
 
 
 def _shift(x: Any, axes: tuple[int, ...]) -> Any:
@@ -143,9 +142,9 @@ def _shift(x: Any, axes: tuple[int, ...]) -> Any:
 @on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return x − logsumexp(x) along an axis, accurate even if one element is far above the others."""
-    axes = anp.normalise_axes(axis, len(x.shape))
-    centred = x - anp.expand_reduced(_shift(x, axes), x.shape, axes)
-    return centred - anp.expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
+    axes = normalise_axes(axis, len(x.shape))
+    centred = x - expand_reduced(_shift(x, axes), x.shape, axes)
+    return centred - expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
 
 
 @on_arrays("x")
@@ -373,9 +372,9 @@ def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
         raise ArgumentException(
             f"x must have at least 2 elements to normalise over, got shape {x.shape}; one minus its mean is 0"
         )
-    mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
+    mean = expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
-    variance = anp.expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)
+    variance = expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)
     return centred * (1.0 / elementwise.sqrt(variance + epsilon))
 
 

@@ -103,7 +103,7 @@ class Trace:
         if isinstance(value, Literal):
             return value
         if isinstance(value, Tracer):
-            if value.trace is self:
+            if value.home is self:
                 return value.variable
             require_alive(value)
         constant = self._captured.get(id(value))
@@ -164,7 +164,7 @@ def active_trace() -> Trace | None:
 def require_alive(*values: Any) -> None:
     """Refuse traced values whose trace has ended."""
     for value in values:
-        if isinstance(value, Tracer) and value.trace not in _active.traces:
+        if isinstance(value, Tracer) and value.home not in _active.traces:
             raise InvalidOperationException(
                 f"a traced value of type {value.type} was used after its trace had ended; return it from the "
                 "traced function instead of storing it elsewhere"
@@ -276,13 +276,13 @@ class Tracer(NDArrayOperatorsMixin):
     It holds no numbers: ``if x > 0`` and ``float(x)`` raise InvalidOperationException and name the replacement.
     """
 
-    __slots__ = ("trace", "variable")
+    __slots__ = ("home", "variable")
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] -- the mixin takes away the hash with its ==
     # Higher than every array library's own, so that `array + tracer` calls the tracer's operator.
     __array_priority__ = 1000.0
 
     def __init__(self, trace: Trace, variable: Variable) -> None:
-        self.trace = trace
+        self.home = trace
         self.variable = variable
 
     @property
@@ -380,8 +380,9 @@ class Tracer(NDArrayOperatorsMixin):
 
 _METHODS = frozenset(
     {
-        *("astype", "clip", "copy", "dot", "flatten", "max", "mean", "min", "ravel", "repeat", "reshape"),
-        *("squeeze", "std", "sum", "swapaxes", "take", "transpose", "var"),
+        *("argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "diagonal", "dot", "flatten", "max"),
+        *("mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std", "sum", "swapaxes", "take"),
+        *("trace", "transpose", "var"),
     }
 )
 

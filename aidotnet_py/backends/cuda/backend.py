@@ -241,6 +241,18 @@ class CuPyBackend:
         with self._device:
             return self._cupy.max(array, axis=axes, out=out)
 
+    def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        # Each round adds what lies twice as far back. CuPy's own scan may add up in another order each time.
+        result = self.empty(array.shape, array.dtype) if out is None else out
+        self.copyto(result, array)
+        lead, step = (slice(None),) * axis, 1
+        while step < array.shape[axis]:
+            with self._device:
+                later = result[(*lead, slice(step, None))]
+                self._cupy.copyto(later, later + result[(*lead, slice(None, -step))])
+            step *= 2
+        return result
+
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         with self._device:
             blocks, rest = divmod(x.shape[-1], _VECDOT_BLOCK)
@@ -274,6 +286,31 @@ class CuPyBackend:
             finally:
                 core.set_compute_type(np.dtype(np.float32), before[0])
                 cublas.setMathMode(handle, before[1])
+
+    def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("a linear solve")
+        with self._device:
+            return self._result(self._cupy.linalg.solve(matrices, right), out)
+
+    def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("a Cholesky factorisation")
+        with self._device:
+            return self._result(self._cupy.linalg.cholesky(matrices), out)
+
+    def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("a determinant")
+        result = self.empty((*matrices.shape[:-2], 2), matrices.dtype) if out is None else out
+        with self._device:
+            for place, part in enumerate(self._cupy.linalg.slogdet(matrices)):
+                self._cupy.copyto(result[..., place], part)
+        return result
+
+    def _result(self, value: Array, out: Array | None) -> Array:
+        """The value of a function of CuPy that has no ``out``."""
+        if out is None:
+            return value
+        self._cupy.copyto(out, value)
+        return out
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
         first = arrays[0]
@@ -324,12 +361,9 @@ class CuPyBackend:
             return self._kernels.scatter_add(values, indices, out)
 
     def argsort(self, array: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("sorting")
         with self._device:
-            order = self._cupy.argsort(array, axis=-1, kind="stable")
-            if out is None:
-                return order
-            self._cupy.copyto(out, order)
-            return out
+            return self._result(self._cupy.argsort(array, axis=-1, kind="stable"), out)
 
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None

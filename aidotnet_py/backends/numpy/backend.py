@@ -41,7 +41,7 @@ def _relu(x: Array, out: Array | None = None) -> Array:
 def _negative(x: Array, out: Array | None = None) -> Array:
     # Where x has strides of some powers of two and out has gaps, np.negative of NumPy 2.4 skips elements.
     if out is None or out.flags.c_contiguous:
-        return cast(Array, np.negative(x, out=out))
+        return np.negative(x, out=out)
     return np.multiply(x, -1, out=out)
 
 
@@ -231,6 +231,9 @@ class NumPyBackend:
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         return _array(np.maximum.reduce(array, axis=axes, out=out))
 
+    def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        return _array(np.cumsum(array, axis=axis, dtype=array.dtype, out=out))
+
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         whole = x.shape[-1] - x.shape[-1] % _VECDOT_BLOCK
         if whole == 0:
@@ -241,6 +244,17 @@ class NumPyBackend:
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
         return np.matmul(x, y, out=out)
+
+    def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
+        solution = cast(Array, np.linalg.solve(matrices, right))
+        return solution if out is None else _copied(solution, out)
+
+    def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
+        factors = cast(Array, np.linalg.cholesky(matrices))
+        return factors if out is None else _copied(factors, out)
+
+    def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
+        return np.stack(np.linalg.slogdet(matrices), axis=-1, out=out)
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
         # To ask an array for its address takes twice as long as to copy one of a few numbers, and ten times as long as

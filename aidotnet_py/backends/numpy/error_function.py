@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def erf(x: Any, out: Any = None) -> Any:
     distance = np.abs(wide)
     square = np.square(wide)
     tail = np.copysign(1.0 - np.exp(-square) * _quotient(_TAIL, distance), wide)
-    value = np.where(distance <= 0.5, wide * _quotient(_CENTRE, square), tail)
+    value = cast(Any, np.where(distance <= 0.5, wide * _quotient(_CENTRE, square), tail))
     if out is None:
         return value.astype(x.dtype)
     np.copyto(out, value, casting="same_kind")
