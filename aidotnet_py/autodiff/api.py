@@ -30,6 +30,7 @@ from aidotnet_py.autodiff.tracing.tracer import (
 )
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
+from aidotnet_py.autodiff.transforms.jacobians import hessian_program, jacobian_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.autodiff.types import ArrayType
@@ -39,7 +40,9 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 __all__ = [
     "TracedProgram",
     "grad",
+    "hessian",
     "hvp",
+    "jacobian",
     "jvp",
     "linearize",
     "trace",
@@ -369,6 +372,104 @@ def grad(f: Function, argument: Argument = 0) -> Function:
         return with_value(*args, **named)[1]
 
     return gradient
+
+
+def jacobian(f: Function, argument: Argument = 0) -> Function:
+    """Return the function of f's Jacobian ∂f/∂x with respect to one argument, or several, all rows in one batch.
+
+    Parameters
+    ----------
+    f : callable
+        Returns floating arrays, or mappings and sequences of them.
+    argument : int or tuple of int
+        The positional argument to differentiate, as for `grad`.
+
+    Returns
+    -------
+    callable
+        With f's arguments; returns, nested like f's result, derivatives nested like the argument, each of shape
+        ``(*result.shape, *argument.shape)``. Arguments by name are held fixed.
+
+    Raises
+    ------
+    ArgumentException
+        When f is not callable or does not return floating arrays; as for `value_and_grad` otherwise.
+
+    Notes
+    -----
+    Forward mode if the argument has no more elements than the result, else reverse mode. The memory is that of f times
+    the smaller of the two numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> jacobian(lambda x: x[:2] * x[2])(np.array([1.0, 2.0, 3.0]))
+    array([[3., 0., 1.],
+           [0., 3., 2.]])
+    """
+    _require_function(f)
+    places = _checked_argument(argument)
+
+    def derivatives(*args: Any, **named: Any) -> Any:
+        arguments = _select(args, places)
+        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        if not all(of.is_floating for of in program.output_types):
+            types = ", ".join(map(str, program.output_types))
+            raise ArgumentException(f"the function must return floating values to have a Jacobian, got {types}")
+        blocks = _apply(jacobian_program(program, arguments.wrt), arguments.leaves)
+        return results.unflatten(_nested_rows(blocks, arguments, results.leaves))
+
+    return derivatives
+
+
+def hessian(f: Function, argument: Argument = 0) -> Function:
+    """Return the function of the Hessian ∇²f of a scalar function in one argument, or several; see `jacobian`.
+
+    Forward over reverse mode, all columns in one batch. For products with vectors alone, `hvp` takes less.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a floating scalar.
+    argument : int or tuple of int
+        The positional argument to differentiate, as for `grad`.
+
+    Returns
+    -------
+    callable
+        With f's arguments; returns, nested like the gradient, derivatives nested like the argument, each of shape
+        ``(*gradient.shape, *argument.shape)``. Arguments by name are held fixed.
+
+    Raises
+    ------
+    ArgumentException
+        As for `value_and_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hessian(lambda x: x[0] * x[1] ** 2)(np.array([1.0, 2.0]))
+    array([[0., 4.],
+           [4., 2.]])
+    """
+    _require_function(f)
+    places = _checked_argument(argument)
+
+    def derivatives(*args: Any, **named: Any) -> Any:
+        arguments = _select(args, places)
+        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        _require_scalar(program, results)
+        second = hessian_program(grad_program(program, arguments.wrt), arguments.wrt)
+        rows = _nested_rows(_apply(second, arguments.leaves), arguments, sum(arguments.wrt))
+        return arguments.nested(rows)
+
+    return derivatives
+
+
+def _nested_rows(blocks: Sequence[Any], arguments: _Arguments, rows: int) -> list[Any]:
+    """Nest the derivatives of so many outputs, one after the other, like the arguments."""
+    count = sum(arguments.wrt)
+    return [arguments.nested(blocks[row * count : (row + 1) * count]) for row in range(rows)]
 
 
 def _flatten_like(tree: Any, structure: Structure, types: Sequence[ArrayType], name: str, like: str) -> list[Any]:
