@@ -185,13 +185,12 @@ class Backend(Protocol):
     def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
         """Solutions of linear systems, (…, n, n) and (…, n, k), equal leading axes, float32 or float64.
 
-        LinAlgError for a singular matrix. A backend for which a look at the factors means to wait for its device gives
-        infinities or NaN instead.
+        LinAlgError for a singular matrix.
         """
         ...
 
     def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
-        """Lower Cholesky factors of the lower triangles of (…, n, n); LinAlgError or NaN as `solve` says."""
+        """Lower Cholesky factors of the lower triangles of (…, n, n); LinAlgError where there is none."""
         ...
 
     def slogdet(self, matrices: Array, out: Array | None = None) -> Array:

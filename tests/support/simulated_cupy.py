@@ -49,6 +49,7 @@ class _State(threading.local):
         self.streams: list[Stream] = [Stream.null]
         self.devices = [0]
         self.pools: list[MemoryPool | None] = [None]
+        self.linalg = "ignore"
 
 
 class _Block:
@@ -393,22 +394,36 @@ def matmul(*args: Any, out: Any = None) -> ndarray:
     return _called(lambda: x @ y, args, out)
 
 
-def _no_warning_of_singular(function: Callable[..., Any], *hosts: Any) -> Any:
-    """What CuPy gives by default where NumPy raises."""
+@contextmanager
+def errstate(
+    *, divide: Any = None, over: Any = None, under: Any = None, invalid: Any = None, linalg: Any = None
+) -> Any:
+    assert linalg == "raise"
+    before, _state.linalg = _state.linalg, linalg
+    try:
+        yield
+    finally:
+        _state.linalg = before
+
+
+def _checked(function: Callable[..., Any], *hosts: Any) -> Any:
+    """What CuPy gives: an error where it was asked to look, or else numbers without meaning."""
     try:
         return function(*hosts)
     except np.linalg.LinAlgError:
-        return np.full_like(hosts[-1], np.nan)
+        if _state.linalg == "raise":
+            raise
+        return np.full_like(hosts[-1], 1e99)
 
 
 def _solve(a: ndarray, b: ndarray) -> ndarray:
     hosts = [_host(a), _host(b)]
-    return _called(lambda: _no_warning_of_singular(np.linalg.solve, *hosts), [a, b])
+    return _called(lambda: _checked(np.linalg.solve, *hosts), [a, b])
 
 
 def _cholesky(a: ndarray) -> ndarray:
     memory = _host(a)
-    return _called(lambda: _no_warning_of_singular(np.linalg.cholesky, memory), [a])
+    return _called(lambda: _checked(np.linalg.cholesky, memory), [a])
 
 
 def _slogdet(a: ndarray) -> tuple[ndarray, ndarray]:
@@ -629,12 +644,13 @@ def _built() -> types.ModuleType:
 cupy = _built()
 # CuPy has this part imported apart.
 stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
+cupyx = _module("cupyx", errstate=errstate)
 
 
 @contextmanager
 def installed() -> Iterator[types.ModuleType]:
     """A time in which ``import cupy`` gives the simulation."""
-    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.lib.stride_tricks": stride_tricks}):
+    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.lib.stride_tricks": stride_tricks, "cupyx": cupyx}):
         yield cupy
 
 

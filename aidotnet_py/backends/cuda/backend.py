@@ -63,8 +63,8 @@ def _last_line(error: ImportError) -> str:
 class CuPyBackend:
     """CuPy (13 or newer) as a `Backend`.
 
-    Work is handed to CuPy's current stream and done in that order; only `to_numpy` and `synchronize` wait for it. The
-    same work gives the same bits each time: what adds up adds in one order.
+    Work is handed to CuPy's current stream and done in that order; only `to_numpy`, `synchronize`, `solve` and
+    `cholesky` wait for it. The same work gives the same bits each time: what adds up adds in one order.
 
     Parameters
     ----------
@@ -109,6 +109,7 @@ class CuPyBackend:
         # CuPy has no types.
         self._cupy: Any = import_module("cupy")
         self._as_strided: Any = import_module("cupy.lib.stride_tricks").as_strided
+        self._errstate: Any = import_module("cupyx").errstate
         self._device = self._cupy.cuda.Device(device)
         self._compiled = compiled
         self._allow_tf32 = allow_tf32
@@ -289,12 +290,12 @@ class CuPyBackend:
 
     def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
         self._require_no_capture("a linear solve")
-        with self._device:
+        with self._device, self._errstate(linalg="raise"):
             return self._result(self._cupy.linalg.solve(matrices, right), out)
 
     def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
         self._require_no_capture("a Cholesky factorisation")
-        with self._device:
+        with self._device, self._errstate(linalg="raise"):
             return self._result(self._cupy.linalg.cholesky(matrices), out)
 
     def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
