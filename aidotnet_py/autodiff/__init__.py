@@ -4,11 +4,14 @@ A new primitive goes into its family's file in `primitives`, a function made of 
 `functions.beyond_numpy`, NumPy's name for it into `functions.numpy_dispatch`.
 """
 
-from aidotnet_py.autodiff.api import grad, hvp, jvp, linearize, trace, value_and_grad, vjp, vmap
+from aidotnet_py.autodiff.api import grad, hessian, hvp, jacobian, jvp, linearize, trace, value_and_grad, vjp, vmap
+from aidotnet_py.autodiff.checking import check_grads
+from aidotnet_py.autodiff.functions.assignment import at
 from aidotnet_py.autodiff.functions.beyond_numpy import (
     average_pool2d,
     batch_norm,
     conv2d,
+    erf,
     layer_norm,
     log_softmax,
     logsumexp,
@@ -27,11 +30,16 @@ __all__ = [
     "Profile",
     "ProfileRow",
     "Program",
+    "at",
     "average_pool2d",
     "batch_norm",
+    "check_grads",
     "conv2d",
+    "erf",
     "grad",
+    "hessian",
     "hvp",
+    "jacobian",
     "jvp",
     "layer_norm",
     "linearize",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -17,9 +18,19 @@ from aidotnet_py.autodiff.functions.indexing import is_integer
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing.purity import require_alike
-from aidotnet_py.autodiff.tracing.tracer import active_trace, inline, new_trace, require_alive, type_of, types_of
+from aidotnet_py.autodiff.tracing.tracer import (
+    active_trace,
+    as_traced,
+    inline,
+    is_array,
+    new_trace,
+    require_alive,
+    type_of,
+    types_of,
+)
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
+from aidotnet_py.autodiff.transforms.jacobians import hessian_program, jacobian_program
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.autodiff.types import ArrayType
@@ -29,7 +40,9 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 __all__ = [
     "TracedProgram",
     "grad",
+    "hessian",
     "hvp",
+    "jacobian",
     "jvp",
     "linearize",
     "trace",
@@ -65,11 +78,13 @@ class TracedProgram(Program):
         return profile(self, backend, repeats=repeats)
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        """Run on these arguments; results are new arrays, nested as the function returned them."""
-        _refuse_named(named)
-        leaves, structure = flatten(args)
+        """Run on these arguments, by place or name like the examples; results are new arrays, nested as traced."""
+        leaves, structure = _flatten_call(args, named)
         if structure != self.arguments:
-            raise ArgumentException("arguments must be nested like the examples that the program was traced on")
+            raise ArgumentException(
+                "arguments must be nested like the examples that the program was traced on, and given by place or by "
+                "name like these"
+            )
         _require_like(leaves, self.input_types, structure, "arguments", "the example that the program was traced on")
         if active_trace() is not None:
             return self.results.unflatten(inline(self, leaves))
@@ -84,12 +99,34 @@ class TracedProgram(Program):
         return self.results.unflatten(results)
 
 
-def _refuse_named(named: Mapping[str, Any]) -> None:
-    if named:
-        raise ArgumentException(
-            f"arguments must be given by their places, got {', '.join(named)} by name; to hold one fixed, wrap the "
-            "function in a lambda"
-        )
+def _flatten_call(args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[list[Any], Structure]:
+    """Flatten the arguments of a call: a tuple, or a mapping by place and name if some are given by name."""
+    return flatten({**dict(enumerate(args)), **dict(sorted(named.items()))} if named else args)
+
+
+def _call(function: Function, structure: Structure, leaves: Sequence[Any]) -> Any:
+    """Call a function on arguments that `_flatten_call` flattened."""
+    arguments = structure.unflatten(leaves)
+    if isinstance(arguments, tuple):
+        return function(*arguments)
+    by_place = [value for key, value in arguments.items() if isinstance(key, int)]
+    return function(*by_place, **{key: value for key, value in arguments.items() if isinstance(key, str)})
+
+
+def _with_fixed(f: Function, named: Mapping[str, Any]) -> Function:
+    """Return f, for a trace, with arguments by name held fixed."""
+    if not named:
+        return f
+    return lambda *args: f(*args, **{name: _as_constant(value) for name, value in named.items()})
+
+
+def _as_constant(value: Any) -> Any:
+    """Return a value with its arrays as constants of the trace; what holds no arrays, such as a text, stays."""
+    try:
+        leaves, structure = flatten(value)
+    except ArgumentException:
+        return value
+    return structure.unflatten([as_traced(leaf) if is_array(leaf) else leaf for leaf in leaves])
 
 
 def _require_function(f: object, name: str = "f") -> None:
@@ -117,7 +154,7 @@ def _record(function: Function, leaves: Sequence[Any], structure: Structure) -> 
     types = types_of(leaves, structure, "arguments")
     with new_trace() as trace_:
         inputs = [trace_.new_input(of) for of in types]
-        outputs, results = flatten(function(*structure.unflatten(inputs)), "the function's result")
+        outputs, results = flatten(_call(function, structure, inputs), "the function's result")
         return simplify(trace_.finish(outputs)), results
 
 
@@ -127,15 +164,15 @@ def _apply(program: Program, leaves: Sequence[Any]) -> list[Any]:
     return run_program(program, leaves)
 
 
-def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
+def trace(function: Function, /, *examples: Any, **named: Any) -> TracedProgram:
     """Record a function as a `Program`, on arguments with the shapes and dtypes of the examples.
 
     Parameters
     ----------
     function : callable
         Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs twice, on traced values.
-    *examples : array, number, or mappings and sequences of them
-        Only their shapes and dtypes are used.
+    *examples, **named : array, number, or mappings and sequences of them
+        Only their shapes and dtypes are used. The Program takes those by name by the same names.
 
     Returns
     -------
@@ -150,7 +187,7 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     NotSupportedException
         When it uses a NumPy function that cannot be traced, or writes a traced value into an array.
     ArgumentException
-        When ``function`` is not callable, or an example is given by name.
+        When ``function`` is not callable, or an example is no array.
 
     Examples
     --------
@@ -165,13 +202,15 @@ def trace(function: Function, *examples: Any, **named: Any) -> TracedProgram:
     np.float64(0.0)
     """
     _require_function(function, "function")
-    _refuse_named(named)
-    return trace_pure(getattr(function, "__name__", "the function"), function, *examples)
+    return _trace_twice(getattr(function, "__name__", "the function"), function, *_flatten_call(examples, named))
 
 
 def trace_pure(name: str, function: Function, *examples: Any) -> TracedProgram:
     """Trace a function like `trace`; errors call it ``name``."""
-    leaves, structure = flatten(examples)
+    return _trace_twice(name, function, *flatten(examples))
+
+
+def _trace_twice(name: str, function: Function, leaves: list[Any], structure: Structure) -> TracedProgram:
     program, results = _record(function, leaves, structure)
     require_alike(program, _record(function, leaves, structure)[0], name)
     return _freeze(program, structure, results)
@@ -195,17 +234,62 @@ def _snapshot(value: Any) -> Any:
     return value if backend is None else backend.asarray(value)
 
 
-def _select(args: Sequence[Any], argument: int) -> tuple[list[Any], Structure, list[bool], Structure]:
-    """Flatten the arguments and mark the leaves of the argument to differentiate."""
-    if not -len(args) <= argument < len(args):
-        raise ArgumentOutOfRangeException(f"argument must be the place of one of {len(args)} arguments, got {argument}")
-    leaves, structure = flatten(tuple(args))
-    chosen = structure.children[argument]
-    before = sum(c.leaves for c in structure.children[: argument % len(args)])
-    wrt = [before <= i < before + chosen.leaves for i in range(len(leaves))]
-    inside = [leaf for leaf, belongs in zip(leaves, wrt, strict=True) if belongs]
-    _require_floating(inside, chosen, f"arguments[{argument % len(args)}]")
-    return leaves, structure, wrt, chosen
+@dataclass(frozen=True, eq=False)
+class _Arguments:
+    """The arguments of a call, flattened, with those to differentiate.
+
+    ``spans`` has, for each of these, in the order asked for, its leaves' places and its structure; ``alone`` is whether
+    one was asked for, not a tuple.
+    """
+
+    leaves: list[Any]
+    structure: Structure
+    spans: list[tuple[range, Structure]]
+    alone: bool
+
+    @property
+    def wrt(self) -> list[bool]:
+        """Whether each leaf is to be differentiated."""
+        chosen = {place for span, _ in self.spans for place in span}
+        return [place in chosen for place in range(len(self.leaves))]
+
+    def nested(self, results: Sequence[Any]) -> Any:
+        """Nest results, one for each leaf to differentiate in the order of leaves, like the arguments."""
+        places = [place for place, chosen in enumerate(self.wrt) if chosen]
+        by_place = dict(zip(places, results, strict=True))
+        trees = tuple(structure.unflatten([by_place[place] for place in span]) for span, structure in self.spans)
+        return trees[0] if self.alone else trees
+
+
+Argument = int | Sequence[int]
+
+
+def _checked_argument(argument: Any) -> Argument:
+    several = cast("Sequence[Any]", argument if isinstance(argument, (tuple, list)) else (argument,))
+    if not several or not all(map(is_integer, several)):
+        raise ArgumentException(
+            f"argument must be an int, or a tuple of ints for the derivatives in several arguments, got {argument!r}"
+        )
+    return cast(Argument, argument)
+
+
+def _select(args: tuple[Any, ...], argument: Argument) -> _Arguments:
+    """Flatten the arguments of a call, and find those to differentiate."""
+    count = len(args)
+    alone = not isinstance(argument, (tuple, list))
+    asked = cast("list[int]", [argument] if alone else argument)
+    outside = [place for place in asked if not -count <= place < count]
+    if outside:
+        raise ArgumentOutOfRangeException(f"argument must be the place of one of {count} arguments, got {outside[0]}")
+    places = [int(place) % count for place in asked]
+    if len(set(places)) < len(places):
+        raise ArgumentException(f"argument must have each place once, got {argument} of {count} arguments")
+    leaves, structure = flatten(args)
+    starts = list(accumulate((c.leaves for c in structure.children), initial=0))
+    spans = [(range(starts[i], starts[i + 1]), structure.children[i]) for i in places]
+    for i, (span, child) in zip(places, spans, strict=True):
+        _require_floating([leaves[k] for k in span], child, f"arguments[{i}]")
+    return _Arguments(leaves, structure, spans, alone)
 
 
 def _require_floating(leaves: Sequence[Any], structure: Structure, root: str) -> None:
@@ -225,26 +309,28 @@ def _require_scalar(program: Program, results: Structure) -> None:
         )
 
 
-def value_and_grad(f: Function, argument: int = 0) -> Function:
-    """Return f with its gradient ∇f with respect to one argument, by reverse mode.
+def value_and_grad(f: Function, argument: Argument = 0) -> Function:
+    """Return f with its gradient ∇f with respect to one argument, or several, by reverse mode.
 
     Parameters
     ----------
     f : callable
         Returns a floating scalar.
-    argument : int
-        The positional argument to differentiate; it may be a mapping or sequence of arrays.
+    argument : int or tuple of int
+        The positional argument to differentiate; it may be a mapping or sequence of arrays. A tuple asks for the
+        gradients in several arguments.
 
     Returns
     -------
     callable
-        With f's arguments; returns ``(value, gradient)``, the gradient nested like the argument.
+        With f's arguments; returns ``(value, gradient)``, the gradient nested like the argument, or a tuple of
+        gradients for a tuple. Arguments by name are held fixed.
 
     Raises
     ------
     ArgumentException
-        When f is not callable, ``argument`` is not an int, or an argument is given by name; when f does not return a
-        floating scalar, or the argument is not floating.
+        When f is not callable, or ``argument`` is neither an int nor a tuple of distinct ints; when f does not return a
+        floating scalar, or an argument to differentiate is not floating.
     ArgumentOutOfRangeException
         When f is called with too few arguments.
 
@@ -255,24 +341,20 @@ def value_and_grad(f: Function, argument: int = 0) -> Function:
     (array(5.), array([2., 4.]))
     """
     _require_function(f)
-    if not is_integer(argument):
-        raise ArgumentException(
-            f"argument must be an int, got {argument!r}; for the gradient in several arguments, take them as one tuple"
-        )
+    places = _checked_argument(argument)
 
     def with_gradient(*args: Any, **named: Any) -> tuple[Any, Any]:
-        _refuse_named(named)
-        leaves, structure, wrt, chosen = _select(args, argument)
-        program, results = _record(f, leaves, structure)
+        arguments = _select(args, places)
+        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
         _require_scalar(program, results)
-        value, *gradient = _apply(grad_program(program, wrt), leaves)
-        return value, chosen.unflatten(gradient)
+        value, *gradient = _apply(grad_program(program, arguments.wrt), arguments.leaves)
+        return value, arguments.nested(gradient)
 
     return with_gradient
 
 
-def grad(f: Function, argument: int = 0) -> Function:
-    """Return the gradient function ∇f of a scalar function with respect to one argument; see `value_and_grad`.
+def grad(f: Function, argument: Argument = 0) -> Function:
+    """Return the gradient function ∇f of a scalar function in one argument, or several; see `value_and_grad`.
 
     Examples
     --------
@@ -281,6 +363,8 @@ def grad(f: Function, argument: int = 0) -> Function:
     array(1.)
     >>> grad(grad(lambda x: x**3))(2.0)
     array(12.)
+    >>> grad(lambda x, y, *, scale: scale * x * y, argument=(0, 1))(2.0, 3.0, scale=10.0)
+    (array(30.), array(20.))
     """
     with_value = value_and_grad(f, argument)
 
@@ -288,6 +372,104 @@ def grad(f: Function, argument: int = 0) -> Function:
         return with_value(*args, **named)[1]
 
     return gradient
+
+
+def jacobian(f: Function, argument: Argument = 0) -> Function:
+    """Return the function of f's Jacobian ∂f/∂x with respect to one argument, or several, all rows in one batch.
+
+    Parameters
+    ----------
+    f : callable
+        Returns floating arrays, or mappings and sequences of them.
+    argument : int or tuple of int
+        The positional argument to differentiate, as for `grad`.
+
+    Returns
+    -------
+    callable
+        With f's arguments; returns, nested like f's result, derivatives nested like the argument, each of shape
+        ``(*result.shape, *argument.shape)``. Arguments by name are held fixed.
+
+    Raises
+    ------
+    ArgumentException
+        When f is not callable or does not return floating arrays; as for `value_and_grad` otherwise.
+
+    Notes
+    -----
+    Forward mode if the argument has no more elements than the result, else reverse mode. The memory is that of f times
+    the smaller of the two numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> jacobian(lambda x: x[:2] * x[2])(np.array([1.0, 2.0, 3.0]))
+    array([[3., 0., 1.],
+           [0., 3., 2.]])
+    """
+    _require_function(f)
+    places = _checked_argument(argument)
+
+    def derivatives(*args: Any, **named: Any) -> Any:
+        arguments = _select(args, places)
+        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        if not all(of.is_floating for of in program.output_types):
+            types = ", ".join(map(str, program.output_types))
+            raise ArgumentException(f"the function must return floating values to have a Jacobian, got {types}")
+        blocks = _apply(jacobian_program(program, arguments.wrt), arguments.leaves)
+        return results.unflatten(_nested_rows(blocks, arguments, results.leaves))
+
+    return derivatives
+
+
+def hessian(f: Function, argument: Argument = 0) -> Function:
+    """Return the function of the Hessian ∇²f of a scalar function in one argument, or several; see `jacobian`.
+
+    Forward over reverse mode, all columns in one batch. For products with vectors alone, `hvp` takes less.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a floating scalar.
+    argument : int or tuple of int
+        The positional argument to differentiate, as for `grad`.
+
+    Returns
+    -------
+    callable
+        With f's arguments; returns, nested like the gradient, derivatives nested like the argument, each of shape
+        ``(*gradient.shape, *argument.shape)``. Arguments by name are held fixed.
+
+    Raises
+    ------
+    ArgumentException
+        As for `value_and_grad`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> hessian(lambda x: x[0] * x[1] ** 2)(np.array([1.0, 2.0]))
+    array([[0., 4.],
+           [4., 2.]])
+    """
+    _require_function(f)
+    places = _checked_argument(argument)
+
+    def derivatives(*args: Any, **named: Any) -> Any:
+        arguments = _select(args, places)
+        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        _require_scalar(program, results)
+        second = hessian_program(grad_program(program, arguments.wrt), arguments.wrt)
+        rows = _nested_rows(_apply(second, arguments.leaves), arguments, sum(arguments.wrt))
+        return arguments.nested(rows)
+
+    return derivatives
+
+
+def _nested_rows(blocks: Sequence[Any], arguments: _Arguments, rows: int) -> list[Any]:
+    """Nest the derivatives of so many outputs, one after the other, like the arguments."""
+    count = sum(arguments.wrt)
+    return [arguments.nested(blocks[row * count : (row + 1) * count]) for row in range(rows)]
 
 
 def _flatten_like(tree: Any, structure: Structure, types: Sequence[ArrayType], name: str, like: str) -> list[Any]:
@@ -317,7 +499,7 @@ def _push_forward(f: Function, leaves: list[Any], structure: Structure, directio
     return results.unflatten(out[:half]), results.unflatten(out[half:])
 
 
-def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], **named: Any) -> tuple[Any, Any]:
     """Return f(x) and the directional derivative J(x) t, by forward mode.
 
     Parameters
@@ -326,6 +508,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
         Any array function.
     primals, tangents : sequence
         One entry for each positional argument of f, of equal shapes and floating dtypes.
+    **named
+        Arguments of f by name, held fixed.
 
     Returns
     -------
@@ -351,10 +535,10 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     leaves, structure = flatten(tuple(primals), "primals")
     _require_floating(leaves, structure, "primals")
     directions = _flatten_like(tuple(tangents), structure, list(map(type_of, leaves)), "tangents", "primals")
-    return _push_forward(f, leaves, structure, directions)
+    return _push_forward(_with_fixed(f, named), leaves, structure, directions)
 
 
-def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
+def vjp(f: Function, /, *primals: Any, **named: Any) -> tuple[Any, Function]:
     """Return f(x) and the function c ↦ J(x)ᵀ c, by reverse mode; all that depends on x alone is computed once.
 
     Parameters
@@ -363,16 +547,18 @@ def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
         Any array function.
     *primals : array, or mappings and sequences of them
         Floating arguments of f.
+    **named
+        Arguments of f by name, held fixed.
 
     Returns
     -------
     (value, pullback)
-        ``pullback(cotangent)`` takes a tree nested like the value and returns a tuple of one cotangent per argument.
+        ``pullback(cotangent)`` takes a tree nested like the value and returns a tuple of one cotangent per primal.
 
     Raises
     ------
     ArgumentException
-        When f is not callable; a primal is not floating, or is given by name; the cotangent is not like the value.
+        When f is not callable; a primal is not floating; the cotangent is not like the value.
 
     Examples
     --------
@@ -382,10 +568,9 @@ def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
     (array([1., 2.]),)
     """
     _require_function(f)
-    _refuse_named(named)
     leaves, structure = flatten(primals, "primals")
     _require_floating(leaves, structure, "primals")
-    program, results = _record(f, leaves, structure)
+    program, results = _record(_with_fixed(f, named), leaves, structure)
     at_point = LinearMap(vjp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def pullback(cotangent: Any) -> Any:
@@ -395,7 +580,7 @@ def vjp(f: Function, *primals: Any, **named: Any) -> tuple[Any, Function]:
     return results.unflatten(at_point.values), pullback
 
 
-def hvp(f: Function, x: Any, v: Any) -> Any:
+def hvp(f: Function, x: Any, v: Any, **named: Any) -> Any:
     """Return the Hessian-vector product ∇²f(x) v of a scalar function: the exact derivative of the gradient along v.
 
     Forward over reverse (Pearlmutter 1994); the Hessian is never formed.
@@ -406,6 +591,8 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         Takes x, returns a floating scalar.
     x, v : array, or mappings and sequences of them
         The point and the vector, nested alike.
+    **named
+        Arguments of f by name, held fixed.
 
     Returns
     -------
@@ -426,10 +613,10 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
     leaves, structure = flatten(x, "x")
     _require_floating(leaves, structure, "x")
     directions = _flatten_like(v, structure, list(map(type_of, leaves)), "v", "x")
-    return _push_forward(grad(f), leaves, Structure(tuple, (structure,)), directions)[1]
+    return _push_forward(grad(_with_fixed(f, named)), leaves, Structure(tuple, (structure,)), directions)[1]
 
 
-def linearize(f: Function, x: Any) -> tuple[Any, Function]:
+def linearize(f: Function, x: Any, **named: Any) -> tuple[Any, Function]:
     """Return f(x) and the linear function t ↦ J(x) t; all that depends on x alone is computed once.
 
     Parameters
@@ -438,6 +625,8 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
         Takes x.
     x : array, or mappings and sequences of them
         The point.
+    **named
+        Arguments of f by name, held fixed.
 
     Returns
     -------
@@ -459,7 +648,7 @@ def linearize(f: Function, x: Any) -> tuple[Any, Function]:
     leaves, structure = flatten(x, "x")
     _require_floating(leaves, structure, "x")
     types = list(map(type_of, leaves))
-    program, results = _record(f, leaves, Structure(tuple, (structure,)))
+    program, results = _record(_with_fixed(f, named), leaves, Structure(tuple, (structure,)))
     at_point = LinearMap(jvp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def linear(t: Any) -> Any:
@@ -475,8 +664,8 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     ----------
     f : callable
         A function of one element.
-    in_axes : int, or one int or None for each argument
-        The axis to map; None: all elements share the argument.
+    in_axes : int, or one int or None for each positional argument
+        The axis to map; None: all elements share the argument. Arguments by name are mapped along their first axis.
 
     Returns
     -------
@@ -485,8 +674,8 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     Raises
     ------
     ArgumentException
-        When f is not callable, or in_axes is not an int, None or one of these for each argument; when an argument is
-        given by name; when the mapped axes differ in length, or none is mapped.
+        When f is not callable, or in_axes is not an int, None or one of these for each argument; when the mapped axes
+        differ in length, or none is mapped.
 
     Examples
     --------
@@ -501,16 +690,15 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
         raise ArgumentException(f"in_axes must be an int or None, or one of these for each argument, got {in_axes!r}")
 
     def call(*args: Any, **named: Any) -> Any:
-        _refuse_named(named)
         axes = given * len(args) if alike else given
         if len(axes) != len(args):
             raise ArgumentException(f"in_axes must have one entry for each of {len(args)} arguments, got {len(axes)}")
-        leaves, structure = flatten(args)
+        leaves, structure = _flatten_call(args, named)
+        axes = [*axes, *([0] * len(named))]
         of_leaf = [axis for axis, child in zip(axes, structure.children, strict=True) for _ in range(child.leaves)]
         size = _common_length(leaves, of_leaf, structure)
 
-        def over_axis(*values: Any) -> Any:
-            flat, _ = flatten(values)
+        def over_axis(*flat: Any) -> Any:
             ordered = [v if a in (None, 0) else np.moveaxis(v, a, 0) for v, a in zip(flat, of_leaf, strict=True)]
             element_types = [
                 type_of(v) if a is None else type_of(v).with_shape(type_of(v).shape[1:])
@@ -518,12 +706,12 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
             ]
             with new_trace() as inner:
                 inputs = [inner.new_input(t) for t in element_types]
-                outputs, results[0] = flatten(f(*structure.unflatten(inputs)), "the function's result")
+                outputs, results[0] = flatten(_call(f, structure, inputs), "the function's result")
                 element = simplify(inner.finish(outputs))
             return inline(vmap_program(element, [a is not None for a in of_leaf], size), ordered)
 
         results: list[Structure] = [Structure(None)]
-        program, _ = _record(over_axis, leaves, structure)
+        program, _ = _record(over_axis, leaves, Structure(tuple, (Structure(None),) * len(leaves)))
         return results[0].unflatten(_apply(program, leaves))
 
     return call

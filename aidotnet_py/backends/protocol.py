@@ -170,12 +170,31 @@ class Backend(Protocol):
         """Maxima over axes, which disappear; NaN wins."""
         ...
 
+    def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        """Sums of the first elements along an axis, for each number of them from 1 on."""
+        ...
+
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         """Inner products over the last axis."""
         ...
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
         """Matrix products over the last two axes, (…, m, k) by (…, k, n), equal leading axes."""
+        ...
+
+    def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
+        """Solutions of linear systems, (…, n, n) and (…, n, k), equal leading axes, float32 or float64.
+
+        LinAlgError for a singular matrix.
+        """
+        ...
+
+    def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
+        """Lower Cholesky factors of the lower triangles of (…, n, n); LinAlgError where there is none."""
+        ...
+
+    def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
+        """Signs of determinants of (…, n, n) and logarithms of their absolute values, as (…, 2)."""
         ...
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
@@ -204,6 +223,10 @@ class Backend(Protocol):
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
         """The transpose of `take`: zero ``out`` (n, …), then add each row of ``values`` (i…, …) to ``out[index]``."""
+        ...
+
+    def argsort(self, array: Array, out: Array | None = None) -> Array:
+        """Indices, int64, that sort the last axis upwards; equal elements keep their order, NaN comes last."""
         ...
 
     def patches(
@@ -242,11 +265,17 @@ class Backend(Protocol):
 ELEMENTWISE_NAMES = (
     "abs",
     "add",
+    "atan",
+    "atan2",
+    "ceil",
     "cos",
+    "cosh",
     "divide",
     "equal",
+    "erf",
     "exp",
     "expm1",
+    "floor",
     "greater",
     "greater_equal",
     "isfinite",
@@ -267,9 +296,11 @@ ELEMENTWISE_NAMES = (
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
     "softplus",
     "sqrt",
     "subtract",
+    "tan",
     "tanh",
     "where",
 )

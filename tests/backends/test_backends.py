@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from autodiff_cases import fold_reference, patches_reference
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -21,10 +22,11 @@ from aidotnet_py.backends import (
 from aidotnet_py.backends.protocol import ELEMENTWISE_NAMES
 from aidotnet_py.exceptions import ArgumentException
 
-UNARY = ["abs", "cos", "exp", "expm1", "isfinite", "log", "log1p", "negative", "relu", "sigmoid", "sign"]
-UNARY += ["sin", "softplus", "sqrt", "tanh"]
+UNARY = ["abs", "atan", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor", "isfinite", "log", "log1p", "negative"]
+UNARY += ["relu", "sigmoid", "sign", "sin", "sinh", "softplus", "sqrt", "tan", "tanh"]
 LOGICAL = ["logical_and", "logical_or", "logical_not"]
 OTHERS: dict[str, Callable[..., Any]] = {
+    "erf": scipy.special.erf,
     "relu": lambda x: np.maximum(x, 0),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "softplus": lambda x: np.log1p(np.exp(x)),
@@ -84,6 +86,21 @@ def test_logical_functions_and_choice(backend: Backend) -> None:
         assert_array_equal(backend.to_numpy(out), np.where(a, *plain))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("gap", [2, 3, 8])
+def test_functions_of_one_array_write_every_element_whatever_the_strides(dtype: str, gap: int) -> None:
+    """np.negative of NumPy 2.4 did not, for x with a stride of 8 and out with gaps."""
+    numpy = get_backend("numpy")
+    for step in (4, 8, 16, -8):
+        x = np.zeros(6 * abs(step), dtype)[::step]
+        x[...] = [0, 1, -2, 3, -4, 5]
+        for name in ("abs", "negative", "sign", "relu"):
+            out = np.full(6 * gap, 77, dtype)[::gap]
+            numpy.elementwise(name)(x, out=out)
+            assert_array_equal(out, numpy.elementwise(name)(x.copy()))
+            assert_array_equal(np.signbit(out), np.signbit(numpy.elementwise(name)(x.copy())))
+
+
 @pytest.mark.parametrize("name", ELEMENTWISE_NAMES)
 def test_every_elementwise_name_exists(backend: Backend, name: str) -> None:
     assert callable(backend.elementwise(name))
@@ -129,6 +146,28 @@ def test_products(backend: Backend) -> None:
     )
 
 
+def test_cumulative_sums(backend: Backend) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 9, 2))
+    for axis in range(3):
+        f: Callable[..., Any] = lambda a, i=axis, **o: backend.cumulative_sum(a, i, **o)  # noqa: E731
+        with_and_without_out(backend, f, backend.asarray(x), wanted=np.cumsum(x, axis))
+        assert f(backend.asarray(x[:0])).shape == (0, 9, 2)
+    whole = np.arange(-3, 4, dtype=np.int16)
+    along: Callable[..., Any] = lambda a, **o: backend.cumulative_sum(a, 0, **o)  # noqa: E731
+    with_and_without_out(backend, along, backend.asarray(whole), wanted=np.cumsum(whole, dtype=np.int16))
+
+
+def test_linear_algebra(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-0.5, 0.5, (2, 4, 4)) + 4 * np.eye(4), rng.normal(size=(2, 4, 3))
+    array = backend.asarray(a)
+    with_and_without_out(backend, backend.solve, array, backend.asarray(b), wanted=np.linalg.solve(a, b))
+    with_and_without_out(backend, backend.cholesky, array, wanted=np.linalg.cholesky(a))
+    with_and_without_out(backend, backend.slogdet, backend.asarray(-a), wanted=np.stack(np.linalg.slogdet(-a), -1))
+    turned = backend.permute_dims(array, (0, 2, 1))
+    with_and_without_out(backend, backend.solve, turned, backend.asarray(b), wanted=np.linalg.solve(a.mT, b))
+
+
 def test_concatenation_and_rows(backend: Backend) -> None:
     x, i = np.arange(12.0).reshape(4, 3), np.array([[3, 0], [0, 0]])
     arrays = [backend.asarray(x), backend.asarray(-x)]
@@ -138,6 +177,13 @@ def test_concatenation_and_rows(backend: Backend) -> None:
     out = backend.empty((5, 3), np.float64)
     backend.scatter_add(backend.asarray(x[i]), backend.asarray(i), out)
     assert_array_equal(backend.to_numpy(out), [3 * x[0], 0 * x[0], 0 * x[0], x[3], 0 * x[0]])
+
+
+def test_the_order_of_the_last_axis(backend: Backend) -> None:
+    x = np.array([[2.0, np.nan, -1.0, 2.0], [0.0, 1.0, -np.inf, np.inf], [1.0, 1.0, 1.0, 1.0]])
+    wanted = np.array([[2, 0, 3, 1], [2, 0, 1, 3], [0, 1, 2, 3]])
+    with_and_without_out(backend, backend.argsort, backend.asarray(x), wanted=wanted)
+    assert backend.argsort(backend.asarray(np.zeros((2, 0)))).shape == (2, 0)
 
 
 @pytest.mark.parametrize("place", [-1, 4])
@@ -209,7 +255,7 @@ def test_what_does_not_meet_the_protocol_is_not_registered() -> None:
             return False
 
     with pytest.raises(
-        ArgumentException, match=r"backend Half lacks asarray, astype, .*take.* of the Backend protocol"
+        ArgumentException, match=r"backend Half lacks argsort, asarray, .*take.* of the Backend protocol"
     ):
         register_backend(Half())  # type: ignore[arg-type]
     assert "half" not in available_backends()

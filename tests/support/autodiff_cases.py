@@ -23,6 +23,7 @@ from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_
+from aidotnet_py.autodiff.primitives.sorting import argsort
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.types import ArrayType
 
@@ -130,6 +131,30 @@ def scatter_reference(values: NDArray[Any], indices: NDArray[Any], rows: int) ->
     return out
 
 
+def _updates(rows: int, index_shape: Shape, row: Shape) -> Draw:
+    return lambda rng, shape: [
+        real(rng, (rows, *row)),
+        real(rng, (*index_shape, *row)),
+        rng.integers(0, rows, index_shape),
+    ]
+
+
+def _set_reference(key: Any) -> Callable[..., Any]:
+    def assigned(x: NDArray[Any], value: NDArray[Any]) -> NDArray[Any]:
+        y = x.copy()
+        y[key] = value
+        return y
+
+    return assigned
+
+
+def _set_rows_reference(x: NDArray[Any], values: NDArray[Any], indices: NDArray[Any]) -> NDArray[Any]:
+    y = x.copy()
+    for place in np.ndindex(indices.shape):
+        y[indices[place]] = values[place]
+    return y
+
+
 def patches_reference(x: NDArray[Any], window: Sequence[int], stride: Sequence[int]) -> NDArray[Any]:
     view = np.lib.stride_tricks.sliding_window_view(x, tuple(window), (1, 2))  # type: ignore[call-overload]
     return np.moveaxis(view[:, :: stride[0], :: stride[1]], 3, -1)
@@ -194,6 +219,10 @@ def _plain(function: Callable[..., Any], draw: Draw, name: str = "", **options: 
 
 _unary = [
     *(_plain(f, one(real)) for f in (np.negative, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.square, np.exp2)),
+    *(_plain(f, one(real)) for f in (np.sinh, np.cosh, np.arctan)),
+    _plain(np.tan, lambda rng, shape: [0.8 * real(rng, shape)]),
+    *(_plain(f, one(apart), smooth=False) for f in (np.floor, np.ceil)),
+    Case("erf", ad.erf, one(real), scipy.special.erf),
     *(_plain(f, one(positive)) for f in (np.log, np.sqrt, np.log2, np.log10, np.log1p)),
     *(_plain(f, one(nonzero)) for f in (np.absolute, np.fabs, np.sign, np.reciprocal, np.positive)),
     Case("sigmoid", ad.sigmoid, one(real), scipy.special.expit),
@@ -209,6 +238,8 @@ _binary = [
     *(_plain(f, two(real, real)) for f in (np.add, np.subtract, np.multiply, np.logaddexp)),
     _plain(np.divide, two(real, nonzero)),
     _plain(np.power, two(positive, real)),
+    _plain(np.arctan2, two(real, positive)),
+    _plain(lambda x: np.arctan2(x, 2.0) + np.arctan2(-1.5, x), one(positive), "arctan2 of a literal"),
     _plain(np.float_power, two(positive, real)),
     *(_plain(f, _unequal) for f in (np.maximum, np.minimum)),
     *(
@@ -249,6 +280,23 @@ _reductions = [
         )
         for f in (np.max, np.min)
         for a, k in ((None, False), (0, True), ((0, -1), False))
+    ),
+    *(
+        _plain(lambda x, a=a, k=k: np.prod(x, axis=a, keepdims=k), one(real), f"prod over {a}", axes=(2, 3), least=1)
+        for a, k in ((None, False), (1, True), ((-1, 0), False))
+    ),
+    _plain(
+        lambda x: np.prod(x, axis=1),
+        lambda rng, shape: [real(rng, (2, 5)) * [0.0, 1.0, 0.0, 1.0, 1.0]],
+        "prod with zeros",
+    ),
+    *(_plain(lambda x, a=a: np.cumsum(x, axis=a), one(real), f"cumsum along {a}", axes=(2, 3)) for a in (None, 0, -1)),
+    *(
+        _plain(
+            lambda x, f=f, a=a: f(x, axis=a), one(apart), f"{f.__name__} over {a}", axes=(2, 3), least=1, smooth=False
+        )
+        for f in (np.argmax, np.argmin)
+        for a in (None, 0, -1)
     ),
     _plain(lambda x: np.std(x, axis=0), of((3, 2)), "std"),
     *(
@@ -301,6 +349,15 @@ _shapes = [
     _plain(lambda x: np.roll(x, -4), of((2, 3)), "flat roll"),
     _plain(lambda x: np.repeat(x, 3, 1), of((2, 3)), "repeat"),
     _plain(lambda x: np.tile(x, (2, 1, 3)), of((2, 3)), "tile"),
+    _plain(lambda x, y: np.vstack([x, y, x]), of((3,), (2, 3)), "vstack"),
+    _plain(lambda x, y: np.hstack([x, y, x]), of((2, 1), (2, 3)), "hstack"),
+    *(_plain(lambda x, k=k: np.diag(x, k), of((3,)), f"diag {k} of a vector") for k in (0, 1, -2)),
+    *(_plain(lambda x, k=k: np.diag(x, k), of((3, 4)), f"diag {k} of a matrix") for k in (0, 2, -1)),
+    _plain(lambda x: np.diagonal(x, -1, 2, 0), of((3, 2, 4)), "diagonal"),
+    _plain(lambda x: np.trace(x, 1, 0, -1), of((3, 2, 4)), "trace"),
+    *(_plain(lambda x, f=f: f(x, 1), of((2, 3, 3)), f.__name__) for f in (np.tril, np.triu)),
+    *(_plain(lambda x, a=a: np.sort(x, a), one(apart), f"sort along {a}", axes=(1, 3)) for a in (None, 0, -1)),
+    _plain(lambda x: np.argsort(x, 0), one(apart), "argsort along 0", axes=(1, 3), smooth=False),
     _plain(lambda x: np.copy(x) + np.zeros_like(x) + np.ones_like(x) + np.full_like(x, 2.0), one(real), "likes"),
 ]
 
@@ -324,6 +381,28 @@ _indexing = [
         lambda x, i: np.take_along_axis(x, i - 3, axis=0),
         lambda rng, shape: [real(rng, (3, 2)), rng.integers(0, 3, (4, 2))],
         lambda x, i: np.take_along_axis(x, i - 3, axis=0),
+    ),
+    Case(
+        "at a span, set",
+        lambda x, y: ad.at(x)[1, ::-2].set(y),
+        of((2, 4), (2,)),
+        _set_reference((1, slice(None, None, -2))),
+    ),
+    Case(
+        "at a list, set",
+        lambda x, y: ad.at(x)[:, [2, 0]].set(y),
+        of((2, 3), (2, 2)),
+        _set_reference((slice(None), [2, 0])),
+    ),
+    Case("at indices, set", lambda x, y, i: ad.at(x)[i].set(y), _updates(3, (4,), (2,)), _set_rows_reference),
+    Case(
+        "at indices, add",
+        lambda x, y, i: ad.at(x)[i].add(y),
+        _updates(3, (2, 2), (2,)),
+        lambda x, y, i: x + scatter_reference(y, i, len(x)),
+    ),
+    Case(
+        "argsort", lambda x: argsort(x), one(apart), lambda x: np.argsort(x, kind="stable"), axes=(1, 3), smooth=False
     ),
     Case(
         "one_hot",
@@ -351,6 +430,21 @@ _products = [
     _plain(lambda x, y: x.T @ y.T, of((3, 2), (4, 3)), "matmul of transposes"),
     _plain(np.dot, of((2, 2, 3), (3, 2)), "dot"),
     _plain(np.outer, of((2,), (3,)), "outer"),
+    _plain(np.inner, of((2, 3), (4, 3)), "inner"),
+    *(
+        _plain(lambda x, y, a=a: np.tensordot(x, y, a), of((2, 3, 2), (2, 3, 2)), f"tensordot {a}")
+        for a in (0, 1, ([0, 1], [2, 1]), (1, -2))
+    ),
+    *(
+        _plain(lambda *x, s=s: np.einsum(s, *x), of(*shapes), f"einsum {s}")
+        for s, *shapes in (
+            ("ij->ji", (2, 3)),
+            ("iji->j", (2, 3, 2)),
+            ("ij,jk,kl->il", (2, 3), (3, 1), (1, 2)),
+            ("i,ij,j", (2,), (2, 3), (3,)),
+            ("ab,bc,ca,a->", (2, 3), (3, 2), (2, 2), (2,)),
+        )
+    ),
     *(
         _plain(lambda x, y, s=s: np.einsum(s, x, y), of(a, b), f"einsum {s}")
         for s, a, b in (
@@ -407,6 +501,27 @@ _windows = [
     ),
 ]
 
-CASES = [*_unary, *_binary, *_reductions, *_shapes, *_indexing, *_products, *_windows]
+
+def _dominant(x: Any) -> Any:
+    """x + 5I, well-conditioned whatever the numbers."""
+    return x + 5.0 * np.diag(np.ones_like(x.reshape(-1)[:3]))
+
+
+def _gram(x: Any) -> Any:
+    return _dominant(x @ x.T)
+
+
+_linear_algebra = [
+    _plain(lambda x, b: np.linalg.solve(_dominant(x), b), of((2, 3, 3), (3, 2)), "solve"),
+    _plain(lambda x, b: np.linalg.solve(_dominant(x), b), of((3, 3), (3,)), "solve for a vector"),
+    _plain(lambda x: np.linalg.inv(_dominant(x)), of((2, 3, 3)), "inv"),
+    _plain(lambda x: np.linalg.det(_dominant(x)), of((3, 3)), "det"),
+    _plain(lambda x: np.linalg.slogdet(-_dominant(x))[1], of((2, 3, 3)), "slogdet"),
+    _plain(lambda x: np.linalg.slogdet(-_dominant(x))[0], of((2, 3, 3)), "slogdet, sign", smooth=False),
+    _plain(lambda x: np.linalg.cholesky(_dominant(x)), of((2, 3, 3)), "cholesky"),
+    _plain(lambda x: np.linalg.cholesky(_gram(x), upper=True), of((3, 3)), "cholesky, upper"),
+]
+
+CASES = [*_linear_algebra, *_unary, *_binary, *_reductions, *_shapes, *_indexing, *_products, *_windows]
 
 assert len({case.name for case in CASES}) == len(CASES)

@@ -14,10 +14,13 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
+from aidotnet_py.autodiff.primitives.cumulative import cumulative_sum
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add, wrap_indices
+from aidotnet_py.autodiff.primitives.linear_algebra import cholesky, signed_log_determinant, solve
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
+from aidotnet_py.autodiff.primitives.sorting import argsort
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Literal, Program, Variable
 from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, inline, new_trace
@@ -85,6 +88,23 @@ def _rows(x: Tracer, rng: Rng) -> Any:
     return y if rng.random() < 0.5 else scatter_add(y, indices, rows + 1)
 
 
+def _sorted(x: Tracer, rng: Rng) -> Any:
+    # The values, not their order, which a rounding may change.
+    flat = reshape(x, (x.size,))
+    return gather(flat, argsort(flat)) if x.size else x
+
+
+def _linear_algebra(x: Tracer, rng: Rng) -> Any:
+    """Something of the matrix v vᵀ + I, for v of a few numbers in (−1, 1)."""
+    if not 0 < x.size <= 12:
+        return x
+    v = ew.tanh(reshape(x, (x.size, 1)))
+    matrix = ew.add(matmul(v, permute_dims(v, (1, 0))), HostData(np.eye(x.size)))
+    return (lambda: solve(matrix, v), lambda: cholesky(matrix), lambda: signed_log_determinant(matrix))[
+        int(rng.integers(0, 3))
+    ]()
+
+
 def _literal(x: Tracer, rng: Rng) -> Any:
     f = [ew.add, ew.multiply, ew.maximum, ew.subtract][int(rng.integers(0, 4))]
     return f(x, 0.5) if rng.random() < 0.5 else f(0.5, x)
@@ -104,11 +124,13 @@ def _to_single(x: Tracer, rng: Rng) -> Any:
 
 
 _UNARY: list[Callable[[Tracer, Rng], Any]] = [
-    *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, lambda x: ew.divide(1.0, x))),
+    *(_tame(f) for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sinh, ew.cosh, lambda x: ew.divide(1.0, x))),
     *(_tame(lambda x, p=p: ew.power(x, p)) for p in (0.5, 3)),
     _tame(lambda x: ew.root(ew.sqrt(x), x)),
     lambda x, rng: ew.with_value(ew.negative(ew.negative(x)), x),
     *(lambda x, rng, f=f: f(x) for f in (ew.sin, ew.cos, ew.tanh, ew.sigmoid, ew.softplus, ew.relu)),
+    *(lambda x, rng, f=f: f(x) for f in (ew.arctan, ew.erf, lambda x: ew.tan(ew.tanh(x)))),
+    *(lambda x, rng, f=f: f(ew.multiply(ew.sign(x), 1.5)) for f in (ew.floor, ew.ceil)),
     *(lambda x, rng, f=f: f(x) for f in (ew.negative, ew.absolute, ew.sign, stop_gradient)),
     lambda x, rng: ew.where(ew.logical_not(ew.isfinite(x)), 0.0, x),
     lambda x, rng: ew.where(ew.logical_or(ew.less(x, 0.1), ew.logical_and(ew.greater(x, 0.5), True)), 1.0, 2.0),
@@ -122,6 +144,9 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     _broadcast,
     lambda x, rng: sum_(x, _axes(x, rng)),
     lambda x, rng: max_(x, _axes(x, rng)) if x.size else x,
+    lambda x, rng: cumulative_sum(x, int(rng.integers(0, x.ndim))) if x.ndim else x,
+    _linear_algebra,
+    _sorted,
     lambda x, rng: concatenate([x, full(x.type, 0.25), x], int(rng.integers(0, x.ndim))) if x.ndim else x,
     lambda x, rng: _matmul(x, rng) if x.ndim else x,
     lambda x, rng: _windows(x, rng) if x.size else x,
@@ -129,6 +154,7 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
 ]
 _BINARY: list[Callable[[Tracer, Tracer], Any]] = [
     *(ew.add, ew.subtract, ew.multiply, ew.maximum, ew.minimum),
+    lambda x, y: ew.arctan2(ew.tanh(x), ew.add(ew.absolute(y), 0.5)),
     *map(_compared, (ew.equal, ew.not_equal, ew.less, ew.less_equal, ew.greater, ew.greater_equal)),
 ]
 _LARGEST = 2000

@@ -49,6 +49,7 @@ class _State(threading.local):
         self.streams: list[Stream] = [Stream.null]
         self.devices = [0]
         self.pools: list[MemoryPool | None] = [None]
+        self.linalg = "ignore"
 
 
 class _Block:
@@ -278,9 +279,10 @@ class _Ufunc:
 
 
 UFUNCS = (
-    *("absolute", "add", "cos", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "isfinite", "less"),
-    *("less_equal", "log", "log1p", "logaddexp", "logical_and", "logical_not", "logical_or", "maximum", "minimum"),
-    *("multiply", "negative", "not_equal", "power", "sin", "sqrt", "subtract", "tanh"),
+    *("absolute", "add", "arctan", "arctan2", "ceil", "cos", "cosh", "divide", "equal", "exp", "expm1", "floor"),
+    *("greater", "greater_equal", "isfinite", "less", "less_equal", "log", "log1p", "logaddexp", "logical_and"),
+    *("logical_not", "logical_or", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "sin", "sinh"),
+    *("sqrt", "subtract", "tan", "tanh"),
 )
 
 
@@ -369,6 +371,12 @@ def max(a: ndarray, axis: Any = None, out: Any = None, keepdims: bool = False) -
     return _called(lambda: np.max(memory, axis=axis), [a], out, "unsafe")
 
 
+def argsort(a: ndarray, axis: Any = -1, kind: Any = None) -> ndarray:
+    assert kind in (None, "stable")
+    memory = _host(a)
+    return _called(lambda: np.argsort(memory, axis=axis, kind="stable"), [a])
+
+
 def take(a: ndarray, indices: ndarray, axis: Any = None, out: Any = None) -> ndarray:
     rows, places = _host(a), _host(indices)
     if out is not None and (out.dtype != a.dtype or out.shape != (*indices.shape, *a.shape[1:])):
@@ -384,6 +392,44 @@ def matmul(*args: Any, out: Any = None) -> ndarray:
         kind = np.dtype(np.float32)
         products.append((x.dtype.name, x.ndim, _get_compute_type(kind), _cublas["mode"]))
     return _called(lambda: x @ y, args, out)
+
+
+@contextmanager
+def errstate(
+    *, divide: Any = None, over: Any = None, under: Any = None, invalid: Any = None, linalg: Any = None
+) -> Any:
+    assert linalg == "raise"
+    before, _state.linalg = _state.linalg, linalg
+    try:
+        yield
+    finally:
+        _state.linalg = before
+
+
+def _checked(function: Callable[..., Any], *hosts: Any) -> Any:
+    """What CuPy gives: an error where it was asked to look, or else numbers without meaning."""
+    try:
+        return function(*hosts)
+    except np.linalg.LinAlgError:
+        if _state.linalg == "raise":
+            raise
+        return np.full_like(hosts[-1], 1e99)
+
+
+def _solve(a: ndarray, b: ndarray) -> ndarray:
+    hosts = [_host(a), _host(b)]
+    return _called(lambda: _checked(np.linalg.solve, *hosts), [a, b])
+
+
+def _cholesky(a: ndarray) -> ndarray:
+    memory = _host(a)
+    return _called(lambda: _checked(np.linalg.cholesky, memory), [a])
+
+
+def _slogdet(a: ndarray) -> tuple[ndarray, ndarray]:
+    memory = _host(a)
+    sign, logarithm = (_called(lambda i=i: np.linalg.slogdet(memory)[i], [a]) for i in range(2))
+    return sign, logarithm
 
 
 def as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
@@ -564,7 +610,7 @@ def _module(name: str, **members: Any) -> types.ModuleType:
 
 
 def _built() -> types.ModuleType:
-    functions = (array, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
+    functions = (argsort, array, asnumpy, broadcast_to, copyto, empty, matmul, max, sum, take, where)
     kinds = (ElementwiseKernel, ReductionKernel, ndarray)
     ufuncs: dict[str, Any] = {name: _Ufunc(name) for name in UFUNCS}
     cublas = _module(
@@ -582,12 +628,14 @@ def _built() -> types.ModuleType:
         runtime=runtime,
         using_allocator=using_allocator,
     )
+    linalg = _module("cupy.linalg", cholesky=_cholesky, slogdet=_slogdet, solve=_solve)
     core = _module("cupy._core", get_compute_type=_get_compute_type, set_compute_type=_set_compute_type)
     return _module(
         "cupy",
         __version__="14.2.0",
         _core=core,
         cuda=cuda,
+        linalg=linalg,
         **{f.__name__: f for f in (*functions, *kinds)},
         **ufuncs,
     )
@@ -596,12 +644,13 @@ def _built() -> types.ModuleType:
 cupy = _built()
 # CuPy has this part imported apart.
 stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
+cupyx = _module("cupyx", errstate=errstate)
 
 
 @contextmanager
 def installed() -> Iterator[types.ModuleType]:
     """A time in which ``import cupy`` gives the simulation."""
-    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.lib.stride_tricks": stride_tricks}):
+    with mock.patch.dict(sys.modules, {"cupy": cupy, "cupy.lib.stride_tricks": stride_tricks, "cupyx": cupyx}):
         yield cupy
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import array_api_strict as xp
 import numpy as np
+import scipy.special
 
 
 def _sigmoid(x: Any) -> Any:
@@ -25,7 +26,12 @@ def _relu(x: Any) -> Any:
     return xp.maximum(x, xp.zeros_like(x))
 
 
-_COMPOSED = {"sigmoid": _sigmoid, "softplus": _softplus, "relu": _relu}
+def _erf(x: Any) -> Any:
+    values = np.asarray(xp.asarray(x, device=xp.Device("CPU_DEVICE"))._array)
+    return xp.asarray(scipy.special.erf(values), device=x.device)
+
+
+_COMPOSED = {"erf": _erf, "sigmoid": _sigmoid, "softplus": _softplus, "relu": _relu}
 
 
 class StrictBackend:
@@ -108,11 +114,23 @@ class StrictBackend:
     def max(self, array: Any, axes: tuple[int, ...], out: Any = None) -> Any:
         return self._into(out, xp.max(array, axis=axes))
 
+    def cumulative_sum(self, array: Any, axis: int, out: Any = None) -> Any:
+        return self._into(out, xp.cumulative_sum(array, axis=axis, dtype=array.dtype))
+
     def vecdot(self, x: Any, y: Any, out: Any = None) -> Any:
         return self._into(out, xp.vecdot(x, y))
 
     def matmul(self, x: Any, y: Any, out: Any = None) -> Any:
         return self._into(out, xp.matmul(x, y))
+
+    def solve(self, matrices: Any, right: Any, out: Any = None) -> Any:
+        return self._into(out, xp.linalg.solve(matrices, right))
+
+    def cholesky(self, matrices: Any, out: Any = None) -> Any:
+        return self._into(out, xp.linalg.cholesky(matrices))
+
+    def slogdet(self, matrices: Any, out: Any = None) -> Any:
+        return self._into(out, xp.stack(list(xp.linalg.slogdet(matrices)), axis=-1))
 
     def stacked(self, arrays: Sequence[Any]) -> Any:
         return None
@@ -138,6 +156,9 @@ class StrictBackend:
         for row, index in enumerate(np.ravel(self.to_numpy(indices)).tolist()):
             out[index, ...] += rows[row, ...]
         return out
+
+    def argsort(self, array: Any, out: Any = None) -> Any:
+        return self._into(out, xp.argsort(array, axis=-1, stable=True))
 
     def patches(self, array: Any, window: tuple[int, int], stride: tuple[int, int], out: Any = None) -> Any:
         n, height, width, channels = array.shape

@@ -157,12 +157,13 @@ def _reads_after_overwrite(planned: Plan, output: int, given: int) -> bool:
     # A concatenation has several writers, one for each part.
     writers = [index for index, work in enumerate(planned.work) if work.out.storage is cell.storage]
     first, units = writers[0], {planned.work[index].unit for index in writers}
+    writer = planned.work[first]
+    # A loop clears the targets of sums before it reads anything, also those of sums over axes of length 1.
+    by_element = writer.primitive is not None and writer.primitive.in_place
     for index, work in enumerate(planned.work):
         read = [c for c in work.operands if isinstance(c, Cell) and c.storage is source]
-        alike = planned.work[first].out is cell and all(c.type == cell.type and c.strides == cell.strides for c in read)
-        if read and (index > first or (work.unit in units and not alike)):
-            return True
-        if read and index == first and not (work.primitive is not None and work.primitive.in_place):
+        alike = writer.out is cell and all(c.type == cell.type and c.strides == cell.strides for c in read)
+        if read and (index > first or (work.unit in units and not (alike and by_element))):
             return True
     return False
 

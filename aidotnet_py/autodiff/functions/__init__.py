@@ -1,1 +1,6 @@
-"""Array functions of traced values: NumPy's own, indexing, and those that NumPy has no name for."""
+"""Functions of arrays: NumPy's, as they act on traced values, and those that NumPy lacks."""
+
+# Traced values find NumPy's functions in the table that this module fills.
+from aidotnet_py.autodiff.functions import numpy_dispatch
+
+__all__ = ["numpy_dispatch"]

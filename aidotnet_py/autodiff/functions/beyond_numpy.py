@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import wraps
-from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.execution import run_program
-from aidotnet_py.autodiff.functions import numpy_dispatch as anp
+from aidotnet_py.autodiff.functions.axes import Axes, expand_reduced, normalise_axes
+from aidotnet_py.autodiff.functions.on_arrays import on_arrays
 from aidotnet_py.autodiff.primitives import elementwise
 from aidotnet_py.autodiff.primitives import shape as shapes
 from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
-from aidotnet_py.autodiff.tracing.tracer import HostData, active_trace, as_traced, is_array, new_trace, type_of
+from aidotnet_py.autodiff.tracing.tracer import HostData, type_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [
     "average_pool2d",
     "batch_norm",
     "conv2d",
+    "erf",
     "layer_norm",
     "log_softmax",
     "logsumexp",
@@ -41,35 +40,10 @@ __all__ = [
     "with_value",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
-Axes = int | Sequence[int] | None
 Padding = int | str | tuple[tuple[int, int], tuple[int, int]]
 
 
-def _on_arrays(*array_arguments: str) -> Callable[[F], F]:
-    """Let a function of traced values accept arrays and numbers: outside a trace, it is traced and run at once."""
-
-    def decorate(function: F) -> F:
-        form = signature(function)
-
-        @wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            values = form.bind(*args, **options).arguments
-            arrays = {k: values.pop(k) for k in array_arguments if values.get(k) is not None}
-            types = {k: type_of(v, k) for k, v in arrays.items()}
-            if active_trace() is not None:
-                traced = {k: as_traced(v) if is_array(v) else shapes.full(types[k], v) for k, v in arrays.items()}
-                return function(**traced, **values)
-            with new_trace() as trace:
-                program = trace.finish([function(**{k: trace.new_input(t) for k, t in types.items()}, **values)])
-            return run_program(program, list(arrays.values()))[0]
-
-        return call  # type: ignore[return-value]  # the wrapper takes what the function takes
-
-    return decorate
-
-
-@_on_arrays("x")
+@on_arrays("x")
 def relu(x: Any) -> Any:
     """Return max(x, 0), with derivative 0 at 0.
 
@@ -82,7 +56,7 @@ def relu(x: Any) -> Any:
     return elementwise.relu(x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(−x)), accurate to relative precision on both sides.
 
@@ -95,7 +69,7 @@ def sigmoid(x: Any) -> Any:
     return elementwise.sigmoid(x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def softplus(x: Any) -> Any:
     """Return log(1 + exp(x)) without overflow; its derivative is the sigmoid.
 
@@ -108,19 +82,32 @@ def softplus(x: Any) -> Any:
     return elementwise.softplus(x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
+def erf(x: Any) -> Any:
+    """Return the error function 2/√π ∫₀ˣ exp(−t²) dt.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> erf(np.array([0.0, 1.0, 10.0]))
+    array([0.        , 0.84270079, 1.        ])
+    """
+    return elementwise.erf(x)
+
+
+@on_arrays("x")
 def stop_gradient(x: Any) -> Any:
     """Return x as a constant: every derivative through it is zero."""
     return shapes.stop_gradient(x)
 
 
-@_on_arrays("value", "x")
+@on_arrays("value", "x")
 def with_value(value: Any, x: Any) -> Any:
     """Return ``value`` with the derivatives of x: for limits where the formula of x gives inf − inf or 0 · inf."""
     return elementwise.with_value(value, x)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     """Compute log Σ exp(x) over axes, shifted by the maximum so that nothing overflows.
 
@@ -139,11 +126,11 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0]))
     array(1000.69314718)
     """
-    axes = anp.normalise_axes(axis, len(x.shape))
+    axes = normalise_axes(axis, len(x.shape))
     shift = _shift(x, axes)
-    exponentials = elementwise.exp(x - anp.expand_reduced(shift, x.shape, axes))
+    exponentials = elementwise.exp(x - expand_reduced(shift, x.shape, axes))
     y = elementwise.log(sum_(exponentials, axes)) + shift
-    return anp.expand_reduced(y, x.shape, axes) if keepdims else y
+    return expand_reduced(y, x.shape, axes) if keepdims else y
 
 
 def _shift(x: Any, axes: tuple[int, ...]) -> Any:
@@ -152,15 +139,15 @@ def _shift(x: Any, axes: tuple[int, ...]) -> Any:
     return elementwise.where(elementwise.isfinite(top), top, 0.0)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return x − logsumexp(x) along an axis, accurate even if one element is far above the others."""
-    axes = anp.normalise_axes(axis, len(x.shape))
-    centred = x - anp.expand_reduced(_shift(x, axes), x.shape, axes)
-    return centred - anp.expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
+    axes = normalise_axes(axis, len(x.shape))
+    centred = x - expand_reduced(_shift(x, axes), x.shape, axes)
+    return centred - expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def softmax(x: Any, axis: int = -1) -> Any:
     """Return exp(x) / Σ exp(x) along an axis.
 
@@ -173,7 +160,7 @@ def softmax(x: Any, axis: int = -1) -> Any:
     return elementwise.exp(log_softmax(x, axis))
 
 
-@_on_arrays("indices")
+@on_arrays("indices")
 def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
     """Return a row (…, classes) for each integer: 1 at its place, 0 elsewhere; all 0 if it is out of range.
 
@@ -225,7 +212,7 @@ def _windows(x: Any, window: tuple[int, int], stride: tuple[int, int], padding: 
     return patches(shapes.pad(x, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)), value), window, stride)
 
 
-@_on_arrays("x", "weight", "bias")
+@on_arrays("x", "weight", "bias")
 def conv2d(
     x: Any,
     weight: Any,
@@ -334,7 +321,7 @@ def _pool(
     return reduce(_windows(x, size, step, padding, fill), (3, 4))
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def max_pool2d(
     x: Any,
     window: int | tuple[int, int],
@@ -356,7 +343,7 @@ def max_pool2d(
     return _pool(x, window, stride, padding, max_, -math.inf)
 
 
-@_on_arrays("x")
+@on_arrays("x")
 def average_pool2d(
     x: Any,
     window: int | tuple[int, int],
@@ -385,9 +372,9 @@ def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
         raise ArgumentException(
             f"x must have at least 2 elements to normalise over, got shape {x.shape}; one minus its mean is 0"
         )
-    mean = anp.expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
+    mean = expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
-    variance = anp.expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)
+    variance = expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)
     return centred * (1.0 / elementwise.sqrt(variance + epsilon))
 
 
@@ -396,7 +383,7 @@ def _scale_and_shift(y: Any, scale: Any, shift: Any) -> Any:
     return y if shift is None else y + shift
 
 
-@_on_arrays("x", "scale", "shift")
+@on_arrays("x", "scale", "shift")
 def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
     """Normalise each channel by the mean and variance of its batch: (x − μ)/√(σ² + ε) · scale + shift.
 
@@ -413,7 +400,7 @@ def batch_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float =
     return _scale_and_shift(_normalise(x, tuple(range(len(x.shape) - 1)), epsilon), scale, shift)
 
 
-@_on_arrays("x", "scale", "shift")
+@on_arrays("x", "scale", "shift")
 def layer_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float = 1e-5) -> Any:
     """Normalise over the last axis: (x − μ)/√(σ² + ε) · scale + shift (Ba, Kiros & Hinton 2016).
 

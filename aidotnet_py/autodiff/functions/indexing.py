@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,17 @@ from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
-__all__ = ["getitem", "in_range", "move_axis", "take_along", "take_along_axis"]
+__all__ = [
+    "Selection",
+    "Span",
+    "getitem",
+    "in_range",
+    "is_integer",
+    "move_axis",
+    "select",
+    "take_along",
+    "take_along_axis",
+]
 
 Span = tuple[int, int, int]
 
@@ -73,9 +84,51 @@ def take_along_axis(arr: Any, indices: Any, axis: int) -> Any:
     return move_axis(chosen, last, axis)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What an index selects: a window of slices, and perhaps elements of it at an array of integers.
+
+    Attributes
+    ----------
+    spans : tuple of (start, stop, step)
+        The elements of each axis, counted forwards.
+    backwards : tuple of int
+        Axes whose order is reversed then.
+    shape : tuple of int
+        The window's shape then: axes of ints are gone, new axes are there.
+    axis : int
+        The axis of the window that the array of integers indexes.
+    in_front : bool
+        Whether NumPy puts the array's axes in front: where other keys separate it from an int.
+    indices : array or None
+        The integers.
+    """
+
+    spans: tuple[Span, ...]
+    backwards: tuple[int, ...]
+    shape: tuple[int, ...]
+    axis: int
+    in_front: bool
+    indices: Any
+
+    def window(self, x: Any) -> Any:
+        """Return the window of x."""
+        return reshape(flip(slice_(x, self.spans), self.backwards), self.shape)
+
+
 def getitem(a: Any, key: Any) -> Any:
     """Index with ints, slices, None, Ellipsis and at most one array of integers."""
-    shape = type_of(a).shape
+    selection = select(type_of(a).shape, key)
+    y, axis = selection.window(a), selection.axis
+    if selection.indices is None:
+        return y
+    if selection.in_front:
+        y, axis = move_axis(y, axis, 0), 0
+    return take_along(y, selection.indices, axis)
+
+
+def select(shape: tuple[int, ...], key: Any) -> Selection:
+    """Return what a key selects of an array of that shape."""
     parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)  # pyright: ignore[reportUnknownVariableType] -- any key
     keys = list(parts)
     given = sum(k is not None and k is not Ellipsis for k in keys)
@@ -84,25 +137,25 @@ def getitem(a: Any, key: Any) -> Any:
     # An Ellipsis for no axis stays: it still separates the keys around it.
     rest: list[Any] = [slice(None)] * (len(shape) - given) or [Ellipsis]
     at = next((i for i, k in enumerate(keys) if k is Ellipsis), len(keys))
-    return _index(a, [*keys[:at], *rest, *keys[at + 1 :]])
+    return _select(shape, [*keys[:at], *rest, *keys[at + 1 :]])
 
 
-def _index(a: Any, keys: list[Any]) -> Any:
+def _select(lengths: tuple[int, ...], keys: list[Any]) -> Selection:
     spans: list[Span] = []
-    reversed_axes: list[int] = []
+    backwards: list[int] = []
     shape: list[int] = []
-    arrays: list[tuple[int, Any]] = []
-    lengths = iter(type_of(a).shape)
+    arrays: list[tuple[int, bool, Any]] = []
+    left = iter(lengths)
     for k in keys:
         if k is None:
             shape.append(1)
         if k is None or k is Ellipsis:
             continue
-        n = next(lengths)
+        n = next(left)
         if isinstance(k, slice):
-            span, backwards = _span(k, n)  # pyright: ignore[reportUnknownArgumentType] -- any slice
-            if backwards:
-                reversed_axes.append(len(spans))
+            span, reverse = _span(k, n)  # pyright: ignore[reportUnknownArgumentType] -- any slice
+            if reverse:
+                backwards.append(len(spans))
             shape.append(len(range(*span)))
         elif is_integer(k):
             if not -n <= k < n:
@@ -110,26 +163,25 @@ def _index(a: Any, keys: list[Any]) -> Any:
             span = (int(k) % n, int(k) % n + 1, 1)
         else:
             span = (0, n, 1)
-            arrays.append((len(shape), k))
+            arrays.append((len(shape), _is_apart(keys), k))
             shape.append(n)
         spans.append(span)
     if len(arrays) > 1:
         raise NotSupportedException(
             f"index must have at most one array for a traced value, got {len(arrays)}; use np.take"
         )
-    y = reshape(flip(slice_(a, tuple(spans)), tuple(reversed_axes)), tuple(shape))
-    return _take(y, keys, *arrays[0]) if arrays else y
+    axis, in_front, indices = arrays[0] if arrays else (0, False, None)
+    return Selection(tuple(spans), tuple(backwards), tuple(shape), axis, in_front, indices)
 
 
-def _take(x: Any, keys: list[Any], axis: int, indices: Any) -> Any:
-    """Apply the array among the keys; NumPy puts its axes in front if other keys separate it from an int."""
+def _is_apart(keys: list[Any]) -> bool:
+    """Whether other keys separate the array from an int."""
     advanced = [i for i, k in enumerate(keys) if not (k is None or k is Ellipsis or isinstance(k, slice))]
-    if advanced[-1] - advanced[0] + 1 == len(advanced):
-        return take_along(x, indices, axis)
-    return take_along(move_axis(x, axis, 0), indices, 0)
+    return advanced[-1] - advanced[0] + 1 != len(advanced)
 
 
 def is_integer(key: object) -> bool:
+    """Whether a key is an int, of Python or NumPy, and no bool."""
     return isinstance(key, (int, np.integer)) and not isinstance(key, bool)
 
 

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import index
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from aidotnet_py.autodiff.functions.assignment import at
+from aidotnet_py.autodiff.functions.axes import Axes, expand_reduced, ints, normalise_axes, positive_axes
+from aidotnet_py.autodiff.functions.diagonals import diag, diagonal, tril, triu
 from aidotnet_py.autodiff.functions.indexing import getitem, take_along
 from aidotnet_py.autodiff.functions.indexing import take_along_axis as _take_along_axis
+from aidotnet_py.autodiff.functions.linalg import cholesky, det, inv, slogdet, solve
+from aidotnet_py.autodiff.functions.ordering import argmax, argmin, argsort, sort
+from aidotnet_py.autodiff.functions.products import dot, einsum, inner, outer, tensordot
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to as _broadcast_to
-from aidotnet_py.autodiff.primitives.broadcasting import kept_shape, spread, sum_
+from aidotnet_py.autodiff.primitives.broadcasting import spread, sum_
 from aidotnet_py.autodiff.primitives.concatenation import concatenate as _concatenate
+from aidotnet_py.autodiff.primitives.cumulative import cumulative_sum
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_, min_
 from aidotnet_py.autodiff.primitives.shape import flip as _flip
@@ -32,31 +38,7 @@ from aidotnet_py.autodiff.tracing.tracer import is_array, numpy_functions, type_
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
-__all__ = ["expand_reduced", "normalise_axes"]
-
-Axes = int | Sequence[int] | None
-
-
-def _ints(value: int | Sequence[int]) -> list[int]:
-    return [index(v) for v in (value if isinstance(value, (list, tuple)) else [cast(int, value)])]
-
-
-def _positive_axes(axis: int | Sequence[int], ndim: int) -> list[int]:
-    """Return axes in the given order, as distinct numbers in 0 … ndim − 1."""
-    axes = _ints(axis)
-    if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
-        raise ArgumentException(f"axis must be distinct axes of an array with {ndim} axes, got {axis}")
-    return [a % ndim for a in axes]
-
-
-def normalise_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
-    """Return axes as a sorted tuple of distinct numbers in 0 … ndim − 1; None means all."""
-    return tuple(range(ndim)) if axis is None else tuple(sorted(_positive_axes(axis, ndim)))
-
-
-def expand_reduced(y: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
-    """Return a reduced value with the reduced axes restored at length 1."""
-    return _reshape(y, kept_shape(shape, axes))
+__all__ = ["numpy_functions"]
 
 
 def _reduction(reduce: Callable[[Any, tuple[int, ...]], Any]) -> Callable[..., Any]:
@@ -80,9 +62,13 @@ def _float(a: Any) -> Any:
 
 
 def _sum(a: Any, axes: tuple[int, ...]) -> Any:
-    # NumPy sums small integers in 64 bits.
+    return sum_(_widened(a), axes)
+
+
+def _widened(a: Any) -> Any:
+    """Return small integers in 64 bits, in which NumPy sums and multiplies them."""
     wide = {"b": np.int64, "i": np.int64, "u": np.uint64}.get(type_of(a).dtype.kind)
-    return sum_(a if wide is None else ew.astype(a, wide), axes)
+    return a if wide is None else ew.astype(a, wide)
 
 
 def _mean(a: Any, axes: tuple[int, ...], ddof: int = 0) -> Any:
@@ -91,6 +77,32 @@ def _mean(a: Any, axes: tuple[int, ...], ddof: int = 0) -> Any:
     dtype = type_of(a).dtype
     total = sum_(ew.astype(a, np.result_type(dtype, np.float32)), axes)
     return ew.astype(total / float(_count(a, axes) - ddof), dtype)
+
+
+def _prod(a: Any, axes: tuple[int, ...]) -> Any:
+    """Multiply halves until one is left: no quotients, so that derivatives hold also where factors are 0."""
+    a = _widened(a)
+    kept = tuple(i for i in range(len(a.shape)) if i not in axes)
+    lead = tuple(a.shape[i] for i in kept)
+    count = math.prod(a.shape[i] for i in axes)
+    flat = _reshape(permute_dims(a, (*kept, *axes)), (*lead, count))
+    while count > 1:
+        half = count // 2
+        product = ew.multiply(flat[..., :half], flat[..., half : 2 * half])
+        flat = product if count % 2 == 0 else _concatenate([product, flat[..., 2 * half :]], len(lead))
+        count -= half
+    return _reshape(flat, lead) if count else full(flat.type.with_shape(lead), 1.0)
+
+
+def cumsum(a: Any, axis: int | None = None) -> Any:
+    a = _widened(ravel(a) if axis is None else a)
+    (i,) = normalise_axes(axis or 0, len(type_of(a).shape))
+    return cumulative_sum(a, i)
+
+
+def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    of = diagonal(a, offset, axis1, axis2)
+    return _sum(of, (len(of.shape) - 1,))
 
 
 def var(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
@@ -112,7 +124,7 @@ def std(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> 
 def reshape(a: Any, *lengths_: Any, shape: Any = None, order: str = "C") -> Any:
     if order != "C":
         raise NotSupportedException(f"order must be 'C' for a traced value, got {order!r}")
-    lengths = _ints(shape if shape is not None else lengths_[0] if len(lengths_) == 1 else lengths_)
+    lengths = ints(shape if shape is not None else lengths_[0] if len(lengths_) == 1 else lengths_)
     if lengths.count(-1) == 1:
         known = math.prod(n for n in lengths if n != -1)
         if known == 0 or type_of(a).size % known:
@@ -130,7 +142,7 @@ def transpose(a: Any, *axes: Any) -> Any:
     given = axes[0] if len(axes) == 1 else axes
     if given is None or given == ():
         return permute_dims(a, tuple(reversed(range(n))))
-    order = _positive_axes(given, n)
+    order = positive_axes(given, n)
     if len(order) != n:
         raise ArgumentException(f"axes must have each of {n} axes once, got {given}")
     return permute_dims(a, tuple(order))
@@ -138,7 +150,7 @@ def transpose(a: Any, *axes: Any) -> Any:
 
 def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
     n = len(a.shape)
-    (i,), (j,) = _positive_axes(axis1, n), _positive_axes(axis2, n)
+    (i,), (j,) = positive_axes(axis1, n), positive_axes(axis2, n)
     order = list(range(n))
     order[i], order[j] = j, i
     return permute_dims(a, tuple(order))
@@ -146,7 +158,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
 
 def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     n = len(a.shape)
-    sources, places = _positive_axes(source, n), _positive_axes(destination, n)
+    sources, places = positive_axes(source, n), positive_axes(destination, n)
     if len(sources) != len(places):
         raise ArgumentException(f"source and destination must have one length, got {source} and {destination}")
     order = [i for i in range(n) if i not in sources]
@@ -156,7 +168,7 @@ def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[in
 
 
 def expand_dims(a: Any, axis: int | Sequence[int]) -> Any:
-    count = len(_ints(axis))
+    count = len(ints(axis))
     new = normalise_axes(axis, len(a.shape) + count)
     rest = iter(a.shape)
     return _reshape(a, tuple(1 if i in new else next(rest) for i in range(len(a.shape) + count)))
@@ -170,7 +182,7 @@ def squeeze(a: Any, axis: Axes = None) -> Any:
 
 
 def broadcast_to(array: Any, shape: int | Sequence[int]) -> Any:
-    return _broadcast_to(array, tuple(_ints(shape)))
+    return _broadcast_to(array, tuple(ints(shape)))
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
@@ -186,6 +198,17 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     if len(shapes) > 1:
         raise ArgumentException(f"arrays must have one shape to be stacked, got {sorted(shapes)}")
     return concatenate([expand_dims(_as_array(a), axis) for a in arrays], axis)
+
+
+def vstack(tup: Sequence[Any]) -> Any:
+    # Numbers and vectors are rows.
+    shapes = [(1, 1, *type_of(a).shape)[-max(2, len(type_of(a).shape)) :] for a in tup]
+    return concatenate([_reshape(_as_array(a), shape) for a, shape in zip(tup, shapes, strict=True)], 0)
+
+
+def hstack(tup: Sequence[Any]) -> Any:
+    arrays = [ravel(_as_array(a)) if not type_of(a).shape else a for a in tup]
+    return concatenate(arrays, min(len(type_of(arrays[0]).shape) - 1, 1))
 
 
 def _as_array(a: Any) -> Any:
@@ -259,16 +282,6 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return ew.where(condition, x, y)
 
 
-def dot(a: Any, b: Any) -> Any:
-    if not type_of(a).shape or not type_of(b).shape:
-        return ew.multiply(a, b)
-    if len(type_of(b).shape) > 2:
-        raise NotSupportedException(
-            "np.dot must have at most two axes on the right for a traced value, got more; use np.matmul"
-        )
-    return matmul(a, b)
-
-
 def exp2(x: Any) -> Any:
     return ew.power(2.0, ew.astype(x, ew.common_dtype(x, least=np.float16)))
 
@@ -280,55 +293,6 @@ def logaddexp(x: Any, y: Any) -> Any:
     large, small = (ew.astype(ew.where(swapped, *pair), dtype) for pair in ((y, x), (x, y)))
     gap = ew.where(ew.isfinite(large), small - large, 0.0)
     return large + ew.softplus(gap)
-
-
-def outer(a: Any, b: Any) -> Any:
-    return ew.multiply(_reshape(a, (type_of(a).size, 1)), _reshape(b, (1, type_of(b).size)))
-
-
-def _require_letters(subscripts: str, left: str, right: str, result: str) -> None:
-    if not (left + right + result).isalpha() or any(len(set(part)) != len(part) for part in (left, right, result)):
-        raise NotSupportedException(
-            f"einsum must have neither repeated letters nor an ellipsis to be traced, got {subscripts!r}"
-        )
-    if not set(result) <= set(left + right):
-        raise ArgumentException(f"einsum must have only letters of its operands in the result, got {subscripts!r}")
-
-
-def einsum(subscripts: str, *operands: Any) -> Any:
-    """Contract two operands, with letters and an explicit result: sums, products and transposes of any axes."""
-    try:
-        inputs, result = subscripts.replace(" ", "").split("->")
-        left, right = inputs.split(",")
-        a, b = operands
-    except ValueError:
-        raise NotSupportedException(
-            f"einsum must have two operands and '->' to be traced, got {subscripts!r}"
-        ) from None
-    _require_letters(subscripts, left, right, result)
-    if (len(left), len(right)) != (len(type_of(a).shape), len(type_of(b).shape)) or any(
-        n != m for c, n in zip(left, a.shape, strict=True) for d, m in zip(right, b.shape, strict=True) if c == d
-    ):
-        raise ArgumentException(f"einsum must fit the shapes {a.shape} and {b.shape}, got {subscripts!r}")
-    a = sum_(a, tuple(i for i, c in enumerate(left) if c not in right + result))
-    left = "".join(c for c in left if c in right + result)
-    b = sum_(b, tuple(i for i, c in enumerate(right) if c not in left + result))
-    right = "".join(c for c in right if c in left + result)
-    batch = [c for c in left if c in right and c in result]
-    inner = [c for c in left if c in right and c not in result]
-    rows = [c for c in left if c not in right]
-    columns = [c for c in right if c not in left]
-    size = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
-
-    def arrange(x: Any, have: str, *groups: list[str]) -> Any:
-        ordered = permute_dims(x, tuple(have.index(c) for group in groups for c in group))
-        lead, *last = groups
-        return _reshape(ordered, (*(size[c] for c in lead), *(math.prod(size[c] for c in g) for g in last)))
-
-    product = matmul(arrange(a, left, batch, rows, inner), arrange(b, right, batch, inner, columns))
-    order = [*batch, *rows, *columns]
-    full_shape = _reshape(product, tuple(size[c] for c in order))
-    return permute_dims(full_shape, tuple(order.index(c) for c in result))
 
 
 def _constant(value: float) -> Callable[..., Any]:
@@ -390,7 +354,8 @@ def _boolean(function: Callable[..., Any]) -> Callable[..., Any]:
 numpy_functions.update(
     {
         # ufuncs
-        **{f.__name__: f for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sin, ew.cos, ew.tanh, ew.sign)},
+        **{f.__name__: f for f in (ew.exp, ew.expm1, ew.log, ew.log1p, ew.sqrt, ew.sign, ew.floor, ew.ceil)},
+        **{f.__name__: f for f in (ew.sin, ew.cos, ew.tan, ew.arctan, ew.arctan2, ew.sinh, ew.cosh, ew.tanh)},
         **{f.__name__: f for f in (ew.add, ew.subtract, ew.multiply, ew.divide, ew.power, ew.maximum, ew.minimum)},
         **{f.__name__: f for f in (ew.equal, ew.not_equal, ew.less, ew.less_equal, ew.greater, ew.greater_equal)},
         **{
@@ -418,12 +383,16 @@ numpy_functions.update(
         "amax": _reduction(max_),
         "min": _reduction(min_),
         "amin": _reduction(min_),
+        "prod": _reduction(_prod),
         "var": var,
         "std": std,
+        **{f.__name__: f for f in (argmax, argmin, cumsum, trace)},
         "linalg.norm": norm,
+        **{f"linalg.{f.__name__}": f for f in (cholesky, det, inv, slogdet, solve)},
         # shapes
         **{f.__name__: f for f in (reshape, ravel, transpose, swapaxes, moveaxis, expand_dims, squeeze, broadcast_to)},
-        **{f.__name__: f for f in (concatenate, stack, pad, flip, roll, repeat, tile, take, take_along_axis, getitem)},
+        **{f.__name__: f for f in (concatenate, stack, vstack, hstack, pad, flip, roll, repeat, tile, diag, diagonal)},
+        **{f.__name__: f for f in (take, take_along_axis, getitem, at, argsort, sort, tril, triu)},
         "permute_dims": transpose,
         "matrix_transpose": lambda x: swapaxes(x, -1, -2),
         "flatten": ravel,
@@ -435,9 +404,7 @@ numpy_functions.update(
         # the rest
         "where": where,
         "clip": clip,
-        "dot": dot,
-        "outer": outer,
-        "einsum": einsum,
+        **{f.__name__: f for f in (dot, inner, outer, tensordot, einsum)},
         "zeros_like": _constant(0.0),
         "ones_like": _constant(1.0),
         "full_like": full_like,

@@ -29,13 +29,19 @@ from aidotnet_py.exceptions import ArgumentException
 __all__ = [
     "absolute",
     "add",
+    "arctan",
+    "arctan2",
     "astype",
+    "ceil",
     "common_dtype",
     "cos",
+    "cosh",
     "divide",
     "equal",
+    "erf",
     "exp",
     "expm1",
+    "floor",
     "greater",
     "greater_equal",
     "isfinite",
@@ -58,9 +64,11 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
     "softplus",
     "sqrt",
     "subtract",
+    "tan",
     "tanh",
     "where",
     "with_value",
@@ -146,7 +154,7 @@ _COMMUTATIVE = frozenset({"add", "equal", "logical_and", "logical_or", "multiply
 _NOT_OF_BOOLEANS = frozenset({"negative", "sign", "subtract"})
 
 # Functions whose names differ between NumPy and the array API standard.
-_STANDARD_NAMES = {"absolute": "abs", "power": "pow"}
+_STANDARD_NAMES = {"absolute": "abs", "arctan": "atan", "arctan2": "atan2", "power": "pow"}
 
 
 def _unary(
@@ -205,6 +213,22 @@ def _log_of_zero(y: Any) -> Any:
     return where(less(y, 0.0), -math.inf, full(type_of(y), 0.0))
 
 
+def _within(x: Any, bound: float) -> Any:
+    return minimum(maximum(x, -bound), bound)
+
+
+def _arctan_slope(t: Any, x: Any, y: Any) -> Any:
+    # 1/(1 + x²) is 0 from the bound on, and so are its derivatives, which would be 0 · inf at infinity.
+    x = _within(x, 2.0 * float(np.finfo(x.dtype).max) ** 0.5)
+    return t * (1.0 / (1.0 + x * x))
+
+
+def _erf_slope(t: Any, x: Any, y: Any) -> Any:
+    # exp(−x²) underflows within the bound; the derivatives beyond are 0, where at infinity they would be 0 · inf.
+    x = _within(x, 40.0)
+    return t * (2.0 / math.sqrt(math.pi) * exp(-(x * x)))
+
+
 def _each(ct: Any, *inputs: Any) -> list[Any]:
     return [ct, ct]
 
@@ -218,12 +242,19 @@ log1p = _unary("log1p", lambda t, x, y: t / (1.0 + x))
 sqrt = _unary("sqrt", lambda t, x, y: t * (0.5 / y))
 sin = _unary("sin", lambda t, x, y: t * cos(x))
 cos: Function = _unary("cos", lambda t, x, y: t * -sin(x))
+tan = _unary("tan", lambda t, x, y: t * (1.0 + y * y))
+sinh = _unary("sinh", lambda t, x, y: t * cosh(x))
+cosh: Function = _unary("cosh", lambda t, x, y: t * sinh(x))
 tanh = _unary("tanh", lambda t, x, y: t * (1.0 - y * y))
 sigmoid = _unary("sigmoid", lambda t, x, y: t * (y * (1.0 - y)))
 softplus = _unary("softplus", lambda t, x, y: t * sigmoid(x))
 relu = _unary("relu", lambda t, x, y: t * _step(greater(x, 0.0), t), least=None)
 absolute = _unary("absolute", lambda t, x, y: t * sign(x), least=None)
 sign: Function = _unary("sign", None, least=None)
+arctan = _unary("arctan", _arctan_slope)
+erf = _unary("erf", _erf_slope)
+_floor = _unary("floor", None, least=None)
+_ceil = _unary("ceil", None, least=None)
 
 # f(x, y): one rule per operand, z = f(x, y).
 add = _binary("add", lambda t, x, y, z: t, lambda t, x, y, z: t, transpose=_each)
@@ -242,6 +273,13 @@ divide = _binary(
     least=np.float64,
 )
 _power = _binary("power", _power_base, _power_exponent)
+# The arguments are the coordinates y and x, in this order.
+arctan2 = _binary(
+    "arctan2",
+    lambda t, y, x, z: t * (x / (x * x + y * y)),
+    lambda t, y, x, z: t * (-y / (x * x + y * y)),
+    least=np.float16,
+)
 maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
 minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
 
@@ -271,6 +309,16 @@ def logical_or(x: Any, y: Any) -> Any:
 def logical_not(x: Any) -> Tracer:
     """Return where x is false, or zero."""
     return emit(_not, *promote(astype(x, _BOOL)))
+
+
+def floor(x: Any) -> Any:
+    """Return the largest integers that are not larger, in the dtype of x, with derivative 0; integers stay."""
+    return _floor(x) if type_of(x).is_floating else x
+
+
+def ceil(x: Any) -> Any:
+    """Return the smallest integers that are not smaller, in the dtype of x, with derivative 0; integers stay."""
+    return _ceil(x) if type_of(x).is_floating else x
 
 
 def isfinite(x: Any) -> Tracer:

@@ -27,6 +27,7 @@ __all__ = [
     "slice_",
     "slice_primitive",
     "stop_gradient",
+    "unslice",
 ]
 
 
@@ -82,13 +83,14 @@ def _slice_run(backend: Backend, x: Array, spans: tuple[tuple[int, int, int], ..
     return backend.index(x, tuple(slice(*span) for span in spans))
 
 
-def _slice_transpose(ct: Any, x: ArrayType, spans: tuple[tuple[int, int, int], ...]) -> list[Any]:
+def unslice(x: Any, shape: tuple[int, ...], spans: tuple[tuple[int, int, int], ...]) -> Any:
+    """Return zeros of a shape with x at the places that `slice_` selects there: its transpose."""
     margins: list[tuple[int, int, int]] = []
-    for length, (start, stop, step) in zip(x.shape, spans, strict=True):
+    for length, (start, stop, step) in zip(shape, spans, strict=True):
         count = len(range(start, stop, step))
         end = start + (count - 1) * step + 1 if count else start
         margins.append((start, length - end, step - 1))
-    return [pad(ct, tuple(margins))]
+    return pad(x, tuple(margins))
 
 
 slice_primitive = Primitive(
@@ -96,7 +98,7 @@ slice_primitive = Primitive(
     shape=_slice_shape,
     run=_slice_run,
     jvp=lambda tangents, x, output, spans: slice_(tangents[0], spans),
-    transpose=_slice_transpose,
+    transpose=lambda ct, x, spans: [unslice(ct, x.shape, spans)],
     batch=lambda inputs, batched, size, spans: slice_(inputs[0], ((0, size, 1), *spans)),
     view=lambda x, strides, spans: tuple(s * step for s, (_, _, step) in zip(strides, spans, strict=True)),
     flops=no_flops,

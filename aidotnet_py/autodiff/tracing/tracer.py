@@ -64,11 +64,14 @@ class HostData:
 
 
 # The remedy for assignments to elements.
-_BUILD_ANEW = "build the result with np.where, np.concatenate or np.stack"
+_BUILD_ANEW = (
+    "write x = aidotnet_py.autodiff.at(x)[index].set(value), or build the result with np.where, np.concatenate or "
+    "np.stack"
+)
 
 _AS_ARRAY = (
-    "keep it an array, or compute it outside the traced function; for an element of an array, build the array with "
-    "np.where, np.concatenate or np.stack"
+    "keep it an array, or compute it outside the traced function; for an element of an array, write "
+    "x = aidotnet_py.autodiff.at(x)[index].set(value), or build the array with np.where, np.concatenate or np.stack"
 )
 
 
@@ -100,7 +103,7 @@ class Trace:
         if isinstance(value, Literal):
             return value
         if isinstance(value, Tracer):
-            if value.trace is self:
+            if value.home is self:
                 return value.variable
             require_alive(value)
         constant = self._captured.get(id(value))
@@ -161,7 +164,7 @@ def active_trace() -> Trace | None:
 def require_alive(*values: Any) -> None:
     """Refuse traced values whose trace has ended."""
     for value in values:
-        if isinstance(value, Tracer) and value.trace not in _active.traces:
+        if isinstance(value, Tracer) and value.home not in _active.traces:
             raise InvalidOperationException(
                 f"a traced value of type {value.type} was used after its trace had ended; return it from the "
                 "traced function instead of storing it elsewhere"
@@ -273,13 +276,13 @@ class Tracer(NDArrayOperatorsMixin):
     It holds no numbers: ``if x > 0`` and ``float(x)`` raise InvalidOperationException and name the replacement.
     """
 
-    __slots__ = ("trace", "variable")
+    __slots__ = ("home", "variable")
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] -- the mixin takes away the hash with its ==
     # Higher than every array library's own, so that `array + tracer` calls the tracer's operator.
     __array_priority__ = 1000.0
 
     def __init__(self, trace: Trace, variable: Variable) -> None:
-        self.trace = trace
+        self.home = trace
         self.variable = variable
 
     @property
@@ -317,6 +320,11 @@ class Tracer(NDArrayOperatorsMixin):
         """The last two axes exchanged."""
         return _function("swapaxes")(self, -1, -2)
 
+    @property
+    def at(self) -> Any:
+        """The elements, for ``x.at[index].set(value)``; see `aidotnet_py.autodiff.at`."""
+        return _function("at")(self)
+
     def __repr__(self) -> str:
         return f"Tracer({self.type})"
 
@@ -353,8 +361,8 @@ class Tracer(NDArrayOperatorsMixin):
     __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
     __array__ = _no_value(
         "assignment to elements of an array, np.array() or an untraceable function",
-        "use NumPy functions on it directly, np.where, np.concatenate or np.stack to put values together, np.take to "
-        "index an array with it",
+        "use NumPy functions on it directly, aidotnet_py.autodiff.at(x)[index].set(value), np.where, np.concatenate or "
+        "np.stack to put values together, np.take to index an array with it",
     )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")
@@ -372,8 +380,9 @@ class Tracer(NDArrayOperatorsMixin):
 
 _METHODS = frozenset(
     {
-        *("astype", "clip", "copy", "dot", "flatten", "max", "mean", "min", "ravel", "repeat", "reshape"),
-        *("squeeze", "std", "sum", "swapaxes", "take", "transpose", "var"),
+        *("argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "diagonal", "dot", "flatten", "max"),
+        *("mean", "min", "prod", "ravel", "repeat", "reshape", "squeeze", "std", "sum", "swapaxes", "take"),
+        *("trace", "transpose", "var"),
     }
 )
 

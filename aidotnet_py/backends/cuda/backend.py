@@ -23,7 +23,7 @@ __all__ = ["CuPyBackend", "missing_for_cupy"]
 _INSTALL = 'pip install "aidotnet_py[cuda13]" brings all that is needed ([cuda12] for a driver of CUDA 12)'
 
 # What CuPy calls otherwise than the standard does.
-_UFUNC_NAMES = {"abs": "absolute", "pow": "power"}
+_UFUNC_NAMES = {"abs": "absolute", "atan": "arctan", "atan2": "arctan2", "pow": "power"}
 
 # What CuPy calls COMPUTE_TYPE_… and cuBLAS CUBLAS_…_MATH; not every version has the names.
 _DEFAULT_TYPE, _TF32_TYPE = 1, 7
@@ -63,8 +63,8 @@ def _last_line(error: ImportError) -> str:
 class CuPyBackend:
     """CuPy (13 or newer) as a `Backend`.
 
-    Work is handed to CuPy's current stream and done in that order; only `to_numpy` and `synchronize` wait for it. The
-    same work gives the same bits each time: what adds up adds in one order.
+    Work is handed to CuPy's current stream and done in that order; only `to_numpy`, `synchronize`, `solve` and
+    `cholesky` wait for it. The same work gives the same bits each time: what adds up adds in one order.
 
     Parameters
     ----------
@@ -109,6 +109,7 @@ class CuPyBackend:
         # CuPy has no types.
         self._cupy: Any = import_module("cupy")
         self._as_strided: Any = import_module("cupy.lib.stride_tricks").as_strided
+        self._errstate: Any = import_module("cupyx").errstate
         self._device = self._cupy.cuda.Device(device)
         self._compiled = compiled
         self._allow_tf32 = allow_tf32
@@ -116,6 +117,7 @@ class CuPyBackend:
         self._composed: dict[str, Elementwise] = {
             "relu": self._relu,
             "sigmoid": self._kernels.sigmoid,
+            "erf": self._kernels.erf,
             "sign": self._kernels.sign,
             "softplus": self._softplus,
             "where": self._where,
@@ -240,6 +242,18 @@ class CuPyBackend:
         with self._device:
             return self._cupy.max(array, axis=axes, out=out)
 
+    def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        # Each round adds what lies twice as far back. CuPy's own scan may add up in another order each time.
+        result = self.empty(array.shape, array.dtype) if out is None else out
+        self.copyto(result, array)
+        lead, step = (slice(None),) * axis, 1
+        while step < array.shape[axis]:
+            with self._device:
+                later = result[(*lead, slice(step, None))]
+                self._cupy.copyto(later, later + result[(*lead, slice(None, -step))])
+            step *= 2
+        return result
+
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         with self._device:
             blocks, rest = divmod(x.shape[-1], _VECDOT_BLOCK)
@@ -273,6 +287,31 @@ class CuPyBackend:
             finally:
                 core.set_compute_type(np.dtype(np.float32), before[0])
                 cublas.setMathMode(handle, before[1])
+
+    def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("a linear solve")
+        with self._device, self._errstate(linalg="raise"):
+            return self._result(self._cupy.linalg.solve(matrices, right), out)
+
+    def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("a Cholesky factorisation")
+        with self._device, self._errstate(linalg="raise"):
+            return self._result(self._cupy.linalg.cholesky(matrices), out)
+
+    def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("a determinant")
+        result = self.empty((*matrices.shape[:-2], 2), matrices.dtype) if out is None else out
+        with self._device:
+            for place, part in enumerate(self._cupy.linalg.slogdet(matrices)):
+                self._cupy.copyto(result[..., place], part)
+        return result
+
+    def _result(self, value: Array, out: Array | None) -> Array:
+        """The value of a function of CuPy that has no ``out``."""
+        if out is None:
+            return value
+        self._cupy.copyto(out, value)
+        return out
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
         first = arrays[0]
@@ -321,6 +360,11 @@ class CuPyBackend:
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
         with self._device:
             return self._kernels.scatter_add(values, indices, out)
+
+    def argsort(self, array: Array, out: Array | None = None) -> Array:
+        self._require_no_capture("sorting")
+        with self._device:
+            return self._result(self._cupy.argsort(array, axis=-1, kind="stable"), out)
 
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None

@@ -20,6 +20,11 @@ typedef typename wide<T>::type W;
 y = (T)((W)1 / ((W)1 + exp(-(W)x)));
 """
 
+_ERF = """
+typedef typename wide<T>::type W;
+y = (T)erf((W)x);
+"""
+
 # CuPy 13 takes the sign of NaN for 0.
 _SIGN = "y = x != x ? x : (T)((x > (T)0) - (x < (T)0));"
 
@@ -75,6 +80,7 @@ class CuPyKernels:
     def __init__(self, cupy: Any) -> None:
         kernel: Any = cupy.ElementwiseKernel
         self._sigmoid = kernel("T x", "T y", _SIGMOID, "aidotnet_sigmoid", preamble=_WIDE)
+        self._erf = kernel("T x", "T y", _ERF, "aidotnet_erf", preamble=_WIDE)
         self._sign = kernel("T x", "T y", _SIGN, "aidotnet_sign")
         self._where = kernel("bool mask, T x, T y", "T z", "z = mask ? x : y", "aidotnet_where")
         self._vecdot: Any = cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", "aidotnet_vecdot")
@@ -90,6 +96,10 @@ class CuPyKernels:
     def sigmoid(self, x: Array, out: Array | None = None) -> Array:
         """1 / (1 + exp(−x))."""
         return _called(self._sigmoid, x, out=out)
+
+    def erf(self, x: Array, out: Array | None = None) -> Array:
+        """2/√π ∫₀ˣ exp(−t²) dt."""
+        return _called(self._erf, x, out=out)
 
     def sign(self, x: Array, out: Array | None = None) -> Array:
         """−1, 0 or 1; NaN for NaN."""

@@ -39,9 +39,15 @@ template <class I> __device__ __forceinline__ I floor_quotient(I a, I b) {
 }
 """
 
+_FUNCTIONS = (
+    *("atan", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor", "log", "log1p", "sin", "sinh", "sqrt", "tan"),
+    "tanh",
+)
+
 _EXPRESSIONS = {
     "abs": "fabs({0})",
     "add": "{0} + {1}",
+    "atan2": "atan2({0}, {1})",
     "divide": "{0} / {1}",
     "equal": "{0} == {1}",
     "greater": "{0} > {1}",
@@ -61,7 +67,7 @@ _EXPRESSIONS = {
     "pow": "pow({0}, {1})",
     "subtract": "{0} - {1}",
     "where": "{0} ? {1} : {2}",
-    **{name: name + "({0})" for name in ("cos", "exp", "expm1", "log", "log1p", "sin", "sqrt", "tanh")},
+    **{name: name + "({0})" for name in _FUNCTIONS},
     **{name: name + "<{type}>({0})" for name in ("relu", "sigmoid", "sign", "softplus")},
 }
 

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
 from aidotnet_py.backends.numpy.blas_threads import OneThread
+from aidotnet_py.backends.numpy.error_function import erf
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.representations import concise_repr
 
@@ -37,11 +38,23 @@ def _relu(x: Array, out: Array | None = None) -> Array:
     return np.maximum(x, 0, out=out)
 
 
+def _negative(x: Array, out: Array | None = None) -> Array:
+    # Where x has strides of some powers of two and out has gaps, np.negative of NumPy 2.4 skips elements.
+    if out is None or out.flags.c_contiguous:
+        return np.negative(x, out=out)
+    return np.multiply(x, -1, out=out)
+
+
 def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
     if out is None:
         return cast(Array, np.where(mask, x, y))
     np.copyto(out, y)
     np.copyto(out, x, where=mask)
+    return out
+
+
+def _copied(result: Array, out: Array) -> Array:
+    np.copyto(out, result)
     return out
 
 
@@ -53,11 +66,17 @@ def _array(result: Any) -> Array:
 _ELEMENTWISE: dict[str, Elementwise] = {
     "abs": np.absolute,
     "add": np.add,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "ceil": np.ceil,
     "cos": np.cos,
+    "cosh": np.cosh,
     "divide": np.divide,
     "equal": np.equal,
+    "erf": erf,
     "exp": np.exp,
     "expm1": np.expm1,
+    "floor": np.floor,
     "greater": np.greater,
     "greater_equal": np.greater_equal,
     "isfinite": np.isfinite,
@@ -71,16 +90,18 @@ _ELEMENTWISE: dict[str, Elementwise] = {
     "maximum": np.maximum,
     "minimum": np.minimum,
     "multiply": np.multiply,
-    "negative": np.negative,
+    "negative": _negative,
     "not_equal": np.not_equal,
     "pow": np.power,
     "relu": _relu,
     "sigmoid": _sigmoid,
     "sign": np.sign,
     "sin": np.sin,
+    "sinh": np.sinh,
     "softplus": _softplus,
     "sqrt": np.sqrt,
     "subtract": np.subtract,
+    "tan": np.tan,
     "tanh": np.tanh,
     "where": _where,
 }
@@ -210,6 +231,9 @@ class NumPyBackend:
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         return _array(np.maximum.reduce(array, axis=axes, out=out))
 
+    def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        return _array(np.cumsum(array, axis=axis, dtype=array.dtype, out=out))
+
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         whole = x.shape[-1] - x.shape[-1] % _VECDOT_BLOCK
         if whole == 0:
@@ -220,6 +244,17 @@ class NumPyBackend:
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
         return np.matmul(x, y, out=out)
+
+    def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
+        solution = cast(Array, np.linalg.solve(matrices, right))
+        return solution if out is None else _copied(solution, out)
+
+    def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
+        factors = cast(Array, np.linalg.cholesky(matrices))
+        return factors if out is None else _copied(factors, out)
+
+    def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
+        return np.stack(np.linalg.slogdet(matrices), axis=-1, out=out)
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
         # To ask an array for its address takes twice as long as to copy one of a few numbers, and ten times as long as
@@ -253,6 +288,10 @@ class NumPyBackend:
         out[...] = 0
         np.add.at(out, indices, values)
         return out
+
+    def argsort(self, array: Array, out: Array | None = None) -> Array:
+        order = np.argsort(array, axis=-1, kind="stable").astype(np.int64, copy=False)
+        return order if out is None else _copied(order, out)
 
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None

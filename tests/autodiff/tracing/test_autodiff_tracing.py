@@ -40,7 +40,11 @@ def assign(x: Any, key: Any, value: Any) -> None:
         (lambda x: np.array([x, x]), InvalidOperationException, "np.stack to put values together"),
         (lambda x: x.item(), InvalidOperationException, r"item\(\) asks .* return the value"),
         (lambda x: x.tolist(), InvalidOperationException, r"tolist\(\) asks"),
-        (lambda x: assign(x, 0, 1.0), NotSupportedException, "assigned to in place; build the result with np.where"),
+        (
+            lambda x: assign(x, 0, 1.0),
+            NotSupportedException,
+            r"assigned to in place; write x = .*\.at\(x\)\[",
+        ),
         (
             lambda x: operator.iadd(x, 1.0),
             NotSupportedException,
@@ -49,9 +53,9 @@ def assign(x: Any, key: Any, value: Any) -> None:
         (lambda x: np.add(x, 1.0, out=np.zeros(())), NotSupportedException, "np.add into an array that exists"),
         (lambda x: np.sum(x, out=np.zeros(())), NotSupportedException, "np.sum into an array that exists"),
         (
-            lambda x: np.floor(x),
+            lambda x: np.trunc(x),
             NotSupportedException,
-            "np.floor is not among the functions that can be traced",
+            "np.trunc is not among the functions that can be traced",
         ),
         (lambda x: x.foo, AttributeError, "a traced value has no attribute 'foo'"),
         (
@@ -315,8 +319,8 @@ def test_tracers_compare_by_identity_where_python_hashes_them() -> None:
             r"np\.where must have three arguments to be traced, got one; the shape of its result would depend",
         ),
         (
-            lambda: ad.trace(lambda x: np.einsum("i,i,i->", x, x, x), np.ones(2)),
-            "einsum must have two operands and '->' to be traced, got 'i,i,i->'",
+            lambda: ad.trace(lambda x: np.einsum("...i->i", x), np.ones(2)),
+            r"einsum must have letters, without an ellipsis, to be traced, got '\.\.\.i->i'",
         ),
         (
             lambda: ad.jvp(np.sin, np.ones(2), np.ones(2)),
@@ -406,7 +410,8 @@ def test_what_is_written_into_an_array_is_told_what_to_write_instead(name: str) 
         lambda: FunctionModel(lambda p, x: x * WRITES[name](p["w"]), {"w": np.ones(3)}).Predict(np.ones((2, 1))),
     ):
         with pytest.raises(
-            (NotSupportedException, InvalidOperationException), match=r"np\.where, np\.concatenate or np\."
+            (NotSupportedException, InvalidOperationException),
+            match=r"autodiff\.at\(x\)\[index\]\.set\(value\).* np\.where, np\.concatenate or np\.",
         ):
             call()
 

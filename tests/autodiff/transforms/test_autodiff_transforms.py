@@ -296,15 +296,33 @@ def test_empty_and_scalar_arrays_are_differentiated() -> None:
             for in_axes in ("0", 0.0, True, (0, 1.0), ((0,), 0), {0: 0}, np.array([0, 0]))
         ),
         *(
-            (lambda a=argument: ad.grad(product, a), ArgumentException, "argument must be an int, got .* as one tuple")
-            for argument in ((0, 1), [0], None, "b", 1.0, True)
+            (lambda a=argument: ad.grad(product, a), ArgumentException, "argument must be an int, or a tuple of ints")
+            for argument in ((), (0, 1.0), (0, (1,)), None, "b", 1.0, True, (True, False))
         ),
-        (lambda: ad.grad(product)(ones, b=ones), ArgumentException, "by their places, got b by name"),
-        (lambda: ad.value_and_grad(product)(ones, b=ones), ArgumentException, "by their places, got b by name"),
-        (lambda: ad.vjp(product, ones, b=ones), ArgumentException, "by their places, got b by name"),
-        (lambda: ad.vmap(product)(ones, b=ones), ArgumentException, "by their places, got b by name"),
-        (lambda: ad.trace(product, ones, b=ones), ArgumentException, "by their places, got b by name"),
-        (lambda: ad.trace(product, ones, ones)(ones, b=ones), ArgumentException, "by their places, got b by name"),
+        (
+            lambda: ad.grad(product, (1, -1))(ones, ones),
+            ArgumentException,
+            r"argument must have each place once, got \(1, -1\) of 2 arguments",
+        ),
+        (lambda: ad.grad(product, (0, 2))(ones, ones), ArgumentOutOfRangeException, "one of 2 arguments, got 2"),
+        (
+            lambda: ad.grad(product, (0, 1))(ones, np.arange(3)),
+            ArgumentException,
+            r"arguments\[1\] must have a floating dtype to be differentiated, got int64",
+        ),
+        (lambda: ad.grad(product)(b=ones), ArgumentOutOfRangeException, "place of one of 0 arguments, got 0"),
+        (lambda: ad.vmap(product, None)(ones, b=1.0), ArgumentException, r"got 0 for arguments\['b'\] of shape \(\)"),
+        (lambda: ad.trace(product, ones, b="text"), ArgumentException, "must consist of arrays"),
+        *(
+            (lambda c=call: c(ad.trace(product, ones, b=ones)), ArgumentException, "by place or by name like these")
+            for call in (lambda p: p(ones, ones), lambda p: p(ones), lambda p: p(ones, c=ones), lambda p: p(b=ones))
+        ),
+        (lambda: ad.trace(product, ones, ones)(ones, b=ones), ArgumentException, "by place or by name like these"),
+        (
+            lambda: ad.trace(product, ones, b=ones)(ones, b=ones[:2]),
+            ArgumentException,
+            r"arguments\['b'\] must be float64\[3\] like the example .* got float64\[2\]",
+        ),
         *(
             (
                 lambda f=transform: f(ones, product),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from random_programs import a_type, array_in_a_buffer, check_carried, random_program, special_values
 
 from aidotnet_py import CrossEntropyLoss, MeanSquaredErrorLoss, NeuralNetworkModel
+from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import KernelCompiler, NumPyBackend
@@ -153,6 +154,23 @@ def test_random_programs(seed: int) -> None:
 @pytest.mark.parametrize("seed", [*range(12), *(pytest.param(s, marks=pytest.mark.slow) for s in range(12, 200))])
 def test_what_is_written_over_inputs_is_no_longer_read(seed: int) -> None:
     check_carried(np.random.default_rng(seed), HostBackend())
+
+
+@needs_gxx
+def test_a_sum_over_an_axis_of_length_one_is_not_written_over_what_its_loop_reads() -> None:
+    """Otherwise the halves would be those of the sums: the loop stores them after it has added up."""
+    a, b = np.arange(1.0, 9.0).reshape(2, 4), np.arange(11.0, 19.0).reshape(2, 4)
+
+    def step(a: Any, b: Any) -> Any:
+        halves = b * 0.5
+        products = a * b
+        return halves, np.sum(products.reshape(2, 4, 1), -1), np.sum(a)
+
+    executable = Executable(ad.trace(step, a, b), HostBackend(), inputs=[a.copy(), b.copy()], carried={0: 0, 1: 1})
+    executable.compile()
+    executable.run()
+    for found, right in zip(executable.outputs, step(a, b), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-15)
 
 
 class Recorder:

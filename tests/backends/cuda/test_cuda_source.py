@@ -76,13 +76,27 @@ def difficult_numbers(dtype: str) -> tuple[Any, Any]:
 
 
 EXACT = [
-    *("abs", "add", "divide", "equal", "greater", "greater_equal", "isfinite", "less", "less_equal", "maximum"),
+    *(
+        "abs",
+        "add",
+        "ceil",
+        "divide",
+        "equal",
+        "floor",
+        "greater",
+        "greater_equal",
+        "isfinite",
+        "less",
+        "less_equal",
+        "maximum",
+    ),
     *("minimum", "multiply", "negative", "not_equal", "relu", "sign", "sqrt", "subtract"),
 ]
-ROUNDED = ["cos", "exp", "expm1", "log", "log1p", "pow", "sigmoid", "sin", "softplus", "tanh"]
+ROUNDED = ["atan", "atan2", "cos", "cosh", "erf", "exp", "expm1", "log", "log1p", "pow", "sigmoid", "sin", "sinh"]
+ROUNDED += ["softplus", "tan", "tanh"]
 TWO = {
     *("add", "divide", "equal", "greater", "greater_equal", "less", "less_equal", "maximum", "minimum", "multiply"),
-    *("not_equal", "subtract", "pow"),
+    *("atan2", "not_equal", "subtract", "pow"),
 }
 
 

@@ -214,7 +214,7 @@ class TestGraphs:
             cupy_backend.vecdot(long, long, out=out[0])
             rows = cupy_backend.take(cupy_backend.concat(parts, 0), places)
             cupy_backend.scatter_add(rows, places, out[1])
-            cupy_backend.sum(cupy_backend.max(x, (3,)), (1, 2), out=out[2])
+            cupy_backend.sum(cupy_backend.cumulative_sum(cupy_backend.max(x, (3,)), 1), (1, 2), out=out[2])
             cupy_backend.elementwise("where")(mask, out[2], 0.0, out=out[3])
             cupy_backend.copyto(out[4], cupy_backend.astype(cupy_backend.astype(out[0], np.float32), np.float64))
 
@@ -235,6 +235,10 @@ class TestGraphs:
             (lambda b, x: b.asarray([1.0]), "a transfer to the device cannot be part"),
             (lambda b, x: b.synchronize(), "waiting for the device cannot be part"),
             (lambda b, x: b.capture(lambda: None), "another capture cannot be part"),
+            (lambda b, x: b.solve(x, x), "a linear solve cannot be part of captured work"),
+            (lambda b, x: b.cholesky(x), "a Cholesky factorisation cannot be part"),
+            (lambda b, x: b.slogdet(x), "a determinant cannot be part"),
+            (lambda b, x: b.argsort(x), "sorting cannot be part"),
             (lambda b, x: b.matmul(x, x), "this work cannot be captured: calling cuBLAS API during stream capture"),
             (lambda b, x: x.get(), "this work cannot be captured: the current stream is capturing"),
         ],
@@ -471,8 +475,10 @@ def test_the_simulation_has_nothing_that_cupy_has_not() -> None:
     checked = 0
     pairs: list[tuple[Any, Any]] = [(simulated_cupy.cupy, real), (simulated_cupy.cupy.cuda, real.cuda)]
     pairs += [(simulated_cupy.cupy._core, real._core), (simulated_cupy.cupy.cuda.runtime, real.cuda.runtime)]
+    pairs.append((simulated_cupy.cupy.linalg, real.linalg))
     pairs += [(getattr(simulated_cupy, name), getattr(real.cuda, name)) for name in ("Stream", "MemoryPool", "Graph")]
-    tricks = importlib.import_module("cupy.lib.stride_tricks")
+    tricks, cupyx = (importlib.import_module(name) for name in ("cupy.lib.stride_tricks", "cupyx"))
+    pairs.append((simulated_cupy.cupyx, cupyx))
     pairs += [(simulated_cupy.ndarray, real.ndarray), (simulated_cupy.stride_tricks, tricks)]
     for mine, theirs in pairs:
         for name, member in vars(mine).items():
