@@ -67,11 +67,11 @@ class Recorded:
         self.threads: list[bool] = []
         self.failing = False
 
-    def __call__(self, generator: np.random.Generator, count: int) -> list[float]:
+    def __call__(self, stream: RandomStream, count: int) -> list[float]:
         self.threads.append(threading.current_thread() is threading.main_thread())
         if self.failing:
             raise OSError("no more images")
-        return generator.random(count).tolist()
+        return stream.generator.random(count).tolist()
 
 
 def test_what_is_asked_for_again_and_again_is_drawn_elsewhere() -> None:
