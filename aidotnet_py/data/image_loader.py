@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Backend
-from aidotnet_py.data.class_pool import ClassPool, check_classes
+from aidotnet_py.data.class_pool import ClassPool
+from aidotnet_py.data.draws import WAYS, check_classes
 from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.type_parameters import T
@@ -36,7 +37,7 @@ class ImageLoader(EpisodicLoader[T]):
     rotations : bool
         Whether turned images are separate classes.
     NWay, KShot, QueryShots, seed, dtype, backend
-        As for `EpisodicLoader`.
+        As for `EpisodicLoader`; NWay is at least 2.
 
     Raises
     ------
@@ -57,13 +58,14 @@ class ImageLoader(EpisodicLoader[T]):
         dtype: type[Any],
         backend: str | Backend,
     ) -> None:
+        WAYS.check("NWay", NWay)
         super().__init__(NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
         self._name = name
         self._scale = scale
         self._rotations = SWITCH.check("rotations", rotations)
 
     def _fill(self, counts: Mapping[str, int], read_class: Callable[[str], NDArray[np.uint8]]) -> None:
-        check_classes(counts, self._rotations, self.NWay, self.KShot, self.QueryShots)
+        check_classes(counts, self.NWay, self.KShot, self.QueryShots, turns=4 if self._rotations else 1)
         self._pool = ClassPool({name: read_class(name) for name in counts}, rotations=self._rotations)
 
     @property

@@ -40,7 +40,7 @@ def bits(loader: Any, tasks: Any) -> list[bytes]:
     )
 )
 def test_whatever_is_asked_for_the_tasks_are_the_hosts(make: Any, calls: list[tuple[str, int]]) -> None:
-    there, here = make(1, 2, seed=5, backend="simulated"), make(1, 2, seed=5)
+    there, here = make(2, 2, seed=5, backend="simulated"), make(2, 2, seed=5)
     places = [here.GetState()]
     for call, number in calls:
         for loader in (there, here):
