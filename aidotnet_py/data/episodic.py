@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, cast
 
@@ -23,7 +23,7 @@ from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
-__all__ = ["DrawnTasks", "EpisodicLoader", "on_host"]
+__all__ = ["DrawnTasks", "EpisodicLoader", "check_dtype", "on_host"]
 
 _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 
@@ -46,7 +46,7 @@ class DrawnTasks:
     def of_classes(
         cls, examples: NDArray[Any], shots: int, name: str, metadata: Sequence[Mapping[str, Any]]
     ) -> DrawnTasks:
-        """Return tasks of examples (tasks, ways, shots + queries, …), which are labelled by their place among the ways."""
+        """Return tasks of examples (tasks, ways, shots + queries, …), labelled by their index among the ways."""
         count, ways, per_class = examples.shape[:3]
         shape, labels = (count, -1, *examples.shape[3:]), np.arange(ways, dtype=np.int64)
         support, query = examples[:, :, :shots].reshape(shape), examples[:, :, shots:].reshape(shape)
@@ -54,6 +54,12 @@ class DrawnTasks:
         support_labels, query_labels = (np.tile(np.repeat(labels, n), (count, 1)) for n in (shots, queries))
         arrays = (support, support_labels, query, query_labels)
         return cls(arrays, name, metadata, ways, shots, queries)
+
+    def with_targets(self, targets: NDArray[Any]) -> DrawnTasks:
+        """Return the same tasks with targets (tasks, ways, shots + queries, …) in place of labels."""
+        support, _, query, _ = self.arrays
+        of_targets = DrawnTasks.of_classes(targets, self.shots, self.name, self.metadata).arrays
+        return replace(self, arrays=(support, of_targets[0], query, of_targets[2]))
 
     def tasks(self, arrays: Sequence[Sequence[Array]]) -> list[_Task[Any]]:
         """Return the tasks over the entries of the four arrays, wherever these were moved to."""
@@ -128,7 +134,7 @@ class EpisodicLoader(ABC, Generic[T]):
         self._ways = COUNT.check("NWay", NWay)
         self._shots = COUNT.check("KShot", KShot)
         self._queries = COUNT.check("QueryShots", QueryShots)
-        self._dtype = _check_dtype(dtype)
+        self._dtype = check_dtype(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
         # A task takes several draws from the stream, which must not mix with those of other threads.
@@ -234,7 +240,8 @@ class EpisodicLoader(ABC, Generic[T]):
         return _DeviceTasks(arrays, drawn.tasks([row_views(self._backend, array) for array in arrays]))
 
 
-def _check_dtype(dtype: Any) -> np.dtype[Any]:
+def check_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype of a NumPy floating scalar type; ArgumentException for anything else."""
     if not (isinstance(dtype, type) and issubclass(dtype, np.floating)):
         raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", dtype))  # pyright: ignore[reportUnknownArgumentType] -- of any type
     kind: np.dtype[Any] = np.dtype(cast(Any, dtype))

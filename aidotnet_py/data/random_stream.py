@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import SEED, Constraint, check_given, refusal
+from aidotnet_py.arguments import SEED, Constraint, Whole, check_given, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 
-__all__ = ["RandomStream", "RememberingStream"]
+__all__ = ["CountingStream", "RandomStream", "RememberingStream"]
 
 
 class RandomStream(HasGenerator):
@@ -115,9 +115,9 @@ class RememberingStream(RandomStream):
             ``state`` is not such a state; stream and memory keep their own.
         """
         keys = ["stream", *self.memory]
-        if not isinstance(state, Mapping) or set(cast("Mapping[str, Any]", state)) != set(keys):
-            raise ArgumentException(refusal("state", f"a mapping with the keys {', '.join(keys)}", state))
         values = cast("Mapping[str, Any]", state)
+        if not isinstance(state, Mapping) or set(values) != set(keys):
+            raise ArgumentException(refusal("state", f"a mapping with the keys {', '.join(keys)}", values))
         memory = {name: self._check(name, values[name]) for name in self.memory}
         super().restore(values["stream"])
         self.memory = memory
@@ -127,10 +127,29 @@ class RememberingStream(RandomStream):
         own, constraint = self.memory[name], self._constraints[name]
         if own.ndim == 0:
             return np.array(constraint.check(f"state[{name!r}]", value), own.dtype)
-        if not isinstance(value, list) or len(cast("list[Any]", value)) != len(own):
-            raise ArgumentException(refusal(f"state[{name!r}]", f"a list of {len(own)} numbers", value))
-        numbers = [constraint.check(f"state[{name!r}][{i}]", n) for i, n in enumerate(cast("list[Any]", value))]
+        values = cast("Sequence[Any]", value)
+        if not isinstance(value, list) or len(values) != len(own):
+            raise ArgumentException(refusal(f"state[{name!r}]", f"a list of {len(own)} numbers", values))
+        numbers = [constraint.check(f"state[{name!r}][{i}]", number) for i, number in enumerate(values)]
         return np.array(numbers, own.dtype)
+
+
+class CountingStream(RememberingStream):
+    """A random stream and the uses of each class, ``memory["counts"]``, from zero on after each `reseed`."""
+
+    def __init__(self, seed: int | None, classes: int) -> None:
+        super().__init__(seed, {"counts": np.zeros(classes, np.int64)}, {"counts": Whole(0, 2**62)})
+
+    def reseed(self, seed: int) -> None:
+        """Start again from ``seed``, with all counts zero.
+
+        Raises
+        ------
+        ArgumentException
+            As for `RandomStream.reseed`.
+        """
+        super().reseed(seed)
+        self.memory["counts"][:] = 0
 
 
 def _generator(seed: int | None) -> np.random.Generator:
