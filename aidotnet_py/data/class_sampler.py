@@ -35,24 +35,24 @@ class SampledSizes:
     __repr__ = concise_repr
 
     def __init__(self, numWays: int, numShots: int, numQueryPerClass: int) -> None:
-        self._ways = COUNT.check("numWays", numWays)
-        self._shots = COUNT.check("numShots", numShots)
-        self._queries = COUNT.check("numQueryPerClass", numQueryPerClass)
+        self._numWays = COUNT.check("numWays", numWays)
+        self._numShots = COUNT.check("numShots", numShots)
+        self._numQueryPerClass = COUNT.check("numQueryPerClass", numQueryPerClass)
 
     @property
     def NumWays(self) -> int:
         """The number of classes in a task."""
-        return self._ways
+        return self._numWays
 
     @property
     def NumShots(self) -> int:
         """The number of support examples of a class."""
-        return self._shots
+        return self._numShots
 
     @property
     def NumQueryPerClass(self) -> int:
         """The number of query examples of a class."""
-        return self._queries
+        return self._numQueryPerClass
 
 
 class ClassSampler(SampledSizes, ABC, Generic[T]):
@@ -107,7 +107,7 @@ class ClassSampler(SampledSizes, ABC, Generic[T]):
 
         with self._lock:
             stage = self._stage()
-            drawn = self._dataset.draw(self._stream.generator, count, choose, self._shots, self._queries)
+            drawn = self._dataset.draw(self._stream.generator, count, choose, self._numShots, self._numQueryPerClass)
         return drawn.tasks_on(self._dataset.backend), difficulties, stage
 
     def SampleBatch(self, batchSize: int) -> TaskBatch[T, NDArray[Any], NDArray[Any]]:
@@ -148,9 +148,9 @@ class ClassSampler(SampledSizes, ABC, Generic[T]):
             positions = [self._positions[label] for label in labels]
         except KeyError:
             positions = []
-        if len(positions) != self._ways:
+        if len(positions) != self._numWays:
             raise ArgumentException(
-                f"episodes[{index}] must have {self._ways} classes of {self._dataset.Name}, got {labels!r:.200}"
+                f"episodes[{index}] must have {self._numWays} classes of {self._dataset.Name}, got {labels!r:.200}"
             )
         return positions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 from aidotnet_py.arguments import COUNT, Number, OrNone, check_given, refusal
 from aidotnet_py.caching import BoundedCache
@@ -14,6 +14,7 @@ from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisode
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
+from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["Episode", "EpisodeCache"]
@@ -38,6 +39,8 @@ class Episode(Generic[T, TInput, TOutput]):
 
     Attributes
     ----------
+    Difficulty : float or None
+        The difficulty, or None if it is unknown.
     LastLoss : float or None
         The loss that was fed back last.
     SampleCount : int
@@ -77,7 +80,7 @@ class Episode(Generic[T, TInput, TOutput]):
             raise ArgumentException(f"task must be an IMetaLearningTask, got a {type(task).__name__}")
         self._task = task
         self._domain = domain
-        self.Difficulty = difficulty
+        self.Difficulty: float | None = _DIFFICULTY.check("difficulty", difficulty)
         self.LastLoss: float | None = None
         self.SampleCount = 0
         self.EpisodeMetadata = dict(metadata or {})
@@ -98,15 +101,6 @@ class Episode(Generic[T, TInput, TOutput]):
     def Domain(self) -> str | None:
         """The data that the task comes from, or None."""
         return self._domain
-
-    @property
-    def Difficulty(self) -> float | None:
-        """The difficulty, from 0 to 1, or None if it is unknown."""
-        return self._difficulty
-
-    @Difficulty.setter
-    def Difficulty(self, difficulty: float | None) -> None:
-        self._difficulty = cast("float | None", _DIFFICULTY.check("difficulty", difficulty))
 
     def __repr__(self) -> str:
         return f"<Episode {self._id}: {self._task!r}>"
@@ -137,6 +131,8 @@ class EpisodeCache(Generic[T, TInput, TOutput]):
     >>> cache.TryGet(second.EpisodeId), cache.Count, cache.HitRate
     ((False, None), 2, 0.5)
     """
+
+    __repr__ = concise_repr
 
     def __init__(self, capacity: int = 1000) -> None:
         self._capacity = COUNT.check("capacity", capacity)

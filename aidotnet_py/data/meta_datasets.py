@@ -79,15 +79,38 @@ class MetaDatasetBase(Generic[T]):
 
     __repr__ = concise_repr
 
+    @overload
     def __init__(
         self,
         Name: str,
-        X: NDArray[T] | ArrayLike,
+        X: NDArray[T],
         y: ArrayLike,
         *,
         targets: ArrayLike | None = None,
         seed: int | None = None,
-        dtype: type[T] | None = None,
+        backend: str | Backend = "numpy",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        Name: str,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        targets: ArrayLike | None = None,
+        seed: int | None = None,
+        dtype: type[T],
+        backend: str | Backend = "numpy",
+    ) -> None: ...
+    def __init__(
+        self,
+        Name: str,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        targets: ArrayLike | None = None,
+        seed: int | None = None,
+        dtype: type[Any] | None = None,
         backend: str | Backend = "numpy",
     ) -> None:
         self._backend = get_backend(backend)

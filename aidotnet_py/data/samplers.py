@@ -95,12 +95,12 @@ class UniformTaskSampler(SampledSizes, Generic[T, TInput, TOutput]):
             ``batchSize`` is no integer, or below 1 (ArgumentOutOfRangeException).
         """
         count = COUNT.check("batchSize", batchSize)
-        episodes = self._dataset.SampleEpisodes(count, self._ways, self._shots, self._queries)
+        episodes = self._dataset.SampleEpisodes(count, self._numWays, self._numShots, self._numQueryPerClass)
         return TaskBatch([episode.Task for episode in episodes])
 
     def SampleOne(self) -> IEpisode[T, TInput, TOutput]:
         """Sample an episode."""
-        return self._dataset.SampleEpisode(self._ways, self._shots, self._queries)
+        return self._dataset.SampleEpisode(self._numWays, self._numShots, self._numQueryPerClass)
 
     def UpdateWithFeedback(self, episodes: Sequence[IEpisode[T, TInput, TOutput]], losses: Sequence[float]) -> None:
         """Note on each episode its loss, and that it was used once more.
@@ -190,7 +190,7 @@ class BalancedTaskSampler(ClassSampler[T]):
 
     def _choose(self) -> NDArray[np.intp]:
         stream = cast(CountingStream, self._stream)
-        return draw_least_used(stream.generator, stream.memory["counts"], self._ways)
+        return draw_least_used(stream.generator, stream.memory["counts"], self._numWays)
 
 
 class CurriculumTaskSampler(ClassSampler[T]):
@@ -265,7 +265,7 @@ class CurriculumTaskSampler(ClassSampler[T]):
 
     def _choose(self) -> NDArray[np.intp]:
         generator, last = self._stream.generator, self._CANDIDATES - 1
-        candidates = [draw_classes(generator, len(self._classes), self._ways) for _ in range(self._CANDIDATES)]
+        candidates = [draw_classes(generator, len(self._classes), self._numWays) for _ in range(self._CANDIDATES)]
         candidates.sort(key=self._difficulty)
         return candidates[math.floor(last * self.level + 0.5)]
 
@@ -342,8 +342,8 @@ class DynamicTaskSampler(ClassSampler[T]):
         with self._lock:
             weights = self._weights()
         probabilities = np.zeros(self._dataset.TotalClasses)
-        uniform = self._ways / len(self._classes)
-        chosen = inclusion_probabilities(whole_weights(weights, self._ways), self._ways)
+        uniform = self._numWays / len(self._classes)
+        chosen = inclusion_probabilities(whole_weights(weights, self._numWays), self._numWays)
         probabilities[self._classes] = self._explorationRate * uniform + (1.0 - self._explorationRate) * chosen
         return probabilities
 
@@ -367,8 +367,8 @@ class DynamicTaskSampler(ClassSampler[T]):
     def _choose(self) -> NDArray[np.intp]:
         generator = self._stream.generator
         if generator.random() < self._explorationRate:
-            return draw_classes(generator, len(self._classes), self._ways)
-        return draw_proportionally(generator, whole_weights(self._weights(), self._ways), self._ways)
+            return draw_classes(generator, len(self._classes), self._numWays)
+        return draw_proportionally(generator, whole_weights(self._weights(), self._numWays), self._numWays)
 
     def _difficulty(self, positions: NDArray[np.intp]) -> float | None:
         if not self._memory["counts"].any():

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
 from aidotnet_py.backends import available_backends, get_backend
-from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.data import BalancedEpisodicDataLoader, DigitsLoader, SinusoidLoader
 from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import InvalidOperationException
@@ -29,7 +29,12 @@ def bits(loader: Any, tasks: Any) -> list[bytes]:
     return [to_numpy(getattr(task, which)).tobytes() for task in tasks for which in SETS]
 
 
-@pytest.mark.parametrize("make", [SinusoidLoader, DigitsLoader])
+def balanced(shots: int, queries: int, **options: Any) -> BalancedEpisodicDataLoader[Any]:
+    x = np.arange(70.0).reshape(35, 2)
+    return BalancedEpisodicDataLoader(x, np.arange(35) % 7, 3, shots, queries, **options)
+
+
+@pytest.mark.parametrize("make", [SinusoidLoader, DigitsLoader, balanced])
 @given(
     calls=st.lists(
         st.one_of(
