@@ -76,14 +76,7 @@ class UniformTaskSampler(SampledSizes, Generic[T, TInput, TOutput]):
                 f"dataset must be an IMetaDataset, got a {type(dataset).__name__}, which lacks {', '.join(lacking)}"
             )
         super().__init__(numWays, numShots, numQueryPerClass)
-        if isinstance(dataset, MetaDatasetBase):
-            # Its message says what does not fit.
-            cast("MetaDatasetBase[Any]", dataset).feasible_classes(numWays, numShots, numQueryPerClass)
-        elif not dataset.SupportsConfiguration(numWays, numShots, numQueryPerClass):
-            raise ArgumentException(
-                f"numWays, numShots and numQueryPerClass must be sizes that {dataset.Name} supports, got "
-                f"{numWays}, {numShots} and {numQueryPerClass}"
-            )
+        _check_supported(dataset, numWays, numShots, numQueryPerClass)
         self._dataset = dataset
 
     def SampleBatch(self, batchSize: int) -> TaskBatch[T, TInput, TOutput]:
@@ -138,6 +131,18 @@ class UniformTaskSampler(SampledSizes, Generic[T, TInput, TOutput]):
             raise ArgumentException(refusal("state", "a mapping with the key dataset", state))
         if isinstance(self._dataset, IResumable):
             self._dataset.SetState(state["dataset"])
+
+
+def _check_supported(dataset: IMetaDataset[Any, Any, Any], *sizes: int) -> None:
+    if isinstance(dataset, MetaDatasetBase):
+        # Its message says which size does not fit.
+        dataset.feasible_classes(*sizes)
+    elif not dataset.SupportsConfiguration(*sizes):
+        ways, shots, queries = sizes
+        raise ArgumentException(
+            f"numWays, numShots and numQueryPerClass must be sizes that {dataset.Name} supports, got "
+            f"{ways}, {shots} and {queries}"
+        )
 
 
 class BalancedTaskSampler(ClassSampler[T]):

@@ -70,12 +70,12 @@ def test_the_probabilities_are_met_exactly(case: tuple[np.ndarray, int]) -> None
 
 
 def test_frequencies_are_the_probabilities() -> None:
-    weights, generator, n = np.array([40, 30, 20, 9, 1]), np.random.default_rng(2), 20000
+    weights, generator, n = np.array([80, 10, 6, 3, 1]), np.random.default_rng(2), 20000
     counts = np.zeros((5, 2), int)
     for _ in range(n):
         counts[draws.draw_proportionally(generator, weights, 2), [0, 1]] += 1
     wanted = draws.inclusion_probabilities(weights, 2)
-    assert wanted.tolist() == [0.8, 0.6, 0.4, 0.18, 0.02]
+    assert wanted.tolist() == [1.0, 0.5, 0.3, 0.15, 0.05]
     # Five standard deviations of a binomial.
     assert (abs(counts.sum(axis=1) / n - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / n)).all()
     # A class is in each place equally often.

@@ -149,6 +149,12 @@ def test_several_episodes_are_so_many_single_ones_and_a_seed_keeps_the_data(kind
     assert kind()._pool.inputs.tobytes() != kind()._pool.inputs.tobytes()
 
 
+def test_the_data_and_the_draws_of_a_seed_have_no_number_in_common() -> None:
+    clusters = GaussianClassificationMetaDataset(50, 2, 4, classSeparation=1.0, seed=7, dtype=np.float64)
+    numbers = clusters._stream.generator.standard_normal(200)
+    assert not set(numbers.tolist()) & set(clusters.means.ravel().tolist())
+
+
 @each
 def test_it_resumes(kind: Any) -> None:
     dataset, ways = kind(seed=4), ways_of(kind)
