@@ -25,7 +25,9 @@ from aidotnet_py.meta_learning import (
     BOILOptions,
     ConfidenceInterval,
     CurriculumStage,
+    IEpisode,
     IEpisodicDataLoader,
+    IMetaDataset,
     IMetaLearner,
     IMetaLearningTask,
     IResumable,
@@ -88,6 +90,22 @@ if TYPE_CHECKING:
     from aidotnet_py import optimizers as optimizers
     from aidotnet_py import plotting as plotting
     from aidotnet_py import solvers as solvers
+    from aidotnet_py.data import (
+        BalancedEpisodicDataLoader,
+        BalancedTaskSampler,
+        CurriculumEpisodicDataLoader,
+        CurriculumTaskSampler,
+        DynamicTaskSampler,
+        Episode,
+        EpisodeCache,
+        GaussianClassificationMetaDataset,
+        MetaDatasetBase,
+        RotatedDigitsMetaDataset,
+        SineWaveMetaDataset,
+        StratifiedEpisodicDataLoader,
+        UniformEpisodicDataLoader,
+        UniformTaskSampler,
+    )
 
 __all__ = [
     "ANILAlgorithm",
@@ -98,20 +116,30 @@ __all__ = [
     "ArgumentOutOfRangeException",
     "BOILAlgorithm",
     "BOILOptions",
+    "BalancedEpisodicDataLoader",
+    "BalancedTaskSampler",
     "BasicStats",
     "BatchingStrategy",
     "BestValue",
     "BinaryCrossEntropyLoss",
     "ConfidenceInterval",
     "CrossEntropyLoss",
+    "CurriculumEpisodicDataLoader",
     "CurriculumStage",
+    "CurriculumTaskSampler",
+    "DynamicTaskSampler",
+    "Episode",
+    "EpisodeCache",
     "FunctionModel",
+    "GaussianClassificationMetaDataset",
     "IDifferentiableModel",
+    "IEpisode",
     "IEpisodicDataLoader",
     "IFullModel",
     "IGradientBasedOptimizer",
     "IGradientComputable",
     "ILossFunction",
+    "IMetaDataset",
     "IMetaLearner",
     "IMetaLearningTask",
     "IModel",
@@ -121,12 +149,13 @@ __all__ = [
     "IResumable",
     "ITaskSampler",
     "InvalidOperationException",
+    "LBFGSMinimizer",
     "LooseToleranceWarning",
     "MAMLAlgorithm",
     "MAMLOptions",
-    "LBFGSMinimizer",
     "MeanSquaredErrorLoss",
     "MetaAdaptationResult",
+    "MetaDatasetBase",
     "MetaEvaluationResult",
     "MetaLearnerBase",
     "MetaLearnerOptions",
@@ -140,14 +169,19 @@ __all__ = [
     "ModelMetadata",
     "NeuralNetworkModel",
     "NewtonCGMinimizer",
-    "NotSupportedException",
-    "SGDOptimizer",
     "NonPositiveCurvatureWarning",
+    "NotSupportedException",
     "ProblemConstants",
     "ReptileAlgorithm",
     "ReptileOptions",
+    "RotatedDigitsMetaDataset",
+    "SGDOptimizer",
     "SeriesGrowthWarning",
+    "SineWaveMetaDataset",
+    "StratifiedEpisodicDataLoader",
     "TaskBatch",
+    "UniformEpisodicDataLoader",
+    "UniformTaskSampler",
     "iMAMLAlgorithm",
     "iMAMLOptions",
     "meta_gradient_error_bound",
@@ -155,16 +189,34 @@ __all__ = [
 
 # The modules above need none of these; imported here, they would make this import slower.
 _IMPORTED_ON_FIRST_USE = ("comparison", "data", "implicit", "plotting")
+_NAMES_OF_DATA = (
+    "BalancedEpisodicDataLoader",
+    "BalancedTaskSampler",
+    "CurriculumEpisodicDataLoader",
+    "CurriculumTaskSampler",
+    "DynamicTaskSampler",
+    "Episode",
+    "EpisodeCache",
+    "GaussianClassificationMetaDataset",
+    "MetaDatasetBase",
+    "RotatedDigitsMetaDataset",
+    "SineWaveMetaDataset",
+    "StratifiedEpisodicDataLoader",
+    "UniformEpisodicDataLoader",
+    "UniformTaskSampler",
+)
 
 # A checker that saw this function would accept every name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Import a package that is not imported with this one."""
+        """Import a package that is not imported with this one, or a name from such a package."""
         if name in _IMPORTED_ON_FIRST_USE:
             return import_module(f"{__name__}.{name}")
+        if name in _NAMES_OF_DATA:
+            return getattr(import_module(f"{__name__}.data"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """List the packages that are imported on first use too."""
-        return sorted({*globals(), *_IMPORTED_ON_FIRST_USE})
+        """List the packages and names that are imported on first use too."""
+        return sorted({*globals(), *_IMPORTED_ON_FIRST_USE, *_NAMES_OF_DATA})

@@ -64,6 +64,19 @@ class BoundedCache(Generic[K, V]):
                 self._shrink()
             return value
 
+    def get(self, key: K) -> V | None:
+        """Return the value of a key, None if there is none."""
+        with self._lock:
+            value = self._use(key)
+        return None if value is _MISSING else value
+
+    def put(self, key: K, value: V) -> None:
+        """Keep a value, in place of one that the key has."""
+        with self._lock:
+            self._values.pop(key, None)
+            self._values[key] = value
+            self._shrink()
+
     def _use(self, key: K) -> V:
         """Return a value, which from now on is the last one used."""
         value: V = self._values.pop(key, _MISSING)

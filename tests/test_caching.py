@@ -43,6 +43,23 @@ def test_none_is_a_value() -> None:
     assert cache.get_or_make("a", refuse) is None
 
 
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6))), st.integers(1, 4))
+def test_values_that_are_put_and_asked_for(calls: list[tuple[bool, int]], most: int) -> None:
+    cache: BoundedCache[int, int] = BoundedCache(most)
+    reference: OrderedDict[int, int] = OrderedDict()
+    for stamp, (put, key) in enumerate(calls):
+        if put:
+            cache.put(key, stamp)
+            reference[key] = stamp
+        else:
+            assert cache.get(key) == reference.get(key)
+        if key in reference:
+            reference.move_to_end(key)
+        while len(reference) > most:
+            reference.popitem(last=False)
+        assert cache.values() == list(reference.values())
+
+
 def test_a_bound_by_size() -> None:
     cache: BoundedCache[str, bytes] = BoundedCache(10, len)
     for key, size in (("a", 4), ("b", 4), ("c", 4)):

@@ -46,7 +46,7 @@ from aidotnet_py.autodiff import grad as gradient_of
 from aidotnet_py.autodiff.tracing.tracer import active_trace
 from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.backends.numpy import backend as numpy_backend
-from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.data import Episode, SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.training import TrainingHistory
@@ -423,10 +423,10 @@ class Sampler:
 
     def SampleOne(self) -> Any:
         self.place += 1
-        return TASKS[self.place % len(TASKS)]
+        return Episode(TASKS[self.place % len(TASKS)])
 
     def SampleBatch(self, batchSize: int) -> TaskBatch[Any, Any, Any]:
-        return TaskBatch([self.SampleOne() for _ in range(batchSize)])
+        return TaskBatch([self.SampleOne().Task for _ in range(batchSize)])
 
     def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
         self.place += int(1000 * sum(losses)) % 3
@@ -449,13 +449,12 @@ class TestSamplers:
     @EACH
     def test_that_fails_when_it_is_told_the_losses(self, make: Callable[..., Any]) -> None:
         """After all else was done: it is undone."""
-        learner, sampler = make(), ResumableSampler()
-        for _ in range(2):
-            learner.MetaTrainStep(sampler, 2)
+        learner, sampler = make(NumMetaIterations=2), ResumableSampler()
+        learner.Train(sampler)
         before, place = state_of(learner), sampler.place
         sampler.failing = True
         with pytest.raises(LookupError):
-            learner.MetaTrainStep(sampler, 2)
+            learner.Train(sampler)
         assert (state_of(learner), sampler.place) == (before, place)
 
     def test_of_a_step_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,16 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import NumPyBackend, get_backend
-from aidotnet_py.data import DigitsLoader, OmniglotLoader, SinusoidLoader
+from aidotnet_py.data import (
+    BalancedEpisodicDataLoader,
+    CurriculumTaskSampler,
+    DigitsLoader,
+    EpisodeCache,
+    GaussianClassificationMetaDataset,
+    OmniglotLoader,
+    RotatedDigitsMetaDataset,
+    SinusoidLoader,
+)
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Layer, MaxPool2D, ReLU, Residual, Sequential
 from aidotnet_py.optimizers import ElementwiseOptimizer, LBFGSMinimizer, NewtonCGMinimizer
 
@@ -74,6 +83,16 @@ class Unreadable:
         (CrossEntropyLoss(), "CrossEntropyLoss()"),
         (NumPyBackend(compiled=False), "NumPyBackend(compiled=False)"),
         (DigitsLoader(split="test", rotations=False), "DigitsLoader(split='test', rotations=False)"),
+        (
+            BalancedEpisodicDataLoader(np.zeros((40, 2)), np.arange(40) % 4, nWay=3, queryShots=4),
+            "BalancedEpisodicDataLoader(ndarray of shape (40, 2), ndarray of shape (40,), nWay=3, queryShots=4)",
+        ),
+        (
+            CurriculumTaskSampler(RotatedDigitsMetaDataset(featureDim=4), numWays=3, paceRate=0.5),
+            "CurriculumTaskSampler(RotatedDigitsMetaDataset(featureDim=4), numWays=3, paceRate=0.5)",
+        ),
+        (GaussianClassificationMetaDataset(20), "GaussianClassificationMetaDataset(numClasses=20)"),
+        (EpisodeCache(5), "EpisodeCache(capacity=5)"),
         (BatchNorm(), "BatchNorm()"),
         (BatchNorm(statistics="support"), "BatchNorm(statistics='support')"),
         (Conv2D(8, bias=False), "Conv2D(8, bias=False)"),

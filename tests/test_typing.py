@@ -27,6 +27,7 @@ RUNNABLE = [
     typing_cases.held_as_interfaces,
     typing_cases.from_the_paper,
     typing_cases.packages_are_attributes,
+    typing_cases.arrays_meta_datasets_and_samplers,
 ]
 
 

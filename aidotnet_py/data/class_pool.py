@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.data.draws import draw_classes, draw_rows
 
-__all__ = ["ClassPool", "Episode", "check_classes"]
+__all__ = ["ClassPool", "DrawnImages"]
 
 
 @dataclass(frozen=True)
-class Episode:
-    """Drawn images, (ways, examples, h, w, 1) of uint8, and the names of their classes."""
+class DrawnImages:
+    """Images of one episode, (ways, examples, h, w, 1) of uint8, and the names of their classes."""
 
     images: NDArray[np.uint8]
     classes: tuple[str, ...]
@@ -62,43 +62,16 @@ class ClassPool:
         """The shape of one image, (h, w, 1)."""
         return self._images.shape[1:]
 
-    def draw(self, generator: np.random.Generator, ways: int, examples: int) -> Episode:
+    def draw(self, generator: np.random.Generator, ways: int, examples: int) -> DrawnImages:
         """Draw different classes and different images of each, uniformly and in random order."""
-        chosen = generator.choice(self.class_count, ways, replace=False)
+        chosen = draw_classes(generator, self.class_count, ways)
         turns, rows = np.divmod(chosen, len(self._names))
-        # Images with the smallest of independent random keys are a uniform draw without replacement, here for all
-        # classes at once. A class with fewer images has keys above 1 in the remaining places.
-        keys = generator.random((ways, int(self._counts.max())))
-        keys[np.arange(keys.shape[1]) >= self._counts[rows, np.newaxis]] = 2.0
-        picks = np.argsort(keys, axis=1)[:, :examples]
-        images = self._images[self._starts[rows, np.newaxis] + picks]
+        places = draw_rows(generator, self._starts[rows], self._counts[rows], int(self._counts.max()), examples)
+        images = self._images[places]
         for turn in range(1, self._turns):
             turned = turns == turn
             images[turned] = np.rot90(images[turned], turn, axes=(2, 3))
-        return Episode(images, tuple(self._name(int(t), int(r)) for t, r in zip(turns, rows, strict=True)))
+        return DrawnImages(images, tuple(self._name(int(t), int(r)) for t, r in zip(turns, rows, strict=True)))
 
     def _name(self, turn: int, row: int) -> str:
         return f"{self._names[row]}@{90 * turn}" if turn else self._names[row]
-
-
-def check_classes(counts: Mapping[str, int], rotations: bool, NWay: int, KShot: int, QueryShots: int) -> None:
-    """Check, before any image is read, that the classes have enough images for an episode.
-
-    Raises
-    ------
-    ArgumentOutOfRangeException
-        There are fewer than ``NWay`` classes.
-    ArgumentException
-        A class has fewer than ``KShot + QueryShots`` images; the message names it.
-    """
-    classes = len(counts) * (4 if rotations else 1)
-    if NWay > classes:
-        raise ArgumentOutOfRangeException(f"NWay must be at most {classes}, the number of classes, got {NWay}")
-    needed = KShot + QueryShots
-    few = [f"{name!r} ({count})" for name, count in counts.items() if count < needed]
-    if few:
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        raise ArgumentException(
-            f"KShot + QueryShots must be at most the images of a class, got {KShot} + {QueryShots} = {needed}; "
-            f"classes with fewer images are {', '.join(few[:5])}{more}"
-        )

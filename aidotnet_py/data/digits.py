@@ -46,7 +46,7 @@ class DigitsLoader(ImageLoader[T]):
     Raises
     ------
     ArgumentOutOfRangeException
-        A size is below 1, there are fewer classes than ways, or the seed is negative.
+        NWay is below 2 or above the number of classes, another size is below 1, or the seed is negative.
     ArgumentException
         Another argument is invalid, or a class has fewer images than the task needs.
     ImportError

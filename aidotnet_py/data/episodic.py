@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, cast
 
@@ -23,19 +23,71 @@ from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
-__all__ = ["DrawnTasks", "EpisodicLoader"]
-
+__all__ = ["DrawnTasks", "EpisodicLoader", "check_dtype", "on_host"]
 
 _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class DrawnTasks:
-    """Arrays of support inputs and targets, query inputs and targets, with one entry a task; names and metadata."""
+    """Arrays of support inputs and targets, query inputs and targets, with one entry a task, and what describes them.
+
+    ``ways``, ``shots`` and ``queries`` are the classes of a task, and its support and query examples of a class.
+    """
 
     arrays: Sequence[NDArray[Any]]
     name: str
     metadata: Sequence[Mapping[str, Any]]
+    ways: int
+    shots: int
+    queries: int
+
+    @classmethod
+    def of_classes(
+        cls, examples: NDArray[Any], shots: int, name: str, metadata: Sequence[Mapping[str, Any]]
+    ) -> DrawnTasks:
+        """Return tasks of examples (tasks, ways, shots + queries, …), labelled by their index among the ways."""
+        count, ways, per_class = examples.shape[:3]
+        shape, labels = (count, -1, *examples.shape[3:]), np.arange(ways, dtype=np.int64)
+        support, query = examples[:, :, :shots].reshape(shape), examples[:, :, shots:].reshape(shape)
+        queries = per_class - shots
+        support_labels, query_labels = (np.tile(np.repeat(labels, n), (count, 1)) for n in (shots, queries))
+        arrays = (support, support_labels, query, query_labels)
+        return cls(arrays, name, metadata, ways, shots, queries)
+
+    def with_targets(self, targets: NDArray[Any]) -> DrawnTasks:
+        """Return the same tasks with targets (tasks, ways, shots + queries, …) in place of labels."""
+        support, _, query, _ = self.arrays
+        of_targets = DrawnTasks.of_classes(targets, self.shots, self.name, self.metadata).arrays
+        return replace(self, arrays=(support, of_targets[0], query, of_targets[2]))
+
+    def tasks(self, arrays: Sequence[Sequence[Array]]) -> list[_Task[Any]]:
+        """Return the tasks over the entries of the four arrays, wherever these were moved to."""
+        return [
+            MetaLearningTask(
+                SupportSetX=support_x,
+                SupportSetY=support_y,
+                QuerySetX=query_x,
+                QuerySetY=query_y,
+                NumWays=self.ways,
+                NumShots=self.shots,
+                NumQueryPerClass=self.queries,
+                Name=self.name,
+                Metadata=metadata,
+            )
+            for support_x, support_y, query_x, query_y, metadata in zip(*arrays, self.metadata, strict=True)
+        ]
+
+    def tasks_on(self, backend: Backend) -> list[_Task[Any]]:
+        """Return the tasks on a backend; for a device, each of the four arrays is moved at once."""
+        if on_host(backend):
+            return self.tasks([list(np.ascontiguousarray(array)) for array in self.arrays])
+        return self.tasks([row_views(backend, backend.asarray(array)) for array in self.arrays])
+
+
+def on_host(backend: Backend) -> bool:
+    """Return whether the backend's arrays are NumPy's."""
+    return backend.owns(np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -82,7 +134,7 @@ class EpisodicLoader(ABC, Generic[T]):
         self._ways = COUNT.check("NWay", NWay)
         self._shots = COUNT.check("KShot", KShot)
         self._queries = COUNT.check("QueryShots", QueryShots)
-        self._dtype = _check_dtype(dtype)
+        self._dtype = check_dtype(dtype)
         self._backend = get_backend(backend)
         self._stream = RandomStream(seed)
         # A task takes several draws from the stream, which must not mix with those of other threads.
@@ -156,56 +208,40 @@ class EpisodicLoader(ABC, Generic[T]):
             self._stream.restore(state)
 
     @abstractmethod
-    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
-        """Draw the tasks of ``count`` single draws into new arrays on the host, without changing the loader."""
+    def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:
+        """Draw the tasks of ``count`` single draws into new arrays on the host; only the stream changes."""
 
     def _tasks(self, count: int) -> list[_Task[T]]:
         with self._lock:
-            if not self._backend.owns(np.empty(0)):
+            if not on_host(self._backend):
                 return self._prefetcher.draw(self._stream, count).tasks
             # The host computes the steps itself, so that a draw in advance would save no time.
-            drawn = self._draw(self._stream.generator, count)
-        return self._make_tasks(drawn, [list(np.ascontiguousarray(array)) for array in drawn.arrays])
-
-    def _make_tasks(self, drawn: DrawnTasks, arrays: Sequence[Sequence[Array]]) -> list[_Task[T]]:
-        """Return tasks of the entries of arrays."""
-        return [
-            MetaLearningTask(
-                SupportSetX=support_x,
-                SupportSetY=support_y,
-                QuerySetX=query_x,
-                QuerySetY=query_y,
-                NumWays=self._ways,
-                NumShots=self._shots,
-                NumQueryPerClass=self._queries,
-                Name=drawn.name,
-                Metadata=metadata,
-            )
-            for support_x, support_y, query_x, query_y, metadata in zip(*arrays, drawn.metadata, strict=True)
-        ]
+            drawn = self._draw(self._stream, count)
+        return drawn.tasks_on(self._backend)
 
     @cached_property
     def _prefetcher(self) -> Prefetcher[_DeviceTasks[T]]:
-        def draw(generator: np.random.Generator, count: int) -> _DeviceTasks[T]:
-            return self._move(self._draw(generator, count), lambda arrays: list(map(self._backend.asarray, arrays)))
+        def draw(stream: RandomStream, count: int) -> _DeviceTasks[T]:
+            return self._move(self._draw(stream, count), lambda arrays: list(map(self._backend.asarray, arrays)))
 
         return Prefetcher(draw, self._draw_aside)
 
-    def _draw_aside(self, last: _DeviceTasks[T]) -> Callable[[np.random.Generator, int], _DeviceTasks[T]]:
+    def _draw_aside(self, last: _DeviceTasks[T]) -> Callable[[RandomStream, int], _DeviceTasks[T]]:
         """Return a function that draws as many tasks as the last, and moves them while the device works."""
         transfer = self._backend.transfer_aside(last.arrays)
 
-        def draw(generator: np.random.Generator, count: int) -> _DeviceTasks[T]:
-            return self._move(self._draw(generator, count), transfer)
+        def draw(stream: RandomStream, count: int) -> _DeviceTasks[T]:
+            return self._move(self._draw(stream, count), transfer)
 
         return draw
 
     def _move(self, drawn: DrawnTasks, move: Callable[[Sequence[NDArray[Any]]], Sequence[Array]]) -> _DeviceTasks[T]:
         arrays = move(drawn.arrays)
-        return _DeviceTasks(arrays, self._make_tasks(drawn, [row_views(self._backend, array) for array in arrays]))
+        return _DeviceTasks(arrays, drawn.tasks([row_views(self._backend, array) for array in arrays]))
 
 
-def _check_dtype(dtype: Any) -> np.dtype[Any]:
+def check_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype of a NumPy floating scalar type; ArgumentException for anything else."""
     if not (isinstance(dtype, type) and issubclass(dtype, np.floating)):
         raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", dtype))  # pyright: ignore[reportUnknownArgumentType] -- of any type
     kind: np.dtype[Any] = np.dtype(cast(Any, dtype))

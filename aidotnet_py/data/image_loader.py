@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Backend
-from aidotnet_py.data.class_pool import ClassPool, check_classes
+from aidotnet_py.data.class_pool import ClassPool
+from aidotnet_py.data.draws import WAYS, check_classes
 from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
+from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageLoader"]
@@ -35,7 +37,7 @@ class ImageLoader(EpisodicLoader[T]):
     rotations : bool
         Whether turned images are separate classes.
     NWay, KShot, QueryShots, seed, dtype, backend
-        As for `EpisodicLoader`.
+        As for `EpisodicLoader`; NWay is at least 2.
 
     Raises
     ------
@@ -56,13 +58,14 @@ class ImageLoader(EpisodicLoader[T]):
         dtype: type[Any],
         backend: str | Backend,
     ) -> None:
+        WAYS.check("NWay", NWay)
         super().__init__(NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend)
         self._name = name
         self._scale = scale
         self._rotations = SWITCH.check("rotations", rotations)
 
     def _fill(self, counts: Mapping[str, int], read_class: Callable[[str], NDArray[np.uint8]]) -> None:
-        check_classes(counts, self._rotations, self.NWay, self.KShot, self.QueryShots)
+        check_classes(counts, self.NWay, self.KShot, self.QueryShots, turns=4 if self._rotations else 1)
         self._pool = ClassPool({name: read_class(name) for name in counts}, rotations=self._rotations)
 
     @property
@@ -70,15 +73,12 @@ class ImageLoader(EpisodicLoader[T]):
         """The number of classes in the data, including turned classes."""
         return self._pool.class_count
 
-    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
-        k, examples = self.KShot, self.KShot + self.QueryShots
+    def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:
+        examples = self.KShot + self.QueryShots
         images = np.empty((count, self.NWay, examples, *self._pool.image_shape), self._dtype)
         metadata: list[dict[str, Any]] = []
         for place in range(count):
-            episode = self._pool.draw(generator, self.NWay, examples)
+            episode = self._pool.draw(stream.generator, self.NWay, examples)
             np.divide(episode.images, self._scale, dtype=self._dtype, out=images[place])
             metadata.append({"Classes": episode.classes})
-        shape, labels = (count, -1, *self._pool.image_shape), np.arange(self.NWay, dtype=np.int64)
-        support, query = images[:, :, :k].reshape(shape), images[:, :, k:].reshape(shape)
-        support_labels, query_labels = (np.tile(np.repeat(labels, n), (count, 1)) for n in (k, examples - k))
-        return DrawnTasks((support, support_labels, query, query_labels), self._name, metadata)
+        return DrawnTasks.of_classes(images, self.KShot, self._name, metadata)

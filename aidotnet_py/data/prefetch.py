@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-
-import numpy as np
 
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.locks import Lock
@@ -38,7 +37,7 @@ class Prefetcher(Generic[Drawn]):
     Parameters
     ----------
     draw : callable
-        Draws ``count`` tasks from a generator; the result depends on these two alone.
+        Draws ``count`` tasks from a stream; the result depends on these two alone.
     again : callable
         Takes the last result and returns a function that draws as `draw` does, for one call on another thread.
 
@@ -47,8 +46,8 @@ class Prefetcher(Generic[Drawn]):
     >>> from aidotnet_py.data.prefetch import Prefetcher
     >>> from aidotnet_py.data.random_stream import RandomStream
     >>> stream, same = RandomStream(0), RandomStream(0)
-    >>> def draw(generator, count):
-    ...     return generator.random(count)
+    >>> def draw(stream, count):
+    ...     return stream.generator.random(count)
     >>> prefetcher = Prefetcher(draw, lambda last: draw)
     >>> for _ in range(4):
     ...     assert (prefetcher.draw(stream, 3) == same.generator.random(3)).all()
@@ -57,8 +56,8 @@ class Prefetcher(Generic[Drawn]):
 
     def __init__(
         self,
-        draw: Callable[[np.random.Generator, int], Drawn],
-        again: Callable[[Drawn], Callable[[np.random.Generator, int], Drawn]],
+        draw: Callable[[RandomStream, int], Drawn],
+        again: Callable[[Drawn], Callable[[RandomStream, int], Drawn]],
     ) -> None:
         self._draw = draw
         self._again = again
@@ -81,19 +80,19 @@ class Prefetcher(Generic[Drawn]):
             begin = stream.state()
             drawn = self._take_guess(stream, begin, count)
             if drawn is None:
-                drawn = self._draw(stream.generator, count)
+                drawn = self._draw(stream, count)
             end = stream.state()
             if self._last == (begin, count) and (self._guess is None or self._guess.begin != end):
-                self._begin(drawn, end, count)
+                self._begin(drawn, stream, count)
             self._last = end, count
             return drawn
 
-    def _begin(self, last: Drawn, place: dict[str, Any], count: int) -> None:
+    def _begin(self, last: Drawn, stream: RandomStream, count: int) -> None:
         self._guess = None
         # Without memory for two batches at a time, there may be enough for one after the other.
         with suppress(MemoryError):
-            draw = self._again(last)
-            self._guess = _Guess(place, count, self._worker.submit(_draw_from, draw, place, count))
+            draw, ahead = self._again(last), copy.deepcopy(stream)
+            self._guess = _Guess(stream.state(), count, self._worker.submit(_draw_from, draw, ahead, count))
 
     def _take_guess(self, stream: RandomStream, begin: dict[str, Any], count: int) -> Drawn | None:
         """Return the tasks drawn in advance if they fit the request, and move the stream behind them."""
@@ -109,8 +108,6 @@ class Prefetcher(Generic[Drawn]):
 
 
 def _draw_from(
-    draw: Callable[[np.random.Generator, int], Drawn], begin: dict[str, Any], count: int
+    draw: Callable[[RandomStream, int], Drawn], stream: RandomStream, count: int
 ) -> tuple[Drawn, dict[str, Any]]:
-    stream = RandomStream(0)
-    stream.restore(begin)
-    return draw(stream.generator, count), stream.state()
+    return draw(stream, count), stream.state()

@@ -1,15 +1,18 @@
-"""A seeded stream of random numbers; its position is saved as plain JSON values and restored."""
+"""Seeded streams of random numbers; their positions are saved as plain JSON values and restored."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aidotnet_py.arguments import SEED, check_given
+from aidotnet_py.arguments import SEED, Constraint, Whole, check_given, refusal
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 
-__all__ = ["RandomStream"]
+__all__ = ["CountingStream", "RandomStream", "RememberingStream"]
 
 
 class RandomStream(HasGenerator):
@@ -65,6 +68,88 @@ class RandomStream(HasGenerator):
             ``state`` is not such a position; the stream keeps its own.
         """
         self.generator.bit_generator.state = check_state(state)
+
+
+class RememberingStream(RandomStream):
+    """A random stream and the values that draws depend on besides: counts, losses, a progress.
+
+    Parameters
+    ----------
+    seed : int or None
+        As for `RandomStream`.
+    memory : mapping of str to array
+        The values by name, of int64 or float64; copied. `reseed` leaves them.
+    constraints : mapping of str to Constraint
+        What each element of a restored value must satisfy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.arguments import Whole
+    >>> from aidotnet_py.data.random_stream import RememberingStream
+    >>> stream = RememberingStream(1, {"counts": np.zeros(3, np.int64)}, {"counts": Whole(0)})
+    >>> state = stream.state()
+    >>> stream.memory["counts"][0] += 1
+    >>> stream.restore(state)
+    >>> stream.memory["counts"].tolist()
+    [0, 0, 0]
+    """
+
+    def __init__(
+        self, seed: int | None, memory: Mapping[str, NDArray[Any]], constraints: Mapping[str, Constraint[Any]]
+    ) -> None:
+        super().__init__(seed)
+        self.memory = {name: value.copy() for name, value in memory.items()}
+        self._constraints = dict(constraints)
+
+    def state(self) -> dict[str, Any]:
+        """Return the position and the memory as nested dicts and lists of plain values."""
+        return {"stream": super().state()} | {name: value.tolist() for name, value in self.memory.items()}
+
+    def restore(self, state: object) -> None:
+        """Continue from a state that `state` returned.
+
+        Raises
+        ------
+        ArgumentException
+            ``state`` is not such a state; stream and memory keep their own.
+        """
+        keys = ["stream", *self.memory]
+        values = cast("Mapping[str, Any]", state)
+        if not isinstance(state, Mapping) or set(values) != set(keys):
+            raise ArgumentException(refusal("state", f"a mapping with the keys {', '.join(keys)}", values))
+        memory = {name: self._check(name, values[name]) for name in self.memory}
+        super().restore(values["stream"])
+        self.memory = memory
+
+    def _check(self, name: str, value: object) -> NDArray[Any]:
+        """Return a restored value as an array like the one in memory."""
+        own, constraint = self.memory[name], self._constraints[name]
+        if own.ndim == 0:
+            return np.array(constraint.check(f"state[{name!r}]", value), own.dtype)
+        values = cast("Sequence[Any]", value)
+        if not isinstance(value, list) or len(values) != len(own):
+            raise ArgumentException(refusal(f"state[{name!r}]", f"a list of {len(own)} numbers", values))
+        numbers = [constraint.check(f"state[{name!r}][{i}]", number) for i, number in enumerate(values)]
+        return np.array(numbers, own.dtype)
+
+
+class CountingStream(RememberingStream):
+    """A random stream and the uses of each class, ``memory["counts"]``, from zero on after each `reseed`."""
+
+    def __init__(self, seed: int | None, classes: int) -> None:
+        super().__init__(seed, {"counts": np.zeros(classes, np.int64)}, {"counts": Whole(0, 2**62)})
+
+    def reseed(self, seed: int) -> None:
+        """Start again from ``seed``, with all counts zero.
+
+        Raises
+        ------
+        ArgumentException
+            As for `RandomStream.reseed`.
+        """
+        super().reseed(seed)
+        self.memory["counts"][:] = 0
 
 
 def _generator(seed: int | None) -> np.random.Generator:

@@ -8,6 +8,7 @@ import numpy as np
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
+from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.type_parameters import T
 
 __all__ = ["SinusoidLoader"]
@@ -85,11 +86,11 @@ class SinusoidLoader(EpisodicLoader[T]):
         """1, since a task has no classes."""
         return 1
 
-    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
+    def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:
         k, points = self.KShot, self.KShot + self.QueryShots
         # Amplitude, phase and points of each task; one call draws the same numbers as a call for each task.
         low, high = (np.array([*ends, *[end] * points]) for ends, end in (((0.1, 0.0), -5.0), ((5.0, np.pi), 5.0)))
-        numbers = generator.uniform(low, high, (count, 2 + points))
+        numbers = stream.generator.uniform(low, high, (count, 2 + points))
         amplitudes, phases = numbers[:, :1], numbers[:, 1:2]
         x = numbers[:, 2:].astype(self._dtype)
         angles = x.astype(np.float64) - phases
@@ -104,4 +105,5 @@ class SinusoidLoader(EpisodicLoader[T]):
             {"Amplitude": amplitude, "Phase": phase}
             for amplitude, phase in zip(amplitudes.ravel().tolist(), phases.ravel().tolist(), strict=True)
         ]
-        return DrawnTasks((x[:, :k], y[:, :k], x[:, k:], y[:, k:]), "sinusoid", metadata)
+        arrays = (x[:, :k], y[:, :k], x[:, k:], y[:, k:])
+        return DrawnTasks(arrays, "sinusoid", metadata, self.NWay, k, self.QueryShots)

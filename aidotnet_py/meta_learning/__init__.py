@@ -33,7 +33,13 @@ from aidotnet_py.meta_learning.contract.results import (
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
-from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.sources import (
+    IEpisode,
+    IEpisodicDataLoader,
+    IMetaDataset,
+    IResumable,
+    ITaskSampler,
+)
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
 from aidotnet_py.meta_learning.learner.base import AdaptationCurve, MetaLearnerBase, StepRecord
@@ -51,7 +57,9 @@ __all__ = [
     "BestValue",
     "ConfidenceInterval",
     "CurriculumStage",
+    "IEpisode",
     "IEpisodicDataLoader",
+    "IMetaDataset",
     "IMetaLearner",
     "IMetaLearningTask",
     "IResumable",

@@ -101,7 +101,7 @@ class TestRefusals:
             (["--seed", "-3"], "--seed is -3; a whole number from 0 to 4294967295 is wanted"),
             (
                 ["--data", "digits", "--shots", "1000"],
-                "--shots + QueryShots must be at most the images of a class, got 1000 + 15",
+                "--shots + QueryShots must be at most the examples of a class, got 1000 + 15",
             ),
             (["--figure", "curves.xyz"], "--figure is 'curves.xyz'; a name that ends in one of"),
             (["--iterations", "1000000000000"], "--iterations is 1000000000000; a whole number from 1 to 1000000000"),

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
 from aidotnet_py.backends import available_backends, get_backend
-from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.data import BalancedEpisodicDataLoader, DigitsLoader, SinusoidLoader
 from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import InvalidOperationException
@@ -29,7 +29,12 @@ def bits(loader: Any, tasks: Any) -> list[bytes]:
     return [to_numpy(getattr(task, which)).tobytes() for task in tasks for which in SETS]
 
 
-@pytest.mark.parametrize("make", [SinusoidLoader, DigitsLoader])
+def balanced(shots: int, queries: int, **options: Any) -> BalancedEpisodicDataLoader[Any]:
+    x = np.arange(70.0).reshape(35, 2)
+    return BalancedEpisodicDataLoader(x, np.arange(35) % 7, 3, shots, queries, **options)
+
+
+@pytest.mark.parametrize("make", [SinusoidLoader, DigitsLoader, balanced])
 @given(
     calls=st.lists(
         st.one_of(
@@ -40,7 +45,7 @@ def bits(loader: Any, tasks: Any) -> list[bytes]:
     )
 )
 def test_whatever_is_asked_for_the_tasks_are_the_hosts(make: Any, calls: list[tuple[str, int]]) -> None:
-    there, here = make(1, 2, seed=5, backend="simulated"), make(1, 2, seed=5)
+    there, here = make(2, 2, seed=5, backend="simulated"), make(2, 2, seed=5)
     places = [here.GetState()]
     for call, number in calls:
         for loader in (there, here):
@@ -67,11 +72,11 @@ class Recorded:
         self.threads: list[bool] = []
         self.failing = False
 
-    def __call__(self, generator: np.random.Generator, count: int) -> list[float]:
+    def __call__(self, stream: RandomStream, count: int) -> list[float]:
         self.threads.append(threading.current_thread() is threading.main_thread())
         if self.failing:
             raise OSError("no more images")
-        return generator.random(count).tolist()
+        return stream.generator.random(count).tolist()
 
 
 def test_what_is_asked_for_again_and_again_is_drawn_elsewhere() -> None:

@@ -14,7 +14,8 @@ from sklearn.datasets import load_digits
 
 from aidotnet_py.backends import Backend
 from aidotnet_py.data import DigitsLoader
-from aidotnet_py.data.class_pool import ClassPool, check_classes
+from aidotnet_py.data.class_pool import ClassPool
+from aidotnet_py.data.draws import check_classes
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 
@@ -137,7 +138,7 @@ def test_it_resumes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"NWay": 0}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 1, got 0"),
+        ({"NWay": 1}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 2, got 1"),
         ({"NWay": 21}, ArgumentOutOfRangeException, "NWay must be at most 20, the number of classes, got 21"),
         (
             {"NWay": 6, "rotations": False},
@@ -149,7 +150,7 @@ def test_it_resumes() -> None:
         (
             {"KShot": 100, "QueryShots": 78},
             ArgumentException,
-            r"KShot \+ QueryShots must be .*, got 100 \+ 78 = 178; .* fewer images are '8' \(174\)$",
+            r"KShot \+ QueryShots must be .*, got 100 \+ 78 = 178; .* fewer examples are '8' \(174\)$",
         ),
         ({"split": "valid"}, ArgumentException, "split must be 'train' or 'test', got 'valid'"),
         ({"rotations": 1}, ArgumentException, "rotations must be True or False, got 1"),
@@ -210,4 +211,4 @@ def test_all_images_of_a_class_are_drawn_equally_often_in_every_place() -> None:
 def test_many_small_classes_are_named_in_part() -> None:
     counts = {f"c{i}": 2 for i in range(8)}
     with pytest.raises(ArgumentException, match=r"'c0' \(2\), .*'c4' \(2\) and 3 more$"):
-        check_classes(counts, False, NWay=2, KShot=1, QueryShots=2)
+        check_classes(counts, 2, 1, 2)

@@ -135,8 +135,8 @@ def test_it_is_the_contracts_loader_and_resumes(tmp_path: Path) -> None:
 def test_full_ink_is_one_and_paper_zero(tmp_path: Path) -> None:
     ink = np.zeros((105, 105), bool)
     ink[:15, :30] = True  # four cells by eight
-    members = {f"A/character01/{i}.png": png(ink) for i in range(2)}
-    task = load(write(tmp_path / "a.zip", members), NWay=1, QueryShots=1, rotations=False).GetNextTask()
+    members = {f"A/character0{c}/{i}.png": png(ink) for c in (1, 2) for i in range(2)}
+    task = load(write(tmp_path / "a.zip", members), NWay=2, QueryShots=1, rotations=False).GetNextTask()
     expected = np.zeros((28, 28), np.float32)
     expected[:4, :8] = 1
     np.testing.assert_array_equal(task.SupportInput[0, :, :, 0], expected)
@@ -164,13 +164,13 @@ def see_through(kind: str, ink: np.ndarray) -> Image.Image:
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "L", "P", "RGB"])
 def test_transparent_paper_is_paper(tmp_path: Path, kind: str) -> None:
     plain, transparent = {}, {}
-    for i in range(2):
-        name, file = f"A/character01/{i}.png", io.BytesIO()
+    for name, i in ((f"A/character0{c}/{i}.png", i) for c in (1, 2) for i in range(2)):
+        file = io.BytesIO()
         image = see_through(kind, drawing(i))
         image.save(file, "png", transparency=image.info.get("transparency"))
         transparent[name], plain[name] = file.getvalue(), png(drawing(i))
     seen, wanted = (
-        load(write(tmp_path / f"{n}.zip", members), NWay=1, QueryShots=1, rotations=False).GetNextTask()
+        load(write(tmp_path / f"{n}.zip", members), NWay=2, QueryShots=1, rotations=False).GetNextTask()
         for n, members in enumerate((transparent, plain))
     )
     assert 0 < wanted.SupportInput.mean() < 0.5
@@ -184,17 +184,17 @@ def test_ink_that_lets_the_paper_through_is_as_dark_as_both_together(tmp_path: P
     pixels[..., 3] = alpha
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
-    members = {f"A/character01/{i}.png": file.getvalue() for i in range(2)}
-    task = load(write(tmp_path / "a.zip", members), NWay=1, QueryShots=1, rotations=False).GetNextTask()
+    members = {f"A/character0{c}/{i}.png": file.getvalue() for c in (1, 2) for i in range(2)}
+    task = load(write(tmp_path / "a.zip", members), NWay=2, QueryShots=1, rotations=False).GetNextTask()
     assert (task.SupportInput == ink).all()
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"NWay": 0}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 1, got 0"),
+        ({"NWay": 1}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 2, got 1"),
         ({"NWay": 17}, ArgumentOutOfRangeException, "NWay must be at most 16, the number of classes, got 17"),
-        ({"KShot": 2}, ArgumentException, r"got 2 \+ 2 = 4; .* fewer images are 'A/character01' \(3\), "),
+        ({"KShot": 2}, ArgumentException, r"got 2 \+ 2 = 4; .* fewer examples are 'A/character01' \(3\), "),
         ({"split": "all"}, ArgumentException, "split must be 'train', 'test' or None, got 'all'"),
         (
             {"split": "test", "alphabets": ["A"]},
@@ -224,7 +224,7 @@ def test_arguments_that_do_not_fit_are_named(
 def test_counts_are_checked_before_any_image_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.zip", alphabets("A"))
     monkeypatch.setattr(SafeZip, "read", lambda self, name: pytest.fail("read an image"))
-    with pytest.raises(ArgumentException, match="fewer images"):
+    with pytest.raises(ArgumentException, match="fewer examples"):
         load(path, KShot=9)
 
 
@@ -561,7 +561,7 @@ def test_memory_depends_on_what_is_kept(tmp_path: Path) -> None:
 def test_images_that_are_not_omniglots_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     members = {"set/A/character01/1.png": data, "set/A/character01/2.png": png()}
     with pytest.raises(ArgumentException, match=message):
-        load(write(tmp_path / "a.zip", members, zipfile.ZIP_STORED), NWay=1, QueryShots=1)
+        load(write(tmp_path / "a.zip", members, zipfile.ZIP_STORED), NWay=2, QueryShots=1)
 
 
 def test_garbled_images_give_tasks_or_refusals_and_nothing_else(tmp_path: Path) -> None:
@@ -576,7 +576,7 @@ def test_garbled_images_give_tasks_or_refusals_and_nothing_else(tmp_path: Path) 
         data[places] = generator.integers(0, 256, 2)
         members = {f"A/c/{i}.png": d for i, d in enumerate((data.tobytes(), sound))}
         try:
-            load(write(path, members, zipfile.ZIP_STORED), NWay=1, QueryShots=1)
+            load(write(path, members, zipfile.ZIP_STORED), NWay=2, QueryShots=1)
         except ArgumentException as error:
             refusals.append(str(error))
     assert len(refusals) > 100

@@ -22,9 +22,12 @@ from aidotnet_py import (
     BOILOptions,
     CrossEntropyLoss,
     FunctionModel,
+    IEpisode,
     IFullModel,
+    IMetaDataset,
     IMetaLearner,
     IModel,
+    ITaskSampler,
     LBFGSMinimizer,
     MAMLAlgorithm,
     MAMLOptions,
@@ -172,6 +175,27 @@ def from_the_paper() -> None:
 def packages_are_attributes() -> None:
     assert_type(aidotnet_py.data.SinusoidLoader(4, 6, dtype=np.float64), SinusoidLoader[np.float64])
     assert_type(aidotnet_py.nn.mlp(4, 1), Sequential)
+
+
+def arrays_meta_datasets_and_samplers() -> None:
+    x, y = np.zeros((40, 1), np.float32), ["cat", "dog"] * 20
+    loader = aidotnet_py.UniformEpisodicDataLoader(x, y, nWay=2, kShot=1, queryShots=2, seed=0)
+    assert_type(loader, aidotnet_py.UniformEpisodicDataLoader[np.float32])
+    assert_type(iMAMLOptions(single(), DataLoader=loader), iMAMLOptions[np.float32, Arrays, Arrays])
+    wide = aidotnet_py.CurriculumEpisodicDataLoader(x, y, 2, 1, 2, initialKShot=3, dtype=np.float64)
+    assert_type(wide.GetNextTask(), MetaLearningTask[np.float64, Arrays, Arrays])
+    assert_type(aidotnet_py.MetaDatasetBase("pets", x, y), aidotnet_py.MetaDatasetBase[np.float32])
+    waves = aidotnet_py.SineWaveMetaDataset(seed=0)
+    dataset: IMetaDataset[np.float32, Arrays, Arrays] = waves
+    uniform = aidotnet_py.UniformTaskSampler(dataset, 1, 5, 5)
+    assert_type(uniform.SampleOne(), IEpisode[np.float32, Arrays, Arrays])
+    sampler: ITaskSampler[np.float32, Arrays, Arrays] = aidotnet_py.DynamicTaskSampler(waves, 1, 5, 5, seed=0)
+    cache = aidotnet_py.EpisodeCache[np.float32](2)
+    cache.Put(sampler.SampleOne())
+    assert_type(cache.TryGet(1), tuple[bool, IEpisode[np.float32, Arrays, Arrays] | None])
+    learner = MAMLAlgorithm(MAMLOptions(single(), NumMetaIterations=1, MetaBatchSize=1))
+    assert_type(learner.MetaTrainStep(uniform, 1), MetaTrainingStepResult[np.float32])
+    assert_type(learner.Train(sampler), MetaTrainingResult[np.float32])
 
 
 def refused() -> None:

@@ -66,7 +66,7 @@ class OmniglotLoader(ImageLoader[T]):
     Raises
     ------
     ArgumentOutOfRangeException
-        A size is below 1, there are fewer classes than ways, or the seed is negative.
+        NWay is below 2 or above the number of classes, another size is below 1, or the seed is negative.
     ArgumentException
         Another argument is invalid, or the source is missing, damaged, unsafe or not laid out as Omniglot; the message
         names file and member.

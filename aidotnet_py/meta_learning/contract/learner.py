@@ -87,7 +87,7 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
     @overload
     def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
 
-    def Train(self) -> MetaTrainingResult[T]:
+    def Train(self, sampler: ITaskSampler[T, TInput, TOutput] | None = None) -> MetaTrainingResult[T]:
         """Take as many steps as the options say."""
         ...
 

@@ -9,7 +9,7 @@ from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
-__all__ = ["IEpisodicDataLoader", "IResumable", "ITaskSampler"]
+__all__ = ["IEpisode", "IEpisodicDataLoader", "IMetaDataset", "IResumable", "ITaskSampler"]
 
 
 @runtime_checkable
@@ -50,6 +50,80 @@ class IEpisodicDataLoader(Protocol[T_co, TInput_co, TOutput_co]):
 
 
 @runtime_checkable
+class IEpisode(Protocol[T_co, TInput_co, TOutput_co]):
+    """A task and what is known of its use in training."""
+
+    Difficulty: float | None
+    """The difficulty, from 0 to 1, or None if it is unknown."""
+
+    LastLoss: float | None
+    """The loss that was fed back last, or None."""
+
+    SampleCount: int
+    """How often a loss was fed back."""
+
+    @property
+    def Task(self) -> IMetaLearningTask[T_co, TInput_co, TOutput_co]:
+        """The task."""
+        ...
+
+    @property
+    def EpisodeId(self) -> int:
+        """A number that no other episode of the process has."""
+        ...
+
+    @property
+    def Domain(self) -> str | None:
+        """The data that the task comes from, or None."""
+        ...
+
+
+@runtime_checkable
+class IMetaDataset(Protocol[T_co, TInput_co, TOutput_co]):
+    """A set of classes that episodes of any size are sampled from."""
+
+    @property
+    def Name(self) -> str:
+        """The name of the data."""
+        ...
+
+    @property
+    def TotalClasses(self) -> int:
+        """The number of classes."""
+        ...
+
+    @property
+    def TotalExamples(self) -> int:
+        """The number of examples of all classes."""
+        ...
+
+    @property
+    def ClassExampleCounts(self) -> Mapping[int, int]:
+        """The number of examples of each class, by the index of the class."""
+        ...
+
+    def SampleEpisode(
+        self, numWays: int, numShots: int, numQueryPerClass: int
+    ) -> IEpisode[T_co, TInput_co, TOutput_co]:
+        """Sample an episode."""
+        ...
+
+    def SampleEpisodes(
+        self, count: int, numWays: int, numShots: int, numQueryPerClass: int
+    ) -> Sequence[IEpisode[T_co, TInput_co, TOutput_co]]:
+        """Sample several episodes."""
+        ...
+
+    def SetSeed(self, seed: int) -> None:
+        """Restart the random draws; equal seeds give equal episodes."""
+        ...
+
+    def SupportsConfiguration(self, numWays: int, numShots: int, numQueryPerClass: int) -> bool:
+        """Return whether episodes of this size can be sampled."""
+        ...
+
+
+@runtime_checkable
 class ITaskSampler(Protocol[T, TInput, TOutput]):
     """A strategy that picks tasks, and may learn from the losses on them which to pick next."""
 
@@ -72,14 +146,12 @@ class ITaskSampler(Protocol[T, TInput, TOutput]):
         """Pick ``batchSize`` tasks."""
         ...
 
-    def SampleOne(self) -> IMetaLearningTask[T, TInput, TOutput]:
+    def SampleOne(self) -> IEpisode[T, TInput, TOutput]:
         """Pick one task."""
         ...
 
-    def UpdateWithFeedback(
-        self, episodes: Sequence[IMetaLearningTask[T, TInput, TOutput]], losses: Sequence[T]
-    ) -> None:
-        """Take note of the loss on each of the tasks; a sampler whose picks do not depend on losses ignores it."""
+    def UpdateWithFeedback(self, episodes: Sequence[IEpisode[T, TInput, TOutput]], losses: Sequence[float]) -> None:
+        """Take note of the loss on each episode; a sampler whose picks do not depend on losses ignores it."""
         ...
 
     def SetSeed(self, seed: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT
+from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe
@@ -37,7 +37,7 @@ from aidotnet_py.meta_learning.contract.results import (
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
-from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.sources import IEpisode, IEpisodicDataLoader, IResumable, ITaskSampler
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
@@ -456,7 +456,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Parameters
         ----------
         sampler : ITaskSampler, optional
-            Where the tasks come from, and where their losses are told; without one, the DataLoader.
+            Where the tasks come from; without one, the DataLoader. Its ``UpdateWithFeedback`` is left to the caller.
         batchSize : int
             How many tasks.
 
@@ -472,15 +472,16 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         size = sampler if batchSize is None else batchSize
         source = None if batchSize is None else cast("ITaskSampler[T, TInput, TOutput] | None", sampler)
         COUNT.check("batchSize", size, type_error=ArgumentOutOfRangeException)
-        batch = self._draw(source, int(cast(int, size)))
+        return self._step_on(self._draw(source, int(cast(int, size))))
+
+    def _step_on(self, batch: TaskBatch[T, TInput, TOutput]) -> MetaTrainingStepResult[T]:
+        """Take a step on a batch and count the iteration, within a change that includes the draw."""
         began = time.perf_counter()
         self._journal.hand_on()
         loss = self.MetaTrain(batch)
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
         record = self._record or StepRecord(np.full(len(batch), loss), [math.nan])
-        if source is not None:
-            source.UpdateWithFeedback(list(batch), list(record.losses))
         scalar = self._scalar()
         return MetaTrainingStepResult(
             MetaLoss=loss,
@@ -495,18 +496,22 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     def _draw(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
         if sampler is None:
             return self._batch_from(self._loader(), count)
-        missing = missing_members(sampler, ITaskSampler)
-        if missing:
-            raise ArgumentException(
-                f"sampler must be an ITaskSampler, got a {type(sampler).__name__}, which lacks {', '.join(missing)}"
-            )
+        _check_sampler(sampler)
+        self._remember_place(sampler)
+        return sampler.SampleBatch(count)
+
+    def _remember_place(self, sampler: ITaskSampler[T, TInput, TOutput]) -> None:
+        """Put a resumable sampler back if the change that is being made is undone."""
         if isinstance(sampler, IResumable):
             place = sampler.GetState()
             self._journal.also(lambda: sampler.SetState(place))
-        return sampler.SampleBatch(count)
 
-    def Train(self) -> MetaTrainingResult[T]:
+    def Train(self, sampler: ITaskSampler[T, TInput, TOutput] | None = None) -> MetaTrainingResult[T]:
         """NumMetaIterations steps of MetaBatchSize tasks from the DataLoader, with a progress bar on a terminal.
+
+        With a sampler the tasks are those of its ``SampleOne``, and each step tells it their losses by
+        ``UpdateWithFeedback``. Checkpoints do not hold its state; evaluations still draw from the DataLoader, and are
+        left out without one.
 
         Every EvaluationFrequency steps, EvaluationTasks tasks of the same loader are evaluated; where it can put its
         draws aside (`IResumable`), how often that happens does not change what is trained on. With
@@ -519,6 +524,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         wanted total less CurrentIteration, and call it again; in another process, load the last checkpoint first. It
         ends with the bits of a run that was not stopped.
 
+        Parameters
+        ----------
+        sampler : ITaskSampler, optional
+            Where the tasks come from; without one, the DataLoader.
+
         Returns
         -------
         MetaTrainingResult
@@ -528,14 +538,19 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Raises
         ------
         InvalidOperationException
-            When the options have no DataLoader, or a step fails; the steps before it stay done.
+            When there is neither a sampler nor a DataLoader, or a step fails; the steps before it stay done.
+        ArgumentException
+            When the sampler is none; the message says what it lacks.
         OSError
             When no checkpoint can be written into the folder, before the first step.
         """
-        self._loader()
+        if sampler is None:
+            self._loader()
+        else:
+            _check_sampler(sampler)
         self._require_valid()
         history = self._history = TrainingHistory[T]()
-        return train(self, history, lambda: self._step_of_run(history), self._random.aside)
+        return train(self, history, lambda: self._step_of_run(history, sampler), self._random.aside)
 
     @property
     def training_result(self) -> MetaTrainingResult[T] | None:
@@ -544,12 +559,28 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     @takes_turns
     @whole
-    def _step_of_run(self, history: TrainingHistory[T]) -> MetaTrainingStepResult[T]:
+    def _step_of_run(
+        self, history: TrainingHistory[T], sampler: ITaskSampler[T, TInput, TOutput] | None
+    ) -> MetaTrainingStepResult[T]:
         """Take a step of a run and note it in the history, both or neither."""
         self._journal.also(history.from_here())
-        self._journal.hand_on()
-        step = self.MetaTrainStep(self._options.MetaBatchSize)
+        if sampler is None:
+            self._journal.hand_on()
+            step = self.MetaTrainStep(self._options.MetaBatchSize)
+        else:
+            step = self._step_with_feedback(sampler)
         history.note(step)
+        return step
+
+    def _step_with_feedback(self, sampler: ITaskSampler[T, TInput, TOutput]) -> MetaTrainingStepResult[T]:
+        """Take a step on episodes of a sampler and tell it their losses."""
+        self._remember_place(sampler)
+        episodes = [sampler.SampleOne() for _ in range(self._options.MetaBatchSize)]
+        if missing_members(episodes[0], IEpisode):
+            raise ArgumentException(refusal("sampler.SampleOne()", "an IEpisode", episodes[0]))
+        step = self._step_on(TaskBatch([episode.Task for episode in episodes]))
+        losses = self._record.losses if self._record else [step.MetaLoss] * len(episodes)
+        sampler.UpdateWithFeedback(episodes, [float(loss) for loss in losses])
         return step
 
     @takes_turns
@@ -653,6 +684,14 @@ def _measured(parts: Sequence[Measured], groups: Sequence[Chunk]) -> Measured:
     if len(groups) == 1:
         return losses, accuracies
     return np.array(in_order(groups, [*losses]), losses.dtype), in_order(groups, accuracies)
+
+
+def _check_sampler(sampler: object) -> None:
+    missing = missing_members(sampler, ITaskSampler)
+    if missing:
+        raise ArgumentException(
+            f"sampler must be an ITaskSampler, got a {type(sampler).__name__}, which lacks {', '.join(missing)}"
+        )
 
 
 def _model_for(

@@ -112,7 +112,7 @@ def _take_steps(
             taken = step()
             progress.set_postfix_str(f"loss={float(taken.MetaLoss):.4f}", refresh=False)
             progress.update()
-            if taken.Iteration % options.EvaluationFrequency == 0:
+            if options.DataLoader is not None and taken.Iteration % options.EvaluationFrequency == 0:
                 evaluation = aside(lambda: learner.Evaluate(options.EvaluationTasks))
                 history.note_evaluation(taken.Iteration, evaluation.LossStats.Mean, evaluation.AccuracyStats.Mean)
             if folder is not None and taken.Iteration % options.CheckpointFrequency == 0:

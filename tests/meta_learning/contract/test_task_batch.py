@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage, MetaLearningAlgorithmType
-from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.sources import (
+    IEpisode,
+    IEpisodicDataLoader,
+    IMetaDataset,
+    IResumable,
+    ITaskSampler,
+)
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
@@ -262,8 +268,8 @@ def test_sources_of_tasks_are_known_by_what_they_offer() -> None:
         def SampleBatch(self, batchSize: int) -> TaskBatch:
             return TaskBatch(tasks(batchSize))
 
-        def SampleOne(self) -> MetaLearningTask:
-            return task()
+        def SampleOne(self) -> Any:
+            return Episode()
 
         def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None: ...
 
@@ -274,6 +280,25 @@ def test_sources_of_tasks_are_known_by_what_they_offer() -> None:
 
         def SetState(self, state: Any) -> None: ...
 
-    protocols = (IEpisodicDataLoader, ITaskSampler, IResumable)
-    assert [isinstance(Loader(), p) for p in protocols] == [True, False, False]
-    assert [isinstance(Sampler(), p) for p in protocols] == [False, True, True]
+    class Episode:
+        Task, EpisodeId, Domain, Difficulty, LastLoss, SampleCount = task(), 1, "lines", 0.5, None, 0
+
+    class Dataset:
+        Name, TotalClasses, TotalExamples, ClassExampleCounts = "lines", 1, 9, {0: 9}
+
+        def SampleEpisode(self, numWays: int, numShots: int, numQueryPerClass: int) -> Any:
+            return Episode()
+
+        def SampleEpisodes(self, count: int, numWays: int, numShots: int, numQueryPerClass: int) -> Any:
+            return [Episode()] * count
+
+        def SetSeed(self, seed: int) -> None: ...
+
+        def SupportsConfiguration(self, numWays: int, numShots: int, numQueryPerClass: int) -> bool:
+            return numWays == 1
+
+    protocols = (IEpisodicDataLoader, ITaskSampler, IResumable, IEpisode, IMetaDataset)
+    assert [isinstance(Loader(), p) for p in protocols] == [True, False, False, False, False]
+    assert [isinstance(Sampler(), p) for p in protocols] == [False, True, True, False, False]
+    assert [isinstance(Episode(), p) for p in protocols] == [False, False, False, True, False]
+    assert [isinstance(Dataset(), p) for p in protocols] == [False, False, False, False, True]

@@ -24,6 +24,7 @@ from aidotnet_py import (
     AdamOptimizer,
     ANILAlgorithm,
     ANILOptions,
+    ArgumentException,
     FunctionModel,
     IMetaLearner,
     MAMLAlgorithm,
@@ -44,7 +45,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.data import Episode, SinusoidLoader
 from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 
@@ -194,20 +195,22 @@ class TestMetaTrainStep:
         assert isinstance(step.MetaLoss, np.float64)
         assert learner.MetaTrainStep(batchSize=np.int64(2)).Iteration == 2
 
-    def test_from_a_sampler_that_hears_of_the_losses(self, backend: Backend) -> None:
+    def test_from_a_sampler_that_hears_of_the_losses_in_train_alone(self, backend: Backend) -> None:
         class Sampler:
             NumWays, NumShots, NumQueryPerClass = 1, 4, 6
 
             def __init__(self) -> None:
                 self.loader = SinusoidLoader(4, 6, seed=4, dtype=np.float64, backend=backend)
                 self.told: list[Any] = []
+                self.sampled: list[Any] = []
 
             def SampleBatch(self, batchSize: int) -> Any:
                 self.batch = self.loader.GetTaskBatch(batchSize)
                 return self.batch
 
             def SampleOne(self) -> Any:
-                raise AssertionError
+                self.sampled.append(Episode(self.loader.GetNextTask()))
+                return self.sampled[-1]
 
             def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
                 self.told.append((episodes, losses))
@@ -219,13 +222,37 @@ class TestMetaTrainStep:
         learner.Options.DataLoader = None
         alone = learner_on(backend)
         step = learner.MetaTrainStep(sampler, 3)
-        episodes, losses = sampler.told[0]
-        assert episodes == list(sampler.batch)
         expected = [alone.AdaptAndEvaluate(task).QueryLoss for task in sampler.batch]
-        np.testing.assert_allclose(losses, expected, rtol=1e-12)
         np.testing.assert_allclose(step.MetaLoss, np.mean(expected), rtol=1e-12)
         assert learner.MetaTrainStep(sampler=sampler, batchSize=2).NumTasks == 2
-        assert len(sampler.told) == 2
+        assert sampler.told == []
+        learner.Options.MetaBatchSize, learner.Options.NumMetaIterations = 3, 2
+        alone.BaseModel.SetParameters(learner.BaseModel.GetParameters())
+        result = learner.Train(sampler)
+        assert [episodes for episodes, _ in sampler.told] == [sampler.sampled[:3], sampler.sampled[3:]]
+        expected = [alone.AdaptAndEvaluate(episode.Task).QueryLoss for episode in sampler.sampled[:3]]
+        np.testing.assert_allclose(sampler.told[0][1], expected, rtol=1e-12)
+        np.testing.assert_allclose(result.LossHistory[0], np.mean(expected), rtol=1e-12)
+        assert learner.CurrentIteration == 4
+
+    def test_from_a_sampler_without_episodes(self) -> None:
+        class Sampler:
+            NumWays = NumShots = NumQueryPerClass = 1
+            SampleBatch = UpdateWithFeedback = SetSeed = None
+
+            def SampleOne(self) -> Any:
+                return SinusoidLoader(4, 6, seed=4, dtype=np.float64).GetNextTask()
+
+        learner = learner_on(get_backend("numpy"))
+        with (
+            untouched(learner),
+            pytest.raises(
+                ArgumentException, match=r"^sampler.SampleOne\(\) must be an IEpisode, got <MetaLearningTask"
+            ),
+        ):
+            learner.Train(Sampler())  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match=r"^sampler .*lacks .*SampleBatch"):
+            learner.Train(SinusoidLoader())
 
     def test_the_accuracy_of_a_classifier(self, backend: Backend) -> None:
         class Loader(SinusoidLoader[Any]):

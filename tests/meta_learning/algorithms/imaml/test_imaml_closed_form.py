@@ -301,7 +301,7 @@ def test_what_a_step_reports(backend: Backend) -> None:
             raise AssertionError
 
         def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
-            self.losses = losses
+            raise AssertionError
 
         def SetSeed(self, seed: int) -> None:
             raise AssertionError
@@ -318,8 +318,6 @@ def test_what_a_step_reports(backend: Backend) -> None:
     assert metrics["SolverIterations"] == 4
     assert metrics["SolverResidual"] <= 1e-10
     assert metrics["NonPositiveCurvatureTasks"] == 0
-    np.testing.assert_allclose(sampler.losses, [t.query.loss(p) for t, p in zip(tasks, adapted, strict=True)])
-    assert all(isinstance(loss, np.float64) for loss in sampler.losses)
     np.testing.assert_allclose(step.TaskLoss, mean_query_loss(adapted, tasks))
     assert step.TaskLoss == step.MetaLoss
     assert (step.NumTasks, step.Iteration) == (3, 1)

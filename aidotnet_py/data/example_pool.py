@@ -1,0 +1,154 @@
+"""Examples of arrays by class, and draws of episodes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aidotnet_py.arguments import check_given, shown
+from aidotnet_py.data.draws import draw_rows
+from aidotnet_py.data.episodic import DrawnTasks
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["ChooseClasses", "ExamplePool"]
+
+# Chooses the classes of the next task, by their indices.
+ChooseClasses: TypeAlias = Callable[[], NDArray[np.intp]]
+
+
+class ExamplePool:
+    """Inputs, a label for each, and perhaps targets; a draw needs no loop over examples.
+
+    Classes are numbered in the order of their sorted labels. Inputs are kept without a copy if they have the dtype.
+
+    Parameters
+    ----------
+    X : array_like, (examples, …)
+        Real, finite inputs.
+    y : array_like, (examples,)
+        A label for each input: integers, strings, booleans, whatever can be sorted.
+    dtype : type or None
+        The floating type of the inputs; None keeps theirs, or takes float32 for integers and booleans.
+    targets : array_like, (examples, …), optional
+        Real, finite values to learn in place of labels, converted to the type of the inputs.
+
+    Raises
+    ------
+    ArgumentNullException
+        X or y is None.
+    ArgumentException
+        X or y is no such array; the message says what to pass instead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.data.example_pool import ExamplePool
+    >>> pool = ExamplePool(np.arange(12.0).reshape(6, 2), ["cat", "dog", "cat", "cat", "dog", "dog"], None)
+    >>> pool.labels, pool.counts.tolist()
+    (('cat', 'dog'), [3, 3])
+    >>> drawn = pool.draw(np.random.default_rng(0), 4, lambda: np.array([1, 0]), shots=1, queries=2, name="pets")
+    >>> [array.shape for array in drawn.arrays]
+    [(4, 2, 2), (4, 2), (4, 4, 2), (4, 4)]
+    """
+
+    def __init__(self, X: ArrayLike, y: ArrayLike, dtype: type[Any] | None, targets: ArrayLike | None = None) -> None:
+        self.inputs = _check_numbers("X", X, dtype)
+        self.labels, classes = _check_labels(y, len(self.inputs))
+        self.targets = None if targets is None else _check_numbers("targets", targets, self.inputs.dtype.type)
+        if self.targets is not None and len(self.targets) != len(self.inputs):
+            raise ArgumentException(
+                f"targets must be as many as the examples of X, {len(self.inputs)}, got {len(self.targets)}"
+            )
+        self.counts = np.bincount(classes, minlength=len(self.labels)).astype(np.int64)
+        self._starts = np.cumsum(self.counts) - self.counts
+        self._order = np.argsort(classes, kind="stable")
+
+    @property
+    def count_of(self) -> dict[Any, int]:
+        """The number of examples of each label."""
+        return dict(zip(self.labels, self.counts.tolist(), strict=True))
+
+    def rows(self, index: int) -> NDArray[np.intp]:
+        """Return the rows of a class's examples."""
+        return self._order[self._starts[index] :][: self.counts[index]]
+
+    def draw(
+        self,
+        generator: np.random.Generator,
+        count: int,
+        choose: ChooseClasses,
+        *,
+        shots: int,
+        queries: int,
+        name: str,
+    ) -> DrawnTasks:
+        """Draw ``count`` tasks: for each its classes, then different examples of each class, in random order."""
+        most, examples = int(self.counts.max()), shots + queries
+        chosen: list[NDArray[np.intp]] = []
+        rows: list[NDArray[np.int64]] = []
+        for _ in range(count):
+            classes = choose()
+            chosen.append(classes)
+            rows.append(draw_rows(generator, self._starts[classes], self.counts[classes], most, examples))
+        places = self._order[np.array(rows)]
+        metadata = [{"Classes": tuple(self.labels[c] for c in classes.tolist())} for classes in chosen]
+        drawn = DrawnTasks.of_classes(self.inputs[places], shots, name, metadata)
+        return drawn if self.targets is None else drawn.with_targets(self.targets[places])
+
+
+def _check_numbers(name: str, value: ArrayLike, dtype: type[Any] | None) -> NDArray[Any]:
+    """Return finite numbers of a floating type, with an axis of examples and at least one more."""
+    array = _check_array(name, value, "an array of real numbers, (examples, …)")
+    if array.dtype.kind not in "fiub":
+        raise ArgumentException(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim < 2:
+        raise ArgumentException(
+            f"{name} must have an axis of examples and at least one of features, got shape {array.shape}; "
+            f"for one feature pass {name}[:, np.newaxis]"
+        )
+    kept = array.dtype.type if array.dtype.kind == "f" else np.float32
+    # A value too large for the dtype becomes inf, which is refused below.
+    with np.errstate(over="ignore"):
+        array = np.asarray(array, np.dtype(cast("type[Any]", dtype or kept)))
+    finite = np.isfinite(array)
+    if not finite.all():
+        place = tuple(np.argwhere(~finite)[0].tolist())
+        raise ArgumentException(
+            f"{name} must be finite, got {array[place]} at {list(place)}; drop or fill such examples"
+        )
+    return array
+
+
+def _check_labels(y: ArrayLike, examples: int) -> tuple[tuple[Any, ...], NDArray[np.intp]]:
+    """Return the sorted labels and, for each example, the index of its label."""
+    array = _check_array("y", y, "an array of labels, (examples,)")
+    if array.ndim != 1:
+        one_hot = array.ndim == 2 and array.shape[1] > 1
+        remedy = "for one-hot labels pass y.argmax(axis=1)" if one_hot else "pass y.ravel()"
+        raise ArgumentException(f"y must be 1-D, a label for each example, got shape {array.shape}; {remedy}")
+    if len(array) != examples:
+        raise ArgumentException(f"y must have as many labels as X has examples, {examples}, got {len(array)}")
+    try:
+        # Only NaN and the like differ from themselves.
+        missing = [i for i, label in enumerate(array.tolist()) if label is None or label != label]
+        if missing:
+            raise ArgumentException(
+                f"y must hold a label for each example, got {array[missing[0]]} at {missing[0]}; drop such examples"
+            )
+        labels, classes = np.unique(array, return_inverse=True)
+    except TypeError as error:
+        raise ArgumentException(f"y must hold labels of one kind, such as integers or strings: {error}") from error
+    return tuple(labels.tolist()), classes
+
+
+def _check_array(name: str, value: Any, wanted: str) -> NDArray[Any]:
+    check_given(name, value, wanted)
+    if hasattr(value, "to_numpy"):
+        raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}; pass {name}.to_numpy()")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ArgumentException(f"{name} must be {wanted}, got {shown(value)}: {error}") from error
