@@ -22,7 +22,7 @@ __all__ = [
 C = TypeVar("C")
 
 # Sizes of tasks that come once are not worth compiling for: a step of K inner steps runs its programs K times.
-RUNS_BEFORE_COMPILING = 16
+RUNS_BEFORE_COMPILING = 12
 
 CurvatureKind = Literal["hessian", "gauss-newton"]
 
