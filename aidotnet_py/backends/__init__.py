@@ -1,7 +1,7 @@
 """Array backends: the one floor that imports an array library for array work.
 
-A new backend is one folder here, and one line in `registry`. Other rooms import from here, and from `kernel` if they
-describe loops that a backend compiles.
+A new backend is one folder here, and one line in `registry`. Other rooms import from here; those that describe loops
+for a backend to compile also import from `kernel`.
 """
 
 from aidotnet_py.backends.cuda.backend import CuPyBackend

@@ -1,4 +1,4 @@
-"""Compiled code kept on disk from one process to the next, where nobody else can put any."""
+"""Compiled code kept on disk between processes, in files that only this user can write."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ from pathlib import Path
 
 __all__ = ["CodeFiles"]
 
-# A file takes a few kilobytes; with more files than the first number, those not used for longest go.
+# A file takes a few kilobytes. Beyond the first number of files, the least recently used ones are deleted.
 _MOST_FILES, _MOST_BYTES = 4096, 2**26
 
-# Folders can be opened, and files named relative to them: on POSIX systems. Elsewhere, under Windows, the folder lies
-# in the user's profile, which others cannot write to.
+# On POSIX systems a folder can be opened, and files be named relative to it. On Windows the folder lies in the user's
+# profile, to which other users cannot write.
 _HAS_FOLDER_DESCRIPTORS = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-# A FIFO must not be waited for.
+# O_NONBLOCK: opening a FIFO must not wait for its other end.
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _DIGEST_BYTES = 32
 
 
 class CodeFiles:
-    """Machine code in files of a folder, each under the digest of what it was made from.
+    """Machine code in files of a folder, each under the digest of its source.
 
-    What such a file holds is run, so it must come from this user. The folder is opened once, without following links,
-    and used only if nobody else may write to it, or could put another in its place: every folder above belongs to this
-    user or to root, and others may write to it only where the sticky bit keeps them from moving what is not theirs.
-    Files are read and written relative to the open folder; one that is no regular file, belongs to somebody else or may
-    be written to by others is not read. A file begins with the digest of its name and content, so that one cut short,
-    changed or renamed is not run.
+    The code is executed, so it must come from this user. The folder is opened once, without following links, and used
+    only if no other user can write to it or replace it: every folder above belongs to this user or to root, and is
+    writable by others only under the sticky bit, which keeps them from renaming other users' files. Files are read and
+    written relative to the open folder. A file is read only if it is a regular file of this user, writable by nobody
+    else. A file begins with a digest of its name and content, so truncated, changed or renamed files are not executed.
 
     Parameters
     ----------
     folder : Path
-        Made, with mode 0700, where it is missing. Where it cannot be used, nothing is kept.
+        Created with mode 0700 if it is missing. If it cannot be used, nothing is stored.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder: Path | None = None
         self._descriptor: int | None = None
-        # Without a cache all works, only later.
+        # Without the folder, each process compiles its kernels itself.
         with suppress(OSError):
             if _HAS_FOLDER_DESCRIPTORS:
                 self._descriptor = _open_private(folder)
@@ -55,7 +54,7 @@ class CodeFiles:
         self._has_written = False
 
     def read(self, digest: str) -> bytes | None:
-        """The code that was kept under a digest; None where there is none, or none that is whole and one's own."""
+        """Return the code stored under a digest; None if there is no intact file of this user."""
         if self._folder is None:
             return None
         try:
@@ -70,7 +69,7 @@ class CodeFiles:
         return code if check == _check(digest, code) else None
 
     def write(self, digest: str, code: bytes) -> None:
-        """Keep code under a digest."""
+        """Store code under a digest."""
         if self._folder is None:
             return
         temporary = f"{digest}.{secrets.token_hex(8)}"
@@ -84,7 +83,7 @@ class CodeFiles:
                 names = self._path(temporary), self._path(digest)
                 os.replace(*names, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
             except BaseException:
-                # It may not be there, or not any more, when an interrupt comes.
+                # An interrupt may come before the file exists, or after it was renamed.
                 with suppress(OSError):
                     os.unlink(self._path(temporary), dir_fd=self._descriptor)
                 raise
@@ -98,7 +97,7 @@ class CodeFiles:
                 os.unlink(self._path(name), dir_fd=self._descriptor)
 
     def _path(self, name: str) -> str:
-        """A file's name for calls that take the folder's descriptor beside it."""
+        """Return a file's name for calls that also take the folder's descriptor."""
         return name if self._folder is None or self._descriptor is not None else str(self._folder / name)
 
     def _open(self, name: str, flags: int) -> int:
@@ -114,27 +113,29 @@ def _is_own_file(status: os.stat_result) -> bool:
 
 
 def _is_own(status: os.stat_result) -> bool:
-    """Whether it belongs to this user, and nobody else may write to it."""
+    """Return whether a file belongs to this user and is writable by nobody else."""
     if not hasattr(os, "getuid"):
         return True
     return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _open_private(folder: Path) -> int:
-    """A descriptor of the folder, made where it is missing; OSError where others could write to it, or replace it."""
-    # Links that are there now are followed here, and none after that.
+    """Open a folder, creating it if missing; raise OSError if other users could write to it or replace it."""
+    # Existing links are resolved here, once; none is followed afterwards.
     root, *names = Path(os.path.realpath(folder)).parts
     descriptor = os.open(root, os.O_RDONLY | _FOLDER)
     try:
         for name in names:
             if not _keeps_names(os.fstat(descriptor)):
-                raise PermissionError(f"others could replace {name} on the way to {folder}")
+                raise PermissionError(
+                    f"{folder} must be safe from other users, got {name} on the way, which they could replace"
+                )
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=descriptor)
             above, descriptor = descriptor, os.open(name, os.O_RDONLY | _FOLDER, dir_fd=descriptor)
             os.close(above)
         if not _is_own(os.fstat(descriptor)):
-            raise PermissionError(f"others could write to {folder}")
+            raise PermissionError(f"{folder} must be writable by this user alone, got one that others could write to")
     except BaseException:
         os.close(descriptor)
         raise
@@ -142,6 +143,6 @@ def _open_private(folder: Path) -> int:
 
 
 def _keeps_names(status: os.stat_result) -> bool:
-    """Whether nobody but this user and root can put another folder in the place of one within."""
+    """Return whether only this user and root can replace entries of a folder."""
     shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return status.st_uid in (0, os.getuid()) and (not shared or bool(status.st_mode & stat.S_ISVTX))

@@ -1,7 +1,7 @@
-"""Kernels: loop nests of elementwise work, and matrix products, described without saying what will run them.
+"""Kernels: loop nests of elementwise work, and matrix products, in a form independent of the hardware.
 
-A backend that can compile turns a `Kernel` into one call; see `numpy.llvm`, where what a kernel computes is, bit for
-bit, what the backend's own operations compute one after another, and `cuda.compiler`, where sums have other orders.
+A backend that can compile turns a `Kernel` into one call. Kernels of `numpy.llvm` compute the same bits as the
+backend's own operations; `cuda.compiler` adds up in other orders.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = [
     "with_operands",
 ]
 
-# What a step may do anywhere. All are rounded as IEEE 754 says, so that whoever computes them gets the same bits.
-# "identity" copies, "convert" goes from one dtype to another.
+# The operations of steps on every backend. IEEE 754 defines their rounding, so all backends compute the same bits.
+# "identity" copies, "convert" changes the dtype.
 LOOP_OPERATIONS = frozenset(
     {
         *("abs", "add", "convert", "divide", "equal", "greater", "greater_equal", "identity", "less", "less_equal"),
@@ -39,20 +39,19 @@ LOOP_OPERATIONS = frozenset(
 
 @dataclass(frozen=True)
 class LoopRules:
-    """What a compiler wants to have as loops.
+    """The operations that a compiler accepts as loops.
 
     Attributes
     ----------
     operations : frozenset of str
-        What a step may do.
+        The operations of its steps.
     any_sums : bool
-        Whether sums and maxima may run over any axes; or else only where a loop takes its terms, row by row, in the
+        Whether sums and maxima may run over any axes; if not, only over axes whose loop adds terms row by row in the
         order of the backend's own sum.
     own_bits : bool
-        Whether kernels round otherwise than operations one by one, so that what may be compiled is compiled before it
-        runs for the first time.
+        Whether kernels round otherwise than single operations; if so, kernels are compiled before their first run.
     room : int
-        For how many times as many windows of images there is room as in the caches of a processor's core.
+        Memory for windows of images, as a multiple of the caches of a processor's core.
     """
 
     operations: frozenset[str] = LOOP_OPERATIONS
@@ -63,7 +62,7 @@ class LoopRules:
 
 @dataclass(frozen=True)
 class Operand:
-    """Elements of an argument: where the first is, and the step along each axis of the nest, counted in elements."""
+    """Elements of an argument: offset of the first, and stride along each axis of the nest, counted in elements."""
 
     argument: int
     dtype: str
@@ -73,19 +72,19 @@ class Operand:
 
 @dataclass(frozen=True)
 class Number:
-    """A number written into the nest."""
+    """A constant of the nest."""
 
     value: float
     dtype: str
 
 
-# What a step reads: an element in memory, a number, or the value of an earlier step by its place.
+# An input of a step: an element in memory, a number, or the index of an earlier step.
 Reference: TypeAlias = "Operand | Number | int"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation on one element; ``dtype`` is that of its value."""
+    """One operation on one element; ``dtype`` is the dtype of its value."""
 
     operation: str
     inputs: tuple[Reference, ...]
@@ -94,7 +93,7 @@ class Step:
 
 @dataclass(frozen=True)
 class LoopNest:
-    """For each index of ``shape``, in C order: the steps; then the stores; then sums and maxima with what is there."""
+    """Loops over ``shape``, in C order: at each index the steps, then stores, then updates of sums and maxima."""
 
     shape: tuple[int, ...]
     steps: tuple[Step, ...] = ()
@@ -104,20 +103,20 @@ class LoopNest:
 
     @property
     def operands(self) -> list[Operand]:
-        """All elements in memory that the nest reads or writes, each once."""
+        """The operands that the nest reads or writes, without duplicates."""
         read = (r for step in self.steps for r in step.inputs)
         moved = (r for pair in (*self.stores, *self.sums, *self.maxima) for r in pair)
         return list(dict.fromkeys(r for r in (*read, *moved) if isinstance(r, Operand)))
 
     @property
     def written(self) -> list[Operand]:
-        """Those that the nest writes."""
+        """The operands that the nest writes."""
         return [place for place, _ in (*self.stores, *self.sums, *self.maxima)]
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix for each index of a product: strides over those indices, then of its rows and columns."""
+    """A matrix for each index of a product: the operand has the strides of the indices, then come rows and columns."""
 
     operand: Operand
     rows: int
@@ -126,9 +125,9 @@ class Factor:
 
 @dataclass(frozen=True)
 class Product:
-    """``out = x @ y`` for each index of ``shape``, by the library that the backend's own products use.
+    """Products ``out = x @ y``, one for each index of ``shape``, by the library of the backend's own products.
 
-    ``sizes`` are the rows and columns of x, and the columns of y.
+    ``sizes`` are the numbers of rows and columns of x, and of columns of y.
     """
 
     shape: tuple[int, ...]
@@ -139,20 +138,20 @@ class Product:
 
     @property
     def operands(self) -> list[Operand]:
-        """The three of them."""
+        """The operands of x, y and out."""
         return [self.x.operand, self.y.operand, self.out.operand]
 
     @property
     def written(self) -> list[Operand]:
-        """Those that the product writes."""
+        """The operand of out."""
         return [self.out.operand]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Nests and products to run one after another on the same arguments.
+    """Nests and products that run in order on the same arguments.
 
-    Two arguments never overlap, as long as one of them is written.
+    An argument that is written overlaps no other.
     """
 
     nests: tuple[LoopNest | Product, ...]
@@ -160,7 +159,7 @@ class Kernel:
 
 
 def collapsed(nest: LoopNest) -> LoopNest:
-    """The same nest with as few axes as possible, at least one."""
+    """Merge the axes of a nest into as few as possible, at least one."""
     kept = [i for i, n in enumerate(nest.shape) if n != 1]
     operands = nest.operands
     groups: list[list[int]] = []
@@ -171,24 +170,24 @@ def collapsed(nest: LoopNest) -> LoopNest:
             groups.append([axis])
     shape = tuple(math.prod(nest.shape[i] for i in group) for group in groups) or (1,)
 
-    def fewer(reference: Reference) -> Reference:
+    def merge_axes(reference: Reference) -> Reference:
         if not isinstance(reference, Operand):
             return reference
         strides = tuple(reference.strides[group[-1]] for group in groups) or (0,)
         return Operand(reference.argument, reference.dtype, strides, reference.offset)
 
-    return _mapped(nest, shape, fewer)
+    return _map_references(nest, shape, merge_axes)
 
 
 def with_operands(nest: LoopNest | Product, change: Callable[[Operand], Operand]) -> LoopNest | Product:
-    """The same on other operands."""
+    """Replace each operand of a nest or product by ``change`` of it."""
     if isinstance(nest, Product):
         factors = (replace(factor, operand=change(factor.operand)) for factor in (nest.x, nest.y, nest.out))
         return Product(nest.shape, nest.sizes, *factors)
-    return _mapped(nest, nest.shape, lambda r: change(r) if isinstance(r, Operand) else r)
+    return _map_references(nest, nest.shape, lambda r: change(r) if isinstance(r, Operand) else r)
 
 
-def _mapped(nest: LoopNest, shape: tuple[int, ...], change: Callable[[Reference], Reference]) -> LoopNest:
+def _map_references(nest: LoopNest, shape: tuple[int, ...], change: Callable[[Reference], Reference]) -> LoopNest:
     def pairs(of: Iterable[tuple[Operand, Reference]]) -> tuple[tuple[Operand, Reference], ...]:
         return tuple((change(place), change(value)) for place, value in of)  # type: ignore[misc]  # operands stay operands
 

@@ -1,4 +1,4 @@
-"""Whether compiled work can read an array's memory."""
+"""The test whether compiled code can read an array's memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["is_plain"]
 
 
 def is_plain(array: Array) -> bool:
-    """Whether an array's memory is native in byte order, aligned, and strided by whole elements.
+    """Return whether an array's memory is native in byte order, aligned, and strided by whole elements.
 
-    Compiled work knows an address, a dtype's name and strides in elements, and nothing of byte orders, fields or
-    alignment. Arrays of other libraries than NumPy are always plain.
+    Compiled code knows an address, a dtype's name and strides in elements, but no byte orders, fields or alignment.
+    Arrays of libraries other than NumPy are always plain.
     """
     if not isinstance(array, np.ndarray):
         return True

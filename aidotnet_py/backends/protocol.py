@@ -1,7 +1,7 @@
-"""What an array library must offer to carry the engine: the `Backend` protocol.
+"""The `Backend` protocol: the operations that the engine needs of an array library.
 
-Names are those of the Python array API standard where it has one. Every computing method takes ``out``: with an
-array there, the result is written into it and nothing is allocated; with None, a new array is returned.
+Names follow the Python array API standard. Every computing method takes ``out``: the result is written into it without
+allocation; if it is None, a new array is returned.
 """
 
 from __future__ import annotations
@@ -17,51 +17,60 @@ from aidotnet_py.backends.kernel import Kernel, LoopRules, Product
 
 __all__ = ["Array", "Backend", "Compilation", "Elementwise", "KernelCompiler"]
 
-# An array of whichever library the backend in use stands for; no static type spans them all.
+# An array of the backend's library; no static type spans all libraries.
 Array: TypeAlias = Any
 
 
 # A function applied element by element, over arrays of one shape and Python numbers: ``f(*operands, out=None)``.
-# Without ``out``, what it gives for arrays of no axes may be the library's scalar.
+# Without ``out``, the result for arrays of no axes may be the library's scalar.
 Elementwise: TypeAlias = Callable[..., Array]
 
 
 class Compilation(Protocol):
-    """Kernels that are being compiled."""
+    """The compilation of kernels, perhaps still in progress."""
 
     def result(self, *, wait: bool = False) -> Sequence[Callable[[Sequence[int]], Callable[[], Any]]] | None:
-        """For each kernel, what binds it to the addresses of its arguments and gives a call.
+        """Return for each kernel a function from the addresses of its arguments to a call; None until all are ready.
 
-        Whoever keeps the call must keep the arrays. None until all are ready, unless it is to wait for them;
-        InvalidOperationException where they could not be compiled.
+        The call does not keep the arrays alive; its holder must.
+
+        Parameters
+        ----------
+        wait : bool
+            Whether to wait until all are ready.
+
+        Raises
+        ------
+        InvalidOperationException
+            When they could not be compiled.
         """
         ...
 
 
 class KernelCompiler(Protocol):
-    """What makes kernels into machine code, while others go on."""
+    """A compiler of kernels to machine code, which may work in the background."""
 
     @property
     def rules(self) -> LoopRules:
-        """What it wants to have as loops."""
+        """The operations that it accepts as loops."""
         ...
 
     def submit(self, kernels: Sequence[Kernel]) -> Compilation:
-        """Begin to compile kernels; returns at once, or when all are ready."""
+        """Start to compile kernels; return at once, or when all are ready."""
         ...
 
     def can_multiply(self, product: Product) -> bool:
-        """Whether a kernel may hold such a product."""
+        """Return whether a kernel may hold such a product."""
         ...
 
     def address_of(self, array: Array) -> int:
-        """Where the array's first element lies."""
+        """Return the address of the array's first element."""
         ...
 
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any] | None:
-        """For calls that its own kernels gave: ``chained(times)`` makes all of them in turn, so many times over.
+        """Join calls of its own kernels into ``chained(times)``, which makes all of them in order, ``times`` times.
 
-        None as long as there is no way to do that in fewer calls.
+        Return None as long as this takes no fewer calls from Python.
         """
         ...
 
@@ -70,84 +79,84 @@ class KernelCompiler(Protocol):
 class Backend(Protocol):
     """The operations that the engine, the solvers and the optimizers need of an array library.
 
-    Shapes are tuples of int, dtypes NumPy dtypes (every library here names the same ones). Views returned by
-    `reshape`, `permute_dims`, `broadcast_to` and `index` share memory with their argument.
+    Shapes are tuples of int, dtypes are NumPy dtypes, which all libraries share. Views returned by `reshape`,
+    `permute_dims`, `broadcast_to` and `index` share memory with their argument.
     """
 
     @property
     def name(self) -> str:
-        """The name it is registered under, and shown by in error messages."""
+        """The name in the registry and in error messages."""
         ...
 
     def owns(self, value: object) -> bool:
-        """Whether ``value`` is an array of this library, on this backend's device."""
+        """Return whether ``value`` is an array of this library, on this backend's device."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """A new array with undefined content, C order."""
+        """Return a new array with undefined content, C order."""
         ...
 
     def asarray(self, value: object, dtype: DTypeLike | None = None) -> Array:
-        """A new array from host data (a NumPy array, numbers, nested sequences) or from an array of its own."""
+        """Return a new array from host data (a NumPy array, numbers, nested sequences) or from an array of its own."""
         ...
 
     def transfer_aside(self, like: Sequence[Array]) -> Callable[[Sequence[NDArray[Any]]], Sequence[Array]]:
-        """What takes host data, alike in shapes and dtypes, to arrays of its own beside the work handed over.
+        """Return a function that copies host data to new arrays of the same shapes and dtypes, beside queued work.
 
-        It takes its memory now; it is to be called once, on any thread, and returns when the data is there.
+        Memory is allocated now. The function may be called once, on any thread, and returns when the data has arrived.
         """
         ...
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
-        """The array's values on the host; waits for the device. May share memory: do not write to it."""
+        """Return the array's values on the host, perhaps in shared memory, which is read-only; wait for the device."""
         ...
 
     def dtype_of(self, array: Array) -> np.dtype[Any]:
-        """The array's dtype, as NumPy names it."""
+        """Return the array's dtype as a NumPy dtype."""
         ...
 
     @property
     def compiler(self) -> KernelCompiler | None:
-        """What compiles loop nests on its arrays; None where nothing does."""
+        """The compiler of loop nests on its arrays; None if there is none."""
         ...
 
     @property
     def threads(self) -> int:
-        """How many threads may use it side by side to advantage; 1 for a device that works in parallel by itself."""
+        """The number of threads that can use it in parallel with profit; 1 for a device that is parallel by itself."""
         ...
 
     @property
     def flops_at_once(self) -> int:
-        """How many operations at once make good use of it; more of them want more memory than they save time."""
+        """The number of operations per call that uses it fully; more would cost more memory than they save time."""
         ...
 
     @property
     def capturing(self) -> bool | None:
-        """Whether this thread is in the middle of a `capture`; None where the backend has no such thing."""
+        """Whether this thread is inside a `capture`; None if the backend cannot capture."""
         ...
 
     def single_threaded(self) -> AbstractContextManager[Any]:
-        """A context in which no operation uses more than the thread that asks for it; leaving it twice does no harm."""
+        """Return a context in which operations run on the calling thread alone; leaving it twice is harmless."""
         ...
 
     def strides_of(self, array: Array) -> tuple[int, ...]:
-        """Steps from one element to the next along each axis, counted in elements."""
+        """Return the stride along each axis, counted in elements."""
         ...
 
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """A view with another shape; the caller knows that the strides allow one."""
+        """Return a view with another shape; the caller ensures that the strides allow one."""
         ...
 
     def permute_dims(self, array: Array, axes: tuple[int, ...]) -> Array:
-        """A view with its axes in another order."""
+        """Return a view with the axes in another order."""
         ...
 
     def broadcast_to(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """A view in which axes of length 1 are repeated; never written to."""
+        """Return a read-only view in which axes of length 1 are repeated."""
         ...
 
     def index(self, array: Array, key: tuple[slice, ...]) -> Array:
-        """A view of the elements that one slice an axis selects."""
+        """Return a view of the elements selected by one slice per axis."""
         ...
 
     def copyto(self, out: Array, value: Array | complex) -> None:
@@ -155,19 +164,19 @@ class Backend(Protocol):
         ...
 
     def elementwise(self, name: str) -> Elementwise:
-        """The elementwise function of that name; see `ELEMENTWISE_NAMES` for those that must exist."""
+        """Return the elementwise function of a name; those of `ELEMENTWISE_NAMES` must exist."""
         ...
 
     def astype(self, array: Array, dtype: DTypeLike, out: Array | None = None) -> Array:
-        """The values converted to another dtype, as C would."""
+        """Convert the values to another dtype, by the rules of C."""
         ...
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
-        """Sums over axes, which disappear."""
+        """Sum over axes, which disappear."""
         ...
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
-        """Maxima over axes, which disappear; NaN wins."""
+        """Return maxima over axes, which disappear; NaN wins."""
         ...
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
@@ -175,11 +184,11 @@ class Backend(Protocol):
         ...
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        """Inner products over the last axis."""
+        """Return inner products over the last axis."""
         ...
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        """Matrix products over the last two axes, (…, m, k) by (…, k, n), equal leading axes."""
+        """Multiply matrices over the last two axes, (…, m, k) by (…, k, n), with equal leading axes."""
         ...
 
     def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
@@ -198,31 +207,34 @@ class Backend(Protocol):
         ...
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
-        """The arrays as the entries along the first axis of one array that shares their memory; never written to.
+        """Return a read-only array that shares memory with the arrays, its entries along the first axis; or None.
 
-        There is one where they are alike and lie evenly spaced, one after another, in one piece of memory. None where
-        they do not, or where it takes as long to find out as to copy them.
+        It exists if the arrays have one type and lie evenly spaced, in order, in one allocation. The result may be
+        None even then, if the test would take as long as a copy.
         """
         ...
 
     def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
-        """The arrays one after another along an axis."""
+        """Concatenate arrays along an axis."""
         ...
 
     def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
-        """Integer indices into an axis as int64 in 0 … length − 1; negative ones count from the end.
+        """Convert integer indices into an axis to int64 in 0 … length − 1; negative ones count from the end.
 
-        IndexError for an index outside −length … length − 1. A backend for which a look at the values means to wait
-        for its device counts them modulo the length instead.
+        Raises
+        ------
+        IndexError
+            When an index is outside −length … length − 1. A backend that would have to wait for its device to see the
+            values takes them modulo the length instead.
         """
         ...
 
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
-        """Rows ``array[indices]`` for integer indices in range: (n, …) and i… give (i…, …)."""
+        """Return rows ``array[indices]`` for integer indices in range: (n, …) and i… give (i…, …)."""
         ...
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
-        """The transpose of `take`: zero ``out`` (n, …), then add each row of ``values`` (i…, …) to ``out[index]``."""
+        """Transpose `take`: zero ``out`` (n, …), then add each row of ``values`` (i…, …) to ``out[index]``."""
         ...
 
     def argsort(self, array: Array, out: Array | None = None) -> Array:
@@ -232,36 +244,36 @@ class Backend(Protocol):
     def patches(
         self, array: Array, window: tuple[int, int], stride: tuple[int, int], out: Array | None = None
     ) -> Array:
-        """All windows of (n, h, w, c): (n, oh, ow, kh, kw, c), channels last, no padding."""
+        """Return all windows of (n, h, w, c): (n, oh, ow, kh, kw, c), channels last, no padding."""
         ...
 
     def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
-        """The transpose of `patches`: ``out`` (n, h, w, c) becomes the sums of the window elements over each pixel."""
+        """Transpose `patches`: write to ``out`` (n, h, w, c) the sum of the window elements over each pixel."""
         ...
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
-        """A context in which overflow and invalid values make inf and NaN without a warning."""
+        """Return a context in which overflow and invalid values give inf and NaN without a warning."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until all work handed to the device is done."""
+        """Wait until the device has done all queued work."""
         ...
 
     def capture(self, work: Callable[[], object]) -> Callable[[], None] | None:
-        """What ``work`` hands to the device, as one call that hands it all over again, on the same memory.
+        """Record the device work that ``work`` queues, and return a call that queues it again, on the same memory.
 
-        None where the backend has no such thing, and then ``work`` was not called. Nothing is computed until the call
-        is made. The work should have run once before, so that nothing is compiled or loaded while it is captured.
+        Nothing is computed before the call. If the backend cannot capture, return None without calling ``work``. The
+        work should have run once before, so that nothing is compiled or loaded during the capture.
 
         Raises
         ------
         InvalidOperationException
-            When the work does what cannot be captured: it waits for the device, or moves data between it and the host.
+            When the work waits for the device, or moves data between device and host.
         """
         ...
 
 
-# The elementwise functions that every backend must have; comparisons and logical ones give booleans.
+# The elementwise functions of every backend; comparisons and logical functions return booleans.
 ELEMENTWISE_NAMES = (
     "abs",
     "add",

@@ -1,4 +1,4 @@
-"""Which backends there are, by name, and which of them an array belongs to."""
+"""The registry of backends by name, and the backend of an array."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends.cuda.backend import CuPyBackend, missing_for_cupy
 from aidotnet_py.backends.numpy.backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend
@@ -18,7 +19,7 @@ _backends: dict[str, Backend] = {"numpy": NumPyBackend()}
 
 
 def register_backend(backend: Backend) -> None:
-    """Make a backend known under its ``name``; a later one of the same name takes its place.
+    """Register a backend under its ``name``, in place of an earlier one of that name.
 
     Parameters
     ----------
@@ -41,26 +42,28 @@ def register_backend(backend: Backend) -> None:
     >>> get_backend("renamed").name
     'renamed'
     """
-    # Protocol checks read properties too, and are the only way to name what is missing before first use.
+    # The check of the protocol reads properties too; no other way names the missing members before first use.
     if not isinstance(backend, Backend):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         missing = [n for n in dir(Backend) if not n.startswith("_") and not hasattr(backend, n)]
-        raise ArgumentException(f"backend {type(backend).__name__} lacks {', '.join(missing)} of the Backend protocol")
+        raise ArgumentException(
+            f"backend must be a Backend, got a {type(backend).__name__}, which lacks {', '.join(missing)}"
+        )
     _backends[backend.name] = backend
 
 
 class BackendNames(tuple[str, ...]):
-    """Names of backends, and which others are known but cannot be used here.
+    """Names of usable backends, and the reasons why other known backends cannot be used.
 
     Attributes
     ----------
     missing : mapping of str to str
-        For each backend that cannot be used, what it lacks and what to do about it.
+        For each backend that cannot be used, the reason and the remedy.
     """
 
     missing: Mapping[str, str]
 
     def __new__(cls, names: Iterable[str], missing: Mapping[str, str]) -> Self:
-        """Keep the names as a tuple, and what is missing beside them."""
+        """Make a tuple of the names, with ``missing`` beside it."""
         new = super().__new__(cls, names)
         new.missing = MappingProxyType(dict(missing))
         return new
@@ -74,9 +77,9 @@ class BackendNames(tuple[str, ...]):
 
 
 def available_backends() -> BackendNames:
-    """Return the names of the backends that can be used here, in the order of registration.
+    """Return the names of the usable backends, in the order of registration.
 
-    CuPy is imported to see whether it can be used. What cannot is in ``missing``, and printed with the names.
+    CuPy is imported to test whether it can be used. Unusable backends are in ``missing``, and printed with the names.
 
     Examples
     --------
@@ -92,13 +95,13 @@ def available_backends() -> BackendNames:
 
 
 def get_backend(backend: str | Backend) -> Backend:
-    """Return the backend of that name; a backend is returned as it is. CuPy is imported when first asked for.
+    """Return the backend of a name, or a backend unchanged; CuPy is imported on first use.
 
     Raises
     ------
     ArgumentException
-        When no backend of that name is registered, or it is neither a name nor a backend; when it is ``"cupy"`` and
-        CuPy or a device is missing: the message says what to install, or what CUDA said.
+        When the argument is neither a registered name nor a backend. When it is ``"cupy"`` and CuPy or a device is
+        missing: the message names the packages to install, or quotes CUDA.
     """
     if isinstance(backend, Backend):
         return backend
@@ -108,7 +111,7 @@ def get_backend(backend: str | Backend) -> Backend:
         return _backends[backend]
     except (KeyError, TypeError):
         known = ", ".join(repr(name) for name in dict.fromkeys([*_backends, "cupy"]))
-        raise ArgumentException(f"backend is {backend!r}; the registered ones are {known}") from None
+        raise ArgumentException(refusal("backend", f"a Backend or one of {known}", backend)) from None
 
 
 def _cupy() -> Backend:
@@ -119,7 +122,7 @@ def _cupy() -> Backend:
 
 def _owner_of(array: Array) -> Backend | None:
     owner = next((b for b in _backends.values() if b.owns(array)), None)
-    # Whoever has an array of CuPy's has imported it: that is the time to know the backend too.
+    # An array of CuPy can only come from a program that has imported CuPy; its backend is then registered.
     if owner is None and "cupy" not in _backends and "cupy" in sys.modules:
         kind = getattr(sys.modules["cupy"], "ndarray", None)
         if kind is not None and isinstance(array, kind):
@@ -128,28 +131,28 @@ def _owner_of(array: Array) -> Backend | None:
 
 
 def backend_of(*arrays: Array) -> Backend | None:
-    """Return the one backend that owns all the arrays; numbers belong to any, and None is returned for them alone.
+    """Return the backend that owns all the arrays; numbers fit any backend, and only numbers give None.
 
     Raises
     ------
     ArgumentException
-        When two arrays belong to different backends: data is never moved in silence.
+        When two arrays belong to different backends: data is never moved silently.
     """
-    found: Backend | None = None
+    common: Backend | None = None
     for array in arrays:
         owner = _owner_of(array)
-        if owner is None or owner is found:
+        if owner is None or owner is common:
             continue
-        if found is not None:
+        if common is not None:
             raise ArgumentException(
-                f"arrays of two backends came together: {found.name!r} and {owner.name!r}; move them to one first"
+                f"arrays must be on one backend, got {common.name!r} and {owner.name!r}; move them to one first"
             )
-        found = owner
-    return found
+        common = owner
+    return common
 
 
 def described(value: Any) -> str:
-    """Return what a value is, for a message: an array's dtype, shape and backend, or the type of anything else.
+    """Describe a value for a message: an array by dtype, shape and backend, anything else by its type.
 
     Examples
     --------

@@ -189,7 +189,7 @@ def test_the_order_of_the_last_axis(backend: Backend) -> None:
 @pytest.mark.parametrize("place", [-1, 4])
 def test_rows_out_of_range_are_refused_by_numpy(place: int) -> None:
     x, out = np.ones((4, 3)), np.empty((1, 3))
-    with pytest.raises(IndexError, match=r"indices reach from|out of bounds"):
+    with pytest.raises(IndexError, match=r"indices must be from 0 to 3|out of bounds"):
         get_backend("numpy").take(x, np.array([place]), out=out)
 
 
@@ -243,7 +243,7 @@ def test_a_backend_meets_the_protocol(backend: Backend) -> None:
 
 
 def test_an_unknown_backend_is_named_with_those_there_are() -> None:
-    with pytest.raises(ArgumentException, match="backend is 'numpi'; the registered ones are 'numpy'"):
+    with pytest.raises(ArgumentException, match=r"backend must be a Backend or one of 'numpy', .*got 'numpi'"):
         get_backend("numpi")
 
 
@@ -255,7 +255,7 @@ def test_what_does_not_meet_the_protocol_is_not_registered() -> None:
             return False
 
     with pytest.raises(
-        ArgumentException, match=r"backend Half lacks argsort, asarray, .*take.* of the Backend protocol"
+        ArgumentException, match=r"backend must be a Backend, got a Half, which lacks argsort, asarray, .*take"
     ):
         register_backend(Half())  # type: ignore[arg-type]
     assert "half" not in available_backends()
@@ -271,5 +271,5 @@ def test_arrays_find_their_backend() -> None:
     assert backend_of(1.0, "text", None) is None
     assert backend_of() is None
     for pair in ((x, y), (y, z), (z, x)):
-        with pytest.raises(ArgumentException, match=r"arrays of two backends came together: .* and .*; move them"):
+        with pytest.raises(ArgumentException, match=r"arrays must be on one backend, got .* and .*; move them"):
             backend_of(*pair)

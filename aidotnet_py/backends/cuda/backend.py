@@ -22,21 +22,21 @@ __all__ = ["CuPyBackend", "missing_for_cupy"]
 
 _INSTALL = 'pip install "aidotnet_py[cuda13]" brings all that is needed ([cuda12] for a driver of CUDA 12)'
 
-# What CuPy calls otherwise than the standard does.
+# CuPy's names of functions, where they differ from the standard's.
 _UFUNC_NAMES = {"abs": "absolute", "atan": "arctan", "atan2": "arctan2", "pow": "power"}
 
-# What CuPy calls COMPUTE_TYPE_… and cuBLAS CUBLAS_…_MATH; not every version has the names.
+# The values of CuPy's COMPUTE_TYPE_… and cuBLAS's CUBLAS_…_MATH; some versions lack the names.
 _DEFAULT_TYPE, _TF32_TYPE = 1, 7
 _DEFAULT_MATH, _TF32_MATH = 0, 3
 
-# CuPy adds up an output's terms in one block of threads; longer inner products are shared out among several.
+# CuPy adds an output's terms in one block of threads; longer inner products are divided among several blocks.
 _VECDOT_BLOCK = 4096
 
 _PRECISION = Lock()
 
 
 def missing_for_cupy(device: int = 0) -> str | None:
-    """What CuPy lacks to work on that device, and what to do about it; None where nothing is missing."""
+    """Return why CuPy cannot use a device, and the remedy; None if it can."""
     try:
         cupy: Any = import_module("cupy")
     except ImportError as error:
@@ -55,7 +55,7 @@ def missing_for_cupy(device: int = 0) -> str | None:
 
 
 def _last_line(error: ImportError) -> str:
-    # CuPy wraps the reason in a page of advice, and puts it last but for a rule.
+    # CuPy prints a page of advice, then the reason, then a line of =.
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
     return lines[-1] if lines else type(error).__name__
 
@@ -63,29 +63,30 @@ def _last_line(error: ImportError) -> str:
 class CuPyBackend:
     """CuPy (13 or newer) as a `Backend`.
 
-    Work is handed to CuPy's current stream and done in that order; only `to_numpy`, `synchronize`, `solve` and
-    `cholesky` wait for it. The same work gives the same bits each time: what adds up adds in one order.
+    Work is queued on CuPy's current stream and runs in order; only `to_numpy`, `synchronize`, `solve` and `cholesky`
+    wait for it. Repeated work gives the same bits, since all sums have a fixed order.
 
     Parameters
     ----------
     device : int
-        The CUDA device that its arrays live on.
+        The CUDA device of its arrays.
     compiled : bool
-        Whether work that is done again and again is compiled into kernels of its own.
+        Whether repeated work is compiled into kernels.
     allow_tf32 : bool
-        Whether products of float32 may be rounded to TF32, of 10 bits where float32 has 23, to be several times faster.
-        Otherwise they are not, whatever the environment variable ``CUPY_TF32`` says.
+        Whether products of float32 may be rounded to TF32, with 10 bits of mantissa instead of 23, which is several
+        times faster. The environment variable ``CUPY_TF32`` is ignored.
 
     Raises
     ------
     ArgumentException
-        When CuPy cannot be imported or there is no such device; the message says what to install or what CUDA said.
+        When CuPy cannot be imported or the device does not exist; the message names the packages to install, or quotes
+        CUDA.
 
     Notes
     -----
-    Indices out of range are not looked for, since looking would wait for the device: `wrap_indices` and `take` count
-    them modulo the number of rows, as CuPy does, and `scatter_add` adds negative ones down to −n from the end and drops
-    the others.
+    Indices out of range are not detected, since the test would wait for the device: `wrap_indices` and `take` use
+    indices modulo the number of rows, like CuPy, and `scatter_add` counts negative indices down to −n from the end and
+    ignores all others out of range.
 
     Examples
     --------
@@ -125,7 +126,7 @@ class CuPyBackend:
         self._capture = threading.local()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A copy of what works on it works on it too.
+        # A copy of an object that uses the device uses the same device.
         return self
 
     @property
@@ -150,7 +151,7 @@ class CuPyBackend:
             if self.owns(value):
                 return self._cupy.array(value, dtype=dtype, order="C")
             self._require_no_capture("a transfer to the device")
-            # Made on the host first, so that one transfer carries it all.
+            # Converted on the host first, so that one transfer is enough.
             host = np.asarray(value, dtype=dtype, order="C")
             return self._cupy.array(host.astype(host.dtype.newbyteorder("="), copy=False))
 
@@ -158,12 +159,12 @@ class CuPyBackend:
         self._require_no_capture("a transfer to the device")
         arrays = [self.empty(array.shape, array.dtype) for array in like]
         with self._device:
-            # The memory may have been another array's, with which work handed over before is not done. What comes after
-            # has nothing to do with it: it is given back where it was taken, and not before it is filled.
+            # Queued work may still use the memory, which may have been another array's. Work queued later cannot: the
+            # memory is freed on this stream, and only after the transfer.
             free = self._cupy.cuda.get_current_stream().record()
 
         def transfer(values: Sequence[NDArray[Any]]) -> Sequence[Array]:
-            # Kept until all is there: some systems read pageable memory while they copy.
+            # Alive until the end of the transfer: some systems read pageable memory while they copy.
             hosts = [np.ascontiguousarray(value) for value in values]
             with self._device:
                 stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -211,9 +212,9 @@ class CuPyBackend:
 
     def elementwise(self, name: str) -> Elementwise:
         function = self._composed.get(name) or getattr(self._cupy, _UFUNC_NAMES.get(name, name))
-        return partial(self._launched, function)
+        return partial(self._launch, function)
 
-    def _launched(self, function: Elementwise, *operands: Array, out: Array | None = None) -> Array:
+    def _launch(self, function: Elementwise, *operands: Array, out: Array | None = None) -> Array:
         with self._device:
             return function(*operands, out=out)
 
@@ -235,7 +236,7 @@ class CuPyBackend:
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         with self._device:
-            # dtype pinned: CuPy would widen small integers, and a Program's types are fixed.
+            # CuPy would widen small integers, but a Program's types are fixed.
             return self._cupy.sum(array, axis=axes, dtype=array.dtype, out=out)
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
@@ -273,9 +274,9 @@ class CuPyBackend:
 
     @contextmanager
     def _precision(self) -> Generator[None, None, None]:
-        """TF32 as asked for: CuPy goes by a setting of its own for one product, by cuBLAS's for many at once."""
+        """Set TF32 as configured: CuPy obeys its own setting for one product, and cuBLAS's for many at once."""
         core, cublas = self._cupy._core, self._cupy.cuda.cublas
-        # The first is a setting of the whole process: of two threads that overlap, one would work by the other's.
+        # CuPy's setting belongs to the whole process: of two concurrent threads, one would use the other's.
         with _PRECISION:
             handle = self._cupy.cuda.get_cublas_handle()
             before = core.get_compute_type(np.dtype(np.float32)), cublas.getMathMode(handle)
@@ -317,14 +318,14 @@ class CuPyBackend:
         first = arrays[0]
         shape, strides, dtype, data = first.shape, first.strides, first.dtype, first.data
         memory, place = data.mem, data.ptr
-        # From the first to the last byte of one: closer together, they would overlap or be interlaced.
+        # The bytes of one array from first to last: at a smaller distance, arrays would overlap or interlace.
         reach = sum((n - 1) * abs(s) for n, s in zip(shape, strides, strict=True)) + first.itemsize
         step = reach if len(arrays) == 1 else arrays[1].data.ptr - place
         if step < reach or not first.size:
             return None
         for array in arrays:
             data = array.data
-            # Neighbours by chance may be freed one by one; those of one allocation keep it.
+            # Arrays of several allocations may be freed one by one; arrays of one allocation keep it alive.
             if data.ptr != place or data.mem is not memory:
                 return None
             if array.shape != shape or array.strides != strides or array.dtype != dtype:
@@ -339,8 +340,8 @@ class CuPyBackend:
             shape = list(arrays[0].shape)
             shape[axis] = sum(array.shape[axis] for array in arrays)
             result = self.empty(tuple(shape), np.result_type(*(array.dtype for array in arrays)))
-        # Part by part: for many arrays, CuPy's own way reads their addresses from memory of the host, which a captured
-        # graph would read again when it is long gone.
+        # Part by part: for many arrays, CuPy's concatenate reads their addresses from host memory, which a captured
+        # graph would read again after it was freed.
         start = 0
         lead = (slice(None),) * (axis % arrays[0].ndim)
         for array in arrays:
@@ -392,7 +393,7 @@ class CuPyBackend:
         return nullcontext()
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
-        # The device never warns, but what is computed on the host from its results may.
+        # The device never warns, but host computations on its results may.
         return np.errstate(all="ignore")
 
     def synchronize(self) -> None:
@@ -404,24 +405,24 @@ class CuPyBackend:
         self._require_no_capture("another capture")
         cuda = self._cupy.cuda
         with self._device:
-            # A pool of the graph's own: what `work` allocates for a moment stays its, whoever allocates later.
+            # A pool for this graph alone: later allocations must not reuse the temporary memory of `work`.
             pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
             with cuda.using_allocator(pool.malloc), stream:
-                graph = self._captured(stream, work)
-        # The stream too: a library that was told of it may think of it until it is told of another.
+                graph = self._record(stream, work)
+        # The stream stays alive too, since a library may keep using it until it gets another.
         return partial(self._replay, graph, (work, pool, stream))
 
     @property
     def capturing(self) -> bool:
         return getattr(self._capture, "active", False)
 
-    def _captured(self, stream: Any, work: Callable[[], object]) -> Any:
+    def _record(self, stream: Any, work: Callable[[], object]) -> Any:
         self._capture.active = True
         try:
             stream.begin_capture()
             work()
         except BaseException as error:
-            # It must end for the stream to be of use again; where CUDA has broken it off, ending it says so once more.
+            # Until the capture ends, the stream is unusable. If CUDA has aborted it, ending it raises again.
             with suppress(Exception):
                 stream.end_capture()
             if not isinstance(error, Exception):
@@ -438,6 +439,6 @@ class CuPyBackend:
         with self._device:
             graph.launch()
 
-    def _require_no_capture(self, what: str) -> None:
+    def _require_no_capture(self, operation: str) -> None:
         if self.capturing:
-            raise InvalidOperationException(f"{what} cannot be part of captured work")
+            raise InvalidOperationException(f"{operation} cannot be part of captured work")

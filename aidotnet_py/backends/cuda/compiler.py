@@ -26,49 +26,52 @@ from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "shared_cuda_compiler"]
 
-# Operations are rounded as IEEE 754 says: nothing is contracted, denormals are kept, quotients and square roots are the
-# nearest ones.
+# Operations are rounded by IEEE 754: no contraction, denormals are kept, quotients and square roots are correctly
+# rounded.
 COMPILE_OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
-# Products of no more multiplications than that, for one task, are for kernels of our own: a tile or a few each. So are
-# those with few rows, columns or terms. On an H200, cuBLAS is no faster at these, and up to twice as fast at others
+# Products with at most _SMALL multiplications per task, a few tiles each, and products with at most _THIN rows, columns
+# or terms are computed by our own kernels. On an H200, cuBLAS is no faster at these, and up to twice as fast at others
 # (`benchmarks.gpu_products`).
 _SMALL, _THIN = 64**3, 16
-# Bytes that cuBLAS may use: what NVIDIA recommends for Hopper, and more than for the others.
+# Bytes of cuBLAS's workspace: NVIDIA's recommendation for Hopper, which exceeds that for other GPUs.
 _WORKSPACE = 32 * 2**20
 
 
 class Toolkit(Protocol):
-    """What the compiler needs of CUDA; see `_CupyToolkit`."""
+    """The functions of CUDA that the compiler needs; see `_CupyToolkit`."""
 
     def load(self, text: str) -> Callable[[str], Callable[[int, int, Sequence[int]], Any]]:
-        """Compile a module: what gives its functions by name, to be called with blocks, threads and addresses.
+        """Compile a module, and return a look-up of its functions, called with blocks, threads and addresses.
 
-        CompilationFailed where the compiler objects.
+        Raises
+        ------
+        CompilationFailed
+            When the compiler rejects the text.
         """
         ...
 
     def stream(self) -> int:
-        """The stream that functions are called on now."""
+        """Return the current stream."""
         ...
 
     def cublas(self) -> Cublas:
-        """A handle on cuBLAS."""
+        """Return a handle of cuBLAS."""
         ...
 
     def address_of(self, array: Any) -> int:
-        """Where the array's first element lies on the device."""
+        """Return the address of the array's first element on the device."""
         ...
 
 
 class CompilationFailed(Exception):
-    """The text of a module is not what the compiler wants; its words say why."""
+    """The compiler rejected the text of a module; the message is the compiler's."""
 
 
 def shared_cuda_compiler(*, tf32: bool = False) -> CudaCompiler | None:
-    """The compiler of this process for the current device; None without CuPy or without a device.
+    """Return the compiler of this process for the current device; None without CuPy or without a device.
 
-    With ``tf32``, cuBLAS may multiply float32 with 10 bits of the mantissa.
+    With ``tf32``, cuBLAS may multiply float32 with 10 bits of mantissa.
     """
     if importlib.util.find_spec("cupy") is None:
         return None
@@ -82,7 +85,7 @@ def _compiler_of(cupy: Any, device: int, tf32: bool) -> CudaCompiler:
 
 
 class _Compiled:
-    """Kernels that are ready; see `aidotnet_py.backends.Compilation`."""
+    """Compiled kernels; see `aidotnet_py.backends.Compilation`."""
 
     def __init__(self, bind: Sequence[Callable[[Sequence[int]], Callable[[], Any]]]) -> None:
         self._bind = bind
@@ -94,83 +97,83 @@ class _Compiled:
 class CudaCompiler:
     """A `KernelCompiler` on CUDA.
 
-    All kernels of a submission are compiled as one module, before `submit` returns: when compiling ends never decides
-    what is run. A function is compiled once in a process. The calls wait for nothing, allocate nothing and copy
-    nothing to the host, so that a stream that they are made on may be captured. They may not run on two streams at one
-    time, since sums in two passes and cuBLAS have one place each for what they keep in between.
+    All kernels of a submission are compiled as one module before `submit` returns, so that results never depend on the
+    time of compilation. Each function is compiled once per process. The calls do not wait, allocate or copy to the
+    host, so their stream may be captured. They must not run on two streams at the same time, since sums in two passes
+    and cuBLAS store intermediate results in one place each.
 
     Parameters
     ----------
     toolkit : Toolkit
-        What compiles and runs.
+        The compiler and runtime of CUDA.
 
     Raises
     ------
     InvalidOperationException
-        By `submit`, where NVRTC objects.
+        By `submit`, when NVRTC rejects a kernel.
     """
 
-    # A GPU's sums have an order of their own in any case. Windows are taken in tiles from 1 GiB on: of fewer, each tile
-    # would be too little work for a GPU.
+    # Sums on a GPU never have NumPy's order. Windows are divided into tiles from 1 GiB on: smaller tiles would be too
+    # little work for a GPU.
     rules = LoopRules(CUDA_OPERATIONS, any_sums=True, own_bits=True, room=2**8)
 
     def __init__(self, toolkit: Toolkit) -> None:
         self._toolkit = toolkit
         self._functions: dict[str, Callable[[int, int, Sequence[int]], Any]] = {}
         self._cublas: Cublas | None = None
-        # What a kernel calls belongs together: sums in two passes, and cuBLAS and the stream that it is told of.
+        # The calls of one kernel must not be interleaved: sums take two passes, and cuBLAS needs its stream set first.
         self._lock = threading.RLock()
 
     def can_multiply(self, product: Product) -> bool:
-        """Always: what cuBLAS does not take, kernels do."""
+        """Return True: our own kernels compute the products that cuBLAS cannot."""
         return True
 
     def address_of(self, array: Any) -> int:
-        """Where the first element of a CuPy array lies; an error where that is on another device."""
+        """Return the address of a CuPy array's first element; raise an error if it is on another device."""
         return self._toolkit.address_of(array)
 
     def chain(self, calls: Sequence[Callable[[], Any]]) -> None:
-        """None: launches are told apart by nobody but the device, and a graph of them is the backend's to capture."""
+        """Return None: the backend joins launches by capturing a graph of them."""
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compiled:
         """Compile kernels."""
         work = [launches_of(kernel, _is_for_library) for kernel in kernels]
-        launches = [one for calls in work for one in calls if isinstance(one, Launch)]
-        missing = [one for one in launches if one.name not in self._functions]
+        launches = [call for calls in work for call in calls if isinstance(call, Launch)]
+        missing = [launch for launch in launches if launch.name not in self._functions]
         if missing:
             try:
                 function = self._toolkit.load(module_text(missing))
             except CompilationFailed as error:
                 first = "\n".join(str(error).splitlines()[:8])
                 raise InvalidOperationException(f"kernels could not be compiled: {first}") from error
-            self._functions.update({one.name: function(one.name) for one in missing})
-        if self._cublas is None and any(isinstance(one, Product) for calls in work for one in calls):
+            self._functions.update({launch.name: function(launch.name) for launch in missing})
+        if self._cublas is None and any(isinstance(call, Product) for calls in work for call in calls):
             self._cublas = self._toolkit.cublas()
-        return _Compiled([partial(self._bound, calls) for calls in work])
+        return _Compiled([partial(self._bind, calls) for calls in work])
 
-    def _bound(self, work: Sequence[Launch | Product], addresses: Sequence[int]) -> Callable[[], Any]:
+    def _bind(self, work: Sequence[Launch | Product], addresses: Sequence[int]) -> Callable[[], Any]:
         calls: list[Callable[[], Any]] = []
-        for one in work:
-            if isinstance(one, Launch):
-                places = tuple(addresses[argument] for argument in one.arguments)
-                calls.append(partial(self._functions[one.name], one.blocks, one.threads, places))
+        for task in work:
+            if isinstance(task, Launch):
+                pointers = tuple(addresses[argument] for argument in task.arguments)
+                calls.append(partial(self._functions[task.name], task.blocks, task.threads, pointers))
             else:
-                calls += self._products(one, addresses)
-        return partial(_all, tuple(calls), self._lock)
+                calls += self._products(task, addresses)
+        return partial(_call_all, tuple(calls), self._lock)
 
     def _products(self, product: Product, addresses: Sequence[int]) -> list[Callable[[], Any]]:
         assert self._cublas is not None
-        bound = [self._cublas.bound(gemm, addresses) for gemm in gemms(product) or ()]
-        return [partial(_on_stream, call, self._toolkit.stream) for call in bound]
+        calls = [self._cublas.bind(gemm, addresses) for gemm in gemms(product) or ()]
+        return [partial(_call_on_stream, call, self._toolkit.stream) for call in calls]
 
 
-def _all(calls: Sequence[Callable[[], Any]], lock: AbstractContextManager[Any]) -> None:
+def _call_all(calls: Sequence[Callable[[], Any]], lock: AbstractContextManager[Any]) -> None:
     with lock:
         for call in calls:
             call()
 
 
-def _on_stream(call: Callable[[int], None], stream: Callable[[], int]) -> None:
+def _call_on_stream(call: Callable[[int], None], stream: Callable[[], int]) -> None:
     call(stream())
 
 
@@ -179,10 +182,10 @@ def _is_for_library(product: Product) -> bool:
 
 
 class _CupyToolkit:
-    """CUDA through CuPy, on a device that is current whenever it is used.
+    """CUDA through CuPy; the device is current at every call.
 
-    CuPy's `RawModule` adds an option of its own that makes denormals zero, so NVRTC is called beneath it, and what it
-    gives is kept here.
+    CuPy's `RawModule` adds an option that flushes denormals to zero, so NVRTC is called directly, and its code is
+    stored here.
     """
 
     def __init__(self, cupy: Any, device: int, *, tf32: bool) -> None:
@@ -199,19 +202,19 @@ class _CupyToolkit:
         digest = hashlib.sha256(f"{self._kind}\n{text}".encode()).hexdigest()
         module = self._module(self._files.read(digest))
         if module is None:
-            code = self._compiled(text)
+            code = self._compile(text)
             self._files.write(digest, code)
             module = self._cupy.cuda.function.Module()
             module.load(code)
 
-        def found(name: str) -> Callable[[int, int, Sequence[int]], Any]:
+        def look_up(name: str) -> Callable[[int, int, Sequence[int]], Any]:
             function = module.get_function(name)
             return lambda blocks, threads, addresses: function((blocks,), (threads,), addresses)
 
-        return found
+        return look_up
 
     def _module(self, code: bytes | None) -> Any | None:
-        """The module of code that was kept; None where there is none, or none that this driver loads."""
+        """Return the module of stored code; None if there is none, or the driver cannot load it."""
         if code is None:
             return None
         module = self._cupy.cuda.function.Module()
@@ -221,7 +224,7 @@ class _CupyToolkit:
             return None
         return module
 
-    def _compiled(self, text: str) -> bytes:
+    def _compile(self, text: str) -> bytes:
         compiler = self._cupy.cuda.compiler
         try:
             code, _ = compiler.compile_using_nvrtc(text, options=COMPILE_OPTIONS, cache_in_memory=True)
@@ -233,8 +236,8 @@ class _CupyToolkit:
         return int(self._cupy.cuda.get_current_stream().ptr)
 
     def cublas(self) -> Cublas:
-        # CuPy finds its libraries and loads them when one looks at this, and not when the module beneath it is
-        # imported; by name it is then found among those loaded.
+        # CuPy loads its libraries on access to this attribute, not on import. ctypes then finds cuBLAS by name among
+        # them.
         self._cupy.cuda.cublas  # noqa: B018
         library = ctypes.CDLL(_cublas_name(self._cupy.cuda.runtime.runtimeGetVersion() // 1000))
         self._workspace = self._cupy.cuda.alloc(_WORKSPACE)
@@ -243,7 +246,8 @@ class _CupyToolkit:
     def address_of(self, array: Any) -> int:
         if array.device.id != self._device:
             raise InvalidOperationException(
-                f"an array lies on device {array.device.id}; kernels are compiled for device {self._device}"
+                f"arrays must be on device {self._device}, for which kernels are compiled, got one on device "
+                f"{array.device.id}"
             )
         return int(array.data.ptr)
 

@@ -1,6 +1,6 @@
-"""Matrix products by cuBLAS, through a handle of our own: unlike CuPy's, it may be used while a stream is captured.
+"""Matrix products by cuBLAS, through a handle of our own: unlike CuPy's, it can be used during a capture.
 
-A product of rows, out = x @ y, is for cuBLAS, which counts by columns, out.T = y.T @ x.T.
+The product out = x @ y in C order is out.T = y.T @ x.T in cuBLAS's column-major order.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["Cublas", "Gemm", "gemms"]
 
-# cuBLAS's own numbers.
+# The constants of cuBLAS.
 _DEFAULT_MATH, _TF32_TENSOR_OP_MATH = 0, 3
-# More calls than that for one product are more than it is worth.
+# More calls for one product cost more than cuBLAS saves.
 _MOST_CALLS = 16
 _LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """One side of a call: an argument, where the first matrix begins in it, the steps of its lines and matrices."""
+    """One side of a call: an argument, the offset of its first matrix, the strides of lines and of matrices."""
 
     argument: int
     offset: int
@@ -38,7 +38,7 @@ class Matrices:
 
 @dataclass(frozen=True)
 class Gemm:
-    """A call of ``gemmStridedBatched``: c (m, n) = a (m, k) @ b (k, n) by columns, so many times."""
+    """A call of ``gemmStridedBatched``: ``count`` products c (m, n) = a (m, k) @ b (k, n), column-major."""
 
     dtype: str
     sizes: tuple[int, int, int]
@@ -49,7 +49,7 @@ class Gemm:
 
 
 def gemms(product: Product) -> list[Gemm] | None:
-    """The calls that a product takes; None where its matrices do not lie as cuBLAS wants them, or it takes too many."""
+    """Return the calls for a product; None if they are too many, or cuBLAS does not support the layout."""
     x, y, out = product.x, product.y, product.out
     lead = LoopNest(product.shape, stores=((out.operand, x.operand), (out.operand, y.operand)))
     fewer = collapsed(lead)
@@ -57,21 +57,21 @@ def gemms(product: Product) -> list[Gemm] | None:
     assert isinstance(places_x, Operand)
     assert isinstance(places_y, Operand)
     m, k, n = product.sizes
-    found = _by_columns((x, m, k), (y, k, n), (out, m, n))
+    layout = _by_columns((x, m, k), (y, k, n), (out, m, n))
     axis = max(range(len(fewer.shape)), key=lambda i: fewer.shape[i])
     others = [i for i in range(len(fewer.shape)) if i != axis]
     ranges = [range(fewer.shape[i]) for i in others]
     too_many = math.prod(map(len, ranges)) > _MOST_CALLS
     backwards = any(p.strides[axis] < 0 for p in (places_x, places_y, places_out))
     if (
-        found is None
+        layout is None
         or too_many
         or backwards
         or 0 in (*fewer.shape, m, k, n)
         or max(*product.sizes, *fewer.shape) > _LARGEST
     ):
         return None
-    (a, b, c), flipped = found
+    (a, b, c), flipped = layout
     places = (places_x, places_y, places_out) if flipped else (places_y, places_x, places_out)
     sizes = (m, n, k) if flipped else (n, m, k)
     calls: list[Gemm] = []
@@ -96,7 +96,10 @@ _Lines = tuple[bool, int]
 def _by_columns(
     x: tuple[Factor, int, int], y: tuple[Factor, int, int], out: tuple[Factor, int, int]
 ) -> tuple[tuple[_Lines, _Lines, _Lines], bool] | None:
-    """For a, b, c whether each is transposed, and its line; and whether they are x, y, out rather than y, x, out."""
+    """Return a, b and c, each as whether it is transposed and its line stride, and whether they are x, y, out.
+
+    Otherwise they are y, x, out. None if cuBLAS supports neither layout.
+    """
     for flipped in (False, True):
         ways = [_lines(*side, columns=flipped) for side in ((x, y, out) if flipped else (y, x, out))]
         if all(way is not None for way in ways) and not ways[2][0]:  # type: ignore[index]  # not None
@@ -106,7 +109,7 @@ def _by_columns(
 
 
 def _lines(factor: Factor, rows: int, columns_: int, *, columns: bool) -> _Lines | None:
-    """Whether a matrix is transposed to what is wanted, rows or columns in one piece, and the step between those."""
+    """Return whether a matrix must be transposed to have contiguous rows or columns as wanted, and their stride."""
     by_rows = (factor.columns == 1 or columns_ == 1) and (factor.rows >= columns_ or rows == 1)
     by_columns = (factor.rows == 1 or rows == 1) and (factor.columns >= rows or columns_ == 1)
     row_step, column_step = max(factor.rows, columns_), max(factor.columns, rows)
@@ -120,16 +123,16 @@ def _lines(factor: Factor, rows: int, columns_: int, *, columns: bool) -> _Lines
 class Cublas:
     """A handle on cuBLAS, with a workspace of its own.
 
-    With a workspace that it does not have to ask for, cuBLAS gives the same bits at each run, and may be captured.
+    With a fixed workspace, cuBLAS computes the same bits at each run, and can be captured.
 
     Parameters
     ----------
     library : ctypes.CDLL
-        cuBLAS, or what has functions of the same names.
+        cuBLAS, or an object with functions of the same names.
     workspace : tuple of int
-        Where its workspace is, and how many bytes it has.
+        Address and size in bytes of the workspace.
     tf32 : bool
-        Whether float32 may be multiplied with 10 bits of the mantissa.
+        Whether float32 may be multiplied with 10 bits of mantissa.
 
     Raises
     ------
@@ -145,15 +148,15 @@ class Cublas:
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
         self._call("cublasSetMathMode", self._handle, ctypes.c_int(_TF32_TENSOR_OP_MATH if tf32 else _DEFAULT_MATH))
 
-    def bound(self, gemm: Gemm, addresses: Sequence[int]) -> Callable[[int], None]:
-        """A call of it on a stream.
+    def bind(self, gemm: Gemm, addresses: Sequence[int]) -> Callable[[int], None]:
+        """Bind a product to addresses, and return its call, which takes a stream.
 
         Parameters
         ----------
         gemm : Gemm
-            The call.
+            The product.
         addresses : sequence of int
-            Where the arguments of its kernel are.
+            The addresses of the kernel's arguments.
         """
         kind = {"float32": ctypes.c_float, "float64": ctypes.c_double}[gemm.dtype]
         letter = {"float32": "S", "float64": "D"}[gemm.dtype]
@@ -174,12 +177,12 @@ class Cublas:
             *side(gemm.c),
             ctypes.c_int(gemm.count),
         ]
-        return partial(self._on, f"cublas{letter}gemmStridedBatched", arguments)
+        return partial(self._call_on_stream, f"cublas{letter}gemmStridedBatched", arguments)
 
-    def _on(self, name: str, arguments: Sequence[Any], stream: int) -> None:
+    def _call_on_stream(self, name: str, arguments: Sequence[Any], stream: int) -> None:
         if stream != self._stream:
             self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
-            # With a new stream it forgets its workspace.
+            # A new stream resets the workspace.
             self._call("cublasSetWorkspace_v2", self._handle, *self._workspace)
             self._stream = stream
         self._call(name, *arguments)

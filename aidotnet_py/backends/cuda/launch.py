@@ -1,4 +1,4 @@
-"""Functions of CUDA C++ and the calls of them."""
+"""Functions of CUDA C++, and their calls."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from aidotnet_py.backends.cuda.steps import Parameters
 
 __all__ = ["BLOCK", "SHARED", "Launch", "function_text", "unflattened"]
 
-# Threads of a block that do not work together.
+# Threads of a block in which each thread works alone.
 BLOCK = 128
-# Bytes of shared memory that any GPU has for a block.
+# Bytes of shared memory per block on every GPU.
 SHARED = 48 * 2**10
 
 
@@ -23,13 +23,13 @@ class Launch:
     Attributes
     ----------
     code : str
-        Its definition, and those of others of the same work; NAME stands for a name that all of them begin with.
+        The definition of the function, and of others for the same work. Their names start with NAME, a placeholder.
     suffix : str
-        What follows NAME in its own.
+        The rest of the function's name, after NAME.
     blocks, threads : int
         The grid, along x alone.
     arguments : tuple of int
-        Which arguments of the kernel it takes.
+        The kernel's arguments that the function takes, as indices.
     """
 
     code: str
@@ -40,35 +40,35 @@ class Launch:
 
     @property
     def module(self) -> str:
-        """The name that the code is known by: equal code, equal name."""
+        """The name that replaces NAME: equal code has equal names."""
         return "k" + hashlib.sha256(self.code.encode()).hexdigest()[:24]
 
     @property
     def name(self) -> str:
-        """The function's."""
+        """The function's name."""
         return self.module + self.suffix
 
     @property
     def text(self) -> str:
-        """The code under its name."""
+        """The code with NAME replaced."""
         return self.code.replace("NAME", self.module)
 
 
 def unflattened(flat: str, axes: Sequence[int], shape: Sequence[int]) -> dict[int, str]:
-    """The index along each of these axes, the last of which is the fastest, of one that counts them all."""
-    found: dict[int, str] = {}
+    """Split a flat index over axes, of which the last is the fastest, into an index along each axis."""
+    indices: dict[int, str] = {}
     step = 1
     for axis in reversed(axes):
         index = flat if step == 1 else f"{flat} / {step}u"
         if axis != axes[0]:
             index = f"{index} % {shape[axis]}u"
-        found[axis] = f"(I)({index})"
+        indices[axis] = f"(I)({index})"
         step *= shape[axis]
-    return found
+    return indices
 
 
 def function_text(suffix: str, parameters: Parameters, index: str, body: Sequence[str], threads: int) -> str:
-    """A function that a GPU runs; in its body, I and U are the integers that count, with and without a sign."""
+    """Return the definition of a function for the GPU; I and U in its body are the signed and unsigned index types."""
     lines = "".join(f"  {line}\n" for line in body)
     unsigned = "unsigned" if index == "int" else "unsigned long long"
     return (

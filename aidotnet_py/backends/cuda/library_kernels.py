@@ -1,4 +1,4 @@
-"""Kernels of our own for what CuPy lacks: an ``out``, one order of adding up, or one launch in the place of many."""
+"""Our own kernels where CuPy lacks an ``out``, has no fixed order of addition, or needs many launches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from aidotnet_py.backends.protocol import Array
 
 __all__ = ["CuPyKernels"]
 
-# Half precision is computed in single, as CuPy does it.
+# Half precision is computed in single precision, as in CuPy.
 _WIDE = """
 template <typename U> struct wide { typedef float type; };
 template <> struct wide<double> { typedef double type; };
@@ -25,17 +25,17 @@ typedef typename wide<T>::type W;
 y = (T)erf((W)x);
 """
 
-# CuPy 13 takes the sign of NaN for 0.
+# In CuPy 13 the sign of NaN is 0.
 _SIGN = "y = x != x ? x : (T)((x > (T)0) - (x < (T)0));"
 
-# As int64 the largest uint64 would be negative: each sign has an arithmetic of its own.
+# Each sign has its own arithmetic, because the largest uint64 would be negative as int64.
 _WRAP_INDICES = """
 place = index < 0 ? length - 1 - ~(long long)index % length
                   : (long long)((unsigned long long)index % (unsigned long long)length)
 """
 
-# One thread an element of the result, which goes through all indices: atomics would add in another order each time,
-# and sorting would wait for the device.
+# One thread per element of the result reads all indices: atomics would add in a random order, and sorting would wait
+# for the device.
 _SCATTER_ADD = """
 const ptrdiff_t row = i / width, column = i % width;
 T total = (T)0;
@@ -46,7 +46,7 @@ for (ptrdiff_t k = 0; k < count; ++k) {
 out = total;
 """
 
-# One thread a pixel, which adds up the window elements over it, in the order of their places in the window.
+# One thread per pixel adds the window elements over it, in the order of their places in the window.
 _FOLD = """
 const ptrdiff_t channel = i % channels;
 const ptrdiff_t x = i / channels % width, y = i / channels / width % height, image = i / channels / width / height;
@@ -69,7 +69,7 @@ _FOLD_WINDOW = "int64 kernel_h, int64 kernel_w, int64 stride_h, int64 stride_w, 
 
 
 class CuPyKernels:
-    """The kernels; CuPy compiles each for the dtypes it meets, when it first meets them.
+    """The kernels; CuPy compiles each when it first meets a dtype.
 
     Parameters
     ----------
@@ -94,41 +94,41 @@ class CuPyKernels:
         self._fold = kernel(f"raw T patches, {_FOLD_SIZES}, {_FOLD_WINDOW}", "T out", _FOLD, "aidotnet_fold")
 
     def sigmoid(self, x: Array, out: Array | None = None) -> Array:
-        """1 / (1 + exp(−x))."""
-        return _called(self._sigmoid, x, out=out)
+        """Compute 1 / (1 + exp(−x))."""
+        return _call(self._sigmoid, x, out=out)
 
     def erf(self, x: Array, out: Array | None = None) -> Array:
         """2/√π ∫₀ˣ exp(−t²) dt."""
-        return _called(self._erf, x, out=out)
+        return _call(self._erf, x, out=out)
 
     def sign(self, x: Array, out: Array | None = None) -> Array:
-        """−1, 0 or 1; NaN for NaN."""
-        return _called(self._sign, x, out=out)
+        """Return −1, 0 or 1; NaN for NaN."""
+        return _call(self._sign, x, out=out)
 
     def where(self, mask: Array, x: Array, y: Array, out: Array) -> Array:
-        """Elements of x where the mask holds, of y elsewhere; either may be a number."""
-        return _called(self._where, mask, x, y, out=out)
+        """Choose elements of x where the mask is true, of y elsewhere; both may be numbers."""
+        return _call(self._where, mask, x, y, out=out)
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        """Inner products over the last axis."""
+        """Return inner products over the last axis."""
         return self._vecdot(x, y, out=out, axis=-1)
 
     def wrap_indices(self, indices: Array, length: int, out: Array | None = None) -> Array:
-        """Integers modulo the length, int64."""
-        return _called(self._wrap_indices, indices, length, out=out)
+        """Return integers modulo the length, as int64."""
+        return _call(self._wrap_indices, indices, length, out=out)
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
-        """Rows of values, each added to the row of ``out`` that its index says, on zeros."""
+        """Zero ``out``, then add each row of values to the row of its index."""
         rows = out.shape[0]
         width = out.size // max(rows, 1)
         return self._scatter_add(values, indices, indices.size, width, rows, out)
 
     def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
-        """Sums of the window elements over each pixel."""
+        """Sum the window elements over each pixel."""
         _, rows, columns, kernel_h, kernel_w, channels = patches.shape
         _, height, width, _ = out.shape
         return self._fold(patches, height, width, rows, columns, kernel_h, kernel_w, *stride, channels, out)
 
 
-def _called(kernel: Any, *operands: Array, out: Array | None) -> Array:
+def _call(kernel: Any, *operands: Array, out: Array | None) -> Array:
     return kernel(*operands) if out is None else kernel(*operands, out)

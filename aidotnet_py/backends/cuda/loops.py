@@ -1,4 +1,4 @@
-"""Loop nests in CUDA C++: elementwise work, and the sums and maxima that it ends in."""
+"""Loop nests in CUDA C++: elementwise work, with the sums and maxima of its results."""
 
 from __future__ import annotations
 
@@ -12,61 +12,64 @@ from aidotnet_py.backends.kernel import LoopNest, Operand, Reference, Step, coll
 
 __all__ = ["loop_launches"]
 
-# With so many elements there are threads enough.
+# With so many elements, a quarter of the threads still fills a GPU.
 _LARGE = 2**20
 
 
 def loop_launches(nest: LoopNest, *, cleared: frozenset[Operand] = frozenset()) -> list[Launch]:
-    """The calls that do what a nest says.
+    """Translate a nest into calls.
 
     Parameters
     ----------
     nest : LoopNest
         The nest.
     cleared : frozenset of Operand
-        Targets of sums and maxima that are to be taken for clear, whatever is there.
+        Targets of sums and maxima whose old values are ignored.
     """
     if 0 in nest.shape:
         return []
     fewer = collapsed(nest)
-    found: list[Launch] = []
+    launches: list[Launch] = []
     was_cleared = dict(zip(_targets(fewer), (place in cleared for place in _targets(nest)), strict=True))
     groups = groups_of(fewer)
-    # Each index is met once by whatever adds up the elements as they lie, so that stores can go along. What is stored
-    # may lie over what was read: sums without stores come before.
+    # A reduction that is not gathered visits each index once, so it can carry the stores. Stores may overwrite inputs:
+    # reductions without stores run first.
     carrier = next((g for g in reversed(groups) if not g.is_gathered), None)
     for group in groups:
         if group is not carrier:
-            found += Reduction(replace(fewer, stores=()), group, was_cleared).launches()
+            launches += Reduction(replace(fewer, stores=()), group, was_cleared).launches()
     if carrier is not None:
-        found += Reduction(fewer, carrier, was_cleared).launches()
+        launches += Reduction(fewer, carrier, was_cleared).launches()
     elif fewer.stores:
-        found.append(_elementwise(replace(fewer, sums=(), maxima=())))
-    return found
+        launches.append(_elementwise(replace(fewer, sums=(), maxima=())))
+    return launches
 
 
 def _targets(nest: LoopNest) -> list[Operand]:
     return [place for place, _ in (*nest.sums, *nest.maxima)]
 
 
-def _reordered(nest: LoopNest) -> LoopNest:
-    """The axes in the order in which the elements stored lie: the index that changes fastest is that of neighbours."""
+def _sort_axes(nest: LoopNest) -> LoopNest:
+    """Sort the axes by the strides of the first store, so that the fastest index runs over neighbours in memory."""
     (first, _), *_ = nest.stores
     order = sorted(range(len(nest.shape)), key=lambda axis: -abs(first.strides[axis]))
 
-    def turned(reference: Reference) -> Reference:
+    def reorder(reference: Reference) -> Reference:
         if not isinstance(reference, Operand):
             return reference
         return replace(reference, strides=tuple(reference.strides[axis] for axis in order))
 
-    steps = tuple(Step(s.operation, tuple(map(turned, s.inputs)), s.dtype) for s in nest.steps)
-    stores = tuple((turned(place), turned(value)) for place, value in nest.stores)
+    steps = tuple(Step(s.operation, tuple(map(reorder, s.inputs)), s.dtype) for s in nest.steps)
+    stores = tuple((reorder(place), reorder(value)) for place, value in nest.stores)
     return collapsed(LoopNest(tuple(nest.shape[axis] for axis in order), steps, stores))  # type: ignore[arg-type]  # operands stay operands
 
 
 def _elementwise(nest: LoopNest) -> Launch:
-    """One thread an element; in large nests, four that lie a block apart, to have more on their way from memory."""
-    nest = _reordered(nest)
+    """Write a call with one thread per element.
+
+    In large nests, a thread has four elements a block apart, to have more loads in flight.
+    """
+    nest = _sort_axes(nest)
     index, count = index_type(nest.shape, nest.operands), math.prod(nest.shape)
     each = 4 if count >= _LARGE and count % (4 * BLOCK) == 0 else 1
     parameters = Parameters(nest.operands, nest.written)

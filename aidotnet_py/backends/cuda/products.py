@@ -1,7 +1,7 @@
-"""Matrix products in CUDA C++: tiles in shared memory for small ones, sums of products where there is little to share.
+"""Matrix products in CUDA C++: by tiles in shared memory, or as plain sums of products if little can be shared.
 
-An element of the result is a sum in the order of its terms, each added by a fused multiplication and addition. Groups
-of threads share out long sums, and their parts are added in order; sizes alone decide, so that bits repeat.
+An element of the result is a sum in the order of its terms, by fused multiply-add. Several groups of threads divide
+long sums among them, and their partial sums are added in order. Only sizes decide the order, so bits repeat.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from aidotnet_py.backends.kernel import Factor, LoopNest, Number, Operand, Produ
 
 __all__ = ["product_launches"]
 
-# The side of the largest tile and of the smallest that a larger one is divided into.
+# The side of the largest tile, and of the smallest one after division.
 _TILE, _LEAST_TILE = 64, 16
-# The fewest and the most terms that a group of threads has in shared memory at a time.
+# The fewest and the most terms of a group of threads in shared memory at a time.
 _LEAST_DEPTH, _DEPTH = 16, 64
-# The most groups of threads that share out the terms of a tile.
+# The most groups of threads that divide the terms of a tile among them.
 _GROUPS = 4
-# Fewer blocks leave processors of a large GPU idle.
+# With fewer blocks, some multiprocessors of a large GPU are idle.
 _BLOCKS = 256
-# Sums of fewer terms are done before more blocks would pay.
+# Sums of fewer terms are too short for more blocks to pay.
 _LONG = 128
-# So few elements do not share what is read: vectors and the like.
+# Results with so few elements, such as vectors, share few inputs.
 _FEW = 16
 
 
 def product_launches(product: Product) -> list[Launch]:
-    """The calls that multiply."""
+    """Translate a product into calls."""
     m, k, n = product.sizes
     if 0 in (*product.shape, m, n):
         return []
@@ -42,7 +42,7 @@ def product_launches(product: Product) -> list[Launch]:
 
 
 def _as_sums(product: Product) -> list[Launch]:
-    """A sum of products for each element."""
+    """Translate a product into a loop nest with a sum for each element."""
     m, k, n = product.sizes
 
     def operand(factor: Factor, rows: int | None, columns: int | None) -> Operand:
@@ -57,9 +57,9 @@ def _as_sums(product: Product) -> list[Launch]:
     x, y, out = operand(product.x, 0, 2), operand(product.y, 2, 1), operand(product.out, 0, 1)
     shape = (*product.shape, m, n, k)
     if k == 0:
-        nothing = Operand(out.argument, out.dtype, out.strides[:-1], out.offset)
+        target = Operand(out.argument, out.dtype, out.strides[:-1], out.offset)
         zero = (Step("identity", (Number(0.0, out.dtype),), out.dtype),)
-        return loop_launches(LoopNest(shape[:-1], zero, ((nothing, 0),)))
+        return loop_launches(LoopNest(shape[:-1], zero, ((target, 0),)))
     nest = LoopNest(shape, (Step("multiply", (x, y), out.dtype),), sums=((out, 0),))
     return loop_launches(nest, cleared=frozenset({out}))
 
@@ -71,9 +71,9 @@ def _power_of_two(n: int) -> int:
 class _Tiles:
     """One block of threads for each tile of a result.
 
-    Where tiles are few and sums long, tiles are smaller, and several groups of threads share out the terms of a tile:
-    each has ranges of them in turn, and the groups' sums are added in order. On an H200, a sum of 14,700 terms for
-    each of 9 × 64 elements of 32 tasks takes 0.2 ms so, 0.8 ms without, and 0.5 ms by cuBLAS
+    If tiles are few and sums long, tiles are smaller, and several groups of threads divide the terms of a tile: each
+    takes ranges of terms in turn, and the groups' sums are added in order. On an H200, sums of 14,700 terms for
+    9 × 64 elements of 32 tasks take 0.2 ms with groups, 0.8 ms without, and 0.5 ms by cuBLAS
     (``python -m benchmarks.gpu_products omniglot-32``).
     """
 
@@ -88,7 +88,7 @@ class _Tiles:
                 self.columns //= 2
         room = _power_of_two(_LEAST_DEPTH * 64 // (self.rows + self.columns))
         self.depth = min(max(_LEAST_DEPTH, room), _DEPTH, _power_of_two(k))
-        # Each thread has so many rows and columns of the tile.
+        # The rows and columns of the tile per thread.
         self.high = self.wide = 1
         while self.rows * self.columns > 256 * self.high * self.wide:
             if self.high <= self.wide:
@@ -112,7 +112,7 @@ class _Tiles:
         return values * size <= SHARED and groups <= _GROUPS and groups * self.members <= 1024
 
     def launch(self) -> Launch:
-        """The call."""
+        """Return the call."""
         product = self.product
         m, _, n = product.sizes
         operands = [self._whole(f, *s) for f, s in self._factors()]
@@ -184,7 +184,7 @@ class _Tiles:
         ]
 
     def _addition(self, kind: str) -> list[str]:
-        """Add the sums of the other groups to those of the first, one group after another."""
+        """Add the sums of the other groups to the sums of the first, group by group."""
         if self.groups == 1:
             return []
         count = self.high * self.wide
@@ -208,7 +208,7 @@ class _Tiles:
         ]
 
     def _load(self, into: str, source: str, line: tuple[str, str, int, int], *, by_terms: bool) -> list[str]:
-        """Bring a part of a factor into shared memory, neighbours by neighbours; what is not there is zero."""
+        """Load part of a factor into shared memory, neighbours by neighbours, with zeros outside the matrix."""
         name, start, length, end = line
         k = self.product.sizes[1]
         count = length * self.depth

@@ -1,4 +1,4 @@
-"""Sums and maxima of loop nests in CUDA C++: in an order of their own, and the same at each run."""
+"""Sums and maxima of loop nests in CUDA C++, in an order that is the same at each run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from aidotnet_py.backends.kernel import LoopNest, Operand, Reference
 
 __all__ = ["Group", "Reduction", "cleared_by", "groups_of"]
 
-# So many threads, a few thousand elements each at the most, keep a large GPU busy.
+# So many threads, with at most a few thousand elements each, keep a large GPU busy.
 _BUSY = 2**17
-# As many blocks, to have one for each of its processors.
+# So many blocks give each of its multiprocessors about one.
 _BLOCKS = 128
 
 
 @dataclass(frozen=True)
 class _Coordinate:
-    """Where a target's elements lie along one direction: at every multiple of a step.
+    """One direction of a target's elements, at multiples of a step.
 
-    Several axes of the nest may run along it, as the windows of an image and the places inside of them do. Then the
-    first is told by the others and by the place.
+    Several axes of the nest may run along it, such as the windows of an image and the places inside a window. The
+    element's place and the other axes then determine the index along the first axis.
     """
 
     axes: tuple[int, ...]
@@ -35,54 +35,54 @@ class _Coordinate:
 
 
 def _coordinates(place: Operand, shape: Sequence[int]) -> tuple[_Coordinate, ...]:
-    """The coordinates of a target, from the finest on; axes along which it stays in place have none."""
-    found: list[_Coordinate] = []
+    """Return the coordinates of a target, the finest first; axes with stride 0 have none."""
+    coordinates: list[_Coordinate] = []
     span = 0
     moving = [axis for axis in range(len(shape)) if shape[axis] > 1 and place.strides[axis]]
     for axis in sorted(moving, key=lambda axis: abs(place.strides[axis])):
         stride, last = place.strides[axis], shape[axis] - 1
         if abs(stride) > span:
-            found.append(_Coordinate((axis,), abs(stride), min(0, stride * last), shape[axis]))
+            coordinates.append(_Coordinate((axis,), abs(stride), min(0, stride * last), shape[axis]))
         else:
-            before = found[-1]
-            assert stride % before.step == 0, "a target's axes that overlap have steps of which one divides the other"
-            found[-1] = _Coordinate(
+            before = coordinates[-1]
+            assert stride % before.step == 0, "of two overlapping axes of a target, one stride must divide the other"
+            coordinates[-1] = _Coordinate(
                 (*before.axes, axis),
                 before.step,
                 before.start + min(0, stride * last),
                 before.length + abs(stride) // before.step * last,
             )
         span += abs(stride) * last
-    return tuple(found)
+    return tuple(coordinates)
 
 
 @dataclass
 class Group:
-    """Targets whose elements are told apart by the same axes."""
+    """Targets whose elements depend on the same axes."""
 
     coordinates: tuple[_Coordinate, ...]
     targets: list[tuple[str, Operand, Reference]]
 
     @property
     def is_gathered(self) -> bool:
-        """Whether axes overlap, so that each element gathers its terms from where they are."""
+        """Whether axes overlap, so that each element gathers its terms."""
         return any(len(c.axes) > 1 for c in self.coordinates)
 
 
 def groups_of(nest: LoopNest) -> list[Group]:
-    """The targets of a nest, those together that can be computed together."""
-    found: dict[object, Group] = {}
+    """Group the targets of a nest that one reduction can compute together."""
+    groups: dict[object, Group] = {}
     for kind, pairs in (("sum", nest.sums), ("max", nest.maxima)):
         for place, value in pairs:
             coordinates = _coordinates(place, nest.shape)
             gathered = any(len(c.axes) > 1 for c in coordinates)
             key = (place, kind) if gathered else frozenset(a for c in coordinates for a in c.axes)
-            found.setdefault(key, Group(coordinates, [])).targets.append((kind, place, value))
-    return list(found.values())
+            groups.setdefault(key, Group(coordinates, [])).targets.append((kind, place, value))
+    return list(groups.values())
 
 
 def cleared_by(fill: LoopNest, nest: LoopNest) -> Operand | None:
-    """The target that a nest before this one clears, and that this one may write without a look at what is there."""
+    """Return the target of ``nest`` that ``fill`` clears and ``nest`` can overwrite without reading; None if none."""
     if fill.sums or fill.maxima or len(fill.stores) != 1:
         return None
     (place, value) = fill.stores[0]
@@ -99,14 +99,14 @@ def cleared_by(fill: LoopNest, nest: LoopNest) -> Operand | None:
 
 def _same_places(x: Operand, x_shape: Sequence[int], y: Operand, y_shape: Sequence[int]) -> bool:
     def lines(operand: Operand, shape: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-        start, found = operand.offset, list[tuple[int, int]]()
+        start, merged = operand.offset, list[tuple[int, int]]()
         for c in _coordinates(operand, shape):
             start += c.start
-            if found and c.step == found[-1][0] * found[-1][1]:
-                found[-1] = (found[-1][0], found[-1][1] * c.length)
+            if merged and c.step == merged[-1][0] * merged[-1][1]:
+                merged[-1] = (merged[-1][0], merged[-1][1] * c.length)
             else:
-                found.append((c.step, c.length))
-        return start, found
+                merged.append((c.step, c.length))
+        return start, merged
 
     if 0 in x_shape or 0 in y_shape or (x.argument, x.dtype) != (y.argument, y.dtype):
         return False
@@ -115,10 +115,10 @@ def _same_places(x: Operand, x_shape: Sequence[int], y: Operand, y_shape: Sequen
 
 @dataclass(frozen=True)
 class _Division:
-    """How the work of a reduction is shared out.
+    """The division of a reduction among threads.
 
-    A block has ``lanes`` elements of the result, and ``parts`` threads for each; the terms of one element go to
-    ``chunks`` blocks. Neighbouring threads have neighbouring terms, or else neighbouring elements.
+    A block computes ``lanes`` elements of the result, with ``parts`` threads for each; the terms of an element are
+    divided among ``chunks`` blocks. Neighbouring threads have neighbouring terms, or else neighbouring elements.
     """
 
     lanes: int
@@ -135,8 +135,8 @@ def _power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def _divided(results: int, terms: int, most: int, *, terms_are_neighbours: bool) -> _Division:
-    """By sizes alone, so that nothing else decides the order of a sum; a block has at most so many threads."""
+def _divide(results: int, terms: int, most: int, *, terms_are_neighbours: bool) -> _Division:
+    """Divide a reduction by its sizes alone, which then fix the order of sums; blocks have at most ``most`` threads."""
     parts = 1
     if terms_are_neighbours and terms >= 32:
         parts = 32
@@ -145,7 +145,7 @@ def _divided(results: int, terms: int, most: int, *, terms_are_neighbours: bool)
     if parts == 1:
         return _Division(BLOCK, 1, 1, terms_are_neighbours=False)
     lanes = 1 if terms_are_neighbours else min(32, _power_of_two(results))
-    # Eight neighbours fill a sector of memory; more blocks are worth more than that.
+    # Eight neighbours fill a sector of memory; beyond that, more blocks gain more than longer rows.
     while lanes > 8 and results < lanes * _BLOCKS:
         lanes //= 2
     parts = min(parts, most // lanes)
@@ -157,7 +157,7 @@ def _divided(results: int, terms: int, most: int, *, terms_are_neighbours: bool)
 
 
 class Reduction:
-    """Sums and maxima with the same coordinates, and stores that go along."""
+    """Sums and maxima with the same coordinates, with the stores of their nest."""
 
     def __init__(self, nest: LoopNest, group: Group, cleared: dict[Operand, bool]) -> None:
         of_group = {(place, value) for _, place, value in group.targets}
@@ -169,7 +169,7 @@ class Reduction:
         self.group = group
         self.cleared = cleared
         self.shape = nest.shape
-        live = [o for o in self.nest.operands if o in self._touched()]
+        live = [o for o in self.nest.operands if o in self._needed_operands()]
         self.parameters = Parameters(live, self.nest.written)
         self.index = index_type(self.shape, live)
         self.results = math.prod(c.length for c in group.coordinates)
@@ -177,7 +177,7 @@ class Reduction:
         main = max(live, key=lambda o: math.prod(n for n, s in zip(self.shape, o.strides, strict=True) if s))
         free = [axis for axis in range(len(self.shape)) if axis not in along]
         self.free = sorted(free, key=lambda axis: -abs(main.strides[axis]))
-        # Coordinates from the slowest to the fastest among what is read.
+        # Coordinates from the slowest to the fastest in the main operand.
         self.coordinates = sorted(group.coordinates, key=lambda c: -min(abs(main.strides[a]) or 2**62 for a in c.axes))
         self.terms = math.prod(self.shape[axis] for axis in self.free)
         if group.is_gathered:
@@ -187,22 +187,22 @@ class Reduction:
             nearest = min(steps, key=lambda a: steps[a], default=None)
             each = sum(np.dtype(place.dtype).itemsize for _, place, _ in group.targets)
             most = min(1024, _power_of_two(SHARED // each + 1) // 2)
-            self.division = _divided(self.results, self.terms, most, terms_are_neighbours=nearest in self.free)
+            self.division = _divide(self.results, self.terms, most, terms_are_neighbours=nearest in self.free)
 
-    def _touched(self) -> set[Operand]:
-        """The operands that these targets and stores need."""
-        needed = [v for _, v in (*self.nest.stores, *self.nest.sums, *self.nest.maxima)]
-        found = set(self.nest.written)
-        while needed:
-            reference = needed.pop()
+    def _needed_operands(self) -> set[Operand]:
+        """Return the operands of these targets and stores."""
+        references = [v for _, v in (*self.nest.stores, *self.nest.sums, *self.nest.maxima)]
+        operands = set(self.nest.written)
+        while references:
+            reference = references.pop()
             if isinstance(reference, Operand):
-                found.add(reference)
+                operands.add(reference)
             elif isinstance(reference, int):
-                needed += self.nest.steps[reference].inputs
-        return found
+                references += self.nest.steps[reference].inputs
+        return operands
 
     def launches(self) -> list[Launch]:
-        """The calls: one, or two where the terms of an element go to several blocks."""
+        """Return the call, or two calls if the terms of an element are divided among blocks."""
         d = self.division
         blocks = -(-self.results // d.lanes)
         code = function_text("", self.parameters, self.index, [*self._terms(blocks), *self._tree()], d.threads)
@@ -220,7 +220,7 @@ class Reduction:
         ]
 
     def _terms(self, blocks: int) -> Iterator[str]:
-        """Each thread goes through its terms."""
+        """Add the terms of each thread."""
         d = self.division
         lane, part = f"threadIdx.x % {d.lanes}u", f"threadIdx.x / {d.lanes}u"
         if d.terms_are_neighbours:
@@ -254,11 +254,11 @@ class Reduction:
         for place, value in zip(stored, values, strict=False):
             yield f"{self.parameters.place(place, [f'i{a}' for a in range(len(self.shape))])} = {value};"
         for i, (kind, _, _) in enumerate(self.group.targets):
-            yield f"a{i} = {_combined(kind, f'a{i}', values[len(stored) + i])};"
+            yield f"a{i} = {_combine(kind, f'a{i}', values[len(stored) + i])};"
         yield "}" * opened
 
     def _coordinate_indices(self) -> Iterator[str]:
-        """Where the element of the result lies along each coordinate."""
+        """Compute the index of the result's element along each coordinate."""
         lengths = [c.length for c in self.coordinates]
         for place, index in unflattened("o", range(len(lengths)), lengths).items():
             coordinate = self.coordinates[place]
@@ -269,7 +269,7 @@ class Reduction:
                 yield f"const I i{axis} = {f'{coordinate.length - 1} - u{place}' if backwards else f'u{place}'};"
 
     def _gathering(self) -> Iterator[str]:
-        """Loops over the axes that overlap with another, whose index follows, in the order of the nest."""
+        """Open loops over overlapping axes but the first, whose index follows, in the order of the nest."""
         place_of = self.group.targets[0][1].strides
         overlapping = [(min(c.axes), i) for i, c in enumerate(self.coordinates) if len(c.axes) > 1]
         for _, number in sorted(overlapping):
@@ -297,7 +297,7 @@ class Reduction:
             yield f"const I i{first} = s{number} + {-ratio} * i{inner};"
 
     def _tree(self) -> Iterator[str]:
-        """The parts of a block, added in pairs until one is left."""
+        """Add the parts of a block in pairs until one is left."""
         d = self.division
         targets = self.group.targets
         if d.parts > 1:
@@ -311,42 +311,42 @@ class Reduction:
             yield "  if (part < half) {"
             for i, (kind, _, _) in enumerate(targets):
                 other = f"s{i}[t + half * {step}u]"
-                yield f"    s{i}[t] = {_combined(kind, f's{i}[t]', other)};"
+                yield f"    s{i}[t] = {_combine(kind, f's{i}[t]', other)};"
             yield "  }"
             yield "  __syncthreads();"
             yield "}"
         yield f"if (part == 0u && o < {self.results}u) {{"
-        found = [f"s{i}[t]" if d.parts > 1 else f"a{i}" for i in range(len(targets))]
+        totals = [f"s{i}[t]" if d.parts > 1 else f"a{i}" for i in range(len(targets))]
         if d.chunks > 1:
-            yield from (f"  NAME_partial{i}[chunk * {self.results}u + o] = {value};" for i, value in enumerate(found))
+            yield from (f"  NAME_partial{i}[chunk * {self.results}u + o] = {value};" for i, value in enumerate(totals))
         else:
-            yield from (f"  {line}" for line in self._stored(found))
+            yield from (f"  {line}" for line in self._stores(totals))
         yield "}"
 
     def _last_pass(self) -> Iterator[str]:
-        """The chunks of each element, one after another."""
+        """Add the chunks of each element in order."""
         yield f"const U o = (U)blockIdx.x * {BLOCK}u + threadIdx.x;"
         yield f"if (o >= {self.results}u) return;"
         for i, (kind, place, _) in enumerate(self.group.targets):
             yield f"{TYPES[place.dtype]} a{i} = {_start(kind, place)};"
         yield f"for (unsigned c = 0; c < {self.division.chunks}u; ++c) {{"
         for i, (kind, _, _) in enumerate(self.group.targets):
-            yield f"  a{i} = {_combined(kind, f'a{i}', f'NAME_partial{i}[c * {self.results}u + o]')};"
+            yield f"  a{i} = {_combine(kind, f'a{i}', f'NAME_partial{i}[c * {self.results}u + o]')};"
         yield "}"
-        yield from self._stored([f"a{i}" for i in range(len(self.group.targets))])
+        yield from self._stores([f"a{i}" for i in range(len(self.group.targets))])
 
     @staticmethod
     def _step_along(coordinate: _Coordinate, place: Operand) -> int:
-        """From one element of a target to the next; where the first target runs backwards, indices do too."""
+        """Return the stride of a target along a coordinate; if the first target runs backwards, so do indices."""
         (axis,) = coordinate.axes
         return -place.strides[axis] if coordinate.start < 0 else place.strides[axis]
 
-    def _stored(self, values: Sequence[str]) -> Iterator[str]:
+    def _stores(self, values: Sequence[str]) -> Iterator[str]:
         lengths = [c.length for c in self.coordinates]
         indices = unflattened("o", range(len(lengths)), lengths)
         for (kind, place, _), value in zip(self.group.targets, values, strict=True):
-            # Along the coordinates, however many axes of the nest run along each; targets that share them may lie
-            # otherwise, and then no axes overlap.
+            # Gathered targets have the coordinates' own steps, however many axes run along each. Other targets of a
+            # group share axes, but may have other strides.
             if self.group.is_gathered:
                 steps, start = [c.step for c in self.coordinates], sum(c.start for c in self.coordinates)
             else:
@@ -355,12 +355,12 @@ class Reduction:
                 start = sum(place.strides[c.axes[0]] * (c.length - 1) for c in backwards)
             there = Operand(place.argument, place.dtype, tuple(steps), place.offset + start)
             element = self.parameters.place(there, [indices[i] for i in range(len(lengths))])
-            yield f"{element} = {value if self.cleared[place] else _combined(kind, element, value)};"
+            yield f"{element} = {value if self.cleared[place] else _combine(kind, element, value)};"
 
 
 def _start(kind: str, place: Operand) -> str:
     return literal(0.0 if kind == "sum" else -math.inf, place.dtype)
 
 
-def _combined(kind: str, old: str, value: str) -> str:
+def _combine(kind: str, old: str, value: str) -> str:
     return f"{old} + {value}" if kind == "sum" else f"larger({old}, {value})"

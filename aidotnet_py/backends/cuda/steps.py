@@ -1,4 +1,4 @@
-"""One element of a loop nest in CUDA C++: where its operands are, what its steps compute."""
+"""One element of a loop nest in CUDA C++: the addresses of its operands, and its steps."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["CUDA_OPERATIONS", "PRELUDE", "TYPES", "Element", "Parameters", "inde
 
 TYPES = {"float32": "float", "float64": "double", "bool": "bool"}
 
-# Definitions that all modules begin with. Where C's functions and NumPy's differ, NumPy's count. Infinities and NaN
-# are made of bits, for no header is read.
+# Definitions at the start of all modules. Where C and NumPy differ, they follow NumPy. Infinities and NaN are made from
+# bits, because no header is included.
 PRELUDE = """\
 #define INFINITY_float __int_as_float(0x7f800000)
 #define INFINITY_double __longlong_as_double(0x7ff0000000000000ll)
@@ -71,13 +71,13 @@ _EXPRESSIONS = {
     **{name: name + "<{type}>({0})" for name in ("relu", "sigmoid", "sign", "softplus")},
 }
 
-# What CUDA's steps may do beyond the rest: a GPU's functions round in their own way whoever calls them, so that
-# there are no bits of another library to keep.
+# The operations of CUDA's steps, more than on other backends: functions on a GPU round in their own way in any case, so
+# no other library's bits must be reproduced.
 CUDA_OPERATIONS = LOOP_OPERATIONS | frozenset(_EXPRESSIONS)
 
 
 def literal(value: float, dtype: str) -> str:
-    """A number of a type, exactly."""
+    """Write a number of a dtype exactly."""
     kind = TYPES[dtype]
     if dtype == "bool":
         return "true" if value else "false"
@@ -91,22 +91,22 @@ def literal(value: float, dtype: str) -> str:
 
 
 def index_type(nest_shape: Sequence[int], operands: Sequence[Operand]) -> str:
-    """The integers that count the elements and their addresses: of 32 bits where those do."""
+    """Return the integer type for indices and offsets: 32 bits if they suffice, otherwise 64."""
     reach = [
         abs(o.offset) + sum(abs(s) * max(n - 1, 0) for n, s in zip(nest_shape, o.strides, strict=True))
         for o in operands
     ]
-    # Counters go past the end by one step of all threads.
+    # Counters overrun the end by one step of all threads.
     return "int" if max([math.prod(nest_shape), *reach]) < 2**30 else "long long"
 
 
 def joined(terms: Sequence[str]) -> str:
-    """A sum in C."""
+    """Write a sum in C."""
     return " + ".join(terms) or "0"
 
 
 class Parameters:
-    """The pointers that a function takes: one for each argument of its kernel that it touches."""
+    """The pointers of a function: one for each argument of the kernel that it uses."""
 
     def __init__(self, operands: Sequence[Operand], written: Sequence[Operand]) -> None:
         self._written = {o.argument for o in written}
@@ -116,14 +116,14 @@ class Parameters:
         self.arguments = tuple(self._dtypes)
 
     def text(self) -> str:
-        """The list as a function declares it."""
+        """Return the list of parameters in the function's declaration."""
         return ", ".join(
             f"{'' if argument in self._written else 'const '}{TYPES[dtype]} *__restrict__ p{i}"
             for i, (argument, dtype) in enumerate(self._dtypes.items())
         )
 
     def place(self, operand: Operand, indices: Sequence[str]) -> str:
-        """The element of an operand at an index of the nest."""
+        """Return the expression for an operand's element at an index of the nest."""
         name = f"p{self.arguments.index(operand.argument)}"
         if self._dtypes[operand.argument] != operand.dtype:
             const = "" if operand.argument in self._written else "const "
@@ -133,14 +133,14 @@ class Parameters:
 
 
 class Element:
-    """What a nest does at one index: lines that load and compute, and the values that they make.
+    """The work of a nest at one index: lines that load and compute, and the names of their values.
 
     Parameters
     ----------
     nest : LoopNest
         The nest.
     parameters : Parameters
-        The pointers of the function that it becomes part of.
+        The pointers of the surrounding function.
     indices : sequence of str
         An expression for the index along each axis.
     """
@@ -153,7 +153,7 @@ class Element:
         self.lines: list[str] = []
 
     def values(self, references: Sequence[Reference]) -> list[str]:
-        """The names of values, after lines that make them, and nothing that they do not need."""
+        """Write the lines that these values need, and return the values' names."""
         steps = self._nest.steps
         needed = {r for r in references if isinstance(r, int)}
         for place in reversed(range(len(steps))):

@@ -13,7 +13,7 @@ from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Produ
 
 __all__ = ["BLAS", "chain_text", "kernel_text"]
 
-# The functions that a kernel with products is given, in order.
+# The functions of BLAS that a kernel with products receives, in this order.
 BLAS = ("sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot")
 
 
@@ -32,10 +32,10 @@ _LOGICAL = {"logical_and": "and", "logical_or": "or"}
 
 
 def kernel_text(kernel: Kernel, name: str) -> str:
-    """A module with the function ``void name(void **arguments)``.
+    """Write a module with the function ``void name(void **arguments)``.
 
-    After its arguments come, where it has products, the addresses of the functions of BLAS that `BLAS` names, with the
-    interface of C and integers of 64 bits.
+    If the kernel has products, its arguments are followed by the addresses of the functions of `BLAS`, with the C
+    interface and integers of 64 bits.
     """
     writer = _Writer()
     for function, suffix in product(("fabs", "sqrt"), ("f32", "f64")):
@@ -61,10 +61,10 @@ def kernel_text(kernel: Kernel, name: str) -> str:
 
 
 def chain_text(name: str) -> str:
-    """A module with the function ``void name(void **table, int64_t count, int64_t times)``.
+    """Write a module with the function ``void name(void **table, int64_t count, int64_t times)``.
 
-    The table has ``count`` pairs, each a function of `kernel_text` and its arguments; they are called in turn,
-    ``times`` times over, both at least 1.
+    The table has ``count`` pairs of a function of `kernel_text` and its arguments. They are called in order, ``times``
+    times. Both numbers are at least 1.
     """
     return f"""define void @{name}(ptr %table, i64 %count, i64 %times) nounwind {{
 entry:
@@ -95,7 +95,7 @@ done:
 
 
 class _Writer:
-    """Lines of assembly, and names that were not used before."""
+    """Lines of assembly, and unused names."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -108,8 +108,8 @@ class _Writer:
     def line(self, text: str) -> None:
         self._lines.append(text)
 
-    def later(self) -> Callable[[str], None]:
-        """Leave a line free; what comes back fills it in."""
+    def reserve_line(self) -> Callable[[str], None]:
+        """Leave a line free, and return the function that fills it."""
         place = len(self._lines)
         self.line("")
 
@@ -119,7 +119,7 @@ class _Writer:
         return fill
 
     def label(self, name: str) -> None:
-        """Begin a block."""
+        """Start a block."""
         self.line(f"{name}:")
         self.block = name
 
@@ -127,14 +127,14 @@ class _Writer:
         return f"{prefix}.{next(self._numbers)}"
 
     def value(self, expression: str) -> str:
-        """A line that computes, and the name of what it gives."""
+        """Write a line that computes an expression, and return the name of its value."""
         name = f"%{self.fresh()}"
         self.line(f"  {name} = {expression}")
         return name
 
 
 class _Loops:
-    """Loops over a shape, and what is done inside for the addresses that operands have there."""
+    """Loops over a shape, and the work at each index, given the addresses of the operands."""
 
     def __init__(self, writer: _Writer, shape: tuple[int, ...], operands: list[Operand]) -> None:
         self.w = writer
@@ -149,28 +149,28 @@ class _Loops:
         raise NotImplementedError
 
     def _loop(self, axis: int, bases: dict[Operand, str], *, first: bool = False) -> None:
-        """One loop; the addresses of all operands are brought up to date where it enters an iteration."""
+        """Write the loop over an axis, which computes the addresses of all operands at the start of an iteration."""
         w, length = self.w, self._shape[axis]
         before, head, after = w.block, w.fresh("loop"), w.fresh("done")
         w.line(f"  br label %{head}")
         w.label(head)
         index, following = f"%{w.fresh('i')}", f"%{w.fresh('n')}"
-        start = w.later()
+        fill_start = w.reserve_line()
         here: dict[Operand, str] = {}
         for operand, base in bases.items():
             offset = operand.offset if first else 0
-            here[operand] = self._moved(operand, base, index, operand.strides[axis], offset)
+            here[operand] = self._element_address(operand, base, index, operand.strides[axis], offset)
         if axis + 1 < len(self._shape):
             self._loop(axis + 1, here)
         else:
             self.body(here)
         w.line(f"  {following} = add nuw nsw i64 {index}, 1")
-        start(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{w.block} ]")
+        fill_start(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{w.block} ]")
         again = w.value(f"icmp ult i64 {following}, {length}")
         w.line(f"  br i1 {again}, label %{head}, label %{after}")
         w.label(after)
 
-    def _moved(self, operand: Operand, base: str, index: str, stride: int, offset: int) -> str:
+    def _element_address(self, operand: Operand, base: str, index: str, stride: int, offset: int) -> str:
         kind = _TYPES[operand.dtype]
         if offset:
             base = self.w.value(f"getelementptr inbounds {kind}, ptr {base}, i64 {offset}")
@@ -181,7 +181,7 @@ class _Loops:
 
 
 class _Multiplication(_Loops):
-    """A product, by the calls of BLAS that NumPy would make."""
+    """A product, by the same calls of BLAS as NumPy's."""
 
     def __init__(self, writer: _Writer, product: Product, functions: int) -> None:
         factors = (product.x, product.y, product.out)
@@ -216,9 +216,9 @@ class _Multiplication(_Loops):
     def _dot(self, length: int, x: tuple[str, int], y: tuple[str, int], out: str) -> None:
         kind = _TYPES[self._product.out.operand.dtype]
         arguments = f"i64 {length}, ptr {x[0]}, i64 {x[1]}, ptr {y[0]}, i64 {y[1]}"
-        found = self.w.value(f"call {kind} {self._function('dot')}({arguments})")
-        # NumPy adds it to zero.
-        total = self.w.value(f"fadd {kind} 0.0, {found}")
+        dot = self.w.value(f"call {kind} {self._function('dot')}({arguments})")
+        # NumPy adds the result of BLAS to zero.
+        total = self.w.value(f"fadd {kind} 0.0, {dot}")
         self.w.line(f"  store {kind} {total}, ptr {out}")
 
     def _gemm(self, x: _Matrix, y: _Matrix, out: tuple[str, int]) -> None:
@@ -240,13 +240,13 @@ class _Multiplication(_Loops):
         )
 
 
-# BLAS's own numbers.
+# The constants of BLAS.
 _BY_ROWS, _BY_COLUMNS, _AS_IT_IS, _TRANSPOSED = 101, 102, 111, 112
 
 
 @dataclass(frozen=True)
 class _Matrix:
-    """Where a matrix (m, n) begins, and the steps from row to row and from column to column, one of which is 1."""
+    """The address of a matrix (m, n), and the strides of rows and columns, one of which is 1."""
 
     place: str
     rows: int
@@ -264,7 +264,7 @@ class _Matrix:
 
 
 class _Nest(_Loops):
-    """The loops of one nest, and the steps inside."""
+    """The loops of one nest, and its steps."""
 
     def __init__(self, writer: _Writer, nest: LoopNest) -> None:
         super().__init__(writer, nest.shape, nest.operands)
@@ -289,10 +289,10 @@ class _Nest(_Loops):
             self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
         for place, kind, value in maxima:
             old = self.w.value(f"load {kind}, ptr {addresses[place]}")
-            # NaN wins; of zeros of both signs the later one, as with the instruction that NumPy uses on x86.
+            # NaN wins, and of two zeros the later one, as in NumPy's instruction on x86.
             larger = self.w.value(f"fcmp uge {kind} {value}, {old}")
             nan = self.w.value(f"fcmp uno {kind} {old}, {old}")
-            new = self._chosen(nan, kind, old, self._chosen(larger, kind, value, old))
+            new = self._select(nan, kind, old, self._select(larger, kind, value, old))
             self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
 
     def _read(self, reference: Reference) -> str:
@@ -319,23 +319,23 @@ class _Nest(_Loops):
         if name == "negative":
             return w.value(f"fneg {kind} {inputs[0]}")
         if name in _COMPARISONS:
-            return self._byte(self._compared(_COMPARISONS[name], kind, inputs, dtypes[-1]))
+            return self._byte(self._compare(_COMPARISONS[name], kind, inputs, dtypes[-1]))
         if name in _LOGICAL:
             return w.value(f"{_LOGICAL[name]} i8 {inputs[0]}, {inputs[1]}")
         if name == "logical_not":
             return w.value(f"xor i8 {inputs[0]}, 1")
         if name == "where":
-            return self._chosen(self._bit(inputs[0]), kind, inputs[1], inputs[2])
+            return self._select(self._bit(inputs[0]), kind, inputs[1], inputs[2])
         if name == "relu":
-            # NaN stays, −0 becomes 0: what NumPy's maximum with 0 does.
+            # NaN stays and −0 becomes 0, as in NumPy's maximum with 0.
             positive = w.value(f"fcmp ugt {kind} {inputs[0]}, 0.0")
-            return self._chosen(positive, kind, inputs[0], "0.0")
+            return self._select(positive, kind, inputs[0], "0.0")
         if name == "convert":
-            return self._converted(inputs[0], dtypes[0], step.dtype)
+            return self._convert(inputs[0], dtypes[0], step.dtype)
         function = {"abs": "fabs", "sqrt": "sqrt"}[name]
         return w.value(f"call {kind} @llvm.{function}.{_SUFFIX[step.dtype]}({kind} {inputs[0]})")
 
-    def _compared(self, condition: str, kind: str, inputs: list[str], dtype: str) -> str:
+    def _compare(self, condition: str, kind: str, inputs: list[str], dtype: str) -> str:
         if dtype != "bool":
             return self.w.value(f"fcmp {condition} {kind} {inputs[0]}, {inputs[1]}")
         integer = {"oeq": "eq", "une": "ne", "olt": "ult", "ole": "ule", "ogt": "ugt", "oge": "uge"}[condition]
@@ -347,10 +347,10 @@ class _Nest(_Loops):
     def _bit(self, byte: str) -> str:
         return self.w.value(f"icmp ne i8 {byte}, 0")
 
-    def _chosen(self, bit: str, kind: str, yes: str, no: str) -> str:
+    def _select(self, bit: str, kind: str, yes: str, no: str) -> str:
         return self.w.value(f"select i1 {bit}, {kind} {yes}, {kind} {no}")
 
-    def _converted(self, value: str, source: str, target: str) -> str:
+    def _convert(self, value: str, source: str, target: str) -> str:
         a, b = _TYPES[source], _TYPES[target]
         if source == "bool":
             return self.w.value(f"uitofp i8 {value} to {b}")

@@ -58,8 +58,8 @@ def _copied(result: Array, out: Array) -> Array:
     return out
 
 
-def _array(result: Any) -> Array:
-    """Where NumPy gives a scalar, the array of no axes that the protocol promises."""
+def _as_array(result: Any) -> Array:
+    """Turn NumPy's scalars into arrays of no axes, as the protocol promises."""
     return np.asarray(result)
 
 
@@ -114,29 +114,29 @@ def _refuse_indices(indices: Array, length: int) -> NoReturn:
 
 
 def _blas() -> Any:
-    """A controller of the BLAS libraries of this process: NumPy's, and those that other modules came with."""
+    """Return a controller of the BLAS libraries of this process: NumPy's, and those of other modules."""
     return _blas_beside(len(sys.modules))
 
 
 @lru_cache(maxsize=1)
 def _blas_beside(modules: int) -> Any:
-    # To look takes a millisecond: it is done again when modules have been imported since, such as SciPy.
+    # The search takes a millisecond. It is repeated when modules were imported since, such as SciPy.
     controller: Any = import_module("threadpoolctl").ThreadpoolController()
     return controller.select(user_api="blas")
 
 
-# Made with the module: two threads that come first at the same time must not make one each.
+# Created on import, so that two threads never create one each.
 _ONE_THREAD = OneThread(lambda: _blas().lib_controllers)
 
 
 @cache
 def _compiler() -> KernelCompiler | None:
-    # Imported when first wanted, as above: together they would be a sixth of the time that importing the package takes.
+    # Imported on first use, like threadpoolctl: both together would take a sixth of the package's import time.
     compiler: KernelCompiler | None = import_module("aidotnet_py.backends.numpy.llvm").shared_compiler()
     return compiler
 
 
-# BLAS shares out longer inner products among its threads, and how many there are would show in the last bits.
+# BLAS divides longer inner products among its threads, and their number would change the last bits.
 _VECDOT_BLOCK = 8192
 
 
@@ -146,8 +146,7 @@ class NumPyBackend:
     Parameters
     ----------
     compiled : bool
-        Whether elementwise work that is done again and again is compiled, where llvmlite is installed; the results are
-        the same to the bit.
+        Whether repeated elementwise work is compiled if llvmlite is installed; the results have the same bits.
 
     Examples
     --------
@@ -159,7 +158,7 @@ class NumPyBackend:
 
     name = "numpy"
     capturing = None
-    # Enough to make calls from Python cheap, and little enough for what it works on to stay in the caches.
+    # Enough to make the cost of Python calls negligible, and few enough for the operands to stay in the caches.
     flops_at_once = 30_000_000
     _compiled = True
 
@@ -170,11 +169,11 @@ class NumPyBackend:
 
     @property
     def compiler(self) -> KernelCompiler | None:
-        # A subclass may compute otherwise than NumPy does, and loops would not know.
+        # A subclass may compute otherwise than NumPy; compiled loops would ignore its methods.
         return _compiler() if self._compiled and type(self) is NumPyBackend else None
 
     def owns(self, value: object) -> bool:
-        # A masked array would lose its mask, a matrix computes by rules of its own.
+        # A masked array would lose its mask; a matrix has other rules of multiplication.
         return type(value) is np.ndarray or (
             isinstance(value, np.ndarray) and not isinstance(value, (np.ma.MaskedArray, np.matrix))
         )
@@ -193,7 +192,7 @@ class NumPyBackend:
         return np.asarray(array)
 
     def dtype_of(self, array: Array) -> np.dtype[Any]:
-        # In native byte order: that is what every result will have.
+        # In native byte order, which every result has.
         dtype: np.dtype[Any] = np.asarray(array).dtype
         return dtype if dtype.isnative else dtype.newbyteorder("=")
 
@@ -210,7 +209,7 @@ class NumPyBackend:
         return np.broadcast_to(array, shape)
 
     def index(self, array: Array, key: tuple[slice, ...]) -> Array:
-        return array[(*key, ...)]  # With the Ellipsis, an array of no axes stays one.
+        return array[(*key, ...)]  # With the Ellipsis, an array of no axes stays an array.
 
     def copyto(self, out: Array, value: Array | complex) -> None:
         np.copyto(out, value)
@@ -225,22 +224,22 @@ class NumPyBackend:
         return out
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
-        # dtype pinned: NumPy would widen small integers, and a Program's types are fixed.
-        return _array(np.add.reduce(array, axis=axes, dtype=array.dtype, out=out))
+        # NumPy would widen small integers, but a Program's types are fixed.
+        return _as_array(np.add.reduce(array, axis=axes, dtype=array.dtype, out=out))
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
-        return _array(np.maximum.reduce(array, axis=axes, out=out))
+        return _as_array(np.maximum.reduce(array, axis=axes, out=out))
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
-        return _array(np.cumsum(array, axis=axis, dtype=array.dtype, out=out))
+        return _as_array(np.cumsum(array, axis=axis, dtype=array.dtype, out=out))
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         whole = x.shape[-1] - x.shape[-1] % _VECDOT_BLOCK
         if whole == 0:
-            return _array(np.vecdot(x, y, out=out))
+            return _as_array(np.vecdot(x, y, out=out))
         blocks = (*x.shape[:-1], -1, _VECDOT_BLOCK)
         parts = np.vecdot(x[..., :whole].reshape(blocks), y[..., :whole].reshape(blocks))
-        return _array(np.add(parts.sum(axis=-1), np.vecdot(x[..., whole:], y[..., whole:]), out=out))
+        return _as_array(np.add(parts.sum(axis=-1), np.vecdot(x[..., whole:], y[..., whole:]), out=out))
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
         return np.matmul(x, y, out=out)
@@ -257,8 +256,8 @@ class NumPyBackend:
         return np.stack(np.linalg.slogdet(matrices), axis=-1, out=out)
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
-        # To ask an array for its address takes twice as long as to copy one of a few numbers, and ten times as long as
-        # it adds to a `concat`.
+        # Reading an array's address takes twice as long as copying a few numbers, and ten times as long as their share
+        # of a `concat`.
         return None
 
     def concat(self, arrays: Sequence[Array], axis: int, out: Array | None = None) -> Array:
@@ -269,7 +268,7 @@ class NumPyBackend:
             out = np.empty(indices.shape, np.int64)
         if indices.size == 0:
             return out
-        # Compared before they are converted: as int64 the largest uint64 is −1.
+        # Compared before the conversion: the largest uint64 becomes −1 as int64.
         low = int(indices.min())
         if low < -length or int(indices.max()) >= length:
             _refuse_indices(indices, length)
@@ -280,8 +279,8 @@ class NumPyBackend:
         if out is None:
             return np.take(array, indices, axis=0)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(array):
-            raise IndexError(f"indices reach from {indices.min()} to {indices.max()}; the axis has length {len(array)}")
-        # Only with a mode other than "raise" does NumPy write into `out` without a buffer.
+            raise IndexError(f"indices must be from 0 to {len(array) - 1}, got {indices.min()} to {indices.max()}")
+        # In mode "raise" NumPy would write to `out` through a buffer.
         return np.take(array, indices, axis=0, out=out, mode="clip")
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
@@ -326,7 +325,7 @@ class NumPyBackend:
 
     @property
     def threads(self) -> int:
-        # As many as NumPy's own products use, so that what a user has set for those holds here too.
+        # As many as NumPy's own products use, so that the user's limit for them applies here too.
         allowed = [library["num_threads"] for library in _blas().info()]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min([cores, *map(int, allowed)])
@@ -338,7 +337,7 @@ class NumPyBackend:
         return np.errstate(all="ignore")
 
     def synchronize(self) -> None:
-        """Nothing to wait for: NumPy returns when its work is done."""
+        """Return at once: NumPy returns when its work is done."""
 
     def capture(self, work: Callable[[], object]) -> Callable[[], None] | None:
         return None

@@ -1,4 +1,4 @@
-"""BLAS on one thread for as long as anybody in this process wants that, and afterwards as it was."""
+"""BLAS on one thread while any context asks for it; afterwards its earlier setting."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from aidotnet_py.locks import Lock, after_fork
 
 __all__ = ["OneThread"]
 
-# What sets a library's number of threads, and which it was.
+# For each library, the setter of its number of threads, and the earlier number.
 _Before: TypeAlias = list[tuple[Callable[[int], Any], int]]
 
 
 class OneThread:
-    """Gives contexts, of which threads may be in any number at the same time; the last to leave puts BLAS back.
+    """Contexts with BLAS on one thread; the exit from the last one restores BLAS. Threads may be in several at a time.
 
-    How many threads BLAS uses is a setting of the whole process: were each to put back what it found, the last one
-    would leave what another had set. Where OpenMP works for BLAS it is a setting of each thread, and is set for each.
+    The number of threads of BLAS belongs to the whole process. If each context restored the number at its entry, the
+    last exit could restore 1. With OpenMP, the number belongs to each thread, and is set for each.
 
     Parameters
     ----------
     libraries : callable
-        Gives the BLAS libraries of the process, a sequence of threadpoolctl's LibController; called at entry.
+        Returns the BLAS libraries of the process, a sequence of threadpoolctl's LibController; called at entry.
     """
 
     def __init__(self, libraries: Callable[[], Sequence[Any]]) -> None:
         self._libraries = libraries
         self._lock = Lock()
-        # The contexts that each thread is in; what is to be put back when a thread leaves, and when the last one does.
+        # The open contexts of each thread; the settings to restore when a thread leaves, and when the last one does.
         self._inside: dict[int, set[_Stay]] = {}
         self._of_thread: dict[int, _Before] = {}
         self._of_process: _Before = []
         after_fork(self._leave_for_others)
 
     def stay(self) -> AbstractContextManager[None]:
-        """A context with BLAS on one thread, to be entered once; to leave it again changes nothing."""
+        """Return a context with BLAS on one thread, to be entered once; a second exit changes nothing."""
         return _Stay(self)
 
     def enter(self, stay: _Stay) -> None:
@@ -52,34 +52,34 @@ class OneThread:
             self._inside.setdefault(me, set()).add(stay)
 
     def leave(self, stay: _Stay) -> None:
-        """Put BLAS back, if this was the last; whatever was left in the middle of that is made up for."""
+        """Restore BLAS after the last stay; also complete a restoration that was interrupted."""
         with self._lock:
             me = threading.get_ident()
             stays = self._inside.get(me, set())
             stays.discard(stay)
             if not stays:
                 self._inside.pop(me, None)
-                _put_back(self._of_thread.get(me, []))
+                _restore(self._of_thread.get(me, []))
                 self._of_thread.pop(me, None)
             if not self._inside:
-                _put_back(self._of_process)
+                _restore(self._of_process)
                 self._of_process = []
 
     def _leave_for_others(self) -> None:
-        """After a fork: none of the threads that were inside is in the child, but for the one that forked.
+        """Leave in a forked child for all threads but the calling one, which alone exists there.
 
-        Nor is one that was about to put BLAS back: there is still what it was to put back, and nobody inside.
+        A thread that was about to restore BLAS is missing too: if no thread is inside, BLAS is restored here.
         """
         me = threading.get_ident()
         self._inside = {me: self._inside[me]} if me in self._inside else {}
         self._of_thread = {me: self._of_thread[me]} if me in self._of_thread else {}
         if not self._inside:
-            _put_back(self._of_process)
+            _restore(self._of_process)
             self._of_process = []
 
 
 class _Stay:
-    """One entry, that tells it from others: an interrupt at its end may leave it open, for whoever made it to leave."""
+    """One entry. After an interrupt in its exit it may still be open, and its owner can leave it again."""
 
     def __init__(self, one: OneThread) -> None:
         self._one = one
@@ -98,14 +98,14 @@ def _is_of_thread(library: Any) -> bool:
 
 
 def _limit(libraries: Iterable[Any], before: _Before) -> None:
-    """Put libraries on one thread, and note how each was before it is changed."""
+    """Put libraries on one thread, and note the earlier number of threads of each before its change."""
     for library in libraries:
-        # From 3.8 on, threadpoolctl does nothing in any thread but the first that asked it; this is for all of them.
+        # Since threadpoolctl 3.8, only the first thread that calls the public setter changes anything.
         setter = getattr(library, "_real_set_num_threads", library.set_num_threads)
         before.append((setter, library.get_num_threads()))
         setter(1)
 
 
-def _put_back(before: _Before) -> None:
+def _restore(before: _Before) -> None:
     for setter, number in before:
         setter(number)

@@ -1,4 +1,4 @@
-"""Kernels as machine code for this processor, through llvmlite: compiled in the background, and kept on disk."""
+"""Kernels as machine code for this processor, through llvmlite: compiled in the background, and stored on disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["LlvmCompiler", "shared_compiler"]
 
 @cache
 def shared_compiler() -> LlvmCompiler | None:
-    """The compiler of this process; None where llvmlite is not installed."""
+    """Return the compiler of this process; None if llvmlite is not installed."""
     if not all(importlib.util.find_spec(name) for name in ("llvmlite", "platformdirs")):
         return None
     compiler = LlvmCompiler()
@@ -38,14 +38,14 @@ def shared_compiler() -> LlvmCompiler | None:
     return compiler
 
 
-# What becomes a function: a kernel, or what calls kernels in turn.
+# The source of a function: a kernel, or the word for the function that calls kernels in order.
 _CHAIN: Literal["chain"] = "chain"
 _Source: TypeAlias = Kernel | Literal["chain"]
 _CHAIN_ALONE: Sequence[_Source] = (_CHAIN,)
 
 
 class _Compilation:
-    """Sources on their way; with kernels, see `aidotnet_py.backends.Compilation`."""
+    """The compilation of sources; if they are kernels, an `aidotnet_py.backends.Compilation`."""
 
     def __init__(self, sources: Sequence[_Source], wake: Callable[[], None]) -> None:
         self.sources = sources
@@ -56,7 +56,7 @@ class _Compilation:
 
     def result(self, *, wait: bool = False) -> list[Callable[[Sequence[int]], Callable[[], Any]]] | None:
         if not self.over.is_set():
-            # A forked process has no thread but the one that forked it.
+            # A forked process lacks the compiling thread.
             self._wake()
             if not wait:
                 return None
@@ -64,15 +64,15 @@ class _Compilation:
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
         kernels = cast("Sequence[Kernel]", self.sources)
-        return [partial(_bound, *pair) for pair in zip(self.addresses, kernels, strict=True)]
+        return [partial(_bind, *pair) for pair in zip(self.addresses, kernels, strict=True)]
 
 
-# Looked up once: each call of CFUNCTYPE goes through a dictionary of its own.
+# Made once: each call of CFUNCTYPE searches a dictionary.
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _CHAINING = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
-def _bound(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[], Any]:
+def _bind(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[], Any]:
     multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
     pointers = [*arguments, *((blas_addresses() or ()) if multiplies else ())]
     table = (ctypes.c_void_p * len(pointers))(*pointers)
@@ -81,12 +81,12 @@ def _bound(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[
 
 @cache
 def blas_addresses() -> tuple[int, ...] | None:
-    """Where the functions that `BLAS` names are in NumPy's own OpenBLAS; None for other builds of NumPy."""
+    """Return the addresses of the functions of `BLAS` in NumPy's own OpenBLAS; None for other builds of NumPy."""
     controller: Any = threadpoolctl.ThreadpoolController()
-    found = [lib for lib in controller.info() if lib["prefix"] == "libscipy_openblas" and "64_" in lib["filepath"]]
-    if not found:
+    libraries = [lib for lib in controller.info() if lib["prefix"] == "libscipy_openblas" and "64_" in lib["filepath"]]
+    if not libraries:
         return None
-    library = ctypes.CDLL(found[0]["filepath"])
+    library = ctypes.CDLL(libraries[0]["filepath"])
     try:
         functions = [getattr(library, f"scipy_cblas_{name}64_") for name in BLAS]
     except AttributeError:
@@ -95,7 +95,7 @@ def blas_addresses() -> tuple[int, ...] | None:
 
 
 def _is_for_blas(product: Product) -> bool:
-    """Whether NumPy multiplies such matrices by gemm, gemv or dot: no outer products, lines with a step."""
+    """Return whether NumPy multiplies such matrices by gemm, gemv or dot; not so outer products and strided lines."""
     m, k, n = product.sizes
     x, y, out = product.x, product.y, product.out
     if m == n == 1:
@@ -105,7 +105,7 @@ def _is_for_blas(product: Product) -> bool:
     if m == 1:
         return min(n, k) > 1 and _fits(y, k, n) and x.columns > 0
     lines = _fits(x, m, k) and _fits(y, k, n) and out.columns == 1 and out.rows >= n
-    # A matrix times its own transpose goes another way.
+    # NumPy multiplies a matrix by its own transpose with syrk.
     return k > 1 and lines and x.operand != y.operand
 
 
@@ -116,8 +116,7 @@ def _fits(factor: Factor, rows: int, columns: int) -> bool:
 class LlvmCompiler:
     """A `KernelCompiler` on LLVM.
 
-    What is on disk already is loaded at once. One thread works through the rest, in order; most of its time is spent
-    outside the interpreter's lock.
+    Kernels on disk are loaded at once. One thread compiles the rest, in order, mostly outside the interpreter's lock.
     """
 
     rules = LoopRules()
@@ -131,38 +130,38 @@ class LlvmCompiler:
         self._chaining = _Compilation([], self._wake)
 
     def can_multiply(self, product: Product) -> bool:
-        """Whether NumPy hands such a product to BLAS, and where that is, is known."""
+        """Return whether NumPy computes such a product by BLAS, at a known address."""
         return blas_addresses() is not None and _is_for_blas(product)
 
     def address_of(self, array: Any) -> int:
-        """Where the first element of a NumPy array lies."""
+        """Return the address of a NumPy array's first element."""
         return int(array.__array_interface__["data"][0])
 
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any] | None:
-        """One call, without Python in between, for kernels that run in turn; None until what does that is compiled."""
+        """Join kernels into one call, without Python in between; None until the joining function is compiled."""
         with self._lock:
-            begun, self._chaining.sources = bool(self._chaining.sources), _CHAIN_ALONE
-        if not begun:
+            is_submitted, self._chaining.sources = bool(self._chaining.sources), _CHAIN_ALONE
+        if not is_submitted:
             self._submit(self._chaining)
         if not self._chaining.over.is_set():
             self._wake()
         if not self._chaining.over.is_set() or self._chaining.error is not None:
             return None
-        bound = cast("Sequence[partial[Any]]", calls)
-        functions = [ctypes.cast(cast("Any", call.func), ctypes.c_void_p).value for call in bound]
-        arguments = [ctypes.addressof(call.args[0]) for call in bound]
+        partials = cast("Sequence[partial[Any]]", calls)
+        functions = [ctypes.cast(cast("Any", call.func), ctypes.c_void_p).value for call in partials]
+        arguments = [ctypes.addressof(call.args[0]) for call in partials]
         pairs = (address for pair in zip(functions, arguments, strict=True) for address in pair)
-        table = (ctypes.c_void_p * (2 * len(bound)))(*pairs)
+        table = (ctypes.c_void_p * (2 * len(partials)))(*pairs)
         run = _CHAINING(self._chaining.addresses[0])
 
-        def chained(times: int) -> None:
-            # It is these that keep what the table points to.
-            run(table, len(bound), times)
+        def run_all(times: int) -> None:
+            # The partials keep the functions and arguments of the table alive.
+            run(table, len(partials), times)
 
-        return chained
+        return run_all
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
-        """Begin to compile kernels; what is on disk is ready when this returns."""
+        """Start to compile kernels; kernels on disk are ready on return."""
         compilation = _Compilation(kernels, self._wake)
         self._submit(compilation)
         return compilation
@@ -172,10 +171,10 @@ class LlvmCompiler:
             library = self._library = self._library or _Library()
         sources = compilation.sources
         while len(compilation.addresses) < len(sources):
-            found = library.found(sources[len(compilation.addresses)])
-            if found is None:
+            address = library.look_up(sources[len(compilation.addresses)])
+            if address is None:
                 break
-            compilation.addresses.append(found)
+            compilation.addresses.append(address)
         else:
             compilation.over.set()
             return
@@ -184,7 +183,7 @@ class LlvmCompiler:
         self._wake()
 
     def _wake(self) -> None:
-        """See to it that a thread works on what waits."""
+        """Start the compiling thread if compilations wait and none runs."""
         with self._lock:
             working = self._worker is not None and self._worker.is_alive()
             if self._waiting and not working and not self._paused:
@@ -194,7 +193,7 @@ class LlvmCompiler:
                 self._worker.start()
 
     def pause(self) -> None:
-        """Before a fork: a thread amid a kernel, or holding a lock, would leave the child with half of it for ever."""
+        """Stop the thread and take the locks before a fork: the child must not inherit half a kernel or a held lock."""
         with self._lock:
             self._paused, worker = True, self._worker
         if worker is not None:
@@ -204,7 +203,7 @@ class LlvmCompiler:
             self._library.lock.acquire()
 
     def go_on(self) -> None:
-        """After it, in both processes; each compiles for itself what it still asks for."""
+        """Release the locks after a fork, in both processes; each goes on compiling for itself."""
         if self._library is not None:
             self._library.lock.release()
         self._paused = False
@@ -213,7 +212,7 @@ class LlvmCompiler:
     def _work(self, library: _Library) -> None:
         while True:
             with self._lock:
-                # The interpreter waits for this thread when it ends, so one kernel is the most that it may wait for.
+                # At its end the interpreter waits for this thread, so the thread stops after the current kernel.
                 if not self._waiting or self._paused or not threading.main_thread().is_alive():
                     self._worker = None
                     return
@@ -229,7 +228,7 @@ class LlvmCompiler:
 
 
 class _Library:
-    """The functions of this process, found on disk or compiled; threads may share it."""
+    """The functions of this process, loaded from disk or compiled; threads may share it."""
 
     def __init__(self) -> None:
         import platformdirs
@@ -238,11 +237,11 @@ class _Library:
         self.lock = threading.Lock()
         self._functions: dict[str, int] = {}
         self._machine: _Machine | None = None
-        # Known without LLVM, where code on disk can be loaded without it.
+        # Needed only if code on disk can be loaded without LLVM.
         self._kind = _kind_of_processor() if can_load() else None
 
-    def found(self, source: _Source) -> int | None:
-        """The address of a source's function, where that takes no compiling."""
+    def look_up(self, source: _Source) -> int | None:
+        """Return the address of a source's function; None if the function must be compiled."""
         if self._kind is None:
             return None
         digest = _digest(self._kind, source)
@@ -256,35 +255,35 @@ class _Library:
             return address
 
     def function(self, source: _Source) -> int:
-        """The address of a source's function; by the one thread that compiles."""
-        found = self.found(source)
-        if found is not None:
-            return found
+        """Return the address of a source's function; called by the compiling thread alone."""
+        known = self.look_up(source)
+        if known is not None:
+            return known
         machine = self._machine = self._machine or _Machine()
         digest = _digest(self._kind or machine.kind, source)
         if digest not in self._functions:
-            address = self._kept(machine, digest) or self._compiled(machine, digest, source)
+            address = self._load_from_disk(machine, digest) or self._compile(machine, digest, source)
             with self.lock:
                 self._functions[digest] = address
         return self._functions[digest]
 
-    def _kept(self, machine: _Machine, digest: str) -> int | None:
-        """The address of a function that only LLVM can load from disk; None where there is none that it can."""
-        # What `load` could have loaded and did not, `found` has seen.
+    def _load_from_disk(self, machine: _Machine, digest: str) -> int | None:
+        """Load a function from disk with LLVM and return its address; None if this fails."""
+        # If `load` can read files of this system, `look_up` has tried it already.
         code = None if can_load() else self._files.read(digest)
         try:
-            return None if code is None else machine.loaded(code, _name(digest))
+            return None if code is None else machine.load(code, _name(digest))
         except (RuntimeError, LookupError):
             return None
 
-    def _compiled(self, machine: _Machine, digest: str, source: _Source) -> int:
-        code = machine.compiled(_text(source, _name(digest)))
+    def _compile(self, machine: _Machine, digest: str, source: _Source) -> int:
+        code = machine.compile(_text(source, _name(digest)))
         self._files.write(digest, code)
-        return load(code, _name(digest)) or machine.loaded(code, _name(digest))
+        return load(code, _name(digest)) or machine.load(code, _name(digest))
 
 
 def _name(digest: str) -> str:
-    """Every function has a name of its own, since one engine may hold all."""
+    """Return a function's name, unique because one engine may hold all functions."""
     return f"kernel_{digest}"
 
 
@@ -293,16 +292,16 @@ def _text(source: _Source, name: str) -> str:
 
 
 def _digest(kind: str, source: _Source) -> str:
-    """What tells the machine code of a source from any other: for whom it is, what wrote it, and what of."""
+    """Return the key of a source's machine code: a digest of processor, writing modules and source."""
     writers = _writers()
-    # A description stands for its text, which takes longer to write, only together with what would write it.
+    # The representation of a kernel is faster to make than its text, but identifies the text only for these writers.
     content = f"{writers}\n{source!r}" if writers else _text(source, "kernel")
     return hashlib.sha256(f"{kind}\n{content}".encode()).hexdigest()
 
 
 @cache
 def _writers() -> str | None:
-    """A digest of the modules that make code of a kernel; None where their source is not at hand."""
+    """Return a digest of the modules that translate kernels; None if their source files cannot be read."""
     try:
         sources = [Path(file or "").read_bytes() for file in (kernel.__file__, assembly.__file__, __file__)]
     except OSError:
@@ -311,7 +310,7 @@ def _writers() -> str | None:
 
 
 def _kind_of_processor() -> str | None:
-    """Which LLVM would compile for which processor, found out without LLVM; None where that is not possible."""
+    """Return the versions of LLVM and the processor, without loading LLVM; None if they cannot be read."""
     try:
         package = importlib.util.find_spec("llvmlite")
         origin = None if package is None else package.origin
@@ -323,7 +322,7 @@ def _kind_of_processor() -> str | None:
     return "\n".join([version, *lines]) if len(lines) == len(_PROCESSOR_LINES) else None
 
 
-# Those that LLVM looks at to name a processor and what it can do.
+# The lines from which LLVM derives a processor's name and features.
 _PROCESSOR_LINES = ("vendor_id", "cpu family", "model\t", "stepping", "flags")
 
 
@@ -331,7 +330,7 @@ class _Machine:
     """LLVM set up for this processor."""
 
     def __init__(self) -> None:
-        # Imported here, by a thread in the background: it takes a tenth of a second, and has no types.
+        # Imported here, in the background thread: the import takes a tenth of a second. llvmlite has no types.
         llvm: Any = importlib.import_module("llvmlite.binding")
 
         self._llvm = llvm
@@ -343,17 +342,17 @@ class _Machine:
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
         self.kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
 
-    def loaded(self, code: bytes, name: str) -> int:
-        """The address of a function of an object file; RuntimeError or LookupError where it has none."""
+    def load(self, code: bytes, name: str) -> int:
+        """Load an object file and return the address of a function; raise RuntimeError or LookupError if this fails."""
         self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         address = int(self._engine.get_function_address(name))
         if not address:
-            raise LookupError(f"the object file has no function {name}")
+            raise LookupError(f"the object file must have a function {name}, got none")
         return address
 
-    def compiled(self, text: str) -> bytes:
-        """The object file of a module."""
+    def compile(self, text: str) -> bytes:
+        """Compile a module to an object file."""
         module = self._llvm.parse_assembly(text)
         module.triple = self._llvm.get_default_triple()
         module.data_layout = str(self._target.target_data)

@@ -1,7 +1,6 @@
-"""Object files of one function, put into memory ready to run: without LLVM, which takes 50 MB to do it.
+"""A loader of object files with one function: without LLVM, which takes 50 MB of memory for this.
 
-It reads what LLVM writes for x86-64 under Linux, ELF whose code finds its constants by absolute addresses; of anything
-else it says that it cannot.
+It reads LLVM's output for x86-64 Linux: ELF whose code refers to constants by absolute addresses. It refuses others.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ _IN_MEMORY = 2
 _ABSOLUTE_64 = 1
 _UNDEFINED, _FIRST_SPECIAL = 0, 0xFF00
 
-# What LLVM takes from the C library for loops that fill or copy.
+# The functions of the C library that LLVM calls in place of loops that fill or copy.
 _FUNCTIONS = ("memset", "memcpy", "memmove")
 
 
 @cache
 def can_load() -> bool:
-    """Whether this is a system whose object files `load` knows."""
+    """Return whether `load` can read the object files of this system."""
     return sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 2**32
 
 
 def load(code: bytes, function: str) -> int | None:
-    """The address of a function of an object file, which stays in memory from then on; None where it cannot be had."""
+    """Load an object file for the rest of the process, and return the address of a function; None if that fails."""
     if not can_load():
         return None
     try:
-        return _loaded(_Object(code), function)
+        return _place_in_memory(_Object(code), function)
     except (struct.error, LookupError, ValueError, OverflowError, OSError):
         return None
 
@@ -59,13 +58,13 @@ class _Section:
 
 
 class _Object:
-    """The sections of an object file; LookupError for what is none of this system."""
+    """The sections of an object file; LookupError if the file is not for this system."""
 
     def __init__(self, code: bytes) -> None:
         self.code = code
         kind, machine = struct.unpack_from("<HH", code, 16)
         if not code.startswith(_MAGIC) or (kind, machine) != (_RELOCATABLE, _X86_64):
-            raise LookupError("no object file for x86-64")
+            raise LookupError("code must be an object file for x86-64")
         (start,) = struct.unpack_from("<Q", code, 0x28)
         size, count = struct.unpack_from("<HH", code, 0x3A)
         self.sections = [_Section(*struct.unpack_from("<IIQQQQIIQQ", code, start + i * size)) for i in range(count)]
@@ -74,19 +73,19 @@ class _Object:
         return self.code[section.offset : section.offset + section.size]
 
     def symbol(self, table: _Section, index: int) -> tuple[str, int, int]:
-        """Name, section and place in the section."""
+        """Return a symbol's name, section and offset in the section."""
         name, _, _, section, value, _ = struct.unpack_from("<IBBHQQ", self.content(table), 24 * index)
         names = self.content(self.sections[table.link])
         return names[name : names.index(b"\0", name)].decode(), section, value
 
 
-def _loaded(file: _Object, function: str) -> int:
+def _place_in_memory(file: _Object, function: str) -> int:
     starts: dict[int, int] = {}
     size = 0
     for index, section in enumerate(file.sections):
         if section.flags & _IN_MEMORY:
             if section.kind != _PROGBITS:
-                raise LookupError(f"section of kind {section.kind}")
+                raise LookupError(f"sections in memory must be of kind {_PROGBITS}, got {section.kind}")
             starts[index] = size = -(-size // max(section.alignment, 1)) * max(section.alignment, 1)
             size += section.size
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE)
@@ -99,25 +98,25 @@ def _loaded(file: _Object, function: str) -> int:
             _relocate(file, section, memory, starts, base)
     _make_executable(base, size)
     _KEPT.append(memory)
-    return base + _place_of(file, function, starts)
+    return base + _address_in(file, function, starts)
 
 
-# Machine code must not go while anybody may call it.
+# Machine code must stay in memory as long as it may be called.
 _KEPT: list[mmap.mmap] = []
 
 
 def _relocate(file: _Object, section: _Section, memory: mmap.mmap, starts: dict[int, int], base: int) -> None:
-    """Write the addresses that a section of code is to hold into it."""
+    """Write into a section of code the addresses that it refers to."""
     table, here = file.sections[section.link], starts[section.info]
     for offset, info, addend in struct.iter_unpack("<QQq", file.content(section)):
         if info & 0xFFFFFFFF != _ABSOLUTE_64:
-            raise LookupError(f"relocation {info & 0xFFFFFFFF}")
+            raise LookupError(f"relocations must be of kind {_ABSOLUTE_64}, got {info & 0xFFFFFFFF}")
         name, index, value = file.symbol(table, info >> 32)
         target = _library()[name] if index == _UNDEFINED else base + starts[index] + value
         struct.pack_into("<Q", memory, here + offset, target + addend)
 
 
-def _place_of(file: _Object, function: str, starts: dict[int, int]) -> int:
+def _address_in(file: _Object, function: str, starts: dict[int, int]) -> int:
     for table in (s for s in file.sections if s.kind == _SYMBOLS):
         for i in range(table.size // 24):
             name, index, value = file.symbol(table, i)
@@ -135,7 +134,7 @@ def _library() -> dict[str, int]:
 
 
 def _make_executable(base: int, size: int) -> None:
-    """Memory that can be run can no longer be written to."""
+    """Make memory executable, and read-only."""
     protect = ctypes.CDLL(None, use_errno=True).mprotect
     protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     if protect(base, size, mmap.PROT_READ | mmap.PROT_EXEC):

@@ -284,7 +284,7 @@ def test_calls_of_cublas(case: tuple[Product, list[Any]]) -> None:
     cublas = Cublas(fake, (4096, 512))
     addresses = [int(a.__array_interface__["data"][0]) for a in (x, y, out)]
     for call in calls:
-        cublas.bound(call, addresses)(3)
+        cublas.bind(call, addresses)(3)
     np.testing.assert_array_equal(out, x @ y)
     assert len(calls) <= 16
 
@@ -331,14 +331,14 @@ def test_what_a_kernel_calls_is_not_mixed_with_what_another_thread_calls() -> No
 
 
 class TestCublas:
-    def bound(self, cublas: Cublas) -> Callable[[int], None]:
+    def call_of(self, cublas: Cublas) -> Callable[[int], None]:
         x = self.x = np.ones((2, 3, 3), np.float32)
         (gemm,) = gemms(product_of((2,), 3, 3, 3)) or ()
-        return cublas.bound(gemm, [int(x.__array_interface__["data"][0])] * 3)
+        return cublas.bind(gemm, [int(x.__array_interface__["data"][0])] * 3)
 
     def test_the_workspace_is_given_anew_for_each_stream(self) -> None:
         fake = FakeCublas()
-        call = self.bound(Cublas(fake, (4096, 512)))
+        call = self.call_of(Cublas(fake, (4096, 512)))
         for stream in (1, 1, 2, 0, 1):
             call(stream)
         assert fake.calls == ["float32"] * 5
@@ -352,7 +352,7 @@ class TestCublas:
 
     def test_its_errors_are_raised(self) -> None:
         fake = FakeCublas()
-        call = self.bound(Cublas(fake, (4096, 512)))
+        call = self.call_of(Cublas(fake, (4096, 512)))
         fake.cublasSgemmStridedBatched = lambda *arguments: 13  # type: ignore[method-assign]
         with pytest.raises(InvalidOperationException, match="cublasSgemmStridedBatched returned status 13"):
             call(1)
@@ -445,7 +445,10 @@ class TestCupy:
         compiler = CudaCompiler(module._CupyToolkit(cupy, 1, tf32=False))
         here, there = (SimpleNamespace(device=SimpleNamespace(id=i), data=SimpleNamespace(ptr=640)) for i in (1, 0))
         assert compiler.address_of(here) == 640
-        with pytest.raises(InvalidOperationException, match="lies on device 0; kernels are compiled for device 1"):
+        with pytest.raises(
+            InvalidOperationException,
+            match="arrays must be on device 1, for which kernels are compiled, got one on device 0",
+        ):
             compiler.address_of(there)
 
     @pytest.mark.parametrize("asked", [False, True])

@@ -389,7 +389,7 @@ class TestWithoutCuPy:
         assert backend_of(1.0, "text") is None
 
     def test_an_unknown_backend_is_told_of_it(self) -> None:
-        with pytest.raises(ArgumentException, match="backend is 'cuppy'; the registered ones are 'numpy', 'cupy'"):
+        with pytest.raises(ArgumentException, match="backend must be a Backend or one of 'numpy', 'cupy', got 'cuppy'"):
             get_backend("cuppy")
 
 

@@ -223,7 +223,7 @@ class TestCache:
         expected = 2 * np.arange(6.0)
         np.testing.assert_array_equal(self.doubled(), expected)
         (file,) = folder.iterdir()
-        monkeypatch.setattr(llvm_compiler_module._Machine, "compiled", None)  # it would be called
+        monkeypatch.setattr(llvm_compiler_module._Machine, "compile", None)  # it would be called
         np.testing.assert_array_equal(self.doubled(), expected)
         assert [file] == list(folder.iterdir())
 
@@ -252,7 +252,7 @@ class TestCache:
         """On systems whose object files LLVM alone can load."""
         monkeypatch.setattr(llvm_compiler_module, "can_load", lambda: False)
         monkeypatch.setattr(llvm_compiler_module, "load", lambda code, function: None)
-        loaded, tried = llvm_compiler_module._Machine.loaded, []
+        loaded, tried = llvm_compiler_module._Machine.load, []
 
         def load(machine: Any, code: bytes, name: str) -> int:
             if not tried:
@@ -263,7 +263,7 @@ class TestCache:
         tried.append(b"")
         self.doubled()
         tried.clear()
-        monkeypatch.setattr(llvm_compiler_module._Machine, "loaded", load)
+        monkeypatch.setattr(llvm_compiler_module._Machine, "load", load)
         np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
         (code,) = tried
         assert code

@@ -41,7 +41,7 @@ define void @kernel(ptr %table) {
 
 @pytest.fixture(scope="module")
 def code() -> bytes:
-    return llvm_compiler._Machine().compiled(TEXT)
+    return llvm_compiler._Machine().compile(TEXT)
 
 
 def run(address: int) -> np.ndarray:

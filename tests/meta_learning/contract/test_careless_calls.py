@@ -50,9 +50,9 @@ def train_without_a_model() -> None:
 
 
 CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: get_backend(None), ArgumentException, "backend is None; the registered ones are 'numpy'"),
-    (lambda: FunctionModel(linear, W, backend=3), ArgumentException, "backend is 3; the registered ones"),
-    (lambda: DigitsLoader(backend=3), ArgumentException, "backend is 3; the registered ones"),
+    (lambda: get_backend(None), ArgumentException, "backend must be a Backend or one of 'numpy'"),
+    (lambda: FunctionModel(linear, W, backend=3), ArgumentException, "backend must be a Backend or one of .*, got 3"),
+    (lambda: DigitsLoader(backend=3), ArgumentException, "backend must be a Backend or one of .*, got 3"),
     (lambda: FunctionModel(3, W), ArgumentException, "function is 3; a function of parameters and input"),
     (lambda: FunctionModel(linear, W, CrossEntropyLoss), ArgumentException, "loss is <class .*an object of an ILoss"),
     (lambda: NeuralNetworkModel("x", input_shape=(1,)), ArgumentException, "network is 'x'; a layer is wanted"),
