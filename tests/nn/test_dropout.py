@@ -323,8 +323,8 @@ class TestSteps:
         learner = learner_of("fomaml", model_on(), MetaOptimizer=SGDOptimizer(1e-300))
         learner.MetaTrain(batch_of(get_backend("numpy"), [(x, y, x, y)] * 4))
         assert len(set(learner._record.losses)) == 4
-        whole = learner._open(list(batch_of(get_backend("numpy"), [(x, y, x, y)])), "Support", "Query").part(0, 1, 0)
-        at = learner.BaseModel.GetParameters()[None]
+        whole = learner._open(list(batch_of(get_backend("numpy"), [(x, y, x, y)])), "Support", "Query")[0]
+        whole, at = whole.part(0, 1, 0), learner.BaseModel.GetParameters()[None]
         assert float(whole.support.evaluate(at).losses[0]) != float(whole.query.evaluate(at).losses[0])
 
     @EACH

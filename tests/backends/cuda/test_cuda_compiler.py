@@ -67,7 +67,7 @@ def test_networks(name: str, of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     x = rng.standard_normal((10, *shape))
     y = np.arange(10) % 5 if len(shape) > 1 else rng.standard_normal((10, 1))
     model = NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=np.float64, seed=0)
-    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y)).batched(of, 3)
+    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y)).for_tasks(of, 3)
     inputs = [
         rng.standard_normal(t.shape) if t.is_floating else np.broadcast_to(y, t.shape) for t in program.input_types
     ]
@@ -86,7 +86,7 @@ def test_a_network_is_compiled_whole() -> None:
     network, shape, loss = networks()["sinusoid"]
     model = NeuralNetworkModel(network, input_shape=shape, loss=loss, seed=0)
     x = np.ones((10, 1), np.float32)
-    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, x)).batched("evaluation", 3)
+    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, x)).for_tasks("evaluation", 3)
     toolkit = Recorder()
 
     class Backend(NumPyBackend):
@@ -107,7 +107,9 @@ def test_float32_stays_within_the_rounding_of_its_sums() -> None:
     results = []
     for dtype, backend in ((np.float64, PLAIN), (np.float32, PLAIN), (np.float32, HostBackend())):
         model = NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, seed=0)
-        program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x.astype(dtype), y)).batched("hessian", 2)
+        program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x.astype(dtype), y)).for_tasks(
+            "hessian", 2
+        )
         values = np.random.default_rng(2)
         inputs = [
             values.standard_normal(t.shape).astype(np.float32) if t.is_floating else np.broadcast_to(y, t.shape)

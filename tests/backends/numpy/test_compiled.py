@@ -68,7 +68,7 @@ def test_networks(name: str, of: Any, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((10, *shape)).astype(dtype), np.arange(10) % 5
     programs = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y))
-    program = programs.batched(of, 3)
+    program = programs.for_tasks(of, 3)
     inputs = [
         rng.standard_normal(t.shape) if t.is_floating else np.broadcast_to(y, t.shape) for t in program.input_types
     ]
@@ -124,7 +124,7 @@ def test_a_run_of_a_network_is_a_few_calls() -> None:
     network, shape = networks()["strided"]
     model = NeuralNetworkModel(network, input_shape=shape, loss=CrossEntropyLoss(), seed=0)
     x, y = np.ones((10, *shape), np.float32), np.arange(10) % 5
-    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y)).batched("evaluation", 1)
+    program = TaskPrograms(Signature.of(model, model.DefaultLossFunction, x, y)).for_tasks("evaluation", 1)
     executable = Executable(program, NumPyBackend())
     before, memory = len(executable.parts(0)), executable.nbytes
     executable.compile()

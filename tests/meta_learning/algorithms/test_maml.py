@@ -264,16 +264,6 @@ class TestSupportBatches:
             with untouched(learner), pytest.raises(ArgumentException, match=wanted):
                 call(batch)
 
-    def test_as_many_in_each_task(self, backend: Backend) -> None:
-        learner = MAMLAlgorithm(MAMLOptions(REGRESSION.model(backend, REGRESSION.start()), AdaptationSteps=3))
-        batch = TaskBatch([in_batches(backend, REGRESSION.sets(1), count)[0] for count in (3, 2)])
-        wanted = (
-            "^SupportInput and SupportOutput of task 1 must be lists with the same number of batches for every task, "
-            "got a list of 2 and a list of 2 beside a list of 3 and a list of 3 of task 0$"
-        )
-        with untouched(learner), pytest.raises(ArgumentException, match=wanted):
-            learner.MetaTrain(batch)
-
 
 class TestFirstOrder:
     @pytest.mark.parametrize("name", ["the default", "momentum", "adam"])
