@@ -58,6 +58,7 @@ from aidotnet_py.meta_learning import (
 )
 from aidotnet_py.models import (
     FunctionModel,
+    ICloneable,
     IDifferentiableModel,
     IFullModel,
     IGradientComputable,
@@ -65,6 +66,7 @@ from aidotnet_py.models import (
     IModelSerializer,
     INormalizedModel,
     IParameterizable,
+    ISecondOrderGradientComputable,
     ModelMetadata,
     NeuralNetworkModel,
 )
@@ -132,6 +134,7 @@ __all__ = [
     "EpisodeCache",
     "FunctionModel",
     "GaussianClassificationMetaDataset",
+    "ICloneable",
     "IDifferentiableModel",
     "IEpisode",
     "IEpisodicDataLoader",
@@ -147,6 +150,7 @@ __all__ = [
     "INormalizedModel",
     "IParameterizable",
     "IResumable",
+    "ISecondOrderGradientComputable",
     "ITaskSampler",
     "InvalidOperationException",
     "LBFGSMinimizer",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from aidotnet_py.arguments import check_given
 from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.version import __version__
@@ -135,6 +136,7 @@ def unpack(kind: str, data: bytes, source: str = "data") -> tuple[Arrays, dict[s
 
 def _read_header(data: bytes, source: str) -> bytes:
     """Return the header, after checks of its length and of the checksum if the file has one in its place."""
+    check_given(source, data, "the bytes of a safetensors file")
     if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         raise ArgumentException(f"{source} must be the bytes of a safetensors file, got a {type(data).__name__}")
     length = int.from_bytes(data[:8], "little")

@@ -15,7 +15,9 @@ from typing_extensions import TypeVar
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 
 __all__ = [
+    "ANY_WHOLE",
     "COUNT",
+    "COUNT_OR_ZERO",
     "FINITE",
     "NON_NEGATIVE",
     "POSITIVE",
@@ -28,6 +30,7 @@ __all__ = [
     "Switch",
     "Whole",
     "check_given",
+    "conversion_hint",
     "refusal",
     "shown",
 ]
@@ -68,6 +71,18 @@ def check_given(name: str, value: object, wanted: str) -> None:
     """Raise ArgumentNullException if the value is None."""
     if value is None:
         raise ArgumentNullException(refusal(name, wanted, value))
+
+
+def conversion_hint(name: str, value: object) -> str:
+    """Return the end of a message for a table, such as a pandas DataFrame, given instead of an array; else nothing.
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import conversion_hint
+    >>> conversion_hint("x", [1.0])
+    ''
+    """
+    return f"; use {name}.to_numpy()" if hasattr(type(value), "to_numpy") else ""
 
 
 class Constraint(ABC, Generic[V]):
@@ -115,12 +130,14 @@ class Constraint(ABC, Generic[V]):
 
 @dataclass(frozen=True)
 class Whole(Constraint[int]):
-    """Whole numbers, NumPy's included and booleans not, from ``least`` to ``most``."""
+    """Whole numbers, NumPy's included and booleans not, from ``least`` to ``most``; None for no bound."""
 
-    least: int = 1
+    least: int | None = 1
     most: int | None = None
 
     def __str__(self) -> str:
+        if self.least is None:
+            return "a whole number"
         within = f"of at least {self.least}" if self.most in (None, _LARGEST) else f"from {self.least} to {self.most}"
         return f"a whole number {within}"
 
@@ -128,7 +145,7 @@ class Whole(Constraint[int]):
         return _WRONG_TYPE if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
 
     def _admits(self, value: int) -> bool:
-        return self.least <= value and (self.most is None or value <= self.most)
+        return (self.least is None or self.least <= value) and (self.most is None or value <= self.most)
 
 
 @dataclass(frozen=True)
@@ -199,7 +216,9 @@ class OrNone(Constraint[Any]):
         return value is None or self.constraint._admits(value)
 
 
+ANY_WHOLE = Whole(None)
 COUNT = Whole(1, _LARGEST)
+COUNT_OR_ZERO = Whole(0, _LARGEST)
 SEED = Whole(0)
 FINITE = Number()
 POSITIVE = Number(above=0)

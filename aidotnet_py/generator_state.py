@@ -10,11 +10,16 @@ import numpy as np
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import free_after_fork
 
-__all__ = ["HasGenerator", "check_state", "new_generator"]
+__all__ = ["HasGenerator", "check_state", "new_generator", "unsigned_seed"]
 
 # The numbers of a PCG64 state, with their widths in bits.
 _OUTER_BITS = {"has_uint32": 1, "uinteger": 32}
 _INNER_BITS = {"state": 128, "inc": 128}
+
+
+def unsigned_seed(seed: int) -> int:
+    """Return a seed that generators take: a negative one modulo 2³², as its two's complement."""
+    return seed if seed >= 0 else seed % 2**32
 
 
 def new_generator(seed: int | None) -> np.random.Generator:

@@ -43,15 +43,17 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
     Raises
     ------
+    FileNotFoundError
+        There is no such file.
     ArgumentException
-        There is no such file, it is no regular file, or it does not fit into memory.
+        It is no regular file, or it does not fit into memory.
     """
     source = _path(path)
-    kind = None if not source.exists() else _kind_of(source.stat())
+    if not source.exists():
+        raise FileNotFoundError(errno.ENOENT, "filePath must be an existing file, got nothing", str(path))
+    kind = "a folder" if source.is_dir() else _kind_of(source.stat())
     if kind is not None:
         raise ArgumentException(f"filePath must be a regular file, got {kind} at {str(path)!r}")
-    if not source.is_file():
-        raise ArgumentException(f"filePath must be an existing file, got {str(path)!r}")
     try:
         return source.read_bytes()
     except MemoryError:
@@ -71,10 +73,12 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
 
     Raises
     ------
+    ArgumentNullException
+        The path is None.
     ArgumentException
-        The path is None, its folder does not exist, or there is something else than a regular file.
+        There is something else than a regular file.
     OSError
-        The file cannot be written; the error names ``path``.
+        The file cannot be written, such as into a missing folder (FileNotFoundError); the error names ``path``.
     """
     try:
         target, before = _target(path)
@@ -127,9 +131,8 @@ def _target(path: Any) -> tuple[Path, os.stat_result | None]:
             raise
         raise ArgumentException(f"filePath must lead to a file, got a circle of links at {str(path)!r}") from error
     if not target.parent.is_dir():
-        raise ArgumentException(
-            f"filePath must lie in an existing folder, got {str(path)!r}; make {str(target.parent)!r}"
-        )
+        number = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
+        raise OSError(number, f"filePath must lie in an existing folder; make {str(target.parent)!r}", str(path))
     if before is not None and stat.S_ISDIR(before.st_mode):
         raise ArgumentException(f"filePath must be a regular file or a new one, got a folder at {str(path)!r}")
     kind = None if before is None else _kind_of(before)

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from aidotnet_py import (
     FunctionModel,
+    IEpisode,
     MAMLAlgorithm,
     MAMLOptions,
     MetaLearnerBase,
@@ -146,8 +147,8 @@ class _Same:
     def SampleBatch(self, batchSize: int) -> TaskBatch[Any, Values, Values]:
         return self._batch
 
-    def SampleOne(self) -> MetaLearningTask[Any, Values, Values]:
-        return self._batch[0]
+    def SampleOne(self) -> IEpisode[Any, Values, Values]:
+        raise NotImplementedError("only batches are asked for")
 
     def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
         pass

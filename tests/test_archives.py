@@ -119,7 +119,7 @@ class TestHostile:
 
     @pytest.mark.parametrize("data", [None, "text", 3])
     def test_what_are_no_bytes_are_refused(self, data):
-        with pytest.raises(ArgumentException, match=r"data must be the bytes of a safetensors file, got a "):
+        with pytest.raises(ArgumentException, match=r"data must be the bytes of a safetensors file, got (a|None)"):
             unpack("kind", data)
 
     @given(st.binary(max_size=200))

@@ -21,6 +21,7 @@ import pytest
 from learner_state import bits, state_of
 from numpy_doubles import Threads
 from plain_models import BareModel
+from samplers import PlainEpisode
 from tanh_network import TanhNetwork
 
 from aidotnet_py import (
@@ -46,7 +47,7 @@ from aidotnet_py.autodiff import grad as gradient_of
 from aidotnet_py.autodiff.tracing.tracer import active_trace
 from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.backends.numpy import backend as numpy_backend
-from aidotnet_py.data import Episode, SinusoidLoader
+from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.training import TrainingHistory
@@ -423,7 +424,7 @@ class Sampler:
 
     def SampleOne(self) -> Any:
         self.place += 1
-        return Episode(TASKS[self.place % len(TASKS)])
+        return PlainEpisode(TASKS[self.place % len(TASKS)], self.place)
 
     def SampleBatch(self, batchSize: int) -> TaskBatch[Any, Any, Any]:
         return TaskBatch([self.SampleOne().Task for _ in range(batchSize)])
@@ -449,7 +450,8 @@ class TestSamplers:
     @EACH
     def test_that_fails_when_it_is_told_the_losses(self, make: Callable[..., Any]) -> None:
         """After all else was done: it is undone."""
-        learner, sampler = make(NumMetaIterations=2), ResumableSampler()
+        learner, sampler = make(), ResumableSampler()
+        learner.Options.NumMetaIterations = learner.Options.MetaBatchSize = 2
         learner.Train(sampler)
         before, place = state_of(learner), sampler.place
         sampler.failing = True

@@ -196,7 +196,7 @@ class TestLinks:
         (tmp_path / "b").symlink_to("a")
         with pytest.raises(ArgumentException, match=r"filePath must lead to a file, got a circle of links at '.*a'"):
             write_file(tmp_path / "a", b"data")
-        with pytest.raises(ArgumentException, match="filePath must be an existing file"):
+        with pytest.raises(FileNotFoundError, match="filePath must be an existing file"):
             read_file(tmp_path / "a")
 
     def test_of_the_other_kind_leave_the_other_name_its_content(self, tmp_path):
@@ -232,17 +232,18 @@ class TestOtherThings:
             ArgumentException, match=r"filePath must be a regular file or a new one, got a folder at '.*'"
         ):
             write_file(tmp_path, b"")
-        with pytest.raises(ArgumentException, match=r"filePath must be an existing file, got '.*'"):
+        with pytest.raises(ArgumentException, match=r"filePath must be a regular file, got a folder at '.*'"):
             read_file(tmp_path)
 
     @pytest.mark.parametrize("path", ["none/a.bin", "file/a.bin", "file/b/c"])
     def test_folders_that_are_none_are_refused(self, tmp_path, path):
         (tmp_path / "file").touch()
         with pytest.raises(
-            ArgumentException, match=r"filePath must lie in an existing folder, got '.*'; make '.*(none|file|b)'"
+            (FileNotFoundError, NotADirectoryError),
+            match=r"filePath must lie in an existing folder; make '.*(none|file|b)': '.*'",
         ):
             write_file(tmp_path / path, b"")
-        with pytest.raises(ArgumentException, match="filePath must be an existing file"):
+        with pytest.raises(FileNotFoundError, match=r"filePath must be an existing file, got nothing: '.*'"):
             read_file(tmp_path / path)
 
     def test_what_are_no_paths_are_refused(self):

@@ -48,7 +48,8 @@ def compare(settings: ComparisonSettings) -> Comparison:
     >>> [(run.algorithm, len(run.losses)) for run in found.runs]
     [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
-    test = settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks)
+    drawn = settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks)
+    test = drawn if isinstance(drawn, TaskBatch) else TaskBatch(drawn)
     entries: Mapping[str, Contestant] = {**BASELINES, **{name: ALGORITHMS[name] for name in settings.algorithms}}
     runs: list[Run] = []
     for seed in settings.seeds:

@@ -17,6 +17,7 @@ from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
+from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 from aidotnet_py.meta_learning.objective.stacking import row_views
@@ -103,7 +104,7 @@ class EpisodicLoader(ABC, Generic[T]):
 
     All arrays are drawn on the host from one PCG64 stream and then moved to the backend, so the same seed gives the
     same tasks on every backend. Several threads may draw at a time; together they get the tasks that one thread would.
-    ``GetTaskBatch(n)`` draws the tasks of ``n`` calls of ``GetNextTask`` and moves all of them at once: their arrays
+    ``GetTaskBatch(numTasks)`` draws the tasks of as many calls of ``GetNextTask`` and moves all at once: their arrays
     are views of four large ones, which live as long as one of the tasks. For a device, the next batch is drawn and
     moved while the device works on the last one.
 
@@ -168,17 +169,18 @@ class EpisodicLoader(ABC, Generic[T]):
         """Draw the next task."""
         return self._tasks(1)[0]
 
-    def GetTaskBatch(self, n: int) -> TaskBatch[T, NDArray[Any], NDArray[Any]]:
-        """Draw the next ``n`` tasks.
+    @renamed(n="numTasks")
+    def GetTaskBatch(self, numTasks: int) -> TaskBatch[T, NDArray[Any], NDArray[Any]]:
+        """Draw the next ``numTasks`` tasks.
 
         Raises
         ------
         ArgumentOutOfRangeException
-            ``n`` is below 1.
+            ``numTasks`` is below 1.
         ArgumentException
-            ``n`` is no integer.
+            ``numTasks`` is no integer.
         """
-        return TaskBatch(self._tasks(COUNT.check("n", n)))
+        return TaskBatch(self._tasks(COUNT.check("numTasks", numTasks)))
 
     def SetSeed(self, seed: int) -> None:
         """Restart the random stream; equal seeds give equal tasks.

@@ -74,9 +74,11 @@ class CrossEntropyLoss(LossFunctionBase[T_co]):
 
 
 def _require_labels(labels: NDArray[Any], predicted_shape: tuple[int, ...], name: str) -> None:
-    if labels.dtype.kind not in "iu":
-        raise ArgumentException(f"{name} must be integers to be class indices, got dtype {labels.dtype}")
     classes = predicted_shape[-1]
+    if labels.dtype.kind not in "iu":
+        raise ArgumentException(
+            f"{name} must be class indices, integers from 0 to {classes - 1}, got dtype {labels.dtype}"
+        )
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ArgumentException(
             f"{name} must hold labels from 0 to {classes - 1} for predictions of shape {predicted_shape}, got "

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Generic, Protocol, cast, runtime_checkable
 
+from aidotnet_py.arguments import check_given, conversion_hint
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
@@ -109,9 +110,11 @@ class LossFunctionBase(ABC, Generic[T_co]):
 
 def owner_of(array: Array, name: str) -> Backend:
     """Return the backend that owns an array; errors call the array ``name``."""
+    check_given(name, array, "an array")
     backend = backend_of(array)
     if backend is None:
-        raise ArgumentException(f"{name} must be an array, got {type(array).__name__}")
+        hint = conversion_hint(name, array)
+        raise ArgumentException(f"{name} must be an array, got {type(array).__name__}{hint}")
     return backend
 
 

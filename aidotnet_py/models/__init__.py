@@ -2,6 +2,7 @@
 
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.models.interfaces import (
+    ICloneable,
     IDifferentiableModel,
     IFullModel,
     IGradientComputable,
@@ -9,12 +10,14 @@ from aidotnet_py.models.interfaces import (
     IModelSerializer,
     INormalizedModel,
     IParameterizable,
+    ISecondOrderGradientComputable,
 )
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.neural_network_model import NeuralNetworkModel
 
 __all__ = [
     "FunctionModel",
+    "ICloneable",
     "IDifferentiableModel",
     "IFullModel",
     "IGradientComputable",
@@ -22,6 +25,7 @@ __all__ = [
     "IModelSerializer",
     "INormalizedModel",
     "IParameterizable",
+    "ISecondOrderGradientComputable",
     "ModelMetadata",
     "NeuralNetworkModel",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
+from aidotnet_py.arguments import check_given, conversion_hint
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
@@ -209,15 +210,24 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return output if found.dtype == self._dtype else output.astype(self._dtype)
 
     def check_array(self, array: Any, name: str) -> None:
-        """Raise ArgumentException when ``array`` is not an array of the model's backend and dtype.
+        """Raise ArgumentException when ``array`` is None or not an array of the model's backend and dtype.
 
         Integers and booleans pass: they are labels, or what the function makes of them.
         """
+        check_given(name, array, "an array")
         if not self._backend.owns(array):
             owner = backend_of(array)
             found = f"a {type(array).__name__}" if owner is None else f"an array on backend {owner.name!r}"
-            raise ArgumentException(f"{name} is {found}; the model takes arrays on backend {self._backend.name!r}")
+            hint = conversion_hint(name, array)
+            raise ArgumentException(
+                f"{name} is {found}; the model takes arrays on backend {self._backend.name!r}{hint}"
+            )
         dtype = self._backend.dtype_of(array)
+        if dtype.kind not in "biufc":
+            raise ArgumentException(
+                f"{name} must hold numbers, got dtype {dtype}; labels are numbered from 0, as by "
+                "np.unique(labels, return_inverse=True)[1]"
+            )
         if dtype.kind not in "biu" and dtype != self._dtype:
             raise ArgumentException(f"{name} has dtype {dtype}; the model computes in {self._dtype}")
 
@@ -263,6 +273,10 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             other._optimizer.SetState(self._optimizer.GetState())
         other._lock = Lock()
         return other
+
+    def DeepCopy(self) -> Self:
+        """Return an independent copy; see `Clone`."""
+        return self.Clone()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # Programs hold locks and buffers, which cannot be copied and need not be.

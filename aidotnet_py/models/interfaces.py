@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,7 @@ from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.type_parameters import T, T_co, TInput_contra, TOutput, TOutput_contra
 
 __all__ = [
+    "ICloneable",
     "IDifferentiableModel",
     "IFullModel",
     "IGradientComputable",
@@ -22,6 +23,7 @@ __all__ = [
     "IModelSerializer",
     "INormalizedModel",
     "IParameterizable",
+    "ISecondOrderGradientComputable",
 ]
 
 TMetadata_co = TypeVar("TMetadata_co", covariant=True, default=ModelMetadata[np.float64])
@@ -107,6 +109,19 @@ class IFullModel(
 
 
 @runtime_checkable
+class ICloneable(Protocol):
+    """Something with independent copies; models of one's own need `Clone` alone."""
+
+    def Clone(self) -> Self:
+        """Return an independent copy."""
+        ...
+
+    def DeepCopy(self) -> Self:
+        """Return an independent copy."""
+        ...
+
+
+@runtime_checkable
 class IGradientComputable(Protocol[T_co, TInput_contra, TOutput_contra]):
     """A model that knows the gradient of its loss; curvature products are then differences of gradients."""
 
@@ -114,6 +129,40 @@ class IGradientComputable(Protocol[T_co, TInput_contra, TOutput_contra]):
         self, input: TInput_contra, target: TOutput_contra, lossFunction: ILossFunction[Any] | None = None
     ) -> Array:
         """The gradient of the loss with respect to the parameters, shape (ParameterCount,)."""
+        ...
+
+
+@runtime_checkable
+class ISecondOrderGradientComputable(
+    IGradientComputable[T_co, TInput_contra, TOutput_contra], Protocol[T_co, TInput_contra, TOutput_contra]
+):
+    """A model that knows MAML's meta-gradient; MAML asks it instead of going back through the steps itself."""
+
+    def ComputeSecondOrderGradients(
+        self,
+        adaptationSteps: Sequence[tuple[TInput_contra, TOutput_contra]],
+        queryInput: TInput_contra,
+        queryTarget: TOutput_contra,
+        lossFunction: ILossFunction[Any],
+        innerLearningRate: float,
+    ) -> Array:
+        """Return the gradient of the query loss after some steps, with respect to the parameters before them.
+
+        Parameters
+        ----------
+        adaptationSteps : sequence of (input, target)
+            The set of each step of gradient descent, in order.
+        queryInput, queryTarget : array
+            The set of the query loss.
+        lossFunction : ILossFunction
+            The loss of the steps and of the query set.
+        innerLearningRate : float
+            The rate of the steps.
+
+        Returns
+        -------
+        array, shape (ParameterCount,)
+        """
         ...
 
 

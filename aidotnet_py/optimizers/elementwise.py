@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from aidotnet_py.arguments import POSITIVE, Number, refusal
+from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal
 from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
@@ -197,6 +197,8 @@ class ElementwiseOptimizer:
         )
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
+        check_given("parameters", parameters, "an array")
+        check_given("gradient", gradient, "an array")
         backend = backend_of(parameters)
         if backend is None:
             raise ArgumentException(refusal("parameters", "an array", parameters))

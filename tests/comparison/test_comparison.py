@@ -265,7 +265,7 @@ class TestAdaptationCurve:
 
     def test_no_batch(self) -> None:
         nothing: Any = None
-        with pytest.raises(ArgumentException, match="taskBatch is None"):
+        with pytest.raises(ArgumentException, match="taskBatch must be a TaskBatch, got None"):
             self.learner(1.0)[0].adaptation_curve(nothing)
 
     def test_a_solver_takes_no_steps(self) -> None:

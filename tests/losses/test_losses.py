@@ -128,8 +128,8 @@ class TestCrossEntropy:
         [
             ([0, 4], r"actual must hold labels from 0 to 3 for predictions of shape \(2, 4\), got 0 to 4"),
             ([-1, 2], r"actual must hold labels from 0 to 3 for predictions of shape \(2, 4\), got -1 to 2"),
-            ([0.0, 1.0], "actual must be integers to be class indices, got dtype float64"),
-            ([True, False], "actual must be integers to be class indices, got dtype bool"),
+            ([0.0, 1.0], "actual must be class indices, integers from 0 to 3, got dtype float64"),
+            ([True, False], "actual must be class indices, integers from 0 to 3, got dtype bool"),
             (
                 [0, 1, 2],
                 r"actual must be class indices \(2,\) or rows \(2, 4\) for predictions \(2, 4\), got shape \(3,\)",
@@ -208,7 +208,7 @@ class TestBinaryCrossEntropy:
 class TestRefusals:
     @pytest.mark.parametrize("wrong", [None, [1.0], 1.0, "x"])
     def test_of_what_is_no_array(self, loss, wrong):
-        kind = type(wrong).__name__
+        kind = "None" if wrong is None else type(wrong).__name__
         with pytest.raises(ArgumentException, match=f"predicted must be an array, got {kind}"):
             loss.CalculateLoss(wrong, np.ones((1, 1)))
         with pytest.raises(ArgumentException, match=f"actual must be an array, got {kind}"):

@@ -150,7 +150,7 @@ class TestParameterVector:
             (np.zeros(8, np.float32), r"parameters has dtype float32; the model computes in float64"),
             (np.zeros(8, int), r"parameters is int64\(8,\); the model has float64\(8,\)"),
             ([0.0] * 8, r"parameters is a list; the model takes arrays on backend 'numpy'"),
-            (None, r"parameters is a NoneType; the model takes arrays on backend 'numpy'"),
+            (None, r"parameters must be an array, got None"),
         ],
     )
     def test_of_another_kind_is_refused_and_changes_nothing(self, vector, message):
@@ -186,7 +186,11 @@ class TestConstruction:
             ((affine, {"w": None}), ArgumentException, "parameter 'w' is a NoneType"),
             ((affine, {3: np.zeros(1)}), ArgumentException, "parameter 3 is a ndarray; a name that is a str"),
             ((affine, {"w": np.zeros(1)}, None, np.int32), ArgumentException, "one of float16, float32, float64"),
-            ((affine, {"w": np.zeros(1)}, None, None, "gpu"), ArgumentException, "backend must be a Backend or one of 'numpy'"),
+            (
+                (affine, {"w": np.zeros(1)}, None, None, "gpu"),
+                ArgumentException,
+                "backend must be a Backend",
+            ),
         ],
     )
     def test_refuses(self, arguments, error, message):
@@ -270,10 +274,10 @@ class TestPredict:
         [
             (np.zeros((5, 3), np.float32), "input has dtype float32; the model computes in float64"),
             (np.zeros((5, 3), complex), "input has dtype complex128; the model computes in float64"),
-            (np.full((5, 3), "a"), "input has dtype <U1; the model computes in float64"),
+            (np.full((5, 3), "a"), "input must hold numbers, got dtype <U1"),
             (np.zeros((5, 4)), r"input has shape \(5, 4\); the model cannot take it: .*\(5, 4\).*\(3, 2\)"),
             ([[1.0, 2.0, 3.0]], "input is a list; the model takes arrays on backend 'numpy'"),
-            (None, "input is a NoneType; the model takes arrays on backend 'numpy'"),
+            (None, "input must be an array, got None"),
         ],
     )
     def test_refuses(self, wrong, message):
@@ -347,7 +351,7 @@ class TestGradients:
             (np.zeros((4, 3)), r"target must have the predictions' shape \(4, 2\), got \(4, 3\)"),
             (np.zeros((3, 2)), r"target must have the predictions' shape \(4, 2\), got \(3, 2\)"),
             (np.zeros((4, 2), np.float32), "target has dtype float32; the model computes in float64"),
-            (None, "target is a NoneType; the model takes arrays on backend 'numpy'"),
+            (None, "target must be an array, got None"),
         ],
     )
     def test_refuse(self, target, message):
@@ -569,9 +573,9 @@ class TestFiles:
         assert (host(model) == before).all()
 
     def test_that_are_not_there_are_refused(self, tmp_path):
-        with pytest.raises(ArgumentException, match=r"filePath must be an existing file, got '.*none'"):
+        with pytest.raises(FileNotFoundError, match=r"filePath must be an existing file, got nothing: '.*none'"):
             model_on("numpy").LoadModel(tmp_path / "none")
-        with pytest.raises(ArgumentException, match=r"filePath must lie in an existing folder"):
+        with pytest.raises(FileNotFoundError, match=r"filePath must lie in an existing folder"):
             model_on("numpy").SaveModel(tmp_path / "none" / "m")
 
 

@@ -79,7 +79,8 @@ class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     with H the Hessian of the support loss. v_0 is the gradient of L_q(φ_K(θ)) in θ. It takes K exact curvature products
     at the φ_k of the inner loop, and no graph of the loop. Other inner optimizers use the vjp of their formula in the
-    same way. The mean of v_0 over the tasks, clipped, goes to the meta-optimizer.
+    same way. A model with ComputeSecondOrderGradients (`ISecondOrderGradientComputable`) is asked for v_0 if the steps
+    are plain descent. The mean of v_0 over the tasks, clipped, goes to the meta-optimizer.
 
     Parameters
     ----------
@@ -129,5 +130,9 @@ class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         """Return v_0, or for FOMAML v_K."""
         if self._maml.UseFirstOrder:
             return tasks.query_gradient(tasks.adapt())
+        if tasks.is_second_order_computable:
+            # For the query losses, which are measured where the steps end.
+            tasks.adapt()
+            return self._second_order_gradients(tasks)
         path = tasks.adapt_with_path(self._maml.CheckpointSegments)
         return path.pull_back(tasks.query_gradient(path.end))

@@ -36,10 +36,13 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
         The start of every rate, at construction, at Reset and with a new model.
     AdaptationSteps : int
         K, the number of inner steps, > 0.
+    NumMetaIterations, EvaluationFrequency, CheckpointFrequency : int
+        As for every learner, with AiDotNet's defaults for Meta-SGD.
     MinLearningRate, MaxLearningRate : float
         Bounds of every rate after a meta-update; 0 < MinLearningRate ≤ InnerLearningRate ≤ MaxLearningRate.
     UseFirstOrder : bool
-        Leave out the curvature: v_k = ∇L_q(φ_K) at every step.
+        Leave out the curvature: v_k = ∇L_q(φ_K) at every step. AiDotNet's default is True; here the meta-gradient is
+        exact by default.
     CheckpointSegments : int, "sqrt" or None
         The number of segments of the inner loop; see `MAMLOptions`.
 
@@ -55,6 +58,9 @@ class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
     """
 
     AdaptationSteps: int = 5
+    NumMetaIterations: int = 10000
+    EvaluationFrequency: int = 500
+    CheckpointFrequency: int = 1000
     MinLearningRate: float = 1e-6
     MaxLearningRate: float = 1.0
     UseFirstOrder: bool = False

@@ -36,8 +36,8 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
         ε of θ ← θ + ε (φ − θ), > 0.
     AdaptationSteps, InnerBatches : int
         The number of inner steps is AdaptationSteps · InnerBatches, both > 0 (AiDotNet's names, like Interpolation).
-    MetaBatchSize : int
-        The number of tasks in a step of Train, > 0.
+    MetaBatchSize, NumMetaIterations, EvaluationFrequency, CheckpointFrequency : int
+        As for every learner, with AiDotNet's defaults for Reptile.
     Interpolation : float
         The meta-gradient's share of θ − φ, in (0, 1]. Unlike OuterLearningRate, it acts before the clipping, and with
         a MetaOptimizer of your own.
@@ -58,6 +58,9 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
     OuterLearningRate: float = 1.0
     AdaptationSteps: int = 5
     MetaBatchSize: int = 5
+    NumMetaIterations: int = 10000
+    EvaluationFrequency: int = 500
+    CheckpointFrequency: int = 1000
     Interpolation: float = 1.0
     InnerBatches: int = 1
     UseSerialUpdate: bool = False

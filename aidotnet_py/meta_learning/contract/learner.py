@@ -87,9 +87,11 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
     @overload
     def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
 
-    def Train(self, sampler: ITaskSampler[T, TInput, TOutput] | None = None) -> MetaTrainingResult[T]:
-        """Take as many steps as the options say."""
-        ...
+    @overload
+    def Train(self) -> MetaTrainingResult[T]: ...
+
+    @overload
+    def Train(self, sampler: ITaskSampler[T, TInput, TOutput], /) -> MetaTrainingResult[T]: ...
 
     def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task and measure the result."""

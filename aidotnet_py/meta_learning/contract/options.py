@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
 
 from typing_extensions import TypeVar
 
 from aidotnet_py.arguments import (
+    ANY_WHOLE,
     COUNT,
+    COUNT_OR_ZERO,
     FINITE,
     NON_NEGATIVE,
     POSITIVE,
-    SEED,
     SWITCH,
     Choice,
     Constraint,
@@ -28,6 +28,7 @@ from aidotnet_py.descriptions import Described, describe, differences
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
+from aidotnet_py.meta_learning.contract.suggestions import suggest
 from aidotnet_py.models import IFullModel
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
 from aidotnet_py.representations import concise_repr
@@ -41,6 +42,8 @@ C = TypeVar("C", bound=type[Any])
 _OF_THE_RUN = frozenset(
     ("NumMetaIterations", "EvaluationTasks", "EvaluationFrequency", "EnableCheckpointing", "CheckpointFrequency")
 )
+# Other spellings of the proximal term's λ, of which LambdaRegularization is the reciprocal.
+_LAMBDAS = ("lambda", "lam", "lamda", "lambd", "λ")
 _OF_LOADERS = ("NWay", "KShot", "QueryShots", "AvailableClasses")
 _PROTOCOLS: dict[str, type[Any]] = {
     "MetaModel": IFullModel,
@@ -60,7 +63,7 @@ def with_suggestions(cls: C) -> C:
     def init(self: Any, *args: Any, **options: Any) -> None:
         for name in options:
             if name not in names:
-                raise TypeError(f"{cls.__name__} has no option {name!r}{_suggestion(name, names)}")
+                raise TypeError(f"{cls.__name__} has no option {name!r}{_remedy(cls, name)}")
         original(self, *args, **options)
 
     cls.__repr__ = concise_repr  # type: ignore[assignment]
@@ -73,17 +76,21 @@ def _names_of(cls: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
-def _suggestion(name: str, names: Sequence[str]) -> str:
-    # Compared in lower case: a C# or snake_case habit is the likeliest slip.
-    by_lower = {n.lower(): n for n in names}
-    slip = name.lower().replace("_", "")
-    begun = [n for lower, n in by_lower.items() if len(slip) > 3 and lower.startswith(slip)]
-    near = begun or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.75)]
+def _remedy(cls: type[Any], name: str) -> str:
+    """Return the end of a message for an option that a class lacks."""
+    names = _names_of(cls)
+    if name.lower().replace("_", "") in _LAMBDAS and "LambdaRegularization" in names:
+        # A suggestion would have the value taken for its reciprocal.
+        remedy = (
+            f"{cls.__name__}.FromPaper(model, Lambda=2) sets it"
+            if hasattr(cls, "FromPaper")
+            else "InnerObjective='proximal' uses it"
+        )
+        return f"; LambdaRegularization is 1/λ for the λ of the proximal term, such as 0.5 for λ = 2: {remedy}"
     elsewhere = [kind.__name__ for kind in _all_options() if name in _names_of(kind)]
-    if not near and elsewhere:
+    if elsewhere:
         return f"; {' and '.join(elsewhere)} {'have' if len(elsewhere) > 1 else 'has'} it"
-    near = near or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.5)]
-    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+    return f"; {suggest(name, names) or 'it has ' + ', '.join(names)}"
 
 
 def _all_options() -> list[type[Any]]:
@@ -130,13 +137,14 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     GradientClipThreshold : float or None
         Largest global norm of the meta-gradient; None or ≤ 0: no limit.
     RandomSeed : int, optional
-        Seeds the learner's random numbers and its draws from the DataLoader; None: those begin where the loader is.
+        Seeds the learner's random numbers and its draws from the DataLoader; None: those begin where the loader is. A
+        negative seed counts as its remainder modulo 2³².
     EvaluationTasks, EvaluationFrequency : int
-        Train evaluates this many tasks, every so many steps.
+        Train evaluates this many tasks, every so many steps; EvaluationFrequency 0 switches that off.
     EnableCheckpointing : bool
         Whether Train saves the learner.
     CheckpointFrequency : int
-        Every how many steps.
+        Every how many steps; 0 only without EnableCheckpointing.
 
     Raises
     ------
@@ -173,11 +181,11 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         "MetaBatchSize": COUNT,
         "NumMetaIterations": COUNT,
         "GradientClipThreshold": OrNone(FINITE),
-        "RandomSeed": OrNone(SEED),
+        "RandomSeed": OrNone(ANY_WHOLE),
         "EvaluationTasks": COUNT,
-        "EvaluationFrequency": COUNT,
+        "EvaluationFrequency": COUNT_OR_ZERO,
         "EnableCheckpointing": SWITCH,
-        "CheckpointFrequency": COUNT,
+        "CheckpointFrequency": COUNT_OR_ZERO,
     }
 
     def __post_init__(self) -> None:
@@ -189,7 +197,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         def __setattr__(self, name: str, value: Any) -> None:
             names = _names_of(type(self))
             if name not in names:
-                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_suggestion(name, names)}")
+                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_remedy(type(self), name)}")
             object.__setattr__(self, name, value)
             # The list is replaced, not emptied: another thread may be about to note what it saw before.
             object.__setattr__(self, "_verdict", [])
@@ -203,6 +211,8 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         for name, constraint in constraints.items():
             if problem := constraint.problem(name, getattr(self, name)):
                 yield problem
+        if self.CheckpointFrequency == 0 and self.EnableCheckpointing:
+            yield "CheckpointFrequency must be at least 1 with EnableCheckpointing, got 0"
 
     def _invalid_objects(self) -> Iterator[str]:
         for name, protocol in _PROTOCOLS.items():

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import check_given
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T
 
@@ -67,23 +69,48 @@ class ConfidenceInterval(Generic[T]):
 
 @dataclass(frozen=True)
 class BasicStats(Generic[T]):
-    """Summary of N numbers; ``StandardDeviation`` is that of a sample, √(Σ(xᵢ − x̄)²/(N − 1)), and NaN for N = 1.
+    """Summary of N numbers; statistics that need more numbers than there are, or that divide by a spread of 0, are NaN.
+
+    Attributes
+    ----------
+    Mean, Median, Min, Max : T
+        As NumPy has them.
+    Variance, StandardDeviation : T
+        Of a sample, s² = Σ(xᵢ − x̄)²/(N − 1); from N = 2 on.
+    Skewness : T
+        N/((N − 1)(N − 2)) Σzᵢ³ with z = (x − x̄)/s; from N = 3 on.
+    Kurtosis : T
+        Excess over a normal distribution, N(N + 1)/((N − 1)(N − 2)(N − 3)) Σzᵢ⁴ − 3(N − 1)²/((N − 2)(N − 3)); from
+        N = 4 on.
+    FirstQuartile, ThirdQuartile, InterquartileRange : T
+        Quantiles ¼ and ¾, interpolated linearly, and their difference.
+    MAD : T
+        Mean absolute deviation from the median.
+    N : int
+        How many numbers there are.
 
     Examples
     --------
     >>> import numpy as np
     >>> from aidotnet_py.meta_learning.contract.results import BasicStats
     >>> stats = BasicStats.of(np.array([1.0, 2.0, 3.0, 6.0]))
-    >>> float(stats.Mean), float(stats.Median)
-    (3.0, 2.5)
+    >>> float(stats.Mean), float(stats.Median), float(stats.InterquartileRange), float(stats.MAD)
+    (3.0, 2.5, 2.0, 1.5)
     >>> lower, upper = stats.ConfidenceInterval()
     >>> round(float(lower), 3), round(float(upper), 3)
     (0.883, 5.117)
     """
 
     Mean: T
+    Variance: T
     StandardDeviation: T
+    Skewness: T
+    Kurtosis: T
     Median: T
+    FirstQuartile: T
+    ThirdQuartile: T
+    InterquartileRange: T
+    MAD: T
     Min: T
     Max: T
     N: int
@@ -99,9 +126,12 @@ class BasicStats(Generic[T]):
 
         Raises
         ------
+        ArgumentNullException
+            When they are None.
         ArgumentException
             When they are empty, not one-dimensional or not of floating-point numbers.
         """
+        check_given("values", values, "an array of numbers")
         _require_numbers("values", values)
         if values.size == 0:
             raise ArgumentException("values must have at least one number, got shape (0,)")
@@ -109,11 +139,20 @@ class BasicStats(Generic[T]):
         wide = values.astype(np.result_type(values.dtype, np.float64))
         scalar = values.dtype.type
         with np.errstate(all="ignore"):
-            deviation = np.std(wide, ddof=1) if wide.size > 1 else math.nan
+            variance = np.var(wide, ddof=1) if wide.size > 1 else math.nan
+            skewness, kurtosis = _shape(wide, variance)
+            median, (first, third) = np.median(wide), np.quantile(wide, (0.25, 0.75))
             return BasicStats(
                 Mean=scalar(np.mean(wide)),
-                StandardDeviation=scalar(deviation),
-                Median=scalar(np.median(wide)),
+                Variance=scalar(variance),
+                StandardDeviation=scalar(np.sqrt(variance)),
+                Skewness=scalar(skewness),
+                Kurtosis=scalar(kurtosis),
+                Median=scalar(median),
+                FirstQuartile=scalar(first),
+                ThirdQuartile=scalar(third),
+                InterquartileRange=scalar(third - first),
+                MAD=scalar(np.mean(np.abs(wide - median))),
                 Min=values.min(),
                 Max=values.max(),
                 N=values.size,
@@ -126,21 +165,37 @@ class BasicStats(Generic[T]):
             return ConfidenceInterval(self.Mean, scalar(1.96 * float(self.StandardDeviation) / math.sqrt(self.N)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class MetaTrainingStepResult(Generic[T]):
     """One meta-training step.
 
-    ``MetaLoss`` is what the step minimises and ``TaskLoss`` the mean query loss after adaptation, before the update;
-    ``Accuracy`` is the mean over the query sets, ``Iteration`` the count of steps once this one is done, ``TimeMs``
-    its milliseconds. ``AdditionalMetrics`` tell how it went: norms of gradients, residuals and iterations of solves.
+    Parameters
+    ----------
+    metaLoss : T
+        The loss that the step minimises.
+    taskLoss : T
+        The mean query loss after adaptation, before the update.
+    accuracy : T
+        The mean over the query sets.
+    numTasks, iteration : int
+        Tasks of the step, and the count of steps with this one.
+    timeMs : float
+        Milliseconds of the step.
+    additionalMetrics : mapping of str to T, optional
+        Norms of gradients, residuals and iterations of solves.
+
+    Raises
+    ------
+    ArgumentNullException
+        When one of the others is None.
 
     Examples
     --------
     >>> import numpy as np
     >>> from aidotnet_py.meta_learning.contract.results import MetaTrainingStepResult
     >>> step = MetaTrainingStepResult(
-    ...     MetaLoss=np.float32(0.5), TaskLoss=np.float32(0.5), Accuracy=np.float32(0.8), NumTasks=4, Iteration=1,
-    ...     TimeMs=12.5,
+    ...     metaLoss=np.float32(0.5), taskLoss=np.float32(0.5), accuracy=np.float32(0.8), numTasks=4, iteration=1,
+    ...     timeMs=12.5,
     ... )
     >>> float(step.MetaLoss), step.AdditionalMetrics
     (0.5, {})
@@ -152,24 +207,64 @@ class MetaTrainingStepResult(Generic[T]):
     NumTasks: int
     Iteration: int
     TimeMs: float
-    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+    AdditionalMetrics: Mapping[str, T]
+
+    @renamed(
+        MetaLoss="metaLoss",
+        TaskLoss="taskLoss",
+        Accuracy="accuracy",
+        NumTasks="numTasks",
+        Iteration="iteration",
+        TimeMs="timeMs",
+        AdditionalMetrics="additionalMetrics",
+    )
+    def __init__(
+        self,
+        metaLoss: T,
+        taskLoss: T,
+        accuracy: T,
+        numTasks: int,
+        iteration: int,
+        timeMs: float,
+        additionalMetrics: Mapping[str, T] | None = None,
+    ) -> None:
+        _check_all_given(
+            metaLoss=metaLoss,
+            taskLoss=taskLoss,
+            accuracy=accuracy,
+            numTasks=numTasks,
+            iteration=iteration,
+            timeMs=timeMs,
+        )
+        _set(
+            self,
+            MetaLoss=metaLoss,
+            TaskLoss=taskLoss,
+            Accuracy=accuracy,
+            NumTasks=numTasks,
+            Iteration=iteration,
+            TimeMs=timeMs,
+            AdditionalMetrics=dict(additionalMetrics or {}),
+        )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class MetaTrainingResult(Generic[T]):
     """A whole run of meta-training.
 
     Parameters
     ----------
-    LossHistory, AccuracyHistory : (iterations,) array of T
+    lossHistory, accuracyHistory : (iterations,) array of T
         Loss and accuracy of every iteration, at least one; kept as read-only copies.
-    TrainingTime : datetime.timedelta
+    trainingTime : datetime.timedelta
         How long the run took.
-    AdditionalMetrics : mapping of str to T, optional
+    additionalMetrics : mapping of str to T, optional
         Whatever else was measured.
 
     Raises
     ------
+    ArgumentNullException
+        When a history or the time is None.
     ArgumentException
         When a history is empty, not one-dimensional or not of floating-point numbers, or the two differ in length.
 
@@ -198,10 +293,30 @@ class MetaTrainingResult(Generic[T]):
     LossHistory: NDArray[T]
     AccuracyHistory: NDArray[T]
     TrainingTime: timedelta
-    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+    AdditionalMetrics: Mapping[str, T]
 
-    def __post_init__(self) -> None:
-        _keep_pair(self, "LossHistory", "AccuracyHistory")
+    @renamed(
+        LossHistory="lossHistory",
+        AccuracyHistory="accuracyHistory",
+        TrainingTime="trainingTime",
+        AdditionalMetrics="additionalMetrics",
+    )
+    def __init__(
+        self,
+        lossHistory: NDArray[T],
+        accuracyHistory: NDArray[T],
+        trainingTime: timedelta,
+        additionalMetrics: Mapping[str, T] | None = None,
+    ) -> None:
+        _check_all_given(lossHistory=lossHistory, accuracyHistory=accuracyHistory, trainingTime=trainingTime)
+        losses, accuracies = _pair("lossHistory", lossHistory, "accuracyHistory", accuracyHistory)
+        _set(
+            self,
+            LossHistory=losses,
+            AccuracyHistory=accuracies,
+            TrainingTime=trainingTime,
+            AdditionalMetrics=dict(additionalMetrics or {}),
+        )
 
     @property
     def TotalIterations(self) -> int:
@@ -237,7 +352,7 @@ class MetaTrainingResult(Generic[T]):
         return _difference(self.FinalAccuracy, self.InitialAccuracy)
 
     def HasConverged(self, windowSize: int = 100, varianceThreshold: float = 0.001) -> bool:
-        """Return whether the population variance of the last ``windowSize`` losses is at most the threshold.
+        """Return whether the sample variance of the last ``windowSize`` losses is below the threshold.
 
         A history shorter than the window has not converged, nor has one with a NaN in it.
 
@@ -252,7 +367,7 @@ class MetaTrainingResult(Generic[T]):
         if self.TotalIterations < windowSize:
             return False
         with np.errstate(all="ignore"):
-            return bool(np.var(self.LossHistory[-windowSize:], dtype=np.float64) <= varianceThreshold)
+            return bool(np.var(self.LossHistory[-windowSize:], dtype=np.float64, ddof=1) < varianceThreshold)
 
     def FindBestLoss(self) -> BestValue[T]:
         """Return the lowest loss and its place in ``LossHistory``; NaNs are passed over, (NaN, 0) where all are."""
@@ -282,17 +397,18 @@ class MetaTrainingResult(Generic[T]):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class MetaEvaluationResult(Generic[T]):
     """How a learner does on tasks that it adapts to.
 
     Parameters
     ----------
-    PerTaskAccuracies, PerTaskLosses : (tasks,) array of T
-        Accuracy and loss on each task's query set after adaptation, at least one; kept as read-only copies.
-    EvaluationTime : datetime.timedelta
+    taskAccuracies, taskLosses : (tasks,) array of T
+        Accuracy and loss on each task's query set after adaptation, at least one; kept as read-only copies, as
+        ``PerTaskAccuracies`` and ``PerTaskLosses``.
+    evaluationTime : datetime.timedelta
         How long the evaluation took.
-    AdditionalMetrics : mapping of str to T, optional
+    additionalMetrics : mapping of str to T, optional
         Whatever else was measured.
     normalization : "batch" or "support", optional
         What the model's BatchNorm layers normalised query sets by: their own statistics, so that the answer for one
@@ -303,6 +419,8 @@ class MetaEvaluationResult(Generic[T]):
 
     Raises
     ------
+    ArgumentNullException
+        When accuracies, losses or the time are None.
     ArgumentException
         When an array is empty, not one-dimensional or not of floating-point numbers, or they differ in length.
 
@@ -326,15 +444,39 @@ class MetaEvaluationResult(Generic[T]):
     PerTaskAccuracies: NDArray[T]
     PerTaskLosses: NDArray[T]
     EvaluationTime: timedelta
-    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+    AdditionalMetrics: Mapping[str, T]
 
-    normalization: Statistics | None = None
-    single_accuracies: NDArray[T] | None = None
+    normalization: Statistics | None
+    single_accuracies: NDArray[T] | None
 
-    def __post_init__(self) -> None:
-        _keep_pair(self, "PerTaskAccuracies", "PerTaskLosses")
-        if self.single_accuracies is not None:
-            _keep_pair(self, "single_accuracies", "PerTaskLosses")
+    @renamed(
+        PerTaskAccuracies="taskAccuracies",
+        PerTaskLosses="taskLosses",
+        EvaluationTime="evaluationTime",
+        AdditionalMetrics="additionalMetrics",
+    )
+    def __init__(
+        self,
+        taskAccuracies: NDArray[T],
+        taskLosses: NDArray[T],
+        evaluationTime: timedelta,
+        additionalMetrics: Mapping[str, T] | None = None,
+        normalization: Statistics | None = None,
+        single_accuracies: NDArray[T] | None = None,
+    ) -> None:
+        _check_all_given(taskAccuracies=taskAccuracies, taskLosses=taskLosses, evaluationTime=evaluationTime)
+        accuracies, losses = _pair("taskAccuracies", taskAccuracies, "taskLosses", taskLosses)
+        if single_accuracies is not None:
+            single_accuracies, _ = _pair("single_accuracies", single_accuracies, "taskLosses", losses)
+        _set(
+            self,
+            PerTaskAccuracies=accuracies,
+            PerTaskLosses=losses,
+            EvaluationTime=evaluationTime,
+            AdditionalMetrics=dict(additionalMetrics or {}),
+            normalization=normalization,
+            single_accuracies=single_accuracies,
+        )
 
     @property
     def NumTasks(self) -> int:
@@ -374,36 +516,38 @@ class MetaEvaluationResult(Generic[T]):
         return _report("Meta-evaluation", rows, self.AdditionalMetrics)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class MetaAdaptationResult(Generic[T]):
     """How adapting to one task went.
 
     Parameters
     ----------
-    QueryAccuracy, QueryLoss, SupportAccuracy, SupportLoss : T
+    queryAccuracy, queryLoss, supportAccuracy, supportLoss : T
         On either set, after adaptation.
-    AdaptationSteps : int
+    adaptationSteps : int
         How many inner steps were taken.
-    AdaptationTimeMs : float
+    adaptationTimeMs : float
         How long they took, in milliseconds.
-    PerStepLosses : (AdaptationSteps + 1,) array of T, optional
+    perStepLosses : (adaptationSteps + 1,) array of T, optional
         The support loss before the first and after each step; kept as a read-only copy, empty where it was not tracked.
-    AdditionalMetrics : mapping of str to T, optional
+    additionalMetrics : mapping of str to T, optional
         Whatever else was measured.
 
     Raises
     ------
+    ArgumentNullException
+        When a loss, an accuracy, the steps or the time are None.
     ArgumentException
-        When ``PerStepLosses`` is not one-dimensional or not of floating-point numbers.
+        When ``perStepLosses`` is not one-dimensional or not of floating-point numbers.
 
     Examples
     --------
     >>> import numpy as np
     >>> from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult
     >>> result = MetaAdaptationResult(
-    ...     QueryAccuracy=np.float64(0.75), QueryLoss=np.float64(0.5), SupportAccuracy=np.float64(1.0),
-    ...     SupportLoss=np.float64(0.125), AdaptationSteps=2, AdaptationTimeMs=4.5,
-    ...     PerStepLosses=np.array([1.0, 0.13, 0.125]),
+    ...     queryAccuracy=np.float64(0.75), queryLoss=np.float64(0.5), supportAccuracy=np.float64(1.0),
+    ...     supportLoss=np.float64(0.125), adaptationSteps=2, adaptationTimeMs=4.5,
+    ...     perStepLosses=np.array([1.0, 0.13, 0.125]),
     ... )
     >>> float(result.CalculateOverfittingGap()), result.DidConverge()
     (0.25, True)
@@ -424,11 +568,49 @@ class MetaAdaptationResult(Generic[T]):
     SupportLoss: T
     AdaptationSteps: int
     AdaptationTimeMs: float
-    PerStepLosses: NDArray[T] = field(default_factory=lambda: cast(NDArray[T], np.empty(0)))
-    AdditionalMetrics: Mapping[str, T] = field(default_factory=dict[str, T])
+    PerStepLosses: NDArray[T]
+    AdditionalMetrics: Mapping[str, T]
 
-    def __post_init__(self) -> None:
-        _keep(self, "PerStepLosses")
+    @renamed(
+        QueryAccuracy="queryAccuracy",
+        QueryLoss="queryLoss",
+        SupportAccuracy="supportAccuracy",
+        SupportLoss="supportLoss",
+        AdaptationSteps="adaptationSteps",
+        AdaptationTimeMs="adaptationTimeMs",
+        PerStepLosses="perStepLosses",
+        AdditionalMetrics="additionalMetrics",
+    )
+    def __init__(
+        self,
+        queryAccuracy: T,
+        queryLoss: T,
+        supportAccuracy: T,
+        supportLoss: T,
+        adaptationSteps: int,
+        adaptationTimeMs: float,
+        perStepLosses: NDArray[T] | None = None,
+        additionalMetrics: Mapping[str, T] | None = None,
+    ) -> None:
+        _check_all_given(
+            queryAccuracy=queryAccuracy,
+            queryLoss=queryLoss,
+            supportAccuracy=supportAccuracy,
+            supportLoss=supportLoss,
+            adaptationSteps=adaptationSteps,
+            adaptationTimeMs=adaptationTimeMs,
+        )
+        _set(
+            self,
+            QueryAccuracy=queryAccuracy,
+            QueryLoss=queryLoss,
+            SupportAccuracy=supportAccuracy,
+            SupportLoss=supportLoss,
+            AdaptationSteps=adaptationSteps,
+            AdaptationTimeMs=adaptationTimeMs,
+            PerStepLosses=_copy("perStepLosses", np.empty(0) if perStepLosses is None else perStepLosses),
+            AdditionalMetrics=dict(additionalMetrics or {}),
+        )
 
     def CalculateOverfittingGap(self) -> T:
         """Return how much better the support set is served than the query set: positive means overfitting.
@@ -472,18 +654,39 @@ class MetaAdaptationResult(Generic[T]):
         return _report("Adaptation", rows, self.AdditionalMetrics)
 
 
+def _shape(values: NDArray[Any], variance: Any) -> tuple[Any, Any]:
+    """Return the sample skewness and excess kurtosis of numbers with this sample variance."""
+    n, z = values.size, (values - np.mean(values)) / np.sqrt(variance)
+    skewness = n / ((n - 1) * (n - 2)) * np.sum(z**3) if n > 2 else math.nan
+    if n <= 3:
+        return skewness, math.nan
+    fourth = n * (n + 1) / ((n - 1) * (n - 2) * (n - 3)) * np.sum(z**4)
+    return skewness, fourth - 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
+
+
 def _difference(x: T, y: T) -> T:
     with np.errstate(all="ignore"):
         return type(x)(x - y)
 
 
-def _keep(result: object, name: str) -> NDArray[Any]:
-    """Replace a frozen field by a read-only one-dimensional copy of it."""
-    kept = np.array(getattr(result, name))
-    _require_numbers(name, kept)
-    kept.flags.writeable = False
-    object.__setattr__(result, name, kept)
-    return kept
+def _set(result: object, **fields: object) -> None:
+    """Set the fields of a frozen result."""
+    for name, value in fields.items():
+        object.__setattr__(result, name, value)
+
+
+def _check_all_given(**arguments: object) -> None:
+    """Raise ArgumentNullException if one of some arguments is None."""
+    for name, value in arguments.items():
+        check_given(name, value, "given")
+
+
+def _copy(name: str, values: Any) -> NDArray[Any]:
+    """Return a read-only one-dimensional copy of an argument."""
+    copy = np.array(values)
+    _require_numbers(name, copy)
+    copy.flags.writeable = False
+    return copy
 
 
 def _require_numbers(name: str, values: NDArray[Any]) -> None:
@@ -493,12 +696,14 @@ def _require_numbers(name: str, values: NDArray[Any]) -> None:
         raise ArgumentException(f"{name} must be one-dimensional, got shape {values.shape}")
 
 
-def _keep_pair(result: object, first: str, second: str) -> None:
-    a, b = _keep(result, first), _keep(result, second)
+def _pair(first: str, x: Any, second: str, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return read-only copies of two arguments of one length."""
+    a, b = _copy(first, x), _copy(second, y)
     if a.shape != b.shape or a.size == 0:
         raise ArgumentException(
             f"{first} and {second} must have one length, at least 1, got shapes {a.shape} and {b.shape}"
         )
+    return a, b
 
 
 def _check_threshold(name: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""Where tasks come from: the protocols of episodic data loaders and task samplers."""
+"""The protocols of episodic data loaders and task samplers, the sources of tasks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ class IEpisodicDataLoader(Protocol[T_co, TInput_co, TOutput_co]):
         """Draw the next task."""
         ...
 
-    def GetTaskBatch(self, n: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
-        """Draw the next ``n`` tasks."""
+    def GetTaskBatch(
+        self, numTasks: int
+    ) -> TaskBatch[T_co, TInput_co, TOutput_co] | Sequence[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
+        """Draw the next ``numTasks`` tasks, as a batch or a list."""
         ...
 
     def SetSeed(self, seed: int) -> None:

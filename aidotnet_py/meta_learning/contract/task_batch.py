@@ -18,12 +18,16 @@ from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract import enums
 from aidotnet_py.meta_learning.contract.protocols import missing_members
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches
+from aidotnet_py.meta_learning.contract.renaming import renamed
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = ["TaskBatch"]
 
 E = TypeVar("E", bound=Enum)
+
+# The average of nothing.
+_NONE = np.float64(0.0)
 
 
 class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
@@ -132,20 +136,20 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         return self._similarities
 
     @property
-    def AverageDifficulty(self) -> T_co | None:
-        """The mean of the difficulties; None where they are unknown."""
-        return None if self._difficulties is None else cast(T_co, self._difficulties.mean())
+    def AverageDifficulty(self) -> T_co:
+        """The mean of the difficulties; 0 if they are unknown."""
+        return cast(T_co, _NONE if self._difficulties is None else self._difficulties.mean())
 
     @property
-    def DifficultyVariance(self) -> T_co | None:
-        """The population variance of the difficulties, Σ(dᵢ − d̄)²/n; None where they are unknown."""
-        return None if self._difficulties is None else cast(T_co, self._difficulties.var())
+    def DifficultyVariance(self) -> T_co:
+        """The population variance of the difficulties, Σ(dᵢ − d̄)²/n; 0 if they are unknown."""
+        return cast(T_co, _NONE if self._difficulties is None else self._difficulties.var())
 
     @property
-    def AverageTaskSimilarity(self) -> T_co | None:
-        """The mean of the similarities above the diagonal; None where they are unknown, or with a single task."""
+    def AverageTaskSimilarity(self) -> T_co:
+        """The mean of the similarities above the diagonal; 0 if they are unknown, or for a single task."""
         if self._similarities is None or self.BatchSize == 1:
-            return None
+            return cast(T_co, _NONE)
         return cast(T_co, self._similarities[np.triu_indices(self.BatchSize, k=1)].mean())
 
     @property
@@ -154,30 +158,45 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         return sum(_bytes(data) for task in self._tasks for data in _data_of(task)) / 1e6
 
     def GetMetadata(self, key: str) -> Any:
-        """Return the value noted under the key; None where there is none."""
+        """Return the value noted under the key; None where there is none.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the key is None.
+        """
+        check_given("key", key, "a string")
         return self._metadata.get(key)
 
     def SetMetadata(self, key: str, value: Any) -> None:
-        """Note a value under a key, in place of one noted before."""
+        """Note a value under a key, in place of one noted before.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the key is None.
+        """
+        check_given("key", key, "a string")
         self._metadata[key] = value
 
-    def GetRange(self, start: int, count: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
-        """Return ``count`` tasks from ``start`` on as a batch, with their difficulties and similarities.
+    @renamed(start="startIndex")
+    def GetRange(self, startIndex: int, count: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
+        """Return ``count`` tasks from ``startIndex`` on as a batch, with their difficulties and similarities.
 
         Strategy and stage stay; the notes of `SetMetadata` are about the whole batch and do not come along.
 
         Raises
         ------
         ArgumentOutOfRangeException
-            When ``start`` is negative, ``count`` is not positive, or the range ends beyond the batch.
+            When ``startIndex`` is negative, ``count`` is not positive, or the range ends beyond the batch.
         """
-        whole = all(isinstance(n, Integral) for n in (start, count))  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        if not whole or start < 0 or count < 1 or start + count > self.BatchSize:
+        whole = all(isinstance(n, Integral) for n in (startIndex, count))  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        if not whole or startIndex < 0 or count < 1 or startIndex + count > self.BatchSize:
             raise ArgumentOutOfRangeException(
-                f"start and count must be of at least one task within the {self.BatchSize} of the batch, got start "
-                f"{start} and count {count}"
+                f"startIndex and count must be of at least one task within the {self.BatchSize} of the batch, got "
+                f"startIndex {startIndex} and count {count}"
             )
-        part = slice(start, start + count)
+        part = slice(startIndex, startIndex + count)
         return TaskBatch(
             self._tasks[part],
             self._strategy,
@@ -186,16 +205,20 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
             self._stage,
         )
 
-    def Split(self, n: int) -> list[TaskBatch[T_co, TInput_co, TOutput_co]]:
-        """Return ``n`` batches that together hold the tasks in order; their sizes differ by at most one.
+    @renamed(n="numSubBatches")
+    def Split(self, numSubBatches: int) -> list[TaskBatch[T_co, TInput_co, TOutput_co]]:
+        """Return ``numSubBatches`` batches that together hold the tasks in order; their sizes differ by at most one.
 
         Raises
         ------
         ArgumentOutOfRangeException
-            When ``n`` is not between 1 and `BatchSize`.
+            When ``numSubBatches`` is not between 1 and `BatchSize`.
         """
+        n = numSubBatches
         if not isinstance(n, Integral) or not 1 <= n <= self.BatchSize:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentOutOfRangeException(f"n must be from 1 to the batch size, {self.BatchSize}, got {n}")
+            raise ArgumentOutOfRangeException(
+                f"numSubBatches must be from 1 to the batch size, {self.BatchSize}, got {n}"
+            )
         size, longer = divmod(self.BatchSize, n)
         return [self.GetRange(i * size + min(i, longer), size + (i < longer)) for i in range(n)]
 
@@ -215,7 +238,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         return iter(self._tasks)
 
     def __repr__(self) -> str:
-        return f"<TaskBatch of {self.BatchSize}: {_describe(_configuration(self._tasks[0]))}>"
+        return f"<TaskBatch of {self.BatchSize}: {describe_task(self._tasks[0])}>"
 
 
 def _check_tasks(
@@ -247,8 +270,8 @@ def _check_agreement(tasks: tuple[IMetaLearningTask[Any, Any, Any], ...]) -> Non
         if own != usual:
             name = "" if task.Name is None else f"Name {task.Name!r}, "
             raise ArgumentException(
-                f"tasks[{index}] ({name}TaskId {task.TaskId!r}) must be {_describe(usual)}, like the others of the "
-                f"batch, got {_describe(own)}"
+                f"tasks[{index}] ({name}TaskId {task.TaskId!r}) must have {_describe(usual)} like the others "
+                f"of the batch, got {_describe(own)}"
             )
 
 
@@ -258,7 +281,7 @@ def _configuration(task: IMetaLearningTask[Any, Any, Any]) -> tuple[int, int, in
 
 def _describe(configuration: tuple[int, int, int]) -> str:
     ways, shots, queries = configuration
-    return f"{ways}-way {shots}-shot with NumQueryPerClass {queries}"
+    return f"NumWays {ways}, NumShots {shots} and NumQueryPerClass {queries}"
 
 
 def _member(name: str, value: E, kind: type[E]) -> E:

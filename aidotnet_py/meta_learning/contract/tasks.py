@@ -8,12 +8,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 from uuid import uuid4
 
-from aidotnet_py.arguments import refusal
+from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import Backend, backend_of
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import (
+    ArgumentException,
+    ArgumentNullException,
+    ArgumentOutOfRangeException,
+    InvalidOperationException,
+)
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
-__all__ = ["IMetaLearningTask", "MetaLearningTask", "MetaLearningTaskBase", "all_examples", "first_batch", "is_batches"]
+__all__ = [
+    "IMetaLearningTask",
+    "MetaLearningTask",
+    "MetaLearningTaskBase",
+    "all_examples",
+    "describe_task",
+    "first_batch",
+    "is_batches",
+    "set_names",
+]
 
 
 @runtime_checkable
@@ -217,11 +231,25 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
         return self._id
 
     def SetMetadata(self, key: str, value: Any) -> None:
-        """Note a value under a key, in place of one noted before."""
+        """Note a value under a key, in place of one noted before.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the key is None.
+        """
+        check_given("key", key, "a string")
         self._metadata[key] = value
 
     def TryGetMetadata(self, key: str) -> tuple[bool, Any]:
-        """Return whether a value was noted under the key, and the value (None where there is none)."""
+        """Return whether a value was noted under the key, and the value (None where there is none).
+
+        Raises
+        ------
+        ArgumentNullException
+            When the key is None.
+        """
+        check_given("key", key, "a string")
         return key in self._metadata, self._metadata.get(key)
 
     def Validate(self) -> None:
@@ -229,7 +257,7 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
 
         Raises
         ------
-        ArgumentNullException
+        InvalidOperationException
             When support inputs or targets are missing, or only one half of the query set is there.
         ArgumentOutOfRangeException
             When ways, shots or queries a class are not positive.
@@ -243,20 +271,18 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
         ):
             if count <= 0:
                 raise ArgumentOutOfRangeException(f"{name} must be at least 1, got {count}")
-        support = self.SupportInput, self.SupportOutput
-        if any(is_batches(data) for data in support):
-            _check_batches("SupportSetX", support[0], "SupportSetY", support[1])
+        x, y = self.SupportInput, self.SupportOutput
+        x_name, y_name = set_names(self, "Support")
+        if is_batches(x) or is_batches(y):
+            _check_batches(x_name, x, y_name, y)
         else:
-            _check_set("SupportSetX", support[0], "SupportSetY", support[1])
+            _check_set(x_name, x, y_name, y)
         if self.QueryInput is not None or self.QueryOutput is not None:
-            _check_set("QuerySetX", self.QueryInput, "QuerySetY", self.QueryOutput)
+            x_name, y_name = set_names(self, "Query")
+            _check_set(x_name, self.QueryInput, y_name, self.QueryOutput)
 
     def __repr__(self) -> str:
-        sets = f"support {_describe(self.SupportInput)} → {_describe(self.SupportOutput)}"
-        if self.QueryInput is not None:
-            sets += f", query {_describe(self.QueryInput)} → {_describe(self.QueryOutput)}"
-        label = self.Name or self.TaskId
-        return f"<{type(self).__name__} {label!r}: {self.NumWays}-way {self.NumShots}-shot, {sets}>"
+        return f"<{type(self).__name__} {self.Name or self.TaskId!r}: {describe_task(self)}>"
 
 
 class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
@@ -274,6 +300,8 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
 
     Raises
     ------
+    ArgumentNullException
+        When support inputs or targets are None, or one half of the query set.
     ArgumentException
         As `Validate`, which the constructor calls.
 
@@ -284,7 +312,7 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     >>> x = np.linspace(-1.0, 1.0, 6)[:, None]
     >>> task = MetaLearningTask(SupportSetX=x[::2], SupportSetY=x[::2] ** 2, NumWays=1, NumShots=3, Name="square")
     >>> task
-    <MetaLearningTask 'square': 1-way 3-shot, support (3, 1) → (3, 1)>
+    <MetaLearningTask 'square': support (3, 1) → (3, 1)>
     >>> task.SupportInput is task.SupportSetX
     True
     >>> MetaLearningTask(SupportSetX=x, SupportSetY=x[:4])
@@ -315,6 +343,10 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
             Metadata=Metadata,
             TaskId=TaskId,
         )
+        query = {"QuerySetX": QuerySetX, "QuerySetY": QuerySetY}
+        for name, value in {"SupportSetX": SupportSetX, "SupportSetY": SupportSetY, **query}.items():
+            if value is None and (name not in query or any(other is not None for other in query.values())):
+                raise ArgumentNullException(refusal(name, "an array", value))
         # As they are typed for learners; see `IMetaLearningTask`.
         self._support_input, self._support_output = cast(TInput, SupportSetX), cast(TOutput, SupportSetY)
         self._query_input, self._query_output = cast(TInput, QuerySetX), cast(TOutput, QuerySetY)
@@ -339,6 +371,37 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     def QueryOutput(self) -> TOutput:
         """The targets of ``QueryInput``, (query examples, …), or None."""
         return self._query_output
+
+
+_NAMES = {
+    "Support": (("SupportSetX", "SupportSetY"), ("SupportInput", "SupportOutput")),
+    "Query": (("QuerySetX", "QuerySetY"), ("QueryInput", "QueryOutput")),
+}
+
+
+def set_names(task: object, role: str) -> tuple[str, str]:
+    """Return the names by which a task got its "Support" or "Query" set: arguments, or properties of its class."""
+    arguments, properties = _NAMES[role]
+    return arguments if isinstance(task, MetaLearningTask) else properties
+
+
+def describe_task(task: IMetaLearningTask[Any, Any, Any]) -> str:
+    """Return ways and shots of a task of classes, and the shapes of its sets."""
+    sets = f"support {_describe(task.SupportInput)} → {_describe(task.SupportOutput)}"
+    if task.QueryInput is not None:
+        sets += f", query {_describe(task.QueryInput)} → {_describe(task.QueryOutput)}"
+    return f"{task.NumWays}-way {task.NumShots}-shot, {sets}" if _has_classes(task) else sets
+
+
+def _has_classes(task: IMetaLearningTask[Any, Any, Any]) -> bool:
+    """Whether the type of a task's targets is that of classes: indices, or a row of as many numbers as ways."""
+    targets = first_batch(task.SupportOutput)
+    backend = backend_of(targets)
+    if backend is None:
+        return not isinstance(next(iter(targets), None), float)
+    if backend.dtype_of(targets).kind != "f":
+        return True
+    return len(targets.shape) > 1 and 1 < task.NumWays == targets.shape[-1]
 
 
 def _integer(name: str, value: SupportsIndex) -> int:
@@ -379,9 +442,9 @@ def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:
 
 
 def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
-    for name, value, other in ((x_name, x, y_name), (y_name, y, x_name)):
+    for name, value in ((x_name, x), (y_name, y)):
         if value is None:
-            raise ArgumentNullException(f"{name} must be given together with {other}, got None")
+            raise InvalidOperationException(refusal(name, "an array", value))
     lengths = _length(x_name, x), _length(y_name, y)
     if lengths[0] != lengths[1]:
         raise ArgumentException(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, refusal
+from aidotnet_py.arguments import COUNT, check_given
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe
@@ -40,8 +40,9 @@ from aidotnet_py.meta_learning.contract.results import (
 from aidotnet_py.meta_learning.contract.sources import IEpisode, IEpisodicDataLoader, IResumable, ITaskSampler
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
+from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
-from aidotnet_py.meta_learning.learner.core import Batch, LearnerCore
+from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
@@ -58,6 +59,9 @@ from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["AdaptationCurve", "MetaLearnerBase", "StepRecord"]
+
+# An argument that was left out, where None would be one given.
+_LEFT_OUT: Any = object()
 
 
 @dataclass
@@ -92,8 +96,8 @@ class AdaptationCurve(NamedTuple):
     accuracies: NDArray[np.float64]
 
 
-class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
-    """The base of all algorithms; docs/algorithms.md writes one with it.
+class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
+    """The base of all algorithms; docs/algorithms.md writes one with it, docs/contract.md lists its members.
 
     A subclass writes `AlgorithmType` and `meta_gradient`, and where its inner steps, learned vectors, adapted
     parameters or reports differ, `inner_rule`, `learned`, `adapted_names` and `report`.
@@ -148,8 +152,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
         Raises
         ------
+        ArgumentNullException
+            When the batch is None.
         ArgumentException
-            When the batch is None or empty, or does not fit the model; nothing was computed then.
+            When the batch does not fit the model; nothing was computed then.
         InvalidOperationException
             When a loss, a gradient or a solve is not finite; the message names the task and the quantity, and
             parameters, optimizer and iteration are as they were.
@@ -234,13 +240,13 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         (support_loss, support_accuracy), (query_loss, query_accuracy) = support, query
         scalar = self._scalar()
         return MetaAdaptationResult(
-            QueryAccuracy=scalar(query_accuracy[0]),
-            QueryLoss=scalar(query_loss[0]),
-            SupportAccuracy=scalar(support_accuracy[0]),
-            SupportLoss=scalar(support_loss[0]),
-            AdaptationSteps=self._options.inner_steps,
-            AdaptationTimeMs=elapsed,
-            PerStepLosses=np.array([*history, *support_loss]),
+            queryAccuracy=scalar(query_accuracy[0]),
+            queryLoss=scalar(query_loss[0]),
+            supportAccuracy=scalar(support_accuracy[0]),
+            supportLoss=scalar(support_loss[0]),
+            adaptationSteps=self._options.inner_steps,
+            adaptationTimeMs=elapsed,
+            perStepLosses=np.array([*history, *support_loss]),
         )
 
     def _adapt_and_measure(self, chunk: Chunk) -> tuple[list[Any], float, Measured, Measured]:
@@ -287,8 +293,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
         Raises
         ------
+        ArgumentNullException
+            When the batch is None.
         ArgumentException
-            When the batch is None, or does not fit the model.
+            When the batch does not fit the model, or the DataLoader gives no batch; the message names the loader.
         ArgumentOutOfRangeException
             When the number is below 1.
         InvalidOperationException
@@ -429,7 +437,15 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     def _batch_from(self, loader: IEpisodicDataLoader[T, TInput, TOutput], count: int) -> TaskBatch[T, TInput, TOutput]:
         """Draw the next tasks from this learner's place in the loader."""
-        return self._random.place.draw(loader, lambda: loader.GetTaskBatch(count))
+        tasks = self._random.place.draw(loader, lambda: loader.GetTaskBatch(count))
+        if isinstance(tasks, TaskBatch):
+            return tasks
+        try:
+            return TaskBatch(tasks)
+        except ArgumentException as error:
+            raise ArgumentException(
+                f"GetTaskBatch of {type(loader).__name__} must return a TaskBatch or a list of tasks: {error}"
+            ) from error
 
     # Training.
 
@@ -445,7 +461,7 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
     @takes_turns
     @whole
     def MetaTrainStep(
-        self, sampler: ITaskSampler[T, TInput, TOutput] | int | None = None, batchSize: int | None = None
+        self, sampler: ITaskSampler[T, TInput, TOutput] | int = _LEFT_OUT, batchSize: int | None = None
     ) -> MetaTrainingStepResult[T]:
         """Draw a batch, take one `MetaTrain` step on it, count the iteration: all of it or nothing.
 
@@ -456,7 +472,8 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Parameters
         ----------
         sampler : ITaskSampler, optional
-            Where the tasks come from; without one, the DataLoader. Its ``UpdateWithFeedback`` is left to the caller.
+            The source of the tasks instead of the DataLoader. UpdateWithFeedback is left to the caller; `Train` calls
+            it.
         batchSize : int
             How many tasks.
 
@@ -464,57 +481,73 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         ------
         InvalidOperationException
             When neither a sampler nor a DataLoader is there, or the step fails; see `MetaTrain`.
+        ArgumentNullException
+            When the sampler is None.
         ArgumentException
-            When the sampler is none; the message says what it lacks.
+            When the sampler is none, with the members that it lacks; or the DataLoader gives no batch.
         ArgumentOutOfRangeException
             When batchSize is below 1.
         """
         size = sampler if batchSize is None else batchSize
-        source = None if batchSize is None else cast("ITaskSampler[T, TInput, TOutput] | None", sampler)
-        COUNT.check("batchSize", size, type_error=ArgumentOutOfRangeException)
-        return self._step_on(self._draw(source, int(cast(int, size))))
+        source: Any = _LEFT_OUT if batchSize is None else sampler
+        COUNT.check("batchSize", None if size is _LEFT_OUT else size, type_error=ArgumentOutOfRangeException)
+        count = int(cast(int, size))
+        if source is _LEFT_OUT:
+            return self._step_on(self._batch_from(self._loader(), count))
+        _check_sampler(source)
+        self._put_back_on_failure(source)
+        return self._step_on(cast("ITaskSampler[T, TInput, TOutput]", source).SampleBatch(count))
 
     def _step_on(self, batch: TaskBatch[T, TInput, TOutput]) -> MetaTrainingStepResult[T]:
-        """Take a step on a batch and count the iteration, within a change that includes the draw."""
+        """Take a `MetaTrain` step and count it."""
         began = time.perf_counter()
+        self._record = None
         self._journal.hand_on()
         loss = self.MetaTrain(batch)
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
-        record = self._record or StepRecord(np.full(len(batch), loss), [math.nan])
+        # MetaTrain of a class of one's own may make no record.
+        record = self._record = self._record or StepRecord(np.full(len(batch), loss), [math.nan])
         scalar = self._scalar()
         return MetaTrainingStepResult(
-            MetaLoss=loss,
-            TaskLoss=scalar(float(np.mean(record.losses, dtype=np.float64))),
-            Accuracy=scalar(float(np.mean(record.accuracies))),
-            NumTasks=len(batch),
-            Iteration=self._iteration,
-            TimeMs=elapsed,
-            AdditionalMetrics={name: scalar(value) for name, value in record.metrics.items()},
+            metaLoss=loss,
+            taskLoss=scalar(float(np.mean(record.losses, dtype=np.float64))),
+            accuracy=scalar(float(np.mean(record.accuracies))),
+            numTasks=len(batch),
+            iteration=self._iteration,
+            timeMs=elapsed,
+            additionalMetrics={name: scalar(value) for name, value in record.metrics.items()},
         )
 
-    def _draw(self, sampler: ITaskSampler[T, TInput, TOutput] | None, count: int) -> TaskBatch[T, TInput, TOutput]:
-        if sampler is None:
-            return self._batch_from(self._loader(), count)
-        _check_sampler(sampler)
-        self._remember_place(sampler)
-        return sampler.SampleBatch(count)
-
-    def _remember_place(self, sampler: ITaskSampler[T, TInput, TOutput]) -> None:
-        """Put a resumable sampler back if the change that is being made is undone."""
+    def _put_back_on_failure(self, sampler: object) -> None:
+        """Have a sampler put back, if it can be, when the present change is undone."""
         if isinstance(sampler, IResumable):
             place = sampler.GetState()
             self._journal.also(lambda: sampler.SetState(place))
 
-    def Train(self, sampler: ITaskSampler[T, TInput, TOutput] | None = None) -> MetaTrainingResult[T]:
-        """NumMetaIterations steps of MetaBatchSize tasks from the DataLoader, with a progress bar on a terminal.
+    @overload
+    def Train(self) -> MetaTrainingResult[T]: ...
 
-        With a sampler the tasks are those of its ``SampleOne``, and each step tells it their losses by
-        ``UpdateWithFeedback``. Checkpoints do not hold its state; evaluations still draw from the DataLoader, and are
-        left out without one.
+    @overload
+    def Train(self, sampler: ITaskSampler[T, TInput, TOutput], /) -> MetaTrainingResult[T]: ...
 
-        Every EvaluationFrequency steps, EvaluationTasks tasks of the same loader are evaluated; where it can put its
-        draws aside (`IResumable`), how often that happens does not change what is trained on. With
+    @overload
+    def Train(self, *, sampler: ITaskSampler[T, TInput, TOutput]) -> MetaTrainingResult[T]: ...
+
+    @overload
+    def Train(self, input: TInput, expectedOutput: TOutput) -> None: ...
+
+    def Train(
+        self, input: Any = _LEFT_OUT, expectedOutput: Any = _LEFT_OUT, *, sampler: Any = _LEFT_OUT
+    ) -> MetaTrainingResult[T] | None:
+        """Take NumMetaIterations steps of MetaBatchSize tasks, with a progress bar on a terminal.
+
+        The tasks come from the DataLoader, or from a sampler: ``Train(sampler)`` draws the episodes of a step with
+        `SampleOne`, and tells the sampler their losses with `UpdateWithFeedback` after it. ``Train(input,
+        expectedOutput)`` is another method of the name, every model's: it trains the meta-model on one set of examples.
+
+        Every EvaluationFrequency steps, EvaluationTasks tasks of the DataLoader, if there is one, are evaluated; if it
+        can put its draws aside (`IResumable`), how often that happens does not change what is trained on. With
         EnableCheckpointing, every CheckpointFrequency steps the learner is saved as
         ``checkpoint_{algorithm}_{iteration}.safetensors``, such as ``checkpoint_iMAML_500.safetensors``, in the folder
         that is the current one when the run begins.
@@ -527,30 +560,37 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Parameters
         ----------
         sampler : ITaskSampler, optional
-            Where the tasks come from; without one, the DataLoader.
+            The source of the tasks instead of the DataLoader. RandomSeed does not seed it.
+        input, expectedOutput : array
+            As for `IModel.Train`.
 
         Returns
         -------
-        MetaTrainingResult
+        MetaTrainingResult, or None for a set of examples
             ``AdditionalMetrics`` holds the mean loss and accuracy of each evaluation, as ``EvaluationLoss@{iteration}``
             and ``EvaluationAccuracy@{iteration}``.
 
         Raises
         ------
         InvalidOperationException
-            When there is neither a sampler nor a DataLoader, or a step fails; the steps before it stay done.
+            When neither a sampler nor a DataLoader is there, or a step fails; the steps before it stay done.
+        ArgumentNullException
+            When the sampler, the input or the expected output is None.
         ArgumentException
-            When the sampler is none; the message says what it lacks.
+            When the sampler is none, with the members that it lacks.
         OSError
             When no checkpoint can be written into the folder, before the first step.
         """
-        if sampler is None:
+        if expectedOutput is not _LEFT_OUT:
+            return self._train_model(input, expectedOutput)
+        source = sampler if input is _LEFT_OUT else input
+        if source is _LEFT_OUT:
             self._loader()
         else:
-            _check_sampler(sampler)
+            _check_sampler(source)
         self._require_valid()
         history = self._history = TrainingHistory[T]()
-        return train(self, history, lambda: self._step_of_run(history, sampler), self._random.aside)
+        return train(self, history, lambda: self._step_of_run(history, source), self._random.aside)
 
     @property
     def training_result(self) -> MetaTrainingResult[T] | None:
@@ -559,12 +599,10 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
     @takes_turns
     @whole
-    def _step_of_run(
-        self, history: TrainingHistory[T], sampler: ITaskSampler[T, TInput, TOutput] | None
-    ) -> MetaTrainingStepResult[T]:
-        """Take a step of a run and note it in the history, both or neither."""
+    def _step_of_run(self, history: TrainingHistory[T], sampler: Any) -> MetaTrainingStepResult[T]:
+        """Take a step of a run, tell the sampler, if there is one, and note it in the history: all or nothing."""
         self._journal.also(history.from_here())
-        if sampler is None:
+        if sampler is _LEFT_OUT:
             self._journal.hand_on()
             step = self.MetaTrainStep(self._options.MetaBatchSize)
         else:
@@ -573,14 +611,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         return step
 
     def _step_with_feedback(self, sampler: ITaskSampler[T, TInput, TOutput]) -> MetaTrainingStepResult[T]:
-        """Take a step on episodes of a sampler and tell it their losses."""
-        self._remember_place(sampler)
+        """Take a step on episodes of a sampler, and tell it their losses."""
+        self._put_back_on_failure(sampler)
         episodes = [sampler.SampleOne() for _ in range(self._options.MetaBatchSize)]
-        if missing_members(episodes[0], IEpisode):
-            raise ArgumentException(refusal("sampler.SampleOne()", "an IEpisode", episodes[0]))
-        step = self._step_on(TaskBatch([episode.Task for episode in episodes]))
-        losses = self._record.losses if self._record else [step.MetaLoss] * len(episodes)
-        sampler.UpdateWithFeedback(episodes, [float(loss) for loss in losses])
+        step = self._step_on(TaskBatch([_task_of(episode, sampler) for episode in episodes]))
+        assert self._record is not None
+        sampler.UpdateWithFeedback(episodes, [float(loss) for loss in self._record.losses])
         return step
 
     @takes_turns
@@ -610,12 +646,12 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
         Raises
         ------
         ArgumentException
-            When the folder does not exist, something is there that is no regular file, or an optimizer or loader has a
-            state that no file can hold.
+            When something is there that is no regular file, or an optimizer or loader has a state that no file can
+            hold.
         InvalidOperationException
             When parameters or optimizer state are not finite.
         OSError
-            When the file cannot be written; an older one of that name is then still whole.
+            When the file cannot be written, such as into a missing folder; an older one of that name is still whole.
         """
         loader = self._options.DataLoader
         if loader is not None and not isinstance(loader, IResumable):
@@ -645,9 +681,11 @@ class MetaLearnerBase(LearnerCore[T, TInput, TOutput]):
 
         Raises
         ------
+        FileNotFoundError
+            When there is no such file.
         ArgumentException
-            When there is no such file, it is damaged, or it was not saved by such a learner of such a model; the
-            message tells each difference, and nothing is changed then.
+            When the file is damaged, or it was not saved by such a learner of such a model; the message tells each
+            difference, and nothing is changed then.
 
         Warns
         -----
@@ -686,14 +724,6 @@ def _measured(parts: Sequence[Measured], groups: Sequence[Chunk]) -> Measured:
     return np.array(in_order(groups, [*losses]), losses.dtype), in_order(groups, accuracies)
 
 
-def _check_sampler(sampler: object) -> None:
-    missing = missing_members(sampler, ITaskSampler)
-    if missing:
-        raise ArgumentException(
-            f"sampler must be an ITaskSampler, got a {type(sampler).__name__}, which lacks {', '.join(missing)}"
-        )
-
-
 def _model_for(
     model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
 ) -> IFullModel[T, TInput, TOutput]:
@@ -705,3 +735,24 @@ def _model_for(
         all_examples(model_backend(model), task.SupportInput)
     )
     return normalized
+
+
+def _check_sampler(sampler: object) -> None:
+    """Raise ArgumentException unless this is a sampler."""
+    check_given("sampler", sampler, "an ITaskSampler")
+    missing = missing_members(sampler, ITaskSampler)
+    if missing:
+        raise ArgumentException(
+            f"sampler must be an ITaskSampler, got a {type(sampler).__name__}, which lacks {', '.join(missing)}"
+        )
+
+
+def _task_of(episode: IEpisode[T, TInput, TOutput], sampler: object) -> IMetaLearningTask[T, TInput, TOutput]:
+    """Return the task of an episode, once it is one."""
+    missing = missing_members(episode, IEpisode)
+    if missing:
+        raise ArgumentException(
+            f"SampleOne of {type(sampler).__name__} must return an IEpisode, got a {type(episode).__name__}, which "
+            f"lacks {', '.join(missing)}"
+        )
+    return episode.Task

@@ -86,8 +86,10 @@ class Checkpoint:
 
         Raises
         ------
+        FileNotFoundError
+            When there is no such file.
         ArgumentException
-            When there is no such file, or it is something else.
+            When it is something else.
         """
         arrays, description = unpack(_KIND, read_file(path), str(path))
         for name in ("model", "options"):

@@ -36,6 +36,7 @@ from aidotnet_py.meta_learning.objective import ObjectiveFactory
 from aidotnet_py.meta_learning.objective.checks import names_of_places, require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import norm_of
+from aidotnet_py.meta_learning.objective.second_order import second_order_gradients
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.optimizers import (
@@ -208,6 +209,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
     def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
         """Return the meta-optimizer for options that name none."""
         return AdamOptimizer(rate)
+
+    def _second_order_gradients(self, tasks: Tasks) -> Array:
+        """Return MAML's meta-gradients (tasks, P) as the model computes them, for plain descent alone."""
+        rate = tasks.rule.plain_rate
+        assert rate is not None
+        steps = self._options.inner_steps
+        return second_order_gradients(tasks.chunk, self._loss(), steps, rate, self._objectives.asking)
 
     # What every algorithm has.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
+from aidotnet_py.generator_state import HasGenerator, check_state, new_generator, unsigned_seed
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
@@ -25,16 +25,19 @@ class RandomState(HasGenerator):
 
     def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
         self._options = options
-        self.generator = new_generator(options.RandomSeed)
+        self.generator = new_generator(self._seed())
         self.place = LoaderPlace()
         self._seed_loader()
         self._first_loader = options.DataLoader
         self._first = self.get()
 
+    def _seed(self) -> int | None:
+        seed = self._options.RandomSeed
+        return None if seed is None else unsigned_seed(int(seed))
+
     def _seed_loader(self) -> None:
-        loader = self._options.DataLoader
-        if self._options.RandomSeed is not None and loader is not None:
-            seed = int(self._options.RandomSeed)
+        loader, seed = self._options.DataLoader, self._seed()
+        if seed is not None and loader is not None:
             self.place.draw(loader, lambda: loader.SetSeed(seed))
 
     def get(self) -> dict[str, Any]:

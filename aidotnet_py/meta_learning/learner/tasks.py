@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.contract.protocols import is_inner_solver
+from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.inner.minimizer import minimize
 from aidotnet_py.meta_learning.inner.path import InnerPath, Segments
 from aidotnet_py.meta_learning.inner.rule import InnerRule
@@ -19,6 +19,7 @@ from aidotnet_py.meta_learning.objective import CurvatureKind, PartialObjective
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import all_finite
 from aidotnet_py.meta_learning.objective.stacking import Columns, repeat_rows
+from aidotnet_py.models import ISecondOrderGradientComputable
 
 __all__ = ["AdaptedPath", "Measured", "Tasks"]
 
@@ -129,6 +130,12 @@ class Tasks:
         _require_adapted(path.loop)
         self._adapted = self.whole(path.loop.points)
         return AdaptedPath(self, path, self._adapted)
+
+    @property
+    def is_second_order_computable(self) -> bool:
+        """Whether the model computes MAML's meta-gradient itself, for such steps: plain descent of all parameters."""
+        plain = self.rule.plain_rate is not None and self.columns is None
+        return plain and not missing_members(self.chunk.model, ISecondOrderGradientComputable)
 
     def loop(self, steps: int | None = None) -> InnerLoop:
         """Return the inner loop before its first step."""

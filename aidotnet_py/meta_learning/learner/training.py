@@ -112,7 +112,8 @@ def _take_steps(
             taken = step()
             progress.set_postfix_str(f"loss={float(taken.MetaLoss):.4f}", refresh=False)
             progress.update()
-            if options.DataLoader is not None and taken.Iteration % options.EvaluationFrequency == 0:
+            frequency = options.EvaluationFrequency
+            if frequency and options.DataLoader is not None and taken.Iteration % frequency == 0:
                 evaluation = aside(lambda: learner.Evaluate(options.EvaluationTasks))
                 history.note_evaluation(taken.Iteration, evaluation.LossStats.Mean, evaluation.AccuracyStats.Mean)
             if folder is not None and taken.Iteration % options.CheckpointFrequency == 0:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from aidotnet_py.arguments import check_given, conversion_hint
 from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction, validate_alike
 from aidotnet_py.meta_learning.contract.protocols import is_differentiable, missing_members
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches, set_names
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.nn.statistics import PassStatistics, Statistics
@@ -38,14 +39,17 @@ Shape = tuple[int, ...]
 # Shape, dtype and backend's name, which the arrays of all tasks must share.
 _Kind = tuple[Shape, np.dtype[Any], str]
 
+# The names of a task's inputs and outputs in messages, by the task's place.
+_Names = Callable[[int], tuple[str, ...]]
+
 # Attributes by role. Constants, because Python's attribute cache would keep each string that a call builds.
-_NAMES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
+_PROPERTIES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
 
 
 def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
     """Return a task after the check that it is one."""
-    if task is None:
-        raise ArgumentNullException("task must be an IMetaLearningTask, got None")
+    check_given("task", task, "an IMetaLearningTask")
+    assert task is not None
     missing = missing_members(task, IMetaLearningTask)
     if missing:
         raise ArgumentException(
@@ -56,9 +60,9 @@ def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearn
 
 def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
     """Return the tasks of a batch after the check that it is one."""
+    check_given("taskBatch", batch, "a TaskBatch")
     if not isinstance(batch, TaskBatch):
-        came = "None" if batch is None else f"a {type(batch).__name__}"
-        raise ArgumentException(f"taskBatch must be a TaskBatch, got {came}")
+        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}")
     return list(batch)
 
 
@@ -73,7 +77,7 @@ def check_batches(
     """Return the inputs and outputs of the tasks' sets of a role ("Support" or "Query"), in the order of the tasks.
 
     Once for each batch that the support sets come in, which is one where they are arrays. ``wheres`` name the tasks in
-    messages; ``shape_of`` gives the shape of the model's output for an input, see `traced_output`.
+    messages; ``shape_of`` gives the shape of the model's output for an input, see `trace_output`.
 
     Raises
     ------
@@ -81,16 +85,17 @@ def check_batches(
         If an array is missing or empty, if its shape, dtype or backend does not fit the model or the other tasks, if
         the loss cannot take the targets, or if tasks have different numbers of batches.
     """
-    names = _NAMES[role]
+
+    def names_in(suffix: str) -> _Names:
+        return lambda place: tuple(name + suffix + wheres[place] for name in set_names(tasks[place], role))
+
+    names = names_in("")
     data = [sets_of(task, role) for task in tasks]
     if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
-        return [_check_sets(names, wheres, data, model, loss, shape_of)]
-    count = _count_of_batches(names, wheres, data)
+        return [_check_sets(names, data, model, loss, shape_of)]
+    count = _count_of_batches(names, data)
     return [
-        _check_sets(
-            (f"{names[0]}[{i}]", f"{names[1]}[{i}]"), wheres, [(x[i], y[i]) for x, y in data], model, loss, shape_of
-        )
-        for i in range(count)
+        _check_sets(names_in(f"[{i}]"), [(x[i], y[i]) for x, y in data], model, loss, shape_of) for i in range(count)
     ]
 
 
@@ -98,8 +103,9 @@ def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, 
     """Raise ArgumentException if a support set has more batches than there are inner steps."""
     data = task.SupportInput
     if is_batches(data) and len(data) > steps:
+        name = set_names(task, "Support")[0]
         raise ArgumentException(
-            f"SupportInput of task {place} must have at most one batch for each of the {steps} inner steps, got "
+            f"{name} of task {place} must have at most one batch for each of the {steps} inner steps, got "
             f"{len(data)} batches; raise AdaptationSteps or join batches"
         )
 
@@ -112,13 +118,13 @@ def names_of_places(count: int) -> tuple[str, ...]:
 
 def sets_of(task: IMetaLearningTask[Any, Any, Any], role: str) -> tuple[Any, Any]:
     """Return the inputs and outputs of a task's set."""
-    x, y = _NAMES[role]
+    x, y = _PROPERTIES[role]
     return getattr(task, x), getattr(task, y)
 
 
 def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Sequence[str]) -> list[Sequence[int]]:
     """Return the places of the tasks whose sets have the same numbers of examples, group by group."""
-    names = [name for role in roles for name in _NAMES[role]]
+    names = [name for role in roles for name in _PROPERTIES[role]]
     sizes = [tuple([_size(getattr(task, name)) for name in names]) for task in tasks]
     if sizes.count(sizes[0]) == len(sizes):
         return [range(len(tasks))]
@@ -136,16 +142,18 @@ def _size(data: Any) -> Any:
     return tuple(map(_size, data)) if is_batches(data) else None
 
 
-def _count_of_batches(names: tuple[str, str], wheres: Sequence[str], data: Sequence[tuple[Any, Any]]) -> int:
+def _count_of_batches(names: _Names, data: Sequence[tuple[Any, Any]]) -> int:
     """Return the number of batches of each task after the check that it is the same for all tasks."""
     first: list[int | None] = []
-    for where, (x, y) in zip(wheres, data, strict=True):
+    for place, (x, y) in enumerate(data):
         lengths = [len(value) if is_batches(value) else None for value in (x, y)]
         first = first or lengths
         if lengths[0] is None or lengths != [first[0]] * 2:
-            beside = "" if lengths is first else f" beside {_count_in_words(first)}{wheres[0]}"
+            both, beside = " and ".join(names(place)), ""
+            if lengths is not first:
+                beside = f" beside {_count_in_words(first)} of {' and '.join(names(0))}"
             raise ArgumentException(
-                f"{names[0]} and {names[1]}{where} must be lists with the same number of batches for every task, got "
+                f"{both} must be lists with the same number of batches for every task, got "
                 f"{_count_in_words(lengths)}{beside}"
             )
     return first[0] or 0
@@ -156,36 +164,34 @@ def _count_in_words(lengths: Sequence[int | None]) -> str:
 
 
 def _check_sets(
-    names: tuple[str, str],
-    wheres: Sequence[str],
+    names: _Names,
     data: Sequence[tuple[Any, Any]],
     model: IFullModel[Any, Any, Any],
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
 ) -> tuple[list[Array], list[Array]]:
     """Return the inputs and outputs of one set of each task after all checks."""
-    x_name, y_name = names
     inputs, targets = [x for x, _ in data], [y for _, y in data]
     # If all arrays are alike, a check of the first is enough. Otherwise each is checked, so that the error names it.
     count = 1 if _alike(inputs) and _alike(targets) else len(data)
-    kinds = [_check_pair(*data[place], x_name + wheres[place], y_name + wheres[place]) for place in range(count)]
+    kinds = [_check_pair(*data[place], *names(place)) for place in range(count)]
     if is_differentiable(model):
         firsts = {kind: place for place, kind in reversed(list(enumerate(kinds)))}
         for place in sorted(firsts.values()):
-            model.check_input(inputs[place], x_name + wheres[place])
-            model.check_array(targets[place], y_name + wheres[place])
-    for (x_kind, y_kind), where in zip(kinds, wheres, strict=False):
-        _check_same(x_kind, kinds[0][0], x_name + where, x_name + wheres[0])
-        _check_same(y_kind, kinds[0][1], y_name + where, y_name + wheres[0])
+            x_name, y_name = names(place)
+            model.check_input(inputs[place], x_name)
+            model.check_array(targets[place], y_name)
+    for place, pair in enumerate(kinds):
+        for kind, first, name, of_first in zip(pair, kinds[0], names(place), names(0), strict=True):
+            _check_same(kind, first, name, of_first)
     if is_differentiable(model):
         try:
             shape = shape_of(model, inputs[0])
         except ArgumentException as error:
             raise ArgumentException(
-                f"{x_name + wheres[0]} must be an input that the model takes, got shape {tuple(inputs[0].shape)}: "
-                f"{error}"
+                f"{names(0)[0]} must be an input that the model takes, got shape {tuple(inputs[0].shape)}: {error}"
             ) from error
-        validate_alike(loss, shape, targets, (y_name + where for where in wheres))
+        validate_alike(loss, shape, targets, (names(place)[1] for place in range(len(data))))
     return inputs, targets
 
 
@@ -217,10 +223,11 @@ def _check_same(came: _Kind, wanted: _Kind, name: str, first: str) -> None:
 
 
 def _kind(value: Any, name: str) -> _Kind:
+    check_given(name, value, "an array")
     backend = backend_of(value)
     if backend is None:
-        came = "None" if value is None else f"a {type(value).__name__}"
-        raise ArgumentException(f"{name} must be an array, got {came}")
+        hint = conversion_hint(name.split(" ")[0], value)
+        raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}{hint}")
     return tuple(value.shape), backend.dtype_of(value), backend.name
 
 

@@ -97,7 +97,7 @@ class ObjectiveFactory:
         self._workspaces = Workspaces()
         self._lock = Lock()
         # Held during calls of a model that is not traced.
-        self._asking = Lock()
+        self.asking = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the caches: parts of a copied program would no longer share their buffers."""
@@ -319,7 +319,7 @@ class ObjectiveFactory:
             return TracedObjective(role, model.backend, signature, inputs, targets, lease, key)
         backend = model_backend(model)
         if computes_gradients(model):
-            return ComputedObjective(model, loss, backend, inputs, targets, self._asking)
+            return ComputedObjective(model, loss, backend, inputs, targets, self.asking)
         with self._lock:
             warned, self._warned = self._warned, True
         if not warned:
@@ -331,7 +331,7 @@ class ObjectiveFactory:
                 UserWarning,
                 stacklevel=level_outside(),
             )
-        return PerturbedObjective(model, loss, backend, inputs, targets, self._asking, self._generator)
+        return PerturbedObjective(model, loss, backend, inputs, targets, self.asking, self._generator)
 
     def partial(
         self, role: str, whole: TaskObjective, model: IFullModel[Any, Any, Any], staying: Collection[str]

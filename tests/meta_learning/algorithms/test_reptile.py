@@ -213,7 +213,7 @@ class TestSerial:
         odd: Any = (sets[2][0][:, :1], *sets[2][1:])
         steps: list[Any] = []
         learner._meta_update = lambda g: steps.append(g) or 0.0  # type: ignore[method-assign,func-returns-value]
-        with pytest.raises(ArgumentException, match=r"SupportInput of task 2 must be .*, got float64\(6, 1\)"):
+        with pytest.raises(ArgumentException, match=r"SupportSetX of task 2 must be .*, got float64\(6, 1\)"):
             learner.MetaTrain(batch_of(backend, [*sets[:2], odd]))
         assert steps == []
 

@@ -41,12 +41,12 @@ def evaluated(losses: Any, accuracies: Any = None, **more: Any) -> MetaEvaluatio
 
 def adapted(**changes: Any) -> MetaAdaptationResult:
     values: dict[str, Any] = {
-        "QueryAccuracy": np.float64(0.75),
-        "QueryLoss": np.float64(0.5),
-        "SupportAccuracy": np.float64(1.0),
-        "SupportLoss": np.float64(0.25),
-        "AdaptationSteps": 5,
-        "AdaptationTimeMs": 1.5,
+        "queryAccuracy": np.float64(0.75),
+        "queryLoss": np.float64(0.5),
+        "supportAccuracy": np.float64(1.0),
+        "supportLoss": np.float64(0.25),
+        "adaptationSteps": 5,
+        "adaptationTimeMs": 1.5,
     }
     return MetaAdaptationResult(**{**values, **changes})
 
@@ -130,17 +130,17 @@ class TestTraining:
 
     @given(st.lists(st.floats(-0.1, 0.1), min_size=5, max_size=40), st.integers(2, 45))
     def test_convergence_is_a_small_variance_of_the_last_window(self, losses: list[float], window: int) -> None:
-        variance = statistics.pvariance(losses[-window:])
+        variance = statistics.variance(losses[-window:])
         for threshold in (variance * 0.999, variance * 1.001 + 1e-300):
-            wanted = len(losses) >= window and variance <= threshold
+            wanted = len(losses) >= window and variance < threshold
             assert trained(losses).HasConverged(window, threshold) == wanted
 
     def test_convergence_has_the_documented_defaults(self) -> None:
         assert not trained(np.ones(99)).HasConverged()
         assert trained(np.r_[50.0, np.ones(100)]).HasConverged()
-        # ±a about 0 has the population variance a².
-        assert trained(np.tile([1.0, -1.0], 50) * math.sqrt(0.00099)).HasConverged()
-        assert not trained(np.tile([1.0, -1.0], 50) * math.sqrt(0.00101)).HasConverged()
+        # 100 numbers ±a about 0 have the sample variance a² · 100/99.
+        assert trained(np.tile([1.0, -1.0], 50) * math.sqrt(0.99 * 0.00099)).HasConverged()
+        assert not trained(np.tile([1.0, -1.0], 50) * math.sqrt(0.99 * 0.00101)).HasConverged()
         assert not trained(np.r_[np.ones(99), NAN]).HasConverged()
 
     def test_convergence_refuses_senseless_questions(self) -> None:
@@ -151,7 +151,7 @@ class TestTraining:
                 trained([1.0]).HasConverged(varianceThreshold=bad)
 
     def test_report(self) -> None:
-        report = trained([2.0, 0.5, 1.0], [0.2, 0.9, 0.8], AdditionalMetrics={"gradient norm": np.float64(3)})
+        report = trained([2.0, 0.5, 1.0], [0.2, 0.9, 0.8], additionalMetrics={"gradient norm": np.float64(3)})
         lines = {line[:22].strip(): line[23:] for line in report.GenerateReport().splitlines()}
         assert lines == {
             "Meta-training": "",
@@ -174,15 +174,15 @@ class TestTraining:
 
     def test_histories_that_do_not_fit(self) -> None:
         with pytest.raises(
-            ArgumentException, match=r"LossHistory and AccuracyHistory must .* shapes \(2,\) and \(1,\)"
+            ArgumentException, match=r"lossHistory and accuracyHistory must .* shapes \(2,\) and \(1,\)"
         ):
             trained([1.0, 2.0], [1.0])
         with pytest.raises(ArgumentException, match=r"must have one length, at least 1, got shapes \(0,\)"):
             trained(np.empty(0))
-        with pytest.raises(ArgumentException, match=r"LossHistory must be one-dimensional, got shape \(1, 1\)"):
+        with pytest.raises(ArgumentException, match=r"lossHistory must be one-dimensional, got shape \(1, 1\)"):
             trained([[1.0]])
         with pytest.raises(
-            ArgumentException, match="AccuracyHistory must hold floating-point numbers, got dtype int64"
+            ArgumentException, match="accuracyHistory must hold floating-point numbers, got dtype int64"
         ):
             trained([1.0], np.array([1], np.int64))
 
@@ -239,7 +239,7 @@ class TestEvaluation:
         assert "inf" in evaluated([1.0, math.inf]).GenerateReport()
 
     def test_report(self) -> None:
-        result = evaluated([1.0, 2.0, 3.0], [0.5, 0.75, 1.0], AdditionalMetrics={"worst residual": np.float64(1e-11)})
+        result = evaluated([1.0, 2.0, 3.0], [0.5, 0.75, 1.0], additionalMetrics={"worst residual": np.float64(1e-11)})
         lines = {line[:22].strip(): line[23:] for line in result.GenerateReport().splitlines()}
         assert lines == {
             "Meta-evaluation": "",
@@ -251,9 +251,7 @@ class TestEvaluation:
         }
 
     def test_arrays_that_do_not_fit(self) -> None:
-        with pytest.raises(
-            ArgumentException, match=r"PerTaskAccuracies and PerTaskLosses must .* shapes \(1,\) and \(2,"
-        ):
+        with pytest.raises(ArgumentException, match=r"taskAccuracies and taskLosses must .* shapes \(1,\) and \(2,"):
             evaluated([1.0, 2.0], [1.0])
         with pytest.raises(ArgumentException, match="at least 1"):
             evaluated(np.empty(0))
@@ -266,8 +264,8 @@ class TestAdaptation:
 
     def test_overfitting_gap_of_a_regression_is_in_loss(self) -> None:
         nan = np.float32(NAN)
-        losses = {"QueryLoss": np.float32(0.75), "SupportLoss": np.float32(0.5)}
-        gap = adapted(QueryAccuracy=nan, SupportAccuracy=nan, **losses).CalculateOverfittingGap()
+        losses = {"queryLoss": np.float32(0.75), "supportLoss": np.float32(0.5)}
+        gap = adapted(queryAccuracy=nan, supportAccuracy=nan, **losses).CalculateOverfittingGap()
         assert gap == 0.25
         assert type(gap) is np.float32
 
@@ -292,7 +290,7 @@ class TestAdaptation:
     def test_convergence_is_a_fall_of_the_loss_by_the_threshold(
         self, losses: list[float], threshold: float, converged: bool
     ) -> None:
-        result = adapted(PerStepLosses=np.array(losses))
+        result = adapted(perStepLosses=np.array(losses))
         assert result.DidConverge(threshold) is converged
         if threshold == 0.01:
             assert result.DidConverge() is converged
@@ -308,7 +306,7 @@ class TestAdaptation:
         lines = {
             line[:22].strip(): line[23:]
             for line in adapted(
-                PerStepLosses=np.array([1.0, 0.5, 0.25]), AdditionalMetrics={"gradient norm": np.float64(0.125)}
+                perStepLosses=np.array([1.0, 0.5, 0.25]), additionalMetrics={"gradient norm": np.float64(0.125)}
             )
             .GenerateReport()
             .splitlines()
@@ -327,8 +325,8 @@ class TestAdaptation:
         assert "converged" not in adapted().GenerateReport()
 
     def test_losses_by_step_that_do_not_fit(self) -> None:
-        with pytest.raises(ArgumentException, match=r"PerStepLosses must be one-dimensional, got shape \(1, 1\)"):
-            adapted(PerStepLosses=np.ones((1, 1)))
+        with pytest.raises(ArgumentException, match=r"perStepLosses must be one-dimensional, got shape \(1, 1\)"):
+            adapted(perStepLosses=np.ones((1, 1)))
 
 
 def test_a_report_says_worse_where_it_got_worse() -> None:

@@ -49,14 +49,14 @@ class TestMembers:
         assert (batch.NumWays, batch.NumShots, batch.NumQueryPerClass) == (3, 2, 7)
         assert batch.BatchingStrategy is BatchingStrategy.Adaptive
         assert batch.CurriculumStage is CurriculumStage.Hard
-        assert repr(batch) == "<TaskBatch of 2: 3-way 2-shot with NumQueryPerClass 7>"
+        assert repr(batch) == "<TaskBatch of 2: support (4, 3) → (4,)>"
 
     def test_defaults(self) -> None:
         batch = TaskBatch(tasks(1))
         assert batch.BatchingStrategy is BatchingStrategy.Uniform
         assert batch.CurriculumStage is CurriculumStage.General
         assert batch.TaskDifficulties is batch.TaskSimilarities is None
-        assert batch.AverageDifficulty is batch.DifficultyVariance is batch.AverageTaskSimilarity is None
+        assert batch.AverageDifficulty == batch.DifficultyVariance == batch.AverageTaskSimilarity == 0
 
     def test_is_indexed_and_iterated_as_a_list_is(self) -> None:
         given_tasks = tasks(4)
@@ -108,7 +108,7 @@ class TestStatistics:
         assert average == pytest.approx(statistics.fmean(pairs), rel=1e-9, abs=1e-12)
 
     def test_a_single_task_has_no_pairs(self) -> None:
-        assert TaskBatch(tasks(1), taskSimilarities=[[1.0]]).AverageTaskSimilarity is None
+        assert TaskBatch(tasks(1), taskSimilarities=[[1.0]]).AverageTaskSimilarity == 0
 
     def test_numbers_keep_their_type(self) -> None:
         batch = TaskBatch(tasks(2), taskDifficulties=np.float32([1, 2]), taskSimilarities=[[1, 0], [0, 1]])
@@ -145,9 +145,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "shown"),
         [
-            ("NumWays", "2-way 1-shot with NumQueryPerClass 15"),
-            ("NumShots", "5-way 2-shot with NumQueryPerClass 15"),
-            ("NumQueryPerClass", "5-way 1-shot with NumQueryPerClass 2"),
+            ("NumWays", "NumWays 2, NumShots 1 and NumQueryPerClass 15"),
+            ("NumShots", "NumWays 5, NumShots 2 and NumQueryPerClass 15"),
+            ("NumQueryPerClass", "NumWays 5, NumShots 1 and NumQueryPerClass 2"),
         ],
     )
     @pytest.mark.parametrize("place", [0, 1, 2])
@@ -155,8 +155,8 @@ class TestRefusals:
         mixed = tasks(2)
         mixed.insert(place, task(**{name: 2}, Name="stranger", TaskId="id-7"))
         message = (
-            rf"tasks\[{place}\] \(Name 'stranger', TaskId 'id-7'\) must be 5-way 1-shot with NumQueryPerClass 15, "
-            rf"like the others of the batch, got {shown}"
+            rf"tasks\[{place}\] \(Name 'stranger', TaskId 'id-7'\) must have NumWays 5, NumShots 1 and "
+            rf"NumQueryPerClass 15 like the others of the batch, got {shown}"
         )
         with pytest.raises(ArgumentException, match=message):
             TaskBatch(mixed)
@@ -213,7 +213,7 @@ class TestParts:
     @pytest.mark.parametrize(("start", "count"), [(-1, 2), (0, 0), (0, -1), (0, 4), (2, 2), (3, 1)])
     def test_bad_ranges(self, start: int, count: int) -> None:
         with pytest.raises(
-            ArgumentOutOfRangeException, match=f"within the 3 of the batch, got start {start} and count {count}"
+            ArgumentOutOfRangeException, match=f"within the 3 of the batch, got startIndex {start} and count {count}"
         ):
             full_batch(3).GetRange(start, count)
 
@@ -230,7 +230,9 @@ class TestParts:
 
     @pytest.mark.parametrize("n", [0, -1, 4])
     def test_bad_splits(self, n: int) -> None:
-        with pytest.raises(ArgumentOutOfRangeException, match=f"n must be from 1 to the batch size, 3, got {n}"):
+        with pytest.raises(
+            ArgumentOutOfRangeException, match=f"numSubBatches must be from 1 to the batch size, 3, got {n}"
+        ):
             full_batch(3).Split(n)
 
 

@@ -101,12 +101,12 @@ class TestMetaLearningTask:
 class TestValidate:
     @pytest.mark.parametrize("name", ["SupportSetX", "SupportSetY"])
     def test_support_data_are_required(self, name: str) -> None:
-        with pytest.raises(ArgumentNullException, match=rf"{name} must be given together with SupportSet\w, got None"):
+        with pytest.raises(ArgumentNullException, match=rf"{name} must be an array, got None"):
             make(**{name: None})
 
     @pytest.mark.parametrize("name", ["QuerySetX", "QuerySetY"])
     def test_half_a_query_set_is_refused(self, name: str) -> None:
-        with pytest.raises(ArgumentNullException, match=rf"{name} must be given together with QuerySet\w, got None"):
+        with pytest.raises(ArgumentNullException, match=rf"{name} must be an array, got None"):
             make(**{name: None})
 
     @pytest.mark.parametrize("kind", ["Support", "Query"])

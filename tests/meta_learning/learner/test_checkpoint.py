@@ -209,7 +209,7 @@ def test_a_state_that_no_file_can_hold(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentException, match="filePath must lie in an existing folder"):
+    with pytest.raises(FileNotFoundError, match="filePath must lie in an existing folder"):
         learner_on().Save(tmp_path / "nowhere" / "run")
 
 
@@ -374,8 +374,9 @@ class TestForeignFiles:
         refused(saved, "must be a safetensors file|is damaged")
 
     def test_no_such_file(self, tmp_path: Path) -> None:
-        refused(tmp_path / "nothing", "filePath must be an existing file")
-        refused(tmp_path, "filePath must be an existing file")
+        with pytest.raises(FileNotFoundError, match="filePath must be an existing file"):
+            learner_on().Load(tmp_path / "nothing")
+        refused(tmp_path, "filePath must be a regular file, got a folder")
 
     @pytest.mark.parametrize(
         "data",

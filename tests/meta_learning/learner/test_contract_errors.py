@@ -169,7 +169,7 @@ class TestData:
             QuerySetY=tasks[1].QueryOutput,
             NumWays=1,
         )
-        message = r"SupportOutput of task 1 must be float64\(\d+, 1\) .*, like SupportOutput of task 0, got float64"
+        message = r"SupportSetY of task 1 must be float64\(\d+, 1\) .*, like SupportSetY of task 0, got float64"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
             learner.MetaTrain(TaskBatch([tasks[0], flat, tasks[2]]))
 
@@ -177,7 +177,7 @@ class TestData:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         x = backend.asarray(np.ones((4, 3)))
         task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones(4)))
-        message = r"^SupportOutput must have the predictions' shape \(4, 1\), got \(4,\)$"
+        message = r"^SupportSetY must have the predictions' shape \(4, 1\), got \(4,\)$"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
             learner.Adapt(task)
 
@@ -185,13 +185,13 @@ class TestData:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         x = backend.asarray(np.ones((4, 2)))
         task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones((4, 1))))
-        message = r"^SupportInput must be an input that the model takes, got shape \(4, 2\): .*(\(4, 2\)|4,2)"
+        message = r"^SupportSetX must be an input that the model takes, got shape \(4, 2\): .*(\(4, 2\)|4,2)"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
             learner.Adapt(task)
 
     def test_a_function_that_returns_no_array(self, backend: Backend) -> None:
         model = FunctionModel(lambda p, x: {"y": x @ p["w"]}, {"w": np.ones((3, 1))}, backend=backend)
-        with pytest.raises(ArgumentException, match=r"^SupportInput .*returned a dict; one array"):
+        with pytest.raises(ArgumentException, match=r"^SupportSetX .*returned a dict; one array"):
             iMAMLAlgorithm(iMAMLOptions(model)).MetaTrain(batch_on(backend, linear_tasks(1)))
 
     def test_query_data_is_wanted_to_train_and_evaluate(self, backend: Backend) -> None:
@@ -201,10 +201,10 @@ class TestData:
         for call in (learner.MetaTrain, learner.Evaluate):
             with (
                 untouched(learner),
-                pytest.raises(ArgumentException, match=r"^QueryInput must be an array, got None$"),
+                pytest.raises(ArgumentException, match=r"^QuerySetX must be an array, got None$"),
             ):
                 call(TaskBatch([task]))
-        with pytest.raises(ArgumentException, match=r"^QueryInput must be an array, got None"):
+        with pytest.raises(ArgumentException, match=r"^QuerySetX must be an array, got None"):
             learner.AdaptAndEvaluate(task)
         assert learner.Adapt(task) is not None
 

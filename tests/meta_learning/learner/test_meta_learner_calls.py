@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from imaml_reference import LeastSquares, batch_on, descent, linear_model, linear_tasks, start
 from learner_state import bits, state_of, untouched
+from samplers import ListedSampler
 from saved_learners import learner_on
 from tanh_network import TanhNetwork, batch_of
 from task_batches import Unchecked
@@ -24,7 +25,6 @@ from aidotnet_py import (
     AdamOptimizer,
     ANILAlgorithm,
     ANILOptions,
-    ArgumentException,
     FunctionModel,
     IMetaLearner,
     MAMLAlgorithm,
@@ -45,7 +45,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.data import Episode, SinusoidLoader
+from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 
@@ -195,64 +195,14 @@ class TestMetaTrainStep:
         assert isinstance(step.MetaLoss, np.float64)
         assert learner.MetaTrainStep(batchSize=np.int64(2)).Iteration == 2
 
-    def test_from_a_sampler_that_hears_of_the_losses_in_train_alone(self, backend: Backend) -> None:
-        class Sampler:
-            NumWays, NumShots, NumQueryPerClass = 1, 4, 6
-
-            def __init__(self) -> None:
-                self.loader = SinusoidLoader(4, 6, seed=4, dtype=np.float64, backend=backend)
-                self.told: list[Any] = []
-                self.sampled: list[Any] = []
-
-            def SampleBatch(self, batchSize: int) -> Any:
-                self.batch = self.loader.GetTaskBatch(batchSize)
-                return self.batch
-
-            def SampleOne(self) -> Any:
-                self.sampled.append(Episode(self.loader.GetNextTask()))
-                return self.sampled[-1]
-
-            def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
-                self.told.append((episodes, losses))
-
-            def SetSeed(self, seed: int) -> None:
-                raise AssertionError
-
-        learner, sampler = learner_on(backend), Sampler()
+    def test_from_a_sampler(self, backend: Backend) -> None:
+        sampler = ListedSampler(SinusoidLoader(4, 6, seed=4, dtype=np.float64, backend=backend).GetTaskBatch(5))
+        learner, alone = learner_on(backend), learner_on(backend)
         learner.Options.DataLoader = None
-        alone = learner_on(backend)
         step = learner.MetaTrainStep(sampler, 3)
-        expected = [alone.AdaptAndEvaluate(task).QueryLoss for task in sampler.batch]
+        expected = [alone.AdaptAndEvaluate(task).QueryLoss for task in sampler.tasks[:3]]
         np.testing.assert_allclose(step.MetaLoss, np.mean(expected), rtol=1e-12)
         assert learner.MetaTrainStep(sampler=sampler, batchSize=2).NumTasks == 2
-        assert sampler.told == []
-        learner.Options.MetaBatchSize, learner.Options.NumMetaIterations = 3, 2
-        alone.BaseModel.SetParameters(learner.BaseModel.GetParameters())
-        result = learner.Train(sampler)
-        assert [episodes for episodes, _ in sampler.told] == [sampler.sampled[:3], sampler.sampled[3:]]
-        expected = [alone.AdaptAndEvaluate(episode.Task).QueryLoss for episode in sampler.sampled[:3]]
-        np.testing.assert_allclose(sampler.told[0][1], expected, rtol=1e-12)
-        np.testing.assert_allclose(result.LossHistory[0], np.mean(expected), rtol=1e-12)
-        assert learner.CurrentIteration == 4
-
-    def test_from_a_sampler_without_episodes(self) -> None:
-        class Sampler:
-            NumWays = NumShots = NumQueryPerClass = 1
-            SampleBatch = UpdateWithFeedback = SetSeed = None
-
-            def SampleOne(self) -> Any:
-                return SinusoidLoader(4, 6, seed=4, dtype=np.float64).GetNextTask()
-
-        learner = learner_on(get_backend("numpy"))
-        with (
-            untouched(learner),
-            pytest.raises(
-                ArgumentException, match=r"^sampler.SampleOne\(\) must be an IEpisode, got <MetaLearningTask"
-            ),
-        ):
-            learner.Train(Sampler())  # type: ignore[arg-type]
-        with pytest.raises(ArgumentException, match=r"^sampler .*lacks .*SampleBatch"):
-            learner.Train(SinusoidLoader())
 
     def test_the_accuracy_of_a_classifier(self, backend: Backend) -> None:
         class Loader(SinusoidLoader[Any]):

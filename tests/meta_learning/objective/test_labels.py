@@ -48,10 +48,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         changed(LABELS, 1, 2**64 - 1, np.uint64),
         "must hold labels from 0 to 2 for .*, got 0 to 18446744073709551615",
     ),
-    "NaN": (changed(LABELS, 1, np.nan, float), "must be integers to be class indices, got dtype float64"),
-    "halves": (LABELS + 0.5, "must be integers to be class indices, got dtype float64"),
-    "whole floats": (LABELS * 1.0, "must be integers to be class indices, got dtype float64"),
-    "booleans": (LABELS > 0, "must be integers to be class indices, got dtype bool"),
+    "NaN": (changed(LABELS, 1, np.nan, float), "must be class indices, integers from 0 to 2, got dtype float64"),
+    "halves": (LABELS + 0.5, "must be class indices, integers from 0 to 2, got dtype float64"),
+    "whole floats": (LABELS * 1.0, "must be class indices, integers from 0 to 2, got dtype float64"),
+    "booleans": (LABELS > 0, "must be class indices, integers from 0 to 2, got dtype bool"),
     "a column": (LABELS[:, None], r"must be class indices \(4,\) or rows \(4, 3\) for .*, got shape \(4, 1\)"),
     "negative rows": (changed(ROWS, (0, 1), -0.5), "must hold values from 0 to 1, got -0.5 to 1.0"),
     "infinite rows": (changed(ROWS, (0, 1), np.inf), "must hold values from 0 to 1, got 0.0 to inf"),
@@ -125,7 +125,7 @@ class TestWrongOnes:
             targets = [wrong if task == place else right[0] for task in range(3)]
             of = f" of task {0 if of_a_kind else place}"
             for support, query, role in ((targets, right, "Support"), (right, targets, "Query")):
-                name = f"{'Support' if of_a_kind else role}Output"
+                name = f"{'Support' if of_a_kind else role}SetY"
                 batch = batch_of(backend, support, query)
                 calls = [learner.AdaptAndEvaluate, *([learner.Adapt] if role == "Support" else [])]
                 with untouched(learner):

@@ -11,6 +11,7 @@ import numpy as np
 
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.generator_state import unsigned_seed
 from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
 
@@ -104,6 +105,6 @@ class SolveMemory:
 
 
 def _probes_for(options: iMAMLOptions[Any, Any, Any], rows: Array, backend: Backend) -> Array:
-    generator = np.random.Generator(np.random.PCG64(options.RandomSeed or 0))
+    generator = np.random.Generator(np.random.PCG64(unsigned_seed(options.RandomSeed or 0)))
     signs = generator.integers(0, 2, (options.PreconditionerProbes, rows.shape[1])) * 2 - 1
     return backend.asarray(signs, backend.dtype_of(rows))
