@@ -26,7 +26,6 @@ from aidotnet_py import (
     IFullModel,
     IMetaDataset,
     IMetaLearner,
-    IModel,
     ITaskSampler,
     LBFGSMinimizer,
     MAMLAlgorithm,
@@ -40,7 +39,6 @@ from aidotnet_py import (
     MetaSGDOptions,
     MetaTrainingResult,
     MetaTrainingStepResult,
-    ModelMetadata,
     NeuralNetworkModel,
     NewtonCGMinimizer,
     ReptileAlgorithm,
@@ -100,7 +98,7 @@ def learner_of_float32() -> None:
     batch = TaskBatch([task()])
     assert_type(learner.MetaTrain(batch), np.float32)
     assert_type(learner.Evaluate(batch), np.float32)
-    assert_type(learner.Adapt(task()), IModel[Arrays, Arrays, ModelMetadata[np.float32]])
+    assert_type(learner.Adapt(task()), IFullModel[np.float32, Arrays, Arrays])
     assert_type(learner.AdaptAndEvaluate(task()), MetaAdaptationResult[np.float32])
     assert_type(learner.AdaptAndEvaluate(task()).QueryLoss, np.float32)
     assert_type(learner.GetMetaModel(), IFullModel[np.float32, Arrays, Arrays])
@@ -155,13 +153,27 @@ def own_solver(objective: VectorObjective, theta: Any) -> Any:
 
 def a_solver_of_ones_own() -> None:
     learner = iMAMLAlgorithm(iMAMLOptions(single(), InnerOptimizer=own_solver))
-    assert_type(learner.Adapt(task()), IModel[Arrays, Arrays, ModelMetadata[np.float32]])
+    assert_type(learner.Adapt(task()), IFullModel[np.float32, Arrays, Arrays])
 
 
 def held_as_interfaces() -> None:
     model: IFullModel[np.float32, Arrays, Arrays] = single()
     learner: IMetaLearner[np.float32, Arrays, Arrays] = iMAMLAlgorithm(iMAMLOptions(model))
     assert_type(learner.MetaTrain(TaskBatch([task()])), np.float32)
+
+
+def a_first_user() -> None:
+    """The default model is of float32, and one's own arrays are of float64: T is the model's."""
+    model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,))
+    x = np.random.default_rng(0).uniform(-5, 5, (10, 1)).astype(np.float32)
+    one = MetaLearningTask(SupportSetX=x, SupportSetY=np.sin(x), QuerySetX=x, QuerySetY=np.sin(x), NumWays=1)
+    learner = iMAMLAlgorithm(iMAMLOptions.FromPaper(model, Lambda=2.0, AdaptationSteps=3))
+    assert_type(learner.MetaTrain(TaskBatch([one])), np.float32)
+    adapted = learner.Adapt(one)
+    assert_type(adapted, IFullModel[np.float32, Arrays, Arrays])
+    assert_type(adapted.Predict(x), Arrays)
+    assert_type(adapted.WithParameters(adapted.GetParameters()), IFullModel[np.float32, Arrays, Arrays])
+    assert_type(MAMLAlgorithm(MAMLOptions(linear())).Evaluate(TaskBatch([task()])), np.float64)
 
 
 def from_the_paper() -> None:
@@ -205,6 +217,7 @@ def refused() -> None:
     options.AdaptationSteps = "x"  # type: ignore[assignment]
     iMAMLOptions(single(), AdaptionSteps=20)  # type: ignore[call-arg]
     iMAMLOptions()  # type: ignore[call-arg]
+    iMAMLOptions.FromPaper(single(), Lamda=2.0)  # type: ignore[call-arg]
     iMAMLOptions[np.float64, Arrays, Arrays](single())  # type: ignore[arg-type]
     MAMLOptions(single(), CheckpointSegments="cube")  # type: ignore[arg-type]
     MAMLAlgorithm(iMAMLOptions(single()))  # type: ignore[arg-type]

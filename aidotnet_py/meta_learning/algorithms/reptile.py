@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     def _new_meta_optimizer(self, rate: float) -> ElementwiseOptimizer:
         return SGDOptimizer(rate)
 
-    def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
+    def MetaTrain(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T:
         """Do one meta-training step, or with UseSerialUpdate one step for each task in turn; see `MetaLearnerBase`.
 
         Returns

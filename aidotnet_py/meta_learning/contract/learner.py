@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
@@ -16,7 +16,7 @@ from aidotnet_py.meta_learning.contract.results import (
 from aidotnet_py.meta_learning.contract.sources import ITaskSampler
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
-from aidotnet_py.models import IFullModel, IModel, ModelMetadata
+from aidotnet_py.models import IFullModel
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["IMetaLearner"]
@@ -61,16 +61,16 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
         """The rate of the meta-updates."""
         ...
 
-    def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
+    def MetaTrain(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T:
         """Take one meta-training step; return the mean query loss before it."""
         ...
 
-    def Adapt(self, task: IMetaLearningTask[T, TInput, TOutput]) -> IModel[TInput, TOutput, ModelMetadata[T]]:
+    def Adapt(self, task: IMetaLearningTask[Any, TInput, TOutput]) -> IFullModel[T, TInput, TOutput]:
         """Return a new model, adapted to a task."""
         ...
 
     @overload
-    def Evaluate(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T: ...
+    def Evaluate(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T: ...
 
     @overload
     def Evaluate(self, numTasks: int, /) -> MetaEvaluationResult[T]: ...
@@ -85,15 +85,17 @@ class IMetaLearner(Protocol[T, TInput, TOutput]):
     def MetaTrainStep(self, *, batchSize: int) -> MetaTrainingStepResult[T]: ...
 
     @overload
-    def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
+    def MetaTrainStep(
+        self, sampler: ITaskSampler[Any, TInput, TOutput], batchSize: int
+    ) -> MetaTrainingStepResult[T]: ...
 
     @overload
     def Train(self) -> MetaTrainingResult[T]: ...
 
     @overload
-    def Train(self, sampler: ITaskSampler[T, TInput, TOutput], /) -> MetaTrainingResult[T]: ...
+    def Train(self, sampler: ITaskSampler[Any, TInput, TOutput], /) -> MetaTrainingResult[T]: ...
 
-    def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
+    def AdaptAndEvaluate(self, task: IMetaLearningTask[Any, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task and measure the result."""
         ...
 

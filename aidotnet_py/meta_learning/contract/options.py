@@ -160,7 +160,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     LossFunction: ILossFunction[Any] | None = None
     MetaOptimizer: IGradientBasedOptimizer | None = None
     InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None = None
-    DataLoader: IEpisodicDataLoader[T, TInput, TOutput] | None = None
+    DataLoader: IEpisodicDataLoader[Any, TInput, TOutput] | None = None
     InnerLearningRate: float = 0.01
     OuterLearningRate: float = 0.001
     AdaptationSteps: int = 10

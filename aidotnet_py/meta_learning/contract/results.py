@@ -152,7 +152,7 @@ class BasicStats(Generic[T]):
                 FirstQuartile=scalar(first),
                 ThirdQuartile=scalar(third),
                 InterquartileRange=scalar(third - first),
-                MAD=scalar(np.mean(np.abs(wide - median))),
+                MAD=scalar(float(np.mean(np.abs(wide - float(median))))),
                 Min=values.min(),
                 Max=values.max(),
                 N=values.size,

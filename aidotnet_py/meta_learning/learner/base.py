@@ -52,7 +52,7 @@ from aidotnet_py.meta_learning.learner.turns import takes_turns
 from aidotnet_py.meta_learning.objective.checks import check_task, check_tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import split_rows
-from aidotnet_py.models import IFullModel, IModel, INormalizedModel, ModelMetadata
+from aidotnet_py.models import IFullModel, INormalizedModel
 from aidotnet_py.models.comparison import compare_models, describe_model
 from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.representations import concise_repr
@@ -137,7 +137,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
 
     @takes_turns
     @whole
-    def MetaTrain(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T:
+    def MetaTrain(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T:
         """Take one meta-training step: the clipped mean of the tasks' meta-gradients goes to the meta-optimizer.
 
         Parameters
@@ -198,7 +198,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
 
     # Adapting and evaluating.
 
-    def Adapt(self, task: IMetaLearningTask[T, TInput, TOutput]) -> IModel[TInput, TOutput, ModelMetadata[T]]:
+    def Adapt(self, task: IMetaLearningTask[Any, TInput, TOutput]) -> IFullModel[T, TInput, TOutput]:
         """Adapt the meta-model to a task: AdaptationSteps inner steps on its support set, from θ.
 
         The meta-model is not changed; query data is not read and may be absent. Where the model has
@@ -219,7 +219,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
         (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
         return _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
 
-    def AdaptAndEvaluate(self, task: IMetaLearningTask[T, TInput, TOutput]) -> MetaAdaptationResult[T]:
+    def AdaptAndEvaluate(self, task: IMetaLearningTask[Any, TInput, TOutput]) -> MetaAdaptationResult[T]:
         """Adapt to a task, and measure losses and accuracies on both its sets.
 
         ``PerStepLosses`` are the support losses before the first and after each inner step; of a support set in
@@ -262,7 +262,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
         return np.array(self._backend.to_numpy(array))
 
     @overload
-    def Evaluate(self, taskBatch: TaskBatch[T, TInput, TOutput]) -> T: ...
+    def Evaluate(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T: ...
 
     @overload
     def Evaluate(self, numTasks: int, /) -> MetaEvaluationResult[T]: ...
@@ -271,7 +271,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
     def Evaluate(self, *, numTasks: int) -> MetaEvaluationResult[T]: ...
 
     def Evaluate(
-        self, taskBatch: TaskBatch[T, TInput, TOutput] | int | None = None, numTasks: int | None = None
+        self, taskBatch: TaskBatch[Any, TInput, TOutput] | int | None = None, numTasks: int | None = None
     ) -> T | MetaEvaluationResult[T]:
         """Adapt to tasks and measure their query losses; the meta-model is not changed.
 
@@ -367,7 +367,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
             accuracies.append(self._loss().accuracy(outputs, host(cast(Array, task.QueryOutput))))
         return accuracies
 
-    def adaptation_curve(self, taskBatch: TaskBatch[T, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
+    def adaptation_curve(self, taskBatch: TaskBatch[Any, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
         """Adapt to tasks by the learner's own rule, and measure their query sets at every step; θ is not changed.
 
         Parameters
@@ -456,12 +456,14 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
     def MetaTrainStep(self, *, batchSize: int) -> MetaTrainingStepResult[T]: ...
 
     @overload
-    def MetaTrainStep(self, sampler: ITaskSampler[T, TInput, TOutput], batchSize: int) -> MetaTrainingStepResult[T]: ...
+    def MetaTrainStep(
+        self, sampler: ITaskSampler[Any, TInput, TOutput], batchSize: int
+    ) -> MetaTrainingStepResult[T]: ...
 
     @takes_turns
     @whole
     def MetaTrainStep(
-        self, sampler: ITaskSampler[T, TInput, TOutput] | int = _LEFT_OUT, batchSize: int | None = None
+        self, sampler: ITaskSampler[Any, TInput, TOutput] | int = _LEFT_OUT, batchSize: int | None = None
     ) -> MetaTrainingStepResult[T]:
         """Draw a batch, take one `MetaTrain` step on it, count the iteration: all of it or nothing.
 
@@ -529,10 +531,10 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
     def Train(self) -> MetaTrainingResult[T]: ...
 
     @overload
-    def Train(self, sampler: ITaskSampler[T, TInput, TOutput], /) -> MetaTrainingResult[T]: ...
+    def Train(self, sampler: ITaskSampler[Any, TInput, TOutput], /) -> MetaTrainingResult[T]: ...
 
     @overload
-    def Train(self, *, sampler: ITaskSampler[T, TInput, TOutput]) -> MetaTrainingResult[T]: ...
+    def Train(self, *, sampler: ITaskSampler[Any, TInput, TOutput]) -> MetaTrainingResult[T]: ...
 
     @overload
     def Train(self, input: TInput, expectedOutput: TOutput) -> None: ...
@@ -610,7 +612,7 @@ class MetaLearnerBase(LearnerAsModel[T, TInput, TOutput]):
         history.note(step)
         return step
 
-    def _step_with_feedback(self, sampler: ITaskSampler[T, TInput, TOutput]) -> MetaTrainingStepResult[T]:
+    def _step_with_feedback(self, sampler: ITaskSampler[Any, TInput, TOutput]) -> MetaTrainingStepResult[T]:
         """Take a step on episodes of a sampler, and tell it their losses."""
         self._put_back_on_failure(sampler)
         episodes = [sampler.SampleOne() for _ in range(self._options.MetaBatchSize)]
@@ -725,7 +727,7 @@ def _measured(parts: Sequence[Measured], groups: Sequence[Chunk]) -> Measured:
 
 
 def _model_for(
-    model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[T, TInput, TOutput], adapted: Array
+    model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[Any, TInput, TOutput], adapted: Array
 ) -> IFullModel[T, TInput, TOutput]:
     """Return the model with these parameters; it normalises by the task's support set if it can."""
     adapted_model = model.WithParameters(adapted)

@@ -47,6 +47,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.meta_learning.algorithms.imaml.keywords import PaperKeywords
 from aidotnet_py.nn import mlp
 
 DOCUMENTED = {
@@ -278,11 +279,20 @@ class TestFromPaper:
         assert iMAMLOptions.FromPaper(model(), AdaptationSteps=3).AdaptationSteps == 3
         assert iMAMLOptions.FromPaper(model()).LambdaRegularization == 0.5
         with pytest.raises(TypeError, match="did you mean 'AdaptationSteps'"):
-            iMAMLOptions.FromPaper(model(), AdaptionSteps=3)
+            iMAMLOptions.FromPaper(model(), AdaptionSteps=3)  # type: ignore[call-arg]
 
-    @pytest.mark.parametrize("bad", [0, -2.0, math.nan, math.inf, True, "2", None])
+    def test_zero_is_the_original_loss(self) -> None:
+        options = iMAMLOptions.FromPaper(model(), Lambda=0, AdaptationSteps=3)
+        assert (options.InnerObjective, options.UseFirstOrder, options.AdaptationSteps) == ("support", True, 3)
+        assert options.IsValid()
+
+    def test_keywords_are_all_options_but_those_that_lambda_sets(self) -> None:
+        names = {field.name for field in dataclasses.fields(iMAMLOptions)}
+        assert set(PaperKeywords.__annotations__) == names - {"MetaModel", "LambdaRegularization", "InnerObjective"}
+
+    @pytest.mark.parametrize("bad", [-2.0, math.nan, math.inf, True, "2", None])
     def test_senseless_lambdas(self, bad: Any) -> None:
-        with pytest.raises(ArgumentOutOfRangeException, match=r"^Lambda must be a finite number above 0, got .*"):
+        with pytest.raises(ArgumentOutOfRangeException, match=r"^Lambda must be a finite number of at least 0, got .*"):
             iMAMLOptions.FromPaper(model(), Lambda=bad)
 
     @pytest.mark.parametrize("name", ["LambdaRegularization", "InnerObjective"])

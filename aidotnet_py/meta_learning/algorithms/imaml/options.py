@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, Unpack, cast
 
 import numpy as np
 
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE, POSITIVE, SWITCH, Choice, Number, OrNone, Whole, refusal
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
+from aidotnet_py.meta_learning.algorithms.imaml.keywords import PaperKeywords
 from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LambdaKind
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import missing_members
@@ -113,7 +114,9 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
 
     # Own type variables: those of the class are not bound in a call on the class.
     @staticmethod
-    def FromPaper(MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Any) -> iMAMLOptions[_S, _X, _Y]:
+    def FromPaper(
+        MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Unpack[PaperKeywords]
+    ) -> iMAMLOptions[_S, _X, _Y]:
         """Return options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
 
         Parameters
@@ -121,14 +124,15 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         MetaModel : IFullModel
             The model.
         Lambda : float
-            Λ > 0; LambdaRegularization is 1/Λ.
+            Λ ≥ 0; LambdaRegularization is 1/Λ. Λ = 0 is the original loss: the support objective, and the first-order
+            meta-gradient, since nothing ties φ to θ then.
         **options
             Any other option.
 
         Raises
         ------
         ArgumentOutOfRangeException
-            When Lambda is not a finite number above 0.
+            When Lambda is not a finite number of at least 0.
         ArgumentException
             When LambdaRegularization or InnerObjective is given too.
 
@@ -141,12 +145,17 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
         >>> options.LambdaRegularization, options.InnerObjective
         (0.25, 'proximal')
         """
-        strength = POSITIVE.check("Lambda", Lambda, type_error=ArgumentOutOfRangeException)
+        strength = NON_NEGATIVE.check("Lambda", Lambda, type_error=ArgumentOutOfRangeException)
+        given = cast("dict[str, object]", options)
         for name in ("LambdaRegularization", "InnerObjective"):
-            if name in options:
+            if name in given:
                 raise ArgumentException(
-                    f"{name} must be left to FromPaper, which sets it from Lambda, got {options[name]!r:.80}"
+                    f"{name} must be left to FromPaper, which sets it from Lambda, got {given[name]!r:.80}"
                 )
+        if strength == 0:
+            original = iMAMLOptions(MetaModel, **options)
+            original.UseFirstOrder = True
+            return original
         return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / strength, InnerObjective="proximal", **options)
 
     def _names_left_to_checkpoint(self) -> frozenset[str]:

@@ -1,0 +1,45 @@
+"""The options that `iMAMLOptions.FromPaper` takes by name: a misspelt one is an error of type checkers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
+from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LambdaKind
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
+from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
+
+__all__ = ["PaperKeywords"]
+
+
+class PaperKeywords(TypedDict, total=False):
+    """All options of iMAML but the model, and but LambdaRegularization and InnerObjective, which Λ sets."""
+
+    LossFunction: ILossFunction[Any] | None
+    MetaOptimizer: IGradientBasedOptimizer | None
+    InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None
+    DataLoader: IEpisodicDataLoader[Any, Any, Any] | None
+    InnerLearningRate: float
+    OuterLearningRate: float
+    AdaptationSteps: int
+    MetaBatchSize: int
+    NumMetaIterations: int
+    GradientClipThreshold: float | None
+    RandomSeed: int | None
+    EvaluationTasks: int
+    EvaluationFrequency: int
+    EnableCheckpointing: bool
+    CheckpointFrequency: int
+    UseFirstOrder: bool
+    ConjugateGradientIterations: int
+    ConjugateGradientTolerance: float
+    UseNeumannApproximation: bool
+    NeumannSeriesTerms: int
+    ConjugateGradientDamping: float
+    Curvature: Literal["hessian", "gauss-newton"]
+    InnerGradientTolerance: float | None
+    LearnedLambda: LambdaKind | None
+    WarmStartSolves: bool
+    PreconditionerProbes: int
+    ErrorConstants: ProblemConstants | None
