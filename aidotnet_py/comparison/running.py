@@ -48,8 +48,7 @@ def compare(settings: ComparisonSettings) -> Comparison:
     >>> [(run.algorithm, len(run.losses)) for run in found.runs]
     [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
-    drawn = settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks)
-    test = drawn if isinstance(drawn, TaskBatch) else TaskBatch(drawn)
+    test = TaskBatch(settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks))
     entries: Mapping[str, Contestant] = {**BASELINES, **{name: ALGORITHMS[name] for name in settings.algorithms}}
     runs: list[Run] = []
     for seed in settings.seeds:

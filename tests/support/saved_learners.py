@@ -28,9 +28,9 @@ def learner_on(backend: Backend | str = "numpy", *, seed: int = 0, **options: An
     model = NeuralNetworkModel(
         Sequential(Dense(6), Tanh(), Dense(1)), input_shape=(1,), dtype=np.float64, backend=backend, seed=seed
     )
-    settings = {"AdaptationSteps": 2, "MetaBatchSize": 3, "ConjugateGradientIterations": 3}
     loader = SinusoidLoader(4, 6, seed=seed, dtype=np.float64, backend=backend)
-    return iMAMLAlgorithm(iMAMLOptions(model, DataLoader=loader, **(settings | options)))
+    settings: dict[str, Any] = {"AdaptationSteps": 2, "MetaBatchSize": 3, "ConjugateGradientIterations": 3}
+    return iMAMLAlgorithm(iMAMLOptions(model, **(settings | {"DataLoader": loader} | options)))
 
 
 def opened(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -160,6 +160,9 @@ def held_as_interfaces() -> None:
     model: IFullModel[np.float32, Arrays, Arrays] = single()
     learner: IMetaLearner[np.float32, Arrays, Arrays] = iMAMLAlgorithm(iMAMLOptions(model))
     assert_type(learner.MetaTrain(TaskBatch([task()])), np.float32)
+    models: list[IFullModel[np.float32, Arrays, Arrays]] = [iMAMLAlgorithm(iMAMLOptions(single()))]
+    assert_type(models[0].WithParameters(models[0].GetParameters()), IFullModel[np.float32, Arrays, Arrays])
+    assert_type(iMAMLAlgorithm(iMAMLOptions(single())).DeepCopy(), iMAMLAlgorithm[np.float32, Arrays, Arrays])
 
 
 def a_first_user() -> None:

@@ -141,7 +141,9 @@ class BasicStats(Generic[T]):
         with np.errstate(all="ignore"):
             variance = np.var(wide, ddof=1) if wide.size > 1 else math.nan
             skewness, kurtosis = _shape(wide, variance)
-            median, (first, third) = np.median(wide), np.quantile(wide, (0.25, 0.75))
+            median = np.median(wide)
+            distances: NDArray[Any] = np.abs(wide - median)
+            quartiles: NDArray[Any] = np.quantile(wide, (0.25, 0.75))
             return BasicStats(
                 Mean=scalar(np.mean(wide)),
                 Variance=scalar(variance),
@@ -149,10 +151,10 @@ class BasicStats(Generic[T]):
                 Skewness=scalar(skewness),
                 Kurtosis=scalar(kurtosis),
                 Median=scalar(median),
-                FirstQuartile=scalar(first),
-                ThirdQuartile=scalar(third),
-                InterquartileRange=scalar(third - first),
-                MAD=scalar(float(np.mean(np.abs(wide - float(median))))),
+                FirstQuartile=scalar(quartiles[0]),
+                ThirdQuartile=scalar(quartiles[1]),
+                InterquartileRange=scalar(quartiles[1] - quartiles[0]),
+                MAD=scalar(distances.mean()),
                 Min=values.min(),
                 Max=values.max(),
                 N=values.size,
