@@ -1,4 +1,4 @@
-"""Where a warning should point: at the line outside the package that led to it."""
+"""The stack level of warnings, which should point at the caller's line outside the package."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def is_called_from(*modules: str) -> bool:
 
 
 def level_outside() -> int:
-    """The ``stacklevel`` with which a warning of the calling function names the first caller outside the package."""
+    """Return the ``stacklevel`` for a warning of the calling function to name the first caller outside the package."""
     package = __name__.partition(".")[0]
-    # The standard library's own way to walk callers; inspect.stack reads source files to do the same.
+    # The standard library walks callers in this way; inspect.stack would also read source files.
     frame, level = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage] -- documented, for all its underscore
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame, level = frame.f_back, level + 1

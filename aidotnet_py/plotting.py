@@ -1,6 +1,6 @@
-"""Figures of adapted tasks and of how learners adapt, by matplotlib (the ``plot`` extra).
+"""Figures of tasks and of adaptation, by matplotlib (the ``plot`` extra).
 
-The figures are returned, for the caller to show or save.
+Functions return figures, for the caller to show or save.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ConfidenceInterval, IMetaLearningTask
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_adaptation_curves", "draw_classification_task", "draw_regression_task", "figure_formats"]
 
-# Of each panel, by its title, the curve of each learner, by its name: an interval after 0, 1, … steps.
+# From titles of panels to curves by learner: an interval after 0, 1, … steps.
 Panels: TypeAlias = Mapping[str, Mapping[str, Sequence[ConfidenceInterval[Any]]]]
 
 _SHOWN_PER_CLASS = 6
@@ -41,7 +42,7 @@ def draw_classification_task(
     losses : array_like, shape (steps + 1,)
         Support losses before the first and after each inner step, as in ``MetaAdaptationResult.PerStepLosses``.
     title : str
-        Above all.
+        The title of the figure.
 
     Returns
     -------
@@ -62,12 +63,11 @@ def draw_classification_task(
     >>> figure.savefig("/dev/null", format="png")
     """
     if task.QueryInput is None or task.QueryOutput is None:
-        raise ArgumentException("QueryInput is None; a task with a query set is wanted")
+        raise ArgumentException(refusal("QueryInput", "the images of a query set", None))
     support, query = _host(task.SupportInput), _host(task.QueryInput)
     if support.ndim != 4 or query.ndim != 4:
-        raise ArgumentException(
-            f"SupportInput has shape {support.shape}; images (n, height, width, channels) are wanted"
-        )
+        name, shape = ("SupportInput", support.shape) if support.ndim != 4 else ("QueryInput", query.shape)
+        raise ArgumentException(f"{name} must be images (n, height, width, channels), got shape {shape}")
     labels, truth = _host(task.SupportOutput), _host(task.QueryOutput)
     classes = int(labels.max()) + 1
     figure = _new_figure((11, 1.1 * classes + 1.2), title)
@@ -99,9 +99,9 @@ def draw_regression_task(
     Parameters
     ----------
     task : IMetaLearningTask
-        Inputs and outputs of one number each.
+        A task whose inputs and outputs are one number each.
     grid : array_like, shape (n,)
-        Where the functions are drawn.
+        The points at which the functions are drawn.
     before, after : array, shape (n,) or (n, 1)
         Predictions on the grid, before and after adaptation.
     losses : array_like, shape (steps + 1,)
@@ -109,7 +109,7 @@ def draw_regression_task(
     truth : array_like, shape (n,), optional
         The true function on the grid.
     title : str
-        Above all.
+        The title of the figure.
 
     Returns
     -------
@@ -144,16 +144,16 @@ def draw_regression_task(
 
 
 def draw_adaptation_curves(losses: Panels, accuracies: Panels | None = None, title: str = "") -> Figure:
-    """Draw how learners' query sets fare after 0, 1, … steps of adaptation: a panel each, losses above accuracies.
+    """Draw losses and accuracies on query sets after 0, 1, … steps of adaptation, losses above accuracies.
 
     Parameters
     ----------
     losses : mapping of mappings of sequences of ConfidenceInterval
-        For each panel, by its title, the curve of each learner, by its name; drawn on a logarithmic scale.
+        For each panel, by title, the curve of each learner, by name; on a logarithmic scale.
     accuracies : likewise, optional
-        The same of accuracies; None or empty for regression.
+        The curves of accuracy; None or empty for regression.
     title : str
-        Above all.
+        The title of the figure.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def draw_adaptation_curves(losses: Panels, accuracies: Panels | None = None, tit
     >>> figure.savefig("/dev/null", format="png")
     """
     if not losses:
-        raise ArgumentException("losses is empty; the curves of at least one panel are wanted")
+        raise ArgumentException("losses must have the curves of at least one panel, got none")
     rows = [("query loss", losses, "log")]
     if accuracies:
         rows.append(("query accuracy", accuracies, "linear"))
@@ -196,7 +196,7 @@ def draw_adaptation_curves(losses: Panels, accuracies: Panels | None = None, tit
 
 
 def figure_formats() -> tuple[str, ...]:
-    """The endings of the files that figures can be saved in, without the dot.
+    """Return the file name extensions in which figures can be saved, without the dot.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def _new_figure(size: tuple[float, float], title: str) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('figures need matplotlib: pip install "aidotnet-py[plot]"') from error
-    # A Figure of its own, not pyplot's: no window system, no global state, nothing to close.
+    # Without pyplot: no window system, no global state, nothing to close.
     figure: Any = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
     return figure
@@ -229,7 +229,7 @@ def _host(array: Array) -> NDArray[Any]:
 
 
 def _classes(logits: Array) -> NDArray[np.int64]:
-    """The class of the largest logit of each row."""
+    """Return the class of the largest logit of each row."""
     return np.asarray(np.argmax(_host(logits), axis=-1))
 
 

@@ -1,6 +1,6 @@
 """The command `aidotnet-py`, by typer and rich (the ``cli`` extra).
 
-`app` reads the arguments, `tables` writes the answers; the work is done by the floors below.
+`app` reads the arguments, `tables` writes the results; the floors below do the work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command; without the extra, say what to type."""
+    """Run the command; without the extra, print the command that installs it."""
     try:
         from aidotnet_py.cli.app import app
     except ModuleNotFoundError as error:

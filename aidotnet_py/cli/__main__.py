@@ -1,4 +1,4 @@
-"""The command where its script is not at hand: `python -m aidotnet_py.cli`."""
+"""The command without its script: `python -m aidotnet_py.cli`."""
 
 from aidotnet_py.cli import main
 

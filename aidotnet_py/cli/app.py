@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.cli.tables import tables_of
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, ComparisonSettings
 from aidotnet_py.comparison import compare as run_comparison
@@ -25,16 +26,16 @@ __all__ = ["app"]
 
 
 class _OneLine(TyperGroup):
-    """A group of commands that says in one line what is wrong with its arguments."""
+    """A group of commands that reports wrong arguments in one line."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
-        """Run a command and, unless told otherwise, end the process with its exit code."""
+        """Run a command and, in standalone mode, end the process with its exit code."""
         try:
             code = super().main(args, *rest, **more | {"standalone_mode": False})
         except typer.Abort:
             code = _INTERRUPTED
         except Exception as error:
-            # Typer brings click along or its own copy of it, by version; the exceptions of both have these two members.
+            # Typer uses click, or in some versions its own copy; the exceptions of both have these two members.
             format_message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
             if format_message is None:
                 raise
@@ -46,17 +47,17 @@ class _OneLine(TyperGroup):
 
 app = typer.Typer(help="Meta-learning on NumPy.", add_completion=False, cls=_OneLine)
 
-# As shells have it of a program that Ctrl-C ended.
+# The exit code of shells for a program that Ctrl-C ended.
 _INTERRUPTED = 130
 
-# Written beside a result's place to see whether there is room.
+# Written beside the results' files to test for free space.
 _PROBE = bytes(2**16)
 
-# Tables written to a file or a pipe, which have no width, are this wide.
+# The width of tables in files and pipes, which have no width.
 _WIDTH = 132
 
-# Options by the names that the floors below have for them; the last two are the loaders'.
-_TYPED = {
+# Options by the argument names of the floors below; the last two names are the loaders'.
+_OPTIONS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (*(field.name for field in fields(ComparisonSettings)), "figure", "json")
@@ -67,7 +68,7 @@ _TYPED = {
 }
 
 
-def _usual(name: str) -> str:
+def _defaults(name: str) -> str:
     return ", ".join(f"{getattr(problem, name)} on {data}" for data, problem in PROBLEMS.items())
 
 
@@ -86,17 +87,17 @@ def compare(
         typer.Option(help=f"Names with commas between, of {','.join(ALGORITHMS)}.", show_default="all"),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Steps of training.", show_default=_usual("iterations"))
+        int | None, typer.Option(help="Steps of training.", show_default=_defaults("iterations"))
     ] = None,
-    meta_batch: Annotated[int | None, typer.Option(help="Tasks a step.", show_default=_usual("meta_batch"))] = None,
+    meta_batch: Annotated[int | None, typer.Option(help="Tasks a step.", show_default=_defaults("meta_batch"))] = None,
     shots: Annotated[
-        int | None, typer.Option(help="Support examples, of a class if there are any.", show_default=_usual("shots"))
+        int | None, typer.Option(help="Support examples, of a class if there are any.", show_default=_defaults("shots"))
     ] = None,
     test_tasks: Annotated[
-        int | None, typer.Option(help="Tasks that all are tested on.", show_default=_usual("test_tasks"))
+        int | None, typer.Option(help="Tasks that all are tested on.", show_default=_defaults("test_tasks"))
     ] = None,
     adaptation_steps: Annotated[
-        int | None, typer.Option(help="Steps followed in the test.", show_default=_usual("adaptation_steps"))
+        int | None, typer.Option(help="Steps followed in the test.", show_default=_defaults("adaptation_steps"))
     ] = None,
     seed: Annotated[
         list[int] | None,
@@ -110,9 +111,9 @@ def compare(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all numbers into this file.", dir_okay=False)] = None,
 ) -> None:
-    """Train algorithms on the same tasks from the same start, and test how they learn new ones.
+    """Train algorithms on the same tasks from the same start, and test how they learn new tasks.
 
-    Beside them stand a random start, and transfer: one model trained on the examples of the same tasks, pooled.
+    The baselines are a random start, and transfer: one model trained on the pooled examples of the same tasks.
     """
     with _refusals():
         settings = ComparisonSettings.of(
@@ -127,41 +128,39 @@ def compare(
             archive=archive,
         )
         _make_ready(figure, json)
-        _tell(run_comparison(settings), figure, json)
+        _report(run_comparison(settings), figure, json)
 
 
 @contextmanager
 def _refusals() -> Generator[None]:
-    """Errors that say what is wanted become one line: 2 for what was asked, 1 for what came of it."""
+    """Print expected errors as one line, and exit with 2 for wrong arguments, 1 for failures of the run."""
     try:
         yield
     except (ArgumentException, ImportError, OSError, InvalidOperationException, MemoryError) as error:
-        message = _as_typed(str(error)) if isinstance(error, ArgumentException) else str(error)
+        message = _with_option(str(error)) if isinstance(error, ArgumentException) else str(error)
         if isinstance(error, MemoryError):
             message = "the memory of this machine is not enough; fewer tasks or shots take less"
         print(f"aidotnet-py compare: {message}", file=sys.stderr)
         raise typer.Exit(1 if isinstance(error, (InvalidOperationException, MemoryError)) else 2) from error
 
 
-def _as_typed(message: str) -> str:
-    """A refusal whose first word, the name of an argument, is written as the option that it came from."""
+def _with_option(message: str) -> str:
+    """Replace a message's first word, the name of an argument, by the option of the command line."""
     name, space, rest = message.partition(" ")
-    return _TYPED.get(name, name) + space + rest
+    return _OPTIONS.get(name, name) + space + rest
 
 
 def _make_ready(figure: Path | None, json: Path | None) -> None:
-    """Whatever would keep the results from being written is found out before the work."""
+    """Check before the work that the results can be written, and create missing folders."""
     if figure is not None:
         formats = figure_formats()
         if figure.suffix.removeprefix(".").lower() not in formats:
-            raise ArgumentException(
-                f"figure is {str(figure)!r}; a name that ends in one of {', '.join(formats)} is wanted"
-            )
+            raise ArgumentException(refusal("figure", f"a name that ends in one of {', '.join(formats)}", str(figure)))
     paths = {name: path for name, path in (("figure", figure), ("json", json)) if path is not None}
     for name, path in paths.items():
         file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
         if file is not None:
-            raise ArgumentException(f"{name} is {str(path)!r}; {str(file)!r} in it is a file, and no folder")
+            raise ArgumentException(f"{refusal(name, 'in a folder', str(path))}, where {str(file)!r} is a file")
     missing = {parent for path in paths.values() for parent in path.parents if not parent.exists()}
     try:
         for path in paths.values():
@@ -175,20 +174,20 @@ def _make_ready(figure: Path | None, json: Path | None) -> None:
 
 
 def _require_writable(paths: dict[str, Path]) -> None:
-    """Raise unless each of these files can be written and is none of the others; what was not there is not left."""
+    """Raise unless these are different, writable files; new files are removed again."""
     with ExitStack() as stack:
         seen: dict[tuple[int, int], str] = {}
         for name, path in paths.items():
             if not path.exists():
-                # Before the file is opened, so that it is closed when it goes.
+                # Registered before the file is opened, so that it is closed before its removal.
                 stack.callback(path.unlink, missing_ok=True)
             file = stack.enter_context(path.open("ab"))
             status = os.fstat(file.fileno())
-            # One file has many spellings, and links to it.
+            # Several spellings and links may name one file.
             other = seen.setdefault((status.st_dev, status.st_ino), name)
             if other != name:
-                raise ArgumentException(f"{name} is {str(path)!r}, and so is --{other}; two files are wanted")
-            # A device that takes nothing says so even of nothing; a folder without room, of something.
+                raise ArgumentException(f"{refusal(name, 'a file of its own', str(path))}, the file of --{other}")
+            # A device that refuses all data refuses even empty data; a full file system refuses only some data.
             try:
                 os.write(file.fileno(), b"")
             except OSError as error:
@@ -198,20 +197,20 @@ def _require_writable(paths: dict[str, Path]) -> None:
                     probe.write(_PROBE)
 
 
-def _tell(found: Comparison, figure: Path | None, json: Path | None) -> None:
-    # First what cannot fail.
+def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
+    # Tables first, since printing them cannot fail.
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    for table in tables_of(found):
+    for table in tables_of(comparison):
         console.print(table)
     if json is not None:
-        json.write_text(found.to_json(), encoding="utf-8")
+        json.write_text(comparison.to_json(), encoding="utf-8")
     if figure is not None:
-        curves = {f"seed {seed}": found.curves(seed) for seed in found.settings.seeds}
+        curves = {f"seed {seed}": comparison.curves(seed) for seed in comparison.settings.seeds}
         # Any: matplotlib's stubs leave the types of its keywords open.
         drawn: Any = draw_adaptation_curves(
             {title: losses for title, (losses, _) in curves.items()},
             {title: accuracies for title, (_, accuracies) in curves.items() if accuracies},
-            f"{found.settings.test_tasks} new tasks of {found.settings.data}, with 95 % intervals",
+            f"{comparison.settings.test_tasks} new tasks of {comparison.settings.data}, with 95 % intervals",
         )
         drawn.savefig(figure)
     for name, path in (("Figure", figure), ("Numbers", json)):

@@ -1,4 +1,4 @@
-"""A comparison as tables to print."""
+"""The tables of a comparison."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from aidotnet_py.meta_learning import BasicStats
 __all__ = ["tables_of"]
 
 
-def tables_of(found: Comparison) -> list[Table]:
-    """One for the loss, one for the accuracy if there is any, each over the seeds too where there are several."""
-    tables = [_table("Mean query loss", found, lambda run: run.losses, "{:.3f} ± {:.3f}")]
-    if found.settings.problem.classification:
+def tables_of(comparison: Comparison) -> list[Table]:
+    """Return a table of losses and, for classification, tables of accuracies; with means if there are several seeds."""
+    tables = [_table("Mean query loss", comparison, lambda run: run.losses, "{:.3f} ± {:.3f}")]
+    if comparison.settings.problem.classification:
         form = "{:.1%} ± {:.1%}"
-        tables.append(_table("Query accuracy", found, lambda run: run.accuracies or (), form))
-        if all(run.single_accuracy is not None for run in found.runs):
-            tables.append(_single_table(found, form))
+        tables.append(_table("Query accuracy", comparison, lambda run: run.accuracies or (), form))
+        if all(run.single_accuracy is not None for run in comparison.runs):
+            tables.append(_single_table(comparison, form))
     return tables
 
 
-def _single_table(found: Comparison, form: str) -> Table:
-    """The accuracy of the adapted models, asked about one example at a time, after all steps."""
-    settings = found.settings
+def _single_table(comparison: Comparison, form: str) -> Table:
+    """Return the table of accuracies after all steps, for predictions of one example at a time."""
+    settings = comparison.settings
     table = Table(title=f"Accuracy one example at a time, after {settings.adaptation_steps} steps")
     for name in ("", *(f"seed {seed}" for seed in settings.seeds)):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
-    for algorithm in found.contestants:
-        singles = [run.single_accuracy for run in found.of(algorithm)]
+    for algorithm in comparison.contestants:
+        singles = [run.single_accuracy for run in comparison.of(algorithm)]
         table.add_row(algorithm, *(_cell(single, form) for single in singles if single is not None))
     return table
 
 
-def _table(quantity: str, found: Comparison, curve_of: Callable[[Run], Curve], form: str) -> Table:
-    settings = found.settings
+def _table(quantity: str, comparison: Comparison, curve_of: Callable[[Run], Curve], form: str) -> Table:
+    settings = comparison.settings
     several = len(settings.seeds) > 1
     last = settings.adaptation_steps
     shown = sorted({0, 1, last // 2, last})
@@ -46,8 +46,8 @@ def _table(quantity: str, found: Comparison, curve_of: Callable[[Run], Curve], f
     table = Table(title=f"{quantity} on {where} after so many steps of adaptation, with 95 % intervals")
     for name in ("", *(["seed"] if several else []), *map(str, shown), "training", "peak memory"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
-    for algorithm in found.contestants:
-        runs = found.of(algorithm)
+    for algorithm in comparison.contestants:
+        runs = comparison.of(algorithm)
         for run in runs:
             cells = [_cell(curve_of(run)[step], form) for step in shown]
             table.add_row(algorithm, *([str(run.seed)] if several else []), *cells, *_costs([run]))
@@ -63,7 +63,7 @@ def _cell(interval: Interval, form: str) -> str:
 
 
 def _costs(runs: list[Run] | tuple[Run, ...]) -> tuple[str, str]:
-    """Means over the runs."""
+    """Return the means over the runs."""
     seconds = [run.training_seconds for run in runs if run.training_seconds is not None]
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     return (

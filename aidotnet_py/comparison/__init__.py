@@ -1,6 +1,6 @@
-"""Algorithms side by side: the same tasks, the same start, the same test; what `aidotnet-py compare` runs.
+"""Comparisons of algorithms with the same tasks, start and test; the command `aidotnet-py compare` runs them.
 
-A new algorithm is an entry in `contestants`, a data set one in `problems`.
+A new algorithm is an entry in `contestants`, a new data set an entry in `problems`.
 """
 
 from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES

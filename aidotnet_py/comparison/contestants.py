@@ -38,22 +38,22 @@ class Entrant:
     Attributes
     ----------
     learner : MetaLearnerBase
-        Adapts to tasks.
+        The learner that adapts to tasks.
     step : callable or None
-        Takes one step of training; None: there is none.
+        One step of training; None if there is no training.
     """
 
     learner: Learner
     step: Callable[[], object] | None
 
 
-# A model, the tasks to train on and how many of them a step takes → who trains on them.
+# From a problem, a model, the training tasks and their number per step to an entrant.
 Contestant: TypeAlias = Callable[[Problem, Model, Loader, int], Entrant]
 
 
 @dataclass(frozen=True)
 class _Algorithm:
-    """An algorithm and its options: the problem's, replaced by its own on regression or on classification."""
+    """An algorithm and its options: the problem's, overridden by its own for regression or classification."""
 
     algorithm: Callable[[Any], Learner]
     options: Callable[..., Any]
@@ -64,25 +64,25 @@ class _Algorithm:
     def __call__(self, problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
         own = self.classification if problem.classification else self.regression
         keywords = {**problem.options, **self.everywhere, **own}
-        # Adam for all, also where an algorithm's own default is another: its steps do not depend on how long
-        # meta-gradients are, which differs from algorithm to algorithm.
+        # Adam for all algorithms, whatever their defaults: its steps do not depend on the norm of meta-gradients, which
+        # differs between algorithms.
         keywords["MetaOptimizer"] = AdamOptimizer(keywords["OuterLearningRate"])
         learner = self.algorithm(self.options(model, DataLoader=loader, MetaBatchSize=meta_batch, **keywords))
         return Entrant(learner, lambda: learner.MetaTrainStep(meta_batch))
 
 
-def _adapting_only(problem: Problem, model: Model) -> Learner:
-    """Adapts as FOMAML does, by the problem's own rule."""
+def _learner_without_training(problem: Problem, model: Model) -> Learner:
+    """Return a learner that adapts like FOMAML, with the problem's own options."""
     return MAMLAlgorithm(MAMLOptions(model, UseFirstOrder=True, **problem.options))
 
 
 def _random(problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
-    """The start itself."""
-    return Entrant(_adapting_only(problem, model), None)
+    """Return an entrant without training."""
+    return Entrant(_learner_without_training(problem, model), None)
 
 
 def _transfer(problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
-    """Adam steps on all examples of the tasks, pooled: a model that was never asked to adapt."""
+    """Train by Adam on the pooled examples of the tasks, without any adaptation."""
     optimizer = AdamOptimizer(problem.options["OuterLearningRate"])
 
     def step() -> None:
@@ -91,14 +91,14 @@ def _transfer(problem: Problem, model: Model, loader: Loader, meta_batch: int) -
         y = np.concatenate([part for task in tasks for part in (task.SupportOutput, task.QueryOutput)])
         model.SetParameters(optimizer.UpdateParameters(model.GetParameters(), model.ComputeGradients(x, y)))
 
-    return Entrant(_adapting_only(problem, model), step)
+    return Entrant(_learner_without_training(problem, model), step)
 
 
 BASELINES: Mapping[str, Contestant] = {"random": _random, "transfer": _transfer}
 
 ALGORITHMS: Mapping[str, Contestant] = {
     # Gauss–Newton curvature, since the Hessian of such networks is indefinite; more steps, since the implicit gradient
-    # is exact at the inner minimum only.
+    # is exact only at the inner minimum.
     "iMAML": _Algorithm(
         iMAMLAlgorithm,
         iMAMLOptions.FromPaper,
@@ -110,7 +110,7 @@ ALGORITHMS: Mapping[str, Contestant] = {
     "FOMAML": _Algorithm(MAMLAlgorithm, MAMLOptions, everywhere={"UseFirstOrder": True}),
     "Reptile": _Algorithm(ReptileAlgorithm, ReptileOptions),
     "MetaSGD": _Algorithm(MetaSGDAlgorithm, MetaSGDOptions, regression={"OuterLearningRate": 0.002}),
-    # The head alone has fewer ways to go, and may take longer steps.
+    # The head alone has fewer directions, and allows longer steps.
     "ANIL": _Algorithm(ANILAlgorithm, ANILOptions, regression={"InnerLearningRate": 0.01}),
     "BOIL": _Algorithm(BOILAlgorithm, BOILOptions),
 }

@@ -1,4 +1,4 @@
-"""The data sets that algorithms are compared on: tasks, network, and what all contestants start with."""
+"""The data sets of comparisons: tasks, network, and the options that all contestants share."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ _QUERIES, _WAYS, _IMAGE_QUERIES = 10, 5, 15
 
 
 class Source(Protocol):
-    """What a loader depends on, of the settings of a comparison."""
+    """The settings of a comparison that a loader needs."""
 
     @property
     def shots(self) -> int:
-        """Support examples, of a class where there are classes."""
+        """Support examples, per class if there are classes."""
         ...
 
     @property
     def archive(self) -> str | None:
-        """Where the data are, for those that do not come with a package."""
+        """Path of the data, if no package contains them."""
         ...
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A data set, the network for it and what holds for all contestants where they have nothing of their own.
+    """A data set, its network, and the default options of all contestants.
 
     Attributes
     ----------
     model : callable
-        The network, untrained, of a seed.
+        From a seed to the untrained network.
     loader : callable
-        The tasks of a split, of the settings and a seed.
+        From a split, the settings and a seed to the loader of tasks.
     classification : bool
         Whether accuracy has a meaning.
     needs_archive : bool
-        Whether the settings must say where the data are.
+        Whether the settings must give the path of the data.
     ways, queries, inputs : int
-        Of a task: classes (1 where there are none), query examples of each, and numbers that an example's input has.
+        Classes of a task (1 for regression), query examples per class, and numbers in an example's input.
     options : mapping
         Keywords of the options of every contestant.
     iterations, meta_batch, shots, test_tasks, adaptation_steps : int
-        What is taken where the settings do not say.
+        Defaults of the settings.
     """
 
     model: Callable[[int], Model]
@@ -80,7 +80,7 @@ def _regressor(seed: int) -> Model:
 
 
 def _sinusoids(split: Split, source: Source, seed: int) -> Loader:
-    # Sinusoids are drawn from a continuum: other seeds are other tasks, whatever the split.
+    # Sinusoids come from a continuum: other seeds give other tasks, without splits.
     return SinusoidLoader(KShot=source.shots, QueryShots=_QUERIES, seed=seed)
 
 

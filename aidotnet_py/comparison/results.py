@@ -1,4 +1,4 @@
-"""What a comparison found: a curve with its intervals for each contestant and seed, its time and its memory."""
+"""The results of a comparison: for each contestant and seed, curves with intervals, time and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison.settings import ComparisonSettings
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ConfidenceInterval
@@ -16,7 +17,7 @@ from aidotnet_py.meta_learning import ConfidenceInterval
 __all__ = ["Comparison", "Curve", "Interval", "Run"]
 
 Interval: TypeAlias = ConfidenceInterval[np.float64]
-# After 0, 1, … steps of adaptation.
+# One interval after 0, 1, … steps of adaptation.
 Curve: TypeAlias = tuple[Interval, ...]
 
 
@@ -27,19 +28,19 @@ class Run:
     Attributes
     ----------
     algorithm, seed
-        Who, and from where.
+        The contestant and its seed.
     losses : tuple of ConfidenceInterval
         The mean query loss over the test tasks after 0, 1, … steps of adaptation.
     accuracies : tuple of ConfidenceInterval or None
-        The same of the accuracy; None for regression.
+        The mean accuracy likewise; None for regression.
     training_seconds : float or None
-        Wall clock of the training; None where there is none.
+        Wall-clock time of the training; None without training.
     peak_bytes : int or None
-        The most memory of arrays and objects at a time in a step of training, above what there was before the learner.
+        Peak memory of arrays and objects in a step of training, minus the memory before the learner was created.
     single_accuracy : ConfidenceInterval or None
-        The accuracy after all these steps of the adapted models, asked about one example at a time; ``accuracies`` are
-        those of all examples of a query set together, normalised as a whole where the network has batch norm. None for
-        regression, and of a comparison saved before it was measured.
+        The accuracy of the adapted models after all steps, for predictions of one example at a time; ``accuracies`` are
+        those of whole query sets, which batch norm normalises together. None for regression, and in comparisons saved
+        by versions that did not measure it.
     """
 
     algorithm: str
@@ -59,10 +60,10 @@ class Comparison:
     --------
     >>> from aidotnet_py.comparison import Comparison, ComparisonSettings, compare
     >>> settings = ComparisonSettings.of("sinusoid", algorithms=["FOMAML"], iterations=2, test_tasks=5)
-    >>> found = compare(settings)
-    >>> [run.algorithm for run in found.runs], len(found.runs[0].losses)
+    >>> comparison = compare(settings)
+    >>> [run.algorithm for run in comparison.runs], len(comparison.runs[0].losses)
     (['random', 'transfer', 'FOMAML'], 33)
-    >>> Comparison.from_json(found.to_json()) == found
+    >>> Comparison.from_json(comparison.to_json()) == comparison
     True
     """
 
@@ -71,24 +72,24 @@ class Comparison:
 
     @property
     def contestants(self) -> tuple[str, ...]:
-        """Who took part, in order."""
+        """The names of the contestants, in order."""
         return tuple(dict.fromkeys(run.algorithm for run in self.runs))
 
     def of(self, algorithm: str) -> tuple[Run, ...]:
-        """The runs of a contestant, one a seed.
+        """Return the runs of a contestant, one per seed.
 
         Raises
         ------
         ArgumentException
-            When it did not take part.
+            When the comparison has no such contestant.
         """
         runs = tuple(run for run in self.runs if run.algorithm == algorithm)
         if not runs:
-            raise ArgumentException(f"algorithm is {algorithm!r}; one of {', '.join(self.contestants)} is wanted")
+            raise ArgumentException(refusal("algorithm", f"one of {', '.join(self.contestants)}", algorithm))
         return runs
 
     def curves(self, seed: int) -> tuple[dict[str, Curve], dict[str, Curve]]:
-        """Loss and accuracy of each contestant from a seed; of the second, only those that have one."""
+        """Return the curves of loss and of accuracy by contestant, for a seed; without accuracy where there is none."""
         runs = [run for run in self.runs if run.seed == seed]
         return (
             {run.algorithm: run.losses for run in runs},
@@ -96,7 +97,7 @@ class Comparison:
         )
 
     def to_json(self) -> str:
-        """Settings and runs; each point of a curve as mean and half-width."""
+        """Return settings and runs as JSON; each point of a curve is mean and half-width."""
         runs = [
             {
                 **vars(run),
@@ -110,23 +111,23 @@ class Comparison:
 
     @staticmethod
     def from_json(text: str) -> Comparison:
-        """What `to_json` wrote.
+        """Read a comparison from the output of `to_json`.
 
         Raises
         ------
         ArgumentException
-            When it did not write that.
+            When the text is anything else.
         """
         try:
-            found: dict[str, Any] = json.loads(text)
-            settings: dict[str, Any] = dict(found["settings"])
+            document: dict[str, Any] = json.loads(text)
+            settings: dict[str, Any] = dict(document["settings"])
             for name in ("algorithms", "seeds"):
                 settings[name] = tuple(settings[name])
-            return Comparison(ComparisonSettings(**settings), tuple(_run(run) for run in found["runs"]))
+            return Comparison(ComparisonSettings(**settings), tuple(_read_run(run) for run in document["runs"]))
         except ArgumentException:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ArgumentException(f"text is not what to_json writes: {error!r}") from error
+            raise ArgumentException(f"{refusal('text', 'an output of to_json', text)}: {error!r}") from error
 
 
 def _pairs(curve: Curve | None) -> list[tuple[float, float]] | None:
@@ -137,15 +138,15 @@ def _pair(point: Interval) -> tuple[float, float]:
     return float(point.Mean), float(point.HalfWidth)
 
 
-def _run(found: Mapping[str, Any]) -> Run:
-    fields: dict[str, Any] = dict(found)
+def _read_run(entries: Mapping[str, Any]) -> Run:
+    fields: dict[str, Any] = dict(entries)
     accuracies = fields["accuracies"]
-    fields["losses"] = _curve(fields["losses"])
-    fields["accuracies"] = None if accuracies is None else _curve(accuracies)
+    fields["losses"] = _read_curve(fields["losses"])
+    fields["accuracies"] = None if accuracies is None else _read_curve(accuracies)
     single = fields.get("single_accuracy")
-    fields["single_accuracy"] = None if single is None else _curve([single])[0]
+    fields["single_accuracy"] = None if single is None else _read_curve([single])[0]
     return Run(**fields)
 
 
-def _curve(pairs: Sequence[tuple[float, float]]) -> Curve:
+def _read_curve(pairs: Sequence[tuple[float, float]]) -> Curve:
     return tuple(ConfidenceInterval(np.float64(mean), np.float64(width)) for mean, width in pairs)

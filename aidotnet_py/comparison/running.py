@@ -1,4 +1,4 @@
-"""Runs a comparison: trains every contestant on the same tasks from the same start, and tests all on the same tasks."""
+"""The run of a comparison: the same training tasks, start and test tasks for every contestant."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from aidotnet_py.meta_learning import BasicStats, TaskBatch
 
 __all__ = ["compare"]
 
-# Steps that bring programs and buffers into being, at the least, and steps at whose height memory is read.
+# The least number of steps that create programs and buffers, and the number of steps whose peak memory is measured.
 _WARMING, _MEASURED = 12, 2
 
 
 def compare(settings: ComparisonSettings) -> Comparison:
-    """Train and test the baselines and the algorithms that the settings name, one after another.
+    """Train and test the baselines and the algorithms of the settings, one after another.
 
-    From a seed, every contestant starts with the same weights and is given the same training tasks in the same order;
-    the test tasks are the same for all seeds too, and none is trained on. A test adapts by the learner's own rule, and
-    looks at the query set after every step.
+    For each seed, all contestants start with the same weights and train on the same tasks in the same order. The test
+    tasks are the same for all seeds, and never trained on. The test adapts by the learner's own rule, and evaluates the
+    query set after every step.
 
     Raises
     ------
     ArgumentException
-        When there are fewer examples than the settings want, or the archive cannot be read.
+        When there are fewer examples than the settings require, or the archive cannot be read.
     ImportError
-        When a library that the data want is not installed; the message says what to type.
+        When a library for the data is not installed; the message has the command that installs it.
     InvalidOperationException
-        When a loss does not stay finite; the message names contestant, seed and task.
+        When a loss is not finite; the message names contestant, seed and task.
 
     Examples
     --------
     >>> from aidotnet_py.comparison import ComparisonSettings, compare
-    >>> found = compare(ComparisonSettings.of("sinusoid", algorithms=["MAML"], iterations=5, test_tasks=10))
-    >>> [(run.algorithm, len(run.losses)) for run in found.runs]
+    >>> comparison = compare(ComparisonSettings.of("sinusoid", algorithms=["MAML"], iterations=5, test_tasks=10))
+    >>> [(run.algorithm, len(run.losses)) for run in comparison.runs]
     [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
     test = TaskBatch(settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks))
@@ -72,10 +72,10 @@ def _run(
     entrant = contestant(problem, problem.model(seed), loader, settings.meta_batch)
     seconds, peak = None, None
     if entrant.step is not None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in trange(settings.iterations, desc=f"{name}, seed {seed}", mininterval=1, disable=None):
             entrant.step()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         peak = _peak_of_a_step(lambda: contestant(problem, problem.model(seed), loader, settings.meta_batch).step)
     losses, accuracies = entrant.learner.adaptation_curve(test, settings.adaptation_steps)
     if not problem.classification:
@@ -85,44 +85,45 @@ def _run(
 
 
 def _single_accuracy(learner: Learner, test: TaskBatch[np.float32, NDArray[Any], NDArray[Any]], steps: int) -> Interval:
-    """The accuracy of the adapted models, which answer for one example at a time as for all together."""
+    """Return the accuracy of the adapted models for predictions of one example at a time."""
     learner.Options.AdaptationSteps = steps
     loss = learner.BaseModel.DefaultLossFunction
-    found = [loss.accuracy(learner.Adapt(task).Predict(task.QueryInput), task.QueryOutput) for task in test]
-    return BasicStats.of(np.array(found)).ConfidenceInterval()
+    # Adapted models normalise by their support sets, so whole query sets give the predictions of single examples.
+    accuracies = [loss.accuracy(learner.Adapt(task).Predict(task.QueryInput), task.QueryOutput) for task in test]
+    return BasicStats.of(np.array(accuracies)).ConfidenceInterval()
 
 
 def _curve(values: NDArray[Any]) -> Curve:
-    """(tasks, steps + 1) to an interval for each step."""
+    """Turn values (tasks, steps + 1) into an interval for each step."""
     return tuple(BasicStats.of(column).ConfidenceInterval() for column in values.T.astype(np.float64))
 
 
 def _peak_of_a_step(start: Callable[[], Callable[[], object] | None]) -> int:
-    """Bytes at the height of a later step, above what there was before the contestant's model and learner.
+    """Return the peak memory of later steps in bytes, minus the memory before model and learner were created.
 
-    Taken of a second contestant after the training of the first: to trace allocations takes time. One before it leaves
-    to the process what is compiled and loaded once, so that it does not matter who came first.
+    Tracing allocations slows steps down, so they are measured apart from the timed training. A first entrant compiles
+    and loads everything that lasts for the process, so that the order of contestants does not matter.
     """
-    _settled(start)
+    _warm_up(start)
     gc.collect()
-    traced_already = tracemalloc.is_tracing()
-    if not traced_already:
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
         tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        step = _settled(start)
+        step = _warm_up(start)
         gc.collect()
         tracemalloc.reset_peak()
         for _ in range(_MEASURED):
             step()
         return tracemalloc.get_traced_memory()[1] - before
     finally:
-        if not traced_already:
+        if not was_tracing:
             tracemalloc.stop()
 
 
-def _settled(start: Callable[[], Callable[[], object] | None]) -> Callable[[], object]:
-    """A contestant's step, taken until its programs are built and all is compiled that can be."""
+def _warm_up(start: Callable[[], Callable[[], object] | None]) -> Callable[[], object]:
+    """Repeat a contestant's step until its programs are built and compiled, and return the step."""
     step = start()
     assert step is not None
     while True:
@@ -130,7 +131,7 @@ def _settled(start: Callable[[], Callable[[], object] | None]) -> Callable[[], o
             step()
         compiling = [thread for thread in threading.enumerate() if thread.name == "aidotnet_py compiler"]
         if not compiling:
-            # What was ready during the last of them is taken up at the next.
+            # Code that became ready during the last step is used from the next one on.
             step()
             return step
         for thread in compiling:

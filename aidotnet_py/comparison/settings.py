@@ -1,61 +1,68 @@
-"""What a comparison can be told, checked before any work is done."""
+"""The settings of a comparison, checked before any work."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
+from aidotnet_py.arguments import Choice, Whole, refusal
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.problems import PROBLEMS, Problem
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = ["SEEDS", "ComparisonSettings"]
 
-# Seeds lie below this; above it is the seed of the test tasks, which nobody trains on.
+# Seeds are below this number, which is the seed of the test tasks, so that no contestant trains on them.
 SEEDS = 2**32
 
-# The fewest that a comparison can do with: an interval takes two test tasks.
-_LEAST = {"iterations": 1, "meta_batch": 1, "shots": 1, "test_tasks": 2, "adaptation_steps": 1}
-# Steps take no memory of their own; so many of a millisecond take twelve days.
-_MOST = {"iterations": 10**9, "adaptation_steps": 10**9}
+_DATA = Choice(*PROBLEMS)
+# No limit of memory bounds the number of steps; 10⁹ steps of a millisecond take twelve days. An interval requires two
+# test tasks.
+_STEPS = Whole(1, 10**9)
+_NUMBERS = {
+    "iterations": _STEPS,
+    "meta_batch": Whole(1),
+    "shots": Whole(1),
+    "test_tasks": Whole(2),
+    "adaptation_steps": _STEPS,
+}
 
-# What a number of a task takes, in float32; and a loss with an accuracy, in float64.
+# Bytes of a number of a task, in float32; and of a loss with an accuracy, in float64.
 _NUMBER_BYTES, _MEASURED_BYTES = 4, 16
-# Taken for the machine's memory where the system does not tell it.
+# The machine's memory if the system does not report it.
 _USUAL_MEMORY = 2**37
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSettings:
-    """Which algorithms are compared, on what, and how long; `of` fills in what is usual for the data.
+    """The algorithms of a comparison, their data and the lengths of runs; `of` fills in the data's defaults.
 
     Parameters
     ----------
     data : str
         A name in ``PROBLEMS``.
     algorithms : tuple of str
-        Names in ``ALGORITHMS``, each once. The baselines come with any of them.
+        Names in ``ALGORITHMS``, without duplicates. The baselines are always included.
     iterations, meta_batch : int
-        Steps of training and tasks a step, > 0.
+        Steps of training and tasks per step, > 0.
     shots : int
-        Support examples (of a class, where there are classes), > 0.
+        Support examples (per class if there are classes), > 0.
     test_tasks : int
-        How many tasks all are tested on, > 1.
+        Number of test tasks, > 1.
     adaptation_steps : int
-        How many steps of adaptation are followed in the test, > 0.
+        Number of adaptation steps in the test, > 0.
     seeds : tuple of int
-        Each gives initial weights and training tasks; from 0 to 2³² − 1, each once.
+        Seeds of initial weights and training tasks, from 0 to 2³² − 1, without duplicates.
     archive : str, optional
-        An archive of Omniglot or its folder, where data is "omniglot".
+        An archive of Omniglot or its folder, only for the data "omniglot".
 
     Raises
     ------
     ArgumentException
-        When a name is unknown, something is there twice or missing; the message says what is wanted.
+        When a name is unknown, an entry is missing or a duplicate, or a value has a wrong type.
     ArgumentOutOfRangeException
-        When a number is too small or too large, or the machine's memory too small for it.
+        When a number is too small, too large, or too large for the machine's memory.
 
     Examples
     --------
@@ -81,25 +88,22 @@ class ComparisonSettings:
             if name not in ALGORITHMS:
                 meant = [known for known in ALGORITHMS if known.lower() == str(name).lower()]
                 question = f" (did you mean {meant[0]}?)" if meant else ""
-                raise ArgumentException(
-                    f"algorithms has {name!r}{question}; names out of {', '.join(ALGORITHMS)} are wanted"
-                )
-        _require_some_once("algorithms", self.algorithms)
-        for name, least in _LEAST.items():
-            _require_within(name, getattr(self, name), least, _MOST.get(name))
+                raise ArgumentException(refusal("algorithms", f"names out of {', '.join(ALGORITHMS)}", name) + question)
+        _require_unique("algorithms", self.algorithms)
+        for name, constraint in _NUMBERS.items():
+            constraint.check(name, getattr(self, name))
         for seed in self.seeds:
-            _require_within("seeds", seed, 0, SEEDS - 1)
-        _require_some_once("seeds", self.seeds)
+            Whole(0, SEEDS - 1).check("seeds", seed)
+        _require_unique("seeds", self.seeds)
         if problem.needs_archive and self.archive is None:
-            raise ArgumentException(
-                f"archive is not given; {self.data} wants the path of a published archive or its folder"
-            )
+            wanted = f"the path of a published archive or its folder for {self.data}"
+            raise ArgumentException(refusal("archive", wanted, self.archive))
         if not problem.needs_archive and self.archive is not None:
-            raise ArgumentException(f"archive is {self.archive!r}; {self.data} takes none")
+            raise ArgumentException(refusal("archive", f"left out for {self.data}", self.archive))
         self._require_room()
 
     def _require_room(self) -> None:
-        """Refuse sizes of which the tasks or the results alone are more than the machine's memory."""
+        """Refuse sizes whose tasks or results alone exceed the machine's memory."""
         problem = self.problem
         task = _NUMBER_BYTES * problem.ways * (self.shots + problem.queries) * problem.inputs
         curve = _MEASURED_BYTES * (self.adaptation_steps + 1)
@@ -117,7 +121,7 @@ class ComparisonSettings:
 
     @property
     def problem(self) -> Problem:
-        """The data set and all that belongs to it."""
+        """The data set with its network and defaults."""
         return PROBLEMS[self.data]
 
     @staticmethod
@@ -133,7 +137,7 @@ class ComparisonSettings:
         seeds: Sequence[int] = (0,),
         archive: str | None = None,
     ) -> ComparisonSettings:
-        """What is given, and where it is None what is usual for the data; all algorithms where none are named."""
+        """Return settings with the data's defaults in place of None; all algorithms by default."""
         problem = _problem_of(data)
         return ComparisonSettings(
             data=data,
@@ -149,7 +153,7 @@ class ComparisonSettings:
 
 
 def _memory() -> int:
-    """Bytes of the machine's memory."""
+    """Return the machine's memory in bytes."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -157,21 +161,11 @@ def _memory() -> int:
 
 
 def _problem_of(data: str) -> Problem:
-    if data not in PROBLEMS:
-        raise ArgumentException(f"data is {data!r}; one of {', '.join(PROBLEMS)} is wanted")
-    return PROBLEMS[data]
+    return PROBLEMS[_DATA.check("data", data)]
 
 
-def _require_within(name: str, value: object, least: int, most: int | None) -> None:
-    # True and False are whole numbers in Python's eyes.
-    whole = -1 if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
-    if whole < least or (most is not None and whole > most):
-        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ArgumentOutOfRangeException(f"{name} is {value!r}; a whole number {bounds} is wanted")
-
-
-def _require_some_once(name: str, values: tuple[object, ...]) -> None:
+def _require_unique(name: str, values: tuple[object, ...]) -> None:
     if not values:
-        raise ArgumentException(f"{name} is empty; at least one is wanted")
+        raise ArgumentException(f"{name} must have at least one entry, got none")
     if len(set(values)) < len(values):
-        raise ArgumentException(f"{name} is {', '.join(map(str, values))}; each is wanted once")
+        raise ArgumentException(f"{name} must have no duplicates, got {', '.join(map(str, values))}")

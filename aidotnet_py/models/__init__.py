@@ -1,4 +1,4 @@
-"""Models: what the algorithms train, from plain functions to neural networks, and what they must offer."""
+"""Models for the algorithms to train, from plain functions to neural networks, and their interfaces."""
 
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.models.interfaces import (

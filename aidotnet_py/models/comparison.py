@@ -1,4 +1,4 @@
-"""How the model that a file describes differs from the one that is to take the file up."""
+"""The differences between the model that a file describes and the model that loads the file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_cl
 
 
 class ModelDifferences(NamedTuple):
-    """Clauses, one for each difference.
+    """One clause for each difference.
 
     Attributes
     ----------
     parameters : list of str
-        Of names, shapes and order of the parameters.
+        In names, shapes and order of the parameters.
     layers : list of str
-        Of the network: the same parameters mean something else in it.
+        In the network, which gives the same parameters another meaning.
     settings : list of str
-        Of what a model may have otherwise: loss, input shape, and the name of the function, which proves nothing.
+        In the loss, the input shape and the function's name. These may differ: the name of a function proves nothing.
     """
 
     parameters: list[str]
@@ -29,28 +29,28 @@ class ModelDifferences(NamedTuple):
 
 
 def describe_model(model: Any) -> dict[str, Any]:
-    """Return the JSON that files hold of a model: of one that does not describe itself, the type alone."""
+    """Return a model's description in files, as JSON; only the type if the model does not describe itself."""
     return cast("dict[str, Any]", describe(model)) if isinstance(model, Described) else {"type": type(model).__name__}
 
 
 def compare_models(held: Mapping[str, Any], model: Any) -> ModelDifferences:
-    """Compare what a file says of a model, which may be anything that JSON can hold, with a model.
+    """Compare a file's description of a model, which may be any JSON, with a model.
 
-    What only one of both tells is passed over: a file of an older version, or a model of another type, tells less.
+    Entries of only one side are ignored: files of older versions and models of other types have fewer entries.
     """
     own = describe_model(model)
-    found = ModelDifferences([], [], [])
+    differing = ModelDifferences([], [], [])
     for name in [name for name in own if name in held]:
         if name == "parameters":
-            found.parameters.extend(_of_parameters(held[name], own[name]))
+            differing.parameters.extend(_compare_parameters(held[name], own[name]))
         else:
-            clauses = found.layers if name == "network" else found.settings
+            clauses = differing.layers if name == "network" else differing.settings
             clauses.extend(differences(held[name], own[name], name))
-    return found
+    return differing
 
 
-def _of_parameters(held: Any, own: list[Any]) -> list[str]:
-    """Of named shapes, in the order in which they lie in the parameter vector."""
+def _compare_parameters(held: Any, own: list[Any]) -> list[str]:
+    """Compare named shapes, in the order of the parameter vector."""
     try:
         there = {str(name): tuple(int(n) for n in shape) for name, shape in held}
     except (TypeError, ValueError):
@@ -62,7 +62,7 @@ def _of_parameters(held: Any, own: list[Any]) -> list[str]:
 
 
 def parameter_clauses(there: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
-    """One clause for each parameter, by name, that is otherwise or missing in one of them."""
+    """Return a clause for each parameter, by name, that differs or is missing on one side."""
     names = [*here, *(name for name in there if name not in here)]
     return [
         f"parameter {name!r} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"

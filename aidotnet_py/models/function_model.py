@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.arguments import check_given, conversion_hint
+from aidotnet_py.arguments import check_given, conversion_hint, refusal
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
-from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.backends import Array, Backend, backend_of, described, get_backend
 from aidotnet_py.caller import is_called_from, level_outside
 from aidotnet_py.descriptions import Described, join_clauses
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses
@@ -39,43 +39,42 @@ __all__ = ["FunctionModel"]
 
 Function = Callable[[Any, Any], Any]
 
-# Those that every backend computes in and safetensors can hold.
+# The floating dtypes of every backend and of safetensors.
 _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
-# What the names of statistics begin with in files; parameters are named by code, in which no colon stands.
+# The prefix of statistics' names in files; names of parameters come from code, which has no colons.
 _STATISTICS = "statistics: "
 
-# On digits, groups of 2 normalised together lose 30 points of accuracy, of 3 twenty, of 5 ten, of 10 four.
+# On digits, the loss of accuracy is 30 points for groups of 2 normalised together, 20 of 3, 10 of 5 and 4 of 10.
 _FEW_EXAMPLES = 5
 
 
 class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput], Described):
     """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
 
-    It is run a few times for each type of input, when it is traced, and what it did is replayed: it must depend
-    on its arguments alone. Random numbers in it are refused; settings that it reads and that change later are heeded,
-    as far as they can be noticed (docs/models.md).
+    The function is traced for each type of input, then replayed: it must depend on its arguments alone. Random numbers
+    in it are refused. It may read settings; it is traced again if a change of them is detected (docs/models.md).
 
     Parameters
     ----------
     function : callable
-        Takes a dict of arrays, named and shaped as ``parameters``, and an input; returns one array of outputs.
-        Operators, NumPy functions and those of `aidotnet_py.autodiff` may be used.
+        A function of a dict of arrays, named and shaped as ``parameters``, and an input, to one array of outputs. It
+        may use operators and functions of NumPy and `aidotnet_py.autodiff`.
     parameters : mapping of str to array
         The initial values. The parameter vector is their C-order ravel, in the mapping's order.
     loss : ILossFunction, optional
         The default loss; None: `MeanSquaredErrorLoss`.
     dtype : floating type, optional
-        Of parameters and computations; None: that of the parameters.
+        The dtype of parameters and computations; None: the parameters' own.
     backend : str or Backend
-        Where they live.
+        The backend of parameters and computations.
 
     Raises
     ------
     ArgumentNullException
         When the function or the parameters are None.
     ArgumentException
-        When there are no parameters, or they are not named arrays of one floating dtype.
+        When the parameters are empty, or not named arrays of one floating dtype.
 
     Examples
     --------
@@ -88,7 +87,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     array([1., 2.])
     """
 
-    # The classes of arguments that stand for None.
+    # The defaults that None stands for.
     _implied: ClassVar = {"loss": MeanSquaredErrorLoss}
     __repr__ = concise_repr
 
@@ -121,15 +120,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         dtype: type[T] | None = None,
         backend: str | Backend = "numpy",
     ) -> None:
-        if function is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("function is None; a function of parameters and input is wanted")
+        check_given("function", function, "a function of parameters and input")
         if not callable(function):
-            raise ArgumentException(f"function is {function!r}; a function of parameters and input is wanted")
+            raise ArgumentException(refusal("function", "a function of parameters and input", function))
         if isinstance(loss, (type, str)):
-            raise ArgumentException(f"loss is {loss!r}; an object of an ILossFunction class is wanted")
-        if parameters is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("parameters is None; a mapping from names to arrays is wanted")
-        host, self._dtype = _checked_parameters(parameters, dtype)
+            raise ArgumentException(refusal("loss", "an object of an ILossFunction class", loss))
+        check_given("parameters", parameters, "a mapping from names to arrays")
+        host, self._dtype = _convert_parameters(parameters, dtype)
         self._function = function
         self._backend = get_backend(backend)
         self._shapes = {name: value.shape for name, value in host.items()}
@@ -140,9 +137,9 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self._optimizer = AdamOptimizer(0.001)
         self._programs = ProgramCache(self._backend, self._function)
         self._noise_key = [0, 0]
-        # Of `with_statistics_of`: means and variances by name, which Predict normalises by.
+        # Means and variances of `with_statistics_of`, by name, for normalisation.
         self._statistics: dict[str, Array] = {}
-        # Held by what changes parameters or optimizer: a step of `Train` goes from the parameters that it read.
+        # Held while parameters or optimizer change: `Train` must update the parameters that it read.
         self._lock = Lock()
 
     def __getstate__(self) -> object:
@@ -169,17 +166,17 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters live, and the computations run."""
+        """The backend of parameters and computations."""
         return self._backend
 
     @property
     def parameter_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The named arrays that the parameter vector holds, in C order one after another."""
+        """The shapes of the named arrays in the parameter vector, concatenated in C order."""
         return self._shapes
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the parameters, in which the model computes."""
+        """The dtype of parameters and computations."""
         return self._dtype
 
     @property
@@ -189,11 +186,11 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     @property
     def DefaultLossFunction(self) -> ILossFunction[T]:
-        """The loss to use where none is given."""
+        """The loss that applies if none is given."""
         return self._loss
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The outputs for inputs, in array code, in the model's dtype.
+        """Compute the outputs for inputs, in array code, in the model's dtype.
 
         Raises
         ------
@@ -202,25 +199,25 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """
         output = self._function(parameters, x)
         if not is_array(output):
-            raise ArgumentException(f"the model's function returned a {type(output).__name__}; one array is wanted")
-        found = type_of(output)
-        if not found.is_floating:
-            raise ArgumentException(f"the model's function returned {found}; a floating array is wanted")
-        # An integer input beside float32 parameters makes float64, by NumPy's rules.
-        return output if found.dtype == self._dtype else output.astype(self._dtype)
+            raise ArgumentException(f"the model's function must return one array, got a {type(output).__name__}")
+        output_type = type_of(output)
+        if not output_type.is_floating:
+            raise ArgumentException(f"the model's function must return a floating array, got {output_type}")
+        # By NumPy's rules, an integer input and float32 parameters give float64.
+        return output if output_type.dtype == self._dtype else output.astype(self._dtype)
 
     def check_array(self, array: Any, name: str) -> None:
         """Raise ArgumentException when ``array`` is None or not an array of the model's backend and dtype.
 
-        Integers and booleans pass: they are labels, or what the function makes of them.
+        Integers and booleans pass: they may be labels.
         """
         check_given(name, array, "an array")
         if not self._backend.owns(array):
             owner = backend_of(array)
-            found = f"a {type(array).__name__}" if owner is None else f"an array on backend {owner.name!r}"
+            kind = f"a {type(array).__name__}" if owner is None else f"one on backend {owner.name!r}"
             hint = conversion_hint(name, array)
             raise ArgumentException(
-                f"{name} is {found}; the model takes arrays on backend {self._backend.name!r}{hint}"
+                f"{name} must be an array on the model's backend {self._backend.name!r}, got {kind}{hint}"
             )
         dtype = self._backend.dtype_of(array)
         if dtype.kind not in "biufc":
@@ -229,18 +226,18 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                 "np.unique(labels, return_inverse=True)[1]"
             )
         if dtype.kind not in "biu" and dtype != self._dtype:
-            raise ArgumentException(f"{name} has dtype {dtype}; the model computes in {self._dtype}")
+            raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}")
 
     def check_input(self, input: Any, name: str = "input") -> None:
-        """Raise ArgumentException when the model cannot take ``input``; what shapes it takes, the function says."""
+        """Raise ArgumentException when the model cannot take ``input``; only the function itself checks the shape."""
         self.check_array(input, name)
 
     def GetParameters(self) -> Array:
-        """A copy of the parameters, shape (ParameterCount,)."""
+        """Return a copy of the parameters, shape (ParameterCount,)."""
         return self._backend.asarray(self._parameters)
 
     def SetParameters(self, parameters: Array) -> None:
-        """Take these parameters in place of one's own.
+        """Replace the model's parameters.
 
         Raises
         ------
@@ -251,20 +248,21 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         dtype = self._backend.dtype_of(parameters)
         if tuple(parameters.shape) != (self.ParameterCount,) or dtype != self._dtype:
             raise ArgumentException(
-                f"parameters is {dtype}{tuple(parameters.shape)}; the model has {self._dtype}({self.ParameterCount},)"
+                f"parameters must be {self._dtype}({self.ParameterCount},) like the model's, got "
+                f"{dtype}{tuple(parameters.shape)}"
             )
         with self._lock:
             self._parameters = self._backend.asarray(parameters)
 
     def WithParameters(self, parameters: Array) -> Self:
-        """A new model, equal but for these parameters, which `Train` has not touched yet; see `SetParameters`."""
+        """Return a new model with other parameters and no training history; see `SetParameters`."""
         other = self.Clone()
         other.SetParameters(parameters)
         other._optimizer.Reset()
         return other
 
     def Clone(self) -> Self:
-        """An independent copy; only the function and what was traced of it are shared."""
+        """Return an independent copy, which shares only the function and its programs."""
         with self._lock:
             other = copy.copy(self)
             other._parameters = self.GetParameters()
@@ -279,11 +277,11 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return self.Clone()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # Programs hold locks and buffers, which cannot be copied and need not be.
+        # Programs hold locks and buffers, which cannot be copied; the copy shares them.
         return self.Clone()
 
     def To(self, backend: str | Backend) -> Self:
-        """The same model on another backend, which `Train` has not touched yet.
+        """Return the model on another backend, without its training history.
 
         Raises
         ------
@@ -309,16 +307,16 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return arrays
 
     def with_statistics_of(self, input: TInput) -> Self:
-        """A new model that normalises by the statistics of these examples, whatever it is asked about together.
+        """Return a new model that always normalises by the statistics of these examples, not of the current batch.
 
-        Each `aidotnet_py.nn.BatchNorm` layer takes mean and variance of these examples at the model's parameters, in
-        `Predict`, `ComputeGradients` and `Train`. They stay as they are when parameters change, and are copied and
-        saved with the model.
+        Each `aidotnet_py.nn.BatchNorm` layer uses mean and variance of these examples at the model's parameters, in
+        `Predict`, `ComputeGradients` and `Train`. They do not change with the parameters, and are copied and saved with
+        the model.
 
         Parameters
         ----------
         input : array, (n, …)
-            As for `Predict`.
+            The examples, as for `Predict`.
 
         Raises
         ------
@@ -328,8 +326,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         Warns
         -----
         UserWarning
-            When a layer goes on with the batch in hand, since its scale is no parameter of the model, or it takes part
-            several times in a pass.
+            When a layer still normalises by the current batch, because its scale is not a parameter of the model, or
+            the layer is applied several times in a pass.
 
         Examples
         --------
@@ -359,7 +357,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return other
 
     def _statistics_program(self, input: Any) -> tuple[list[str], list[str], TracedProgram]:
-        """The names of the statistics, the layers that have none, and the program."""
+        """Return the names of the statistics, the layers without statistics, and the program."""
         names: list[str] = []
         unnamed: list[str] = []
 
@@ -367,48 +365,48 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             parameters = self._unravel(vector)
             with PassStatistics(parameters) as statistics:
                 self.apply(parameters, x)
-            found = statistics.named()
-            # Anew in each trace, of which there are two.
-            names[:], unnamed[:] = found, statistics.unnamed
-            return list(found.values())
+            named = statistics.named()
+            # Assigned again in the second of two traces.
+            names[:], unnamed[:] = named, statistics.unnamed
+            return list(named.values())
 
-        program = self._traced(statistics_of, input)
+        program = self._trace(statistics_of, input)
         return names, unnamed, program
 
-    def _traced(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
-        """A function of the parameters, an input and more."""
+    def _trace(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
+        """Trace a function of the parameters, an input and other arrays."""
         try:
             return trace_pure("the model's function", function, self._parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
-                f"input has shape {tuple(input.shape)}; the model cannot take it: {error}"
+                f"input must have a shape that the model can take, got {tuple(input.shape)}: {error}"
             ) from error
 
-    def _held(self, vector: Array, names: Iterable[str], values: Sequence[Array]) -> dict[str, Array]:
-        """The parameters by name, and what `apply` is given beside them."""
+    def _by_name(self, vector: Array, names: Iterable[str], values: Sequence[Array]) -> dict[str, Array]:
+        """Return the parameters by name, and the arrays that `apply` takes beside them."""
         return {**self._unravel(vector), **dict(zip(names, values, strict=True))}
 
     def _prediction(self, input: Any) -> tuple[TracedProgram, list[str]]:
-        """The program of (parameters, input, *statistics), and the layers that normalise by the input's own."""
-        held = tuple(self._statistics)
+        """Return the program of (parameters, input, *statistics), and the layers that normalise by the input."""
+        names = tuple(self._statistics)
 
         def make() -> tuple[TracedProgram, list[str]]:
             layers: list[str] = []
 
             def predict(vector: Array, x: Array, *values: Array) -> Array:
-                parameters = self._held(vector, held, values)
+                parameters = self._by_name(vector, names, values)
                 with PassStatistics(parameters) as statistics:
                     output = self.apply(parameters, x)
-                # Anew in each trace, of which there are two.
+                # Assigned again in the second of two traces.
                 layers[:] = statistics.layers
                 return output
 
-            return self._traced(predict, input, *self._statistics.values()), layers
+            return self._trace(predict, input, *self._statistics.values()), layers
 
-        return self._programs.get_or_make(make, ("predict", held), None, self._parameters, input)
+        return self._programs.get_or_make(make, ("predict", names), None, self._parameters, input)
 
     def Predict(self, input: TInput) -> TOutput:
-        """The outputs for inputs.
+        """Return the outputs for inputs.
 
         Parameters
         ----------
@@ -418,7 +416,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         Returns
         -------
         array
-            What the function gives, in the model's dtype.
+            The function's outputs, in the model's dtype.
 
         Raises
         ------
@@ -437,10 +435,10 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return cast(TOutput, program(self._parameters, input, *self._statistics.values()))
 
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
-        """One step of Adam (rate 0.001) on the default loss of the whole set; calls remember past gradients.
+        """Take a step of Adam (rate 0.001) on the default loss of the whole set; its state persists between calls.
 
-        Dropout is active, with numbers that depend on the model's seed and on how many steps were taken. Stopped by
-        Ctrl-C or otherwise, it has moved both parameters and what is remembered, or neither.
+        Dropout is active, with random numbers that depend on the model's seed and on the number of steps taken. An
+        interrupt leaves parameters and optimizer state either both updated or both unchanged.
 
         Raises
         ------
@@ -448,7 +446,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When input and expected output do not fit the model or each other; when a layer takes noise that the model
             does not name.
         InvalidOperationException
-            When the loss or its gradient is not finite; nothing was changed then.
+            When the loss or its gradient is not finite; the model is then unchanged.
         """
         with self._lock:
             memory = self._optimizer.GetState()
@@ -466,7 +464,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             self._metadata.TrainingDate = datetime.now(UTC)
 
     def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[Any] | None = None) -> Array:
-        """The gradient of the loss with respect to the parameters, shape (ParameterCount,).
+        """Return the gradient of the loss with respect to the parameters, shape (ParameterCount,).
 
         Parameters
         ----------
@@ -484,7 +482,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return self._loss_and_gradient(input, target, "target", loss)[1]
 
     def _noise_of_step(self, x: Any, step: int) -> dict[str, Array]:
-        """What `Train` hands to `apply` beside the parameters after so many steps, by name."""
+        """Return the noise that `Train` passes to `apply` after ``step`` steps, by name."""
         shapes = self._programs.get_or_make(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
         if not shapes:
             return {}
@@ -494,30 +492,30 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     def _loss_and_gradient(
         self, x: Any, y: Any, name: str, loss: ILossFunction[Any], step: int | None = None
     ) -> tuple[Array, Array]:
-        """Both at the parameters; with the noise of a step of `Train`, where one is given."""
+        """Return loss and gradient at the parameters, with the noise of a step of `Train` if it is given."""
         self.check_input(x)
         self.check_array(y, name)
         loss.validate(self._prediction(x)[0].output_types[0].shape, y, name)
         beside = {**self._statistics, **({} if step is None else self._noise_of_step(x, step))}
 
         def cost(vector: Array, x: Array, y: Array, *values: Array) -> Array:
-            return loss.formula(self.apply(self._held(vector, beside, values), x), y)
+            return loss.formula(self.apply(self._by_name(vector, beside, values), x), y)
 
         role, arguments = ("gradient", tuple(beside)), (self._parameters, x, y, *beside.values())
         value, gradient = self._programs.program(value_and_grad(cost), role, loss, *arguments)(*arguments)
         return value, gradient
 
     def GetModelMetadata(self) -> ModelMetadata[T]:
-        """What is known about the model."""
+        """Return the model's metadata."""
         return self._metadata
 
     def settings(self) -> dict[str, Any]:
-        """What files say of the model: names and shapes of the parameters, the name of the function, the loss."""
+        """Return the model's description for files: names and shapes of parameters, name of the function, loss."""
         parameters = [[name, list(shape)] for name, shape in self._shapes.items()]
         return {"parameters": parameters, "function": self._function, "loss": self._loss}
 
     def Serialize(self) -> bytes:
-        """The parameters by name, the statistics if the model holds some, and a description of it; see docs/files.md.
+        """Return a file of the parameters by name, statistics if there are any, and a description; see docs/files.md.
 
         Returns
         -------
@@ -535,19 +533,19 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         return pack("model", arrays, {"name": self._metadata.Name, "model": describe_model(self)})
 
     def Deserialize(self, data: bytes) -> None:
-        """Take up parameters that `Serialize` gave, by their names, and the statistics, if any, in place of one's own.
+        """Load parameters by name, and statistics if there are any, from bytes that `Serialize` returned.
 
         Raises
         ------
         ArgumentException
             When the bytes are no such file or are damaged, a parameter is not finite, or names, shapes, dtypes or
-            layers are others than the model's; the message tells each difference, and nothing is changed.
+            layers differ from the model's; the message lists all differences, and the model is unchanged.
 
         Warns
         -----
         UserWarning
-            When the file's model had another loss, input shape or function's name; when it was written by version
-            0.1.0, which wrote no checksums.
+            When the file's model had another loss, input shape or function name; when version 0.1.0, which wrote no
+            checksums, wrote the file.
         """
         self._load(data, "data")
 
@@ -556,13 +554,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         statistics = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_STATISTICS)}
         held = description.get("model")
         compared = compare_models(held if isinstance(held, dict) else {}, self)  # pyright: ignore[reportUnknownArgumentType] -- of anything
-        found = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
-        wanted = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
-        clauses = parameter_clauses(found, wanted)
-        # Their order does not matter, as they are taken up by their names.
-        if clauses or compared.layers:
-            raise ArgumentException(f"{source} is of another model: {join_clauses([*clauses, *compared.layers])}")
-        named = self._checked_statistics(statistics, source)
+        there = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
+        here = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
+        # Their order is ignored, since they are loaded by name.
+        clauses = [*parameter_clauses(there, here), *compared.layers]
+        if clauses:
+            raise ArgumentException(f"{source} must be of this model, got another's: {join_clauses(clauses)}")
+        named = self._check_statistics(statistics, source)
         if compared.settings:
             warnings.warn(
                 f"{source} was saved by a model of other settings, and this one keeps its own: "
@@ -575,43 +573,43 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             self._parameters = self._backend.asarray(flat)
             self._statistics = {name: self._backend.asarray(value) for name, value in named.items()}
 
-    def _checked_statistics(self, found: Mapping[str, NDArray[Any]], source: str) -> dict[str, NDArray[Any]]:
-        """Statistics by the names of layers, once each is a mean or a variance of a layer that the model has."""
-        named = {name.removeprefix(_STATISTICS): value for name, value in found.items()}
+    def _check_statistics(self, statistics: Mapping[str, NDArray[Any]], source: str) -> dict[str, NDArray[Any]]:
+        """Return statistics by names of layers; refuse all but means and variances of the model's layers."""
+        named = {name.removeprefix(_STATISTICS): value for name, value in statistics.items()}
         for name, value in named.items():
             prefix = name.removesuffix("mean").removesuffix("variance")
             shape = self._shapes.get(f"{prefix}scale")
             pair = f"{prefix}mean" in named and f"{prefix}variance" in named
             sound = np.isfinite(value).all() and (name.endswith("mean") or (value >= 0).all())
             if not pair or value.dtype != self._dtype or value.shape != shape or not sound:
-                wanted = "no such layer" if shape is None else f"{self._dtype}{shape}"
+                layer = "no such layer" if shape is None else f"{self._dtype}{shape}"
                 raise ArgumentException(
-                    f"{source} holds {value.dtype}{value.shape} for {name!r}; the model has {wanted}, and means and "
-                    "variances must come in pairs of finite numbers, variances of at least 0"
+                    f"{source} must hold means and variances of the model's layers in pairs of finite numbers, "
+                    f"variances of at least 0, got {value.dtype}{value.shape} for {name!r}; the model has {layer}"
                 )
         return named
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
-        """Write `Serialize` to a file, whole or not at all.
+        """Write `Serialize` to a file, completely or not at all.
 
         Raises
         ------
         ArgumentException
-            When there is no such folder, or something is there that is no regular file.
+            When the folder does not exist, or the path is not a regular file.
         InvalidOperationException
             When a parameter is not finite.
         OSError
-            When the file cannot be written; an older one of that name is then still whole.
+            When the file cannot be written; an older file of that name is then intact.
         """
         write_file(filePath, self.Serialize())
 
     def LoadModel(self, filePath: str | os.PathLike[str]) -> None:
-        """Take up the parameters in a file; see `Deserialize`."""
+        """Load the parameters in a file; see `Deserialize`."""
         self._load(read_file(filePath), str(filePath))
 
 
 def _warn_of_few(x: Array, layers: Sequence[str]) -> None:
-    """Warn when there are few examples in x, by whose statistics layers normalise."""
+    """Warn if layers normalise by the statistics of few examples."""
     examples = int(x.shape[0])
     if examples >= _FEW_EXAMPLES:
         return
@@ -638,20 +636,24 @@ def _is_importable(function: FunctionType) -> bool:
     return value is function
 
 
-def _checked_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[str, NDArray[Any]], np.dtype[Any]]:
-    """The parameters on the host and in the one dtype that they are to have."""
-    if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
-        raise ArgumentException(f"parameters is {parameters!r}; a mapping from names to arrays, not empty, is wanted")
+def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[str, NDArray[Any]], np.dtype[Any]]:
+    """Return the parameters on the host in one dtype, and the dtype."""
+    if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        raise ArgumentException(refusal("parameters", "a mapping from names to arrays, not empty", parameters))
     host = {name: _host(value) for name, value in parameters.items()}
     for name, value in host.items():
-        if not isinstance(name, str) or value.dtype.kind not in "biuf":  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
-            kind = type(parameters[name]).__name__
-            raise ArgumentException(f"parameter {name!r} is a {kind}; a name that is a str and an array are wanted")
-    found = {name: value.dtype.newbyteorder("=") for name, value in host.items()}
-    common = next(iter(found.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
-    if common not in _FLOATING or (dtype is None and len(set(found.values())) > 1):
-        shown = ", ".join(f"{name}: {kind}" for name, kind in found.items())
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+            raise ArgumentException(refusal("the name of a parameter", "a str", name))
+        if value.dtype.kind not in "biuf":
+            raise ArgumentException(f"parameter {name!r} must hold real numbers, got {described(parameters[name])}")
+    dtypes = {name: value.dtype.newbyteorder("=") for name, value in host.items()}
+    common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
+    floating = ", ".join(map(str, _FLOATING))
+    if dtype is not None and common not in _FLOATING:
+        raise ArgumentException(f"dtype must be one of {floating}, got {common}")
+    if common not in _FLOATING or (dtype is None and len(set(dtypes.values())) > 1):
+        kinds = ", ".join(f"{name}: {kind}" for name, kind in dtypes.items())
         raise ArgumentException(
-            f"dtype is {dtype} and the parameters have {shown}; one of {', '.join(map(str, _FLOATING))} is wanted"
+            f"parameters must have one dtype of {floating}, got {kinds}; give a dtype to convert them"
         )
     return {name: value.astype(common) for name, value in host.items()}, common

@@ -1,4 +1,4 @@
-"""What the algorithms ask of a model, from least to most."""
+"""The interfaces of models, from the least to the most capable."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ TMetadata_co = TypeVar("TMetadata_co", covariant=True, default=ModelMetadata[np.
 
 @runtime_checkable
 class IModel(Protocol[TInput_contra, TOutput, TMetadata_co]):
-    """Something that can be trained and asked."""
+    """A model with training and predictions."""
 
     def Train(self, input: TInput_contra, expectedOutput: TOutput) -> None:
         """Fit to a set of examples."""
         ...
 
     def Predict(self, input: TInput_contra) -> TOutput:
-        """The outputs for inputs."""
+        """Return the outputs for inputs."""
         ...
 
     def GetModelMetadata(self) -> TMetadata_co:
-        """What is known about the model."""
+        """Return the model's metadata."""
         ...
 
 
 @runtime_checkable
 class IParameterizable(Protocol[T_co]):
-    """Something with a flat vector of parameters."""
+    """A model with a flat vector of parameters."""
 
     @property
     def ParameterCount(self) -> int:
@@ -56,28 +56,28 @@ class IParameterizable(Protocol[T_co]):
         ...
 
     def GetParameters(self) -> Array:
-        """A copy of the parameters, shape (ParameterCount,), dtype T."""
+        """Return a copy of the parameters, shape (ParameterCount,), dtype T."""
         ...
 
     def SetParameters(self, parameters: Array) -> None:
-        """Take these parameters in place of one's own."""
+        """Replace the model's parameters."""
         ...
 
     def WithParameters(self, parameters: Array) -> Self:
-        """A new model, equal but for these parameters."""
+        """Return a new model that differs only in its parameters."""
         ...
 
 
 @runtime_checkable
 class IModelSerializer(Protocol):
-    """Something that can be put into bytes and files and taken out again."""
+    """A model that can be written to bytes and files, and read from them."""
 
     def Serialize(self) -> bytes:
-        """The model's state."""
+        """Return the model's state."""
         ...
 
     def Deserialize(self, data: bytes) -> None:
-        """Take up a state that `Serialize` gave."""
+        """Load a state that `Serialize` returned."""
         ...
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
@@ -85,7 +85,7 @@ class IModelSerializer(Protocol):
         ...
 
     def LoadModel(self, filePath: str | os.PathLike[str]) -> None:
-        """Take up the state in a file."""
+        """Load the state in a file."""
         ...
 
 
@@ -96,15 +96,15 @@ class IFullModel(
     IModelSerializer,
     Protocol[T, TInput_contra, TOutput],
 ):
-    """All that any algorithm needs at least; gradients are then estimated by simultaneous perturbation."""
+    """The least that an algorithm needs; gradients are estimated by simultaneous perturbation."""
 
     @property
     def DefaultLossFunction(self) -> ILossFunction[T]:
-        """The loss to use where none is given."""
+        """The loss that applies if none is given."""
         ...
 
     def Clone(self) -> Self:
-        """An independent copy."""
+        """Return an independent copy."""
         ...
 
 
@@ -123,12 +123,12 @@ class ICloneable(Protocol):
 
 @runtime_checkable
 class IGradientComputable(Protocol[T_co, TInput_contra, TOutput_contra]):
-    """A model that knows the gradient of its loss; curvature products are then differences of gradients."""
+    """A model that computes the gradient of its loss; curvature products are differences of gradients."""
 
     def ComputeGradients(
         self, input: TInput_contra, target: TOutput_contra, lossFunction: ILossFunction[Any] | None = None
     ) -> Array:
-        """The gradient of the loss with respect to the parameters, shape (ParameterCount,)."""
+        """Return the gradient of the loss with respect to the parameters, shape (ParameterCount,)."""
         ...
 
 
@@ -168,25 +168,25 @@ class ISecondOrderGradientComputable(
 
 @runtime_checkable
 class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TInput_contra, TOutput]):
-    """A pure function of parameters and input that the engine traces: exact gradients and curvature products.
+    """A pure function of parameters and input, traced by the engine: exact gradients and curvature products.
 
-    `parameter_shapes` says how the flat vector falls into named arrays; `apply` is array code on them. A model may have
-    ``noise_shapes(parameters, x)`` beside them, as layers have: it is then given noise in training steps; and a
-    ``dtype``, that of its parameters, which saves copying them to ask.
+    `parameter_shapes` describes the named arrays in the flat vector; `apply` is array code on them. Two members are
+    optional: ``noise_shapes(parameters, x)``, as in layers, requests noise in training steps, and ``dtype``, the dtype
+    of the parameters, saves a copy of them.
     """
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters live, and the computations run."""
+        """The backend of parameters and computations."""
         ...
 
     @property
     def parameter_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The named arrays that the parameter vector holds, in C order one after another."""
+        """The shapes of the named arrays in the parameter vector, concatenated in C order."""
         ...
 
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        """The outputs for inputs, in array code."""
+        """Compute the outputs for inputs, in array code."""
         ...
 
     def check_array(self, array: Any, name: str) -> None:
@@ -200,16 +200,16 @@ class IDifferentiableModel(IFullModel[T, TInput_contra, TOutput], Protocol[T, TI
 
 @runtime_checkable
 class INormalizedModel(Protocol[TInput_contra]):
-    """A model that can normalise by the statistics of given examples instead of those of the batch in hand."""
+    """A model that can normalise by the statistics of given examples instead of the current batch's."""
 
     def with_statistics_of(self, input: TInput_contra) -> Self:
-        """A new model that normalises by the statistics of these examples, whatever it is asked about together."""
+        """Return a new model that always normalises by the statistics of these examples, not of the current batch."""
         ...
 
 
 def parameter_dtype(model: IFullModel[Any, Any, Any], backend: Backend) -> np.dtype[Any]:
-    """The dtype of the model's parameters on a backend, without a copy of them where the model has a ``dtype``."""
-    # A model of the user's own may mean something else by the name.
+    """Return the dtype of the model's parameters on a backend; without a copy if the model has a ``dtype``."""
+    # In a user's model, the name may mean something else.
     dtype: object = getattr(model, "dtype", None)
-    # pyright tells the type parameter of a dtype from an object as unknown.
+    # pyright reports the type parameter of a dtype narrowed from object as unknown.
     return dtype if isinstance(dtype, np.dtype) else backend.dtype_of(model.GetParameters())  # pyright: ignore[reportUnknownVariableType]

@@ -1,4 +1,4 @@
-"""What is known about a model beside its parameters."""
+"""The description of a model beside its parameters."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class ModelMetadata(Generic[T]):
     Attributes
     ----------
     Name, Version, Description : str
-        What it is.
+        Free text.
     TrainingDate : datetime or None
-        When its parameters last changed by training; None before.
+        The time of the last training; None before the first.
     Properties, AdditionalInfo : dict
-        Anything worth keeping, by name.
+        Any values, by name.
     FeatureCount : int
-        Numbers in one input; 0 where the model does not say.
+        Numbers in one input; 0 if unknown.
     Complexity : int
         Number of parameters.
     FeatureImportance : dict
-        How much each feature matters to the model, by name; empty where it does not say.
+        The importance of each feature to the model, by name; empty if unknown.
 
     Examples
     --------
@@ -49,15 +49,15 @@ class ModelMetadata(Generic[T]):
     FeatureImportance: dict[str, T] = field(default_factory=dict[str, Any])
 
     def SetProperty(self, key: str, value: Any) -> None:
-        """Keep a value under a name."""
+        """Set a property."""
         self.Properties[key] = value
 
     def RemoveProperty(self, key: str) -> bool:
-        """Forget a name; whether it was there."""
+        """Delete a property, and return whether it existed."""
         return self.Properties.pop(key, _MISSING) is not _MISSING
 
     def copy(self) -> Self:
-        """The same, with dictionaries of its own."""
+        """Return a copy with its own dictionaries."""
         return replace(
             self,
             Properties=dict(self.Properties),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import COUNT, SEED, OrNone, check_given, refusal
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.nn import Layer
@@ -33,18 +33,18 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
     loss : ILossFunction, optional
         The default loss; None: `MeanSquaredErrorLoss`.
     dtype : floating type
-        Of parameters and computations.
+        The dtype of parameters and computations.
     backend : str or Backend
-        Where they live.
+        The backend of parameters and computations.
     seed : int, optional
-        Of the initial parameters and of the noise of `Train`: the same on every backend.
+        The seed of the initial parameters and of the noise of `Train`, which are the same on every backend.
 
     Raises
     ------
     ArgumentNullException
         When the network is None.
     ArgumentException
-        When a layer cannot take what the one before it gives.
+        When a layer cannot take the outputs of the layer before it.
 
     Examples
     --------
@@ -91,31 +91,28 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         backend: str | Backend = "numpy",
         seed: int | None = None,
     ) -> None:
-        if network is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
-            raise ArgumentNullException("network is None; a layer is wanted")
-        if not isinstance(network, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
-            raise ArgumentException(f"network is {network!r}; a layer is wanted")
-        self._input_shape = _checked_shape(input_shape)
-        if seed is not None and seed < 0:
-            raise ArgumentOutOfRangeException(f"seed is {seed}; a whole number of at least 0 or None is wanted")
-        seeds = np.random.SeedSequence(seed)
+        check_given("network", network, "a layer")
+        if not isinstance(network, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(refusal("network", "a layer", network))
+        self._input_shape = _check_shape(input_shape)
+        seeds = np.random.SeedSequence(OrNone(SEED).check("seed", seed))
         parameters, _ = network.initialize(np.random.default_rng(seeds), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
         self._network = network
-        # Of a child, since the parameters are drawn from the seed itself.
+        # From a child seed, since the parameters are drawn from the seed itself.
         self._noise_key = [int(word) for word in seeds.spawn(1)[0].generate_state(2, np.uint64)]
         self._metadata.Name = type(network).__name__
         self._metadata.FeatureCount = math.prod(self._input_shape)
 
     def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, tuple[int, ...]]:
-        """Shapes of the random numbers that `apply` takes beside these parameters in training; see `Layer`."""
+        """Return the shapes of the noise that `apply` takes beside these parameters in training; see `Layer`."""
         return self._network.noise_shapes(parameters, x)
 
     def settings(self) -> dict[str, Any]:
-        """What files say of the model: names and shapes of the parameters, the layers, the input shape, the loss."""
-        told = super().settings()
-        del told["function"]
-        return {**told, "network": self._network, "input_shape": self._input_shape}
+        """Return the model's description for files: names and shapes of parameters, layers, input shape, loss."""
+        settings = super().settings()
+        del settings["function"]
+        return {**settings, "network": self._network, "input_shape": self._input_shape}
 
     def check_input(self, input: Any, name: str = "input") -> None:
         """Raise ArgumentException when ``input`` is not an array (n, *input_shape) of the model's backend and dtype.
@@ -125,13 +122,13 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         super().check_input(input, name)
         if tuple(input.shape[1:]) != self._input_shape or len(input.shape) == 0:
             raise ArgumentException(
-                f"{name} has shape {tuple(input.shape)}; the model takes {shape_of_examples(self._input_shape)}"
+                f"{name} must have shape {shape_of_examples(self._input_shape)}, got {tuple(input.shape)}"
             )
 
 
-def _checked_shape(input_shape: Any) -> tuple[int, ...]:
-    sized = isinstance(input_shape, (tuple, list))
-    lengths: list[Any] = [*input_shape] if sized else []  # pyright: ignore[reportUnknownArgumentType] -- of anything
-    if not sized or any(not isinstance(n, Integral) or n < 1 for n in lengths):
-        raise ArgumentException(f"input_shape is {input_shape!r}; a sequence of whole numbers of at least 1 is wanted")
+def _check_shape(input_shape: Any) -> tuple[int, ...]:
+    is_sequence = isinstance(input_shape, (tuple, list))
+    lengths: list[Any] = [*input_shape] if is_sequence else []  # pyright: ignore[reportUnknownArgumentType] -- of anything
+    if not is_sequence or any(COUNT.problem("length", n) for n in lengths):
+        raise ArgumentException(refusal("input_shape", "a sequence of whole numbers of at least 1", input_shape))
     return tuple(int(n) for n in lengths)

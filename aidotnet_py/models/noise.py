@@ -1,4 +1,4 @@
-"""The random numbers of a training step: which a model takes, and how they are drawn."""
+"""The random numbers of a training step: the shapes that a model requests, and the draw."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _HALF_STEPS = 2048
 
 
 def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
-    """Shapes, by name, of the uniform numbers that the model takes beside its parameters for such an input.
+    """Return the shapes, by name, of the uniform numbers that the model takes beside its parameters for such an input.
 
-    A model that takes some has a method ``noise_shapes(parameters, x)``, as layers have.
+    A model that takes noise has a method ``noise_shapes(parameters, x)``, as layers have.
 
     Raises
     ------
     ArgumentException
-        When a layer in it takes noise that the model does not name: it would be off in training, without a word.
+        When a layer of the model takes noise that the model does not name: it would silently be off in training.
     """
     with new_trace() as trace, unmet_requests() as unmet:
         dtype = parameter_dtype(model, model.backend)
@@ -36,9 +36,9 @@ def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> di
             name: trace.new_input(ArrayType(tuple(shape), dtype)) for name, shape in model.parameter_shapes.items()
         }
         example = trace.new_input(x)
-        named: Mapping[str, Any] = getattr(model, "noise_shapes", _none)(parameters, example)
+        named: Mapping[str, Any] = getattr(model, "noise_shapes", _no_noise)(parameters, example)
         shapes = {name: tuple(shape) for name, shape in named.items()}
-        # A layer that holds others applies them to tell its own shapes, without noise.
+        # To compute their shapes, some layers apply their inner layers, without noise.
         unmet.clear()
         noise = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes.items()}
         model.apply({**parameters, **noise}, example)
@@ -51,24 +51,23 @@ def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> di
         return shapes
 
 
-def _none(parameters: Any, x: Any) -> dict[str, Any]:
+def _no_noise(parameters: Any, x: Any) -> dict[str, Any]:
     return {}
 
 
 def draw_noise(
     key: Sequence[int], place: int, shapes: Mapping[str, Shape], dtype: np.dtype[Any]
 ) -> dict[str, NDArray[Any]]:
-    """Draw the noise of one set of examples: uniform on [0, 1), the same whenever key, place, shapes and dtype are.
+    """Draw the noise of one set of examples: uniform on [0, 1), a function of key, place, shapes and dtype alone.
 
     Parameters
     ----------
     key : two integers in [0, 2⁶⁴)
-        Of the step.
+        The key of the step.
     place : int
-        Which set of the step it is. Its numbers do not depend on what else is drawn, so that sets may be drawn in any
-        order and on any thread.
+        The index of the set within the step. Sets are independent, so they may be drawn in any order on any thread.
     shapes : mapping
-        By name.
+        The shapes by name.
     dtype : dtype
         float16, float32 or float64.
 

@@ -1,4 +1,4 @@
-"""Traced programs, kept for the next call with arrays of the same types."""
+"""A cache of traced programs, for later calls with arrays of the same types."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MOST_PROGRAMS = 8
 
 
 class ProgramCache:
-    """The programs of one pure function on one backend; threads may share them, and copies of it are empty.
+    """The programs of one pure function on one backend; threads may share the cache, and its copies are empty.
 
-    If a setting changes that the function or the formula of a loss reads, all programs are made anew.
+    If a setting read by the function or by the formula of a loss changes, all programs are traced again.
     """
 
     def __init__(self, backend: Backend, function: Callable[..., Any]) -> None:
@@ -29,7 +29,7 @@ class ProgramCache:
         self._function = function
         self._lock = Lock()
         self._programs: BoundedCache[Hashable, tuple[Any, object]] = BoundedCache(_MOST_PROGRAMS)
-        # As the last trace left them: it may have changed some itself, such as a count of traces.
+        # Noted after each trace, which may itself change settings, such as a count of traces.
         self._settings: CapturedState | None = None
 
     def __reduce__(self) -> tuple[type[ProgramCache], tuple[Backend, Callable[..., Any]]]:
@@ -46,8 +46,8 @@ class ProgramCache:
     def get_or_make(self, make: Callable[[], V], role: Hashable, subject: object, *examples: Array) -> V:
         """Return the object for a role, a subject and arrays like the examples; ``make`` it the first time.
 
-        The subject, such as a loss, counts by its identity, as it need not be hashable. It is kept alive beside the
-        object, so that no other one takes over its identity.
+        The subject, such as a loss, is compared by identity, as it may be unhashable. The cache keeps it alive, so that
+        its identity is not reused.
         """
 
         def make_pair() -> tuple[V, object]:

@@ -83,29 +83,35 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--algorithms", "MAML,Newton"], "--algorithms has 'Newton'; names out of iMAML, MAML, FOMAML"),
-            (["--algorithms", ""], "--algorithms has ''; names out of"),
+            (["--algorithms", "MAML,Newton"], "--algorithms must be names out of iMAML, MAML, FOMAML"),
+            (["--algorithms", ""], "--algorithms must be names out of"),
             (
                 ["--algorithms", "MAML", "--algorithms", "imaml"],
-                "--algorithms has 'imaml' (did you mean iMAML?); names",
+                "--algorithms must be names out of iMAML, MAML",
             ),
-            (["--algorithms", "MAML", "--algorithms", "MAML"], "--algorithms is MAML, MAML; each is wanted once"),
-            (["--data", "cifar"], "--data is 'cifar'; one of sinusoid, digits, omniglot is wanted"),
-            (["--data", "omniglot"], "--archive is not given; omniglot wants the path"),
+            (["--algorithms", "MAML", "--algorithms", "MAML"], "--algorithms must have no duplicates, got MAML, MAML"),
+            (["--data", "cifar"], "--data must be 'sinusoid', 'digits' or 'omniglot', got 'cifar'"),
+            (["--data", "omniglot"], "--archive must be the path of a published archive"),
             (
                 ["--data", "omniglot", "--archive", "nowhere.zip"],
                 "--archive must be a zip archive or a folder, got 'nowhere.zip'",
             ),
-            (["--iterations", "0"], "--iterations is 0; a whole number from 1 to 1000000000 is wanted"),
-            (["--test-tasks", "1"], "--test-tasks is 1; a whole number of at least 2 is wanted"),
-            (["--seed", "-3"], "--seed is -3; a whole number from 0 to 4294967295 is wanted"),
+            (["--iterations", "0"], "--iterations must be a whole number from 1 to 1000000000, got 0"),
+            (["--test-tasks", "1"], "--test-tasks must be a whole number of at least 2, got 1"),
+            (["--seed", "-3"], "--seed must be a whole number from 0 to 4294967295, got -3"),
             (
                 ["--data", "digits", "--shots", "1000"],
                 "--shots + QueryShots must be at most the examples of a class, got 1000 + 15",
             ),
-            (["--figure", "curves.xyz"], "--figure is 'curves.xyz'; a name that ends in one of"),
-            (["--iterations", "1000000000000"], "--iterations is 1000000000000; a whole number from 1 to 1000000000"),
-            (["--adaptation-steps", str(10**20)], f"--adaptation-steps is {10**20}; a whole number from 1 to"),
+            (["--figure", "curves.xyz"], "--figure must be a name that ends in one of"),
+            (
+                ["--iterations", "1000000000000"],
+                "--iterations must be a whole number from 1 to 1000000000, got 1000000000000",
+            ),
+            (
+                ["--adaptation-steps", str(10**20)],
+                f"--adaptation-steps must be a whole number from 1 to 1000000000, got {10**20}",
+            ),
             (["--adaptation-steps", str(10**9)], f"--adaptation-steps must be smaller, got {10**9}: the run would"),
             *(
                 ([option, str(size), "--data", data], f"{option} must be smaller, got {size}: the run would take")
@@ -113,10 +119,13 @@ class TestRefusals:
                 for size in (10**12, 10**20)
                 for data in ("sinusoid", "digits")
             ),
-            (["--json", "curves.svg", "--figure", "./curves.svg"], "--json is 'curves.svg', and so is --figure"),
+            (
+                ["--json", "curves.svg", "--figure", "./curves.svg"],
+                "--json must be a file of its own, got 'curves.svg', the file of --figure",
+            ),
             (
                 ["--json", "x/../curves.svg", "--figure", "curves.svg"],
-                "--json is 'x/../curves.svg', and so is --figure",
+                "--json must be a file of its own, got 'x/../curves.svg', the file of --figure",
             ),
         ],
     )
@@ -159,14 +168,20 @@ class TestRefusals:
         for option, name in (("--json", path), ("--figure", path.replace("json", "png"))):
             done = compare("--json", "new/found.json", option, name)
             assert done.exit_code == 2
-            assert done.stderr == f"aidotnet-py compare: {option} is {name!r}; 'here' in it is a file, and no folder\n"
+            assert (
+                done.stderr
+                == f"aidotnet-py compare: {option} must be in a folder, got {name!r}, where 'here' is a file\n"
+            )
         assert [entry.name for entry in tmp_path.iterdir()] == ["here"]
 
     def test_one_file_for_both(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         done = compare("--json", "both.svg", "--figure", str(tmp_path / "both.svg"))
         assert done.exit_code == 2
-        assert done.stderr == "aidotnet-py compare: --json is 'both.svg', and so is --figure; two files are wanted\n"
+        assert (
+            done.stderr
+            == "aidotnet-py compare: --json must be a file of its own, got 'both.svg', the file of --figure\n"
+        )
 
     def test_a_file_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -203,7 +218,10 @@ class TestRefusals:
         getattr(Path("found.json"), link)("curves.svg")
         done = compare("--json", "found.json", "--figure", "curves.svg")
         assert done.exit_code == 2
-        assert done.stderr == "aidotnet-py compare: --json is 'found.json', and so is --figure; two files are wanted\n"
+        assert (
+            done.stderr
+            == "aidotnet-py compare: --json must be a file of its own, got 'found.json', the file of --figure\n"
+        )
         assert Path("curves.svg").read_text(encoding="utf-8") == "kept"
 
     def test_memory_that_runs_out_is_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,11 +145,11 @@ class TestParameterVector:
     @pytest.mark.parametrize(
         ("vector", "message"),
         [
-            (np.zeros(7), r"parameters is float64\(7,\); the model has float64\(8,\)"),
-            (np.zeros((1, 8)), r"parameters is float64\(1, 8\); the model has float64\(8,\)"),
-            (np.zeros(8, np.float32), r"parameters has dtype float32; the model computes in float64"),
-            (np.zeros(8, int), r"parameters is int64\(8,\); the model has float64\(8,\)"),
-            ([0.0] * 8, r"parameters is a list; the model takes arrays on backend 'numpy'"),
+            (np.zeros(7), r"parameters must be float64\(8,\) like the model's, got float64\(7,\)"),
+            (np.zeros((1, 8)), r"parameters must be float64\(8,\) .*, got float64\(1, 8\)"),
+            (np.zeros(8, np.float32), "parameters must have the model's dtype float64, got float32"),
+            (np.zeros(8, int), r"parameters must be float64\(8,\) .*, got int64\(8,\)"),
+            ([0.0] * 8, "parameters must be an array on the model's backend 'numpy', got a list"),
             (None, r"parameters must be an array, got None"),
         ],
     )
@@ -164,7 +164,7 @@ class TestParameterVector:
     def test_of_another_backend_is_refused(self, backend):
         other = get_backend("strict" if backend.name == "numpy" else "numpy")
         message = (
-            f"parameters is an array on backend '{other.name}'; the model takes arrays on backend '{backend.name}'"
+            f"parameters must be an array on the model's backend '{backend.name}', got one on backend '{other.name}'"
         )
         with pytest.raises(ArgumentException, match=message):
             model_on(backend).SetParameters(other.asarray(np.zeros(8)))
@@ -174,23 +174,39 @@ class TestConstruction:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
-            ((None, {"w": np.zeros(1)}), ArgumentNullException, "function is None"),
-            ((affine, None), ArgumentNullException, "parameters is None"),
-            ((affine, {}), ArgumentException, r"parameters is \{\}; a mapping from names to arrays, not empty"),
-            ((affine, [np.zeros(1)]), ArgumentException, r"parameters is \[.*; a mapping"),
-            ((affine, {"w": np.zeros(1, int)}), ArgumentException, "parameters have w: int64; one of float16, float32"),
-            ((affine, {"w": np.zeros(1), "b": np.zeros(1, "f4")}), ArgumentException, "w: float64, b: float32; one of"),
-            ((affine, {"w": np.zeros(1, complex)}), ArgumentException, "parameter 'w' is a ndarray"),
-            ((affine, {"w": np.zeros(1, np.longdouble)}), ArgumentException, "longdouble|float128"),
-            ((affine, {"layer": {"w": np.zeros(1)}}), ArgumentException, "parameter 'layer' is a dict"),
-            ((affine, {"w": None}), ArgumentException, "parameter 'w' is a NoneType"),
-            ((affine, {3: np.zeros(1)}), ArgumentException, "parameter 3 is a ndarray; a name that is a str"),
-            ((affine, {"w": np.zeros(1)}, None, np.int32), ArgumentException, "one of float16, float32, float64"),
             (
-                (affine, {"w": np.zeros(1)}, None, None, "gpu"),
-                ArgumentException,
-                "backend must be a Backend",
+                (None, {"w": np.zeros(1)}),
+                ArgumentNullException,
+                "function must be a function of parameters and input, got None",
             ),
+            ((affine, None), ArgumentNullException, "parameters must be a mapping from names to arrays, got None"),
+            ((affine, {}), ArgumentException, r"parameters must be a mapping .*, not empty, got \{\}"),
+            ((affine, [np.zeros(1)]), ArgumentException, r"parameters must be a mapping .*, got \["),
+            ((affine, {"w": np.zeros(1, int)}), ArgumentException, "must have one dtype of float16, .*, got w: int64"),
+            (
+                (affine, {"w": np.zeros(1), "b": np.zeros(1, "f4")}),
+                ArgumentException,
+                "got w: float64, b: float32; give",
+            ),
+            (
+                (affine, {"w": np.zeros(1, complex)}),
+                ArgumentException,
+                "parameter 'w' must hold real numbers, got complex128",
+            ),
+            ((affine, {"w": np.zeros(1, np.longdouble)}), ArgumentException, "longdouble|float128"),
+            (
+                (affine, {"layer": {"w": np.zeros(1)}}),
+                ArgumentException,
+                "parameter 'layer' must hold real numbers, got a dict",
+            ),
+            ((affine, {"w": None}), ArgumentException, "parameter 'w' must hold real numbers, got a NoneType"),
+            ((affine, {3: np.zeros(1)}), ArgumentException, "the name of a parameter must be a str, got 3"),
+            (
+                (affine, {"w": np.zeros(1)}, None, np.int32),
+                ArgumentException,
+                "dtype must be one of float16, float32, float64, got int32",
+            ),
+            ((affine, {"w": np.zeros(1)}, None, None, "gpu"), ArgumentException, "backend must be .*, got 'gpu'"),
         ],
     )
     def test_refuses(self, arguments, error, message):
@@ -272,12 +288,12 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            (np.zeros((5, 3), np.float32), "input has dtype float32; the model computes in float64"),
-            (np.zeros((5, 3), complex), "input has dtype complex128; the model computes in float64"),
+            (np.zeros((5, 3), np.float32), "input must have the model's dtype float64, got float32"),
+            (np.zeros((5, 3), complex), "input must have the model's dtype float64, got complex128"),
             (np.full((5, 3), "a"), "input must hold numbers, got dtype <U1"),
-            (np.zeros((5, 4)), r"input has shape \(5, 4\); the model cannot take it: .*\(5, 4\).*\(3, 2\)"),
-            ([[1.0, 2.0, 3.0]], "input is a list; the model takes arrays on backend 'numpy'"),
-            (None, "input must be an array, got None"),
+            (np.zeros((5, 4)), r"input must have a shape that the model can take, got \(5, 4\): .*\(5, 4\).*\(3, 2\)"),
+            ([[1.0, 2.0, 3.0]], "input must be an array on the model's backend 'numpy', got a list"),
+            (None, r"input must be an array, got None"),
         ],
     )
     def test_refuses(self, wrong, message):
@@ -285,18 +301,21 @@ class TestPredict:
             model_on("numpy").Predict(wrong)
 
     def test_refuses_arrays_of_another_backend(self):
-        with pytest.raises(ArgumentException, match=r"input is an array on backend 'strict'; .* backend 'numpy'"):
+        with pytest.raises(ArgumentException, match=r"input must be .* backend 'numpy', got one on backend 'strict'"):
             model_on("numpy").Predict(get_backend("strict").asarray(np.zeros((1, 3))))
 
     @pytest.mark.parametrize(
         ("function", "message"),
         [
-            (lambda p, x: None, "the model's function returned a NoneType; one array is wanted"),
-            (lambda p, x: (x, x), "the model's function returned a tuple"),
-            (lambda p, x: [x], "the model's function returned a list"),
-            (lambda p, x: 1.0, "the model's function returned a float"),
-            (lambda p, x: (x @ p["w"]) > 0, r"the model's function returned bool\[1,2\]; a floating array is wanted"),
-            (lambda p, x: (x @ p["w"]).astype(np.int64), r"the model's function returned int64\[1,2\]"),
+            (lambda p, x: None, "the model's function must return one array, got a NoneType"),
+            (lambda p, x: (x, x), "the model's function must return one array, got a tuple"),
+            (lambda p, x: [x], "the model's function must return one array, got a list"),
+            (lambda p, x: 1.0, "the model's function must return one array, got a float"),
+            (lambda p, x: (x @ p["w"]) > 0, r"the model's function must return a floating array, got bool\[1,2\]"),
+            (
+                lambda p, x: (x @ p["w"]).astype(np.int64),
+                r"the model's function must return a floating array, got int64\[1,2\]",
+            ),
         ],
     )
     def test_refuses_functions_that_return_no_floating_array(self, backend, function, message):
@@ -350,8 +369,8 @@ class TestGradients:
         [
             (np.zeros((4, 3)), r"target must have the predictions' shape \(4, 2\), got \(4, 3\)"),
             (np.zeros((3, 2)), r"target must have the predictions' shape \(4, 2\), got \(3, 2\)"),
-            (np.zeros((4, 2), np.float32), "target has dtype float32; the model computes in float64"),
-            (None, "target must be an array, got None"),
+            (np.zeros((4, 2), np.float32), "target must have the model's dtype float64, got float32"),
+            (None, r"target must be an array, got None"),
         ],
     )
     def test_refuse(self, target, message):
@@ -359,7 +378,7 @@ class TestGradients:
             model_on("numpy").ComputeGradients(np.zeros((4, 3)), target)
 
     def test_refuse_inputs_as_predict_does(self):
-        with pytest.raises(ArgumentException, match=r"input has shape \(4, 9\); the model cannot take it"):
+        with pytest.raises(ArgumentException, match=r"input must have a shape that the model can take, got \(4, 9\)"):
             model_on("numpy").ComputeGradients(np.zeros((4, 9)), np.zeros((4, 2)))
 
     def test_refuse_labels_out_of_range_before_any_work(self):
@@ -476,7 +495,7 @@ class TestCopies:
         model = NeuralNetworkModel(mlp(2), input_shape=(3,), seed=0)
         for other in (model.Clone(), model.WithParameters(model.GetParameters())):
             assert isinstance(other, NeuralNetworkModel)
-            with pytest.raises(ArgumentException, match=r"the model takes \(n, 3\)"):
+            with pytest.raises(ArgumentException, match=r"must have shape \(n, 3\)"):
                 other.Predict(np.zeros((1, 4), np.float32))
 
     def test_move_to_another_backend(self):
@@ -489,7 +508,8 @@ class TestCopies:
         np.testing.assert_allclose(host(moved, y), expected, rtol=1e-6)
         assert (moved.To("numpy").Predict(x) == expected).all()
         with pytest.raises(
-            ArgumentException, match="input is an array on backend 'numpy'; the model takes arrays on backend 'strict'"
+            ArgumentException,
+            match="input must be an array on the model's backend 'strict', got one on backend 'numpy'",
         ):
             moved.Predict(x)
         with pytest.raises(ArgumentException, match=r"backend must be a Backend or one of 'numpy', .*got 'tpu'"):
@@ -548,7 +568,10 @@ class TestFiles:
             (text_of({})[:-4], "data is damaged: its SHA-256 differs from the one that it holds"),
             (b"\xff" * 16, "data must be a safetensors file"),
             (pack("meta-learner", parameters(), {}), "data must hold 'model', got 'meta-learner'"),
-            (text_of({"b": None}), "data is of another model: parameter 'b' is missing there and float64(2,) here"),
+            (
+                text_of({"b": None}),
+                "data must be of this model, got another's: parameter 'b' is missing there and float64(2,) here",
+            ),
             (text_of({"c": np.ones(1)}), "parameter 'c' is float64(1,) there and missing here"),
             (
                 text_of({"w": np.ones((2, 3))}),
@@ -600,7 +623,7 @@ class TestNeuralNetwork:
     )
     def test_names_the_shape_that_it_takes(self, shape, input_shape, shown):
         model = NeuralNetworkModel(Sequential(Flatten(), Dense(1)), input_shape=input_shape, seed=0)
-        message = rf"{{}} has shape {re.escape(str(shape))}; the model takes {shown}"
+        message = rf"{{}} must have shape {shown}, got {re.escape(str(shape))}"
         with pytest.raises(ArgumentException, match=message.format("input")):
             model.Predict(np.zeros(shape, np.float32))
         with pytest.raises(ArgumentException, match=message.format("SupportInput")):
@@ -609,8 +632,13 @@ class TestNeuralNetwork:
     @pytest.mark.parametrize(
         ("network", "input_shape", "error", "message"),
         [
-            (None, (1,), ArgumentNullException, "network is None"),
-            (mlp(1), (0,), ArgumentException, r"input_shape is \(0,\); a sequence of whole numbers"),
+            (None, (1,), ArgumentNullException, "network must be a layer, got None"),
+            (
+                mlp(1),
+                (0,),
+                ArgumentException,
+                r"input_shape must be a sequence of whole numbers of at least 1, got \(0,\)",
+            ),
             (mlp(1), (28, 28), ArgumentException, r"inputs of Dense must be \(n, features\), got \(n, 28, 28\)"),
         ],
     )

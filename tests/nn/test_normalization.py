@@ -323,7 +323,7 @@ class TestFilesOfStatistics:
         data = pack(
             "model", {**arrays, **{f"statistics: {name}": value for name, value in wrong.items()}}, {"name": ""}
         )
-        with pytest.raises(ArgumentException, match=r"data holds .* for '._batchnorm"):
+        with pytest.raises(ArgumentException, match=r"data must hold means .* for '._batchnorm"):
             model.Deserialize(data)
         np.testing.assert_array_equal(model.GetParameters(), before)
 

@@ -23,6 +23,9 @@ ELSEWHERE = {
     *("FunctionModel", "NeuralNetworkModel", "CrossEntropyLoss", "BinaryCrossEntropyLoss", "MeanSquaredErrorLoss"),
     *("SGDOptimizer", "AdamOptimizer", "LBFGSMinimizer", "NewtonCGMinimizer", "ProblemConstants"),
     *("LooseToleranceWarning", "NonPositiveCurvatureWarning", "SeriesGrowthWarning"),
+    # docs/data.md
+    *aidotnet_py.data.__all__,
+    "IMetaDataset",
 }
 # The same members as MetaLearnerBase up to Reset.
 PROTOCOL = "IMetaLearner"

@@ -73,17 +73,17 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "features": (
         0,
         lambda b, x: b.asarray(x[:, :1]),
-        r"^SupportInput of task 1 has shape \(6, 1\); the model takes \(n, 2\)$",
+        r"^SupportInput of task 1 must have shape \(n, 2\), got \(6, 1\)$",
     ),
     "rank": (
         2,
         lambda b, x: b.asarray(x[:, :, None]),
-        r"^QueryInput of task 1 has shape \(4, 2, 1\); the model takes \(n, 2\)$",
+        r"^QueryInput of task 1 must have shape \(n, 2\), got \(4, 2, 1\)$",
     ),
     "dtype": (
         0,
         lambda b, x: b.asarray(x.astype(np.float32)),
-        r"^SupportInput of task 1 has dtype float32; the model computes in float64$",
+        r"^SupportInput of task 1 must have the model's dtype float64, got float32$",
     ),
     "number of examples": (
         0,
@@ -108,22 +108,22 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "labels as floats": (
         1,
         lambda b, y: b.asarray(y.astype(np.float64)),
-        r"^SupportOutput of task 1 (must be int64.*, got float64\(6,\)|has dtype float64)",
+        r"^Support(SetY|Output) of task 1 must (be int64.*|have the model's dtype float32), got float64",
     ),
     "other backend": (
         0,
         lambda b, x: other(b).asarray(x),
-        r"^SupportInput of task 1 is an array on backend '\w+'; the model takes arrays on backend '\w+'$",
+        r"^SupportInput of task 1 must be an array on the model's backend '\w+', got one on backend '\w+'$",
     ),
     "targets on another backend": (
         3,
         lambda b, y: other(b).asarray(y),
-        r"^QueryOutput of task 1 is an array on backend '\w+'; the model takes arrays on backend '\w+'$",
+        r"^QueryOutput of task 1 must be an array on the model's backend '\w+', got one on backend '\w+'$",
     ),
     "another device": (
         0,
         lambda b, x: get_backend("strict-device1").asarray(x),
-        r"^SupportInput of task 1 is an array on backend 'strict-device1'; the model takes arrays on backend '\w+'$",
+        r"^SupportInput of task 1 must be an array on the model's backend '\w+', got one on backend 'strict-device1'$",
     ),
     "a list": (0, lambda b, x: x.tolist(), r"^SupportInput of task 1 must be an array, got a list$"),
     "nothing": (1, lambda b, y: None, r"^SupportOutput of task 1 must be an array, got None$"),
@@ -154,9 +154,9 @@ class TestData:
     def test_a_task_alone_is_not_numbered(self, backend: Backend) -> None:
         learner = trained(classifier(backend), batch_of(backend, NETWORK.sets(3)))
         task = with_set(backend, 0, lambda x: backend.asarray(x[:, :1]))[1]
-        with pytest.raises(ArgumentException, match=r"^SupportInput has shape \(6, 1\); the model takes \(n, 2\)$"):
+        with pytest.raises(ArgumentException, match=r"^SupportInput must have shape \(n, 2\), got \(6, 1\)$"):
             learner.Adapt(task)
-        with pytest.raises(ArgumentException, match=r"^SupportInput has shape \(6, 1\); the model takes \(n, 2\)$"):
+        with pytest.raises(ArgumentException, match=r"^SupportInput must have shape \(n, 2\), got \(6, 1\)$"):
             learner.AdaptAndEvaluate(task)
 
     def test_tasks_of_different_kinds(self, backend: Backend) -> None:
@@ -191,7 +191,7 @@ class TestData:
 
     def test_a_function_that_returns_no_array(self, backend: Backend) -> None:
         model = FunctionModel(lambda p, x: {"y": x @ p["w"]}, {"w": np.ones((3, 1))}, backend=backend)
-        with pytest.raises(ArgumentException, match=r"^SupportSetX .*returned a dict; one array"):
+        with pytest.raises(ArgumentException, match=r"^SupportSetX .*must return one array, got a dict"):
             iMAMLAlgorithm(iMAMLOptions(model)).MetaTrain(batch_on(backend, linear_tasks(1)))
 
     def test_query_data_is_wanted_to_train_and_evaluate(self, backend: Backend) -> None:
