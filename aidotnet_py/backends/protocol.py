@@ -180,7 +180,7 @@ class Backend(Protocol):
         ...
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
-        """Sums of the first elements along an axis, for each number of them from 1 on."""
+        """Return sums of the first elements along an axis, for each number of them from 1 on."""
         ...
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
@@ -238,7 +238,7 @@ class Backend(Protocol):
         ...
 
     def argsort(self, array: Array, out: Array | None = None) -> Array:
-        """Indices, int64, that sort the last axis upwards; equal elements keep their order, NaN comes last."""
+        """Return indices, int64, that sort the last axis upwards; equal elements keep their order, NaN comes last."""
         ...
 
     def patches(

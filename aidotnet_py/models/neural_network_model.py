@@ -127,8 +127,9 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
 
 
 def _check_shape(input_shape: Any) -> tuple[int, ...]:
+    given: object = input_shape
     is_sequence = isinstance(input_shape, (tuple, list))
     lengths: list[Any] = [*input_shape] if is_sequence else []  # pyright: ignore[reportUnknownArgumentType] -- of anything
     if not is_sequence or any(COUNT.problem("length", n) for n in lengths):
-        raise ArgumentException(refusal("input_shape", "a sequence of whole numbers of at least 1", input_shape))
+        raise ArgumentException(refusal("input_shape", "a sequence of whole numbers of at least 1", given))
     return tuple(int(n) for n in lengths)

@@ -236,7 +236,7 @@ def _is_flatter(
 
 
 def _shortening(before: _Numbers, there: _Numbers, promised: _Numbers) -> _Numbers:
-    """The part of the step to try next: where the parabola through the losses, with the slope, is lowest."""
+    """Return the part of the step to try next: the lowest point of the parabola through the losses and the slope."""
     part = -promised / (2 * (there - before - promised))
     # Losses that are not finite are far off; a parabola that opens downwards is the work of rounding.
     part = np.where(np.isfinite(there), np.where(part > 0, part, _MOST), _LEAST)

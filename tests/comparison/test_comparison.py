@@ -273,7 +273,9 @@ class TestAdaptationCurve:
     def test_a_solver_takes_no_steps(self) -> None:
         learner, batch = self.learner(1.0)
         options = iMAMLOptions.FromPaper(learner.BaseModel, InnerOptimizer=NewtonCGMinimizer())
-        with pytest.raises(InvalidOperationException, match="InnerOptimizer is a NewtonCGMinimizer, which solves"):
+        with pytest.raises(
+            InvalidOperationException, match="InnerOptimizer must take steps .*, got a NewtonCGMinimizer"
+        ):
             iMAMLAlgorithm(options).adaptation_curve(batch)
 
     def test_a_loss_that_is_not_finite(self) -> None:

@@ -218,7 +218,7 @@ def test_any_json_is_taken_or_refused_whole(path: tuple[str, ...], value: object
             ArgumentException,
             "dtype must be a NumPy floating type such as np.float32, got 'float32'",
         ),
-        ({"backend": "abacus"}, ArgumentException, "backend is 'abacus'"),
+        ({"backend": "abacus"}, ArgumentException, "backend must be a Backend or one of .*, got 'abacus'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -230,7 +230,7 @@ def test_bad_batch_sizes_and_seeds_are_named_and_draw_nothing() -> None:
     loader = SinusoidLoader(seed=1)
     before = loader.GetState()
     for n, error in ((0, ArgumentOutOfRangeException), (-1, ArgumentOutOfRangeException), (2.0, ArgumentException)):
-        with pytest.raises(error, match=f"n must be a whole number of at least 1, got {n}"):
+        with pytest.raises(error, match=f"numTasks must be a whole number of at least 1, got {n}"):
             loader.GetTaskBatch(n)  # type: ignore[arg-type]
     with pytest.raises(ArgumentNullException, match="seed must be a whole number of at least 0, got None"):
         loader.SetSeed(None)  # type: ignore[arg-type]

@@ -308,7 +308,7 @@ class CuPyBackend:
         return result
 
     def _result(self, value: Array, out: Array | None) -> Array:
-        """The value of a function of CuPy that has no ``out``."""
+        """Write the value of a function of CuPy that has no ``out``."""
         if out is None:
             return value
         self._cupy.copyto(out, value)
