@@ -274,11 +274,10 @@ divide = _binary(
 )
 _power = _binary("power", _power_base, _power_exponent)
 # The arguments are the coordinates y and x, in this order.
-arctan2 = _binary(
+_arctan2 = _binary(
     "arctan2",
     lambda t, y, x, z: t * (x / (x * x + y * y)),
     lambda t, y, x, z: t * (-y / (x * x + y * y)),
-    least=np.float16,
 )
 maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
 minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
@@ -309,6 +308,11 @@ def logical_or(x: Any, y: Any) -> Any:
 def logical_not(x: Any) -> Tracer:
     """Return where x is false, or zero."""
     return emit(_not, *promote(astype(x, _BOOL)))
+
+
+def arctan2(y: Any, x: Any) -> Any:
+    """Return the angles of points (x, y); integers become floats each by itself, as NumPy has it."""
+    return _arctan2(*(v if _is_plain(v) else astype(v, common_dtype(v, least=np.float16)) for v in (y, x)))
 
 
 def floor(x: Any) -> Any:

@@ -191,6 +191,20 @@ def test_sigmoid_and_softplus_keep_their_relative_accuracy(backend: Backend) -> 
     assert_allclose(backend.to_numpy(ad.softplus(array)), np.log1p(np.exp(x)), rtol=1e-15)
 
 
+def test_erf_is_accurate_to_a_few_roundings_on_both_sides(backend: Backend) -> None:
+    x = np.concatenate([np.linspace(-7, 7, 701), [1e-300, -1e-20, 1e300, np.inf, -np.inf]])
+    assert_allclose(backend.to_numpy(ad.erf(backend.asarray(x))), scipy.special.erf(x), rtol=8e-16)
+    assert math.isnan(ad.erf(math.nan))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_erf_of_narrow_floats_is_rounded_once(dtype: Any) -> None:
+    x = np.linspace(-4, 4, 401).astype(dtype)
+    y = ad.erf(x)
+    assert y.dtype == dtype
+    assert_allclose(y, scipy.special.erf(x.astype(np.float64)), rtol=float(np.finfo(dtype).eps), atol=1e-7)
+
+
 def test_one_hot_is_zero_out_of_range(backend: Backend) -> None:
     rows = ad.one_hot(backend.asarray([[0, 2], [-1, 3]]), 3, dtype=np.float32)
     assert backend.dtype_of(rows) == np.float32

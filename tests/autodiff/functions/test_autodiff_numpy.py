@@ -39,7 +39,7 @@ def assert_same(f: Callable[..., Any], *args: Any, rtol: float = 0.0) -> None:
     assert_allclose(found, wanted, rtol=rtol * eps, atol=rtol * eps)
 
 
-BINARY = [np.add, np.multiply, np.divide, np.maximum, np.minimum, np.equal, np.less_equal, np.logical_or]
+BINARY = [np.arctan2, np.add, np.multiply, np.divide, np.maximum, np.minimum, np.equal, np.less_equal, np.logical_or]
 
 
 @pytest.mark.parametrize("f", BINARY, ids=lambda f: f.__name__)
@@ -70,7 +70,22 @@ def test_numbers_are_weak_and_numpy_scalars_are_not(kind: str, number: Any) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_array_gives_the_dtype_that_numpy_gives(kind: str) -> None:
     x = np.array([1, 0, 1, 1]).astype(kind)
-    for f in (np.exp, np.sqrt, np.tanh, np.log1p, np.expm1, np.sin, np.cos, np.exp2, np.isfinite, np.logical_not):
+    exact = (np.isfinite, np.logical_not, np.floor, np.ceil)
+    rounded = (
+        np.exp,
+        np.sqrt,
+        np.tanh,
+        np.log1p,
+        np.expm1,
+        np.sin,
+        np.cos,
+        np.exp2,
+        np.tan,
+        np.arctan,
+        np.sinh,
+        np.cosh,
+    )
+    for f in (*exact, *rounded):
         assert_same(f, x, rtol=4)
     for f in (np.sum, np.mean, np.max, np.min, np.var, np.std):
         assert_same(f, x, rtol=4)
