@@ -274,7 +274,7 @@ class TestAdaptationCurve:
         learner, batch = self.learner(1.0)
         options = iMAMLOptions.FromPaper(learner.BaseModel, InnerOptimizer=NewtonCGMinimizer())
         with pytest.raises(
-            InvalidOperationException, match="InnerOptimizer must take steps .*, got a NewtonCGMinimizer"
+            InvalidOperationException, match=r"InnerOptimizer must take steps .*, got a NewtonCGMinimizer"
         ):
             iMAMLAlgorithm(options).adaptation_curve(batch)
 
