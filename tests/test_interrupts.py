@@ -5,6 +5,7 @@ AIDOTNET_STRESS_ROUNDS says how many rounds the random ones take; the default ta
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -160,6 +161,15 @@ def locks_held() -> list[Any]:
     thread.start()
     thread.join()
     return held
+
+
+@pytest.fixture(autouse=True)
+def no_collection() -> Iterator[None]:
+    """An error inside a callback of the garbage collector is lost, and so would be an interrupt there."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def interrupted_everywhere(make: Callable[..., Any], moments: list[int], error: type[BaseException]) -> None:

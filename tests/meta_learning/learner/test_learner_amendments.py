@@ -466,9 +466,9 @@ class TestMessages:
 
     def test_a_table_is_told_to_convert_itself(self) -> None:
         x, learner = np.ones((4, 3)), linear_learner()
-        with pytest.raises(ArgumentException, match=r"^SupportSetX is a Table; .*; use SupportSetX\.to_numpy\(\)$"):
+        with pytest.raises(ArgumentException, match=r"^SupportSetX must be an array.*; use SupportSetX\.to_numpy\(\)$"):
             learner.Adapt(MetaLearningTask(SupportSetX=Table(x), SupportSetY=np.ones((4, 1))))
-        with pytest.raises(ArgumentException, match=r"^input is a Table; .*; use input\.to_numpy\(\)$"):
+        with pytest.raises(ArgumentException, match=r"^input must be an array .*; use input\.to_numpy\(\)$"):
             learner.Predict(Table(x))
         with pytest.raises(ArgumentException, match=r"^actual must be an array, .*; use actual\.to_numpy\(\)$"):
             MeanSquaredErrorLoss[Any]().CalculateLoss(np.ones((4, 1)), Table(x))
