@@ -59,7 +59,7 @@ class UniformTaskSampler(SampledSizes, Generic[T, TInput, TOutput]):
     >>> sampler = UniformTaskSampler(GaussianClassificationMetaDataset(seed=0), numWays=3, numShots=2)
     >>> batch = sampler.SampleBatch(4)
     >>> batch, batch[0].SupportInput.shape
-    (<TaskBatch of 4: 3-way 2-shot with NumQueryPerClass 15>, (6, 20))
+    (<TaskBatch of 4: 3-way 2-shot, support (6, 20) → (6,), query (45, 20) → (45,)>, (6, 20))
     """
 
     def __init__(
