@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, Self
 
+from aidotnet_py.arguments import check_given
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ModelMetadata"]
@@ -49,11 +50,13 @@ class ModelMetadata(Generic[T]):
     FeatureImportance: dict[str, T] = field(default_factory=dict[str, Any])
 
     def SetProperty(self, key: str, value: Any) -> None:
-        """Set a property."""
+        """Set a property; a key of None is an ArgumentNullException."""
+        check_given("key", key, "a string")
         self.Properties[key] = value
 
     def RemoveProperty(self, key: str) -> bool:
-        """Delete a property, and return whether it existed."""
+        """Delete a property, and return whether it existed; a key of None is an ArgumentNullException."""
+        check_given("key", key, "a string")
         return self.Properties.pop(key, _MISSING) is not _MISSING
 
     def copy(self) -> Self:

@@ -30,6 +30,7 @@ from aidotnet_py import (
     MetaSGDOptions,
     MetaTrainingResult,
     MetaTrainingStepResult,
+    ModelMetadata,
     NeuralNetworkModel,
     ReptileOptions,
     TaskBatch,
@@ -102,6 +103,8 @@ class TestNull:
             lambda: task().TryGetMetadata(None),
             lambda: TaskBatch([task()]).SetMetadata(None, 1),
             lambda: TaskBatch([task()]).GetMetadata(None),
+            lambda: ModelMetadata().SetProperty(None, 1),
+            lambda: ModelMetadata().RemoveProperty(None),
         ],
     )
     def test_key(self, call: Callable[[], Any]) -> None:
