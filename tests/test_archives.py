@@ -246,7 +246,8 @@ class TestDamage:
         metadata = header["__metadata__"]
         anew = [save(load(GOOD), dict(sorted(metadata.items(), reverse=True)))]
         anew += [save(load(GOOD), {k: v for k, v in metadata.items() if k != dropped}) for dropped in metadata]
-        for data in anew:
+        # The library orders metadata at random, and may come upon the order that was there.
+        for data in (data for data in anew if data != GOOD):
             with pytest.raises(ArgumentException):
                 unpack("kind", data)
 
