@@ -11,12 +11,7 @@ from aidotnet_py.data.array_loaders import (
 )
 from aidotnet_py.data.digits import DigitsLoader
 from aidotnet_py.data.episodes import Episode, EpisodeCache
-from aidotnet_py.data.meta_datasets import (
-    GaussianClassificationMetaDataset,
-    MetaDatasetBase,
-    RotatedDigitsMetaDataset,
-    SineWaveMetaDataset,
-)
+from aidotnet_py.data.meta_dataset import MetaDatasetBase
 from aidotnet_py.data.omniglot.loader import OmniglotLoader
 from aidotnet_py.data.samplers import (
     BalancedTaskSampler,
@@ -25,6 +20,11 @@ from aidotnet_py.data.samplers import (
     UniformTaskSampler,
 )
 from aidotnet_py.data.sinusoid import SinusoidLoader
+from aidotnet_py.data.synthetic_meta_datasets import (
+    GaussianClassificationMetaDataset,
+    RotatedDigitsMetaDataset,
+    SineWaveMetaDataset,
+)
 
 __all__ = [
     "BalancedEpisodicDataLoader",

@@ -205,7 +205,7 @@ class BalancedEpisodicDataLoader(_FixedSizeLoader[T]):
         return CountingStream(seed, self.AvailableClasses)
 
     def _choose(self, stream: RandomStream, ways: int) -> NDArray[np.intp]:
-        return draw_least_used(stream.generator, cast(CountingStream, stream).memory["counts"], ways)
+        return draw_least_used(stream.generator, stream.memory["counts"], ways)
 
 
 class StratifiedEpisodicDataLoader(_FixedSizeLoader[T]):
@@ -353,7 +353,7 @@ class CurriculumEpisodicDataLoader(_ArrayLoader[T]):
     @property
     def CurriculumProgress(self) -> float:
         """The progress, from 0 at the initial sizes to 1 at those of the target."""
-        return float(cast(RememberingStream, self._stream).memory["progress"])
+        return float(self._stream.memory["progress"])
 
     def SetProgress(self, progress: float) -> None:
         """Set the progress for the next tasks.
@@ -367,10 +367,10 @@ class CurriculumEpisodicDataLoader(_ArrayLoader[T]):
         """
         value = _PROGRESS.check("progress", progress)
         with self._lock:
-            cast(RememberingStream, self._stream).memory["progress"] = np.array(value)
+            self._stream.memory["progress"] = np.array(value)
 
     def _sizes(self, stream: RandomStream) -> tuple[int, int]:
-        progress = float(cast(RememberingStream, stream).memory["progress"])
+        progress = float(stream.memory["progress"])
         ways = self._initialNWay + (self._targetNWay - self._initialNWay) * progress
         shots = self._initialKShot + (self._targetKShot - self._initialKShot) * progress
         return math.floor(ways + 0.5), math.floor(shots + 0.5)

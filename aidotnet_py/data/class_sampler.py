@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeAlias
 
 import numpy as np
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, FINITE, check_given, refusal
 from aidotnet_py.data.episodes import Episode
-from aidotnet_py.data.meta_datasets import MetaDatasetBase
-from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.data.meta_dataset import MetaDatasetBase
+from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisode
@@ -55,7 +54,7 @@ class SampledSizes:
         return self._numQueryPerClass
 
 
-class ClassSampler(SampledSizes, ABC, Generic[T]):
+class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
     """A sampler that chooses the classes of a `MetaDatasetBase`, with a random stream of its own.
 
     Classes are those with enough examples, by their positions in `_classes`. A subclass makes the stream, chooses, and
@@ -70,13 +69,11 @@ class ClassSampler(SampledSizes, ABC, Generic[T]):
         check_given("dataset", dataset, "a MetaDatasetBase")
         if not isinstance(dataset, MetaDatasetBase):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(refusal("dataset", "a MetaDatasetBase, whose classes can be chosen", dataset))
-        super().__init__(numWays, numShots, numQueryPerClass)
+        SampledSizes.__init__(self, numWays, numShots, numQueryPerClass)
         self._dataset = dataset
         self._classes = dataset.feasible_classes(numWays, numShots, numQueryPerClass)
         self._positions = {dataset.labels[c]: position for position, c in enumerate(self._classes.tolist())}
-        self._stream = self._make_stream(seed)
-        # A task takes several draws from the stream, which must not mix with those of other threads.
-        self._lock = Lock()
+        Seeded.__init__(self, self._make_stream(seed))
 
     @abstractmethod
     def _make_stream(self, seed: int | None) -> RandomStream:
@@ -153,33 +150,6 @@ class ClassSampler(SampledSizes, ABC, Generic[T]):
                 f"episodes[{index}] must have {self._numWays} classes of {self._dataset.Name}, got {labels!r:.200}"
             )
         return positions
-
-    def SetSeed(self, seed: int) -> None:
-        """Restart the random stream; equal seeds and equal feedback give equal tasks.
-
-        Raises
-        ------
-        ArgumentException
-            ``seed`` is no integer, or negative (ArgumentOutOfRangeException).
-        """
-        with self._lock:
-            self._stream.reseed(seed)
-
-    def GetState(self) -> dict[str, Any]:
-        """Return all that the next choices depend on as plain JSON values."""
-        with self._lock:
-            return self._stream.state()
-
-    def SetState(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `GetState` returned; over the same data the same tasks follow, bit for bit.
-
-        Raises
-        ------
-        ArgumentException
-            ``state`` is not such a state; nothing changes then.
-        """
-        with self._lock:
-            self._stream.restore(state)
 
 
 def check_losses(episodes: Sequence[Any], losses: Sequence[float]) -> list[float]:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.backends import Array, Backend, get_backend
 from aidotnet_py.data.prefetch import Prefetcher
-from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
@@ -99,7 +98,7 @@ class _DeviceTasks(Generic[T]):
     tasks: list[_Task[T]]
 
 
-class EpisodicLoader(ABC, Generic[T]):
+class EpisodicLoader(Seeded, ABC, Generic[T]):
     """An `IEpisodicDataLoader` and `IResumable`; a subclass draws tasks in `_draw`.
 
     All arrays are drawn on the host from one PCG64 stream and then moved to the backend, so the same seed gives the
@@ -137,9 +136,7 @@ class EpisodicLoader(ABC, Generic[T]):
         self._queries = COUNT.check("QueryShots", QueryShots)
         self._dtype = check_dtype(dtype)
         self._backend = get_backend(backend)
-        self._stream = RandomStream(seed)
-        # A task takes several draws from the stream, which must not mix with those of other threads.
-        self._lock = Lock()
+        super().__init__(RandomStream(seed))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy, without tasks that are drawn in advance."""
@@ -181,33 +178,6 @@ class EpisodicLoader(ABC, Generic[T]):
             ``numTasks`` is no integer.
         """
         return TaskBatch(self._tasks(COUNT.check("numTasks", numTasks)))
-
-    def SetSeed(self, seed: int) -> None:
-        """Restart the random stream; equal seeds give equal tasks.
-
-        Raises
-        ------
-        ArgumentException
-            ``seed`` is no integer, or negative (ArgumentOutOfRangeException).
-        """
-        with self._lock:
-            self._stream.reseed(seed)
-
-    def GetState(self) -> dict[str, Any]:
-        """Return the position in the random stream as plain JSON values."""
-        with self._lock:
-            return self._stream.state()
-
-    def SetState(self, state: Mapping[str, Any]) -> None:
-        """Continue from a position that `GetState` returned; the same tasks follow, bit for bit.
-
-        Raises
-        ------
-        ArgumentException
-            ``state`` is not such a position; nothing changes then.
-        """
-        with self._lock:
-            self._stream.restore(state)
 
     @abstractmethod
     def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aidotnet_py.arguments import check_given, shown
+from aidotnet_py.arguments import check_given, conversion_hint, shown
 from aidotnet_py.data.draws import draw_rows
 from aidotnet_py.data.episodic import DrawnTasks
 from aidotnet_py.exceptions import ArgumentException
@@ -146,8 +146,9 @@ def _check_labels(y: ArrayLike, examples: int) -> tuple[tuple[Any, ...], NDArray
 
 def _check_array(name: str, value: Any, wanted: str) -> NDArray[Any]:
     check_given(name, value, wanted)
-    if hasattr(value, "to_numpy"):
-        raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}; pass {name}.to_numpy()")
+    hint = conversion_hint(name, value)
+    if hint:
+        raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}{hint}")
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import SEED, Constraint, Whole, check_given, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
+from aidotnet_py.locks import Lock
 
-__all__ = ["CountingStream", "RandomStream", "RememberingStream"]
+__all__ = ["CountingStream", "RandomStream", "RememberingStream", "Seeded"]
 
 
 class RandomStream(HasGenerator):
@@ -43,6 +44,8 @@ class RandomStream(HasGenerator):
 
     def __init__(self, seed: int | None) -> None:
         self.generator = _generator(seed)
+        # The values that draws depend on besides, by name: none here, see `RememberingStream`.
+        self.memory: dict[str, NDArray[Any]] = {}
 
     def reseed(self, seed: int) -> None:
         """Start again from ``seed``.
@@ -150,6 +153,48 @@ class CountingStream(RememberingStream):
         """
         super().reseed(seed)
         self.memory["counts"][:] = 0
+
+
+class Seeded:
+    """The seed and the state of an object that draws from a stream, for one thread at a time: an `IResumable`.
+
+    Parameters
+    ----------
+    stream : RandomStream
+        The stream.
+    """
+
+    def __init__(self, stream: RandomStream) -> None:
+        self._stream = stream
+        # A draw of a task takes several numbers from the stream, which must not mix with those of other threads.
+        self._lock = Lock()
+
+    def SetSeed(self, seed: int) -> None:
+        """Restart the random stream, and keep the data; equal seeds, and equal feedback, give equal draws.
+
+        Raises
+        ------
+        ArgumentException
+            ``seed`` is no integer, or negative (ArgumentOutOfRangeException).
+        """
+        with self._lock:
+            self._stream.reseed(seed)
+
+    def GetState(self) -> dict[str, Any]:
+        """Return all that the next draws depend on as plain JSON values."""
+        with self._lock:
+            return self._stream.state()
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `GetState` returned; over the same data the same draws follow, bit for bit.
+
+        Raises
+        ------
+        ArgumentException
+            ``state`` is not such a state; nothing changes then.
+        """
+        with self._lock:
+            self._stream.restore(state)
 
 
 def _generator(seed: int | None) -> np.random.Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from aidotnet_py.data.draws import (
     inclusion_probabilities,
     whole_weights,
 )
-from aidotnet_py.data.meta_datasets import MetaDatasetBase
+from aidotnet_py.data.meta_dataset import MetaDatasetBase
 from aidotnet_py.data.random_stream import CountingStream, RandomStream, RememberingStream
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage
@@ -194,8 +194,7 @@ class BalancedTaskSampler(ClassSampler[T]):
         return CountingStream(seed, len(self._classes))
 
     def _choose(self) -> NDArray[np.intp]:
-        stream = cast(CountingStream, self._stream)
-        return draw_least_used(stream.generator, stream.memory["counts"], self._numWays)
+        return draw_least_used(self._stream.generator, self._stream.memory["counts"], self._numWays)
 
 
 class CurriculumTaskSampler(ClassSampler[T]):
@@ -259,11 +258,7 @@ class CurriculumTaskSampler(ClassSampler[T]):
     @property
     def level(self) -> float:
         """The level ℓ of the next task, from 0 to 1."""
-        return float(self._memory["level"])
-
-    @property
-    def _memory(self) -> dict[str, NDArray[Any]]:
-        return cast(RememberingStream, self._stream).memory
+        return float(self._stream.memory["level"])
 
     def _make_stream(self, seed: int | None) -> RandomStream:
         return RememberingStream(seed, {"level": np.array(self._initialDifficulty)}, {"level": _SHARE})
@@ -285,7 +280,7 @@ class CurriculumTaskSampler(ClassSampler[T]):
     def _learn(self, positions: Sequence[Sequence[int]], losses: Sequence[float]) -> None:
         # 1 / (1 + exp(z)) without overflow.
         pace = 0.5 - 0.5 * math.tanh((math.fsum(losses) / len(losses) - 1.0) / 2.0)
-        self._memory["level"] = np.array(min(1.0, self.level + self._paceRate * pace))
+        self._stream.memory["level"] = np.array(min(1.0, self.level + self._paceRate * pace))
 
 
 class DynamicTaskSampler(ClassSampler[T]):
@@ -352,10 +347,6 @@ class DynamicTaskSampler(ClassSampler[T]):
         probabilities[self._classes] = self._explorationRate * uniform + (1.0 - self._explorationRate) * chosen
         return probabilities
 
-    @property
-    def _memory(self) -> dict[str, NDArray[Any]]:
-        return cast(RememberingStream, self._stream).memory
-
     def _make_stream(self, seed: int | None) -> RandomStream:
         classes = len(self._classes)
         memory = {"losses": np.zeros(classes), "counts": np.zeros(classes, np.int64)}
@@ -363,10 +354,10 @@ class DynamicTaskSampler(ClassSampler[T]):
 
     def _weights(self) -> NDArray[np.float64]:
         """Return w of each class; zeros before any feedback."""
-        weights: NDArray[np.float64] = np.maximum(self._memory["losses"], 0.0)
-        seen = self._memory["counts"] > 0
+        weights: NDArray[np.float64] = np.maximum(self._stream.memory["losses"], 0.0)
+        seen = self._stream.memory["counts"] > 0
         if seen.any():
-            weights[~seen] = max(float(self._memory["losses"][seen].mean()), 0.0)
+            weights[~seen] = max(float(self._stream.memory["losses"][seen].mean()), 0.0)
         return weights
 
     def _choose(self) -> NDArray[np.intp]:
@@ -376,15 +367,15 @@ class DynamicTaskSampler(ClassSampler[T]):
         return draw_proportionally(generator, whole_weights(self._weights(), self._numWays), self._numWays)
 
     def _difficulty(self, positions: NDArray[np.intp]) -> float | None:
-        if not self._memory["counts"].any():
+        if not self._stream.memory["counts"].any():
             return None
         weights = self._weights()
         # Each share is at most 1, and so is their mean, before rounding.
         return min(1.0, float((weights[positions] / (weights.max() or 1.0)).mean()))
 
     def _learn(self, positions: Sequence[Sequence[int]], losses: Sequence[float]) -> None:
-        means, counts = self._memory["losses"].copy(), self._memory["counts"].copy()
+        means, counts = self._stream.memory["losses"].copy(), self._stream.memory["counts"].copy()
         for own, loss in zip(positions, losses, strict=True):
             counts[own] += 1
             means[own] += 2.0 / (counts[own] + 1) * (loss - means[own])
-        self._memory.update(losses=means, counts=counts)
+        self._stream.memory.update(losses=means, counts=counts)

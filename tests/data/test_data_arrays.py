@@ -314,7 +314,7 @@ NAN[3, 1] = np.nan
             r"y must be 1-D, .*, got shape \(54, 6\); for one-hot labels pass y.argmax\(axis=1\)",
         ),
         ({"y": Y[:, None]}, ArgumentException, r"y must be 1-D, .*, got shape \(54, 1\); pass y.ravel\(\)"),
-        ({"y": Frame(Y)}, ArgumentException, r"y must be an array, got a Frame; pass y.to_numpy\(\)"),
+        ({"y": Frame(Y)}, ArgumentException, r"y must be an array, got a Frame; use y.to_numpy\(\)"),
         ({"y": None}, ArgumentNullException, "y must be an array of labels"),
         (
             {"y": np.where(Y == 2, np.nan, Y)},
@@ -323,7 +323,7 @@ NAN[3, 1] = np.nan
         ),
         ({"y": np.array([*Y[:-1], None])}, ArgumentException, "y must hold a label for each example, got None at 53"),
         ({"y": np.array([*Y[:-1], "a"], object)}, ArgumentException, "y must hold labels of one kind, such as"),
-        ({"X": Frame(X)}, ArgumentException, r"X must be an array, got a Frame; pass X.to_numpy\(\)"),
+        ({"X": Frame(X)}, ArgumentException, r"X must be an array, got a Frame; use X.to_numpy\(\)"),
         ({"X": None}, ArgumentNullException, "X must be an array of real numbers"),
         ({"X": NAN}, ArgumentException, r"X must be finite, got nan at \[3, 1\]; drop or fill such examples"),
         ({"X": X + np.array([0, np.inf])}, ArgumentException, r"X must be finite, got inf at \[0, 1\]"),
