@@ -4,7 +4,19 @@ Users find what they need in `aidotnet_py.autodiff`. Everything else in this fol
 """
 
 from aidotnet_py.autodiff.api import TracedProgram, trace_once, trace_pure
-from aidotnet_py.autodiff.execution import Call, Copy, Executable, Idle, Queue, Repeat, Run, Schedule, Step, copying
+from aidotnet_py.autodiff.execution import (
+    Call,
+    Copy,
+    Executable,
+    Idle,
+    Queue,
+    Repeat,
+    Run,
+    Schedule,
+    Step,
+    copying,
+    run_to_compile_at,
+)
 from aidotnet_py.autodiff.functions.beyond_numpy import with_value
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
@@ -87,4 +99,5 @@ __all__ = [
     "Schedule",
     "Step",
     "copying",
+    "run_to_compile_at",
 ]

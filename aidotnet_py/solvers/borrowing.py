@@ -13,8 +13,8 @@ from aidotnet_py.solvers.rows import Operator, Rows
 
 __all__ = ["borrowed_iteration"]
 
-# A solve of so many elements is worth compiling for; a smaller shape is once it has come so often.
-_LARGE, _SOLVES_BEFORE_COMPILING = 2**16, 4
+# Iterations of a small shape before it is compiled: those of a few solves.
+_PATIENCE = 64
 # Bounds on the buffers that wait for a solve.
 _MOST_IDLE, _MOST_BYTES = 8, 2**24
 
@@ -34,8 +34,12 @@ class _Function:
 class _Buffers:
     """An iteration, and the calls of the functions that each solve brings."""
 
-    def __init__(self, key: Hashable, rows: Rows, *, is_preconditioned: bool, fuse: bool) -> None:
-        self.key, self.fuse, self.solves = key, fuse, 0
+    def __init__(self, key: Hashable, rows: Rows, *, is_preconditioned: bool) -> None:
+        self.key = key
+        compiler = rows.backend.compiler
+        # Compiled work with bits of its own is compiled before its first run: too long a wait for a shape that may come
+        # once.
+        fuse = compiler is not None and not compiler.rules.own_bits
         backend, p, products = rows.backend, rows.empty(), rows.empty()
         self.product = _Function(backend, p, products)
         self.precondition: _Function | None = None
@@ -44,10 +48,10 @@ class _Buffers:
             residuals, z = rows.empty(), rows.empty()
             self.precondition = _Function(backend, residuals, z)
             self.iteration: Iteration = PreconditionedIteration(
-                backend, p, products, step, Call(self.precondition), residuals, z, fuse=fuse
+                backend, p, products, step, Call(self.precondition), residuals, z, fuse=fuse, patience=_PATIENCE
             )
         else:
-            self.iteration = Iteration(backend, p, products, step, most=1, fuse=fuse)
+            self.iteration = Iteration(backend, p, products, step, most=1, fuse=fuse, patience=_PATIENCE)
 
     def bring(self, product: Operator | None, precondition: Operator | None) -> None:
         """Set the functions of a solve, or none."""
@@ -89,22 +93,8 @@ def borrowed_iteration(rows: Rows, product: Operator, precondition: Operator | N
     """Lend an iteration on functions of rows for one solve; after an error its buffers are dropped."""
     is_preconditioned = precondition is not None
     key = (id(rows.backend), rows.tasks, rows.n, rows.dtype, is_preconditioned)
-    buffers = _POOL.take(key)
-    fuse = _is_worth_compiling(rows, 0 if buffers is None else buffers.solves)
-    if buffers is None or buffers.fuse != fuse:
-        solves = 0 if buffers is None else buffers.solves
-        buffers = _Buffers(key, rows, is_preconditioned=is_preconditioned, fuse=fuse)
-        buffers.solves = solves
+    buffers = _POOL.take(key) or _Buffers(key, rows, is_preconditioned=is_preconditioned)
     buffers.bring(product, precondition)
     yield buffers.iteration
     buffers.bring(None, None)
-    buffers.solves += 1
     _POOL.give_back(buffers)
-
-
-def _is_worth_compiling(rows: Rows, solves: int) -> bool:
-    compiler = rows.backend.compiler
-    # Compiled work with bits of its own would give the first solves of a shape other bits than the later ones.
-    if compiler is None or compiler.rules.own_bits:
-        return False
-    return rows.tasks * rows.n >= _LARGE or solves >= _SOLVES_BEFORE_COMPILING

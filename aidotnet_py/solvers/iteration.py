@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.extend import Copy, Executable, Queue, Repeat, Run, Schedule, Step, trace_once
+from aidotnet_py.autodiff.extend import (
+    Copy,
+    Executable,
+    Queue,
+    Repeat,
+    Run,
+    Schedule,
+    Step,
+    run_to_compile_at,
+    trace_once,
+)
 from aidotnet_py.backends import Array, Backend
 
 __all__ = ["MOST", "BufferedOperator", "Iteration", "PreconditionedIteration"]
@@ -89,6 +99,8 @@ class Iteration:
         Rounds that may run before the host looks at their records.
     fuse : bool
         Whether the round may be compiled.
+    patience : int
+        The run at which a small one is; see `run_to_compile_at`.
 
     Attributes
     ----------
@@ -101,16 +113,26 @@ class Iteration:
     """
 
     def __init__(
-        self, backend: Backend, p: Array, products: Array, product: Step, *, most: int = MOST, fuse: bool = True
+        self,
+        backend: Backend,
+        p: Array,
+        products: Array,
+        product: Step,
+        *,
+        most: int = MOST,
+        fuse: bool = True,
+        patience: int = 2,
     ) -> None:
         self._allocate(backend, p, most)
         shared = [p, products, self.x, self.r, self._slopes, self._running, self._records, self.threshold]
+        round_ = trace_once(_iterate, *shared)
         step = Executable(
-            trace_once(_iterate, *shared),
+            round_,
             backend,
             inputs=shared,
             carried={0: 0, 1: 2, 2: 3, 3: 4, 4: 5, 5: 6},
             fuse=fuse,
+            compile_at=run_to_compile_at(round_, patience),
         )
         self._begin = Executable(
             trace_once(_begin, self.r, self.threshold),
@@ -194,11 +216,14 @@ class PreconditionedIteration(Iteration):
         z: Array,
         *,
         fuse: bool,
+        patience: int,
     ) -> None:
         self._allocate(backend, p, 1)
         self._residuals = residuals
         towards = [p, z, residuals, self._slopes, self._running]
-        turn = Executable(trace_once(_turn, *towards), backend, inputs=towards, carried={0: 0, 1: 3}, fuse=fuse)
+        turning = trace_once(_turn, *towards)
+        compiling: dict[str, Any] = {"fuse": fuse, "compile_at": run_to_compile_at(turning, patience)}
+        turn = Executable(turning, backend, inputs=towards, carried={0: 0, 1: 3}, **compiling)
         along = [p, products, self.x, self.r, self._slopes, self._running, self.threshold]
         advance = Executable(
             trace_once(_advance, *along),
@@ -206,7 +231,7 @@ class PreconditionedIteration(Iteration):
             inputs=along,
             outputs=[None, None, None, self._records, residuals],
             carried={0: 2, 1: 3, 2: 5},
-            fuse=fuse,
+            **compiling,
         )
         self._executables = turn, advance
         self._rounds = Schedule(backend, precondition, Run(turn, 0), product, Run(advance, 0))

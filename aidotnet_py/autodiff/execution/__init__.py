@@ -1,6 +1,12 @@
 """Execution of Programs: a plan of buffers, and a list of calls that write into them."""
 
-from aidotnet_py.autodiff.execution.executable import Executable, backend_for, copying, run_program
+from aidotnet_py.autodiff.execution.executable import (
+    Executable,
+    backend_for,
+    copying,
+    run_program,
+    run_to_compile_at,
+)
 from aidotnet_py.autodiff.execution.idle import Idle
 from aidotnet_py.autodiff.execution.planner import Plan, plan
 from aidotnet_py.autodiff.execution.schedule import Call, Copy, Queue, Repeat, Run, Schedule, Step
@@ -20,4 +26,5 @@ __all__ = [
     "copying",
     "plan",
     "run_program",
+    "run_to_compile_at",
 ]

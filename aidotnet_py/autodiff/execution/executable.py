@@ -9,7 +9,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.execution.buffers import CellArrays
 from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
-from aidotnet_py.autodiff.execution.planner import Plan, Work, plan, shared_plan
+from aidotnet_py.autodiff.execution.planner import Work, plan, shared_plan
 from aidotnet_py.autodiff.execution.schedule import Replay, Run
 from aidotnet_py.autodiff.program import Program, Variable
 from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, require_alive, type_of
@@ -18,7 +18,7 @@ from aidotnet_py.backends import Array, Backend, backend_of, get_backend, is_pla
 from aidotnet_py.backends.kernel import LoopRules
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 
-__all__ = ["Executable", "backend_for", "copying", "run_program"]
+__all__ = ["Executable", "backend_for", "copying", "run_program", "run_to_compile_at"]
 
 
 # Bytes of a result from which uncompiled runs cost more than compiling.
@@ -52,9 +52,7 @@ class Executable:
     fuse : bool
         Whether the Program may be compiled; False saves the preparation for a Program that runs once.
     compile_at : int
-        The run of a stage, counted from 1, at which the Program is compiled. A Program with large arrays, whose
-        uncompiled runs cost more than compiling, is compiled at its first run if it is to be compiled at a later one
-        than its second.
+        The run of a stage, counted from 1, at which the Program is compiled; see `run_to_compile_at`.
     merge : bool
         Whether compiled work runs in as few calls as possible; False keeps units apart, so that each can be timed.
 
@@ -113,7 +111,7 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        at_once = (fuse and _rules_of(backend).own_bits) or (compile_at > 2 and _is_large(planned))
+        at_once = fuse and _rules_of(backend).own_bits
         self._runs = [0] * len(self._calls)
         self._compile_at = 1 if at_once else compile_at
         self._replays = [Replay(backend) for _ in self._calls]
@@ -194,8 +192,13 @@ class Executable:
             self._kernel_arrays = compiling.kernel_arrays
 
 
-def _is_large(planned: Plan) -> bool:
-    return any(work.out.type.nbytes >= _LARGE for work in planned.work)
+def run_to_compile_at(program: Program, patience: int) -> int:
+    """Return the run at which to compile a Program that will run many times, if its shapes come back.
+
+    It is run number ``patience``: shapes that come once are not worth compiling for. With large arrays it is the first
+    run, since uncompiled runs cost more than compiling.
+    """
+    return 1 if any(e.output.type.nbytes >= _LARGE for e in program.equations) else patience
 
 
 def _rules_of(backend: Backend) -> LoopRules:

@@ -27,6 +27,7 @@ __all__ = [
     "first_batch",
     "is_batches",
     "set_names",
+    "sets_of",
 ]
 
 
@@ -373,6 +374,7 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
         return self._query_output
 
 
+# Arguments and properties by role. Constants: Python's attribute cache would keep each string that a call builds.
 _NAMES = {
     "Support": (("SupportSetX", "SupportSetY"), ("SupportInput", "SupportOutput")),
     "Query": (("QuerySetX", "QuerySetY"), ("QueryInput", "QueryOutput")),
@@ -383,6 +385,12 @@ def set_names(task: object, role: str) -> tuple[str, str]:
     """Return the names by which a task got its "Support" or "Query" set: arguments, or properties of its class."""
     arguments, properties = _NAMES[role]
     return arguments if isinstance(task, MetaLearningTask) else properties
+
+
+def sets_of(task: IMetaLearningTask[Any, Any, Any], role: str) -> tuple[Any, Any]:
+    """Return inputs and outputs of a task's "Support" or "Query" set."""
+    x, y = _NAMES[role][1]
+    return getattr(task, x), getattr(task, y)
 
 
 def describe_task(task: IMetaLearningTask[Any, Any, Any]) -> str:

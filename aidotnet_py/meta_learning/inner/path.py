@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 from aidotnet_py.arguments import COUNT, Choice, Whole, refusal
-from aidotnet_py.autodiff.extend import Executable, Run, Schedule, Step, copying
+from aidotnet_py.autodiff.extend import Executable, Run, Schedule, Step, copying, run_to_compile_at
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps, bytes_of
-from aidotnet_py.meta_learning.objective.interface import RUNS_BEFORE_COMPILING, CurvatureWork
+from aidotnet_py.meta_learning.objective.interface import PATIENCE, CurvatureWork
 
 __all__ = ["InnerPath", "Segments", "invalid_segments", "segment_starts"]
 
@@ -73,7 +73,7 @@ class _PullBack:
             ],
             outputs=[None, curvature.vectors, *[None] * sums],
             carried={0: before, **{2 + i: before + 2 + i for i in range(sums)}},
-            compile_at=RUNS_BEFORE_COMPILING,
+            compile_at=run_to_compile_at(program, PATIENCE),
         )
         self.a, self.b, *self._sums = self.executable.inputs[before:]
         self.of_start, self.of_learned = self._sums[memory], self._sums[memory + 1 :]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff.extend import Executable, Repeat, Run, Schedule, Step, copying
+from aidotnet_py.autodiff.extend import Executable, Repeat, Run, Schedule, Step, copying, run_to_compile_at
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.caching import BoundedCache
 from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
-from aidotnet_py.meta_learning.objective.interface import RUNS_BEFORE_COMPILING, GradientWork
+from aidotnet_py.meta_learning.objective.interface import PATIENCE, GradientWork
 from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
@@ -55,7 +55,7 @@ class TracedSteps:
             backend,
             inputs=[work.points, None, work.gradients, *[None] * (len(traced.step.inputs) - 3)],
             carried={0: 0, **{1 + i: 3 + i for i in range(traced.memory)}},
-            compile_at=RUNS_BEFORE_COMPILING,
+            compile_at=run_to_compile_at(traced.step, PATIENCE),
         )
         _, self.start, _, *others = self.update.inputs
         self.memory, others = others[: traced.memory], others[traced.memory :]

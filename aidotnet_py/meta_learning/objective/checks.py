@@ -15,7 +15,7 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction, validate_alike
 from aidotnet_py.meta_learning.contract.protocols import is_differentiable, missing_members
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches, set_names
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches, set_names, sets_of
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.nn.statistics import PassStatistics, Statistics
@@ -29,7 +29,6 @@ __all__ = [
     "check_tasks",
     "names_of_places",
     "places_by_size",
-    "sets_of",
     "require_no_more_batches",
     "trace_output",
 ]
@@ -41,9 +40,6 @@ _Kind = tuple[Shape, np.dtype[Any], str]
 
 # The names of a task's inputs and outputs in messages, by the task's place.
 _Names = Callable[[int], tuple[str, ...]]
-
-# Attributes by role. Constants, because Python's attribute cache would keep each string that a call builds.
-_PROPERTIES = {"Support": ("SupportInput", "SupportOutput"), "Query": ("QueryInput", "QueryOutput")}
 
 
 def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
@@ -116,16 +112,9 @@ def names_of_places(count: int) -> tuple[str, ...]:
     return tuple(f" of task {place}" for place in range(count)) if count > 1 else ("",)
 
 
-def sets_of(task: IMetaLearningTask[Any, Any, Any], role: str) -> tuple[Any, Any]:
-    """Return the inputs and outputs of a task's set."""
-    x, y = _PROPERTIES[role]
-    return getattr(task, x), getattr(task, y)
-
-
 def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Sequence[str]) -> list[Sequence[int]]:
     """Return the places of the tasks whose sets have the same numbers of examples, group by group."""
-    names = [name for role in roles for name in _PROPERTIES[role]]
-    sizes = [tuple([_size(getattr(task, name)) for name in names]) for task in tasks]
+    sizes = [tuple([_size(data) for role in roles for data in sets_of(task, role)]) for task in tasks]
     if sizes.count(sizes[0]) == len(sizes):
         return [range(len(tasks))]
     groups: dict[Any, list[int]] = {}

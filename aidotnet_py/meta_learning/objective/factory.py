@@ -22,7 +22,7 @@ from aidotnet_py.meta_learning.contract.protocols import (
     missing_members,
     model_backend,
 )
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch, sets_of
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
@@ -32,7 +32,6 @@ from aidotnet_py.meta_learning.objective.checks import (
     check_batches,
     names_of_places,
     places_by_size,
-    sets_of,
     trace_output,
 )
 from aidotnet_py.meta_learning.objective.interface import TaskObjective

@@ -10,7 +10,7 @@ from aidotnet_py.autodiff.extend import Queue, Step
 from aidotnet_py.backends import Array
 
 __all__ = [
-    "RUNS_BEFORE_COMPILING",
+    "PATIENCE",
     "CurvatureKind",
     "CurvatureWork",
     "Evaluation",
@@ -22,7 +22,7 @@ __all__ = [
 C = TypeVar("C")
 
 # Sizes of tasks that come once are not worth compiling for: a step of K inner steps runs its programs K times.
-RUNS_BEFORE_COMPILING = 12
+PATIENCE = 12
 
 CurvatureKind = Literal["hessian", "gauss-newton"]
 

@@ -21,13 +21,14 @@ from aidotnet_py.autodiff.extend import (
     Split,
     inline,
     new_trace,
+    run_to_compile_at,
     simplify,
     trace_once,
     vmap_program,
 )
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.objective.interface import (
-    RUNS_BEFORE_COMPILING,
+    PATIENCE,
     CurvatureKind,
     CurvatureWork,
     Evaluation,
@@ -168,7 +169,7 @@ class PartialObjective:
                 self._backend,
                 inputs=[self._early().inputs[-1], features],
                 carried={0: 0, 1: 1} if clear else {0: 0},
-                compile_at=RUNS_BEFORE_COMPILING,
+                compile_at=run_to_compile_at(program, PATIENCE),
             )
         self._has_cotangent = True
         return Run(companions[name], 0)
@@ -226,15 +227,15 @@ class PartialObjective:
         """Make (parameters that stay, x, noise, features' cotangent) ↦ features, those parameters' cotangents."""
         tasks = programs.points.shape[0]
         examples = [programs.inputs, *programs.noise]
-        program = self._early_program([ArrayType(tuple(a.shape[1:]), self._dtype(a)) for a in examples])
-        count = len(self.staying)
+        of_task = self._early_program([ArrayType(tuple(a.shape[1:]), self._dtype(a)) for a in examples])
+        program, count = vmap_program(of_task, [True] * len(of_task.inputs), tasks), len(self.staying)
         return Executable(
-            vmap_program(program, [True] * len(program.inputs), tasks),
+            program,
             self._backend,
             stages=[_POINT] * count + [_EXAMPLES] * len(examples) + [_DIRECTION],
             inputs=[*[None] * count, *examples, None],
             outputs=[self._features(programs.points), *[None] * count],
-            compile_at=RUNS_BEFORE_COMPILING,
+            compile_at=run_to_compile_at(program, PATIENCE),
         )
 
     def _early_program(self, types: Sequence[ArrayType]) -> Program:

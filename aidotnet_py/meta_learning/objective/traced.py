@@ -23,6 +23,7 @@ from aidotnet_py.autodiff.extend import (
     Trace,
     new_trace,
     require_alike,
+    run_to_compile_at,
     simplify,
     vmap_program,
 )
@@ -31,7 +32,7 @@ from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.objective.interface import (
-    RUNS_BEFORE_COMPILING,
+    PATIENCE,
     CurvatureKind,
     CurvatureWork,
     Evaluation,
@@ -241,13 +242,14 @@ class BatchedPrograms:
         dtype = signature.parameters.dtype
         flat = (tasks, signature.parameters.size)
         self.points, self.gradients = backend.empty(flat, dtype), backend.empty(flat, dtype)
+        evaluation = programs.for_tasks("evaluation", tasks)
         self.evaluation = Executable(
-            programs.for_tasks("evaluation", tasks),
+            evaluation,
             backend,
             stages=[_POINT] * len(signature.shapes) + [_EXAMPLES] * (2 + len(signature.noise)),
             inputs=[*self._leaves(self.points), None, None, *[None] * len(signature.noise)],
             outputs=[None, None, *self._leaves(self.gradients)],
-            compile_at=RUNS_BEFORE_COMPILING,
+            compile_at=run_to_compile_at(evaluation, PATIENCE),
         )
         # Whether each evaluation writes all gradients; a gradient that does not depend on the point is written once.
         self.rewrites_gradients = _all_depend(programs.for_tasks("evaluation", tasks), len(signature.shapes))
@@ -298,8 +300,9 @@ class BatchedPrograms:
         vectors = self._backend.empty(flat, dtype)
         # The only product at a point replaces its vector.
         products = vectors if once else self._backend.empty(flat, dtype)
+        program = self._programs.for_tasks(kind, self._tasks)
         executable = Executable(
-            self._programs.for_tasks(kind, self._tasks),
+            program,
             self._backend,
             stages=[_POINT] * count
             + [_EXAMPLES] * (2 + len(self.noise))
@@ -313,7 +316,7 @@ class BatchedPrograms:
             ],
             outputs=[*self._leaves(self.gradients), *[None if once else a for a in self._leaves(products)]],
             carried={count + i: count + 2 + len(self.noise) + i for i in range(count)} if once else None,
-            compile_at=RUNS_BEFORE_COMPILING,
+            compile_at=run_to_compile_at(program, PATIENCE),
         )
         executable.run(_EXAMPLES)
         return CurvatureProgram(executable, vectors, products, executable.inputs[-_COEFFICIENTS:])

@@ -189,7 +189,7 @@ def larger_images(backend: NumPyBackend) -> tuple[Any, TaskBatch[Any, Any, Any]]
 def test_memory_does_not_grow_with_the_inner_steps(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Compiled programs need fewer buffers, and one step would not be enough to have them compiled.
     for module in (partial, traced, path, steps_of):
-        monkeypatch.setattr(module, "RUNS_BEFORE_COMPILING", 1)
+        monkeypatch.setattr(module, "PATIENCE", 1)
     peaks = []
     # Once for what is loaded and kept by the process, such as the compiler, then to measure.
     for steps in (1, 1, 200):
