@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-coverage test-slow test-gpu lint check-docs bench bench-gpu clean
+.PHONY: demo test test-coverage test-slow test-gpu lint check-docs site bench bench-gpu clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
 $(VENV)/.demo: pyproject.toml aidotnet_py/version.py
@@ -16,6 +16,11 @@ $(VENV)/.dev: pyproject.toml aidotnet_py/version.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.site: pyproject.toml aidotnet_py/version.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[site]'
+	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -47,8 +52,14 @@ lint: $(VENV)/.dev
 	PYTHONPATH=. $(BIN)/lint-imports
 
 # The code in README, docs and examples, run as it stands there.
-check-docs: $(VENV)/.dev
+check-docs: $(VENV)/.dev $(VENV)/.site
 	$(BIN)/python -m pytest -n $(WORKERS) -m docs tests/test_documentation.py
+
+# All pages, the gallery's scripts run, and the reference, in docs/_build/html; without a network. Warnings and dead links are errors.
+site: export OPENBLAS_NUM_THREADS = 1
+site: $(VENV)/.site
+	$(BIN)/python -m sphinx -b html -W --keep-going --quiet docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 # On a machine without a GPU, install PyTorch's CPU build into the environment first: the plain one is several gigabytes.
 bench: $(VENV)/.dev
@@ -59,6 +70,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.figures out
 	$(BIN)/python -m benchmarks.adaptation out
 	$(BIN)/python -m benchmarks.meta_gradient out
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling --json out/scaling.json
 
 # For a machine with a CUDA device; CUDA=cuda12 where its driver is older than CUDA 13.
 CUDA ?= cuda13
@@ -67,4 +79,4 @@ bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu --json out/gpu.json
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage out
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage out docs/_build docs/api docs/gallery

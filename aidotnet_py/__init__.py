@@ -1,7 +1,8 @@
 """Meta-learning on NumPy and CuPy: iMAML over an exact autodiff and Hessian-vector-product engine.
 
-Everything that AiDotNet documents imports from here. `autodiff`, `backends`, `comparison`, `data`, `implicit`,
-`losses`, `meta_learning`, `models`, `nn`, `optimizers`, `plotting` and `solvers` are attributes of this package too.
+Everything that AiDotNet documents imports from here. `autodiff`, `backends`, `comparison`, `data`, `estimators`,
+`exchange`, `explorer`, `implicit`, `losses`, `meta_learning`, `models`, `nn`, `optimizers`, `plotting`, `runs`,
+`saving`, `solvers` and `testing` are attributes of this package too.
 """
 
 from importlib import import_module
@@ -32,6 +33,7 @@ from aidotnet_py.meta_learning import (
     IMetaLearningTask,
     IResumable,
     ITaskSampler,
+    ITrainingCallback,
     LooseToleranceWarning,
     MAMLAlgorithm,
     MAMLOptions,
@@ -48,6 +50,8 @@ from aidotnet_py.meta_learning import (
     MetaTrainingStepResult,
     NonPositiveCurvatureWarning,
     ProblemConstants,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
     ReptileAlgorithm,
     ReptileOptions,
     SeriesGrowthWarning,
@@ -72,10 +76,14 @@ from aidotnet_py.models import (
 )
 from aidotnet_py.optimizers import (
     AdamOptimizer,
+    ConstantSchedule,
+    CosineSchedule,
     IGradientBasedOptimizer,
     LBFGSMinimizer,
     NewtonCGMinimizer,
     SGDOptimizer,
+    StepSchedule,
+    WarmUpSchedule,
 )
 from aidotnet_py.version import __version__ as __version__
 
@@ -84,6 +92,9 @@ if TYPE_CHECKING:
     from aidotnet_py import backends as backends
     from aidotnet_py import comparison as comparison
     from aidotnet_py import data as data
+    from aidotnet_py import estimators as estimators
+    from aidotnet_py import exchange as exchange
+    from aidotnet_py import explorer as explorer
     from aidotnet_py import implicit as implicit
     from aidotnet_py import losses as losses
     from aidotnet_py import meta_learning as meta_learning
@@ -91,7 +102,10 @@ if TYPE_CHECKING:
     from aidotnet_py import nn as nn
     from aidotnet_py import optimizers as optimizers
     from aidotnet_py import plotting as plotting
+    from aidotnet_py import runs as runs
+    from aidotnet_py import saving as saving
     from aidotnet_py import solvers as solvers
+    from aidotnet_py import testing as testing
     from aidotnet_py.data import (
         BalancedEpisodicDataLoader,
         BalancedTaskSampler,
@@ -108,6 +122,8 @@ if TYPE_CHECKING:
         UniformEpisodicDataLoader,
         UniformTaskSampler,
     )
+    from aidotnet_py.runs import RunFolder
+    from aidotnet_py.saving import load, save
 
 __all__ = [
     "ANILAlgorithm",
@@ -125,6 +141,8 @@ __all__ = [
     "BestValue",
     "BinaryCrossEntropyLoss",
     "ConfidenceInterval",
+    "ConstantSchedule",
+    "CosineSchedule",
     "CrossEntropyLoss",
     "CurriculumEpisodicDataLoader",
     "CurriculumStage",
@@ -152,6 +170,7 @@ __all__ = [
     "IResumable",
     "ISecondOrderGradientComputable",
     "ITaskSampler",
+    "ITrainingCallback",
     "InvalidOperationException",
     "LBFGSMinimizer",
     "LooseToleranceWarning",
@@ -176,23 +195,41 @@ __all__ = [
     "NonPositiveCurvatureWarning",
     "NotSupportedException",
     "ProblemConstants",
+    "ProtoNetsAlgorithm",
+    "ProtoNetsOptions",
     "ReptileAlgorithm",
     "ReptileOptions",
     "RotatedDigitsMetaDataset",
+    "RunFolder",
     "SGDOptimizer",
     "SeriesGrowthWarning",
     "SineWaveMetaDataset",
+    "StepSchedule",
     "StratifiedEpisodicDataLoader",
     "TaskBatch",
     "UniformEpisodicDataLoader",
     "UniformTaskSampler",
+    "WarmUpSchedule",
     "iMAMLAlgorithm",
     "iMAMLOptions",
+    "load",
     "meta_gradient_error_bound",
+    "save",
 ]
 
 # The modules above need none of these; imported here, they would make this import slower.
-_IMPORTED_ON_FIRST_USE = ("comparison", "data", "implicit", "plotting")
+_IMPORTED_ON_FIRST_USE = (
+    "comparison",
+    "data",
+    "estimators",
+    "exchange",
+    "explorer",
+    "implicit",
+    "plotting",
+    "runs",
+    "saving",
+    "testing",
+)
 _NAMES_OF_DATA = (
     "BalancedEpisodicDataLoader",
     "BalancedTaskSampler",
@@ -210,6 +247,8 @@ _NAMES_OF_DATA = (
     "UniformTaskSampler",
 )
 
+_NAMES_OF_OTHERS = {"RunFolder": "runs", "load": "saving", "save": "saving"}
+
 # A checker that saw this function would accept every name.
 if not TYPE_CHECKING:
 
@@ -219,8 +258,10 @@ if not TYPE_CHECKING:
             return import_module(f"{__name__}.{name}")
         if name in _NAMES_OF_DATA:
             return getattr(import_module(f"{__name__}.data"), name)
+        if name in _NAMES_OF_OTHERS:
+            return getattr(import_module(f"{__name__}.{_NAMES_OF_OTHERS[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         """List the packages and names that are imported on first use too."""
-        return sorted({*globals(), *_IMPORTED_ON_FIRST_USE, *_NAMES_OF_DATA})
+        return sorted({*globals(), *_IMPORTED_ON_FIRST_USE, *_NAMES_OF_DATA, *_NAMES_OF_OTHERS})

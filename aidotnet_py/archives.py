@@ -19,7 +19,7 @@ from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.version import __version__
 from aidotnet_py.whole_files import read_file, write_file
 
-__all__ = ["pack", "read_file", "unpack", "write_file"]
+__all__ = ["kind_of", "pack", "read_file", "unpack", "write_file"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -132,6 +132,28 @@ def unpack(kind: str, data: bytes, source: str = "data") -> tuple[Arrays, dict[s
             stacklevel=level_outside(),
         )
     return arrays, description  # pyright: ignore[reportUnknownVariableType] -- its values are whatever JSON holds
+
+
+def kind_of(data: bytes, source: str = "data") -> str:
+    """Return the kind that `pack` was given for a file.
+
+    Raises
+    ------
+    ArgumentException
+        The bytes are no such file, or damaged; the message names ``source``.
+
+    Examples
+    --------
+    >>> kind_of(pack("model", {}, {}))
+    'model'
+    """
+    try:
+        kind = _parse(_read_header(data, source))["__metadata__"]["kind"]
+    except ArgumentException:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArgumentException(f"{source} must be a safetensors file of this package: {error!s:.200}") from error
+    return str(kind)
 
 
 def _read_header(data: bytes, source: str) -> bytes:

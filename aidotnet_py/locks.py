@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
         def __enter__(self) -> bool: ...
         def __exit__(self, *error: Any) -> None: ...
+        def acquire(self) -> bool: ...
+        def release(self) -> None: ...
         def _is_owned(self) -> bool: ...
         def _at_fork_reinit(self) -> None: ...
 
@@ -44,9 +46,13 @@ class Lock(_RLock):
     def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
         return Lock, ()
 
+    def is_owned(self) -> bool:
+        """Return whether this thread holds the lock."""
+        return self._is_owned()
+
     def renew(self) -> None:
         """Be free, unless this thread holds it; for a process that has no other thread."""
-        if not self._is_owned():
+        if not self.is_owned():
             self._at_fork_reinit()
 
 

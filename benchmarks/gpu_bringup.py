@@ -21,13 +21,6 @@ from pathlib import Path
 __all__: list[str] = []
 
 _ROOT = Path(__file__).parent.parent
-_TESTS = (
-    "tests/backends/cuda/test_cupy_backend.py",
-    "tests/meta_learning/objective/test_batch_transfers.py",
-    "tests/test_indices.py",
-    "tests/backends/cuda/test_cuda_compiler.py",
-    "tests/backends/cuda/test_cupy_runs.py",
-)
 
 
 @dataclass(frozen=True)
@@ -44,13 +37,11 @@ def _stages(folder: Path) -> list[Stage]:
     python = (sys.executable, "-u", "-W", "ignore", "-m")
     # pytest-benchmark, where it is installed, objects to xdist.
     pytest = (*python, "pytest", "-q", "-p", "no:benchmark", "-m", "gpu")
-    tests = [Stage(Path(file).stem.replace("_", "-", 1), (*pytest, file), 240) for file in _TESTS]
-    if find_spec("xdist"):
-        tests = [Stage(t.name, (*t.command, "-n", "4"), t.seconds) for t in tests]
+    beside = ("-n", str(max(1, len(os.sched_getaffinity(0)) // 2))) if find_spec("xdist") else ()
     step = (*python, "benchmarks.gpu_step")
     return [
         Stage("versions", (*python, "benchmarks.gpu_step", "versions"), 60),
-        *tests,
+        Stage("tests", (*pytest, *beside), 240),
         *(Stage(f"agree-{work}", (*step, "agree", work), 150) for work in ("sinusoid-4", "omniglot-2")),
         Stage("race", (*python, "benchmarks.gpu", "--quick", "--json", str(folder / "race.json")), 240, True),
         *(Stage(f"profile-{work}", (*step, "profile", work), 120, True) for work in ("sinusoid-100", "omniglot-32")),

@@ -74,13 +74,13 @@ def _calls(kernels: Sequence[Kernel], way: int | None) -> Any:
     """The kernels compiled for one way: all of them by cuBLAS where it takes them, or all by ours."""
     compiler = get_backend("cupy").compiler
     assert isinstance(compiler, cuda_compiler.CudaCompiler)
-    before = cuda_products._TILE, cuda_compiler._is_for_library
+    before = cuda_products._TILE, cuda_compiler.is_for_library
     cuda_products._TILE = before[0] if way is None else way
-    cuda_compiler._is_for_library = lambda product: way is None and cuda_compiler.gemms(product) is not None
+    cuda_compiler.is_for_library = lambda product: way is None and cuda_compiler.gemms(product) is not None
     try:
         return compiler.submit(kernels).result()
     finally:
-        cuda_products._TILE, cuda_compiler._is_for_library = before
+        cuda_products._TILE, cuda_compiler.is_for_library = before
 
 
 def main() -> None:

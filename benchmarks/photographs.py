@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
+from aidotnet_py.data.drawn_tasks import DrawnTasks
+from aidotnet_py.data.episodic import EpisodicLoader
 
 __all__ = ["PhotographLoader"]
 

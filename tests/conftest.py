@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 from importlib.util import find_spec
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,11 +38,38 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_CACHE_HOME"] = folder
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow all cases of a test beyond those that have each value of each of its arguments once.
+
+    The default tests so meet each backend, algorithm and option in each test, and the slow ones all their combinations.
+    """
+    met: set[tuple[str, str, int]] = set()
+    # In an order of its own for each test, so that values do not always meet the same ones.
+    for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
+        case = getattr(item, "callspec", None)
+        if case is None:
+            continue
+        test = item.nodeid.partition("[")[0]
+        # By identity: all cases have the same objects, and some values can't be compared.
+        values = {(test, name, id(value)) for name, value in case.params.items()}
+        if values <= met:
+            item.add_marker(pytest.mark.slow)
+        elif not item.get_closest_marker("slow"):
+            met |= values
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the collection of tests made out of the garbage collector's way: half a second for each full round."""
+    gc.collect()
+    gc.freeze()
+
+
 settings.register_profile(
     "ci",
     derandomize=True,
     deadline=None,
-    max_examples=25,
+    max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("deep", settings.get_profile("ci"), derandomize=False, max_examples=1000)

@@ -135,7 +135,7 @@ def test_threads_never_find_it_broken() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_it_is_free_after_a_fork() -> None:
     cache: BoundedCache[str, int] = BoundedCache(2)
     cache.get_or_make("a", lambda: 1)

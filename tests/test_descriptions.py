@@ -31,6 +31,7 @@ from aidotnet_py.nn import (
     Tanh,
     conv4,
     mlp,
+    resnet12,
     resnet18,
 )
 
@@ -150,7 +151,14 @@ class TestDifferences:
     @pytest.mark.parametrize(
         "value",
         [
-            *(conv4(5), conv4(5, reduction="pool"), resnet18(5, filters=4), Scale(2.0, power=2), Counting(1.0)),
+            *(
+                conv4(5),
+                conv4(5, reduction="pool"),
+                resnet18(5, filters=4),
+                resnet12(5),
+                Scale(2.0, power=2),
+                Counting(1.0),
+            ),
             *(AdamOptimizer(0.1), LBFGSMinimizer(), NewtonCGMinimizer(), function, np.zeros(3), {"nan": np.nan}),
         ],
     )

@@ -9,13 +9,18 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from places import OMNIGLOT, ROOT
 
+import aidotnet_py
 from aidotnet_py import autodiff
 from aidotnet_py.autodiff.tracing.tracer import numpy_functions
 
@@ -102,8 +107,17 @@ def test_the_readme_has_code() -> None:
     [
         ("digits.py", ["--steps", "3", "--tasks", "5"], "iMAML, after adaptation"),
         ("sinusoid.py", ["--steps", "3", "--tasks", "5"], "iMAML, after adaptation"),
+        ("fertility.py", ["--steps", "3"], "births per woman, 39 countries that were not trained on"),
+        ("photographs.py", ["--steps", "2", "--tasks", "3"], "5-shot  nearest mean of a pooled network"),
         ("from_scratch.py", ["--steps", "3"], "epoch    2   loss after adaptation"),
+        ("gallery.py", ["--steps", "8", "--folder", "."], "training-light.png and training-dark.png"),
         ("resnet.py", ["--steps", "3", "--size", "32", "--images", "2", "--batches", "2"], "MAML, 3 inner steps"),
+        pytest.param(
+            "torch_backend.py",
+            ["--steps", "2"],
+            "an adapted model predicts a Tensor",
+            marks=pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed"),
+        ),
         pytest.param(
             "omniglot.py",
             [str(OMNIGLOT), "--steps", "2", "--tasks", "5", "--filters", "8"],
@@ -127,6 +141,29 @@ def test_an_example_runs(script: str, arguments: list[str], printed: str, tmp_pa
     assert "\r" not in done.stdout + done.stderr
 
 
+# What ipykernel says of itself when it ends is beside the point.
+_STRICT = "import warnings\nwarnings.simplefilter('error')\nwarnings.simplefilter('ignore', PendingDeprecationWarning)"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    """Each cell runs without a warning, and each figure at the end of a cell shows."""
+    kept = nbformat.read(path, as_version=4)
+    assert all(not cell.outputs for cell in kept.cells if cell.cell_type == "code"), "kept without outputs"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(_STRICT))
+    with warnings.catch_warnings():
+        # Of Jupyter's own libraries.
+        warnings.simplefilter("ignore")
+        done = NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path))
+    code = [cell for cell in done.cells if cell.cell_type == "code"]
+    figures = [cell for cell in code if cell.source.splitlines()[-1].startswith(("draw_", "run.draw("))]
+    assert figures
+    for cell in figures:
+        assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+    assert not [o.text for cell in code for o in cell.outputs if o.get("name") == "stderr" and "Warning" in o.text]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_placeholder_is_left(page: Path) -> None:
     assert not re.findall(r"\b[A-Z]{2,}_[A-Z_]+\b", prose(page))
@@ -138,6 +175,46 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The names that a code host gives to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_headings(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", prose(page))
+    targets = [(page.parent / file if file else page, anchor) for file, anchor in links]
+    assert [anchor for target, anchor in targets if target.suffix == ".md" and anchor not in anchors(target)] == []
+
+
+def test_the_check_of_the_site_sees_dead_links(tmp_path: Path) -> None:
+    problems = runpy.run_path(str(ROOT / "docs" / "check_links.py"), run_name="imported")["problems"]
+    (tmp_path / "index.html").write_text('<h1 id="top"><a href="#top">a</a><a href="other.html#there">b</a></h1>')
+    (tmp_path / "other.html").write_text('<p id="there"><a href="https://example.org">elsewhere is not asked</a></p>')
+    assert problems(tmp_path) == []
+    (tmp_path / "bad.html").write_text(
+        '<a href="none.html">a</a><a href="other.html#gone">b</a><script src="https://example.org/x.js"></script>'
+    )
+    assert problems(tmp_path) == [
+        "bad.html: fetches https://example.org/x.js",
+        "bad.html: none.html must be a file of the site",
+        "bad.html: other.html#gone must name an anchor of other.html",
+    ]
+
+
+def test_the_reference_has_every_public_name() -> None:
+    pages = runpy.run_path(str(ROOT / "docs" / "extensions" / "api_pages.py"), run_name="imported")
+    taken: set[int] = set()
+    listed = {name.rsplit(".", 1)[1] for page in pages["PAGES"] for name, _ in pages["names_of"](page, taken)}
+    assert set(aidotnet_py.__all__) <= listed
+    rooms = [name for name in dir(aidotnet_py) if hasattr(getattr(aidotnet_py, name), "__path__")]
+    assert {"autodiff", "data", "solvers"} <= set(rooms)
+    public = {name for room in rooms if room != "cli" for name in getattr(getattr(aidotnet_py, room), "__all__", ())}
+    assert public <= listed
+
+
 def test_the_engine_page_lists_what_can_be_traced() -> None:
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     table = text[text.index("### What can be traced") : text.index("## Transform")]
@@ -147,14 +224,24 @@ def test_the_engine_page_lists_what_can_be_traced() -> None:
         for name in autodiff.__all__
         if name not in {"Profile", "ProfileRow", "Program", "grad", "profile", "hvp", "jvp", "vjp", "vmap"}
     }
-    transforms = {"check_grads", "hessian", "jacobian", "linearize", "trace", "value_and_grad"}
+    transforms = {"hessian", "jacobian", "linearize", "trace", "value_and_grad"}
     assert others - transforms <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_every_example_is_listed_here() -> None:
-    listed = {"digits.py", "from_scratch.py", "omniglot.py", "resnet.py", "sinusoid.py"}
+    listed = {
+        "digits.py",
+        "fertility.py",
+        "from_scratch.py",
+        "gallery.py",
+        "omniglot.py",
+        "photographs.py",
+        "resnet.py",
+        "sinusoid.py",
+        "torch_backend.py",
+    }
     assert {p.name for p in (ROOT / "examples").glob("*.py")} == listed
-    for name in listed:
+    for name in listed - (set() if find_spec("torch") else {"torch_backend.py"}):
         # Importing does no work: a reader can take the functions of an example into a notebook.
         runpy.run_path(str(ROOT / "examples" / name), run_name="imported")
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learner_state import untouched
 from numpy.testing import assert_allclose, assert_array_equal
 
 from aidotnet_py import (
@@ -35,6 +34,7 @@ from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.backends.numpy.llvm import shared_compiler
 from aidotnet_py.optimizers import LBFGSMinimizer
+from aidotnet_py.testing.learner_state import untouched
 
 Function = Callable[[Any, Any], Any]
 

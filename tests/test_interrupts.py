@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_state import bits, state_of
 from numpy_doubles import Threads
 from plain_models import BareModel
 from samplers import PlainEpisode
@@ -50,9 +49,10 @@ from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.backends.numpy import backend as numpy_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.meta_learning.contract.training_run import TrainingHistory
 from aidotnet_py.meta_learning.learner.journal import Journal
-from aidotnet_py.meta_learning.learner.training import TrainingHistory
 from aidotnet_py.nn import mlp
+from aidotnet_py.testing.learner_state import bits, state_of
 
 ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
 TASKS = list(SinusoidLoader(4, 4, seed=5, dtype=np.float64).GetTaskBatch(6))
@@ -166,7 +166,6 @@ def locks_held() -> list[Any]:
 @pytest.fixture(autouse=True)
 def no_collection() -> Iterator[None]:
     """An error inside a callback of the garbage collector is lost, and so would be an interrupt there."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
@@ -732,7 +731,7 @@ class TestForks:
     @EACH
     def test_in_the_middle_of_a_step(self, make: Callable[..., Any]) -> None:
         """What a child of another thread finds is the learner before a step or after it; it adapts and trains."""
-        learner, going, over = make(), threading.Event(), threading.Event()
+        learner, straight, going, over = make(), make(), threading.Event(), threading.Event()
         learner.MetaTrainStep(2)
 
         def train() -> None:
@@ -740,10 +739,12 @@ class TestForks:
                 learner.MetaTrainStep(2)
                 going.wait()
 
-        def sound() -> bool:
-            straight = make()
+        def catch_up() -> None:
             while straight.CurrentIteration < learner.CurrentIteration:
                 straight.MetaTrainStep(2)
+
+        def sound() -> bool:
+            catch_up()
             alike = state_of(learner) == state_of(straight) and not locks_held()
             adapted, losses = (
                 [bits(one.Adapt(TASKS[0]).GetParameters()) for one in (learner, straight)],
@@ -758,9 +759,10 @@ class TestForks:
                 going.set()
                 time.sleep(draw.uniform(0, 0.01))
                 child = forked(sound)
-                # It has to catch up with what was trained.
                 going.clear()
                 assert found_by(child) is True
+                # So that the next child has only this round to catch up with.
+                catch_up()
         finally:
             over.set()
             going.set()

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pytest
 import threadpoolctl
-from learner_state import bits
 from numpy_doubles import Threads
 from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
@@ -56,6 +55,7 @@ from aidotnet_py.meta_learning.objective import buffers
 from aidotnet_py.meta_learning.objective.buffers import Workspace
 from aidotnet_py.nn import mlp
 from aidotnet_py.optimizers import NewtonCGMinimizer
+from aidotnet_py.testing.learner_state import bits
 
 ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
 NETWORK = TanhNetwork()
@@ -147,6 +147,7 @@ def questions(learner: Any, backend: Backend) -> list[Callable[[], Any]]:
             calls.append(lambda t=task: learner.Evaluate(TaskBatch([t])))
         batch = TaskBatch(tasks)
         calls += [lambda b=batch: learner.Evaluate(b), lambda t=tasks[0]: measured(t)]
+        calls.append(lambda b=batch: tuple(learner.mean_meta_gradient(b)))
     divided = in_batches(tasks[0])
     calls += [lambda: predicted(divided), lambda: learner.Evaluate(TaskBatch([divided]))]
     if not isinstance(learner.Options.InnerOptimizer, NewtonCGMinimizer):

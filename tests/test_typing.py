@@ -25,8 +25,10 @@ RUNNABLE = [
     typing_cases.the_family,
     typing_cases.a_solver_of_ones_own,
     typing_cases.held_as_interfaces,
+    typing_cases.the_class_of_the_model,
     typing_cases.from_the_paper,
     typing_cases.packages_are_attributes,
+    typing_cases.own_data,
     typing_cases.arrays_meta_datasets_and_samplers,
 ]
 

@@ -5,7 +5,6 @@ A new primitive goes into its family's file in `primitives`, a function made of 
 """
 
 from aidotnet_py.autodiff.api import grad, hessian, hvp, jacobian, jvp, linearize, trace, value_and_grad, vjp, vmap
-from aidotnet_py.autodiff.checking import check_grads
 from aidotnet_py.autodiff.functions.assignment import at
 from aidotnet_py.autodiff.functions.beyond_numpy import (
     average_pool2d,
@@ -33,7 +32,6 @@ __all__ = [
     "at",
     "average_pool2d",
     "batch_norm",
-    "check_grads",
     "conv2d",
     "erf",
     "grad",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Any, TypeAlias
 
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.types import ArrayType
+from aidotnet_py.markup import text
 
 __all__ = ["Atom", "Equation", "Literal", "Program", "Variable"]
+
+# Of the HTML for notebooks.
+_MOST_LINES, _LONGEST_LINE = 200, 400
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,11 +46,12 @@ class Equation:
     inputs: tuple[Atom, ...]
     output: Variable
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
+    # The inputs that are variables; a field, since each pass reads it several times.
+    variables: tuple[Variable, ...] = field(init=False, repr=False)
 
-    @property
-    def variables(self) -> list[Variable]:
-        """The inputs that are variables."""
-        return [atom for atom in self.inputs if isinstance(atom, Variable)]
+    def __post_init__(self) -> None:
+        variables = tuple([atom for atom in self.inputs if isinstance(atom, Variable)])
+        object.__setattr__(self, "variables", variables)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +108,15 @@ class Program:
         return sum(e.primitive.name == primitive for e in self.equations)
 
     def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _repr_html_(self) -> str:
+        title = f"Program of {len(self.equations):,} equations, {self.flops:,} floating-point operations"
+        left_out = len(self.equations) + 2 - _MOST_LINES
+        note = f"{left_out:,} more lines; print(program) shows them" if left_out > 0 else ""
+        return text(title, "\n".join(line[:_LONGEST_LINE] for line in islice(self._lines(), _MOST_LINES)), note)
+
+    def _lines(self) -> Iterator[str]:
         names = _names(self)
 
         def show(atom: Atom) -> str:
@@ -110,15 +125,14 @@ class Program:
         def declare(variable: Variable) -> str:
             return f"{names[variable]}:{variable.type}"
 
-        lines = [f"program({', '.join(map(declare, self.inputs))})"]
+        yield f"program({', '.join(map(declare, self.inputs))})"
         if self.constants:
-            lines.append(f"  with {', '.join(declare(v) for v, _ in self.constants)}")
+            yield f"  with {', '.join(declare(v) for v, _ in self.constants)}"
         for equation in self.equations:
             extra = "".join(f" {key}={_short(value)}" for key, value in equation.parameters.items())
             operands = " ".join(map(show, equation.inputs))
-            lines.append(f"  {declare(equation.output)} = {equation.primitive.name}{extra} {operands}".rstrip())
-        lines.append(f"  return {', '.join(map(show, self.outputs))}")
-        return "\n".join(lines)
+            yield f"  {declare(equation.output)} = {equation.primitive.name}{extra} {operands}".rstrip()
+        yield f"  return {', '.join(map(show, self.outputs))}"
 
 
 def _short(value: Any) -> str:

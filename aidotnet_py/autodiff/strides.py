@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import pairwise
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=4096)
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of C order."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))

@@ -5,6 +5,7 @@ for a backend to compile also import from `kernel`.
 """
 
 from aidotnet_py.backends.cuda.backend import CuPyBackend
+from aidotnet_py.backends.foreign import adopt, to_host
 from aidotnet_py.backends.memory import is_plain
 from aidotnet_py.backends.numpy.backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend, Compilation, Elementwise, KernelCompiler
@@ -26,10 +27,12 @@ __all__ = [
     "Elementwise",
     "KernelCompiler",
     "NumPyBackend",
+    "adopt",
     "available_backends",
     "backend_of",
     "described",
     "get_backend",
     "is_plain",
     "register_backend",
+    "to_host",
 ]

@@ -72,11 +72,13 @@ class CodeFiles:
         """Store code under a digest."""
         if self._folder is None:
             return
+        if not self._has_written:
+            self._has_written = True
+            # Old files that cannot be listed do not keep new ones from being written.
+            with suppress(OSError):
+                self._forget_oldest()
         temporary = f"{digest}.{secrets.token_hex(8)}"
         with suppress(OSError):
-            if not self._has_written:
-                self._has_written = True
-                self._forget_oldest()
             try:
                 with open(temporary, "xb", opener=self._open) as file:
                     file.write(_check(digest, code) + code)
@@ -90,8 +92,13 @@ class CodeFiles:
 
     def _forget_oldest(self) -> None:
         assert self._folder is not None
+        files: list[tuple[float, str]] = []
         with os.scandir(self._folder if self._descriptor is None else self._descriptor) as entries:
-            files = sorted((entry.stat(follow_symlinks=False).st_mtime, entry.name) for entry in entries)
+            for entry in entries:
+                # Other threads and processes rename and delete files meanwhile.
+                with suppress(FileNotFoundError):
+                    files.append((entry.stat(follow_symlinks=False).st_mtime, entry.name))
+        files.sort()
         for _, name in files[: max(len(files) - _MOST_FILES, 0)]:
             with suppress(OSError):
                 os.unlink(self._path(name), dir_fd=self._descriptor)

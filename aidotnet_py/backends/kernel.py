@@ -52,12 +52,16 @@ class LoopRules:
         Whether kernels round otherwise than single operations; if so, kernels are compiled before their first run.
     room : int
         Memory for windows of images, as a multiple of the caches of a processor's core.
+    apart : int
+        Values of fewer bytes share memory with values of their own size alone. Work on one row of an axis then never
+        meets work on another row in memory, and need not wait for it.
     """
 
     operations: frozenset[str] = LOOP_OPERATIONS
     any_sums: bool = False
     own_bits: bool = False
     room: int = 1
+    apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,13 +162,14 @@ class Kernel:
     arguments: int
 
 
-def collapsed(nest: LoopNest) -> LoopNest:
-    """Merge the axes of a nest into as few as possible, at least one."""
-    kept = [i for i, n in enumerate(nest.shape) if n != 1]
+def collapsed(nest: LoopNest, *, leading: int = 0) -> LoopNest:
+    """Merge the axes of a nest into as few as possible, at least one; so many leading axes stay as they are."""
+    kept = [i for i, n in enumerate(nest.shape) if i < leading or n != 1]
     operands = nest.operands
     groups: list[list[int]] = []
     for axis in kept:
-        if groups and all(o.strides[groups[-1][-1]] == o.strides[axis] * nest.shape[axis] for o in operands):
+        length = nest.shape[axis]
+        if len(groups) > leading and all(o.strides[groups[-1][-1]] == o.strides[axis] * length for o in operands):
             groups[-1].append(axis)
         else:
             groups.append([axis])

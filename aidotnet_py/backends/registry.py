@@ -103,7 +103,8 @@ def get_backend(backend: str | Backend) -> Backend:
         When the argument is neither a registered name nor a backend. When it is ``"cupy"`` and CuPy or a device is
         missing: the message names the packages to install, or quotes CUDA.
     """
-    if isinstance(backend, Backend):
+    # A name first: the check of a protocol looks up each of its members.
+    if not isinstance(backend, str) and isinstance(backend, Backend):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         return backend
     if backend == "cupy":
         return _cupy()

@@ -18,4 +18,7 @@ def main() -> None:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(f'aidotnet-py needs {error.name}: pip install "aidotnet-py[cli]"')
+    except KeyboardInterrupt:
+        # As shells have it; the imports take most of a second.
+        sys.exit(130)
     app()

@@ -11,7 +11,10 @@ from aidotnet_py.comparison import Comparison, Run
 from aidotnet_py.comparison.results import Curve, Interval
 from aidotnet_py.meta_learning import BasicStats
 
-__all__ = ["tables_of"]
+__all__ = ["WIDTH", "tables_of"]
+
+# The width of tables in files and pipes, which have no width.
+WIDTH = 132
 
 
 def tables_of(comparison: Comparison) -> list[Table]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from aidotnet_py.comparison.problems import Loader, Model, Problem
+from aidotnet_py.losses import CrossEntropyLoss
 from aidotnet_py.meta_learning import (
     ANILAlgorithm,
     ANILOptions,
@@ -19,14 +20,18 @@ from aidotnet_py.meta_learning import (
     MetaLearnerBase,
     MetaSGDAlgorithm,
     MetaSGDOptions,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
     ReptileAlgorithm,
     ReptileOptions,
     iMAMLAlgorithm,
     iMAMLOptions,
 )
+from aidotnet_py.models import FunctionModel, NeuralNetworkModel
+from aidotnet_py.nn import Sequential
 from aidotnet_py.optimizers import AdamOptimizer
 
-__all__ = ["ALGORITHMS", "BASELINES", "Contestant", "Learner"]
+__all__ = ["ALGORITHMS", "BASELINES", "BASELINES_OF_CLASSES", "Algorithm", "Contestant", "Learner", "Suited"]
 
 Learner: TypeAlias = MetaLearnerBase[np.float32]
 
@@ -47,23 +52,53 @@ class Entrant:
     step: Callable[[], object] | None
 
 
+class Suited(Protocol):
+    """Data with the options that suit them: a `Problem`, or data of one's own."""
+
+    @property
+    def classification(self) -> bool:
+        """Whether accuracy has a meaning."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Keywords of the options of every algorithm."""
+        ...
+
+
 # From a problem, a model, the training tasks and their number per step to an entrant.
 Contestant: TypeAlias = Callable[[Problem, Model, Loader, int], Entrant]
 
 
 @dataclass(frozen=True)
-class _Algorithm:
-    """An algorithm and its options: the problem's, overridden by its own for regression or classification."""
+class Algorithm:
+    """An algorithm and its options: the problem's, overridden by its own for regression or classification.
+
+    Attributes
+    ----------
+    algorithm, options : callable
+        The learner's class, and what makes its options from a model and keywords.
+    everywhere, regression, classification : mapping
+        Keywords of the options that the algorithm has otherwise than the problem.
+    needs_classes : bool
+        Whether it cannot do a regression.
+    """
 
     algorithm: Callable[[Any], Learner]
     options: Callable[..., Any]
     everywhere: Mapping[str, Any] = field(default_factory=dict[str, Any])
     regression: Mapping[str, Any] = field(default_factory=dict[str, Any])
     classification: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    needs_classes: bool = False
+
+    def keywords(self, suited: Suited) -> dict[str, Any]:
+        """Return the keywords of the options for a problem, or for other data."""
+        own = self.classification if suited.classification else self.regression
+        return {**suited.options, **self.everywhere, **own}
 
     def __call__(self, problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
-        own = self.classification if problem.classification else self.regression
-        keywords = {**problem.options, **self.everywhere, **own}
+        """Return the entrant at its start."""
+        keywords = self.keywords(problem)
         # Adam for all algorithms, whatever their defaults: its steps do not depend on the norm of meta-gradients, which
         # differs between algorithms.
         keywords["MetaOptimizer"] = AdamOptimizer(keywords["OuterLearningRate"])
@@ -94,23 +129,55 @@ def _transfer(problem: Problem, model: Model, loader: Loader, meta_batch: int) -
     return Entrant(_learner_without_training(problem, model), step)
 
 
-BASELINES: Mapping[str, Contestant] = {"random": _random, "transfer": _transfer}
+def _without_head(model: Model) -> Model:
+    """Return the network without its last layer, with the other layers' parameters: an embedding."""
+    network: Any = model.settings()["network"]
+    embedding = NeuralNetworkModel(
+        Sequential(*list(network.layers.values())[:-1]), input_shape=model.input_shape, loss=CrossEntropyLoss()
+    )
+    return embedding.WithParameters(model.GetParameters()[: embedding.ParameterCount])
 
-ALGORITHMS: Mapping[str, Contestant] = {
+
+def _of_embedding(model: Model, **options: Any) -> ProtoNetsOptions[np.float32, Any, Any, Any]:
+    return ProtoNetsOptions(_without_head(model), **options)
+
+
+def _as_it_is(parameters: Mapping[str, Any], x: Any) -> Any:
+    """Return the inputs as vectors; a model must have a parameter, which is 1."""
+    return x.reshape(len(x), -1) * parameters["scale"]
+
+
+def _centroid(problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
+    """Choose the nearest mean of the inputs of a class."""
+    inputs = FunctionModel(_as_it_is, {"scale": np.ones(1, np.float32)}, CrossEntropyLoss())
+    return Entrant(ProtoNetsAlgorithm(ProtoNetsOptions(inputs)), None)
+
+
+def _embedded_centroid(problem: Problem, model: Model, loader: Loader, meta_batch: int) -> Entrant:
+    """Choose the nearest mean of a class after the untrained network without its last layer."""
+    return Entrant(ProtoNetsAlgorithm(_of_embedding(model)), None)
+
+
+BASELINES: Mapping[str, Contestant] = {"random": _random, "transfer": _transfer}
+BASELINES_OF_CLASSES: Mapping[str, Contestant] = {"centroid": _centroid, "embedded-centroid": _embedded_centroid}
+
+ALGORITHMS: Mapping[str, Algorithm] = {
     # Gauss–Newton curvature, since the Hessian of such networks is indefinite; more steps, since the implicit gradient
     # is exact only at the inner minimum.
-    "iMAML": _Algorithm(
+    "iMAML": Algorithm(
         iMAMLAlgorithm,
         iMAMLOptions.FromPaper,
         everywhere={"Curvature": "gauss-newton"},
         regression={"Lambda": 2.0},
         classification={"Lambda": 0.5, "AdaptationSteps": 16, "ConjugateGradientIterations": 5},
     ),
-    "MAML": _Algorithm(MAMLAlgorithm, MAMLOptions),
-    "FOMAML": _Algorithm(MAMLAlgorithm, MAMLOptions, everywhere={"UseFirstOrder": True}),
-    "Reptile": _Algorithm(ReptileAlgorithm, ReptileOptions),
-    "MetaSGD": _Algorithm(MetaSGDAlgorithm, MetaSGDOptions, regression={"OuterLearningRate": 0.002}),
+    "MAML": Algorithm(MAMLAlgorithm, MAMLOptions),
+    "FOMAML": Algorithm(MAMLAlgorithm, MAMLOptions, everywhere={"UseFirstOrder": True}),
+    "Reptile": Algorithm(ReptileAlgorithm, ReptileOptions),
+    "MetaSGD": Algorithm(MetaSGDAlgorithm, MetaSGDOptions, regression={"OuterLearningRate": 0.002}),
     # The head alone has fewer directions, and allows longer steps.
-    "ANIL": _Algorithm(ANILAlgorithm, ANILOptions, regression={"InnerLearningRate": 0.01}),
-    "BOIL": _Algorithm(BOILAlgorithm, BOILOptions),
+    "ANIL": Algorithm(ANILAlgorithm, ANILOptions, regression={"InnerLearningRate": 0.01}),
+    "BOIL": Algorithm(BOILAlgorithm, BOILOptions),
+    # The network without its last layer is the embedding.
+    "ProtoNets": Algorithm(ProtoNetsAlgorithm, _of_embedding, needs_classes=True),
 }

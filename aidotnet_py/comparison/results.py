@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from aidotnet_py.arguments import refusal
+from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.settings import ComparisonSettings
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ConfidenceInterval
 
-__all__ = ["Comparison", "Curve", "Interval", "Run"]
+__all__ = ["Comparison", "Curve", "Interval", "Run", "merge", "require_alike"]
 
 Interval: TypeAlias = ConfidenceInterval[np.float64]
 # One interval after 0, 1, … steps of adaptation.
@@ -128,6 +130,73 @@ class Comparison:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ArgumentException(f"{refusal('text', 'an output of to_json', text)}: {error!r}") from error
+
+
+def merge(comparisons: Mapping[str, Comparison]) -> Comparison:
+    """Join comparisons of the same data and lengths, such as from several machines, each with seeds of its own.
+
+    Parameters
+    ----------
+    comparisons : mapping of str to Comparison
+        By names for messages, such as their files.
+
+    Returns
+    -------
+    Comparison
+        Of all algorithms and seeds, by rising seed. A run that several have with the same curves, as the baselines of
+        one seed have on machines of one kind, is that of the first.
+
+    Raises
+    ------
+    ArgumentException
+        When there is none; when settings differ, apart from algorithms and seeds, or the curves of a run; when a
+        seed lacks the run of an algorithm.
+
+    Examples
+    --------
+    >>> from aidotnet_py.comparison import ComparisonSettings, compare, merge
+    >>> def of_seed(seed):
+    ...     return ComparisonSettings.of("sinusoid", algorithms=["FOMAML"], iterations=2, test_tasks=5, seeds=[seed])
+    >>> merge({"here": compare(of_seed(0)), "there": compare(of_seed(1))}).settings.seeds
+    (0, 1)
+    """
+    if not comparisons:
+        raise ArgumentException("comparisons must have at least one entry, got none")
+    (first_name, first), *_ = comparisons.items()
+    runs: dict[tuple[int, str], tuple[str, Run]] = {}
+    for name, comparison in comparisons.items():
+        require_alike(name, comparison.settings, first.settings, of=first_name)
+        for run in comparison.runs:
+            owner, known = runs.setdefault((run.seed, run.algorithm), (name, run))
+            if (known.losses, known.accuracies) != (run.losses, run.accuracies):
+                raise ArgumentException(
+                    f"{run.algorithm} from seed {run.seed} must have the same curves in {owner} and {name}, got "
+                    "others; give each machine seeds of its own"
+                )
+    seeds = sorted({seed for seed, _ in runs})
+    names = list(
+        dict.fromkeys(algorithm for comparison in comparisons.values() for algorithm in comparison.contestants)
+    )
+    lacking = [f"{name} from seed {seed}" for seed in seeds for name in names if (seed, name) not in runs]
+    if lacking:
+        raise ArgumentException(
+            f"comparisons must have each algorithm from each seed, got none of {', '.join(lacking)}"
+        )
+    algorithms = tuple(name for name in names if name in ALGORITHMS)
+    settings = replace(first.settings, algorithms=algorithms, seeds=tuple(seeds))
+    return Comparison(settings, tuple(runs[seed, name][1] for seed in seeds for name in names))
+
+
+def require_alike(name: str, settings: ComparisonSettings, wanted: ComparisonSettings, *, of: str = "") -> None:
+    """Raise ArgumentException where settings differ, apart from algorithms and seeds, and the folder of the archive."""
+    given, expected = (
+        {**asdict(one), "archive": None if one.archive is None else Path(one.archive).name}
+        for one in (settings, wanted)
+    )
+    for field, value in given.items():
+        if field not in ("algorithms", "seeds") and value != expected[field]:
+            whose = f", as in {of}" if of else ""
+            raise ArgumentException(f"{name} must have {field} {expected[field]!r}{whose}, got {value!r}")
 
 
 def _pairs(curve: Curve | None) -> list[tuple[float, float]] | None:

@@ -11,31 +11,50 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import trange
 
-from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, Contestant, Learner
-from aidotnet_py.comparison.results import Comparison, Curve, Interval, Run
+from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, BASELINES_OF_CLASSES, Contestant, Learner
+from aidotnet_py.comparison.results import Comparison, Curve, Interval, Run, require_alike
 from aidotnet_py.comparison.settings import SEEDS, ComparisonSettings
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning import BasicStats, TaskBatch
+from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
+from aidotnet_py.progress import progress_bar
 
-__all__ = ["compare"]
+__all__ = ["compare", "warm_up"]
 
 # The least number of steps that create programs and buffers, and the number of steps whose peak memory is measured.
 _WARMING, _MEASURED = 12, 2
 
 
-def compare(settings: ComparisonSettings) -> Comparison:
+def compare(
+    settings: ComparisonSettings,
+    *,
+    earlier: Comparison | None = None,
+    on_run: Callable[[Comparison], object] | None = None,
+    executor: ExecutorOrMaker | None = None,
+) -> Comparison:
     """Train and test the baselines and the algorithms of the settings, one after another.
 
     For each seed, all contestants start with the same weights and train on the same tasks in the same order. The test
     tasks are the same for all seeds, and never trained on. The test adapts by the learner's own rule, and evaluates the
     query set after every step.
 
+    Parameters
+    ----------
+    settings : ComparisonSettings
+        Who is compared, and on what.
+    earlier : Comparison, optional
+        A comparison that was stopped, or one of fewer algorithms or seeds: its runs are not made again.
+    on_run : callable, optional
+        Called after each run that was made, with the comparison so far, such as to keep it in a file.
+    executor : concurrent.futures.Executor, or a function that makes one, optional
+        Whose workers share the tasks of steps and tests; the option Executor of each learner.
+
     Raises
     ------
     ArgumentException
-        When there are fewer examples than the settings require, or the archive cannot be read.
+        When there are fewer examples than the settings require, or the archive cannot be read; when the earlier
+        comparison has other settings, apart from its algorithms and seeds.
     ImportError
         When a library for the data is not installed; the message has the command that installs it.
     InvalidOperationException
@@ -48,15 +67,24 @@ def compare(settings: ComparisonSettings) -> Comparison:
     >>> [(run.algorithm, len(run.losses)) for run in comparison.runs]
     [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
+    if earlier is not None:
+        require_alike("earlier", earlier.settings, settings)
+    known = {(run.algorithm, run.seed): run for run in (earlier.runs if earlier is not None else ())}
     test = TaskBatch(settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks))
-    entries: Mapping[str, Contestant] = {**BASELINES, **{name: ALGORITHMS[name] for name in settings.algorithms}}
+    baselines = {**BASELINES, **(BASELINES_OF_CLASSES if settings.problem.classification else {})}
+    entries: Mapping[str, Contestant] = {**baselines, **{name: ALGORITHMS[name] for name in settings.algorithms}}
     runs: list[Run] = []
     for seed in settings.seeds:
         for name, contestant in entries.items():
+            if (name, seed) in known:
+                runs.append(known[name, seed])
+                continue
             try:
-                runs.append(_run(name, contestant, settings, seed, test))
+                runs.append(_run(name, contestant, settings, seed, test, executor))
             except InvalidOperationException as error:
                 raise InvalidOperationException(f"{name} from seed {seed}: {error}") from error
+            if on_run is not None:
+                on_run(Comparison(settings, tuple(runs)))
     return Comparison(settings, tuple(runs))
 
 
@@ -66,14 +94,16 @@ def _run(
     settings: ComparisonSettings,
     seed: int,
     test: TaskBatch[np.float32, NDArray[Any], NDArray[Any]],
+    executor: ExecutorOrMaker | None,
 ) -> Run:
     problem = settings.problem
     loader = problem.loader("train", settings, seed)
     entrant = contestant(problem, problem.model(seed), loader, settings.meta_batch)
+    entrant.learner.Options.Executor = executor
     seconds, peak = None, None
     if entrant.step is not None:
         start = time.perf_counter()
-        for _ in trange(settings.iterations, desc=f"{name}, seed {seed}", mininterval=1, disable=None):
+        for _ in progress_bar(range(settings.iterations), desc=f"{name}, seed {seed}", mininterval=1):
             entrant.step()
         seconds = time.perf_counter() - start
         peak = _peak_of_a_step(lambda: contestant(problem, problem.model(seed), loader, settings.meta_batch).step)
@@ -104,14 +134,14 @@ def _peak_of_a_step(start: Callable[[], Callable[[], object] | None]) -> int:
     Tracing allocations slows steps down, so they are measured apart from the timed training. A first entrant compiles
     and loads everything that lasts for the process, so that the order of contestants does not matter.
     """
-    _warm_up(start)
+    warm_up(start)
     gc.collect()
     was_tracing = tracemalloc.is_tracing()
     if not was_tracing:
         tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        step = _warm_up(start)
+        step = warm_up(start)
         gc.collect()
         tracemalloc.reset_peak()
         for _ in range(_MEASURED):
@@ -122,8 +152,8 @@ def _peak_of_a_step(start: Callable[[], Callable[[], object] | None]) -> int:
             tracemalloc.stop()
 
 
-def _warm_up(start: Callable[[], Callable[[], object] | None]) -> Callable[[], object]:
-    """Repeat a contestant's step until its programs are built and compiled, and return the step."""
+def warm_up(start: Callable[[], Callable[[], object] | None]) -> Callable[[], object]:
+    """Repeat a step until its programs are built and compiled, and return the step."""
     step = start()
     assert step is not None
     while True:

@@ -89,6 +89,8 @@ class ComparisonSettings:
                 meant = [known for known in ALGORITHMS if known.lower() == str(name).lower()]
                 question = f" (did you mean {meant[0]}?)" if meant else ""
                 raise ArgumentException(refusal("algorithms", f"names out of {', '.join(ALGORITHMS)}", name) + question)
+            if ALGORITHMS[name].needs_classes and not problem.classification:
+                raise ArgumentException(refusal("algorithms", f"without those that need classes for {self.data}", name))
         _require_unique("algorithms", self.algorithms)
         for name, constraint in _NUMBERS.items():
             constraint.check(name, getattr(self, name))
@@ -137,11 +139,11 @@ class ComparisonSettings:
         seeds: Sequence[int] = (0,),
         archive: str | None = None,
     ) -> ComparisonSettings:
-        """Return settings with the data's defaults in place of None; all algorithms by default."""
+        """Return settings with the data's defaults in place of None; by default all algorithms that suit them."""
         problem = _problem_of(data)
         return ComparisonSettings(
             data=data,
-            algorithms=tuple(ALGORITHMS if algorithms is None else algorithms),
+            algorithms=_suited_to(problem) if algorithms is None else tuple(algorithms),
             iterations=problem.iterations if iterations is None else iterations,
             meta_batch=problem.meta_batch if meta_batch is None else meta_batch,
             shots=problem.shots if shots is None else shots,
@@ -162,6 +164,10 @@ def _memory() -> int:
 
 def _problem_of(data: str) -> Problem:
     return PROBLEMS[_DATA.check("data", data)]
+
+
+def _suited_to(problem: Problem) -> tuple[str, ...]:
+    return tuple(name for name, one in ALGORITHMS.items() if problem.classification or not one.needs_classes)
 
 
 def _require_unique(name: str, values: tuple[object, ...]) -> None:

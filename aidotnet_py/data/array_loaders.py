@@ -1,4 +1,4 @@
-"""Loaders of N-way K-shot tasks over arrays of inputs and labels; they differ in how they choose classes."""
+"""Loaders of N-way K-shot tasks over arrays of inputs and labels: our own, and those with AiDotNet's names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import COUNT, Number, Whole
 from aidotnet_py.backends import Backend
-from aidotnet_py.data.draws import WAYS, check_classes, draw_classes, draw_least_used, draw_proportionally
-from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
+from aidotnet_py.data.drawn_tasks import DrawnTasks
+from aidotnet_py.data.draws import WAYS, check_classes, draw_classes
 from aidotnet_py.data.example_pool import ExamplePool
-from aidotnet_py.data.random_stream import CountingStream, RandomStream, RememberingStream
+from aidotnet_py.data.pooled import PooledLoader
+from aidotnet_py.data.random_stream import RandomStream, RememberingStream
+from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
 from aidotnet_py.type_parameters import T
 
 __all__ = [
+    "ArrayLoader",
     "BalancedEpisodicDataLoader",
     "CurriculumEpisodicDataLoader",
     "StratifiedEpisodicDataLoader",
     "UniformEpisodicDataLoader",
+    "WeightedLoader",
 ]
 
 _PROGRESS = Number(least=0, most=1)
@@ -30,7 +34,7 @@ _PROGRESS = Number(least=0, most=1)
 _FLOAT = np.float32
 
 
-class _ArrayLoader(EpisodicLoader[T]):
+class _LoaderOverArrays(PooledLoader[T]):
     """A loader over arrays; a subclass chooses the classes of a task in `_choose`, and calls `_fill`."""
 
     def _fill(
@@ -42,23 +46,14 @@ class _ArrayLoader(EpisodicLoader[T]):
         seed: int | None,
     ) -> None:
         """Take the arrays, of which each class has examples for a task of these sizes: ways, shots, queries by name."""
-        self._pool = ExamplePool(X, y, dtype)
-        self._dtype = self._pool.inputs.dtype
+        pool = ExamplePool(X, y, dtype)
+        self._pool, self._dtype = pool, pool.inputs.dtype
         ways, shots, queries = sizes.values()
         names = cast("tuple[str, str, str]", tuple(sizes))
-        check_classes(self._pool.count_of, ways, shots, queries, names=names)
+        check_classes(pool.count_of, ways, shots, queries, names=names)
         self._stream = self._make_stream(seed)
         # For the representation.
         self._X, self._y = X, y
-
-    def _make_stream(self, seed: int | None) -> RandomStream:
-        """Return the stream that the draws depend on; the classes are known."""
-        return RandomStream(seed)
-
-    @property
-    def AvailableClasses(self) -> int:
-        """The number of classes in the data."""
-        return len(self._pool.labels)
 
     @abstractmethod
     def _choose(self, stream: RandomStream, ways: int) -> NDArray[np.intp]:
@@ -76,12 +71,117 @@ class _ArrayLoader(EpisodicLoader[T]):
             lambda: self._choose(stream, ways),
             shots=shots,
             queries=self._queries,
-            name=type(self).__name__,
+            name=self._task_name(),
         )
 
 
-class _FixedSizeLoader(_ArrayLoader[T]):
-    """The constructor of the loaders whose tasks all have the same size."""
+class WeightedLoader(_LoaderOverArrays[T]):
+    """A loader whose tasks all have the same size, with classes as its weighting chooses them."""
+
+    _weighting: WeightingName
+
+    def _make_stream(self, seed: int | None) -> RandomStream:
+        return WEIGHTINGS[self._weighting].stream(seed, self.AvailableClasses)
+
+    def _choose(self, stream: RandomStream, ways: int) -> NDArray[np.intp]:
+        return WEIGHTINGS[self._weighting].choose(stream, self._pool.counts, ways)
+
+
+class ArrayLoader(WeightedLoader[T]):
+    """N-way K-shot tasks over arrays of one's own.
+
+    Each task has N different classes, chosen by ``weighting``, and of each class K support and Q query examples, all
+    different. In the task the classes are labelled 0 to N − 1, int64, in the order drawn; rows are sorted by label, and
+    ``Metadata["Classes"]`` has the labels of the data in the order of the new ones. Classes may differ in their numbers
+    of examples.
+
+    Parameters
+    ----------
+    X : array_like, (examples, …)
+        Real, finite inputs; not copied if they have the dtype.
+    y : array_like, (examples,)
+        A label for each example: integers, strings, whatever can be sorted.
+    NWay, KShot, QueryShots : int
+        N of at least 2, K and Q.
+    weighting : {"uniform", "balanced", "proportional"}
+        Whether all classes are equally probable; whether their counts of tasks never differ by more than one; or
+        whether a class with n_c examples is in a task with probability min(1, t·n_c), t such that these sum to N.
+    seed, dtype, backend
+        As for all loaders: seed of the random stream, NumPy floating type (by default that of X, and float32 for
+        integers and booleans), backend of the arrays.
+
+    Raises
+    ------
+    ArgumentNullException
+        X or y is None.
+    ArgumentOutOfRangeException
+        NWay is below 2 or above the number of classes, another size is below 1, or the seed is negative.
+    ArgumentException
+        X or y is no such array, such as a DataFrame, one-hot labels, or other lengths; a class has fewer than K + Q
+        examples; or another argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.data import ArrayLoader
+    >>> X = np.random.default_rng(0).normal(size=(60, 4))
+    >>> y = np.repeat(["cat", "dog", "elk", "fox", "owl", "yak"], 10)
+    >>> loader = ArrayLoader(X, y, NWay=2, KShot=1, QueryShots=3, seed=0)
+    >>> loader.GetNextTask().SupportInput.shape
+    (2, 4)
+    >>> train, test = loader.split(4, 2, seed=1)
+    >>> train.AvailableClasses, sorted(test.GetNextTask().Metadata["Classes"])
+    (4, ['fox', 'yak'])
+    """
+
+    @overload
+    def __init__(
+        self,
+        X: NDArray[T],
+        y: ArrayLike,
+        NWay: int = 5,
+        KShot: int = 1,
+        QueryShots: int = 15,
+        *,
+        weighting: WeightingName = "uniform",
+        seed: int | None = None,
+        backend: str | Backend = "numpy",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        NWay: int = 5,
+        KShot: int = 1,
+        QueryShots: int = 15,
+        *,
+        weighting: WeightingName = "uniform",
+        seed: int | None = None,
+        dtype: type[T],
+        backend: str | Backend = "numpy",
+    ) -> None: ...
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        NWay: int = 5,
+        KShot: int = 1,
+        QueryShots: int = 15,
+        *,
+        weighting: WeightingName = "uniform",
+        seed: int | None = None,
+        dtype: type[Any] | None = None,
+        backend: str | Backend = "numpy",
+    ) -> None:
+        WAYS.check("NWay", NWay)
+        self._weighting = WEIGHTING.check("weighting", weighting)
+        super().__init__(NWay, KShot, QueryShots, seed=seed, dtype=_FLOAT if dtype is None else dtype, backend=backend)
+        self._fill(X, y, dtype, {"NWay": self._ways, "KShot": self._shots, "QueryShots": self._queries}, seed)
+
+
+class _FixedSizeLoader(WeightedLoader[T]):
+    """The constructor of AiDotNet's loaders whose tasks all have the same size."""
 
     @overload
     def __init__(
@@ -173,8 +273,7 @@ class UniformEpisodicDataLoader(_FixedSizeLoader[T]):
     ('dog', 'owl')
     """
 
-    def _choose(self, stream: RandomStream, ways: int) -> NDArray[np.intp]:
-        return draw_classes(stream.generator, self.AvailableClasses, ways)
+    _weighting: WeightingName = "uniform"
 
 
 class BalancedEpisodicDataLoader(_FixedSizeLoader[T]):
@@ -201,11 +300,7 @@ class BalancedEpisodicDataLoader(_FixedSizeLoader[T]):
     [6, 6, 6, 6, 6, 6, 6]
     """
 
-    def _make_stream(self, seed: int | None) -> RandomStream:
-        return CountingStream(seed, self.AvailableClasses)
-
-    def _choose(self, stream: RandomStream, ways: int) -> NDArray[np.intp]:
-        return draw_least_used(stream.generator, stream.memory["counts"], ways)
+    _weighting: WeightingName = "balanced"
 
 
 class StratifiedEpisodicDataLoader(_FixedSizeLoader[T]):
@@ -232,11 +327,10 @@ class StratifiedEpisodicDataLoader(_FixedSizeLoader[T]):
     {'a': 0.4, 'b': 0.3, 'c': 0.2, 'd': 0.1}
     """
 
-    def _choose(self, stream: RandomStream, ways: int) -> NDArray[np.intp]:
-        return draw_proportionally(stream.generator, self._pool.counts, ways)
+    _weighting: WeightingName = "proportional"
 
 
-class CurriculumEpisodicDataLoader(_ArrayLoader[T]):
+class CurriculumEpisodicDataLoader(_LoaderOverArrays[T]):
     """Tasks over arrays that grow harder: more classes and fewer support examples as a progress p goes from 0 to 1.
 
     The next task has ⌊N₀ + (N₁ − N₀)p + ½⌋ classes, drawn uniformly, and ⌊K₀ + (K₁ − K₀)p + ½⌋ support examples of
@@ -339,6 +433,9 @@ class CurriculumEpisodicDataLoader(_ArrayLoader[T]):
 
     def _make_stream(self, seed: int | None) -> RandomStream:
         return RememberingStream(seed, {"progress": np.array(0.0)}, {"progress": _PROGRESS})
+
+    def _least_classes(self) -> int:
+        return self._targetNWay
 
     @property
     def NWay(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 
 __all__ = [
     "WAYS",
+    "ChooseClasses",
     "check_classes",
     "draw_classes",
     "draw_least_used",
@@ -25,6 +26,8 @@ __all__ = [
 
 Whole: TypeAlias = NDArray[np.int64]
 Indices: TypeAlias = NDArray[np.intp]
+# Chooses the classes of the next task, by their indices.
+ChooseClasses: TypeAlias = Callable[[], Indices]
 
 # A task with one class has nothing to tell apart.
 WAYS = WholeNumbers(2, COUNT.most)

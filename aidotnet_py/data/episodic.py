@@ -2,92 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeAlias, cast
+from typing import Any, Generic, Literal, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.backends import Array, Backend, get_backend
+from aidotnet_py.data.drawn_tasks import DrawnTasks, on_host
 from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream, Seeded
+from aidotnet_py.data.transforms import SETS, Transform
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
-from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
-__all__ = ["DrawnTasks", "EpisodicLoader", "check_dtype", "on_host"]
+__all__ = ["EpisodicLoader", "check_dtype"]
 
 _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class DrawnTasks:
-    """Arrays of support inputs and targets, query inputs and targets, with one entry a task, and what describes them.
-
-    ``ways``, ``shots`` and ``queries`` are the classes of a task, and its support and query examples of a class.
-    """
-
-    arrays: Sequence[NDArray[Any]]
-    name: str
-    metadata: Sequence[Mapping[str, Any]]
-    ways: int
-    shots: int
-    queries: int
-
-    @classmethod
-    def of_classes(
-        cls, examples: NDArray[Any], shots: int, name: str, metadata: Sequence[Mapping[str, Any]]
-    ) -> DrawnTasks:
-        """Return tasks of examples (tasks, ways, shots + queries, …), labelled by their index among the ways."""
-        count, ways, per_class = examples.shape[:3]
-        shape, labels = (count, -1, *examples.shape[3:]), np.arange(ways, dtype=np.int64)
-        support, query = examples[:, :, :shots].reshape(shape), examples[:, :, shots:].reshape(shape)
-        queries = per_class - shots
-        support_labels, query_labels = (np.tile(np.repeat(labels, n), (count, 1)) for n in (shots, queries))
-        arrays = (support, support_labels, query, query_labels)
-        return cls(arrays, name, metadata, ways, shots, queries)
-
-    def with_targets(self, targets: NDArray[Any]) -> DrawnTasks:
-        """Return the same tasks with targets (tasks, ways, shots + queries, …) in place of labels."""
-        support, _, query, _ = self.arrays
-        of_targets = DrawnTasks.of_classes(targets, self.shots, self.name, self.metadata).arrays
-        return replace(self, arrays=(support, of_targets[0], query, of_targets[2]))
-
-    def tasks(self, arrays: Sequence[Sequence[Array]]) -> list[_Task[Any]]:
-        """Return the tasks over the entries of the four arrays, wherever these were moved to."""
-        return [
-            MetaLearningTask(
-                SupportSetX=support_x,
-                SupportSetY=support_y,
-                QuerySetX=query_x,
-                QuerySetY=query_y,
-                NumWays=self.ways,
-                NumShots=self.shots,
-                NumQueryPerClass=self.queries,
-                Name=self.name,
-                Metadata=metadata,
-            )
-            for support_x, support_y, query_x, query_y, metadata in zip(*arrays, self.metadata, strict=True)
-        ]
-
-    def tasks_on(self, backend: Backend) -> list[_Task[Any]]:
-        """Return the tasks on a backend; for a device, each of the four arrays is moved at once."""
-        if on_host(backend):
-            return self.tasks([list(np.ascontiguousarray(array)) for array in self.arrays])
-        return self.tasks([row_views(backend, backend.asarray(array)) for array in self.arrays])
-
-
-def on_host(backend: Backend) -> bool:
-    """Return whether the backend's arrays are NumPy's."""
-    return backend.owns(np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -127,6 +68,10 @@ class EpisodicLoader(Seeded, ABC, Generic[T]):
     """
 
     __repr__ = concise_repr
+
+    _transforms: tuple[Transform, ...] = ()
+    # Whether the next batch is drawn in advance for a device: its memory is set aside before, so sizes must be known.
+    _draws_ahead = True
 
     def __init__(
         self, NWay: int, KShot: int, QueryShots: int, *, seed: int | None, dtype: type[Any], backend: str | Backend
@@ -179,22 +124,84 @@ class EpisodicLoader(Seeded, ABC, Generic[T]):
         """
         return TaskBatch(self._tasks(COUNT.check("numTasks", numTasks)))
 
+    def with_transform(
+        self,
+        function: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]],
+        sets: Literal["support", "query", "both"] = "both",
+    ) -> Self:
+        """Return a loader of the same tasks whose inputs go through a function: a transform or an augmentation.
+
+        The function is called once for each set of each task, on the host, with the inputs (examples, …), which it may
+        write into, and the loader's random generator. What it draws belongs to the loader's state: a seed gives the
+        same tasks on every backend, and a saved position goes on with them. Functions of several calls apply one after
+        the other; `split` keeps them. This loader stays as it is, and the new one starts at its position.
+
+        Parameters
+        ----------
+        function : callable
+            Takes inputs and a ``Generator``, and returns inputs of as many examples.
+        sets : {"support", "query", "both"}
+            The sets that it is for.
+
+        Raises
+        ------
+        ArgumentException
+            ``function`` cannot be called, or ``sets`` is none of these. A draw raises InvalidOperationException if the
+            function returns something else than as many finite inputs; the loader keeps its position then.
+
+        Examples
+        --------
+        >>> from aidotnet_py.data import DigitsLoader, RandomShift
+        >>> digits = DigitsLoader(NWay=2, KShot=1, QueryShots=3, seed=0)
+        >>> shifted = digits.with_transform(RandomShift(1), sets="support").with_transform(lambda x, rng: 1 - x)
+        >>> bool((shifted.GetNextTask().QueryInput == 1 - digits.GetNextTask().QueryInput).all())
+        True
+        """
+        if not callable(function):
+            raise ArgumentException(refusal("function", "a function of inputs and a generator", function))
+        transform = Transform(function, SETS.check("sets", sets))
+        changed = copy.copy(self)
+        changed._transforms = (*self._transforms, transform)
+        changed._lock = Lock()
+        with self._lock:
+            changed._stream = copy.deepcopy(self._stream)
+        return changed
+
     @abstractmethod
     def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:
         """Draw the tasks of ``count`` single draws into new arrays on the host; only the stream changes."""
 
     def _tasks(self, count: int) -> list[_Task[T]]:
         with self._lock:
-            if not on_host(self._backend):
+            if self._draws_ahead and not on_host(self._backend):
                 return self._prefetcher.draw(self._stream, count).tasks
             # The host computes the steps itself, so that a draw in advance would save no time.
-            drawn = self._draw(self._stream, count)
+            drawn = self._draw_transformed(self._stream, count)
         return drawn.tasks_on(self._backend)
+
+    def _draw_transformed(self, stream: RandomStream, count: int) -> DrawnTasks:
+        if not self._transforms:
+            return self._draw(stream, count)
+        begin = stream.state()
+        try:
+            return DrawnTasks.join([self._draw_one_transformed(stream) for _ in range(count)])
+        except BaseException:
+            # A function of others may fail; a task of which half is drawn would move the next one.
+            stream.restore(begin)
+            raise
+
+    def _draw_one_transformed(self, stream: RandomStream) -> DrawnTasks:
+        drawn = self._draw(stream, 1)
+        for transform in self._transforms:
+            drawn = transform.apply(drawn, stream.generator, self._dtype)
+        return drawn
 
     @cached_property
     def _prefetcher(self) -> Prefetcher[_DeviceTasks[T]]:
         def draw(stream: RandomStream, count: int) -> _DeviceTasks[T]:
-            return self._move(self._draw(stream, count), lambda arrays: list(map(self._backend.asarray, arrays)))
+            return self._move(
+                self._draw_transformed(stream, count), lambda arrays: list(map(self._backend.asarray, arrays))
+            )
 
         return Prefetcher(draw, self._draw_aside)
 
@@ -203,13 +210,13 @@ class EpisodicLoader(Seeded, ABC, Generic[T]):
         transfer = self._backend.transfer_aside(last.arrays)
 
         def draw(stream: RandomStream, count: int) -> _DeviceTasks[T]:
-            return self._move(self._draw(stream, count), transfer)
+            return self._move(self._draw_transformed(stream, count), transfer)
 
         return draw
 
     def _move(self, drawn: DrawnTasks, move: Callable[[Sequence[NDArray[Any]]], Sequence[Array]]) -> _DeviceTasks[T]:
         arrays = move(drawn.arrays)
-        return _DeviceTasks(arrays, drawn.tasks([row_views(self._backend, array) for array in arrays]))
+        return _DeviceTasks(arrays, drawn.tasks(self._backend, arrays))
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+import copy
+from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import check_given, conversion_hint, shown
-from aidotnet_py.data.draws import draw_rows
-from aidotnet_py.data.episodic import DrawnTasks
+from aidotnet_py.backends import adopt
+from aidotnet_py.data.drawn_tasks import DrawnTasks
+from aidotnet_py.data.draws import ChooseClasses, draw_rows
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["ChooseClasses", "ExamplePool"]
-
-# Chooses the classes of the next task, by their indices.
-ChooseClasses: TypeAlias = Callable[[], NDArray[np.intp]]
+__all__ = ["ExamplePool", "check_labels"]
 
 
 class ExamplePool:
@@ -56,7 +55,7 @@ class ExamplePool:
 
     def __init__(self, X: ArrayLike, y: ArrayLike, dtype: type[Any] | None, targets: ArrayLike | None = None) -> None:
         self.inputs = _check_numbers("X", X, dtype)
-        self.labels, classes = _check_labels(y, len(self.inputs))
+        self.labels, classes = check_labels("y", y, len(self.inputs))
         self.targets = None if targets is None else _check_numbers("targets", targets, self.inputs.dtype.type)
         if self.targets is not None and len(self.targets) != len(self.inputs):
             raise ArgumentException(
@@ -67,13 +66,26 @@ class ExamplePool:
         self._order = np.argsort(classes, kind="stable")
 
     @property
+    def names(self) -> tuple[Any, ...]:
+        """The labels; those of a `ClassPool` may have turns too."""
+        return self.labels
+
+    @property
     def count_of(self) -> dict[Any, int]:
         """The number of examples of each label."""
         return dict(zip(self.labels, self.counts.tolist(), strict=True))
 
-    def rows(self, index: int) -> NDArray[np.intp]:
-        """Return the rows of a class's examples."""
-        return self._order[self._starts[index] :][: self.counts[index]]
+    def of_classes(self, classes: NDArray[np.intp]) -> ExamplePool:
+        """Return a pool of some classes, in this order, over the same arrays."""
+        part = copy.copy(self)
+        part.labels = tuple(self.labels[c] for c in classes.tolist())
+        part.counts, part._starts = self.counts[classes], self._starts[classes]
+        return part
+
+    def values_of(self, index: int) -> Iterator[NDArray[Any]]:
+        """Yield the inputs of a class, or its targets where there are some; here all at once."""
+        rows = self._order[self._starts[index] :][: self.counts[index]]
+        yield (self.inputs if self.targets is None else self.targets)[rows]
 
     def draw(
         self,
@@ -122,25 +134,26 @@ def _check_numbers(name: str, value: ArrayLike, dtype: type[Any] | None) -> NDAr
     return array
 
 
-def _check_labels(y: ArrayLike, examples: int) -> tuple[tuple[Any, ...], NDArray[np.intp]]:
-    """Return the sorted labels and, for each example, the index of its label."""
-    array = _check_array("y", y, "an array of labels, (examples,)")
+def check_labels(name: str, y: ArrayLike, examples: int) -> tuple[tuple[Any, ...], NDArray[np.intp]]:
+    """Return the sorted labels and, for each example, the index of its label; messages call them by ``name``."""
+    array = _check_array(name, y, "an array of labels, (examples,)")
     if array.ndim != 1:
         one_hot = array.ndim == 2 and array.shape[1] > 1
-        remedy = "for one-hot labels pass y.argmax(axis=1)" if one_hot else "pass y.ravel()"
-        raise ArgumentException(f"y must be 1-D, a label for each example, got shape {array.shape}; {remedy}")
+        remedy = f"for one-hot labels pass {name}.argmax(axis=1)" if one_hot else f"pass {name}.ravel()"
+        raise ArgumentException(f"{name} must be 1-D, a label for each example, got shape {array.shape}; {remedy}")
     if len(array) != examples:
-        raise ArgumentException(f"y must have as many labels as X has examples, {examples}, got {len(array)}")
+        raise ArgumentException(f"{name} must have as many labels as X has examples, {examples}, got {len(array)}")
     try:
         # Only NaN and the like differ from themselves.
         missing = [i for i, label in enumerate(array.tolist()) if label is None or label != label]
         if missing:
             raise ArgumentException(
-                f"y must hold a label for each example, got {array[missing[0]]} at {missing[0]}; drop such examples"
+                f"{name} must hold a label for each example, got {array[missing[0]]} at {missing[0]}; "
+                "drop such examples"
             )
         labels, classes = np.unique(array, return_inverse=True)
     except TypeError as error:
-        raise ArgumentException(f"y must hold labels of one kind, such as integers or strings: {error}") from error
+        raise ArgumentException(f"{name} must hold labels of one kind, such as integers or strings: {error}") from error
     return tuple(labels.tolist()), classes
 
 
@@ -150,6 +163,6 @@ def _check_array(name: str, value: Any, wanted: str) -> NDArray[Any]:
     if hint:
         raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}{hint}")
     try:
-        return np.asarray(value)
+        return np.asarray(adopt(value, name))
     except (TypeError, ValueError) as error:
         raise ArgumentException(f"{name} must be {wanted}, got {shown(value)}: {error}") from error

@@ -11,20 +11,24 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.class_pool import ClassPool
+from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.draws import WAYS, check_classes
-from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
+from aidotnet_py.data.pooled import PooledLoader
 from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.data.weightings import WEIGHTINGS, WeightingName
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageLoader"]
 
 
-class ImageLoader(EpisodicLoader[T]):
+class ImageLoader(PooledLoader[T]):
     """A loader of tasks with N classes, K support images of each, and other images of each for the query set.
 
-    Images are (n, h, w, 1), divided by ``scale``. Labels are int64, from 0 for the class that is drawn first to N − 1,
-    so a class has another label in every task. Rows are sorted by label: label c has the rows ``[c·K, (c+1)·K)``.
+    Images are (n, h, w, channels), divided by ``scale``. Labels are int64, from 0 for the class that is drawn first to
+    N − 1, so a class has another label in every task. Rows are sorted by label: label c has rows ``[c·K, (c+1)·K)``.
     ``Metadata["Classes"]`` names the classes in the order of their labels.
+
+    `split` divides upright classes; turned ones go with them.
 
     A subclass calls `_fill` at the end of its constructor.
 
@@ -44,6 +48,8 @@ class ImageLoader(EpisodicLoader[T]):
     ArgumentException
         As for `EpisodicLoader`, or ``rotations`` is no bool.
     """
+
+    _weighting: WeightingName = "uniform"
 
     def __init__(
         self,
@@ -65,20 +71,30 @@ class ImageLoader(EpisodicLoader[T]):
         self._rotations = SWITCH.check("rotations", rotations)
 
     def _fill(self, counts: Mapping[str, int], read_class: Callable[[str], NDArray[np.uint8]]) -> None:
-        check_classes(counts, self.NWay, self.KShot, self.QueryShots, turns=4 if self._rotations else 1)
-        self._pool = ClassPool({name: read_class(name) for name in counts}, rotations=self._rotations)
+        """Take images of one channel, (n, h, w), class by class, after a check of their numbers."""
+        self._check_counts(counts)
+        images_of = {name: read_class(name) for name in counts}
+        self._pool = ClassPool.of(images_of, rotations=self._rotations, scale=self._scale, dtype=self._dtype)
 
-    @property
-    def AvailableClasses(self) -> int:
-        """The number of classes in the data, including turned classes."""
-        return self._pool.class_count
+    def _check_counts(self, counts: Mapping[str, int]) -> None:
+        check_classes(counts, self.NWay, self.KShot, self.QueryShots, turns=4 if self._rotations else 1)
+
+    def _least_classes(self) -> int:
+        return -(-self._ways // 4) if self._rotations else self._ways
+
+    def _task_name(self) -> str:
+        return self._name
+
+    def _make_stream(self, seed: int | None) -> RandomStream:
+        return WEIGHTINGS[self._weighting].stream(seed, self.AvailableClasses)
 
     def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:
-        examples = self.KShot + self.QueryShots
-        images = np.empty((count, self.NWay, examples, *self._pool.image_shape), self._dtype)
-        metadata: list[dict[str, Any]] = []
-        for place in range(count):
-            episode = self._pool.draw(stream.generator, self.NWay, examples)
-            np.divide(episode.images, self._scale, dtype=self._dtype, out=images[place])
-            metadata.append({"Classes": episode.classes})
-        return DrawnTasks.of_classes(images, self.KShot, self._name, metadata)
+        counts, choose = self._pool.counts, WEIGHTINGS[self._weighting].choose
+        return self._pool.draw(
+            stream.generator,
+            count,
+            lambda: choose(stream, counts, self.NWay),
+            shots=self.KShot,
+            queries=self.QueryShots,
+            name=self._task_name(),
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, Generic, overload
 
 import numpy as np
@@ -11,10 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import COUNT, Whole
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.data.draws import WAYS, draw_classes
+from aidotnet_py.data.class_pool import ClassPool
+from aidotnet_py.data.drawn_tasks import DrawnTasks
+from aidotnet_py.data.draws import WAYS, ChooseClasses, draw_classes
 from aidotnet_py.data.episodes import Episode
-from aidotnet_py.data.episodic import DrawnTasks, check_dtype
-from aidotnet_py.data.example_pool import ChooseClasses, ExamplePool
+from aidotnet_py.data.episodic import check_dtype
+from aidotnet_py.data.example_pool import ExamplePool
 from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.representations import concise_repr
@@ -71,6 +72,9 @@ class MetaDatasetBase(Seeded, Generic[T]):
     False
     """
 
+    # Means of the classes, (classes, features), and mean squared distances from them, once they are measured.
+    _scatter: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
     __repr__ = concise_repr
 
     @overload
@@ -112,9 +116,17 @@ class MetaDatasetBase(Seeded, Generic[T]):
             check_dtype(dtype)
         super().__init__(RandomStream(seed))
         self._name = Name
-        self._pool = ExamplePool(X, y, dtype, targets)
+        self._pool: ExamplePool | ClassPool = ExamplePool(X, y, dtype, targets)
         # For the representation.
         self._X, self._y = X, y
+
+    @classmethod
+    def over(cls, name: str, pool: ExamplePool | ClassPool, backend: Backend, seed: int | None) -> MetaDatasetBase[Any]:
+        """Return a meta-dataset over the pool of a loader; `dataset` of a loader is the way to it."""
+        made: MetaDatasetBase[Any] = MetaDatasetBase.__new__(MetaDatasetBase)
+        Seeded.__init__(made, RandomStream(seed))
+        made._name, made._pool, made._backend = name, pool, backend
+        return made
 
     @property
     def Name(self) -> str:
@@ -129,7 +141,7 @@ class MetaDatasetBase(Seeded, Generic[T]):
     @property
     def TotalExamples(self) -> int:
         """The number of examples of all classes."""
-        return len(self._pool.inputs)
+        return int(self._pool.counts.sum())
 
     @property
     def ClassExampleCounts(self) -> Mapping[int, int]:
@@ -230,20 +242,23 @@ class MetaDatasetBase(Seeded, Generic[T]):
         With targets: the variance of the one function's targets, as a share of the largest of all functions.
         """
         chosen = np.asarray(classes, np.intp)
+        # A cached_property of Python 3.11 holds a lock meanwhile, that a fork leaves locked.
+        self._scatter = self._scatter or self._measured_scatter()
         means, within = self._scatter
         if self._pool.targets is not None:
             return float(within[chosen].mean() / (within.max() or 1.0))
         inside, between = float(within[chosen].sum()), float(((means[chosen] - means[chosen].mean(axis=0)) ** 2).sum())
         return inside / (inside + between) if inside + between > 0.0 else 1.0
 
-    @cached_property
-    def _scatter(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Means of the classes, (classes, features), and mean squared distances from them."""
-        values = self._pool.inputs if self._pool.targets is None else self._pool.targets
-        means = np.empty((self.TotalClasses, int(np.prod(values.shape[1:]))))
+    def _measured_scatter(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        means: list[NDArray[np.float64]] = []
         within = np.empty(self.TotalClasses)
-        for c in range(self.TotalClasses):
-            own = values[self._pool.rows(c)].reshape(-1, means.shape[1]).astype(np.float64)
-            means[c] = own.mean(axis=0)
-            within[c] = ((own - means[c]) ** 2).sum(axis=1).mean()
-        return means, within
+        for c, count in enumerate(self._pool.counts.tolist()):
+            means.append(np.add.reduce([_flat(values).sum(axis=0) for values in self._pool.values_of(c)]) / count)
+            squares = [((_flat(values) - means[c]) ** 2).sum(axis=1).sum() for values in self._pool.values_of(c)]
+            within[c] = sum(squares) / count
+        return np.array(means), within
+
+
+def _flat(values: NDArray[Any]) -> NDArray[np.float64]:
+    return values.reshape(len(values), -1).astype(np.float64)

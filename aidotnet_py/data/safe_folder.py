@@ -23,6 +23,9 @@ class SafeFolder:
         The folder.
     limits : ReadLimits
         How much it may hold.
+    left_out : dict, optional
+        Takes the names of entries that are no files or folders, or too deep, each with the reason; they are not among
+        the files then. By default they are errors.
 
     Raises
     ------
@@ -41,18 +44,25 @@ class SafeFolder:
     (('a.txt',), b'A')
     """
 
-    def __init__(self, path: Path, limits: ReadLimits | None = None) -> None:
+    def __init__(self, path: Path, limits: ReadLimits | None = None, left_out: dict[str, str] | None = None) -> None:
         self._path = path
+        self._left_out = left_out
         self._limits = limits or ReadLimits()
         self._left = self._limits.total_bytes
         self._seen = 0
         self._names: list[str] = []
+        self._folders: list[str] = []
         self._walk("", _DEPTH)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the files, sorted."""
         return tuple(sorted(self._names))
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The names of the folders, sorted."""
+        return tuple(sorted(self._folders))
 
     def read(self, name: str) -> bytes:
         """Return the content of one file.
@@ -64,7 +74,11 @@ class SafeFolder:
         """
         bound = min(self._limits.member_bytes, self._left)
         try:
-            with open(self._path / name, "rb") as file:
+            # What was a file may be a link by now.
+            descriptor = os.open(
+                self._path / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            )
+            with os.fdopen(descriptor, "rb") as file:
                 data = file.read(bound + 1)
         except OSError as error:
             raise ArgumentException(f"{self._path / name} must be readable: {error}") from error
@@ -82,17 +96,21 @@ class SafeFolder:
                 name = f"{inside}{entry.name}"
                 self._count()
                 if entry.is_symlink():
-                    raise ArgumentException(f"{self._path / name} must be a file or a folder, got a symbolic link")
-                if entry.is_file(follow_symlinks=False):
+                    self._leave_out(name, "must be a file or a folder, got a symbolic link")
+                elif entry.is_file(follow_symlinks=False):
                     self._names.append(name)
                 elif not entry.is_dir(follow_symlinks=False):
-                    raise ArgumentException(f"{self._path / name} must be a file or a folder, got something else")
+                    self._leave_out(name, "must be a file or a folder, got something else")
                 elif depth == 0:
-                    raise ArgumentException(
-                        f"{self._path / name} must be a file, got a folder deeper than any of the data set"
-                    )
+                    self._leave_out(name, "must be a file, got a folder deeper than any of the data set")
                 else:
+                    self._folders.append(name)
                     self._walk(f"{name}/", depth - 1)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if self._left_out is None:
+            raise ArgumentException(f"{self._path / name} {reason}")
+        self._left_out[name] = reason
 
     def _count(self) -> None:
         self._seen += 1

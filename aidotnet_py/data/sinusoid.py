@@ -7,7 +7,8 @@ from typing import Any, overload
 import numpy as np
 
 from aidotnet_py.backends import Backend
-from aidotnet_py.data.episodic import DrawnTasks, EpisodicLoader
+from aidotnet_py.data.drawn_tasks import DrawnTasks
+from aidotnet_py.data.episodic import EpisodicLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.type_parameters import T
 

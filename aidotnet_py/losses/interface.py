@@ -8,7 +8,7 @@ from typing import Generic, Protocol, cast, runtime_checkable
 
 from aidotnet_py.arguments import check_given, conversion_hint
 from aidotnet_py.autodiff.extend import trace_once
-from aidotnet_py.backends import Array, Backend, backend_of
+from aidotnet_py.backends import Array, Backend, adopt, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T_co
@@ -76,6 +76,7 @@ class LossFunctionBase(ABC, Generic[T_co]):
         ArgumentException
             When one is not an array, the predictions are not floating, or the targets do not fit them.
         """
+        predicted, actual = adopt(predicted, "predicted"), adopt(actual, "actual")
         backend = owner_of(predicted, "predicted")
         if owner_of(actual, "actual") is not backend:
             raise ArgumentException(

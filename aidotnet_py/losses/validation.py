@@ -34,7 +34,10 @@ def validate_alike(
 
 
 def _are_valid_together(loss: ILossFunction[Any], predicted_shape: tuple[int, ...], actuals: Sequence[Array]) -> bool:
-    together = owner_of(actuals[0], "actual").concat(actuals, 0)
+    backend = owner_of(actuals[0], "actual")
+    stacked, (examples, *shape) = backend.stacked(actuals), actuals[0].shape
+    whole = (len(actuals) * examples, *shape)
+    together = backend.concat(actuals, 0) if stacked is None else backend.reshape(backend.asarray(stacked), whole)
     try:
         loss.validate((len(actuals) * predicted_shape[0], *predicted_shape[1:]), together)
     except ArgumentException:

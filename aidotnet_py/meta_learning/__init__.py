@@ -14,6 +14,8 @@ from aidotnet_py.meta_learning.algorithms import (
     MetaSGDAlgorithm,
     MetaSGDOptions,
     NonPositiveCurvatureWarning,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
     ReptileAlgorithm,
     ReptileOptions,
     SeriesGrowthWarning,
@@ -42,8 +44,16 @@ from aidotnet_py.meta_learning.contract.sources import (
 )
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
-from aidotnet_py.meta_learning.learner.base import AdaptationCurve, MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.contract.training_run import (
+    EvaluationRecord,
+    IRunFolder,
+    ITrainingCallback,
+    TrainingHistory,
+    TrainingRun,
+)
+from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.learned import Learned
+from aidotnet_py.meta_learning.learner.records import AdaptationCurve, MetaGradient, StepRecord
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 
 __all__ = [
@@ -57,19 +67,23 @@ __all__ = [
     "BestValue",
     "ConfidenceInterval",
     "CurriculumStage",
+    "EvaluationRecord",
     "IEpisode",
     "IEpisodicDataLoader",
     "IMetaDataset",
     "IMetaLearner",
     "IMetaLearningTask",
     "IResumable",
+    "IRunFolder",
     "ITaskSampler",
+    "ITrainingCallback",
     "Learned",
     "LooseToleranceWarning",
     "MAMLAlgorithm",
     "MAMLOptions",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
+    "MetaGradient",
     "MetaLearnerBase",
     "MetaLearnerOptions",
     "MetaLearningAlgorithmType",
@@ -82,12 +96,16 @@ __all__ = [
     "NonPositiveCurvatureWarning",
     "ProblemConstants",
     "ProximalOptions",
+    "ProtoNetsAlgorithm",
+    "ProtoNetsOptions",
     "ReptileAlgorithm",
     "ReptileOptions",
     "SeriesGrowthWarning",
     "StepRecord",
     "TaskBatch",
     "Tasks",
+    "TrainingHistory",
+    "TrainingRun",
     "iMAMLAlgorithm",
     "iMAMLOptions",
     "meta_gradient_error_bound",

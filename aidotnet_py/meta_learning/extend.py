@@ -6,8 +6,9 @@ docs/algorithms.md writes two. Everything else in this folder may change without
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.inner.path import InnerPath
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_gradient, along_proximal_gradient
-from aidotnet_py.meta_learning.learner.base import MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.learned import Learned
+from aidotnet_py.meta_learning.learner.records import StepRecord
 from aidotnet_py.meta_learning.learner.tasks import AdaptedPath, Tasks
 
 __all__ = [

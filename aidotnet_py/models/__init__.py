@@ -14,6 +14,7 @@ from aidotnet_py.models.interfaces import (
 )
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.neural_network_model import NeuralNetworkModel
+from aidotnet_py.models.summary import ModelSummary, SummaryRow
 
 __all__ = [
     "FunctionModel",
@@ -27,5 +28,7 @@ __all__ = [
     "IParameterizable",
     "ISecondOrderGradientComputable",
     "ModelMetadata",
+    "ModelSummary",
     "NeuralNetworkModel",
+    "SummaryRow",
 ]

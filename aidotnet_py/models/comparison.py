@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from aidotnet_py.descriptions import Described, describe, differences
 
-__all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses"]
+__all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses", "properties_of"]
 
 
 class ModelDifferences(NamedTuple):
@@ -31,6 +32,20 @@ class ModelDifferences(NamedTuple):
 def describe_model(model: Any) -> dict[str, Any]:
     """Return a model's description in files, as JSON; only the type if the model does not describe itself."""
     return cast("dict[str, Any]", describe(model)) if isinstance(model, Described) else {"type": type(model).__name__}
+
+
+def properties_of(model: Any) -> dict[str, Any]:
+    """Return the properties of a model's metadata that a file can hold: those of values in JSON, by name."""
+    properties: Mapping[Any, Any] = getattr(model.GetModelMetadata(), "Properties", {})
+    return {str(name): value for name, value in properties.items() if _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def compare_models(held: Mapping[str, Any], model: Any) -> ModelDifferences:

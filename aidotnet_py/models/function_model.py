@@ -19,17 +19,18 @@ from aidotnet_py.archives import pack, read_file, unpack, write_file
 from aidotnet_py.arguments import check_given, conversion_hint, refusal
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
-from aidotnet_py.backends import Array, Backend, backend_of, described, get_backend
+from aidotnet_py.backends import Array, Backend, adopt, backend_of, described, get_backend, to_host
 from aidotnet_py.caller import is_called_from, level_outside
 from aidotnet_py.descriptions import Described, join_clauses
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
-from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses
+from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses, properties_of
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.noise import draw_noise, noise_shapes
 from aidotnet_py.models.program_cache import ProgramCache
+from aidotnet_py.models.summary import ModelSummary, array_rows
 from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.representations import concise_repr
@@ -189,6 +190,24 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         """The loss that applies if none is given."""
         return self._loss
 
+    def summary(self) -> ModelSummary:
+        """Return a table of the parameters: names, shapes and sizes; it prints, and shows in a notebook.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel
+        >>> def line(p, x):
+        ...     return x @ p["w"] + p["b"]
+        >>> FunctionModel(line, {"w": np.ones((3, 1)), "b": np.zeros(1)}).summary()
+        line
+        name  shape   parameters
+        w     (3, 1)           3
+        b     (1,)             1
+        4 parameters, 32 bytes in float64
+        """
+        return ModelSummary(self._name(), array_rows(self._shapes), self._dtype.name)
+
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         """Compute the outputs for inputs, in array code, in the model's dtype.
 
@@ -244,6 +263,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ArgumentException
             When they are not a vector of the model's length, dtype and backend.
         """
+        parameters = adopt(parameters, "parameters")
         self.check_array(parameters, "parameters")
         dtype = self._backend.dtype_of(parameters)
         if tuple(parameters.shape) != (self.ParameterCount,) or dtype != self._dtype:
@@ -306,6 +326,28 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             start = stop
         return arrays
 
+    @property
+    def statistics(self) -> Mapping[str, Array]:
+        """Copies of means and variances by name, such as ``1_batchnorm.mean``, that replace those of the batch.
+
+        Empty unless `with_statistics_of`, `Adapt` or `set_statistics` gave the model some.
+        """
+        return {name: self._backend.asarray(value) for name, value in self._statistics.items()}
+
+    def set_statistics(self, statistics: Mapping[str, Array]) -> None:
+        """Normalise by these means and variances from now on; by those of the current batch where there are none.
+
+        Raises
+        ------
+        ArgumentException
+            When they are not means and variances of the model's layers in pairs, of its dtype and finite.
+        """
+        check_given("statistics", statistics, "a mapping from names to arrays")
+        host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}
+        self._check_statistics(host, "statistics")
+        with self._lock:
+            self._statistics = {name: self._backend.asarray(value) for name, value in host.items()}
+
     def with_statistics_of(self, input: TInput) -> Self:
         """Return a new model that always normalises by the statistics of these examples, not of the current batch.
 
@@ -340,6 +382,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         >>> bool(np.allclose(fixed.Predict(x)[:1], fixed.Predict(x[:1]), atol=1e-5))
         True
         """
+        input = adopt(input, "input")
         self.check_input(input)
         names, unnamed, program = self._programs.get_or_make(
             lambda: self._statistics_program(input), "statistics", None, self._parameters, input
@@ -428,6 +471,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         UserWarning
             When `aidotnet_py.nn.BatchNorm` layers normalise by the statistics of very few examples.
         """
+        input = adopt(input, "input")
         self.check_input(input)
         program, layers = self._prediction(input)
         if layers:
@@ -493,6 +537,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         self, x: Any, y: Any, name: str, loss: ILossFunction[Any], step: int | None = None
     ) -> tuple[Array, Array]:
         """Return loss and gradient at the parameters, with the noise of a step of `Train` if it is given."""
+        x, y = adopt(x, "input"), adopt(y, name)
         self.check_input(x)
         self.check_array(y, name)
         loss.validate(self._prediction(x)[0].output_types[0].shape, y, name)
@@ -530,7 +575,12 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         arrays: dict[str, Array] = self._unravel(self._backend.to_numpy(self._parameters))
         for name, value in self._statistics.items():
             arrays[_STATISTICS + name] = self._backend.to_numpy(value)
-        return pack("model", arrays, {"name": self._metadata.Name, "model": describe_model(self)})
+        return pack("model", arrays, self._description())
+
+    def _description(self) -> dict[str, Any]:
+        properties = properties_of(self)
+        description = {"name": self._metadata.Name, "model": describe_model(self)}
+        return {**description, "properties": properties} if properties else description
 
     def Deserialize(self, data: bytes) -> None:
         """Load parameters by name, and statistics if there are any, from bytes that `Serialize` returned.
@@ -560,7 +610,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         clauses = [*parameter_clauses(there, here), *compared.layers]
         if clauses:
             raise ArgumentException(f"{source} must be of this model, got another's: {join_clauses(clauses)}")
-        named = self._check_statistics(statistics, source)
+        named = {name.removeprefix(_STATISTICS): value for name, value in statistics.items()}
+        self._check_statistics(named, source)
         if compared.settings:
             warnings.warn(
                 f"{source} was saved by a model of other settings, and this one keeps its own: "
@@ -573,9 +624,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             self._parameters = self._backend.asarray(flat)
             self._statistics = {name: self._backend.asarray(value) for name, value in named.items()}
 
-    def _check_statistics(self, statistics: Mapping[str, NDArray[Any]], source: str) -> dict[str, NDArray[Any]]:
-        """Return statistics by names of layers; refuse all but means and variances of the model's layers."""
-        named = {name.removeprefix(_STATISTICS): value for name, value in statistics.items()}
+    def _check_statistics(self, named: Mapping[str, NDArray[Any]], source: str) -> None:
+        """Refuse statistics that are not means and variances of the model's layers."""
         for name, value in named.items():
             prefix = name.removesuffix("mean").removesuffix("variance")
             shape = self._shapes.get(f"{prefix}scale")
@@ -587,7 +637,6 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
                     f"{source} must hold means and variances of the model's layers in pairs of finite numbers, "
                     f"variances of at least 0, got {value.dtype}{value.shape} for {name!r}; the model has {layer}"
                 )
-        return named
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
         """Write `Serialize` to a file, completely or not at all.
@@ -623,11 +672,6 @@ def _warn_of_few(x: Array, layers: Sequence[str]) -> None:
     )
 
 
-def _host(value: Array) -> NDArray[Any]:
-    owner = backend_of(value)
-    return np.asarray(value) if owner is None else owner.to_numpy(value)
-
-
 def _is_importable(function: FunctionType) -> bool:
     """Return whether the name of a function leads to it."""
     value: object = sys.modules.get(function.__module__)
@@ -640,7 +684,7 @@ def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[di
     """Return the parameters on the host in one dtype, and the dtype."""
     if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         raise ArgumentException(refusal("parameters", "a mapping from names to arrays, not empty", parameters))
-    host = {name: _host(value) for name, value in parameters.items()}
+    host = {name: to_host(value, f"parameters[{name!r}]") for name, value in parameters.items()}
     for name, value in host.items():
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
             raise ArgumentException(refusal("the name of a parameter", "a str", name))

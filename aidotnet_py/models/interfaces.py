@@ -12,18 +12,20 @@ from typing_extensions import TypeVar
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.metadata import ModelMetadata
-from aidotnet_py.type_parameters import T, T_co, TInput_contra, TOutput, TOutput_contra
+from aidotnet_py.type_parameters import T, T_co, TInput, TInput_contra, TOutput, TOutput_contra
 
 __all__ = [
     "ICloneable",
     "IDifferentiableModel",
     "IFullModel",
+    "IFullModelOf",
     "IGradientComputable",
     "IModel",
     "IModelSerializer",
     "INormalizedModel",
     "IParameterizable",
     "ISecondOrderGradientComputable",
+    "TModel_co",
 ]
 
 TMetadata_co = TypeVar("TMetadata_co", covariant=True, default=ModelMetadata[np.float64])
@@ -105,6 +107,21 @@ class IFullModel(
 
     def Clone(self) -> Self:
         """Return an independent copy."""
+        ...
+
+
+# The class of a learner's model; annotations with three type parameters leave it open.
+TModel_co = TypeVar(
+    "TModel_co", bound=IFullModel[Any, Any, Any], covariant=True, default=IFullModel[T, TInput, TOutput]
+)
+_Own_co = TypeVar("_Own_co", covariant=True, default=Any)
+
+
+class IFullModelOf(IFullModel[T, TInput_contra, TOutput], Protocol[T, TInput_contra, TOutput, _Own_co]):
+    """An `IFullModel` with its class as a type parameter, which checkers infer from the result of WithParameters."""
+
+    def WithParameters(self, parameters: Array) -> _Own_co:  # type: ignore[override]
+        """See `IParameterizable`."""
         ...
 
 

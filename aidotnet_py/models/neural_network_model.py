@@ -14,6 +14,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
+from aidotnet_py.models.summary import ModelSummary, layer_rows
 from aidotnet_py.nn import Layer
 from aidotnet_py.nn.layer import shape_of_examples
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -104,6 +105,29 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         self._metadata.Name = type(network).__name__
         self._metadata.FeatureCount = math.prod(self._input_shape)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self._input_shape
+
+    def summary(self) -> ModelSummary:
+        """Return a table of the layers: output shapes, n being the number of examples, and parameters.
+
+        Examples
+        --------
+        >>> from aidotnet_py import NeuralNetworkModel
+        >>> from aidotnet_py.nn import mlp
+        >>> NeuralNetworkModel(mlp(40, 1), input_shape=(2,)).summary()
+        Sequential for inputs (n, 2)
+        name     layer      output   parameters
+        0_dense  Dense(40)  (n, 40)         120
+        1_relu   ReLU()     (n, 40)           0
+        2_dense  Dense(1)   (n, 1)           41
+        161 parameters, 644 bytes in float32
+        """
+        title = f"{type(self._network).__name__} for inputs {shape_of_examples(self._input_shape)}"
+        return ModelSummary(title, layer_rows(self._network, self._input_shape), self._dtype.name)
+
     def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the noise that `apply` takes beside these parameters in training; see `Layer`."""
         return self._network.noise_shapes(parameters, x)
@@ -115,7 +139,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         return {**settings, "network": self._network, "input_shape": self._input_shape}
 
     def check_input(self, input: Any, name: str = "input") -> None:
-        """Raise ArgumentException when ``input`` is not an array (n, *input_shape) of the model's backend and dtype.
+        """Raise ArgumentException when ``input`` is not an array ``(n, *input_shape)`` of this backend and dtype.
 
         Integers and booleans pass, as in `check_array`.
         """

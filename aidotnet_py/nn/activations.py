@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from typing_extensions import override
 
+from aidotnet_py.arguments import FINITE
 from aidotnet_py.autodiff import relu, sigmoid
 from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentOutOfRangeException
 from aidotnet_py.nn.layer import Layer, Parameters, Shape
 
-__all__ = ["Activation", "ReLU", "Sigmoid", "Tanh"]
+__all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Tanh"]
 
 
 class Activation(Layer):
@@ -41,6 +44,40 @@ class ReLU(Activation):
     @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         return relu(x)
+
+
+class LeakyReLU(Activation):
+    """x for x > 0, else slope · x, with derivative ``slope`` at 0 (Maas, Hannun & Ng 2013).
+
+    Parameters
+    ----------
+    slope : float
+        The derivative for x ≤ 0.
+
+    Raises
+    ------
+    ArgumentOutOfRangeException
+        When ``slope`` is not a finite number.
+
+    References
+    ----------
+    Maas, A. L., Hannun, A. Y. & Ng, A. Y. (2013). Rectifier nonlinearities improve neural network acoustic models.
+    ICML Workshop on Deep Learning for Audio, Speech and Language Processing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.nn import LeakyReLU
+    >>> LeakyReLU(0.1).apply({}, np.array([-1.0, 2.0]))
+    array([-0.1,  2. ])
+    """
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope: float = FINITE.check("slope", slope, type_error=ArgumentOutOfRangeException)
+
+    @override
+    def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
+        return cast(Array, np.where(x > 0.0, x, x * self.slope))
 
 
 class Tanh(Activation):

@@ -9,17 +9,29 @@ from aidotnet_py.optimizers.lbfgs import LBFGSMinimizer
 from aidotnet_py.optimizers.minimizer import InnerSolver, RowMinimizer, RowObjective, VectorObjective
 from aidotnet_py.optimizers.newton_cg import NewtonCGMinimizer
 from aidotnet_py.optimizers.protocol import IGradientBasedOptimizer
+from aidotnet_py.optimizers.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    LearningRateSchedule,
+    StepSchedule,
+    WarmUpSchedule,
+)
 from aidotnet_py.optimizers.sgd import SGDOptimizer
 
 __all__ = [
     "AdamOptimizer",
+    "ConstantSchedule",
+    "CosineSchedule",
     "ElementwiseOptimizer",
     "IGradientBasedOptimizer",
     "InnerSolver",
     "LBFGSMinimizer",
+    "LearningRateSchedule",
     "NewtonCGMinimizer",
     "RowMinimizer",
     "RowObjective",
     "SGDOptimizer",
+    "StepSchedule",
     "VectorObjective",
+    "WarmUpSchedule",
 ]

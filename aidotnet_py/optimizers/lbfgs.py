@@ -38,7 +38,7 @@ class LBFGSMinimizer:
     max_iterations : int
         The most steps, at least 1; the function is called at least once a step.
     gradient_tolerance : float
-        The work ends when no entry of the gradient is larger: max |∇f| ≤ gradient_tolerance, at least 0.
+        The work ends when no entry of the gradient is larger: ‖∇f‖∞ ≤ gradient_tolerance, at least 0.
     history : int
         How many of the last steps B is made from, at least 1.
 

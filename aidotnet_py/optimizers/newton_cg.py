@@ -51,7 +51,7 @@ class NewtonCGMinimizer(RowMinimizer):
     max_iterations : int
         The most steps for a row, at least 1.
     gradient_tolerance : float
-        A row has converged when no entry of its gradient is larger: max |∇f| ≤ gradient_tolerance, at least 0.
+        A row has converged when no entry of its gradient is larger: ‖∇f‖∞ ≤ gradient_tolerance, at least 0.
     cg_iterations : int
         The most products with the curvature for one direction, at least 1; one more checks the last of them.
 

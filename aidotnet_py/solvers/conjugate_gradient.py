@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,8 @@ def conjugate_gradient(
         p_{k+1} = z_{k+1} + \frac{r_{k+1}^T z_{k+1}}{r_k^T z_k}\, p_k
 
     Each row is a system of its own, with its own scalars and its own end. A row that has stopped is frozen: its bits
-    do not depend on the rows beside it, as long as those of the operator's result do not.
+    do not depend on the rows beside it, as long as those of the operator's result do not. On CuPy they do in their last
+    digits, since CUDA divides sums by the sizes of the whole batch.
 
     Parameters
     ----------
@@ -157,7 +159,7 @@ class QueuedSolve:
         operator.prepare()
         # With an rtol of 0, right-hand sides do not matter.
         bounds, _ = self._bounds.of(np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs)), None)
-        backend.copyto(iteration.threshold, backend.asarray(threshold_of(bounds)))
+        iteration.set_threshold(threshold_of(bounds))
         iteration.solve(operator.queue, rhs, iterations)
 
     def result(self) -> tuple[Array, SolverReport]:
@@ -173,7 +175,8 @@ class QueuedSolve:
             return conjugate_gradient(operator, self._rhs, max_iterations=limit, rtol=0.0, atol=self._bounds.atol)
         progress = Progress(norms, norms, len(records), self._bounds)
         progress.judge_all(records)
-        solve.settle(progress)
+        ends = np.sqrt(operator.backend.to_numpy(iteration.ends))
+        solve.settle(progress, ends if all_in_range(ends.ravel()) else None)
         return solve.result(progress)
 
 
@@ -216,8 +219,10 @@ class _Solve(Iterate):
             self.settle(progress)
         return self.finished(progress)
 
-    def settle(self, progress: Progress) -> None:
+    def settle(self, progress: Progress, ends: NDArray[Any] | None = None) -> None:
         """Measure b − Ax where it may differ from r by more than a tenth.
+
+        ``ends``, shape (2, tasks), are ‖x‖ and ‖b − Ax‖ where they are known already, and r is b − Ax.
 
         The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
         b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
@@ -225,14 +230,26 @@ class _Solve(Iterate):
         rounding cannot show. One product at the end is enough: it does not matter when the two parted, only what x is
         worth.
         """
-        if progress.iterations.any() and not (self._is_certain and not progress.may_have_drifted(self.norms(self.x))):
-            self.measure(progress)
+        if not progress.iterations.any():
+            return
+        looked_at: NDArray[np.bool_] | None = None
+        if self._is_certain:
+            looked_at = progress.may_have_drifted(self.norms(self.x) if ends is None else ends[0])
+            if not looked_at.any():
+                return
+        if ends is None:
+            self.measure(progress, looked_at)
+            return
+        progress.measure(ends[1], looked_at)
+        if progress.is_running:
+            # Another round begins with r.
+            self.backend.vecdot(self.r, self.r, out=self.squares)
 
     def _iterate(self, progress: Progress) -> None:
         """Go on from the residual r until no task runs."""
         backend, on = self.backend, self._iteration
         self._prepare()
-        backend.copyto(on.threshold, backend.asarray(progress.threshold))
+        on.set_threshold(progress.threshold)
         on.restart(backend.asarray(progress.running), self.squares)
         taken, times = 0, on.expected
         while progress.is_running:

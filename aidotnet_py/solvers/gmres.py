@@ -40,13 +40,14 @@ def gmres(
 
     .. math::
         x_k = \operatorname{argmin}_{x \in x_0 + \mathcal K_k} \|b - A x\|, \quad
-        \mathcal K_k = \operatorname{span}(r_0, A r_0, \dots, A^{k-1} r_0), \quad r_0 = b - A x_0
+        \mathcal K_k = \operatorname{span}(r_0, A r_0, \ldots, A^{k-1} r_0), \quad r_0 = b - A x_0
 
     Arnoldi's process makes an orthonormal basis V of the Krylov space with A V_k = V_{k+1} H_k, by Gram–Schmidt done
     twice; Givens rotations bring H_k to triangular form, and tell ‖b − Ax_k‖ before x_k is known.
 
     Each row is a system of its own, with its own space and its own end. A row that has stopped is frozen: its bits do
-    not depend on the rows beside it, as long as those of the operator's result do not.
+    not depend on the rows beside it, as long as those of the operator's result do not. On CuPy they do in their last
+    digits, since CUDA divides sums by the sizes of the whole batch.
 
     Parameters
     ----------

@@ -109,10 +109,10 @@ class Iterate:
             scaled = backend.elementwise("multiply")(vectors, self.rows.column(backend.asarray(powers)))
             return np.where(usable, np.sqrt(backend.to_numpy(backend.vecdot(scaled, scaled))) / powers, norms)
 
-    def measure(self, progress: Progress) -> None:
-        """Set r to b − Ax, by one product, and judge all tasks by it."""
+    def measure(self, progress: Progress, looked_at: NDArray[np.bool_] | None = None) -> None:
+        """Set r to b − Ax, by one product, and judge tasks by it: those looked at; None: all."""
         self._update_residual()
-        progress.measure(self.norms(self.r, out=self.squares))
+        progress.measure(self.norms(self.r, out=self.squares), looked_at)
 
     def residual_norms(self) -> NDArray[Any]:
         """Return ‖b − Ax‖ at x, by one product, which sets r."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.extend import (
     Copy,
@@ -134,6 +135,7 @@ class Iteration:
             fuse=fuse,
             compile_at=run_to_compile_at(round_, patience),
         )
+        self._product, self._products = product, products
         self._begin = Executable(
             trace_once(_begin, self.r, self.threshold),
             backend,
@@ -150,24 +152,45 @@ class Iteration:
         self.x, self.r = (backend.empty((tasks, n), dtype) for _ in range(2))
         self._slopes, self.threshold = (backend.empty((tasks,), dtype) for _ in range(2))
         self._running = backend.empty((tasks,), np.dtype(bool))
-        # Of the last rounds, the latest last: pᵀAp, rᵀz before the step, rᵀr after it.
-        self._records = backend.empty((most, 3, tasks), dtype)
+        # Of the last rounds, the latest last: pᵀAp, rᵀz before the step, rᵀr after it, 1 for rows that run on.
+        self._records = backend.empty((most, 4, tasks), dtype)
         backend.copyto(self._records, 0)
+        self._host_threshold: NDArray[Any] | None = None
+        self._end: Executable | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers but the product's."""
         vectors: int = 3 * math.prod(self.p.shape) * self._backend.dtype_of(self.p).itemsize
-        return vectors + sum(executable.nbytes for executable in self._executables)
+        end = 0 if self._end is None else self._end.nbytes
+        return vectors + end + sum(executable.nbytes for executable in self._executables)
 
     def compile(self) -> None:
         """Compile the round now, and wait for it."""
         for executable in self._executables:
             executable.compile()
 
+    def set_threshold(self, values: NDArray[Any]) -> None:
+        """Set the threshold; values that the array has already cost no transfer."""
+        if self._host_threshold is None or not np.array_equal(values, self._host_threshold):
+            self._host_threshold = None
+            self._backend.copyto(self.threshold, self._backend.asarray(values))
+            self._host_threshold = np.array(values)
+
     def solve(self, queue: Queue, rhs: Array, times: int) -> None:
-        """Put a whole solve from zero, of so many rounds, into a queue."""
-        queue.run(Copy(self._backend, rhs, self.r), Run(self._begin, 0), Repeat(times, self._rounds))
+        """Put a whole solve from zero, of so many rounds, into a queue; r is b − Ax in the end, by a product."""
+        if self._end is None:
+            inputs = [self.r, self._products, self.x]
+            self._end = Executable(trace_once(_end, *inputs), self._backend, inputs=inputs, carried={0: 0})
+        to_residual = Copy(self._backend, rhs, self.r)
+        queue.run(to_residual, Run(self._begin, 0), Repeat(times, self._rounds))
+        queue.run(Copy(self._backend, self.x, self.p), self._product, to_residual, Run(self._end, 0))
+
+    @property
+    def ends(self) -> Array:
+        """Return ‖x‖² and ‖b − Ax‖² after `solve`, shape (2, tasks)."""
+        assert self._end is not None
+        return self._end.outputs[1]
 
     def restart(self, running: Array, squares: Array) -> None:
         """Begin at x and r, of which ``squares`` are rᵀr, with the rows that run."""
@@ -190,7 +213,7 @@ class Iteration:
         return self.latest(times)
 
     def latest(self, times: int) -> Array:
-        """Return the records of the last rounds, (times, 3, tasks)."""
+        """Return the records of the last rounds, (times, 4, tasks)."""
         return self._backend.index(self._records, (slice(self.most - times, None), slice(None), slice(None)))
 
 
@@ -252,12 +275,18 @@ def _begin(r: Any, threshold: Any) -> list[Any]:
     return [np.where(_column(running), r, 0.0), np.zeros_like(r), squares, running]
 
 
+def _end(r: Any, product: Any, x: Any) -> list[Any]:
+    """Return b − Ax, where r is b, and the squares of x and of b − Ax."""
+    r = r - product
+    return [r, np.stack([_dots(x, x), _dots(r, r)])]
+
+
 def _iterate(
     p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, records: Any, threshold: Any
 ) -> list[Any]:
     """Return p, x, r, the slopes, the running rows and the records after a step along p."""
     x, r, running, curvatures, squares = _step(p, product, x, r, slopes, running, threshold)
-    record = np.stack([curvatures, slopes, squares])[None]
+    record = _record(curvatures, slopes, squares, running)
     records = record if records.shape[0] == 1 else np.concatenate([records[1:], record])
     return [_direction(p, r, slopes, squares, running), x, r, squares, running, records]
 
@@ -271,19 +300,23 @@ def _turn(p: Any, z: Any, residuals: Any, slopes: Any, running: Any) -> list[Any
 def _advance(p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, threshold: Any) -> list[Any]:
     """Return x, r, the running rows, the record and the running rows' residuals after a step along p."""
     x, r, running, curvatures, squares = _step(p, product, x, r, slopes, running, threshold)
-    record = np.stack([curvatures, slopes, squares])[None]
+    record = _record(curvatures, slopes, squares, running)
     return [x, r, running, record, np.where(_column(running), r, 0.0)]
+
+
+def _record(curvatures: Any, slopes: Any, squares: Any, running: Any) -> Any:
+    return np.stack([curvatures, slopes, squares, running.astype(slopes.dtype)])[None]
 
 
 def _step(p: Any, product: Any, x: Any, r: Any, slopes: Any, running: Any, threshold: Any) -> tuple[Any, ...]:
     """Return x, r, the running rows, pᵀAp and rᵀr after a step along p."""
     curvatures = _dots(p, product)
-    usable = running & (np.minimum(curvatures, slopes) > 0.0)
+    usable = running & (curvatures > 0.0) & (slopes > 0.0)
     alpha = _column(np.where(usable, slopes / curvatures, 0.0))
     r = r - product * alpha
     squares = _dots(r, r)
     # An infinite slope makes the squares infinite, or NaN, which no comparison holds for.
-    sound = usable & (np.maximum(curvatures, squares) < math.inf)
+    sound = usable & (curvatures < math.inf) & (squares < math.inf)
     # 0·∞ is NaN: mask the step, so that the solution of a stopped row stays finite.
     x = x + np.where(_column(sound), p * alpha, 0.0)
     return x, r, sound & (np.sqrt(squares) > threshold), curvatures, squares

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -76,28 +75,27 @@ class Progress:
         self.reasons[norms <= self.threshold] = StopReason.PRECISION_LIMIT
         self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
         self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
-        # Squares of norms that are above the threshold however a root is rounded.
-        with np.errstate(over="ignore"):
-            self._clearly_above = 1.01 * self.threshold**2
         self.running = np.isfinite(norms) & (norms > self.threshold)
         # Whether the last step was the last that some task may take.
         self.limited = False
         # pᵀAp, rᵀr before and rᵀr after each step so far, for the bound on drift.
         self._steps: list[NDArray[Any]] = []
-        self._measured = False
+        # The tasks whose ‖b − Ax‖ is measured; None as long as none has to be.
+        self._looked_at: _Mask | None = None
         # ‖r‖² after each step, NaN for tasks that took none.
         self._squares: list[NDArray[Any]] = []
 
-    def may_have_drifted(self, lengths: NDArray[Any]) -> bool:
-        """Return whether some task's ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of its recurrence.
+    def may_have_drifted(self, lengths: NDArray[Any]) -> _Mask:
+        """Return the tasks whose ‖b − Ax‖ may differ by more than a tenth from the ‖r‖ of their recurrence.
 
         Each step rounds r and x, and the product errs by some roundings of ‖A‖‖p‖. With 32 eps for all that, steps of
         length |α|‖Ap‖ ≤ ‖r‖ + ‖r₊‖, and ‖x‖, ``lengths``, growing from step to step, the two differ by at most
         32 eps (4 Σ‖r‖ + 3k‖A‖‖x‖). A task that claims to have converged, or stopped at numbers that are no numbers, is
-        always looked at, and so is every later round of a solve that was looked at once.
+        always looked at, and so is every later round of a task that was looked at once. No task is looked at on account
+        of another.
         """
-        if self._measured:
-            return True
+        if self._looked_at is not None:
+            return self._looked_at
         eps = float(np.finfo(self.norms.dtype).eps)
         curvatures, slopes, squares = np.stack(self._steps, axis=1)
         # A task takes every step until it stops.
@@ -116,10 +114,9 @@ class Progress:
             drift = 32 * eps * (4 * total + 3 * self.iterations * largest * lengths)
             certain = (drift <= 0.1 * recurred) & ~self.claims
         idle = (self.iterations == 0) & np.isfinite(self.norms)
-        if bool((certain | idle).all()):
-            self.norms = recurred
-            return False
-        return True
+        drifted: _Mask = ~(certain | idle)
+        self.norms = np.where(drifted, self.norms, recurred)
+        return drifted
 
     @property
     def running(self) -> _Mask:
@@ -134,23 +131,29 @@ class Progress:
         self.left = self.limit - int(self.iterations[running].max()) if self.is_running else 0
 
     def judge_all(self, records: NDArray[Any]) -> None:
-        """Apply `judge` to consecutive records, shape (steps, 3, tasks)."""
-        first = records[: self.left - 1]
-        if self._all_run and len(first) and self._is_uneventful(first):
-            self.iterations = self.iterations + len(first)
-            self.left -= len(first)
-            self._steps += [*np.array(first)]
-            for step in self._steps[-len(first) :]:
-                self.take(step[2])
-            records = records[len(first) :]
-        for record in records:
-            if self.is_running:
-                self.judge(*record)
+        """Apply `judge` to consecutive records, shape (steps, 4, tasks); the last row is 1 for tasks that run on."""
+        while len(records) and self.is_running:
+            # Whether a task stops at its last step, the iteration does not know.
+            quiet = self._count_quiet(records[: self.left - 1, 3])
+            if quiet:
+                self._pass(np.array(records[:quiet, :3]))
+            if quiet < len(records):
+                self.judge(*records[quiet, :3])
+            records = records[quiet + 1 :]
 
-    def _is_uneventful(self, records: NDArray[Any]) -> bool:
-        """Return whether no task stops at any of these steps; no comparison holds for NaN."""
-        positive, finite = records[:, :2].min() > 0, records.max() < math.inf
-        return bool(positive and finite and (records[:, 2] > self._clearly_above).all())
+    def _count_quiet(self, run_on: NDArray[Any]) -> int:
+        """Return how many of the first steps no task stops at."""
+        quiet = run_on == self.running
+        return len(quiet) if quiet.all() else int(quiet.all(axis=1).argmin())
+
+    def _pass(self, steps: NDArray[Any]) -> None:
+        """Take steps, shape (steps, 3, tasks), at which no task stops."""
+        self.iterations = self.iterations + len(steps) * self.running
+        self.left -= len(steps)
+        for step in steps:
+            self._steps.append(step)
+            squares: NDArray[Any] = step[2]
+            self.take(squares if self._all_run else np.where(self.running, squares, step.dtype.type(np.nan)))
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
@@ -180,13 +183,17 @@ class Progress:
             norms = np.sqrt(squares)
             self._callback(len(self._squares), norms if self._scales is None else norms / self._scales)
 
-    def measure(self, norms: NDArray[Any]) -> None:
-        """Take the measured ‖b − Ax‖ of all tasks; those that claimed too much run on where that can help."""
-        self._measured = True
+    def measure(self, norms: NDArray[Any], looked_at: _Mask | None = None) -> None:
+        """Take the measured ‖b − Ax‖ of tasks; those that claimed too much run on where that can help.
+
+        ``looked_at`` are the tasks that are judged by them; None: all.
+        """
+        looked_at = self._looked_at = np.ones_like(self.claims) if looked_at is None else looked_at
+        norms = np.where(looked_at, norms, self.norms)
         # No residual below the rounding of b can be told from one of that size.
         least_norms = self.rhs_norms * np.finfo(norms.dtype).eps
-        self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
-        self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
+        self.reasons[looked_at & (norms <= self.tolerance)] = StopReason.CONVERGED
+        self.reasons[looked_at & ~np.isfinite(norms)] = StopReason.NOT_FINITE
         refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)
         self.reasons[refuted] = StopReason.PRECISION_LIMIT
         # Running on from the measured residual is iterative refinement. So that it has an end, each round must halve

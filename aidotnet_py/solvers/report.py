@@ -9,7 +9,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.markup import table
+
 __all__ = ["BoundName", "NeumannReport", "SolverReport", "StopReason"]
+
+# Of the HTML for notebooks.
+_MOST_ROWS = 20
 
 BoundName: TypeAlias = Literal["rtol", "atol"]
 
@@ -100,6 +105,19 @@ class SolverReport:
             with np.errstate(all="ignore"):
                 norms = norms / self._scales
         return np.concatenate([self.initial_residual_norms[None], norms])
+
+    def _repr_html_(self) -> str:
+        header = ["task", "iterations", "‖b − Ax₀‖", "‖b − Ax‖", "bound", "stopped by"]
+        columns = (self.iterations, self.initial_residual_norms, self.residual_norms, self.bounds, self.stop_reasons)
+        rows = [
+            [str(task), str(count), f"{first:.3g}", f"{last:.3g}", f"{bound:.3g} ({name})", reason.value]
+            for task, (count, first, last, bound, reason), name in zip(
+                range(_MOST_ROWS), zip(*columns, strict=True), self.bound_names, strict=False
+            )
+        ]
+        tasks, converged = len(self.iterations), int(self.converged.sum())
+        note = f"{tasks - _MOST_ROWS} more tasks" if tasks > _MOST_ROWS else ""
+        return table(f"{type(self).__name__}: {converged} of {tasks} converged", header, rows, note)
 
     @property
     def converged(self) -> NDArray[np.bool_]:

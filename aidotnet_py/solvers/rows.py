@@ -74,8 +74,33 @@ class Rows:
     def on_rows(self, name: str, function: Operator) -> Operator:
         """Return the caller's function as one on rows: it cannot write to its argument, and its result is checked."""
         check_callable(name, function, f"a function of an array of shape {self.shape}")
-        result = f"the result of {name}"
-        return lambda rows: self.fitting(result, function(_read_only(self.backend, self.as_given(rows))))
+        result, argument = f"the result of {name}", _Argument(self)
+        return lambda rows: self.fitting(result, function(argument.of(rows)))
+
+
+class _Argument:
+    """What a caller's function is handed: a view that NumPy lets nobody write to, elsewhere a copy.
+
+    An iteration hands over one buffer again and again, and a view of it is made once.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._last: Array | None = None
+        self._view: NDArray[Any] | None = None
+
+    def of(self, array: Array) -> Array:
+        """Return the values in the caller's shape."""
+        view = self._view
+        # A function may have changed the flags and the shape of the view itself.
+        if view is not None and self._last is array and view.shape == self._rows.shape and not view.flags.writeable:
+            return view
+        given = self._rows.as_given(array)
+        if not isinstance(given, np.ndarray):
+            return self._rows.backend.asarray(given)
+        self._last, self._view = array, cast("NDArray[Any]", given).view()
+        self._view.flags.writeable = False
+        return self._view
 
 
 def check_callable(name: str, function: object, wanted: str) -> None:
@@ -88,12 +113,3 @@ def check_callable(name: str, function: object, wanted: str) -> None:
 def _plain(backend: Backend, array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array, or a copy where compiled work cannot read its memory."""
     return array if is_plain(array) else backend.asarray(array, dtype)
-
-
-def _read_only(backend: Backend, array: Array) -> Array:
-    """Return the values, for a caller's function: a view that NumPy lets nobody write to, elsewhere a copy."""
-    if not isinstance(array, np.ndarray):
-        return backend.asarray(array)
-    view = cast("NDArray[Any]", array).view()
-    view.flags.writeable = False
-    return view

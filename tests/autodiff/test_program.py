@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.primitives.elementwise import add, multiply, sin
@@ -143,9 +143,12 @@ def test_a_call_gives_the_same_bits_every_time(backend: Backend) -> None:
     program = ad.trace(f, *arrays)
     first = [np.array(backend.to_numpy(y)) for y in program(*arrays)]
     program(backend.asarray(w * 2), backend.asarray(x * 3))
-    for found in (program(*arrays), f(*arrays)):
-        for y, z in zip(found, first, strict=True):
-            assert_array_equal(backend.to_numpy(y), z)
+    for y, z in zip(program(*arrays), first, strict=True):
+        assert_array_equal(backend.to_numpy(y), z)
+    # What runs once is not compiled, and CUDA's compiled loops add up in an order of their own.
+    eps = 1e-14 if backend.name == "cupy" else 0
+    for y, z in zip(f(*arrays), first, strict=True):
+        assert_allclose(backend.to_numpy(y), z, rtol=eps, atol=eps)
 
 
 def test_programs_transform_directly() -> None:

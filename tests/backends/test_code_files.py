@@ -169,3 +169,42 @@ def test_where_folders_have_no_descriptors_files_are_named_in_full(
     (tmp_path / "kernels" / "newer").touch()
     CodeFiles(tmp_path / "kernels").write(DIGEST, CODE)
     assert sorted(p.name for p in (tmp_path / "kernels").iterdir()) == [DIGEST, "newer"]
+
+
+def test_files_that_vanish_from_the_list_are_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread or process renames its temporary file between the listing and the look at the file's age."""
+    monkeypatch.setattr(code_files, "_MOST_FILES", 1)
+    os.utime(folder / DIGEST, (1, 1))
+    (folder / "newer").touch()
+    scandir = os.scandir
+
+    class Vanished:
+        name = "c" * 64 + ".0123456789abcdef"
+
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    class Listing:
+        def __init__(self, place: Any) -> None:
+            self._entries: Any = scandir(place)
+
+        def __enter__(self) -> list[Any]:
+            return [Vanished(), *self._entries]
+
+        def __exit__(self, *error: object) -> None:
+            self._entries.close()
+
+    monkeypatch.setattr(os, "scandir", Listing)
+    CodeFiles(folder).write(OTHER, CODE)
+    monkeypatch.undo()
+    assert sorted(p.name for p in folder.iterdir()) == [OTHER, "newer"]
+    assert CodeFiles(folder).read(OTHER) == CODE
+
+
+def test_a_folder_that_cannot_be_listed_is_written_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(place: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refused)
+    CodeFiles(folder).write(OTHER, CODE)
+    assert CodeFiles(folder).read(OTHER) == CODE

@@ -32,12 +32,14 @@ class TestCompare:
         assert all(line.count("±") == 3 for line in lines), "after 0, 1 and 3 steps"
         assert all(("MiB" in line) == ("random" not in line) for line in lines)
 
+    @pytest.mark.slow
     def test_algorithms_in_several_options(self) -> None:
         done = compare("--algorithms", "MAML", "--algorithms", "Reptile,FOMAML")
         assert done.exit_code == 0, done.output
         lines = [line for line in done.stdout.splitlines() if "±" in line]
         assert [line.split()[1] for line in lines] == ["random", "transfer", "MAML", "Reptile", "FOMAML"]
 
+    @pytest.mark.slow
     def test_several_seeds_and_their_mean(self, tmp_path: Path) -> None:
         done = compare("--algorithms", "FOMAML", "--seed", "1", "--seed", "2", "--json", str(tmp_path / "found.json"))
         assert done.exit_code == 0, done.output
@@ -48,6 +50,7 @@ class TestCompare:
         width = 1.96 * abs(means[0] - means[1]) / 2
         assert f"{sum(means) / 2:.3f} ± {width:.3f}" in " ".join(rows[2])
 
+    @pytest.mark.slow
     def test_classification_has_tables_of_accuracy(self) -> None:
         done = compare("--data", "digits", "--algorithms", "FOMAML", "--shots", "2")
         assert done.exit_code == 0, done.output
@@ -225,10 +228,10 @@ class TestRefusals:
         assert Path("curves.svg").read_text(encoding="utf-8") == "kept"
 
     def test_memory_that_runs_out_is_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def compare_all(settings: Any) -> Any:
+        def compare_all(settings: Any, **_: Any) -> Any:
             raise MemoryError
 
-        monkeypatch.setattr("aidotnet_py.cli.app.run_comparison", compare_all)
+        monkeypatch.setattr("aidotnet_py.cli.comparing.run_comparison", compare_all)
         done = compare()
         assert done.exit_code == 1
         assert done.stderr == (
@@ -236,10 +239,10 @@ class TestRefusals:
         )
 
     def test_ctrl_c_ends_it_as_shells_have_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def compare_all(settings: Any) -> Any:
+        def compare_all(settings: Any, **_: Any) -> Any:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("aidotnet_py.cli.app.run_comparison", compare_all)
+        monkeypatch.setattr("aidotnet_py.cli.comparing.run_comparison", compare_all)
         assert compare().exit_code == 130
 
     def test_a_training_that_diverges(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +265,9 @@ class TestWithoutExtras:
 
         for module in [m for m in sys.modules if m.split(".")[0] == name or m.startswith("aidotnet_py.cli.")]:
             monkeypatch.delitem(sys.modules, module)
+            if module.startswith("aidotnet_py.cli."):
+                # The package would give it without an import.
+                monkeypatch.delattr(cli, module.rpartition(".")[2])
         monkeypatch.setattr(builtins, "__import__", importing)
 
     @pytest.mark.parametrize("name", ["typer", "rich"])
@@ -272,10 +278,10 @@ class TestWithoutExtras:
         assert error.value.code
 
     def test_another_error_of_an_import_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.forbid("tqdm", monkeypatch)
+        self.forbid("tracemalloc", monkeypatch)
         for module in [m for m in sys.modules if m.startswith("aidotnet_py.comparison")]:
             monkeypatch.delitem(sys.modules, module)
-        with pytest.raises(ModuleNotFoundError, match="tqdm"):
+        with pytest.raises(ModuleNotFoundError, match="tracemalloc"):
             cli.main()
 
     @pytest.mark.parametrize(
@@ -288,6 +294,8 @@ class TestWithoutExtras:
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, f"{name}.figure", None)
         monkeypatch.setitem(sys.modules, f"{name}.datasets", None)
+        # Imported by an earlier test, it would need no matplotlib any more.
+        monkeypatch.delitem(sys.modules, "aidotnet_py.plotting.cell_figure", raising=False)
         done = compare("--algorithms", "FOMAML", *arguments)
         assert done.exit_code == 2
         assert f'pip install "aidotnet-py[{extra}]"' in done.stderr

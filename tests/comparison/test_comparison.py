@@ -6,11 +6,15 @@ import json
 import subprocess
 import sys
 import tracemalloc
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestCentroid
 
 from aidotnet_py import (
     ArgumentException,
@@ -27,6 +31,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.comparison import ALGORITHMS, BASELINES, PROBLEMS, Comparison, ComparisonSettings, compare
 from aidotnet_py.comparison import running as running_module
+from aidotnet_py.comparison.contestants import BASELINES_OF_CLASSES
 from aidotnet_py.comparison.problems import Loader, Model
 from aidotnet_py.nn import Dense, Sequential
 from aidotnet_py.optimizers import NewtonCGMinimizer
@@ -34,43 +39,89 @@ from aidotnet_py.plotting import draw_adaptation_curves
 
 TINY: dict[str, Any] = {"iterations": 2, "meta_batch": 3, "test_tasks": 4, "adaptation_steps": 2}
 
+PEAK_OF_A_STEP = running_module._peak_of_a_step
+
 
 def settings(**given: Any) -> ComparisonSettings:
     return ComparisonSettings.of(given.pop("data", "sinusoid"), **{**TINY, **given})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_memory_measured() -> Iterator[None]:
+    """It takes ten times as long as these trainings; the tests about it ask for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running_module, "_peak_of_a_step", lambda start: 1)
+        yield
+
+
+@pytest.fixture
+def memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users have it."""
+    monkeypatch.setattr(running_module, "_peak_of_a_step", PEAK_OF_A_STEP)
+
+
 @pytest.fixture(scope="module")
 def regression() -> Comparison:
-    """All algorithms, two seeds."""
-    return compare(settings(seeds=(0, 5)))
+    """Three algorithms, two seeds."""
+    return compare(settings(seeds=(0, 5), algorithms=["iMAML", "MAML", "FOMAML"]))
 
 
 class TestWhoIsCompared:
-    def test_the_baselines_and_all_algorithms_of_every_seed(self, regression: Comparison) -> None:
-        everyone = [*BASELINES, *ALGORITHMS]
-        assert [(run.algorithm, run.seed) for run in regression.runs] == [(n, s) for s in (0, 5) for n in everyone]
-        assert regression.contestants == tuple(everyone)
+    @pytest.mark.slow
+    def test_the_baselines_and_all_algorithms_of_every_seed(self) -> None:
+        everyone = [*BASELINES, *(name for name, one in ALGORITHMS.items() if not one.needs_classes)]
+        found = compare(settings(seeds=(0, 5)))
+        assert [(run.algorithm, run.seed) for run in found.runs] == [(n, s) for s in (0, 5) for n in everyone]
+        assert found.contestants == tuple(everyone)
 
     def test_those_that_are_asked_for(self) -> None:
         found = compare(settings(algorithms=["FOMAML"]))
         assert found.contestants == ("random", "transfer", "FOMAML")
 
-    @pytest.mark.parametrize("data", ["sinusoid", "digits"])
-    @pytest.mark.parametrize("name", [*BASELINES, *ALGORITHMS])
+    def test_those_that_need_classes(self) -> None:
+        found = compare(settings(data="digits", algorithms=["ProtoNets"]))
+        assert found.contestants == ("random", "transfer", "centroid", "embedded-centroid", "ProtoNets")
+        assert "ProtoNets" in settings(data="digits", algorithms=None).algorithms
+        with pytest.raises(ArgumentException, match="without those that need classes for sinusoid, got 'ProtoNets'"):
+            settings(algorithms=["ProtoNets"])
+
+    def test_the_nearest_mean_of_raw_inputs_is_scikit_learns(self) -> None:
+        problem, wanted = PROBLEMS["digits"], settings(data="digits", shots=3)
+        loader = problem.loader("test", wanted, 3)
+        learner = BASELINES_OF_CLASSES["centroid"](problem, problem.model(3), loader, 3).learner
+        for task in loader.GetTaskBatch(5):
+            # It warns of pixels that are alike in a class.
+            with warnings.catch_warnings(action="ignore"):
+                nearest = NearestCentroid().fit(task.SupportInput.reshape(15, -1), task.SupportOutput)
+            expected = nearest.predict(task.QueryInput.reshape(-1, 64))
+            np.testing.assert_array_equal(learner.Adapt(task).Predict(task.QueryInput).argmax(axis=1), expected)
+            accuracy = np.mean(expected == task.QueryOutput)
+            assert learner.AdaptAndEvaluate(task).QueryAccuracy == pytest.approx(accuracy)
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            *((name, "digits") for name in [*BASELINES, *BASELINES_OF_CLASSES, *ALGORITHMS]),
+            *((name, "sinusoid") for name in [*BASELINES, *ALGORITHMS] if name != "ProtoNets"),
+        ],
+    )
     def test_all_start_alike_and_only_training_moves_them(self, name: str, data: str) -> None:
         problem, wanted = PROBLEMS[data], settings(data=data)
         model = problem.model(3)
         before = model.GetParameters().copy()
         np.testing.assert_array_equal(before, problem.model(3).GetParameters())
         assert (before != problem.model(4).GetParameters()).any()
-        entrant = {**BASELINES, **ALGORITHMS}[name](problem, model, problem.loader("train", wanted, 3), 3)
+        contestants = {**BASELINES, **BASELINES_OF_CLASSES, **ALGORITHMS}
+        entrant = contestants[name](problem, model, problem.loader("train", wanted, 3), 3)
         assert entrant.learner.Options.IsValid()
         np.testing.assert_array_equal(before, model.GetParameters())
         if entrant.step is None:
-            assert name == "random"
+            assert name in ("random", *BASELINES_OF_CLASSES)
         else:
+            learned = entrant.learner.BaseModel
+            assert set(learned.GetParameters()) <= set(before)
             entrant.step()
-            assert (before != model.GetParameters()).any()
+            assert not set(learned.GetParameters()) <= set(before)
 
     def test_all_train_on_the_same_tasks_and_none_on_those_of_the_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[list[float]] = []
@@ -122,6 +173,7 @@ class TestWhoIsCompared:
 
 
 class TestWhatIsMeasured:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["Reptile", "ANIL"])
     def test_single_accuracies_are_those_of_one_example_at_a_time(self, name: str) -> None:
         wanted = settings(data="digits", algorithms=[name])
@@ -143,7 +195,8 @@ class TestWhatIsMeasured:
     def test_regression_has_none_of_these(self, regression: Comparison) -> None:
         assert all(run.single_accuracy is None for run in regression.runs)
 
-    @pytest.mark.parametrize("name", ALGORITHMS)
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", [name for name, one in ALGORITHMS.items() if not one.needs_classes])
     def test_curves_are_those_of_the_learner_itself(self, name: str) -> None:
         wanted = settings(algorithms=[name])
         run = compare(wanted).of(name)[0]
@@ -184,19 +237,22 @@ class TestWhatIsMeasured:
             assert run.accuracies is not None
             assert len(run.accuracies) == 3
             assert all(0 <= point.Mean <= 1 for point in run.accuracies)
-        assert set(found.curves(0)[1]) == {"random", "transfer", "FOMAML"}
+        assert set(found.curves(0)[1]) == {"random", "transfer", "centroid", "embedded-centroid", "FOMAML"}
 
-    def test_what_training_costs(self, regression: Comparison) -> None:
-        for run in regression.runs:
+    @pytest.mark.usefixtures("memory_measured")
+    def test_what_training_costs(self) -> None:
+        found = compare(settings(algorithms=["iMAML", "MAML", "FOMAML"]))
+        for run in found.runs:
             trained = run.algorithm != "random"
             assert (run.training_seconds is not None and run.training_seconds > 0) == trained
             assert (run.peak_bytes is not None) == trained
-        peak = {run.algorithm: run.peak_bytes or 0 for run in regression.runs}
+        peak = {run.algorithm: run.peak_bytes or 0 for run in found.runs}
         # MAML keeps the sixteen points of its inner loop; FOMAML keeps one.
-        points = 3 * regression.settings.problem.model(0).ParameterCount * 4
+        points = 3 * found.settings.problem.model(0).ParameterCount * 4
         assert peak["MAML"] - peak["FOMAML"] > 10 * points
         assert peak["iMAML"] < peak["MAML"]
 
+    @pytest.mark.slow
     def test_memory_does_not_depend_on_who_came_first(self) -> None:
         # In a process of its own, where nothing is compiled or loaded yet.
         program = (
@@ -209,6 +265,8 @@ class TestWhatIsMeasured:
         assert transfer == pytest.approx(transfer_again, rel=0.05)
         assert imaml == pytest.approx(imaml_again, rel=0.05)
 
+    @pytest.mark.usefixtures("memory_measured")
+    @pytest.mark.slow
     def test_tracing_that_was_on_stays_on(self) -> None:
         tracemalloc.start()
         try:
@@ -228,6 +286,14 @@ class TestWhatIsMeasured:
         monkeypatch.setitem(vars(problem), "options", {**problem.options, "InnerLearningRate": 1e30})
         with pytest.raises(InvalidOperationException, match=r"random from seed 7: the query loss of task 0"):
             compare(settings(algorithms=["FOMAML"], seeds=(7,)))
+
+
+@pytest.mark.parametrize("data", ["sinusoid", "digits"])
+def test_workers_find_the_same(data: str) -> None:
+    wanted = compare(settings(data=data, algorithms=["MAML"]))
+    with ThreadPoolExecutor(3) as pool:
+        found = compare(settings(data=data, algorithms=["MAML"]), executor=pool)
+    assert [(run.losses, run.accuracies) for run in found.runs] == [(run.losses, run.accuracies) for run in wanted.runs]
 
 
 class TestAdaptationCurve:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from aidotnet_py.backends import Backend
 from aidotnet_py.data import DigitsLoader
 from aidotnet_py.data.class_pool import ClassPool
-from aidotnet_py.data.draws import check_classes
+from aidotnet_py.data.draws import check_classes, draw_classes
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 
@@ -182,12 +182,15 @@ def test_a_missing_scikit_learn_is_answered_with_the_line_to_type(monkeypatch: p
 def test_episodes_repeat_neither_class_nor_image(counts: list[int], rotations: bool, seed: int, data: Any) -> None:
     # Each image says by its pixels which class and which image it is, and how it is turned.
     images_of = {str(c): np.array([[[c, i], [0, 1]] for i in range(n)], dtype=np.uint8) for c, n in enumerate(counts)}
-    pool = ClassPool(images_of, rotations=rotations)
-    ways = data.draw(st.integers(1, pool.class_count))
+    pool = ClassPool.of(images_of, rotations=rotations, scale=1, dtype=np.dtype(np.float32))
+    ways = data.draw(st.integers(1, len(pool.counts)))
     examples = data.draw(st.integers(1, min(counts)))
-    episode = pool.draw(np.random.default_rng(seed), ways, examples)
-    assert len(set(episode.classes)) == ways
-    for name, images in zip(episode.classes, episode.images[..., 0], strict=True):
+    generator = np.random.default_rng(seed)
+    choose = lambda: draw_classes(generator, len(pool.counts), ways)  # noqa: E731
+    drawn = pool.draw(generator, 1, choose, shots=examples, queries=0, name="pool")
+    classes = drawn.metadata[0]["Classes"]
+    assert len(set(classes)) == ways
+    for name, images in zip(classes, drawn.arrays[0].reshape(ways, examples, 2, 2), strict=True):
         base, degrees = parse(name)
         upright = [turned(image, (360 - degrees) % 360) for image in images]
         assert {int(image[0, 0]) for image in upright} == {base}
@@ -197,14 +200,14 @@ def test_episodes_repeat_neither_class_nor_image(counts: list[int], rotations: b
 
 
 def test_all_images_of_a_class_are_drawn_equally_often_in_every_place() -> None:
-    pool = ClassPool(
-        {"few": np.arange(4, dtype=np.uint8).reshape(4, 1, 1), "many": np.full((9, 1, 1), 9, np.uint8)}, rotations=False
-    )
+    images_of = {"few": np.arange(4, dtype=np.uint8).reshape(4, 1, 1), "many": np.full((9, 1, 1), 9, np.uint8)}
+    pool = ClassPool.of(images_of, rotations=False, scale=1, dtype=np.dtype(np.float32))
     generator = np.random.default_rng(7)
     table = np.zeros((3, 4), int)
     for _ in range(2000):
-        episode = pool.draw(generator, 2, 3)
-        table[np.arange(3), episode.images[episode.classes.index("few"), :, 0, 0, 0]] += 1
+        drawn = pool.draw(generator, 1, lambda: draw_classes(generator, 2, 2), shots=3, queries=0, name="pool")
+        images = drawn.arrays[0].reshape(2, 3).astype(int)
+        table[np.arange(3), images[drawn.metadata[0]["Classes"].index("few")]] += 1
     assert stats.chisquare(table.ravel()).pvalue > 0.01
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize
+from scipy import optimize, stats
 
 from aidotnet_py import (
     BatchingStrategy,
@@ -26,18 +27,26 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import (
+    ArrayLoader,
     BalancedTaskSampler,
     CurriculumTaskSampler,
+    DigitsLoader,
     DynamicTaskSampler,
     Episode,
     GaussianClassificationMetaDataset,
+    GaussianNoise,
     MetaDatasetBase,
     RotatedDigitsMetaDataset,
     SineWaveMetaDataset,
     SinusoidLoader,
     UniformTaskSampler,
 )
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.exceptions import (
+    ArgumentException,
+    ArgumentNullException,
+    ArgumentOutOfRangeException,
+    InvalidOperationException,
+)
 from aidotnet_py.meta_learning.contract.sources import IEpisode, IResumable, ITaskSampler
 from aidotnet_py.nn import Dense, Sequential, Tanh
 
@@ -239,6 +248,64 @@ class TestBalanced:
         assert sampler.GetState() == make(BalancedTaskSampler).GetState()
 
 
+class TestDatasetsOfLoaders:
+    def test_of_arrays_are_those_of_the_arrays(self) -> None:
+        X, y = np.random.default_rng(0).normal(size=(60, 3)), np.repeat(["a", "b", "c", "d"], 15)
+        named, own = MetaDatasetBase("ArrayLoader", X, y, seed=2), ArrayLoader(X, y, 2, 1, 2).dataset(seed=2)
+        assert (own.Name, own.labels, own.ClassExampleCounts) == (named.Name, named.labels, named.ClassExampleCounts)
+        assert own.difficulty([0, 3]) == named.difficulty([0, 3])
+        for one, other in zip(own.SampleEpisodes(4, 3, 2, 2), named.SampleEpisodes(4, 3, 2, 2), strict=True):
+            assert (one.Task.QueryInput == other.Task.QueryInput).all()
+        assert own.TotalExamples == 60
+
+    def test_of_images_have_turned_classes_and_measure_them(self) -> None:
+        digits = pytest.importorskip("sklearn.datasets").load_digits()
+        pool = {c: digits.images[digits.target == c][..., np.newaxis] / 16 for c in (0, 1, 6, 8, 9)}
+        turned = {(c, turn): np.rot90(images, turn, axes=(1, 2)) for turn in range(4) for c, images in pool.items()}
+        X = np.concatenate(list(turned.values()))
+        y = np.repeat(np.arange(20), [len(images) for images in turned.values()])
+        wanted, dataset = MetaDatasetBase("turned", X, y), DigitsLoader(2, seed=0).dataset(seed=0)
+        assert dataset.labels[:6] == ("0", "1", "6", "8", "9", "0@90")
+        assert list(dataset.ClassExampleCounts.values()) == [len(images) for images in turned.values()]
+        for classes in ([0, 5], [1, 6, 12], [2, 4, 14, 19]):
+            np.testing.assert_allclose(dataset.difficulty(classes), wanted.difficulty(classes), rtol=1e-12)
+
+    @pytest.mark.parametrize("kind", [CurriculumTaskSampler, DynamicTaskSampler, BalancedTaskSampler])
+    def test_samplers_draw_the_classes_of_a_part(self, kind: Any, backend: Backend) -> None:
+        train, test = DigitsLoader(2, rotations=False, backend=backend).split(["0", "6", "8"], ["1", "9"])
+        sampler = kind(train.dataset(seed=0), 2, 1, 3, seed=1)
+        host = kind(DigitsLoader(2, rotations=False).split(["0", "6", "8"])[0].dataset(seed=0), 2, 1, 3, seed=1)
+        for task, same in zip(sampler.SampleBatch(20), host.SampleBatch(20), strict=True):
+            assert set(task.Metadata["Classes"]) < {"0", "6", "8"}
+            assert (backend.to_numpy(task.QueryInput) == same.QueryInput).all()
+        assert test.dataset().TotalClasses == 2
+
+    def test_a_curriculum_over_images_goes_from_easy_to_hard(self) -> None:
+        dataset = DigitsLoader(2, seed=0).dataset(seed=0)
+        means = []
+        for level in (0.0, 0.5, 1.0):
+            batch = CurriculumTaskSampler(dataset, 2, 1, 5, initialDifficulty=level, seed=0).SampleBatch(100)
+            labels = {label: index for index, label in enumerate(dataset.labels)}
+            measured = [dataset.difficulty([labels[c] for c in task.Metadata["Classes"]]) for task in batch]
+            assert (batch.TaskDifficulties == measured).all()
+            means.append(np.mean(measured))
+        assert means[0] + 0.05 < means[1] < means[2] - 0.05
+
+    def test_a_learner_trains_on_one(self) -> None:
+        X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 4
+        sampler = DynamicTaskSampler(ArrayLoader(X, y, 2, 1, 2).dataset(seed=0), 2, 1, 3, seed=0)
+        model: Any = NeuralNetworkModel(
+            Sequential(Dense(2)), input_shape=(3,), loss=CrossEntropyLoss(), seed=0, dtype=np.float64
+        )
+        result = MAMLAlgorithm(MAMLOptions(model, NumMetaIterations=3)).Train(sampler)
+        assert len(result.LossHistory) == 3
+
+    def test_transforms_are_refused(self) -> None:
+        loader = DigitsLoader(2).with_transform(GaussianNoise(0.1))
+        with pytest.raises(InvalidOperationException, match="must be made of a loader without transforms"):
+            loader.dataset()
+
+
 class TestCurriculum:
     @given(st.integers(0, 200), st.lists(st.floats(0, 1), min_size=2, max_size=8).map(sorted))
     def test_tasks_are_ordered_by_measured_difficulty(self, seed: int, levels: list[float]) -> None:
@@ -252,6 +319,27 @@ class TestCurriculum:
             assert episode.Difficulty == dataset.difficulty(episode.Task.Metadata["Classes"])
             found.append(episode.Difficulty)
         assert found == sorted(found)
+
+    def test_measured_difficulty_is_that_of_real_images_and_the_curriculum_orders_by_it(self) -> None:
+        """Against what a nearest mean gets wrong with one shot, which knows nothing of the measure."""
+        digits = pytest.importorskip("sklearn.datasets").load_digits()
+        dataset = MetaDatasetBase("digits", digits.images.reshape(-1, 64) / 16, digits.target, seed=0)
+
+        def error(task: Any) -> float:
+            distances = ((task.QueryInput[:, np.newaxis] - task.SupportInput) ** 2).sum(axis=2)
+            return float(np.mean(distances.argmin(axis=1) != task.QueryOutput))
+
+        generator, pairs = np.random.default_rng(0), list(itertools.combinations(range(10), 2))
+        draw = lambda pair: dataset.draw(generator, 30, lambda: np.array(pair), 1, 15).tasks_on(dataset.backend)  # noqa: E731
+        errors = [np.mean([error(task) for task in draw(pair)]) for pair in pairs]
+        assert stats.spearmanr(errors, [dataset.difficulty(pair) for pair in pairs]).statistic > 0.8
+
+        batches = [
+            CurriculumTaskSampler(dataset, 2, 1, 15, initialDifficulty=level, seed=0).SampleBatch(200)
+            for level in (0.0, 0.5, 1.0)
+        ]
+        wrong = [float(np.mean([error(task) for task in batch])) for batch in batches]
+        assert wrong[0] < 0.08 < 0.1 < wrong[1] < 0.16 < 0.18 < wrong[2]
 
     def test_the_first_level_takes_the_easiest_of_eight_and_the_last_the_hardest(self) -> None:
         """The least and the largest of eight uniform ranks have the means 1/9 and 8/9."""

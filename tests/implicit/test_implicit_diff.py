@@ -52,7 +52,7 @@ def ridge(initial: Any, lam: Any, X: Any, y: Any) -> Any:
     return backend.asarray(scipy.linalg.cho_solve(factor, host.T @ right))
 
 
-BACKENDS = [get_backend(name) for name in ("numpy", "strict", "simulated") if name in available_backends()]
+BACKENDS = [get_backend(name) for name in ("numpy", "strict", "simulated", "cupy") if name in available_backends()]
 BACKEND_OF = {type(backend.empty((1,), float)): backend for backend in BACKENDS}
 
 

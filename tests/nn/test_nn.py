@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from aidotnet_py.nn import (
     GlobalAveragePool2D,
     Layer,
     LayerNorm,
+    LeakyReLU,
     MaxPool2D,
     ReLU,
     Residual,
@@ -30,9 +32,11 @@ from aidotnet_py.nn import (
     Tanh,
     conv4,
     mlp,
+    resnet12,
     resnet18,
 )
 from aidotnet_py.nn.layer import he_normal, parts, shape_of_examples
+from aidotnet_py.testing import check_derivatives
 
 # Explicit formulas, written with loops and NumPy alone.
 
@@ -243,15 +247,33 @@ class TestActivations:
         ("layer", "formula"),
         [
             (ReLU(), lambda x: np.maximum(x, 0)),
+            (LeakyReLU(0.1), lambda x: np.where(x > 0, x, 0.1 * x)),
+            (LeakyReLU(), lambda x: np.maximum(x, 0.01 * x)),
             (Tanh(), np.tanh),
             (Sigmoid(), lambda x: 1 / (1 + np.exp(-x))),
         ],
-        ids=["ReLU", "Tanh", "Sigmoid"],
+        ids=["ReLU", "LeakyReLU", "LeakyReLU-default", "Tanh", "Sigmoid"],
     )
     def test_apply_to_each_element(self, backend, layer, formula):
         x = 3 * rng().standard_normal((4, 2, 3))
         assert layer.initialize(rng(), (2, 3)) == ({}, (2, 3))
         np.testing.assert_allclose(applied(backend, layer, {}, x), formula(x), rtol=1e-14)
+
+    def test_leaky_relu_has_the_slopes_of_pytorch(self):
+        torch = pytest.importorskip("torch")
+        x = np.array([-2.0, -1e-300, -0.0, 0.0, 1e-300, 3.0])
+        leaf = torch.tensor(x, requires_grad=True)
+        (torch.nn.functional.leaky_relu(leaf, 0.25) * torch.arange(1.0, 7.0)).sum().backward()
+        slopes = grad(lambda x: np.sum(LeakyReLU(0.25).apply({}, x) * np.arange(1.0, 7.0)))(x)
+        assert (slopes == leaf.grad.numpy()).all()
+        check_derivatives(
+            lambda x: LeakyReLU(0.25).apply({}, x), rng().standard_normal(5) + np.array([3, 3, -3, -3, -3])
+        )
+
+    @pytest.mark.parametrize("slope", [math.inf, "0.1", None])
+    def test_leaky_relu_refuses_what_is_no_slope(self, slope):
+        with pytest.raises(ArgumentOutOfRangeException, match="slope must be a finite number, got"):
+            LeakyReLU(slope)
 
 
 class TestFlatten:
@@ -399,6 +421,32 @@ def cross_entropy(logits, labels):
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     chosen = np.take_along_axis(shifted, labels[:, None], axis=-1)[:, 0]
     return np.mean(np.log(np.sum(np.exp(shifted), axis=-1)) - chosen)
+
+
+class TestResNet12:
+    def test_has_the_sizes_of_the_paper(self):
+        parameters, output = resnet12(64).initialize(rng(), (84, 84, 3))
+        assert output == (64,)
+        # Lee et al.'s embedding, by its modules in PyTorch, and the linear layer.
+        assert sum(v.size for v in parameters.values()) == 12_424_320 + 640 * 64 + 64
+        assert [v.shape[-1] for v in parameters.values() if v.ndim == 4] == [64] * 4 + [160] * 4 + [320] * 4 + [640] * 4
+
+    def test_pools_images_after_each_block(self):
+        shape, rows = (84, 84, 3), []
+        for layer in resnet12(5, filters=(1, 1, 1, 1)).layers.values():
+            _, shape = layer.initialize(rng(), shape)
+            rows.append(shape[0])
+        assert rows == [84, 84, 42, 42, 42, 21, 21, 21, 10, 10, 10, 5, 1, 5]
+
+    def test_runs(self, backend):
+        network = resnet12(3, filters=(2, 3, 2, 3), norm="layer")
+        parameters, _ = network.initialize(rng(), (16, 18, 3))
+        assert applied(backend, network, parameters, rng().standard_normal((2, 16, 18, 3))).shape == (2, 3)
+
+    @pytest.mark.parametrize("filters", [(64, 160, 320), 64, "wide", None])
+    def test_refuses_other_numbers_of_blocks(self, filters):
+        with pytest.raises(ArgumentException, match="filters must be the channels of four blocks, such as"):
+            resnet12(5, filters=filters)
 
 
 class TestResNet18:

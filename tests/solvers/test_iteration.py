@@ -79,6 +79,10 @@ def test_a_shape_that_comes_often_is_compiled_and_keeps_its_bits(preconditioned:
         e._compiling is None or e._compiling._compilation is not None for e in buffers.iteration._executables[:1]
     )
     buffers.iteration.compile()
+    # Nothing is left to NumPy: an operator of the engine runs many rounds in one call then.
+    assert all(executable.kernels(0) is not None for executable in buffers.iteration._executables)
+    same(conjugate_gradient(lambda v: d * v, b, **how), wanted)
+    buffers.iteration.compile()
     assert all(any(part.compiled for part in e.parts(0)) for e in buffers.iteration._executables)
     same(conjugate_gradient(lambda v: d * v, b, **how), wanted)
 

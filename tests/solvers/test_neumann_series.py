@@ -15,14 +15,13 @@ from places import ROOT
 from aidotnet_py.backends import Backend, NumPyBackend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
 from aidotnet_py.solvers import StopReason, conjugate_gradient, neumann_series
+from aidotnet_py.testing import symmetric_matrices
 
 EPS = float(np.finfo(np.float64).eps)
 
 
 def symmetric(rng: np.random.Generator, spectrum: np.ndarray) -> np.ndarray:
-    Q = np.linalg.qr(rng.standard_normal((spectrum.size, spectrum.size)))[0]
-    A = (Q.T * spectrum) @ Q
-    return (A + A.T) / 2
+    return symmetric_matrices(rng, spectrum[None])[0]
 
 
 def on_rows(backend: Backend, A: np.ndarray) -> Any:

@@ -212,3 +212,19 @@ def test_what_is_handed_out_on_numpy_is_a_view() -> None:
     conjugate_gradient(operator, B, max_iterations=3, rtol=0.0)
     assert not any(v.flags.writeable for v in seen)
     assert np.shares_memory(seen[0], seen[1])
+
+
+# NumPy 2.5 warns of the assignment, and still does it.
+@pytest.mark.filterwarnings("ignore:Setting the shape")
+def test_a_function_that_reshapes_its_argument_in_place_is_handed_the_right_shape_again() -> None:
+    shapes: list[Any] = []
+
+    def operator(v: Any) -> Any:
+        shapes.append(v.shape)
+        result = product(v)
+        v.shape = (v.size,)
+        return result
+
+    found, _ = conjugate_gradient(operator, B)
+    np.testing.assert_array_equal(found, conjugate_gradient(product, B)[0])
+    assert set(shapes) == {B.shape}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds
@@ -32,8 +33,8 @@ def eager_conjugate_gradient(
     progress = solve.progress(rows.n if max_iterations is None else max_iterations, Bounds(rtol, atol))
     while progress.running.any():
         solve.iterate(progress)
-        if progress.iterations.any() and solve.may_have_drifted(progress):
-            solve.measure(progress)
+        if progress.iterations.any() and (drifted := solve.may_have_drifted(progress)).any():
+            solve.measure(progress, drifted)
     return solve.finished(progress)
 
 
@@ -54,10 +55,10 @@ class _Solve(Iterate):
             for i in range(3)
         )
 
-    def may_have_drifted(self, progress: Progress) -> bool:
-        """Whether b − Ax may differ from r by more than a tenth, for some task."""
+    def may_have_drifted(self, progress: Progress) -> NDArray[np.bool_]:
+        """Return the tasks whose b − Ax may differ from r by more than a tenth."""
         if self.preconditioner is not None or not self.from_zero:
-            return True
+            return np.ones(self.rows.tasks, np.bool_)
         return progress.may_have_drifted(self.norms(self.x))
 
     def iterate(self, progress: Progress) -> None:

@@ -12,18 +12,21 @@ from aidotnet_py import (
     ANILOptions,
     BOILAlgorithm,
     BOILOptions,
+    CrossEntropyLoss,
     FunctionModel,
     MAMLAlgorithm,
     MAMLOptions,
     MetaSGDAlgorithm,
     MetaSGDOptions,
     NeuralNetworkModel,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
     ReptileAlgorithm,
     ReptileOptions,
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.data import ArrayLoader, SinusoidLoader
 from aidotnet_py.nn import mlp
 
 __all__ = ["KINDS", "answer", "learner_of", "line", "line_learner"]
@@ -35,14 +38,20 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "Reptile": (ReptileAlgorithm, ReptileOptions),
     "ANIL": (ANILAlgorithm, ANILOptions),
     "BOIL": (BOILAlgorithm, BOILOptions),
+    "ProtoNets": (ProtoNetsAlgorithm, ProtoNetsOptions),
 }
 
 
 def learner_of(kind: str, *, steps: int) -> Any:
-    """Return a learner on sinusoids after so many steps."""
+    """Return a learner after so many steps on sinusoids, or on classes if it needs these."""
     algorithm, options = KINDS[kind]
-    model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), dtype=np.float64, seed=0)
-    learner = algorithm(options(model, DataLoader=SinusoidLoader(seed=0, dtype=np.float64)))
+    model: Any = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), dtype=np.float64, seed=0)
+    loader: Any = SinusoidLoader(seed=0, dtype=np.float64)
+    if kind == "ProtoNets":
+        rng = np.random.default_rng(0)
+        loader = ArrayLoader(rng.normal(size=(60, 3)), np.repeat(range(6), 10), NWay=3, QueryShots=4, seed=0)
+        model = NeuralNetworkModel(mlp(8, 4), input_shape=(3,), dtype=np.float64, loss=CrossEntropyLoss(), seed=0)
+    learner = algorithm(options(model, DataLoader=loader))
     for _ in range(steps):
         learner.MetaTrainStep(2)
     return learner

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_state import untouched
 from safetensors.numpy import load
 
 from aidotnet_py import (
@@ -20,6 +19,7 @@ from aidotnet_py import (
 from aidotnet_py.backends import Backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import Dense, Sequential, Tanh
+from aidotnet_py.testing.learner_state import untouched
 
 __all__ = ["learner_on", "opened", "refused"]
 

@@ -48,11 +48,12 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.data import ArrayLoader, DigitsLoader, RandomFlip, SinusoidLoader, TableLoader
 from aidotnet_py.nn import Sequential, mlp
 from aidotnet_py.optimizers import VectorObjective
 
 Arrays = NDArray[Any]
+Network = NeuralNetworkModel[np.float32, Arrays, Arrays]
 
 
 def single() -> NeuralNetworkModel[np.float32, Arrays, Arrays]:
@@ -91,17 +92,17 @@ def task() -> MetaLearningTask[np.float32, NDArray[np.float32], NDArray[np.float
 def learner_of_float32() -> None:
     model = single()
     options = iMAMLOptions(model, AdaptationSteps=1)
-    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
-    assert_type(options.Clone(), iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays, Network])
+    assert_type(options.Clone(), iMAMLOptions[np.float32, Arrays, Arrays, Network])
     learner = iMAMLAlgorithm(options)
-    assert_type(learner, iMAMLAlgorithm[np.float32, Arrays, Arrays])
+    assert_type(learner, iMAMLAlgorithm[np.float32, Arrays, Arrays, Network])
     batch = TaskBatch([task()])
     assert_type(learner.MetaTrain(batch), np.float32)
     assert_type(learner.Evaluate(batch), np.float32)
-    assert_type(learner.Adapt(task()), IFullModel[np.float32, Arrays, Arrays])
+    assert_type(learner.Adapt(task()), Network)
     assert_type(learner.AdaptAndEvaluate(task()), MetaAdaptationResult[np.float32])
     assert_type(learner.AdaptAndEvaluate(task()).QueryLoss, np.float32)
-    assert_type(learner.GetMetaModel(), IFullModel[np.float32, Arrays, Arrays])
+    assert_type(learner.GetMetaModel(), Network)
 
 
 def learner_of_float64() -> None:
@@ -129,22 +130,26 @@ def losses_optimizers_and_loaders() -> None:
         InnerOptimizer=SGDOptimizer(1e-2, momentum=0.9),
         DataLoader=loader,
     )
-    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays, Network])
     assert_type(MeanSquaredErrorLoss[np.float32]().CalculateLoss(np.zeros(1, np.float32), np.zeros(1)), np.float32)
 
 
 def the_family() -> None:
     batch = TaskBatch([task()])
     maml = MAMLAlgorithm(MAMLOptions(single(), CheckpointSegments="sqrt"))
-    assert_type(maml, MAMLAlgorithm[np.float32, Arrays, Arrays])
+    assert_type(maml, MAMLAlgorithm[np.float32, Arrays, Arrays, Network])
     assert_type(maml.MetaTrain(batch), np.float32)
     assert_type(ReptileAlgorithm(ReptileOptions(single())).MetaTrain(batch), np.float32)
     assert_type(MetaSGDAlgorithm(MetaSGDOptions(single())).MetaTrain(batch), np.float32)
     layers = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
     assert_type(ANILAlgorithm(ANILOptions(layers)).AlgorithmType, MetaLearningAlgorithmType)
     assert_type(BOILAlgorithm(BOILOptions(layers, AdaptedLayers=["0_dense"])).Evaluate(batch), np.float32)
-    assert_type(iMAMLOptions(single(), InnerOptimizer=NewtonCGMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays])
-    assert_type(iMAMLOptions(single(), InnerOptimizer=LBFGSMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(
+        iMAMLOptions(single(), InnerOptimizer=NewtonCGMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays, Network]
+    )
+    assert_type(
+        iMAMLOptions(single(), InnerOptimizer=LBFGSMinimizer()), iMAMLOptions[np.float32, Arrays, Arrays, Network]
+    )
 
 
 def own_solver(objective: VectorObjective, theta: Any) -> Any:
@@ -153,16 +158,42 @@ def own_solver(objective: VectorObjective, theta: Any) -> Any:
 
 def a_solver_of_ones_own() -> None:
     learner = iMAMLAlgorithm(iMAMLOptions(single(), InnerOptimizer=own_solver))
-    assert_type(learner.Adapt(task()), IFullModel[np.float32, Arrays, Arrays])
+    assert_type(learner.Adapt(task()), Network)
 
 
 def held_as_interfaces() -> None:
     model: IFullModel[np.float32, Arrays, Arrays] = single()
     learner: IMetaLearner[np.float32, Arrays, Arrays] = iMAMLAlgorithm(iMAMLOptions(model))
     assert_type(learner.MetaTrain(TaskBatch([task()])), np.float32)
-    models: list[IFullModel[np.float32, Arrays, Arrays]] = [iMAMLAlgorithm(iMAMLOptions(single()))]
+    # On a line of its own: mypy cannot infer the class of a learner's model where a model is expected.
+    inner = iMAMLAlgorithm(iMAMLOptions(single()))
+    models: list[IFullModel[np.float32, Arrays, Arrays]] = [inner]
     assert_type(models[0].WithParameters(models[0].GetParameters()), IFullModel[np.float32, Arrays, Arrays])
-    assert_type(iMAMLAlgorithm(iMAMLOptions(single())).DeepCopy(), iMAMLAlgorithm[np.float32, Arrays, Arrays])
+    assert_type(iMAMLAlgorithm(iMAMLOptions(single())).DeepCopy(), iMAMLAlgorithm[np.float32, Arrays, Arrays, Network])
+
+
+def the_class_of_the_model() -> None:
+    """Adapt returns the model's own class; three type parameters leave it open."""
+    learner = iMAMLAlgorithm(iMAMLOptions(single(), AdaptationSteps=1))
+    adapted = learner.Adapt(task())
+    assert_type(adapted, Network)
+    assert_type(adapted.DeepCopy(), Network)
+    assert_type(learner.BaseModel, Network)
+    lines = MAMLAlgorithm(MAMLOptions(linear(), AdaptationSteps=1))
+    x = np.ones((2, 1))
+    double_task = MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, NumWays=1)
+    assert_type(lines.Adapt(double_task), FunctionModel[np.float64, Arrays, Arrays])
+    assert_type(ReptileAlgorithm(ReptileOptions(single())).Adapt(task()), Network)
+    assert_type(MetaSGDAlgorithm(MetaSGDOptions(single())).Adapt(task()), Network)
+    assert_type(ANILAlgorithm(ANILOptions(single())).Adapt(task()), Network)
+    assert_type(BOILAlgorithm(BOILOptions(single(), AdaptedLayers=["0_dense"])).Adapt(task()), Network)
+    open_class = held(learner)
+    assert_type(open_class.Adapt(task()), IFullModel[np.float32, Arrays, Arrays])
+    open_class.SetMetaModel(single())
+
+
+def held(learner: iMAMLAlgorithm[np.float32, Arrays, Arrays]) -> iMAMLAlgorithm[np.float32, Arrays, Arrays]:
+    return learner
 
 
 def a_first_user() -> None:
@@ -173,16 +204,18 @@ def a_first_user() -> None:
     learner = iMAMLAlgorithm(iMAMLOptions.FromPaper(model, Lambda=2.0, AdaptationSteps=3))
     assert_type(learner.MetaTrain(TaskBatch([one])), np.float32)
     adapted = learner.Adapt(one)
-    assert_type(adapted, IFullModel[np.float32, Arrays, Arrays])
+    assert_type(adapted, Network)
     assert_type(adapted.Predict(x), Arrays)
-    assert_type(adapted.WithParameters(adapted.GetParameters()), IFullModel[np.float32, Arrays, Arrays])
+    assert_type(adapted.WithParameters(adapted.GetParameters()), Network)
     assert_type(MAMLAlgorithm(MAMLOptions(linear())).Evaluate(TaskBatch([task()])), np.float64)
 
 
 def from_the_paper() -> None:
     options = iMAMLOptions.FromPaper(single(), Lambda=0.5, Curvature="gauss-newton", LossFunction=CrossEntropyLoss())
-    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays])
-    assert_type(iMAMLOptions(single(), LossFunction=CrossEntropyLoss()), iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(options, iMAMLOptions[np.float32, Arrays, Arrays, Network])
+    assert_type(
+        iMAMLOptions(single(), LossFunction=CrossEntropyLoss()), iMAMLOptions[np.float32, Arrays, Arrays, Network]
+    )
     query = DigitsLoader(NWay=2, KShot=1, QueryShots=1).GetNextTask().QueryInput
     assert_type(query, Arrays)
 
@@ -192,11 +225,22 @@ def packages_are_attributes() -> None:
     assert_type(aidotnet_py.nn.mlp(4, 1), Sequential)
 
 
+def own_data() -> None:
+    arrays = ArrayLoader(np.zeros((40, 1)), ["cat", "dog"] * 20, NWay=2, QueryShots=2)
+    assert_type(arrays, ArrayLoader[np.float64])
+    table = TableLoader({"g": [0, 0, 1, 1], "x": [1, 2, 3, 4], "y": [1, 2, 3, 4]}, task="g", target="y")
+    assert_type(table.with_transform(lambda x, rng: x + rng.normal()), TableLoader[np.float32])
+    assert_type(table.split(1, 1), tuple[TableLoader[np.float32], ...])
+    assert_type(iMAMLOptions(single(), DataLoader=table), iMAMLOptions[np.float32, Arrays, Arrays, Network])
+    digits = DigitsLoader(NWay=2, KShot=1, QueryShots=1, dtype=np.float64)
+    assert_type(digits.with_transform(RandomFlip(), "support"), DigitsLoader[np.float64])
+
+
 def arrays_meta_datasets_and_samplers() -> None:
     x, y = np.zeros((40, 1), np.float32), ["cat", "dog"] * 20
     loader = aidotnet_py.UniformEpisodicDataLoader(x, y, nWay=2, kShot=1, queryShots=2, seed=0)
     assert_type(loader, aidotnet_py.UniformEpisodicDataLoader[np.float32])
-    assert_type(iMAMLOptions(single(), DataLoader=loader), iMAMLOptions[np.float32, Arrays, Arrays])
+    assert_type(iMAMLOptions(single(), DataLoader=loader), iMAMLOptions[np.float32, Arrays, Arrays, Network])
     wide = aidotnet_py.CurriculumEpisodicDataLoader(x, y, 2, 1, 2, initialKShot=3, dtype=np.float64)
     assert_type(wide.GetNextTask(), MetaLearningTask[np.float64, Arrays, Arrays])
     assert_type(aidotnet_py.MetaDatasetBase("pets", x, y), aidotnet_py.MetaDatasetBase[np.float32])
@@ -226,3 +270,4 @@ def refused() -> None:
     MAMLAlgorithm(iMAMLOptions(single()))  # type: ignore[arg-type]
     iMAMLOptions(single(), Curvature="fisher")  # type: ignore[arg-type]
     iMAMLAlgorithm(single())  # type: ignore[arg-type]
+    iMAMLAlgorithm(iMAMLOptions(single())).Adapt(task()).weights  # type: ignore[attr-defined]  # noqa: B018

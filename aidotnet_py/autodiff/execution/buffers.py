@@ -42,14 +42,18 @@ class CellArrays:
         """Return the array of a cell, or the number of a literal."""
         if not isinstance(operand, Cell):
             return operand.value
-        array = self._cells.get(operand)
-        if array is None:
-            array = self._cells[operand] = self._make(operand)
-        return array
+        missing: list[Cell] = []
+        below: Cell | None = operand
+        while below is not None and below not in self._cells:
+            missing.append(below)
+            below = below.parent
+        for cell in reversed(missing):
+            self._cells[cell] = self._make(cell)
+        return self._cells[operand]
 
     def _make(self, cell: Cell) -> Array:
         if cell.parent is not None and cell.primitive is not None:
-            return cell.primitive.run(self._backend, self.of(cell.parent), **cell.parameters)
+            return cell.primitive.run(self._backend, self._cells[cell.parent], **cell.parameters)
         slot = cell.storage.slot
         assert slot is not None
         part = self._backend.index(self._slots[slot], (slice(0, cell.type.size),))

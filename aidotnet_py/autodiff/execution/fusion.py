@@ -81,6 +81,12 @@ class _Grouping:
                 self._readers[variable].append(equation)
         self._outputs = set(program.outputs)
         self._loops: dict[Variable, bool] = {}
+        # The value under each view, and whether the view keeps the order of its elements.
+        self._roots: dict[Variable, tuple[Variable, bool]] = {}
+        for equation in program.equations:
+            if equation.primitive.is_view:
+                root, same_order = self._root(equation.variables[0])
+                self._roots[equation.output] = root, same_order and equation.primitive.name in SAME_ORDER
         self._waiting: dict[Variable, Equation] = {}
         self._place: dict[Variable, int] = {}
         self._touching: defaultdict[Variable, list[int]] = defaultdict(list)
@@ -181,11 +187,7 @@ class _Grouping:
 
     def _root(self, variable: Variable) -> tuple[Variable, bool]:
         """Return the value under a chain of views, and whether the views keep the order of its elements."""
-        same_order = True
-        while (equation := self._made_by.get(variable)) is not None and equation.primitive.is_view:
-            same_order = same_order and equation.primitive.name in SAME_ORDER
-            (variable,) = equation.variables
-        return variable, same_order
+        return self._roots.get(variable, (variable, True))
 
     def _is_loop(self, equation: Equation) -> bool:
         known = self._loops.get(equation.output)

@@ -77,19 +77,20 @@ def _first(life: Life) -> int:
     return life.first
 
 
-def share_slots(lives: Iterable[Life]) -> dict[Life, Slot]:
+def share_slots(lives: Iterable[Life], *, apart: int = 0) -> dict[Life, Slot]:
     """Assign a slot to each life; all slots take little more memory than the values alive at one time.
 
     The largest lives choose first, so that smaller ones fill the gaps between them, and each takes the smallest slot
     with room for it ("greedy by size" of Pisarchyk & Lee 2020, Efficient memory management for deep neural net
-    inference).
+    inference). Lives of fewer bytes than ``apart`` take slots of their own size alone.
     """
     slot_of: dict[Life, Slot] = {}
     made: defaultdict[tuple[np.dtype[Any], bool], list[Slot]] = defaultdict(list)
     for life in sorted(lives, key=lambda life: -life.size):
+        is_apart = life.size * life.dtype.itemsize < apart
         slots = made[life.dtype, life.internal]
         for slot in reversed(slots):
-            place = slot.place_of(life)
+            place = None if is_apart and slot.size != life.size else slot.place_of(life)
             if place is not None:
                 break
         else:

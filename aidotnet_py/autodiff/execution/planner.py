@@ -143,10 +143,14 @@ def plan(
     """
     stages = stages or [0] * len(program.inputs)
     direct, copied = dict(carried or {}), dict[int, int]()
+    tiled, stage_of = tile(program, _stages_of(program, stages), rules.room if rules else 1)
+    units = units_of(tiled, stage_of, rules)
     while True:
-        planned = _Planner(program, stages, input_strides, output_strides, rules, direct, copied).run()
+        planner = _Planner(tiled, stage_of, units, stages, input_strides, output_strides, direct, copied)
+        planned = planner.lower()
         late = [place for place, given in direct.items() if _reads_after_overwrite(planned, place, given)]
         if not late:
+            planner.allocate(rules.apart if rules else 0)
             return planned
         copied.update((place, direct.pop(place)) for place in late)
 
@@ -221,15 +225,15 @@ class _Planner:
     def __init__(
         self,
         program: Program,
+        stage_of: Mapping[Atom, int],
+        units: Sequence[Unit],
         stages: Sequence[int],
         input_strides: Sequence[Strides] | None,
         output_strides: Sequence[Strides | None] | None,
-        rules: LoopRules | None,
         carried: Mapping[int, int],
         copied: Mapping[int, int],
     ) -> None:
-        self.program, self.stage_of = tile(program, _stages_of(program, stages), rules.room if rules else 1)
-        self.rules = rules
+        self.program, self.stage_of, self.units = program, stage_of, units
         self.stages = stages
         self.input_strides = input_strides or [c_strides(t.shape) for t in program.input_types]
         self.output_strides = list(output_strides or [None] * len(program.outputs))
@@ -246,7 +250,8 @@ class _Planner:
         self.parts: dict[Variable, tuple[Equation, Spans]] = {}
         self.calls_of: defaultdict[Unit, list[Work]] = defaultdict(list)
 
-    def run(self) -> Plan:
+    def lower(self) -> Plan:
+        """Return the plan but for its slots."""
         for variable, stage, strides in zip(self.program.inputs, self.stages, self.input_strides, strict=True):
             self.result.inputs.append(self._external(variable, stage, strides))
         for variable, _ in self.program.constants:
@@ -256,15 +261,18 @@ class _Planner:
                 self.views[equation.output] = equation
         self._bind_outputs()
         self._find_parts()
-        for unit in units_of(self.program, self.stage_of, self.rules):
+        for unit in self.units:
             self._lower(unit)
         self._finish_outputs()
         self.result.work.sort(key=lambda w: w.stage)
+        return self.result
+
+    def allocate(self, apart: int) -> None:
+        """Give each computed value a slot; see `share_slots`."""
         for work in self.result.work:
             self.calls_of[work.unit].append(work)
         self._measure_lives()
-        self._share_slots()
-        return self.result
+        self._share_slots(apart)
 
     def _external(self, variable: Variable, stage: int, strides: Strides) -> Cell:
         cell = Cell(variable.type, strides, Storage(variable.type, stage, external=True))
@@ -362,14 +370,19 @@ class _Planner:
         return Cell(of, c_strides(of.shape), Storage(of, stage, external=False, internal=internal))
 
     def _cell(self, variable: Variable) -> Cell:
-        """Return the cell of a value; the cell of a view is made at its first use."""
-        if variable not in self.cells:
-            self.cells[variable] = self._view(self.views[variable])
+        """Return the cell of a value; the cell of a view is made at its first use, after those under it."""
+        missing: list[Equation] = []
+        below = variable
+        while below not in self.cells:
+            missing.append(self.views[below])
+            (below,) = missing[-1].variables
+        for equation in reversed(missing):
+            self.cells[equation.output] = self._view(equation)
         return self.cells[variable]
 
     def _view(self, equation: Equation) -> Cell:
         (variable,) = equation.variables
-        source = self._cell(variable)
+        source = self.cells[variable]
         view: Callable[..., Strides | None] | None = equation.primitive.view
         assert view is not None
         strides = view(source.type, source.strides, **equation.parameters)
@@ -442,7 +455,7 @@ class _Planner:
             if isinstance(cell, Cell):
                 cell.storage.last = FOREVER
 
-    def _share_slots(self) -> None:
+    def _share_slots(self, apart: int) -> None:
         lives: dict[Storage, Life] = {}
         # A unit that runs as a loop reads all its operands until its end.
         ends = {work.unit: index for index, work in enumerate(self.result.work)}
@@ -459,7 +472,7 @@ class _Planner:
                 life = Life(of.dtype, of.size, storage.stage, storage.internal, index, last)
             life.last = last
             lives[storage] = life
-        slots = share_slots(dict.fromkeys(lives.values()))
+        slots = share_slots(dict.fromkeys(lives.values()), apart=apart)
         for storage, life in lives.items():
             storage.slot = slots[life]
         self.result.slots = list(dict.fromkeys(slots.values()))

@@ -23,7 +23,7 @@ def _without_repeats(program: Program) -> Program:
         primitive, parameters = equation.primitive, equation.parameters
         inputs = tuple([renamed.get(a, a) for a in equation.inputs])
         # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
-        named = [repr(a) if isinstance(a, Literal) else a for a in inputs]
+        named = [(repr(a.value), a.type) if isinstance(a, Literal) else a for a in inputs]
         operands = frozenset(named) if primitive.commutative else tuple(named)
         key = (primitive, operands, repr(sorted(parameters.items())) if parameters else "")
         earlier = first.setdefault(key, equation.output)

@@ -24,7 +24,7 @@ from aidotnet_py.backends.cuda.steps import CUDA_OPERATIONS
 from aidotnet_py.backends.kernel import Kernel, LoopRules, Product
 from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "shared_cuda_compiler"]
+__all__ = ["COMPILE_OPTIONS", "CudaCompiler", "Toolkit", "is_for_library", "shared_cuda_compiler"]
 
 # Operations are rounded by IEEE 754: no contraction, denormals are kept, quotients and square roots are correctly
 # rounded.
@@ -114,8 +114,8 @@ class CudaCompiler:
     """
 
     # Sums on a GPU never have NumPy's order. Windows are divided into tiles from 1 GiB on: smaller tiles would be too
-    # little work for a GPU.
-    rules = LoopRules(CUDA_OPERATIONS, any_sums=True, own_bits=True, room=2**8)
+    # little work for a GPU. Values below 1 MiB, small enough for several nests to be one call, stay apart by size.
+    rules = LoopRules(CUDA_OPERATIONS, any_sums=True, own_bits=True, room=2**8, apart=2**20)
 
     def __init__(self, toolkit: Toolkit) -> None:
         self._toolkit = toolkit
@@ -137,7 +137,7 @@ class CudaCompiler:
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compiled:
         """Compile kernels."""
-        work = [launches_of(kernel, _is_for_library) for kernel in kernels]
+        work = [launches_of(kernel, is_for_library) for kernel in kernels]
         launches = [call for calls in work for call in calls if isinstance(call, Launch)]
         missing = [launch for launch in launches if launch.name not in self._functions]
         if missing:
@@ -177,7 +177,8 @@ def _call_on_stream(call: Callable[[int], None], stream: Callable[[], int]) -> N
     call(stream())
 
 
-def _is_for_library(product: Product) -> bool:
+def is_for_library(product: Product) -> bool:
+    """Return whether cuBLAS computes a product."""
     return math.prod(product.sizes) > _SMALL and min(product.sizes) > _THIN and gemms(product) is not None
 
 

@@ -10,7 +10,7 @@ from aidotnet_py.backends.cuda.reductions import Reduction, groups_of
 from aidotnet_py.backends.cuda.steps import Element, Parameters, index_type
 from aidotnet_py.backends.kernel import LoopNest, Operand, Reference, Step, collapsed
 
-__all__ = ["loop_launches"]
+__all__ = ["loop_launches", "ordered_by_stores", "targets_of"]
 
 # With so many elements, a quarter of the threads still fills a GPU.
 _LARGE = 2**20
@@ -30,7 +30,7 @@ def loop_launches(nest: LoopNest, *, cleared: frozenset[Operand] = frozenset()) 
         return []
     fewer = collapsed(nest)
     launches: list[Launch] = []
-    was_cleared = dict(zip(_targets(fewer), (place in cleared for place in _targets(nest)), strict=True))
+    was_cleared = dict(zip(targets_of(fewer), (place in cleared for place in targets_of(nest)), strict=True))
     groups = groups_of(fewer)
     # A reduction that is not gathered visits each index once, so it can carry the stores. Stores may overwrite inputs:
     # reductions without stores run first.
@@ -45,14 +45,18 @@ def loop_launches(nest: LoopNest, *, cleared: frozenset[Operand] = frozenset()) 
     return launches
 
 
-def _targets(nest: LoopNest) -> list[Operand]:
+def targets_of(nest: LoopNest) -> list[Operand]:
+    """Return the targets of a nest's sums and maxima."""
     return [place for place, _ in (*nest.sums, *nest.maxima)]
 
 
-def _sort_axes(nest: LoopNest) -> LoopNest:
-    """Sort the axes by the strides of the first store, so that the fastest index runs over neighbours in memory."""
+def ordered_by_stores(nest: LoopNest, *, leading: int = 0) -> LoopNest:
+    """Sort the axes by the strides of the first store, so that the fastest index runs over neighbours in memory.
+
+    So many leading axes stay as they are.
+    """
     (first, _), *_ = nest.stores
-    order = sorted(range(len(nest.shape)), key=lambda axis: -abs(first.strides[axis]))
+    order = sorted(range(len(nest.shape)), key=lambda axis: (axis >= leading, -abs(first.strides[axis])))
 
     def reorder(reference: Reference) -> Reference:
         if not isinstance(reference, Operand):
@@ -61,7 +65,7 @@ def _sort_axes(nest: LoopNest) -> LoopNest:
 
     steps = tuple(Step(s.operation, tuple(map(reorder, s.inputs)), s.dtype) for s in nest.steps)
     stores = tuple((reorder(place), reorder(value)) for place, value in nest.stores)
-    return collapsed(LoopNest(tuple(nest.shape[axis] for axis in order), steps, stores))  # type: ignore[arg-type]  # operands stay operands
+    return collapsed(LoopNest(tuple(nest.shape[axis] for axis in order), steps, stores), leading=leading)  # type: ignore[arg-type]  # operands stay operands
 
 
 def _elementwise(nest: LoopNest) -> Launch:
@@ -69,7 +73,7 @@ def _elementwise(nest: LoopNest) -> Launch:
 
     In large nests, a thread has four elements a block apart, to have more loads in flight.
     """
-    nest = _sort_axes(nest)
+    nest = ordered_by_stores(nest)
     index, count = index_type(nest.shape, nest.operands), math.prod(nest.shape)
     each = 4 if count >= _LARGE and count % (4 * BLOCK) == 0 else 1
     parameters = Parameters(nest.operands, nest.written)

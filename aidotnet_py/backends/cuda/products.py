@@ -15,7 +15,7 @@ from aidotnet_py.backends.cuda.loops import loop_launches
 from aidotnet_py.backends.cuda.steps import TYPES, Parameters, index_type
 from aidotnet_py.backends.kernel import Factor, LoopNest, Number, Operand, Product, Step
 
-__all__ = ["product_launches"]
+__all__ = ["as_sums", "is_sum", "product_launches", "whole_operand"]
 
 # The side of the largest tile, and of the smallest one after division.
 _TILE, _LEAST_TILE = 64, 16
@@ -36,13 +36,22 @@ def product_launches(product: Product) -> list[Launch]:
     m, k, n = product.sizes
     if 0 in (*product.shape, m, n):
         return []
-    if k == 0 or min(m, n) == 1 or m * n <= _FEW:
-        return _as_sums(product)
+    if k == 0:
+        return loop_launches(_zeros(product))
+    if is_sum(product):
+        nest = as_sums(product)
+        return loop_launches(nest, cleared=frozenset(nest.written))
     return [_Tiles(product).launch()]
 
 
-def _as_sums(product: Product) -> list[Launch]:
-    """Translate a product into a loop nest with a sum for each element."""
+def is_sum(product: Product) -> bool:
+    """Return whether a product has so few rows or columns that its elements are sums that share little."""
+    m, k, n = product.sizes
+    return k > 0 and (min(m, n) == 1 or m * n <= _FEW)
+
+
+def as_sums(product: Product) -> LoopNest:
+    """Return a loop nest with a sum for each element, whose old value is to be ignored."""
     m, k, n = product.sizes
 
     def operand(factor: Factor, rows: int | None, columns: int | None) -> Operand:
@@ -55,13 +64,21 @@ def _as_sums(product: Product) -> list[Launch]:
 
     # The last axes are rows, columns and terms.
     x, y, out = operand(product.x, 0, 2), operand(product.y, 2, 1), operand(product.out, 0, 1)
-    shape = (*product.shape, m, n, k)
-    if k == 0:
-        target = Operand(out.argument, out.dtype, out.strides[:-1], out.offset)
-        zero = (Step("identity", (Number(0.0, out.dtype),), out.dtype),)
-        return loop_launches(LoopNest(shape[:-1], zero, ((target, 0),)))
-    nest = LoopNest(shape, (Step("multiply", (x, y), out.dtype),), sums=((out, 0),))
-    return loop_launches(nest, cleared=frozenset({out}))
+    return LoopNest((*product.shape, m, n, k), (Step("multiply", (x, y), out.dtype),), sums=((out, 0),))
+
+
+def _zeros(product: Product) -> LoopNest:
+    """Return the nest of a product without terms."""
+    m, _, n = product.sizes
+    target = whole_operand(product.out)
+    zero = (Step("identity", (Number(0.0, target.dtype),), target.dtype),)
+    return LoopNest((*product.shape, m, n), zero, ((target, 0),))
+
+
+def whole_operand(factor: Factor) -> Operand:
+    """Return a factor's operand with the strides of rows and columns as its last two."""
+    o = factor.operand
+    return Operand(o.argument, o.dtype, (*o.strides, factor.rows, factor.columns), o.offset)
 
 
 def _power_of_two(n: int) -> int:
@@ -115,7 +132,7 @@ class _Tiles:
         """Return the call."""
         product = self.product
         m, _, n = product.sizes
-        operands = [self._whole(f, *s) for f, s in self._factors()]
+        operands = [whole_operand(f) for f, _ in self._factors()]
         parameters = Parameters(product.operands, product.written)
         reach = [index_type((*product.shape, *s), [o]) for o, (_, s) in zip(operands, self._factors(), strict=True)]
         index = "int" if set(reach) == {"int"} else "long long"
@@ -127,11 +144,6 @@ class _Tiles:
         m, k, n = self.product.sizes
         return [(self.product.x, (m, k)), (self.product.y, (k, n)), (self.product.out, (m, n))]
 
-    @staticmethod
-    def _whole(factor: Factor, rows: int, columns: int) -> Operand:
-        o = factor.operand
-        return Operand(o.argument, o.dtype, (*o.strides, factor.rows, factor.columns), o.offset)
-
     def _body(self, parameters: Parameters, down: int, right: int) -> list[str]:
         m, k, n = self.product.sizes
         kind = TYPES[self.product.out.operand.dtype]
@@ -140,8 +152,8 @@ class _Tiles:
         per_row = self.columns // self.wide
         per_column = self.rows // self.high
         x, y, out = (
-            parameters.place(self._whole(f, *s), [*batch, i, j])
-            for (f, s), (i, j) in zip(self._factors(), (("i", "k"), ("k", "j"), ("i", "j")), strict=True)
+            parameters.place(whole_operand(f), [*batch, i, j])
+            for (f, _), (i, j) in zip(self._factors(), (("i", "k"), ("k", "j"), ("i", "j")), strict=True)
         )
         return [
             *(f"const I {name} = {lead[axis]};" for axis, name in enumerate(batch)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from aidotnet_py.backends.cuda.launch import BLOCK, SHARED, Launch, function_tex
 from aidotnet_py.backends.cuda.steps import TYPES, Element, Parameters, index_type, joined, literal
 from aidotnet_py.backends.kernel import LoopNest, Operand, Reference
 
-__all__ = ["Group", "Reduction", "cleared_by", "groups_of"]
+__all__ = ["Group", "Reduction", "Row", "cleared_by", "groups_of"]
 
 # So many threads, with at most a few thousand elements each, keep a large GPU busy.
 _BUSY = 2**17
@@ -54,6 +55,17 @@ def _coordinates(place: Operand, shape: Sequence[int]) -> tuple[_Coordinate, ...
             )
         span += abs(stride) * last
     return tuple(coordinates)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A block of threads that does all work at one index of the first axis, ``i0``.
+
+    ``shared`` is an array of double in its shared memory, free for every nest in turn.
+    """
+
+    parameters: Parameters
+    threads: int
 
 
 @dataclass
@@ -117,18 +129,18 @@ def _same_places(x: Operand, x_shape: Sequence[int], y: Operand, y_shape: Sequen
 class _Division:
     """The division of a reduction among threads.
 
-    A block computes ``lanes`` elements of the result, with ``parts`` threads for each; the terms of an element are
-    divided among ``chunks`` blocks. Neighbouring threads have neighbouring terms, or else neighbouring elements.
+    A block computes ``elements`` of the result, with ``parts`` threads for each; the terms of an element are divided
+    among ``chunks`` blocks. Neighbouring threads have neighbouring terms, or else neighbouring elements.
     """
 
-    lanes: int
+    elements: int
     parts: int
     chunks: int
     terms_are_neighbours: bool
 
     @property
     def threads(self) -> int:
-        return self.lanes * self.parts
+        return self.elements * self.parts
 
 
 def _power_of_two(n: int) -> int:
@@ -144,22 +156,40 @@ def _divide(results: int, terms: int, most: int, *, terms_are_neighbours: bool) 
         parts *= 2
     if parts == 1:
         return _Division(BLOCK, 1, 1, terms_are_neighbours=False)
-    lanes = 1 if terms_are_neighbours else min(32, _power_of_two(results))
+    elements = 1 if terms_are_neighbours else min(32, _power_of_two(results))
     # Eight neighbours fill a sector of memory; beyond that, more blocks gain more than longer rows.
-    while lanes > 8 and results < lanes * _BLOCKS:
-        lanes //= 2
-    parts = min(parts, most // lanes)
-    while lanes * parts < BLOCK and lanes < results:
-        lanes *= 2
-    threads = -(-results // lanes) * lanes * parts
+    while elements > 8 and results < elements * _BLOCKS:
+        elements //= 2
+    parts = min(parts, most // elements)
+    while elements * parts < BLOCK and elements < results:
+        elements *= 2
+    threads = -(-results // elements) * elements * parts
     chunks = max(1, min(terms // (16 * parts), _BUSY // threads))
-    return _Division(lanes, parts, chunks, terms_are_neighbours)
+    return _Division(elements, parts, chunks, terms_are_neighbours)
+
+
+def _divide_in_block(results: int, terms: int, threads: int, *, terms_are_neighbours: bool) -> _Division:
+    """Divide a reduction among the threads of one block, with at least eight terms for each."""
+    parts = 1
+    while 2 * parts * results <= threads and terms >= 16 * parts:
+        parts *= 2
+    return _Division(threads // parts, parts, 1, terms_are_neighbours and parts > 1)
 
 
 class Reduction:
-    """Sums and maxima with the same coordinates, with the stores of their nest."""
+    """Sums and maxima with the same coordinates, with the stores of their nest.
 
-    def __init__(self, nest: LoopNest, group: Group, cleared: dict[Operand, bool]) -> None:
+    Parameters
+    ----------
+    nest, group : LoopNest, Group
+        The nest, and the targets to compute.
+    cleared : dict
+        Whether the old values of a target are ignored.
+    row : Row, optional
+        The block that does the work at one index of the first axis; None for a call of its own.
+    """
+
+    def __init__(self, nest: LoopNest, group: Group, cleared: dict[Operand, bool], row: Row | None = None) -> None:
         of_group = {(place, value) for _, place, value in group.targets}
         self.nest = replace(
             nest,
@@ -169,16 +199,18 @@ class Reduction:
         self.group = group
         self.cleared = cleared
         self.shape = nest.shape
+        self.row = row
         live = [o for o in self.nest.operands if o in self._needed_operands()]
-        self.parameters = Parameters(live, self.nest.written)
+        self.parameters = Parameters(live, self.nest.written) if row is None else row.parameters
         self.index = index_type(self.shape, live)
-        self.results = math.prod(c.length for c in group.coordinates)
+        coordinates = [c for c in group.coordinates if row is None or c.axes != (0,)]
+        self.results = math.prod(c.length for c in coordinates)
         along = {axis for c in group.coordinates for axis in c.axes}
         main = max(live, key=lambda o: math.prod(n for n, s in zip(self.shape, o.strides, strict=True) if s))
         free = [axis for axis in range(len(self.shape)) if axis not in along]
         self.free = sorted(free, key=lambda axis: -abs(main.strides[axis]))
         # Coordinates from the slowest to the fastest in the main operand.
-        self.coordinates = sorted(group.coordinates, key=lambda c: -min(abs(main.strides[a]) or 2**62 for a in c.axes))
+        self.coordinates = sorted(coordinates, key=lambda c: -min(abs(main.strides[a]) or 2**62 for a in c.axes))
         self.terms = math.prod(self.shape[axis] for axis in self.free)
         if group.is_gathered:
             self.division = _Division(BLOCK, 1, 1, terms_are_neighbours=False)
@@ -187,7 +219,8 @@ class Reduction:
             nearest = min(steps, key=lambda a: steps[a], default=None)
             each = sum(np.dtype(place.dtype).itemsize for _, place, _ in group.targets)
             most = min(1024, _power_of_two(SHARED // each + 1) // 2)
-            self.division = _divide(self.results, self.terms, most, terms_are_neighbours=nearest in self.free)
+            divide = partial(_divide, most=most) if row is None else partial(_divide_in_block, threads=row.threads)
+            self.division = divide(self.results, self.terms, terms_are_neighbours=nearest in self.free)
 
     def _needed_operands(self) -> set[Operand]:
         """Return the operands of these targets and stores."""
@@ -204,7 +237,7 @@ class Reduction:
     def launches(self) -> list[Launch]:
         """Return the call, or two calls if the terms of an element are divided among blocks."""
         d = self.division
-        blocks = -(-self.results // d.lanes)
+        blocks = -(-self.results // d.elements)
         code = function_text("", self.parameters, self.index, [*self._terms(blocks), *self._tree()], d.threads)
         arguments = self.parameters.arguments
         if d.chunks == 1:
@@ -219,15 +252,23 @@ class Reduction:
             Launch(code, "_end", -(-self.results // BLOCK), BLOCK, arguments),
         ]
 
+    def in_row(self) -> list[str]:
+        """Return the lines of the row's block."""
+        elements = self.division.elements
+        rounds = f"for (unsigned block = 0u; block < {-(-self.results // elements)}u; ++block) {{"
+        return [rounds, *(f"  {line}" for line in (*self._terms(0), *self._tree())), "}"]
+
     def _terms(self, blocks: int) -> Iterator[str]:
         """Add the terms of each thread."""
         d = self.division
-        lane, part = f"threadIdx.x % {d.lanes}u", f"threadIdx.x / {d.lanes}u"
+        element, part = f"threadIdx.x % {d.elements}u", f"threadIdx.x / {d.elements}u"
         if d.terms_are_neighbours:
-            lane, part = f"threadIdx.x / {d.parts}u", f"threadIdx.x % {d.parts}u"
+            element, part = f"threadIdx.x / {d.parts}u", f"threadIdx.x % {d.parts}u"
         block, chunk = ("blockIdx.x", "0u") if d.chunks == 1 else (f"blockIdx.x % {blocks}u", f"blockIdx.x / {blocks}u")
-        yield f"const unsigned lane = {lane}, part = {part}, chunk = {chunk};"
-        yield f"const U o = (U)({block}) * {d.lanes}u + lane;"
+        if self.row is not None:
+            block = "block"
+        yield f"const unsigned part = {part}, chunk = {chunk};"
+        yield f"const U o = (U)({block}) * {d.elements}u + {element};"
         for i, (kind, place, _) in enumerate(self.group.targets):
             yield f"{TYPES[place.dtype]} a{i} = {_start(kind, place)};"
         yield f"if (o < {self.results}u) {{"
@@ -303,10 +344,15 @@ class Reduction:
         if d.parts > 1:
             yield "const unsigned t = threadIdx.x;"
             for i, (_, place, _) in enumerate(targets):
-                yield f"__shared__ {TYPES[place.dtype]} s{i}[{d.threads}];"
+                kind = TYPES[place.dtype]
+                yield (
+                    f"__shared__ {kind} s{i}[{d.threads}];"
+                    if self.row is None
+                    else f"{kind} *s{i} = ({kind} *)(shared + {i * d.threads});"
+                )
                 yield f"s{i}[t] = a{i};"
             yield "__syncthreads();"
-            step = 1 if d.terms_are_neighbours else d.lanes
+            step = 1 if d.terms_are_neighbours else d.elements
             yield f"for (unsigned half = {d.parts // 2}u; half > 0u; half /= 2u) {{"
             yield "  if (part < half) {"
             for i, (kind, _, _) in enumerate(targets):
@@ -353,8 +399,11 @@ class Reduction:
                 steps = [self._step_along(c, place) for c in self.coordinates]
                 backwards = [c for c in self.coordinates if c.start < 0]
                 start = sum(place.strides[c.axes[0]] * (c.length - 1) for c in backwards)
+            at = [indices[i] for i in range(len(lengths))]
+            if self.row is not None:
+                steps, at = [place.strides[0], *steps], ["i0", *at]
             there = Operand(place.argument, place.dtype, tuple(steps), place.offset + start)
-            element = self.parameters.place(there, [indices[i] for i in range(len(lengths))])
+            element = self.parameters.place(there, at)
             yield f"{element} = {value if self.cleared[place] else _combine(kind, element, value)};"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
+from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.backends.numpy.error_function import erf
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
@@ -242,18 +243,23 @@ class NumPyBackend:
         return _as_array(np.add(parts.sum(axis=-1), np.vecdot(x[..., whole:], y[..., whole:]), out=out))
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        return np.matmul(x, y, out=out)
+        with BLAS_CALLS.lock:
+            return np.matmul(x, y, out=out)
 
     def solve(self, matrices: Array, right: Array, out: Array | None = None) -> Array:
-        solution = cast(Array, np.linalg.solve(matrices, right))
+        with BLAS_CALLS.lock:
+            solution = cast(Array, np.linalg.solve(matrices, right))
         return solution if out is None else _copied(solution, out)
 
     def cholesky(self, matrices: Array, out: Array | None = None) -> Array:
-        factors = cast(Array, np.linalg.cholesky(matrices))
+        with BLAS_CALLS.lock:
+            factors = cast(Array, np.linalg.cholesky(matrices))
         return factors if out is None else _copied(factors, out)
 
     def slogdet(self, matrices: Array, out: Array | None = None) -> Array:
-        return np.stack(np.linalg.slogdet(matrices), axis=-1, out=out)
+        with BLAS_CALLS.lock:
+            parts = np.linalg.slogdet(matrices)
+        return np.stack(parts, axis=-1, out=out)
 
     def stacked(self, arrays: Sequence[Array]) -> Array | None:
         # Reading an array's address takes twice as long as copying a few numbers, and ten times as long as their share

@@ -21,7 +21,9 @@ from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Factor, Kernel, LoopRules, Product
 from aidotnet_py.backends.numpy import assembly
 from aidotnet_py.backends.numpy.assembly import BLAS, chain_text, kernel_text
+from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.object_code import can_load, load
+from aidotnet_py.cache_folder import cache_folder
 from aidotnet_py.exceptions import InvalidOperationException
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
@@ -76,7 +78,15 @@ def _bind(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[
     multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
     pointers = [*arguments, *((blas_addresses() or ()) if multiplies else ())]
     table = (ctypes.c_void_p * len(pointers))(*pointers)
-    return partial(_FUNCTION(function), table)
+    return (_CallOfBlas if multiplies else partial)(_FUNCTION(function), table)
+
+
+class _CallOfBlas(partial[Any]):
+    """The call of a kernel that multiplies."""
+
+    def __call__(self) -> Any:
+        with BLAS_CALLS.lock:
+            return super().__call__()
 
 
 @cache
@@ -156,7 +166,8 @@ class LlvmCompiler:
 
         def run_all(times: int) -> None:
             # The partials keep the functions and arguments of the table alive.
-            run(table, len(partials), times)
+            with BLAS_CALLS.lock:
+                run(table, len(partials), times)
 
         return run_all
 
@@ -231,9 +242,7 @@ class _Library:
     """The functions of this process, loaded from disk or compiled; threads may share it."""
 
     def __init__(self) -> None:
-        import platformdirs
-
-        self._files = CodeFiles(platformdirs.user_cache_path("aidotnet_py") / "kernels")
+        self._files = CodeFiles(cache_folder("kernels"))
         self.lock = threading.Lock()
         self._functions: dict[str, int] = {}
         self._machine: _Machine | None = None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.data.pixels import ImageError, lay_on_paper, open_image
 from aidotnet_py.data.safe_folder import SafeFolder
-from aidotnet_py.data.safe_png import PngError, essential_png
+from aidotnet_py.data.safe_png import essential_png
 from aidotnet_py.data.safe_zip import SafeZip
 from aidotnet_py.exceptions import ArgumentException
 
@@ -67,9 +67,12 @@ class OmniglotImages:
 
     def _decode(self, name: str) -> NDArray[np.float32]:
         try:
-            pixels = _decode_png(essential_png(self._files.read(name), _SIDE))
-        except PngError as error:
+            image = open_image(essential_png(self._files.read(name), _SIDE), "PNG")
+            pixels = np.asarray(lay_on_paper(image, "L"))
+        except ImageError as error:
             raise ArgumentException(f"{self._path}: {name!r:.200} {error}") from error
+        except ImportError as error:
+            raise ImportError('OmniglotLoader needs Pillow: pip install "aidotnet-py[data]"') from error
         return (pixels < 128).astype(np.float32)
 
 
@@ -111,34 +114,3 @@ def _by_character(path: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
     if not members:
         raise ArgumentException(f"{path} must hold images, got none")
     return dict(members)
-
-
-def _decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Return the shades of grey of an image from `essential_png`, laid over white paper."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError('OmniglotLoader needs Pillow: pip install "aidotnet-py[data]"') from error
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            image.load()
-    # For a broken image, Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error and others.
-    except Exception as error:
-        raise PngError("must be decodable") from error
-    if image.mode.startswith("I"):
-        return _eight_bits(np.asarray(image), image.info.get("transparency"))
-    palette = image.palette
-    if palette is not None and int(np.max(np.asarray(image))) >= len(palette.palette) // len(palette.mode):
-        raise PngError("must have pixels of its palette alone")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        drawn = image.convert("RGBA")
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("L"))
-    return np.asarray(image.convert("L"))
-
-
-def _eight_bits(pixels: NDArray[Any], transparent: int | None) -> NDArray[np.uint8]:
-    """Return the upper eight of 16 bits, and white for the transparent shade."""
-    shades: NDArray[np.uint8] = (pixels >> 8).astype(np.uint8)
-    if transparent is not None:
-        shades[pixels == transparent] = 255
-    return shades

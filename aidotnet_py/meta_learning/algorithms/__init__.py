@@ -10,6 +10,7 @@ from aidotnet_py.meta_learning.algorithms.imaml.report import (
 )
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.algorithms.meta_sgd import MetaSGDAlgorithm, MetaSGDOptions
+from aidotnet_py.meta_learning.algorithms.proto_nets import ProtoNetsAlgorithm, ProtoNetsOptions
 from aidotnet_py.meta_learning.algorithms.reptile import ReptileAlgorithm, ReptileOptions
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "MetaSGDAlgorithm",
     "MetaSGDOptions",
     "NonPositiveCurvatureWarning",
+    "ProtoNetsAlgorithm",
+    "ProtoNetsOptions",
     "ReptileAlgorithm",
     "ReptileOptions",
     "SeriesGrowthWarning",

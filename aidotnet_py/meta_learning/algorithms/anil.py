@@ -13,6 +13,7 @@ from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import is_differentiable
 from aidotnet_py.models import IFullModel
+from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ANILAlgorithm", "ANILOptions", "BOILAlgorithm", "BOILOptions"]
@@ -32,7 +33,7 @@ def _is_in(parameter: str, name: str) -> bool:
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class _PartialOptions(MAMLOptions[T, TInput, TOutput]):
+class _PartialOptions(MAMLOptions[T, TInput, TOutput, TModel_co]):
     """MAML's options, and which layers the inner steps move."""
 
     AdaptedLayers: Sequence[str] | None = None
@@ -100,7 +101,7 @@ def _shapes(model: Any) -> Shapes:
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class ANILOptions(_PartialOptions[T, TInput, TOutput]):
+class ANILOptions(_PartialOptions[T, TInput, TOutput, TModel_co]):
     """Options of `ANILAlgorithm`: those of MAML, and which layers are adapted.
 
     Parameters
@@ -129,7 +130,7 @@ class ANILOptions(_PartialOptions[T, TInput, TOutput]):
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class BOILOptions(_PartialOptions[T, TInput, TOutput]):
+class BOILOptions(_PartialOptions[T, TInput, TOutput, TModel_co]):
     """Options of `BOILAlgorithm`: those of MAML, and which layers are adapted.
 
     Parameters
@@ -150,10 +151,10 @@ class BOILOptions(_PartialOptions[T, TInput, TOutput]):
     _adapts_head: ClassVar[bool] = False
 
 
-class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
+class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput, TModel_co]):
     """MAML whose inner steps move the parameters that the options name."""
 
-    def __init__(self, options: _PartialOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: _PartialOptions[T, TInput, TOutput, TModel_co]) -> None:
         super().__init__(options)
         self._partial = options
 
@@ -162,7 +163,7 @@ class _PartialMAML(MAMLAlgorithm[T, TInput, TOutput]):
         return self._partial.adapted_of(model)
 
 
-class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
+class ANILAlgorithm(_PartialMAML[T, TInput, TOutput, TModel_co]):
     """ANIL (Raghu, Raghu, Bengio & Vinyals 2020): MAML whose inner steps move the head of a network alone.
 
     With P the projection on the adapted parameters, φ_{k+1} = φ_k − αP∇L_s(φ_k) and v_k = v_{k+1} − αH(φ_k)P v_{k+1}.
@@ -203,7 +204,7 @@ class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
 
     _options_type = ANILOptions
 
-    def __init__(self, options: ANILOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: ANILOptions[T, TInput, TOutput, TModel_co]) -> None:
         super().__init__(options)
 
     @property
@@ -212,7 +213,7 @@ class ANILAlgorithm(_PartialMAML[T, TInput, TOutput]):
         return MetaLearningAlgorithmType.ANIL
 
 
-class BOILAlgorithm(_PartialMAML[T, TInput, TOutput]):
+class BOILAlgorithm(_PartialMAML[T, TInput, TOutput, TModel_co]):
     """BOIL (Oh, Yoo, Kim & Yun 2021): MAML whose inner steps move everything but the head of a network.
 
     BOIL is the counterpart of ANIL, see `ANILAlgorithm`: the features change with the task, and the head does not.
@@ -238,7 +239,7 @@ class BOILAlgorithm(_PartialMAML[T, TInput, TOutput]):
 
     _options_type = BOILOptions
 
-    def __init__(self, options: BOILOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: BOILOptions[T, TInput, TOutput, TModel_co]) -> None:
         super().__init__(options)
 
     @property

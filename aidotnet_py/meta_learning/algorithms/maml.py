@@ -13,6 +13,7 @@ from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_sug
 from aidotnet_py.meta_learning.inner.path import Segments, invalid_segments
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.tasks import Tasks
+from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.optimizers import ElementwiseOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -21,7 +22,7 @@ __all__ = ["MAMLAlgorithm", "MAMLOptions"]
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
+class MAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
     """Options of `MAMLAlgorithm`: those of every learner, and MAML's own.
 
     Parameters
@@ -68,7 +69,7 @@ class MAMLOptions(ProximalOptions[T, TInput, TOutput]):
             )
 
 
-class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
+class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     r"""MAML (Finn, Abbeel & Levine 2017, Algorithms 1 and 2), exact, and FOMAML (their section 5.2).
 
     For each task, with θ the meta-parameters and α the rate of the inner steps,
@@ -117,7 +118,7 @@ class MAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     _options_type = MAMLOptions
 
-    def __init__(self, options: MAMLOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: MAMLOptions[T, TInput, TOutput, TModel_co]) -> None:
         super().__init__(options)
         self._maml = options
 

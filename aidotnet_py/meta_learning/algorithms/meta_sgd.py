@@ -15,6 +15,7 @@ from aidotnet_py.meta_learning.inner.rule import InnerRule
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.learned import Learned
 from aidotnet_py.meta_learning.learner.tasks import Tasks
+from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.optimizers import SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -23,7 +24,7 @@ __all__ = ["MetaSGDAlgorithm", "MetaSGDOptions"]
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput]):
+class MetaSGDOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
     """Options of `MetaSGDAlgorithm`: those of every learner, and Meta-SGD's own.
 
     Parameters
@@ -109,7 +110,7 @@ def _at_rates(points: Array, start: Array, gradients: Array, rates: Array) -> Ar
     return gradients * rates
 
 
-class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
+class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     r"""Meta-SGD (Li, Zhou, Chen & Li 2017, Algorithm 1), for any number of inner steps.
 
     The start θ and a rate α_i for each parameter are learned together. For each task,
@@ -158,7 +159,7 @@ class MetaSGDAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     _options_type = MetaSGDOptions
 
-    def __init__(self, options: MetaSGDOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: MetaSGDOptions[T, TInput, TOutput, TModel_co]) -> None:
         # Set first, since the base's constructor calls `learned`.
         self._meta_sgd = options
         super().__init__(options)

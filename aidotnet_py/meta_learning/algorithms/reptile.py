@@ -12,9 +12,11 @@ from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.learner.base import MetaLearnerBase, StepRecord
+from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
+from aidotnet_py.meta_learning.learner.records import StepRecord
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.checks import check_tasks
+from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.optimizers import ElementwiseOptimizer, SGDOptimizer
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -23,7 +25,7 @@ __all__ = ["ReptileAlgorithm", "ReptileOptions"]
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
+class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
     """Options of `ReptileAlgorithm`: those of every learner, and Reptile's own.
 
     Parameters
@@ -77,7 +79,7 @@ class ReptileOptions(MetaLearnerOptions[T, TInput, TOutput]):
         return self.AdaptationSteps * self.InnerBatches
 
 
-class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
+class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     r"""Reptile (Nichol, Achiam & Schulman 2018, Algorithm 1, and its batched form, their section 2).
 
     For each task, φ_K is the result of K inner steps on the support loss from θ, and
@@ -122,7 +124,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     _options_type = ReptileOptions
 
-    def __init__(self, options: ReptileOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: ReptileOptions[T, TInput, TOutput, TModel_co]) -> None:
         super().__init__(options)
         self._reptile = options
 
@@ -158,7 +160,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
         self._open(tasks, "Support", "Query", training=False)
         # Each is opened anew, to start from where the task before has left the parameters.
         steps = [
-            self._step([replace(group, places=(place,)) for group in self._open([task], "Support", "Query")])
+            self._step([[replace(group, places=(place,)) for group in self._open([task], "Support", "Query")]])
             for place, task in enumerate(tasks)
         ]
         norm = float(np.mean([step.metrics["MetaGradientNorm"] for step in steps]))

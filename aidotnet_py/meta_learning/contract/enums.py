@@ -16,6 +16,7 @@ class MetaLearningAlgorithmType(Enum):
     MetaSGD = "MetaSGD"
     ANIL = "ANIL"
     BOIL = "BOIL"
+    ProtoNets = "ProtoNets"
 
 
 class BatchingStrategy(Enum):

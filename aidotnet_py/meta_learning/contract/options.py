@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -30,17 +31,24 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missin
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.meta_learning.contract.suggestions import suggest
 from aidotnet_py.models import IFullModel
-from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
+from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
+from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, LearningRateSchedule, RowMinimizer
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["MetaLearnerOptions", "ProximalOptions", "with_suggestions"]
+__all__ = ["ExecutorOrMaker", "MetaLearnerOptions", "ProximalOptions", "with_suggestions"]
 
 C = TypeVar("C", bound=type[Any])
 
+# An executor, or a function that makes one.
+ExecutorOrMaker: TypeAlias = futures.Executor | Callable[[], futures.Executor]
+
 # How long Train goes on, and when it evaluates and saves.
 _OF_THE_RUN = frozenset(
-    ("NumMetaIterations", "EvaluationTasks", "EvaluationFrequency", "EnableCheckpointing", "CheckpointFrequency")
+    (
+        *("NumMetaIterations", "EvaluationTasks", "EvaluationFrequency", "ValidationLoader", "EarlyStoppingPatience"),
+        *("EnableCheckpointing", "CheckpointFrequency"),
+    )
 )
 # Other spellings of the proximal term's λ, of which LambdaRegularization is the reciprocal.
 _LAMBDAS = ("lambda", "lam", "lamda", "lambd", "λ")
@@ -51,6 +59,7 @@ _PROTOCOLS: dict[str, type[Any]] = {
     "MetaOptimizer": IGradientBasedOptimizer,
     "InnerOptimizer": IGradientBasedOptimizer,
     "DataLoader": IEpisodicDataLoader,
+    "ValidationLoader": IEpisodicDataLoader,
 }
 
 
@@ -107,7 +116,7 @@ def _all_options() -> list[type[Any]]:
 
 @with_suggestions
 @dataclass(eq=False)
-class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
+class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
     """Options of every meta-learning algorithm; read when used, so they can be changed between steps.
 
     Parameters
@@ -126,12 +135,22 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     DataLoader : IEpisodicDataLoader, optional
         Where Train, MetaTrainStep and Evaluate(numTasks) draw tasks from. Learners that share one with GetState and
         SetState do not move each other's draws.
+    ValidationLoader : IEpisodicDataLoader, optional
+        Where the evaluations of Train draw tasks from, such as one of held-out classes; None: the DataLoader. With
+        GetState and SetState, all evaluations of a run have the same tasks, those that come next in it. RandomSeed does
+        not seed it.
     InnerLearningRate, OuterLearningRate : float
         Steps of adaptation and of meta-training, > 0.
+    OuterLearningRateSchedule : LearningRateSchedule, optional
+        A function from the number of the step, CurrentIteration, to a factor > 0 of OuterLearningRate, such as
+        `CosineSchedule`; None: always 1. Only without a MetaOptimizer, whose own rate holds.
     AdaptationSteps : int
         K, the number of inner steps, > 0.
     MetaBatchSize : int
         Tasks a step of Train, > 0.
+    MicroBatchSize : int, optional
+        How many of these are worked on at a time, > 0, for batches too large for memory; the meta-gradients are summed
+        up in their order. None: all.
     NumMetaIterations : int
         Steps of Train, > 0.
     GradientClipThreshold : float or None
@@ -141,10 +160,16 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         negative seed counts as its remainder modulo 2³².
     EvaluationTasks, EvaluationFrequency : int
         Train evaluates this many tasks, every so many steps; EvaluationFrequency 0 switches that off.
+    EarlyStoppingPatience : int, optional
+        Train ends after so many evaluations in a row whose mean loss is not below the lowest before; None: never.
     EnableCheckpointing : bool
         Whether Train saves the learner.
     CheckpointFrequency : int
         Every how many steps; 0 only without EnableCheckpointing.
+    Executor : concurrent.futures.Executor, or a function that makes one, optional
+        Shares the tasks of a batch out to its workers, in steps and in evaluations, with the bits of one process; see
+        docs/scaling.md. What a function made is made anew if a worker of it dies, and ends with the learner. Pickles
+        and copies of the options have None.
 
     Raises
     ------
@@ -154,24 +179,29 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         When an option is misspelt; the message suggests the nearest.
     """
 
-    MetaModel: IFullModel[T, TInput, TOutput]
+    MetaModel: IFullModelOf[T, TInput, TOutput, TModel_co]
     _: dataclasses.KW_ONLY
     # Any: a loss serves models of every number type.
     LossFunction: ILossFunction[Any] | None = None
     MetaOptimizer: IGradientBasedOptimizer | None = None
     InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None = None
     DataLoader: IEpisodicDataLoader[Any, TInput, TOutput] | None = None
+    ValidationLoader: IEpisodicDataLoader[Any, TInput, TOutput] | None = None
     InnerLearningRate: float = 0.01
     OuterLearningRate: float = 0.001
+    OuterLearningRateSchedule: LearningRateSchedule | None = None
     AdaptationSteps: int = 10
     MetaBatchSize: int = 4
+    MicroBatchSize: int | None = None
     NumMetaIterations: int = 1000
     GradientClipThreshold: float | None = 10.0
     RandomSeed: int | None = None
     EvaluationTasks: int = 100
     EvaluationFrequency: int = 100
+    EarlyStoppingPatience: int | None = None
     EnableCheckpointing: bool = False
     CheckpointFrequency: int = 500
+    Executor: ExecutorOrMaker | None = None
 
     # What single values must be; a class adds its own.
     _constraints: ClassVar[Mapping[str, Constraint[Any]]] = {
@@ -179,17 +209,23 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
         "OuterLearningRate": POSITIVE,
         "AdaptationSteps": COUNT,
         "MetaBatchSize": COUNT,
+        "MicroBatchSize": OrNone(COUNT),
         "NumMetaIterations": COUNT,
         "GradientClipThreshold": OrNone(FINITE),
         "RandomSeed": OrNone(ANY_WHOLE),
         "EvaluationTasks": COUNT,
         "EvaluationFrequency": COUNT_OR_ZERO,
+        "EarlyStoppingPatience": OrNone(COUNT),
         "EnableCheckpointing": SWITCH,
         "CheckpointFrequency": COUNT_OR_ZERO,
     }
 
     def __post_init__(self) -> None:
         check_given("MetaModel", self.MetaModel, "a model")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, without the executor, which belongs to this process."""
+        return {**self.__dict__, "Executor": None}
 
     # Hidden from type checkers, which know the options and would take this for leave to set any other.
     if not TYPE_CHECKING:
@@ -213,6 +249,23 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
                 yield problem
         if self.CheckpointFrequency == 0 and self.EnableCheckpointing:
             yield "CheckpointFrequency must be at least 1 with EnableCheckpointing, got 0"
+        yield from self._invalid_schedule()
+        executor = self.Executor
+        if executor is not None and not isinstance(executor, futures.Executor) and not callable(executor):
+            yield refusal("Executor", "a concurrent.futures.Executor, or a function that makes one", executor)
+
+    def _invalid_schedule(self) -> Iterator[str]:
+        schedule = self.OuterLearningRateSchedule
+        if schedule is None:
+            return
+        if not callable(schedule) or isinstance(schedule, type):
+            wanted = "a function of the step, such as CosineSchedule(1000)"
+            yield refusal("OuterLearningRateSchedule", wanted, schedule)
+        if self.MetaOptimizer is not None:
+            yield (
+                "OuterLearningRateSchedule must be None with a MetaOptimizer, whose own rate holds, got "
+                f"{schedule!r:.80}; leave MetaOptimizer out for Adam at OuterLearningRate"
+            )
 
     def _invalid_objects(self) -> Iterator[str]:
         for name, protocol in _PROTOCOLS.items():
@@ -252,11 +305,12 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
     def settings(self) -> dict[str, Any]:
         """Return what checkpoints hold of the options: all but the model, and the type and sizes of the loader."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del values["MetaModel"]
-        loader = values["DataLoader"]
-        if loader is not None:
-            sizes = {name: getattr(loader, name) for name in _OF_LOADERS}
-            values["DataLoader"] = {"type": type(loader).__name__, **sizes}
+        del values["MetaModel"], values["Executor"]
+        for name in ("DataLoader", "ValidationLoader"):
+            loader = values[name]
+            if loader is not None:
+                sizes = {size: getattr(loader, size) for size in _OF_LOADERS}
+                values[name] = {"type": type(loader).__name__, **sizes}
         return values
 
     def differences(self, held: Mapping[str, Any]) -> list[str]:
@@ -286,7 +340,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput]):
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class ProximalOptions(MetaLearnerOptions[T, TInput, TOutput]):
+class ProximalOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
     """Options of the algorithms whose inner steps can be held near the start.
 
     Parameters

@@ -19,6 +19,7 @@ __all__ = [
     "is_inner_solver",
     "missing_members",
     "model_backend",
+    "require_members",
 ]
 
 
@@ -68,3 +69,14 @@ def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
             f"{type(parameters).__name__}"
         )
     return backend
+
+
+def require_members(name: str, value: object, protocol: type[Any]) -> None:
+    """Raise ArgumentException unless a value has the members of a protocol."""
+    wanted, missing = protocol.__name__, missing_members(value, protocol)
+    if isinstance(value, type):
+        raise ArgumentException(f"{name} must be an {wanted}, got the class {value.__name__}; use an object of it")
+    if missing:
+        raise ArgumentException(
+            f"{name} must be an {wanted}, got a {type(value).__name__}, which lacks {', '.join(missing)}"
+        )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.markup import curve, table
 from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T
@@ -249,6 +250,15 @@ class MetaTrainingStepResult(Generic[T]):
             AdditionalMetrics=dict(additionalMetrics or {}),
         )
 
+    def _repr_html_(self) -> str:
+        rows = {
+            "loss": _number(self.MetaLoss),
+            "query": _loss_and_accuracy(self.TaskLoss, self.Accuracy),
+            "tasks": str(self.NumTasks),
+            "time": f"{self.TimeMs:.2f} ms",
+        }
+        return _html(f"Step {self.Iteration}", _shown(rows, self.AdditionalMetrics))
+
 
 @dataclass(frozen=True, eq=False, init=False)
 class MetaTrainingResult(Generic[T]):
@@ -381,11 +391,16 @@ class MetaTrainingResult(Generic[T]):
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
+        return _report("Meta-training", self._rows())
+
+    def _repr_html_(self) -> str:
+        return _html("Meta-training", self._rows(), self.LossHistory)
+
+    def _rows(self) -> dict[str, str]:
         seconds = self.TrainingTime.total_seconds()
         pace = f" ({self.TotalIterations / seconds:.1f} iterations/s)" if seconds > 0 else ""
         best_loss, best_accuracy = self.FindBestLoss(), self.FindBestAccuracy()
-        return _report(
-            "Meta-training",
+        return _shown(
             {
                 "iterations": str(self.TotalIterations),
                 "time": f"{seconds:.2f} s{pace}",
@@ -505,6 +520,12 @@ class MetaEvaluationResult(Generic[T]):
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
+        return _report("Meta-evaluation", self._rows())
+
+    def _repr_html_(self) -> str:
+        return _html("Meta-evaluation", self._rows())
+
+    def _rows(self) -> dict[str, str]:
         rows = {
             "tasks": str(self.NumTasks),
             "time": f"{self.EvaluationTime.total_seconds():.2f} s",
@@ -515,7 +536,7 @@ class MetaEvaluationResult(Generic[T]):
             rows["normalised by"] = _NORMALIZED_BY[self.normalization]
             if self.single_accuracies is not None:
                 rows["accuracy one by one"] = _spread(BasicStats.of(self.single_accuracies))
-        return _report("Meta-evaluation", rows, self.AdditionalMetrics)
+        return _shown(rows, self.AdditionalMetrics)
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -534,13 +555,17 @@ class MetaAdaptationResult(Generic[T]):
         The support loss before the first and after each step; kept as a read-only copy, empty where it was not tracked.
     additionalMetrics : mapping of str to T, optional
         Whatever else was measured.
+    step_parameters : (steps, P) array of T, optional
+        φ₁ … φ_K, the parameters after each step, on the host; kept read-only, not copied. None where they were not
+        asked for.
 
     Raises
     ------
     ArgumentNullException
         When a loss, an accuracy, the steps or the time are None.
     ArgumentException
-        When ``perStepLosses`` is not one-dimensional or not of floating-point numbers.
+        When ``perStepLosses`` is not one-dimensional, ``step_parameters`` not two-dimensional, or either not of
+        floating-point numbers.
 
     Examples
     --------
@@ -572,6 +597,7 @@ class MetaAdaptationResult(Generic[T]):
     AdaptationTimeMs: float
     PerStepLosses: NDArray[T]
     AdditionalMetrics: Mapping[str, T]
+    step_parameters: NDArray[T] | None
 
     @renamed(
         QueryAccuracy="queryAccuracy",
@@ -593,6 +619,7 @@ class MetaAdaptationResult(Generic[T]):
         adaptationTimeMs: float,
         perStepLosses: NDArray[T] | None = None,
         additionalMetrics: Mapping[str, T] | None = None,
+        step_parameters: NDArray[T] | None = None,
     ) -> None:
         _check_all_given(
             queryAccuracy=queryAccuracy,
@@ -612,6 +639,7 @@ class MetaAdaptationResult(Generic[T]):
             AdaptationTimeMs=adaptationTimeMs,
             PerStepLosses=_copy("perStepLosses", np.empty(0) if perStepLosses is None else perStepLosses),
             AdditionalMetrics=dict(additionalMetrics or {}),
+            step_parameters=None if step_parameters is None else _rows("step_parameters", step_parameters),
         )
 
     def CalculateOverfittingGap(self) -> T:
@@ -643,6 +671,12 @@ class MetaAdaptationResult(Generic[T]):
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
+        return _report("Adaptation", self._rows())
+
+    def _repr_html_(self) -> str:
+        return _html("Adaptation", self._rows(), self.PerStepLosses)
+
+    def _rows(self) -> dict[str, str]:
         rows = {
             "steps": str(self.AdaptationSteps),
             "time": f"{self.AdaptationTimeMs:.2f} ms",
@@ -653,7 +687,7 @@ class MetaAdaptationResult(Generic[T]):
         if len(self.PerStepLosses):
             rows["loss by step"] = f"{_number(self.PerStepLosses[0])} → {_number(self.PerStepLosses[-1])}"
             rows["converged"] = "yes" if self.DidConverge() else "no"
-        return _report("Adaptation", rows, self.AdditionalMetrics)
+        return _shown(rows, self.AdditionalMetrics)
 
 
 def _shape(values: NDArray[Any], variance: Any) -> tuple[Any, Any]:
@@ -691,11 +725,22 @@ def _copy(name: str, values: Any) -> NDArray[Any]:
     return copy
 
 
-def _require_numbers(name: str, values: NDArray[Any]) -> None:
+def _rows(name: str, values: Any) -> NDArray[Any]:
+    """Return a read-only view of a two-dimensional argument, which may be large."""
+    view = np.asarray(values).view()
+    _require_numbers(name, view, 2)
+    view.flags.writeable = False
+    return view
+
+
+_DIMENSIONS = {1: "one-dimensional", 2: "two-dimensional"}
+
+
+def _require_numbers(name: str, values: NDArray[Any], dimensions: int = 1) -> None:
     if values.dtype.kind != "f":
         raise ArgumentException(f"{name} must hold floating-point numbers, got dtype {values.dtype}")
-    if values.ndim != 1:
-        raise ArgumentException(f"{name} must be one-dimensional, got shape {values.shape}")
+    if values.ndim != dimensions:
+        raise ArgumentException(f"{name} must be {_DIMENSIONS[dimensions]}, got shape {values.shape}")
 
 
 def _pair(first: str, x: Any, second: str, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -745,8 +790,17 @@ def _spread(stats: BasicStats[Any]) -> str:
     return f"{_number(stats.Mean)} ± {width:.3g} ({extent})"
 
 
-def _report(title: str, rows: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
-    """One line a row; what has no meaning, such as the accuracy of a regression, comes as empty text and gets none."""
-    lines = {name: text for name, text in rows.items() if text}
-    lines |= {name: _number(value) for name, value in metrics.items()}
-    return "\n".join([title, *(f"  {name:<20} {value}" for name, value in lines.items())])
+def _shown(rows: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return rows and metrics without the empty rows of what has no meaning, such as the accuracy of a regression."""
+    shown = {name: text for name, text in rows.items() if text}
+    return shown | {name: _number(value) for name, value in metrics.items()}
+
+
+def _report(title: str, rows: Mapping[str, str]) -> str:
+    return "\n".join([title, *(f"  {name:<20} {value}" for name, value in rows.items())])
+
+
+def _html(title: str, rows: Mapping[str, str], losses: NDArray[Any] | None = None) -> str:
+    """Return rows as a table, with the curve of losses below."""
+    drawn = "" if losses is None or len(losses) < 2 else curve(losses)
+    return table(title, (), rows.items()) + drawn

@@ -19,7 +19,8 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 from aidotnet_py.meta_learning.contract import enums
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.renaming import renamed
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches
+from aidotnet_py.meta_learning.contract.task_markup import MOST_TASKS, html_of_batch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches, shown_sets
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = ["TaskBatch"]
@@ -236,6 +237,11 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
 
     def __iter__(self) -> Iterator[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
         return iter(self._tasks)
+
+    def _repr_html_(self) -> str:
+        left_out = self.BatchSize - MOST_TASKS
+        note = describe_task(self._tasks[0]) + (f"; {left_out} more tasks" if left_out > 0 else "")
+        return html_of_batch(f"TaskBatch of {self.BatchSize}", list(map(shown_sets, self._tasks[:MOST_TASKS])), note)
 
     def __repr__(self) -> str:
         return f"<TaskBatch of {self.BatchSize}: {describe_task(self._tasks[0])}>"

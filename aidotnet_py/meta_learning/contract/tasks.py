@@ -9,13 +9,14 @@ from typing import Any, Protocol, SupportsIndex, cast, runtime_checkable
 from uuid import uuid4
 
 from aidotnet_py.arguments import check_given, refusal
-from aidotnet_py.backends import Backend, backend_of
+from aidotnet_py.backends import Backend, adopt, backend_of
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentNullException,
     ArgumentOutOfRangeException,
     InvalidOperationException,
 )
+from aidotnet_py.meta_learning.contract.task_markup import html_of_task
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = [
@@ -25,9 +26,10 @@ __all__ = [
     "all_examples",
     "describe_task",
     "first_batch",
+    "columns_of",
     "is_batches",
     "set_names",
-    "sets_of",
+    "shown_sets",
 ]
 
 
@@ -282,6 +284,9 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
             x_name, y_name = set_names(self, "Query")
             _check_set(x_name, self.QueryInput, y_name, self.QueryOutput)
 
+    def _repr_html_(self) -> str:
+        return html_of_task(f"{type(self).__name__} {self.Name or self.TaskId}", shown_sets(self), describe_task(self))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.Name or self.TaskId!r}: {describe_task(self)}>"
 
@@ -292,8 +297,9 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     Parameters
     ----------
     SupportSetX, SupportSetY : array, or list of array
-        Inputs and targets to adapt on, (support examples, …) each. Kept as they are: neither copied nor converted.
-        Lists are batches, which inner steps look at one after another, and again from the first when they are through.
+        Inputs and targets to adapt on, (support examples, …) each. Neither copied nor converted; tensors of PyTorch,
+        arrays of JAX and whatever else has DLPack are read as arrays of NumPy or CuPy over the same memory. Lists are
+        batches, which inner steps look at one after another, and again from the first when they are through.
     QuerySetX, QuerySetY : array, optional
         Inputs and targets to be judged on, (query examples, …) each; both or neither. `Adapt` does not read them.
     NumWays, NumShots, NumQueryPerClass, Name, Metadata, TaskId
@@ -304,7 +310,7 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     ArgumentNullException
         When support inputs or targets are None, or one half of the query set.
     ArgumentException
-        As `Validate`, which the constructor calls.
+        As `Validate`, which the constructor calls; when a tensor requires gradients, or no backend has its device.
 
     Examples
     --------
@@ -349,8 +355,10 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
             if value is None and (name not in query or any(other is not None for other in query.values())):
                 raise ArgumentNullException(refusal(name, "an array", value))
         # As they are typed for learners; see `IMetaLearningTask`.
-        self._support_input, self._support_output = cast(TInput, SupportSetX), cast(TOutput, SupportSetY)
-        self._query_input, self._query_output = cast(TInput, QuerySetX), cast(TOutput, QuerySetY)
+        self._support_input = cast(TInput, _adopt_set(SupportSetX, "SupportSetX"))
+        self._support_output = cast(TOutput, _adopt_set(SupportSetY, "SupportSetY"))
+        self._query_input = cast(TInput, _adopt_set(QuerySetX, "QuerySetX"))
+        self._query_output = cast(TOutput, _adopt_set(QuerySetY, "QuerySetY"))
         self.Validate()
 
     @property
@@ -387,10 +395,10 @@ def set_names(task: object, role: str) -> tuple[str, str]:
     return arguments if isinstance(task, MetaLearningTask) else properties
 
 
-def sets_of(task: IMetaLearningTask[Any, Any, Any], role: str) -> tuple[Any, Any]:
-    """Return inputs and outputs of a task's "Support" or "Query" set."""
-    x, y = _NAMES[role][1]
-    return getattr(task, x), getattr(task, y)
+def columns_of(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], role: str) -> tuple[list[Any], list[Any]]:
+    """Return the inputs and the outputs of all tasks' "Support" or "Query" sets."""
+    x, y = map(operator.attrgetter, _NAMES[role][1])
+    return list(map(x, tasks)), list(map(y, tasks))
 
 
 def describe_task(task: IMetaLearningTask[Any, Any, Any]) -> str:
@@ -399,6 +407,14 @@ def describe_task(task: IMetaLearningTask[Any, Any, Any]) -> str:
     if task.QueryInput is not None:
         sets += f", query {_describe(task.QueryInput)} → {_describe(task.QueryOutput)}"
     return f"{task.NumWays}-way {task.NumShots}-shot, {sets}" if _has_classes(task) else sets
+
+
+def shown_sets(task: IMetaLearningTask[Any, Any, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return inputs and outputs of the support and the query set for a notebook; of batches, the first."""
+    sets = {"support": (first_batch(task.SupportInput), first_batch(task.SupportOutput))}
+    if task.QueryInput is not None:
+        sets["query"] = (first_batch(task.QueryInput), first_batch(task.QueryOutput))
+    return sets
 
 
 def _has_classes(task: IMetaLearningTask[Any, Any, Any]) -> bool:
@@ -417,6 +433,15 @@ def _integer(name: str, value: SupportsIndex) -> int:
         return operator.index(value)
     except TypeError:
         raise ArgumentException(refusal(name, "a whole number", value)) from None
+
+
+def _adopt_set(data: Any, name: str) -> Any:
+    """Return a set, or each of its batches, as arrays of a backend if another library's have DLPack."""
+    if not isinstance(data, (list, tuple)):
+        return adopt(data, name)
+    batches: list[Any] = [adopt(batch, f"{name}[{i}]") for i, batch in enumerate(cast("Sequence[Any]", data))]
+    # The caller's own list, unless a batch is another library's.
+    return data if all(map(operator.is_, batches, cast("Sequence[Any]", data))) else batches  # pyright: ignore[reportUnknownVariableType] -- of anything
 
 
 def is_batches(data: object) -> bool:

@@ -95,21 +95,21 @@ class _PathWork:
     """States and the rule's vjp for the way back; they live as long as the steps."""
 
     def __init__(self, steps: TracedSteps) -> None:
-        self._steps = steps
+        self._backend = steps.backend
         self.segments = self.inside = _States(steps, 0)
         self.pull: _PullBack | None = None
 
-    def make_room(self, segments: int, inside: int) -> None:
+    def make_room(self, steps: TracedSteps, segments: int, inside: int) -> None:
         """Make room for exactly so many states at the starts of segments, and so many inside one segment."""
         if (self.segments.count, self.inside.count) != (segments, inside):
-            self.segments, self.inside = _States(self._steps, segments), _States(self._steps, inside)
-            self._steps.schedules.clear()
+            self.segments, self.inside = _States(steps, segments), _States(steps, inside)
+            steps.schedules.clear()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers."""
         arrays = [*self.segments.arrays, *self.inside.arrays]
-        return bytes_of(self._steps.backend, arrays) + (0 if self.pull is None else self.pull.nbytes)
+        return bytes_of(self._backend, arrays) + (0 if self.pull is None else self.pull.nbytes)
 
 
 class InnerPath:
@@ -142,7 +142,7 @@ class InnerPath:
             self._steps.path = _PathWork(self._steps)
         self._work: _PathWork = self._steps.path
         longest = max(end - start for start, end in zip(self._starts, self._ends, strict=True))
-        self._work.make_room(len(self._starts) - 1, longest)
+        self._work.make_room(self._steps, len(self._starts) - 1, longest)
         for segment, (start, end) in enumerate(zip(self._starts, self._ends, strict=True)):
             last = segment == len(self._starts) - 1
             if not last:

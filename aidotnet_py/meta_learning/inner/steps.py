@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,8 @@ class TracedSteps:
 
     def __init__(self, backend: Backend, work: GradientWork, rule: InnerRule) -> None:
         self.backend, self.points = backend, work.points
-        self._buffers = work.buffers
+        # The buffers keep these steps, which therefore do not keep the buffers' owner.
+        self._buffers = ref(work.buffers)
         self.traced = traced = TracedRule(rule, backend, work.points)
         self.update = Executable(
             traced.step,
@@ -77,7 +79,7 @@ class TracedSteps:
 
     def serves(self, work: GradientWork, rule: InnerRule) -> bool:
         """Return whether these are the steps of ``rule`` in the buffers of ``work``."""
-        return self._buffers is work.buffers and self.traced.serves(rule)
+        return self._buffers() is work.buffers and self.traced.serves(rule)
 
     def load(self, start: Array, rule: InnerRule, steps: int) -> None:
         """Begin at θ with a fresh optimizer, and copy the values and coefficients of the rule."""

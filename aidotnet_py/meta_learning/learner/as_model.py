@@ -13,15 +13,16 @@ from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.learner.core import LearnerCore
 from aidotnet_py.meta_learning.learner.turns import takes_turns
 from aidotnet_py.models import ModelMetadata
+from aidotnet_py.models.interfaces import IFullModel, TModel_co
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["LearnerAsModel"]
 
 
-class LearnerAsModel(LearnerCore[T, TInput, TOutput]):
+class LearnerAsModel(LearnerCore[T, TInput, TOutput, TModel_co]):
     """A learner with the members of an `IFullModel`, which the meta-model has or does; see `MetaLearnerBase`."""
 
-    def GetOptions(self) -> MetaLearnerOptions[T, TInput, TOutput]:
+    def GetOptions(self) -> MetaLearnerOptions[T, TInput, TOutput, TModel_co]:
         """Return the options, as given."""
         return self._options
 
@@ -102,7 +103,8 @@ class LearnerAsModel(LearnerCore[T, TInput, TOutput]):
             When the meta-model cannot take it.
         """
         check_given("input", input, "an array")
-        return self.BaseModel.Predict(input)
+        model: IFullModel[T, TInput, TOutput] = self.BaseModel
+        return model.Predict(input)
 
     @takes_turns
     def _train_model(self, input: TInput, expectedOutput: TOutput) -> None:

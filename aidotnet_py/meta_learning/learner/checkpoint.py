@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class Checkpoint:
     """The state of a learner; arrays are on the host once it was loaded, so that any backend can take them up.
 
     Model and options are descriptions, to be compared with those at hand; of a file of version 0.1.0 they are empty.
+    Properties are those of the model's metadata.
     """
 
     algorithm: str
@@ -41,6 +42,7 @@ class Checkpoint:
     extra_state: Mapping[str, Any]
     model: Mapping[str, Any]
     options: Mapping[str, Any]
+    properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a safetensors file, whole or not at all.
@@ -70,6 +72,7 @@ class Checkpoint:
             "random_state": self.random_state,
             "model": self.model,
             "options": self.options,
+            "properties": self.properties,
         }
         try:
             data = pack(_KIND, arrays, description)
@@ -91,11 +94,17 @@ class Checkpoint:
         ArgumentException
             When it is something else.
         """
-        arrays, description = unpack(_KIND, read_file(path), str(path))
+        return cls.of(read_file(path), str(path))
+
+    @classmethod
+    def of(cls, data: bytes, path: str) -> Checkpoint:
+        """Return the checkpoint in the bytes of a file; messages name ``path``."""
+        arrays, description = unpack(_KIND, data, path)
+        description.setdefault("properties", {})
         for name in ("model", "options"):
             description.setdefault(name, {})
         kinds = {"algorithm": str, "optimizer": str, "iteration": int}
-        kinds |= dict.fromkeys(("optimizer_state", "random_state", "model", "options"), dict)
+        kinds |= dict.fromkeys(("optimizer_state", "random_state", "model", "options", "properties"), dict)
         for name, kind in kinds.items():
             if type(description.get(name)) is not kind:
                 raise ArgumentException(
@@ -118,6 +127,7 @@ class Checkpoint:
             extra_state=extra,
             model=description["model"],
             options=description["options"],
+            properties=description["properties"],
         )
 
     def require_fit(

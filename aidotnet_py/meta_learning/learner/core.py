@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.arguments import POSITIVE, check_given, refusal
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -32,13 +33,15 @@ from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.learner.random_state import RandomState
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.learner.turns import Turns, takes_turns
-from aidotnet_py.meta_learning.objective import ObjectiveFactory
+from aidotnet_py.meta_learning.learner.workers import Workers
+from aidotnet_py.meta_learning.objective import ObjectiveFactory, TaskObjective
 from aidotnet_py.meta_learning.objective.checks import names_of_places, require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
-from aidotnet_py.meta_learning.objective.finiteness import norm_of
+from aidotnet_py.meta_learning.objective.factory import Group
+from aidotnet_py.meta_learning.objective.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.objective.second_order import second_order_gradients
 from aidotnet_py.models import IDifferentiableModel, IFullModel
-from aidotnet_py.models.interfaces import parameter_dtype
+from aidotnet_py.models.interfaces import TModel_co, parameter_dtype
 from aidotnet_py.optimizers import (
     AdamOptimizer,
     ElementwiseOptimizer,
@@ -55,13 +58,13 @@ Batch = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 _MOST_OPTIMIZERS = 4
 
 
-class LearnerCore(ABC, Generic[T, TInput, TOutput]):
+class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
 
     # What the algorithm's options must be.
     _options_type: ClassVar[type[Any]] = MetaLearnerOptions
 
-    def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput, TModel_co]) -> None:
         if options is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
             raise ArgumentNullException(refusal("options", f"{self._options_type.__name__}", options))
         wanted: type[object] = self._options_type
@@ -71,12 +74,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise InvalidOperationException("MetaModel of the options must be a model, got None")
         self._options = options
         # Held for whole steps; and for moments, so that what is learned is read and changed in one piece.
-        self._turn, self._state = Turns(), Lock()
+        self._turn, self._state, self._workers = Turns(), Lock(), Workers()
         self._journal = Journal()
         self._require_valid()
         self._iteration = 0
         self._default_optimizer: ElementwiseOptimizer | None = None
-        self._default_inner: SGDOptimizer | None = None
+        # From the beginning, so that an adaptation changes nothing of the learner: neither its pickle nor its hash.
+        self._default_inner = SGDOptimizer(options.InnerLearningRate)
         self._own_optimizers: list[OwnOptimizer] = []
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
@@ -91,12 +95,12 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
             raise ArgumentException(wrong)
 
     @property
-    def BaseModel(self) -> IFullModel[T, TInput, TOutput]:
+    def BaseModel(self) -> TModel_co:
         """The model whose parameters are learned."""
-        return self._options.MetaModel
+        return cast("TModel_co", self._options.MetaModel)
 
     @property
-    def Options(self) -> MetaLearnerOptions[T, TInput, TOutput]:
+    def Options(self) -> MetaLearnerOptions[T, TInput, TOutput, TModel_co]:
         """The options, as given."""
         return self._options
 
@@ -120,17 +124,26 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     @property
     def OuterLearningRate(self) -> float:
-        """The rate of the meta-updates: the option's, or that of the MetaOptimizer given."""
+        """The rate of the next meta-update: the option's by its schedule, or that of the MetaOptimizer given."""
         given = self._options.MetaOptimizer
-        return float(self._options.OuterLearningRate) if given is None else self._own(given).GetCurrentLearningRate()
+        return self._scheduled_rate() if given is None else self._own(given).GetCurrentLearningRate()
 
-    def GetMetaModel(self) -> IFullModel[T, TInput, TOutput]:
+    def _scheduled_rate(self) -> float:
+        rate, schedule = float(self._options.OuterLearningRate), self._options.OuterLearningRateSchedule
+        if schedule is None:
+            return rate
+        return rate * POSITIVE.check(f"OuterLearningRateSchedule({self._iteration})", schedule(self._iteration))
+
+    def GetMetaModel(self) -> TModel_co:
         """Return the model whose parameters are learned."""
-        return self._options.MetaModel
+        return cast("TModel_co", self._options.MetaModel)
 
     @takes_turns
     def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
         """Learn another model's parameters from now on; the optimizers forget the old one's gradients.
+
+        For type checkers, what `Adapt` returns stays of the class of the model at construction; annotate the learner
+        with three type parameters, as ``iMAMLAlgorithm[T, TInput, TOutput]``, to set a model of another class.
 
         Raises
         ------
@@ -146,7 +159,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
                 f"model must be an IFullModel, got a {type(model).__name__}, which lacks {', '.join(missing)}"
             )
         with self._state:
-            before, self._options.MetaModel = self._options.MetaModel, model
+            before, self._options.MetaModel = self._options.MetaModel, cast(Any, model)
             try:
                 self._require_valid()
             except ArgumentException:
@@ -231,7 +244,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         optimizer = self._options.InnerOptimizer
         if optimizer is None or is_inner_solver(optimizer):
             rate, kept = self._options.InnerLearningRate, self._default_inner
-            if kept is None or kept.GetCurrentLearningRate() != rate:
+            if kept.GetCurrentLearningRate() != rate:
                 kept = self._default_inner = SGDOptimizer(rate)
             return kept
         return optimizer
@@ -240,7 +253,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         """Return the meta-optimizer with this learner's memory; for methods that take turns alone."""
         if self._options.MetaOptimizer is not None:
             return self._own(self._options.MetaOptimizer)
-        rate = self._options.OuterLearningRate
+        rate = self._scheduled_rate()
         if self._default_optimizer is None:
             self._default_optimizer = self._new_meta_optimizer(rate)
         elif self._default_optimizer.GetCurrentLearningRate() != rate:
@@ -265,35 +278,84 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         for own in self._own_optimizers:
             own.Reset()
 
-    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> list[Chunk]:
+    def _open(
+        self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True, first: int | None = None
+    ) -> list[Chunk]:
         """Check everything about the tasks; return them with the objectives of their sets, in groups of one size.
 
-        In training, layers such as Dropout are active; adaptation and evaluation for use are without.
+        In training, layers such as Dropout are active; adaptation and evaluation for use are without. ``first`` is the
+        place of the first task in a batch of which these are a part; None: they are all.
         """
+        return self._open_groups(tasks, roles, training, first)
+
+    def _open_groups(
+        self,
+        tasks: Batch[T, TInput, TOutput],
+        roles: Sequence[str],
+        training: bool,
+        first: int | None,
+        groups: Sequence[Group] | None = None,
+    ) -> list[Chunk]:
+        """Return tasks in groups, with their objectives; ``groups`` has them if they are known."""
         self._require_valid()
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
             learned = self._read_learned(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
             for place, task in enumerate(tasks):
-                require_no_more_batches(task, place, self._options.inner_steps)
+                require_no_more_batches(task, (first or 0) + place, self._options.inner_steps)
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
         names, staying = self.adapted_names(model), None
         if names is not None:
             shapes = cast("IDifferentiableModel[Any, Any, Any]", model).parameter_shapes
             staying = frozenset(shapes) - frozenset(names)
-        wheres, groups = names_of_places(len(tasks)), list[Chunk]()
+        wheres, opened = names_of_places(len(tasks), first), list[Chunk]()
         make = self._objectives.make
-        for group in self._objectives.groups(tasks, roles, model, loss, training=training):
+        for group in groups or self._objectives.groups(tasks, roles, model, loss, training=training):
             some, named = [tasks[place] for place in group.places], [wheres[place] for place in group.places]
-            objectives = {
-                role: make(role, some, named, model, loss, lease, training=training, size=group.sizes.get(role))
-                for role in roles
-            }
+            objectives: dict[str, TaskObjective] = {}
+            for role in roles:
+                size = group.sizes.get(role)
+                made = make(role, some, named, model, loss, lease, training=training, size=size)
+                objectives[role] = group.with_noise(role, made, backend)
             if staying is not None:
                 objectives["Adapted"] = self._objectives.partial("Adapted", objectives["Support"], model, staying)
-            groups.append(Chunk(backend, model, parameters, learned, lease, some, objectives, staying, group.places))
-        return groups
+            opened.append(
+                Chunk(
+                    backend=backend,
+                    model=model,
+                    parameters=parameters,
+                    learned=learned,
+                    lease=lease,
+                    tasks=some,
+                    objectives=objectives,
+                    staying=staying,
+                    places=[(first or 0) + place for place in group.places],
+                    sizes=group.sizes,
+                    training=training,
+                )
+            )
+        return opened
+
+    def _over_shares(self, groups: Sequence[Chunk], method: str, *arguments: Any) -> list[Any]:
+        """Return what a method of this learner returns for each share of a batch, opened, in their order.
+
+        Without an Executor in the options, the whole batch is one share.
+        """
+        executor = self._options.Executor
+        if executor is None:
+            return [getattr(self, method)(groups, *arguments)]
+        return self._workers.run(executor, self, groups, method, arguments)
+
+    def _state_for(self, tasks: Batch[Any, Any, Any]) -> dict[str, Array]:
+        """Return what the meta-gradients of these tasks depend on of `_extra_state`."""
+        return self._extra_state()
+
+    def _take_up(self, parameters: Array, learned: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """Stand where another learner stands, whose share of a batch this one is to work on."""
+        self.BaseModel.SetParameters(parameters)
+        self._values.write([replace(kind, check=None) for kind in self.learned()], learned, self._backend)
+        self._set_extra_state(state)
 
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return self._backend.dtype_of(parameters), tuple(parameters.shape)
@@ -327,14 +389,21 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
     def _set_meta_parameters(self, vector: Array) -> None:
         with self._state:
-            backend, kinds = self._backend, self.learned()
-            learned, stop = dict(self._learned_vectors()), int(vector.shape[0])
-            for kind in reversed(kinds):
-                start = stop - int(learned[kind.name].shape[0])
-                learned[kind.name] = backend.asarray(backend.index(vector, (slice(start, stop),)))
-                stop = start
-            self._values.write(kinds, learned, backend)
-            self.BaseModel.SetParameters(backend.asarray(backend.index(vector, (slice(0, stop),))) if kinds else vector)
+            parameters, learned = self._split(vector)
+            self._values.write(self.learned(), learned, self._backend)
+            self.BaseModel.SetParameters(parameters)
+
+    def _split(self, vector: Array) -> tuple[Array, dict[str, Array]]:
+        """Return the part of the model's parameters, and those of the learned vectors by name."""
+        backend, kinds = self._backend, self.learned()
+        if not kinds:
+            return vector, {}
+        learned, stop = dict(self._learned_vectors()), int(vector.shape[0])
+        for kind in reversed(kinds):
+            start = stop - int(learned[kind.name].shape[0])
+            learned[kind.name] = backend.asarray(backend.index(vector, (slice(start, stop),)))
+            stop = start
+        return backend.asarray(backend.index(vector, (slice(0, stop),))), learned
 
     def _put_aside(self) -> Callable[[], None]:
         """Keep all that a step may change; return a function that puts it back."""
@@ -374,21 +443,24 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
 
         return put_back
 
-    def _meta_update(self, meta_gradients: Array) -> float:
+    def _meta_update(self, mean: Array) -> float:
         """Clip the mean of the tasks' meta-gradients, hand it to the meta-optimizer; return its norm before that.
 
         Whatever goes wrong in it, parameters and optimizer are put back.
         """
-        backend, optimizer = self._backend, self._meta_optimizer()
-        with backend.errors_ignored():
-            mean = backend.sum(meta_gradients, (0,)) / float(meta_gradients.shape[0])
-            norm = norm_of(backend, mean)
-        if not math.isfinite(norm):
-            raise InvalidOperationException("the mean meta-gradient is not finite; nothing was changed")
+        optimizer = self._meta_optimizer()
+        norm = self._norm_of(mean)
         limit = self._options.GradientClipThreshold
         if limit is not None and 0 < limit < norm:
             mean = mean * float(limit / norm)
         self._journal.run(self._put_parameters_aside, lambda: self._move(optimizer, mean))
+        return norm
+
+    def _norm_of(self, mean: Array) -> float:
+        """Return the norm of a mean meta-gradient; raise if it is not finite."""
+        norm = norm_of(self._backend, mean)
+        if not math.isfinite(norm):
+            raise InvalidOperationException("the mean meta-gradient is not finite; nothing was changed")
         return norm
 
     def _move(self, optimizer: IGradientBasedOptimizer, mean: Array) -> None:
@@ -396,7 +468,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput]):
         backend = self._backend
         with backend.errors_ignored():
             updated = optimizer.UpdateParameters(backend.asarray(self._meta_parameters()), mean)
-            if not bool(backend.to_numpy(backend.elementwise("isfinite")(updated)).all()):
+            if not all_finite(backend, backend.reshape(updated, (1, *updated.shape))).all():
                 raise InvalidOperationException("the meta-update is not finite; nothing was changed")
         self._set_meta_parameters(updated)
 

@@ -79,6 +79,23 @@ class Journal:
                 raise again from stopped
             raise
 
+    def run_and_undo(self, put_aside: Callable[[], Callable[[], None]], change: Callable[[], R]) -> R:
+        """Make a change, undo it and return its result; ``put_aside`` is as for `run`."""
+        undo: Callable[[], None] | None = None
+
+        def keep() -> Callable[[], None]:
+            nonlocal undo
+            undo = put_aside()
+            return undo
+
+        def change_and_undo() -> R:
+            result = change()
+            assert undo is not None
+            undo()
+            return result
+
+        return self.run(keep, change_and_undo)
+
     def _run_within(self, put_aside: Callable[[], Callable[[], None]], change: Callable[[], R]) -> R:
         handed_on, self._handed_on = self._handed_on, False
         undo = None if handed_on else put_aside()

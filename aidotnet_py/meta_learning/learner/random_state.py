@@ -26,7 +26,7 @@ class RandomState(HasGenerator):
     def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
         self._options = options
         self.generator = new_generator(self._seed())
-        self.place = LoaderPlace()
+        self.place, self.validation_place = LoaderPlace(), LoaderPlace()
         self._seed_loader()
         self._first_loader = options.DataLoader
         self._first = self.get()
@@ -55,20 +55,42 @@ class RandomState(HasGenerator):
             self._set_loader(loader, state["loader"])
 
     def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
+        self._move(self.place, loader, place)
+
+    @staticmethod
+    def _move(own: LoaderPlace, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         if isinstance(loader, IResumable):
-            self.place.draw(loader, lambda: loader.SetState(place))
+            own.draw(loader, lambda: loader.SetState(place))
+
+    def generator_aside(self) -> Callable[[], None]:
+        """Return a function that puts the learner's own draws back to where they are now."""
+        state = self.generator.bit_generator.state
+
+        def put_back() -> None:
+            self.generator.bit_generator.state = state
+
+        return put_back
 
     def aside(self, work: Callable[[], R]) -> R:
         """Do something whose draws do not count: in the end all is where it was. No other learner draws meanwhile."""
-        loader = self._options.DataLoader
-        with nullcontext() if loader is None else self.place.lock(loader):
-            before = self.get()
+        loader, validation = self._options.DataLoader, self._options.ValidationLoader
+        with (
+            nullcontext() if loader is None else self.place.lock(loader),
+            nullcontext() if validation is None else self.validation_place.lock(validation),
+        ):
+            before, place = self.get(), self.validation_place.of(validation)
+
+            def put_back() -> None:
+                self.set(before)
+                if validation is not None and place is not None:
+                    self._move(self.validation_place, validation, place)
+
             try:
                 result = work()
-                self.set(before)
+                put_back()
                 return result
             except BaseException:
-                self.set(before)
+                put_back()
                 raise
 
     def place_warning(self, state: Mapping[str, Any]) -> str | None:

@@ -152,6 +152,12 @@ class Tasks:
         return self.whole(adapted)
 
     @property
+    def reached(self) -> Array:
+        """φ (tasks, P) after the steps that `adapt` has taken so far."""
+        assert self._loop is not None
+        return self.whole(self._loop.points)
+
+    @property
     def memory(self) -> list[Array]:
         """The memory of the rule after the last step of `adapt`, arrays (tasks, adapted parameters)."""
         assert self._loop is not None
@@ -187,9 +193,9 @@ class Tasks:
         self._gradients = gradients
 
         def measure() -> None:
-            self.require_finite("query loss", losses)
+            on_host = self._finite_losses("query loss", losses)
             self.require_finite("query gradient", gradients)
-            self._measured = self.chunk.on_host(losses), query.accuracies()
+            self._measured = on_host, query.accuracies()
 
         query.queue.then(measure)
         return gradients
@@ -213,9 +219,14 @@ class Tasks:
     def measure(self, role: str, points: Array) -> Measured:
         """Return losses and accuracies of one set of each task; raise where a loss is not finite."""
         objective = self.chunk.objectives[role]
-        losses = objective.evaluate(points).losses
-        self.require_finite(f"{role.lower()} loss", losses)
-        return self.chunk.on_host(losses), objective.accuracies()
+        losses = self._finite_losses(f"{role.lower()} loss", objective.evaluate(points).losses)
+        return losses, objective.accuracies()
+
+    def _finite_losses(self, quantity: str, losses: Array) -> NDArray[Any]:
+        """Return losses on the host; raise where one is not finite."""
+        on_host = self.chunk.on_host(losses)
+        self.require_sound(quantity, np.isfinite(on_host))
+        return on_host
 
     # The curvature of the support loss.
 

@@ -1,123 +1,177 @@
-"""The training loop: steps, and the evaluations and checkpoints that fall due between them."""
+"""The training loop: steps, and the evaluations, checkpoints and callbacks that fall due between them."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any
 
-import numpy as np
-
-from aidotnet_py.meta_learning.contract.learner import IMetaLearner
-from aidotnet_py.meta_learning.contract.results import MetaTrainingResult, MetaTrainingStepResult
+from aidotnet_py.meta_learning.contract.results import (
+    MetaEvaluationResult,
+    MetaTrainingResult,
+    MetaTrainingStepResult,
+)
+from aidotnet_py.meta_learning.contract.training_run import (
+    EvaluationRecord,
+    IRunFolder,
+    ITrainingCallback,
+    TrainingRun,
+)
+from aidotnet_py.progress import progress_bar
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
-__all__ = ["TrainingHistory", "train"]
+__all__ = ["train"]
 
-R = TypeVar("R")
-
-
-class TrainingHistory(Generic[T]):
-    """The steps, evaluations and time of a run so far."""
-
-    def __init__(self) -> None:
-        # Loss and accuracy of a step together, so that there is never one without the other.
-        self._steps: list[tuple[T, T]] = []
-        self._metrics: dict[str, T] = {}
-        self._elapsed = timedelta()
-
-    def __len__(self) -> int:
-        """How many steps were taken."""
-        return len(self._steps)
-
-    def from_here(self) -> Callable[[], None]:
-        """Return a function that forgets the steps noted from now on."""
-        count = len(self._steps)
-
-        def forget() -> None:
-            del self._steps[count:]
-
-        return forget
-
-    def note(self, step: MetaTrainingStepResult[T]) -> None:
-        """Note a step that was taken."""
-        self._steps.append((step.MetaLoss, step.Accuracy))
-
-    def note_evaluation(self, iteration: int, loss: T, accuracy: T) -> None:
-        """Note the means of an evaluation."""
-        self._metrics |= {f"EvaluationLoss@{iteration}": loss, f"EvaluationAccuracy@{iteration}": accuracy}
-
-    def note_time(self, began: float) -> None:
-        """Note how long the run has taken, by the performance counter."""
-        self._elapsed = timedelta(seconds=time.perf_counter() - began)
-
-    def result(self) -> MetaTrainingResult[T] | None:
-        """Return the result of the run; None before its first step, as histories hold at least one."""
-        if not self._steps:
-            return None
-        losses, accuracies = zip(*self._steps, strict=True)
-        return MetaTrainingResult(np.array(losses), np.array(accuracies), self._elapsed, dict(self._metrics))
-
-
-class _Aside(Protocol):
-    """Runs something whose draws do not count."""
-
-    def __call__(self, work: Callable[[], R]) -> R: ...
+_LOG = logging.getLogger("aidotnet_py.training")
 
 
 def train(
-    learner: IMetaLearner[T, TInput, TOutput],
-    history: TrainingHistory[T],
+    run: TrainingRun[T, TInput, TOutput],
     step: Callable[[], MetaTrainingStepResult[T]],
-    aside: _Aside,
+    evaluate: Callable[[], MetaEvaluationResult[T]],
+    folder: IRunFolder | None = None,
+    callbacks: Sequence[ITrainingCallback] = (),
+    *,
+    resume: bool = False,
 ) -> MetaTrainingResult[T]:
-    """Take NumMetaIterations steps, each of which notes itself in the history; draws of evaluations do not count.
+    """Take steps until NumMetaIterations are in the history, each of which notes itself there.
 
-    An error that stops the run gets a note with the number of its steps.
+    ``evaluate`` evaluates EvaluationTasks tasks; its draws do not count. An error that stops the run gets a note with
+    the number of its steps.
     """
-    folder = _writable_folder() if learner.Options.EnableCheckpointing else None
+    options = run.learner.Options
+    # A folder keeps the checkpoints of its run itself, and saves before other callbacks may fail.
+    keeper = folder if folder is not None else _Checkpoints() if options.EnableCheckpointing else None
+    everyone = [*([] if keeper is None else [keeper]), *callbacks]
+    _start(run, everyone, folder, resume=resume)
     began = time.perf_counter()
     try:
-        _take_steps(learner, history, step, aside, folder)
+        done = len(run.history)
+        _LOG.info("%s begins at step %d of %d", run.learner.AlgorithmType.name, done, options.NumMetaIterations)
+        _take_steps(run, step, evaluate, everyone)
     except BaseException as error:
-        done, wanted = len(history), learner.Options.NumMetaIterations
-        error.add_note(
-            f"Train was stopped after {done} of {wanted} steps, all of them whole; training_result has their "
-            f"histories. To go on, set NumMetaIterations to {wanted - done} and call Train again"
-        )
+        error.add_note(_how_to_go_on(run, folder))
+        _LOG.info("stopped after %d steps by %s", len(run.history), type(error).__name__)
+        _stop_after(error, run, everyone)
         raise
     finally:
-        history.note_time(began)
-    result = history.result()
+        run.history.note_time(began)
+    for callback in everyone:
+        callback.on_stop(run, None)
+    _LOG.info("ended after %d steps%s", len(run.history), f": {run.stop_reason}" if run.stop_reason else "")
+    result = run.history.result()
     assert result is not None
     return result
 
 
-def _take_steps(
-    learner: IMetaLearner[T, TInput, TOutput],
-    history: TrainingHistory[T],
-    step: Callable[[], MetaTrainingStepResult[T]],
-    aside: _Aside,
-    folder: Path | None,
+def _start(
+    run: TrainingRun[Any, Any, Any],
+    callbacks: Sequence[ITrainingCallback],
+    folder: IRunFolder | None,
+    *,
+    resume: bool,
 ) -> None:
-    # Imported here, since it takes a fifth of the time that the whole package takes.
-    from tqdm import tqdm
+    """Start all callbacks; if one fails, stop those that have started, and the folder, which may be held already."""
+    started: list[ITrainingCallback] = []
+    try:
+        for callback in callbacks:
+            if resume and folder is not None and callback is folder:
+                folder.resume(run)
+            else:
+                callback.on_start(run)
+            started.append(callback)
+    except BaseException as error:
+        _stop_after(error, run, started if folder is None or folder in started else [folder])
+        raise
 
-    options = learner.Options
-    with tqdm(total=options.NumMetaIterations, desc=learner.AlgorithmType.name, disable=None) as progress:
-        while len(history) < options.NumMetaIterations:
+
+def _stop_after(error: BaseException, run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback]) -> None:
+    """Tell all callbacks of an error; their own errors become notes of it."""
+    for callback in callbacks:
+        try:
+            callback.on_stop(run, error)
+        except Exception as another:
+            error.add_note(f"on_stop of {type(callback).__name__} failed after it: {type(another).__name__}: {another}")
+
+
+def _how_to_go_on(run: TrainingRun[Any, Any, Any], folder: IRunFolder | None) -> str:
+    done, wanted = len(run.history), run.learner.Options.NumMetaIterations
+    if folder is not None:
+        return f"Train was stopped after {done} of {wanted} steps, all of them whole. To go on, {folder.remedy}"
+    return (
+        f"Train was stopped after {done} of {wanted} steps, all of them whole; training_result has their "
+        f"histories. To go on, set NumMetaIterations to {wanted - done} and call Train again"
+    )
+
+
+def _take_steps(
+    run: TrainingRun[T, TInput, TOutput],
+    step: Callable[[], MetaTrainingStepResult[T]],
+    evaluate: Callable[[], MetaEvaluationResult[T]],
+    callbacks: Sequence[ITrainingCallback],
+) -> None:
+    total, name = run.learner.Options.NumMetaIterations, run.learner.AlgorithmType.name
+    with progress_bar(total=total, initial=len(run.history), desc=name) as progress:
+        while True:
+            # Before the step and not after it, so that a run that was stopped in between makes up for it.
+            if _evaluation_is_due(run):
+                evaluation = evaluate()
+                record = EvaluationRecord.of(run.learner.CurrentIteration, evaluation)
+                run.history.note_evaluation(record)
+                _LOG.info("step %d: evaluation loss %.6g ± %.2g", record.iteration, *_of(record.loss))
+                for callback in callbacks:
+                    callback.on_evaluation(run, evaluation)
+            _stop_early(run)
+            if run.stop_reason is not None or run.steps_left == 0:
+                return
             taken = step()
-            progress.set_postfix_str(f"loss={float(taken.MetaLoss):.4f}", refresh=False)
+            progress.set_postfix_str(_shown(taken), refresh=False)
             progress.update()
-            frequency = options.EvaluationFrequency
-            if frequency and options.DataLoader is not None and taken.Iteration % frequency == 0:
-                evaluation = aside(lambda: learner.Evaluate(options.EvaluationTasks))
-                history.note_evaluation(taken.Iteration, evaluation.LossStats.Mean, evaluation.AccuracyStats.Mean)
-            if folder is not None and taken.Iteration % options.CheckpointFrequency == 0:
-                learner.Save(folder / f"checkpoint_{learner.AlgorithmType.name}_{taken.Iteration}.safetensors")
+            for callback in callbacks:
+                callback.on_step(run, taken)
+
+
+def _of(interval: Any) -> tuple[float, float]:
+    """Return mean and half-width of an interval."""
+    return float(interval.Mean), float(interval.HalfWidth)
+
+
+def _shown(step: MetaTrainingStepResult[Any]) -> str:
+    loss, accuracy = float(step.MetaLoss), float(step.Accuracy)
+    return f"loss={loss:.4f}" + (f", accuracy={accuracy:.3f}" if accuracy == accuracy else "")
+
+
+def _evaluation_is_due(run: TrainingRun[Any, Any, Any]) -> bool:
+    options, iteration, noted = run.learner.Options, run.learner.CurrentIteration, run.history.evaluations
+    if not options.EvaluationFrequency or (options.ValidationLoader is None and options.DataLoader is None):
+        return False
+    already = bool(noted) and noted[-1].iteration == iteration
+    return len(run.history) > 0 and iteration % options.EvaluationFrequency == 0 and not already
+
+
+def _stop_early(run: TrainingRun[Any, Any, Any]) -> None:
+    """Stop the run if so many evaluations as EarlyStoppingPatience did not improve on the best one."""
+    patience = run.learner.Options.EarlyStoppingPatience
+    if patience is None or run.history.evaluations_since_best < patience:
+        return
+    best = run.history.best_evaluation
+    assert best is not None
+    run.stop(f"{patience} evaluations in a row were not better than that at step {best.iteration}")
+
+
+class _Checkpoints(ITrainingCallback):
+    """Every CheckpointFrequency steps, a checkpoint in the folder that is the current one as the run begins."""
+
+    def __init__(self) -> None:
+        self._folder = _writable_folder()
+
+    def on_step(self, run: TrainingRun[Any, Any, Any], step: MetaTrainingStepResult[Any]) -> None:
+        learner = run.learner
+        if learner.Options.EnableCheckpointing and step.Iteration % learner.Options.CheckpointFrequency == 0:
+            learner.Save(self._folder / f"checkpoint_{learner.AlgorithmType.name}_{step.Iteration}.safetensors")
 
 
 def _writable_folder() -> Path:

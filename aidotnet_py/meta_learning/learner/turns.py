@@ -19,7 +19,9 @@ class Lane(threading.Thread):
     """A thread that does a part of the work of the one that made it, which waits for it."""
 
     def __init__(self, work: Callable[[int], None], number: int) -> None:
-        super().__init__(target=work, args=(number,), name=f"aidotnet_py lane {number}")
+        # The thread that made it waits for it in any case. After an interrupt inside Python's own `start`, though, it
+        # may be neither begun nor ended, and would keep the process from its end.
+        super().__init__(target=work, args=(number,), name=f"aidotnet_py lane {number}", daemon=True)
         self._for = threading.current_thread()
 
     @staticmethod

@@ -15,7 +15,7 @@ __all__ = ["Lease", "Workspace", "Workspaces"]
 # In a workspace: support and query sets, in training and in evaluation, and the last, smaller chunk of each; more if
 # they are small. Beyond these numbers, or the bytes of all, the oldest go, though never those that the call at hand or
 # the last one worked with.
-_MOST_LARGE, _MOST_SMALL, _SMALL_BYTES, _MOST_BYTES = 8, 32, 2**25, 2**30
+_MOST_LARGE, _MOST_SMALL, _SMALL_BYTES, _MOST_BYTES = 8, 32, 2**24, 2**30
 # Workspaces that wait for a call; while one runs, there are as many as calls at the same time.
 _MOST_IDLE = 4
 
@@ -51,14 +51,22 @@ class Workspace:
 
     def ready(self, place: Place, programs: TaskPrograms, backend: Backend) -> BatchedPrograms:
         """Return the programs of a place, made at their first use."""
-        batched = self._ready.pop(place, None) or BatchedPrograms(programs, place.tasks, backend, self.queue(backend))
+        batched = self._ready.pop(place, None)
+        is_new = batched is None
+        batched = batched or BatchedPrograms(programs, place.tasks, backend, self.queue(backend))
         self._ready[place] = batched
         self._in_use.add(place)
-        for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
-            count, nbytes = len(self._ready), self.nbytes
-            if count > _MOST_SMALL or nbytes > _MOST_BYTES or (count > _MOST_LARGE and nbytes > _SMALL_BYTES):
-                del self._ready[old]
+        if is_new:
+            self._drop_oldest()
         return batched
+
+    def _drop_oldest(self) -> None:
+        count, nbytes = len(self._ready), self.nbytes
+        for old in [p for p in self._ready if p not in self._in_use | self._in_use_before]:
+            if count <= _MOST_SMALL and nbytes <= _MOST_BYTES and (count <= _MOST_LARGE or nbytes <= _SMALL_BYTES):
+                return
+            nbytes -= self._ready.pop(old).nbytes
+            count -= 1
 
 
 class Workspaces:

@@ -51,7 +51,7 @@ class CalledObjective(ABC):
             backend.copyto(losses, evaluation.losses)
             backend.copyto(gradients, evaluation.gradients)
 
-        return GradientWork(points, losses, gradients, lambda step: Call(lambda: evaluate(step)), points, self.queue)
+        return GradientWork(points, losses, gradients, lambda step: Call(lambda: evaluate(step)), evaluate, self.queue)
 
     def product_work(self, kind: CurvatureKind, identity: float, weight: float) -> ProductWork:
         """Return products as Python calls."""

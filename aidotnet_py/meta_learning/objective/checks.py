@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction, validate_alike
 from aidotnet_py.meta_learning.contract.protocols import is_differentiable, missing_members
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches, set_names, sets_of
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, columns_of, is_batches, set_names
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.nn.statistics import PassStatistics, Statistics
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+_SHAPE, _DTYPE = map(operator.attrgetter, ("shape", "dtype"))
 
 # Shape, dtype and backend's name, which the arrays of all tasks must share.
 _Kind = tuple[Shape, np.dtype[Any], str]
@@ -86,8 +88,11 @@ def check_batches(
         return lambda place: tuple(name + suffix + wheres[place] for name in set_names(tasks[place], role))
 
     names = names_in("")
-    data = [sets_of(task, role) for task in tasks]
-    if role == "Query" or not any(is_batches(x) or is_batches(y) for x, y in data):
+    columns = columns_of(tasks, role)
+    data = list(zip(*columns, strict=True))
+    # Types first: there are few of them.
+    lists = any(issubclass(kind, list | tuple) for column in columns for kind in set(map(type, column)))
+    if role == "Query" or not (lists and any(is_batches(x) or is_batches(y) for x, y in data)):
         return [_check_sets(names, data, model, loss, shape_of)]
     count = _count_of_batches(names, data)
     return [
@@ -107,14 +112,19 @@ def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, 
 
 
 @lru_cache(maxsize=16)
-def names_of_places(count: int) -> tuple[str, ...]:
-    """Return the words that name each of so many tasks in a message."""
-    return tuple(f" of task {place}" for place in range(count)) if count > 1 else ("",)
+def names_of_places(count: int, first: int | None = None) -> tuple[str, ...]:
+    """Return the words that name each of so many tasks in a message; ``first`` if they are a part of a batch."""
+    if first is None and count == 1:
+        return ("",)
+    return tuple(f" of task {(first or 0) + place}" for place in range(count))
 
 
 def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Sequence[str]) -> list[Sequence[int]]:
     """Return the places of the tasks whose sets have the same numbers of examples, group by group."""
-    sizes = [tuple([_size(data) for role in roles for data in sets_of(task, role)]) for task in tasks]
+    columns = [column for role in roles for column in columns_of(tasks, role)]
+    if all(map(_are_of_one_shape, columns)):
+        return [range(len(tasks))]
+    sizes = list(zip(*[map(_size, column) for column in columns], strict=True))
     if sizes.count(sizes[0]) == len(sizes):
         return [range(len(tasks))]
     groups: dict[Any, list[int]] = {}
@@ -123,11 +133,20 @@ def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Seq
     return list(groups.values())
 
 
+def _are_of_one_shape(column: Sequence[Any]) -> bool:
+    """Return whether all are arrays of one shape."""
+    try:
+        shapes = set(map(_SHAPE, column))
+    except (AttributeError, TypeError):
+        return False
+    return len(shapes) == 1 and isinstance(shapes.pop(), tuple)
+
+
 def _size(data: Any) -> Any:
     """Return the number of examples of an array, the numbers of a list of batches; None for anything else."""
     shape = getattr(data, "shape", None)
     if isinstance(shape, tuple):
-        return cast("Shape", shape)[:1]
+        return shape[:1]  # pyright: ignore[reportUnknownVariableType]  # any array's shape
     return tuple(map(_size, data)) if is_batches(data) else None
 
 
@@ -190,10 +209,13 @@ def _alike(arrays: Sequence[Any]) -> bool:
     backend = backend_of(first)
     if backend is None:
         return False
-    shape, dtype, owns = first.shape, first.dtype, backend.owns
-    return len(set(map(type, arrays))) == 1 and all(
-        a.shape == shape and a.dtype == dtype and owns(a) for a in arrays[1:]
-    )
+    if len(set(map(type, arrays))) != 1:
+        return False
+    if backend.stacked(arrays) is not None:
+        return True
+    count = len(arrays)
+    alike = all(list(map(of, arrays)).count(of(first)) == count for of in (_SHAPE, _DTYPE))
+    return alike and all(map(backend.owns, arrays))
 
 
 def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> tuple[_Kind, _Kind]:
@@ -216,6 +238,8 @@ def _kind(value: Any, name: str) -> _Kind:
     backend = backend_of(value)
     if backend is None:
         hint = conversion_hint(name.split(" ")[0], value)
+        if hasattr(value, "__dlpack__"):
+            hint = "; make the task a MetaLearningTask, which takes it"
         raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}{hint}")
     return tuple(value.shape), backend.dtype_of(value), backend.name
 

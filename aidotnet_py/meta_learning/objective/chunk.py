@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class Chunk:
         Names of the parameters that the inner steps leave alone; None where they move all.
     places : sequence of int
         The places of the tasks in the batch.
+    sizes : mapping of str to int
+        The size that the sets of a role are padded to, if they are.
+    training : bool
+        Whether layers such as Dropout are active.
     lane : int
         The lane whose buffers the objectives use.
     """
@@ -54,6 +58,8 @@ class Chunk:
     objectives: Mapping[str, TaskObjective]
     staying: frozenset[str] | None = None
     places: Sequence[int] = (0,)
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+    training: bool = False
     lane: int = 0
 
     @property

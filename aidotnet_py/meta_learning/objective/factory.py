@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.extend import ArrayType, CapturedState, Split, split
-from aidotnet_py.backends import Array, backend_of
+from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.caching import BoundedCache
 from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
@@ -22,7 +22,7 @@ from aidotnet_py.meta_learning.contract.protocols import (
     missing_members,
     model_backend,
 )
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch, sets_of
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, columns_of, first_batch
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
@@ -51,7 +51,7 @@ from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import noise_shapes
 from aidotnet_py.nn.statistics import Statistics
 
-__all__ = ["ObjectiveFactory"]
+__all__ = ["Group", "ObjectiveFactory"]
 
 # Support and query sets, in training and in evaluation, of a dozen sizes.
 _MOST_PROGRAMS = 32
@@ -61,10 +61,26 @@ _MOST_KINDS = 256
 
 @dataclass(frozen=True)
 class Group:
-    """Places of tasks in a batch, and for each role the size that their sets are padded to, if they are."""
+    """Places of tasks in a batch, and for each role the size that their sets are padded to, if they are.
+
+    Of a share of a batch, it also has the noise of the whole batch: the keys of each role's batches, and the place of
+    the first task among those of the whole group.
+    """
 
     places: Sequence[int]
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+    noise: Mapping[str, Sequence[Sequence[int]]] | None = None
+    first: int = 0
+
+    def with_noise(self, role: str, objective: TaskObjective, backend: Backend) -> TaskObjective:
+        """Return the objective of a role's sets with the noise of the whole batch, if the group is a share's."""
+        if self.noise is None:
+            return objective
+        batches = [
+            batch.with_noise(key, self.first) if isinstance(batch, TracedObjective) else batch
+            for batch, key in zip(objective.batches, self.noise[role], strict=True)
+        ]
+        return batches[0] if len(batches) == 1 else SuccessiveObjective(batches, backend)
 
 
 class ObjectiveFactory:
@@ -132,8 +148,9 @@ class ObjectiveFactory:
         flops = [self._flops_if_padded(tasks, role, model, loss, training) for role in roles]
         if 0 in flops:
             return [Group(places) for places in exact]
-        counts = [[int(sets_of(tasks[of[0]], role)[0].shape[0]) for role in roles] for of in exact]
-        most = [max(of_role) for of_role in zip(*counts, strict=True)]
+        firsts = [tasks[places[0]] for places in exact]
+        counts = list(zip(*[[int(x.shape[0]) for x in columns_of(firsts, role)[0]] for role in roles], strict=True))
+        most = tuple(max(of_role) for of_role in zip(*counts, strict=True))
         # Where the work is little, calls cost more than examples, and one size serves all.
         work = len(tasks) * sum(count * each for count, each in zip(most, flops, strict=True))
         if work <= model_backend(model).flops_at_once:
@@ -154,7 +171,7 @@ class ObjectiveFactory:
         """Return the operations of a pass over one example, if sets of a role may be padded; 0 if not."""
         if not is_differentiable(model):
             return 0
-        backend, data = model.backend, [sets_of(task, role) for task in tasks]
+        backend, data = model.backend, list(zip(*columns_of(tasks, role), strict=True))
         if not all(backend.owns(x) and backend.owns(y) and 0 not in x.shape[:1] for x, y in data):
             return 0
         x, y = data[0]
@@ -378,7 +395,7 @@ class ObjectiveFactory:
 
     def _note_settings(self) -> None:
         """Remember the settings with which model and loss have just been traced."""
-        if self._subjects is not None:
+        if self._subjects is not None and (self._settings is None or self._settings.changed()):
             apply, loss = self._subjects
             self._settings = CapturedState(apply, loss.formula)
 

@@ -24,12 +24,20 @@ _Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
 
 
 def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
-    """Return whether each row of an array (tasks, …) is finite, as booleans (tasks,) on the host."""
-    magnitudes = backend.elementwise("abs")(stacked)
-    if len(stacked.shape) > 1 and 0 not in stacked.shape:
-        # The host fetches one number a row; the maximum of a row with NaN is NaN.
-        magnitudes = backend.max(magnitudes, tuple(range(1, len(stacked.shape))))
-    fetched = backend.to_numpy(magnitudes)
+    """Return whether each row of an array (tasks, …) is finite, as booleans (tasks,) on the host.
+
+    The host fetches one number a row. A row whose sum of squares is finite is finite itself; the sum of another row may
+    have overflowed, and the largest magnitude decides.
+    """
+    if len(stacked.shape) == 1 or 0 in stacked.shape:
+        fetched = backend.to_numpy(stacked)
+        return np.asarray(np.isfinite(fetched).reshape(len(fetched), -1).all(axis=1))
+    with backend.errors_ignored():
+        fetched = backend.to_numpy(backend.vecdot(stacked, stacked))
+        if not np.isfinite(fetched).all():
+            # The maximum of a row with NaN is NaN.
+            magnitudes = backend.elementwise("abs")(stacked)
+            fetched = backend.to_numpy(backend.max(magnitudes, tuple(range(1, len(stacked.shape)))))
     return np.asarray(np.isfinite(fetched).reshape(fetched.shape[0], -1).all(axis=1))
 
 

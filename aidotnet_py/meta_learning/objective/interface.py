@@ -45,7 +45,7 @@ class GradientWork:
     step : callable
         Returns the evaluation for inner step k (0, 1, …), on the sets of that step.
     buffers : object
-        The owner of the arrays; the same owner means the same arrays.
+        The owner of the arrays, which lives as long as they are used; the same owner means the same arrays.
     queue : Queue
         The queue that runs the steps.
     """

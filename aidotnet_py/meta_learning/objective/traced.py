@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from aidotnet_py.autodiff import hvp, jvp, value_and_grad, vjp
+from aidotnet_py.autodiff import grad, hvp, jvp, value_and_grad, vjp
 from aidotnet_py.autodiff.extend import (
     ArrayType,
     Atom,
@@ -30,7 +30,7 @@ from aidotnet_py.autodiff.extend import (
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
-from aidotnet_py.losses import ILossFunction
+from aidotnet_py.losses import ILossFunction, LossFunctionBase
 from aidotnet_py.meta_learning.objective.interface import (
     PATIENCE,
     CurvatureKind,
@@ -180,9 +180,8 @@ class TaskPrograms:
     def _hessian(
         self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
     ) -> tuple[Values, Values]:
-        loss = _compose(predict, judge)
-        gradient = value_and_grad(loss)(point)[1]
-        return gradient.values(), hvp(loss, point, v).values()
+        gradient, product = jvp(grad(_compose(predict, judge)), (point,), (v,))
+        return gradient.values(), product.values()
 
     def _gauss_newton(
         self, point: Mapping[str, Any], predict: Step, judge: Step, v: Mapping[str, Any]
@@ -355,6 +354,7 @@ class CurvatureProgram:
     products: Array
     coefficients: Sequence[Array]
     companions: dict[str, Iteration] = field(default_factory=dict[str, Iteration])
+    _values: list[float] = field(default_factory=list[float])
 
     @property
     def at_point(self) -> Run:
@@ -372,9 +372,12 @@ class CurvatureProgram:
         return self.executable.nbytes + sum(int(iteration.nbytes) for iteration in self.companions.values())
 
     def set_coefficients(self, backend: Backend, *values: float) -> None:
-        """Set the coefficients of the identity and of the curvature."""
-        for array, value in zip(self.coefficients, values, strict=True):
-            backend.copyto(array, value)
+        """Set the coefficients of the identity and of the curvature, unless the arrays have them already."""
+        if list(values) != self._values:
+            self._values.clear()
+            for array, value in zip(self.coefficients, values, strict=True):
+                backend.copyto(array, value)
+            self._values.extend(values)
 
 
 @dataclass(frozen=True)
@@ -462,9 +465,22 @@ class TracedObjective:
     def of_function(self, role: str, function: ModelFunction, shapes: Shapes) -> TracedObjective:
         """Return the objective of another function of other parameters on the same sets, with buffers of a role."""
         signature = self._signature.of_function(function, shapes)
-        return TracedObjective(
+        other = TracedObjective(
             role, self._backend, signature, self._inputs, self._targets, self._source, self._noise_key
         )
+        other._first = self._first
+        return other
+
+    @property
+    def noise_key(self) -> Sequence[int]:
+        """The key of the tasks' noise; empty without noise."""
+        return self._noise_key
+
+    def with_noise(self, key: Sequence[int], first: int) -> TracedObjective:
+        """Return the objective with the noise of another key, and of tasks from another place on."""
+        other = copy.copy(self)
+        other._noise_key, other._first, other._programs = key, first, None
+        return other
 
     def part(self, start: int, stop: int, lane: int) -> TracedObjective:
         """See `TaskObjective`."""
@@ -564,9 +580,12 @@ class TracedObjective:
                 "accuracies() must follow an evaluation of the same objective, got other work on its buffers in "
                 "between; evaluate again"
             )
+        loss = self._signature.loss
+        if type(loss).accuracy is LossFunctionBase.accuracy:
+            return [math.nan] * len(self._inputs)
         # One transfer each, since the host waits for each transfer.
         predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
-        return [self._signature.loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
+        return [loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
@@ -574,7 +593,6 @@ class TracedObjective:
         """See `TaskObjective`; the work at φ is done here, once."""
         programs = self.bind()
         program = programs.curvature(kind)
-        owner = object()
 
         def load() -> None:
             program.set_coefficients(self._backend, identity, weight)
@@ -582,7 +600,7 @@ class TracedObjective:
             self.queue.run(program.at_point)
 
         def at_point() -> None:
-            self.bind().owners.load_curvature(owner, load)
+            self.bind().owners.load_curvature(load)
 
         at_point()
         buffers = program.vectors, program.products

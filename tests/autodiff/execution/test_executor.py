@@ -37,7 +37,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_random_programs_agree_with_naive_evaluation_in_any_order_of_stages(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
 
@@ -50,7 +50,7 @@ def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=40)
 def test_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
     check_carried(np.random.default_rng(seed), NumPyBackend(compiled=compiled))
 

@@ -303,14 +303,15 @@ def test_what_clears_a_sum_is_part_of_it() -> None:
     run_all([((*fills, total), [x, out, other])])
     np.testing.assert_array_equal(out, x.sum(0))
     np.testing.assert_array_equal(other, np.zeros(3))
-    ones = (Step("identity", (Number(1.0, "float64"),), "float64"),)
-    larger = np.zeros((5, 5))
-    for fill in (
-        LoopNest(out.shape, ones, ((operand(1, out), 0),)),  # another number
-        LoopNest(larger.shape, zero, ((operand(1, larger), 0),)),  # more than the sum covers
-        LoopNest((4, 5), zero, ((Operand(1, "float64", (5, 1), 3), 0),)),  # another place
+    one = (Step("identity", (Number(1.0, "float64"),), "float64"),)
+    for fill, expected in (
+        (LoopNest((4, 5), one, ((Operand(1, "float64", (5, 1)), 0),)), [1.0] * 20 + [9.0] * 5),  # another number
+        (LoopNest((5, 5), zero, ((Operand(1, "float64", (5, 1)), 0),)), [0.0] * 25),  # more than the sum covers
+        (LoopNest((4, 5), zero, ((Operand(1, "float64", (5, 1), 3), 0),)), [9.0] * 3 + [0.0] * 20 + [9.0] * 2),
     ):
-        assert len(functions_of(fill, total)) == 2
+        array = np.full(25, 9.0)
+        run_all([((fill, total), [x, array])])
+        np.testing.assert_array_equal(array, expected + np.append(x.sum(0), np.zeros(5)))
 
 
 def window_nests(shape: tuple[int, int, int, int], window: tuple[int, int], stride: tuple[int, int]) -> Any:

@@ -119,6 +119,7 @@ def test_products_of_cublas_are_captured(backend: Backend, toolkit: SimulatedToo
     assert_allclose(backend.to_numpy(run.outputs[0]), x @ np.swapaxes(x, 1, 2) + 1.0, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["iMAML", "Meta-SGD"])
 @pytest.mark.usefixtures("backend")
 def test_a_compiled_run_gives_the_numbers_of_numpy(name: str) -> None:
@@ -139,7 +140,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [v if v in {"learned", "stops early"} else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
+)
 @pytest.mark.filterwarnings("ignore::aidotnet_py.NonPositiveCurvatureWarning")
 @pytest.mark.usefixtures("backend")
 def test_steps_in_one_go_give_the_numbers_of_numpy(variant: str) -> None:
@@ -162,7 +165,10 @@ def parameters_of(learner: Any) -> Any:
     return learner.BaseModel.backend.to_numpy(learner.BaseModel.GetParameters())
 
 
-@pytest.mark.parametrize("name", ["iMAML", "MAML", "FOMAML", "Reptile", "Meta-SGD"])
+@pytest.mark.parametrize(
+    "name",
+    ["iMAML", "Reptile", *(pytest.param(name, marks=pytest.mark.slow) for name in ("MAML", "FOMAML", "Meta-SGD"))],
+)
 def test_a_step_is_replayed_whole(name: str, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_on("cupy", name, **({"Curvature": "gauss-newton"} if name == "iMAML" else {}))
     for _ in range(3):
@@ -179,6 +185,7 @@ def test_a_step_is_replayed_whole(name: str, backend: Backend, monkeypatch: pyte
     assert np.isfinite(learner.MetaTrainStep(3).MetaLoss)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("backend")
 def test_a_copy_of_a_learner_captures_for_itself() -> None:
     learner, alone = (learner_on("cupy", "iMAML", Curvature="gauss-newton") for _ in range(2))

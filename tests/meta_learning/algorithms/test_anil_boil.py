@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_state import bits, untouched
 from numpy_doubles import Threads
 from plain_models import BareModel, HandWrittenModel
 from plain_optimizers import Decaying, Halving
@@ -35,6 +34,7 @@ from aidotnet_py import (
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import Dense, Sequential, mlp
+from aidotnet_py.testing.learner_state import bits, untouched
 
 NUMPY = get_backend("numpy")
 REGRESSION, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import batch_on, linear_model, linear_tasks, sgd, start
-from learner_state import bits, untouched
 from numpy_doubles import Threads
 from plain_models import HandWrittenModel
 from plain_optimizers import Decaying, Halving
@@ -42,6 +41,7 @@ from aidotnet_py.meta_learning.inner.path import InnerPath, segment_starts
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh
 from aidotnet_py.optimizers import ElementwiseOptimizer
+from aidotnet_py.testing.learner_state import bits, untouched
 
 REGRESSION, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
 

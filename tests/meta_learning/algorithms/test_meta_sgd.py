@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_state import bits, untouched
 from numpy_doubles import Threads
 from plain_models import HandWrittenModel
 from small_learners import sinusoid_learner
@@ -29,6 +28,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.nn import mlp
+from aidotnet_py.testing.learner_state import bits, untouched
 
 REGRESSION, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
 NUMPY = get_backend("numpy")
@@ -54,9 +54,9 @@ def gradients_of(learner: MetaSGDAlgorithm[Any, Any, Any], batch: Any) -> Values
     backend: Backend = learner._backend
     seen: list[Any] = []
     update = learner._meta_update
-    learner._meta_update = lambda g: seen.append(backend.to_numpy(g)) or update(g)  # type: ignore[method-assign,func-returns-value]
+    learner._meta_update = lambda mean: seen.append(backend.to_numpy(mean)) or update(mean)  # type: ignore[method-assign,func-returns-value]
     learner.MetaTrain(batch)
-    return np.asarray(np.mean(seen[0], axis=0))
+    return np.asarray(seen[0])
 
 
 def procedure(network: TanhNetwork, sets: Any, steps: int, batches: int = 1) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import adam, batch_on, descent, linear_model, linear_tasks, mean_query_loss, sgd, start
-from learner_state import untouched
 from numpy_doubles import Threads
 from plain_models import BareModel, HandWrittenModel
 from small_learners import sinusoid_learner
@@ -30,6 +29,7 @@ from aidotnet_py import (
     TaskBatch,
 )
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
+from aidotnet_py.testing.learner_state import untouched
 
 NETWORK, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
 

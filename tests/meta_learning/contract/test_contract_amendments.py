@@ -308,10 +308,10 @@ class TestHints:
         ("slip", "meant"),
         [
             ("inner", ["InnerOptimizer", "InnerLearningRate", "InnerObjective"]),
-            ("lr", ["InnerLearningRate", "OuterLearningRate"]),
+            ("lr", ["InnerLearningRate", "OuterLearningRate", "OuterLearningRateSchedule"]),
             ("alpha", ["InnerLearningRate"]),
             ("num_steps", ["AdaptationSteps"]),
-            ("batch_size", ["MetaBatchSize"]),
+            ("batch_size", ["MetaBatchSize", "MicroBatchSize"]),
             ("seed", ["RandomSeed"]),
             ("save_every", ["CheckpointFrequency"]),
             ("hessian", ["Curvature"]),

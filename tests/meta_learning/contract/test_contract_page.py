@@ -23,6 +23,8 @@ ELSEWHERE = {
     *("FunctionModel", "NeuralNetworkModel", "CrossEntropyLoss", "BinaryCrossEntropyLoss", "MeanSquaredErrorLoss"),
     *("SGDOptimizer", "AdamOptimizer", "LBFGSMinimizer", "NewtonCGMinimizer", "ProblemConstants"),
     *("LooseToleranceWarning", "NonPositiveCurvatureWarning", "SeriesGrowthWarning"),
+    # docs/training.md
+    *("RunFolder", "ITrainingCallback", "ConstantSchedule", "CosineSchedule", "StepSchedule", "WarmUpSchedule"),
     # docs/data.md
     *aidotnet_py.data.__all__,
     "IMetaDataset",

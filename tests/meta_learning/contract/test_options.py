@@ -57,6 +57,11 @@ DOCUMENTED = {
     "DataLoader": None,
     "InnerLearningRate": 0.01,
     "OuterLearningRate": 0.001,
+    "ValidationLoader": None,
+    "Executor": None,
+    "OuterLearningRateSchedule": None,
+    "EarlyStoppingPatience": None,
+    "MicroBatchSize": None,
     "AdaptationSteps": 10,
     "MetaBatchSize": 4,
     "NumMetaIterations": 1000,
@@ -94,6 +99,7 @@ OBJECTS = {
     "MetaOptimizer": "IGradientBasedOptimizer",
     "InnerOptimizer": "IGradientBasedOptimizer",
     "DataLoader": "IEpisodicDataLoader",
+    "ValidationLoader": "IEpisodicDataLoader",
 }
 
 

@@ -327,6 +327,8 @@ class TestAdaptation:
     def test_losses_by_step_that_do_not_fit(self) -> None:
         with pytest.raises(ArgumentException, match=r"perStepLosses must be one-dimensional, got shape \(1, 1\)"):
             adapted(perStepLosses=np.ones((1, 1)))
+        with pytest.raises(ArgumentException, match=r"step_parameters must be two-dimensional, got shape \(3,\)"):
+            adapted(step_parameters=np.ones(3))
 
 
 def test_a_report_says_worse_where_it_got_worse() -> None:

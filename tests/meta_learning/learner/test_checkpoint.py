@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from forged_files import forged
-from learner_state import bits, state_of, untouched
 from places import ROOT
 from plain_models import BareModel
 from safetensors.numpy import save
@@ -31,6 +30,7 @@ from aidotnet_py import (
 from aidotnet_py.archives import pack
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.testing.learner_state import bits, state_of, untouched
 
 OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer | None]] = {
     "the default": lambda: None,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import LeastSquares, LinearTask, batch_on, dense, descent, linear_model, linear_tasks, start
-from learner_state import bits, untouched
 from numpy_doubles import CountingBackend
 from plain_models import BareModel, HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
@@ -35,6 +34,7 @@ from aidotnet_py import (
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import mlp
+from aidotnet_py.testing.learner_state import bits, untouched
 
 NETWORK = TanhNetwork(outputs=3, classify=True)
 SETS = ("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY")

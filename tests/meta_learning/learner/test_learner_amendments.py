@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import LinearTask, batch_on, descent, linear_model, linear_tasks, start
-from learner_state import bits, state_of
 from numpy.typing import NDArray
 from plain_models import BareModel
 from samplers import ListedSampler
@@ -42,6 +41,7 @@ from aidotnet_py.backends import get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.generator_state import new_generator, unsigned_seed
 from aidotnet_py.nn import mlp
+from aidotnet_py.testing.learner_state import bits, state_of
 
 NUMPY = get_backend("numpy")
 K, RATE = 3, 0.1

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import LeastSquares, batch_on, descent, linear_model, linear_tasks, start
-from learner_state import bits, state_of, untouched
 from samplers import ListedSampler
 from saved_learners import learner_on
 from tanh_network import TanhNetwork, batch_of
@@ -25,6 +24,7 @@ from aidotnet_py import (
     AdamOptimizer,
     ANILAlgorithm,
     ANILOptions,
+    ArgumentException,
     FunctionModel,
     IMetaLearner,
     MAMLAlgorithm,
@@ -37,6 +37,7 @@ from aidotnet_py import (
     MetaSGDAlgorithm,
     MetaSGDOptions,
     MetaTrainingResult,
+    NewtonCGMinimizer,
     ReptileAlgorithm,
     ReptileOptions,
     SGDOptimizer,
@@ -48,6 +49,7 @@ from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.meta_learning.learner.tasks import Tasks
+from aidotnet_py.testing.learner_state import bits, state_of, untouched
 
 CLASSIFIER = TanhNetwork(outputs=3, classify=True)
 
@@ -130,6 +132,28 @@ class TestAdaptAndEvaluate:
         assert result.AdaptationTimeMs > 0
         assert isinstance(result.QueryLoss, np.float64)
         assert result.DidConverge(float(result.PerStepLosses[0] - result.PerStepLosses[-1]))
+        assert result.step_parameters is None
+
+    def test_with_the_parameters_after_each_step(self, backend: Backend) -> None:
+        task = linear_tasks(1)[0]
+        learner = linear_learner(backend, AdaptationSteps=4, InnerLearningRate=0.15)
+        with untouched(learner):
+            result = learner.AdaptAndEvaluate(task.on(backend), keep_steps=True)
+        expected = [descent(start(), task.support, k, 0.15) for k in range(1, 5)]
+        assert isinstance(result.step_parameters, np.ndarray)
+        np.testing.assert_allclose(result.step_parameters, expected, rtol=1e-11)
+        learner.AdaptAndEvaluate(linear_tasks(2)[1].on(backend), keep_steps=True)
+        np.testing.assert_allclose(result.step_parameters, expected, rtol=1e-11, err_msg="the result is the caller's")
+        with pytest.raises(ArgumentException, match="keep_steps must be True or False, got 3"):
+            learner.AdaptAndEvaluate(task.on(backend), keep_steps=3)  # type: ignore[arg-type]
+
+    def test_with_the_parameters_that_a_solver_returned(self, backend: Backend) -> None:
+        task = linear_tasks(1)[0]
+        options = iMAMLOptions.FromPaper(linear_model(backend, start()), Lambda=3.0, InnerOptimizer=NewtonCGMinimizer())
+        learner = iMAMLAlgorithm(options)
+        adapted: Any = learner.Adapt(task.on(backend))
+        kept = learner.AdaptAndEvaluate(task.on(backend), keep_steps=True).step_parameters
+        np.testing.assert_allclose(kept, [backend.to_numpy(adapted.GetParameters())], rtol=1e-11)
 
     def test_of_a_classifier(self, backend: Backend) -> None:
         phi, (x, y, query_x, query_y) = CLASSIFIER.start(), CLASSIFIER.sets(1)[0]

@@ -417,6 +417,7 @@ def test_a_process_forked_while_threads_work_can_work_too(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_lock_that_another_thread_holds_is_free_in_a_forked_process() -> None:
     lock, own, held, over = Lock(), Lock(), threading.Event(), threading.Event()
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from forged_files import forged
-from learner_state import bits, untouched
 from plain_models import BareModel
 from saved_learners import learner_on, opened, refused
 from tanh_network import TanhNetwork
@@ -40,6 +39,7 @@ from aidotnet_py.archives import pack
 from aidotnet_py.backends import get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import Conv2D, Dense, GlobalAveragePool2D, ReLU, Sequential, Tanh, mlp
+from aidotnet_py.testing.learner_state import bits, untouched
 
 OLD = Path(__file__).parent / "files_of_0_1_0"
 

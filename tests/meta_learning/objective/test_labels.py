@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_state import untouched
 from numpy.testing import assert_allclose
 
 from aidotnet_py import (
@@ -25,6 +24,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import Backend
+from aidotnet_py.testing.learner_state import untouched
 
 CLASSES = 3
 X = np.random.default_rng(0).standard_normal((4, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
@@ -25,12 +26,13 @@ from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.learned import Learned
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["iMAMLAlgorithm"]
 
 
-class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
+class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     """Implicit MAML (Rajeswaran, Finn, Kakade & Levine 2019, Algorithms 1 and 2).
 
     For each task, with θ the meta-parameters:
@@ -94,7 +96,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     _options_type = iMAMLOptions
 
-    def __init__(self, options: iMAMLOptions[T, TInput, TOutput]) -> None:
+    def __init__(self, options: iMAMLOptions[T, TInput, TOutput, TModel_co]) -> None:
         # Set first, since the base's constructor calls `learned`.
         self._imaml = options
         super().__init__(options)
@@ -133,19 +135,29 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
     def _extra_state(self) -> dict[str, Array]:
         return self._solves.warm_starts.state()
 
+    def _state_for(self, tasks: Batch[Any, Any, Any]) -> dict[str, Array]:
+        """Return the last solutions of these tasks."""
+        if not self._imaml.WarmStartSolves:
+            return {}
+        solutions, names = self._solves.warm_starts.state(), [name_of_task(task.TaskId) for task in tasks]
+        return {name: solutions[name] for name in names if name in solutions}
+
     def _set_extra_state(self, state: Mapping[str, Array]) -> None:
         self._solves.warm_starts.set_state(state, self.BaseModel.GetParameters(), self._backend)
 
-    def _open(self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True) -> list[Chunk]:
-        for place, task in enumerate(tasks):
-            if self._imaml.WarmStartSolves:
+    def _open(
+        self, tasks: Batch[T, TInput, TOutput], *roles: str, training: bool = True, first: int | None = None
+    ) -> list[Chunk]:
+        warm, tolerance = self._imaml.WarmStartSolves, self._imaml.InnerGradientTolerance
+        for place, task in enumerate(tasks if warm or tolerance is not None else (), first or 0):
+            if warm:
                 name_of_task(task.TaskId, place)
-            if self._imaml.InnerGradientTolerance is not None and is_batches(task.SupportInput):
+            if tolerance is not None and is_batches(task.SupportInput):
                 raise ArgumentException(
                     f"InnerGradientTolerance must be None if SupportInput of task {place} is a list of batches, got "
-                    f"{self._imaml.InnerGradientTolerance}; a small gradient of one batch does not show convergence"
+                    f"{tolerance}; a small gradient of one batch does not show convergence"
                 )
-        return super()._open(tasks, *roles, training=training)
+        return super()._open(tasks, *roles, training=training, first=first)
 
     # The step.
 
@@ -175,7 +187,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput]):
 
     def report(self, details: Sequence[Details]) -> Mapping[str, float]:
         """Return the metrics of inner loops and solves; warn of failures in the solves."""
-        self._warnings.warn(self._imaml, [part.solve.report for part in details if part.solve is not None])
+        self._warnings.warn(self._imaml, [part.report for part in details if part.report is not None])
         return metrics(self._imaml, self.LambdaRegularization, details)
 
     def _end_step(self, details: Sequence[Details]) -> None:

@@ -6,11 +6,14 @@ from typing import Any, Literal, TypedDict
 
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
-from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LambdaKind
+from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
-from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
+from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, LearningRateSchedule, RowMinimizer
 
-__all__ = ["PaperKeywords"]
+__all__ = ["LambdaKind", "PaperKeywords"]
+
+# What is learned of λ: one number, or one for each parameter.
+LambdaKind = Literal["scalar", "per-parameter"]
 
 
 class PaperKeywords(TypedDict, total=False):
@@ -20,17 +23,22 @@ class PaperKeywords(TypedDict, total=False):
     MetaOptimizer: IGradientBasedOptimizer | None
     InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None
     DataLoader: IEpisodicDataLoader[Any, Any, Any] | None
+    ValidationLoader: IEpisodicDataLoader[Any, Any, Any] | None
     InnerLearningRate: float
     OuterLearningRate: float
+    OuterLearningRateSchedule: LearningRateSchedule | None
     AdaptationSteps: int
     MetaBatchSize: int
+    MicroBatchSize: int | None
     NumMetaIterations: int
     GradientClipThreshold: float | None
     RandomSeed: int | None
     EvaluationTasks: int
     EvaluationFrequency: int
+    EarlyStoppingPatience: int | None
     EnableCheckpointing: bool
     CheckpointFrequency: int
+    Executor: ExecutorOrMaker | None
     UseFirstOrder: bool
     ConjugateGradientIterations: int
     ConjugateGradientTolerance: float

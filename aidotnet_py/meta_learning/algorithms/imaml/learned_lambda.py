@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
 from aidotnet_py.backends import Array, Backend, backend_of
 from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
 from aidotnet_py.meta_learning.learner.learned import Learned
 
-if TYPE_CHECKING:
-    from aidotnet_py.meta_learning.algorithms.imaml.options import iMAMLOptions
+__all__ = ["LOG_LAMBDA", "lambda_of", "learned_lambda", "slopes_of_log_lambda"]
 
-__all__ = ["LOG_LAMBDA", "LambdaKind", "lambda_of", "learned_lambda", "slopes_of_log_lambda"]
-
-LambdaKind = Literal["scalar", "per-parameter"]
 LOG_LAMBDA = "log λ"
 
 

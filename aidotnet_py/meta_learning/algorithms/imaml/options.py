@@ -11,11 +11,11 @@ import numpy as np
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE, POSITIVE, SWITCH, Choice, Number, OrNone, Whole, refusal
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
-from aidotnet_py.meta_learning.algorithms.imaml.keywords import PaperKeywords
-from aidotnet_py.meta_learning.algorithms.imaml.learned_lambda import LambdaKind
+from aidotnet_py.meta_learning.algorithms.imaml.keywords import LambdaKind, PaperKeywords
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["iMAMLOptions"]
@@ -23,11 +23,12 @@ __all__ = ["iMAMLOptions"]
 _S = TypeVar("_S", bound=np.floating[Any])
 _X = TypeVar("_X")
 _Y = TypeVar("_Y")
+_M = TypeVar("_M", bound=IFullModel[Any, Any, Any])
 
 
 @with_suggestions
 @dataclass(eq=False, kw_only=True)
-class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
+class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
     """Options of `iMAMLAlgorithm`: those of every learner, and iMAML's own.
 
     Parameters
@@ -115,8 +116,8 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput]):
     # Own type variables: those of the class are not bound in a call on the class.
     @staticmethod
     def FromPaper(
-        MetaModel: IFullModel[_S, _X, _Y], Lambda: float = 2.0, **options: Unpack[PaperKeywords]
-    ) -> iMAMLOptions[_S, _X, _Y]:
+        MetaModel: IFullModelOf[_S, _X, _Y, _M], Lambda: float = 2.0, **options: Unpack[PaperKeywords]
+    ) -> iMAMLOptions[_S, _X, _Y, _M]:
         """Return options in the paper's terms: the proximal inner objective L_support(φ) + (Λ/2)‖φ − θ‖².
 
         Parameters

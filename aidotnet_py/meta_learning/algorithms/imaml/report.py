@@ -46,12 +46,16 @@ class SeriesGrowthWarning(RuntimeWarning):
 
 @dataclass(frozen=True)
 class Details:
-    """Measurements of some tasks: TaskIds, norms at φ, one for each task, and the solve."""
+    """Measurements of some tasks: TaskIds, norms at φ, one for each task, and the solve.
+
+    The solutions are there only if the next solves start from them, since workers send them home.
+    """
 
     ids: list[int | str]
     inner_norms: NDArray[Any]
     query_norms: NDArray[Any] | None
-    solve: Solve | None
+    report: SolverReport | None
+    solutions: Array | None
 
     @classmethod
     def of(
@@ -66,12 +70,15 @@ class Details:
         """Return the measurements at φ, given ∇L_q and ∇L_s there."""
         query_norms = row_norms(tasks.backend, g) if options.ErrorConstants is not None else None
         inner_norms = row_norms(tasks.backend, tasks.rule.follow(adapted, tasks.start, slopes))
-        return cls(tasks.ids, inner_norms, query_norms, solve)
+        if solve is None:
+            return cls(tasks.ids, inner_norms, query_norms, None, None)
+        solutions = solve.solutions if options.WarmStartSolves else None
+        return cls(tasks.ids, inner_norms, query_norms, solve.report, solutions)
 
 
 def metrics(options: iMAMLOptions[Any, Any, Any], lam: float | Array, details: Sequence[Details]) -> dict[str, float]:
     """Return the metrics of a step."""
-    reports = [part.solve.report for part in details if part.solve is not None]
+    reports = [part.report for part in details if part.report is not None]
     inner = np.concatenate([part.inner_norms for part in details])
     return {
         "InnerGradientNorm": float(np.max(inner)),

@@ -98,10 +98,9 @@ class SolveMemory:
 
     def keep(self, details: Sequence[Any], backend: Backend) -> None:
         """Keep the solutions of a step, if the next solves start from them."""
-        if self._options.WarmStartSolves:
-            for part in details:
-                if part.solve is not None:
-                    self.warm_starts.keep(backend, part.ids, part.solve.solutions)
+        for part in details:
+            if part.solutions is not None:
+                self.warm_starts.keep(backend, part.ids, part.solutions)
 
 
 def _probes_for(options: iMAMLOptions[Any, Any, Any], rows: Array, backend: Backend) -> Array:

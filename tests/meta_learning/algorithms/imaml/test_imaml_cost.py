@@ -185,6 +185,7 @@ def larger_images(backend: NumPyBackend) -> tuple[Any, TaskBatch[Any, Any, Any]]
     return image_network(backend, 12, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [wide_network, larger_images])
 def test_memory_does_not_grow_with_the_inner_steps(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Compiled programs need fewer buffers, and one step would not be enough to have them compiled.
@@ -208,6 +209,7 @@ def test_memory_does_not_grow_with_the_inner_steps(build: Callable[..., Any], mo
     assert abs(long - short) <= 0.02 * short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [wide_network, larger_images])
 def test_memory_does_not_grow_with_the_steps_done(build: Callable[..., Any]) -> None:
     model, batch = build(NumPyBackend())

@@ -1,4 +1,4 @@
-"""`check_grads`: it passes right derivatives of any order, and names wrong ones by order, mode and difference."""
+"""`check_derivatives`: it passes right derivatives of any order, and names wrong ones by order, mode and difference."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff import stop_gradient
 from aidotnet_py.autodiff.extend import Primitive, emit
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.testing import check_derivatives
 
 x = np.array([0.3, -0.8, 1.1])
 
@@ -22,12 +23,12 @@ def several(a: Any, tree: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_right_derivatives_pass(backend: Backend, dtype: Any) -> None:
-    ad.check_grads(several, backend.asarray(x, dtype), {"y": backend.asarray(0.7, dtype)}, order=3)
+    check_derivatives(several, backend.asarray(x, dtype), {"y": backend.asarray(0.7, dtype)}, order=3)
 
 
 def test_numbers_and_half_precision_pass() -> None:
-    ad.check_grads(np.sin, 0.3, order=4)
-    ad.check_grads(lambda a: np.sum(np.tanh(a)), x.astype(np.float16))
+    check_derivatives(np.sin, 0.3, order=4)
+    check_derivatives(lambda a: np.sum(np.tanh(a)), x.astype(np.float16))
 
 
 def cubed(wrong: str) -> Callable[[Any], Any]:
@@ -67,31 +68,45 @@ def cubed(wrong: str) -> Callable[[Any], Any]:
     ],
 )
 def test_wrong_rules_are_named_by_order_and_mode(wrong: str, message: str) -> None:
-    ad.check_grads(cubed(""), x, order=3)
+    check_derivatives(cubed(""), x, order=3)
     with pytest.raises(AssertionError, match=message):
-        ad.check_grads(cubed(wrong), x)
+        check_derivatives(cubed(wrong), x, order=2)
+
+
+def test_the_argument_whose_derivative_is_wrong_is_named() -> None:
+    def halved(a: Any, tree: Any) -> Any:
+        return np.sum(a * tree["y"] + a * tree["z"] * 0.5 + stop_gradient(a * tree["z"] * 0.5))
+
+    with pytest.raises(AssertionError, match=r"forward mode.*; wrong in arguments\[0\], arguments\[1\]\['z'\]$"):
+        check_derivatives(halved, x, {"y": 0.7, "z": 0.5})
+    with pytest.raises(AssertionError, match=r"order 1 .* wrong in arguments\[1\]$"):
+        check_derivatives(lambda a, b: np.sum(np.sin(a) * stop_gradient(np.exp(b))), x, 0.5)
 
 
 def test_the_order_and_the_tolerance_are_the_callers() -> None:
-    ad.check_grads(cubed("second"), x, order=1)
-    ad.check_grads(cubed("second"), x, order=2, tolerance=0.05)
+    check_derivatives(cubed("second"), x, order=1)
+    check_derivatives(cubed("second"), x, order=2, tolerance=0.05)
 
 
 def test_kinks_and_poles_do_not_pass() -> None:
     with pytest.raises(AssertionError, match=r"order 2 \(forward over forward mode\)"):
-        ad.check_grads(np.abs, 0.0)
+        check_derivatives(np.abs, 0.0)
     with pytest.raises(AssertionError, match="got a largest difference of nan"):
-        ad.check_grads(np.log, -1.0)
+        check_derivatives(np.log, -1.0)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ad.check_grads(np.sin, 1), ArgumentException, r"arguments\[0\] must have a floating dtype .* int64"),
-        (lambda: ad.check_grads(lambda a: a > 0, 1.0), ArgumentException, r"floating values to be .*, got bool\[\]"),
-        (lambda: ad.check_grads(lambda a: [], 1.0), ArgumentException, "floating values .*, got nothing"),
-        (lambda: ad.check_grads(np.sin, 1.0, order=0), ArgumentOutOfRangeException, "order must be a whole number"),
-        (lambda: ad.check_grads(np.sin, 1.0, tolerance=-1.0), ArgumentOutOfRangeException, "tolerance must be"),
+        (
+            lambda: check_derivatives(np.sin, 1),
+            ArgumentException,
+            r"arguments\[0\] must have a floating dtype .* int",
+        ),
+        (lambda: check_derivatives(lambda a: a > 0, 1.0), ArgumentException, r"floating values to be .*, got bool\[\]"),
+        (lambda: check_derivatives(lambda a: [], 1.0), ArgumentException, "floating values .*, got nothing"),
+        (lambda: check_derivatives(np.sin, 1.0, order=0), ArgumentOutOfRangeException, "order must be a whole number"),
+        (lambda: check_derivatives(np.sin, 1.0, tolerance=-1.0), ArgumentOutOfRangeException, "tolerance must be"),
     ],
 )
 def test_what_cannot_be_checked_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:

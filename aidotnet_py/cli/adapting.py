@@ -1,0 +1,96 @@
+"""The command that adapts a run's learner to a new task, and writes what it predicts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from aidotnet_py.arguments import refusal
+from aidotnet_py.cli.refusals import Debug, refusals
+from aidotnet_py.cli.training import Checkpoint, settings_of
+from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.runs import RunFolder
+from aidotnet_py.runs.opening import ENCODING, checkpoint_of
+from aidotnet_py.runs.own_data import encoding_of
+from aidotnet_py.saving import load, save
+from aidotnet_py.whole_files import write_file
+
+__all__ = ["adapt"]
+
+_Row = list[Any]
+
+
+def adapt(
+    run: Annotated[Path, typer.Argument(help="The folder of a run on a folder or a table.")],
+    support: Annotated[Path, typer.Option(help="A folder of class folders, or a table with the target's column.")],
+    query: Annotated[Path, typer.Option(help="A folder of images, or a table.")],
+    out: Annotated[Path, typer.Option(help="The CSV file of predictions.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A file for the adapted model, which aidotnet_py.load reads.")
+    ] = None,
+    checkpoint: Checkpoint = "best",
+    debug: Debug = False,
+) -> None:
+    """Adapt to the examples of a new task, and predict others.
+
+    Example: aidotnet-py adapt runs/pets --support new/labelled --query new/photos --out predictions.csv
+    """
+    with refusals("adapt", debug=debug):
+        folder = RunFolder(run)
+        made, held = settings_of(folder, None)
+        if ENCODING not in held:
+            raise ArgumentException(f"{str(run)!r} must be a run on a folder or a table, got one on built-in data")
+        encoding = encoding_of(held[ENCODING])
+        learner = load(checkpoint_of(folder, checkpoint))
+        if isinstance(encoding, ImageEncoding):
+            adapted, rows = _predict_images(learner, encoding, made.ways, support, query)
+        else:
+            adapted, rows = _predict_rows(learner, encoding, support, query)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        write_file(out, text.getvalue().encode())
+        if model is not None:
+            save(adapted, model)
+        print(f"{len(rows) - 1} predictions: {out}" + (f", adapted model: {model}" if model else ""))
+
+
+def _predict_images(
+    learner: Any, encoding: ImageEncoding, ways: int | None, support: Path, query: Path
+) -> tuple[Any, list[_Row]]:
+    """Return the adapted model, and for each image of a folder its name, its class, and all classes' probabilities."""
+    task = encoding.task(support)
+    classes: tuple[str, ...] = task.Metadata["Classes"]
+    if ways is not None and len(classes) > ways:
+        raise ArgumentException(
+            f"support must have at most {ways} classes, as many as a task of the run, got {len(classes)}"
+        )
+    if not query.is_dir():
+        raise ArgumentException(refusal("query", "a folder of images", str(query)))
+    files = sorted(path for path in query.iterdir() if path.is_file())
+    if not files:
+        raise ArgumentException(f"query must be a folder with images, got none in {str(query)!r}")
+    inputs = encoding.inputs(files)
+    adapted = learner.Adapt(task)
+    scores = np.asarray(adapted.Predict(inputs), np.float64)[:, : len(classes)]
+    shares = np.exp(scores - scores.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    chosen = [classes[int(place)] for place in np.argmax(shares, axis=1)]
+    rows: list[_Row] = [["file", "class", *classes]]
+    rows += [[path.name, name, *own] for path, name, own in zip(files, chosen, shares.round(6).tolist(), strict=True)]
+    return adapted, rows
+
+
+def _predict_rows(learner: Any, encoding: TableEncoding, support: Path, query: Path) -> tuple[Any, list[_Row]]:
+    """Return the adapted model, and for each row of a table its number from 1 and its targets."""
+    task, inputs = encoding.task(support), encoding.inputs(query)
+    adapted = learner.Adapt(task)
+    decoded: NDArray[Any] = encoding.decode(adapted.Predict(inputs))
+    values = decoded.reshape(len(inputs), -1).tolist()
+    return adapted, [["row", *encoding.target_names], *([place, *own] for place, own in enumerate(values, 1))]

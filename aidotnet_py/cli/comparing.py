@@ -1,0 +1,263 @@
+"""The commands that compare algorithms, and join what several machines found."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from aidotnet_py.arguments import refusal
+from aidotnet_py.cli.completion import names
+from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
+from aidotnet_py.cli.tables import WIDTH, tables_of
+from aidotnet_py.cli.workers import Scheduler, Workers
+from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, ComparisonSettings
+from aidotnet_py.comparison import compare as run_comparison
+from aidotnet_py.comparison import merge as join_comparisons
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.plotting import draw_adaptation_curves, figure_formats
+from aidotnet_py.runs.executors import executor_of
+from aidotnet_py.whole_files import read_file, write_file
+
+__all__ = ["add_commands"]
+
+
+# Written beside the results' files to test for free space.
+_PROBE = bytes(2**16)
+
+# Options by the argument names of the floors below; the last two names are the loaders'.
+_OPTIONS = {
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in (*(field.name for field in fields(ComparisonSettings)), "figure", "json")
+    },
+    "seeds": "--seed",
+    "source": "--archive",
+    "KShot": "--shots",
+    "earlier": "the --json file",
+}
+
+
+_Figure = Annotated[Path | None, typer.Option(help="Draw the curves into this file (PNG, SVG, PDF …).", dir_okay=False)]
+_Json = Annotated[Path | None, typer.Option(help="Write all numbers into this file.", dir_okay=False)]
+
+
+def _defaults(name: str) -> str:
+    return ", ".join(f"{getattr(problem, name)} on {data}" for data, problem in PROBLEMS.items())
+
+
+def compare(
+    data: Annotated[
+        str, typer.Option(help=f"What to learn: {', '.join(PROBLEMS)}.", autocompletion=names(PROBLEMS))
+    ] = "sinusoid",
+    algorithms: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Names with commas between, of {','.join(ALGORITHMS)}.",
+            show_default="all",
+            autocompletion=names(ALGORITHMS),
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Steps of training.", show_default=_defaults("iterations"))
+    ] = None,
+    meta_batch: Annotated[int | None, typer.Option(help="Tasks a step.", show_default=_defaults("meta_batch"))] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Support examples, of a class if there are any.", show_default=_defaults("shots"))
+    ] = None,
+    test_tasks: Annotated[
+        int | None, typer.Option(help="Tasks that all are tested on.", show_default=_defaults("test_tasks"))
+    ] = None,
+    adaptation_steps: Annotated[
+        int | None, typer.Option(help="Steps followed in the test.", show_default=_defaults("adaptation_steps"))
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(help="Of weights and training tasks; give several for more runs.", show_default="0"),
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Omniglot's archive or folder, such as images_background_small1.zip.")
+    ] = None,
+    figure: _Figure = None,
+    json: _Json = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take the runs that the --json file has already, and make the others.")
+    ] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    debug: Debug = False,
+) -> None:
+    """Train algorithms on the same tasks from the same start, and test how they learn new tasks.
+
+    The baselines are a random start, and transfer: one model trained on the pooled examples of the same tasks; for
+    classes, the nearest class mean too, of raw inputs and after the untrained network without its last layer. Each run
+    is in the --json file when it ends, for --resume.
+
+    Example: aidotnet-py compare --algorithms iMAML,MAML --seed 0 --seed 1 --json found.json --figure curves.png
+    """
+    with refusals("compare", debug=debug, spell=_with_option):
+        settings = ComparisonSettings.of(
+            data,
+            algorithms=[name.strip() for given in algorithms for name in given.split(",")] if algorithms else None,
+            iterations=iterations,
+            meta_batch=meta_batch,
+            shots=shots,
+            test_tasks=test_tasks,
+            adaptation_steps=adaptation_steps,
+            seeds=seed or (0,),
+            archive=archive,
+        )
+        earlier = _earlier(json) if resume else None
+        executor = executor_of(workers, scheduler)
+        _make_ready(figure, json)
+        with _told_how_to_resume(json):
+            found = run_comparison(
+                settings, earlier=earlier, on_run=lambda so_far: _keep(so_far, json), executor=executor
+            )
+        _report(found, figure, json)
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Files that `compare --json` wrote.")],
+    figure: _Figure = None,
+    json: _Json = None,
+    debug: Debug = False,
+) -> None:
+    """Join comparisons of the same data and lengths from several machines, each with seeds of its own.
+
+    Example: aidotnet-py merge here.json there.json --json all.json --figure curves.png
+    """
+    with refusals("merge", debug=debug, spell=_with_option):
+        found: dict[str, Comparison] = {}
+        for file in files:
+            if str(file) in found:
+                raise ArgumentException(f"files must be different ones, got {str(file)!r} twice")
+            found[str(file)] = _read(file)
+        joined = join_comparisons(found)
+        _make_ready(figure, json)
+        _report(joined, figure, json)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Give the command line these commands."""
+    for command in (compare, merge):
+        app.command()(command)
+
+
+def _read(file: Path) -> Comparison:
+    """Return the comparison of a file."""
+    try:
+        return Comparison.from_json(read_file(file).decode())
+    except (ArgumentException, UnicodeDecodeError) as error:
+        raise ArgumentException(f"{str(file)!r} must be a file that compare --json wrote: {error!s:.200}") from error
+
+
+def _earlier(json: Path | None) -> Comparison | None:
+    """Return the comparison to go on with; None where a stopped one has not ended its first run."""
+    if json is None:
+        raise ArgumentException("--resume must have a --json file to take runs from, got none")
+    # A kill at its very beginning leaves an empty file, if any.
+    return _read(json) if json.exists() and json.stat().st_size else None
+
+
+def _keep(so_far: Comparison, json: Path | None) -> None:
+    """Write the runs so far, unless that is for a device or a pipe."""
+    if json is not None and (json.is_file() or not json.exists()):
+        write_file(json, so_far.to_json().encode())
+
+
+@contextmanager
+def _told_how_to_resume(json: Path | None) -> Generator[None]:
+    """Say after Ctrl-C where the runs are that have ended."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        where = "no run is kept; with --json FILE they would be" if json is None else f"{json} has the runs that ended"
+        remedy = "" if json is None else "; the same command with --resume goes on"
+        print(f"aidotnet-py compare: stopped, {where}{remedy}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _with_option(message: str) -> str:
+    """Replace a message's first word, the name of an argument, by the option of the command line."""
+    name, space, rest = message.partition(" ")
+    return _OPTIONS.get(name, name) + space + rest
+
+
+def _make_ready(figure: Path | None, json: Path | None) -> None:
+    """Check before the work that the results can be written, and create missing folders."""
+    if figure is not None:
+        formats = figure_formats()
+        if figure.suffix.removeprefix(".").lower() not in formats:
+            raise ArgumentException(refusal("figure", f"a name that ends in one of {', '.join(formats)}", str(figure)))
+    paths = {name: path for name, path in (("figure", figure), ("json", json)) if path is not None}
+    for name, path in paths.items():
+        file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+        if file is not None:
+            raise ArgumentException(f"{refusal(name, 'in a folder', str(path))}, where {str(file)!r} is a file")
+    missing = {parent for path in paths.values() for parent in path.parents if not parent.exists()}
+    try:
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _require_writable(paths)
+    except BaseException:
+        for folder in sorted(missing, key=lambda parent: len(parent.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _require_writable(paths: dict[str, Path]) -> None:
+    """Raise unless these are different, writable files; new files are removed again."""
+    with ExitStack() as stack:
+        seen: dict[tuple[int, int], str] = {}
+        for name, path in paths.items():
+            if not path.exists():
+                # Registered before the file is opened, so that it is closed before its removal.
+                stack.callback(path.unlink, missing_ok=True)
+            file = stack.enter_context(path.open("ab"))
+            status = os.fstat(file.fileno())
+            # Several spellings and links may name one file.
+            other = seen.setdefault((status.st_dev, status.st_ino), name)
+            if other != name:
+                raise ArgumentException(f"{refusal(name, 'a file of its own', str(path))}, the file of --{other}")
+            # A device that refuses all data refuses even empty data; a full file system refuses only some data.
+            try:
+                os.write(file.fileno(), b"")
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            if path.is_file():
+                with tempfile.TemporaryFile(dir=path.parent) as probe:
+                    probe.write(_PROBE)
+
+
+def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
+    # Tables first, since printing them cannot fail.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    for table in tables_of(comparison):
+        console.print(table)
+    if json is not None:
+        if json.exists() and not json.is_file():
+            json.write_text(comparison.to_json(), encoding="utf-8")
+        else:
+            write_file(json, comparison.to_json().encode())
+    if figure is not None:
+        curves = {f"seed {seed}": comparison.curves(seed) for seed in comparison.settings.seeds}
+        # Any: matplotlib's stubs leave the types of its keywords open.
+        drawn: Any = draw_adaptation_curves(
+            {title: losses for title, (losses, _) in curves.items()},
+            {title: accuracies for title, (_, accuracies) in curves.items() if accuracies},
+            f"{comparison.settings.test_tasks} new tasks of {comparison.settings.data}, with 95 % intervals",
+        )
+        drawn.savefig(figure)
+    for name, path in (("Figure", figure), ("Numbers", json)):
+        if path is not None:
+            print(f"{name}: {path}")

@@ -1,0 +1,45 @@
+"""Expected errors as one line, and the exit codes of the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+
+__all__ = ["INTERRUPTED", "Debug", "refusals"]
+
+# The exit code of shells for a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+# TypeError and others are errors of this package, whose traceback is wanted.
+_EXPECTED = (ArgumentException, ImportError, OSError, InvalidOperationException, MemoryError)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _as_it_is(message: str) -> str:
+    return message
+
+
+@contextmanager
+def refusals(command: str, *, debug: bool = False, spell: Callable[[str], str] = _as_it_is) -> Generator[None]:
+    """Print expected errors as one line, and exit with 2 for wrong arguments, 1 for failures of the run.
+
+    ``spell`` puts the command line's own names into messages about arguments.
+    """
+    try:
+        yield
+    except _EXPECTED as error:
+        if debug:
+            raise
+        message = spell(str(error)) if isinstance(error, ArgumentException) else str(error)
+        if isinstance(error, MemoryError):
+            message = "the memory of this machine is not enough; fewer tasks or shots take less"
+        notes = [note for note in getattr(error, "__notes__", []) if isinstance(note, str)]
+        print(f"aidotnet-py {command}: {' '.join('. '.join([message, *notes]).split())}", file=sys.stderr)
+        raise typer.Exit(1 if isinstance(error, (InvalidOperationException, MemoryError)) else 2) from error

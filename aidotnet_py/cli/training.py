@@ -1,0 +1,292 @@
+"""The commands that train, go on and evaluate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from aidotnet_py.arguments import COUNT, refusal
+from aidotnet_py.cli.completion import names
+from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
+from aidotnet_py.cli.workers import Scheduler, Workers
+from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
+from aidotnet_py.data import ImageEncoding
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import MetaTrainingResult
+from aidotnet_py.runs import RunFolder
+from aidotnet_py.runs.executors import executor_of
+from aidotnet_py.runs.logs import LOGS, logs_of
+from aidotnet_py.runs.opening import ENCODING, checkpoint_of
+from aidotnet_py.runs.own_data import OwnData, describe_encoding
+from aidotnet_py.runs.settings import RunSettings, changed
+
+__all__ = ["Checkpoint", "add_commands", "settings_of"]
+
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting, such as options.AdaptationSteps=3 or seed=1; may be given several times."),
+]
+Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a checkpoint's file.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", help="Log evaluations and checkpoints.")]
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help=f"What to learn from: {', '.join(PROBLEMS)}, a folder of class folders, or a table.",
+            autocompletion=names(PROBLEMS),
+        ),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="The folder of the run, new or empty.", show_default=False)] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML; all that follow override it.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", show_default="MAML", autocompletion=names(ALGORITHMS)),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            help="options.NumMetaIterations.",
+            show_default=", ".join(f"{problem.iterations} on {name}" for name, problem in PROBLEMS.items()),
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, training tasks and noise.", show_default="0")] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            help="Support examples, of a class if there are any.",
+            show_default=", ".join(f"{problem.shots} on {name}" for name, problem in PROBLEMS.items()),
+        ),
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Omniglot's archive or folder, such as images_background_small1.zip.")
+    ] = None,
+    ways: Annotated[
+        int | None, typer.Option(help="Classes of a task, for a folder.", show_default="5, or fewer for few classes")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="The side of images, for a folder.", show_default="32")] = None,
+    task: Annotated[str | None, typer.Option(help="The column of groups, for a table.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict, for a table.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="A column of times: the first rows of a group are its support set.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="options.EarlyStoppingPatience: evaluations.", show_default="no early stopping")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="How many checkpoints are kept.", show_default="3")] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What to write beside the folder's own: names with commas between, of {','.join(LOGS)}.",
+            show_default="json",
+            autocompletion=names(LOGS),
+        ),
+    ] = None,
+    settings: _Set = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: _AsJson = False,
+    verbose: _Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Train an algorithm in a folder: metrics, checkpoints and curves; Ctrl-C saves, and `resume` goes on.
+
+    Examples: aidotnet-py train sinusoid --run runs/first --set options.AdaptationSteps=5;
+    aidotnet-py train growth.csv --task child --target height --run runs/growth
+    """
+    with refusals("train", debug=debug):
+        if run is None:
+            raise ArgumentException(refusal("--run", "a folder for the run", None))
+        values = {} if config is None else RunSettings.read(config)
+        flags: dict[str, Any] = {
+            "data": data,
+            "algorithm": algorithm,
+            "seed": seed,
+            "shots": shots,
+            "archive": archive,
+            "keep": keep,
+        }
+        flags |= {"ways": ways, "size": size, "task": task, "target": target, "order": order}
+        flags["log"] = None if log is None else [name.strip() for name in log.split(",")]
+        values |= {name: value for name, value in flags.items() if value is not None}
+        options = {"NumMetaIterations": iterations, "EarlyStoppingPatience": patience}
+        own: Any = values.get("options", {})
+        if isinstance(own, dict):
+            values["options"] = {**own, **{name: value for name, value in options.items() if value is not None}}
+        made = RunSettings.of(_with_all(_with_whole_path(values), settings))
+        data_of_run = made.opened()
+        learner = made.learner(data_of_run)
+        own_data = data_of_run.own
+        held = made.as_dict() if own_data is None else {**made.as_dict(), **_held_of(own_data)}
+        folder = _CommandFolder(run, keep=made.keep, settings=held)
+        callbacks = logs_of(made.log, folder)
+        learner.Options.Executor = executor_of(workers, scheduler)
+        with _told(verbose):
+            result = learner.Train(run=folder, callbacks=callbacks)
+        _report(folder, result, as_json)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    settings: _Set = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: _AsJson = False,
+    verbose: _Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with a run that was stopped or killed, with the bits of one that was not.
+
+    Example: aidotnet-py resume runs/first --set options.NumMetaIterations=4000
+    """
+    with refusals("resume", debug=debug):
+        made, encoding = settings_of(RunFolder(run), settings)
+        learner = made.learner()
+        folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **encoding})
+        callbacks = logs_of(made.log, folder)
+        learner.Options.Executor = executor_of(workers, scheduler)
+        with _told(verbose):
+            result = learner.Train(resume=folder, callbacks=callbacks)
+        _report(folder, result, as_json)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    checkpoint: Checkpoint = "best",
+    tasks: Annotated[int, typer.Option(help="New tasks of held-out classes.")] = 600,
+    as_json: _AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a run's learner on new tasks, with 95 % intervals.
+
+    Example: aidotnet-py evaluate runs/first --checkpoint last
+    """
+    with refusals("evaluate", debug=debug):
+        COUNT.check("--tasks", tasks)
+        folder = RunFolder(run)
+        made, _ = settings_of(folder, None)
+        file = checkpoint_of(folder, checkpoint)
+        learner = made.learner()
+        learner.Load(file)
+        learner.Options.DataLoader = made.opened().test
+        result = learner.Evaluate(numTasks=tasks)
+        loss, accuracy = result.GetLossConfidenceInterval(), result.GetAccuracyConfidenceInterval()
+        numbers = {"Loss": loss, "Accuracy": accuracy}
+        if as_json:
+            _print_json(
+                {
+                    "run": str(run),
+                    "checkpoint": file.name,
+                    "Iteration": learner.CurrentIteration,
+                    "NumTasks": tasks,
+                    **{name: float(interval.Mean) for name, interval in numbers.items()},
+                    **{f"{name}HalfWidth": float(interval.HalfWidth) for name, interval in numbers.items()},
+                }
+            )
+            return
+        print(f"{file.name} after {learner.CurrentIteration} steps, on {tasks} new tasks, with 95 % intervals")
+        print(f"loss      {float(loss.Mean):.4f} ± {float(loss.HalfWidth):.4f}")
+        if float(accuracy.Mean) == float(accuracy.Mean):
+            print(f"accuracy  {float(accuracy.Mean):.2%} ± {float(accuracy.HalfWidth):.2%}")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Give the command line these commands."""
+    for command in (train, resume, evaluate):
+        app.command()(command)
+
+
+class _CommandFolder(RunFolder):
+    """A run's folder whose remedy is a command."""
+
+    @property
+    def remedy(self) -> str:
+        return f"run: aidotnet-py resume {self.path}"
+
+
+def _with_all(values: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    for text in settings or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ArgumentException(refusal("--set", "NAME=VALUE, such as seed=1", text))
+        values = changed(values, name.strip(), value.strip())
+    return values
+
+
+def _held_of(own: OwnData) -> dict[str, Any]:
+    """Return what a run's folder is to hold of data of one's own, beside the settings that were given."""
+    ways = {"ways": own.outputs} if isinstance(own.encoding, ImageEncoding) else {}
+    return {**ways, ENCODING: describe_encoding(own.encoding)}
+
+
+def _with_whole_path(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in which data of one's own are found from any folder."""
+    data = values.get("data")
+    if isinstance(data, str) and data not in PROBLEMS and Path(data).exists():
+        return {**values, "data": str(Path(data).resolve())}
+    return values
+
+
+def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSettings, dict[str, Any]]:
+    """Return the settings of a run with changes, and the description of its encoding, if it has one, by its name."""
+    held: Any = folder.read().get("settings")
+    if not isinstance(held, dict):
+        raise ArgumentException(
+            f"{str(folder.path)!r} must be a run of this command, got one of Train; go on with it from Python"
+        )
+    values = cast("dict[str, Any]", {**held})
+    encoding = {ENCODING: values.pop(ENCODING)} if ENCODING in values else dict[str, Any]()
+    return RunSettings.of(_with_all(values, settings)), encoding
+
+
+@contextmanager
+def _told(verbose: bool) -> Generator[None]:
+    """Say how to go on after Ctrl-C, and show logs and warnings in a line each."""
+    warnings.showwarning = _show_warning
+    if verbose:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", force=True)
+        logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print(f"aidotnet-py: {'. '.join(getattr(error, '__notes__', ['interrupted']))}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"aidotnet-py: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _report(folder: RunFolder, result: MetaTrainingResult[Any], as_json: bool) -> None:
+    best = folder.best.name if folder.best.exists() else None
+    if as_json:
+        _print_json(
+            {
+                "run": str(folder.path),
+                "TotalIterations": result.TotalIterations,
+                "FinalLoss": float(result.FinalLoss),
+                "FinalAccuracy": float(result.FinalAccuracy),
+                "best": best,
+                "checkpoints": [file.name for file in folder.checkpoints],
+            }
+        )
+        return
+    accuracy = float(result.FinalAccuracy)
+    told = f"loss {float(result.FinalLoss):.4f}" + (f", accuracy {accuracy:.2%}" if accuracy == accuracy else "")
+    print(f"{result.TotalIterations} steps, the last with {told}")
+    print(f"run: {folder.path}" + (f", best learner: {folder.best}" if best else ""))
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    """Print numbers as JSON has them: NaN is null."""
+    print(json.dumps({name: None if value != value else value for name, value in values.items()}))

@@ -1,0 +1,1 @@
+"""Folders of images: the loader, the layouts that it reads, and the decoded images on disk."""

@@ -1,0 +1,1 @@
+"""Tables: the loader of one task a group, its columns, and their encoding."""

@@ -1,0 +1,289 @@
+"""Tables of any kind as columns of NumPy arrays: frames, mappings of columns, CSV and Parquet files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.arguments import check_given, refusal, shown
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["ColumnKind", "Columns", "TableLike", "read_table"]
+
+ColumnKind: TypeAlias = Literal["number", "category", "time"]
+# A pandas, Polars or PyArrow frame cannot be named without importing its library.
+TableLike: TypeAlias = Any
+
+_Column: TypeAlias = NDArray[Any] | ArgumentException
+
+_NEEDS = 'pip install "aidotnet-py[table]"'
+# How CSV files write that a value is missing.
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_NOT_A_TIME = np.iinfo(np.int64).min
+_PARQUET = (".parquet", ".pq")
+
+
+class Columns:
+    """The columns of a table, by name, of equal length.
+
+    A column is of numbers (booleans count), of times, or of categories, which are strings or values of a categorical
+    type. Missing values are NaN, NaT and None.
+
+    Parameters
+    ----------
+    columns : mapping of str to array, (rows,), or ArgumentException
+        Real numbers, ``datetime64``, or objects for categories; or the error for those who use the column.
+
+    Examples
+    --------
+    >>> from aidotnet_py.data.table.columns import read_table
+    >>> columns = read_table({"chick": ["a", "a", "b"], "day": [0, 2, 0]})
+    >>> columns.names, columns.rows, columns.kind("chick"), columns.numbers("day").tolist()
+    (('chick', 'day'), 3, 'category', [0.0, 2.0, 0.0])
+    """
+
+    def __init__(self, columns: Mapping[str, _Column]) -> None:
+        self._columns = dict(columns)
+        self.names = tuple(self._columns)
+        lengths = [len(column) for column in self._columns.values() if not isinstance(column, ArgumentException)]
+        self.rows = lengths[0] if lengths else 0
+
+    def check_name(self, argument: str, name: object) -> str:
+        """Return a name of a column; ArgumentException that lists the columns for any other value."""
+        if not isinstance(name, str) or name not in self._columns:
+            known = ", ".join(map(repr, self.names[:20])) + (", …" if len(self.names) > 20 else "")
+            raise ArgumentException(refusal(argument, f"a column of the table, {known}", name))
+        return name
+
+    def kind(self, name: str) -> ColumnKind:
+        """Return what the values of a column are."""
+        kind = self.values(name).dtype.kind
+        return "category" if kind == "O" else "time" if kind == "M" else "number"
+
+    def is_boolean(self, name: str) -> bool:
+        """Return whether a column holds True and False."""
+        return self.values(name).dtype.kind == "b"
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return a column of numbers, or of times in seconds since 1970, with NaN for missing values."""
+        array = self.values(name)
+        if array.dtype.kind != "M":
+            return array.astype(np.float64)
+        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
+        seconds[np.isnat(array)] = np.nan
+        return seconds
+
+    def values(self, name: str) -> NDArray[Any]:
+        """Return a column as it is.
+
+        Raises
+        ------
+        ArgumentException
+            Its values are of no single kind.
+        """
+        column = self._columns[name]
+        if isinstance(column, ArgumentException):
+            raise column
+        return column
+
+    def missing(self, name: str) -> NDArray[np.bool_]:
+        """Return where a column has no value."""
+        array = self.values(name)
+        if array.dtype.kind == "O":
+            return np.array([value is None for value in array.tolist()], np.bool_)
+        missing: NDArray[np.bool_] = np.zeros(len(array), np.bool_)
+        if array.dtype.kind in "Mf":
+            missing |= np.isnat(array) if array.dtype.kind == "M" else np.isnan(array)
+        return missing
+
+    def with_column(self, name: str, values: NDArray[Any]) -> Columns:
+        """Return the columns and another one, of numbers."""
+        return Columns({**self._columns, name: values})
+
+    def take(self, rows: NDArray[Any]) -> Columns:
+        """Return some rows."""
+        columns = self._columns.items()
+        return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns})
+
+
+def read_table(table: TableLike, argument: str = "table") -> Columns:
+    """Return the columns of a table.
+
+    Parameters
+    ----------
+    table : frame, mapping or path
+        A pandas, Polars or PyArrow frame; a mapping of names to sequences of equal length; or the path of a CSV, TSV or
+        Parquet file.
+    argument : str
+        What messages call it.
+
+    Raises
+    ------
+    ArgumentNullException
+        The table is None.
+    FileNotFoundError
+        There is no file at the path.
+    ArgumentException
+        It is no such table, has no rows, has two columns of one name, or no column whose values are of a single kind.
+    ImportError
+        A library that this needs is not installed; the message has the command that installs it.
+    """
+    check_given(argument, table, "a frame, a mapping of columns or a path")
+    if isinstance(table, Columns):
+        return table
+    if isinstance(table, (str, os.PathLike)):
+        columns = _from_frame(_read_file(Path(cast(Any, table)), argument), argument)
+    elif isinstance(table, Mapping):
+        columns = _from_mapping(cast(Any, table), argument)
+    else:
+        columns = _from_frame(table, argument)
+    if not columns.rows:
+        raise ArgumentException(f"{argument} must have rows, got none")
+    return columns
+
+
+def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
+    columns: dict[str, _Column] = {}
+    rows: int | None = None
+    for name, values in table.items():
+        where = f"{argument}[{name!r:.80}]"
+        if not isinstance(name, str):
+            raise ArgumentException(refusal(f"{argument}'s names", "strings", name))
+        array = np.asarray(values)
+        if array.ndim != 1:
+            raise ArgumentException(f"{where} must be 1-D, got shape {array.shape}")
+        if rows not in (None, len(array)):
+            raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
+        rows, columns[name] = len(array), _one_kind(array, where)
+    return Columns(columns)
+
+
+def _one_kind(array: NDArray[Any], where: str) -> _Column:
+    """Return an array as `Columns` has it: numbers, times or objects; or what is wrong with it."""
+    if array.dtype.kind in "fiubM":
+        return array
+    if array.dtype.kind == "m":
+        return np.where(np.isnat(array), np.nan, array.astype("timedelta64[us]").astype(np.int64) / 1e6)
+    if array.dtype.kind in "UT":
+        return array.astype(object)
+    if array.dtype.kind == "O":
+        values = _plain(array.tolist())
+        kinds: set[Any] = {type(value) for value in values if value is not None}
+        if kinds <= {str}:
+            return _objects(values)
+        if kinds <= {int, float, bool}:
+            return np.array([np.nan if value is None else value for value in values], np.float64)
+    return _no_kind(where, "objects of several types" if array.dtype.kind == "O" else array.dtype)
+
+
+def _no_kind(where: str, kind: object) -> ArgumentException:
+    return ArgumentException(
+        f"{where} must hold numbers, times or strings, got {kind}; convert or drop it, or name the other columns in "
+        "features"
+    )
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _read_file(path: Path, argument: str) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, f"{argument} must be an existing file, got nothing", str(path))
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix not in (*_SEPARATORS, *_PARQUET):
+        raise ArgumentException(f"{argument} must be a .csv, .tsv or .parquet file, got {str(path)!r:.200}")
+    try:
+        import polars
+    except ImportError as error:
+        raise ImportError(f"reading {suffix} files needs Polars: {_NEEDS}") from error
+    try:
+        if suffix in _PARQUET:
+            return polars.read_parquet(path)
+        return polars.read_csv(
+            path,
+            separator=_SEPARATORS[suffix],
+            null_values=_MISSING,
+            infer_schema_length=None,
+            try_parse_dates=True,
+        )
+    # Polars raises errors of its own, OSError and others.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ArgumentException(
+            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}"
+        ) from error
+
+
+def _from_frame(frame: Any, argument: str) -> Columns:
+    try:
+        import narwhals.stable.v2 as nw
+    except ImportError as error:
+        raise ImportError(f"TableLoader needs narwhals to read frames: {_NEEDS}") from error
+    try:
+        wrapped: Any = nw.from_native(frame)
+    except TypeError as error:
+        raise ArgumentException(refusal(argument, "a frame, a mapping of columns or a path", frame)) from error
+    # Narwhals refuses some frames, such as those with two columns of one name, with errors of its own.
+    except Exception as error:
+        raise ArgumentException(f"{argument} must be a frame that narwhals takes: {error}") from error
+    if isinstance(wrapped, nw.LazyFrame):
+        wrapped = wrapped.collect()
+    try:
+        names = list(wrapped.columns)
+    except Exception as error:
+        raise ArgumentException(f"{argument} must be a frame with unique names: {error}") from error
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
+    if len(set(names)) < len(names):
+        raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
+    return Columns({name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names})
+
+
+def _from_series(nw: Any, series: Any, where: str) -> _Column:
+    kind = series.dtype
+    if kind.is_integer() and not series.is_null().any():
+        return np.array(series.to_numpy())
+    if kind.is_numeric():
+        return np.array(series.cast(nw.Float64).to_numpy(), np.float64)
+    if kind == nw.Boolean:
+        if not series.is_null().any():
+            return np.array(series.to_numpy(), np.bool_)
+        return np.array([np.nan if value is None else value for value in _plain(series.to_list())], np.float64)
+    if kind in (nw.Datetime, nw.Date):
+        stamps = series.cast(nw.Datetime("us")) if kind == nw.Date else series
+        micros = [_NOT_A_TIME if stamp is None else int(stamp) for stamp in _plain(stamps.dt.timestamp("us").to_list())]
+        return np.array(micros, np.int64).view("datetime64[us]")
+    if kind == nw.Duration:
+        spans = _plain(series.to_list())
+        return np.array([np.nan if span is None else span.total_seconds() for span in spans], np.float64)
+    if kind in (nw.Categorical, nw.Enum):
+        return _objects(_plain(series.to_list()))
+    if kind in (nw.String, nw.Object):
+        return _one_kind(_objects(_plain(series.to_list())), where)
+    if series.is_null().all():
+        return np.full(len(series), np.nan)
+    return _no_kind(where, kind)
+
+
+def _plain(values: list[Any]) -> list[Any]:
+    """Return values with None for what is missing: pandas has NaN, NaT and NA for it."""
+    return [None if value is None or _differs_from_itself(value) else value for value in values]
+
+
+def _differs_from_itself(value: Any) -> bool:
+    try:
+        return bool(value != value)
+    except TypeError:
+        # The truth of pandas' NA is unknown.
+        return True

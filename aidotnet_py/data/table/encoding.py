@@ -1,0 +1,368 @@
+"""What turns the columns of a table into inputs and targets, fitted on some of its rows, and turns predictions back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aidotnet_py.arguments import FINITE, POSITIVE, Choice, check_given, refusal
+from aidotnet_py.backends import backend_of
+from aidotnet_py.data.table.columns import Columns, TableLike, read_table
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
+
+__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TableEncoding"]
+
+MISSING = Choice("refuse", "fill")
+# More are names, notes or numbers of rows, and would make as many inputs.
+_MOST_CATEGORIES = 256
+_FILL = "drop or fill such rows, or pass missing='fill'"
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """A column of numbers or times: (x − mean) / deviation, with both taken over the rows that it is fitted on.
+
+    Attributes
+    ----------
+    name : str
+        The column.
+    mean, deviation : float
+        Mean and population standard deviation; 1 for a column that does not vary.
+    """
+
+    name: str
+    mean: float
+    deviation: float
+
+    width = 1
+
+    @classmethod
+    def fit(cls, columns: Columns, name: str) -> NumberColumn:
+        """Return the scale of a column."""
+        values = columns.numbers(name)
+        values = values[~np.isnan(values)]
+        _check_finite(values, name)
+        if not len(values):
+            raise ArgumentException(f"column {name!r:.80} must hold numbers, got none; leave it out of features")
+        # Of numbers up to 1e308, whose squares and sums are not representable.
+        largest = float(abs(values).max()) or 1.0
+        mean, deviation = largest * float((values / largest).mean()), largest * float((values / largest).std())
+        # Rounding makes a constant column vary a little.
+        varies = bool((values != values[0]).any()) and deviation > 0.0
+        return cls(name, mean, deviation if varies else 1.0)
+
+    def encode(self, columns: Columns, out: NDArray[Any]) -> None:
+        """Write the scaled column to ``out``, (rows, 1), with 0, the mean, for missing values."""
+        values = columns.numbers(self.name)
+        missing = np.isnan(values)
+        _check_finite(values[~missing], self.name)
+        out[:, 0] = np.where(missing, 0.0, (values - self.mean) / self.deviation)
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A column of categories: one input for each of them, 1 where the row has it; zeros for any other value.
+
+    Attributes
+    ----------
+    name : str
+        The column.
+    categories : tuple
+        The values, sorted, of the rows that it is fitted on.
+    """
+
+    name: str
+    categories: tuple[Any, ...]
+
+    @property
+    def width(self) -> int:
+        """The number of inputs."""
+        return len(self.categories)
+
+    @classmethod
+    def fit(cls, columns: Columns, name: str) -> CategoryColumn:
+        """Return the categories of a column."""
+        present = {value for value in columns.values(name).tolist() if value is not None and value == value}
+        if not present:
+            raise ArgumentException(f"column {name!r:.80} must hold values, got none; leave it out of features")
+        if len(present) > _MOST_CATEGORIES:
+            raise ArgumentException(
+                f"column {name!r:.80} must have at most {_MOST_CATEGORIES} categories, got {len(present)}; name the "
+                "other columns in features"
+            )
+        try:
+            return cls(name, tuple(sorted(present)))
+        except TypeError as error:
+            raise ArgumentException(
+                f"column {name!r:.80} must have categories of one kind, such as strings: {error}"
+            ) from error
+
+    def numbers_of(self, columns: Columns) -> NDArray[np.int64]:
+        """Return the index of each row's category, −1 for values that are not among them."""
+        places = {value: place for place, value in enumerate(self.categories)}
+        return np.array([places.get(value, -1) for value in columns.values(self.name).tolist()], np.int64)
+
+    def encode(self, columns: Columns, out: NDArray[Any]) -> None:
+        """Write the indicators to ``out``, (rows, categories)."""
+        np.equal(self.numbers_of(columns)[:, np.newaxis], np.arange(self.width), out=out, casting="unsafe")
+
+
+_Column: TypeAlias = NumberColumn | CategoryColumn
+
+
+@dataclass(frozen=True)
+class TableEncoding:
+    """The encoding of a table: inputs of scaled numbers and indicators of categories; targets, scaled or as labels.
+
+    A `TableLoader` fits one on its groups, or on those of the first part of a split, and keeps it as ``encoding``.
+
+    Attributes
+    ----------
+    features : tuple of NumberColumn or CategoryColumn
+        The columns of the inputs, in order.
+    targets : tuple of NumberColumn, or CategoryColumn
+        The columns of a regression, or the column of classes.
+    missing : {"refuse", "fill"}
+        Whether a missing feature is an error, or the mean of its numbers, and no category.
+    dtype : numpy dtype
+        The floating type of the arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.data import TableLoader
+    >>> table = {"plant": [1, 1, 2, 2], "soil": ["clay", "sand"] * 2, "day": [0, 4, 2, 6], "height": [1, 3, 5, 7]}
+    >>> encoding = TableLoader(table, task="plant", target="height", support=1, seed=0).encoding
+    >>> encoding.inputs({"soil": ["sand", "peat"], "day": [3, 3]}).tolist()
+    [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    >>> encoding.decode(np.array([[0.0]])).tolist()
+    [4.0]
+    """
+
+    features: tuple[_Column, ...]
+    targets: tuple[NumberColumn, ...] | CategoryColumn
+    missing: str
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def fit(
+        cls,
+        columns: Columns,
+        features: Sequence[str],
+        targets: Sequence[str],
+        *,
+        classes: bool,
+        missing: str,
+        dtype: np.dtype[Any],
+    ) -> TableEncoding:
+        """Return the encoding of columns whose means, deviations and categories are those of these rows."""
+        inputs = tuple(_column(columns, name) for name in features)
+        if classes:
+            return cls(inputs, CategoryColumn.fit(columns, targets[0]), missing, dtype)
+        return cls(inputs, tuple(NumberColumn.fit(columns, name) for name in targets), missing, dtype)
+
+    @property
+    def input_shape(self) -> tuple[int]:
+        """The shape of one input, for a model's ``input_shape``."""
+        return (sum(column.width for column in self.features),)
+
+    @property
+    def outputs(self) -> int:
+        """The numbers that a model predicts for a row: one a target, or one a class."""
+        return self.targets.width if isinstance(self.targets, CategoryColumn) else len(self.targets)
+
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """The values of the target in the order of their labels; None for a regression."""
+        return self.targets.categories if isinstance(self.targets, CategoryColumn) else None
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The columns that are predicted."""
+        return tuple(column.name for column in self._target_columns)
+
+    @property
+    def _target_columns(self) -> tuple[_Column, ...]:
+        return (self.targets,) if isinstance(self.targets, CategoryColumn) else self.targets
+
+    def inputs(self, table: TableLike) -> NDArray[Any]:
+        """Return the inputs of a table's rows, (rows, inputs).
+
+        Raises
+        ------
+        ArgumentException
+            A column is missing or of another kind, or a value is missing or infinite.
+        """
+        columns = self._read(table, [column.name for column in self.features])
+        for column in self.features:
+            missing = columns.missing(column.name)
+            if self.missing == "refuse" and missing.any():
+                raise ArgumentException(
+                    f"column {column.name!r:.80} must have a value in each row, got none in {int(missing.sum())} of "
+                    f"{columns.rows} rows; {_FILL}"
+                )
+        return self._encoded(columns, self.features)
+
+    def outcomes(self, table: TableLike) -> NDArray[Any]:
+        """Return the targets of a table's rows: (rows, targets), or class labels (rows,) of int64.
+
+        Raises
+        ------
+        ArgumentException
+            A column is missing or of another kind, a value is missing or infinite, or a class is unknown.
+        """
+        columns = self._read(table, self.target_names)
+        for column in self._target_columns:
+            missing = columns.missing(column.name)
+            if missing.any():
+                raise ArgumentException(
+                    f"column {column.name!r:.80} must have a value in each row, got none in {int(missing.sum())} of "
+                    f"{columns.rows} rows; drop such rows"
+                )
+        if not isinstance(self.targets, CategoryColumn):
+            return self._encoded(columns, self.targets)
+        labels = self.targets.numbers_of(columns)
+        if (labels < 0).any():
+            value = columns.values(self.targets.name)[int(np.argmin(labels))]
+            raise ArgumentException(
+                f"column {self.targets.name!r:.80} must hold classes of the training groups, got {value!r:.80}; split "
+                "so that the training groups have all classes"
+            )
+        return labels
+
+    def decode(self, predictions: ArrayLike) -> NDArray[Any]:
+        """Return a model's predictions in the units of the target, or as its classes.
+
+        Parameters
+        ----------
+        predictions : array, (rows, outputs)
+            Scaled numbers, or a score for each class; of any backend.
+
+        Returns
+        -------
+        array, (rows,) or (rows, targets)
+            Numbers of float64, one column for each of several targets; or the class with the highest score.
+
+        Raises
+        ------
+        ArgumentException
+            ``predictions`` has another shape.
+        """
+        backend = backend_of(predictions)
+        values = np.asarray(predictions if backend is None else backend.to_numpy(predictions))
+        if values.ndim != 2 or values.shape[1] != self.outputs:
+            raise ArgumentException(f"predictions must have shape (rows, {self.outputs}), got {values.shape}")
+        if isinstance(self.targets, CategoryColumn):
+            names: NDArray[Any] = np.array(self.targets.categories)
+            best: NDArray[Any] = names[values.argmax(axis=1)]
+            return best
+        scale, mean = (np.array([getattr(c, name) for c in self.targets]) for name in ("deviation", "mean"))
+        numbers: NDArray[Any] = values.astype(np.float64) * scale + mean
+        return numbers[:, 0] if len(self.targets) == 1 else numbers
+
+    def task(self, support: TableLike, query: TableLike | None = None) -> MetaLearningTask[Any, Any, Any]:
+        """Return the task of a new group: rows with known targets to adapt to, and perhaps others to evaluate on.
+
+        For rows whose targets are not known, ``adapted.Predict(encoding.inputs(rows))`` predicts them.
+
+        Raises
+        ------
+        ArgumentException
+            As for `inputs` and `outcomes`.
+        """
+        given = read_table(support, "support")
+        asked = None if query is None else read_table(query, "query")
+        return MetaLearningTask(
+            SupportSetX=self.inputs(given),
+            SupportSetY=self.outcomes(given),
+            QuerySetX=None if asked is None else self.inputs(asked),
+            QuerySetY=None if asked is None else self.outcomes(asked),
+            NumWays=1 if self.classes is None else len(self.classes),
+            NumShots=given.rows,
+            NumQueryPerClass=1 if asked is None else asked.rows,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values, for `from_settings`."""
+        return {
+            "features": [_settings(column) for column in self.features],
+            "targets": [_settings(column) for column in self._target_columns],
+            "classes": isinstance(self.targets, CategoryColumn),
+            "missing": self.missing,
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> TableEncoding:
+        """Return the encoding that `settings` described.
+
+        Raises
+        ------
+        ArgumentException
+            ``settings`` is no such description.
+        """
+        check_given("settings", settings, "a mapping of TableEncoding.settings")
+        try:
+            features = tuple(_from_settings(column) for column in settings["features"])
+            targets = tuple(_from_settings(column) for column in settings["targets"])
+            missing, dtype = MISSING.check("missing", settings["missing"]), np.dtype(str(settings["dtype"]))
+            classes = bool(settings["classes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArgumentException(f"settings must be those of a TableEncoding, got {settings!r:.80}") from error
+        wanted: Any = CategoryColumn if classes else NumberColumn
+        if not (features and targets and all(isinstance(column, wanted) for column in targets) and dtype.kind == "f"):
+            raise ArgumentException(refusal("settings", "those of a TableEncoding", settings))
+        return cls(features, cast(Any, targets[0] if classes else targets), missing, dtype)
+
+    def _encoded(self, columns: Columns, chosen: Sequence[_Column]) -> NDArray[Any]:
+        encoded: NDArray[Any] = np.empty((columns.rows, sum(column.width for column in chosen)), self.dtype)
+        place = 0
+        for column in chosen:
+            column.encode(columns, encoded[:, place : place + column.width])
+            place += column.width
+        return encoded
+
+    def _read(self, table: TableLike, names: Sequence[str]) -> Columns:
+        columns = read_table(table)
+        for name in names:
+            columns.check_name("table", name)
+        for column in (*self.features, *self._target_columns):
+            # Numbers can be categories, but not the other way round; a column without values has no kind of its own.
+            if (
+                column.name in names
+                and isinstance(column, NumberColumn)
+                and columns.kind(column.name) == "category"
+                and not columns.missing(column.name).all()
+            ):
+                raise ArgumentException(f"column {column.name!r:.80} must hold numbers, got categories")
+        return columns
+
+
+def _column(columns: Columns, name: str) -> _Column:
+    return (CategoryColumn if columns.kind(name) == "category" else NumberColumn).fit(columns, name)
+
+
+def _check_finite(values: NDArray[np.float64], name: str) -> None:
+    infinite = values[~np.isfinite(values)]
+    if len(infinite):
+        raise ArgumentException(f"column {name!r:.80} must be finite, got {infinite[0]}; drop or replace such rows")
+
+
+def _settings(column: _Column) -> dict[str, Any]:
+    if isinstance(column, NumberColumn):
+        return {"name": column.name, "mean": column.mean, "deviation": column.deviation}
+    return {"name": column.name, "categories": list(column.categories)}
+
+
+def _from_settings(settings: Mapping[str, Any]) -> _Column:
+    name = str(settings["name"])
+    if "categories" in settings:
+        return CategoryColumn(name, tuple(settings["categories"]))
+    return NumberColumn(
+        name, FINITE.check("mean", settings["mean"]), POSITIVE.check("deviation", settings["deviation"])
+    )

@@ -1,0 +1,335 @@
+"""Estimators that adapt a meta-trained learner to the examples of one task: `fit` adapts, `predict` asks the result."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, Self, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.arguments import refusal
+from aidotnet_py.data import TableEncoding, TableLoader
+from aidotnet_py.estimators.inputs import read_arrays, read_columns, require_targets
+from aidotnet_py.estimators.scikit_learn import (
+    BaseEstimator,
+    ClassifierMixin,
+    RegressorMixin,
+    check_array,
+    check_classification_targets,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
+from aidotnet_py.meta_learning import MetaLearnerBase, MetaLearningTask, ProtoNetsAlgorithm
+from aidotnet_py.meta_learning.contract.protocols import missing_members, model_backend
+from aidotnet_py.models import NeuralNetworkModel
+from aidotnet_py.models.interfaces import INormalizedModel, parameter_dtype
+from aidotnet_py.runs import open_learner
+
+__all__ = ["FewShotClassifier", "FewShotRegressor"]
+
+_Learner: TypeAlias = MetaLearnerBase[Any, Any, Any]
+
+
+class _FewShot(BaseEstimator):
+    """What both have: a learner, the form of its data, and the model that `fit` adapts."""
+
+    def __init__(self, learner: Any) -> None:
+        self.learner = learner
+
+    def _open(self) -> tuple[_Learner, TableEncoding | None]:
+        """Return the learner, and how a table's rows become its inputs, if it learned from a table."""
+        given, encoding = self.learner, cast(Any, None)
+        if isinstance(given, (str, os.PathLike)):
+            learner, encoding = open_learner(cast("str | os.PathLike[str]", given))
+        else:
+            learner = given
+            loader: Any = cast("_Learner", given).Options.DataLoader if isinstance(given, MetaLearnerBase) else None
+            encoding = loader.encoding if isinstance(loader, TableLoader) else None
+        if not isinstance(learner, MetaLearnerBase):
+            wanted = "a learner, the folder of a run, or a learner's file"
+            raise ArgumentException(refusal("learner", wanted, cast(Any, given)))
+        return cast("_Learner", learner), encoding if isinstance(encoding, TableEncoding) else None
+
+    def _adapt(self, learner: _Learner, encoding: TableEncoding | None, inputs: Any, targets: NDArray[Any]) -> None:
+        """Adapt the learner to these examples, and keep the result."""
+        asarray = model_backend(learner.BaseModel).asarray
+        self.adapted_ = learner.Adapt(MetaLearningTask(SupportSetX=asarray(inputs), SupportSetY=asarray(targets)))
+        self.encoding_ = encoding
+
+    def _inputs(self, X: Any, model: Any, encoding: TableEncoding | None, *, reset: bool) -> NDArray[Any]:
+        """Return the rows of X as a model takes them, on the host."""
+        dtype = parameter_dtype(model, model_backend(model))
+        if encoding is not None:
+            names, fill = [column.name for column in encoding.features], encoding.missing == "fill"
+            return encoding.inputs(read_columns(self, X, names, reset=reset, fill=fill)).astype(dtype, copy=False)
+        rows = read_arrays(self, X, reset=reset).astype(dtype, copy=False)
+        if not isinstance(model, NeuralNetworkModel) or rows.shape[1:] == model.input_shape:
+            return rows
+        if rows.shape[1:] != (math.prod(model.input_shape),):
+            raise ArgumentException(
+                f"X must have rows of shape {model.input_shape}, or these laid out flat, got shape {rows.shape}"
+            )
+        return rows.reshape(len(rows), *model.input_shape)
+
+    def _outputs(self, X: Any) -> NDArray[np.float64]:
+        """Return what the adapted model predicts for the rows of X, on the host."""
+        check_is_fitted(self)
+        backend = model_backend(self.adapted_)
+        inputs = self._inputs(X, self.adapted_, self.encoding_, reset=False)
+        outputs = backend.to_numpy(self.adapted_.Predict(backend.asarray(inputs)))
+        return np.asarray(outputs, np.float64)
+
+
+class FewShotClassifier(ClassifierMixin, _FewShot):
+    """A classifier that adapts a meta-trained learner: `fit` takes the few labelled examples of a new task.
+
+    Labels may be of any kind that NumPy can sort: strings, integers, booleans. A learner that scores N classes takes up
+    to N, and the first of its scores stand for them in sorted order. A learner of a table's classes keeps all of these,
+    whether y has them or not.
+
+    Parameters
+    ----------
+    learner : MetaLearnerBase, str or path
+        A learner whose loss is a `CrossEntropyLoss`, or a `BinaryCrossEntropyLoss` for two classes; the folder of a
+        run, which stands for its best checkpoint; or the file of a learner. It is not changed.
+
+    Attributes
+    ----------
+    classes_ : array, (classes,)
+        The labels, sorted.
+    adapted_ : IFullModel
+        The model that `fit` adapted.
+    encoding_ : TableEncoding or None
+        How rows become inputs, where the learner was trained on a table: that of the run, or of the learner's
+        `TableLoader`. X then has the table's columns, by name or in the order of ``encoding_.features``, in its units.
+        Otherwise X is what the model takes: an array (n, …), or its rows laid out flat, (n, features).
+    n_features_in_ : int
+        Numbers, or columns, in a row of X.
+    feature_names_in_ : array of str
+        The columns of X, if it was a frame.
+
+    Examples
+    --------
+    >>> from aidotnet_py import CrossEntropyLoss, MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
+    >>> from aidotnet_py.data import DigitsLoader
+    >>> from aidotnet_py.estimators import FewShotClassifier
+    >>> from aidotnet_py.nn import conv4
+    >>> model = NeuralNetworkModel(conv4(5, filters=8), input_shape=(8, 8, 1), loss=CrossEntropyLoss(), seed=0)
+    >>> learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=DigitsLoader(seed=0), InnerLearningRate=0.1))
+    >>> for _ in range(10):
+    ...     _ = learner.MetaTrainStep(4)
+    >>> task = DigitsLoader(NWay=3, split="test", seed=1).GetNextTask()
+    >>> labels = [task.Metadata["Classes"][label] for label in task.SupportOutput]
+    >>> classifier = FewShotClassifier(learner).fit(task.SupportInput, labels)
+    >>> classifier.predict(task.QueryInput).shape, classifier.predict_proba(task.QueryInput).shape
+    ((45,), (45, 3))
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Adapt to the labelled examples of a task.
+
+        Parameters
+        ----------
+        X : array_like, (n, …), or frame
+            The inputs.
+        y : array_like, (n,)
+            Their labels.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            When X or y do not fit the learner, or the learner is none of classes.
+        InvalidOperationException
+            When the adapted parameters are not finite.
+        """
+        learner, encoding = self._open()
+        loss: Any = learner.Options.LossFunction or learner.BaseModel.DefaultLossFunction
+        if not isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
+            raise ArgumentException(
+                f"learner must have a CrossEntropyLoss or BinaryCrossEntropyLoss, got {type(loss).__name__}; "
+                "use FewShotRegressor"
+            )
+        inputs = self._inputs(X, learner.BaseModel, encoding, reset=True)
+        y = _labels(X, y)
+        if encoding is None:
+            classes, labels = np.unique(y, return_inverse=True)
+        else:
+            classes, labels = np.array(encoding.classes), encoding.outcomes({encoding.target_names[0]: y})
+        self._is_binary = isinstance(loss, BinaryCrossEntropyLoss)
+        outputs = _outputs_of(learner, inputs)
+        # The outputs of prototypical networks are no scores.
+        scored = len(classes) if isinstance(learner, ProtoNetsAlgorithm) else outputs[-1]
+        most = 2 if self._is_binary else scored
+        if len(classes) > most:
+            raise ArgumentException(
+                f"y must have at most {most} classes, as many as the learner scores, got {len(classes)}"
+            )
+        targets = labels.astype(np.int64)
+        if self._is_binary:
+            targets = targets.reshape(len(targets), *outputs)
+        self._adapt(learner, encoding, inputs, targets)
+        self.classes_ = classes
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the likeliest label of each row, (n,).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            When X does not fit the learner.
+        """
+        # Before classes_ is read, since it says whether there was a fit.
+        chosen = self.predict_proba(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[chosen]
+        return labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each label of ``classes_``, (n, classes).
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As for `predict`.
+        """
+        scores = self._outputs(X)
+        if self._is_binary:
+            # The sigmoid of z is the second softmax of 0 and z.
+            scores = np.column_stack([np.zeros(len(scores)), scores.reshape(len(scores))])
+        scores = scores[:, : len(self.classes_)]
+        shares: NDArray[np.float64] = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+
+class FewShotRegressor(RegressorMixin, _FewShot):
+    """A regressor that adapts a meta-trained learner: `fit` takes the few known examples of a new task.
+
+    Parameters
+    ----------
+    learner : MetaLearnerBase, str or path
+        A learner of a regression; the folder of a run, which stands for its best checkpoint; or the file of a learner.
+        It is not changed.
+
+    Attributes
+    ----------
+    adapted_ : IFullModel
+        The model that `fit` adapted.
+    encoding_ : TableEncoding or None
+        As for `FewShotClassifier`; y and predictions are in the units of the table's target then. Without one, they are
+        as the learner knows them: scale them as for training.
+    n_features_in_, feature_names_in_
+        As for `FewShotClassifier`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
+    >>> from aidotnet_py.data import SinusoidLoader
+    >>> from aidotnet_py.estimators import FewShotRegressor
+    >>> from aidotnet_py.nn import mlp
+    >>> model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
+    >>> learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=SinusoidLoader(seed=0), NumMetaIterations=20))
+    >>> _ = learner.Train()
+    >>> x = np.linspace(-5, 5, 10)[:, np.newaxis]
+    >>> FewShotRegressor(learner).fit(x, np.sin(x[:, 0])).predict(x).shape
+    (10,)
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Adapt to the known examples of a task.
+
+        Parameters
+        ----------
+        X : array_like, (n, …), or frame
+            The inputs.
+        y : array_like, (n,) or (n, targets)
+            What to predict.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            When X or y do not fit the learner, or the learner is one of classes.
+        InvalidOperationException
+            When the adapted parameters are not finite.
+        """
+        learner, encoding = self._open()
+        loss: Any = learner.Options.LossFunction or learner.BaseModel.DefaultLossFunction
+        if isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
+            raise ArgumentException(
+                f"learner must have a loss of numbers, got {type(cast(Any, loss)).__name__}; use FewShotClassifier"
+            )
+        inputs = self._inputs(X, learner.BaseModel, encoding, reset=True)
+        y = _numbers(X, y)
+        columns, outputs = y.reshape(len(y), -1), _outputs_of(learner, inputs)
+        if columns.shape[1] != np.prod(outputs):
+            raise ArgumentException(
+                f"y must have {int(np.prod(outputs))} targets a row, as the learner predicts, got shape {y.shape}"
+            )
+        if encoding is not None:
+            columns = encoding.outcomes(dict(zip(encoding.target_names, columns.T, strict=True)))
+        targets = columns.reshape(len(y), *outputs).astype(inputs.dtype, copy=False)
+        self._adapt(learner, encoding, inputs, targets)
+        self._targets_shape = y.shape[1:]
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Return predictions, (n,) or (n, targets), as y was.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            When X does not fit the learner.
+        """
+        outputs = self._outputs(X)
+        if self.encoding_ is not None:
+            outputs = self.encoding_.decode(outputs)
+        return outputs.reshape(len(outputs), *self._targets_shape)
+
+    def __sklearn_tags__(self) -> Any:
+        tags: Any = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _labels(X: Any, y: Any) -> NDArray[Any]:
+    """Return labels of classes, (n,)."""
+    require_targets(y)
+    labels: NDArray[Any] = np.asarray(column_or_1d(y, warn=True))
+    check_consistent_length(X, labels)
+    check_classification_targets(labels)
+    return labels
+
+
+def _numbers(X: Any, y: Any) -> NDArray[np.float64]:
+    """Return numbers, (n,) or (n, targets)."""
+    require_targets(y)
+    numbers: NDArray[np.float64] = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    check_consistent_length(X, numbers)
+    return numbers
+
+
+def _outputs_of(learner: _Learner, inputs: NDArray[Any]) -> tuple[int, ...]:
+    """Return the shape of what the learner predicts for one example."""
+    model, on_device = learner.BaseModel, model_backend(learner.BaseModel).asarray(inputs)
+    if not missing_members(model, INormalizedModel):
+        # As for the adapted model; otherwise BatchNorm warns that it normalises by what it is asked about together.
+        model = cast(Any, model).with_statistics_of(on_device)
+    return tuple(model.Predict(on_device).shape[1:])

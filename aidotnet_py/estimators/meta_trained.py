@@ -1,0 +1,259 @@
+"""The estimator that meta-trains on the groups of a table, and predicts for each group with a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.arguments import Whole, shown
+from aidotnet_py.data import TableLoader
+from aidotnet_py.data.example_pool import check_labels
+from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.estimators.inputs import is_frame, read_columns, require_targets
+from aidotnet_py.estimators.scikit_learn import (
+    BaseEstimator,
+    RegressorMixin,
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    check_random_state,
+    column_or_1d,
+)
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import MetaLearningTask
+from aidotnet_py.runs.data_sources import RunData
+from aidotnet_py.runs.own_data import tasks_of_tables
+from aidotnet_py.runs.settings import RunSettings
+
+__all__ = ["MetaTrainedRegressor"]
+
+
+class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
+    """A regressor for grouped rows: one network's start, meta-trained on all groups, and a model adapted to each group.
+
+    `fit` learns a start from which a network adapts to a group from a part of its rows, and then adapts it to all the
+    rows of each. `predict` asks the model of each row's group. A new group becomes known by `partial_fit` on its rows:
+    the start stays, and the group has a model of its own. A group with a single row is not meta-trained on.
+
+    Parameters
+    ----------
+    task_column : str or int
+        The column of X that says which group a row belongs to: its name in a frame, or its place in an array.
+    order_column : str or int, optional
+        A column of times or numbers, which is a feature too: in meta-training, a group's earliest rows are adapted to
+        and its others are predicted. By default the rows are divided at random, anew for each task.
+    support : float or int
+        The share of a group's rows that meta-training adapts to, or their number.
+    algorithm : str
+        A name in `aidotnet_py.comparison.ALGORITHMS`, such as ``"MAML"`` or ``"iMAML"``.
+    options : mapping, optional
+        Options of the algorithm, over the defaults for tables, such as ``{"NumMetaIterations": 300}``.
+    random_state : int, RandomState or None
+        The seed of weights and tasks.
+
+    Attributes
+    ----------
+    learner_ : MetaLearnerBase
+        The meta-trained learner, without the data.
+    encoding_ : TableEncoding
+        How rows become inputs, as in a `TableLoader`.
+    adapted_ : dict
+        The adapted model of each group.
+    loss_curve_ : list of float
+        The loss of each step of meta-training, in units of the target's variance.
+    n_features_in_, feature_names_in_
+        Number and names of the columns of X, ``task_column`` among them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.estimators import MetaTrainedRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> child, age = np.repeat(np.arange(20), 6), rng.uniform(1, 11, 120)
+    >>> X, y = np.column_stack([child, age]), 75 + rng.normal(6, 1, 20)[child] * age
+    >>> model = MetaTrainedRegressor(task_column=0, options={"NumMetaIterations": 100}, random_state=0)
+    >>> known = child < 18
+    >>> model = model.fit(X[known], y[known])
+    >>> new = np.flatnonzero(~known)
+    >>> model.partial_fit(X[new[::2]], y[new[::2]]).predict(X[new[1::2]]).shape
+    (6,)
+    """
+
+    def __init__(
+        self,
+        task_column: str | int,
+        *,
+        order_column: str | int | None = None,
+        support: float = 0.5,
+        algorithm: str = "MAML",
+        options: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.task_column = task_column
+        self.order_column = order_column
+        self.support = support
+        self.algorithm = algorithm
+        self.options = options
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Meta-train on the groups of X, and adapt to each of them.
+
+        Parameters
+        ----------
+        X : frame, or array_like, (rows, columns)
+            The features and ``task_column``. Columns of a frame may hold numbers, times and categories.
+        y : array_like, (rows,)
+            What to predict.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            When X or y is no such table, an argument has no such value, or no group has enough rows.
+        InvalidOperationException
+            When a step of meta-training is not finite.
+        """
+        columns = self._read_with_targets(X, y, reset=True)
+        self._meta_train(columns)
+        self._known: dict[Any, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self.adapted_: dict[Any, Any] = {}
+        self._adapt(columns)
+        return self
+
+    def partial_fit(self, X: Any, y: Any) -> Self:
+        """Add rows to their groups, known ones or new ones, and adapt to these; the start stays as it is.
+
+        Before `fit`, it is `fit`.
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            When X or y is no such table.
+        InvalidOperationException
+            When the adapted parameters of a group are not finite.
+        """
+        if not hasattr(self, "learner_"):
+            return self.fit(X, y)
+        self._adapt(self._read_with_targets(X, y, reset=False))
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Return the predictions of each row's group, (rows,).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            When X is no such table, or has a row of a group that is not known.
+        """
+        check_is_fitted(self)
+        columns = self._read(X, reset=False)
+        inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
+        unknown = [group for group in groups if group not in self.adapted_]
+        if unknown:
+            raise ArgumentException(
+                f"X must have rows of groups that fit or partial_fit got rows of, got {shown(unknown[0])} in "
+                f"{self.task_column!r}; call partial_fit with rows of it whose targets are known"
+            )
+        outputs = np.empty((len(inputs), 1), np.float64)
+        for group, rows in groups.items():
+            outputs[rows] = self.adapted_[group].Predict(inputs[rows])
+        return self.encoding_.decode(outputs)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.categorical = True
+        return tags
+
+    def _read(self, X: Any, *, reset: bool) -> Columns:
+        """Return the columns of X, and find those with a role where these are new."""
+        names = None if reset else getattr(self, "feature_names_in_", None)
+        # To fit, a support and a query row; the task column, and one to predict from.
+        least = 2 if reset else 1
+        columns = read_columns(self, X, names, reset=reset, ensure_min_samples=least, ensure_min_features=least)
+        if reset:
+            self._task = _name_of(columns, X, "task_column", self.task_column)
+            order = self.order_column
+            self._order = None if order is None else _name_of(columns, X, "order_column", order)
+            self._target = "y"
+            while self._target in columns.names:
+                self._target += "_"
+        else:
+            columns.check_name("task_column", self._task)
+        return columns
+
+    def _read_with_targets(self, X: Any, y: Any, *, reset: bool) -> Columns:
+        require_targets(y)
+        columns = self._read(X, reset=reset)
+        targets = check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=np.float64, input_name="y")
+        check_consistent_length(X, targets)
+        return columns.with_column(self._target, targets)
+
+    def _meta_train(self, columns: Columns) -> None:
+        large = self._rows_of_large_groups(columns)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        loader: TableLoader[np.float32] = TableLoader(
+            columns if large is None else columns.take(large),
+            task=self._task,
+            target=self._target,
+            order=self._order,
+            support=self.support,
+            seed=seed,
+        )
+        # An evaluation would be of groups that are trained on.
+        options = {"EvaluationFrequency": 0, **(self.options or {})}
+        settings = RunSettings(data="X", algorithm=self.algorithm, seed=seed, options=options)
+        learner = settings.learner(RunData.of(tasks_of_tables(loader)))
+        self.loss_curve_ = [float(loss) for loss in learner.Train().LossHistory]
+        learner.Options.DataLoader = None
+        self.learner_, self.encoding_ = learner, loader.encoding
+
+    def _rows_of_large_groups(self, columns: Columns) -> NDArray[np.intp] | None:
+        """Return the rows of the groups that can be divided; None if there are none, which the loader refuses."""
+        least = self.support + 1 if isinstance(self.support, Integral) else 2
+        rows = [rows for rows in self._rows_of_groups(columns).values() if len(rows) >= least]
+        return np.sort(np.concatenate(rows)) if rows else None
+
+    def _rows_of_groups(self, columns: Columns) -> dict[Any, NDArray[np.intp]]:
+        """Return the places of each group's rows."""
+        groups, places = check_labels("task_column", columns.values(self._task), columns.rows)
+        ends = np.cumsum(np.bincount(places, minlength=len(groups)))
+        return dict(zip(groups, np.split(np.argsort(places, kind="stable"), ends[:-1]), strict=True))
+
+    def _adapt(self, columns: Columns) -> None:
+        """Add rows to what is known of their groups, and adapt to these groups: all of them or none."""
+        inputs, outcomes = self.encoding_.inputs(columns), self.encoding_.outcomes(columns)
+        known, adapted = dict[Any, Any](), dict[Any, Any]()
+        for group, rows in self._rows_of_groups(columns).items():
+            x, y = inputs[rows], outcomes[rows]
+            if group in self._known:
+                x, y = (np.concatenate(both) for both in zip(self._known[group], (x, y), strict=True))
+            known[group] = x, y
+            adapted[group] = self.learner_.Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1))
+        self._known.update(known)
+        self.adapted_.update(adapted)
+
+
+def _name_of(columns: Columns, X: Any, argument: str, column: Any) -> str:
+    """Return the name of a column that is given by its name in a frame, or by its place in an array."""
+    if is_frame(X):
+        return columns.check_name(argument, column)
+    return columns.names[Whole(0, len(columns.names) - 1).check(argument, column)]

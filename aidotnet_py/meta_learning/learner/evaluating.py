@@ -1,0 +1,377 @@
+"""What a learner can do with its meta-model as it is: adapt to tasks, and evaluate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from numbers import Integral
+from typing import Any, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.arguments import COUNT, SWITCH
+from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
+from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
+from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult, MetaEvaluationResult
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
+from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
+from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
+from aidotnet_py.meta_learning.learner.core import Batch
+from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
+from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
+from aidotnet_py.meta_learning.learner.records import AdaptationCurve
+from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
+from aidotnet_py.meta_learning.objective.checks import check_task, check_tasks
+from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.stacking import split_rows
+from aidotnet_py.models import IFullModel, INormalizedModel
+from aidotnet_py.models.interfaces import TModel_co
+from aidotnet_py.nn.statistics import Statistics
+from aidotnet_py.type_parameters import T, TInput, TOutput
+
+__all__ = ["EvaluatingLearner", "in_batch_order"]
+
+
+class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
+    """A learner that adapts its meta-model and leaves it as it is; see `MetaLearnerBase`."""
+
+    def Adapt(self, task: IMetaLearningTask[Any, TInput, TOutput]) -> TModel_co:
+        """Adapt the meta-model to a task: AdaptationSteps inner steps on its support set, from θ.
+
+        The meta-model is not changed; query data is not read and may be absent. Where the model has
+        `aidotnet_py.nn.BatchNorm` layers, the adapted one normalises by the statistics of the support set at its
+        adapted parameters: what it says of an example does not hang on what it is asked about together with.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the task is None.
+        ArgumentException
+            When its support set does not fit the model.
+        InvalidOperationException
+            When the adapted parameters are not finite.
+        """
+        groups = self._open([check_task(task)], "Support", training=False)
+        backend = groups[0].backend
+        (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
+        model = _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
+        return cast("TModel_co", model)
+
+    def AdaptAndEvaluate(
+        self, task: IMetaLearningTask[Any, TInput, TOutput], *, keep_steps: bool = False
+    ) -> MetaAdaptationResult[T]:
+        """Adapt to a task, and measure losses and accuracies on both its sets.
+
+        ``PerStepLosses`` are the support losses before the first and after each inner step; of a support set in
+        batches, each that of the batch which the step looks at, and last the mean over all. A solver in the place of
+        steps has two, before and after.
+
+        Parameters
+        ----------
+        task : IMetaLearningTask
+            A task with both sets.
+        keep_steps : bool
+            Whether the result has ``step_parameters``, φ₁ … φ_K, (K, P) on the host: a row for each step that was
+            taken, or one row from a solver. They take K·P numbers, 4 bytes each in float32: 7.2 MB for 16 steps of a
+            `conv4` of 64 filters on Omniglot, 112 965 parameters. θ, before the first step, is
+            ``GetMetaModel().GetParameters()``.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the task is None.
+        ArgumentException
+            When its support or query set does not fit the model, or ``keep_steps`` is neither True nor False.
+        InvalidOperationException
+            When the adapted parameters, or a loss at them, are not finite.
+
+        Examples
+        --------
+        The target is y = 3x. Each step halves the distance to it:
+
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, MetaLearningTask
+        >>> x = np.array([[1.0], [-1.0]])
+        >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=x, QuerySetY=3 * x, NumWays=1)
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+        >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.25, AdaptationSteps=3))
+        >>> learner.AdaptAndEvaluate(task, keep_steps=True).step_parameters
+        array([[1.5  ],
+               [2.25 ],
+               [2.625]])
+        """
+        SWITCH.check("keep_steps", keep_steps)
+        groups = self._open([check_task(task)], "Support", "Query", training=False)
+        ((history, points, elapsed, support, query),) = over_chunks(
+            groups, lambda chunk: self._adapt_and_measure(chunk, keep_steps)
+        )
+        (support_loss, support_accuracy), (query_loss, query_accuracy) = support, query
+        scalar = self._scalar()
+        return MetaAdaptationResult(
+            queryAccuracy=scalar(query_accuracy[0]),
+            queryLoss=scalar(query_loss[0]),
+            supportAccuracy=scalar(support_accuracy[0]),
+            supportLoss=scalar(support_loss[0]),
+            adaptationSteps=self._options.inner_steps,
+            adaptationTimeMs=elapsed,
+            perStepLosses=np.array([*history, *support_loss]),
+            step_parameters=np.array(points) if keep_steps else None,
+        )
+
+    def _adapt_and_measure(
+        self, chunk: Chunk, keep_steps: bool
+    ) -> tuple[list[Any], list[NDArray[Any]], float, Measured, Measured]:
+        """Return the support loss before each step, φ after each, their time in ms, and both sets measured at last."""
+        tasks, history, points = Tasks(chunk, self), list[Any](), list[NDArray[Any]]()
+
+        def watch(losses: Array) -> None:
+            if keep_steps and history:
+                points.append(self._host(tasks.reached)[0])
+            history.append(chunk.on_host(losses)[0])
+
+        began = time.perf_counter()
+        adapted = tasks.adapt(watch)
+        if keep_steps:
+            points.append(self._host(adapted)[0])
+        elapsed = 1000 * (time.perf_counter() - began)
+        return history, points, elapsed, tasks.measure("Support", adapted), tasks.measure("Query", adapted)
+
+    def _host(self, array: Array) -> NDArray[Any]:
+        """Return a copy of an array's values on the host."""
+        return np.array(self._backend.to_numpy(array))
+
+    @overload
+    def Evaluate(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T: ...
+
+    @overload
+    def Evaluate(self, numTasks: int, /) -> MetaEvaluationResult[T]: ...
+
+    @overload
+    def Evaluate(self, *, numTasks: int) -> MetaEvaluationResult[T]: ...
+
+    def Evaluate(
+        self, taskBatch: TaskBatch[Any, TInput, TOutput] | int | None = None, numTasks: int | None = None
+    ) -> T | MetaEvaluationResult[T]:
+        """Adapt to tasks and measure their query losses; the meta-model is not changed.
+
+        Parameters
+        ----------
+        taskBatch : TaskBatch
+            A batch, or instead of it
+        numTasks : int
+            how many tasks to draw from the DataLoader; MetaBatchSize of them are worked on at a time.
+
+        Query sets are normalised as in training: where the model has `aidotnet_py.nn.BatchNorm` layers, by their own
+        statistics, all examples of a query set together (``statistics="batch"``), or by those of the support sets. The
+        result of a number of tasks says which, and has the accuracies of the models that `Adapt` gives beside.
+
+        Returns
+        -------
+        T or MetaEvaluationResult
+            For a batch, the mean query loss; for a number, losses and accuracies of every task.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the batch is None.
+        ArgumentException
+            When the batch does not fit the model, or the DataLoader gives no batch; the message names the loader.
+        ArgumentOutOfRangeException
+            When the number is below 1.
+        InvalidOperationException
+            When a loss is not finite; when tasks are to be drawn and the options have no DataLoader.
+        """
+        if taskBatch is not None and numTasks is not None:
+            raise ArgumentException("taskBatch must be left out if numTasks is given, got both")
+        asked = taskBatch if numTasks is None else numTasks
+        if isinstance(asked, Integral):
+            COUNT.check("numTasks", asked, type_error=ArgumentOutOfRangeException)
+            return self._evaluate_new_tasks(int(cast(int, asked)))
+        losses, *_ = self._query_results(check_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
+        return self._scalar()(float(np.mean(losses, dtype=np.float64)))
+
+    def _validate(self) -> MetaEvaluationResult[T]:
+        """Evaluate EvaluationTasks tasks of the ValidationLoader, or of the DataLoader; their draws do not count."""
+        validation, count = self._options.ValidationLoader, self._options.EvaluationTasks
+        if validation is None:
+            return self._random.aside(lambda: self.Evaluate(count))
+        return self._random.aside(lambda: self._evaluate_new_tasks(count, validation))
+
+    def _evaluate_new_tasks(
+        self, count: int, validation: IEpisodicDataLoader[Any, TInput, TOutput] | None = None
+    ) -> MetaEvaluationResult[T]:
+        loader = self._loader() if validation is None else validation
+        place = self._random.place if validation is None else self._random.validation_place
+        began = time.perf_counter()
+        losses: list[Any] = []
+        accuracies: list[float] = []
+        singles: list[float] = []
+        normalization: Statistics | None = None
+        while len(losses) < count:
+            # As many at once as in a step of training, whose programs and buffers then serve again.
+            some = min(self._options.MicroBatchSize or count, self._options.MetaBatchSize, count - len(losses))
+            tasks = check_tasks(self._batch_from(loader, some, place))
+            some_losses, some_accuracies, model, adapted = self._query_results(tasks)
+            normalization = self._objectives.normalization(tasks, model, self._loss())
+            losses += list(some_losses)
+            accuracies += some_accuracies
+            singles += some_accuracies if normalization != "batch" else self._single_accuracies(tasks, model, adapted)
+        elapsed = timedelta(seconds=time.perf_counter() - began)
+        scalar = self._scalar()
+        return MetaEvaluationResult(
+            np.array([scalar(a) for a in accuracies]),
+            np.array([scalar(x) for x in losses]),
+            elapsed,
+            normalization=normalization,
+            single_accuracies=np.array([scalar(a) for a in singles]) if len(singles) == count else None,
+        )
+
+    def _query_results(
+        self, tasks: Batch[T, TInput, TOutput]
+    ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
+        """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
+        groups = self._open(tasks, "Support", "Query", training=False)
+        shares: list[tuple[Measured, list[Array]]] = self._over_shares(groups, "_query_share")
+        losses: NDArray[Any] = np.concatenate([losses for (losses, _), _ in shares])
+        accuracies = [accuracy for (_, accuracies), _ in shares for accuracy in accuracies]
+        return losses, accuracies, groups[0].model, [row for _, rows in shares for row in rows]
+
+    def _query_share(self, groups: Sequence[Chunk]) -> tuple[Measured, list[Array]]:
+        """Return losses and accuracies of the query sets of a share of a batch, and its adapted parameters."""
+
+        def work(chunk: Chunk) -> tuple[Measured, list[Array]]:
+            tasks = Tasks(chunk, self)
+            rows = split_rows(chunk.backend, tasks.adapt())
+            return tasks.measured, rows
+
+        parts = over_chunks(groups, work)
+        rows = in_order(groups, [row for _, rows in parts for row in rows])
+        return in_batch_order([measured for measured, _ in parts], groups), rows
+
+    def _single_accuracies(
+        self, tasks: Batch[T, TInput, TOutput], model: IFullModel[T, TInput, TOutput], adapted: Sequence[Array]
+    ) -> list[float]:
+        """Return the accuracies of the models that `Adapt` gives; none if these cannot hold statistics."""
+        accuracies: list[float] = []
+        host = model_backend(model).to_numpy
+        for task, parameters in zip(tasks, adapted, strict=True):
+            single = _model_for(model, task, parameters)
+            if missing_members(single, INormalizedModel):
+                break
+            outputs = host(cast(Array, single.Predict(task.QueryInput)))
+            accuracies.append(self._loss().accuracy(outputs, host(cast(Array, task.QueryOutput))))
+        return accuracies
+
+    def adaptation_curve(self, taskBatch: TaskBatch[Any, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:
+        """Adapt to tasks by the learner's own rule, and measure their query sets at every step; θ is not changed.
+
+        Parameters
+        ----------
+        taskBatch : TaskBatch
+            Tasks with support and query sets, alike but in their numbers of examples.
+        steps : int, optional
+            How many inner steps to follow, which may be more than the learner trains with; None: as many as it does.
+
+        Returns
+        -------
+        AdaptationCurve
+            Column k is measured after k steps.
+
+        Raises
+        ------
+        ArgumentException
+            When the batch is None, or does not fit the model.
+        ArgumentOutOfRangeException
+            When ``steps`` is below 1.
+        InvalidOperationException
+            When a query loss is not finite; the message names the task. When the InnerOptimizer takes no steps.
+
+        Examples
+        --------
+        One task, y = 3x, and a model y = wx from w = 0:
+
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, MetaLearningTask, TaskBatch
+        >>> x = np.array([[1.0], [-1.0]])
+        >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, QuerySetX=x, QuerySetY=3 * x, NumWays=1)
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+        >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.25))
+        >>> learner.adaptation_curve(TaskBatch([task]), steps=2).losses
+        array([[9.    , 2.25  , 0.5625]])
+        """
+        if steps is not None:
+            COUNT.check("steps", steps, type_error=ArgumentOutOfRangeException)
+        solver = self._options.InnerOptimizer
+        if is_inner_solver(solver):
+            raise InvalidOperationException(
+                "InnerOptimizer must take steps for an adaptation curve, got a "
+                f"{type(solver).__name__}, which solves the whole inner problem at once"
+            )
+        count = self._options.inner_steps if steps is None else int(steps)
+        groups = self._open(check_tasks(taskBatch), "Support", "Query", training=False)
+        shares: list[AdaptationCurve] = self._over_shares(groups, "_curves", count)
+        losses, accuracies = (np.concatenate(arrays) for arrays in zip(*shares, strict=True))
+        return AdaptationCurve(losses, accuracies)
+
+    def _curves(self, groups: Sequence[Chunk], steps: int) -> AdaptationCurve:
+        """Return the curves of a share of a batch."""
+        parts = over_chunks(groups, lambda chunk: self._curve_of(chunk, steps))
+        losses, accuracies = (
+            np.array(in_order(groups, [*np.concatenate(arrays, axis=1).T])) for arrays in zip(*parts, strict=True)
+        )
+        return AdaptationCurve(losses, accuracies)
+
+    def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return losses and accuracies, (steps + 1, tasks) each."""
+        tasks = Tasks(chunk, self)
+        loop = tasks.loop(steps)
+        columns = [tasks.measure("Query", tasks.whole(loop.points))]
+        for _ in range(steps):
+            loop.step()
+            columns.append(tasks.measure("Query", tasks.whole(loop.points)))
+        return np.array([losses for losses, _ in columns]), np.array([accuracies for _, accuracies in columns])
+
+    def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
+        if self._options.DataLoader is None:
+            raise InvalidOperationException("DataLoader of the options must be set to draw tasks from it, got None")
+        return self._options.DataLoader
+
+    def _batch_from(
+        self, loader: IEpisodicDataLoader[T, TInput, TOutput], count: int, place: LoaderPlace | None = None
+    ) -> TaskBatch[T, TInput, TOutput]:
+        """Draw the next tasks from this learner's place in the loader."""
+        tasks = (place or self._random.place).draw(loader, lambda: loader.GetTaskBatch(count))
+        if isinstance(tasks, TaskBatch):
+            return tasks
+        try:
+            return TaskBatch(tasks)
+        except ArgumentException as error:
+            raise ArgumentException(
+                f"GetTaskBatch of {type(loader).__name__} must return a TaskBatch or a list of tasks: {error}"
+            ) from error
+
+
+def in_batch_order(parts: Sequence[Measured], groups: Sequence[Chunk]) -> Measured:
+    """Return losses and accuracies in the order of the batch."""
+    losses: NDArray[Any] = np.concatenate([losses for losses, _ in parts])
+    accuracies = [accuracy for _, accuracies in parts for accuracy in accuracies]
+    if len(groups) == 1:
+        return losses, accuracies
+    return np.array(in_order(groups, [*losses]), losses.dtype), in_order(groups, accuracies)
+
+
+def _model_for(
+    model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[Any, TInput, TOutput], adapted: Array
+) -> IFullModel[T, TInput, TOutput]:
+    """Return the model with these parameters; it normalises by the task's support set if it can."""
+    adapted_model = model.WithParameters(adapted)
+    if missing_members(adapted_model, INormalizedModel):
+        return adapted_model
+    normalized: IFullModel[T, TInput, TOutput] = cast(Any, adapted_model).with_statistics_of(
+        all_examples(model_backend(model), task.SupportInput)
+    )
+    return normalized

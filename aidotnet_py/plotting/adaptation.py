@@ -1,0 +1,126 @@
+"""Figures of how losses and accuracies change over the steps of adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.arguments import refusal
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import AdaptationCurve, BasicStats, ConfidenceInterval
+from aidotnet_py.plotting.canvas import add_grid, curve_style, ink, panel_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_adaptation_curves"]
+
+# From titles of panels to curves by learner: an interval after 0, 1, … steps.
+Panels: TypeAlias = Mapping[str, Mapping[str, Sequence[ConfidenceInterval[Any]]]]
+
+
+def draw_adaptation_curves(
+    losses: AdaptationCurve | Mapping[str, AdaptationCurve] | Panels,
+    accuracies: Panels | None = None,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw losses and accuracies on query sets after 0, 1, … steps of adaptation, losses above accuracies.
+
+    Parameters
+    ----------
+    losses : AdaptationCurve, mapping of AdaptationCurve, or mapping of mappings of sequences of ConfidenceInterval
+        What ``adaptation_curve`` returns; or such curves by the learner's name; or, for several panels, by title, the
+        intervals of each learner, by name. A curve has its accuracies with it. Losses have a logarithmic scale; bands
+        are 95 % intervals of the mean over the tasks.
+    accuracies : mapping of mappings of sequences of ConfidenceInterval, optional
+        The accuracies beside losses that are given by panel; None or empty for regression.
+    title : str
+        The title of the figure.
+    ax : matplotlib.axes.Axes, optional
+        An axes of a grid, whose place the panels take; None: a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentException
+        When there are no losses; when accuracies are given beside curves, which have theirs; when ``ax`` is of no grid.
+    ImportError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning import AdaptationCurve
+    >>> curve = AdaptationCurve(np.array([[3.0, 0.7, 0.4], [4.0, 1.1, 0.6]]), np.full((2, 3), np.nan))
+    >>> figure = draw_adaptation_curves({"MAML": curve})
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['query loss']
+    """
+    losses, accuracies = _as_panels(losses, accuracies)
+    rows: list[tuple[str, Panels, str]] = [("query loss", losses, "log")]
+    if accuracies:
+        rows.append(("query accuracy", accuracies, "linear"))
+    size = (max(6.0, 3.6 * len(losses) + 1.2), 3.4 * len(rows) + 0.4)
+    figure, grid = panel_grid(ax, size, title, len(rows), len(losses))
+    axes = grid.subplots(sharex=True, sharey="row", squeeze=False)
+    for row, (quantity, panels, scale) in zip(axes, rows, strict=True):
+        row[0].set_ylabel(quantity)
+        row[0].set_yscale(scale)
+        for panel, (name, curves) in zip(row, panels.items(), strict=True):
+            panel.set_title(name, fontsize="medium")
+            panel.margins(x=0)
+            add_grid(panel)
+            _draw_intervals(panel, curves)
+    for panel in axes[-1]:
+        panel.set_xlabel("steps of adaptation")
+    _add_one_legend(figure, axes, within=ax is not None)
+    return cast("Figure", figure)
+
+
+def _add_one_legend(figure: Any, axes: NDArray[Any], within: bool) -> None:
+    """Add one legend for all panels: beside them, or in the last one of a figure that has other axes."""
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    if any(names) and within:
+        axes[0, -1].legend(handles, names, frameon=False, fontsize="small", labelcolor=ink(axes[0, 0]))
+    elif any(names):
+        figure.legend(handles, names, loc="outside center right", frameon=False, labelcolor=ink(axes[0, 0]))
+
+
+def _as_panels(losses: Any, accuracies: Panels | None) -> tuple[Panels, Panels | None]:
+    """Return all forms of curves as panels."""
+    if isinstance(losses, AdaptationCurve):
+        losses = {"": losses}
+    if not isinstance(losses, Mapping):
+        raise ArgumentException(refusal("losses", "an AdaptationCurve, or a mapping of curves", losses))
+    panels = cast("Mapping[str, Any]", losses)
+    if not panels:
+        raise ArgumentException("losses must have the curves of at least one panel, got none")
+    if not all(isinstance(curve, AdaptationCurve) for curve in panels.values()):
+        return panels, accuracies
+    if accuracies is not None:
+        raise ArgumentException("accuracies must be left out beside an AdaptationCurve, which has them, got both")
+    curves = {name: _intervals(curve.losses) for name, curve in panels.items()}
+    shares = {name: curve.accuracies for name, curve in panels.items() if np.isfinite(curve.accuracies).any()}
+    return {"": curves}, {"": {name: _intervals(values) for name, values in shares.items()}} if shares else None
+
+
+def _intervals(values: NDArray[Any]) -> list[ConfidenceInterval[Any]]:
+    """Return the mean over the tasks after each step, with its interval, from values (tasks, steps + 1)."""
+    return [BasicStats.of(column).ConfidenceInterval() for column in values.T]
+
+
+def _draw_intervals(axes: Any, curves: Mapping[str, Sequence[ConfidenceInterval[Any]]]) -> None:
+    for place, (name, curve) in enumerate(curves.items()):
+        steps = np.arange(len(curve))
+        (line,) = axes.plot(steps, [float(point.Mean) for point in curve], label=name, **curve_style(place))
+        lower, upper = ([float(end) for end in ends] for ends in zip(*curve, strict=True))
+        if np.isfinite(lower).all():
+            axes.fill_between(steps, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)

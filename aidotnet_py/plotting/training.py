@@ -1,0 +1,90 @@
+"""Figures of trainings: losses and accuracies against steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.meta_learning import EvaluationRecord, MetaTrainingResult
+from aidotnet_py.plotting.canvas import BLUE, add_grid, add_legend, ink, panel_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_training"]
+
+
+def draw_training(
+    result: MetaTrainingResult[Any],
+    evaluations: Sequence[EvaluationRecord] = (),
+    title: str = "",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw losses, and accuracies if there are any, of the steps of a training, with evaluations and their intervals.
+
+    Parameters
+    ----------
+    result : MetaTrainingResult
+        The histories of the steps; a line through running means stands before the single steps.
+    evaluations : sequence of EvaluationRecord
+        Evaluations between the steps.
+    title : str
+        The title of the figure.
+    ax : matplotlib.axes.Axes, optional
+        An axes of a grid, whose place the panels take; None: a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentException
+        When ``ax`` is no Axes of a grid.
+    ImportError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from datetime import timedelta
+    >>> from aidotnet_py import MetaTrainingResult
+    >>> figure = draw_training(MetaTrainingResult(np.array([3.0, 2.0, 1.0]), np.full(3, np.nan), timedelta(seconds=1)))
+    >>> figure.savefig("/dev/null", format="png")
+    """
+    loss, accuracy = np.asarray(result.LossHistory, float), np.asarray(result.AccuracyHistory, float)
+    panels = [("loss", loss, [evaluation.loss for evaluation in evaluations])]
+    if np.isfinite(accuracy).any():
+        panels.append(("accuracy", accuracy, [evaluation.accuracy for evaluation in evaluations]))
+    figure, grid = panel_grid(ax, (5.0 * len(panels) + 1.0, 4.0), title, 1, len(panels))
+    last = max([len(loss), *(evaluation.iteration for evaluation in evaluations)])
+    steps = np.arange(last - len(loss), last) + 1
+    for axes, (name, values, intervals) in zip(grid.subplots(squeeze=False)[0], panels, strict=True):
+        axes.plot(steps, values, color=ink(axes), alpha=0.25, linewidth=0.8)
+        axes.plot(steps, _running_mean(values), color=ink(axes), alpha=0.8, label="steps, running mean")
+        if intervals:
+            means = [float(interval.Mean) for interval in intervals]
+            widths = [float(interval.HalfWidth) for interval in intervals]
+            places = [evaluation.iteration for evaluation in evaluations]
+            axes.errorbar(
+                places, means, yerr=widths, color=BLUE, marker="o", markersize=4, capsize=3, label="evaluation"
+            )
+        if name == "loss" and np.nanmin(values) > 0:
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel(name)
+        add_grid(axes)
+        add_legend(axes)
+    return cast("Figure", figure)
+
+
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the means over the last twentieth of the steps."""
+    width = max(1, len(values) // 20)
+    sums: NDArray[np.float64] = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    begins = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[begins]) / (ends - begins)

@@ -1,0 +1,488 @@
+"""The folder of a run: settings, metrics while they happen, checkpoints, curves; another process goes on from it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from aidotnet_py.arguments import COUNT, check_given, refusal
+from aidotnet_py.backends import backend_of
+from aidotnet_py.descriptions import describe
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
+from aidotnet_py.meta_learning import (
+    ConfidenceInterval,
+    EvaluationRecord,
+    ITrainingCallback,
+    MetaEvaluationResult,
+    MetaTrainingResult,
+    MetaTrainingStepResult,
+    TaskBatch,
+    TrainingRun,
+)
+from aidotnet_py.meta_learning.contract.protocols import model_backend
+from aidotnet_py.models.comparison import describe_model
+from aidotnet_py.models.interfaces import parameter_dtype
+from aidotnet_py.plotting import draw_training
+from aidotnet_py.runs.environment import environment
+from aidotnet_py.runs.json_lines import JsonLines, open_for_both, read_lines
+from aidotnet_py.whole_files import read_file, replacing, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there, nothing keeps two processes out of one folder.
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RunFolder", "line_of", "line_of_evaluation"]
+
+_LOG = logging.getLogger("aidotnet_py.training")
+_FORMAT = 1
+_CHECKPOINT = re.compile(r"checkpoint_(\w+?)_(\d+)\.safetensors")
+_RUN, _METRICS, _TIMES, _LOCK = "run.json", "metrics.jsonl", "times.jsonl", ".lock"
+_BEST, _CURVES, _FAILED = "best.safetensors", "curves.png", "failed_batch.npz"
+_SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
+
+
+class RunFolder(ITrainingCallback):
+    """A folder that `Train` keeps a run in, and goes on from.
+
+    - ``run.json``: algorithm, options, model, seed and ``settings``, and for each process that worked on the run,
+      when it began, at which step, and its `environment`.
+    - ``metrics.jsonl``: a line for each step (MetaLoss, TaskLoss, Accuracy, NumTasks, and the metrics of the step) and
+      each evaluation (means and half-widths of 95 % intervals), written while they happen. Numbers are exact, and null
+      if they are not finite. Two runs of one seed have the same bytes.
+    - ``times.jsonl``: the milliseconds of each step, and when it ended.
+    - ``checkpoint_{algorithm}_{iteration}.safetensors``: every CheckpointFrequency steps and where the run stopped; the
+      last ``keep`` of them. ``best.safetensors``: at the evaluation of the lowest mean loss.
+    - ``curves.png``, when the run stops, if matplotlib is installed (the extra ``plot``).
+    - ``failed_batch.npz``: the tasks of the step that failed, such as on a loss that is not finite, as
+      ``task0.SupportInput`` and so on; `numpy.load` reads it.
+
+    `Train` makes the first checkpoint before the first step. Whatever ends a process, at most the steps since the last
+    checkpoint are taken again, with the same bits.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder; made if it is missing.
+    keep : int
+        How many of the last checkpoints are kept, > 0.
+    settings : mapping, optional
+        What the caller wants to find in ``run.json`` again, in values that JSON can hold.
+
+    Raises
+    ------
+    ArgumentException, ArgumentOutOfRangeException
+        When an argument is none of these.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, RunFolder
+    >>> from aidotnet_py.data import SinusoidLoader
+    >>> def learner(steps):
+    ...     model = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(1, np.float32)})
+    ...     return MAMLAlgorithm(MAMLOptions(model, DataLoader=SinusoidLoader(seed=0), NumMetaIterations=steps))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     learner(3).Train(run=RunFolder(folder)).TotalIterations
+    ...     learner(5).Train(resume=RunFolder(folder)).TotalIterations
+    3
+    5
+    """
+
+    # Of the class, since an object whose arguments are refused is collected too.
+    _metrics: JsonLines | None = None
+    _times: JsonLines | None = None
+    _lock: FileIO | None = None
+
+    def __init__(self, path: str | os.PathLike[str], keep: int = 3, settings: Mapping[str, Any] | None = None) -> None:
+        check_given("path", path, "the path of a folder")
+        if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(refusal("path", "the path of a folder", path))
+        self.path = Path(path)
+        self.keep = COUNT.check("keep", keep, type_error=ArgumentOutOfRangeException)
+        self.settings = None if settings is None else dict(settings)
+        try:
+            json.dumps(self.settings, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentException(f"settings must be a mapping of values that JSON can hold: {error}") from error
+
+    @property
+    def remedy(self) -> str:
+        """How to go on with a run that was stopped, as the end of a sentence."""
+        return f"make the learner as for this run and call Train(resume=RunFolder({str(self.path)!r}))"
+
+    @property
+    def best(self) -> Path:
+        """The file of the learner at its best evaluation; there is none before the first."""
+        return self.path / _BEST
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints by their iterations, the last at the end."""
+        if not self.path.is_dir():
+            return []
+        files = {path: match for path in self.path.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
+        return sorted(files, key=lambda path: int(files[path][2]))
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run has begun in the folder."""
+        return (self.path / _RUN).exists()
+
+    def read(self) -> dict[str, Any]:
+        """Return what ``run.json`` holds.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the folder holds no run.
+        ArgumentException
+            When the file is damaged, or of a later version of the library.
+        """
+        path = self.path / _RUN
+        if not self.holds_run:
+            raise FileNotFoundError(2, "path must be the folder of a run, got one without run.json", str(self.path))
+        try:
+            run: Any = json.loads(read_file(path))
+        except (ValueError, RecursionError) as error:
+            raise ArgumentException(f"{path} must hold a run in JSON: {error!s:.100}") from error
+        if not isinstance(run, dict) or not isinstance(run.get("sessions"), list):  # pyright: ignore[reportUnknownMemberType] -- of anything
+            raise ArgumentException(f"{path} must hold a run with its sessions, got {run!r:.60}")
+        known = cast("dict[str, Any]", run)
+        if known.get("format") != _FORMAT:
+            raise ArgumentException(f"{path} must have format {_FORMAT}, got {known.get('format')!r:.60}, a later one")
+        return known
+
+    def draw(self, title: str = "", ax: Axes | None = None) -> Figure:
+        """Draw losses and accuracies of the steps so far, with the evaluations; also while a process trains.
+
+        Parameters
+        ----------
+        title : str
+            The title of the figure.
+        ax : matplotlib.axes.Axes, optional
+            An axes of a grid, whose place the panels take; None: a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        FileNotFoundError
+            When the folder holds no run.
+        ArgumentException
+            When its files are damaged.
+        InvalidOperationException
+            When the run has no step yet.
+        ImportError
+            When matplotlib is not installed.
+        """
+        self.read()
+        lines = [line for line, _ in read_lines(self.path / _METRICS)]
+        steps = [line for line in lines if "EvaluationLoss" not in line]
+        if not steps:
+            raise InvalidOperationException(f"run must have a step to draw, got none in {str(self.path)!r}")
+        try:
+            losses, accuracies = (np.array([_float(line[name]) for line in steps]) for name in ("MetaLoss", "Accuracy"))
+            evaluations = [_evaluation_of(line, _float) for line in lines if "EvaluationLoss" in line]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies: {error!r}") from error
+        elapsed = timedelta(milliseconds=sum(line["TimeMs"] for line, _ in read_lines(self.path / _TIMES)))
+        return draw_training(MetaTrainingResult(losses, accuracies, elapsed), evaluations, title, ax)
+
+    # What `Train` calls.
+
+    def on_start(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Begin a run in the folder, which must be new or empty."""
+        self._make()
+        try:
+            self._hold()
+            self._require_empty()
+            self._open()
+            # The first checkpoint shows that there is room; after run.json, a kill leaves a run to go on with.
+            self._save(run)
+            self._write_run(run, [])
+        except BaseException:
+            self._close()
+            raise
+
+    def resume(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Bring learner and history to the last checkpoint, and cut the metrics off there."""
+        known = self.read()
+        try:
+            self._hold()
+            self._take_up(run, known)
+            if self.settings is None:
+                self.settings = known.get("settings")
+            self._write_run(run, known["sessions"])
+        except BaseException:
+            self._close()
+            raise
+
+    def on_step(self, run: TrainingRun[Any, Any, Any], step: MetaTrainingStepResult[Any]) -> None:
+        """Write the step's line; save, if it is time."""
+        self._catch_up(run)
+        frequency = run.learner.Options.CheckpointFrequency
+        if frequency and step.Iteration % frequency == 0:
+            self._save(run)
+
+    def on_evaluation(self, run: TrainingRun[Any, Any, Any], evaluation: MetaEvaluationResult[Any]) -> None:
+        """Write the evaluation's line; keep the learner if it is the best so far."""
+        self._catch_up(run)
+
+    def on_stop(self, run: TrainingRun[Any, Any, Any], error: BaseException | None) -> None:
+        """Save where the run stopped, with the batch that failed, if one did, and draw the curves."""
+        try:
+            if self._metrics is None:
+                # It was stopped before it began.
+                return
+            if isinstance(error, InvalidOperationException):
+                self._keep_batch(run, error)
+            self._catch_up(run)
+            self._save(run)
+            self._draw(run)
+        finally:
+            self._close()
+
+    def __del__(self) -> None:
+        # An interrupt at the first line of on_stop leaves the folder held.
+        self._close()
+
+    # The parts.
+
+    def _make(self) -> None:
+        """Make the folder, if it is missing."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ArgumentException(f"path must be a folder or a new one, got a file at {str(self.path)!r}")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"path must be a folder that can be made: {error.strerror}", str(self.path)
+            ) from error
+
+    def _hold(self) -> None:
+        """Keep other processes out of the folder, as long as this one lives."""
+        if fcntl is None:
+            return
+        try:
+            self._lock = open_for_both(self.path / _LOCK)
+        except OSError as error:
+            raise OSError(error.errno, f"path must be a writable folder: {error.strerror}", str(self.path)) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidOperationException(
+                f"{str(self.path)!r} must be of no other process, got one that trains in it; wait for its end"
+            ) from None
+        except OSError:
+            # Some file systems have no locks; what cannot be kept out there is left to the user.
+            return
+
+    def _require_empty(self) -> None:
+        names = sorted(path.name for path in self.path.iterdir())
+        if _RUN in names:
+            raise ArgumentException(
+                f"run must be a new or empty folder, got {str(self.path)!r}, which holds a run; resume goes on with it"
+            )
+        # A kill before run.json was written leaves a beginning behind.
+        ours = [name for name in names if name in (_METRICS, _TIMES, _LOCK) or _CHECKPOINT.fullmatch(name)]
+        others = [name for name in names if name not in ours and not name.startswith(".aidotnet_py-")]
+        if others:
+            raise ArgumentException(f"run must be a new or empty folder, got {str(self.path)!r} with {others[0]!r}")
+        for name in ours:
+            if name != _LOCK:
+                (self.path / name).unlink()
+
+    def _open(self) -> None:
+        try:
+            self._metrics = JsonLines(self.path / _METRICS)
+            self._times = JsonLines(self.path / _TIMES)
+        except OSError as error:
+            raise OSError(error.errno, f"path must be a writable folder: {error.strerror}", str(self.path)) from error
+
+    def _close(self) -> None:
+        for file in (self._metrics, self._times, self._lock):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
+        self._metrics = self._times = self._lock = None
+
+    def _write_run(self, run: TrainingRun[Any, Any, Any], sessions: list[Any]) -> None:
+        learner = run.learner
+        session = {
+            "iteration": learner.CurrentIteration,
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": environment(),
+        }
+        record = {
+            "format": _FORMAT,
+            "algorithm": learner.AlgorithmType.name,
+            "seed": describe(learner.Options.RandomSeed),
+            "backend": model_backend(learner.BaseModel).name,
+            "options": describe(learner.Options),
+            "model": describe_model(learner.BaseModel),
+            "settings": self.settings,
+            "sessions": [*sessions, session],
+        }
+        write_file(self.path / _RUN, (json.dumps(record, indent=1) + "\n").encode())
+
+    def _take_up(self, run: TrainingRun[Any, Any, Any], known: Mapping[str, Any]) -> None:
+        files = self.checkpoints
+        if not files:
+            raise FileNotFoundError(2, "path must be the folder of a run with a checkpoint, got none", str(self.path))
+        last = files[-1]
+        try:
+            run.learner.Load(last)
+        except ArgumentException as error:
+            earlier = f"; without that file, Train goes on from {files[-2].name}" if len(files) > 1 else ""
+            raise type(error)(f"{error}{earlier}") from error
+        iteration = run.learner.CurrentIteration
+        self._open()
+        assert self._metrics is not None
+        assert self._times is not None
+        lines = self._metrics.take_up(iteration)
+        self._times.take_up(iteration)
+        steps = [line for line in lines if "EvaluationLoss" not in line]
+        first = _first_iteration(known, self.path / _RUN)
+        if [line["Iteration"] for line in steps] != [*range(first + 1, iteration + 1)]:
+            raise ArgumentException(
+                f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, which {last.name} comes "
+                f"after, got {len(steps)} steps"
+            )
+        scalar = _scalar_of(run.learner.BaseModel)
+        try:
+            run.history.take_up(
+                [(scalar(line["MetaLoss"]), scalar(line["Accuracy"])) for line in steps],
+                [_evaluation_of(line, scalar) for line in lines if "EvaluationLoss" in line],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies: {error!r}") from error
+
+    def _catch_up(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Write the last step and the last evaluation, if they are not written yet."""
+        assert self._metrics is not None
+        assert self._times is not None
+        step, noted = run.history.last_step, run.history.evaluations
+        if step is not None:
+            self._metrics.append(line_of(step))
+            ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._times.append({"Iteration": step.Iteration, "TimeMs": step.TimeMs, "Ended": ended})
+        if noted and noted[-1].iteration == run.learner.CurrentIteration:
+            # Before its line: a kill between the two has the evaluation made again, and saved again.
+            if run.history.best_evaluation is noted[-1] and not self._metrics.holds(line_of_evaluation(noted[-1])):
+                run.learner.Save(self.best)
+            self._metrics.append(line_of_evaluation(noted[-1]))
+
+    def _save(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Save the learner, and remove all but the last checkpoints."""
+        assert self._metrics is not None
+        learner = run.learner
+        path = self.path / f"checkpoint_{learner.AlgorithmType.name}_{learner.CurrentIteration}.safetensors"
+        if path.exists():
+            return
+        # A checkpoint tells of steps whose lines must be there.
+        self._metrics.flush()
+        learner.Save(path)
+        _LOG.info("saved %s", path)
+        for old in self.checkpoints[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def _keep_batch(self, run: TrainingRun[Any, Any, Any], error: InvalidOperationException) -> None:
+        """Keep the tasks on which a step failed."""
+        batch: TaskBatch[Any, Any, Any] | None = getattr(run.learner, "failed_batch", None)
+        if batch is None:
+            return
+        arrays = {
+            f"task{place}.{name}": array
+            for place, task in enumerate(batch)
+            for role in _SETS
+            for name, array in _arrays_of(role, getattr(task, role))
+        }
+        with replacing(self.path / _FAILED) as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        error.add_note(f"The tasks of the step are in {str(self.path / _FAILED)!r}, for numpy.load")
+
+    def _draw(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Draw the curves; a run does not fail for want of a figure."""
+        result = run.history.result()
+        if result is None:
+            return
+        try:
+            title = f"{run.learner.AlgorithmType.name}, {self.path!s}"
+            figure: Any = draw_training(result, run.history.evaluations, title)
+            with replacing(self.path / _CURVES) as file:
+                figure.savefig(file, format="png")
+        except ImportError as error:
+            _LOG.info("no curves: %s", error)
+
+
+def _first_iteration(known: Mapping[str, Any], path: Path) -> int:
+    """Return the iteration that the run began at."""
+    try:
+        return int(known["sessions"][0]["iteration"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ArgumentException(f"{path} must hold where the run began, got {error!r}") from error
+
+
+def line_of(step: MetaTrainingStepResult[Any]) -> dict[str, Any]:
+    """Return the numbers of a step by their names in ``metrics.jsonl``."""
+    line = {"Iteration": step.Iteration, "MetaLoss": float(step.MetaLoss), "TaskLoss": float(step.TaskLoss)}
+    line |= {"Accuracy": float(step.Accuracy), "NumTasks": step.NumTasks}
+    return line | {name: float(value) for name, value in step.AdditionalMetrics.items()}
+
+
+def line_of_evaluation(evaluation: EvaluationRecord) -> dict[str, Any]:
+    """Return the numbers of an evaluation by their names in ``metrics.jsonl``."""
+    return {
+        "Iteration": evaluation.iteration,
+        "EvaluationLoss": float(evaluation.loss.Mean),
+        "EvaluationLossHalfWidth": float(evaluation.loss.HalfWidth),
+        "EvaluationAccuracy": float(evaluation.accuracy.Mean),
+        "EvaluationAccuracyHalfWidth": float(evaluation.accuracy.HalfWidth),
+        "EvaluationTasks": evaluation.tasks,
+    }
+
+
+def _evaluation_of(line: Mapping[str, Any], scalar: Any) -> EvaluationRecord:
+    loss, accuracy = (
+        ConfidenceInterval(scalar(line[f"Evaluation{name}"]), scalar(line[f"Evaluation{name}HalfWidth"]))
+        for name in ("Loss", "Accuracy")
+    )
+    return EvaluationRecord(line["Iteration"], loss, accuracy, line["EvaluationTasks"])
+
+
+def _scalar_of(model: Any) -> Callable[[float | None], Any]:
+    """Return the model's number type, from numbers of JSON; null is NaN."""
+    kind = parameter_dtype(model, model_backend(model)).type
+    return lambda value: kind(_float(value))
+
+
+def _float(value: float | None) -> np.float64:
+    """Return a number of JSON, where null is one that was not finite."""
+    return np.float64(np.nan if value is None else value)
+
+
+def _arrays_of(name: str, data: Any) -> list[tuple[str, Any]]:
+    """Return the arrays of a set on the host; of batches, each by its number."""
+    if isinstance(data, (list, tuple)):
+        return [entry for i, part in enumerate(cast("list[Any]", data)) for entry in _arrays_of(f"{name}.{i}", part)]
+    backend = backend_of(data)
+    array = np.asarray(data) if backend is None else backend.to_numpy(data)
+    return [] if data is None or array.dtype.hasobject else [(name, array)]

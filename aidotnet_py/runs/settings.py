@@ -1,0 +1,211 @@
+"""The settings of a run by the command line: data, algorithm, options; checked before any work."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Self, cast
+
+from aidotnet_py.arguments import COUNT, Choice, OrNone, Whole, refusal
+from aidotnet_py.comparison import ALGORITHMS
+from aidotnet_py.comparison.settings import SEEDS
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import MetaLearnerBase, iMAMLOptions
+from aidotnet_py.runs.data_sources import RunData, open_data
+from aidotnet_py.runs.logs import require_logs
+from aidotnet_py.runs.own_data import Details
+from aidotnet_py.saving import Rebuilder
+
+__all__ = ["RunSettings"]
+
+_CONSTRAINTS = {
+    "algorithm": Choice(*ALGORITHMS),
+    "seed": Whole(0, SEEDS - 1),
+    "shots": OrNone(COUNT),
+    "keep": COUNT,
+}
+# Options that the data and the command line set, or that are of a machine and not of a run.
+_SET_ELSEWHERE = ("MetaModel", "DataLoader", "ValidationLoader", "RandomSeed", "EnableCheckpointing", "Executor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run is made of; a TOML file holds the same names.
+
+    Parameters
+    ----------
+    data : str
+        What to learn from; see `open_data`.
+    algorithm : str
+        A name in ``ALGORITHMS``.
+    seed : int
+        The seed of weights, training tasks and noise.
+    shots : int, optional
+        Support examples, of a class if there are any; None: the data's own.
+    archive : str, optional
+        The path of the data, if no package contains it.
+    ways, size, task, target, order : optional
+        What there is to say of data of one's own; see `Details`.
+    keep : int
+        How many of the last checkpoints are kept.
+    log : sequence of str
+        What to write beside the folder's own metrics: names in ``LOGS``.
+    options : mapping
+        Options of the algorithm, over the defaults for the data: numbers, words, and tables with a ``type``, such as
+        ``{type = "CosineSchedule", steps = 1000}``. For iMAML, ``Lambda`` is the λ of the paper.
+
+    Raises
+    ------
+    ArgumentException
+        When one of these is none.
+
+    Examples
+    --------
+    >>> from aidotnet_py.runs.settings import RunSettings
+    >>> settings = RunSettings.of({"data": "sinusoid", "options": {"NumMetaIterations": 5}})
+    >>> settings.with_value("options.AdaptationSteps", "3").learner().Options.AdaptationSteps
+    3
+    """
+
+    data: str
+    algorithm: str = "MAML"
+    seed: int = 0
+    shots: int | None = None
+    archive: str | None = None
+    ways: int | None = None
+    size: int | None = None
+    task: str | None = None
+    target: str | None = None
+    order: str | None = None
+    keep: int = 3
+    log: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        for name, constraint in _CONSTRAINTS.items():
+            constraint.check(name, getattr(self, name))
+        for name in ("data", "archive"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "data"):
+                raise ArgumentException(refusal(name, "a string", value))
+        _ = self.details
+        require_logs(self.log)
+        if not isinstance(self.options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- files hold anything
+            raise ArgumentException(refusal("options", "a table of options", self.options))
+        for name in _SET_ELSEWHERE:
+            if name in self.options:
+                raise ArgumentException(f"options must be without {name}, which data, seed and run folder set")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return settings from a mapping, such as a file's.
+
+        Raises
+        ------
+        ArgumentException
+            When a name is unknown or a value is none.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; settings are {', '.join(known)}"
+                raise ArgumentException(f"settings must have no {name!r:.60}{hint}")
+        if "data" not in values:
+            raise ArgumentException(refusal("data", "what to learn from", None))
+        return cls(**values)
+
+    @staticmethod
+    def read(path: Path) -> dict[str, Any]:
+        """Return the values of a TOML file.
+
+        Raises
+        ------
+        OSError
+            When it cannot be read.
+        ArgumentException
+            When it is no TOML.
+        """
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ArgumentException(f"config must be a file in TOML, got {str(path)!r}: {error}") from error
+
+    def with_value(self, name: str, text: str) -> Self:
+        """Return settings with another value, in TOML, or a word; ``name`` may be ``options.…``."""
+        return self.of(changed(self.as_dict(), name, text))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings in values that JSON can hold."""
+        return asdict(self)
+
+    @property
+    def details(self) -> Details:
+        """What is said of data of one's own."""
+        return Details(**{field.name: getattr(self, field.name) for field in fields(Details)})
+
+    def opened(self) -> RunData:
+        """Return the data."""
+        return open_data(self.data, shots=self.shots, archive=self.archive, seed=self.seed, details=self.details)
+
+    def learner(self, data: RunData | None = None) -> MetaLearnerBase[Any, Any, Any]:
+        """Return the learner of the run, with its data, before the first step.
+
+        Parameters
+        ----------
+        data : RunData, optional
+            The data, where they are open already.
+
+        Raises
+        ------
+        ArgumentException
+            When an option is unknown or has no such value, or the algorithm needs classes and the data have none.
+        ImportError
+            When a library for the data is not installed.
+        """
+        data = self.opened() if data is None else data
+        algorithm, rebuilder = ALGORITHMS[self.algorithm], Rebuilder()
+        if algorithm.needs_classes and not data.suited.classification:
+            raise ArgumentException(refusal("algorithm", "one that does regressions for these data", self.algorithm))
+        keywords = {**algorithm.keywords(data.suited), **data.options}
+        if self.algorithm == "Reptile":
+            # Its own default is the rate of plain descent along θ − φ; the data's is one of Adam.
+            del keywords["OuterLearningRate"]
+        own = {name: rebuilder.object(value, f"options.{name}") for name, value in self.options.items()}
+        make = algorithm.options
+        if "Lambda" in keywords and ("LambdaRegularization" in own or "InnerObjective" in own):
+            # In the terms of the options, and not of the paper.
+            make = iMAMLOptions
+            del keywords["Lambda"]
+        try:
+            options = make(
+                data.model(self.seed), **{**keywords, **own}, DataLoader=data.training, ValidationLoader=data.validation
+            )
+            options.RandomSeed = self.seed
+        except TypeError as error:
+            raise ArgumentException(f"options must be those of the algorithm: {error}") from error
+        return cast("MetaLearnerBase[Any, Any, Any]", algorithm.algorithm(options))
+
+
+def changed(values: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
+    """Return settings' values with another one; ``name`` may be ``options.…``.
+
+    Examples
+    --------
+    >>> changed({"data": "sinusoid"}, "options.AdaptationSteps", "3")
+    {'data': 'sinusoid', 'options': {'AdaptationSteps': 3}}
+    """
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        value = text
+    first, dot, rest = name.partition(".")
+    if not dot:
+        return {**values, first: value}
+    if first != "options" or "." in rest:
+        raise ArgumentException(refusal("set", "a setting, or options.NAME, and its value", f"{name}={text}"))
+    options: Any = values.get("options", {})
+    return {**values, "options": {**options, rest: value}}

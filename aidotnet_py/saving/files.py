@@ -1,0 +1,282 @@
+"""`save` and `load`: files that another process needs none of the training's code for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import numpy as np
+
+from aidotnet_py.archives import kind_of, read_file, unpack
+from aidotnet_py.arguments import refusal
+from aidotnet_py.backends import Backend
+from aidotnet_py.descriptions import Described, describe
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning import (
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearnerBase,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
+    ReptileAlgorithm,
+    ReptileOptions,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.meta_learning.algorithms.prototypes import Scores
+from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
+from aidotnet_py.models import FunctionModel, NeuralNetworkModel
+from aidotnet_py.saving.rebuilding import Rebuilder
+
+__all__ = ["load", "save"]
+
+_ALGORITHMS: Mapping[str, tuple[Any, Any]] = {
+    "iMAML": (iMAMLAlgorithm, iMAMLOptions),
+    "MAML": (MAMLAlgorithm, MAMLOptions),
+    "Reptile": (ReptileAlgorithm, ReptileOptions),
+    "MetaSGD": (MetaSGDAlgorithm, MetaSGDOptions),
+    "ANIL": (ANILAlgorithm, ANILOptions),
+    "BOIL": (BOILAlgorithm, BOILOptions),
+    "ProtoNets": (ProtoNetsAlgorithm, ProtoNetsOptions),
+}
+_MODELS: Mapping[str, type[Any]] = {"NeuralNetworkModel": NeuralNetworkModel, "FunctionModel": FunctionModel}
+# Sources of tasks are told of in files, and never in them.
+_LOADERS = ("DataLoader", "ValidationLoader")
+_LEARNER, _MODEL = "meta-learner", "model"
+
+
+def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], path: str | os.PathLike[str]) -> None:
+    """Write a learner, or a model such as one that `Adapt` returns, to a file that `load` makes it again from.
+
+    The file is that of ``learner.Save`` or ``model.SaveModel``: parameters, state, and descriptions of network and
+    options. Names of classes, preprocessing and the like travel in the model's metadata:
+    ``model.GetModelMetadata().SetProperty("classes", ["cat", "dog"])``, in values that JSON can hold.
+
+    Raises
+    ------
+    ArgumentException
+        When it is of another class, or its network cannot be made again from its description.
+    InvalidOperationException
+        When parameters are not finite.
+    OSError
+        When the file cannot be written; an older one of that name is still whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import aidotnet_py
+    >>> from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
+    >>> from aidotnet_py.nn import mlp
+    >>> learner = MAMLAlgorithm(MAMLOptions(NeuralNetworkModel(mlp(8, 1), input_shape=(1,)), AdaptationSteps=3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     aidotnet_py.save(learner, f"{folder}/learner.safetensors")
+    ...     aidotnet_py.load(f"{folder}/learner.safetensors").AdaptationSteps
+    3
+    """
+    model: Any = item.BaseModel if isinstance(item, MetaLearnerBase) else item
+    if type(model).__name__ not in _MODELS or not isinstance(model, FunctionModel):
+        wanted = f"a learner of, or itself, a {' or '.join(_MODELS)}"
+        raise ArgumentException(f"item must be {wanted}, got a {type(model).__name__}; Save or SaveModel writes others")
+    _require_rebuildable(model)
+    if isinstance(item, MetaLearnerBase):
+        item.Save(path)
+    else:
+        model.SaveModel(path)
+
+
+def _require_rebuildable(model: Any) -> None:
+    """Raise ArgumentException unless `load` can make the model, if it trusts the modules that define its parts."""
+    settings = model.settings()
+    try:
+        if "function" in settings:
+            function = settings["function"]
+            function = function.embedding if isinstance(function, Scores) else function
+            Rebuilder([getattr(function, "__module__", None) or ""]).function(function.__qualname__, "function")
+        else:
+            network = settings["network"]
+            Rebuilder(sorted(_modules_of(network))).object(describe(network), "network")
+    except (ArgumentException, AttributeError, ImportError, ValueError) as error:
+        raise ArgumentException(
+            "item must have a function at the top of a module, or layers that tell of themselves, to be made again: "
+            f"{error}"
+        ) from error
+
+
+def _modules_of(value: Any) -> set[str]:
+    """Return the modules that define the classes of a network's layers."""
+    if isinstance(value, (list, tuple)):
+        return {name for part in cast("list[Any]", value) for name in _modules_of(part)}
+    if not isinstance(value, Described):
+        return set()
+    return {type(value).__module__} | _modules_of(list(value.settings().values()))
+
+
+def load(
+    path: str | os.PathLike[str], *, trust: Sequence[str] = (), backend: str | Backend = "numpy", **options: Any
+) -> Any:
+    """Make a learner or a model from a file that `save`, ``Save`` or ``SaveModel`` wrote.
+
+    No code of the file's runs: it names classes of layers, losses and optimizers, which are those of this package.
+    Functions and classes of your own are looked up in the modules that ``trust`` names.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    trust : sequence of str
+        Names of modules, such as ``["my_models"]``, that define the function of a `FunctionModel`, or layers and losses
+        of your own. They are imported.
+    backend : str or Backend
+        The backend of the parameters.
+    **options
+        Options to have otherwise than saved; and a DataLoader, to go on training with its place in the draws.
+
+    Returns
+    -------
+    MetaLearnerBase or FunctionModel
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ArgumentException
+        When the file is damaged or of another kind; when it needs a function or a class that no trusted module defines.
+    ImportError
+        When a trusted module does not exist.
+
+    Warns
+    -----
+    UserWarning
+        When an option is not as it was saved, if steps or evaluations depend on it.
+    """
+    data, source = read_file(path), str(path)
+    rebuilder = Rebuilder(trust)
+    if kind_of(data, source) == _MODEL:
+        if options:
+            raise ArgumentException(f"{next(iter(options))} must be left out for {source}, which holds a model alone")
+        return _model(data, source, rebuilder, backend)
+    return _learner(Checkpoint.of(data, source), source, rebuilder, backend, options)
+
+
+def _model(data: bytes, source: str, rebuilder: Rebuilder, backend: str | Backend) -> Any:
+    arrays, description = unpack(_MODEL, data, source)
+    held = description.get("model")
+    shapes = _shapes_of(held, source)
+    parameters = {name: arrays[name] for name in shapes if name in arrays}
+    model = _model_like(held, source, parameters, rebuilder, backend)
+    model.Deserialize(data)
+    _set_properties(model, description.get("properties"))
+    return model
+
+
+def _set_properties(model: Any, properties: Any) -> None:
+    """Give a model's metadata the properties that its file holds, of any JSON."""
+    if isinstance(properties, dict):
+        for name, value in cast("dict[str, Any]", properties).items():
+            model.GetModelMetadata().SetProperty(name, value)
+
+
+def _learner(
+    checkpoint: Checkpoint, source: str, rebuilder: Rebuilder, backend: str | Backend, given: Mapping[str, Any]
+) -> MetaLearnerBase[Any, Any, Any]:
+    if checkpoint.algorithm not in _ALGORITHMS:
+        raise ArgumentException(
+            f"{source} must be of an algorithm of this package, got {checkpoint.algorithm:.80}; make the learner and "
+            "call its Load"
+        )
+    algorithm, options_type = _ALGORITHMS[checkpoint.algorithm]
+    vector, start, parameters = checkpoint.parameters, 0, dict[str, Any]()
+    for name, shape in _shapes_of(checkpoint.model, source).items():
+        size = math.prod(shape)
+        if vector.ndim != 1 or start + size > vector.size:
+            raise ArgumentException(f"{source} must hold the parameters that it describes, got {vector.shape}")
+        parameters[name], start = vector[start : start + size].reshape(shape), start + size
+    model = _model_like(checkpoint.model, source, parameters, rebuilder, backend)
+    values: dict[str, Any] = {}
+    names = {field.name for field in fields(options_type)} - {"MetaModel", *_LOADERS}
+    for name, value in checkpoint.options.items():
+        if name in names and name not in given:
+            values[name] = _option(name, value, rebuilder)
+    learner = algorithm(options_type(model, **{**values, **given}))
+    if "DataLoader" not in given:
+        # Without a loader there is no place to go on from, and nothing to warn of.
+        checkpoint = replace(checkpoint, random_state={**checkpoint.random_state, "loader": None})
+    learner._load(checkpoint, source)
+    _set_properties(model, checkpoint.properties)
+    return cast("MetaLearnerBase[Any, Any, Any]", learner)
+
+
+def _option(name: str, value: Any, rebuilder: Rebuilder) -> Any:
+    try:
+        if isinstance(value, str) and name in ("InnerOptimizer", "OuterLearningRateSchedule", "LossFunction"):
+            return rebuilder.function(value, name)
+        return rebuilder.object(value, name)
+    except ArgumentException as error:
+        raise ArgumentException(f"{error}; or give {name} itself: load(path, {name}=…)") from error
+
+
+def _shapes_of(held: Any, source: str) -> dict[str, tuple[int, ...]]:
+    try:
+        shapes = {str(name): tuple(int(n) for n in shape) for name, shape in held["parameters"]}
+        if any(n < 0 for shape in shapes.values() for n in shape):
+            raise ValueError("lengths must be at least 0")
+        return shapes
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ArgumentException(
+            f"{source} must describe its model, got none that can be made again; make it in code and load the file "
+            "into it"
+        ) from error
+
+
+def _model_like(
+    held: Any, source: str, parameters: Mapping[str, Any], rebuilder: Rebuilder, backend: str | Backend
+) -> Any:
+    """Return a model from its description and parameters."""
+    kind, loss = held.get("type"), rebuilder.object(held.get("loss"), "loss")
+    if missing_members(loss, ILossFunction):
+        raise ArgumentException(f"{source} must hold a loss, got {loss!r:.80}")
+    if not isinstance(kind, str) or kind not in _MODELS:
+        raise ArgumentException(f"{source} must be of a {' or '.join(_MODELS)}, got a {kind!r:.80}")
+    if not parameters:
+        raise ArgumentException(f"{source} must hold parameters, got none")
+    try:
+        return _make_model(kind, held, parameters, loss, rebuilder, backend)
+    except ArgumentException:
+        raise
+    # Sizes from a file may be of any kind, and too large for the memory.
+    except Exception as error:
+        raise ArgumentException(f"{source} must describe a model that can be made: {error!r:.200}") from error
+
+
+def _make_model(
+    kind: str, held: Any, parameters: Mapping[str, Any], loss: Any, rebuilder: Rebuilder, backend: str | Backend
+) -> Any:
+    if kind == "FunctionModel":
+        return FunctionModel(_function(held.get("function"), rebuilder), parameters, loss, backend=backend)
+    dtype = next(iter(parameters.values())).dtype.type
+    network, shape = rebuilder.object(held.get("network"), "network"), held.get("input_shape")
+    model: Any = NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, backend=backend, seed=0)
+    model.SetParameters(model.backend.asarray(np.concatenate([value.ravel() for value in parameters.values()])))
+    return model
+
+
+def _function(described: Any, rebuilder: Rebuilder) -> Any:
+    """Return a function of a trusted module, or the scores of an embedding that is one."""
+    if isinstance(described, dict):
+        held = cast("dict[str, Any]", described)
+        if held.get("type") == Scores.__name__:
+            return Scores(_function(held.get("embedding"), rebuilder))
+    if not isinstance(described, str):
+        raise ArgumentException(refusal("function", "the name of a function", cast(object, described)))
+    return rebuilder.function(described, "function")

@@ -1,0 +1,138 @@
+"""Objects from their descriptions: the way back from `aidotnet_py.descriptions.describe`.
+
+A file names classes and functions, and never says where to import them from: names are looked up in this package, and
+in modules that the caller names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, cast
+
+from aidotnet_py import losses, nn, optimizers
+from aidotnet_py.arguments import refusal
+from aidotnet_py.descriptions import describe, differences, join_clauses
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import ProblemConstants
+
+__all__ = ["Rebuilder"]
+
+
+def _own() -> dict[str, type[Any]]:
+    """Return the classes of this package that descriptions may name."""
+    named: dict[str, Any] = {name: getattr(room, name) for room in (nn, losses, optimizers) for name in room.__all__}
+    classes = {name: value for name, value in named.items() if isinstance(value, type)}
+    return {**classes, "ProblemConstants": ProblemConstants}
+
+
+_OWN = _own()
+
+
+class Rebuilder:
+    """Makes objects from descriptions: layers, losses, optimizers, schedules; and finds functions by their names.
+
+    Parameters
+    ----------
+    trust : sequence of str
+        Names of modules whose classes and functions may be used; they are imported. No other code runs.
+
+    Raises
+    ------
+    ArgumentException
+        When ``trust`` is no sequence of names of modules.
+    ImportError
+        When there is no such module.
+
+    Examples
+    --------
+    >>> from aidotnet_py.descriptions import describe
+    >>> from aidotnet_py.nn import mlp
+    >>> from aidotnet_py.saving import Rebuilder
+    >>> Rebuilder().object(describe(mlp(8, 1)), "network")
+    Sequential(Dense(8), ReLU(), Dense(1))
+    """
+
+    def __init__(self, trust: Sequence[str] = ()) -> None:
+        if isinstance(trust, str) or not all(isinstance(name, str) for name in trust):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(refusal("trust", "a list of names of modules, such as ['my_models']", trust))
+        self._modules: list[ModuleType] = [sys.modules.get(name) or import_module(name) for name in trust]
+
+    def object(self, description: Any, place: str) -> Any:
+        """Return the object that a description tells of; plain values are themselves.
+
+        Raises
+        ------
+        ArgumentException
+            When it names a class that is not there, or does not hold all that the object needs; ``place`` names it.
+        """
+        if isinstance(description, list):
+            return tuple(self.object(item, f"{place}[{i}]") for i, item in enumerate(description))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] -- of any JSON
+        if not isinstance(description, dict):
+            return description
+        held = cast("dict[str, Any]", description)
+        kind = held.get("type")
+        if not isinstance(kind, str):
+            raise ArgumentException(f"{place} must be given, as its file does not hold it whole, got {held!r:.80}")
+        cls = _OWN.get(kind) or self._named(kind, place, "class")
+        if not isinstance(cls, type):
+            raise ArgumentException(f"{place} must be of a class, got {kind:.80}, which is none")
+        made = self._make(cls, {name: value for name, value in held.items() if name != "type"}, place)
+        clauses = list(differences(held, describe(made), place))
+        if clauses:
+            raise ArgumentException(f"{place} cannot be made again from its description: {join_clauses(clauses)}")
+        return made
+
+    def _make(self, cls: type[Any], settings: Mapping[str, Any], place: str) -> Any:
+        positional: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for name, parameter in _parameters(cls).items():
+            key = "type_" if name == "type" else name
+            if key not in settings:
+                continue
+            value = self.object(settings[key], f"{place}.{name}")
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                positional += value
+            else:
+                keywords[name] = value
+        try:
+            return cls(*positional, **keywords)
+        # Settings from a file may be of any kind, and a class may fail on them in any way.
+        except Exception as error:
+            raise ArgumentException(f"{place} must be a {cls.__name__} that can be made: {error}") from error
+
+    def function(self, name: str, place: str) -> Any:
+        """Return a function of a trusted module by its name.
+
+        Raises
+        ------
+        ArgumentException
+            When no trusted module defines it; ``place`` names what it is for.
+        """
+        return self._named(name, place, "function")
+
+    def _named(self, name: str, place: str, kind: str) -> Any:
+        for module in self._modules:
+            value: Any = module
+            for part in name.split("."):
+                value = getattr(value, part, None)
+            # Defined there, not only imported there.
+            where = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+            if where == (module.__name__, name) and callable(value):
+                return value
+        known = ", ".join(repr(module.__name__) for module in self._modules) or "none"
+        raise ArgumentException(
+            f"{place} needs the {kind} {name:.80}, which is not of this package; name the module that defines it, if "
+            f"you trust it, with trust=[…]: got {known}"
+        )
+
+
+def _parameters(cls: type[Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(cls).parameters
+    # Protocols have no readable signature in some versions of Python.
+    except (ValueError, TypeError):
+        return {}

@@ -1,0 +1,192 @@
+"""`compare --resume`, `merge`, `bench`, `demo`, `--log` and completion, as a person meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from aidotnet_py.cli import comparing
+from aidotnet_py.cli.app import app
+from aidotnet_py.comparison import Comparison, running
+
+TINY = ["--iterations", "2", "--meta-batch", "3", "--test-tasks", "4", "--adaptation-steps", "3"]
+
+
+@pytest.fixture(autouse=True)
+def no_memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes ten times as long as these trainings, and is another test's."""
+    monkeypatch.setattr(running, "_peak_of_a_step", lambda start: 1)
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def curves(file: Path) -> list[Any]:
+    found = Comparison.from_json(file.read_text(encoding="utf-8"))
+    return [(run.algorithm, run.seed, run.losses, run.accuracies) for run in found.runs]
+
+
+class TestResume:
+    def test_ctrl_c_says_how_to_go_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file, wanted = tmp_path / "found.json", tmp_path / "wanted.json"
+        command = ["compare", *TINY, "--algorithms", "FOMAML"]
+        assert invoke(*command, "--json", str(wanted)).exit_code == 0
+        keep = comparing._keep
+
+        def stopping(so_far: Comparison, json: Path | None) -> None:
+            keep(so_far, json)
+            if len(so_far.runs) == 2:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(comparing, "_keep", stopping)
+            stopped = invoke(*command, "--json", str(file))
+        assert stopped.exit_code == 130
+        assert stopped.stderr.splitlines()[-1] == (
+            f"aidotnet-py compare: stopped, {file} has the runs that ended; the same command with --resume goes on"
+        )
+        assert len(curves(file)) == 2
+        assert invoke(*command, "--json", str(file), "--resume").exit_code == 0
+        assert curves(file) == curves(wanted)
+
+    def test_a_killed_process_goes_on(self, tmp_path: Path) -> None:
+        file, wanted = tmp_path / "found.json", tmp_path / "wanted.json"
+        command = ["compare", *TINY, "--algorithms", "FOMAML,MAML", "--json"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aidotnet_py", *command, str(file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not (file.exists() and file.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert invoke(*command, str(wanted)).exit_code == 0
+        done = invoke(*command, str(file), "--resume")
+        assert done.exit_code == 0, done.output
+        assert curves(file) == curves(wanted)
+
+    def test_an_empty_file_has_no_runs(self, tmp_path: Path) -> None:
+        file = tmp_path / "found.json"
+        file.touch()
+        assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file), "--resume").exit_code == 0
+        assert len(curves(file)) == 3
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        file = tmp_path / "found.json"
+        assert invoke("compare", *TINY, "--resume").stderr == (
+            "aidotnet-py compare: --resume must have a --json file to take runs from, got none\n"
+        )
+        file.write_text("{}")
+        broken = invoke("compare", *TINY, "--json", str(file), "--resume")
+        assert broken.exit_code == 2
+        assert "must be a file that compare --json wrote" in broken.stderr
+        assert file.read_text() == "{}"
+        assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file)).exit_code == 0
+        other = invoke("compare", *TINY, "--shots", "7", "--algorithms", "FOMAML", "--json", str(file), "--resume")
+        assert other.exit_code == 2
+        assert other.stderr == "aidotnet-py compare: the --json file must have shots 7, got 10\n"
+
+
+class TestMerge:
+    def test_two_machines(self, tmp_path: Path) -> None:
+        files = [tmp_path / f"{seed}.json" for seed in (0, 1)]
+        for seed, file in enumerate(files):
+            assert (
+                invoke("compare", *TINY, "--algorithms", "FOMAML", "--seed", str(seed), "--json", str(file)).exit_code
+                == 0
+            )
+        both, figure = tmp_path / "both.json", tmp_path / "both.png"
+        done = invoke("merge", *map(str, files), "--json", str(both), "--figure", str(figure))
+        assert done.exit_code == 0, done.output
+        assert "FOMAML" in done.stdout
+        assert " all " in done.stdout
+        assert curves(both) == curves(files[0]) + curves(files[1])
+        assert figure.read_bytes().startswith(b"\x89PNG")
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        file = tmp_path / "a.json"
+        assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file)).exit_code == 0
+        assert "different ones" in invoke("merge", str(file), str(file)).stderr
+        missing = invoke("merge", str(file), str(tmp_path / "b.json"))
+        assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
+        (tmp_path / "b.json").write_bytes(b"\xff\xfe")
+        assert "b.json' must be a file that compare --json wrote" in invoke("merge", str(tmp_path / "b.json")).stderr
+
+
+class TestMeasuring:
+    def test_bench(self) -> None:
+        done = invoke("bench", "--algorithms", "FOMAML,ANIL", "--seconds", "0.01")
+        assert done.exit_code == 0, done.output
+        assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")] == ["FOMAML", "ANIL"]
+        found = json.loads(invoke("bench", "--algorithms", "FOMAML", "--seconds", "0.01", "--json").stdout)
+        assert found["algorithms"]["FOMAML"]["step_ms"] > 0
+        assert found["aidotnet_py"]
+
+    def test_bench_refuses(self) -> None:
+        for arguments in (["--algorithms", "MAMBA"], ["--seconds", "0"], ["--data", "omniglot"]):
+            done = invoke("bench", *arguments)
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+
+    @pytest.mark.slow
+    def test_demo(self) -> None:
+        done = invoke("demo")
+        assert done.exit_code == 0, done.output
+        told = " ".join(done.stdout.split())
+        losses = [
+            float(word.strip(",.;")) for word in told.split("leave a squared error of ")[1].split() if word[0].isdigit()
+        ]
+        random, transfer, maml, imaml = losses
+        assert maml < imaml < transfer < random
+        assert maml < 0.5
+
+
+class TestLogs:
+    def test_of_train_and_resume(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        done = invoke("train", "sinusoid", "--run", str(run), "--iterations", "2", "--log", "csv, json")
+        assert done.exit_code == 0, done.output
+        assert len((run / "metrics.csv").read_text().splitlines()) == 3
+        done = invoke("resume", str(run), "--set", "options.NumMetaIterations=4")
+        assert done.exit_code == 0, done.output
+        assert len((run / "metrics.csv").read_text().splitlines()) == 5
+
+    @pytest.mark.parametrize(("given", "told"), [("cvs", "got 'cvs'"), ("csv,csv", "each name once, got csv, csv")])
+    def test_refusals(self, given: str, told: str, tmp_path: Path) -> None:
+        done = invoke("train", "sinusoid", "--run", str(tmp_path / "run"), "--log", given)
+        assert done.exit_code == 2
+        assert told in done.stderr
+        assert not (tmp_path / "run").exists()
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("typed", "wanted"),
+        [
+            ("train sin", ["sinusoid"]),
+            ("train --algorithm iM", ["iMAML"]),
+            ("compare --algorithms iMAML,Re", ["iMAML,Reptile"]),
+            ("train --log te", ["tensorboard"]),
+            ("comp", ["compare"]),
+        ],
+    )
+    def test_in_bash(self, typed: str, wanted: list[str]) -> None:
+        words = f"aidotnet-py {typed}"
+        environment = {
+            "_AIDOTNET_PY_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        done = CliRunner().invoke(app, [], prog_name="aidotnet-py", env=environment)
+        assert done.stdout.split() == wanted

@@ -1,0 +1,322 @@
+"""train, resume, evaluate and info: what they print and write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import aidotnet_py
+from aidotnet_py import NeuralNetworkModel, ReptileAlgorithm, RunFolder, iMAMLAlgorithm
+from aidotnet_py.cli.app import app
+from aidotnet_py.comparison import ALGORITHMS
+from aidotnet_py.runs.settings import RunSettings
+
+SHORT = [
+    *("--iterations", "6", "--shots", "3", "--set", "options.MetaBatchSize=2", "--set", "options.AdaptationSteps=1"),
+    *("--set", "options.EvaluationFrequency=2", "--set", "options.EvaluationTasks=4"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def train(folder: Path, *arguments: Any) -> Any:
+    return run("train", "sinusoid", "--run", folder, *SHORT, *arguments)
+
+
+class TestTrain:
+    def test_and_resume_and_evaluate(self, tmp_path: Path) -> None:
+        done = train(tmp_path / "run")
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith("6 steps, the last with loss ")
+        assert done.stderr == ""
+        again = run("resume", tmp_path / "run", "--set", "options.NumMetaIterations=8", "--json")
+        assert again.exit_code == 0, again.output
+        told = json.loads(again.stdout)
+        assert told["TotalIterations"] == 8
+        assert told["FinalAccuracy"] is None
+        assert told["checkpoints"][-1] == "checkpoint_MAML_8.safetensors"
+        assert (tmp_path / "run" / "metrics.jsonl").read_bytes().count(b"MetaLoss") == 8
+
+        result = run("evaluate", tmp_path / "run", "--tasks", "20", "--json")
+        assert result.exit_code == 0, result.output
+        numbers = json.loads(result.stdout)
+        assert numbers["NumTasks"] == 20
+        assert numbers["LossHalfWidth"] > 0
+        learner: Any = aidotnet_py.load(tmp_path / "run" / "best.safetensors")
+        assert numbers["Iteration"] == learner.CurrentIteration
+        learner.Options.DataLoader = RunSettings.of({"data": "sinusoid", "shots": 3}).opened().test
+        assert float(learner.Evaluate(20).LossStats.Mean) == numbers["Loss"]
+        for checkpoint in ("last", "checkpoint_MAML_8.safetensors", tmp_path / "run" / "checkpoint_MAML_8.safetensors"):
+            result = run("evaluate", tmp_path / "run", "--tasks", "5", "--checkpoint", checkpoint)
+            assert result.stdout.startswith(
+                "checkpoint_MAML_8.safetensors after 8 steps, on 5 new tasks, with 95 % int"
+            )
+
+    def test_settings_of_a_file_are_overridden(self, tmp_path: Path) -> None:
+        (tmp_path / "run.toml").write_text(
+            'data = "sinusoid"\nalgorithm = "iMAML"\nseed = 4\nkeep = 1\n'
+            "[options]\nNumMetaIterations = 50\nAdaptationSteps = 2\nMetaBatchSize = 2\nEvaluationFrequency = 0\n"
+            'OuterLearningRateSchedule = {type = "CosineSchedule", steps = 3}\n'
+        )
+        arguments = ["--config", tmp_path / "run.toml", "--run", tmp_path / "run", "--iterations", "3"]
+        done = run("train", *arguments, "--set", "options.Lambda=0.5", "--seed", "5")
+        assert done.exit_code == 0, done.output
+        held = RunFolder(tmp_path / "run").read()
+        assert held["algorithm"] == "iMAML"
+        assert held["seed"] == 5
+        assert held["options"]["LambdaRegularization"] == 2.0
+        assert held["options"]["AdaptationSteps"] == 2
+        assert held["options"]["NumMetaIterations"] == 3
+        assert held["options"]["OuterLearningRateSchedule"]["type"] == "CosineSchedule"
+        assert len(RunFolder(tmp_path / "run").checkpoints) == 1
+
+    @pytest.mark.slow
+    def test_workers_give_the_bits_of_one_process(self, tmp_path: Path) -> None:
+        for name, more in (("one", ()), ("two", ("--workers", 2))):
+            done = train(tmp_path / name, "--set", "options.MetaBatchSize=5", *more)
+            assert done.exit_code == 0, done.output
+        again = run("resume", tmp_path / "two", "--workers", 3, "--set", "options.NumMetaIterations=8")
+        assert again.exit_code == 0, again.output
+        assert run("resume", tmp_path / "one", "--set", "options.NumMetaIterations=8").exit_code == 0
+        one, two = ((tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two"))
+        assert len(one) == len(two) > 8
+        times = ("TimeMs", "EvaluationTime")
+        for of_one, of_two in zip(map(json.loads, one), map(json.loads, two), strict=True):
+            assert {k: v for k, v in of_one.items() if k not in times} == {
+                k: v for k, v in of_two.items() if k not in times
+            }
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (("--workers", "0"), "--workers must be"),
+            (("--workers", "2", "--scheduler", "tcp://127.0.0.1:1"), "--workers must be left out with --scheduler"),
+            (("--scheduler", "nonsense://127.0.0.1:1"), "--scheduler must be the address of a Dask scheduler"),
+        ],
+    )
+    def test_no_workers(self, given: tuple[str, ...], message: str, tmp_path: Path) -> None:
+        if "address" in message:
+            pytest.importorskip("distributed")
+        done = train(tmp_path / "run", *given)
+        assert done.exit_code == 2
+        assert message in done.stderr
+
+    def test_patience(self, tmp_path: Path) -> None:
+        done = train(tmp_path / "run", "--patience", "1", "--set", "options.OuterLearningRate=1e-30", "--json")
+        assert json.loads(done.stdout)["TotalIterations"] == 4
+
+    def test_classes(self, tmp_path: Path) -> None:
+        done = run("train", "digits", "--run", tmp_path, *SHORT, "--iterations", "2", "--algorithm", "FOMAML")
+        assert done.exit_code == 0, done.output
+        assert "accuracy" in done.stdout
+        assert "accuracy " in run("evaluate", tmp_path, "--tasks", "4").stdout
+
+    def test_ctrl_c_says_how_to_go_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = RunFolder.on_step
+
+        def interrupted(self: Any, run: Any, step: Any) -> None:
+            original(self, run, step)
+            if step.Iteration == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(RunFolder, "on_step", interrupted)
+        done = train(tmp_path / "run")
+        assert done.exit_code == 130
+        assert done.stderr == (
+            "aidotnet-py: Train was stopped after 3 of 6 steps, all of them whole. To go on, run: aidotnet-py resume "
+            f"{tmp_path / 'run'}\n"
+        )
+        monkeypatch.undo()
+        assert run("resume", tmp_path / "run").exit_code == 0
+
+    def test_a_training_that_diverges(self, tmp_path: Path) -> None:
+        done = train(tmp_path / "run", "--set", "options.InnerLearningRate=1e30")
+        assert done.exit_code == 1
+        assert done.stderr.count("\n") == 1
+        assert "of task 0" in done.stderr
+        assert str(tmp_path / "run" / "failed_batch.npz") in done.stderr
+
+    def test_logs_if_asked(self, tmp_path: Path) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "aidotnet_py",
+            "train",
+            "sinusoid",
+            "--run",
+            str(tmp_path),
+            *SHORT,
+            "--verbose",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "step 2: evaluation loss" in done.stderr
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["train", "sinusoid"], "train: --run must be a folder for the run, got None"),
+            (["train", "--run", "r"], "train: data must be what to learn from, got None"),
+            (
+                ["train", "cifar", "--run", "r"],
+                "train: data must be one of sinusoid, digits, omniglot, a folder of class folders, or",
+            ),
+            (["train", "omniglot", "--run", "r"], "train: archive must be the path of a published archive"),
+            (["train", "sinusoid", "--run", "r", "--archive", "x"], "train: archive must be left out for sinusoid"),
+            (["train", "sinusoid", "--run", "r", "--algorithm", "Newton"], "train: algorithm must be 'iMAML', 'MAML'"),
+            (["train", "sinusoid", "--run", "r", "--keep", "0"], "train: keep must be a whole number of at least 1"),
+            (["train", "sinusoid", "--run", "r", "--patience", "0"], "train: EarlyStoppingPatience must be"),
+            (["train", "sinusoid", "--run", "r", "--iterations", "0"], "train: NumMetaIterations must be"),
+            (["train", "sinusoid", "--run", "r", "--set", "seed"], "train: --set must be NAME=VALUE, such as seed=1"),
+            (["train", "sinusoid", "--run", "r", "--set", "sed=1"], "train: settings must have no 'sed'; did you mean"),
+            (
+                ["train", "sinusoid", "--run", "r", "--set", "options.InnerRate=1"],
+                "train: options must be those of the algorithm: MAMLOptions has no option 'InnerRate'; did you mean",
+            ),
+            (
+                ["train", "sinusoid", "--run", "r", "--set", "options.RandomSeed=1"],
+                "train: options must be without RandomSeed",
+            ),
+            (["train", "sinusoid", "--run", "r", "--config", "no.toml"], "train: [Errno 2] No such file or directory"),
+            (["train", "sinusoid", "--run", "/proc/r"], "train: [Errno 2] path must be a folder that can be made"),
+            (["train", "sinusoid", "--run", "taken"], "train: path must be a folder or a new one, got a file at"),
+            (["resume", "nowhere"], "resume: [Errno 2] path must be the folder of a run, got one without run.json"),
+            (["evaluate", "nowhere"], "evaluate: [Errno 2] path must be the folder of a run, got one without run.json"),
+            (["evaluate", "nowhere", "--tasks", "0"], "evaluate: --tasks must be a whole number of at least 1, got 0"),
+        ],
+    )
+    def test_in_one_line_before_any_work(
+        self, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("taken").write_text("kept")
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"aidotnet-py {message}")
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+    def test_a_traceback_only_with_debug(self, tmp_path: Path) -> None:
+        done = run("train", "cifar", "--run", tmp_path / "r", "--debug")
+        assert done.exit_code == 1
+        assert isinstance(done.exception, aidotnet_py.ArgumentException)
+
+    def test_files_that_are_no_toml(self, tmp_path: Path) -> None:
+        (tmp_path / "run.toml").write_text("data = sinusoid")
+        done = run("train", "--config", tmp_path / "run.toml", "--run", tmp_path / "r")
+        assert done.exit_code == 2
+        assert "config must be a file in TOML" in done.stderr
+
+    def test_a_run_that_is_there(self, tmp_path: Path) -> None:
+        assert train(tmp_path / "run").exit_code == 0
+        before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+        done = train(tmp_path / "run")
+        assert done.exit_code == 2
+        assert "which holds a run; resume goes on with it" in done.stderr
+        assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+    def test_a_run_of_python_is_not_the_commands(self, tmp_path: Path) -> None:
+        learner = RunSettings.of({"data": "sinusoid", "options": {"NumMetaIterations": 1}}).learner()
+        learner.Train(run=RunFolder(tmp_path / "run"))
+        done = run("resume", tmp_path / "run")
+        assert done.exit_code == 2
+        assert "must be a run of this command" in done.stderr
+
+    def test_checkpoints_that_are_not_there(self, tmp_path: Path) -> None:
+        assert train(tmp_path / "run").exit_code == 0
+        done = run("evaluate", tmp_path / "run", "--checkpoint", "checkpoint_MAML_5.safetensors")
+        assert done.exit_code == 2
+        assert "--checkpoint must be 'best' or 'last', or a file such as" in done.stderr
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"data": 3}, "data must be a string, got 3"),
+            ({"data": "sinusoid", "archive": 3}, "archive must be a string, got 3"),
+            ({"data": "sinusoid", "options": [1]}, "options must be a table of options"),
+            ({"data": "sinusoid", "seed": -1}, "seed must be"),
+            ({"data": "sinusoid", "shots": 0}, "shots must be"),
+            ({"nothing": 1}, "settings must have no 'nothing'; settings are data, algorithm"),
+        ],
+    )
+    def test_that_are_none(self, values: dict[str, Any], message: str) -> None:
+        with pytest.raises(aidotnet_py.ArgumentException, match=message):
+            RunSettings.of(values)
+
+    def test_are_set_by_name(self) -> None:
+        settings = RunSettings.of({"data": "sinusoid"})
+        assert settings.with_value("algorithm", "ANIL").algorithm == "ANIL"
+        assert settings.with_value("options.Curvature", "hessian").options == {"Curvature": "hessian"}
+        for name in ("more.seed", "options.a.b"):
+            with pytest.raises(aidotnet_py.ArgumentException, match=r"set must be a setting, or options\.NAME"):
+                settings.with_value(name, "1")
+
+    def test_leave_the_paper_s_terms_to_the_options(self) -> None:
+        options = {"LambdaRegularization": 3.0, "InnerObjective": "proximal"}
+        made = RunSettings.of({"data": "sinusoid", "algorithm": "iMAML", "options": options})
+        learner: Any = made.learner()
+        assert learner.Options.LambdaRegularization == 3.0
+
+    @pytest.mark.parametrize("algorithm", [name for name, one in ALGORITHMS.items() if not one.needs_classes])
+    def test_make_each_algorithm(self, algorithm: str) -> None:
+        learner: Any = RunSettings.of({"data": "sinusoid", "algorithm": algorithm, "seed": 3}).learner()
+        assert learner.Options.RandomSeed == 3
+        assert learner.Options.NumMetaIterations == 2000
+        assert isinstance(learner.BaseModel, NeuralNetworkModel)
+        if isinstance(learner, ReptileAlgorithm):
+            assert learner.OuterLearningRate == 1.0
+        if isinstance(learner, iMAMLAlgorithm):
+            assert learner.Options.LambdaRegularization == 0.5
+
+    def test_make_one_that_needs_classes(self) -> None:
+        settings = RunSettings.of({"data": "digits", "algorithm": "ProtoNets", "options": {"MetaBatchSize": 2}})
+        learner: Any = settings.learner()
+        # The network without its last layer.
+        assert learner.BaseModel.ParameterCount == settings.opened().model(0).ParameterCount - 5 * 32 - 5
+        assert np.isfinite(learner.MetaTrainStep(2).MetaLoss)
+        with pytest.raises(aidotnet_py.ArgumentException, match="algorithm must be one that does regressions"):
+            RunSettings.of({"data": "sinusoid", "algorithm": "ProtoNets"}).learner()
+
+    def test_validation_and_test_are_other_tasks(self) -> None:
+        data = RunSettings.of({"data": "sinusoid"}).opened()
+        tasks = [loader.GetNextTask().SupportInput for loader in (data.training, data.validation, data.test)]
+        assert not any(np.array_equal(tasks[i], tasks[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_info() -> None:
+    done = run("info", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["aidotnet_py"] == aidotnet_py.__version__
+    assert "blas" in run("info").stdout
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.exit_code, done.stdout) == (0, f"aidotnet-py {aidotnet_py.__version__}\n")
+
+
+def test_the_package_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["aidotnet-py", "--version"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_module("aidotnet_py", run_name="__main__", alter_sys=False)
+    assert done.value.code == 0
+    assert capsys.readouterr().out.startswith("aidotnet-py ")

@@ -1,0 +1,654 @@
+"""Tables as tasks: groups of any size, rows split by count, share or time, an encoding of training groups alone."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aidotnet_py import (
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
+    CrossEntropyLoss,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
+    NeuralNetworkModel,
+    ReptileAlgorithm,
+    ReptileOptions,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.data import TableEncoding, TableLoader
+from aidotnet_py.data.table.columns import read_table
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
+from aidotnet_py.nn import mlp
+
+SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
+
+
+def growth(sizes: list[int], seed: int = 0) -> dict[str, list[Any]]:
+    """A table of children who grow at paces of their own; rows of different children are mixed."""
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[Any, ...]] = []
+    for child, size in enumerate(sizes):
+        start, pace = rng.normal(120, 10), rng.normal(6, 1)
+        rows.extend(
+            (f"child {child:02d}", age, "fm"[child % 2], start + pace * age / 4 + rng.normal(0, 0.5))
+            for age in sorted(rng.choice(400, size, replace=False) / 10)
+        )
+    order = rng.permutation(len(rows))
+    names = ("child", "age", "sex", "height")
+    return {name: [rows[i][place] for i in order] for place, name in enumerate(names)}
+
+
+def make(table: Any = None, **options: Any) -> TableLoader[Any]:
+    table = growth([3, 5, 8, 4, 6]) if table is None else table
+    return TableLoader(table, **({"task": "child", "target": "height", "seed": 0} | options))
+
+
+def bits(tasks: Any, backend: str = "numpy") -> list[bytes]:
+    to_numpy = get_backend(backend).to_numpy
+    return [to_numpy(getattr(task, which)).tobytes() for task in tasks for which in SETS]
+
+
+def frames(table: dict[str, list[Any]], folder: Path) -> dict[str, Any]:
+    """A table in every form that a loader takes."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    frame = polars.DataFrame(table)
+    frame.write_csv(folder / "table.csv")
+    frame.write_csv(folder / "table.tsv", separator="\t")
+    frame.write_parquet(folder / "table.parquet")
+    return {
+        "mapping": table,
+        "arrays": {name: np.array(values) for name, values in table.items()},
+        "pandas": pandas.DataFrame(table),
+        "pandas categories": pandas.DataFrame(table).astype({"sex": "category", "child": "category"}),
+        "polars": frame,
+        "lazy": frame.lazy(),
+        "arrow": frame.to_arrow(),
+        "csv": folder / "table.csv",
+        "tsv": str(folder / "table.tsv"),
+        "parquet": folder / "table.parquet",
+    }
+
+
+def test_fifty_groups_from_a_csv_file_in_five_lines(tmp_path: Path) -> None:
+    pytest.importorskip("polars").DataFrame(growth(np.random.default_rng(1).integers(3, 31, 50).tolist())).write_csv(
+        tmp_path / "growth.csv"
+    )
+    train, test = TableLoader(tmp_path / "growth.csv", task="child", target="height", seed=0).split(0.8, 0.2)
+    model = NeuralNetworkModel(mlp(32, 1), input_shape=train.encoding.input_shape, seed=0)
+    learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=train, NumMetaIterations=300, EvaluationFrequency=0))
+    learner.Train()
+    predict = lambda task: train.encoding.decode(learner.Adapt(task).Predict(task.QueryInput))  # noqa: E731
+
+    errors, spreads = [], []
+    for task in test.GetTaskBatch(20):
+        heights, known = (train.encoding.decode(targets) for targets in (task.QueryOutput, task.SupportOutput))
+        errors.append(np.mean((predict(task) - heights) ** 2))
+        spreads.append(np.mean((known.mean() - heights) ** 2))
+    # Centimetres: noise has 0.5, and the mean of a child's known heights is off by more than ten.
+    assert np.sqrt(np.mean(errors)) < 4.0
+    assert np.sqrt(np.mean(spreads)) > 10.0
+
+
+def test_it_is_the_contracts_loader() -> None:
+    loader = make()
+    assert isinstance(loader, IEpisodicDataLoader)
+    assert isinstance(loader, IResumable)
+    assert (loader.NWay, loader.KShot, loader.QueryShots, loader.AvailableClasses) == (1, 2, 1, 5)
+    frame = pytest.importorskip("pandas").DataFrame(growth([3, 4]))
+    assert repr(make(frame, order="age")) == (
+        "TableLoader(DataFrame of shape (7, 4), task='child', target='height', order='age')"
+    )
+
+
+class TestForms:
+    def test_every_form_of_a_table_gives_the_same_bits(self, tmp_path: Path) -> None:
+        table = growth([3, 5, 8, 4, 6])
+        wanted = bits(make(table).GetTaskBatch(6))
+        for name, form in frames(table, tmp_path).items():
+            assert bits(make(form).GetTaskBatch(6)) == wanted, name
+
+    def test_kinds_of_columns(self) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        stamps = [datetime.datetime(2020, 1, 1), None, datetime.datetime(2020, 1, 3)]
+        wanted: dict[str, tuple[str, list[Any]]] = {
+            "whole": ("number", [1, 2, 3]),
+            "gaps": ("number", [1.0, np.nan, 3.0]),
+            "real": ("number", [0.5, np.nan, 1.5]),
+            "switch": ("number", [1.0, np.nan, 0.0]),
+            "text": ("category", ["a", None, "b"]),
+            "kind": ("category", ["x", None, "y"]),
+            "time": ("time", [1577836800.0, np.nan, 1578009600.0]),
+            "span": ("number", [1.5, np.nan, 2.0]),
+            "empty": ("number", [np.nan] * 3),
+        }
+        spans = [datetime.timedelta(seconds=1.5), None, datetime.timedelta(seconds=2)]
+        tables = [
+            pandas.DataFrame(
+                {
+                    "whole": [1, 2, 3],
+                    "gaps": pandas.array([1, None, 3], dtype="Int64"),
+                    "real": [0.5, None, 1.5],
+                    "switch": pandas.array([True, None, False], dtype="boolean"),
+                    "text": ["a", None, "b"],
+                    "kind": pandas.Categorical(["x", None, "y"]),
+                    "time": pandas.to_datetime(stamps).tz_localize("UTC"),
+                    "span": pandas.to_timedelta(spans),
+                    "empty": [np.nan] * 3,
+                }
+            ),
+            polars.DataFrame(
+                {
+                    "whole": [1, 2, 3],
+                    "gaps": [1, None, 3],
+                    "real": [0.5, None, 1.5],
+                    "switch": [True, None, False],
+                    "text": ["a", None, "b"],
+                    "kind": polars.Series(["x", None, "y"], dtype=polars.Categorical),
+                    "time": stamps,
+                    "span": spans,
+                    "empty": polars.Series([None] * 3),
+                }
+            ),
+            {
+                "whole": [1, 2, 3],
+                "gaps": [1, None, 3],
+                "real": [0.5, None, 1.5],
+                "switch": [True, None, False],
+                "text": ["a", None, "b"],
+                "kind": np.array(["x", None, "y"], object),
+                "time": np.array(["2020-01-01", "NaT", "2020-01-03"], "datetime64[D]"),
+                "span": np.array([1500, "NaT", 2000], "timedelta64[ms]"),
+                "empty": [np.nan] * 3,
+            },
+        ]
+        for table in tables:
+            columns = read_table(table)
+            for name, (kind, values) in wanted.items():
+                assert columns.kind(name) == kind, (type(table), name)
+                found = columns.values(name).tolist() if kind == "category" else columns.numbers(name)
+                np.testing.assert_array_equal(np.array(found), np.array(values))
+                assert columns.missing(name).tolist() == [value is None or value != value for value in values]
+
+    @given(
+        rows=st.integers(1, 8),
+        kinds=st.lists(st.sampled_from(["whole", "real", "switch", "text", "time"]), min_size=1, max_size=4),
+        data=st.data(),
+    )
+    def test_the_same_values_are_the_same_columns_in_every_form(self, rows: int, kinds: list[str], data: Any) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        values = {
+            "whole": st.integers(-(2**53), 2**53),
+            "real": st.floats(allow_nan=False, allow_infinity=False),
+            "switch": st.booleans(),
+            "text": st.text(max_size=4).filter(lambda text: "\0" not in text and text.isprintable()),
+            "time": st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2200, 1, 1)),
+        }
+        table = {
+            f"{kind} {i}": data.draw(st.lists(st.none() | values[kind], min_size=rows, max_size=rows))
+            for i, kind in enumerate(kinds)
+        }
+        # A column of nothing has no kind of its own.
+        table = {name: column for name, column in table.items() if any(value is not None for value in column)}
+        if not table:
+            return
+        stamps = {n: np.array(c, "datetime64[us]") if n.startswith("time") else c for n, c in table.items()}
+        forms = [read_table(form) for form in (stamps, pandas.DataFrame(table), polars.DataFrame(table))]
+        for name in table:
+            assert len({form.kind(name) for form in forms}) == 1
+            for form in forms:
+                assert form.missing(name).tolist() == [value is None for value in table[name]]
+                if form.kind(name) == "category":
+                    assert form.values(name).tolist() == table[name]
+                else:
+                    np.testing.assert_array_equal(form.numbers(name), forms[0].numbers(name))
+
+    def test_missing_values_and_dates_of_csv_files(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("who,day,x\nada,2020-01-02,NA\nada,2020-01-01,\nbea,2020-02-01,1.5\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert [columns.kind(name) for name in columns.names] == ["category", "time", "number"]
+        assert columns.missing("x").tolist() == [True, True, False]
+
+    @pytest.mark.parametrize(
+        ("table", "error", "message"),
+        [
+            (None, ArgumentNullException, "table must be a frame, a mapping of columns or a path, got None"),
+            (3, ArgumentException, "table must be a frame, a mapping of columns or a path, got 3"),
+            ({}, ArgumentException, "table must have rows, got none"),
+            ({"a": []}, ArgumentException, "table must have rows, got none"),
+            (
+                {"a": [1], "b": [1, 2]},
+                ArgumentException,
+                r"table\['b'\] must have 1 values like the other",
+            ),
+            ({"a": [[1]]}, ArgumentException, r"table\['a'\] must be 1-D, got shape \(1, 1\)"),
+            ({1: [1]}, ArgumentException, "table's names must be strings, got 1"),
+            ("missing.csv", FileNotFoundError, "table must be an existing file, got nothing"),
+            (".", ArgumentException, r"table must be a .csv, .tsv or .parquet file, got '.'"),
+        ],
+    )
+    def test_tables_that_are_none(self, table: Any, error: type[Exception], message: str | None) -> None:
+        with pytest.raises(error, match=message):
+            read_table(table)
+
+    @pytest.mark.parametrize(
+        ("name", "content"), [("a.parquet", b"PAR1 no"), ("a.csv", b""), ("a.csv", b"a,b\n1,2,3\n")]
+    )
+    def test_broken_files_are_named(self, name: str, content: bytes, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ArgumentException, match=rf"^table must be a readable .{name[2:]} file, got '.*{name}': "):
+            read_table(tmp_path / name)
+
+    def test_columns_of_several_kinds_are_refused_where_they_are_used(self) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        rest = {"g": [1, 1, 2, 2], "x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.0, 4.0]}
+        tables = [
+            pandas.DataFrame(rest | {"a": ["x", 1, "x", 2]}),
+            polars.DataFrame(rest | {"a": [[1], [2], [3], [4]]}),
+            rest | {"a": np.array(["x", 1, None, 2.5], object)},
+            rest | {"a": [1j] * 4},
+            rest | {"a": [b"x"] * 4},
+        ]
+        for table in tables:
+            with pytest.raises(ArgumentException, match=r"^table\['a'\] must hold numbers, times or strings, got .*"):
+                TableLoader(table, task="g", target="y")
+            loader = TableLoader(table, task="g", target="y", features=["x"], seed=0)
+            assert all(part.encoding.input_shape == (1,) for part in loader.split(1, 1))
+        with pytest.raises(ArgumentException, match="table must have rows"):
+            read_table({"a": [1j]})
+
+    def test_frames_with_odd_names(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        with pytest.raises(ArgumentException, match=r"^table must"):
+            read_table(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
+        with pytest.raises(ArgumentException, match="names must be strings, got 0"):
+            read_table(pandas.DataFrame([[1, 2]]))
+
+    @pytest.mark.parametrize(("library", "table"), [("polars", "csv"), ("narwhals", "pandas")])
+    def test_missing_libraries_are_named_with_their_remedy(
+        self, library: str, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = frames(growth([3, 3]), tmp_path)[table]
+        for name in [name for name in sys.modules if name.split(".")[0] == library]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(ImportError, match=r'pip install "aidotnet-py\[table\]"'):
+            make(given)
+        assert make(growth([3, 3])).AvailableClasses == 2
+
+
+class TestTasks:
+    @given(
+        sizes=st.lists(st.integers(2, 12), min_size=1, max_size=6),
+        support=st.one_of(st.just(1), st.floats(0.01, 0.99)),
+        ordered=st.booleans(),
+        seed=st.integers(0, 2**64),
+    )
+    def test_every_row_of_a_group_is_in_one_of_its_sets(
+        self, sizes: list[int], support: float, ordered: bool, seed: int
+    ) -> None:
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        rows = np.random.default_rng(0).permutation(len(groups))
+        table = {"g": groups[rows], "row": rows.astype(float), "y": 2.0 * rows}
+        loader = TableLoader(
+            table, task="g", target="y", support=support, order="row" if ordered else None, seed=seed, dtype=np.float64
+        )
+        scale = loader.encoding.features[0]
+        for task in loader.GetTaskBatch(4):
+            numbers = [
+                np.round(x[:, 0] * scale.deviation + scale.mean)
+                for x in (task.SupportInput, task.QueryInput)  # type: ignore[union-attr]
+            ]
+            own = np.flatnonzero(groups == task.Metadata["Group"])
+            assert sorted(np.concatenate(numbers).tolist()) == own.tolist()
+            assert all(len(part) for part in numbers)
+            wanted = support if support == 1 else min(max(np.floor(support * len(own) + 0.5), 1), len(own) - 1)
+            assert len(numbers[0]) == wanted
+            if ordered:
+                assert np.concatenate(numbers).tolist() == own.tolist()
+            targets = np.concatenate([loader.encoding.decode(y) for y in (task.SupportOutput, task.QueryOutput)])
+            np.testing.assert_allclose(targets, 2.0 * np.concatenate(numbers), atol=1e-9)
+
+    def test_equal_times_keep_the_order_of_the_table(self) -> None:
+        table = {"g": [1] * 4, "t": [2, 1, 1, 1], "x": [0.0, 1.0, 2.0, 3.0], "y": [0.0, 1.0, 2.0, 3.0]}
+        task = TableLoader(table, task="g", target="y", features=["x"], support=2, order="t", seed=0)
+        assert task.encoding.decode(task.GetNextTask().SupportOutput).round(6).tolist() == [1.0, 2.0]
+
+    def test_rows_are_divided_anew_for_each_task_and_as_ordered_by_time(self) -> None:
+        table = growth([9])
+        assert len(set(bits(task for task in make(table).GetTaskBatch(5)))) == 20
+        assert len(set(bits(task for task in make(table, order="age").GetTaskBatch(5)))) == 4
+
+    def test_weightings(self) -> None:
+        table = growth([2, 2, 2, 30])
+        names = lambda loader, n: [task.Metadata["Group"] for task in loader.GetTaskBatch(n)]  # noqa: E731
+        assert sorted(names(make(table, weighting="balanced"), 8)) == [f"child 0{i}" for i in (0, 0, 1, 1, 2, 2, 3, 3)]
+        share = names(make(table, weighting="proportional"), 2000).count("child 03") / 2000
+        assert abs(share - 30 / 36) < 5 * np.sqrt(30 * 6 / 36**2 / 2000)
+
+    def test_the_same_seed_gives_the_same_bits_on_every_backend(self, backend: Backend) -> None:
+        host, device = make(seed=5), make(seed=5, backend=backend)
+        for count in (3, 3, 3, 2):
+            tasks = device.GetTaskBatch(count)
+            assert all(backend.owns(getattr(task, which)) for task in tasks for which in SETS)
+            assert bits(tasks, backend.name) == bits(host.GetTaskBatch(count))
+            assert device.GetState() == host.GetState()
+        train, other = (loader.split(0.6, 0.4)[1] for loader in (host, device))
+        assert bits(other.GetTaskBatch(4), backend.name) == bits(train.GetTaskBatch(4))
+
+    @pytest.mark.parametrize("weighting", ["uniform", "balanced"])
+    def test_a_saved_position_goes_through_json_and_resumes(self, weighting: Any) -> None:
+        loader = make(weighting=weighting)
+        loader.GetTaskBatch(3)
+        state, copy = json.loads(json.dumps(loader.GetState())), pickle.loads(pickle.dumps(loader))
+        wanted = bits(loader.GetTaskBatch(5))
+        again = make(weighting=weighting, seed=9)
+        again.SetState(state)
+        assert bits([again.GetNextTask() for _ in range(5)]) == bits(copy.GetTaskBatch(5)) == wanted
+
+    def test_a_step_over_groups_of_unequal_size_is_the_mean_of_theirs(self) -> None:
+        loader = make(dtype=np.float64)
+        model: NeuralNetworkModel[Any] = NeuralNetworkModel(mlp(4, 1), input_shape=(3,), dtype=np.float64, seed=0)
+        learner = MAMLAlgorithm(MAMLOptions(model))
+        batch = loader.GetTaskBatch(6)
+        assert len({task.SupportInput.shape for task in batch}) > 1
+        alone = [learner.Evaluate(TaskBatch([task])) for task in batch]
+        np.testing.assert_allclose(learner.Evaluate(batch), np.mean(alone), rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("algorithm", "options"),
+        [
+            (iMAMLAlgorithm, iMAMLOptions),
+            (MAMLAlgorithm, MAMLOptions),
+            (ReptileAlgorithm, ReptileOptions),
+            (MetaSGDAlgorithm, MetaSGDOptions),
+            (ANILAlgorithm, ANILOptions),
+            (BOILAlgorithm, BOILOptions),
+        ],
+    )
+    def test_every_algorithm_learns_from_groups_of_unequal_size(self, algorithm: Any, options: Any) -> None:
+        train, test = make(growth(list(range(3, 15)))).split(0.75, 0.25)
+        model: NeuralNetworkModel[Any] = NeuralNetworkModel(mlp(8, 1), input_shape=(3,), seed=0)
+        arguments = {"NumMetaIterations": 60, "OuterLearningRate": 0.01, "EvaluationFrequency": 0, "RandomSeed": 0}
+        learner = algorithm(options(model, DataLoader=train, **arguments))
+        held_out = test.GetTaskBatch(10)
+        before = learner.Evaluate(held_out)
+        learner.Train()
+        assert learner.Evaluate(held_out) < before
+
+
+class TestEncoding:
+    def test_is_fitted_on_the_training_groups_alone(self) -> None:
+        table = growth([6] * 10)
+        train, test = make(table).split(0.6, 0.4, seed=3)
+        inside = np.isin(table["child"], train.labels)
+        age, _ = train.encoding.features
+        own = np.array(table["age"])[inside]
+        np.testing.assert_allclose([age.mean, age.deviation], [own.mean(), own.std()])  # type: ignore[union-attr]
+        assert test.encoding is train.encoding
+        # Whatever held-out rows hold, training does not see it.
+        changed = table | {
+            "age": [a if i else 1e6 * a for a, i in zip(table["age"], inside, strict=True)],
+            "height": [h if i else -h for h, i in zip(table["height"], inside, strict=True)],
+            "sex": [s if i else "?" for s, i in zip(table["sex"], inside, strict=True)],
+        }
+        blind, _ = make(changed).split(0.6, 0.4, seed=3)
+        assert blind.encoding == train.encoding
+        assert bits(blind.GetTaskBatch(9)) == bits(train.GetTaskBatch(9))
+        assert make(changed).encoding != make(table).encoding
+
+    def test_a_split_of_held_out_groups_keeps_it_and_one_of_training_groups_fits_anew(self) -> None:
+        train, rest = make(growth([6] * 10)).split(0.6, 0.4)
+        assert all(part.encoding is train.encoding for part in rest.split(0.5, 0.5))
+        first, second = train.split(0.5, 0.5)
+        assert first.encoding == second.encoding != train.encoding
+
+    def test_serves_groups_of_another_table(self) -> None:
+        train = make(growth([6] * 5))
+        later = make(growth([7] * 3, seed=8), encoding=train.encoding)
+        assert later.encoding is train.encoding
+        assert all(part.encoding is train.encoding for part in later.split(1, 2))
+        table = growth([7] * 3, seed=8)
+        task = train.encoding.task(
+            {name: values[:4] for name, values in table.items()},
+            {name: values[4:] for name, values in table.items()},
+        )
+        assert [getattr(task, name).shape for name in SETS] == [(4, 3), (4, 1), (17, 3), (17, 1)]
+        assert train.encoding.task({name: values[:4] for name, values in table.items()}).QueryInput is None
+
+    @given(
+        values=st.lists(st.floats(-1e300, 1e300), min_size=4, max_size=12),
+        scale=st.sampled_from([1.0, 1e-300, 1e-9]),
+    )
+    def test_what_is_decoded_is_what_was_encoded(self, values: list[float], scale: float) -> None:
+        y = np.array(values) * scale
+        loader = TableLoader(
+            {"g": np.arange(len(y)) // 2 % 2, "x": y, "y": y}, task="g", target="y", seed=0, dtype=np.float64
+        )
+        coded = loader.encoding.outcomes({"y": y})
+        assert np.isfinite(coded).all()
+        np.testing.assert_allclose(loader.encoding.decode(coded), y, rtol=1e-9, atol=1e-12 * float(abs(y).max()))
+
+    def test_several_targets(self) -> None:
+        table = growth([5] * 4)
+        loader = make(table, target=["height", "age"])
+        task = loader.GetNextTask()
+        assert task.SupportOutput.shape[1] == loader.encoding.outputs == 2
+        found = loader.encoding.decode(loader.encoding.outcomes(table))
+        np.testing.assert_allclose(found, np.transpose([table["height"], table["age"]]), rtol=1e-5)
+
+    def test_constant_columns_and_unknown_categories(self) -> None:
+        encoding = make(growth([3, 4]) | {"one": [0.1] * 7}).encoding
+        rows = encoding.inputs({"age": [1.0], "sex": ["?"], "one": [0.1]})
+        assert rows[0, 1:].tolist() == [0.0, 0.0, 0.0]
+
+    def test_missing_features_are_refused_or_filled(self) -> None:
+        table = growth([3, 4])
+        table["age"][2] = np.nan
+        table["sex"][1] = None
+        with pytest.raises(
+            ArgumentException,
+            match=r"^column 'age' must have a value in each row, got none in 1 of 7 rows; drop or fill .* missing",
+        ):
+            make(table)
+        loader = make(table, missing="fill")
+        rows = loader.encoding.inputs(table)
+        assert rows[2, 0] == 0.0
+        assert rows[1, 1:].tolist() == [0.0, 0.0]
+        age = loader.encoding.features[0]
+        np.testing.assert_allclose(age.mean, np.nanmean(table["age"]))  # type: ignore[union-attr]
+
+    def test_goes_through_json(self) -> None:
+        for loader in (make(), make(target="sex"), make(missing="fill", dtype=np.float64)):
+            again = TableEncoding.from_settings(json.loads(json.dumps(loader.encoding.settings())))
+            assert again == loader.encoding
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"features": []},
+            {"targets": []},
+            {"classes": True},
+            {"dtype": "int8"},
+            {"dtype": "no type"},
+            {"missing": "ignore"},
+            {"features": [{"name": "age", "mean": float("nan"), "deviation": 1.0}]},
+            {"features": [{"name": "age", "mean": 0.0, "deviation": 0.0}]},
+            {"features": [{"mean": 0.0}]},
+            {"features": 3},
+        ],
+    )
+    def test_settings_that_are_none(self, change: dict[str, Any]) -> None:
+        with pytest.raises(ArgumentException):
+            TableEncoding.from_settings(make().encoding.settings() | change)
+        with pytest.raises(ArgumentException):
+            TableEncoding.from_settings({})
+
+
+class TestSmallGroups:
+    def test_are_refused_or_left_out_of_tasks_and_encoding(self) -> None:
+        table = growth([1, 6, 2, 5, 1, 7])
+        with pytest.raises(ArgumentException, match=r"^support .* fewer than 4 rows are 'child 00', 'child 02', 'c"):
+            make(table, support=3)
+        with pytest.warns(UserWarning, match="^3 groups with fewer than 4 rows are left out: 'child 00', 'c"):
+            loader = make(table, support=3, small="skip")
+        assert loader.left_out == ("child 00", "child 02", "child 04")
+        kept = np.isin(table["child"], ["child 01", "child 03", "child 05"])
+        same = make(
+            {name: [v for v, k in zip(values, kept, strict=True) if k] for name, values in table.items()}, support=3
+        )
+        assert loader.encoding == same.encoding
+        assert bits(loader.GetTaskBatch(5)) == bits(same.GetTaskBatch(5))
+        # What the small groups lack is no matter.
+        table["height"] = [h if k else np.nan for h, k in zip(table["height"], kept, strict=True)]
+        with pytest.warns(UserWarning, match="left out"):
+            assert make(table, support=3, small="skip").encoding == same.encoding
+        with pytest.raises(ArgumentException, match=r"^support .* fewer than 10 rows are .* and 1 more; drop"):
+            make(table, support=9, small="skip")
+
+
+class TestClasses:
+    def test_targets_of_strings_are_classes(self) -> None:
+        rng = np.random.default_rng(0)
+        shop = np.repeat(np.arange(12), 10)
+        price = rng.normal(size=120)
+        sold = np.where(price < 0.3 * (shop % 3 - 1), "yes", "no")
+        loader = TableLoader(
+            {"shop": shop, "price": price, "sold": sold}, task="shop", target="sold", support=0.5, seed=0
+        )
+        task = loader.GetNextTask()
+        assert (loader.NWay, task.NumWays, loader.encoding.classes) == (2, 2, ("no", "yes"))
+        assert task.SupportOutput.dtype == np.int64
+        model: NeuralNetworkModel[Any] = NeuralNetworkModel(
+            mlp(16, 2), input_shape=(1,), loss=CrossEntropyLoss(), seed=0
+        )
+        train, test = loader.split(0.75, 0.25)
+        learner = MAMLAlgorithm(
+            MAMLOptions(model, DataLoader=train, NumMetaIterations=150, InnerLearningRate=0.1, OuterLearningRate=0.01)
+        )
+        learner.Train()
+        right = [
+            np.mean(
+                train.encoding.decode(learner.Adapt(task).Predict(task.QueryInput))
+                == np.array(train.encoding.classes)[task.QueryOutput]
+            )
+            for task in test.GetTaskBatch(20)
+        ]
+        assert np.mean(right) > 0.8
+
+    @pytest.mark.parametrize("values", [[True, False] * 4, [3, 7] * 4])
+    def test_other_targets_are_classes_if_asked(self, values: list[Any]) -> None:
+        table = {"g": [0] * 4 + [1] * 4, "x": np.arange(8.0), "y": values}
+        loader = TableLoader(table, task="g", target="y", classes=True, seed=0)
+        assert loader.encoding.classes == tuple(sorted(set(values)))
+        scores = np.eye(2)[[1, 0]]
+        assert loader.encoding.decode(scores).tolist() == [loader.encoding.classes[1], loader.encoding.classes[0]]
+        assert (TableLoader(table, task="g", target="y", seed=0).encoding.classes is None) == (values[0] is not True)
+
+    def test_classes_that_training_lacks_are_named(self) -> None:
+        table = {"g": [0, 0, 1, 1], "x": [1.0, 2.0, 3.0, 4.0], "y": ["a", "b", "a", "c"]}
+        with pytest.raises(ArgumentException, match=r"^column 'y' must hold classes of the training groups, got 'c'"):
+            TableLoader(table, task="g", target="y", seed=0).split([0], [1])
+
+
+TABLE = growth([3, 5, 4])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "kid"}, "task must be a column of the table, 'child', 'age', 'sex', 'height', got 'kid'"),
+        ({"target": "weight"}, "target must be a column of the table, .*, got 'weight'"),
+        ({"target": []}, r"target must be the names of one or more columns, got \[\]"),
+        ({"target": "child"}, "target must be another column than task, got 'child' for both"),
+        ({"target": ["height", "height"]}, "target must be different columns, got"),
+        ({"target": ["height", "sex"]}, "target must be one column where it is a class, got height, sex"),
+        ({"features": ["age", "height"]}, "features must be other columns than target, got 'height' for both"),
+        ({"features": ["age", 3]}, r"features\[1\] must be a column of the table, .*, got 3"),
+        (
+            {"features": "age", "order": "sex"},
+            "order must be a column of times or numbers, got the categories",
+        ),
+        ({"order": "day"}, "order must be a column of the table, .*, got 'day'"),
+        (
+            {"support": 3},
+            r"support must leave each group .*, got 3; groups with fewer than 4 .* are 'child 00'",
+        ),
+        ({"support": 0}, "support must be a whole number of at least 1, got 0"),
+        ({"support": 1.0}, r"support must be a number in \(0, 1\), got 1.0"),
+        ({"support": True}, "support must be a whole number of at least 1, got True"),
+        ({"missing": "ignore"}, "missing must be 'refuse' or 'fill', got 'ignore'"),
+        ({"classes": "yes"}, "classes must be True or False or None, got 'yes'"),
+        ({"target": "sex", "classes": False}, "classes must be True or None for a target of categories, got False"),
+        ({"weighting": "equal"}, "weighting must be 'uniform', 'balanced' or 'proportional', got 'equal'"),
+        ({"small": "drop"}, "small must be 'refuse' or 'skip', got 'drop'"),
+        ({"encoding": make().encoding, "features": ["age"]}, "features must be None where encoding is given"),
+        ({"encoding": make().encoding, "target": "age"}, "target must be that of the encoding, height, got age"),
+        ({"encoding": "mine"}, "encoding must be the encoding of a TableLoader, or None, got 'mine'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"dtype": int}, "dtype must be a NumPy floating type"),
+        ({"table": TABLE | {"age": [np.inf] * 12}}, "column 'age' must be finite, got inf; drop or replace such rows"),
+        ({"table": TABLE | {"height": [np.nan] + [1.0] * 11}}, "column 'height' must have a value .* in 1 of 12 rows"),
+        ({"table": TABLE | {"child": ["a", None] * 6}}, "child must hold a label for each example, got None at 1"),
+        (
+            {"table": TABLE | {"child": list("abcdefghijkl")}},
+            "support must leave .* 'a', .* 'e' and 7 more",
+        ),
+        (
+            {"table": TABLE | {"age": [np.nan] * 12}, "missing": "fill"},
+            "column 'age' must hold numbers, got none",
+        ),
+        ({"table": TABLE | {"sex": [None] * 12}, "missing": "fill"}, "column 'sex' must hold"),
+        ({"table": {n: TABLE[n] for n in ("child", "height")}}, "table must have a column to predict from, got child"),
+        (
+            {"table": growth([300]) | {"note": [f"row {i}" for i in range(300)]}},
+            "column 'note' must have at most 256 categories, got 300; name the other columns in features",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentException, match=f"^{message}"):
+        make(**({"table": TABLE} | arguments))
+
+
+class Unread:
+    """A table that must not be looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"support": 0}, {"weighting": "no"}, {"seed": -1}, {"missing": 3}, {"classes": 1}]
+)
+def test_settings_are_refused_before_the_table_is_read(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentException):
+        make(Unread(), **arguments)
+
+
+def test_predictions_that_do_not_fit(backend: Backend) -> None:
+    encoding = make().encoding
+    assert encoding.decode(backend.asarray(np.zeros((3, 1)))).shape == (3,)
+    with pytest.raises(ArgumentException, match=r"predictions must have shape \(rows, 1\), got \(3, 2\)"):
+        encoding.decode(backend.asarray(np.zeros((3, 2))))
+    with pytest.raises(ArgumentException, match="column 'age' must hold numbers, got categories"):
+        encoding.inputs({"age": ["old"], "sex": ["f"]})

@@ -1,0 +1,279 @@
+"""Estimators that adapt a learner: scikit-learn's own checks, its tools around them, and predictions as by hand."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+from any_width import classifying, regressing
+from scipy.special import expit, softmax
+from sklearn.base import clone
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_regressor_multioutput, parametrize_with_checks
+from typer.testing import CliRunner
+
+import aidotnet_py
+from aidotnet_py import (
+    ArgumentException,
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearningTask,
+    NeuralNetworkModel,
+    RunFolder,
+)
+from aidotnet_py.backends import Backend
+from aidotnet_py.cli.app import app
+from aidotnet_py.data import DigitsLoader, TableLoader
+from aidotnet_py.estimators import FewShotClassifier, FewShotRegressor
+from aidotnet_py.nn import conv4, mlp
+
+# How many targets there are is the learner's to say. Five, as many as this check has, are tested below.
+FAILED = {"check_regressor_multioutput": "the learner predicts one target, and the check has five"}
+
+
+@parametrize_with_checks(
+    [FewShotClassifier(classifying()), FewShotRegressor(regressing())],
+    expected_failed_checks=lambda estimator: FAILED if isinstance(estimator, FewShotRegressor) else {},
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_several_targets() -> None:
+    check_regressor_multioutput("FewShotRegressor", FewShotRegressor(regressing(5)))
+
+
+def digits_learner(backend: str | Backend = "numpy") -> MAMLAlgorithm[Any, Any, Any, Any]:
+    model = NeuralNetworkModel(
+        conv4(5, filters=4), input_shape=(8, 8, 1), loss=CrossEntropyLoss(), backend=backend, seed=0
+    )
+    return MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.1, AdaptationSteps=3))
+
+
+class TestLabels:
+    @pytest.mark.parametrize("names", [["cat", "ant", "bee"], [7, -2, 3], [True, False]], ids=["str", "int", "bool"])
+    def test_of_any_kind(self, names: list[Any]) -> None:
+        task = DigitsLoader(NWay=len(names), KShot=2, split="test", seed=0).GetNextTask()
+        y = np.array(names)[task.SupportOutput]
+        learner = digits_learner()
+        classifier = FewShotClassifier(learner).fit(task.SupportInput, y)
+        assert classifier.classes_.tolist() == sorted(names)
+        assert classifier.classes_.dtype == y.dtype
+        labels = np.array([sorted(names).index(name) for name in y.tolist()])
+        adapted = learner.Adapt(MetaLearningTask(SupportSetX=task.SupportInput, SupportSetY=labels))
+        shares = softmax(adapted.Predict(task.QueryInput).astype(float)[:, : len(names)], axis=1)
+        np.testing.assert_allclose(classifier.predict_proba(task.QueryInput), shares, rtol=1e-12)
+        predicted = classifier.predict(task.QueryInput)
+        assert predicted.tolist() == [sorted(names)[place] for place in shares.argmax(1)]
+        truth = np.array(names)[task.QueryOutput]
+        assert classifier.score(task.QueryInput, truth) == np.mean(predicted == truth)
+
+    def test_of_pandas(self) -> None:
+        task = DigitsLoader(NWay=3, split="test", seed=0).GetNextTask()
+        y = pd.Series(["x", "y", "z"]).take(task.SupportOutput).astype("category")
+        classifier = FewShotClassifier(digits_learner()).fit(task.SupportInput, y)
+        assert classifier.classes_.tolist() == ["x", "y", "z"]
+
+    def test_two_by_one_score(self) -> None:
+        model = NeuralNetworkModel(mlp(8, 1), input_shape=(2,), loss=BinaryCrossEntropyLoss(), dtype=np.float64, seed=0)
+        learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.5, AdaptationSteps=50))
+        rng = np.random.default_rng(0)
+        X = np.concatenate([rng.normal(-1, 0.3, (8, 2)), rng.normal(1, 0.3, (8, 2))])
+        y = np.repeat(["low", "top"], 8)
+        classifier = FewShotClassifier(learner).fit(X, y)
+        shares = classifier.predict_proba(X)
+        np.testing.assert_allclose(shares[:, 1], expit(classifier.adapted_.Predict(X)[:, 0]), rtol=1e-12)
+        assert classifier.score(X, y) == 1.0
+
+    def test_more_than_scores(self) -> None:
+        task = DigitsLoader(NWay=6, split="test", seed=0).GetNextTask()
+        with pytest.raises(ArgumentException, match=r"y must have at most 5 classes, .*, got 6"):
+            FewShotClassifier(digits_learner()).fit(task.SupportInput, task.SupportOutput)
+
+
+class TestShapes:
+    def test_images_as_they_are_or_flat(self) -> None:
+        task = DigitsLoader(split="test", seed=0).GetNextTask()
+        images = FewShotClassifier(digits_learner()).fit(task.SupportInput, task.SupportOutput)
+        flat = FewShotClassifier(digits_learner()).fit(task.SupportInput.reshape(5, 64), task.SupportOutput)
+        assert images.n_features_in_ == flat.n_features_in_ == 64
+        queries = task.QueryInput
+        np.testing.assert_array_equal(images.predict_proba(queries), flat.predict_proba(queries.reshape(75, 64)))
+        np.testing.assert_array_equal(images.predict(queries), images.predict(queries.reshape(75, 64)))
+
+    def test_other_images(self) -> None:
+        with pytest.raises(ArgumentException, match=r"X must have rows of shape \(8, 8, 1\), or these laid out flat"):
+            FewShotClassifier(digits_learner()).fit(np.zeros((4, 9, 9, 1)), [0, 0, 1, 1])
+
+    def test_on_other_backends(self, backend: Backend) -> None:
+        task = DigitsLoader(split="test", seed=0).GetNextTask()
+        classifier = FewShotClassifier(digits_learner(backend)).fit(task.SupportInput, task.SupportOutput)
+        other = FewShotClassifier(digits_learner()).fit(task.SupportInput, task.SupportOutput)
+        shares = classifier.predict_proba(task.QueryInput)
+        assert isinstance(shares, np.ndarray)
+        np.testing.assert_allclose(shares, other.predict_proba(task.QueryInput), rtol=1e-4)
+
+
+class TestScikitLearnsTools:
+    def test_parameters(self) -> None:
+        learner = digits_learner()
+        classifier = FewShotClassifier(learner)
+        assert classifier.get_params() == {"learner": learner}
+        copy = clone(classifier)
+        assert copy.learner is not learner
+        np.testing.assert_array_equal(copy.learner.GetParameters(), learner.GetParameters())
+        assert classifier.set_params(learner="runs/first").learner == "runs/first"
+        with pytest.raises(NotFittedError):
+            FewShotClassifier(learner).predict(np.zeros((1, 64)))
+
+    def test_a_fit_leaves_the_learner(self) -> None:
+        learner = digits_learner()
+        before = pickle.dumps(learner)
+        FewShotClassifier(learner).fit(np.random.default_rng(0).random((4, 64)), [0, 0, 1, 1])
+        assert pickle.dumps(learner) == before
+
+    def test_pipelines_with_frames(self) -> None:
+        rng = np.random.default_rng(0)
+        X = pd.DataFrame(rng.normal(5, 10, (30, 3)), columns=["a", "b", "c"])
+        y = np.where(X["a"] > 5, "many", "few")
+        pipeline = make_pipeline(StandardScaler(), FewShotClassifier(classifying())).set_output(transform="pandas")
+        assert pipeline.fit(X, y).score(X, y) > 0.9
+        assert pipeline[-1].feature_names_in_.tolist() == ["a", "b", "c"]
+        with pytest.raises(ValueError, match="feature names should match"):
+            pipeline[-1].predict(X.rename(columns={"a": "d"}))
+
+    @pytest.mark.parametrize("jobs", [None, 2])
+    def test_cross_validation_by_groups(self, jobs: int | None) -> None:
+        rng = np.random.default_rng(0)
+        X, groups = rng.normal(size=(60, 4)), np.repeat(np.arange(12), 5)
+        y = np.array(["no", "yes"])[(X[:, 0] > 0).astype(int)]
+        scores = cross_val_score(
+            FewShotClassifier(classifying()), X, y, groups=groups, cv=GroupKFold(4), scoring="roc_auc", n_jobs=jobs
+        )
+        assert scores.shape == (4,)
+        assert scores.min() > 0.9
+        target = X @ [1.0, -2.0, 0.5, 0.0]
+        predicted = cross_val_predict(FewShotRegressor(regressing()), X, target, groups=groups, cv=GroupKFold(4))
+        assert np.corrcoef(predicted, target)[0, 1] > 0.9
+
+
+def heights(groups: int, seed: int) -> dict[str, Any]:
+    """Children with a pace of their own; one is measured 4 to 9 times."""
+    rng = np.random.default_rng(seed)
+    child = np.repeat(np.arange(groups), rng.integers(4, 10, groups))
+    age = rng.uniform(1, 10, len(child))
+    height = rng.normal(75, 4, groups)[child] + rng.normal(6, 0.6, groups)[child] * age
+    return {"child": child, "age": age, "sex": np.array(["f", "m"])[child % 2], "height": height}
+
+
+@pytest.fixture
+def run_on_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+    pd.DataFrame(heights(20, 0)).to_csv(tmp_path / "heights.csv", index=False)
+    arguments = ["train", str(tmp_path / "heights.csv"), "--task", "child", "--target", "height", "--iterations", "20"]
+    options = ["--set", "options.EvaluationTasks=4", "--set", "options.EvaluationFrequency=10"]
+    done = CliRunner().invoke(app, [*arguments, "--run", str(tmp_path / "run"), *options])
+    assert done.exit_code == 0, done.output
+    return tmp_path / "run"
+
+
+class TestRuns:
+    @pytest.mark.parametrize("library", [pd, polars])
+    def test_on_a_table_as_the_command_adapts(self, run_on_a_table: Path, tmp_path: Path, library: Any) -> None:
+        new = pd.DataFrame(heights(1, 1))
+        new.iloc[:3].to_csv(tmp_path / "support.csv", index=False)
+        new.iloc[3:].drop(columns="height").to_csv(tmp_path / "query.csv", index=False)
+        arguments = [*("--support", tmp_path / "support.csv"), "--query", tmp_path / "query.csv"]
+        done = CliRunner().invoke(
+            app, ["adapt", str(run_on_a_table), *map(str, arguments), "--out", str(tmp_path / "out.csv")]
+        )
+        assert done.exit_code == 0, done.output
+        with (tmp_path / "out.csv").open(newline="") as lines:
+            expected = [float(row["height"]) for row in csv.DictReader(lines)]
+        frame = library.DataFrame(heights(1, 1))
+        X, y = frame[["age", "sex"]], frame["height"]
+        regressor = FewShotRegressor(run_on_a_table).fit(X[:3], y[:3])
+        np.testing.assert_array_equal(regressor.predict(X[3:]), expected)
+        # By place instead of by name; and from a checkpoint of the run.
+        rows = np.column_stack([X["age"].to_numpy(), X["sex"].to_numpy()]).astype(object)
+        regressor = FewShotRegressor(str(run_on_a_table / "best.safetensors"))
+        values = regressor.fit(np.array(rows[:3]), np.array(y[:3])).predict(rows[3:])
+        np.testing.assert_array_equal(values, expected)
+        assert 50 < np.mean(values) < 160
+
+    def test_what_a_table_lacks(self, run_on_a_table: Path) -> None:
+        frame = pd.DataFrame(heights(1, 1))
+        with pytest.raises(ArgumentException, match="table must be a column of the table, 'age', got 'sex'"):
+            FewShotRegressor(run_on_a_table).fit(frame[["age"]], frame["height"])
+        with pytest.raises(ArgumentException, match="X must be a frame, or have the 2 columns age, sex, got shape"):
+            FewShotRegressor(run_on_a_table).fit(frame[["age"]].to_numpy(), frame["height"])
+
+    def test_from_python(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+        learner = digits_learner()
+        learner.Options.DataLoader = DigitsLoader(seed=0)
+        learner.Options.NumMetaIterations, learner.Options.EvaluationFrequency = 2, 0
+        learner.Train(run=RunFolder(tmp_path / "run"))
+        aidotnet_py.save(learner, tmp_path / "learner.safetensors")
+        task = DigitsLoader(split="test", seed=0).GetNextTask()
+        shares = [
+            FewShotClassifier(given).fit(task.SupportInput, task.SupportOutput).predict_proba(task.QueryInput)
+            for given in (learner, tmp_path / "run", str(tmp_path / "learner.safetensors"))
+        ]
+        np.testing.assert_array_equal(shares[0], shares[1])
+        np.testing.assert_array_equal(shares[0], shares[2])
+
+    def test_a_learner_with_a_table_loader(self) -> None:
+        table = heights(12, 0)
+        table["tall"] = np.where(table.pop("height") > 105, "tall", "small")
+        loader = TableLoader(table, task="child", target="tall", seed=0)
+        loss = CrossEntropyLoss()
+        model = NeuralNetworkModel(mlp(16, 2), input_shape=loader.encoding.input_shape, loss=loss, seed=0)
+        learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, InnerLearningRate=0.1, NumMetaIterations=100))
+        learner.Train()
+        X, y = pd.DataFrame(table)[["age", "sex"]], table["tall"]
+        classifier = FewShotClassifier(learner).fit(X, y)
+        assert classifier.score(X, y) > 0.8
+        # A group whose rows are all of one class may still get the other.
+        small = np.asarray(y) == "small"
+        assert FewShotClassifier(learner).fit(X[small], y[small]).classes_.tolist() == ["small", "tall"]
+        with pytest.raises(ArgumentException, match="'tall' must hold classes of the training groups, got 'huge'"):
+            FewShotClassifier(learner).fit(X, np.where(small, "small", "huge"))
+
+
+class TestRefusals:
+    def test_what_is_no_learner(self, tmp_path: Path) -> None:
+        X, y = np.zeros((2, 1)), np.zeros(2)
+        wanted = "learner must be a learner, the folder of a run, or a learner's file, got"
+        with pytest.raises(ArgumentException, match=f"{wanted} 3"):
+            FewShotRegressor(3).fit(X, y)
+        model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
+        aidotnet_py.save(model, tmp_path / "model.safetensors")
+        with pytest.raises(ArgumentException, match=wanted):
+            FewShotRegressor(tmp_path / "model.safetensors").fit(X, y)
+        with pytest.raises(FileNotFoundError):
+            FewShotRegressor(tmp_path / "nothing").fit(X, y)
+        with pytest.raises(FileNotFoundError, match="path must be the folder of a run"):
+            FewShotRegressor(tmp_path).fit(X, y)
+
+    def test_a_learner_of_the_other_kind(self) -> None:
+        with pytest.raises(ArgumentException, match="learner must have a loss of numbers, got CrossEntropyLoss"):
+            FewShotRegressor(classifying()).fit(np.zeros((2, 1)), np.zeros(2))
+        with pytest.raises(ArgumentException, match="use FewShotRegressor"):
+            FewShotClassifier(regressing()).fit(np.zeros((2, 1)), [0, 1])
+
+    def test_labels_in_a_column(self) -> None:
+        with pytest.warns(DataConversionWarning, match="column-vector"):
+            FewShotClassifier(classifying()).fit(np.eye(2), np.array([["a"], ["b"]]))

@@ -1,0 +1,209 @@
+"""The estimator that meta-trains on groups: scikit-learn's checks, known and new groups, and gains over pooled rows."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars
+import pytest
+from any_width import OneGroup
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from aidotnet_py import ArgumentException, MetaLearningTask
+from aidotnet_py.estimators import MetaTrainedRegressor
+
+SHORT = {"NumMetaIterations": 10}
+
+
+@parametrize_with_checks([OneGroup(0, options={"NumMetaIterations": 10, "AdaptationSteps": 20}, random_state=0)])
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def children(count: int, seed: int = 0, prefix: str = "c") -> tuple[pd.DataFrame, pd.Series]:
+    """Children with a start and a pace of their own, each measured 4 to 12 times."""
+    rng = np.random.default_rng(seed)
+    place = np.repeat(np.arange(count), rng.integers(4, 13, count))
+    age = rng.uniform(1, 11, len(place))
+    height = rng.normal(75, 5, count)[place] + rng.normal(6, 1, count)[place] * age
+    names = np.array([f"{prefix}{number}" for number in range(count)])
+    X = pd.DataFrame({"age": age, "child": names[place], "sex": np.array(["f", "m"])[place % 2]})
+    return X, pd.Series(height + rng.normal(0, 0.5, len(age)), name="height")
+
+
+def halves(X: pd.DataFrame) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The places of each child's first three rows, and of the others."""
+    first = (X.groupby("child").cumcount() < 3).to_numpy()
+    return np.flatnonzero(first), np.flatnonzero(~first)
+
+
+class TestGroups:
+    def test_new_ones_are_learned_from_a_few_rows(self) -> None:
+        X, y = children(60)
+        model = MetaTrainedRegressor("child", options={"NumMetaIterations": 300}, random_state=0).fit(X, y)
+        assert len(model.loss_curve_) == 300
+        assert np.mean(model.loss_curve_[-20:]) < np.mean(model.loss_curve_[:20]) / 3
+        start = model.learner_.GetParameters()
+        new, heights = children(20, seed=1, prefix="n")
+        support, query = halves(new)
+        model.partial_fit(new.iloc[support], heights.iloc[support])
+        np.testing.assert_array_equal(model.learner_.GetParameters(), start)
+        error = np.abs(model.predict(new.iloc[query]) - heights.iloc[query]).mean()
+        # The same rows, pooled: as much is known of the children.
+        pooled = make_pipeline(
+            make_column_transformer((OrdinalEncoder(), ["child", "sex"]), remainder="passthrough"),
+            HistGradientBoostingRegressor(random_state=0),
+        )
+        known, targets = pd.concat([X, new.iloc[support]]), pd.concat([y, heights.iloc[support]])
+        other = np.abs(pooled.fit(known, targets).predict(new.iloc[query]) - heights.iloc[query]).mean()
+        assert error < 0.75 * other
+        assert error < 4.0
+
+    def test_each_has_a_model_adapted_to_all_its_rows(self) -> None:
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        assert set(model.adapted_) == set(X["child"])
+        rows = (X["child"] == "c3").to_numpy()
+        encoding = model.encoding_
+        targets = ((y[rows] - encoding.targets[0].mean) / encoding.targets[0].deviation).to_numpy(np.float32)
+        inputs = encoding.inputs(X[rows])
+        assert inputs.shape == (rows.sum(), 3)
+        task = MetaLearningTask(SupportSetX=inputs, SupportSetY=targets[:, np.newaxis])
+        expected = encoding.decode(model.learner_.Adapt(task).Predict(inputs))
+        np.testing.assert_allclose(model.predict(X)[rows], expected, rtol=1e-6)
+
+    def test_rows_that_come_in_parts(self) -> None:
+        X, y = children(8)
+        new, heights = children(1, seed=1, prefix="n")
+        whole = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        parts = MetaTrainedRegressor("child", options=SHORT, random_state=0).partial_fit(X, y)
+        whole.partial_fit(new, heights)
+        for some in (slice(0, 2), slice(2, None)):
+            parts.partial_fit(new[some], heights[some])
+        np.testing.assert_array_equal(whole.predict(new), parts.predict(new))
+        np.testing.assert_array_equal(whole.predict(X), parts.predict(X))
+
+    def test_unknown_ones(self) -> None:
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        new, _ = children(1, prefix="n")
+        with pytest.raises(ArgumentException, match="got 'n0' in 'child'; call partial_fit with rows of it"):
+            model.predict(pd.concat([X, new]))
+
+    def test_one_with_a_single_row(self) -> None:
+        X, y = children(8)
+        lone = pd.DataFrame({"age": [5.0, 6.0], "child": ["lone", "lone"], "sex": ["f", "f"]})
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0)
+        model.fit(pd.concat([X, lone[:1]]), [*y, 110.0])
+        without = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        # It is adapted to, and not trained on.
+        np.testing.assert_array_equal(model.learner_.GetParameters(), without.learner_.GetParameters())
+        assert np.isfinite(model.predict(lone)).all()
+        with pytest.raises(ArgumentException, match="groups with fewer than 2 rows are 'c0', 'c1'"):
+            model.fit(X.drop_duplicates("child"), y[X.drop_duplicates("child").index])
+
+    def test_a_failure_leaves_all(self) -> None:
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        new, heights = children(2, prefix="n")
+        heights.iloc[-1] = np.nan
+        with pytest.raises(ValueError, match="NaN"):
+            model.partial_fit(new, heights)
+        assert set(model.adapted_) == set(X["child"])
+
+
+class TestTables:
+    def test_are_frames_or_arrays(self) -> None:
+        X, y = children(8)
+        expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
+        for frame in (polars.from_pandas(X), polars.from_pandas(X).to_arrow()):
+            model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(frame, y)
+            np.testing.assert_array_equal(model.predict(frame), expected)
+        model = MetaTrainedRegressor(1, options=SHORT, random_state=0).fit(X.to_numpy(object), y.to_numpy())
+        np.testing.assert_array_equal(model.predict(X.to_numpy(object)), expected)
+        numbered = X.set_axis([0, 1, 2], axis=1)
+        np.testing.assert_array_equal(model.predict(numbered), expected)
+
+    def test_a_feature_named_like_the_target(self) -> None:
+        X, y = children(8)
+        expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
+        renamed = X.rename(columns={"age": "y", "sex": "y_"})
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(renamed, y)
+        np.testing.assert_array_equal(model.predict(renamed), expected)
+
+    def test_order(self) -> None:
+        X, y = children(8)
+        models = [
+            MetaTrainedRegressor("child", order_column=order, support=2, options=SHORT, random_state=0).fit(X, y)
+            for order in (None, "age")
+        ]
+        assert models[0].loss_curve_ != models[1].loss_curve_
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"task_column": "kid"}, "task_column must be a column of the table, 'age', 'child', 'sex', got 'kid'"),
+            ({"task_column": 1}, "task_column must be a column of the table, 'age', 'child', 'sex', got 1"),
+            ({"order_column": "day"}, "order_column must be a column of the table"),
+            ({"support": 1.5}, "support must be"),
+            ({"algorithm": "SGD"}, "algorithm must be"),
+            ({"options": {"InnerLearningRat": 0.1}}, "InnerLearningRat"),
+        ],
+    )
+    def test_arguments_that_are_wrong(self, arguments: dict[str, Any], message: str) -> None:
+        X, y = children(8)
+        with pytest.raises(ArgumentException, match=message):
+            MetaTrainedRegressor(**{"task_column": "child", **arguments}).fit(X, y)
+
+    def test_places_that_are_wrong(self) -> None:
+        with pytest.raises(ArgumentException, match="task_column must be a whole number from 0 to 1, got 2"):
+            MetaTrainedRegressor(2).fit(np.zeros((4, 2)), np.zeros(4))
+        with pytest.raises(ArgumentException, match="task_column must be a whole number from 0 to 1, got 'a'"):
+            MetaTrainedRegressor("a").fit(np.zeros((4, 2)), np.zeros(4))
+
+
+class TestScikitLearnsTools:
+    def test_clones_pickles_and_seeds(self) -> None:
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=3)
+        with pytest.raises(NotFittedError):
+            model.predict(X)
+        expected = model.fit(X, y).predict(X)
+        np.testing.assert_array_equal(clone(model).fit(X, y).predict(X), expected)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), expected)
+        other = clone(model).set_params(random_state=4).fit(X, y)
+        assert (other.predict(X) != expected).any()
+
+    def test_cross_validation_over_groups(self) -> None:
+        """The first rows of a test group are known: they belong to what is fitted."""
+        X, y = children(40)
+        support, _ = halves(X)
+        folds = [
+            (np.union1d(train, np.intersect1d(test, support)), np.setdiff1d(test, support))
+            for train, test in GroupKFold(2).split(X, y, groups=X["child"])
+        ]
+        model = MetaTrainedRegressor("child", options={"NumMetaIterations": 150}, random_state=0)
+        assert cross_val_score(model, X, y, cv=folds).min() > 0.85
+
+    def test_a_search_of_parameters(self) -> None:
+        X, y = children(8)
+        support, query = halves(X)
+        search = GridSearchCV(
+            MetaTrainedRegressor("child", options=SHORT, random_state=0),
+            {"algorithm": ["FOMAML", "iMAML"], "support": [0.3, 2]},
+            cv=[(support, query)],
+        )
+        assert set(search.fit(X, y).best_params_) == {"algorithm", "support"}

@@ -1,0 +1,319 @@
+"""A batch that is shared out to workers: the bits of one process, whoever works, and whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import numpy as np
+import pytest
+from plain_models import BareModel, HandWrittenModel
+from process_cases import KINDS, learner_of
+from tanh_network import TanhNetwork, batch_of
+
+from aidotnet_py import (
+    ArgumentException,
+    CrossEntropyLoss,
+    FunctionModel,
+    InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearningTask,
+    NeuralNetworkModel,
+    NotSupportedException,
+    ReptileAlgorithm,
+    ReptileOptions,
+    TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
+)
+from aidotnet_py.backends import get_backend
+from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.meta_learning.learner import workers
+from aidotnet_py.nn import Dense, Dropout, Sequential, Tanh, mlp
+
+
+def sinusoids(seed: int = 0, **given: Any) -> Any:
+    model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), dtype=np.float64, seed=seed)
+    loader = SinusoidLoader(4, 6, seed=seed, dtype=np.float64)
+    return iMAMLAlgorithm(iMAMLOptions(model, DataLoader=loader, AdaptationSteps=3, **given))
+
+
+def dropped(**given: Any) -> Any:
+    network = Sequential(Dense(8), Tanh(), Dropout(0.3), Dense(1))
+    model = NeuralNetworkModel(network, input_shape=(1,), dtype=np.float64, seed=0)
+    return MAMLAlgorithm(MAMLOptions(model, DataLoader=SinusoidLoader(seed=0, dtype=np.float64), RandomSeed=3, **given))
+
+
+LEARNERS: dict[str, Callable[..., Any]] = {
+    **{kind: (lambda kind=kind: learner_of(kind, steps=0)) for kind in KINDS},
+    "learned λ": lambda: sinusoids(InnerObjective="proximal", LearnedLambda="per-parameter"),
+    "warm starts": lambda: sinusoids(WarmStartSolves=True),
+    "a preconditioner": lambda: sinusoids(PreconditionerProbes=2),
+    "micro-batches": lambda: sinusoids(MicroBatchSize=7),
+    "noise": dropped,
+}
+
+
+def outcome(learner: Any, tasks: int = 19) -> tuple[Any, ...]:
+    """What a learner comes to, in bytes and numbers."""
+    steps = [learner.MetaTrainStep(count) for count in (tasks, 3, tasks)]
+    learner.Options.MetaBatchSize = tasks
+    evaluation = learner.Evaluate(tasks)
+    batch = learner.Options.DataLoader.GetTaskBatch(tasks)
+    curve = learner.adaptation_curve(batch, 2)
+    return (
+        learner.BaseModel.GetParameters().tobytes(),
+        *[(step.MetaLoss, step.Accuracy, step.AdditionalMetrics) for step in steps],
+        evaluation.PerTaskLosses.tobytes(),
+        evaluation.PerTaskAccuracies.tobytes(),
+        curve.losses.tobytes(),
+        learner.mean_meta_gradient(batch).parameters.tobytes(),
+    )
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """Three processes, begun anew."""
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_threads_give_the_bits_of_one(name: str, count: int) -> None:
+    wanted = outcome(LEARNERS[name]())
+    learner = LEARNERS[name]()
+    with ThreadPoolExecutor(count) as learner.Options.Executor:
+        np.testing.assert_equal(outcome(learner), wanted)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "noise" else pytest.mark.slow) for n in LEARNERS])
+def test_processes_give_the_bits_of_one(name: str, processes: ProcessPoolExecutor) -> None:
+    wanted = outcome(LEARNERS[name]())
+    learner = LEARNERS[name]()
+    learner.Options.Executor = processes
+    np.testing.assert_equal(outcome(learner), wanted)
+
+
+def task_of(sets: Any, ways: int = 1) -> Any:
+    return MetaLearningTask(
+        **dict(zip(("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY"), sets, strict=True)), NumWays=ways
+    )
+
+
+def unequal() -> TaskBatch[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    sizes = [3, 5, 3, 8, 2, 5, 5, 3, 9, 2]
+    sets = [[rng.standard_normal((n, 1)) for n in (size, size, 4, 4)] for size in sizes]
+    return TaskBatch([task_of(some) for some in sets])
+
+
+def test_tasks_of_unequal_size() -> None:
+    plain, shared = sinusoids(), sinusoids()
+    with ThreadPoolExecutor(3) as shared.Options.Executor:
+        for _ in range(2):
+            assert plain.MetaTrain(unequal()) == shared.MetaTrain(unequal())
+    np.testing.assert_array_equal(plain.GetParameters(), shared.GetParameters())
+
+
+def test_each_worker_gets_a_share_and_one_answer_comes_back() -> None:
+    asked: list[Any] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            asked.append(args)
+            return super().submit(fn, *args, **kwargs)
+
+    learner = sinusoids()
+    with Counting(2) as learner.Options.Executor:
+        learner.MetaTrainStep(20)
+        learner.MetaTrainStep(20)
+    assert [len(share.tasks) for _, _, share in asked] == [10] * 4
+    assert [definition is None for _, definition, _ in asked] == [False, False, True, True]
+
+
+def test_a_worker_that_forgot_is_told_again() -> None:
+    plain, learner = sinusoids(), sinusoids()
+    with ThreadPoolExecutor(2) as learner.Options.Executor:
+        for _ in range(3):
+            workers._kept.clear()
+            assert plain.MetaTrainStep(5).MetaLoss == learner.MetaTrainStep(5).MetaLoss
+
+
+def test_options_that_change_are_heeded() -> None:
+    plain, learner = sinusoids(), sinusoids()
+    with ThreadPoolExecutor(2) as learner.Options.Executor:
+        for rate in (0.01, 0.03):
+            for each in (plain, learner):
+                each.Options.InnerLearningRate = rate
+            assert plain.MetaTrainStep(5).MetaLoss == learner.MetaTrainStep(5).MetaLoss
+
+
+def test_the_error_of_the_first_task_is_raised_and_nothing_is_changed() -> None:
+    rng = np.random.default_rng(0)
+    sets = [[rng.standard_normal((n, 1)) for n in (4, 4, 6, 6)] for _ in range(6)]
+    for place in (4, 1):
+        sets[place][1] *= 1e200
+    batch = TaskBatch([task_of(some) for some in sets])
+    learner = sinusoids()
+    before = learner.GetParameters()
+    with ThreadPoolExecutor(3) as learner.Options.Executor, pytest.raises(InvalidOperationException, match="task 1"):
+        learner.MetaTrain(batch)
+    np.testing.assert_array_equal(learner.GetParameters(), before)
+
+
+@pytest.mark.filterwarnings("ignore:BareModel lacks")
+def test_models_with_gradients_of_their_own() -> None:
+    network, numpy = TanhNetwork(), get_backend("numpy")
+    rng = np.random.default_rng(0)
+    sets = [(rng.random((5, 2)), rng.random((5, 1)), rng.random((6, 2)), rng.random((6, 1))) for _ in range(5)]
+    steps: list[Any] = []
+    with ThreadPoolExecutor(2) as pool:
+        for executor in (None, pool):
+            model = HandWrittenModel(network, network.start(), numpy)
+            learner = MAMLAlgorithm(MAMLOptions(model, UseFirstOrder=True, Executor=executor))
+            steps.append([learner.MetaTrain(batch_of(numpy, sets)) for _ in range(3)] + model.GetParameters().tolist())
+        assert steps[0] == steps[1]
+        with pytest.raises(NotSupportedException, match="Executor must be None for a BareModel, whose gradients are"):
+            ReptileAlgorithm(ReptileOptions(BareModel(network, network.start(), numpy), Executor=pool)).MetaTrain(
+                batch_of(numpy, sets)
+            )
+
+
+class TestLostWorkers:
+    def test_their_tasks_are_worked_on_here(self) -> None:
+        plain, learner = sinusoids(), sinusoids()
+        pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+        learner.Options.Executor = pool
+        assert plain.MetaTrainStep(5).MetaLoss == learner.MetaTrainStep(5).MetaLoss
+        for process in pool._processes.values():
+            os.kill(process.pid, signal.SIGKILL)
+        with pytest.warns(UserWarning, match="a worker of ProcessPoolExecutor was lost .* worked on here"):
+            found = learner.MetaTrainStep(5)
+        assert plain.MetaTrainStep(5).MetaLoss == found.MetaLoss
+        # Warned of once.
+        assert plain.MetaTrainStep(5).MetaLoss == learner.MetaTrainStep(5).MetaLoss
+
+    def test_an_executor_that_a_function_makes_is_made_anew(self) -> None:
+        made: list[Executor] = []
+
+        class Breaking(ThreadPoolExecutor):
+            def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+                if len(made) == 1:
+                    raise BrokenProcessPool("a process ended")
+                return super().submit(fn, *args, **kwargs)
+
+        def make() -> Executor:
+            made.append(Breaking(2))
+            return made[-1]
+
+        plain, learner = sinusoids(), sinusoids(Executor=make)
+        with pytest.warns(UserWarning, match="was lost"):
+            found = learner.MetaTrainStep(5)
+        assert plain.MetaTrainStep(5).MetaLoss == found.MetaLoss
+        assert plain.MetaTrainStep(5).MetaLoss == learner.MetaTrainStep(5).MetaLoss
+        assert len(made) == 2
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore:a worker of")
+    def test_killed_at_random(self) -> None:
+        pools: list[ProcessPoolExecutor] = []
+
+        def make() -> Executor:
+            pools.append(ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")))
+            return pools[-1]
+
+        rng = np.random.default_rng(0)
+        plain, learner = sinusoids(), sinusoids(Executor=make)
+        wanted, killed = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "10")), 0
+        while killed < wanted:
+            if pools and rng.random() < 0.5:
+                living = [p for p in (pools[-1]._processes or {}).values() if p.is_alive()]
+                if living:
+                    os.kill(living[int(rng.integers(len(living)))].pid, signal.SIGKILL)
+                    killed += 1
+            assert plain.MetaTrainStep(6).MetaLoss == learner.MetaTrainStep(6).MetaLoss
+        np.testing.assert_array_equal(plain.GetParameters(), learner.GetParameters())
+        assert len(pools) > wanted / 5
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("bad", [2, "processes", []])
+    def test_no_executor(self, bad: Any) -> None:
+        with pytest.raises(ArgumentException, match=r"Executor must be a concurrent\.futures\.Executor, or a function"):
+            sinusoids(Executor=bad)
+
+    def test_a_function_that_makes_none(self) -> None:
+        with pytest.raises(InvalidOperationException, match=r"Executor must make a concurrent\.futures\.Executor"):
+            sinusoids(Executor=lambda: 3).MetaTrainStep(2)
+
+    def test_one_that_is_closed(self) -> None:
+        pool = ThreadPoolExecutor(1)
+        pool.shutdown()
+        learner = sinusoids(Executor=pool)
+        with pytest.raises(InvalidOperationException, match="Executor must be open"):
+            learner.MetaTrainStep(2)
+        assert learner.CurrentIteration == 0
+
+    def test_a_model_of_a_nameless_function(self) -> None:
+        model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+        options = MAMLOptions(model, DataLoader=SinusoidLoader(seed=0, dtype=np.float64))
+        with (
+            ThreadPoolExecutor(1) as options.Executor,
+            pytest.raises(InvalidOperationException, match="imported by its name"),
+        ):
+            MAMLAlgorithm(options).MetaTrainStep(2)
+
+    def test_another_backend(self) -> None:
+        model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), dtype=np.float64, backend="simulated", seed=0)
+        loader = SinusoidLoader(seed=0, dtype=np.float64, backend="simulated")
+        learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=loader))
+        with (
+            ThreadPoolExecutor(1) as learner.Options.Executor,
+            pytest.raises(NotSupportedException, match="Executor must be None for a model on backend 'simulated'"),
+        ):
+            learner.MetaTrainStep(2)
+
+
+def test_copies_have_none() -> None:
+    learner = learner_of("MAML", steps=0)
+    with ThreadPoolExecutor(1) as learner.Options.Executor:
+        assert learner.Options.Clone().Executor is learner.Options.Executor
+        copies = [copy.deepcopy(learner), pickle.loads(pickle.dumps(learner))]
+        assert [copied.Options.Executor for copied in copies] == [None, None]
+        wanted = learner.MetaTrainStep(2).MetaLoss
+        assert [copied.MetaTrainStep(2).MetaLoss for copied in copies] == [wanted, wanted]
+
+
+def test_an_executor_that_was_made_ends_with_its_learner() -> None:
+    made: list[ThreadPoolExecutor] = []
+
+    def make() -> Executor:
+        made.append(ThreadPoolExecutor(1))
+        return made[-1]
+
+    learner = sinusoids(Executor=make)
+    learner.MetaTrainStep(2)
+    del learner
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        made[0].submit(len, [])
+
+
+def test_classes() -> None:
+    """Accuracies come back too."""
+    rng = np.random.default_rng(0)
+    model = NeuralNetworkModel(mlp(8, 3), input_shape=(2,), loss=CrossEntropyLoss(), dtype=np.float64, seed=0)
+    sets = [(rng.standard_normal((6, 2)), np.arange(6) % 3, rng.standard_normal((9, 2)), np.arange(9) % 3)] * 5
+    batch = TaskBatch([task_of(some, 3) for some in sets])
+    learner = MAMLAlgorithm(MAMLOptions(model))
+    wanted = learner.adaptation_curve(batch)
+    with ThreadPoolExecutor(2) as learner.Options.Executor:
+        np.testing.assert_equal(learner.adaptation_curve(batch), wanted)

@@ -1,0 +1,245 @@
+"""Figures: what they show, where they are drawn, and that they can be read on light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from aidotnet_py import ArgumentException, MetaTrainingResult
+from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.meta_learning import AdaptationCurve, BasicStats
+from aidotnet_py.plotting import (
+    draw_adaptation_curves,
+    draw_classification_task,
+    draw_loss_surface,
+    draw_meta_gradient_errors,
+    draw_regression_task,
+    draw_residuals,
+    draw_training,
+)
+from aidotnet_py.solvers import conjugate_gradient
+
+X = np.linspace(-5, 5, 20)
+
+
+def regression(**options: Any) -> Any:
+    return draw_regression_task(SinusoidLoader(seed=0).GetNextTask(), X, 0 * X, np.sin(X), [4.0, 1.0], **options)
+
+
+def classification(**options: Any) -> Any:
+    task = DigitsLoader(NWay=3, KShot=1, QueryShots=2, seed=0).GetNextTask()
+    # The last query image is taken for class 0.
+    after = np.eye(3)[task.QueryOutput]
+    after[np.flatnonzero(task.QueryOutput == 2)[-1]] = [1, 0, 0]
+    return draw_classification_task(task, np.zeros((6, 3)), after, [1.6, 0.4], **options)
+
+
+def curve(tasks: int = 4, accuracies: bool = True) -> AdaptationCurve:
+    generator = np.random.default_rng(0)
+    shares = generator.uniform(size=(tasks, 3)) if accuracies else np.full((tasks, 3), np.nan)
+    return AdaptationCurve(generator.uniform(1, 2, size=(tasks, 3)), shares)
+
+
+def curves(**options: Any) -> Any:
+    return draw_adaptation_curves({"A": curve(), "B": curve()}, **options)
+
+
+def residuals(**options: Any) -> Any:
+    _, report = conjugate_gradient(lambda v: np.geomspace(1, 9, 5) * v, np.array([[1.0] * 5, [0.0] * 5, [2.0] * 5]))
+    return draw_residuals({"solve": report}, **options)
+
+
+def surface(**options: Any) -> Any:
+    # At θ/(1 + 2λ, 1 + 8λ), the inner problem's solution.
+    return draw_loss_surface(lambda p: p[0] ** 2 + 4 * p[1] ** 2, [2.0, 1.0], [[1.5, 0.5], [1.0, 0.2]], 0.5, **options)
+
+
+def errors(**options: Any) -> Any:
+    return draw_meta_gradient_errors(
+        [1, 10], {"iMAML": [1.0, 0.1], "MAML": [1.0, 0.5]}, {"iMAML": [2.0, 0.2]}, **options
+    )
+
+
+def training(**options: Any) -> Any:
+    losses = np.array([3.0, 2.0, 1.0])
+    return draw_training(MetaTrainingResult(losses, losses / 4, timedelta(seconds=1)), **options)
+
+
+ALL = [regression, classification, curves, residuals, surface, errors, training]
+SINGLE = [residuals, surface, errors]
+
+each = pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
+
+
+class TestPlaces:
+    @each
+    def test_in_the_callers_axes_and_nowhere_else(self, draw: Callable[..., Any]) -> None:
+        figure: Any = Figure(figsize=(16, 8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        assert draw(ax=left, title="A title") is figure
+        figure.draw_without_rendering()
+        assert left.get_title() == "A title"
+        middle = right.get_position().x0
+        assert all(axes.get_position().x1 <= middle for axes in figure.axes if axes is not right)
+        assert not right.has_data()
+
+    @each
+    def test_in_a_figure_of_its_own_with_a_title(self, draw: Callable[..., Any]) -> None:
+        assert draw(title="A title").get_suptitle() == "A title"
+        assert draw().get_suptitle() == ""
+
+    @each
+    def test_not_in_something_else(self, draw: Callable[..., Any]) -> None:
+        with pytest.raises(ArgumentException, match=r"^ax must be a matplotlib Axes, got 3$"):
+            draw(ax=3)
+
+    @pytest.mark.parametrize("draw", [d for d in ALL if d not in SINGLE], ids=lambda draw: draw.__name__)
+    def test_several_panels_need_a_grid(self, draw: Callable[..., Any]) -> None:
+        with pytest.raises(ArgumentException, match=r"^ax must be an axes of a grid, as by figure.subplots\(\)"):
+            draw(ax=Figure().add_axes((0, 0, 1, 1)))
+
+    @each
+    def test_a_notebook_gets_a_picture(self, draw: Callable[..., Any]) -> None:
+        assert draw()._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def luminance(colour: Any) -> float:
+    """WCAG 2's relative luminance."""
+    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], parts))
+
+
+def contrast(one: Any, other: Any) -> float:
+    dark, light = sorted([luminance(one), luminance(other)])
+    return (light + 0.05) / (dark + 0.05)
+
+
+class TestColours:
+    @each
+    @pytest.mark.parametrize("style", ["default", "dark_background"])
+    def test_all_text_is_read_and_all_lines_are_seen(self, draw: Callable[..., Any], style: str) -> None:
+        with matplotlib.style.context(style):
+            figure = draw(title="A title")
+            figure.draw_without_rendering()
+        ground = figure.get_facecolor()
+        visible = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+        # 3:1 is WCAG 2's for large text and for pictures; the green and red of captions have signs beside them.
+        assert [t.get_text() for t in visible if contrast(t.get_color(), ground) < 3] == []
+        lines = [line for axes in figure.axes for line in axes.lines]
+        assert [to_hex(line.get_color()) for line in lines if contrast(line.get_color(), ground) < 2] == []
+
+    def test_right_and_wrong_have_signs(self) -> None:
+        captions = [axes.get_title() for axes in classification().axes]
+        assert captions.count("→ 2 ✓") == 1
+        assert captions.count("→ 0 ✗") == 1
+
+    def test_two_dozen_curves_differ(self) -> None:
+        figure: Any = draw_adaptation_curves({str(i): curve(accuracies=False) for i in range(24)})
+        looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+        assert len(looks) == 24
+
+
+class TestAdaptationCurves:
+    def test_a_curve_by_itself(self) -> None:
+        one = curve()
+        loss, accuracy = draw_adaptation_curves(one).axes
+        np.testing.assert_allclose(loss.lines[0].get_ydata(), one.losses.mean(axis=0))
+        np.testing.assert_allclose(accuracy.lines[0].get_ydata(), one.accuracies.mean(axis=0))
+        lower = BasicStats.of(one.losses[:, 0]).ConfidenceInterval().Lower
+        band: Any = loss.collections[0].get_paths()[0].vertices
+        np.testing.assert_allclose(band[band[:, 0] == 0][:, 1].min(), lower)
+
+    def test_of_regression(self) -> None:
+        figure: Any = draw_adaptation_curves({"A": curve(accuracies=False)})
+        assert [axes.get_ylabel() for axes in figure.axes] == ["query loss"]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A"]
+
+    def test_one_task_has_no_interval(self) -> None:
+        loss, _ = draw_adaptation_curves(curve(tasks=1)).axes
+        assert len(loss.lines) == 1
+        assert len(loss.collections) == 0
+
+    def test_accuracies_come_with_the_curve(self) -> None:
+        with pytest.raises(ArgumentException, match=r"^accuracies must be left out beside an AdaptationCurve"):
+            draw_adaptation_curves(curve(), {})
+        with pytest.raises(
+            ArgumentException, match=r"^losses must be an AdaptationCurve, or a mapping of curves, got 3"
+        ):
+            draw_adaptation_curves(3)  # type: ignore[arg-type]
+
+
+class TestResiduals:
+    def test_are_relative_and_leave_out_zero_right_hand_sides(self) -> None:
+        axes = residuals().axes[0]
+        histories = [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
+        assert len(histories) == 2
+        # From x = 0 the residual is b.
+        assert [values[0] for values in histories] == [1.0, 1.0]
+        np.testing.assert_allclose(histories[0], histories[1], rtol=1e-6)
+        ends = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [line.get_xdata()[0] for line in ends] == [5, 5]
+
+    @pytest.mark.parametrize("given", [{}, 3, {"a": 3}])
+    def test_of_reports_alone(self, given: Any) -> None:
+        with pytest.raises(ArgumentException, match=r"^reports.* must be a "):
+            draw_residuals(given)
+
+
+class TestSurface:
+    def test_forces_cancel_at_the_solution(self) -> None:
+        axes = surface().axes[0]
+        pulls = [c for c in axes.collections if type(c).__name__ == "Quiver"]
+        loss, proximal = (np.array([*pull.U, *pull.V]) for pull in pulls)
+        np.testing.assert_allclose(loss, -proximal, rtol=1e-12)
+        np.testing.assert_allclose(loss[1] / loss[0], 0.8, err_msg="−∇L = (−2, −1.6) there")
+        path = axes.lines[0]
+        np.testing.assert_array_equal(path.get_xdata(), [2.0, 1.5, 1.0])
+
+    def test_level_lines_are_those_of_the_loss(self) -> None:
+        (levels,) = [c for c in surface().axes[0].collections if type(c).__name__ == "QuadContourSet"]
+        path = levels.get_paths()[4].vertices
+        # Between grid points, matplotlib interpolates.
+        np.testing.assert_allclose(path[:, 0] ** 2 + 4 * path[:, 1] ** 2, levels.levels[4], rtol=2e-3)
+
+    def test_without_a_proximal_term_there_is_one_force(self) -> None:
+        axes = draw_loss_surface(lambda p: p[0] ** 2 + p[1] ** 2, [1.0, 1.0], [[0.5, 0.5]]).axes[0]
+        assert axes.get_legend_handles_labels()[1] == ["path", "start θ", "adapted φ*", "−∇L(φ*)"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (([1.0], [[1.0, 2.0]]), r"start must have shape \(2,\), two parameters, got \(1,\)"),
+            (([1.0, 2.0], [1.0, 2.0]), r"path must have shape \(steps, 2\), two parameters a step, got \(2,\)"),
+            (([1.0, 2.0], np.zeros((0, 2))), r"path must have shape \(steps, 2\), two parameters a step, got \(0, 2\)"),
+            (([1.0, 2.0], [[1.0, 2.0]], 0.0), r"lambda_ must be .*, got 0.0"),
+        ],
+    )
+    def test_of_two_parameters(self, arguments: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            draw_loss_surface(lambda p: p[0] + p[1], *arguments)
+
+
+class TestErrors:
+    def test_bounds_have_the_colour_of_their_method(self) -> None:
+        lines = errors().axes[0].lines
+        assert [line.get_linestyle() for line in lines] == ["-", ":", "-"]
+        assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
+
+    @pytest.mark.parametrize(
+        ("given", "bounds", "message"),
+        [
+            ({}, None, "errors must be a mapping with the errors of a method for each name"),
+            ({"A": [1.0]}, None, r"errors\['A'\] must have the shape \(n,\) of steps, \(2,\), got \(1,\)"),
+            ({"A": [1.0, 2.0]}, {"B": [1.0, 2.0]}, "bounds must be of methods among A, got 'B'"),
+        ],
+    )
+    def test_fit_the_steps(self, given: Any, bounds: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            draw_meta_gradient_errors([1, 2], given, bounds)

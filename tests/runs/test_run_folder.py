@@ -1,0 +1,554 @@
+"""RunFolder: what it writes, and that a run goes on with its bits whatever stopped it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aidotnet_py
+from aidotnet_py import (
+    ArgumentException,
+    ArgumentOutOfRangeException,
+    BalancedTaskSampler,
+    CosineSchedule,
+    FunctionModel,
+    InvalidOperationException,
+    ITrainingCallback,
+    MAMLAlgorithm,
+    MAMLOptions,
+    NeuralNetworkModel,
+    ReptileAlgorithm,
+    ReptileOptions,
+    RunFolder,
+)
+from aidotnet_py.backends import Backend
+from aidotnet_py.data import SineWaveMetaDataset, SinusoidLoader
+from aidotnet_py.nn import mlp
+from aidotnet_py.runs import environment
+
+OPTIONS = {
+    "EvaluationFrequency": 3,
+    "EvaluationTasks": 4,
+    "CheckpointFrequency": 4,
+    "NumMetaIterations": 10,
+    "MetaBatchSize": 2,
+    "AdaptationSteps": 1,
+    "RandomSeed": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take longer than all else."""
+    if "curves" not in request.node.name:
+        monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+
+
+def learner(algorithm: Any = MAMLAlgorithm, options: Any = MAMLOptions, units: int = 4, **given: Any) -> Any:
+    model = NeuralNetworkModel(mlp(units, 1), input_shape=(1,), seed=0)
+    loaders = {"DataLoader": SinusoidLoader(4, 4, seed=0), "ValidationLoader": SinusoidLoader(4, 4, seed=1)}
+    return algorithm(options(model, **{**loaders, **OPTIONS, **given}))
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def lines_of_whole(run: Path) -> list[dict[str, Any]]:
+    """All lines but one that is still being written."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def bits(run: Path) -> list[bytes]:
+    names = ("metrics.jsonl", "best.safetensors", "checkpoint_MAML_10.safetensors")
+    return [(run / name).read_bytes() for name in names]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    run = tmp_path_factory.mktemp("runs") / "alone"
+    learner().Train(run=RunFolder(run))
+    return bits(run)
+
+
+class TestCurves:
+    def test_the_curves_of_a_folder_are_the_histories(self, tmp_path: Path) -> None:
+        trainee = learner()
+        run = RunFolder(tmp_path)
+        result = trainee.Train(run=run)
+        # A line that another process is writing.
+        with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write('{"Iteration": 11, "Meta')
+        (axes,) = run.draw("A run").axes
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), result.LossHistory)
+        np.testing.assert_array_equal(axes.lines[0].get_xdata(), range(1, 11))
+        evaluations = [line["EvaluationLoss"] for line in lines_of_whole(tmp_path) if "EvaluationLoss" in line]
+        (drawn,) = [line for line in axes.lines if line.get_marker() == "o"]
+        np.testing.assert_allclose(np.array(drawn.get_ydata(), float), evaluations)
+        assert list(drawn.get_xdata()) == [3, 6, 9]
+
+    def test_the_curves_of_what_is_no_run(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="path must be the folder of a run"):
+            RunFolder(tmp_path).draw()
+
+    def test_the_curves_of_a_damaged_run(self, tmp_path: Path) -> None:
+        learner(NumMetaIterations=2).Train(run=RunFolder(tmp_path))
+        (tmp_path / "metrics.jsonl").write_text('{"Iteration": 1}\n', encoding="utf-8")
+        with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
+            RunFolder(tmp_path).draw()
+        (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")
+        with pytest.raises(InvalidOperationException, match="run must have a step to draw, got none in "):
+            RunFolder(tmp_path).draw()
+
+
+class TestContents:
+    def test_two_runs_of_one_seed_are_alike_but_for_times(self, tmp_path: Path, alone: list[bytes]) -> None:
+        learner().Train(run=RunFolder(tmp_path / "again"))
+        assert bits(tmp_path / "again") == alone
+        times = [json.loads(line) for line in (tmp_path / "again" / "times.jsonl").read_text().splitlines()]
+        assert [line["Iteration"] for line in times] == [*range(1, 11)]
+        assert all(line["TimeMs"] > 0 for line in times)
+
+    def test_the_lines_are_the_histories(self, tmp_path: Path) -> None:
+        result = learner().Train(run=RunFolder(tmp_path))
+        steps = [line for line in lines(tmp_path) if "MetaLoss" in line]
+        assert [line["MetaLoss"] for line in steps] == [float(loss) for loss in result.LossHistory]
+        assert {line["Accuracy"] for line in steps} == {None}, "of regression"
+        evaluations = {line["Iteration"]: line for line in lines(tmp_path) if "EvaluationLoss" in line}
+        assert list(evaluations) == [3, 6, 9]
+        for iteration, line in evaluations.items():
+            assert line["EvaluationLoss"] == float(result.AdditionalMetrics[f"EvaluationLoss@{iteration}"])
+            assert line["EvaluationLossHalfWidth"] > 0
+            assert line["EvaluationTasks"] == 4
+
+    def test_what_the_run_is(self, tmp_path: Path) -> None:
+        learner(NumMetaIterations=2).Train(run=RunFolder(tmp_path, settings={"mine": [1, "two"]}))
+        learner(NumMetaIterations=3).Train(resume=RunFolder(tmp_path))
+        run = RunFolder(tmp_path).read()
+        assert run["algorithm"] == "MAML"
+        assert run["seed"] == 3
+        assert run["backend"] == "numpy"
+        assert run["options"]["NumMetaIterations"] == 3
+        assert run["settings"] == {"mine": [1, "two"]}
+        assert [session["iteration"] for session in run["sessions"]] == [0, 2]
+        assert run["sessions"][0]["environment"] == json.loads(json.dumps(environment()))
+
+    @pytest.mark.parametrize("keep", [1, 2, 9])
+    def test_the_last_checkpoints_and_the_best(self, keep: int, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path, keep=keep)
+        learner().Train(run=folder)
+        wanted = [f"checkpoint_MAML_{i}.safetensors" for i in (0, 4, 8, 10)]
+        assert [path.name for path in folder.checkpoints] == wanted[-keep:]
+        best = min((line for line in lines(tmp_path) if "EvaluationLoss" in line), key=lambda x: x["EvaluationLoss"])
+        assert aidotnet_py.load(folder.best).CurrentIteration == best["Iteration"]
+
+    def test_curves(self, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
+    def test_after_a_callback_fails(self, steps: int, tmp_path: Path, alone: list[bytes]) -> None:
+        class Fail(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if step.Iteration == steps:
+                    raise KeyboardInterrupt
+
+            def on_start(self, run: Any) -> None:
+                if steps == 0:
+                    raise ZeroDivisionError
+
+        with pytest.raises((KeyboardInterrupt, ZeroDivisionError)) as error:
+            learner().Train(run=RunFolder(tmp_path), callbacks=[Fail()])
+        if steps:
+            (note,) = error.value.__notes__
+            assert note.startswith(
+                f"Train was stopped after {steps} of 10 steps, all of them whole. To go on, make the"
+            )
+            assert f"Train(resume=RunFolder({str(tmp_path)!r}))" in note
+        again = learner()
+        result = again.Train(resume=RunFolder(tmp_path))
+        assert result.TotalIterations == 10
+        assert bits(tmp_path) == alone
+
+    # Of files that an interrupt left open as they were opened; they are closed as they are collected.
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_interrupts_at_any_line(self, begun: bool, tmp_path: Path, alone: list[bytes]) -> None:
+        """The lines of the run folder and of the loop, every 97th of some thousands."""
+        here = str(Path(aidotnet_py.__file__).parent)
+        learning = f"{here}/meta_learning"
+        watched = (f"{here}/runs/", f"{learning}/learner/training.py", f"{learning}/contract/training_run.py")
+        if begun:
+            learner(NumMetaIterations=6).Train(run=RunFolder(tmp_path / "begun"))
+
+        learner().Train(run=RunFolder(tmp_path / "alone"))
+        best = aidotnet_py.load(tmp_path / "alone" / "best.safetensors").GetParameters()
+
+        def go_on(run: Path) -> None:
+            student, folder = learner(), RunFolder(run)
+            # Killed before run.json was there, it begins anew.
+            student.Train(**{"resume" if (run / "run.json").exists() else "run": folder})
+
+        def is_interrupted(count: int, run: Path) -> bool:
+            left = [count]
+
+            def trace(frame: FrameType, event: str, _: Any) -> Any:
+                if not frame.f_code.co_filename.startswith(watched) or frame.f_code.co_name == "__del__":
+                    return None
+                if event == "line":
+                    left[0] -= 1
+                    if left[0] == 0:
+                        raise KeyboardInterrupt
+                return trace
+
+            # That of coverage.py comes back.
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                go_on(run)
+            except KeyboardInterrupt:
+                return True
+            finally:
+                sys.settrace(before)
+            return False
+
+        for count in range(1, 100_000, 97):
+            run = tmp_path / str(count)
+            if begun:
+                shutil.copytree(tmp_path / "begun", run)
+            if not is_interrupted(count, run):
+                break
+            go_on(run)
+            # The best learner's file tells of NumMetaIterations too, which a run that was begun had otherwise.
+            assert bits(run)[::2] == alone[::2], f"after an interrupt at line {count}"
+            np.testing.assert_array_equal(aidotnet_py.load(run / "best.safetensors").GetParameters(), best)
+        assert count > 1000
+
+    def test_a_second_ctrl_c_while_it_saves(
+        self, tmp_path: Path, alone: list[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Interrupt(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if step.Iteration == 7:
+                    monkeypatch.setattr(MAMLAlgorithm, "Save", interrupt)
+                    raise KeyboardInterrupt
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            learner().Train(run=RunFolder(tmp_path), callbacks=[Interrupt()])
+        monkeypatch.undo()
+        monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+        assert RunFolder(tmp_path).checkpoints[-1].name == "checkpoint_MAML_4.safetensors"
+        learner().Train(resume=RunFolder(tmp_path))
+        assert bits(tmp_path) == alone
+
+    def test_beyond_the_first_end(self, tmp_path: Path, alone: list[bytes]) -> None:
+        learner(NumMetaIterations=7).Train(run=RunFolder(tmp_path))
+        result = learner().Train(resume=RunFolder(tmp_path))
+        assert bits(tmp_path)[0] == alone[0]
+        assert len(result.LossHistory) == 10
+
+    def test_a_run_that_is_done_stays_so(self, tmp_path: Path, alone: list[bytes]) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        assert learner().Train(resume=RunFolder(tmp_path)).TotalIterations == 10
+        assert bits(tmp_path) == alone
+
+    def test_lines_after_the_checkpoint_are_taken_again(self, tmp_path: Path, alone: list[bytes]) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        (tmp_path / "checkpoint_MAML_10.safetensors").unlink()
+        with open(tmp_path / "metrics.jsonl", "ab") as file:
+            file.write(b'{"Iteration": 11, "MetaL')
+        learner().Train(resume=RunFolder(tmp_path))
+        assert bits(tmp_path) == alone
+
+    def test_with_a_sampler(self, tmp_path: Path) -> None:
+        def train(steps: int, **how: Any) -> Any:
+            data = SineWaveMetaDataset(seed=1)
+            sampler = BalancedTaskSampler(data, numWays=1, numShots=4, numQueryPerClass=4, seed=2)
+            return learner(NumMetaIterations=steps).Train(sampler, **how)
+
+        train(8, run=RunFolder(tmp_path / "alone"))
+        train(5, run=RunFolder(tmp_path / "parts"))
+        train(8, resume=RunFolder(tmp_path / "parts"))
+        assert (tmp_path / "alone" / "metrics.jsonl").read_bytes() == (
+            tmp_path / "parts" / "metrics.jsonl"
+        ).read_bytes()
+
+    def test_under_a_schedule_with_micro_batches(self, tmp_path: Path) -> None:
+        given = {"OuterLearningRateSchedule": CosineSchedule(8), "MicroBatchSize": 1}
+        learner(**given).Train(run=RunFolder(tmp_path / "alone"))
+        learner(**given, NumMetaIterations=5).Train(run=RunFolder(tmp_path / "parts"))
+        learner(**given).Train(resume=RunFolder(tmp_path / "parts"))
+        assert bits(tmp_path / "alone")[0] == bits(tmp_path / "parts")[0]
+        rates = [line["OuterLearningRate"] for line in lines(tmp_path / "parts") if "MetaLoss" in line]
+        np.testing.assert_allclose(rates, [0.001 * CosineSchedule(8)(step) for step in range(10)], rtol=1e-6)
+
+    def test_on_every_backend(self, backend: Backend, tmp_path: Path) -> None:
+        def train(steps: int, **how: Any) -> Any:
+            function = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(1)}, backend=backend)
+            source = SinusoidLoader(4, 4, seed=0, dtype=np.float64, backend=backend)
+            given = {**OPTIONS, "NumMetaIterations": steps, "MicroBatchSize": 1}
+            return MAMLAlgorithm(MAMLOptions(function, DataLoader=source, **given)).Train(**how)  # type: ignore[arg-type]
+
+        train(6, run=RunFolder(tmp_path / "alone"))
+        train(4, run=RunFolder(tmp_path / "parts"))
+        train(6, resume=RunFolder(tmp_path / "parts"))
+        alone, parts = (tmp_path / name / "metrics.jsonl" for name in ("alone", "parts"))
+        assert alone.read_bytes() == parts.read_bytes()
+        assert RunFolder(tmp_path / "parts").read()["backend"] == backend.name
+
+    def test_early_stopping_stays(self, tmp_path: Path) -> None:
+        given = {"EarlyStoppingPatience": 1, "OuterLearningRate": 1e-30, "NumMetaIterations": 50}
+        first = learner(**given).Train(run=RunFolder(tmp_path))
+        assert first.TotalIterations == 6
+        assert learner(**given).Train(resume=RunFolder(tmp_path)).TotalIterations == 6
+
+
+class TestFailures:
+    def test_the_batch_of_a_step_that_diverges_is_kept(self, tmp_path: Path) -> None:
+        class Broken(SinusoidLoader[Any]):
+            def GetTaskBatch(self, numTasks: int) -> Any:
+                batch = super().GetTaskBatch(numTasks)
+                if self.GetState()["state"]["state"] and count.append(1) is None and len(count) == 5:
+                    batch[1].QueryOutput[2] = np.nan
+                return batch
+
+        count: list[int] = []
+        student = learner(DataLoader=Broken(4, 4, seed=0))
+        with pytest.raises(InvalidOperationException, match=r"query loss of task 1 .* is not finite") as error:
+            student.Train(run=RunFolder(tmp_path))
+        assert any("failed_batch.npz" in note for note in error.value.__notes__)
+        with np.load(tmp_path / "failed_batch.npz", allow_pickle=False) as arrays:
+            assert np.isnan(arrays["task1.QueryOutput"][2]).all()
+            assert len(arrays.files) == 8
+        assert student.failed_batch is not None
+        assert student.CurrentIteration == 4
+        assert [path.name for path in RunFolder(tmp_path).checkpoints][-1] == "checkpoint_MAML_4.safetensors"
+        student.MetaTrainStep(2)
+        assert student.failed_batch is None
+
+    def test_each_byte_of_a_checkpoint(self, tmp_path: Path) -> None:
+        learner(units=1, CheckpointFrequency=5).Train(run=RunFolder(tmp_path))
+        path = tmp_path / "checkpoint_MAML_10.safetensors"
+        data, student = path.read_bytes(), learner(units=1)
+        for place in range(len(data)):
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            with pytest.raises(ArgumentException) as error:
+                student.Load(path)
+            assert str(path) in str(error.value)
+            with pytest.raises(ArgumentException):
+                aidotnet_py.load(path)
+        assert student.CurrentIteration == 0
+
+    @pytest.mark.parametrize("length", [0, 1, 100, -1])
+    def test_a_truncated_checkpoint(self, length: int, tmp_path: Path, alone: list[bytes]) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        path = tmp_path / "checkpoint_MAML_10.safetensors"
+        path.write_bytes(path.read_bytes()[:length])
+        before = bits(tmp_path)
+        with pytest.raises(ArgumentException, match=r"without that file, Train goes on from checkpoint_MAML_8"):
+            learner().Train(resume=RunFolder(tmp_path))
+        assert bits(tmp_path) == before, "nothing is changed"
+        path.unlink()
+        learner().Train(resume=RunFolder(tmp_path))
+        assert bits(tmp_path) == alone
+
+    @pytest.mark.parametrize("gone", [slice(0, 3), slice(4, 5), slice(0, 99)])
+    def test_metrics_with_steps_missing(self, gone: slice, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        del lines[gone]
+        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+        with pytest.raises(
+            ArgumentException, match=r"metrics.jsonl must hold each step from 1 to 10, which checkpoint"
+        ):
+            learner().Train(resume=RunFolder(tmp_path))
+
+    def test_metrics_that_are_none(self, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        for text in ("[]\n", "no\n", '{"Iteration": "1"}\n', '{"Iteration": 1}\n' * 10):
+            (tmp_path / "metrics.jsonl").write_text(text)
+            with pytest.raises(ArgumentException, match=r"metrics.jsonl must hold"):
+                learner().Train(resume=RunFolder(tmp_path))
+
+    def test_of_another_learner(self, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        with pytest.raises(ArgumentException, match="algorithm is MAML there and Reptile here"):
+            learner(ReptileAlgorithm, ReptileOptions).Train(resume=RunFolder(tmp_path))
+        with pytest.raises(ArgumentException, match=r"units is 4 there and 5 here"):
+            learner(units=5).Train(resume=RunFolder(tmp_path))
+        with pytest.warns(UserWarning, match="InnerLearningRate is 0.01 there and 0.02 here"):
+            learner(InnerLearningRate=0.02).Train(resume=RunFolder(tmp_path))
+
+    def test_of_a_later_version(self, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        text = (tmp_path / "run.json").read_text()
+        (tmp_path / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
+        with pytest.raises(ArgumentException, match=r"run.json must have format 1, got 2, a later one"):
+            learner().Train(resume=RunFolder(tmp_path))
+
+    def test_folders_that_are_none(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("kept")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "thesis.tex").write_text("kept")
+        learner(NumMetaIterations=1).Train(run=RunFolder(tmp_path / "run"))
+        for path, message in (
+            (tmp_path / "file", "path must be a folder or a new one, got a file"),
+            (tmp_path / "other", r"run must be a new or empty folder, got .* with 'thesis.tex'"),
+            (tmp_path / "run", "which holds a run"),
+            (Path("/dev/null"), "path must be a folder or a new one, got a file"),
+        ):
+            student = learner()
+            with pytest.raises(ArgumentException, match=message):
+                student.Train(run=RunFolder(path))
+            assert student.CurrentIteration == 0
+        for path in (tmp_path / "other", tmp_path / "nowhere"):
+            with pytest.raises(FileNotFoundError, match="must be the folder of a run"):
+                learner().Train(resume=RunFolder(path))
+        assert (tmp_path / "file").read_text() == (tmp_path / "other" / "thesis.tex").read_text() == "kept"
+        with pytest.raises(OSError, match="path must be a folder that can be made"):
+            learner().Train(run=RunFolder("/proc/nowhere/run"))
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("no", "must hold a run in JSON"),
+            ("[]", "must hold a run with its sessions"),
+            ('{"format": 1}', "must hold a run with its sessions"),
+            ('{"format": 1, "sessions": []}', "must hold where the run began"),
+            ('{"format": 1, "sessions": [{"iteration": "first"}]}', "must hold where the run began"),
+        ],
+    )
+    def test_a_damaged_description(self, text: str, message: str, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ArgumentException, match=message):
+            learner().Train(resume=RunFolder(tmp_path))
+
+    def test_without_a_checkpoint(self, tmp_path: Path) -> None:
+        assert RunFolder(tmp_path / "nowhere").checkpoints == []
+        learner().Train(run=RunFolder(tmp_path))
+        for path in RunFolder(tmp_path).checkpoints:
+            path.unlink()
+        with pytest.raises(FileNotFoundError, match="must be the folder of a run with a checkpoint, got none"):
+            learner().Train(resume=RunFolder(tmp_path))
+
+    def test_lines_without_losses(self, tmp_path: Path) -> None:
+        learner().Train(run=RunFolder(tmp_path))
+        (tmp_path / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}}}\n' for i in range(1, 11)))
+        with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
+            learner().Train(resume=RunFolder(tmp_path))
+
+    def test_of_another_folder_object(self, tmp_path: Path) -> None:
+        class Second(ITrainingCallback):
+            def on_start(self, run: Any) -> None:
+                with pytest.raises(InvalidOperationException, match="must be of no other process"):
+                    learner().Train(resume=RunFolder(tmp_path))
+
+        assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 10
+
+    def test_of_another_process(self, tmp_path: Path) -> None:
+        class Second(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if step.Iteration == 2:
+                    code = f"import aidotnet_py; aidotnet_py.RunFolder({str(tmp_path)!r})._hold()"
+                    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+                    assert "must be of no other process, got one that trains in it" in done.stderr
+                    run.stop("seen")
+
+        assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 2
+
+    def test_arguments(self, tmp_path: Path) -> None:
+        with pytest.raises(ArgumentOutOfRangeException, match="keep must be"):
+            RunFolder(tmp_path, keep=0)
+        with pytest.raises(ArgumentException, match="settings must be a mapping of values that JSON can hold"):
+            RunFolder(tmp_path, settings={"a": object()})
+        with pytest.raises(ArgumentException, match="path must be the path of a folder"):
+            RunFolder(3)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match=r"run must be an IRunFolder, got 'runs'; use RunFolder\('runs'\)"):
+            learner().Train(run="runs")
+        with pytest.raises(ArgumentException, match="run must be left out if resume is given"):
+            learner().Train(run=RunFolder(tmp_path), resume=RunFolder(tmp_path))
+
+
+FULL = """
+import resource, sys
+sys.path[:0] = {paths!r}
+from test_run_folder import learner
+from aidotnet_py import RunFolder
+sys.modules["matplotlib"] = None
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+student = learner(NumMetaIterations=40, CheckpointFrequency=6)
+try:
+    student.Train(run=RunFolder({run!r}))
+except OSError as error:
+    print(error.errno, student.CurrentIteration, error.filename)
+"""
+
+
+class TestFullDisk:
+    """A limit on the size of files, beyond which writes fail as they do on a full disk."""
+
+    def train(self, run: Path, limit: int) -> list[str]:
+        code = FULL.format(paths=[*sys.path], limit=limit, run=str(run))
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    def test_is_found_before_the_first_step(self, tmp_path: Path) -> None:
+        assert self.train(tmp_path / "run", 1000)[:2] == ["27", "0"]
+
+    def test_leaves_the_last_checkpoint_whole(self, tmp_path: Path) -> None:
+        student = learner(NumMetaIterations=40, CheckpointFrequency=6)
+        student.Train(run=RunFolder(tmp_path / "alone"))
+        size = (tmp_path / "alone" / "checkpoint_MAML_40.safetensors").stat().st_size
+        assert (tmp_path / "alone" / "metrics.jsonl").stat().st_size > size + 1000
+        number, steps, name = self.train(tmp_path / "run", size + 1000)
+        assert number == "27", "EFBIG"
+        assert 12 < int(steps) < 40
+        assert name == str(tmp_path / "run" / "metrics.jsonl")
+        last = RunFolder(tmp_path / "run").checkpoints[-1]
+        assert aidotnet_py.load(last).CurrentIteration >= 6
+        learner(NumMetaIterations=40, CheckpointFrequency=6).Train(resume=RunFolder(tmp_path / "run"))
+        for file in ("metrics.jsonl", "best.safetensors", "checkpoint_MAML_40.safetensors"):
+            assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+
+
+class TestEnvironment:
+    def test_libraries_are_those_of_the_metadata(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        required = ["numpy>=2.1", 'pytest>=8; extra == "data"', 'ruff; extra == "dev"', 'no-such-library; extra == "x"']
+        monkeypatch.setattr(sys.modules["aidotnet_py.runs.environment"], "requires", lambda name: required)
+        assert environment()["libraries"] == {"numpy": np.__version__, "pytest": pytest.__version__}
+
+    def test_gpus_are_asked_of_cupy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def properties(device: int) -> dict[str, Any]:
+            return {"name": f"GPU {device}".encode()}
+
+        runtime = SimpleNamespace(getDeviceCount=lambda: 2, getDeviceProperties=properties)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+        monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+        assert environment()["gpus"] == ["GPU 0", "GPU 1"]
+
+        def broken() -> int:
+            raise RuntimeError("no driver")
+
+        runtime.getDeviceCount = broken
+        assert environment()["gpus"] == []
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert environment()["gpus"] == []
+        monkeypatch.setitem(sys.modules, "platformdirs", None)
+        assert environment()["cache"] is None
