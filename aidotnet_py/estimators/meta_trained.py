@@ -58,7 +58,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     Attributes
     ----------
     learner_ : MetaLearnerBase
-        The meta-trained learner, without the data.
+        The meta-trained learner, of float64, without the data.
     encoding_ : TableEncoding
         How rows become inputs, as in a `TableLoader`.
     adapted_ : dict
@@ -210,13 +210,15 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     def _meta_train(self, columns: Columns) -> None:
         large = self._rows_of_large_groups(columns)
         seed = int(check_random_state(self.random_state).randint(2**31))
-        loader: TableLoader[np.float32] = TableLoader(
+        # In scikit-learn's dtype: in float32 a row's prediction differs by 1e-7 with its place among the rows.
+        loader: TableLoader[np.float64] = TableLoader(
             columns if large is None else columns.take(large),
             task=self._task,
             target=self._target,
             order=self._order,
             support=self.support,
             seed=seed,
+            dtype=np.float64,
         )
         # An evaluation would be of groups that are trained on.
         options = {"EvaluationFrequency": 0, **(self.options or {})}

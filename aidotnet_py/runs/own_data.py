@@ -103,12 +103,14 @@ class OwnData:
     validation: Any
     test: Any
 
-    def model(self, seed: int) -> NeuralNetworkModel[np.float32]:
-        """Return the untrained network."""
+    def model(self, seed: int) -> NeuralNetworkModel[Any]:
+        """Return the untrained network, in the dtype of the data."""
         images = isinstance(self.encoding, ImageEncoding)
         layers = conv4(self.outputs, filters=32) if images else mlp(40, 40, self.outputs)
         loss = CrossEntropyLoss() if self.classification else MeanSquaredErrorLoss()
-        return NeuralNetworkModel(layers, input_shape=self.encoding.input_shape, loss=loss, seed=seed)
+        return NeuralNetworkModel(
+            layers, input_shape=self.encoding.input_shape, loss=loss, dtype=self.encoding.dtype.type, seed=seed
+        )
 
 
 def describe_encoding(encoding: Encoding) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class TestGroups:
         assert set(model.adapted_) == set(X["child"])
         rows = (X["child"] == "c3").to_numpy()
         encoding = model.encoding_
-        targets = ((y[rows] - encoding.targets[0].mean) / encoding.targets[0].deviation).to_numpy(np.float32)
+        targets = ((y[rows] - encoding.targets[0].mean) / encoding.targets[0].deviation).to_numpy()
         inputs = encoding.inputs(X[rows])
         assert inputs.shape == (rows.sum(), 3)
         task = MetaLearningTask(SupportSetX=inputs, SupportSetY=targets[:, np.newaxis])
