@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.autodiff.extend import ArrayType, Equation, Literal, Program, Variable, simplify
+from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["AnySizeEquation", "AnySizeProgram", "Length", "Number", "NumberOfSize", "SizeDependent", "trace_any_size"]
@@ -71,7 +73,7 @@ class AnySizeProgram:
     ----------
     inputs : tuple of ArrayType
         Their types at some batch size.
-    constants : tuple of array
+    constants : tuple of numpy.ndarray
         Arrays that the function uses beside its arguments.
     equations : tuple of AnySizeEquation
         In the order of execution.
@@ -79,13 +81,16 @@ class AnySizeProgram:
         The place of the result.
     output_shape : tuple of Length
         Its shape.
+    output_dtype : dtype
+        Its dtype.
     """
 
     inputs: tuple[ArrayType, ...]
-    constants: tuple[Any, ...]
+    constants: tuple[NDArray[Any], ...]
     equations: tuple[AnySizeEquation, ...]
     output: int
     output_shape: tuple[Length, ...]
+    output_dtype: np.dtype[Any]
 
 
 def trace_any_size(trace_at: Callable[[int], Program]) -> AnySizeProgram:
@@ -128,6 +133,7 @@ def trace_any_size(trace_at: Callable[[int], Program]) -> AnySizeProgram:
         equations,
         _vary([place[cast(Variable, output)] for place, output in zip(places, outputs, strict=True)], "the output"),
         _vary([output.type.shape for output in outputs], "the output's shape"),
+        outputs[0].type.dtype,
     )
 
 
@@ -136,7 +142,7 @@ def _places(program: Program) -> dict[Variable, int]:
     return {variable: place for place, variable in enumerate(variables)}
 
 
-def _constants(programs: Sequence[Program]) -> list[Any]:
+def _constants(programs: Sequence[Program]) -> list[NDArray[Any]]:
     values = list(zip(*([value for _, value in program.constants] for program in programs), strict=True))
     for first, *others in values:
         if any(other.shape != first.shape or not bool((other == first).all()) for other in others):
@@ -144,7 +150,12 @@ def _constants(programs: Sequence[Program]) -> list[Any]:
                 "arrays in the model's function must not depend on the number of examples to be in a graph, got one of "
                 f"shape {tuple(first.shape)} at {_SIZES[0]} examples"
             )
-    return [first for first, *_ in values]
+    return [_on_host(first) for first, *_ in values]
+
+
+def _on_host(value: Any) -> NDArray[Any]:
+    owner = backend_of(value)
+    return np.asarray(value) if owner is None else owner.to_numpy(value)
 
 
 def _join(equations: Sequence[Equation], places: Sequence[dict[Variable, int]]) -> AnySizeEquation:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import write_file
-from aidotnet_py.arguments import check_given, refusal
-from aidotnet_py.autodiff.extend import Program, trace_pure
-from aidotnet_py.backends import backend_of, to_host
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.exchange.batch_sizes import AnySizeProgram, SizeDependent, trace_any_size
+from aidotnet_py.exchange.batch_sizes import AnySizeProgram, SizeDependent
 from aidotnet_py.exchange.operators import ELEMENTWISE, Nodes, translate
+from aidotnet_py.exchange.predictions import check_model, example_of, repeats_of_operators, trace_prediction
 from aidotnet_py.models import FunctionModel
 from aidotnet_py.version import __version__
 
@@ -66,16 +63,15 @@ def export_onnx(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[str
     >>> model = NeuralNetworkModel(conv4(5, norm="layer"), input_shape=(28, 28, 1))
     >>> export_onnx(model, "conv4.onnx")  # doctest: +SKIP
     """
-    _check_model(model)
-    example_type = _example(model, example)
+    check_model(model)
+    if model.dtype == np.float16:
+        raise ArgumentException(
+            "model must be of float32 or float64 to be exported, got float16, in which runtimes lack operators"
+        )
+    example = example_of(model, example)
     onnx = _package()
-    parameters = _arrays(model)
-
-    def trace_at(size: int) -> Program:
-        x = np.broadcast_to(np.zeros((), example_type.dtype), (size, *example_type.shape[1:]))
-        return trace_pure("the model's function", model.apply, parameters, x)
-
-    graph = _graph(onnx, trace_any_size(trace_at), parameters)
+    program, parameters = trace_prediction(model, example)
+    graph = _graph(onnx, program, parameters)
     # The newest that the package has an IR version for: 1.22.0 defines opset 27, which its own table lacks.
     newest = max(row[2] for row in onnx.helper.VERSION_TABLE)
     opsets = [onnx.helper.make_opsetid("", min(OPSET, newest))]
@@ -103,42 +99,6 @@ def _package() -> Any:
     return onnx
 
 
-def _check_model(model: Any) -> None:
-    check_given("model", model, "a FunctionModel or NeuralNetworkModel")
-    if not isinstance(model, FunctionModel):
-        hint = "; use its BaseModel" if hasattr(model, "BaseModel") else ""
-        raise ArgumentException(refusal("model", "a FunctionModel or NeuralNetworkModel", cast(object, model)) + hint)
-    if model.dtype == np.float16:
-        raise ArgumentException(
-            "model must be of float32 or float64 to be exported, got float16, in which runtimes lack operators"
-        )
-
-
-def _example(model: FunctionModel[Any, Any, Any], example: Any) -> NDArray[Any]:
-    """Return an array with the type of the inputs."""
-    shape = cast("tuple[int, ...] | None", model.settings().get("input_shape"))
-    if example is None:
-        if shape is None:
-            raise ArgumentException(
-                "example must be given for a FunctionModel, an array like its inputs, (n, …), got None"
-            )
-        return np.broadcast_to(np.zeros((), model.dtype), (1, *shape))
-    host = to_host(example, "example")
-    model.check_input(model.backend.asarray(host), "example")
-    if host.ndim == 0:
-        raise ArgumentException("example must have an axis of examples, (n, …), got a number")
-    return host
-
-
-def _arrays(model: FunctionModel[Any, Any, Any]) -> dict[str, NDArray[Any]]:
-    """Return parameters and statistics by name."""
-    vector, arrays, start = model.backend.to_numpy(model.GetParameters()), dict[str, NDArray[Any]](), 0
-    for name, shape in model.parameter_shapes.items():
-        stop = start + math.prod(shape)
-        arrays[name], start = vector[start:stop].reshape(shape), stop
-    return arrays | {name: model.backend.to_numpy(value) for name, value in model.statistics.items()}
-
-
 def _graph(onnx: Any, program: AnySizeProgram, parameters: Mapping[str, NDArray[Any]]) -> Any:
     reserved = next((n for n in parameters if n in (_INPUT, _OUTPUT) or n.startswith("/")), None)
     if reserved is not None:
@@ -148,11 +108,8 @@ def _graph(onnx: Any, program: AnySizeProgram, parameters: Mapping[str, NDArray[
     nodes = Nodes(onnx, _INPUT)
     names = [nodes.named_constant(name, value) for name, value in parameters.items()]
     names.append(_INPUT)
-    for i, value in enumerate(program.constants):
-        owner = backend_of(value)
-        array = np.asarray(value) if owner is None else owner.to_numpy(value)
-        names.append(nodes.named_constant(f"/array_{i}", array))
-    repeated = _left_to_operators(program)
+    names.extend(nodes.named_constant(f"/array_{i}", array) for i, array in enumerate(program.constants))
+    repeated = repeats_of_operators(program, ELEMENTWISE)
     first = len(names)
     for place, equation in enumerate(program.equations, start=first):
         inputs = [names[atom] if isinstance(atom, int) else nodes.number(*atom) for atom in equation.inputs]
@@ -161,14 +118,11 @@ def _graph(onnx: Any, program: AnySizeProgram, parameters: Mapping[str, NDArray[
     taken = program.inputs[-1]
     kind = nodes.kind(taken.dtype)
     lengths = [_shown(length) for length in program.output_shape]
-    output_type = next(
-        (e.dtype for place, e in enumerate(program.equations, start=first) if place == program.output), taken.dtype
-    )
     return onnx.helper.make_graph(
         nodes.nodes,
         "prediction",
         [onnx.helper.make_tensor_value_info(_INPUT, kind, [_BATCH, *taken.shape[1:]])],
-        [onnx.helper.make_tensor_value_info(_OUTPUT, nodes.kind(output_type), lengths)],
+        [onnx.helper.make_tensor_value_info(_OUTPUT, nodes.kind(program.output_dtype), lengths)],
         initializer=nodes.initializers,
     )
 
@@ -180,20 +134,3 @@ def _shown(length: Any) -> str | int:
     if length == SizeDependent(1, 0):
         return _BATCH
     return f"{length.slope} * {_BATCH} + {length.offset}"
-
-
-def _left_to_operators(program: AnySizeProgram) -> set[int]:
-    """Return the places of repeated arrays that ONNX's elementwise operators repeat by themselves.
-
-    One is not needed in full if each operator that reads it has another operand of the full shape.
-    """
-    first = len(program.inputs) + len(program.constants)
-    repeated = {
-        place for place, e in enumerate(program.equations, start=first) if e.primitive == "broadcast_to"
-    }  # fmt: skip
-    needed = {program.output}
-    for equation in program.equations:
-        variables = [atom for atom in equation.inputs if isinstance(atom, int)]
-        if equation.primitive not in ELEMENTWISE or repeated.issuperset(variables):
-            needed.update(variables)
-    return repeated - needed
