@@ -70,6 +70,8 @@ def prose(page: Path) -> str:
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # As in a session there: blocks import modules that earlier blocks wrote.
+    monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
     for line, block in blocks(page):
         if ">>>" in block:
