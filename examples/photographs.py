@@ -41,7 +41,7 @@ Classify: TypeAlias = Callable[[Images, NDArray[np.int64], Images], NDArray[np.i
 
 
 def cut_places(folder: Path, seed: int) -> tuple[list[str], list[str]]:
-    """Write the crops of each place into one folder; return the names of the training places and the test places."""
+    """Write one folder of crops per place; return the names of the training places and the test places."""
     rng = np.random.default_rng(seed)
     train, test = list[str](), list[str]()
     for number, photograph in enumerate(load_sample_images().images):
