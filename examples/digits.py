@@ -1,10 +1,10 @@
-"""Meta-train iMAML on real handwritten digits, and let it learn unseen ones from one example each.
+"""Meta-train iMAML on real handwritten digits, and adapt it to unseen digits from one example each.
 
     python examples/digits.py
 
-Five classes, one example a class. Training tasks show the digits 0, 1, 6, 8 and 9 and their rotations, test tasks the
-digits 2, 3, 4, 5 and 7 and theirs. Prints accuracies with 95 % intervals, of all query images of a task together, which
-are then normalised as a whole, and of one at a time, and writes a figure of one adapted task.
+Tasks are five-way one-shot. Training tasks have the digits 0, 1, 6, 8 and 9 and their rotations; test tasks have the
+digits 2, 3, 4, 5 and 7 and their rotations. The script prints two accuracies with 95 % intervals: with all query images
+of a task normalised together, and with one query image at a time. It also draws one adapted task.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def train(model: Model, steps: int, seed: int) -> None:
 
 
 def train_without_meta_learning(model: Model, steps: int, seed: int) -> None:
-    """As many Adam steps on the same tasks, all their examples pooled: what a model learns that never adapts."""
+    """The same number of Adam steps on the pooled examples of the same tasks, without adaptation."""
     loader = DigitsLoader(split="train", seed=seed)
     optimizer = AdamOptimizer(0.001)
     for _ in tqdm(range(steps), desc="training without meta-learning", mininterval=1, disable=None):
@@ -74,7 +74,7 @@ def train_without_meta_learning(model: Model, steps: int, seed: int) -> None:
 
 
 def accuracy_before(model: Model, tasks: int) -> tuple[float, float]:
-    """Query accuracy of the model as it is, never having seen the tasks' support sets; mean and 95 % half-width."""
+    """Query accuracy of the model without adaptation to the support sets; mean and 95 % half-width."""
     loss = model.DefaultLossFunction
     batch = DigitsLoader(split="test", seed=1).GetTaskBatch(tasks)
     found = [loss.accuracy(model.Predict(task.QueryInput), task.QueryOutput) for task in batch]
@@ -82,7 +82,7 @@ def accuracy_before(model: Model, tasks: int) -> tuple[float, float]:
 
 
 def evaluate(model: Model, tasks: int) -> MetaEvaluationResult[np.float32]:
-    """Adapt to test tasks, the same ones for every model."""
+    """Adapt to the same test tasks for every model."""
     return iMAMLAlgorithm(options(model, DigitsLoader(split="test", seed=1))).Evaluate(tasks)
 
 

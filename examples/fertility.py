@@ -1,7 +1,7 @@
-"""Forecast the births per woman of countries from their first years, beside what a practitioner would try.
+"""Forecast the births per woman of countries from their first years, and compare with usual methods.
 
-A country is a task: its first years are the support set, all later ones the query set. Countries of the test folds are
-in no training. The data are the World Bank's, as statsmodels ships them (1960 to 2013, 219 countries).
+A country is a task: its first years are the support set, all later years the query set. Training never uses the
+countries of the test folds. The World Bank's data come with statsmodels (1960 to 2013, 219 countries).
 
 python examples/fertility.py            # one fold in five; needs statsmodels and scikit-learn
 python examples/fertility.py --folds 5
@@ -28,7 +28,7 @@ from aidotnet_py.nn import mlp
 FOLDS = 5
 
 Curve: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
-# From the years and rates that are known of a country, and the years asked for, to their rates.
+# Maps known years and rates of a country, and the query years, to rates in the query years.
 Forecast: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -57,7 +57,7 @@ def carried_forward(train: Mapping[str, Curve], known: int) -> Forecast:
 
 
 def own_line(train: Mapping[str, Curve], known: int) -> Forecast:
-    """A straight line through the known years of the country alone."""
+    """A straight line through the country's known years."""
     return lambda years, rates, asked: np.polyval(np.polyfit(years, rates, 1), asked)
 
 
@@ -68,7 +68,7 @@ def pooled_line(train: Mapping[str, Curve], known: int) -> Forecast:
 
 
 def mixed_effects(train: Mapping[str, Curve], known: int) -> Forecast:
-    """A parabola for all countries, and a line of each country's own, predicted from its known years (BLUP)."""
+    """One parabola for all countries plus a line per country, predicted from its known years (BLUP)."""
     table = table_of(train)
 
     def designs(years: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

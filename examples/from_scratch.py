@@ -1,9 +1,9 @@
-"""MAML's loop on one sigmoid layer: the exercise that many a course begins with, in a few lines.
+"""MAML's loop on one sigmoid layer, a usual first exercise, in a few lines.
 
     python examples/from_scratch.py
 
-Ten binary classification tasks, ten samples at a time, fifty features, cross-entropy. Each task has a boundary of its
-own, near one that all share, and new samples are drawn in every epoch. Prints the loss after adaptation as it falls.
+Ten binary classification tasks, ten samples at a time, fifty features, cross-entropy. Each task has its own boundary,
+near a shared boundary. Every epoch draws new samples. The script prints the loss after adaptation.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from aidotnet_py import (
 
 
 def layer(theta: Mapping[str, Any], x: Any) -> Any:
-    """What goes into the sigmoid; BinaryCrossEntropyLoss applies it, where no exponential can overflow."""
+    """The logits; BinaryCrossEntropyLoss applies the sigmoid without overflow of an exponential."""
     return x @ theta["w"]
 
 
 def sample(generator: np.random.Generator, boundary: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points and the side of the boundary that they lie on."""
+    """Points, and on which side of the boundary they are."""
     x = generator.normal(size=(samples, len(boundary)))
     return x, (x @ boundary > 0).astype(float)
 
 
 def draw_tasks(generator: np.random.Generator, boundaries: list[np.ndarray], samples: int) -> TaskBatch:
-    """New samples of every task: a support set to adapt to, and a query set to be judged by."""
+    """New samples of every task: a support set and a query set."""
     tasks = []
     for boundary in boundaries:
         (x, y), (x_test, y_test) = (sample(generator, boundary, samples) for _ in range(2))
@@ -59,7 +59,7 @@ def main() -> None:
     learner = MAMLAlgorithm(MAMLOptions(model, AdaptationSteps=1, InnerLearningRate=0.1, OuterLearningRate=0.02))
 
     for epoch in range(arguments.steps):
-        # For every task θ' = θ − α ∇L_support(θ), and then θ moves against the gradient of the mean of L_query(θ').
+        # Each task takes φ = θ − α ∇L_support(θ). Then θ takes a step against the gradient of the mean L_query(φ).
         loss = learner.MetaTrain(draw_tasks(generator, boundaries, arguments.samples))
         if epoch % max(1, arguments.steps // 10) == 0 or epoch == arguments.steps - 1:
             print(f"epoch {epoch:4}   loss after adaptation {loss:.3f}")

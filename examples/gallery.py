@@ -1,4 +1,4 @@
-"""Draw every figure of `aidotnet_py.plotting`, on a light and on a dark ground, into a folder.
+"""Draw every figure of `aidotnet_py.plotting`, on a light and on a dark background, into a folder.
 
 python examples/gallery.py
 """
@@ -177,7 +177,7 @@ FIGURES: dict[str, Callable[[int], Callable[[], Any]]] = {
 
 
 def save(draw: Callable[[], Figure], path: Path) -> None:
-    """Save a figure on both grounds; it takes text and ground from matplotlib's own styles."""
+    """Save a figure on both backgrounds; matplotlib's styles set the colours of text and background."""
     for ground, style in (("light", "default"), ("dark", "dark_background")):
         with matplotlib.style.context(style):
             draw().savefig(f"{path}-{ground}.png", dpi=100)

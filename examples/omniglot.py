@@ -1,10 +1,10 @@
-"""Meta-train iMAML on Omniglot's alphabets, beside its first-order form, and test both on alphabets held out.
+"""Meta-train iMAML and its first-order form on Omniglot's alphabets, and test both on held-out alphabets.
 
     python examples/omniglot.py images_background_small1.zip
 
-Takes one of the published archives, or its unpacked folder; with --download, fetches it there first. Five classes, one
-example a class, 15 queries a class; classes are characters and their rotations. Accuracies are of all query images of a
-task together, which are then normalised as a whole, and of one at a time.
+The argument is a published archive, or the folder of an unpacked archive; --download fetches it first. Tasks are
+five-way one-shot with 15 queries a class; classes are characters and their rotations. The script prints two accuracies:
+with all query images of a task normalised together, and with one query image at a time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def learner_of(model: Model, loader: Loader, *, first_order: bool = False) -> iM
 
 
 def meta_train(model: Model, loader: Loader, steps: int, tasks: int, *, first_order: bool) -> float:
-    """Meta-train in place; returns the seconds that it took."""
+    """Meta-train in place; returns the seconds."""
     learner = learner_of(model, loader, first_order=first_order)
     began = time.perf_counter()
     name = "first-order" if first_order else "iMAML"

@@ -1,7 +1,8 @@
-"""Recognise places on photographs from one or five crops of each, beside nearest neighbours and a pooled network.
+"""Recognise places on photographs from one or five crops of each, and compare with two simpler methods.
 
-Scikit-learn's two photographs are cut into 96 places, in folders like those of one's own images; 48 places are trained
-on, the 48 beside them are tested. With FOLDER, its class folders take their place, three quarters of them to train on.
+The other methods are nearest neighbours and a pooled network. The script cuts scikit-learn's two photographs into 96
+places, one folder each; 48 places are for training, the 48 places beside them for the test. With FOLDER, the script
+uses its class folders instead, three quarters of them for training.
 
 python examples/photographs.py [FOLDER]    # the extra data
 """
@@ -35,12 +36,12 @@ from aidotnet_py.nn import conv4
 
 ROWS, COLUMNS, SIDE, CROPS = 6, 8, 16, 24
 Images: TypeAlias = NDArray[np.float32]
-# From support images and labels, and query images, to labels.
+# Maps support images, support labels and query images to query labels.
 Classify: TypeAlias = Callable[[Images, NDArray[np.int64], Images], NDArray[np.int64]]
 
 
 def cut_places(folder: Path, seed: int) -> tuple[list[str], list[str]]:
-    """Write crops of each place into a folder of its own; return the names of the places to train on and to test."""
+    """Write one folder of crops per place; return the names of the training places and the test places."""
     rng = np.random.default_rng(seed)
     train, test = list[str](), list[str]()
     for number, photograph in enumerate(load_sample_images().images):
@@ -59,7 +60,7 @@ def cut_places(folder: Path, seed: int) -> tuple[list[str], list[str]]:
 
 
 def nearest_mean(features: Callable[[Images], NDArray[np.floating[Any]]]) -> Classify:
-    """The class whose mean support features are nearest."""
+    """The class with the nearest mean of support features."""
 
     def classify(x: Images, y: NDArray[np.int64], query: Images) -> NDArray[np.int64]:
         known, asked = features(x), features(query)
@@ -88,11 +89,11 @@ def network(
 
 
 def pooled(loader: ImageFolderLoader[np.float32], folder: Path, steps: int, seed: int) -> Classify:
-    """A network that tells all training classes apart, and the nearest mean of its outputs, as directions."""
+    """A network that classifies all training classes, then the nearest mean of its normalised outputs."""
     files = [sorted((folder / str(name)).iterdir()) for name in loader.labels]
     x = loader.encoding.inputs([file for own in files for file in own])
     y = np.repeat(np.arange(len(files)), [len(own) for own in files])
-    # With layer norm, the answer for an image does not depend on the images beside it.
+    # With layer norm, the prediction for an image does not depend on the other images.
     model = network(len(files), loader.encoding.input_shape, "layer", seed)
     optimizer, rng = AdamOptimizer(0.001), np.random.default_rng(seed)
     for _ in trange(steps, desc="pooled network", leave=False, disable=None):
@@ -110,7 +111,7 @@ def pooled(loader: ImageFolderLoader[np.float32], folder: Path, steps: int, seed
 
 
 def meta_learned(name: str, loader: ImageFolderLoader[np.float32], steps: int, seed: int) -> Classify:
-    # `Adapt` gives a model that normalises by the support set, and so answers for one image at a time too.
+    # The model from `Adapt` normalises by the support set, so it can predict for one image at a time.
     model = network(loader.NWay, loader.encoding.input_shape, "batch", seed)
     shared: dict[str, Any] = {"DataLoader": loader, "OuterLearningRate": 0.002}
     learner: Any = (

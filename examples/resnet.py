@@ -29,7 +29,7 @@ CLASSES = 10
 def random_task(
     size: int, images: int, batches: int, generator: np.random.Generator
 ) -> MetaLearningTask[Any, Any, Any]:
-    """Random images and labels: of interest are memory and time alone. With batches, each inner step sees the next."""
+    """Random images and labels, to measure memory and time. With batches, each inner step takes the next batch."""
 
     def images_and_labels() -> tuple[NDArray[Any], NDArray[Any]]:
         shape = (images, size, size, 3)

@@ -1,4 +1,4 @@
-"""Meta-train iMAML on sinusoids (Finn et al. 2017), and let it learn a new one from ten points.
+"""Meta-train iMAML on sinusoids (Finn et al. 2017), and adapt it to a new sinusoid from ten points.
 
 python examples/sinusoid.py
 """

@@ -1,7 +1,7 @@
-"""A backend of one's own: PyTorch's tensors on the CPU. It passes `check_backend`, and trains iMAML on sinusoids.
+"""A backend for PyTorch's tensors on the CPU. It passes `check_backend`, and trains iMAML on sinusoids.
 
-With PyTorch installed: ``python examples/torch_backend.py``. Results are computed and then copied into ``out``: that
-is short rather than fast.
+With PyTorch installed: ``python examples/torch_backend.py``. Operations compute a result and copy it into ``out``: the
+code is short, not fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TORCH_OF = {dtype: kind for kind, dtype in NUMPY_OF.items()}
 
 
 class Backwards:
-    """A view with negative strides, which tensors cannot have: NumPy's, over the tensor's memory."""
+    """A NumPy view of the tensor's memory with negative strides, which tensors cannot have."""
 
     def __init__(self, host: Any) -> None:
         self.host, self.shape, self.dtype = host, host.shape, TORCH_OF[host.dtype]
@@ -68,11 +68,11 @@ def errors_of_numpy() -> Any:
         raise np.linalg.LinAlgError(str(error)) from error
 
 
-# Where PyTorch has another name, or another function.
+# Operations with another name or another function in PyTorch.
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "equal": torch.eq,
     "not_equal": torch.ne,
-    # Of NaN, PyTorch's own is 0.
+    # PyTorch's sign of NaN is 0.
     "sign": lambda x: torch.where(torch.isnan(x), x, torch.sign(x)) if x.is_floating_point() else torch.sign(x),
     "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
 }
@@ -84,14 +84,14 @@ class TorchBackend:
     name = "torch"
     compiler = None
     capturing = None
-    # PyTorch divides large operations among its own threads.
+    # PyTorch runs large operations on its own threads.
     threads = 1
     flops_at_once = 30_000_000
 
     def owns(self, value: object) -> bool:
         return isinstance(value, (torch.Tensor, Backwards))
 
-    # Arrays, and what leads to NumPy and back.
+    # Arrays, and conversions to and from NumPy.
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
         return torch.empty(shape, dtype=TORCH_OF[np.dtype(dtype)])
@@ -152,7 +152,7 @@ class TorchBackend:
 
         def run(*operands: Any, out: Any = None) -> Any:
             values = operands[1:] if name == "where" else operands
-            # Numbers have the dtype of the arrays beside them.
+            # Numbers take the dtype of the other arguments.
             kind = next((value.dtype for value in (*values, out) if self.owns(value)), None)
             tensors = [plain(v) if self.owns(v) else torch.as_tensor(v, dtype=kind) for v in operands]
             return into(out, function(*tensors))
@@ -164,7 +164,7 @@ class TorchBackend:
 
     def sum(self, array: Any, axes: tuple[int, ...], out: Any = None) -> Any:
         x = plain(array)
-        # For PyTorch, no axes are all axes.
+        # PyTorch takes an empty tuple of axes for all axes.
         return into(out, torch.sum(x, axes, dtype=x.dtype) if axes else x.clone())
 
     def max(self, array: Any, axes: tuple[int, ...], out: Any = None) -> Any:
@@ -248,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="iMAML on sinusoids, on PyTorch's tensors.")
     parser.add_argument("--steps", type=int, default=300)
     steps = parser.parse_args().steps
-    # On two cores that others used too, two threads took twenty times as long on such small tensors as one.
+    # On two busy cores, two threads took twenty times as long as one thread on these small tensors.
     torch.set_num_threads(1)
     register_backend(TorchBackend())
     check_backend("torch")

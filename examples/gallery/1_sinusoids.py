@@ -2,8 +2,8 @@
 A sine wave from ten points
 ===========================
 
-Every task is another sine wave: amplitude and phase differ (Finn et al. 2017). iMAML learns a start from which a small
-network fits a new wave from ten points. ``examples/sinusoid.py`` trains longer and measures on 600 waves.
+Each task is a sine wave with its own amplitude and phase (Finn et al. 2017). iMAML learns a start from which a small
+network fits a new wave from ten points. ``examples/sinusoid.py`` trains longer and tests on 600 waves.
 """
 
 import numpy as np
@@ -27,14 +27,14 @@ options = iMAMLOptions.FromPaper(
 learner = iMAMLAlgorithm(options)
 
 # %%
-# Meta-training: each step draws 25 waves, adapts to each, and moves the start along the implicit gradient.
+# Meta-training: each step draws 25 waves, adapts to each, and updates the start with the implicit gradient.
 
 losses = [float(learner.MetaTrainStep(25).MetaLoss) for _ in range(1000)]
 for begin, end in ((0, 10), (90, 100), (900, 1000)):
     print(f"steps {begin + 1:3} to {end:4}: median query loss after adaptation {np.median(losses[begin:end]):.3f}")
 
 # %%
-# A wave that was never trained on. ``Adapt`` returns a new model and leaves the start as it is.
+# An unseen wave. ``Adapt`` returns a new model and does not change the start.
 
 task = SinusoidLoader(seed=2).GetNextTask()
 adapted = learner.Adapt(task)

@@ -2,9 +2,9 @@
 Unseen digits from one example each
 ===================================
 
-Scikit-learn's scanned digits, five classes, one example a class. Training tasks show 0, 1, 6, 8, 9 and their rotations,
-test tasks the other digits. ``make demo`` runs the longer script, ``examples/digits.py``, with a wider network and what
-it is compared with.
+Five-way one-shot tasks of scikit-learn's scanned digits. Training tasks have 0, 1, 6, 8, 9 and their rotations; test
+tasks have the other digits. ``make demo`` runs a longer script, ``examples/digits.py``, with a wider network and
+comparisons.
 """
 
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
@@ -35,7 +35,7 @@ def accuracy_on_unseen_digits():
 
 
 # %%
-# Meta-training, and the accuracy on 100 tasks of unseen digits before and after it. Chance is 20 %.
+# The accuracy on 100 tasks of unseen digits, before and after meta-training. Chance is 20 %.
 
 print("random start, after adaptation:", accuracy_on_unseen_digits())
 learner = learner_of(model, "train", seed=0)
@@ -44,7 +44,7 @@ for _ in range(150):
 print("iMAML, after adaptation:       ", accuracy_on_unseen_digits())
 
 # %%
-# One task: the support set on the left is all that the adapted model has seen of these classes.
+# One task: the adapted model saw only the support set, on the left, of these classes.
 
 task = DigitsLoader(NWay=5, KShot=1, split="test", seed=2).GetNextTask()
 before, after = model.Predict(task.QueryInput), learner.Adapt(task).Predict(task.QueryInput)

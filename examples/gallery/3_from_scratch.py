@@ -2,11 +2,11 @@ r"""
 MAML by hand, and by one name
 =============================
 
-On one sigmoid layer, MAML's gradient can be written out. Here it is in plain NumPy, and ``MAMLAlgorithm`` gives the
-same numbers.
+For one sigmoid layer, MAML's meta-gradient has a short formula. The formula in plain NumPy and ``MAMLAlgorithm`` give
+the same numbers.
 
 With support set :math:`X, y`, probabilities :math:`p = \sigma(X\theta)` and n samples, one inner step is :math:`\varphi
-= \theta - \frac{\alpha}{n} X^T (p - y)`. The chain rule through it gives the meta-gradient
+= \theta - \frac{\alpha}{n} X^T (p - y)`. The chain rule gives the meta-gradient
 
 .. math::
     \nabla_\theta L_q(\varphi) = (I - \alpha H)\, \nabla L_q(\varphi), \qquad
@@ -25,7 +25,7 @@ boundaries = [shared + 0.3 * generator.normal(size=shared.shape) for _ in range(
 
 
 def draw_set(boundary):
-    """Points and the side of the boundary that they lie on."""
+    """Points, and on which side of the boundary they are."""
     x = generator.normal(size=(samples, features))
     return x, (x @ boundary > 0).astype(float)
 
@@ -59,7 +59,7 @@ def meta_gradient(theta, task):
 
 
 # %%
-# By name. The model is the function up to the sigmoid, which the loss applies:
+# By name. The model returns logits; the loss applies the sigmoid:
 
 start = generator.normal(size=shared.shape)
 model = FunctionModel(lambda theta, x: x @ theta["w"], {"w": start}, loss=BinaryCrossEntropyLoss())

@@ -2,14 +2,14 @@ r"""
 What conjugate gradient does, and when it fails
 ===============================================
 
-iMAML needs :math:`v = (I + \lambda H)^{-1} g`, and :math:`H` is known only by its products :math:`Hv`. Conjugate
-gradient takes one product an iteration. After :math:`k` iterations it has the best solution of the form
-:math:`q(A)\,b`, :math:`q` a polynomial of degree :math:`k - 1`: best in the norm of the error that :math:`A` defines.
-Three facts follow.
+iMAML needs :math:`v = (I + \lambda H)^{-1} g`, and computes only products :math:`Hv`, never :math:`H`. Conjugate
+gradient needs one product per iteration. After :math:`k` iterations, its solution has the smallest error, in the norm
+that :math:`A` defines, of all :math:`q(A)\,b` with a polynomial :math:`q` of degree :math:`k - 1`. Three facts follow.
 
-- **The spread of the eigenvalues sets the pace.** With condition number :math:`\kappa`, the error after
-  :math:`k` iterations is at most :math:`2\left(\frac{\sqrt\kappa - 1}{\sqrt\kappa + 1}\right)^k` of that at zero.
-- **Groups count once.** With :math:`m` distinct eigenvalues, :math:`m` iterations suffice, whatever :math:`\kappa` is.
+- **The spread of the eigenvalues sets the rate.** With condition number :math:`\kappa`, the error after :math:`k`
+  iterations is at most :math:`2\left(\frac{\sqrt\kappa - 1}{\sqrt\kappa + 1}\right)^k` times the error at zero.
+- **Equal eigenvalues count once.** With :math:`m` distinct eigenvalues, :math:`m` iterations suffice for any
+  :math:`\kappa`.
 - **A must be positive definite.** Along a direction of negative curvature there is no best solution, and the solver
   stops.
 """
@@ -39,8 +39,7 @@ def solve(eigenvalues, **settings):
 # The spread, and groups
 # ----------------------
 #
-# Three matrices with the condition number 10, 100 and 1000, and a fourth with 1000 too, whose eigenvalues lie in four
-# groups of equal ones.
+# Three matrices have condition numbers 10, 100 and 1000. A fourth has 1000 too, but only four distinct eigenvalues.
 
 spectra = {
     "κ = 10": np.linspace(1, 10, n),
@@ -58,10 +57,10 @@ axes.legend()
 axes.grid(alpha=0.3)
 
 # %%
-# The λ of iMAML is such a spread: the eigenvalues of :math:`I + \lambda H` lie between 1 and :math:`1 + \lambda h`,
-# :math:`h` the largest of :math:`H`. A small λ, which keeps a task near the start, makes an easy solve. The Neumann
-# series :math:`\sum_j (-\lambda H)^j g` wants :math:`\lambda h < 1` and grows beyond it; conjugate gradient does not
-# mind.
+# The λ of iMAML sets this spread: the eigenvalues of :math:`I + \lambda H` are between 1 and :math:`1 + \lambda h`,
+# where :math:`h` is the largest eigenvalue of :math:`H`. A small λ keeps φ near the start and makes the solve easy. The
+# Neumann series :math:`\sum_j (-\lambda H)^j g` needs :math:`\lambda h < 1` and diverges otherwise; conjugate gradient
+# has no such limit.
 
 h = np.linspace(0, 1, n)
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
@@ -80,10 +79,10 @@ panels[0].legend()
 # Negative curvature
 # ------------------
 #
-# Where the inner steps end far from a minimum, the Hessian has negative eigenvalues. One eigenvalue of :math:`I +
-# \lambda H` below zero is enough: the solver stops at the first direction with :math:`p^T A p \le 0`, says so in its
-# report, and returns what it had before. Three remedies: Gauss–Newton curvature, whose eigenvalues are never negative;
-# damping, which lifts all eigenvalues; or a smaller λ.
+# If the inner steps end far from a minimum, the Hessian has negative eigenvalues. If one eigenvalue of :math:`I +
+# \lambda H` is below zero, the solver stops at the first direction with :math:`p^T A p \le 0`, reports it, and returns
+# the solution before this direction. Three remedies: Gauss–Newton curvature, whose eigenvalues are never negative;
+# damping, which raises all eigenvalues; or a smaller λ.
 
 indefinite = 1 + np.linspace(-1.5, 20, n)
 for name, damping in (("as it stands", 0.0), ("damping 1", 1.0)):
@@ -95,8 +94,8 @@ for name, damping in (("as it stands", 0.0), ("damping 1", 1.0)):
 # Precision
 # ---------
 #
-# The residual that the iteration carries along goes on falling where the true one no longer does. The solvers measure
-# it at the end: a bound that the dtype cannot reach ends in ``PRECISION_LIMIT`` and is not claimed.
+# The recursive residual of the iteration keeps falling after the true residual stalls. The solvers measure the true
+# residual at the end: if the dtype cannot reach the bound, the report says ``PRECISION_LIMIT``, not convergence.
 
 matrix = ((basis * spectra["κ = 1000"]) @ basis.T).astype(np.float32)
 _, report = conjugate_gradient(lambda v: matrix @ v, b.astype(np.float32), rtol=1e-7, max_iterations=1000)

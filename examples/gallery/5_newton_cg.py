@@ -2,11 +2,11 @@
 Newton-CG against gradient descent
 ==================================
 
-iMAML's gradient is exact at the minimum of the inner problem, so what counts is to get there. On a problem whose
-directions differ in scale, gradient descent creeps; ``NewtonCGMinimizer`` asks for products with the exact Hessian, and
+iMAML's meta-gradient is exact at the minimum of the inner problem, so the inner solver must reach this minimum. If
+directions differ in scale, gradient descent is slow; ``NewtonCGMinimizer`` uses products with the exact Hessian, and
 needs a few steps.
 
-The problem is logistic regression with a small penalty, on features whose scales lie between 1 and 1/100.
+The problem is logistic regression with a small penalty, on features with scales between 1 and 1/100.
 """
 
 import matplotlib.pyplot as plt
@@ -33,7 +33,7 @@ def gradient_of(w):
 
 
 # %%
-# What counts as work: a gradient is one unit, and a product with the Hessian two, about what they cost.
+# Units of work: a gradient is one unit, a product with the Hessian two units, about their costs.
 
 
 class Counted:
@@ -63,8 +63,8 @@ minimum = NewtonCGMinimizer(max_iterations=50, gradient_tolerance=1e-11).minimiz
 lowest = float(loss(minimum))
 
 # %%
-# Gradient descent gets the best fixed rate of theory, 2 / (largest + smallest eigenvalue) of the Hessian at the
-# minimum, which nobody knows beforehand.
+# Gradient descent uses the best fixed rate in theory, 2 / (largest + smallest eigenvalue) of the Hessian at the
+# minimum. In practice this rate is unknown.
 
 hessian = np.array([linearize(gradient_of, minimum)[1](unit) for unit in np.eye(30)])
 eigenvalues = np.linalg.eigvalsh(hessian)
@@ -80,7 +80,7 @@ print(f"Newton-CG: {newton.work} units of work to a gradient of {np.abs(gradient
 print(f"gradient descent: after 2000 units still {descent[-1][1] - lowest:.0e} above the minimum")
 
 # %%
-# The distance from the lowest loss against work:
+# The difference from the lowest loss against work:
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 for name, record in (("gradient descent", descent), ("Newton-CG", newton.record)):

@@ -2,13 +2,13 @@ r"""
 Derivatives through a solver of one's own
 =========================================
 
-A solver finds the :math:`\varphi` with :math:`F(\varphi, \theta) = 0`. How does :math:`\varphi` move with
-:math:`\theta`? The condition alone tells: :math:`\frac{\partial F}{\partial \varphi} \mathrm{d}\varphi =
--\frac{\partial F}{\partial \theta} \mathrm{d}\theta`. ``implicit_diff`` solves this system, and never looks into the
-solver: :doc:`/implicit` has the rest.
+A solver computes :math:`\varphi` with :math:`F(\varphi, \theta) = 0`. The condition gives the derivative of
+:math:`\varphi`: :math:`\frac{\partial F}{\partial \varphi} \mathrm{d}\varphi =
+-\frac{\partial F}{\partial \theta} \mathrm{d}\theta`. ``implicit_diff`` solves this system, and never differentiates
+the solver; see :doc:`/implicit`.
 
-Here the solver is a bisection, full of branches, for the Colebrook equation: the friction factor of a rough pipe, which
-has no closed form.
+Here the solver is a bisection with many branches for the Colebrook equation, which gives the friction factor of a rough
+pipe and has no closed form.
 """
 
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ def friction(log_reynolds, roughness=1e-4):
 
 
 # %%
-# First and second derivatives, held to finite differences of the solver:
+# First and second derivatives, compared with finite differences of the solver:
 
 at, h = np.log(1e5), 1e-3
 slope, bend = grad(friction)(at), hvp(friction, at, 1.0)
@@ -48,7 +48,7 @@ print(f"slope {slope:.7f}   finite difference {(friction(at + h) - friction(at -
 print(f"bend  {bend:.7f}   finite difference {(friction(at + h) - 2 * friction(at) + friction(at - h)) / h**2:.7f}")
 
 # %%
-# The friction of pipes of three roughnesses, with the tangent at 10⁵ that the derivative gives:
+# The friction of pipes of three roughnesses, with the tangents at 10⁵ from the derivative:
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 grid = np.linspace(np.log(4e3), np.log(1e8), 60)

@@ -2,9 +2,9 @@
 Memory against inner steps
 ==========================
 
-How far an algorithm can look depends on what it must keep of the inner steps. MAML walks back over all of them and
-keeps every point on the way, or with checkpoints about twice the square root of their number. iMAML looks at the last
-point alone. :doc:`/performance` has the same on an Omniglot network, with times.
+Memory limits the number of inner steps. MAML differentiates through all inner steps and stores every point, or with
+checkpoints about twice the square root of their number. iMAML needs only the last point. :doc:`/performance` measures
+an Omniglot network, with times.
 """
 
 import tracemalloc
@@ -34,7 +34,7 @@ def learner_of(name, steps):
 
 
 def peak(name, steps):
-    """The height of NumPy's and Python's memory over one step, in MiB; the first steps compile and are not counted."""
+    """Peak memory of NumPy and Python over one step, in MiB, without the first steps, which compile."""
     learner = learner_of(name, steps)
     for _ in range(2):
         learner.MetaTrain(batch)
@@ -55,7 +55,7 @@ for name, row in heights.items():
     print(f"{name:<18}" + "".join(f"{height:8.1f}" for height in row) + " MiB")
 
 # %%
-# The lines:
+# The figure:
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 for name, row in heights.items():
