@@ -1,4 +1,4 @@
-"""docs/contract.md names every public member of the contract's classes, and none that is not there."""
+"""docs/contract.md names every public member of the contract's classes, and docs/imaml.md every option; no other."""
 
 from __future__ import annotations
 
@@ -104,3 +104,11 @@ def test_errors_are_also_pythons(name: str) -> None:
     assert row is not None
     base = getattr(aidotnet_py if row.group(1) in ERRORS else builtins, row.group(1))
     assert issubclass(getattr(aidotnet_py, name), base)
+
+
+def test_the_page_of_imaml_lists_all_its_options():
+    page = (ROOT / "docs" / "imaml.md").read_text(encoding="utf-8")
+    table = page.partition("\n## The options\n")[2].partition("\n## ")[0]
+    options = {field.name for field in dataclasses.fields(aidotnet_py.iMAMLOptions)} - {"MetaModel"}
+    named = {name for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == options
