@@ -208,6 +208,7 @@ def test_vmap_is_a_loop(case: Case, data: Any, seed: int) -> None:
     assert of_none.shape == (0, *result.shape[1:])
 
 
+@pytest.mark.slow
 @every_smooth_case
 @given(data=st.data(), seed=seeds())
 @settings(max_examples=2)
@@ -247,6 +248,7 @@ def jacobian(f: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
     return np.moveaxis(ad.vmap(lambda v: ad.jvp(f, (x,), (v,))[1])(np.eye(x.size)), 0, -1)
 
 
+@pytest.mark.slow
 @every_smooth_case
 @given(seed=seeds())
 @settings(max_examples=2)

@@ -193,7 +193,7 @@ def test_the_table_and_the_functions_of_this_file_are_the_same() -> None:
     assert all(len(rest) == 1 + 2 * len(at) for _, at, rest in ROWS)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_each_row_of_the_table_is_what_the_engine_gives(backend: Backend, dtype: str) -> None:
     for row in _fitting(dtype):
         at = ROWS[row][1]
@@ -201,7 +201,7 @@ def test_each_row_of_the_table_is_what_the_engine_gives(backend: Backend, dtype:
         _assert_close([backend.to_numpy(f) for f in found], row, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_compiled_loops_give_the_same(dtype: str) -> None:
     for row in _fitting(dtype):
         at = ROWS[row][1]

@@ -21,7 +21,8 @@ def _without_repeats(program: Program) -> Program:
     equations: list[Equation] = []
     for equation in program.equations:
         primitive, parameters = equation.primitive, equation.parameters
-        inputs = tuple([renamed.get(a, a) for a in equation.inputs])
+        # Most Programs repeat nothing, and the hash of a literal costs more than all else here.
+        inputs = tuple([renamed.get(a, a) for a in equation.inputs]) if renamed else equation.inputs
         # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
         named = [(repr(a.value), a.type) if isinstance(a, Literal) else a for a in inputs]
         operands = frozenset(named) if primitive.commutative else tuple(named)
