@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
@@ -35,7 +36,8 @@ _HEAD = "#include <cmath>\n#include <cstddef>\nusing namespace std;\n"
 @cache
 def compiled(source: str) -> Any:
     """The function ``run`` of a C++ source."""
-    assert COMPILER is not None
+    if COMPILER is None:
+        pytest.skip("g++ or clang++ must be installed to run kernels of CUDA on the processor")
     with tempfile.TemporaryDirectory() as folder:
         text, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
         text.write_text(source)
