@@ -115,7 +115,8 @@ class Moments:
 
     These are where a function begins and where a call of C comes back: the interpreter looks for signals there, and in
     loops of lines that have no calls. Not where a generator is closed, since Python drops what is raised there; nor in
-    Python's own threading, which may make another error of it.
+    Python's own threading, which may make another error of it; nor between ``__enter__`` and its block, where Python
+    3.14 looks, and no program can give back what it entered.
     """
 
     def __init__(self, which: int = 0, error: type[BaseException] = KeyboardInterrupt) -> None:
@@ -123,7 +124,8 @@ class Moments:
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         generator, own = frame.f_code.co_flags & 0x20, frame.f_code.co_filename == threading.__file__
-        if not own and (event == "c_return" or (event == "call" and not generator)):
+        entering = event == "c_return" and getattr(argument, "__name__", None) == "__enter__"
+        if not own and not entering and (event == "c_return" or (event == "call" and not generator)):
             self.count += 1
             if self.count == self._which:
                 sys.setprofile(None)
