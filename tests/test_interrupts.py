@@ -5,6 +5,7 @@ AIDOTNET_STRESS_ROUNDS says how many rounds the random ones take; the default ta
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -707,6 +708,8 @@ def forked(work: Callable[[], bool]) -> int:
     child = os.fork()
     if not child:
         code = 1
+        # The place of a child that waits for ever is then in the test's output.
+        faulthandler.dump_traceback_later(50, file=2)
         try:
             code = 0 if work() else 1
         finally:

@@ -221,7 +221,8 @@ class TestGoingOn:
                 return True
             finally:
                 sys.settrace(before)
-            return False
+            # Python drops an interrupt in what the garbage collector calls; the run was whole then.
+            return left[0] <= 0
 
         for count in range(1, 100_000, 97):
             run = tmp_path / str(count)
