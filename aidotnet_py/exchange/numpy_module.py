@@ -60,14 +60,18 @@ def export_numpy(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[st
 
     Examples
     --------
+    >>> import runpy
     >>> import tempfile
+    >>> import numpy as np
     >>> from aidotnet_py import NeuralNetworkModel
     >>> from aidotnet_py.exchange import export_numpy
     >>> from aidotnet_py.nn import mlp
+    >>> model = NeuralNetworkModel(mlp(8, 2), input_shape=(3,))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     export_numpy(NeuralNetworkModel(mlp(8, 2), input_shape=(3,)), f"{folder}/scores.py")
-    ...     print(*[line for line in open(f"{folder}/scores.py") if line.startswith("def predict")])
-    def predict(x):
+    ...     export_numpy(model, f"{folder}/scores.py")
+    ...     predict = runpy.run_path(f"{folder}/scores.py")["predict"]
+    >>> predict(np.zeros((4, 3), np.float32)).shape
+    (4, 2)
     """
     check_model(model)
     example = example_of(model, example)
