@@ -125,7 +125,7 @@ class Moments:
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         generator, own = frame.f_code.co_flags & 0x20, frame.f_code.co_filename == threading.__file__
-        entering = event == "c_return" and getattr(argument, "__name__", None) == "__enter__"
+        entering = sys.version_info >= (3, 14) and getattr(argument, "__name__", None) == "__enter__"
         if not own and not entering and (event == "c_return" or (event == "call" and not generator)):
             self.count += 1
             if self.count == self._which:
