@@ -104,12 +104,22 @@ def _with_entries(text: str) -> str:
             f'extern "C" void {name}_run(unsigned blocks, unsigned threads, void **a) '
             f"{{ run({name}_body, blocks, threads, a, {waits}); }}\n"
         )
-    return _HEADER + text + "".join(entries)
+    return '#include "header.hpp"\n' + text + "".join(entries)
+
+
+# The same for the header and the modules: a compiled header serves its own flags alone.
+_FLAGS = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-march=native", "-fPIC"]
+_kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
 @cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="cuda_on_host"))
+    """A folder with the header, compiled: most modules are small beside what it includes."""
+    _kept.append(tempfile.TemporaryDirectory(prefix="cuda_on_host"))
+    folder = Path(_kept[-1].name)
+    (folder / "header.hpp").write_text(_HEADER)
+    subprocess.run(["g++", *_FLAGS, "-x", "c++-header", "header.hpp"], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 class HostToolkit:
@@ -123,10 +133,8 @@ class HostToolkit:
         self.texts.append(text)
         place = Path(tempfile.mkdtemp(dir=_folder()))
         (place / "module.cpp").write_text(_with_entries(text))
-        command = ["g++", "-std=c++17", "-O1", "-w", "-ffp-contract=off", "-march=native", "-fPIC", "-shared"]
-        done = subprocess.run(
-            [*command, "module.cpp", "-o", "module.so"], cwd=place, capture_output=True, text=True, check=False
-        )
+        command = ["g++", *_FLAGS, "-I", str(_folder()), "-shared", "module.cpp", "-o", "module.so"]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CompilationFailed(done.stderr)
         library = ctypes.CDLL(str(place / "module.so"))
