@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-coverage test-slow test-gpu lint check-docs site bench bench-gpu clean
+.PHONY: demo test test-coverage test-slow test-exhaustive test-gpu lint check-docs site bench bench-gpu clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
 $(VENV)/.demo: pyproject.toml aidotnet_py/version.py
@@ -26,7 +26,9 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
 # One BLAS thread a process: the test processes share the cores among them already.
-test test-coverage test-slow check-docs: export OPENBLAS_NUM_THREADS = 1
+test test-coverage test-slow test-exhaustive check-docs: export OPENBLAS_NUM_THREADS = 1
+# The tests start hundreds of processes; without bytecode on disk each would compile the package anew.
+test test-coverage test-slow test-exhaustive check-docs site: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs'
@@ -36,7 +38,11 @@ test-coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs' --cov --cov-report=term
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'slow and not exhaustive'
+
+# What CI leaves out: combinations of arguments whose parts the other tests have combined with others.
+test-exhaustive: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive
 
 # On a machine with a GPU; CUDA=cuda12 for a driver of CUDA 12. One process, since each would take the device's memory.
 CUDA ?= cuda13

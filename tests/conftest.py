@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from importlib.util import find_spec
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -48,10 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow all cases of a test beyond those that have each value of each of its arguments once.
 
-    The default tests so meet each algorithm and option in each test, NumPy and one other backend, and the slow ones all
-    their combinations.
+    The default tests so meet each algorithm and option in each test, NumPy and one other backend. The slow ones meet
+    all combinations of the other arguments on NumPy and on one other backend, and each backend in each test; what is
+    left is exhaustive too, and not run by CI.
     """
     met: set[tuple[str, str, int]] = set()
+    combined: set[Any] = set()
     # In an order of its own for each test, so that values do not always meet the same ones.
     for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
         case = getattr(item, "callspec", None)
@@ -60,10 +63,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         test = item.nodeid.partition("[")[0]
         # By identity: all cases have the same objects, and some values can't be compared.
         values = {(test, name, _identity(name, value)) for name, value in case.params.items()}
+        combination, on = (test, frozenset(values)), (test, case.params.get("backend"))
         if values <= met:
             item.add_marker(pytest.mark.slow)
+            if {combination, on} <= combined:
+                item.add_marker(pytest.mark.exhaustive)
         elif not item.get_closest_marker("slow"):
             met |= values
+        combined |= {combination, on}
 
 
 def _identity(name: str, value: object) -> int:

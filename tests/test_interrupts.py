@@ -212,7 +212,7 @@ def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error:
     count = moments_in_a_later_step(make)
     draw = np.random.default_rng(ROUNDS)
     for _ in range(ROUNDS):
-        chosen = [*draw.integers(1, count, 30), *draw.integers(count - count // 10, count, 30)]
+        chosen = [*draw.integers(1, count, 12), *draw.integers(count - count // 10, count, 12)]
         interrupted_everywhere(make, sorted(int(k) for k in chosen), error)
 
 
@@ -283,7 +283,7 @@ def test_a_trace_is_closed_whenever_it_is_interrupted() -> None:
     x, made_once = np.arange(3.0), gradient_of(function)
     expected, kept = made_once(x), []
     count = moments_of(lambda: gradient_of(function)(x))
-    for moment in range(1, count + 1, 5):
+    for moment in range(1, count + 1, 13):
         try:
             with watched_by(Moments(moment)):
                 gradient_of(function)(x)

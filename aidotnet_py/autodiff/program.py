@@ -38,9 +38,10 @@ class Literal:
 Atom: TypeAlias = Variable | Literal
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+# Not frozen: a frozen class sets each field by a call, and a trace makes thousands of equations.
+@dataclass(eq=False, slots=True)
 class Equation:
-    """``output = primitive(*inputs, **parameters)``."""
+    """``output = primitive(*inputs, **parameters)``; never changed."""
 
     primitive: Primitive
     inputs: tuple[Atom, ...]
@@ -50,8 +51,7 @@ class Equation:
     variables: tuple[Variable, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        variables = tuple([atom for atom in self.inputs if isinstance(atom, Variable)])
-        object.__setattr__(self, "variables", variables)
+        self.variables = tuple([atom for atom in self.inputs if isinstance(atom, Variable)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,6 +117,7 @@ def dot(xs: Sequence[Any], ys: Sequence[Any]) -> Any:
     return sum((np.sum(x * y) for x, y in zip(xs, ys, strict=True)), np.float64(0.0))
 
 
+@pytest.mark.slow
 @every_smooth_case
 @given(data=st.data(), seed=seeds())
 @settings(max_examples=2)

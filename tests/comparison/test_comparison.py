@@ -288,7 +288,7 @@ class TestWhatIsMeasured:
             compare(settings(algorithms=["FOMAML"], seeds=(7,)))
 
 
-@pytest.mark.parametrize("data", ["sinusoid", "digits"])
+@pytest.mark.parametrize("data", ["sinusoid", pytest.param("digits", marks=pytest.mark.slow)])
 def test_workers_find_the_same(data: str) -> None:
     wanted = compare(settings(data=data, algorithms=["MAML"]))
     with ThreadPoolExecutor(3) as pool:

@@ -154,7 +154,7 @@ class TestScikitLearnsTools:
         with pytest.raises(ValueError, match="feature names should match"):
             pipeline[-1].predict(X.rename(columns={"a": "d"}))
 
-    @pytest.mark.parametrize("jobs", [None, 2])
+    @pytest.mark.parametrize("jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
     def test_cross_validation_by_groups(self, jobs: int | None) -> None:
         rng = np.random.default_rng(0)
         X, groups = rng.normal(size=(60, 4)), np.repeat(np.arange(12), 5)

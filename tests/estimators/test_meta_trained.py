@@ -51,6 +51,7 @@ def halves(X: pd.DataFrame) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 class TestGroups:
+    @pytest.mark.slow
     def test_new_ones_are_learned_from_a_few_rows(self) -> None:
         X, y = children(60)
         model = MetaTrainedRegressor("child", options={"NumMetaIterations": 300}, random_state=0).fit(X, y)

@@ -46,6 +46,7 @@ def test_a_wrong_layer_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exchange.row_of_layer("Tanh", np.float64).torch_output > 1e-4
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_line_for_each(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr("sys.argv", ["exchange"])
     exchange.main()

@@ -358,7 +358,7 @@ class TestMetaGradientsBySupport:
             expected = differences(lambda p: loss_of(p, query, target, by=x), phi)
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
-    @pytest.mark.parametrize("batches", [None, ((0, 3), (2, 5))])
+    @pytest.mark.parametrize("batches", [None, pytest.param(((0, 3), (2, 5)), marks=pytest.mark.slow)])
     def test_of_maml_are_exact(self, backend, batches):
         tasks = [task_of(seed, backend, batches=batches)[0] for seed in (0, 1)]
         learner = MAMLAlgorithm(MAMLOptions(small("support", backend), AdaptationSteps=2, **PLAIN))

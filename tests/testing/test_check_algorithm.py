@@ -56,7 +56,7 @@ OTHERS: dict[str, Callable[..., Any]] = {
 
 
 # What other cases have too, or take longest.
-SLOW = {"MAML, proximal", "MAML through Adam", "iMAML", "iMAML, Gauss-Newton", "BOIL"}
+SLOW = {"MAML, proximal", "MAML through Adam", "FOMAML", "iMAML", "iMAML, Gauss-Newton", "iMAML, warm", "ANIL", "BOIL"}
 
 
 @pytest.mark.parametrize(
@@ -258,14 +258,30 @@ def test_a_gradient_that_is_off_is_named(kind: Any, message: str) -> None:
             AgainstEachOther,
             r"- tasks alone: the meta-gradient of a batch .*\n- micro-batches: .* MicroBatchSize=2 must",
         ),
-        (LearnsInAdapt, r"- adaptation: Adapt: it must leave the learner as it was, got other bits of its parameters"),
+        pytest.param(
+            LearnsInAdapt,
+            r"- adaptation: Adapt: it must leave the learner as it was, got other bits of its parameters",
+            marks=pytest.mark.slow,
+        ),
         (RemembersAdapt, r"fails 1 of 13 .*\n- adaptation: a step after adaptations must have the bits of one without"),
         (KeepsTheTask, r"fails 1 of 13 .*\n- threads: Adapt on several threads must give the bits of one, got others"),
-        (DrawsByItself, r"- equal learners: two steps of one learner must have the bits of those of another"),
+        pytest.param(
+            DrawsByItself,
+            r"- equal learners: two steps of one learner must have the bits of those of another",
+            marks=pytest.mark.slow,
+        ),
         (GoesOn, r"fails 1 of 13 .*\n- a step that fails: a step on targets with a NaN must raise InvalidOperation"),
-        (ReportsNaN, r"fails 1 of 13 .*\n- reports: report must return finite numbers by name, got 'Spread': nan"),
-        (InDouble, r"fails 1 of 13 .*\n- float32: "),
-        (OtherLoss, r"fails 1 of 13 .*\n- steps: the loss that MetaTrain returns must be that of Evaluate"),
+        pytest.param(
+            ReportsNaN,
+            r"fails 1 of 13 .*\n- reports: report must return finite numbers by name, got 'Spread': nan",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(InDouble, r"fails 1 of 13 .*\n- float32: ", marks=pytest.mark.slow),
+        pytest.param(
+            OtherLoss,
+            r"fails 1 of 13 .*\n- steps: the loss that MetaTrain returns must be that of Evaluate",
+            marks=pytest.mark.slow,
+        ),
         (
             ForgetsInFiles,
             r"- Save and Load: a step after Save and Load must have the bits of one that goes on, got others\n"

@@ -86,6 +86,10 @@ def _is_plain(x: Any) -> bool:
 
 def common_dtype(*operands: Any, least: DTypeLike | None = None) -> np.dtype[Any]:
     """Return the dtype of a result by NumPy's rules; integers become at least ``least``, or stay if it is None."""
+    dtypes = {type_of(x).dtype for x in operands if not _is_plain(x)}
+    if len(dtypes) == 1 and (dtype := dtypes.pop()).kind == "f":
+        # The common case, and NumPy's rules take longer: numbers leave a floating dtype as it is.
+        return dtype
     dtype = np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
     return dtype if least is None or dtype.kind not in "biu" else np.result_type(dtype, least)
 
@@ -106,6 +110,9 @@ def promote(*operands: Any, least: DTypeLike | None = None) -> list[Any]:
 
 def _common_shape(*operands: Any) -> tuple[int, ...]:
     shapes = [type_of(x).shape for x in operands if x is not None and not isinstance(x, Literal)]
+    distinct = {shape for shape in shapes if shape}
+    if len(distinct) < 2:
+        return distinct.pop() if distinct else ()
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:

@@ -80,7 +80,7 @@ def _transpose(
     replay = Replay(program, [*known, *([None] * len(linear))])
     backwards: list[Equation] = []
     for equation in program.equations:
-        if any(v in unknown for v in equation.variables):
+        if not unknown.isdisjoint(equation.variables):
             unknown.add(equation.output)
             backwards.append(equation)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_not
 from typing import Any
 
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
@@ -22,7 +21,9 @@ def _without_repeats(program: Program) -> Program:
     for equation in program.equations:
         primitive, parameters = equation.primitive, equation.parameters
         # Most Programs repeat nothing, and the hash of a literal costs more than all else here.
-        inputs = tuple([renamed.get(a, a) for a in equation.inputs]) if renamed else equation.inputs
+        inputs = equation.inputs
+        if not renamed.keys().isdisjoint(equation.variables):
+            inputs = tuple([renamed.get(a, a) for a in inputs])
         # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
         named = [(repr(a.value), a.type) if isinstance(a, Literal) else a for a in inputs]
         operands = frozenset(named) if primitive.commutative else tuple(named)
@@ -31,8 +32,8 @@ def _without_repeats(program: Program) -> Program:
         if earlier is not equation.output:
             renamed[equation.output] = earlier
         else:
-            changed = any(map(is_not, inputs, equation.inputs))
-            equations.append(Equation(primitive, inputs, equation.output, parameters) if changed else equation)
+            same = inputs is equation.inputs
+            equations.append(equation if same else Equation(primitive, inputs, equation.output, parameters))
     outputs = tuple(renamed.get(a, a) for a in program.outputs)
     return Program(program.inputs, program.constants, tuple(equations), outputs)
 

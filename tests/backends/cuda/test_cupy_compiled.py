@@ -141,7 +141,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    "variant", [v if v in {"learned", "stops early"} else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
+    "variant", [v if v == "stops early" else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
 )
 @pytest.mark.filterwarnings("ignore::aidotnet_py.NonPositiveCurvatureWarning")
 @pytest.mark.usefixtures("backend")

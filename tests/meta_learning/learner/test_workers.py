@@ -86,8 +86,12 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+# The others have tests of their own in threads, and all of them in processes below.
+BY_DEFAULT = {"iMAML", "warm starts", "micro-batches", "noise"}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in LEARNERS])
 def test_threads_give_the_bits_of_one(name: str, count: int) -> None:
     wanted = outcome(LEARNERS[name]())
     learner = LEARNERS[name]()
