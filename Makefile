@@ -31,18 +31,18 @@ test test-coverage test-slow test-exhaustive check-docs: export OPENBLAS_NUM_THR
 test test-coverage test-slow test-exhaustive check-docs site: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not docs'
 
 # The default tests under coverage.py, which makes them slower; fails below `fail_under` of pyproject.toml.
 test-coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not docs' --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not docs' --cov --cov-report=term
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'slow and not exhaustive'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not exhaustive'
 
 # What CI leaves out: combinations of arguments whose parts the other tests have combined with others.
 test-exhaustive: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) -m exhaustive
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m exhaustive
 
 # On a machine with a GPU; CUDA=cuda12 for a driver of CUDA 12. One process, since each would take the device's memory.
 CUDA ?= cuda13
@@ -59,7 +59,7 @@ lint: $(VENV)/.dev
 
 # The code in README, docs and examples, run as it stands there.
 check-docs: $(VENV)/.dev $(VENV)/.site
-	$(BIN)/python -m pytest -n $(WORKERS) -m docs tests/test_documentation.py
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m docs tests/test_documentation.py
 
 # All pages, the gallery's scripts run, and the reference, in docs/_build/html; without a network. Warnings and dead links are errors.
 site: export OPENBLAS_NUM_THREADS = 1

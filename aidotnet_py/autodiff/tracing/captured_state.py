@@ -211,7 +211,7 @@ class _Place(NamedTuple):
 def _places(holder: Any) -> Iterator[_Place]:
     """Yield the places where Python looks for an object's attributes, the nearest first."""
     kind = holder if isinstance(holder, type) else type(holder)
-    slots = [name for c in kind.__mro__ for name, value in vars(c).items() if isinstance(value, MemberDescriptorType)]
+    slots = _slots_of(kind)
     if slots and holder is not kind:
         yield _Place({name for name in slots if hasattr(holder, name)}, partial(getattr, holder), id(holder), False)
     own = getattr(holder, "__dict__", None)
@@ -219,6 +219,12 @@ def _places(holder: Any) -> Iterator[_Place]:
         attributes = cast("dict[str, Any]", own)
         yield _Place(attributes.keys(), attributes.get, id(attributes))
     yield from _places_in(kind)
+
+
+@lru_cache(maxsize=256)
+def _slots_of(kind: type) -> list[str]:
+    """Return the names of the attributes that objects of a class have in slots."""
+    return [name for c in kind.__mro__ for name, value in vars(c).items() if isinstance(value, MemberDescriptorType)]
 
 
 @lru_cache(maxsize=256)

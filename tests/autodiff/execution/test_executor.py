@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from autodiff_cases import all_primitives
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,7 +120,7 @@ def test_what_is_carried_has_the_type_of_its_input() -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=5000)
+@settings(max_examples=many(1000))
 def test_many_random_programs(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
 
@@ -132,7 +133,7 @@ def test_compiled_random_programs_give_the_bits_of_plain_ones(seed: int) -> None
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=3000)
+@settings(max_examples=many(600))
 def test_many_compiled_random_programs(seed: int) -> None:
     check_compiled_bits(np.random.default_rng(seed))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -460,6 +461,6 @@ def test_transforms_of_random_programs(seed: int) -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=1500)
+@settings(max_examples=many(300))
 def test_transforms_of_many_random_programs(seed: int) -> None:
     check_transforms_of_a_random_program(np.random.default_rng(seed))

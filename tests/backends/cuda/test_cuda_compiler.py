@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from cuda_on_host import FakeCublas, HostBackend, needs_gxx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_programs import a_type, array_in_a_buffer, check_carried, random_program, special_values
 
@@ -147,9 +148,10 @@ def check_random_program(rng: Any, backend: HostBackend) -> None:
             np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-10)
 
 
-# Each takes a second of g++; Hypothesis's deep profile has more.
-MOST = 200 if settings.default.max_examples > 100 else 40
-SEEDS = pytest.mark.parametrize("seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, MOST))])
+# Each takes a second of g++.
+SEEDS = pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, many(40)))]
+)
 
 
 @needs_gxx
