@@ -18,14 +18,13 @@ from aidotnet_py.cli.completion import names
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
 from aidotnet_py.cli.workers import Scheduler, Workers
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
-from aidotnet_py.data import ImageEncoding
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaTrainingResult
 from aidotnet_py.runs import RunFolder
 from aidotnet_py.runs.executors import executor_of
 from aidotnet_py.runs.logs import LOGS, logs_of
-from aidotnet_py.runs.opening import ENCODING, checkpoint_of
-from aidotnet_py.runs.own_data import OwnData, describe_encoding
+from aidotnet_py.runs.opening import checkpoint_of
+from aidotnet_py.runs.run_data import ENCODING
 from aidotnet_py.runs.settings import RunSettings, changed
 
 __all__ = ["Checkpoint", "add_commands", "settings_of"]
@@ -126,9 +125,7 @@ def train(
         made = RunSettings.of(_with_all(_with_whole_path(values), settings))
         data_of_run = made.opened()
         learner = made.learner(data_of_run)
-        own_data = data_of_run.own
-        held = made.as_dict() if own_data is None else {**made.as_dict(), **_held_of(own_data)}
-        folder = _CommandFolder(run, keep=made.keep, settings=held)
+        folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **data_of_run.settings()})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
         with _told(verbose):
@@ -221,12 +218,6 @@ def _with_all(values: dict[str, Any], settings: list[str] | None) -> dict[str, A
             raise ArgumentException(refusal("--set", "NAME=VALUE, such as seed=1", text))
         values = changed(values, name.strip(), value.strip())
     return values
-
-
-def _held_of(own: OwnData) -> dict[str, Any]:
-    """Return what a run's folder is to hold of data of one's own, beside the settings that were given."""
-    ways = {"ways": own.outputs} if isinstance(own.encoding, ImageEncoding) else {}
-    return {**ways, ENCODING: describe_encoding(own.encoding)}
 
 
 def _with_whole_path(values: dict[str, Any]) -> dict[str, Any]:

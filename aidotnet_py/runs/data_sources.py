@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison import PROBLEMS
-from aidotnet_py.comparison.contestants import Suited
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.runs.own_data import TABLE_SUFFIXES, Details, OwnData, open_folder, open_table
+from aidotnet_py.runs.own_data import TABLE_SUFFIXES, Details, open_folder, open_table
+from aidotnet_py.runs.run_data import RunData
 
-__all__ = ["RunData", "open_data"]
-
-
-@dataclass(frozen=True)
-class RunData:
-    """Data that a run learns from.
-
-    Attributes
-    ----------
-    suited : Suited
-        The options that suit it.
-    model : callable
-        From a seed to the untrained model.
-    options : mapping
-        Options that the data sets by default.
-    training, validation, test : IEpisodicDataLoader
-        Sources of tasks: to train on, to evaluate on during the run, and after it.
-    own : OwnData or None
-        Data that are the person's own.
-    """
-
-    suited: Suited
-    model: Callable[[int], Any]
-    options: Mapping[str, Any]
-    training: Any
-    validation: Any
-    test: Any
-    own: OwnData | None = None
-
-    @classmethod
-    def of(cls, own: OwnData) -> RunData:
-        """Return data of one's own."""
-        options = {"NumMetaIterations": own.iterations, "MetaBatchSize": own.meta_batch}
-        return cls(own, own.model, options, own.training, own.validation, own.test, own)
+__all__ = ["open_data"]
 
 
 @dataclass(frozen=True)
@@ -86,13 +51,11 @@ def open_data(
         raise ArgumentException(refusal("archive", f"left out for {data}", archive))
     path = Path(data)
     if path.is_dir():
-        own = open_folder(path, details, 1 if shots is None else shots, seed)
-    elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        own = open_table(path, details, shots, seed)
-    else:
-        kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
-        raise ArgumentException(refusal("data", kinds, data))
-    return RunData.of(own)
+        return open_folder(path, details, 1 if shots is None else shots, seed)
+    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return open_table(path, details, shots, seed)
+    kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
+    raise ArgumentException(refusal("data", kinds, data))
 
 
 def _open_problem(data: str, shots: int | None, archive: str | None, seed: int) -> RunData:
@@ -108,5 +71,5 @@ def _open_problem(data: str, shots: int | None, archive: str | None, seed: int) 
         problem.loader("test", source, SEEDS + 1),
         problem.loader("test", source, SEEDS),
     )
-    options = {"NumMetaIterations": problem.iterations, "MetaBatchSize": problem.meta_batch}
-    return RunData(problem, problem.model, options, training, validation, test)
+    options = {**problem.options, "NumMetaIterations": problem.iterations, "MetaBatchSize": problem.meta_batch}
+    return RunData(problem.classification, options, problem.model, training, validation, test)

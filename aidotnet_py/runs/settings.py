@@ -14,9 +14,10 @@ from aidotnet_py.comparison import ALGORITHMS
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaLearnerBase, iMAMLOptions
-from aidotnet_py.runs.data_sources import RunData, open_data
+from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.logs import require_logs
 from aidotnet_py.runs.own_data import Details
+from aidotnet_py.runs.run_data import RunData
 from aidotnet_py.saving import Rebuilder
 
 __all__ = ["RunSettings"]
@@ -168,9 +169,9 @@ class RunSettings:
         """
         data = self.opened() if data is None else data
         algorithm, rebuilder = ALGORITHMS[self.algorithm], Rebuilder()
-        if algorithm.needs_classes and not data.suited.classification:
+        if algorithm.needs_classes and not data.classification:
             raise ArgumentException(refusal("algorithm", "one that does regressions for these data", self.algorithm))
-        keywords = {**algorithm.keywords(data.suited), **data.options}
+        keywords = algorithm.keywords(data)
         if self.algorithm == "Reptile":
             # Its own default is the rate of plain descent along θ − φ; the data's is one of Adam.
             del keywords["OuterLearningRate"]
