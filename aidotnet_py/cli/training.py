@@ -21,7 +21,9 @@ from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaTrainingResult
 from aidotnet_py.runs import RunFolder
+from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.executors import executor_of
+from aidotnet_py.runs.learners import make_learner
 from aidotnet_py.runs.logs import LOGS, logs_of
 from aidotnet_py.runs.opening import checkpoint_of
 from aidotnet_py.runs.run_data import ENCODING
@@ -123,8 +125,8 @@ def train(
         if isinstance(own, dict):
             values["options"] = {**own, **{name: value for name, value in options.items() if value is not None}}
         made = RunSettings.of(_with_all(_with_whole_path(values), settings))
-        data_of_run = made.opened()
-        learner = made.learner(data_of_run)
+        data_of_run = open_data(made)
+        learner = make_learner(made, data_of_run)
         folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **data_of_run.settings()})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
@@ -148,7 +150,7 @@ def resume(
     """
     with refusals("resume", debug=debug):
         made, encoding = settings_of(RunFolder(run), settings)
-        learner = made.learner()
+        learner = make_learner(made, open_data(made))
         folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **encoding})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
@@ -173,9 +175,10 @@ def evaluate(
         folder = RunFolder(run)
         made, _ = settings_of(folder, None)
         file = checkpoint_of(folder, checkpoint)
-        learner = made.learner()
+        data = open_data(made)
+        learner = make_learner(made, data)
         learner.Load(file)
-        learner.Options.DataLoader = made.opened().test
+        learner.Options.DataLoader = data.test
         result = learner.Evaluate(numTasks=tasks)
         loss, accuracy = result.GetLossConfidenceInterval(), result.GetAccuracyConfidenceInterval()
         numbers = {"Loss": loss, "Accuracy": accuracy}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import COUNT, OrNone, Whole, refusal
+from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.data import ImageFolderLoader, TableLoader
 from aidotnet_py.exceptions import ArgumentException
@@ -18,67 +17,33 @@ from aidotnet_py.losses import CrossEntropyLoss, ILossFunction, MeanSquaredError
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.nn import Layer, conv4, mlp
 from aidotnet_py.runs.run_data import Encoding, RunData
+from aidotnet_py.runs.settings import OF_FOLDERS, OF_TABLES, RunSettings
 
-__all__ = ["TABLE_SUFFIXES", "Details", "open_folder", "open_table", "tasks_of_tables"]
+__all__ = ["TABLE_SUFFIXES", "open_folder", "open_table", "tasks_of_tables"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 # Defaults: ways, the side of an image, query images of a class.
 _WAYS, _SIDE, _QUERIES = 5, 32, 15
-_DETAILS = {"ways": OrNone(Whole(2)), "size": OrNone(COUNT)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Details:
-    """What there is to say of data of one's own; None stands for the default, or for nothing.
-
-    Attributes
-    ----------
-    ways : int or None
-        Classes of a task of images.
-    size : int or None
-        The side of images in pixels.
-    task, target, order : str or None
-        Columns of a table: its groups, the values to predict, and the times by which rows are divided.
-    """
-
-    ways: int | None = None
-    size: int | None = None
-    task: str | None = None
-    target: str | None = None
-    order: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, constraint in _DETAILS.items():
-            constraint.check(name, getattr(self, name))
-        for name in ("task", "target", "order"):
-            value: object = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise ArgumentException(refusal(name, "the name of a column", value))
-
-    def require_none(self, data: str, *names: str) -> None:
-        """Raise ArgumentException if one of these, or of all, is given."""
-        for name in names or [field.name for field in fields(self)]:
-            if getattr(self, name) is not None:
-                raise ArgumentException(refusal(name, f"left out for {data}", getattr(self, name)))
-
-
-def open_folder(folder: Path, details: Details, shots: int, seed: int) -> RunData:
+def open_folder(folder: Path, settings: RunSettings) -> RunData:
     """Return tasks of a folder of class folders, or of one in a published layout.
 
     Without a published division, a quarter of the classes, and at least as many as a task has, is held out.
     """
-    details.require_none("a folder", "task", "target", "order")
+    settings.require_unset("a folder", *OF_TABLES)
+    shots = 1 if settings.shots is None else settings.shots
     # As a function of anything: pyright does not know the overloads of a partial class.
-    opened: Any = partial(cast(Any, ImageFolderLoader), folder, KShot=shots, size=details.size or _SIDE)
+    opened: Any = partial(cast(Any, ImageFolderLoader), folder, KShot=shots, size=settings.size or _SIDE)
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        ways = details.ways or _WAYS
+        ways = settings.ways or _WAYS
         held = "val" if (folder / "val").is_dir() else "test"
         training, validation, test = (
             opened(NWay=ways, QueryShots=_QUERIES, split=split, seed=of)
-            for split, of in (("train", seed), (held, SEEDS + 1), ("test", SEEDS))
+            for split, of in (("train", settings.seed), (held, SEEDS + 1), ("test", SEEDS))
         )
     else:
-        (training, validation, test), ways = _divided_folder(opened, details.ways, shots, seed)
+        (training, validation, test), ways = _divided_folder(opened, settings.ways, shots, settings.seed)
     options = {
         "InnerLearningRate": 0.1,
         "AdaptationSteps": 5,
@@ -106,18 +71,18 @@ def _divided_folder(opened: Any, ways: int | None, shots: int, seed: int) -> tup
     return _divided(whole, count - held, held, seed), ways
 
 
-def open_table(file: Path, details: Details, shots: int | None, seed: int) -> RunData:
+def open_table(file: Path, settings: RunSettings) -> RunData:
     """Return tasks of a table's groups, a quarter of which is held out; groups with too few rows are left out."""
-    details.require_none("a table", "ways", "size")
+    settings.require_unset("a table", *OF_FOLDERS)
     for name in ("task", "target"):
-        if getattr(details, name) is None:
+        if getattr(settings, name) is None:
             raise ArgumentException(refusal(name, f"a column of {file.name!r}", None))
     whole: TableLoader[np.float32] = TableLoader(
         file,
-        task=str(details.task),
-        target=str(details.target),
-        order=details.order,
-        support=0.5 if shots is None else shots,
+        task=str(settings.task),
+        target=str(settings.target),
+        order=settings.order,
+        support=0.5 if settings.shots is None else settings.shots,
         small="skip",
         seed=0,
     )
@@ -125,7 +90,7 @@ def open_table(file: Path, details: Details, shots: int | None, seed: int) -> Ru
     if count < 2:
         raise ArgumentException(f"task must be a column with groups to train on and others, got {count} groups")
     held = max(1, count // 4)
-    return tasks_of_tables(*_divided(whole, count - held, held, seed))
+    return tasks_of_tables(*_divided(whole, count - held, held, settings.seed))
 
 
 def tasks_of_tables(training: TableLoader[Any], validation: Any = None, test: Any = None) -> RunData:
