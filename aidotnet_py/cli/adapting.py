@@ -17,8 +17,8 @@ from aidotnet_py.cli.training import Checkpoint, settings_of
 from aidotnet_py.data import ImageEncoding, TableEncoding
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs import RunFolder
-from aidotnet_py.runs.opening import ENCODING, checkpoint_of
-from aidotnet_py.runs.own_data import encoding_of
+from aidotnet_py.runs.opening import checkpoint_of
+from aidotnet_py.runs.run_data import ENCODING, encoding_of
 from aidotnet_py.saving import load, save
 from aidotnet_py.whole_files import write_file
 

@@ -18,14 +18,15 @@ from aidotnet_py.cli.completion import names
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
 from aidotnet_py.cli.workers import Scheduler, Workers
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
-from aidotnet_py.data import ImageEncoding
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaTrainingResult
 from aidotnet_py.runs import RunFolder
+from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.executors import executor_of
+from aidotnet_py.runs.learners import make_learner
 from aidotnet_py.runs.logs import LOGS, logs_of
-from aidotnet_py.runs.opening import ENCODING, checkpoint_of
-from aidotnet_py.runs.own_data import OwnData, describe_encoding
+from aidotnet_py.runs.opening import checkpoint_of
+from aidotnet_py.runs.run_data import ENCODING
 from aidotnet_py.runs.settings import RunSettings, changed
 
 __all__ = ["Checkpoint", "add_commands", "settings_of"]
@@ -124,11 +125,9 @@ def train(
         if isinstance(own, dict):
             values["options"] = {**own, **{name: value for name, value in options.items() if value is not None}}
         made = RunSettings.of(_with_all(_with_whole_path(values), settings))
-        data_of_run = made.opened()
-        learner = made.learner(data_of_run)
-        own_data = data_of_run.own
-        held = made.as_dict() if own_data is None else {**made.as_dict(), **_held_of(own_data)}
-        folder = _CommandFolder(run, keep=made.keep, settings=held)
+        data_of_run = open_data(made)
+        learner = make_learner(made, data_of_run)
+        folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **data_of_run.settings()})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
         with _told(verbose):
@@ -151,7 +150,7 @@ def resume(
     """
     with refusals("resume", debug=debug):
         made, encoding = settings_of(RunFolder(run), settings)
-        learner = made.learner()
+        learner = make_learner(made, open_data(made))
         folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **encoding})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
@@ -176,9 +175,10 @@ def evaluate(
         folder = RunFolder(run)
         made, _ = settings_of(folder, None)
         file = checkpoint_of(folder, checkpoint)
-        learner = made.learner()
+        data = open_data(made)
+        learner = make_learner(made, data)
         learner.Load(file)
-        learner.Options.DataLoader = made.opened().test
+        learner.Options.DataLoader = data.test
         result = learner.Evaluate(numTasks=tasks)
         loss, accuracy = result.GetLossConfidenceInterval(), result.GetAccuracyConfidenceInterval()
         numbers = {"Loss": loss, "Accuracy": accuracy}
@@ -221,12 +221,6 @@ def _with_all(values: dict[str, Any], settings: list[str] | None) -> dict[str, A
             raise ArgumentException(refusal("--set", "NAME=VALUE, such as seed=1", text))
         values = changed(values, name.strip(), value.strip())
     return values
-
-
-def _held_of(own: OwnData) -> dict[str, Any]:
-    """Return what a run's folder is to hold of data of one's own, beside the settings that were given."""
-    ways = {"ways": own.outputs} if isinstance(own.encoding, ImageEncoding) else {}
-    return {**ways, ENCODING: describe_encoding(own.encoding)}
 
 
 def _with_whole_path(values: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Entrant:
 
 
 class Suited(Protocol):
-    """Data with the options that suit them: a `Problem`, or data of one's own."""
+    """Data with the options that suit them: a `Problem`, or the data of a run."""
 
     @property
     def classification(self) -> bool:

@@ -25,7 +25,7 @@ from aidotnet_py.estimators.scikit_learn import (
 )
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaLearningTask
-from aidotnet_py.runs.data_sources import RunData
+from aidotnet_py.runs.learners import make_learner
 from aidotnet_py.runs.own_data import tasks_of_tables
 from aidotnet_py.runs.settings import RunSettings
 
@@ -223,7 +223,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         # An evaluation would be of groups that are trained on.
         options = {"EvaluationFrequency": 0, **(self.options or {})}
         settings = RunSettings(data="X", algorithm=self.algorithm, seed=seed, options=options)
-        learner = settings.learner(RunData.of(tasks_of_tables(loader)))
+        learner = make_learner(settings, tasks_of_tables(loader))
         self.loss_curve_ = [float(loss) for loss in learner.Train().LossHistory]
         learner.Options.DataLoader = None
         self.learner_, self.encoding_ = learner, loader.encoding

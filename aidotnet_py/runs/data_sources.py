@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison import PROBLEMS
-from aidotnet_py.comparison.contestants import Suited
+from aidotnet_py.comparison.problems import Problem
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.runs.own_data import TABLE_SUFFIXES, Details, OwnData, open_folder, open_table
+from aidotnet_py.runs.own_data import TABLE_SUFFIXES, open_folder, open_table
+from aidotnet_py.runs.run_data import RunData
+from aidotnet_py.runs.settings import OF_FOLDERS, OF_TABLES, RunSettings
 
-__all__ = ["RunData", "open_data"]
-
-
-@dataclass(frozen=True)
-class RunData:
-    """Data that a run learns from.
-
-    Attributes
-    ----------
-    suited : Suited
-        The options that suit it.
-    model : callable
-        From a seed to the untrained model.
-    options : mapping
-        Options that the data sets by default.
-    training, validation, test : IEpisodicDataLoader
-        Sources of tasks: to train on, to evaluate on during the run, and after it.
-    own : OwnData or None
-        Data that are the person's own.
-    """
-
-    suited: Suited
-    model: Callable[[int], Any]
-    options: Mapping[str, Any]
-    training: Any
-    validation: Any
-    test: Any
-    own: OwnData | None = None
-
-    @classmethod
-    def of(cls, own: OwnData) -> RunData:
-        """Return data of one's own."""
-        options = {"NumMetaIterations": own.iterations, "MetaBatchSize": own.meta_batch}
-        return cls(own, own.model, options, own.training, own.validation, own.test, own)
+__all__ = ["open_data"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +23,8 @@ class _Source:
     archive: str | None
 
 
-def open_data(
-    data: str, *, shots: int | None = None, archive: str | None = None, seed: int = 0, details: Details | None = None
-) -> RunData:
-    """Return the data that a text stands for.
+def open_data(settings: RunSettings) -> RunData:
+    """Return the data that the settings of a run name.
 
     'sinusoid', 'digits' and 'omniglot' are built in; otherwise it is the path of a folder of class folders, or of a
     table in CSV, TSV or Parquet. Validation and test tasks are of classes or groups that are not trained on. Built-in
@@ -75,38 +40,36 @@ def open_data(
     Examples
     --------
     >>> from aidotnet_py.runs.data_sources import open_data
-    >>> open_data("sinusoid").training.KShot
+    >>> from aidotnet_py.runs.settings import RunSettings
+    >>> open_data(RunSettings(data="sinusoid")).training.KShot
     10
     """
-    details = Details() if details is None else details
+    data = settings.data
     if data in PROBLEMS:
-        details.require_none(data)
-        return _open_problem(data, shots, archive, seed)
-    if archive is not None:
-        raise ArgumentException(refusal("archive", f"left out for {data}", archive))
+        settings.require_unset(data, *OF_FOLDERS, *OF_TABLES)
+        return _open_problem(PROBLEMS[data], settings)
+    settings.require_unset(data, "archive")
     path = Path(data)
     if path.is_dir():
-        own = open_folder(path, details, 1 if shots is None else shots, seed)
-    elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        own = open_table(path, details, shots, seed)
-    else:
-        kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
-        raise ArgumentException(refusal("data", kinds, data))
-    return RunData.of(own)
+        return open_folder(path, settings)
+    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return open_table(path, settings)
+    kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
+    raise ArgumentException(refusal("data", kinds, data))
 
 
-def _open_problem(data: str, shots: int | None, archive: str | None, seed: int) -> RunData:
-    problem = PROBLEMS[data]
+def _open_problem(problem: Problem, settings: RunSettings) -> RunData:
+    data, archive = settings.data, settings.archive
     if problem.needs_archive and archive is None:
         raise ArgumentException(refusal("archive", f"the path of a published archive or its folder for {data}", None))
-    if not problem.needs_archive and archive is not None:
-        raise ArgumentException(refusal("archive", f"left out for {data}", archive))
-    source = _Source(problem.shots if shots is None else shots, archive)
+    if not problem.needs_archive:
+        settings.require_unset(data, "archive")
+    source = _Source(problem.shots if settings.shots is None else settings.shots, archive)
     # Seeds of runs are below SEEDS, so that no run trains on the tasks that it is evaluated on.
     training, validation, test = (
-        problem.loader("train", source, seed),
+        problem.loader("train", source, settings.seed),
         problem.loader("test", source, SEEDS + 1),
         problem.loader("test", source, SEEDS),
     )
-    options = {"NumMetaIterations": problem.iterations, "MetaBatchSize": problem.meta_batch}
-    return RunData(problem, problem.model, options, training, validation, test)
+    options = {**problem.options, "NumMetaIterations": problem.iterations, "MetaBatchSize": problem.meta_batch}
+    return RunData(problem.classification, options, problem.model, training, validation, test)

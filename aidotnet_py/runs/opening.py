@@ -9,13 +9,10 @@ from typing import Any, cast
 from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs.folder import RunFolder
-from aidotnet_py.runs.own_data import Encoding, encoding_of
+from aidotnet_py.runs.run_data import ENCODING, Encoding, encoding_of
 from aidotnet_py.saving import load
 
-__all__ = ["ENCODING", "checkpoint_of", "open_learner"]
-
-# The name of an encoding beside a run's settings.
-ENCODING = "encoding"
+__all__ = ["checkpoint_of", "open_learner"]
 
 
 def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:

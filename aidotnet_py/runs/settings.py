@@ -7,26 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from aidotnet_py.arguments import COUNT, Choice, OrNone, Whole, refusal
 from aidotnet_py.comparison import ALGORITHMS
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning import MetaLearnerBase, iMAMLOptions
-from aidotnet_py.runs.data_sources import RunData, open_data
 from aidotnet_py.runs.logs import require_logs
-from aidotnet_py.runs.own_data import Details
-from aidotnet_py.saving import Rebuilder
 
-__all__ = ["RunSettings"]
+__all__ = ["OF_FOLDERS", "OF_TABLES", "RunSettings", "changed"]
 
 _CONSTRAINTS = {
     "algorithm": Choice(*ALGORITHMS),
     "seed": Whole(0, SEEDS - 1),
     "shots": OrNone(COUNT),
+    "ways": OrNone(Whole(2)),
+    "size": OrNone(COUNT),
     "keep": COUNT,
 }
+# Settings of folders of images alone, and of tables alone.
+OF_FOLDERS, OF_TABLES = ("ways", "size"), ("task", "target", "order")
+_TEXTS = {"data": "a string", "archive": "a string", **dict.fromkeys(OF_TABLES, "the name of a column")}
 # Options that the data and the command line set, or that are of a machine and not of a run.
 _SET_ELSEWHERE = ("MetaModel", "DataLoader", "ValidationLoader", "RandomSeed", "EnableCheckpointing", "Executor")
 
@@ -47,8 +48,12 @@ class RunSettings:
         Support examples, of a class if there are any; None: the data's own.
     archive : str, optional
         The path of the data, if no package contains it.
-    ways, size, task, target, order : optional
-        What there is to say of data of one's own; see `Details`.
+    ways : int, optional
+        Classes of a task, for a folder of images; None: five, or fewer for few classes.
+    size : int, optional
+        The side of the images of a folder in pixels; None: 32.
+    task, target, order : str, optional
+        Columns of a table: its groups, the values to predict, and the times by which rows are divided.
     keep : int
         How many of the last checkpoints are kept.
     log : sequence of str
@@ -65,9 +70,8 @@ class RunSettings:
     Examples
     --------
     >>> from aidotnet_py.runs.settings import RunSettings
-    >>> settings = RunSettings.of({"data": "sinusoid", "options": {"NumMetaIterations": 5}})
-    >>> settings.with_value("options.AdaptationSteps", "3").learner().Options.AdaptationSteps
-    3
+    >>> RunSettings.of({"data": "sinusoid", "options": {"NumMetaIterations": 5}}).algorithm
+    'MAML'
     """
 
     data: str
@@ -87,11 +91,10 @@ class RunSettings:
     def __post_init__(self) -> None:
         for name, constraint in _CONSTRAINTS.items():
             constraint.check(name, getattr(self, name))
-        for name in ("data", "archive"):
+        for name, wanted in _TEXTS.items():
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name == "data"):
-                raise ArgumentException(refusal(name, "a string", value))
-        _ = self.details
+                raise ArgumentException(refusal(name, wanted, value))
         require_logs(self.log)
         if not isinstance(self.options, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- files hold anything
             raise ArgumentException(refusal("options", "a table of options", self.options))
@@ -134,60 +137,15 @@ class RunSettings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ArgumentException(f"config must be a file in TOML, got {str(path)!r}: {error}") from error
 
-    def with_value(self, name: str, text: str) -> Self:
-        """Return settings with another value, in TOML, or a word; ``name`` may be ``options.…``."""
-        return self.of(changed(self.as_dict(), name, text))
-
     def as_dict(self) -> dict[str, Any]:
         """Return the settings in values that JSON can hold."""
         return asdict(self)
 
-    @property
-    def details(self) -> Details:
-        """What is said of data of one's own."""
-        return Details(**{field.name: getattr(self, field.name) for field in fields(Details)})
-
-    def opened(self) -> RunData:
-        """Return the data."""
-        return open_data(self.data, shots=self.shots, archive=self.archive, seed=self.seed, details=self.details)
-
-    def learner(self, data: RunData | None = None) -> MetaLearnerBase[Any, Any, Any]:
-        """Return the learner of the run, with its data, before the first step.
-
-        Parameters
-        ----------
-        data : RunData, optional
-            The data, where they are open already.
-
-        Raises
-        ------
-        ArgumentException
-            When an option is unknown or has no such value, or the algorithm needs classes and the data have none.
-        ImportError
-            When a library for the data is not installed.
-        """
-        data = self.opened() if data is None else data
-        algorithm, rebuilder = ALGORITHMS[self.algorithm], Rebuilder()
-        if algorithm.needs_classes and not data.suited.classification:
-            raise ArgumentException(refusal("algorithm", "one that does regressions for these data", self.algorithm))
-        keywords = {**algorithm.keywords(data.suited), **data.options}
-        if self.algorithm == "Reptile":
-            # Its own default is the rate of plain descent along θ − φ; the data's is one of Adam.
-            del keywords["OuterLearningRate"]
-        own = {name: rebuilder.object(value, f"options.{name}") for name, value in self.options.items()}
-        make = algorithm.options
-        if "Lambda" in keywords and ("LambdaRegularization" in own or "InnerObjective" in own):
-            # In the terms of the options, and not of the paper.
-            make = iMAMLOptions
-            del keywords["Lambda"]
-        try:
-            options = make(
-                data.model(self.seed), **{**keywords, **own}, DataLoader=data.training, ValidationLoader=data.validation
-            )
-            options.RandomSeed = self.seed
-        except TypeError as error:
-            raise ArgumentException(f"options must be those of the algorithm: {error}") from error
-        return cast("MetaLearnerBase[Any, Any, Any]", algorithm.algorithm(options))
+    def require_unset(self, data: str, *names: str) -> None:
+        """Raise ArgumentException if one of these settings is given, for which such data have no use."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ArgumentException(refusal(name, f"left out for {data}", getattr(self, name)))
 
 
 def changed(values: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import aidotnet_py
 from aidotnet_py.cli.app import app
 from aidotnet_py.data import ImageEncoding
-from aidotnet_py.runs.own_data import encoding_of
+from aidotnet_py.runs.run_data import encoding_of
 
 SHORT = [
     *("--set", "options.MetaBatchSize=2", "--set", "options.EvaluationFrequency=2"),

@@ -17,7 +17,9 @@ import aidotnet_py
 from aidotnet_py import NeuralNetworkModel, ReptileAlgorithm, RunFolder, iMAMLAlgorithm
 from aidotnet_py.cli.app import app
 from aidotnet_py.comparison import ALGORITHMS
-from aidotnet_py.runs.settings import RunSettings
+from aidotnet_py.runs.data_sources import open_data
+from aidotnet_py.runs.learners import make_learner
+from aidotnet_py.runs.settings import RunSettings, changed
 
 SHORT = [
     *("--iterations", "6", "--shots", "3", "--set", "options.MetaBatchSize=2", "--set", "options.AdaptationSteps=1"),
@@ -36,6 +38,10 @@ def run(*arguments: Any) -> Any:
 
 def train(folder: Path, *arguments: Any) -> Any:
     return run("train", "sinusoid", "--run", folder, *SHORT, *arguments)
+
+
+def learner_of(settings: RunSettings) -> Any:
+    return make_learner(settings, open_data(settings))
 
 
 class TestTrain:
@@ -59,7 +65,7 @@ class TestTrain:
         assert numbers["LossHalfWidth"] > 0
         learner: Any = aidotnet_py.load(tmp_path / "run" / "best.safetensors")
         assert numbers["Iteration"] == learner.CurrentIteration
-        learner.Options.DataLoader = RunSettings.of({"data": "sinusoid", "shots": 3}).opened().test
+        learner.Options.DataLoader = open_data(RunSettings(data="sinusoid", shots=3)).test
         assert float(learner.Evaluate(20).LossStats.Mean) == numbers["Loss"]
         for checkpoint in ("last", "checkpoint_MAML_8.safetensors", tmp_path / "run" / "checkpoint_MAML_8.safetensors"):
             result = run("evaluate", tmp_path / "run", "--tasks", "5", "--checkpoint", checkpoint)
@@ -233,7 +239,7 @@ class TestRefusals:
         assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
     def test_a_run_of_python_is_not_the_commands(self, tmp_path: Path) -> None:
-        learner = RunSettings.of({"data": "sinusoid", "options": {"NumMetaIterations": 1}}).learner()
+        learner = learner_of(RunSettings(data="sinusoid", options={"NumMetaIterations": 1}))
         learner.Train(run=RunFolder(tmp_path / "run"))
         done = run("resume", tmp_path / "run")
         assert done.exit_code == 2
@@ -255,6 +261,8 @@ class TestSettings:
             ({"data": "sinusoid", "options": [1]}, "options must be a table of options"),
             ({"data": "sinusoid", "seed": -1}, "seed must be"),
             ({"data": "sinusoid", "shots": 0}, "shots must be"),
+            ({"data": "photographs", "ways": 1}, "ways must be a whole number of at least 2 or None, got 1"),
+            ({"data": "t.csv", "target": 3}, "target must be the name of a column, got 3"),
             ({"nothing": 1}, "settings must have no 'nothing'; settings are data, algorithm"),
         ],
     )
@@ -263,22 +271,21 @@ class TestSettings:
             RunSettings.of(values)
 
     def test_are_set_by_name(self) -> None:
-        settings = RunSettings.of({"data": "sinusoid"})
-        assert settings.with_value("algorithm", "ANIL").algorithm == "ANIL"
-        assert settings.with_value("options.Curvature", "hessian").options == {"Curvature": "hessian"}
+        values = {"data": "sinusoid"}
+        assert changed(values, "algorithm", "ANIL") == {**values, "algorithm": "ANIL"}
+        assert changed(values, "options.Curvature", "hessian") == {**values, "options": {"Curvature": "hessian"}}
         for name in ("more.seed", "options.a.b"):
             with pytest.raises(aidotnet_py.ArgumentException, match=r"set must be a setting, or options\.NAME"):
-                settings.with_value(name, "1")
+                changed(values, name, "1")
 
     def test_leave_the_paper_s_terms_to_the_options(self) -> None:
         options = {"LambdaRegularization": 3.0, "InnerObjective": "proximal"}
-        made = RunSettings.of({"data": "sinusoid", "algorithm": "iMAML", "options": options})
-        learner: Any = made.learner()
+        learner: Any = learner_of(RunSettings(data="sinusoid", algorithm="iMAML", options=options))
         assert learner.Options.LambdaRegularization == 3.0
 
     @pytest.mark.parametrize("algorithm", [name for name, one in ALGORITHMS.items() if not one.needs_classes])
     def test_make_each_algorithm(self, algorithm: str) -> None:
-        learner: Any = RunSettings.of({"data": "sinusoid", "algorithm": algorithm, "seed": 3}).learner()
+        learner: Any = learner_of(RunSettings(data="sinusoid", algorithm=algorithm, seed=3))
         assert learner.Options.RandomSeed == 3
         assert learner.Options.NumMetaIterations == 2000
         assert isinstance(learner.BaseModel, NeuralNetworkModel)
@@ -288,16 +295,16 @@ class TestSettings:
             assert learner.Options.LambdaRegularization == 0.5
 
     def test_make_one_that_needs_classes(self) -> None:
-        settings = RunSettings.of({"data": "digits", "algorithm": "ProtoNets", "options": {"MetaBatchSize": 2}})
-        learner: Any = settings.learner()
+        settings = RunSettings(data="digits", algorithm="ProtoNets", options={"MetaBatchSize": 2})
+        learner: Any = learner_of(settings)
         # The network without its last layer.
-        assert learner.BaseModel.ParameterCount == settings.opened().model(0).ParameterCount - 5 * 32 - 5
+        assert learner.BaseModel.ParameterCount == open_data(settings).model(0).ParameterCount - 5 * 32 - 5
         assert np.isfinite(learner.MetaTrainStep(2).MetaLoss)
         with pytest.raises(aidotnet_py.ArgumentException, match="algorithm must be one that does regressions"):
-            RunSettings.of({"data": "sinusoid", "algorithm": "ProtoNets"}).learner()
+            learner_of(RunSettings(data="sinusoid", algorithm="ProtoNets"))
 
     def test_validation_and_test_are_other_tasks(self) -> None:
-        data = RunSettings.of({"data": "sinusoid"}).opened()
+        data = open_data(RunSettings(data="sinusoid"))
         tasks = [loader.GetNextTask().SupportInput for loader in (data.training, data.validation, data.test)]
         assert not any(np.array_equal(tasks[i], tasks[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
