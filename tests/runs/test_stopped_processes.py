@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
-ROUNDS, MANY = 1, int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "20"))
+ROUNDS, MANY = 1, int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "8"))
 SETTINGS = [
     *("options.NumMetaIterations=120", "options.MetaBatchSize=4", "options.AdaptationSteps=2", "keep=2"),
     *("options.EvaluationFrequency=10", "options.EvaluationTasks=8", "options.CheckpointFrequency=7", "shots=5"),
