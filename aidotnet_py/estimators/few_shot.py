@@ -24,7 +24,7 @@ from aidotnet_py.estimators.scikit_learn import (
 )
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import BinaryCrossEntropyLoss, CrossEntropyLoss
-from aidotnet_py.meta_learning import MetaLearnerBase, MetaLearningTask, ProtoNetsAlgorithm
+from aidotnet_py.meta_learning import MetaLearnerBase, MetaLearningTask
 from aidotnet_py.meta_learning.contract.protocols import missing_members, model_backend
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.models.interfaces import INormalizedModel, parameter_dtype
@@ -166,10 +166,8 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
             classes, labels = np.array(encoding.classes), encoding.outcomes({encoding.target_names[0]: y})
         self._is_binary = isinstance(loss, BinaryCrossEntropyLoss)
         outputs = _outputs_of(learner, inputs)
-        # The outputs of prototypical networks are no scores.
-        scored = len(classes) if isinstance(learner, ProtoNetsAlgorithm) else outputs[-1]
-        most = 2 if self._is_binary else scored
-        if len(classes) > most:
+        most = 2 if self._is_binary else outputs[-1]
+        if len(classes) > most and not learner.scores_any_classes:
             raise ArgumentException(
                 f"y must have at most {most} classes, as many as the learner scores, got {len(classes)}"
             )

@@ -46,7 +46,8 @@ class ElementwiseOptimizer:
 
     It therefore works on one vector (P,) or on the stacked vectors of many tasks (tasks, P) at once, each row as if it
     were alone. A subclass names its memory and writes its `formula`, by which it steps and through which algorithms
-    differentiate. It may write `_step` beside it, or instead of it: the same step, written over the arrays at hand.
+    differentiate. It may write `_step` beside it, or instead of it: the same step, written over the arrays at hand; see
+    the notes.
 
     Attributes
     ----------
@@ -60,6 +61,23 @@ class ElementwiseOptimizer:
     ----------
     learning_rate : float
         α > 0.
+
+    Notes
+    -----
+    `SGDOptimizer` and `AdamOptimizer` write their step twice, since no form of the formula alone is as fast. A traced
+    program checks its arguments, copies them in and copies its results out; on NumPy arrays the formula makes an array
+    for each operation, and Adam's guards of the derivative add three. `UpdateParameters` on one core in
+    float32, from plain descent to Adam, takes these multiples of the time with `_step`, which is 7 to 16 µs for 121
+    parameters and 0.6 to 2.6 ms for 10⁶:
+
+    =======================  ============  ============  ============
+    parameters               121           10⁴           10⁶
+    =======================  ============  ============  ============
+    traced formula           7 to 11       5 to 11       2 to 4
+    formula on NumPy arrays  1.0 to 1.6    1.2 to 2.5    1.2 to 2.5
+    =======================  ============  ============  ============
+
+    All give the same bits; the tests of both optimizers require it.
 
     Examples
     --------

@@ -11,29 +11,20 @@ from typing import Any, cast
 import numpy as np
 
 from aidotnet_py.archives import kind_of, read_file, unpack
-from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend
 from aidotnet_py.descriptions import Described, describe
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning import (
     ANILAlgorithm,
-    ANILOptions,
     BOILAlgorithm,
-    BOILOptions,
     MAMLAlgorithm,
-    MAMLOptions,
     MetaLearnerBase,
     MetaSGDAlgorithm,
-    MetaSGDOptions,
     ProtoNetsAlgorithm,
-    ProtoNetsOptions,
     ReptileAlgorithm,
-    ReptileOptions,
     iMAMLAlgorithm,
-    iMAMLOptions,
 )
-from aidotnet_py.meta_learning.algorithms.prototypes import Scores
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.models import FunctionModel, NeuralNetworkModel
@@ -41,14 +32,14 @@ from aidotnet_py.saving.rebuilding import Rebuilder
 
 __all__ = ["load", "save"]
 
-_ALGORITHMS: Mapping[str, tuple[Any, Any]] = {
-    "iMAML": (iMAMLAlgorithm, iMAMLOptions),
-    "MAML": (MAMLAlgorithm, MAMLOptions),
-    "Reptile": (ReptileAlgorithm, ReptileOptions),
-    "MetaSGD": (MetaSGDAlgorithm, MetaSGDOptions),
-    "ANIL": (ANILAlgorithm, ANILOptions),
-    "BOIL": (BOILAlgorithm, BOILOptions),
-    "ProtoNets": (ProtoNetsAlgorithm, ProtoNetsOptions),
+_ALGORITHMS: Mapping[str, type[Any]] = {
+    "iMAML": iMAMLAlgorithm,
+    "MAML": MAMLAlgorithm,
+    "Reptile": ReptileAlgorithm,
+    "MetaSGD": MetaSGDAlgorithm,
+    "ANIL": ANILAlgorithm,
+    "BOIL": BOILAlgorithm,
+    "ProtoNets": ProtoNetsAlgorithm,
 }
 _MODELS: Mapping[str, type[Any]] = {"NeuralNetworkModel": NeuralNetworkModel, "FunctionModel": FunctionModel}
 # Sources of tasks are told of in files, and never in them.
@@ -101,12 +92,11 @@ def _require_rebuildable(model: Any) -> None:
     try:
         if "function" in settings:
             function = settings["function"]
-            function = function.embedding if isinstance(function, Scores) else function
-            Rebuilder([getattr(function, "__module__", None) or ""]).function(function.__qualname__, "function")
+            Rebuilder(sorted(_modules_of(function))).function(describe(function), "function")
         else:
             network = settings["network"]
             Rebuilder(sorted(_modules_of(network))).object(describe(network), "network")
-    except (ArgumentException, AttributeError, ImportError, ValueError) as error:
+    except (ArgumentException, ImportError) as error:
         raise ArgumentException(
             "item must have a function at the top of a module, or layers that tell of themselves, to be made again: "
             f"{error}"
@@ -114,12 +104,13 @@ def _require_rebuildable(model: Any) -> None:
 
 
 def _modules_of(value: Any) -> set[str]:
-    """Return the modules that define the classes of a network's layers."""
+    """Return the modules that define a function, or the classes and functions that a described object is made of."""
     if isinstance(value, (list, tuple)):
         return {name for part in cast("list[Any]", value) for name in _modules_of(part)}
-    if not isinstance(value, Described):
-        return set()
-    return {type(value).__module__} | _modules_of(list(value.settings().values()))
+    if isinstance(value, Described):
+        return {type(value).__module__} | _modules_of(list(value.settings().values()))
+    module: str | None = getattr(value, "__module__", None) if hasattr(value, "__qualname__") else None
+    return {module} if module else set()
 
 
 def load(
@@ -195,7 +186,7 @@ def _learner(
             f"{source} must be of an algorithm of this package, got {checkpoint.algorithm:.80}; make the learner and "
             "call its Load"
         )
-    algorithm, options_type = _ALGORITHMS[checkpoint.algorithm]
+    algorithm = _ALGORITHMS[checkpoint.algorithm]
     vector, start, parameters = checkpoint.parameters, 0, dict[str, Any]()
     for name, shape in _shapes_of(checkpoint.model, source).items():
         size = math.prod(shape)
@@ -204,11 +195,11 @@ def _learner(
         parameters[name], start = vector[start : start + size].reshape(shape), start + size
     model = _model_like(checkpoint.model, source, parameters, rebuilder, backend)
     values: dict[str, Any] = {}
-    names = {field.name for field in fields(options_type)} - {"MetaModel", *_LOADERS}
+    names = {field.name for field in fields(algorithm._options_type)} - {"MetaModel", *_LOADERS}
     for name, value in checkpoint.options.items():
         if name in names and name not in given:
             values[name] = _option(name, value, rebuilder)
-    learner = algorithm(options_type(model, **{**values, **given}))
+    learner = algorithm(algorithm._options_type(model, **{**values, **given}))
     if "DataLoader" not in given:
         # Without a loader there is no place to go on from, and nothing to warn of.
         checkpoint = replace(checkpoint, random_state={**checkpoint.random_state, "loader": None})
@@ -263,20 +254,9 @@ def _make_model(
     kind: str, held: Any, parameters: Mapping[str, Any], loss: Any, rebuilder: Rebuilder, backend: str | Backend
 ) -> Any:
     if kind == "FunctionModel":
-        return FunctionModel(_function(held.get("function"), rebuilder), parameters, loss, backend=backend)
+        return FunctionModel(rebuilder.function(held.get("function"), "function"), parameters, loss, backend=backend)
     dtype = next(iter(parameters.values())).dtype.type
     network, shape = rebuilder.object(held.get("network"), "network"), held.get("input_shape")
     model: Any = NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, backend=backend, seed=0)
     model.SetParameters(model.backend.asarray(np.concatenate([value.ravel() for value in parameters.values()])))
     return model
-
-
-def _function(described: Any, rebuilder: Rebuilder) -> Any:
-    """Return a function of a trusted module, or the scores of an embedding that is one."""
-    if isinstance(described, dict):
-        held = cast("dict[str, Any]", described)
-        if held.get("type") == Scores.__name__:
-            return Scores(_function(held.get("embedding"), rebuilder))
-    if not isinstance(described, str):
-        raise ArgumentException(refusal("function", "the name of a function", cast(object, described)))
-    return rebuilder.function(described, "function")

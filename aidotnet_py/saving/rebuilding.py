@@ -18,6 +18,7 @@ from aidotnet_py.arguments import refusal
 from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ProblemConstants
+from aidotnet_py.meta_learning.algorithms.prototypes import Scores
 
 __all__ = ["Rebuilder"]
 
@@ -30,6 +31,8 @@ def _own() -> dict[str, type[Any]]:
 
 
 _OWN = _own()
+# Objects of this package that are functions made of functions: all their settings are functions.
+_FUNCTIONS: Mapping[str, type[Any]] = {"Scores": Scores}
 
 
 class Rebuilder:
@@ -104,15 +107,21 @@ class Rebuilder:
         except Exception as error:
             raise ArgumentException(f"{place} must be a {cls.__name__} that can be made: {error}") from error
 
-    def function(self, name: str, place: str) -> Any:
-        """Return a function of a trusted module by its name.
+    def function(self, description: Any, place: str) -> Any:
+        """Return a function of a trusted module by its name, or one of this package that is made of such functions.
 
         Raises
         ------
         ArgumentException
-            When no trusted module defines it; ``place`` names what it is for.
+            When no trusted module defines it, or it is no description of a function; ``place`` names what it is for.
         """
-        return self._named(name, place, "function")
+        if isinstance(description, str):
+            return self._named(description, place, "function")
+        held = cast("dict[str, Any]", description) if isinstance(description, dict) else {}
+        cls = _FUNCTIONS.get(str(held.get("type")))
+        if cls is None or held.keys() != {"type", *_parameters(cls)}:
+            raise ArgumentException(refusal(place, "the name of a function", cast(object, description)))
+        return cls(**{name: self.function(held[name], place) for name in _parameters(cls)})
 
     def _named(self, name: str, place: str, kind: str) -> Any:
         for module in self._modules:

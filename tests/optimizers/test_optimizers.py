@@ -23,6 +23,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.arguments import shown
 from aidotnet_py.autodiff import grad, trace, vjp
+from aidotnet_py.autodiff.extend import Executable
 from aidotnet_py.backends import get_backend
 from aidotnet_py.optimizers import ElementwiseOptimizer
 
@@ -208,6 +209,25 @@ class TestFormula:
                 point, memory = formula(point, backend.asarray(slopes[step - 1]), memory, coefficients)
             assert backend.dtype_of(point) == dtype
             np.testing.assert_array_equal(backend.to_numpy(point), new)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_takes_the_steps_bit_for_bit_when_compiled(self, make, dtype):
+        """Over several vectors of the machine's and a remainder."""
+        optimizer, slopes = make(), gradients((2, 517), dtype)
+        point, slope = np.ones((2, 517), dtype), np.empty((2, 517), dtype)
+        memory = [np.zeros((2, 517), dtype) for _ in optimizer.memory]
+        coefficients = numbers(optimizer, 1, dtype)
+        program = trace(optimizer.formula, point, slope, memory, coefficients)
+        executable = Executable(program, NUMPY, inputs=[point, slope, *memory, *coefficients], compile_at=1)
+        executable.compile()
+        for step, new in enumerate(run(NUMPY, make(), np.ones((2, 517), dtype), slopes), start=1):
+            slope[...] = slopes[step - 1]
+            for array, number in zip(coefficients, optimizer.coefficients(step), strict=True):
+                array[...] = number
+            executable.run()
+            for array, result in zip([point, *memory], executable.outputs, strict=True):
+                array[...] = result
+            np.testing.assert_array_equal(point, new)
 
     def test_leaves_the_memory_of_the_steps(self, make):
         optimizer, slopes = make(), gradients((4,), np.float32)

@@ -309,6 +309,21 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "description",
         [
+            None,
+            {"type": "Scores"},
+            {"type": "Scores", "embedding": 3},
+            {"type": "Scores", "embedding": "line", "more": 1},
+            {"type": "Dense", "units": 3},
+            {"type": ["Scores"], "embedding": "line"},
+        ],
+    )
+    def test_descriptions_of_no_function(self, description: Any) -> None:
+        with pytest.raises(ArgumentException, match="function must be the name of a function, got"):
+            Rebuilder([__name__]).function(description, "function")
+
+    @pytest.mark.parametrize(
+        "description",
+        [
             {"type": "Nothing"},
             {"type": "mlp", "units": [1]},
             {"type": "ILossFunction"},

@@ -134,6 +134,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     (45, 3)
     """
 
+    scores_any_classes = True
     _options_type = ProtoNetsOptions
 
     def __init__(self, options: ProtoNetsOptions[T, TInput, TOutput, TModel_co]) -> None:

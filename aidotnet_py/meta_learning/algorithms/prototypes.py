@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from aidotnet_py.autodiff import log_softmax
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss, LossFunctionBase
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, all_examples
@@ -154,7 +155,7 @@ def scoring_parameters(embedding: NDArray[Any], prototypes: NDArray[Any]) -> NDA
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Described):
     """The scores of classes, from the embedding of an example.
 
     Parameters

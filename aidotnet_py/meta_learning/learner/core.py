@@ -61,6 +61,8 @@ _MOST_OPTIMIZERS = 4
 class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
 
+    # Whether adapted models score as many classes as a support set has, and not those of the meta-model's outputs.
+    scores_any_classes: ClassVar[bool] = False
     # What the algorithm's options must be.
     _options_type: ClassVar[type[Any]] = MetaLearnerOptions
 

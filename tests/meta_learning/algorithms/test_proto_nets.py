@@ -30,6 +30,7 @@ from aidotnet_py import (
     SGDOptimizer,
     TaskBatch,
 )
+from aidotnet_py.archives import unpack
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import ArrayLoader, DigitsLoader
 from aidotnet_py.estimators import FewShotClassifier
@@ -189,6 +190,9 @@ class TestAdapt:
         learner = ProtoNetsAlgorithm(ProtoNetsOptions(FunctionModel(scaled, {"scale": np.ones(2)}, CrossEntropyLoss())))
         adapted = learner.Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y))
         aidotnet_py.save(adapted, tmp_path / "adapted.safetensors")
+        # The form in all files since 0.2.0, which later versions must read.
+        description = unpack("model", (tmp_path / "adapted.safetensors").read_bytes())[1]
+        assert description["model"]["function"] == {"type": "Scores", "embedding": "scaled"}
         loaded = aidotnet_py.load(tmp_path / "adapted.safetensors", trust=[__name__])
         for again in (loaded, pickle.loads(pickle.dumps(adapted))):
             np.testing.assert_array_equal(again.Predict(x), adapted.Predict(x))
