@@ -63,6 +63,7 @@ class Literal:
         return repr(self.value)
 
 
+#: An operand of an equation, or an output of a Program.
 Atom: TypeAlias = Variable | Literal
 
 
