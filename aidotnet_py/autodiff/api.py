@@ -62,6 +62,19 @@ class TracedProgram(Program):
 
     Calls replay the equations over buffers that were planned once; the function's Python does not run again. Threads
     may call it at the same time, and calls may be nested: each call has its own buffers.
+
+    Attributes
+    ----------
+    arguments, results : Structure
+        The nesting of the function's arguments and of its result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> program = trace(lambda p, x: {"y": p["w"] * x}, {"w": 2.0}, np.ones(3))
+    >>> program({"w": 3.0}, np.arange(3.0))
+    {'y': array([0., 3., 6.])}
     """
 
     arguments: Structure = field(default_factory=lambda: Structure(tuple))
@@ -206,7 +219,33 @@ def trace(function: Function, /, *examples: Any, **named: Any) -> TracedProgram:
 
 
 def trace_pure(name: str, function: Function, *examples: Any) -> TracedProgram:
-    """Trace a function like `trace`; errors call it ``name``."""
+    """Trace a function like `trace`, with a name for errors.
+
+    Parameters
+    ----------
+    name : str
+        The name of the function in errors.
+    function : callable
+        A pure function of the examples.
+    *examples : array, number, or mappings and sequences of them
+        Arguments whose shapes and dtypes count.
+
+    Returns
+    -------
+    TracedProgram
+
+    Raises
+    ------
+    InvalidOperationException
+        When two traces of the function differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import trace_pure
+    >>> trace_pure("the loss", lambda x: np.sum(x**2), np.ones(3)).count("sum")
+    1
+    """
     return _trace_twice(name, function, *flatten(examples))
 
 
@@ -217,7 +256,26 @@ def _trace_twice(name: str, function: Function, leaves: list[Any], structure: St
 
 
 def trace_once(function: Function, *examples: Any) -> TracedProgram:
-    """Trace a function once: for our own code, or a Program that is dropped when its function changes."""
+    """Trace a function once: for our own code, or a Program that is dropped when its function changes.
+
+    Parameters
+    ----------
+    function : callable
+        A function of the examples; nothing checks that it is pure.
+    *examples : array, number, or mappings and sequences of them
+        Arguments whose shapes and dtypes count.
+
+    Returns
+    -------
+    TracedProgram
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import trace_once
+    >>> trace_once(np.sin, np.zeros(2))(np.zeros(2))
+    array([0., 0.])
+    """
     leaves, structure = flatten(examples)
     program, results = _record(function, leaves, structure)
     return _freeze(program, structure, results)

@@ -13,12 +13,50 @@ __all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element", "primitiv
 
 
 def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
-    """Return the cost of elementwise operations and reductions: the size of the largest array."""
+    """Return the cost of elementwise operations and reductions: the size of the largest array.
+
+    Parameters
+    ----------
+    *types : ArrayType
+        The inputs.
+    output : ArrayType
+        The output.
+
+    Returns
+    -------
+    int
+        0 for outputs that are not floating.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, one_flop_per_element
+    >>> row = ArrayType((3,), np.dtype(float))
+    >>> one_flop_per_element(row, output=row)
+    3
+    """
     return max(output.size, *(t.size for t in types)) if output.dtype.kind == "f" else 0
 
 
 def no_flops(*types: ArrayType, output: ArrayType) -> int:
-    """Return the cost of operations that only move data: zero."""
+    """Return the cost of operations that only move data: zero.
+
+    Parameters
+    ----------
+    *types, output : ArrayType
+        As for `one_flop_per_element`.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, no_flops
+    >>> no_flops(output=ArrayType((3,), np.dtype(float)))
+    0
+    """
     return 0
 
 
@@ -34,27 +72,29 @@ class Guarded:
 class Primitive:
     """An operation with one output and its rules; every derivative of any order comes from them.
 
+    docs/engine.md writes one step by step.
+
     Attributes
     ----------
     name : str
         The name that a printed Program shows.
     shape : callable
-        ``shape(*types, **parameters)`` gives the output's type; raises ArgumentException where there is none.
+        ``shape(*types, **parameters)`` returns the output's type; it raises ArgumentException if there is none.
     run : callable
         ``run(backend, out, *arrays, **parameters)`` writes into ``out``; for a view,
         ``run(backend, array, **parameters)`` returns one.
     jvp : callable or None
-        ``jvp(tangents, *primals, output, **parameters)`` gives the output's tangent, linear in the tangents; None
-        among them is zero. None: the output has no tangent (comparisons, integers).
+        ``jvp(tangents, *primals, output, **parameters)`` returns the output's tangent, linear in the tangents; None
+        among the tangents is zero. None: the output has no tangent (comparisons, integers).
     transpose : callable or None
-        ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as their ArrayType, gives
-        one cotangent an input (None for those that are not linear), which may be `Guarded`. None: not linear in any
+        ``transpose(cotangent, *inputs, **parameters)``, where the linear inputs are given as their ArrayType, returns
+        one cotangent per input (None for inputs that are not linear), which may be `Guarded`. None: not linear in any
         input.
     batch : callable
-        ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs whose batched ones have an added
-        leading axis of that size, and gives an output with that axis.
+        ``batch(inputs, batched, size, **parameters)`` applies the operation to inputs, of which the batched ones have a
+        leading axis of that size, and returns an output with that axis.
     view : callable or None
-        For an output that shares the memory of the input: ``view(type, strides, **parameters)`` gives the output's
+        For an output that shares the memory of the input: ``view(type, strides, **parameters)`` returns the output's
         strides, counted in elements, or None if the input must be copied first.
     commutative : bool
         Whether the two inputs may change places.
@@ -63,7 +103,25 @@ class Primitive:
     loop : str or None
         The operation's name in loop nests (`aidotnet_py.backends.kernel`), "sum" or "max"; None: no loop.
     flops : callable
-        ``flops(*types, output=type)``.
+        ``flops(*types, output=type)`` returns the cost of a call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import grad
+    >>> from aidotnet_py.autodiff.extend import Primitive, as_traced, emit
+    >>> def double(x):
+    ...     return emit(doubling, as_traced(x))
+    >>> doubling = Primitive(
+    ...     name="doubling",
+    ...     shape=lambda x: x,
+    ...     run=lambda backend, out, x: backend.elementwise("add")(x, x, out=out),
+    ...     jvp=lambda tangents, x, output: double(tangents[0]),
+    ...     transpose=lambda cotangent, x: [double(cotangent)],
+    ...     batch=lambda inputs, batched, size: double(inputs[0]),
+    ... )
+    >>> grad(lambda x: np.sum(double(x) ** 2))(np.array([1.0, 2.0]))
+    array([ 8., 16.])
     """
 
     name: str

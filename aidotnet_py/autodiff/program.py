@@ -19,14 +19,42 @@ _MOST_LINES, _LONGEST_LINE = 200, 400
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Variable:
-    """A value that one equation or input defines; compared by identity."""
+    """A value that one equation or input defines; variables are compared by identity.
+
+    Attributes
+    ----------
+    type : ArrayType
+        Its shape and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> str(trace(lambda x: 2.0 * x, np.ones(3)).inputs[0].type)
+    'float64[3]'
+    """
 
     type: ArrayType
 
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A number written into an equation; its shape is ()."""
+    """A number written into an equation; its shape is ().
+
+    Attributes
+    ----------
+    value : int, float or bool
+        The number.
+    type : ArrayType
+        Its dtype, and the shape ().
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> trace(lambda x: 2.0 * x, np.ones(3)).equations[0].inputs[0].value
+    2.0
+    """
 
     value: int | float | bool
     type: ArrayType
@@ -35,13 +63,36 @@ class Literal:
         return repr(self.value)
 
 
+#: An operand of an equation, or an output of a Program.
 Atom: TypeAlias = Variable | Literal
 
 
 # Not frozen: a frozen class sets each field by a call, and a trace makes thousands of equations.
 @dataclass(eq=False, slots=True)
 class Equation:
-    """``output = primitive(*inputs, **parameters)``; never changed."""
+    """``output = primitive(*inputs, **parameters)``; never changed.
+
+    Attributes
+    ----------
+    primitive : Primitive
+        The operation.
+    inputs : tuple of Variable or Literal
+        The operands.
+    output : Variable
+        The value that the equation defines.
+    parameters : dict
+        Settings of the operation that are no arrays, such as axes.
+    variables : tuple of Variable
+        The inputs that are variables.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> (equation,) = trace(lambda x: np.sum(x, axis=0), np.ones((2, 3))).equations
+    >>> equation.primitive, equation.parameters
+    (sum, {'axes': (0,)})
+    """
 
     primitive: Primitive
     inputs: tuple[Atom, ...]
@@ -66,12 +117,22 @@ class Program:
         Arrays that the function used beside its arguments, with their values.
     equations : tuple of Equation
         The operations, in order.
-    outputs : tuple of Atom
+    outputs : tuple of Variable or Literal
         The results of the function, flattened.
 
     Notes
     -----
     ``str(program)`` prints one equation a line, in the order of execution.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> print(trace(lambda x: np.sum(x * x), np.ones(3)))
+    program(a:float64[3])
+      b:float64[3] = multiply a a
+      c:float64[] = sum axes=(0,) b
+      return c
     """
 
     inputs: tuple[Variable, ...]

@@ -15,7 +15,23 @@ __all__ = ["Structure", "flatten"]
 class Structure:
     """The nesting of a tree without its leaves; trees that are nested alike have equal structures.
 
-    ``kind`` is None for a leaf, "none" for None, else the container's type; ``keys`` are a mapping's.
+    Attributes
+    ----------
+    kind : object
+        None for a leaf, "none" for None, else the type of the container.
+    children : tuple of Structure
+        The structures of the parts.
+    keys : tuple
+        The keys of a mapping.
+
+    Examples
+    --------
+    >>> from aidotnet_py.autodiff.extend import flatten
+    >>> leaves, structure = flatten({"w": [1.0, 2.0], "b": 3.0})
+    >>> structure.leaves, list(structure.names("x"))
+    (3, ["x['w'][0]", "x['w'][1]", "x['b']"])
+    >>> structure.unflatten([10.0, 20.0, 30.0])
+    {'w': [10.0, 20.0], 'b': 30.0}
     """
 
     kind: Any
@@ -53,7 +69,34 @@ _LEAF = Structure(None)
 
 
 def flatten(tree: Any, name: str = "arguments") -> tuple[list[Any], Structure]:
-    """Return the leaves in order, and the structure that rebuilds the tree; errors call it ``name``."""
+    """Return the leaves of a tree in order, and the structure that rebuilds it.
+
+    Parameters
+    ----------
+    tree : object
+        Arrays and numbers, and mappings and sequences of them; None has no leaf.
+    name : str
+        The name of the tree in errors.
+
+    Returns
+    -------
+    leaves : list
+        The arrays and numbers.
+    structure : Structure
+        The nesting.
+
+    Raises
+    ------
+    ArgumentException
+        When a part is a string, bytes or a set.
+
+    Examples
+    --------
+    >>> from aidotnet_py.autodiff.extend import flatten
+    >>> leaves, structure = flatten((1.0, {"w": 2.0}))
+    >>> leaves, structure.unflatten(leaves)
+    ([1.0, 2.0], (1.0, {'w': 2.0}))
+    """
     leaves: list[Any] = []
     return leaves, _walk(tree, leaves.append, name)
 

@@ -21,7 +21,23 @@ def _name(dtype: np.dtype[Any]) -> str:
 
 @dataclass(frozen=True)
 class ArrayType:
-    """The shape and dtype of an array: everything that tracing knows about it."""
+    """The shape and dtype of an array: everything that tracing knows about it.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Lengths of the axes.
+    dtype : numpy.dtype
+        The dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType
+    >>> of = ArrayType((2, 3), np.dtype(np.float32))
+    >>> str(of), of.size, of.nbytes, of.is_floating
+    ('float32[2,3]', 6, 24, True)
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

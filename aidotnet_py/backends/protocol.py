@@ -21,8 +21,8 @@ __all__ = ["Array", "Backend", "Compilation", "Elementwise", "KernelCompiler"]
 Array: TypeAlias = Any
 
 
-# A function applied element by element, over arrays of one shape and Python numbers: ``f(*operands, out=None)``.
-# Without ``out``, the result for arrays of no axes may be the library's scalar.
+#: A function applied element by element, over arrays of one shape and Python numbers: ``f(*operands, out=None)``.
+#: Without ``out``, the result for arrays of no axes may be the library's scalar.
 Elementwise: TypeAlias = Callable[..., Array]
 
 

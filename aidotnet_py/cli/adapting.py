@@ -46,7 +46,10 @@ def adapt(
         folder = RunFolder(run)
         made, held = settings_of(folder, None)
         if ENCODING not in held:
-            raise ArgumentException(f"{str(run)!r} must be a run on a folder or a table, got one on built-in data")
+            raise ArgumentException(
+                f"{str(run)!r} must be a run on a folder or a table, got a run on built-in data; adapt its learner in "
+                "Python, with aidotnet_py.load and Adapt"
+            )
         encoding = encoding_of(held[ENCODING])
         learner = load(checkpoint_of(folder, checkpoint))
         if isinstance(encoding, ImageEncoding):
@@ -69,13 +72,13 @@ def _predict_images(
     classes: tuple[str, ...] = task.Metadata["Classes"]
     if ways is not None and len(classes) > ways:
         raise ArgumentException(
-            f"support must have at most {ways} classes, as many as a task of the run, got {len(classes)}"
+            f"--support must have at most {ways} classes, as many as a task of the run, got {len(classes)}"
         )
     if not query.is_dir():
-        raise ArgumentException(refusal("query", "a folder of images", str(query)))
+        raise ArgumentException(refusal("--query", "a folder of images", str(query)))
     files = sorted(path for path in query.iterdir() if path.is_file())
     if not files:
-        raise ArgumentException(f"query must be a folder with images, got none in {str(query)!r}")
+        raise ArgumentException(f"--query must be a folder with images, got none in {str(query)!r}")
     inputs = encoding.inputs(files)
     adapted = learner.Adapt(task)
     scores = np.asarray(adapted.Predict(inputs), np.float64)[:, : len(classes)]

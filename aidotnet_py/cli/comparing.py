@@ -139,7 +139,7 @@ def merge(
         found: dict[str, Comparison] = {}
         for file in files:
             if str(file) in found:
-                raise ArgumentException(f"files must be different ones, got {str(file)!r} twice")
+                raise ArgumentException(f"files must be different, got {str(file)!r} twice")
             found[str(file)] = _read(file)
         joined = join_comparisons(found)
         _make_ready(figure, json)
@@ -157,7 +157,9 @@ def _read(file: Path) -> Comparison:
     try:
         return Comparison.from_json(read_file(file).decode())
     except (ArgumentException, UnicodeDecodeError) as error:
-        raise ArgumentException(f"{str(file)!r} must be a file that compare --json wrote: {error!s:.200}") from error
+        raise ArgumentException(
+            f"{str(file)!r} must be a file that compare --json wrote, got another: {error!s:.200}"
+        ) from error
 
 
 def _earlier(json: Path | None) -> Comparison | None:

@@ -39,7 +39,7 @@ def refusals(command: str, *, debug: bool = False, spell: Callable[[str], str] =
             raise
         message = spell(str(error)) if isinstance(error, ArgumentException) else str(error)
         if isinstance(error, MemoryError):
-            message = "the memory of this machine is not enough; fewer tasks or shots take less"
+            message = "this machine has too little memory for the run; use fewer tasks or shots"
         notes = [note for note in getattr(error, "__notes__", []) if isinstance(note, str)]
         print(f"aidotnet-py {command}: {' '.join('. '.join([message, *notes]).split())}", file=sys.stderr)
         raise typer.Exit(1 if isinstance(error, (InvalidOperationException, MemoryError)) else 2) from error

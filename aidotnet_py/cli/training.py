@@ -107,7 +107,7 @@ def train(
     """
     with refusals("train", debug=debug):
         if run is None:
-            raise ArgumentException(refusal("--run", "a folder for the run", None))
+            raise ArgumentException(refusal("--run", "the path of a new or empty folder", None))
         values = {} if config is None else RunSettings.read(config)
         flags: dict[str, Any] = {
             "data": data,
@@ -236,7 +236,7 @@ def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSetti
     held: Any = folder.read().get("settings")
     if not isinstance(held, dict):
         raise ArgumentException(
-            f"{str(folder.path)!r} must be a run of this command, got one of Train; go on with it from Python"
+            f"{str(folder.path)!r} must be a run of this command, got a run of Train; resume it from Python"
         )
     values = cast("dict[str, Any]", {**held})
     encoding = {ENCODING: values.pop(ENCODING)} if ENCODING in values else dict[str, Any]()

@@ -158,9 +158,11 @@ def _embedded_centroid(problem: Problem, model: Model, loader: Loader, meta_batc
     return Entrant(ProtoNetsAlgorithm(_of_embedding(model)), None)
 
 
+#: The contestants without meta-learning for all data, by name.
 BASELINES: Mapping[str, Contestant] = {"random": _random, "transfer": _transfer}
 BASELINES_OF_CLASSES: Mapping[str, Contestant] = {"centroid": _centroid, "embedded-centroid": _embedded_centroid}
 
+#: The algorithms that can be compared, by name.
 ALGORITHMS: Mapping[str, Algorithm] = {
     # Gauss–Newton curvature, since the Hessian of such networks is indefinite; more steps, since the implicit gradient
     # is exact only at the inner minimum.

@@ -106,6 +106,7 @@ def _characters(split: Split, source: Source, seed: int) -> Loader:
 
 _IMAGE_OPTIONS = {"InnerLearningRate": 0.1, "AdaptationSteps": 5, "OuterLearningRate": 0.001}
 
+#: The built-in data, by name.
 PROBLEMS: Mapping[str, Problem] = {
     "sinusoid": Problem(
         model=_regressor,

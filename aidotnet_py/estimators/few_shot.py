@@ -179,7 +179,17 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the likeliest label of each row, (n,).
+        """Return the likeliest label of each row.
+
+        Parameters
+        ----------
+        X : array_like, (n, …), or frame
+            The inputs, as for `fit`.
+
+        Returns
+        -------
+        array, (n,)
+            Labels of ``classes_``.
 
         Raises
         ------
@@ -194,7 +204,19 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the probability of each label of ``classes_``, (n, classes).
+        """Return the probability of each label of ``classes_``.
+
+        It is the softmax of the scores of these labels, p_i = exp(z_i) / Σ_j exp(z_j). A single score z of a
+        `BinaryCrossEntropyLoss` gives the second label the probability 1 / (1 + exp(−z)).
+
+        Parameters
+        ----------
+        X : array_like, (n, …), or frame
+            The inputs, as for `fit`.
+
+        Returns
+        -------
+        array of float64, (n, classes)
 
         Raises
         ------
@@ -270,7 +292,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         loss: Any = learner.Options.LossFunction or learner.BaseModel.DefaultLossFunction
         if isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
             raise ArgumentException(
-                f"learner must have a loss of numbers, got {type(cast(Any, loss)).__name__}; use FewShotClassifier"
+                f"learner must have a loss of regression, got {type(cast(Any, loss)).__name__}; use FewShotClassifier"
             )
         inputs = self._inputs(X, learner.BaseModel, encoding, reset=True)
         y = _numbers(X, y)
@@ -287,7 +309,16 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """Return predictions, (n,) or (n, targets), as y was.
+        """Return predictions in the shape of y.
+
+        Parameters
+        ----------
+        X : array_like, (n, …), or frame
+            The inputs, as for `fit`.
+
+        Returns
+        -------
+        array of float64, (n,) or (n, targets)
 
         Raises
         ------

@@ -155,14 +155,23 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """Return the predictions of each row's group, (rows,).
+        """Return the predictions of each row's group.
+
+        Parameters
+        ----------
+        X : frame, or array_like, (rows, columns)
+            The columns of `fit`.
+
+        Returns
+        -------
+        array of float64, (rows,)
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         ValueError
-            When X is no such table, or has a row of a group that is not known.
+            When X is no such table, or has a row of an unknown group.
         """
         check_is_fitted(self)
         columns = self._read(X, reset=False)
@@ -170,8 +179,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         unknown = [group for group in groups if group not in self.adapted_]
         if unknown:
             raise ArgumentException(
-                f"X must have rows of groups that fit or partial_fit got rows of, got {shown(unknown[0])} in "
-                f"{self.task_column!r}; call partial_fit with rows of it whose targets are known"
+                f"X must have rows of known groups, got {shown(unknown[0])} in {self.task_column!r}; call partial_fit "
+                "with rows of this group whose targets are known"
             )
         outputs = np.empty((len(inputs), 1), np.float64)
         for group, rows in groups.items():

@@ -117,8 +117,9 @@ def trace_any_size(trace_at: Callable[[int], Program]) -> AnySizeProgram:
     kinds = [[e.primitive.name for e in program.equations] for program in programs]
     if any(names != kinds[0] for names in kinds):
         raise ArgumentException(
-            "the model's function must run the same operations for every number of examples to be a graph, got "
-            f"{' and '.join(str(len(names)) for names in kinds)} equations for {', '.join(map(str, _SIZES))} examples"
+            "the model's function must run the same operations for every number of examples to be exported, got "
+            f"{', '.join(str(len(names)) for names in kinds)} equations for {', '.join(map(str, _SIZES))} examples; "
+            "let no branch or loop depend on the number of examples"
         )
     places = [_places(program) for program in programs]
     equations = tuple(
@@ -147,8 +148,8 @@ def _constants(programs: Sequence[Program]) -> list[NDArray[Any]]:
     for first, *others in values:
         if any(other.shape != first.shape or not bool((other == first).all()) for other in others):
             raise ArgumentException(
-                "arrays in the model's function must not depend on the number of examples to be in a graph, got one of "
-                f"shape {tuple(first.shape)} at {_SIZES[0]} examples"
+                "arrays in the model's function must not depend on the number of examples to be exported, got an array "
+                f"of shape {tuple(first.shape)} at {_SIZES[0]} examples; compute it from the input instead"
             )
     return [_on_host(first) for first, *_ in values]
 
@@ -200,7 +201,7 @@ def _vary(values: Sequence[Any], what: str) -> Any:
                 start = 1.0 / values[0] if is_inverse else values[0]
                 return NumberOfSize(slope, _whole(start - slope * _SIZES[0], start), is_inverse)
     raise ArgumentException(
-        f"{what} must follow the number of examples in a straight line to be in a graph, got "
+        f"{what} must be linear in the number of examples to be exported, got "
         f"{', '.join(f'{value} at {size}' for value, size in zip(values, _SIZES, strict=True))}"
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import refusal
+from aidotnet_py.descriptions import join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.nn import (
     AveragePool2D,
@@ -106,10 +107,10 @@ def _modules(layers: Sequence[str], names: Names | None) -> Mapping[str, str | N
     if isinstance(given, Mapping):
         modules = cast("Mapping[str, str | None]", given)
         if set(modules) != set(layers):
-            odd = [*(n for n in layers if n not in modules), *(n for n in modules if n not in layers)]
+            clauses = [f"no {name!r}" for name in layers if name not in modules]
+            clauses += [f"an unknown {name!r}" for name in modules if name not in layers]
             raise ArgumentException(
-                f"names must have the layers with parameters, {', '.join(layers)}, got a difference in "
-                f"{', '.join(map(str, odd))}"
+                f"names must have the layers with parameters, {', '.join(layers)}, got {join_clauses(clauses)}"
             )
         return modules
     modules_in_order = list(cast("Sequence[str | None]", given))
@@ -143,7 +144,7 @@ def _visit(
         if not _is_same(after, order):
             raise ArgumentException(
                 f"body and shortcut of {name or 'Residual'} must have features in one order to be those of "
-                "PyTorch, got images flattened in only one of them"
+                "PyTorch, got images flattened in only one of them; put Flatten before or after the Residual"
             )
         return output, after
     _require_counterpart(name, layer, order)
@@ -162,7 +163,8 @@ def _require_counterpart(name: str, layer: Layer, order: _Order) -> None:
         )
     if type(layer) is GroupNorm and order is not None:
         raise ArgumentException(
-            f"layer {name} must not be a GroupNorm of flattened images, whose groups are others in PyTorch"
+            f"layer {name} must not normalise flattened images, got a GroupNorm, whose groups differ in PyTorch; "
+            "put it before Flatten"
         )
 
 

@@ -141,7 +141,8 @@ def checked(x: Any, dtype: str, shape: tuple[int, ...]) -> Any:
     x = np.asarray(x)
     if x.dtype != dtype or x.ndim == 0 or x.shape[1:] != shape:
         wanted = ", ".join(["n", *map(str, shape)])
-        raise ValueError(f"x must be an array of {dtype} and shape ({wanted}), got {x.dtype} and {x.shape}")
+        hint = "" if x.dtype == dtype else f"; use x.astype({dtype!r})"
+        raise ValueError(f"x must be an array of {dtype} and shape ({wanted}), got {x.dtype} and {x.shape}{hint}")
     return x
 
 

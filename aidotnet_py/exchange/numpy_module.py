@@ -135,7 +135,8 @@ def _call(equation: AnySizeEquation, operands: Sequence[str]) -> str:
     name = f"{equation.primitive}_" if hasattr(builtins, equation.primitive) else equation.primitive
     if not hasattr(module_runtime, name):
         raise NotSupportedException(
-            f"the model's function must consist of primitives of this package to be exported, got {equation.primitive}"
+            "the model's function must consist of primitives of this package to be exported, got "
+            f"{equation.primitive}; write it with NumPy's functions"
         )
     return f"{name}({', '.join([*operands, *_keywords(equation)])})"
 

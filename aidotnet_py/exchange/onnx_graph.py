@@ -57,16 +57,19 @@ def export_onnx(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[str
 
     Examples
     --------
+    >>> import tempfile
     >>> from aidotnet_py import NeuralNetworkModel
     >>> from aidotnet_py.exchange import export_onnx
     >>> from aidotnet_py.nn import conv4
-    >>> model = NeuralNetworkModel(conv4(5, norm="layer"), input_shape=(28, 28, 1))
-    >>> export_onnx(model, "conv4.onnx")  # doctest: +SKIP
+    >>> model = NeuralNetworkModel(conv4(5, filters=8, norm="layer"), input_shape=(28, 28, 1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export_onnx(model, f"{folder}/conv4.onnx")
     """
     check_model(model)
     if model.dtype == np.float16:
         raise ArgumentException(
-            "model must be of float32 or float64 to be exported, got float16, in which runtimes lack operators"
+            "model must be of float32 or float64 to be exported, got float16, in which runtimes lack operators; use "
+            "export_numpy"
         )
     example = example_of(model, example)
     onnx = _package()

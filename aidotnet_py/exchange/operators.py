@@ -186,7 +186,8 @@ def _pad(nodes: Nodes, equation: AnySizeEquation, inputs: Sequence[str]) -> str:
     before, after, between = zip(*equation.parameters["margins"], strict=True)
     if any(between):
         raise NotSupportedException(
-            "the model's function must not put zeros between elements to be exported: ONNX has no such operator"
+            "the model's function must pad arrays at their ends alone to be exported, got zeros between elements, for "
+            "which ONNX has no operator; use export_numpy"
         )
     value = nodes.number(equation.parameters["value"], equation.dtype)
     return nodes.node("Pad", inputs[0], nodes.lengths((*before, *after)), value)
@@ -285,11 +286,13 @@ def translate(nodes: Nodes, equation: AnySizeEquation, inputs: Sequence[str]) ->
     """
     if equation.primitive in _SINGLE_ALONE and equation.dtype == np.float64:
         raise NotSupportedException(
-            f"the model must be of float32 to export {equation.primitive}, which onnxruntime lacks in float64"
+            f"model must be of float32 to export {equation.primitive}, got float64, in which onnxruntime lacks it; use "
+            "export_numpy"
         )
     rule = _RULES.get(equation.primitive)
     if rule is None:
         raise NotSupportedException(
-            f"the model's function must consist of operations that ONNX has to be exported, got {equation.primitive}"
+            f"the model's function must consist of operations that ONNX has to be exported, got {equation.primitive}; "
+            "use export_numpy"
         )
     return rule(nodes, equation, inputs)

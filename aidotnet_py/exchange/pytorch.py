@@ -21,7 +21,7 @@ from aidotnet_py.models import NeuralNetworkModel
 
 __all__ = ["METAOPTNET_RESNET12", "TORCHVISION_RESNET18", "load_state_dict", "save_state_dict", "state_dict"]
 
-# In the order of our layers, which is that of the modules' registration.
+#: The modules of torchvision's ``resnet18`` in the order of the layers of `aidotnet_py.nn.resnet18`, for ``names``.
 TORCHVISION_RESNET18: tuple[str, ...] = (
     *("conv1", "bn1"),
     *(
@@ -35,7 +35,8 @@ TORCHVISION_RESNET18: tuple[str, ...] = (
     ),
     "fc",
 )
-# An embedding: the linear layer that `aidotnet_py.nn.resnet12` has at the end is not in it.
+#: The modules of MetaOptNet's ResNet-12 in the order of the layers of `aidotnet_py.nn.resnet12`, for ``names``. It is
+#: an embedding: None leaves out the linear layer at the end.
 METAOPTNET_RESNET12: tuple[str | None, ...] = (
     *(
         f"layer{stage}.0.{module}"
@@ -91,9 +92,13 @@ def load_state_dict(
     """
     wanted = _tensors(model, names)
     held, label = _read(source)
-    clauses = [*_compare(held, wanted, model), *_left_over(held, wanted)]
+    left_over = _left_over(held, wanted)
+    clauses = [*_compare(held, wanted, model), *left_over]
     if clauses:
-        raise ArgumentException(f"{label} must hold the tensors of the model's layers, got {join_clauses(clauses)}")
+        hint = "; names can give other modules" if names is None and left_over else ""
+        raise ArgumentException(
+            f"{label} must hold the tensors of the model's layers, got {join_clauses(clauses)}{hint}"
+        )
     converted = {t.ours: t.from_torch(held[t.theirs]).astype(model.dtype) for t in wanted if t.theirs in held}
     backend, statistics = model.backend, {t.ours for t in wanted if t.is_statistic}
     parameters = _unravel(model) | {name: value for name, value in converted.items() if name not in statistics}
@@ -146,12 +151,34 @@ def save_state_dict(
 ) -> None:
     """Write `state_dict` to a safetensors file, which ``safetensors.torch.load_file`` reads.
 
+    Parameters
+    ----------
+    model : NeuralNetworkModel
+        A meta-model or an adapted model.
+    path : str or path
+        The file, usually ``*.safetensors``.
+    names : mapping or sequence, optional
+        As for `load_state_dict`.
+
     Raises
     ------
     ArgumentException
-        When a layer has no counterpart in PyTorch, or the path's folder does not exist.
+        When a layer has no counterpart in PyTorch, or the path is no file's.
     OSError
-        When the file cannot be written; an older file of that name is then intact.
+        When the file cannot be written, such as into a missing folder; an older file of that name is then intact.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from aidotnet_py import NeuralNetworkModel
+    >>> from aidotnet_py.exchange import load_state_dict, save_state_dict
+    >>> from aidotnet_py.nn import mlp
+    >>> model, other = (NeuralNetworkModel(mlp(8, 1), input_shape=(2,), seed=seed) for seed in (0, 1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_state_dict(model, f"{folder}/weights.safetensors")
+    ...     load_state_dict(other, f"{folder}/weights.safetensors")
+    >>> bool((other.GetParameters() == model.GetParameters()).all())
+    True
     """
     write_file(path, save(state_dict(model, names)))
 
@@ -159,7 +186,10 @@ def save_state_dict(
 def _tensors(model: Any, names: Names | None) -> list[Tensor]:
     check_given("model", model, "a NeuralNetworkModel")
     if not isinstance(model, NeuralNetworkModel):
-        raise ArgumentException(refusal("model", "a NeuralNetworkModel, whose layers tell of themselves", model))
+        raise ArgumentException(
+            f"{refusal('model', 'a NeuralNetworkModel', model)}; convert the arrays of other models by hand, and use "
+            "SetParameters"
+        )
     settings = model.settings()  # pyright: ignore[reportUnknownMemberType] -- of any type parameters
     return tensors(settings["network"], settings["input_shape"], names)
 
@@ -176,7 +206,10 @@ def _read(source: Any) -> tuple[dict[str, NDArray[Any]], str]:
     try:
         return load(read_file(path)), str(path)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ArgumentException(f"{path} must be a safetensors file of numbers: {error!s:.200}") from error
+        raise ArgumentException(
+            f"{path} must be a safetensors file of numbers, got another ({error!s:.200}); "
+            "safetensors.torch.save_file writes a state_dict"
+        ) from error
 
 
 def _unravel(model: NeuralNetworkModel[Any, Any, Any]) -> dict[str, NDArray[Any]]:

@@ -80,4 +80,4 @@ def _require_free(port: int) -> None:
         try:
             probe.bind((_ADDRESS, port))
         except OSError as error:
-            raise OSError(f"port must be one that is free, got {port} ({error.strerror}); choose another") from error
+            raise OSError(f"port must be free, got {port} ({error.strerror}); choose another") from error

@@ -10,7 +10,7 @@ from aidotnet_py.backends import Array
 
 __all__ = ["InnerSolver", "RowMinimizer", "RowObjective", "VectorObjective"]
 
-# A function of one vector (P,): its value there, a number or an array of no axes, and its gradient (P,).
+#: A function of one vector (P,): its value there, a number or an array of no axes, and its gradient (P,).
 VectorObjective: TypeAlias = Callable[[Array], tuple[Any, Array]]
 
 

@@ -115,11 +115,12 @@ class RunFolder(ITrainingCallback):
             raise ArgumentException(refusal("path", "the path of a folder", path))
         self.path = Path(path)
         self.keep = COUNT.check("keep", keep, type_error=ArgumentOutOfRangeException)
-        self.settings = None if settings is None else dict(settings)
         try:
+            self.settings = None if settings is None else dict(settings)
             json.dumps(self.settings, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentException(f"settings must be a mapping of values that JSON can hold: {error}") from error
+            wanted = "a mapping of values that JSON can hold"
+            raise ArgumentException(f"{refusal('settings', wanted, settings)}: {error}") from error
 
     @property
     def remedy(self) -> str:
@@ -160,12 +161,15 @@ class RunFolder(ITrainingCallback):
         try:
             run: Any = json.loads(read_file(path))
         except (ValueError, RecursionError) as error:
-            raise ArgumentException(f"{path} must hold a run in JSON: {error!s:.100}") from error
+            raise ArgumentException(f"{path} must hold a run in JSON, got other text: {error!s:.100}") from error
         if not isinstance(run, dict) or not isinstance(run.get("sessions"), list):  # pyright: ignore[reportUnknownMemberType] -- of anything
             raise ArgumentException(f"{path} must hold a run with its sessions, got {run!r:.60}")
         known = cast("dict[str, Any]", run)
         if known.get("format") != _FORMAT:
-            raise ArgumentException(f"{path} must have format {_FORMAT}, got {known.get('format')!r:.60}, a later one")
+            raise ArgumentException(
+                f"{path} must have format {_FORMAT}, got {known.get('format')!r:.60}; install the version of "
+                "aidotnet_py that wrote it"
+            )
         return known
 
     def draw(self, title: str = "", ax: Axes | None = None) -> Figure:
@@ -202,7 +206,7 @@ class RunFolder(ITrainingCallback):
             losses, accuracies = (np.array([_float(line[name]) for line in steps]) for name in ("MetaLoss", "Accuracy"))
             evaluations = [_evaluation_of(line, _float) for line in lines if "EvaluationLoss" in line]
         except (KeyError, TypeError, ValueError) as error:
-            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies: {error!r}") from error
+            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
         elapsed = timedelta(milliseconds=sum(line["TimeMs"] for line, _ in read_lines(self.path / _TIMES)))
         return draw_training(MetaTrainingResult(losses, accuracies, elapsed), evaluations, title, ax)
 
@@ -289,7 +293,7 @@ class RunFolder(ITrainingCallback):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InvalidOperationException(
-                f"{str(self.path)!r} must be of no other process, got one that trains in it; wait for its end"
+                f"{str(self.path)!r} must be in use by no other process, got one that trains in it; wait for its end"
             ) from None
         except OSError:
             # Some file systems have no locks; what cannot be kept out there is left to the user.
@@ -299,13 +303,15 @@ class RunFolder(ITrainingCallback):
         names = sorted(path.name for path in self.path.iterdir())
         if _RUN in names:
             raise ArgumentException(
-                f"run must be a new or empty folder, got {str(self.path)!r}, which holds a run; resume goes on with it"
+                f"run must be a new or empty folder, got {str(self.path)!r}, which holds a run; resume continues it"
             )
         # A kill before run.json was written leaves a beginning behind.
         ours = [name for name in names if name in (_METRICS, _TIMES, _LOCK) or _CHECKPOINT.fullmatch(name)]
         others = [name for name in names if name not in ours and not name.startswith(".aidotnet_py-")]
         if others:
-            raise ArgumentException(f"run must be a new or empty folder, got {str(self.path)!r} with {others[0]!r}")
+            raise ArgumentException(
+                f"run must be a new or empty folder, got {str(self.path)!r} with {others[0]!r} in it"
+            )
         for name in ours:
             if name != _LOCK:
                 (self.path / name).unlink()
@@ -351,7 +357,7 @@ class RunFolder(ITrainingCallback):
         try:
             run.learner.Load(last)
         except ArgumentException as error:
-            earlier = f"; without that file, Train goes on from {files[-2].name}" if len(files) > 1 else ""
+            earlier = f"; if you remove that file, Train continues from {files[-2].name}" if len(files) > 1 else ""
             raise type(error)(f"{error}{earlier}") from error
         iteration = run.learner.CurrentIteration
         self._open()
@@ -363,8 +369,8 @@ class RunFolder(ITrainingCallback):
         first = _first_iteration(known, self.path / _RUN)
         if [line["Iteration"] for line in steps] != [*range(first + 1, iteration + 1)]:
             raise ArgumentException(
-                f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, which {last.name} comes "
-                f"after, got {len(steps)} steps"
+                f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, the step of {last.name}, "
+                f"got {len(steps)} steps"
             )
         scalar = _scalar_of(run.learner.BaseModel)
         try:
@@ -373,7 +379,7 @@ class RunFolder(ITrainingCallback):
                 [_evaluation_of(line, scalar) for line in lines if "EvaluationLoss" in line],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies: {error!r}") from error
+            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
 
     def _catch_up(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Write the last step and the last evaluation, if they are not written yet."""

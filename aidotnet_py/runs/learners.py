@@ -34,7 +34,7 @@ def make_learner(settings: RunSettings, data: RunData) -> MetaLearnerBase[Any, A
     """
     algorithm, rebuilder = ALGORITHMS[settings.algorithm], Rebuilder()
     if algorithm.needs_classes and not data.classification:
-        raise ArgumentException(refusal("algorithm", "one that does regressions for these data", settings.algorithm))
+        raise ArgumentException(refusal("algorithm", "an algorithm of regression for these data", settings.algorithm))
     keywords = algorithm.keywords(data)
     if settings.algorithm == "Reptile":
         # Its own default is the rate of plain descent along θ − φ; the data's is one of Adam.
@@ -51,5 +51,5 @@ def make_learner(settings: RunSettings, data: RunData) -> MetaLearnerBase[Any, A
         )
         options.RandomSeed = settings.seed
     except TypeError as error:
-        raise ArgumentException(f"options must be those of the algorithm: {error}") from error
+        raise ArgumentException(f"options must be those of {settings.algorithm}, got another: {error}") from error
     return cast("MetaLearnerBase[Any, Any, Any]", algorithm.algorithm(options))

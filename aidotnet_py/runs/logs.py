@@ -199,12 +199,12 @@ LOGS: Mapping[str, Callable[[RunFolder], list[ITrainingCallback]]] = {
 def require_logs(names: object) -> None:
     """Raise ArgumentException unless these are names in ``LOGS``, each once."""
     if not isinstance(names, (list, tuple)):
-        raise ArgumentException(refusal("log", f"names out of {', '.join(LOGS)}", names))
+        raise ArgumentException(refusal("log", f"a sequence of names among {', '.join(LOGS)}", names))
     known, given = Choice(*LOGS), cast("Sequence[str]", names)
     for name in given:
         known.check("log", name)
     if len(set(given)) < len(given):
-        raise ArgumentException(f"log must have each name once, got {', '.join(given)}")
+        raise ArgumentException(f"log must have no duplicates, got {', '.join(given)}")
 
 
 def logs_of(names: Sequence[str], folder: RunFolder) -> list[ITrainingCallback]:

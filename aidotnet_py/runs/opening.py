@@ -28,14 +28,12 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
     if checkpoint in ("best", "last"):
         # A run without evaluations has no best one.
         if not folder.checkpoints:
-            raise ArgumentException(f"{str(folder.path)!r} must hold a checkpoint, got none")
+            raise ArgumentException(f"{str(folder.path)!r} must hold a checkpoint, got none; give the path of a file")
         return folder.checkpoints[-1]
     path = Path(checkpoint) if Path(checkpoint).exists() else folder.path / checkpoint
     if not path.exists():
-        names = [file.name for file in folder.checkpoints]
-        raise ArgumentException(
-            refusal("--checkpoint", f"{Choice('best', 'last')}, or a file such as {names}", checkpoint)
-        )
+        names = "".join(f", such as {file.name}" for file in folder.checkpoints[-1:])
+        raise ArgumentException(refusal("--checkpoint", f"{Choice('best', 'last')}, or a file{names}", checkpoint))
     return path
 
 

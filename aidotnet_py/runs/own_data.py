@@ -63,8 +63,8 @@ def _divided_folder(opened: Any, ways: int | None, shots: int, seed: int) -> tup
     held = max(ways, count // 4)
     if ways < 2 or count - held < ways:
         raise ArgumentException(
-            f"the folder must have enough classes for tasks of {max(ways, 2)} to train on and others to evaluate on, "
-            f"got {count}; add classes or lower ways"
+            f"data must have at least {2 * max(ways, 2)} classes for tasks of {max(ways, 2)}, to train on and to "
+            f"evaluate on, got {count}; add classes or lower ways"
         )
     fewest = min(pool.dataset(seed=0).ClassExampleCounts.values())
     whole = opened(NWay=ways, QueryShots=min(_QUERIES, fewest - shots), seed=0)
@@ -88,7 +88,9 @@ def open_table(file: Path, settings: RunSettings) -> RunData:
     )
     count = len(whole.labels)
     if count < 2:
-        raise ArgumentException(f"task must be a column with groups to train on and others, got {count} groups")
+        raise ArgumentException(
+            f"task must be a column with at least 2 large enough groups, to train on and to evaluate on, got {count}"
+        )
     held = max(1, count // 4)
     return tasks_of_tables(*_divided(whole, count - held, held, settings.seed))
 

@@ -100,7 +100,7 @@ class RunSettings:
             raise ArgumentException(refusal("options", "a table of options", self.options))
         for name in _SET_ELSEWHERE:
             if name in self.options:
-                raise ArgumentException(f"options must be without {name}, which data, seed and run folder set")
+                raise ArgumentException(f"options must be without {name}, got it; data, seed and run folder set it")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -116,9 +116,9 @@ class RunSettings:
             if name not in known:
                 near = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; settings are {', '.join(known)}"
-                raise ArgumentException(f"settings must have no {name!r:.60}{hint}")
+                raise ArgumentException(f"settings must have known names, got {name!r:.60}{hint}")
         if "data" not in values:
-            raise ArgumentException(refusal("data", "what to learn from", None))
+            raise ArgumentException(refusal("data", "the name or the path of data, such as 'sinusoid'", None))
         return cls(**values)
 
     @staticmethod
@@ -164,6 +164,6 @@ def changed(values: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
     if not dot:
         return {**values, first: value}
     if first != "options" or "." in rest:
-        raise ArgumentException(refusal("set", "a setting, or options.NAME, and its value", f"{name}={text}"))
+        raise ArgumentException(refusal("set", "the name of a setting, or options.NAME, and a value", f"{name}={text}"))
     options: Any = values.get("options", {})
     return {**values, "options": {**options, rest: value}}

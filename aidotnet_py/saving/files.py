@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from aidotnet_py.archives import kind_of, read_file, unpack
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend
 from aidotnet_py.descriptions import Described, describe
 from aidotnet_py.exceptions import ArgumentException
@@ -77,8 +78,8 @@ def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], pa
     """
     model: Any = item.BaseModel if isinstance(item, MetaLearnerBase) else item
     if type(model).__name__ not in _MODELS or not isinstance(model, FunctionModel):
-        wanted = f"a learner of, or itself, a {' or '.join(_MODELS)}"
-        raise ArgumentException(f"item must be {wanted}, got a {type(model).__name__}; Save or SaveModel writes others")
+        wanted = f"a {' or '.join(_MODELS)}, or a learner of one"
+        raise ArgumentException(f"item must be {wanted}, got a {type(model).__name__}; use its own Save or SaveModel")
     _require_rebuildable(model)
     if isinstance(item, MetaLearnerBase):
         item.Save(path)
@@ -98,8 +99,8 @@ def _require_rebuildable(model: Any) -> None:
             Rebuilder(sorted(_modules_of(network))).object(describe(network), "network")
     except (ArgumentException, ImportError) as error:
         raise ArgumentException(
-            "item must have a function at the top of a module, or layers that tell of themselves, to be made again: "
-            f"{error}"
+            "item must have a function at the top of a module, or layers with settings(), so that load can make it "
+            f"again, got another: {error}"
         ) from error
 
 
@@ -155,7 +156,8 @@ def load(
     rebuilder = Rebuilder(trust)
     if kind_of(data, source) == _MODEL:
         if options:
-            raise ArgumentException(f"{next(iter(options))} must be left out for {source}, which holds a model alone")
+            name, value = next(iter(options.items()))
+            raise ArgumentException(f"{refusal(name, f'left out for {source}', value)}; the file holds no options")
         return _model(data, source, rebuilder, backend)
     return _learner(Checkpoint.of(data, source), source, rebuilder, backend, options)
 
@@ -191,7 +193,7 @@ def _learner(
     for name, shape in _shapes_of(checkpoint.model, source).items():
         size = math.prod(shape)
         if vector.ndim != 1 or start + size > vector.size:
-            raise ArgumentException(f"{source} must hold the parameters that it describes, got {vector.shape}")
+            raise ArgumentException(f"{source} must hold the parameters that it describes, got shape {vector.shape}")
         parameters[name], start = vector[start : start + size].reshape(shape), start + size
     model = _model_like(checkpoint.model, source, parameters, rebuilder, backend)
     values: dict[str, Any] = {}
@@ -225,8 +227,8 @@ def _shapes_of(held: Any, source: str) -> dict[str, tuple[int, ...]]:
         return shapes
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise ArgumentException(
-            f"{source} must describe its model, got none that can be made again; make it in code and load the file "
-            "into it"
+            f"{source} must describe its model, got no such description; make the model in code and load the file into "
+            "it"
         ) from error
 
 
@@ -247,7 +249,7 @@ def _model_like(
         raise
     # Sizes from a file may be of any kind, and too large for the memory.
     except Exception as error:
-        raise ArgumentException(f"{source} must describe a model that can be made: {error!r:.200}") from error
+        raise ArgumentException(f"{source} must describe a model that can be made, got {error!r:.200}") from error
 
 
 def _make_model(

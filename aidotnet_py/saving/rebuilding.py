@@ -60,7 +60,8 @@ class Rebuilder:
     """
 
     def __init__(self, trust: Sequence[str] = ()) -> None:
-        if isinstance(trust, str) or not all(isinstance(name, str) for name in trust):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        given: Any = trust
+        if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(n, str) for n in trust):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(refusal("trust", "a list of names of modules, such as ['my_models']", trust))
         self._modules: list[ModuleType] = [sys.modules.get(name) or import_module(name) for name in trust]
 
@@ -79,14 +80,14 @@ class Rebuilder:
         held = cast("dict[str, Any]", description)
         kind = held.get("type")
         if not isinstance(kind, str):
-            raise ArgumentException(f"{place} must be given, as its file does not hold it whole, got {held!r:.80}")
+            raise ArgumentException(f"{place} must be of a named type to be made again, got {held!r:.80}")
         cls = _OWN.get(kind) or self._named(kind, place, "class")
         if not isinstance(cls, type):
-            raise ArgumentException(f"{place} must be of a class, got {kind:.80}, which is none")
+            raise ArgumentException(f"{place} must be an object of a class, got {kind:.80}, which is no class")
         made = self._make(cls, {name: value for name, value in held.items() if name != "type"}, place)
         clauses = list(differences(held, describe(made), place))
         if clauses:
-            raise ArgumentException(f"{place} cannot be made again from its description: {join_clauses(clauses)}")
+            raise ArgumentException(f"{place} must be as its description when made again, got {join_clauses(clauses)}")
         return made
 
     def _make(self, cls: type[Any], settings: Mapping[str, Any], place: str) -> Any:
@@ -105,7 +106,9 @@ class Rebuilder:
             return cls(*positional, **keywords)
         # Settings from a file may be of any kind, and a class may fail on them in any way.
         except Exception as error:
-            raise ArgumentException(f"{place} must be a {cls.__name__} that can be made: {error}") from error
+            raise ArgumentException(
+                f"{place} must be a {cls.__name__} with valid settings, got others: {error}"
+            ) from error
 
     def function(self, description: Any, place: str) -> Any:
         """Return a function of a trusted module by its name, or one of this package that is made of such functions.
@@ -134,8 +137,8 @@ class Rebuilder:
                 return value
         known = ", ".join(repr(module.__name__) for module in self._modules) or "none"
         raise ArgumentException(
-            f"{place} needs the {kind} {name:.80}, which is not of this package; name the module that defines it, if "
-            f"you trust it, with trust=[…]: got {known}"
+            f"{place} must be of this package or of a trusted module ({known}), got the {kind} {name:.80}; if you "
+            "trust the module that defines it, name it in trust=[…]"
         )
 
 

@@ -14,7 +14,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 
 __all__ = ["Operator", "Rows", "check_callable"]
 
-# A linear map: an array of the right-hand side's shape goes in, one of the same shape and dtype comes out.
+#: A linear map: an array of the right-hand side's shape goes in, one of the same shape and dtype comes out.
 Operator: TypeAlias = Callable[[Array], Array]
 
 

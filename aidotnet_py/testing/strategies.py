@@ -33,19 +33,28 @@ _Matrices = Callable[[_Generator, _Values], _Values]
 def spd_systems(
     *, unknowns: int = 40, condition: float = 1e8, most_tasks: int = 3, dtype: DTypeLike = np.float64
 ) -> st.SearchStrategy[LinearSystem]:
-    """Return a strategy for symmetric positive definite systems with orthogonal eigenvectors in random directions.
+    """Return a strategy for symmetric positive definite systems QᵀΛQ x = b, with random orthogonal Q.
 
     Parameters
     ----------
     unknowns : int
-        The most unknowns of a system.
+        The largest number of unknowns.
     condition : float
-        The largest condition number; each task draws its own, and its eigenvalues lie between, evenly by logarithm. The
-        largest eigenvalue is a power of ten from 1e-3 to 1e3.
+        The largest condition number, at least 1. Each task draws its own; its eigenvalues lie between the ends,
+        evenly by logarithm. The largest eigenvalue is a power of ten from 1e-3 to 1e3.
     most_tasks : int
-        The most systems in one.
+        The largest number of systems in a `LinearSystem`.
     dtype : dtype
-        Of A and b; the spectrum is known in float64.
+        The dtype of A and b; the spectrum is known in float64.
+
+    Returns
+    -------
+    SearchStrategy of LinearSystem
+
+    Raises
+    ------
+    ArgumentException
+        When a number is of another type or out of range.
 
     Examples
     --------
@@ -61,7 +70,21 @@ def spd_systems(
 def indefinite_systems(
     *, unknowns: int = 40, condition: float = 1e4, most_tasks: int = 3, dtype: DTypeLike = np.float64
 ) -> st.SearchStrategy[LinearSystem]:
-    """Return a strategy for symmetric systems with eigenvalues of both signs: as `spd_systems`, of 2 unknowns or more.
+    """Return a strategy for symmetric systems with eigenvalues of both signs, of 2 unknowns or more.
+
+    Parameters
+    ----------
+    unknowns, condition, most_tasks, dtype
+        As for `spd_systems`; the condition number is that of the absolute values.
+
+    Returns
+    -------
+    SearchStrategy of LinearSystem
+
+    Raises
+    ------
+    ArgumentException
+        As for `spd_systems`.
 
     Examples
     --------
@@ -84,7 +107,21 @@ def indefinite_systems(
 def nonsymmetric_systems(
     *, unknowns: int = 15, condition: float = 1e6, most_tasks: int = 3, dtype: DTypeLike = np.float64
 ) -> st.SearchStrategy[LinearSystem]:
-    """Return a strategy for systems UΣVᵀx = b with random orthogonal U and V: as `spd_systems`, with singular values.
+    """Return a strategy for systems UΣVᵀx = b with random orthogonal U and V.
+
+    Parameters
+    ----------
+    unknowns, condition, most_tasks, dtype
+        As for `spd_systems`, with singular values in the place of eigenvalues.
+
+    Returns
+    -------
+    SearchStrategy of LinearSystem
+
+    Raises
+    ------
+    ArgumentException
+        As for `spd_systems`.
 
     Examples
     --------
@@ -133,21 +170,31 @@ def tasks(
     dtype: DTypeLike = np.float64,
     backend: Backend | str = "numpy",
 ) -> st.SearchStrategy[MetaLearningTask[Any, Any, Any]]:
-    """Return a strategy for tasks with a rule of their own: y = tanh(xW + b) and noise, or the class of largest xW + b.
+    """Return a strategy for tasks, each with its own rule: y = tanh(xW + b) + noise, or the class of largest xW + b.
 
     Parameters
     ----------
     inputs, outputs : int
         Numbers of a row of inputs and of targets.
     classes : int or None
-        Targets are labels 0 … classes − 1, int64, of which support and query sets have each at least once; None for
+        Targets are labels 0 … classes − 1, int64; support and query sets have each label at least once. None for
         regression.
     most_examples : int
-        The most examples of a support or query set; at least ``classes``.
+        The largest number of examples in a support or query set; at least ``classes``.
     dtype : dtype
-        Of inputs, and of targets of regression.
+        The dtype of inputs, and of the targets of regression.
     backend : Backend or str
-        Whose arrays they are.
+        The backend of the arrays.
+
+    Returns
+    -------
+    SearchStrategy of MetaLearningTask
+        Support and query inputs have shape (n, inputs); targets have shape (n, outputs), labels (n,).
+
+    Raises
+    ------
+    ArgumentException
+        When a number is of another type or out of range.
 
     Examples
     --------
@@ -186,9 +233,18 @@ def batches(
     inputs, outputs, classes, most_examples, dtype, backend
         As for `tasks`.
     most_tasks : int
-        The most tasks of a batch.
+        The largest number of tasks in a batch.
     alike : bool
-        Whether the tasks of a batch have equal numbers of examples; if not, each draws its own.
+        Whether the tasks of a batch have equal numbers of examples; if not, each task draws its own.
+
+    Returns
+    -------
+    SearchStrategy of TaskBatch
+
+    Raises
+    ------
+    ArgumentException
+        As for `tasks`.
 
     Examples
     --------
@@ -256,16 +312,25 @@ def _task(
 def networks(outputs: int = 1, *, most_layers: int = 3, smooth: bool = False) -> st.SearchStrategy[Layer]:
     """Return a strategy for networks of rows: dense layers with activations, layer norms and shortcuts between them.
 
-    No layer of them mixes examples or takes noise: a row of outputs depends on its row of inputs alone.
+    No layer mixes examples or takes noise: a row of outputs depends on its row of inputs alone.
 
     Parameters
     ----------
     outputs : int
-        The numbers of a row of outputs.
+        The length of a row of outputs.
     most_layers : int
-        The most blocks before the last dense layer, of 2 to 5 units each.
+        The largest number of blocks before the last dense layer, of 2 to 5 units each.
     smooth : bool
         Whether to leave out `ReLU` and `LeakyReLU`, whose kinks central differences may straddle.
+
+    Returns
+    -------
+    SearchStrategy of Layer
+
+    Raises
+    ------
+    ArgumentException
+        When a number is of another type or out of range.
 
     Examples
     --------

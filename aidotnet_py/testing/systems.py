@@ -16,7 +16,21 @@ Values = NDArray[Any]
 
 
 def symmetric_matrices(generator: np.random.Generator, eigenvalues: Values, dtype: DTypeLike = np.float64) -> Values:
-    """Return QᵀΛQ (tasks, n, n) for eigenvalues (tasks, n) and random orthogonal Q, one a task.
+    """Return QᵀΛQ for given eigenvalues and random orthogonal Q, one for each task.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+        Draws Q.
+    eigenvalues : array, shape (tasks, n)
+        The diagonals of Λ.
+    dtype : dtype
+        Of the result; the product is taken in the eigenvalues' dtype.
+
+    Returns
+    -------
+    array, shape (tasks, n, n)
+        Symmetric to the bit.
 
     Examples
     --------
@@ -33,18 +47,24 @@ def symmetric_matrices(generator: np.random.Generator, eigenvalues: Values, dtyp
 
 
 class MatrixOperator:
-    """Matrices of the host as an operator v ↦ Av on a backend's arrays, (n,) or (tasks, n).
+    """Matrices on the host as an operator v ↦ Av on a backend's arrays, (n,) or (tasks, n).
 
     Parameters
     ----------
     matrices : array of NumPy, shape (n, n) or (tasks, n, n)
+        A; several matrices multiply the vectors of their tasks.
     backend : Backend or str
-        Whose arrays it takes and returns.
+        The backend of the arrays that it takes and returns.
 
     Attributes
     ----------
     calls : int
-        How often it was called: what a solver promises about its products can be counted.
+        The number of calls, to count the products of a solver.
+
+    Raises
+    ------
+    ArgumentException
+        When there is no such backend.
 
     Examples
     --------
@@ -67,12 +87,14 @@ class MatrixOperator:
 
 @dataclass(frozen=True, eq=False)
 class LinearSystem:
-    """Systems Ax = b of the host, one a task, of which the spectra are known exactly.
+    """Systems Ax = b on the host, one for each task, whose spectra are known exactly.
 
     Attributes
     ----------
     A : array, shape (tasks, n, n)
+        The matrices.
     b : array, shape (tasks, n)
+        The right-hand sides.
     values : array of float64, shape (tasks, n)
         The eigenvalues of symmetric matrices, the singular values of others.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 import aidotnet_py
 
@@ -93,6 +95,20 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def describe_data(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """Replace the docstring of a constant's type by the comment ``#: …`` above the constant."""
+    if what != "data":
+        return
+    # The comment is in the module that defines the constant, somewhere in its room.
+    room = ".".join(name.split(".")[:2])
+    for module in [module for module in sys.modules if module.startswith(room)]:
+        comment = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name.rpartition(".")[2]))
+        if comment is not None:
+            lines[:] = comment
+            return
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", describe_data, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

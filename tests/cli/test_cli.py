@@ -235,7 +235,7 @@ class TestRefusals:
         done = compare()
         assert done.exit_code == 1
         assert done.stderr == (
-            "aidotnet-py compare: the memory of this machine is not enough; fewer tasks or shots take less\n"
+            "aidotnet-py compare: this machine has too little memory for the run; use fewer tasks or shots\n"
         )
 
     def test_ctrl_c_ends_it_as_shells_have_it(self, monkeypatch: pytest.MonkeyPatch) -> None:

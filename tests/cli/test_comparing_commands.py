@@ -118,7 +118,7 @@ class TestMerge:
     def test_refusals(self, tmp_path: Path) -> None:
         file = tmp_path / "a.json"
         assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file)).exit_code == 0
-        assert "different ones" in invoke("merge", str(file), str(file)).stderr
+        assert "must be different" in invoke("merge", str(file), str(file)).stderr
         missing = invoke("merge", str(file), str(tmp_path / "b.json"))
         assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
         (tmp_path / "b.json").write_bytes(b"\xff\xfe")
@@ -162,7 +162,9 @@ class TestLogs:
         assert done.exit_code == 0, done.output
         assert len((run / "metrics.csv").read_text().splitlines()) == 5
 
-    @pytest.mark.parametrize(("given", "told"), [("cvs", "got 'cvs'"), ("csv,csv", "each name once, got csv, csv")])
+    @pytest.mark.parametrize(
+        ("given", "told"), [("cvs", "got 'cvs'"), ("csv,csv", "log must have no duplicates, got csv, csv")]
+    )
     def test_refusals(self, given: str, told: str, tmp_path: Path) -> None:
         done = invoke("train", "sinusoid", "--run", str(tmp_path / "run"), "--log", given)
         assert done.exit_code == 2

@@ -111,7 +111,7 @@ class TestPhotographs:
     def test_what_does_not_fit(self, photographs: Path, tmp_path: Path) -> None:
         folder = tmp_path / "run"
         for arguments, message in (
-            (("--ways", 5), "the folder must have enough classes for tasks of 5"),
+            (("--ways", 5), "data must have at least 10 classes for tasks of 5"),
             (("--task", "x"), "task must be left out for a folder, got 'x'"),
             (("--archive", "x"), "archive must be left out for "),
         ):
@@ -170,6 +170,6 @@ def test_built_in_data_have_nothing_to_adapt_to(tmp_path: Path) -> None:
     assert run("train", "sinusoid", "--run", tmp_path / "run", "--iterations", 1, *SHORT).exit_code == 0
     refused = run("adapt", tmp_path / "run", "--support", "a", "--query", "b", "--out", tmp_path / "c")
     assert refused.exit_code == 2
-    assert "must be a run on a folder or a table, got one on built-in data" in refused.stderr
+    assert "must be a run on a folder or a table, got a run on built-in data" in refused.stderr
     refused = run("train", "sinusoid", "--run", tmp_path / "other", "--ways", 3)
     assert "ways must be left out for sinusoid, got 3" in refused.stderr

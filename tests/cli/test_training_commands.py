@@ -177,8 +177,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["train", "sinusoid"], "train: --run must be a folder for the run, got None"),
-            (["train", "--run", "r"], "train: data must be what to learn from, got None"),
+            (["train", "sinusoid"], "train: --run must be the path of a new or empty folder, got None"),
+            (["train", "--run", "r"], "train: data must be the name or the path of data, such as"),
             (
                 ["train", "cifar", "--run", "r"],
                 "train: data must be one of sinusoid, digits, omniglot, a folder of class folders, or",
@@ -190,10 +190,13 @@ class TestRefusals:
             (["train", "sinusoid", "--run", "r", "--patience", "0"], "train: EarlyStoppingPatience must be"),
             (["train", "sinusoid", "--run", "r", "--iterations", "0"], "train: NumMetaIterations must be"),
             (["train", "sinusoid", "--run", "r", "--set", "seed"], "train: --set must be NAME=VALUE, such as seed=1"),
-            (["train", "sinusoid", "--run", "r", "--set", "sed=1"], "train: settings must have no 'sed'; did you mean"),
+            (
+                ["train", "sinusoid", "--run", "r", "--set", "sed=1"],
+                "train: settings must have known names, got 'sed'; did you mean",
+            ),
             (
                 ["train", "sinusoid", "--run", "r", "--set", "options.InnerRate=1"],
-                "train: options must be those of the algorithm: MAMLOptions has no option 'InnerRate'; did you mean",
+                "train: options must be those of MAML, got another: MAMLOptions has no option 'InnerRate'; did",
             ),
             (
                 ["train", "sinusoid", "--run", "r", "--set", "options.RandomSeed=1"],
@@ -235,7 +238,7 @@ class TestRefusals:
         before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
         done = train(tmp_path / "run")
         assert done.exit_code == 2
-        assert "which holds a run; resume goes on with it" in done.stderr
+        assert "which holds a run; resume continues it" in done.stderr
         assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
     def test_a_run_of_python_is_not_the_commands(self, tmp_path: Path) -> None:
@@ -249,7 +252,7 @@ class TestRefusals:
         assert train(tmp_path / "run").exit_code == 0
         done = run("evaluate", tmp_path / "run", "--checkpoint", "checkpoint_MAML_5.safetensors")
         assert done.exit_code == 2
-        assert "--checkpoint must be 'best' or 'last', or a file such as" in done.stderr
+        assert "--checkpoint must be 'best' or 'last', or a file, such as" in done.stderr
 
 
 class TestSettings:
@@ -263,7 +266,7 @@ class TestSettings:
             ({"data": "sinusoid", "shots": 0}, "shots must be"),
             ({"data": "photographs", "ways": 1}, "ways must be a whole number of at least 2 or None, got 1"),
             ({"data": "t.csv", "target": 3}, "target must be the name of a column, got 3"),
-            ({"nothing": 1}, "settings must have no 'nothing'; settings are data, algorithm"),
+            ({"nothing": 1}, "settings must have known names, got 'nothing'; settings are data, algorithm"),
         ],
     )
     def test_that_are_none(self, values: dict[str, Any], message: str) -> None:
@@ -275,7 +278,9 @@ class TestSettings:
         assert changed(values, "algorithm", "ANIL") == {**values, "algorithm": "ANIL"}
         assert changed(values, "options.Curvature", "hessian") == {**values, "options": {"Curvature": "hessian"}}
         for name in ("more.seed", "options.a.b"):
-            with pytest.raises(aidotnet_py.ArgumentException, match=r"set must be a setting, or options\.NAME"):
+            with pytest.raises(
+                aidotnet_py.ArgumentException, match=r"set must be the name of a setting, or options\.NAME"
+            ):
                 changed(values, name, "1")
 
     def test_leave_the_paper_s_terms_to_the_options(self) -> None:
@@ -300,7 +305,7 @@ class TestSettings:
         # The network without its last layer.
         assert learner.BaseModel.ParameterCount == open_data(settings).model(0).ParameterCount - 5 * 32 - 5
         assert np.isfinite(learner.MetaTrainStep(2).MetaLoss)
-        with pytest.raises(aidotnet_py.ArgumentException, match="algorithm must be one that does regressions"):
+        with pytest.raises(aidotnet_py.ArgumentException, match="algorithm must be an algorithm of regression"):
             learner_of(RunSettings(data="sinusoid", algorithm="ProtoNets"))
 
     def test_validation_and_test_are_other_tasks(self) -> None:

@@ -269,7 +269,7 @@ class TestRefusals:
             FewShotRegressor(tmp_path).fit(X, y)
 
     def test_a_learner_of_the_other_kind(self) -> None:
-        with pytest.raises(ArgumentException, match="learner must have a loss of numbers, got CrossEntropyLoss"):
+        with pytest.raises(ArgumentException, match="learner must have a loss of regression, got CrossEntropyLoss"):
             FewShotRegressor(classifying()).fit(np.zeros((2, 1)), np.zeros(2))
         with pytest.raises(ArgumentException, match="use FewShotRegressor"):
             FewShotClassifier(regressing()).fit(np.zeros((2, 1)), [0, 1])

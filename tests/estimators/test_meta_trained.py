@@ -101,7 +101,7 @@ class TestGroups:
         X, y = children(8)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
         new, _ = children(1, prefix="n")
-        with pytest.raises(ArgumentException, match="got 'n0' in 'child'; call partial_fit with rows of it"):
+        with pytest.raises(ArgumentException, match="got 'n0' in 'child'; call partial_fit with rows of this group"):
             model.predict(pd.concat([X, new]))
 
     def test_one_with_a_single_row(self) -> None:

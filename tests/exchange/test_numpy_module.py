@@ -213,7 +213,7 @@ class TestRefusals:
             batch=lambda inputs, batched, size: extend.emit(cube, inputs[0]),
         )
         model = FunctionModel(lambda p, x: extend.emit(cube, x * p["one"]), {"one": np.ones(1)})
-        with pytest.raises(NotSupportedException, match=r"primitives of this package to be exported, got cube$"):
+        with pytest.raises(NotSupportedException, match=r"primitives of this package to be exported, got cube; write"):
             export_numpy(model, tmp_path / "model.py", np.ones((2, 3)))
         assert not list(tmp_path.iterdir())
 

@@ -265,7 +265,7 @@ class TestNames:
         [
             ("conv1", "names must be a mapping from layers to modules, or a sequence of modules, got 'conv1'"),
             (["a"], "names must have a module for each of the 2 layers with parameters, 0_dense, 2_dense, got 1"),
-            ({"0_dense": "a", "3_dense": "b"}, "got a difference in 2_dense, 3_dense"),
+            ({"0_dense": "a", "3_dense": "b"}, "got no '2_dense'; an unknown '3_dense'"),
         ],
     )
     def test_of_other_layers_are_refused(self, names, message):
@@ -289,7 +289,7 @@ class TestLayers:
             (Sequential(Flatten(), Dense(2), Scale()), "layer 2_scale must be one of aidotnet_py.nn .* got a Scale"),
             (
                 Sequential(Conv2D(2), Flatten(), GroupNorm(2), Dense(2)),
-                "layer 2_groupnorm must not be a GroupNorm of flattened images",
+                "layer 2_groupnorm must not normalise flattened images, got a GroupNorm",
             ),
             (
                 Sequential(Residual(Sequential(Flatten(), Dense(18)), shortcut=Flatten())),

@@ -29,7 +29,7 @@ def test_a_port_that_is_taken() -> None:
         port = other.getsockname()[1]
         done = CliRunner().invoke(app, ["explore", "--port", str(port)])
     assert done.exit_code == 2
-    assert f"port must be one that is free, got {port}" in done.stderr
+    assert f"port must be free, got {port}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -362,7 +362,7 @@ class TestFailures:
         path = tmp_path / "checkpoint_MAML_10.safetensors"
         path.write_bytes(path.read_bytes()[:length])
         before = bits(tmp_path)
-        with pytest.raises(ArgumentException, match=r"without that file, Train goes on from checkpoint_MAML_8"):
+        with pytest.raises(ArgumentException, match=r"if you remove that file, Train continues from checkpoint_MAML_8"):
             learner().Train(resume=RunFolder(tmp_path))
         assert bits(tmp_path) == before, "nothing is changed"
         path.unlink()
@@ -376,7 +376,7 @@ class TestFailures:
         del lines[gone]
         (tmp_path / "metrics.jsonl").write_text("".join(lines))
         with pytest.raises(
-            ArgumentException, match=r"metrics.jsonl must hold each step from 1 to 10, which checkpoint"
+            ArgumentException, match=r"metrics.jsonl must hold each step from 1 to 10, the step of checkpoint"
         ):
             learner().Train(resume=RunFolder(tmp_path))
 
@@ -400,7 +400,7 @@ class TestFailures:
         learner().Train(run=RunFolder(tmp_path))
         text = (tmp_path / "run.json").read_text()
         (tmp_path / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
-        with pytest.raises(ArgumentException, match=r"run.json must have format 1, got 2, a later one"):
+        with pytest.raises(ArgumentException, match=r"run.json must have format 1, got 2; install"):
             learner().Train(resume=RunFolder(tmp_path))
 
     def test_folders_that_are_none(self, tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ class TestFailures:
     def test_of_another_folder_object(self, tmp_path: Path) -> None:
         class Second(ITrainingCallback):
             def on_start(self, run: Any) -> None:
-                with pytest.raises(InvalidOperationException, match="must be of no other process"):
+                with pytest.raises(InvalidOperationException, match="must be in use by no other process"):
                     learner().Train(resume=RunFolder(tmp_path))
 
         assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 10
@@ -469,7 +469,7 @@ class TestFailures:
                 if step.Iteration == 2:
                     code = f"import aidotnet_py; aidotnet_py.RunFolder({str(tmp_path)!r})._hold()"
                     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-                    assert "must be of no other process, got one that trains in it" in done.stderr
+                    assert "must be in use by no other process, got one that trains in it" in done.stderr
                     run.stop("seen")
 
         assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 2

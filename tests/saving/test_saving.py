@@ -202,23 +202,27 @@ class TestCodeOfOnesOwn:
         first = FunctionModel(line, {"w": np.array([[2.0]])})
         path = tmp_path / "model.safetensors"
         aidotnet_py.save(first, path)
-        with pytest.raises(ArgumentException, match=r"function needs the function line, .* trust=\[…\]: got none"):
+        with pytest.raises(
+            ArgumentException, match=r"function must be .* module \(none\), got the function line; if .* trust=\[…\]"
+        ):
             aidotnet_py.load(path)
-        with pytest.raises(ArgumentException, match="got 'json'"):
+        with pytest.raises(ArgumentException, match=r"module \('json'\)"):
             aidotnet_py.load(path, trust=["json"])
         again = aidotnet_py.load(path, trust=[__name__])
         np.testing.assert_array_equal(again.Predict(np.array([[3.0]])), [[6.0]])
 
     def test_what_a_trusted_module_imports_is_not_its_own(self) -> None:
         for name in ("subprocess.run", "Path", "sys.exit", "__builtins__", "line.__globals__", "np.load"):
-            with pytest.raises(ArgumentException, match="needs the function"):
+            with pytest.raises(ArgumentException, match="got the function"):
                 Rebuilder([__name__]).function(name, "function")
         assert Rebuilder([__name__]).function("line", "function") is line
 
     def test_layers(self, tmp_path: Path) -> None:
         first = NeuralNetworkModel(Sequential(Dense(3), Scale(), Tanh()), input_shape=(2,), seed=0)
         aidotnet_py.save(first, tmp_path / "model.safetensors")
-        with pytest.raises(ArgumentException, match=r"network.layers\[1\] needs the class Scale"):
+        with pytest.raises(
+            ArgumentException, match=r"network.layers\[1\] must be of this package or .*, got the class Scale"
+        ):
             aidotnet_py.load(tmp_path / "model.safetensors")
         again = aidotnet_py.load(tmp_path / "model.safetensors", trust=[__name__])
         x = np.ones((2, 2), np.float32)
@@ -257,7 +261,9 @@ class TestRefusals:
         class Own(NeuralNetworkModel[Any, Any, Any]):
             pass
 
-        with pytest.raises(ArgumentException, match="item must be a learner of, or itself, a NeuralNetworkModel"):
+        with pytest.raises(
+            ArgumentException, match="item must be a NeuralNetworkModel or FunctionModel, or a learner of one"
+        ):
             aidotnet_py.save(Own(mlp(1), input_shape=(1,)), tmp_path / "model.safetensors")
         assert list(tmp_path.iterdir()) == []
 

@@ -62,6 +62,24 @@ class Executable:
         The arrays read and written. Outputs hold their values until the next run.
     nbytes : int
         Bytes of all buffers allocated for intermediate values and outputs.
+
+    Raises
+    ------
+    ArgumentException
+        When an array is of another backend, shape or dtype than its place, or the Program's constants are on another
+        backend.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import Executable
+    >>> from aidotnet_py.backends import get_backend
+    >>> executable = Executable(trace(lambda x: np.cumsum(2.0 * x), np.ones(3)), get_backend("numpy"))
+    >>> executable.inputs[0][...] = [1.0, 2.0, 3.0]
+    >>> executable.run()
+    >>> executable.outputs[0]
+    array([ 2.,  6., 12.])
     """
 
     def __init__(
@@ -197,6 +215,26 @@ def run_to_compile_at(program: Program, patience: int) -> int:
 
     It is run number ``patience``: shapes that come once are not worth compiling for. With large arrays it is the first
     run, since uncompiled runs cost more than compiling.
+
+    Parameters
+    ----------
+    program : Program
+        The Program.
+    patience : int
+        The run for Programs of small arrays, at least 1.
+
+    Returns
+    -------
+    int
+        For ``compile_at`` of `Executable`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import run_to_compile_at
+    >>> [run_to_compile_at(trace(np.sin, np.zeros(n)), 12) for n in (10, 10**6)]
+    [12, 1]
     """
     return 1 if any(e.output.type.nbytes >= _LARGE for e in program.equations) else patience
 
@@ -278,7 +316,34 @@ def run_program(program: Program, arguments: Sequence[Any]) -> list[Array]:
 
 
 def copying(backend: Backend, source: Array, target: Array) -> Run:
-    """Return a step that copies an array into another one of its shape and dtype."""
+    """Return a step that copies an array into another one of its shape and dtype.
+
+    Parameters
+    ----------
+    backend : Backend
+        The backend of both arrays.
+    source, target : array
+        Of one shape and dtype, any strides.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ArgumentException
+        When the arrays are of another backend, or of different types.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import copying
+    >>> from aidotnet_py.backends import get_backend
+    >>> target = np.zeros(2)
+    >>> copying(get_backend("numpy"), np.ones(2), target).run()
+    >>> target
+    array([1., 1.])
+    """
     variable = Variable(type_of(source))
     program = Program((variable,), (), (), (variable,))
     return Run(Executable(program, backend, inputs=[source], outputs=[target], compile_at=1), 0)

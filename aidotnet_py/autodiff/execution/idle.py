@@ -12,7 +12,21 @@ _MOST = 4
 
 
 class Idle:
-    """The Executables of one Program that no call uses, by backend; it has no lock that a fork could leave locked."""
+    """The Executables of one Program that no call uses, by backend; it has no lock that a fork could leave locked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import Executable, Idle
+    >>> from aidotnet_py.backends import get_backend
+    >>> numpy, idle, program = get_backend("numpy"), Idle(), trace(np.sin, np.ones(3))
+    >>> executable = idle.take(numpy) or Executable(program, numpy)
+    >>> executable.run()
+    >>> idle.give_back(numpy, executable)
+    >>> idle.take(numpy) is executable
+    True
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Executable]] = {}

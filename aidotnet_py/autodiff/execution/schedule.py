@@ -23,7 +23,12 @@ Kernels: TypeAlias = list[Callable[[], Any]]
 
 
 class Step(Protocol):
-    """Work that can run again and again on the same arrays."""
+    """Work that can run again and again on the same arrays.
+
+    Examples
+    --------
+    See `Schedule`.
+    """
 
     def run(self) -> None:
         """Do the work, in as few calls as possible."""
@@ -77,7 +82,19 @@ class Stages(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Run a stage of an Executable."""
+    """Run a stage of an Executable.
+
+    Parameters
+    ----------
+    executable : Executable
+        The calls.
+    stage : int
+        The stage to run.
+
+    Examples
+    --------
+    See `Schedule`.
+    """
 
     executable: Stages
     stage: int
@@ -110,7 +127,25 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """Copy an array into another one; `copying` gives the same as a kernel."""
+    """Copy an array into another one; `copying` gives the same as a kernel.
+
+    Parameters
+    ----------
+    backend : Backend
+        The backend of both arrays.
+    source, target : array
+        Of one shape and dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import Copy
+    >>> from aidotnet_py.backends import get_backend
+    >>> target = np.zeros(2)
+    >>> Copy(get_backend("numpy"), np.ones(2), target).run()
+    >>> target
+    array([1., 1.])
+    """
 
     backend: Backend
     source: Array
@@ -137,7 +172,17 @@ class Copy:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Call a Python function; no device captures it."""
+    """Call a Python function; no device captures it.
+
+    Parameters
+    ----------
+    function : callable
+        Called without arguments; its result is ignored.
+
+    Examples
+    --------
+    See `Schedule`.
+    """
 
     function: Callable[[], object]
 
@@ -162,7 +207,19 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Repeat:
-    """Run a schedule ``times`` times."""
+    """Run a schedule ``times`` times.
+
+    Parameters
+    ----------
+    times : int
+        At least 0.
+    body : Schedule
+        The work of one repetition.
+
+    Examples
+    --------
+    See `Schedule`.
+    """
 
     times: int
     body: Schedule
@@ -201,6 +258,21 @@ class Schedule:
         The backend of all arrays.
     *steps : Run, Copy, Call, Repeat or Schedule
         Steps in the order of their run; a schedule among them is replaced by its own steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import Call, Executable, Repeat, Run, Schedule
+    >>> from aidotnet_py.backends import get_backend
+    >>> numpy = get_backend("numpy")
+    >>> doubling = Executable(trace(lambda x: 2.0 * x, np.ones(2)), numpy, carried={0: 0})
+    >>> doubling.inputs[0][...] = [1.0, 3.0]
+    >>> body = Schedule(numpy, Run(doubling, 0))
+    >>> Schedule(numpy, Repeat(3, body), Call(lambda: print("done"))).run()
+    done
+    >>> doubling.inputs[0]
+    array([ 8., 24.])
     """
 
     def __init__(self, backend: Backend, *steps: Step) -> None:
@@ -316,6 +388,18 @@ class Queue:
     ----------
     backend : Backend
         The backend of all arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import Copy, Queue
+    >>> from aidotnet_py.backends import get_backend
+    >>> numpy, target = get_backend("numpy"), np.zeros(2)
+    >>> queue = Queue(numpy)
+    >>> with queue.together():
+    ...     queue.run(Copy(numpy, np.ones(2), target))
+    ...     queue.then(lambda: print(target))
+    [1. 1.]
     """
 
     def __init__(self, backend: Backend) -> None:

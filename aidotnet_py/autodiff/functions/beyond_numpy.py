@@ -103,7 +103,25 @@ def stop_gradient(x: Any) -> Any:
 
 @on_arrays("value", "x")
 def with_value(value: Any, x: Any) -> Any:
-    """Return ``value`` with the derivatives of x: for limits where the formula of x gives inf − inf or 0 · inf."""
+    """Return ``value`` with the derivatives of x: for limits where the formula of x gives inf − inf or 0 · inf.
+
+    Parameters
+    ----------
+    value, x : array
+        Of one shape and dtype.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import value_and_grad
+    >>> from aidotnet_py.autodiff.extend import with_value
+    >>> value_and_grad(lambda x: with_value(1.0 + 0.0 * x, x**2))(3.0)
+    (array(1.), array(6.))
+    """
     return elementwise.with_value(value, x)
 
 

@@ -47,7 +47,29 @@ def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def batch_of(x: Any, batched: bool, size: int) -> Any:
-    """Return the value with a leading axis of that size; unless it is batched already, a view repeats it."""
+    """Return the value with a leading axis of that size; unless it is batched already, a view repeats it.
+
+    Parameters
+    ----------
+    x : Tracer
+        The value.
+    batched : bool
+        Whether it has the axis.
+    size : int
+        The length of the axis.
+
+    Returns
+    -------
+    Tracer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, batch_of, new_trace
+    >>> with new_trace() as trace:
+    ...     batch_of(trace.new_input(ArrayType((3,), np.dtype(float))), False, 2)
+    Tracer(float64[2,3])
+    """
     if batched:
         return x
     shape = type_of(x).shape

@@ -65,5 +65,31 @@ _concatenate = Primitive(
 
 
 def concatenate(arrays: Sequence[Any], axis: int) -> Any:
-    """Join arrays of one dtype along an axis."""
+    """Join arrays of one dtype along an axis.
+
+    Parameters
+    ----------
+    arrays : sequence of Tracer
+        At least one; shapes are equal except along the axis.
+    axis : int
+        At least 0.
+
+    Returns
+    -------
+    Tracer
+
+    Raises
+    ------
+    ArgumentException
+        When the shapes differ along another axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, concatenate, new_trace
+    >>> with new_trace() as trace:
+    ...     x = trace.new_input(ArrayType((2, 3), np.dtype(float)))
+    ...     concatenate([x, x], 1)
+    Tracer(float64[2,6])
+    """
     return arrays[0] if len(arrays) == 1 else emit(_concatenate, *arrays, axis=axis)

@@ -50,7 +50,27 @@ _reshape = Primitive(
 
 
 def reshape(x: Any, shape: tuple[int, ...]) -> Any:
-    """Return the elements in another shape, in C order."""
+    """Return the elements in another shape, in C order.
+
+    Parameters
+    ----------
+    x : Tracer
+        The value.
+    shape : tuple of int
+        Lengths of at least 0, with as many elements.
+
+    Returns
+    -------
+    Tracer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, new_trace, reshape
+    >>> with new_trace() as trace:
+    ...     reshape(trace.new_input(ArrayType((2, 3), np.dtype(float))), (6,))
+    Tracer(float64[6])
+    """
     return x if type_of(x).shape == shape else emit(_reshape, x, shape=shape)
 
 
@@ -106,7 +126,27 @@ slice_primitive = Primitive(
 
 
 def slice_(x: Any, spans: tuple[tuple[int, int, int], ...]) -> Any:
-    """Select start, start + step, … before stop along each axis; steps are positive, bounds within the axis."""
+    """Select start, start + step, … before stop along each axis.
+
+    Parameters
+    ----------
+    x : Tracer
+        The value.
+    spans : tuple of (int, int, int)
+        Start, stop and step of each axis; steps are positive, bounds within the axis.
+
+    Returns
+    -------
+    Tracer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, new_trace, slice_
+    >>> with new_trace() as trace:
+    ...     slice_(trace.new_input(ArrayType((4, 3), np.dtype(float))), ((0, 4, 2), (1, 3, 1)))
+    Tracer(float64[2,2])
+    """
     whole = tuple((0, n, 1) for n in type_of(x).shape)
     return x if spans == whole else emit(slice_primitive, x, spans=spans)
 

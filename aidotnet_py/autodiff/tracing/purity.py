@@ -16,7 +16,26 @@ __all__ = ["difference", "require_alike"]
 
 
 def require_alike(first: Program, second: Program, name: str) -> None:
-    """Raise InvalidOperationException if two traces of a function differ; the message calls it ``name``."""
+    """Raise an error if two traces of a function differ.
+
+    Parameters
+    ----------
+    first, second : Program
+        The traces.
+    name : str
+        The name of the function in errors.
+
+    Raises
+    ------
+    InvalidOperationException
+        When they differ; the message names the first difference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import require_alike, trace_once
+    >>> require_alike(trace_once(np.sin, np.ones(3)), trace_once(np.sin, np.ones(3)), "f")
+    """
     change = difference(first, second)
     if change is not None:
         raise InvalidOperationException(

@@ -84,7 +84,31 @@ _active = _Active()
 
 
 class Trace:
-    """The equations recorded so far, the outer values that they use, and the frame of the function that records."""
+    """The equations recorded so far, the outer values that they use, and the frame of the function that records.
+
+    Parameters
+    ----------
+    frame : frame
+        The frame of the function that records; `new_trace` sets it.
+
+    Attributes
+    ----------
+    inputs : list of Variable
+        The inputs so far.
+    equations : list of Equation
+        The equations so far.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, new_trace
+    >>> with new_trace() as trace:
+    ...     x = trace.new_input(ArrayType((3,), np.dtype(float)))
+    ...     print(trace.finish([np.exp(x)]))
+    program(a:float64[3])
+      b:float64[3] = exp a
+      return b
+    """
 
     def __init__(self, frame: FrameType) -> None:
         self.frame: FrameType | None = frame
@@ -120,7 +144,22 @@ class Trace:
 
 @contextmanager
 def new_trace() -> Generator[Trace]:
-    """Record the equations of the ``with`` block on a new trace."""
+    """Record the equations of the ``with`` block on a new trace.
+
+    Yields
+    ------
+    Trace
+        The innermost trace of this thread until the block ends.
+
+    Raises
+    ------
+    NotSupportedException
+        When the block assigns a traced value to an element of an array.
+
+    Examples
+    --------
+    See `Trace`.
+    """
     # The frame of the function that has the block: above this generator and contextlib.
     trace = Trace(sys._getframe(2))  # pyright: ignore[reportPrivateUsage] -- there is no other way to it
     traces = _active.traces
@@ -154,7 +193,22 @@ def _forget_interrupted(traces: list[Trace]) -> None:
 
 
 def active_trace() -> Trace | None:
-    """Return the innermost trace that this thread records."""
+    """Return the innermost trace that this thread records.
+
+    Returns
+    -------
+    Trace or None
+        None if nothing is traced.
+
+    Examples
+    --------
+    >>> from aidotnet_py.autodiff.extend import active_trace, new_trace
+    >>> with new_trace() as trace:
+    ...     active_trace() is trace
+    True
+    >>> active_trace() is None
+    True
+    """
     traces = _active.traces
     if traces:
         _forget_interrupted(traces)
@@ -182,7 +236,32 @@ def _innermost(operands: Sequence[Any] = ()) -> Trace:
 
 
 def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
-    """Add an equation to the innermost trace and return its value."""
+    """Add an equation to the innermost trace and return its value.
+
+    Parameters
+    ----------
+    primitive : Primitive
+        The operation.
+    *operands : Tracer, array or number
+        The inputs.
+    **parameters
+        Settings of the operation.
+
+    Returns
+    -------
+    Tracer
+
+    Raises
+    ------
+    InvalidOperationException
+        When nothing is traced, or an operand is of a trace that has ended.
+    ArgumentException
+        When the primitive does not take operands of these types.
+
+    Examples
+    --------
+    See `Primitive`.
+    """
     trace = _innermost(operands)
     inputs = tuple([trace.atom(x) for x in operands])
     output = Variable(primitive.shape(*[a.type for a in inputs], **parameters))
@@ -206,6 +285,28 @@ def as_traced(value: Any) -> Tracer:
     """Return the value in the innermost trace; an array from outside becomes a constant of it.
 
     Rules and functions get only traced values, so that an array library's own operators never take part.
+
+    Parameters
+    ----------
+    value : Tracer, array or number
+        The value.
+
+    Returns
+    -------
+    Tracer
+
+    Raises
+    ------
+    InvalidOperationException
+        When nothing is traced, or the value is of a trace that has ended.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import as_traced, new_trace
+    >>> with new_trace():
+    ...     as_traced(np.ones(3))
+    Tracer(float64[3])
     """
     trace = _innermost()
     atom = trace.atom(value)
@@ -214,7 +315,35 @@ def as_traced(value: Any) -> Tracer:
 
 
 def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
-    """Add the equations of a Program to the innermost trace, on other values, and return its results."""
+    """Add the equations of a Program to the innermost trace, on other values, and return its results.
+
+    Parameters
+    ----------
+    program : Program
+        The equations.
+    arguments : sequence of Tracer, array or number
+        One value for each input of the Program.
+
+    Returns
+    -------
+    list of Tracer or Literal
+        One value for each output.
+
+    Raises
+    ------
+    InvalidOperationException
+        When nothing is traced.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import as_traced, inline, new_trace
+    >>> program = trace(np.sin, np.ones(3))
+    >>> with new_trace():
+    ...     inline(program, [as_traced(np.zeros(3))])
+    [Tracer(float64[3])]
+    """
     values: dict[Variable, Any] = dict(zip(program.inputs, arguments, strict=True))
     values.update(program.constants)
 
@@ -227,14 +356,55 @@ def inline(program: Program, arguments: Sequence[Any]) -> list[Any]:
 
 
 def is_array(value: object) -> bool:
-    """Whether a value is traced, an array of a registered backend, or data for one."""
+    """Return whether a value is traced, an array of a registered backend, or data for one.
+
+    Parameters
+    ----------
+    value : object
+        Any value.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import is_array
+    >>> is_array(np.ones(3)), is_array(1.0)
+    (True, False)
+    """
     if isinstance(value, (Tracer, HostData)):
         return True
     return not isinstance(value, (int, float)) and backend_of(value) is not None
 
 
 def type_of(value: Any, name: str = "a value") -> ArrayType:
-    """Return the type of a traced value, an array or a number; errors call it ``name``."""
+    """Return the type of a traced value, an array or a number.
+
+    Parameters
+    ----------
+    value : Tracer, array or number
+        The value.
+    name : str
+        Its name in errors.
+
+    Returns
+    -------
+    ArrayType
+
+    Raises
+    ------
+    ArgumentException
+        When the value is none of these, or does not hold booleans, integers or floats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import type_of
+    >>> str(type_of(np.ones((2, 3)))), str(type_of(1))
+    ('float64[2,3]', 'int64[]')
+    """
     if isinstance(value, Tracer):
         return value.type
     if isinstance(value, (bool, int, float, np.generic)):
@@ -252,7 +422,33 @@ def type_of(value: Any, name: str = "a value") -> ArrayType:
 
 
 def types_of(leaves: Sequence[Any], structure: Structure, root: str) -> list[ArrayType]:
-    """Return the types of the leaves of a tree; errors name the leaf by its place in a tree called ``root``."""
+    """Return the types of the leaves of a tree.
+
+    Parameters
+    ----------
+    leaves : sequence
+        The leaves, as `flatten` returns them.
+    structure : Structure
+        The nesting.
+    root : str
+        The name of the tree in errors, which name the leaf by its place.
+
+    Returns
+    -------
+    list of ArrayType
+
+    Raises
+    ------
+    ArgumentException
+        As for `type_of`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import flatten, types_of
+    >>> list(map(str, types_of(*flatten({"w": np.ones(3), "b": 1.0}), "parameters")))
+    ['float64[3]', 'float64[]']
+    """
     try:
         return [type_of(leaf) for leaf in leaves]
     except ArgumentException:
@@ -274,6 +470,22 @@ class Tracer(NDArrayOperatorsMixin):
     """A value while tracing: it has a shape and a dtype, and NumPy's operators and functions accept it.
 
     It holds no numbers: ``if x > 0`` and ``float(x)`` raise InvalidOperationException and name the replacement.
+
+    Parameters
+    ----------
+    trace : Trace
+        The trace that records it.
+    variable : Variable
+        Its place in the Program.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, new_trace
+    >>> with new_trace() as trace:
+    ...     x = trace.new_input(ArrayType((2, 3), np.dtype(float)))
+    ...     np.sum(x.T @ x, axis=0)
+    Tracer(float64[3])
     """
 
     __slots__ = ("home", "variable")

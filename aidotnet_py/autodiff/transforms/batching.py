@@ -14,7 +14,30 @@ __all__ = ["vmap_program"]
 
 
 def vmap_program(program: Program, batched: Sequence[bool], size: int) -> Program:
-    """Return the Program with a leading axis of that size on the batched inputs and on every output."""
+    """Return the Program with a leading axis on the batched inputs and on every output.
+
+    Parameters
+    ----------
+    program : Program
+        The function of one example.
+    batched : sequence of bool
+        Whether each input gets the axis.
+    size : int
+        The length of the axis.
+
+    Returns
+    -------
+    Program
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import vmap_program
+    >>> program = vmap_program(trace(np.dot, np.ones(3), np.ones(3)), [True, False], 5)
+    >>> list(map(str, program.input_types)), list(map(str, program.output_types))
+    (['float64[5,3]', 'float64[3]'], ['float64[5]'])
+    """
     with new_trace() as trace:
         types = [t.with_shape((size, *t.shape)) if b else t for t, b in zip(program.input_types, batched, strict=True)]
         replay = Replay(program, [trace.new_input(t) for t in types])

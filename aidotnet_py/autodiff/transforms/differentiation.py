@@ -25,6 +25,29 @@ def jvp_program(program: Program, wrt: Mask) -> Program:
     """Return the Program from inputs, and tangents of those in ``wrt``, to outputs and their tangents: y, J t.
 
     Output tangents are linear in the input tangents; everything else is computed independently of them.
+
+    Parameters
+    ----------
+    program : Program
+        The function.
+    wrt : sequence of bool
+        Whether each input has a tangent.
+
+    Returns
+    -------
+    Program
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import jvp_program
+    >>> print(jvp_program(trace(np.sin, 1.0), [True]))
+    program(a:float64[], b:float64[])
+      c:float64[] = sin a
+      d:float64[] = cos a
+      e:float64[] = multiply b d
+      return c, e
     """
     program = with_exact_squares(program)
     with new_trace() as trace:
@@ -52,6 +75,26 @@ def vjp_program(program: Program, wrt: Mask) -> Program:
     """Return the Program from inputs and output cotangents to outputs and cotangents of inputs in ``wrt``: y, Jᵀ c.
 
     The forward derivative is transposed: the equations of its tangents run backwards.
+
+    Parameters
+    ----------
+    program : Program
+        The function.
+    wrt : sequence of bool
+        Whether to return the cotangent of each input.
+
+    Returns
+    -------
+    Program
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import vjp_program
+    >>> program = vjp_program(trace(lambda w, x: w @ x, np.ones((2, 3)), np.ones(3)), [True, False])
+    >>> list(map(str, program.input_types)), list(map(str, program.output_types))
+    (['float64[2,3]', 'float64[3]', 'float64[2]'], ['float64[2]', 'float64[2,3]'])
     """
     forward = jvp_program(program, wrt)
     count = len(program.outputs)
@@ -64,7 +107,28 @@ def vjp_program(program: Program, wrt: Mask) -> Program:
 
 
 def grad_program(program: Program, wrt: Mask) -> Program:
-    """Return the Program from inputs to its single scalar output and the gradients of the inputs in ``wrt``."""
+    """Return the Program from inputs to its single scalar output and the gradients of the inputs in ``wrt``.
+
+    Parameters
+    ----------
+    program : Program
+        A function with one output of shape ().
+    wrt : sequence of bool
+        Whether to return the gradient of each input.
+
+    Returns
+    -------
+    Program
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import grad_program
+    >>> program = grad_program(trace(lambda x: np.sum(x**2), np.ones(3)), [True])
+    >>> list(map(str, program.output_types))
+    ['float64[]', 'float64[3]']
+    """
     backward = vjp_program(program, wrt)
     with new_trace() as trace:
         primals = [trace.new_input(t) for t in program.input_types]

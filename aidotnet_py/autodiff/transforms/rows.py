@@ -50,6 +50,20 @@ def has_independent_rows(program: Program, place: int) -> bool:
         Traced with more than one row.
     place : int
         The place of the input.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import has_independent_rows
+    >>> has_independent_rows(trace(lambda x: np.sum(x**2, axis=1), np.ones((4, 3))), 0)
+    True
+    >>> has_independent_rows(trace(lambda x: x - np.mean(x, axis=0), np.ones((4, 3))), 0)
+    False
     """
     values: dict[Atom, _Value] = {variable: _Fixed() for variable in program.inputs}
     values.update((variable, _Fixed()) for variable, _ in program.constants)

@@ -10,7 +10,27 @@ __all__ = ["simplify", "without_unused"]
 
 
 def simplify(program: Program) -> Program:
-    """Remove repeated equations, unused equations and unused constants; inputs and outputs stay."""
+    """Remove repeated equations, unused equations and unused constants; inputs and outputs stay.
+
+    Parameters
+    ----------
+    program : Program
+        The equations.
+
+    Returns
+    -------
+    Program
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, new_trace, simplify
+    >>> with new_trace() as trace:
+    ...     x = trace.new_input(ArrayType((3,), np.dtype(float)))
+    ...     program = trace.finish([np.exp(x) * np.exp(x)])
+    >>> len(program.equations), len(simplify(program).equations)
+    (3, 2)
+    """
     return without_unused(_without_repeats(program))
 
 

@@ -40,6 +40,10 @@ class Split:
         The parameters of ``late``: the adapted ones, then the features.
     noise : tuple of str
         Entries among the parameters that are noise instead; both parts read them.
+
+    Examples
+    --------
+    See `split`.
     """
 
     early: Program
@@ -70,6 +74,35 @@ def split(
 
     The features are computed without the adapted parameters and used together with them. Views, and values of another
     dtype, are computed again in the second part from the arrays that they come from.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(parameters, x)`` returns predictions; parameters and noise come by name.
+    shapes : mapping of str to tuple of int
+        The parameters.
+    adapted : collection of str
+        The names of the adapted parameters.
+    x : ArrayType
+        The type of the inputs.
+    dtype : numpy.dtype
+        The dtype of parameters and noise.
+    noise : mapping of str to tuple of int
+        The shapes of noise.
+
+    Returns
+    -------
+    Split
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import ArrayType, split
+    >>> f64 = np.dtype(float)
+    >>> cut = split(lambda p, x: np.tanh(x @ p["body"]) @ p["head"], {"body": (2, 3), "head": (3,)}, ["head"],
+    ...             ArrayType((5, 2), f64), f64)
+    >>> cut.features, cut.early.count("tanh"), cut.late.count("tanh")
+    (15, 1, 0)
     """
     with new_trace() as trace:
         leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in shapes.items()}

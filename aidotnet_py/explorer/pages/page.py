@@ -261,7 +261,7 @@ def key(colour: str) -> str:
 def checked(name: str, value: Any, known: Container[Any]) -> Any:
     """Return a value that a control offers; a browser may send another."""
     if value not in known:
-        raise ArgumentException(refusal(name, "one of the list", value))
+        raise ArgumentException(refusal(name, "an entry of the list", value))
     return value
 
 
@@ -279,7 +279,7 @@ def point_of(handle: Any) -> tuple[Any, Any]:
     try:
         (x,), (y,) = list(handle.data["x"]), list(handle.data["y"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArgumentException("the handle must be one point, got something else") from error
+        raise ArgumentException("the handle must be a single point, got other data") from error
     return x, y
 
 

@@ -64,7 +64,30 @@ _PROTOCOLS: dict[str, type[Any]] = {
 
 
 def with_suggestions(cls: C) -> C:
-    """Let a dataclass answer a misspelt option with the nearest name that it has."""
+    """Let a dataclass of options answer a misspelt option with the nearest name that it has.
+
+    Parameters
+    ----------
+    cls : type
+        A dataclass, such as a subclass of `MetaLearnerOptions`.
+
+    Returns
+    -------
+    type
+        The same class; its constructor raises TypeError with the suggestion.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from aidotnet_py.meta_learning.extend import with_suggestions
+    >>> @with_suggestions
+    ... @dataclass
+    ... class Options:
+    ...     Power: float = 1.0
+    >>> Options(power=2.0)
+    Traceback (most recent call last):
+    TypeError: Options has no option 'power'; did you mean 'Power'?
+    """
     names = _names_of(cls)
     original: Callable[..., None] = cls.__init__
 
@@ -177,6 +200,24 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
         When MetaModel is None.
     TypeError
         When an option is misspelt; the message suggests the nearest.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from aidotnet_py import NeuralNetworkModel
+    >>> from aidotnet_py.meta_learning.extend import MetaLearnerOptions, with_suggestions
+    >>> from aidotnet_py.nn import mlp
+    >>> @with_suggestions
+    ... @dataclass(eq=False, repr=False)
+    ... class MyOptions(MetaLearnerOptions):
+    ...     Power: float = 1.0
+    ...     def invalid(self):
+    ...         yield from super().invalid()
+    ...         if self.Power <= 0:
+    ...             yield f"Power must be above 0, got {self.Power}"
+    >>> model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), seed=0)
+    >>> MyOptions(model, Power=-1.0).first_problem()
+    'Power must be above 0, got -1.0'
     """
 
     MetaModel: IFullModelOf[T, TInput, TOutput, TModel_co]
@@ -351,6 +392,15 @@ class ProximalOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
         What the inner steps follow: L_support(φ), or L_support(φ) + ‖φ − θ‖²/(2λ).
     LambdaRegularization : float
         λ ≥ 0; 1/λ_p for the λ_p of Rajeswaran et al. 2019.
+
+    Examples
+    --------
+    >>> from aidotnet_py import NeuralNetworkModel
+    >>> from aidotnet_py.meta_learning.extend import ProximalOptions
+    >>> from aidotnet_py.nn import mlp
+    >>> model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), seed=0)
+    >>> ProximalOptions(model, InnerObjective="proximal", LambdaRegularization=0.0).IsValid()
+    False
     """
 
     LambdaRegularization: float = 1.0

@@ -130,6 +130,10 @@ class InnerPath:
     ----------
     loop : InnerLoop
         The same loop, at its end.
+
+    Examples
+    --------
+    An algorithm gets it from `Tasks.adapt_with_path`; see `AdaptedPath`.
     """
 
     def __init__(self, loop: InnerLoop, segments: Segments = None) -> None:

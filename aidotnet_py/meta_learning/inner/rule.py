@@ -15,12 +15,49 @@ __all__ = ["InnerRule", "along_gradient", "along_proximal_gradient", "TracedRule
 
 
 def along_gradient(points: Array, start: Array, gradients: Array) -> Array:
-    """Return ∇L_s(φ)."""
+    """Return ∇L_s(φ).
+
+    Parameters
+    ----------
+    points, start, gradients : array, shape (tasks, P)
+        φ, θ and ∇L_s(φ).
+
+    Returns
+    -------
+    array, shape (tasks, P)
+        The gradients themselves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.extend import along_gradient
+    >>> along_gradient(np.ones((1, 2)), np.zeros((1, 2)), np.full((1, 2), 3.0))
+    array([[3., 3.]])
+    """
     return gradients
 
 
 def along_proximal_gradient(points: Array, start: Array, gradients: Array, strength: Array | float) -> Array:
-    """Return ∇L_s(φ) + (φ − θ) · strength, the gradient with a proximal term of strength 1/λ."""
+    """Return ∇L_s(φ) + (φ − θ) · strength, the gradient with a proximal term of strength 1/λ.
+
+    Parameters
+    ----------
+    points, start, gradients : array, shape (tasks, P)
+        φ, θ and ∇L_s(φ).
+    strength : float or array
+        1/λ; an array broadcasts with (tasks, P).
+
+    Returns
+    -------
+    array, shape (tasks, P)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.extend import along_proximal_gradient
+    >>> along_proximal_gradient(np.ones((1, 2)), np.zeros((1, 2)), np.full((1, 2), 3.0), 0.5)
+    array([[3.5, 3.5]])
+    """
     return gradients + (points - start) * strength
 
 
@@ -42,6 +79,16 @@ class InnerRule:
         Names of the learned vectors, which are the first values; the way back returns their cotangents, a row a task.
     tolerance : float, optional
         A task stops moving once the norm of its direction is at most this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import SGDOptimizer
+    >>> from aidotnet_py.meta_learning.extend import InnerRule, along_proximal_gradient
+    >>> rule = InnerRule(SGDOptimizer(0.1), along_proximal_gradient, (0.5,))
+    >>> phi, theta, gradients = np.ones((1, 2)), np.zeros((1, 2)), np.full((1, 2), 3.0)
+    >>> rule.follow(phi, theta, gradients), rule.strength, rule.is_differentiable
+    (array([[3.5, 3.5]]), 0.5, True)
     """
 
     optimizer: IGradientBasedOptimizer

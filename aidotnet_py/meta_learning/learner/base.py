@@ -56,6 +56,23 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         When options has no model.
     ArgumentException
         When an option is invalid; the message names the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py import NeuralNetworkModel
+    >>> from aidotnet_py.data import SinusoidLoader
+    >>> from aidotnet_py.meta_learning import MetaLearningAlgorithmType
+    >>> from aidotnet_py.meta_learning.extend import MetaLearnerBase, MetaLearnerOptions
+    >>> from aidotnet_py.nn import mlp
+    >>> class FirstOrder(MetaLearnerBase):
+    ...     AlgorithmType = MetaLearningAlgorithmType.MAML
+    ...     def meta_gradient(self, tasks):
+    ...         return tasks.query_gradient(tasks.adapt()), {}
+    >>> model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), seed=0)
+    >>> learner = FirstOrder(MetaLearnerOptions(model, DataLoader=SinusoidLoader(seed=0)))
+    >>> learner.MetaTrainStep(4).NumTasks
+    4
     """
 
     __repr__ = concise_repr

@@ -28,6 +28,12 @@ class Learned:
         Entries are brought back between these after a meta-update.
     check : callable, optional
         Raises InvalidOperationException for a vector that cannot be; the meta-update is undone then.
+
+    Examples
+    --------
+    >>> from aidotnet_py.meta_learning.extend import Learned
+    >>> Learned("rates", 0.01, bounds=(1e-6, 1.0)).size is None
+    True
     """
 
     name: str

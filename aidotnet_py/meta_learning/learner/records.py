@@ -17,7 +17,24 @@ __all__ = ["AdaptationCurve", "MetaGradient", "StepRecord"]
 
 @dataclass
 class StepRecord:
-    """Losses, accuracies and metrics of the last `MetaTrain`, for the result of the step."""
+    """Losses, accuracies and metrics of the last `MetaTrain`, for the result of the step.
+
+    Attributes
+    ----------
+    losses : array, shape (tasks,)
+        Query losses at φ, on the host.
+    accuracies : list of float
+        Query accuracies at φ; NaN for regression.
+    metrics : dict of str to float
+        Numbers that the algorithm reports.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.meta_learning.extend import StepRecord
+    >>> StepRecord(np.array([0.5, 0.7]), [0.8, 0.6]).metrics
+    {}
+    """
 
     losses: NDArray[Any]
     accuracies: list[float]

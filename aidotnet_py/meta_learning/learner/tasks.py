@@ -52,6 +52,10 @@ class Tasks:
         The places of the adapted parameters, where the inner steps do not move all.
     details : object
         Set by an algorithm that has something to report; `MetaLearnerBase.report` gets those of all tasks.
+
+    Examples
+    --------
+    See `MetaLearnerBase` and `AdaptedPath`.
     """
 
     def __init__(self, chunk: Chunk, learner: _Learner) -> None:
@@ -183,6 +187,15 @@ class Tasks:
     def query_gradient(self, points: Array) -> Array:
         """Return ∇L_q (tasks, P) at these parameters.
 
+        Parameters
+        ----------
+        points : array, shape (tasks, P)
+            The parameters.
+
+        Returns
+        -------
+        array, shape (tasks, P)
+
         Raises
         ------
         InvalidOperationException
@@ -233,7 +246,24 @@ class Tasks:
     def curvature(
         self, points: Array, kind: CurvatureKind = "hessian", *, identity: float = 0.0, weight: float = 1.0
     ) -> tuple[Array, Callable[[Array], Array]]:
-        """Return ∇L_s at these parameters, and v ↦ identity · v + weight · Hv, for v and gradients (tasks, P)."""
+        """Return ∇L_s at these parameters, and v ↦ identity · v + weight · Hv, for v and gradients (tasks, P).
+
+        Parameters
+        ----------
+        points : array, shape (tasks, P)
+            The parameters.
+        kind : {"hessian", "gauss-newton"}
+            The matrix H of the support loss L_s.
+        identity, weight : float
+            The coefficients.
+
+        Returns
+        -------
+        gradients : array, shape (tasks, P)
+            ∇L_s.
+        product : callable
+            From v (tasks, P) to the product, (tasks, P).
+        """
         return self.chunk.support.curvature(points, kind, identity=identity, weight=weight)
 
     def support_gradient(self, points: Array) -> Array:
@@ -265,13 +295,41 @@ class AdaptedPath:
     ----------
     end : array, shape (tasks, P)
         φ.
+
+    Examples
+    --------
+    MAML in a line: the cotangent of φ, pulled back through the inner steps.
+
+    >>> from aidotnet_py import NeuralNetworkModel
+    >>> from aidotnet_py.meta_learning import MetaLearningAlgorithmType
+    >>> from aidotnet_py.meta_learning.extend import MetaLearnerBase
+    >>> from aidotnet_py.testing import check_algorithm
+    >>> class Exact(MetaLearnerBase):
+    ...     AlgorithmType = MetaLearningAlgorithmType.MAML
+    ...     def meta_gradient(self, tasks):
+    ...         path = tasks.adapt_with_path()
+    ...         return path.pull_back(tasks.query_gradient(path.end))
+    >>> check_algorithm(Exact)
     """
 
     def __init__(self, tasks: Tasks, path: InnerPath, end: Array) -> None:
         self._tasks, self._path, self.end = tasks, path, end
 
     def pull_back(self, v: Array) -> tuple[Array, dict[str, Array]]:
-        """Return the cotangents of θ (tasks, P), and of the rule's learned values by name, from the one of φ."""
+        """Return the cotangents of θ (tasks, P), and of the rule's learned values by name, from the one of φ.
+
+        Parameters
+        ----------
+        v : array, shape (tasks, P)
+            The cotangent of φ.
+
+        Returns
+        -------
+        start : array, shape (tasks, P)
+            The cotangent of θ.
+        learned : dict of str to array
+            The cotangents of the learned values, a row per task.
+        """
         columns, chunk = self._tasks.columns, self._tasks.chunk
         names = self._tasks.rule.learned_names
         if columns is None:

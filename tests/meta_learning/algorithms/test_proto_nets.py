@@ -196,7 +196,7 @@ class TestAdapt:
         loaded = aidotnet_py.load(tmp_path / "adapted.safetensors", trust=[__name__])
         for again in (loaded, pickle.loads(pickle.dumps(adapted))):
             np.testing.assert_array_equal(again.Predict(x), adapted.Predict(x))
-        with pytest.raises(ArgumentException, match=r"function needs the function scaled, .* with trust="):
+        with pytest.raises(ArgumentException, match=r"function must be .*, got the function scaled; .* in trust="):
             aidotnet_py.load(tmp_path / "adapted.safetensors")
 
     def test_as_an_estimator(self) -> None:
