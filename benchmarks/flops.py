@@ -12,26 +12,31 @@ __all__ = ["step_bytes", "step_flops"]
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer's product: multiplications and additions of an example, its inputs and outputs; the layer's weights."""
+    """A layer's product: multiplications and additions of an example, its inputs and outputs; the layer's weights.
+
+    ``first``: whether its inputs are the examples.
+    """
 
     flops: int
     values: int
     weights: int
+    first: bool
 
 
 def _layers(work: Workload) -> list[_Layer]:
-    parameters = [p for name, p in work.parameters.items() if name.endswith(("kernel", "weight"))]
-    if work.network.kind == "mlp":
-        return [_Layer(2 * p.size, sum(p.shape), p.size) for p in parameters]
-    sides = [math.prod(side) for side in work.network.sides()]
+    sides = [math.prod(side) for side in work.network.sides()] if work.classifies else []
     # A convolution has the size of its outputs: that of the images after a block of stride 2, before one that pools.
     outputs = sides[1:] if work.network.kind == "stride" else sides[:-1]
-    convolutions = [
-        _Layer(2 * p.size * after, before * p.shape[2] + after * p.shape[3], p.size)
-        for p, before, after in zip(parameters, sides, outputs, strict=False)
-    ]
-    last = parameters[-1]
-    return [*convolutions, _Layer(2 * last.size, sum(last.shape), last.size)]
+    layers: list[_Layer] = []
+    for name, p in work.parameters.items():
+        first = name in ("0.weight", "0.0.kernel", "0.3.kernel")
+        if name.endswith("kernel"):
+            block = int(name.split(".")[0])
+            values = sides[block] * p.shape[2] + outputs[block] * p.shape[3]
+            layers.append(_Layer(2 * p.size * outputs[block], values, p.size, first))
+        elif name.endswith("weight"):
+            layers.append(_Layer(2 * p.size, sum(p.shape), p.size, first))
+    return layers
 
 
 def _products(work: Workload) -> list[tuple[_Layer, int, int]]:
@@ -43,8 +48,8 @@ def _products(work: Workload) -> list[tuple[_Layer, int, int]]:
     """
     support, query = work.support_x.shape[1], work.query_x.shape[1]
     found: list[tuple[_Layer, int, int]] = []
-    for place, layer in enumerate(_layers(work)):
-        gradient, curvature = (3, 6) if place else (2, 2)
+    for layer in _layers(work):
+        gradient, curvature = (2, 2) if layer.first else (3, 6)
         found += [
             (layer, (work.steps + 1) * gradient, support),
             (layer, gradient, query),

@@ -86,6 +86,7 @@ _LIMITS: dict[str, _Limits] = {
     "cpu": (
         ("omniglot", None, _RIVALS, 0.55),
         ("mini", None, _RIVALS, 0.6),
+        ("resnet", None, _RIVALS, 0.6),
         ("sinusoid", (25, 100), ("jax_jit",), 1.0),
         ("sinusoid", (4,), ("jax_jit",), 2.0),
         ("sinusoid", (25,), ("torch_func",), 0.15),

@@ -34,6 +34,14 @@ _LARGE_IMAGES: _Settings = {
     "torch_func": ("conv-plain-vjp", "conv-fused-graph", "patches-plain-graph"),
     "jax_jit": ("patches-map", "patches-map2", "patches-vmap", "nhwc-map"),
 }
+# The windows of one task's queries take gigabytes.
+_RESNET: _Settings = {
+    "ours": ("default",),
+    "torch_eager": ("conv-fused-2", "conv-plain-2"),
+    "torch_processes": ("conv-fused-2", "conv-plain-2"),
+    "torch_func": ("conv-plain-vjp", "conv-fused-graph"),
+    "jax_jit": ("patches-map", "patches-map2", "patches-vmap", "nhwc-map"),
+}
 _DENSE: _Settings = {
     "ours": ("default",),
     "torch_eager": ("dense-1", "dense-2"),
@@ -57,8 +65,13 @@ _DENSE_CUDA: _Settings = {
 }
 
 _OF_DEVICE: dict[str, dict[str, _Settings]] = {
-    "cpu": {"sinusoid": _DENSE, "omniglot": _CONVOLUTIONS, "mini": _LARGE_IMAGES},
-    "cuda": {"sinusoid": _DENSE_CUDA, "omniglot": _CONVOLUTIONS_CUDA, "mini": _CONVOLUTIONS_CUDA},
+    "cpu": {"sinusoid": _DENSE, "omniglot": _CONVOLUTIONS, "mini": _LARGE_IMAGES, "resnet": _RESNET},
+    "cuda": {
+        "sinusoid": _DENSE_CUDA,
+        "omniglot": _CONVOLUTIONS_CUDA,
+        "mini": _CONVOLUTIONS_CUDA,
+        "resnet": _CONVOLUTIONS_CUDA,
+    },
 }
 
 

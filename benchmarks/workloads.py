@@ -23,10 +23,13 @@ class Network:
     """A chain of layers that every contestant builds for itself.
 
     "stride" and "pool" are four blocks of [3 × 3 convolution with padding 1 and no bias, batch norm, ReLU], halving
-    by stride 2 or by 2 × 2 max pooling, then a dense layer; "mlp" is dense layers with ReLUs between them.
+    by stride 2 or by 2 × 2 max pooling, then a dense layer; "mlp" is dense layers with ReLUs between them. "residual"
+    is ResNet-12: four blocks of three such convolutions with batch norm around a 1 × 1 convolution with batch norm,
+    leaky ReLUs of slope 0.1 after the first two and after the sum, and pooling; then the mean of each channel, and a
+    dense layer.
     """
 
-    kind: Literal["stride", "pool", "mlp"]
+    kind: Literal["stride", "pool", "residual", "mlp"]
     input_shape: tuple[int, ...]
     width: int
     outputs: int
@@ -45,19 +48,33 @@ class Network:
                 named |= {f"{i}.weight": he(features, units), f"{i}.bias": np.zeros(units, np.float32)}
                 features = units
             return named
-        for i in range(4):
-            named[f"{i}.kernel"] = he(3, 3, features, self.width)
-            named |= {f"{i}.scale": np.ones(self.width, np.float32), f"{i}.shift": np.zeros(self.width, np.float32)}
-            features = self.width
-        features *= math.prod(self.sides()[-1])
+        for i, filters in enumerate(self.filters()):
+            # The last kernel of a residual block is that of its shortcut, from the inputs of the block.
+            shapes = [(3, features)]
+            if self.kind == "residual":
+                shapes += [(3, filters), (3, filters), (1, features)]
+            for j, (side, inputs) in enumerate(shapes):
+                named[f"{i}.{j}.kernel"] = he(side, side, inputs, filters)
+                named |= {f"{i}.{j}.scale": np.ones(filters, np.float32)}
+                named |= {f"{i}.{j}.shift": np.zeros(filters, np.float32)}
+            features = filters
+        features *= math.prod(self.last_side())
         return named | {"4.weight": he(features, self.outputs), "4.bias": np.zeros(self.outputs, np.float32)}
+
+    def filters(self) -> tuple[int, ...]:
+        """Channels of the convolutions of each block; a ResNet-12 of width 64 has 64, 160, 320 and 640."""
+        return tuple(self.width * n // 2 for n in ((2, 5, 10, 20) if self.kind == "residual" else (2, 2, 2, 2)))
+
+    def last_side(self) -> tuple[int, int]:
+        """Height and width of the images before the dense layer."""
+        return (1, 1) if self.kind == "residual" else self.sides()[-1]
 
     def sides(self) -> list[tuple[int, int]]:
         """Height and width of the images before each block, and after the last."""
         sides = [(self.input_shape[0], self.input_shape[1])]
         for _ in range(4):
             height, width = sides[-1]
-            sides.append((height // 2, width // 2) if self.kind == "pool" else ((height + 1) // 2, (width + 1) // 2))
+            sides.append(((height + 1) // 2, (width + 1) // 2) if self.kind == "stride" else (height // 2, width // 2))
         return sides
 
 
@@ -158,6 +175,11 @@ def _mini(name: str, tasks: int, steps: int, width: int) -> Workload:
     return _images(name, tasks, steps, Network("pool", (84, 84, 3), width, WAYS), inner_rate=0.05, weight=0.05)
 
 
+def _resnet(name: str, tasks: int, steps: int, width: int) -> Workload:
+    # With the rates of the smaller networks, I + λH is indefinite, where the rivals go on and ours stops a solve.
+    return _images(name, tasks, steps, Network("residual", (84, 84, 3), width, WAYS), inner_rate=0.01, weight=0.005)
+
+
 def _sinusoid(name: str, tasks: int, steps: int, width: int) -> Workload:
     """Finn et al.'s sinusoids: amplitudes 0.1 to 5, phases 0 to π, 10 points each."""
     generator = np.random.default_rng(2)
@@ -179,5 +201,6 @@ def _sinusoid(name: str, tasks: int, steps: int, width: int) -> Workload:
 FAMILIES: dict[str, tuple[Callable[[str, int, int, int], Workload], int, int]] = {
     "omniglot": (_omniglot, 16, 64),
     "mini": (_mini, 10, 32),
+    "resnet": (_resnet, 5, 64),
     "sinusoid": (_sinusoid, 16, 40),
 }

@@ -22,6 +22,7 @@ from benchmarks.workloads import EPSILON, Network, Workload
 __all__ = ["Contestant"]
 
 Parameters = list[jax.Array]
+Features = Callable[[Parameters, jax.Array], jax.Array]
 _DEVICES = 2
 
 
@@ -34,57 +35,99 @@ def _patches(x: jax.Array, stride: int) -> jax.Array:
 
 
 def _convolution(how: str, stride: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The 3 × 3 convolution with padding 1 of images, channels last outside whatever it does inside."""
+    """The convolution with padding, 3 × 3 or 1 × 1, of images that lie as ``how`` says."""
 
     def by_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _patches(x, stride) @ kernel.reshape(-1, kernel.shape[-1])
+        rows = x if len(kernel) == 1 else _patches(x, stride)
+        return rows @ kernel.reshape(-1, kernel.shape[-1])
 
     def by_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
         layout = ("NCHW", "HWIO", "NCHW") if how == "nchw" else ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=layout)
+        edge = len(kernel) // 2
+        padding = ((edge, edge), (edge, edge))
+        return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
 
     return by_patches if how == "patches" else by_library
 
 
-def _loss(network: Network, how: str) -> Callable[[Parameters, jax.Array, jax.Array], jax.Array]:
-    """The mean loss of one task's parameters and examples."""
-    stride = 2 if network.kind == "stride" else 1
+def _normalised_convolution(how: str, stride: int) -> Callable[[jax.Array, Parameters], jax.Array]:
+    """A convolution and batch norm, by the parameters of both."""
     convolve = _convolution(how, stride)
     space, channel = ((0, 2, 3), (-1, 1, 1)) if how == "nchw" else ((0, 1, 2), (-1,))
 
-    def regression(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
-        w1, b1, w2, b2, w3, b3 = parameters
-        return jnp.mean((jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3 - y) ** 2)
-
-    def normalised(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+    def normalised(x: jax.Array, parameters: Parameters) -> jax.Array:
+        kernel, scale, shift = parameters
+        x = convolve(x, kernel)
         centred = x - x.mean(space, keepdims=True)
         factor = lax.rsqrt((centred * centred).mean(space, keepdims=True) + EPSILON)
         return centred * (factor * scale.reshape(channel)) + shift.reshape(channel)
 
-    def pooled(x: jax.Array) -> jax.Array:
-        if how == "nchw":
-            n, c, height, width = x.shape
-            x = x[:, :, : height // 2 * 2, : width // 2 * 2]
-            return x.reshape(n, c, height // 2, 2, width // 2, 2).max((3, 5))
-        n, height, width, c = x.shape
-        x = x[:, : height // 2 * 2, : width // 2 * 2]
-        return x.reshape(n, height // 2, 2, width // 2, 2, c).max((2, 4))
+    return normalised
 
-    def classification(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
-        if how == "nchw":
-            x = x.transpose(0, 3, 1, 2)
-        for i in range(4):
-            kernel, scale, shift = parameters[3 * i : 3 * i + 3]
-            x = jax.nn.relu(normalised(convolve(x, kernel), scale, shift))
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    # The derivative of `max` looks for its result among values that XLA may have computed again, with other roundings.
+    return jnp.where(a >= b, a, b)
+
+
+def _pooled(x: jax.Array, how: str) -> jax.Array:
+    """The greatest of each 2 × 2 places."""
+    rows, columns = (2, 3) if how == "nchw" else (1, 2)
+    for axis in (rows, columns):
+        even = x.shape[axis] // 2 * 2
+        x = _larger(*(lax.slice_in_dim(x, first, even, 2, axis) for first in (0, 1)))
+    return x
+
+
+def _chain(network: Network, how: str) -> Features:
+    """From the parameters of the convolutions and images to what the dense layer takes."""
+    normalised = _normalised_convolution(how, 2 if network.kind == "stride" else 1)
+
+    def features(parameters: Parameters, x: jax.Array) -> jax.Array:
+        for i in range(0, 12, 3):
+            x = jax.nn.relu(normalised(x, parameters[i : i + 3]))
             if network.kind == "pool":
-                x = pooled(x)
+                x = _pooled(x, how)
         if how == "nchw":
             x = x.transpose(0, 2, 3, 1)
-        weight, bias = parameters[12:]
-        scores = jax.nn.log_softmax(x.reshape(len(x), -1) @ weight + bias)
+        return x.reshape(len(x), -1)
+
+    return features
+
+
+def _residual(how: str) -> Features:
+    """The same of a ResNet-12."""
+    normalised = _normalised_convolution(how, 1)
+
+    def features(parameters: Parameters, x: jax.Array) -> jax.Array:
+        for i in range(0, 48, 12):
+            first, second, third, shortcut = (parameters[j : j + 3] for j in range(i, i + 12, 3))
+            body = jax.nn.leaky_relu(normalised(x, first), 0.1)
+            body = jax.nn.leaky_relu(normalised(body, second), 0.1)
+            x = _pooled(jax.nn.leaky_relu(normalised(body, third) + normalised(x, shortcut), 0.1), how)
+        return x.mean((2, 3) if how == "nchw" else (1, 2))
+
+    return features
+
+
+def _regression(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
+    w1, b1, w2, b2, w3, b3 = parameters
+    return jnp.mean((jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3 - y) ** 2)
+
+
+def _loss(network: Network, how: str) -> Callable[[Parameters, jax.Array, jax.Array], jax.Array]:
+    """The mean loss of one task's parameters and examples."""
+    if network.kind == "mlp":
+        return _regression
+    features = _residual(how) if network.kind == "residual" else _chain(network, how)
+
+    def classification(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
+        *convolutions, weight, bias = parameters
+        x = x.transpose(0, 3, 1, 2) if how == "nchw" else x
+        scores = jax.nn.log_softmax(features(convolutions, x) @ weight + bias)
         return -jnp.mean(jnp.take_along_axis(scores, y[:, None], axis=1))
 
-    return regression if network.kind == "mlp" else classification
+    return classification
 
 
 def _dot(a: Parameters, b: Parameters) -> jax.Array:

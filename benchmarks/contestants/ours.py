@@ -26,7 +26,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import get_backend
 from aidotnet_py.meta_learning.objective.stacking import row_views
-from aidotnet_py.nn import conv4, mlp
+from aidotnet_py.nn import conv4, mlp, resnet12
 from benchmarks.contestants import BACKENDS
 from benchmarks.workloads import Workload, flat
 
@@ -48,6 +48,8 @@ def model_of(work: Workload, device: str) -> NeuralNetworkModel[np.float32]:
     net, backend = work.network, get_backend(BACKENDS[device])
     if net.kind == "mlp":
         layers = mlp(net.width, net.width, net.outputs)
+    elif net.kind == "residual":
+        layers = resnet12(net.outputs, filters=net.filters())
     else:
         layers = conv4(net.outputs, filters=net.width, reduction=net.kind)
     loss = CrossEntropyLoss() if work.classifies else MeanSquaredErrorLoss()

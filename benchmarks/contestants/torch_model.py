@@ -27,7 +27,7 @@ def to_torch(work: Workload, device: str) -> Parameters:
         if name.endswith("kernel"):
             p = p.transpose(3, 2, 0, 1)
         elif name == "4.weight":
-            height, width = work.network.sides()[-1]
+            height, width = work.network.last_side()
             p = p.reshape(height, width, -1, p.shape[-1]).transpose(2, 0, 1, 3).reshape(p.shape)
         tensors.append(torch.from_numpy(p.copy()).to(device))
     return tuple(tensors)
@@ -41,7 +41,7 @@ def from_torch(work: Workload, tensors: Sequence[Tensor]) -> NDArray[np.float64]
         if name.endswith("kernel"):
             p = p.transpose(2, 3, 1, 0)
         elif name == "4.weight":
-            height, width = work.network.sides()[-1]
+            height, width = work.network.last_side()
             p = p.reshape(-1, height, width, p.shape[-1]).transpose(1, 2, 0, 3)
         pieces.append(p.ravel())
     return np.concatenate(pieces)
@@ -81,25 +81,54 @@ def _patches(x: Tensor, stride: int) -> Tensor:
     return torch.cat(views, dim=-1)
 
 
-def _blocks(network: Network, how: str) -> Loss:
-    """Parameters, images and the scores' targets to the mean cross-entropy; ``how`` as in `loss_function`."""
+def _normalised_convolution(network: Network, how: str) -> Callable[[Tensor, Parameters], Tensor]:
+    """A convolution with padding, 3 × 3 or 1 × 1, and batch norm, by the parameters of both; ``how`` as below."""
     stride, convolution = 2 if network.kind == "stride" else 1, how.split("-")[0]
     norm = _fused_norm if how.endswith("fused") else _plain_norm
 
     def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+        side = kernel.shape[-1]
         if convolution == "conv":
-            return functional.conv2d(x, kernel, stride=stride, padding=1)
-        rows = _patches(x.permute(0, 2, 3, 1), stride)
+            return functional.conv2d(x, kernel, stride=stride, padding=side // 2)
+        rows = x.permute(0, 2, 3, 1)
+        rows = rows if side == 1 else _patches(rows, stride)
         return (rows @ kernel.permute(2, 3, 1, 0).reshape(-1, kernel.shape[0])).permute(0, 3, 1, 2)
 
+    def normalised(x: Tensor, parameters: Parameters) -> Tensor:
+        kernel, scale, shift = parameters
+        return norm(convolved(x, kernel), scale, shift)
+
+    return normalised
+
+
+def _chain(network: Network, how: str) -> Loss:
+    """Parameters, images and the scores' targets to the mean cross-entropy; ``how`` as in `loss_function`."""
+    normalised = _normalised_convolution(network, how)
+
     def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-        for i in range(4):
-            kernel, scale, shift = parameters[3 * i : 3 * i + 3]
-            x = functional.relu(norm(convolved(x, kernel), scale, shift))
+        for i in range(0, 12, 3):
+            x = functional.relu(normalised(x, parameters[i : i + 3]))
             if network.kind == "pool":
                 x = functional.max_pool2d(x, 2)
         weight, bias = parameters[12:]
         return functional.cross_entropy(x.flatten(1) @ weight + bias, y)
+
+    return loss
+
+
+def _residual(network: Network, how: str) -> Loss:
+    """The same of a ResNet-12."""
+    normalised = _normalised_convolution(network, how)
+
+    def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        for i in range(0, 48, 12):
+            first, second, third, shortcut = (parameters[j : j + 3] for j in range(i, i + 12, 3))
+            body = functional.leaky_relu(normalised(x, first), 0.1)
+            body = functional.leaky_relu(normalised(body, second), 0.1)
+            x = functional.leaky_relu(normalised(body, third) + normalised(x, shortcut), 0.1)
+            x = functional.max_pool2d(x, 2)
+        weight, bias = parameters[48:]
+        return functional.cross_entropy(x.mean((2, 3)) @ weight + bias, y)
 
     return loss
 
@@ -115,7 +144,9 @@ def loss_function(network: Network, how: str) -> Loss:
     ``how`` is "dense"; or "conv", PyTorch's convolution, or "patches", matrix products with windows, then "-fused" or
     "-plain": batch norm in one call or in elementary ones.
     """
-    return _regression if how == "dense" else _blocks(network, how)
+    if network.kind == "mlp":
+        return _regression
+    return _residual(network, how) if network.kind == "residual" else _chain(network, how)
 
 
 def task_meta_gradient(
