@@ -1,17 +1,19 @@
-"""A learner's own place in a loader that other learners may draw from too."""
+"""A learner's own place in a loader that other learners may draw from too, and looks at the tasks that come next."""
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeGuard, TypeVar
 
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 
-__all__ = ["LoaderPlace"]
+__all__ = ["LoaderPlace", "look_ahead"]
 
 R = TypeVar("R")
 _Loader = IEpisodicDataLoader[Any, Any, Any]
@@ -79,6 +81,35 @@ class LoaderPlace:
         """Whether another learner drew since this one did, and nobody else moved the loader after it."""
         own = self._draws is draws and draws.last is not self._token
         return own and loader.GetState() == draws.place
+
+
+def look_ahead(loader: _Loader, work: Callable[[_Loader], R]) -> R:
+    """Do something with a loader, such as a draw, after which it goes on as if nothing had been drawn.
+
+    A loader that is `IResumable` is set back, and another one is copied.
+
+    Raises
+    ------
+    ArgumentException
+        When a loader that is not `IResumable` cannot be copied.
+    """
+    resumable: object = loader
+    if _is_resumable(resumable):
+        # No learner may draw meanwhile.
+        with _draws_from(loader).lock:
+            place = resumable.GetState()
+            try:
+                return work(loader)
+            finally:
+                resumable.SetState(place)
+    try:
+        twin = copy.deepcopy(loader)
+    except TypeError as error:
+        raise ArgumentException(
+            f"DataLoader must have GetState and SetState, or be one that copy.deepcopy copies, got a "
+            f"{type(loader).__name__}: {error}"
+        ) from error
+    return work(twin)
 
 
 def _is_resumable(loader: object) -> TypeGuard[IResumable]:

@@ -1,4 +1,4 @@
-"""The options that `iMAMLOptions.FromPaper` takes by name: a misspelt one is an error of type checkers."""
+"""The options that iMAMLOptions' constructors take by name: a misspelt one is an error of type checkers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, LearningRateSchedule, RowMinimizer
 
-__all__ = ["LambdaKind", "PaperKeywords"]
+__all__ = ["LambdaKind", "PaperKeywords", "RecommendedKeywords"]
 
 # What is learned of λ: one number, or one for each parameter.
 LambdaKind = Literal["scalar", "per-parameter"]
 
 
-class PaperKeywords(TypedDict, total=False):
-    """All options of iMAML but the model, and but LambdaRegularization and InnerObjective, which Λ sets."""
+class RecommendedKeywords(TypedDict, total=False):
+    """The options that do not depend on the inner rate, the loader, or a proximal term."""
 
     LossFunction: ILossFunction[Any] | None
     MetaOptimizer: IGradientBasedOptimizer | None
-    InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None
-    DataLoader: IEpisodicDataLoader[Any, Any, Any] | None
     ValidationLoader: IEpisodicDataLoader[Any, Any, Any] | None
     InnerLearningRate: float
     OuterLearningRate: float
@@ -47,7 +45,14 @@ class PaperKeywords(TypedDict, total=False):
     ConjugateGradientDamping: float
     Curvature: Literal["hessian", "gauss-newton"]
     InnerGradientTolerance: float | None
-    LearnedLambda: LambdaKind | None
     WarmStartSolves: bool
     PreconditionerProbes: int
+
+
+class PaperKeywords(RecommendedKeywords, total=False):
+    """All options of iMAML but the model, and but LambdaRegularization and InnerObjective, which Λ sets."""
+
+    DataLoader: IEpisodicDataLoader[Any, Any, Any] | None
+    InnerOptimizer: IGradientBasedOptimizer | InnerSolver | RowMinimizer | None
+    LearnedLambda: LambdaKind | None
     ErrorConstants: ProblemConstants | None

@@ -8,14 +8,28 @@ from typing import Any, ClassVar, Literal, TypeVar, Unpack, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import COUNT, NON_NEGATIVE, POSITIVE, SWITCH, Choice, Number, OrNone, Whole, refusal
+from aidotnet_py.arguments import (
+    COUNT,
+    NON_NEGATIVE,
+    POSITIVE,
+    SWITCH,
+    Choice,
+    Number,
+    OrNone,
+    Whole,
+    check_given,
+    refusal,
+)
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConstants
-from aidotnet_py.meta_learning.algorithms.imaml.keywords import LambdaKind, PaperKeywords
+from aidotnet_py.meta_learning.algorithms.imaml.keywords import LambdaKind, PaperKeywords, RecommendedKeywords
+from aidotnet_py.meta_learning.algorithms.imaml.recommendation import SupportFit
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
+from aidotnet_py.optimizers import CosineSchedule
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["iMAMLOptions"]
@@ -158,6 +172,86 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
             original.UseFirstOrder = True
             return original
         return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / strength, InnerObjective="proximal", **options)
+
+    @staticmethod
+    def Recommended(
+        MetaModel: IFullModelOf[_S, _X, _Y, _M],
+        DataLoader: IEpisodicDataLoader[Any, _X, _Y],
+        **options: Unpack[RecommendedKeywords],
+    ) -> iMAMLOptions[_S, _X, _Y, _M]:
+        """Return options that suit a model and its data, with an inner rate that is measured on eight tasks.
+
+        The inner steps follow the support loss alone, and λ is K·η, the number of steps times their rate: to stop
+        gradient descent after K steps acts like a proximal term of the strength 1/(K·η), so that the implicit gradient
+        is that of the steps taken. η is at most half of the rate at which K steps leave the least support loss
+        (docs/imaml.md). The other settings are K = 16, Gauss–Newton curvature (the Hessian, if the model has no
+        Gauss–Newton products), 5 iterations of conjugate gradient, and Adam at a rate that falls in half a cosine over
+        NumMetaIterations to a tenth: from 0.003 for classes in steps of 8 tasks, from 0.008 for a regression in steps
+        of 25.
+
+        The model is not changed. The tasks are the next ones of the loader, which then goes on as if nothing had been
+        drawn: it is set back by SetState, or a loader without SetState is copied. Equal models at equal places in equal
+        loaders have equal options.
+
+        Parameters
+        ----------
+        MetaModel : IFullModel
+            The model.
+        DataLoader : IEpisodicDataLoader
+            The source of tasks to train on; it becomes the option DataLoader.
+        **options
+            Any other option, in place of the recommended one. With InnerLearningRate none is measured. Whoever calls
+            MetaTrainStep n times instead of Train gives NumMetaIterations=n.
+
+        Raises
+        ------
+        ArgumentNullException
+            When MetaModel or DataLoader is None.
+        ArgumentException
+            When an option is invalid or set by this method itself; when a loader without SetState cannot be copied, or
+            its tasks do not fit the model.
+        InvalidOperationException
+            When the loss of the model on a task is not finite.
+
+        Examples
+        --------
+        >>> from aidotnet_py import NeuralNetworkModel, iMAMLOptions
+        >>> from aidotnet_py.data import SinusoidLoader
+        >>> from aidotnet_py.nn import mlp
+        >>> model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
+        >>> options = iMAMLOptions.Recommended(model, SinusoidLoader(seed=0), NumMetaIterations=500)
+        >>> options.LambdaRegularization == options.AdaptationSteps * options.InnerLearningRate
+        True
+        """
+        given = cast("dict[str, Any]", options)
+        for name in ("LambdaRegularization", "InnerObjective", "InnerOptimizer", "LearnedLambda", "ErrorConstants"):
+            if name in given:
+                raise ArgumentException(
+                    f"{name} must be left to Recommended, whose λ is that of plain inner steps, got {given[name]!r:.80}"
+                )
+        check_given("DataLoader", DataLoader, "a source of tasks")
+        traced = not missing_members(MetaModel, IDifferentiableModel)
+        settings: dict[str, Any] = {
+            "AdaptationSteps": 16,
+            "Curvature": "gauss-newton" if traced else "hessian",
+            "ConjugateGradientIterations": 5,
+            **given,
+        }
+        recommended = iMAMLOptions(MetaModel, DataLoader=DataLoader, **settings)
+        if problem := recommended.first_problem():
+            raise ArgumentException(problem)
+        fit = SupportFit(recommended)
+        if "InnerLearningRate" not in given:
+            recommended.InnerLearningRate = fit.rate()
+        recommended.LambdaRegularization = recommended.AdaptationSteps * recommended.InnerLearningRate
+        outer, tasks = (0.003, 8) if fit.has_classes else (0.008, 25)
+        if "OuterLearningRate" not in given:
+            recommended.OuterLearningRate = outer
+        if "MetaBatchSize" not in given:
+            recommended.MetaBatchSize = tasks
+        if "OuterLearningRateSchedule" not in given and recommended.MetaOptimizer is None:
+            recommended.OuterLearningRateSchedule = CosineSchedule(recommended.NumMetaIterations, final=0.1)
+        return recommended
 
     def _names_left_to_checkpoint(self) -> frozenset[str]:
         # Probes are drawn from the seed itself, at any time.
