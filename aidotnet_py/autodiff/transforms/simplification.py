@@ -40,20 +40,19 @@ def _without_repeats(program: Program) -> Program:
     equations: list[Equation] = []
     for equation in program.equations:
         primitive, parameters = equation.primitive, equation.parameters
-        # Most Programs repeat nothing, and the hash of a literal costs more than all else here.
-        inputs = equation.inputs
+        # Most equations read nothing renamed, and the hash of a literal costs more than all else here.
         if not renamed.keys().isdisjoint(equation.variables):
-            inputs = tuple([renamed.get(a, a) for a in inputs])
+            inputs = tuple([renamed.get(a, a) for a in equation.inputs])
+            equation = Equation(primitive, inputs, equation.output, parameters)
         # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
-        named = [(repr(a.value), a.type) if isinstance(a, Literal) else a for a in inputs]
+        named = [(repr(a.value), a.type) if isinstance(a, Literal) else a for a in equation.inputs]
         operands = frozenset(named) if primitive.commutative else tuple(named)
         key = (primitive, operands, repr(sorted(parameters.items())) if parameters else "")
         earlier = first.setdefault(key, equation.output)
         if earlier is not equation.output:
             renamed[equation.output] = earlier
         else:
-            same = inputs is equation.inputs
-            equations.append(equation if same else Equation(primitive, inputs, equation.output, parameters))
+            equations.append(equation)
     outputs = tuple(renamed.get(a, a) for a in program.outputs)
     return Program(program.inputs, program.constants, tuple(equations), outputs)
 
