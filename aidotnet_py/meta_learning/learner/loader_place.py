@@ -1,4 +1,4 @@
-"""A learner's own place in a loader that other learners may draw from too, and looks at the tasks that come next."""
+"""Draws from a loader that leave the draws of its other users as they were."""
 
 from __future__ import annotations
 
