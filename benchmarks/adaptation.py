@@ -10,8 +10,9 @@ import gc
 import json
 import time
 import tracemalloc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,16 +23,17 @@ from benchmarks.environment import measure_unforced
 from benchmarks.machine import machine, use_cores
 from benchmarks.report import table
 from benchmarks.settling import settle
-from benchmarks.workloads import workload
+from benchmarks.workloads import Method, workload
 
 __all__: list[str] = []
 
+# By the method of the workload and the setting of it.
 FORMS = {
-    "maml": "MAML, every φ kept",
-    "maml-sqrt": "MAML, √K kept",
-    "default": "iMAML, 5 products",
-    "fomaml": "FOMAML",
-    "anil": "ANIL, every φ kept",
+    "maml default": "MAML, every φ kept",
+    "maml sqrt": "MAML, √K kept",
+    "imaml default": "iMAML, 5 products",
+    "maml first-order": "FOMAML",
+    "anil default": "ANIL, every φ kept",
 }
 
 
@@ -47,8 +49,9 @@ class Measured:
 
 def measured(form: str, steps: int, repeats: int) -> Measured:
     """The median time of a step, and the height of NumPy's and Python's memory in one, beyond what there was before."""
-    work = workload(f"omniglot-1-k{steps}")
-    timed = Contestant(work, form, "cpu")
+    method, setting = form.split()
+    work = replace(workload(f"omniglot-1-k{steps}"), method=cast("Method", method))
+    timed = Contestant(work, setting, "cpu")
     settle(timed.step, 3)
     seconds: list[float] = []
     for _ in range(repeats):
@@ -58,7 +61,7 @@ def measured(form: str, steps: int, repeats: int) -> Measured:
     del timed
     gc.collect()
     tracemalloc.start()
-    contestant = Contestant(work, form, "cpu")
+    contestant = Contestant(work, setting, "cpu")
     settle(contestant.step, 3)
     gc.collect()
     tracemalloc.reset_peak()

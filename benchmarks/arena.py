@@ -65,11 +65,11 @@ class Child:
             self._process.stdin.flush()
         return self._answer()
 
-    def gradient(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The meta-gradient of the last step."""
+    def outcome(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The outcome of the last step."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "gradient.npy"
-            self.ask("gradient", path=str(path))
+            path = Path(folder) / "outcome.npy"
+            self.ask("outcome", path=str(path))
             return np.load(path, allow_pickle=False)
 
     def __enter__(self) -> Self:
@@ -124,7 +124,7 @@ def _relative(a: Any, b: Any) -> float:
 def agreement(
     entries: Iterable[tuple[str, str]], workload: str, device: str, failed: dict[str, str]
 ) -> dict[str, float]:
-    """Relative distances of everyone's meta-gradient from the first one's, in float64, where rounding hides nothing.
+    """Relative distances of everyone's outcome from the first one's, in float64, where rounding hides nothing.
 
     Who fails is put among those that failed, with the reason.
     """
@@ -133,11 +133,11 @@ def agreement(
         try:
             with Child(contestant, setting, workload, "float64", device) as child:
                 child.ask("step", count=1)
-                found[f"{contestant} {setting}"] = child.gradient()
+                found[f"{contestant} {setting}"] = child.outcome()
         except ContestantFailed as error:
             failed[contestant] = str(error)
     reference = next(iter(found.values()), None)
-    return {name: _relative(gradient, reference) for name, gradient in found.items()}
+    return {name: _relative(outcome, reference) for name, outcome in found.items()}
 
 
 def race(
@@ -153,7 +153,7 @@ def race(
     """Rounds in which each contestant, alone at work, takes steps for about that long, at least one.
 
     First each takes a few until all is compiled, which would otherwise go on in the others' turns. The differences are
-    those of the first float32 meta-gradients, from the first contestant's. Who fails is left out and put among those
+    those of the first float32 outcomes, from the first contestant's. Who fails is left out and put among those
     that ``failed``, with the reason; without a place for that, it is an error.
     """
     with ExitStack() as stack:
@@ -175,7 +175,7 @@ def race(
                     failed[runner.contestant] = str(error)
                     runners.remove(runner)
         for runner in runners:
-            runner.measured.difference = _relative(runner.gradient, runners[0].gradient)
+            runner.measured.difference = _relative(runner.outcome, runners[0].outcome)
         return [runner.measured for runner in runners]
 
 
@@ -188,14 +188,14 @@ class _Runner:
         self.contestant = contestant
         self._stack, self._of, self._device = stack, (contestant, setting, workload), device
         self._count_launches = count_launches
-        self.gradient: Any = None
+        self.outcome: Any = None
         self.measured: Measured
 
     def begin(self, seconds: float) -> None:
         """Start, and take steps until all is compiled."""
         self._child = child = self._stack.enter_context(Child(*self._of, device=self._device))
         first = child.ask("step", count=1)
-        self.gradient = child.gradient()
+        self.outcome = child.outcome()
         warm = child.ask("settle")
         self._count = max(1, round(seconds / warm["seconds"][-1]))
         self.measured = Measured(

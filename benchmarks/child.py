@@ -72,8 +72,8 @@ def main() -> None:
         elif request["do"] == "settle":
             settle(contestant.step)
             answer(_steps(contestant, 1))
-        elif request["do"] == "gradient":
-            np.save(request["path"], contestant.meta_gradient())
+        elif request["do"] == "outcome":
+            np.save(request["path"], contestant.outcome())
             answer({})
         elif request["do"] == "memory":
             answer(_memory(contestant, imported))

@@ -85,7 +85,7 @@ class Contest:
         entries = [(name, setting) for name, setting in entries if name not in failed]
         if any(not distance <= _AGREEMENT for distance in distances.values()):
             agreement_table(self.console, pair, distances)
-            failed["agreement"] = "the contestants do not compute the same meta-gradient; times would mean nothing"
+            failed["agreement"] = "the contestants do not compute the same; times would mean nothing"
             entries = []
         found = race(
             entries,
@@ -100,7 +100,7 @@ class Contest:
             self.console.print(f"{work}: {name}: {why}", highlight=False)
         if found:
             best = max(distances.values())
-            self.console.print(f"{pair}: float64 meta-gradients agree to {best:.0e}", highlight=False)
+            self.console.print(f"{pair}: float64 outcomes agree to {best:.0e}", highlight=False)
             race_table(self.console, found, self.about["peaks"], self.rules)
         return {
             "workload": work,

@@ -36,23 +36,23 @@ def agree(name: str) -> None:
     work = workload(name, np.float64)
     host, device = Contestant(work, "default", "cpu"), Contestant(work, "default", "cuda")
     host.step()
-    expected = host.meta_gradient()
+    expected = host.outcome()
     gradients: list[Any] = []
     for turn in range(4):
         began = time.perf_counter()
         loss = device.step()
-        gradients.append(device.meta_gradient())
+        gradients.append(device.outcome())
         distance = np.linalg.norm(gradients[-1] - expected) / np.linalg.norm(expected)
         print(f"{name}: step {turn}: {time.perf_counter() - began:.3f} s, loss {loss:.12g}, distance {distance:.1e}")
         # The steps move θ by 1e-6 of the gradient: from the first one on, NumPy's has to move along.
         host.step()
-        expected = host.meta_gradient()
+        expected = host.outcome()
         if not distance < _TOLERANCE:
             raise SystemExit(f"{name}: the distance must be below {_TOLERANCE}, got {distance:.3e}")
     again = Contestant(work, "default", "cuda")
     for turn, gradient in enumerate(gradients):
         again.step()
-        if not np.array_equal(again.meta_gradient(), gradient):
+        if not np.array_equal(again.outcome(), gradient):
             raise SystemExit(f"{name}: step {turn} of a second learner gives other bits than that of the first")
     print(f"{name}: a second learner gives the same bits")
 

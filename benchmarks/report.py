@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.arena import Measured, ratio
 from benchmarks.flops import step_bytes, step_flops
-from benchmarks.workloads import workload
+from benchmarks.workloads import Method, parsed, workload
 
 __all__ = ["Target", "agreement_table", "race_table", "table", "targets_of", "targets_table"]
 
@@ -42,9 +42,9 @@ def table(console: Console, title: str, columns: Sequence[str], rows: Sequence[S
 
 
 def agreement_table(console: Console, name: str, distances: Mapping[str, float]) -> None:
-    """How far the float64 meta-gradients lie from the first."""
+    """How far the float64 outcomes lie from the first."""
     rows = [(who, f"{distance:.1e}") for who, distance in distances.items()]
-    table(console, f"{name}: distance of float64 meta-gradients, relative", ["contestant", "distance"], rows)
+    table(console, f"{name}: distance of float64 outcomes, relative", ["contestant", "distance"], rows)
 
 
 def race_table(console: Console, found: Sequence[Measured], peaks: Mapping[str, float], rules: str) -> None:
@@ -68,8 +68,8 @@ def race_table(console: Console, found: Sequence[Measured], peaks: Mapping[str, 
         else:
             row |= {"memory MiB": f"{one.memory['added'] / 2**20:.0f}"}
         rows.append(row | {"first s": f"{one.first_seconds:.2f}", "Δ float32": f"{one.difference:.0e}"})
-    title = f"{work.name}: K = {work.steps}, {work.products} products, {flops / 1e9:.3g} GFLOP"
-    title += f" and at least {moved / 1e6:.3g} MB a step"
+    solve = f", {work.products} products" if work.method == "imaml" else ""
+    title = f"{work.name}: K = {work.steps}{solve}, {flops / 1e9:.3g} GFLOP and at least {moved / 1e6:.3g} MB a step"
     table(console, title, list(rows[0]), [list(row.values()) for row in rows])
 
 
@@ -79,37 +79,42 @@ def _launched(one: Measured) -> dict[str, str]:
     return {column: f"{one.launches[kind]:.0f}" if one.launches else "?" for column, kind in kinds.items()}
 
 
-# Family, tasks (None: any), rivals, and the most that ours may take of the best of them.
-_Limits = tuple[tuple[str, tuple[int, ...] | None, tuple[str, ...], float], ...]
+# Family, method, tasks (None: any), rivals, and the most that ours may take of the best of them.
+_Limits = tuple[tuple[str, Method, tuple[int, ...] | None, tuple[str, ...], float], ...]
 _RIVALS = ("torch_eager", "torch_processes", "torch_func", "jax_jit")
+_THROUGH_STEPS: tuple[Method, ...] = ("maml", "anil")
 _LIMITS: dict[str, _Limits] = {
     "cpu": (
-        ("omniglot", None, _RIVALS, 0.55),
-        ("mini", None, _RIVALS, 0.6),
-        ("resnet", None, _RIVALS, 0.6),
-        ("sinusoid", (25, 100), ("jax_jit",), 1.0),
-        ("sinusoid", (4,), ("jax_jit",), 2.0),
-        ("sinusoid", (25,), ("torch_func",), 0.15),
+        ("omniglot", "imaml", None, _RIVALS, 0.4),
+        ("mini", "imaml", None, _RIVALS, 0.4),
+        ("resnet", "imaml", None, _RIVALS, 0.6),
+        ("sinusoid", "imaml", (25, 100), ("jax_jit",), 0.6),
+        ("sinusoid", "imaml", (4,), ("jax_jit",), 0.8),
+        ("sinusoid", "imaml", (25,), ("torch_func",), 0.15),
+        *((family, method, None, _RIVALS, 0.4) for family in ("omniglot", "mini") for method in _THROUGH_STEPS),
+        *(("sinusoid", method, None, ("jax_jit",), 0.7) for method in _THROUGH_STEPS),
+        *((family, "adapt", None, ("jax_jit",), 0.6) for family in ("omniglot", "sinusoid")),
+        ("sinusoid", "adapt", None, ("torch_eager", "torch_processes", "torch_func"), 0.1),
     ),
     "cuda": (
-        ("omniglot", (32,), ("torch_eager",), 0.1),
-        ("omniglot", (32,), ("jax_jit",), 0.8),
-        ("sinusoid", (100,), ("jax_jit",), 0.5),
+        ("omniglot", "imaml", (32,), ("torch_eager",), 0.1),
+        ("omniglot", "imaml", (32,), ("jax_jit",), 0.8),
+        ("sinusoid", "imaml", (100,), ("jax_jit",), 0.5),
     ),
 }
 
 
 def targets_of(found: Sequence[Measured], rules: str) -> list[Target]:
-    """The targets that one workload's race is about; none where it is smaller than its name says."""
-    family, tasks, *smaller = found[0].workload.split("-")
+    """The targets that one workload's race is about; none where its network is not the family's."""
+    name = parsed(found[0].workload)
     by_name = {one.contestant: one for one in found}
     targets: list[Target] = []
-    if "ours" not in by_name or smaller:
+    if "ours" not in by_name or name.width is not None or (name.steps is not None and name.method == "imaml"):
         return targets
     ours = by_name["ours"]
-    for of, sizes, rivals, limit in _LIMITS[rules]:
+    for family, method, sizes, rivals, limit in _LIMITS[rules]:
         present = [by_name[rival] for rival in rivals if rival in by_name]
-        if of == family and (sizes is None or int(tasks) in sizes) and present:
+        if (family, method) == (name.family, name.method) and (sizes is None or name.tasks in sizes) and present:
             best = min(present, key=lambda one: one.quantile(0.5))
             targets.append(Target(f"{best.workload}: time over {best.contestant}", ratio(ours, best), limit))
     if rules == "cpu" and found[0].workload == "omniglot-32" and "torch_eager" in by_name:

@@ -20,13 +20,17 @@ from benchmarks.machine import machine, use_cores
 
 __all__: list[str] = []
 
-WORKLOADS = ("sinusoid-4", "sinusoid-25", "sinusoid-100", "omniglot-8", "omniglot-32", "mini-4")
+WORKLOADS = (
+    *("sinusoid-4", "sinusoid-25", "sinusoid-100", "omniglot-8", "omniglot-32", "mini-4"),
+    *("sinusoid-25-k5-maml", "sinusoid-25-k5-anil", "omniglot-8-k5-maml", "omniglot-8-k5-anil"),
+    *("sinusoid-1-adapt", "omniglot-1-adapt"),
+)
 QUICK = ("sinusoid-4", "sinusoid-25", "omniglot-8")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", metavar="FAMILY-TASKS", help=f"default: {' '.join(WORKLOADS)}")
+    parser.add_argument("--workloads", nargs="+", metavar="NAME", help=f"default: {' '.join(WORKLOADS)}")
     parser.add_argument("--contestants", nargs="+", choices=NAMES, default=NAMES, help="default: all")
     parser.add_argument("--rounds", type=int, help="turns of each contestant (default: 10; quick: 4)")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn, about (default: 1)")

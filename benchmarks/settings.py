@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.workloads import parsed
+
 __all__ = ["environment_of", "settings_of"]
 
 _Settings = dict[str, tuple[str, ...]]
@@ -77,7 +79,12 @@ _OF_DEVICE: dict[str, dict[str, _Settings]] = {
 
 def settings_of(contestant: str, workload: str, device: str = "cpu") -> tuple[str, ...]:
     """Of a contestant on a workload and a device."""
-    return _OF_DEVICE[device][workload.split("-")[0]][contestant]
+    name = parsed(workload)
+    settings = _OF_DEVICE[device][name.family][contestant]
+    if name.method == "maml" and contestant == "torch_func":
+        # PyTorch's batch norm in one call has a wrong second derivative there: in float64, by 0.6 % of the whole.
+        return tuple(setting for setting in settings if "fused" not in setting)
+    return settings
 
 
 def environment_of(contestant: str, device: str) -> dict[str, str]:

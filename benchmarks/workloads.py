@@ -6,14 +6,15 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Network", "Workload", "flat", "workload"]
+__all__ = ["Method", "Name", "Network", "Workload", "flat", "parsed", "workload"]
 
 Floats = NDArray[np.floating[Any]]
+Method = Literal["imaml", "maml", "anil", "adapt"]
 WAYS = 5
 EPSILON = 1e-5
 
@@ -80,10 +81,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Workload:
-    """One MetaTrain: K inner steps of gradient descent, the query gradient, a solve of (I + λH) v = g, an update.
+    """What everyone computes; arrays of examples are (tasks, examples, …), images channels last, labels integers.
 
-    Arrays of examples are (tasks, examples, …), images channels last, labels integers. H is the exact Hessian of the
-    support loss at the adapted parameters; the solve is ``products`` iterations of conjugate gradient from zero.
+    "imaml" is a step of meta-training: K inner steps of gradient descent, the query gradient g, a solve of
+    (I + λH) v = g, an update. H is the exact Hessian of the support loss at the adapted parameters; the solve is
+    ``products`` iterations of conjugate gradient from zero. "maml" is one with the exact gradient through the K steps,
+    "anil" the same of K steps that move the last dense layer alone. "adapt" is no training: K inner steps on each task
+    after another, and the scores of its queries, normalised by the support set's statistics at the adapted parameters.
     """
 
     name: str
@@ -99,6 +103,7 @@ class Workload:
     products: int
     # So small that after thousands of steps the work is still that of the first.
     meta_rate: float = 1e-6
+    method: Method = "imaml"
 
     @property
     def tasks(self) -> int:
@@ -116,23 +121,43 @@ def flat(parameters: dict[str, Floats]) -> Floats:
     return np.concatenate([p.ravel() for p in parameters.values()])
 
 
-def workload(name: str, dtype: type[np.floating[Any]] = np.float32) -> Workload:
-    """The workload of a name such as ``omniglot-8``, ``sinusoid-25``, ``mini-4``; see `FAMILIES`.
+class Name(NamedTuple):
+    """The parts of a workload's name; None: the family's own."""
 
-    After the number of tasks there may come ``-k200`` for another number of inner steps, and ``-w32`` for another
-    width of the network.
+    family: str
+    tasks: int
+    steps: int | None
+    width: int | None
+    method: Method
+
+
+def parsed(name: str) -> Name:
+    """The parts of a name such as ``omniglot-8``, ``sinusoid-25-maml``, ``mini-4-k5-w16``; see `FAMILIES`.
+
+    After the number of tasks there may come ``-k200`` for another number of inner steps, ``-w32`` for another width of
+    the network, and a method other than iMAML.
     """
-    match = re.fullmatch(r"([a-z]+)-(\d+)(?:-k(\d+))?(?:-w(\d+))?", name)
+    match = re.fullmatch(r"([a-z]+)-(\d+)(?:-k(\d+))?(?:-w(\d+))?(?:-(maml|anil|adapt))?", name)
     if match is None or match[1] not in FAMILIES:
         raise SystemExit(f"{name!r} is no workload; {', '.join(f'{f}-TASKS' for f in FAMILIES)} are")
-    make, steps, width = FAMILIES[match[1]]
-    work = make(name, int(match[2]), int(match[3] or steps), int(match[4] or width))
+    family, tasks, steps, width, method = match.groups()
+    numbers = (None if number is None else int(number) for number in (steps, width))
+    return Name(family, int(tasks), *numbers, cast("Method", method or "imaml"))
+
+
+def workload(name: str, dtype: type[np.floating[Any]] = np.float32) -> Workload:
+    """The workload of a name; see `parsed`."""
+    parts = parsed(name)
+    make, steps, width = FAMILIES[parts.family]
+    work = make(name, parts.tasks, parts.steps or steps, parts.width or width)
 
     def cast(array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(dtype) if array.dtype.kind == "f" else array
 
     arrays = {name: cast(getattr(work, name)) for name in ("support_x", "support_y", "query_x", "query_y")}
-    return replace(work, parameters={name: cast(p) for name, p in work.parameters.items()}, **arrays)
+    return replace(
+        work, method=parts.method, parameters={name: cast(p) for name, p in work.parameters.items()}, **arrays
+    )
 
 
 def _images(name: str, tasks: int, steps: int, network: Network, inner_rate: float, weight: float) -> Workload:

@@ -1,4 +1,4 @@
-"""The ResNet-12 of the benchmarks: its size, its operations, and whether contestants compute the same on it."""
+"""The workloads of the benchmarks: names, sizes, operations, targets, and whether contestants compute the same."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import pytest
 pytest.importorskip("benchmarks", reason="the benchmarks are in a checkout alone")
 pytest.importorskip("rich", reason="the benchmarks print with rich")
 
-from benchmarks.arena import agreement
+from benchmarks.arena import Measured, agreement
+from benchmarks.contestants import NAMES
 from benchmarks.contestants.ours import model_of
 from benchmarks.flops import step_flops
+from benchmarks.report import targets_of
 from benchmarks.settings import settings_of
-from benchmarks.workloads import Network, workload
+from benchmarks.workloads import Network, parsed, workload
+
+METHODS = ("maml", "anil", "adapt")
 
 
 def test_the_residual_network_has_the_parameters_of_the_paper() -> None:
@@ -42,14 +46,66 @@ def test_operations_of_a_residual_step() -> None:
     assert step_flops(work) == 2 * multiplied
 
 
+def test_names_say_family_tasks_steps_width_and_method() -> None:
+    assert parsed("sinusoid-25") == ("sinusoid", 25, None, None, "imaml")
+    assert parsed("mini-4-k5-w16-anil") == ("mini", 4, 5, 16, "anil")
+    work = workload("sinusoid-2-k3-maml")
+    assert (work.method, work.steps, work.tasks) == ("maml", 3, 2)
+
+
+@pytest.mark.parametrize("name", ["sinusoid", "sinusoid-4-reptile", "sinusoid-4-maml-k5", "digits-4"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(SystemExit, match=f"'{name}' is no workload"):
+        parsed(name)
+
+
+def test_operations_of_other_methods() -> None:
+    # Layers 1→4, 4→4 and 4→1 on ten points of each set.
+    weights, gradients, curvatures = [4, 16, 4], [2, 3, 3], [2, 6, 6]
+
+    def counted(times: list[int]) -> int:
+        return sum(n * 10 * 2 * w for n, w in zip(times, weights, strict=True))
+
+    through_steps = [3 * (g + c) + g for g, c in zip(gradients, curvatures, strict=True)]
+    assert step_flops(workload("sinusoid-1-k3-w4-maml")) == counted(through_steps)
+    assert step_flops(workload("sinusoid-1-k3-w4-anil")) == counted([2 + 2, 3 + 3, through_steps[-1]])
+    assert step_flops(workload("sinusoid-1-k3-w4-adapt")) == counted([3 * g + 1 for g in gradients])
+
+
+def test_targets_are_those_of_the_method() -> None:
+    def found(work: str) -> list[tuple[str, float]]:
+        race = [
+            Measured(name, "default", work, 0.0, 0.0, 0.0, [0.0], {}, [[seconds]], {"added": 1})
+            for name, seconds in (("ours", 0.2), ("torch_eager", 1.0), ("jax_jit", 0.4))
+        ]
+        return [(t.what, t.limit) for t in targets_of(race, "cpu") if t.found == 0.5 or "torch" in t.what]
+
+    assert found("sinusoid-4") == [("sinusoid-4: time over jax_jit", 0.8)]
+    assert found("sinusoid-25-k5-maml") == [("sinusoid-25-k5-maml: time over jax_jit", 0.7)]
+    assert found("omniglot-8-anil") == [("omniglot-8-anil: time over jax_jit", 0.4)]
+    assert found("sinusoid-1-adapt") == [
+        ("sinusoid-1-adapt: time over jax_jit", 0.6),
+        ("sinusoid-1-adapt: time over torch_eager", 0.1),
+    ]
+    assert found("omniglot-8-w4") == found("sinusoid-4-k2") == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("torch", "jax")), reason="PyTorch and JAX are not both here"
 )
-def test_contestants_agree_on_a_residual_network() -> None:
-    work, failed = "resnet-2-k1-w2", dict[str, str]()
-    entries = [(name, settings_of(name, work)[0]) for name in ("ours", "torch_eager", "jax_jit")]
+@pytest.mark.parametrize(
+    "work",
+    [
+        "resnet-2-k1-w2",
+        *(f"{network}-{method}" for network in ("sinusoid-2-k2-w8", "omniglot-2-k2-w4") for method in METHODS),
+    ],
+)
+def test_contestants_agree(work: str) -> None:
+    failed = dict[str, str]()
+    contestants = ("ours", "torch_eager", "jax_jit") if work.startswith("resnet") else NAMES
+    entries = [(name, settings_of(name, work)[0]) for name in contestants]
     distances = agreement(entries, work, "cpu", failed)
     assert failed == {}
-    assert len(distances) == 3
+    assert len(distances) == len(entries)
     assert max(distances.values()) < 1e-11

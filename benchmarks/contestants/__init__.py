@@ -34,11 +34,14 @@ class Contestant(Protocol):
     def __init__(self, workload: Workload, setting: str, device: str) -> None: ...
 
     def step(self) -> float:
-        """One whole meta-training step on the batch, to its end; returns the mean query loss before the update."""
+        """One whole step on the batch, to its end; returns the mean query loss before the update, or a score."""
         ...
 
-    def meta_gradient(self) -> NDArray[np.float64]:
-        """The mean v of the last step, flat, in the order and layout of the workload's parameters."""
+    def outcome(self) -> NDArray[np.float64]:
+        """What all must agree in, of the last step, flat.
+
+        The mean meta-gradient, in the order and layout of the workload's parameters; of "adapt", the scores.
+        """
         ...
 
     def helpers(self) -> list[int]:

@@ -22,7 +22,7 @@ from benchmarks.workloads import EPSILON, Network, Workload
 __all__ = ["Contestant"]
 
 Parameters = list[jax.Array]
-Features = Callable[[Parameters, jax.Array], jax.Array]
+Features = Callable[[Parameters, jax.Array, int | None], jax.Array]
 _DEVICES = 2
 
 
@@ -50,16 +50,16 @@ def _convolution(how: str, stride: int) -> Callable[[jax.Array, jax.Array], jax.
     return by_patches if how == "patches" else by_library
 
 
-def _normalised_convolution(how: str, stride: int) -> Callable[[jax.Array, Parameters], jax.Array]:
-    """A convolution and batch norm, by the parameters of both."""
+def _normalised_convolution(how: str, stride: int) -> Callable[[jax.Array, Parameters, int | None], jax.Array]:
+    """A convolution and batch norm by the statistics of the leading examples, or of all; by the parameters of both."""
     convolve = _convolution(how, stride)
     space, channel = ((0, 2, 3), (-1, 1, 1)) if how == "nchw" else ((0, 1, 2), (-1,))
 
-    def normalised(x: jax.Array, parameters: Parameters) -> jax.Array:
+    def normalised(x: jax.Array, parameters: Parameters, leading: int | None) -> jax.Array:
         kernel, scale, shift = parameters
         x = convolve(x, kernel)
-        centred = x - x.mean(space, keepdims=True)
-        factor = lax.rsqrt((centred * centred).mean(space, keepdims=True) + EPSILON)
+        centred = x - x[:leading].mean(space, keepdims=True)
+        factor = lax.rsqrt((centred[:leading] * centred[:leading]).mean(space, keepdims=True) + EPSILON)
         return centred * (factor * scale.reshape(channel)) + shift.reshape(channel)
 
     return normalised
@@ -83,9 +83,9 @@ def _chain(network: Network, how: str) -> Features:
     """From the parameters of the convolutions and images to what the dense layer takes."""
     normalised = _normalised_convolution(how, 2 if network.kind == "stride" else 1)
 
-    def features(parameters: Parameters, x: jax.Array) -> jax.Array:
+    def features(parameters: Parameters, x: jax.Array, leading: int | None) -> jax.Array:
         for i in range(0, 12, 3):
-            x = jax.nn.relu(normalised(x, parameters[i : i + 3]))
+            x = jax.nn.relu(normalised(x, parameters[i : i + 3], leading))
             if network.kind == "pool":
                 x = _pooled(x, how)
         if how == "nchw":
@@ -99,35 +99,50 @@ def _residual(how: str) -> Features:
     """The same of a ResNet-12."""
     normalised = _normalised_convolution(how, 1)
 
-    def features(parameters: Parameters, x: jax.Array) -> jax.Array:
+    def features(parameters: Parameters, x: jax.Array, leading: int | None) -> jax.Array:
         for i in range(0, 48, 12):
             first, second, third, shortcut = (parameters[j : j + 3] for j in range(i, i + 12, 3))
-            body = jax.nn.leaky_relu(normalised(x, first), 0.1)
-            body = jax.nn.leaky_relu(normalised(body, second), 0.1)
-            x = _pooled(jax.nn.leaky_relu(normalised(body, third) + normalised(x, shortcut), 0.1), how)
+            body = jax.nn.leaky_relu(normalised(x, first, leading), 0.1)
+            body = jax.nn.leaky_relu(normalised(body, second, leading), 0.1)
+            body = normalised(body, third, leading) + normalised(x, shortcut, leading)
+            x = _pooled(jax.nn.leaky_relu(body, 0.1), how)
         return x.mean((2, 3) if how == "nchw" else (1, 2))
 
     return features
 
 
-def _regression(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
-    w1, b1, w2, b2, w3, b3 = parameters
-    return jnp.mean((jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3 - y) ** 2)
+def _dense(parameters: Parameters, x: jax.Array, leading: int | None) -> jax.Array:
+    w1, b1, w2, b2 = parameters
+    return jax.nn.relu(jax.nn.relu(x @ w1 + b1) @ w2 + b2)
 
 
-def _loss(network: Network, how: str) -> Callable[[Parameters, jax.Array, jax.Array], jax.Array]:
-    """The mean loss of one task's parameters and examples."""
-    if network.kind == "mlp":
-        return _regression
-    features = _residual(how) if network.kind == "residual" else _chain(network, how)
+class _Model:
+    """A network, its images laid as ``how`` says, as functions of its parameters, and the mean loss."""
 
-    def classification(parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
-        *convolutions, weight, bias = parameters
-        x = x.transpose(0, 3, 1, 2) if how == "nchw" else x
-        scores = jax.nn.log_softmax(features(convolutions, x) @ weight + bias)
-        return -jnp.mean(jnp.take_along_axis(scores, y[:, None], axis=1))
+    def __init__(self, network: Network, how: str) -> None:
+        self._is_dense, self._is_turned = network.kind == "mlp", how == "nchw"
+        self._features = _dense
+        if not self._is_dense:
+            self._features = _residual(how) if network.kind == "residual" else _chain(network, how)
 
-    return classification
+    def features(self, body: Parameters, x: jax.Array, leading: int | None = None) -> jax.Array:
+        """What the last layer takes; batch norm by the statistics of the leading examples, or of all."""
+        return self._features(body, x.transpose(0, 3, 1, 2) if self._is_turned else x, leading)
+
+    def error(self, scores: jax.Array, y: jax.Array) -> jax.Array:
+        """The mean squared error, or the mean cross-entropy."""
+        if self._is_dense:
+            return jnp.mean((scores - y) ** 2)
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(scores), y[:, None], axis=1))
+
+    def scores(self, parameters: Parameters, x: jax.Array, leading: int | None = None) -> jax.Array:
+        """The outputs of the network."""
+        *body, weight, bias = parameters
+        return self.features(body, x, leading) @ weight + bias
+
+    def loss(self, parameters: Parameters, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The mean loss of one task's parameters and examples."""
+        return self.error(self.scores(parameters, x), y)
 
 
 def _dot(a: Parameters, b: Parameters) -> jax.Array:
@@ -157,8 +172,8 @@ def _mesh() -> Mesh:
     return jax.make_mesh((_DEVICES,), ("tasks",), axis_types=(AxisType.Auto,))
 
 
-def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float) -> Callable[..., Any]:
-    """From one task's work to a whole step: mean loss, mean v and the new parameters."""
+def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int) -> Callable[..., Any]:
+    """From one task's work to that of all, their results stacked."""
 
     def together(parameters: Parameters, examples: tuple[jax.Array, ...]) -> Any:
         return jax.vmap(task, in_axes=(None, 0, 0, 0, 0))(parameters, *examples)
@@ -172,12 +187,16 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float
         spread = jax.shard_map(run, mesh=_mesh(), in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
         return tree_map(lambda a: a[:tasks], spread(parameters, tuple(e[places] for e in examples)))
 
-    run = {
+    return {
         "vmap": together,
         "map": one_by_one,
         "vmap2": partial(shared_out, together),
         "map2": partial(shared_out, one_by_one),
     }[schedule]
+
+
+def _updating(run: Callable[..., Any], rate: float) -> Callable[..., Any]:
+    """From losses and meta-gradients of all tasks to a whole step: mean loss, mean v and the new parameters."""
 
     def step(parameters: Parameters, *examples: jax.Array) -> Any:
         losses, v = run(parameters, examples)
@@ -185,6 +204,71 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int, rate: float
         return losses.mean(), mean, tree_map(lambda p, m: p - rate * m, parameters, mean)
 
     return step
+
+
+class _Task:
+    """The work of one task by each method; a function of parameters and of support and query set."""
+
+    def __init__(self, work: Workload, model: _Model, *, unroll: bool) -> None:
+        self._work, self._model, self._unroll = work, model, unroll
+
+    def _moved(self, phi: Parameters, slopes: Parameters) -> Parameters:
+        return tree_map(lambda p, s: p - self._work.inner_rate * s, phi, slopes)
+
+    def _adapted(self, gradient: Callable[[Parameters], Parameters], start: Parameters) -> Parameters:
+        """φ after the inner steps."""
+
+        def inner(phi: Parameters, _: Any) -> tuple[Parameters, None]:
+            return self._moved(phi, gradient(phi)), None
+
+        return lax.scan(inner, start, length=self._work.steps, unroll=self._unroll)[0]
+
+    def imaml(self, parameters: Parameters, a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> Any:
+        """The query loss, and v of (I + λH) v = g."""
+        work = self._work
+
+        def gradient(p: Parameters) -> Parameters:
+            return jax.grad(self._model.loss)(p, a, b)
+
+        phi = self._adapted(gradient, parameters)
+        query_loss, g = jax.value_and_grad(self._model.loss)(phi, c, d)
+        # What depends on φ alone is computed once a solve.
+        curvature = jax.linearize(gradient, phi)[1]
+
+        def product(v: Parameters) -> Parameters:
+            return tree_map(lambda x, h: x + work.weight * h, v, curvature(v))
+
+        return query_loss, _conjugate_gradient(product, g, work.products, unroll=self._unroll)
+
+    def maml(self, parameters: Parameters, a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> Any:
+        """The query loss after the inner steps, and its gradient through them."""
+
+        def query_loss(theta: Parameters) -> jax.Array:
+            return self._model.loss(self._adapted(lambda p: jax.grad(self._model.loss)(p, a, b), theta), c, d)
+
+        return jax.value_and_grad(query_loss)(parameters)
+
+    def anil(self, parameters: Parameters, a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> Any:
+        """The same of inner steps that move the last layer alone."""
+
+        def query_loss(theta: Parameters) -> jax.Array:
+            body, head = theta[:-2], theta[-2:]
+            features = self._model.features(body, a)
+
+            def error(head: Parameters) -> jax.Array:
+                weight, bias = head
+                return self._model.error(features @ weight + bias, b)
+
+            return self._model.loss([*body, *self._adapted(jax.grad(error), head)], c, d)
+
+        return jax.value_and_grad(query_loss)(parameters)
+
+    def adapt(self, parameters: Parameters, a: jax.Array, b: jax.Array, c: jax.Array, _: jax.Array) -> Any:
+        """The scores of the queries after the inner steps."""
+        phi = self._adapted(lambda p: jax.grad(self._model.loss)(p, a, b), parameters)
+        if not self._work.classifies:
+            return self._model.scores(phi, c)
+        return self._model.scores(phi, jnp.concatenate([a, c]), len(a))[len(a) :]
 
 
 class Contestant:
@@ -197,14 +281,12 @@ class Contestant:
     def __init__(self, workload: Workload, setting: str, device: str) -> None:
         jax.config.update("jax_platforms", device)
         how, schedule, *unrolled = setting.split("-")
-        self._unroll = unrolled == ["unrolled"]
         # Float32 is to be float32: JAX's own choice on a GPU is TF32.
         jax.config.update("jax_default_matmul_precision", "highest")
         if schedule.endswith("2"):
             jax.config.update("jax_num_cpu_devices", _DEVICES)
         if workload.support_x.dtype == np.float64:
             jax.config.update("jax_enable_x64", True)
-        self._work = workload
         self._parameters: Parameters = [jnp.asarray(p) for p in workload.parameters.values()]
         arrays = (workload.support_x, workload.support_y, workload.query_x, workload.query_y)
         self._examples = tuple(jnp.asarray(a) for a in arrays)
@@ -212,37 +294,24 @@ class Contestant:
             # Placed as the step leaves them; otherwise, it would be compiled once more for its second call.
             everywhere = NamedSharding(_mesh(), P())
             self._parameters, self._examples = jax.device_put((self._parameters, self._examples), everywhere)
-        self._step = jax.jit(self._compiled_step(_loss(workload.network, how), schedule))
-
-    def _compiled_step(self, loss: Callable[..., jax.Array], schedule: str) -> Callable[..., Any]:
-        work = self._work
-
-        def task(parameters: Parameters, a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> Any:
-            def gradient(p: Parameters) -> Parameters:
-                return jax.grad(loss)(p, a, b)
-
-            def inner(_: Any, phi: Parameters) -> Parameters:
-                return tree_map(lambda p, s: p - work.inner_rate * s, phi, gradient(phi))
-
-            phi = lax.fori_loop(0, work.steps, inner, parameters, unroll=self._unroll)
-            query_loss, g = jax.value_and_grad(loss)(phi, c, d)
-            # What depends on φ alone is computed once a solve.
-            curvature = jax.linearize(gradient, phi)[1]
-
-            def product(v: Parameters) -> Parameters:
-                return tree_map(lambda x, h: x + work.weight * h, v, curvature(v))
-
-            return query_loss, _conjugate_gradient(product, g, work.products, unroll=self._unroll)
-
-        return _over_tasks(task, schedule, work.tasks, work.meta_rate)
+        task = _Task(workload, _Model(workload.network, how), unroll=unrolled == ["unrolled"])
+        run = _over_tasks(getattr(task, workload.method), schedule, workload.tasks)
+        self._adapts = workload.method == "adapt"
+        if self._adapts:
+            self._step = jax.jit(lambda parameters, *examples: run(parameters, examples))
+        else:
+            self._step = jax.jit(_updating(run, workload.meta_rate))
 
     def step(self) -> float:
-        loss, self._mean, self._parameters = self._step(self._parameters, *self._examples)
+        if self._adapts:
+            self._found = [jax.block_until_ready(self._step(self._parameters, *self._examples))]
+            return float(np.asarray(self._found[0]).ravel()[-1])
+        loss, self._found, self._parameters = self._step(self._parameters, *self._examples)
         jax.block_until_ready(self._parameters)
         return float(loss)
 
-    def meta_gradient(self) -> NDArray[np.float64]:
-        return np.concatenate([np.asarray(m, np.float64).ravel() for m in self._mean])
+    def outcome(self) -> NDArray[np.float64]:
+        return np.concatenate([np.asarray(m, np.float64).ravel() for m in self._found])
 
     def helpers(self) -> list[int]:
         return []

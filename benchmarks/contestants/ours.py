@@ -1,4 +1,4 @@
-"""aidotnet_py, through its public interface: iMAML as its rivals do it, and MAML on the same workload."""
+"""aidotnet_py, through its public interface."""
 
 # ruff: noqa: D102 -- documented by the protocol that they implement
 
@@ -112,33 +112,42 @@ def _maml(
     return learner
 
 
+# What a setting says to a learner of MAML.
+_FORMS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "sqrt": {"CheckpointSegments": "sqrt"},
+    "first-order": {"UseFirstOrder": True},
+}
+
+
 class Contestant:
-    """`MetaTrain` of iMAML, or by setting of MAML in one of its forms."""
+    """`MetaTrain`, or `Adapt` and `Predict`; a setting is "default" or, of MAML, another form."""
 
     def __init__(self, workload: Workload, setting: str, device: str) -> None:
         self._recorder = _Recorder(workload.meta_rate)
-        maml: dict[str, dict[str, Any]] = {
-            "maml": {},
-            "maml-sqrt": {"CheckpointSegments": "sqrt"},
-            "fomaml": {"UseFirstOrder": True},
-            "anil": {},
-        }
         self._learner: MetaLearnerBase[np.float32]
-        if setting in maml:
-            algorithm = (ANILAlgorithm, ANILOptions) if setting == "anil" else (MAMLAlgorithm, MAMLOptions)
-            self._learner = _maml(*algorithm, workload, self._recorder, device, **maml[setting])
-        else:
+        if workload.method == "imaml":
             self._learner = iMAMLAlgorithm(options_of(workload, self._recorder, device))
+        else:
+            algorithm = (ANILAlgorithm, ANILOptions) if workload.method == "anil" else (MAMLAlgorithm, MAMLOptions)
+            self._learner = _maml(*algorithm, workload, self._recorder, device, **_FORMS[setting])
+        self._adapts = workload.method == "adapt"
         self._batch = batch_of(workload, device)
         self._backend = get_backend(BACKENDS[device])
+        self._scores: list[Any] = []
 
     def step(self) -> float:
+        if self._adapts:
+            self._scores = [self._learner.Adapt(task).Predict(task.QuerySetX) for task in self._batch]
+            self._backend.synchronize()
+            return float(self._scores[-1].ravel()[-1])
         loss = float(self._learner.MetaTrain(self._batch))
         self._backend.synchronize()
         return loss
 
-    def meta_gradient(self) -> NDArray[np.float64]:
-        return self._backend.to_numpy(self._recorder.last).astype(np.float64)
+    def outcome(self) -> NDArray[np.float64]:
+        found = self._scores if self._adapts else [self._recorder.last]
+        return np.concatenate([self._backend.to_numpy(array).astype(np.float64).ravel() for array in found])
 
     def helpers(self) -> list[int]:
         return []

@@ -1,4 +1,4 @@
-"""What the PyTorch contestants share: the networks as functions, layouts, and one task's meta-gradient."""
+"""What the PyTorch contestants share: the networks as functions, layouts, and the work of one task."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ from torch.nn import functional
 
 from benchmarks.workloads import EPSILON, Network, Workload
 
-__all__ = ["examples", "finished", "from_torch", "loss_function", "task_meta_gradient", "to_torch"]
+__all__ = [
+    "Examples",
+    "Model",
+    "Parameters",
+    "examples",
+    "finished",
+    "from_torch",
+    "task_meta_gradient",
+    "task_scores",
+    "to_torch",
+]
 
 Parameters = tuple[Tensor, ...]
-Loss = Callable[[Parameters, Tensor, Tensor], Tensor]
+Examples = tuple[Tensor, Tensor]
+Features = Callable[[Parameters, Tensor, int | None], Tensor]
 
 
 def to_torch(work: Workload, device: str) -> Parameters:
@@ -63,13 +74,16 @@ def examples(work: Workload, device: str) -> tuple[Tensor, Tensor, Tensor, Tenso
     return x[0], y[0], x[1], y[1]
 
 
-def _fused_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def _fused_norm(x: Tensor, scale: Tensor, shift: Tensor, leading: int | None) -> Tensor:
+    if leading is not None:
+        return _plain_norm(x, scale, shift, leading)
     return functional.batch_norm(x, None, None, scale, shift, training=True, eps=EPSILON)
 
 
-def _plain_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    centred = x - x.mean((0, 2, 3), keepdim=True)
-    variance = (centred * centred).mean((0, 2, 3), keepdim=True)
+def _plain_norm(x: Tensor, scale: Tensor, shift: Tensor, leading: int | None) -> Tensor:
+    """Batch norm by the statistics of the leading examples, or of all."""
+    centred = x - x[:leading].mean((0, 2, 3), keepdim=True)
+    variance = (centred[:leading] * centred[:leading]).mean((0, 2, 3), keepdim=True)
     return centred * (torch.rsqrt(variance + EPSILON) * scale[:, None, None]) + shift[:, None, None]
 
 
@@ -81,7 +95,7 @@ def _patches(x: Tensor, stride: int) -> Tensor:
     return torch.cat(views, dim=-1)
 
 
-def _normalised_convolution(network: Network, how: str) -> Callable[[Tensor, Parameters], Tensor]:
+def _normalised_convolution(network: Network, how: str) -> Callable[[Tensor, Parameters, int | None], Tensor]:
     """A convolution with padding, 3 × 3 or 1 × 1, and batch norm, by the parameters of both; ``how`` as below."""
     stride, convolution = 2 if network.kind == "stride" else 1, how.split("-")[0]
     norm = _fused_norm if how.endswith("fused") else _plain_norm
@@ -94,78 +108,147 @@ def _normalised_convolution(network: Network, how: str) -> Callable[[Tensor, Par
         rows = rows if side == 1 else _patches(rows, stride)
         return (rows @ kernel.permute(2, 3, 1, 0).reshape(-1, kernel.shape[0])).permute(0, 3, 1, 2)
 
-    def normalised(x: Tensor, parameters: Parameters) -> Tensor:
+    def normalised(x: Tensor, parameters: Parameters, leading: int | None) -> Tensor:
         kernel, scale, shift = parameters
-        return norm(convolved(x, kernel), scale, shift)
+        return norm(convolved(x, kernel), scale, shift, leading)
 
     return normalised
 
 
-def _chain(network: Network, how: str) -> Loss:
-    """Parameters, images and the scores' targets to the mean cross-entropy; ``how`` as in `loss_function`."""
+def _chain(network: Network, how: str) -> Features:
+    """From the parameters of the convolutions and images to what the dense layer takes; ``how`` as in `Model`."""
     normalised = _normalised_convolution(network, how)
 
-    def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+    def features(parameters: Parameters, x: Tensor, leading: int | None) -> Tensor:
         for i in range(0, 12, 3):
-            x = functional.relu(normalised(x, parameters[i : i + 3]))
+            x = functional.relu(normalised(x, parameters[i : i + 3], leading))
             if network.kind == "pool":
                 x = functional.max_pool2d(x, 2)
-        weight, bias = parameters[12:]
-        return functional.cross_entropy(x.flatten(1) @ weight + bias, y)
+        return x.flatten(1)
 
-    return loss
+    return features
 
 
-def _residual(network: Network, how: str) -> Loss:
+def _residual(network: Network, how: str) -> Features:
     """The same of a ResNet-12."""
     normalised = _normalised_convolution(network, how)
 
-    def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+    def features(parameters: Parameters, x: Tensor, leading: int | None) -> Tensor:
         for i in range(0, 48, 12):
             first, second, third, shortcut = (parameters[j : j + 3] for j in range(i, i + 12, 3))
-            body = functional.leaky_relu(normalised(x, first), 0.1)
-            body = functional.leaky_relu(normalised(body, second), 0.1)
-            x = functional.leaky_relu(normalised(body, third) + normalised(x, shortcut), 0.1)
+            body = functional.leaky_relu(normalised(x, first, leading), 0.1)
+            body = functional.leaky_relu(normalised(body, second, leading), 0.1)
+            x = functional.leaky_relu(normalised(body, third, leading) + normalised(x, shortcut, leading), 0.1)
             x = functional.max_pool2d(x, 2)
-        weight, bias = parameters[48:]
-        return functional.cross_entropy(x.mean((2, 3)) @ weight + bias, y)
+        return x.mean((2, 3))
 
-    return loss
-
-
-def _regression(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
-    w1, b1, w2, b2, w3, b3 = parameters
-    return functional.mse_loss(functional.relu(functional.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3, y)
+    return features
 
 
-def loss_function(network: Network, how: str) -> Loss:
-    """The mean loss of one task's parameters and examples.
+def _dense(parameters: Parameters, x: Tensor, leading: int | None) -> Tensor:
+    w1, b1, w2, b2 = parameters
+    return functional.relu(functional.relu(x @ w1 + b1) @ w2 + b2)
+
+
+class Model:
+    """A network as functions of its parameters, and the mean loss.
 
     ``how`` is "dense"; or "conv", PyTorch's convolution, or "patches", matrix products with windows, then "-fused" or
     "-plain": batch norm in one call or in elementary ones.
     """
-    if network.kind == "mlp":
-        return _regression
-    return _residual(network, how) if network.kind == "residual" else _chain(network, how)
+
+    def __init__(self, network: Network, how: str) -> None:
+        self._features = _dense
+        if network.kind != "mlp":
+            self._features = (_residual if network.kind == "residual" else _chain)(network, how)
+        self.error: Callable[[Tensor, Tensor], Tensor] = (
+            functional.mse_loss if network.kind == "mlp" else functional.cross_entropy
+        )
+
+    def features(self, body: Parameters, x: Tensor, leading: int | None = None) -> Tensor:
+        """What the last layer takes; batch norm by the statistics of the leading examples, or of all."""
+        return self._features(body, x, leading)
+
+    def scores(self, parameters: Parameters, x: Tensor, leading: int | None = None) -> Tensor:
+        """The outputs of the network."""
+        *body, weight, bias = parameters
+        return self.features(tuple(body), x, leading) @ weight + bias
+
+    def loss(self, parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        """The mean loss of one task's parameters and examples."""
+        return self.error(self.scores(parameters, x), y)
+
+
+def _step_along(parameters: Parameters, slopes: Parameters, rate: float) -> Parameters:
+    return tuple(p - rate * s for p, s in zip(parameters, slopes, strict=True))
+
+
+def _adapted(work: Workload, model: Model, start: Parameters, support: Examples) -> Parameters:
+    """φ after the inner steps, with nothing of their graph."""
+    phi = tuple(p.detach().requires_grad_() for p in start)
+    for _ in range(work.steps):
+        slopes = torch.autograd.grad(model.loss(phi, *support), phi)
+        phi = tuple(p.detach().requires_grad_() for p in _step_along(phi, slopes, work.inner_rate))
+    return phi
+
+
+def task_scores(work: Workload, model: Model, start: Parameters, support: Examples, query: Examples) -> Tensor:
+    """One task: its queries' scores after adaptation."""
+    phi, x = _adapted(work, model, start, support), query[0]
+    with torch.no_grad():
+        if not work.classifies:
+            return model.scores(phi, x)
+        leading = len(support[0])
+        return model.scores(phi, torch.cat([support[0], x]), leading)[leading:]
 
 
 def task_meta_gradient(
-    work: Workload, loss: Loss, start: Parameters, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]
+    work: Workload, model: Model, start: Parameters, support: Examples, query: Examples
 ) -> tuple[Tensor, Parameters]:
-    """One task: its query loss, and v. The graph of the support gradient is built once, for all products."""
-    phi = tuple(p.detach().requires_grad_() for p in start)
-    for _ in range(work.steps):
-        slopes = torch.autograd.grad(loss(phi, *support), phi)
-        phi = tuple((p.detach() - work.inner_rate * s).requires_grad_() for p, s in zip(phi, slopes, strict=True))
-    query_loss = loss(phi, *query)
+    """One task: its query loss, and its meta-gradient by the workload's method."""
+    method = {"imaml": _implicit, "maml": _through_steps, "anil": _through_head}[work.method]
+    return method(work, model, start, support, query)
+
+
+def _implicit(
+    work: Workload, model: Model, start: Parameters, support: Examples, query: Examples
+) -> tuple[Tensor, Parameters]:
+    """V of (I + λH) v = g. The graph of the support gradient is built once, for all products."""
+    phi = _adapted(work, model, start, support)
+    query_loss = model.loss(phi, *query)
     g = torch.autograd.grad(query_loss, phi)
-    slopes = torch.autograd.grad(loss(phi, *support), phi, create_graph=True)
+    slopes = torch.autograd.grad(model.loss(phi, *support), phi, create_graph=True)
 
     def product(v: Parameters) -> Parameters:
         curved = torch.autograd.grad(slopes, phi, v, retain_graph=True)
         return tuple(a + work.weight * h for a, h in zip(v, curved, strict=True))
 
     return query_loss.detach(), conjugate_gradient(product, g, work.products)
+
+
+def _through_steps(
+    work: Workload, model: Model, start: Parameters, support: Examples, query: Examples
+) -> tuple[Tensor, Parameters]:
+    theta = phi = tuple(p.detach().requires_grad_() for p in start)
+    for _ in range(work.steps):
+        slopes = torch.autograd.grad(model.loss(phi, *support), phi, create_graph=True)
+        phi = _step_along(phi, slopes, work.inner_rate)
+    query_loss = model.loss(phi, *query)
+    return query_loss.detach(), torch.autograd.grad(query_loss, theta)
+
+
+def _through_head(
+    work: Workload, model: Model, start: Parameters, support: Examples, query: Examples
+) -> tuple[Tensor, Parameters]:
+    theta = tuple(p.detach().requires_grad_() for p in start)
+    body, head = theta[:-2], theta[-2:]
+    features = model.features(body, support[0])
+    for _ in range(work.steps):
+        weight, bias = head
+        slopes = torch.autograd.grad(model.error(features @ weight + bias, support[1]), head, create_graph=True)
+        head = _step_along(head, slopes, work.inner_rate)
+    query_loss = model.loss((*body, *head), *query)
+    return query_loss.detach(), torch.autograd.grad(query_loss, theta)
 
 
 def _dot(a: Parameters, b: Parameters) -> Tensor:

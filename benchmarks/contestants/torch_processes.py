@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.contestants.torch_model import (
+    Model,
     Parameters,
     examples,
     from_torch,
-    loss_function,
     task_meta_gradient,
     to_torch,
 )
@@ -27,14 +27,14 @@ __all__ = ["Contestant"]
 def _serve(work: Workload, how: str, parameters: Parameters, mean: Parameters, part: slice, pipe: Connection) -> None:
     """A worker: when asked, its tasks' share of the mean v goes into shared memory, their losses into the pipe."""
     torch.set_num_threads(1)
-    loss = loss_function(work.network, how)
+    model = Model(work.network, how)
     tasks = list(zip(*(e[part] for e in examples(work, "cpu")), strict=True))
     while _asked(pipe):
         losses = 0.0
         for total in mean:
             total.zero_()
         for a, b, c, d in tasks:
-            task_loss, v = task_meta_gradient(work, loss, parameters, (a, b), (c, d))
+            task_loss, v = task_meta_gradient(work, model, parameters, (a, b), (c, d))
             losses += float(task_loss)
             for total, piece in zip(mean, v, strict=True):
                 total += piece / work.tasks
@@ -50,7 +50,7 @@ def _asked(pipe: Connection) -> bool:
 
 
 class Contestant:
-    """A setting is how the network is computed (see `loss_function`), and the number of processes."""
+    """A setting is how the network is computed (see `Model`), and the number of processes."""
 
     def __init__(self, workload: Workload, setting: str, device: str) -> None:
         if device != "cpu":
@@ -84,7 +84,7 @@ class Contestant:
             p -= self._work.meta_rate * sum(shares)
         return losses / self._work.tasks
 
-    def meta_gradient(self) -> NDArray[np.float64]:
+    def outcome(self) -> NDArray[np.float64]:
         return from_torch(self._work, [sum(shares) for shares in zip(*self._means, strict=True)])
 
     def helpers(self) -> list[int]:
