@@ -5,7 +5,6 @@ AIDOTNET_STRESS_ROUNDS says how many rounds the random ones take; the default ta
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import signal
@@ -710,8 +709,6 @@ def forked(work: Callable[[], bool]) -> int:
     child = os.fork()
     if not child:
         code = 1
-        # The place of a child that waits for ever is then in the test's output.
-        faulthandler.dump_traceback_later(50, file=2)
         try:
             code = 0 if work() else 1
         finally:
@@ -727,7 +724,8 @@ def found_by(child: int, seconds: float = 60.0) -> bool | None:
         if ended:
             return os.waitstatus_to_exitcode(status) == 0
         time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
+    # Pytest has Python's handler for it print the place where the child waits for ever.
+    os.kill(child, signal.SIGABRT)
     os.waitpid(child, 0)
     return None
 
