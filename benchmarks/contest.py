@@ -116,6 +116,8 @@ class Contest:
         tried: dict[str, dict[str, float]] = {}
         for name in self.contestants:
             settings = settings_of(name, work, self.rules)
+            if not settings:
+                continue
             best = settings[0]
             if self.tune and len(settings) > 1:
                 times = tried[name] = setting_times(name, settings, work, self.device)

@@ -78,8 +78,11 @@ _OF_DEVICE: dict[str, dict[str, _Settings]] = {
 
 
 def settings_of(contestant: str, workload: str, device: str = "cpu") -> tuple[str, ...]:
-    """Of a contestant on a workload and a device."""
+    """Of a contestant on a workload and a device; none if it does not take part."""
     name = parsed(workload)
+    if name.method == "adapt" and contestant == "torch_processes":
+        # One task cannot be shared out.
+        return ()
     settings = _OF_DEVICE[device][name.family][contestant]
     if name.method == "maml" and contestant == "torch_func":
         # PyTorch's batch norm in one call has a wrong second derivative there: in float64, by 0.6 % of the whole.
