@@ -48,6 +48,7 @@ from aidotnet_py.autodiff import grad as gradient_of
 from aidotnet_py.autodiff.tracing.tracer import active_trace
 from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.backends.numpy import backend as numpy_backend
+from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.meta_learning.contract.training_run import TrainingHistory
@@ -785,6 +786,52 @@ class TestForks:
         if not learner.child:
             os._exit(0 if learner.CurrentIteration == 1 and learner._journal._undo is None else 1)
         assert found_by(learner.child) is True
+
+    def test_while_another_thread_imports(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a child, Python's lock of a module that another thread was importing stays taken."""
+        begun = threading.Event()
+
+        class Slowly:
+            def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+                if name == "threadpoolctl":
+                    begun.set()
+                    time.sleep(0.3)
+
+        monkeypatch.delitem(sys.modules, "threadpoolctl", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Slowly(), *sys.meta_path])
+        numpy_backend._blas_beside.cache_clear()
+        thread = threading.Thread(target=numpy_backend._blas)
+        thread.start()
+        assert begun.wait(10)
+        child = forked(lambda: numpy_backend._blas() is not None)
+        thread.join()
+        assert found_by(child, 10) is True
+
+    def test_while_another_thread_limits_blas(self) -> None:
+        """OpenBLAS holds a lock of its own while its number of threads is set, as this library does."""
+        begun, own = threading.Event(), threading.Lock()
+
+        class Library:
+            def get_num_threads(self) -> int:
+                return 2
+
+            def set_num_threads(self, number: int) -> None:
+                with own:
+                    begun.set()
+                    time.sleep(0.3)
+
+        one = OneThread(lambda: [Library()])
+
+        def stay() -> bool:
+            with one.stay():
+                return True
+
+        thread = threading.Thread(target=stay)
+        thread.start()
+        assert begun.wait(10)
+        child = forked(stay)
+        thread.join()
+        assert found_by(child, 10) is True
 
     def test_while_tasks_are_drawn_ahead(self) -> None:
         """A child has no thread that draws, and waits for none."""

@@ -116,7 +116,9 @@ def _refuse_indices(indices: Array, length: int) -> NoReturn:
 
 def _blas() -> Any:
     """Return a controller of the BLAS libraries of this process: NumPy's, and those of other modules."""
-    return _blas_beside(len(sys.modules))
+    # A fork waits: a child would wait for ever for a module that another thread was importing.
+    with BLAS_CALLS.lock:
+        return _blas_beside(len(sys.modules))
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +135,8 @@ _ONE_THREAD = OneThread(lambda: _blas().lib_controllers)
 @cache
 def _compiler() -> KernelCompiler | None:
     # Imported on first use, like threadpoolctl: both together would take a sixth of the package's import time.
-    compiler: KernelCompiler | None = import_module("aidotnet_py.backends.numpy.llvm").shared_compiler()
+    with BLAS_CALLS.lock:
+        compiler: KernelCompiler | None = import_module("aidotnet_py.backends.numpy.llvm").shared_compiler()
     return compiler
 
 

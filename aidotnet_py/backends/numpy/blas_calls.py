@@ -1,4 +1,4 @@
-"""Calls of BLAS that a fork waits for: OpenBLAS holds a lock for moments of a call, and a child would wait for it."""
+"""Calls that a fork waits for: BLAS and imports hold locks for moments, and a child would wait for them for ever."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ __all__ = ["BLAS_CALLS"]
 
 
 class _Calls(threading.local):
-    """The lock of each thread, which it holds during a call of BLAS and within which it takes no other.
+    """The lock of each thread, which it holds during a call of BLAS and within which it takes none of the package's.
 
     Threads call BLAS at the same time, since each has a lock of its own; a fork takes them all. Without, while two
-    threads multiplied matrices of 4 × 4 by OpenBLAS's kernels for Haswell, 21 of 4,000 children waited for ever.
+    threads multiplied matrices of 4 × 4 by OpenBLAS's kernels for Haswell, 21 of 4,000 children waited for ever. A
+    thread also holds its lock while it sets BLAS's number of threads, and while it looks for BLAS or for the compiler
+    and so imports modules: in a child, Python's locks of modules stay taken.
     """
 
     def __init__(self) -> None:

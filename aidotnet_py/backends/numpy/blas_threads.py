@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.locks import Lock, after_fork
 
 __all__ = ["OneThread"]
@@ -103,9 +104,15 @@ def _limit(libraries: Iterable[Any], before: _Before) -> None:
         # Since threadpoolctl 3.8, only the first thread that calls the public setter changes anything.
         setter = getattr(library, "_real_set_num_threads", library.set_num_threads)
         before.append((setter, library.get_num_threads()))
-        setter(1)
+        _set(setter, 1)
 
 
 def _restore(before: _Before) -> None:
     for setter, number in before:
+        _set(setter, number)
+
+
+def _set(setter: Callable[[int], Any], number: int) -> None:
+    # OpenBLAS holds a lock meanwhile. A child that is forked then would wait for it at its own first call.
+    with BLAS_CALLS.lock:
         setter(number)
