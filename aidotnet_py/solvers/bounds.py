@@ -108,7 +108,8 @@ def _renamed(function: str, stands_for: BoundName, keywords: Mapping[str, Any]) 
     bounds = {"rtol": value} if stands_for == "rtol" else {"rtol": 0.0, "atol": value}
     now = ", ".join(f"{name}={bound!r:.40}" for name, bound in bounds.items())
     warnings.warn(
-        f"tolerance of {function} is now {now}: a linear solve ends when ‖b − Ax‖ ≤ max(rtol·‖b‖, atol)",
+        f"tolerance of {function} is now {now}: a linear solve ends when ‖b − Ax‖ ≤ max(rtol·‖b‖, atol); version 0.4 "
+        f"removes tolerance",
         DeprecationWarning,
         stacklevel=level_outside(),
     )
