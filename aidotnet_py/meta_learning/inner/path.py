@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias, cast
 from aidotnet_py.arguments import COUNT, Choice, Whole, refusal
 from aidotnet_py.autodiff.extend import Executable, Run, Schedule, Step, copying, run_to_compile_at
 from aidotnet_py.backends import Array, Backend
-from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps, bytes_of
+from aidotnet_py.meta_learning.inner.steps import InnerLoop, TracedSteps
 from aidotnet_py.meta_learning.objective.interface import PATIENCE, CurvatureWork
+from aidotnet_py.meta_learning.objective.stacking import bytes_of
 
 __all__ = ["InnerPath", "Segments", "invalid_segments", "segment_starts"]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 from weakref import ref
 
@@ -18,10 +17,10 @@ from aidotnet_py.meta_learning.inner.rule import InnerRule, TracedRule
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
 from aidotnet_py.meta_learning.objective.interface import PATIENCE, GradientWork
-from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
+from aidotnet_py.meta_learning.objective.stacking import bytes_of, split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
-__all__ = ["InnerLoop", "TracedSteps", "bytes_of"]
+__all__ = ["InnerLoop", "TracedSteps"]
 
 # Schedules of the way forward and back, three a segment, and schedules for the numbers of steps last used.
 _MOST_SCHEDULES = 256
@@ -245,8 +244,3 @@ def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: 
         backend.copyto(points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
 
     return update
-
-
-def bytes_of(backend: Backend, arrays: Sequence[Array]) -> int:
-    """Return the bytes of some arrays."""
-    return sum(math.prod(array.shape) * backend.dtype_of(array).itemsize for array in arrays)

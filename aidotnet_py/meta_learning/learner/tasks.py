@@ -175,12 +175,12 @@ class Tasks:
         if self.columns is None:
             return self.chunk, self.start
         for batch in _parts(self.chunk):
-            batch.begin(self.columns.others.of(self.start))
+            batch.begin(self.columns.others_of(self.start))
         return self.chunk.with_support("Adapted"), self.columns.of(self.start)
 
     def whole(self, points: Array) -> Array:
         """Return all parameters (tasks, P), from those that the inner steps move."""
-        return points if self.columns is None else self.columns.put(points, self.start)
+        return points if self.columns is None else self.columns.join(points, self.columns.others_of(self.start))
 
     # The query sets.
 
@@ -336,11 +336,10 @@ class AdaptedPath:
             moved, learned = self._path.pull_back(v)
             return moved, dict(zip(names, learned, strict=True))
         moved, learned = self._path.pull_back(columns.of(v))
-        left = columns.others.of(v)
+        left = columns.others_of(v)
         for batch in _parts(chunk):
-            asked = batch.end()
-            left = left if asked is None else left + asked
-        return columns.put(moved, columns.others.put(left, v)), dict(zip(names, learned, strict=True))
+            left = batch.end(left)
+        return columns.join(moved, left), dict(zip(names, learned, strict=True))
 
 
 def _columns_of(chunk: Chunk) -> Columns:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from aidotnet_py.meta_learning.objective.interface import (
     ProductWork,
     TaskObjective,
 )
+from aidotnet_py.meta_learning.objective.stacking import bytes_of
 from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Shapes, TracedObjective, leaf_views
 
 __all__ = ["PartialObjective"]
@@ -45,6 +46,19 @@ C = TypeVar("C")
 # Stages: work on the examples, on the parameters that stay, and on the cotangent of the features.
 _EXAMPLES, _POINT, _DIRECTION = 0, 1, 2
 _EARLY = "early"
+
+
+class _Early(NamedTuple):
+    """The part of the model that stays, for all tasks: its runs, and two of their inputs.
+
+    These are the cotangent of the features, (tasks, features), and a sum that cotangents of the parameters are added
+    to, (tasks, parameters).
+    """
+
+    run: Executable
+    cotangent: Array
+    total: Array
+    nbytes: int
 
 
 class PartialObjective:
@@ -104,27 +118,30 @@ class PartialObjective:
         """Set the parameters that stay, one row for each task, and compute the features."""
         self._staying = staying
         early = self._early()
-        for array, value in zip(early.inputs, self._leaves(staying), strict=False):
+        for array, value in zip(early.run.inputs, self._leaves(staying), strict=False):
             self._backend.copyto(array, value)
-        early.run(_EXAMPLES, _POINT)
-        self._backend.copyto(early.inputs[-1], 0)
+        early.run.run(_EXAMPLES, _POINT)
+        self._backend.copyto(early.cotangent, 0)
         self._has_cotangent = False
 
-    def _early(self) -> Executable:
+    def _early(self) -> _Early:
         programs = self._rest.bind()
         if _EARLY not in programs.companions:
             programs.companions[_EARLY] = self._make_early(programs)
-        return programs.companions[_EARLY]
+        early: _Early = programs.companions[_EARLY]
+        return early
 
-    def end(self) -> Array | None:
-        """Return the cotangent of the parameters that stay, a row a task; None without products since `begin`."""
+    def end(self, left: Array) -> Array:
+        """Return ``left`` plus the cotangent of the parameters that stay, a row a task, of all products since `begin`.
+
+        The sum is a buffer that the next call writes over.
+        """
         if not self._has_cotangent:
-            return None
+            return left
         early = self._early()
-        early.run(_DIRECTION)
-        tasks = early.inputs[-1].shape[0]
-        flat = [self._backend.reshape(array, (tasks, math.prod(array.shape[1:]))) for array in early.outputs[1:]]
-        return self._backend.concat(flat, 1)
+        self._backend.copyto(early.total, left)
+        early.run.run(_DIRECTION)
+        return early.total
 
     def evaluate(self, points: Array) -> Evaluation:
         """See `TaskObjective`."""
@@ -167,7 +184,7 @@ class PartialObjective:
             companions[name] = Executable(
                 program,
                 self._backend,
-                inputs=[self._early().inputs[-1], features],
+                inputs=[self._early().cotangent, features],
                 carried={0: 0, 1: 1} if clear else {0: 0},
                 compile_at=run_to_compile_at(program, PATIENCE),
             )
@@ -223,20 +240,25 @@ class PartialObjective:
     def _leaves(self, staying: Array) -> list[Array]:
         return leaf_views(self._backend, staying, self.staying.items())
 
-    def _make_early(self, programs: BatchedPrograms) -> Executable:
-        """Make (parameters that stay, x, noise, features' cotangent) ↦ features, those parameters' cotangents."""
-        tasks = programs.points.shape[0]
+    def _make_early(self, programs: BatchedPrograms) -> _Early:
+        """Make (parameters that stay, x, noise, features' cotangent, sums) ↦ features, sums + cotangents."""
+        tasks, backend = programs.points.shape[0], self._backend
         examples = [programs.inputs, *programs.noise]
         of_task = self._early_program([ArrayType(tuple(a.shape[1:]), self._dtype(a)) for a in examples])
         program, count = vmap_program(of_task, [True] * len(of_task.inputs), tasks), len(self.staying)
-        return Executable(
+        dtype = of_task.output_types[0].dtype
+        cotangent = backend.empty((tasks, self._split.features), dtype)
+        total = backend.empty((tasks, sum(map(math.prod, self.staying.values()))), dtype)
+        run = Executable(
             program,
-            self._backend,
-            stages=[_POINT] * count + [_EXAMPLES] * len(examples) + [_DIRECTION],
-            inputs=[*[None] * count, *examples, None],
+            backend,
+            stages=[_POINT] * count + [_EXAMPLES] * len(examples) + [_DIRECTION] * (1 + count),
+            inputs=[*[None] * count, *examples, cotangent, *self._leaves(total)],
             outputs=[self._features(programs.points), *[None] * count],
+            carried={1 + leaf: len(program.inputs) - count + leaf for leaf in range(count)},
             compile_at=run_to_compile_at(program, PATIENCE),
         )
+        return _Early(run, cotangent, total, run.nbytes + bytes_of(backend, [cotangent, total]))
 
     def _early_program(self, types: Sequence[ArrayType]) -> Program:
         dtype = self._split.early.output_types[0].dtype
@@ -244,12 +266,14 @@ class PartialObjective:
             leaves = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in self.staying.items()}
             examples = [trace.new_input(of_one) for of_one in types]
             cotangent = trace.new_input(ArrayType((self._split.features,), dtype))
+            sums = {name: trace.new_input(ArrayType(shape, dtype)) for name, shape in self.staying.items()}
 
             def features(parameters: Mapping[str, Any]) -> Any:
                 return inline(self._split.early, [*parameters.values(), *examples])[0]
 
             values, pullback = vjp(features, leaves)
-            return simplify(trace.finish([values, *pullback(cotangent)[0].values()]))
+            pulled = pullback(cotangent)[0]
+            return simplify(trace.finish([values, *[sums[name] + pulled[name] for name in self.staying]]))
 
     def _dtype(self, array: Array) -> Any:
         return self._backend.dtype_of(array)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from aidotnet_py.backends import Array, Backend
 
-__all__ = ["Columns", "repeat_rows", "row_views", "split_rows", "stack_rows"]
+__all__ = ["Columns", "bytes_of", "repeat_rows", "row_views", "split_rows", "stack_rows"]
 
 
 def repeat_rows(backend: Backend, row: Array, count: int) -> Array:
@@ -35,11 +35,16 @@ def split_rows(backend: Backend, stacked: Array) -> list[Array]:
     return [backend.asarray(row) for row in row_views(backend, stacked)]
 
 
+def bytes_of(backend: Backend, arrays: Sequence[Array]) -> int:
+    """Return the bytes of some arrays."""
+    return sum(math.prod(array.shape) * backend.dtype_of(array).itemsize for array in arrays)
+
+
 class Columns:
     """The columns of some of a model's parameters in vectors (tasks, P)."""
 
     def __init__(self, backend: Backend, shapes: Mapping[str, tuple[int, ...]], names: Collection[str]) -> None:
-        self._backend, self._shapes, self._names = backend, shapes, names
+        self._backend = backend
         # Pieces of neighbouring parameters: whether the names include them, and their columns.
         self._pieces: list[tuple[bool, slice]] = []
         start = 0
@@ -50,25 +55,27 @@ class Columns:
             self._pieces.append((chosen, slice(start, stop)))
             start = stop
 
-    @property
-    def others(self) -> Columns:
-        """The columns of the other parameters."""
-        return Columns(self._backend, self._shapes, [name for name in self._shapes if name not in self._names])
-
     def of(self, vectors: Array) -> Array:
-        """Return these columns in a new array."""
-        pieces = [self._columns(vectors, columns) for chosen, columns in self._pieces if chosen]
-        return self._backend.concat(pieces, 1)
+        """Return these columns: a view if they are neighbours, else a new array."""
+        return self._chosen(vectors, True)
 
-    def put(self, values: Array, vectors: Array) -> Array:
-        """Return new vectors with ``values`` in these columns."""
-        pieces: list[Array] = []
-        start = 0
+    def others_of(self, vectors: Array) -> Array:
+        """Return the other columns: a view if they are neighbours, else a new array."""
+        return self._chosen(vectors, False)
+
+    def join(self, values: Array, others: Array) -> Array:
+        """Return new vectors with ``values`` in these columns and ``others`` in the other ones."""
+        parts: list[Array] = []
+        starts = {True: 0, False: 0}
         for chosen, columns in self._pieces:
-            stop = start + (columns.stop - columns.start if chosen else 0)
-            pieces.append(self._columns(values, slice(start, stop)) if chosen else self._columns(vectors, columns))
-            start = stop
-        return self._backend.concat(pieces, 1)
+            start = starts[chosen]
+            starts[chosen] = stop = start + columns.stop - columns.start
+            parts.append(self._columns(values if chosen else others, slice(start, stop)))
+        return self._backend.concat(parts, 1)
+
+    def _chosen(self, vectors: Array, wanted: bool) -> Array:
+        parts = [self._columns(vectors, columns) for chosen, columns in self._pieces if chosen == wanted]
+        return parts[0] if len(parts) == 1 else self._backend.concat(parts, 1)
 
     def _columns(self, vectors: Array, columns: slice) -> Array:
         return self._backend.index(vectors, (slice(None), columns))

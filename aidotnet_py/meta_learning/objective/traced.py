@@ -258,7 +258,7 @@ class BatchedPrograms:
         self._curvatures: dict[tuple[CurvatureKind, bool], CurvatureProgram] = {}
         self.at_point = Run(self.evaluation, _POINT)
         # Other programs on these buffers, which live as long: by name, and the last few that `companion` returned.
-        self.companions: dict[str, Executable] = {}
+        self.companions: dict[str, Any] = {}
         self._others: list[Any] = []
         self.owners = BufferOwners()
 
@@ -269,9 +269,8 @@ class BatchedPrograms:
         noise = sum(math.prod(shape) for _, shape in self._signature.noise) * self._signature.parameters.dtype.itemsize
         examples = self._tasks * (self._signature.input.nbytes + self._signature.target.nbytes + noise)
         curvatures = sum(program.nbytes + 2 * flat for program in self._curvatures.values())
-        companions = sum(executable.nbytes for executable in self.companions.values())
-        others = sum(int(other.nbytes) for other in self._others)
-        return 2 * flat + examples + self.evaluation.nbytes + curvatures + companions + others
+        others = sum(int(other.nbytes) for other in [*self.companions.values(), *self._others])
+        return 2 * flat + examples + self.evaluation.nbytes + curvatures + others
 
     def run_examples(self) -> None:
         """Run the stage of the examples, after they have changed."""

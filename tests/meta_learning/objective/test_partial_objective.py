@@ -130,11 +130,13 @@ def test_columns() -> None:
     rows = np.arange(12.0).reshape(2, 6)
     columns = Columns(backend, shapes, ["b", "c"])
     np.testing.assert_array_equal(columns.of(rows), rows[:, 2:5])
-    put = columns.put(-rows[:, 2:5], rows)
+    put = columns.join(-rows[:, 2:5], columns.others_of(rows))
     np.testing.assert_array_equal(put, rows * np.array([1, 1, -1, -1, -1, 1]))
     apart = Columns(backend, shapes, ["a", "d"])
     np.testing.assert_array_equal(apart.of(rows), rows[:, [0, 1, 5]])
-    np.testing.assert_array_equal(apart.put(apart.of(rows), 0 * rows), rows * np.array([1, 1, 0, 0, 0, 1]))
+    np.testing.assert_array_equal(
+        apart.join(apart.of(rows), apart.others_of(0 * rows)), rows * np.array([1, 1, 0, 0, 0, 1])
+    )
 
 
 def calls_of(steps: int, **options: Any) -> dict[str, int]:
