@@ -47,7 +47,7 @@ from aidotnet_py import locks as every_lock
 from aidotnet_py.autodiff import grad as gradient_of
 from aidotnet_py.autodiff.tracing.tracer import active_trace
 from aidotnet_py.backends import NumPyBackend, get_backend
-from aidotnet_py.backends.numpy import backend as numpy_backend
+from aidotnet_py.backends.numpy import blas_threads
 from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.data.random_stream import RandomStream
@@ -192,7 +192,7 @@ def interrupted_everywhere(make: Callable[..., Any], moments: list[int], error: 
             straight.MetaTrainStep(2)
         assert state_of(broken) == state_of(straight), where
         assert not locks_held(), where
-        assert not numpy_backend._ONE_THREAD._inside, where
+        assert not blas_threads.ONE_THREAD._inside, where
         # A step that makes the plans anew which were thrown away has other moments than one that goes on.
         for _ in range(2):
             assert broken.MetaTrainStep(2).MetaLoss == straight.MetaTrainStep(2).MetaLoss, where
@@ -675,7 +675,7 @@ class TestSignals:
                 straight.MetaTrainStep(2)
             assert state_of(broken) == state_of(straight)
         assert not locks_held()
-        assert not numpy_backend._ONE_THREAD._inside
+        assert not blas_threads.ONE_THREAD._inside
         # Python keeps threads on its list that an interrupt kept from starting.
         for thread in threading.enumerate():
             if "lane" in thread.name and thread.is_alive():
@@ -799,11 +799,11 @@ class TestForks:
 
         monkeypatch.delitem(sys.modules, "threadpoolctl", raising=False)
         monkeypatch.setattr(sys, "meta_path", [Slowly(), *sys.meta_path])
-        numpy_backend._blas_beside.cache_clear()
-        thread = threading.Thread(target=numpy_backend._blas)
+        blas_threads._blas_beside.cache_clear()
+        thread = threading.Thread(target=blas_threads.blas_libraries)
         thread.start()
         assert begun.wait(10)
-        child = forked(lambda: numpy_backend._blas() is not None)
+        child = forked(lambda: blas_threads.blas_libraries() is not None)
         thread.join()
         assert found_by(child, 10) is True
 

@@ -55,6 +55,8 @@ class LoopRules:
     apart : int
         Values of fewer bytes share memory with values of their own size alone. Work on one row of an axis then never
         meets work on another row in memory, and need not wait for it.
+    apart_within : float
+        Unless all values of a Program would then take more bytes than this.
     """
 
     operations: frozenset[str] = LOOP_OPERATIONS
@@ -62,6 +64,7 @@ class LoopRules:
     own_bits: bool = False
     room: int = 1
     apart: int = 0
+    apart_within: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,12 @@ class Factor:
     operand: Operand
     rows: int
     columns: int
+
+    @property
+    def whole(self) -> Operand:
+        """The operand with the strides of rows and columns as its last two."""
+        o = self.operand
+        return Operand(o.argument, o.dtype, (*o.strides, self.rows, self.columns), o.offset)
 
 
 @dataclass(frozen=True)

@@ -77,16 +77,26 @@ def _first(life: Life) -> int:
     return life.first
 
 
-def share_slots(lives: Iterable[Life], *, apart: int = 0) -> dict[Life, Slot]:
+def share_slots(lives: Iterable[Life], *, apart: int = 0, apart_within: float = math.inf) -> dict[Life, Slot]:
     """Assign a slot to each life; all slots take little more memory than the values alive at one time.
 
     The largest lives choose first, so that smaller ones fill the gaps between them, and each takes the smallest slot
     with room for it ("greedy by size" of Pisarchyk & Lee 2020, Efficient memory management for deep neural net
-    inference). Lives of fewer bytes than ``apart`` take slots of their own size alone.
+    inference). Lives of fewer bytes than ``apart`` take slots of their own size alone, unless all slots would then take
+    more bytes than ``apart_within``.
     """
+    lives = sorted(lives, key=lambda life: -life.size)
+    slot_of = _share(lives, apart)
+    if apart and sum(slot.size * slot.dtype.itemsize for slot in set(slot_of.values())) > apart_within:
+        return _share(lives, 0)
+    return slot_of
+
+
+def _share(lives: Iterable[Life], apart: int) -> dict[Life, Slot]:
+    """Assign a slot to each life, the largest first."""
     slot_of: dict[Life, Slot] = {}
     made: defaultdict[tuple[np.dtype[Any], bool], list[Slot]] = defaultdict(list)
-    for life in sorted(lives, key=lambda life: -life.size):
+    for life in lives:
         is_apart = life.size * life.dtype.itemsize < apart
         slots = made[life.dtype, life.internal]
         for slot in reversed(slots):

@@ -150,7 +150,7 @@ def plan(
         planned = planner.lower()
         late = [place for place, given in direct.items() if _reads_after_overwrite(planned, place, given)]
         if not late:
-            planner.allocate(rules.apart if rules else 0)
+            planner.allocate(rules or _RULES)
             return planned
         copied.update((place, direct.pop(place)) for place in late)
 
@@ -267,12 +267,12 @@ class _Planner:
         self.result.work.sort(key=lambda w: w.stage)
         return self.result
 
-    def allocate(self, apart: int) -> None:
+    def allocate(self, rules: LoopRules) -> None:
         """Give each computed value a slot; see `share_slots`."""
         for work in self.result.work:
             self.calls_of[work.unit].append(work)
         self._measure_lives()
-        self._share_slots(apart)
+        self._share_slots(rules)
 
     def _external(self, variable: Variable, stage: int, strides: Strides) -> Cell:
         cell = Cell(variable.type, strides, Storage(variable.type, stage, external=True))
@@ -455,7 +455,7 @@ class _Planner:
             if isinstance(cell, Cell):
                 cell.storage.last = FOREVER
 
-    def _share_slots(self, apart: int) -> None:
+    def _share_slots(self, rules: LoopRules) -> None:
         lives: dict[Storage, Life] = {}
         # A unit that runs as a loop reads all its operands until its end.
         ends = {work.unit: index for index, work in enumerate(self.result.work)}
@@ -472,7 +472,7 @@ class _Planner:
                 life = Life(of.dtype, of.size, storage.stage, storage.internal, index, last)
             life.last = last
             lives[storage] = life
-        slots = share_slots(dict.fromkeys(lives.values()), apart=apart)
+        slots = share_slots(dict.fromkeys(lives.values()), apart=rules.apart, apart_within=rules.apart_within)
         for storage, life in lives.items():
             storage.slot = slots[life]
         self.result.slots = list(dict.fromkeys(slots.values()))

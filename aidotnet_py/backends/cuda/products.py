@@ -15,7 +15,7 @@ from aidotnet_py.backends.cuda.loops import loop_launches
 from aidotnet_py.backends.cuda.steps import TYPES, Parameters, index_type
 from aidotnet_py.backends.kernel import Factor, LoopNest, Number, Operand, Product, Step
 
-__all__ = ["as_sums", "is_sum", "product_launches", "whole_operand"]
+__all__ = ["as_sums", "is_sum", "product_launches"]
 
 # The side of the largest tile, and of the smallest one after division.
 _TILE, _LEAST_TILE = 64, 16
@@ -70,15 +70,9 @@ def as_sums(product: Product) -> LoopNest:
 def _zeros(product: Product) -> LoopNest:
     """Return the nest of a product without terms."""
     m, _, n = product.sizes
-    target = whole_operand(product.out)
+    target = product.out.whole
     zero = (Step("identity", (Number(0.0, target.dtype),), target.dtype),)
     return LoopNest((*product.shape, m, n), zero, ((target, 0),))
-
-
-def whole_operand(factor: Factor) -> Operand:
-    """Return a factor's operand with the strides of rows and columns as its last two."""
-    o = factor.operand
-    return Operand(o.argument, o.dtype, (*o.strides, factor.rows, factor.columns), o.offset)
 
 
 def _power_of_two(n: int) -> int:
@@ -132,7 +126,7 @@ class _Tiles:
         """Return the call."""
         product = self.product
         m, _, n = product.sizes
-        operands = [whole_operand(f) for f, _ in self._factors()]
+        operands = [f.whole for f, _ in self._factors()]
         parameters = Parameters(product.operands, product.written)
         reach = [index_type((*product.shape, *s), [o]) for o, (_, s) in zip(operands, self._factors(), strict=True)]
         index = "int" if set(reach) == {"int"} else "long long"
@@ -152,7 +146,7 @@ class _Tiles:
         per_row = self.columns // self.wide
         per_column = self.rows // self.high
         x, y, out = (
-            parameters.place(whole_operand(f), [*batch, i, j])
+            parameters.place(f.whole, [*batch, i, j])
             for (f, _), (i, j) in zip(self._factors(), (("i", "k"), ("k", "j"), ("i", "j")), strict=True)
         )
         return [

@@ -8,8 +8,8 @@ threads, does its row of the next one, and so on.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -17,10 +17,11 @@ import numpy as np
 
 from aidotnet_py.backends.cuda.launch import SHARED, Launch, function_text, unflattened
 from aidotnet_py.backends.cuda.loops import ordered_by_stores, targets_of
-from aidotnet_py.backends.cuda.products import as_sums, is_sum, whole_operand
+from aidotnet_py.backends.cuda.products import as_sums, is_sum
 from aidotnet_py.backends.cuda.reductions import Reduction, Row, groups_of
 from aidotnet_py.backends.cuda.steps import TYPES, Element, Parameters, index_type
-from aidotnet_py.backends.kernel import LoopNest, Operand, Product, collapsed, with_operands
+from aidotnet_py.backends.kernel import LoopNest, Operand, Product
+from aidotnet_py.backends.rows import Access, accesses_of, are_apart, rows_first, whole_operands
 
 __all__ = ["Rows", "runs_of_rows"]
 
@@ -59,42 +60,6 @@ def runs_of_rows(items: Sequence[Item]) -> Iterator[Item | Rows]:
     yield from run.calls()
 
 
-@dataclass(frozen=True)
-class _Access:
-    """Where a nest reads or writes an argument: stride of rows, and the other axes' lengths and strides."""
-
-    row: int
-    others: tuple[tuple[int, int], ...]
-    offset: int
-
-    @property
-    def low(self) -> int:
-        return self.offset + sum(min(0, s * (n - 1)) for n, s in self.others)
-
-    @property
-    def high(self) -> int:
-        return self.offset + sum(max(0, s * (n - 1)) for n, s in self.others)
-
-
-def _are_apart(accesses: Iterable[_Access], length: int) -> bool:
-    """Return whether no row of any access meets another row of any access, of which one may write.
-
-    Either each row has memory of its own, of the length of the stride between rows; or rows are interlaced, and an
-    address tells its row by its remainder.
-    """
-    accesses = list(accesses)
-    strides = {a.row for a in accesses}
-    if len(strides) != 1 or min(strides) < 1:
-        return False
-    (stride,) = strides
-    if max(a.high for a in accesses) - min(a.low for a in accesses) < stride:
-        return True
-    period = stride * length
-    return len({a.offset % period for a in accesses}) == 1 and all(
-        s % period == 0 for a in accesses for _, s in a.others
-    )
-
-
 @dataclass
 class Rows:
     """Items that run one after another on each of ``length`` rows, a block of threads for each row."""
@@ -102,7 +67,7 @@ class Rows:
     length: int
     items: list[Item] = field(default_factory=list[Item])
     _given: list[Item] = field(default_factory=list[Item])
-    _accesses: dict[int, set[_Access]] = field(default_factory=dict[int, set[_Access]])
+    _accesses: dict[int, set[Access]] = field(default_factory=dict[int, set[Access]])
     _written: set[int] = field(default_factory=set[int])
 
     def add(self, nest: LoopNest | Product, cleared: frozenset[Operand]) -> bool:
@@ -110,11 +75,11 @@ class Rows:
         placed = None if len(self.items) == _MOST_ITEMS else self._with_rows_first(nest)
         if placed is None:
             return False
-        found = self._accesses_of(placed)
+        found = accesses_of(placed)
         written = self._written | {o.argument for o in placed.written}
         together = {argument: self._accesses.get(argument, set()) | more for argument, more in found.items()}
         accesses = {**self._accesses, **together}
-        if not all(_are_apart(accesses[argument], self.length) for argument in written):
+        if not all(are_apart(accesses[argument], self.length) for argument in written):
             return False
         self._accesses, self._written = accesses, written
         self._given.append((nest, cleared))
@@ -136,33 +101,14 @@ class Rows:
 
     def _with_rows_first(self, nest: LoopNest | Product) -> LoopNest | Product | None:
         """Return the nest with the axis of rows first and few other axes; None if it has no such axis, or is large."""
-        for axis in (i for i, n in enumerate(nest.shape) if n == self.length):
-            if all(o.strides[axis] > 0 for o in nest.written):
-                break
-        else:
-            return None
-        order = [axis, *(i for i in range(len(nest.shape)) if i != axis)]
-
-        def reorder(operand: Operand) -> Operand:
-            return replace(operand, strides=tuple(operand.strides[i] for i in order))
-
-        moved = replace(with_operands(nest, reorder), shape=tuple(nest.shape[i] for i in order))
+        moved = rows_first(nest, self.length)
         if isinstance(moved, Product):
             if is_sum(moved):
                 return self._with_rows_first(as_sums(moved))
             return moved if moved.shape == (self.length,) and _Tile.fits(moved) else None
-        moved = collapsed(moved, leading=1)
-        few = math.prod(moved.shape[1:]) <= _MOST_ELEMENTS
+        few = moved is not None and math.prod(moved.shape[1:]) <= _MOST_ELEMENTS
         # Of a sum onto overlapping places, a row would have too few elements to gather.
-        return moved if few and not any(group.is_gathered for group in groups_of(moved)) else None
-
-    @staticmethod
-    def _accesses_of(nest: LoopNest | Product) -> dict[int, set[_Access]]:
-        found: defaultdict[int, set[_Access]] = defaultdict(set)
-        for operand, shape in _whole_operands(nest):
-            others = tuple(pair for pair in zip(shape[1:], operand.strides[1:], strict=True) if pair[0] > 1 and pair[1])
-            found[operand.argument].add(_Access(operand.strides[0], others, operand.offset))
-        return found
+        return moved if moved and few and not any(group.is_gathered for group in groups_of(moved)) else None
 
     def launch(self) -> Launch:
         """Return the call."""
@@ -170,7 +116,7 @@ class Rows:
         operands = list(dict.fromkeys(o for nest in nests for o in nest.operands))
         written = list(dict.fromkeys(o for nest in nests for o in nest.written))
         parameters = Parameters(operands, written)
-        reach = {index_type(shape, [o]) for nest in nests for o, shape in _whole_operands(nest)}
+        reach = {index_type(shape, [o]) for nest in nests for o, shape in whole_operands(nest)}
         index = "int" if reach == {"int"} else "long long"
         work = max(_threads_for(nest) for nest in nests)
         row = Row(parameters, min(max(work, _LEAST_THREADS), _MOST_THREADS))
@@ -184,15 +130,6 @@ class Rows:
             body.insert(0, f"__shared__ double shared[{-(-shared // 8)}];")
         code = function_text("", parameters, index, body, row.threads)
         return Launch(code, "", self.length, row.threads, parameters.arguments)
-
-
-def _whole_operands(nest: LoopNest | Product) -> list[tuple[Operand, tuple[int, ...]]]:
-    """Return the operands with the shape that their strides belong to; those of products with rows and columns."""
-    if isinstance(nest, LoopNest):
-        return [(o, nest.shape) for o in nest.operands]
-    m, k, n = nest.sizes
-    factors = ((nest.x, (m, k)), (nest.y, (k, n)), (nest.out, (m, n)))
-    return [(whole_operand(factor), (*nest.shape, *sizes)) for factor, sizes in factors]
 
 
 def _targets(nest: LoopNest | Product) -> list[Operand]:
@@ -283,7 +220,7 @@ class _Tile:
         m, k, n = self.product.sizes
         kind = TYPES[self.product.out.operand.dtype]
         x, y, out = (
-            self.row.parameters.place(whole_operand(factor), ["i0", i, j])
+            self.row.parameters.place(factor.whole, ["i0", i, j])
             for factor, (i, j) in (
                 (self.product.x, ("l", "k")),
                 (self.product.y, ("k", "l")),

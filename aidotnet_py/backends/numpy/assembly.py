@@ -10,8 +10,9 @@ from itertools import count, product
 import numpy as np
 
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Product, Reference, Step, collapsed
+from aidotnet_py.backends.rows import ByRows
 
-__all__ = ["BLAS", "chain_text", "kernel_text"]
+__all__ = ["BLAS", "SHARED", "SHARED_BYTES", "chain_text", "kernel_text", "sharing_text"]
 
 # The functions of BLAS that a kernel with products receives, in this order.
 BLAS = ("sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot")
@@ -32,41 +33,47 @@ _LOGICAL = {"logical_and": "and", "logical_or": "or"}
 
 
 def kernel_text(kernel: Kernel, name: str) -> str:
-    """Write a module with the function ``void name(void **arguments)``.
+    """Write a module with the function ``void name(void **arguments, int64_t part, int64_t parts)``.
 
     If the kernel has products, its arguments are followed by the addresses of the functions of `BLAS`, with the C
-    interface and integers of 64 bits.
+    interface and integers of 64 bits. If it goes by rows (`ByRows`), the function computes one of several parts of the
+    rows, about equal and none of them empty; else it computes all.
     """
     writer = _Writer()
     for function, suffix in product(("fabs", "sqrt"), ("f32", "f64")):
         kind = {"f32": "float", "f64": "double"}[suffix]
         writer.line(f"declare {kind} @llvm.{function}.{suffix}({kind})")
     count = kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)
-    parameters = ", ".join(f"ptr noalias %p{i}" for i in range(count))
+    parameters = ", ".join([*(f"ptr noalias %p{i}" for i in range(count)), "i64 %first", "i64 %last"])
     writer.line(f"define internal void @{name}_body({parameters}) noinline nounwind {{")
     writer.label("entry")
-    for nest in kernel.nests:
+    rows = ByRows.of(kernel)
+    for nest in kernel.nests if rows is None else rows.nests:
         if isinstance(nest, Product):
-            _Multiplication(writer, nest, kernel.arguments).write()
+            _Multiplication(writer, nest, kernel.arguments, by_rows=rows is not None).write()
         else:
-            _Nest(writer, collapsed(nest)).write()
+            _Nest(writer, collapsed(nest) if rows is None else nest, by_rows=rows is not None).write()
     writer.line("  ret void\n}")
-    writer.line(f"define void @{name}(ptr %table) nounwind {{")
+    writer.line(f"define void @{name}(ptr %table, i64 %part, i64 %parts) nounwind {{")
     for i in range(count):
         writer.line(f"  %e{i} = getelementptr ptr, ptr %table, i64 {i}")
         writer.line(f"  %p{i} = load ptr, ptr %e{i}")
-    writer.line(f"  call void @{name}_body({', '.join(f'ptr %p{i}' for i in range(count))})")
+    length = 0 if rows is None else rows.length
+    edges = [writer.value(f"mul i64 {part}, {length}") for part in ("%part", writer.value("add i64 %part, 1"))]
+    first, last = (writer.value(f"udiv i64 {edge}, %parts") for edge in edges)
+    arguments = ", ".join([*(f"ptr %p{i}" for i in range(count)), f"i64 {first}", f"i64 {last}"])
+    writer.line(f"  call void @{name}_body({arguments})")
     writer.line("  ret void\n}")
     return writer.text()
 
 
 def chain_text(name: str) -> str:
-    """Write a module with the function ``void name(void **table, int64_t count, int64_t times)``.
+    """Write a module with ``void name(void **table, int64_t count, int64_t times, int64_t part, int64_t parts)``.
 
     The table has ``count`` pairs of a function of `kernel_text` and its arguments. They are called in order, ``times``
-    times. Both numbers are at least 1.
+    times, for one part of the rows. Both numbers are at least 1.
     """
-    return f"""define void @{name}(ptr %table, i64 %count, i64 %times) nounwind {{
+    return f"""define void @{name}(ptr %table, i64 %count, i64 %times, i64 %part, i64 %parts) nounwind {{
 entry:
   br label %turn
 turn:
@@ -80,7 +87,7 @@ pair:
   %next = getelementptr ptr, ptr %table, i64 %odd
   %function = load ptr, ptr %place
   %arguments = load ptr, ptr %next
-  call void %function(ptr %arguments)
+  call void %function(ptr %arguments, i64 %part, i64 %parts)
   %following = add nuw nsw i64 %index, 1
   %more = icmp slt i64 %following, %count
   br i1 %more, label %pair, label %over
@@ -89,6 +96,122 @@ over:
   %again = icmp slt i64 %turned, %times
   br i1 %again, label %turn, label %done
 done:
+  ret void
+}}
+"""
+
+
+# The memory of a shared chain: offsets of its fields in bytes. The first four are written by several threads.
+SHARED = {
+    **{name: 64 * place for place, name in enumerate(("open", "next", "inside", "asleep"))},
+    **{
+        name: 256 + 8 * place
+        for place, name in enumerate(
+            ("over", "patience", "chain", "table", "count", "times", "parts", "sched_yield", "sem_wait", "sem_post")
+        )
+    },
+    "semaphore": 384,
+}
+SHARED_BYTES = 448
+
+
+def sharing_text(name: str) -> str:
+    """Write a module with the function ``void name(void *shared, int64_t helps)``: threads compute parts of a chain.
+
+    Fields of the memory at ``shared`` lie at the offsets in `SHARED`. A helper's call, with ``helps`` = 1, returns when
+    ``over`` is set; a call with 0 has the chain computed once, part by part: each thread takes the next part when it
+    is done with one, and the call returns when all parts are computed. So a helper that is late costs nothing.
+
+    A helper counts itself as ``inside`` while it may read the other fields; the caller waits for 0 before it returns.
+    Without work, a helper looks ``patience`` times, yielding the processor in between, and then sleeps.
+    """
+    fields = "\n".join(f"  %{field} = getelementptr i8, ptr %shared, i64 {at}" for field, at in SHARED.items())
+    claim = """
+{who}.claim:
+  %{who}.part = atomicrmw add ptr %next, i64 1 seq_cst
+  %{who}.parts = load atomic i64, ptr %parts monotonic, align 8
+  %{who}.is_left = icmp ult i64 %{who}.part, %{who}.parts
+  br i1 %{who}.is_left, label %{who}.compute, label %{who}.done
+{who}.compute:
+  %{who}.function = load ptr, ptr %chain
+  %{who}.table = load ptr, ptr %table
+  %{who}.count = load i64, ptr %count
+  %{who}.times = load i64, ptr %times
+  call void %{who}.function(ptr %{who}.table, i64 %{who}.count, i64 %{who}.times, i64 %{who}.part, i64 %{who}.parts)
+  br label %{who}.claim"""
+    work = """
+{when}:
+  %{when}.end = load atomic i64, ptr %over seq_cst, align 8
+  %{when}.is_over = icmp ne i64 %{when}.end, 0
+  br i1 %{when}.is_over, label %{stop}, label %{when}.look
+{when}.look:
+  %{when}.open = load atomic i64, ptr %open seq_cst, align 8
+  %{when}.next = load atomic i64, ptr %next monotonic, align 8
+  %{when}.parts = load atomic i64, ptr %parts monotonic, align 8
+  %{when}.is_open = icmp ne i64 %{when}.open, 0
+  %{when}.is_left = icmp ult i64 %{when}.next, %{when}.parts
+  %{when}.is_work = and i1 %{when}.is_open, %{when}.is_left
+  br i1 %{when}.is_work, label %{found}, label %{nothing}"""
+    return f"""define void @{name}(ptr %shared, i64 %helps) nounwind {{
+{fields}
+  %is_helper = icmp ne i64 %helps, 0
+  br i1 %is_helper, label %awake, label %begin
+begin:
+  store atomic i64 0, ptr %next seq_cst, align 8
+  store atomic i64 1, ptr %open seq_cst, align 8
+  %sleepers = load atomic i64, ptr %asleep seq_cst, align 8
+  %post = load ptr, ptr %sem_post
+  br label %wake
+wake:
+  %left = phi i64 [ %sleepers, %begin ], [ %fewer, %one ]
+  %some = icmp sgt i64 %left, 0
+  br i1 %some, label %one, label %caller.claim
+one:
+  %posted = call i32 %post(ptr %semaphore)
+  %fewer = sub i64 %left, 1
+  br label %wake{claim.format(who="caller")}
+caller.done:
+  store atomic i64 0, ptr %open seq_cst, align 8
+  %caller.yield = load ptr, ptr %sched_yield
+  br label %drain
+drain:
+  %working = load atomic i64, ptr %inside seq_cst, align 8
+  %is_empty = icmp eq i64 %working, 0
+  br i1 %is_empty, label %return, label %again
+again:
+  %yielded = call i32 %caller.yield()
+  br label %drain
+awake:
+  %looks = load i64, ptr %patience
+  %yield = load ptr, ptr %sched_yield
+  %wait = load ptr, ptr %sem_wait
+  br label %turn
+turn:
+  %looked = phi i64 [ 0, %awake ], [ %following, %idle ]
+  br label %watch{work.format(when="watch", stop="return", found="enter", nothing="idle")}
+idle:
+  %gave_way = call i32 %yield()
+  %following = add i64 %looked, 1
+  %patient = icmp ult i64 %following, %looks
+  br i1 %patient, label %turn, label %rest
+rest:
+  %resting = atomicrmw add ptr %asleep, i64 1 seq_cst
+  br label %last{work.format(when="last", stop="rise", found="rise", nothing="sleep")}
+sleep:
+  %slept = call i32 %wait(ptr %semaphore)
+  br label %rise
+rise:
+  %risen = atomicrmw sub ptr %asleep, i64 1 seq_cst
+  br label %awake
+enter:
+  %entered = atomicrmw add ptr %inside, i64 1 seq_cst
+  %still = load atomic i64, ptr %open seq_cst, align 8
+  %is_still = icmp ne i64 %still, 0
+  br i1 %is_still, label %helper.claim, label %helper.done{claim.format(who="helper")}
+helper.done:
+  %left_over = atomicrmw sub ptr %inside, i64 1 seq_cst
+  br label %awake
+return:
   ret void
 }}
 """
@@ -136,10 +259,11 @@ class _Writer:
 class _Loops:
     """Loops over a shape, and the work at each index, given the addresses of the operands."""
 
-    def __init__(self, writer: _Writer, shape: tuple[int, ...], operands: list[Operand]) -> None:
+    def __init__(self, writer: _Writer, shape: tuple[int, ...], operands: list[Operand], *, by_rows: bool) -> None:
         self.w = writer
         self._shape = shape
         self._operands = operands
+        self._by_rows = by_rows
 
     def write(self) -> None:
         if 0 not in self._shape:
@@ -150,7 +274,8 @@ class _Loops:
 
     def _loop(self, axis: int, bases: dict[Operand, str], *, first: bool = False) -> None:
         """Write the loop over an axis, which computes the addresses of all operands at the start of an iteration."""
-        w, length = self.w, self._shape[axis]
+        w = self.w
+        start, stop = ("%first", "%last") if first and self._by_rows else ("0", str(self._shape[axis]))
         before, head, after = w.block, w.fresh("loop"), w.fresh("done")
         w.line(f"  br label %{head}")
         w.label(head)
@@ -165,8 +290,8 @@ class _Loops:
         else:
             self.body(here)
         w.line(f"  {following} = add nuw nsw i64 {index}, 1")
-        fill_start(f"  {index} = phi i64 [ 0, %{before} ], [ {following}, %{w.block} ]")
-        again = w.value(f"icmp ult i64 {following}, {length}")
+        fill_start(f"  {index} = phi i64 [ {start}, %{before} ], [ {following}, %{w.block} ]")
+        again = w.value(f"icmp ult i64 {following}, {stop}")
         w.line(f"  br i1 {again}, label %{head}, label %{after}")
         w.label(after)
 
@@ -183,9 +308,9 @@ class _Loops:
 class _Multiplication(_Loops):
     """A product, by the same calls of BLAS as NumPy's."""
 
-    def __init__(self, writer: _Writer, product: Product, functions: int) -> None:
+    def __init__(self, writer: _Writer, product: Product, functions: int, *, by_rows: bool) -> None:
         factors = (product.x, product.y, product.out)
-        super().__init__(writer, product.shape, [f.operand for f in factors])
+        super().__init__(writer, product.shape, [f.operand for f in factors], by_rows=by_rows)
         self._product = product
         self._functions = functions
 
@@ -266,8 +391,8 @@ class _Matrix:
 class _Nest(_Loops):
     """The loops of one nest, and its steps."""
 
-    def __init__(self, writer: _Writer, nest: LoopNest) -> None:
-        super().__init__(writer, nest.shape, nest.operands)
+    def __init__(self, writer: _Writer, nest: LoopNest, *, by_rows: bool) -> None:
+        super().__init__(writer, nest.shape, nest.operands, by_rows=by_rows)
         self.nest = nest
         self.addresses: dict[Operand, str] = {}
         self.loaded: dict[Operand, str] = {}

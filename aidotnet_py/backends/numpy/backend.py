@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Any, NoReturn, cast
 
@@ -15,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
-from aidotnet_py.backends.numpy.blas_threads import OneThread
+from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD, threads_allowed
 from aidotnet_py.backends.numpy.error_function import erf
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.representations import concise_repr
@@ -112,24 +110,6 @@ def _refuse_indices(indices: Array, length: int) -> NoReturn:
     place = tuple(np.argwhere((indices < -length) | (indices >= length))[0].tolist())
     where = f" (at {place} in indices of shape {indices.shape})" if place else ""
     raise IndexError(f"index {indices[place]} is out of bounds for an axis of length {length}{where}")
-
-
-def _blas() -> Any:
-    """Return a controller of the BLAS libraries of this process: NumPy's, and those of other modules."""
-    # A fork waits: a child would wait for ever for a module that another thread was importing.
-    with BLAS_CALLS.lock:
-        return _blas_beside(len(sys.modules))
-
-
-@lru_cache(maxsize=1)
-def _blas_beside(modules: int) -> Any:
-    # The search takes a millisecond. It is repeated when modules were imported since, such as SciPy.
-    controller: Any = import_module("threadpoolctl").ThreadpoolController()
-    return controller.select(user_api="blas")
-
-
-# Created on import, so that two threads never create one each.
-_ONE_THREAD = OneThread(lambda: _blas().lib_controllers)
 
 
 @cache
@@ -335,12 +315,10 @@ class NumPyBackend:
     @property
     def threads(self) -> int:
         # As many as NumPy's own products use, so that the user's limit for them applies here too.
-        allowed = [library["num_threads"] for library in _blas().info()]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min([cores, *map(int, allowed)])
+        return threads_allowed()
 
     def single_threaded(self) -> AbstractContextManager[Any]:
-        return _ONE_THREAD.stay()
+        return ONE_THREAD.stay()
 
     def errors_ignored(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")

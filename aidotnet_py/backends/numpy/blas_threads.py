@@ -1,17 +1,46 @@
-"""BLAS on one thread while any context asks for it; afterwards its earlier setting."""
+"""The BLAS libraries of the process, and contexts with BLAS on one thread; afterwards its earlier setting."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
+from importlib import import_module
 from types import TracebackType
 from typing import Any, TypeAlias
 
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.locks import Lock, after_fork
 
-__all__ = ["OneThread"]
+__all__ = ["ONE_THREAD", "OneThread", "blas_libraries", "threads_allowed"]
+
+
+def blas_libraries() -> Any:
+    """Return a controller of the BLAS libraries of this process: NumPy's, and those of other modules."""
+    # A fork waits: a child would wait for ever for a module that another thread was importing.
+    with BLAS_CALLS.lock:
+        return _blas_beside(len(sys.modules))
+
+
+@lru_cache(maxsize=1)
+def _blas_beside(modules: int) -> Any:
+    # The search takes a millisecond. It is repeated when modules were imported since, such as SciPy.
+    controller: Any = import_module("threadpoolctl").ThreadpoolController()
+    return controller.select(user_api="blas")
+
+
+def threads_allowed() -> int:
+    """Return the number of threads that BLAS may use now, at most one for each core."""
+    return _within_cores(library["num_threads"] for library in blas_libraries().info())
+
+
+def _within_cores(numbers: Iterable[int]) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *map(int, numbers)])
+
 
 # For each library, the setter of its number of threads, and the earlier number.
 _Before: TypeAlias = list[tuple[Callable[[int], Any], int]]
@@ -41,6 +70,16 @@ class OneThread:
     def stay(self) -> AbstractContextManager[None]:
         """Return a context with BLAS on one thread, to be entered once; a second exit changes nothing."""
         return _Stay(self)
+
+    @property
+    def share(self) -> int:
+        """The number of threads that BLAS had before, divided by the threads inside; 1 for threads that are outside."""
+        with self._lock:
+            me = threading.get_ident()
+            if me not in self._inside:
+                return 1
+            before = [number for _, number in [*self._of_process, *self._of_thread.get(me, [])]]
+            return max(1, _within_cores(before) // len(self._inside))
 
     def enter(self, stay: _Stay) -> None:
         """Put BLAS on one thread."""
@@ -116,3 +155,7 @@ def _set(setter: Callable[[int], Any], number: int) -> None:
     # OpenBLAS holds a lock meanwhile. A child that is forked then would wait for it at its own first call.
     with BLAS_CALLS.lock:
         setter(number)
+
+
+# Created on import, so that two threads never create one each.
+ONE_THREAD = OneThread(lambda: blas_libraries().lib_controllers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import importlib
@@ -10,19 +11,22 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-from aidotnet_py.backends import kernel
+from aidotnet_py.backends import kernel, rows
 from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Factor, Kernel, LoopRules, Product
 from aidotnet_py.backends.numpy import assembly
-from aidotnet_py.backends.numpy.assembly import BLAS, chain_text, kernel_text
+from aidotnet_py.backends.numpy.assembly import BLAS, chain_text, kernel_text, sharing_text
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
+from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
 from aidotnet_py.backends.numpy.object_code import can_load, load
+from aidotnet_py.backends.numpy.row_threads import RowThreads
+from aidotnet_py.backends.rows import ByRows, all_apart
 from aidotnet_py.cache_folder import cache_folder
 from aidotnet_py.exceptions import InvalidOperationException
 
@@ -35,15 +39,15 @@ def shared_compiler() -> LlvmCompiler | None:
     if not all(importlib.util.find_spec(name) for name in ("llvmlite", "platformdirs")):
         return None
     compiler = LlvmCompiler()
+    atexit.register(compiler.stop_helping)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=compiler.pause, after_in_parent=compiler.go_on, after_in_child=compiler.go_on)
     return compiler
 
 
-# The source of a function: a kernel, or the word for the function that calls kernels in order.
-_CHAIN: Literal["chain"] = "chain"
-_Source: TypeAlias = Kernel | Literal["chain"]
-_CHAIN_ALONE: Sequence[_Source] = (_CHAIN,)
+# The source of a function: a kernel, or a word for the functions that call kernels in order, or share them out.
+_Source: TypeAlias = Kernel | Literal["chain", "sharing"]
+_CHAINING: Sequence[_Source] = ("chain", "sharing")
 
 
 class _Compilation:
@@ -70,23 +74,72 @@ class _Compilation:
 
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
-_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_CHAINING = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)
 
 
-def _bind(function: int, kernel: Kernel, arguments: Sequence[int]) -> Callable[[], Any]:
-    multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
-    pointers = [*arguments, *((blas_addresses() or ()) if multiplies else ())]
-    table = (ctypes.c_void_p * len(pointers))(*pointers)
-    return (_CallOfBlas if multiplies else partial)(_FUNCTION(function), table)
+def _bind(function: int, kernel: Kernel, arguments: Sequence[int]) -> _Call:
+    return _Call(function, kernel, arguments)
 
 
-class _CallOfBlas(partial[Any]):
-    """The call of a kernel that multiplies."""
+class _Call:
+    """The call of a kernel with its arguments, which it keeps in a table."""
 
-    def __call__(self) -> Any:
+    def __init__(self, function: int, kernel: Kernel, arguments: Sequence[int]) -> None:
+        self._multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
+        pointers = [*arguments, *((blas_addresses() or ()) if self._multiplies else ())]
+        self._table = (ctypes.c_void_p * len(pointers))(*pointers)
+        self._run = _KERNEL(function)
+        self.kernel, self.arguments = kernel, arguments
+        self.addresses = function, ctypes.addressof(self._table)
+
+    def __call__(self) -> None:
+        if self._multiplies:
+            with BLAS_CALLS.lock:
+                self._run(self._table, 0, 1)
+        else:
+            self._run(self._table, 0, 1)
+
+
+# Less work for a thread than this many steps on elements would be done before it has begun.
+_WORTH_A_THREAD = 20_000
+
+
+class _Chain:
+    """Kernels as one call, without Python in between; if they go by rows, other threads may compute some of these."""
+
+    def __init__(self, calls: Sequence[_Call], chain: int, sharing: int, threads: RowThreads) -> None:
+        # The calls keep the arguments of the table.
+        self._calls = calls
+        addresses = [address for call in calls for address in call.addresses]
+        self._table = (ctypes.c_void_p * len(addresses))(*addresses)
+        self._run, self._chain, self._sharing = _CHAIN(chain), chain, sharing
+        self._threads = threads
+
+    def __call__(self, times: int) -> None:
+        count, share = len(self._calls), ONE_THREAD.share
+        if share > 1 and self._rows:
+            threads = min(share, self._rows, times * self._work // _WORTH_A_THREAD)
+            chain = {"chain": self._chain, "table": ctypes.addressof(self._table), "count": count, "times": times}
+            if threads > 1 and self._threads.run(self._sharing, threads, self._rows, chain):
+                return
         with BLAS_CALLS.lock:
-            return super().__call__()
+            self._run(self._table, count, times, 0, 1)
+
+    @cached_property
+    def _by_rows(self) -> Sequence[ByRows]:
+        """The kernels by rows, if all are and no row meets another one in memory."""
+        found = [by_rows for call in self._calls if (by_rows := ByRows.of(call.kernel)) is not None]
+        pairs = [(by_rows, call.arguments) for by_rows, call in zip(found, self._calls, strict=False)]
+        return found if len(found) == len(self._calls) and all_apart(pairs) else ()
+
+    @cached_property
+    def _rows(self) -> int:
+        return self._by_rows[0].length if self._by_rows else 0
+
+    @cached_property
+    def _work(self) -> int:
+        return sum(by_rows.work for by_rows in self._by_rows)
 
 
 @cache
@@ -129,7 +182,8 @@ class LlvmCompiler:
     Kernels on disk are loaded at once. One thread compiles the rest, in order, mostly outside the interpreter's lock.
     """
 
-    rules = LoopRules()
+    # A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
+    rules = LoopRules(apart=2**20, apart_within=6 * 2**20)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -138,6 +192,7 @@ class LlvmCompiler:
         self._paused = False
         self._library: _Library | None = None
         self._chaining = _Compilation([], self._wake)
+        self._row_threads = RowThreads()
 
     def can_multiply(self, product: Product) -> bool:
         """Return whether NumPy computes such a product by BLAS, at a known address."""
@@ -150,26 +205,15 @@ class LlvmCompiler:
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[int], Any] | None:
         """Join kernels into one call, without Python in between; None until the joining function is compiled."""
         with self._lock:
-            is_submitted, self._chaining.sources = bool(self._chaining.sources), _CHAIN_ALONE
+            is_submitted, self._chaining.sources = bool(self._chaining.sources), _CHAINING
         if not is_submitted:
             self._submit(self._chaining)
         if not self._chaining.over.is_set():
             self._wake()
         if not self._chaining.over.is_set() or self._chaining.error is not None:
             return None
-        partials = cast("Sequence[partial[Any]]", calls)
-        functions = [ctypes.cast(cast("Any", call.func), ctypes.c_void_p).value for call in partials]
-        arguments = [ctypes.addressof(call.args[0]) for call in partials]
-        pairs = (address for pair in zip(functions, arguments, strict=True) for address in pair)
-        table = (ctypes.c_void_p * (2 * len(partials)))(*pairs)
-        run = _CHAINING(self._chaining.addresses[0])
-
-        def run_all(times: int) -> None:
-            # The partials keep the functions and arguments of the table alive.
-            with BLAS_CALLS.lock:
-                run(table, len(partials), times)
-
-        return run_all
+        chain, sharing = self._chaining.addresses
+        return _Chain(cast("Sequence[_Call]", calls), chain, sharing, self._row_threads)
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
         """Start to compile kernels; kernels on disk are ready on return."""
@@ -209,6 +253,8 @@ class LlvmCompiler:
             self._paused, worker = True, self._worker
         if worker is not None:
             worker.join()
+        self._row_threads.lock.acquire()
+        self._row_threads.stop()
         self._lock.acquire()
         if self._library is not None:
             self._library.lock.acquire()
@@ -219,6 +265,12 @@ class LlvmCompiler:
             self._library.lock.release()
         self._paused = False
         self._lock.release()
+        self._row_threads.lock.release()
+
+    def stop_helping(self) -> None:
+        """Stop the threads that compute rows, before the end of the process takes their memory away."""
+        with self._row_threads.lock:
+            self._row_threads.stop()
 
     def _work(self, library: _Library) -> None:
         while True:
@@ -297,7 +349,9 @@ def _name(digest: str) -> str:
 
 
 def _text(source: _Source, name: str) -> str:
-    return kernel_text(source, name) if isinstance(source, Kernel) else chain_text(name)
+    if isinstance(source, Kernel):
+        return kernel_text(source, name)
+    return {"chain": chain_text, "sharing": sharing_text}[source](name)
 
 
 def _digest(kind: str, source: _Source) -> str:
@@ -312,7 +366,9 @@ def _digest(kind: str, source: _Source) -> str:
 def _writers() -> str | None:
     """Return a digest of the modules that translate kernels; None if their source files cannot be read."""
     try:
-        sources = [Path(file or "").read_bytes() for file in (kernel.__file__, assembly.__file__, __file__)]
+        sources = [
+            Path(file or "").read_bytes() for file in (kernel.__file__, rows.__file__, assembly.__file__, __file__)
+        ]
     except OSError:
         return None
     return hashlib.sha256(b"".join(sources)).hexdigest()

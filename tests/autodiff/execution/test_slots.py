@@ -58,3 +58,14 @@ def test_values_of_one_size_take_no_more_than_is_alive_at_once() -> None:
     dtype = np.dtype("float64")
     lives = [Life(dtype, 7, 0, False, first, first + 4) for first in range(0, 60, 2)]
     assert len(set(share_slots(lives).values())) == 3
+
+
+def test_values_apart_by_size_unless_that_takes_too_much() -> None:
+    dtype = np.dtype("float32")
+    large, small = Life(dtype, 100, 0, False, 0, 1), Life(dtype, 10, 0, False, 2, 3)
+    together = share_slots([large, small])
+    assert together[large] is together[small]
+    apart = share_slots([large, small], apart=50, apart_within=440)
+    assert apart[large] is not apart[small]
+    beyond = share_slots([large, small], apart=50, apart_within=439)
+    assert beyond[large] is beyond[small]

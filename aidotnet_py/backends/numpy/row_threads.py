@@ -1,0 +1,130 @@
+"""Threads that compute rows of a chain of kernels beside the calling thread."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Mapping
+
+from aidotnet_py.backends.numpy.assembly import SHARED, SHARED_BYTES
+from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
+from aidotnet_py.locks import Lock
+
+__all__ = ["RowThreads"]
+
+# How often a helper looks for the next chain before it sleeps: about half a millisecond. To wake it takes a tenth of
+# that, and between two chains of a step there is less.
+_PATIENCE = 1500
+# Parts for each thread: a thread that is late computes fewer.
+_PARTS = 2
+# The bytes of a line of the caches.
+_LINE = 64
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+
+
+class RowThreads:
+    """Helpers, started when first needed, which sleep without work; for one chain at a time.
+
+    Its owner stops the helpers before a fork, and holds `lock` during it.
+
+    Attributes
+    ----------
+    lock : Lock
+        Held while a chain is computed, and by the owner during a fork.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self._functions = _functions()
+        self._shared: _Shared | None = None
+        self._threads: list[threading.Thread] = []
+
+    def run(self, function: int, threads: int, rows: int, chain: Mapping[str, int]) -> bool:
+        """Have this thread and helpers compute a chain; return False, having done nothing, if they cannot be had.
+
+        Parameters
+        ----------
+        function : int
+            The address of the function of `sharing_text`.
+        threads : int
+            How many threads, this one among them.
+        rows : int
+            How many rows the chain has.
+        chain : mapping of str to int
+            The chain's fields in `SHARED`: its function, table, count and times.
+        """
+        if not self._functions:
+            return False
+        # In this order, as a fork takes them.
+        with self.lock, BLAS_CALLS.lock:
+            shared = self._shared = self._shared or _Shared(function, self._functions)
+            while len(self._threads) < threads - 1:
+                if not self._start(shared):
+                    return False
+            shared.set(**chain, parts=min(rows, _PARTS * threads))
+            shared.compute()
+            return True
+
+    def _start(self, shared: _Shared) -> bool:
+        """Start a helper; return False if no thread can be started, now or at the end of the process."""
+        thread = threading.Thread(target=shared.help_out, name="aidotnet_py rows", daemon=True)
+        # Noted first, so that an interrupt leaves no helper that nobody stops.
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.remove(thread)
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Stop the helpers; the lock must be held."""
+        if self._shared is not None:
+            self._shared.end(len(self._threads))
+            for thread in self._threads:
+                if thread.ident is not None:
+                    thread.join()
+        self._shared, self._threads = None, []
+
+
+class _Shared:
+    """The memory of a chain, as `sharing_text` has it; it lives as long as a helper looks at it."""
+
+    def __init__(self, function: int, functions: Mapping[str, int]) -> None:
+        self._function = _CALL(function)
+        self._memory = ctypes.create_string_buffer(SHARED_BYTES + _LINE)
+        self._address = -(-ctypes.addressof(self._memory) // _LINE) * _LINE
+        self._words = (ctypes.c_int64 * (SHARED_BYTES // 8)).from_address(self._address)
+        self._semaphore = ctypes.c_void_p(self._address + SHARED["semaphore"])
+        self.set(**functions, patience=_PATIENCE)
+        ctypes.CDLL(None).sem_init(self._semaphore, 0, 0)
+
+    def set(self, **fields: int) -> None:
+        """Set fields."""
+        for name, value in fields.items():
+            self._words[SHARED[name] // 8] = value
+
+    def compute(self) -> None:
+        """Compute a chain, with the helpers' help."""
+        self._function(self._address, 0)
+
+    def help_out(self) -> None:
+        """Help with one chain after another, until the end."""
+        self._function(self._address, 1)
+
+    def end(self, helpers: int) -> None:
+        """Have the helpers return."""
+        self.set(over=1)
+        post = ctypes.CDLL(None).sem_post
+        for _ in range(helpers):
+            post(self._semaphore)
+
+
+def _functions() -> dict[str, int]:
+    """Return the addresses of the functions of the C library that threads wait by; none on systems that differ."""
+    if sys.platform != "linux":
+        return {}
+    library = ctypes.CDLL(None)
+    names = ("sched_yield", "sem_wait", "sem_post")
+    return {name: ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names}
