@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
+from random_programs import a_type, random_program
 from threadpoolctl import threadpool_limits
 
 from aidotnet_py import (
@@ -24,9 +26,12 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.extend import vmap_program
+from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
-from aidotnet_py.backends.numpy import row_threads
-from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
+from aidotnet_py.backends.numpy import llvm, row_threads
+from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD, OneThread
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.data import SinusoidLoader
@@ -166,6 +171,96 @@ def test_where_threads_have_nothing_to_wait_by(x: Any, monkeypatch: pytest.Monke
     assert len(helpers()) == before
 
 
+class PartsInAnyOrder(RowThreads):
+    """Computes the parts one after another, the later ones first or in a random order, each through the whole chain."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__()
+        self._rng = rng
+        self.chains = 0
+
+    def run(self, function: int, threads: int, rows: int, chain: Mapping[str, int]) -> bool:
+        compute = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)(chain["chain"])
+        for part in self._rng.permutation(rows)[::-1]:
+            compute(chain["table"], chain["count"], chain["times"], int(part), rows)
+        self.chains += 1
+        return True
+
+
+@pytest.fixture
+def in_any_order(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch) -> PartsInAnyOrder:
+    """All chains whose rows are apart are computed by their parts, small ones too."""
+    chain_of(compiler, x)
+    threads = PartsInAnyOrder(np.random.default_rng(0))
+    monkeypatch.setattr(compiler, "_row_threads", threads)
+    monkeypatch.setattr(llvm, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(OneThread, "share", property(lambda self: 8))
+    return threads
+
+
+@pytest.mark.parametrize("tasks", [None, 5])
+def test_parts_of_random_programs(tasks: int | None, in_any_order: PartsInAnyOrder, compiler: LlvmCompiler) -> None:
+    """With several tasks, and of one, where rows are whatever axis comes first and many nests mix them."""
+
+    class Backend(NumPyBackend):
+        @property
+        def compiler(self) -> Any:
+            return compiler
+
+    rng = np.random.default_rng(tasks or 0)
+    for _ in range(many(100)):
+        program = random_program(rng, [a_type(rng) for _ in range(3)], int(rng.integers(3, 15)))
+        if tasks is not None:
+            program = vmap_program(program, [True] * 3, tasks)
+        inputs = [rng.standard_normal(t.shape) for t in program.input_types]
+        plain, compiled = (
+            Executable(program, backend, inputs=inputs) for backend in (NumPyBackend(compiled=False), Backend())
+        )
+        compiled.compile()
+        for _ in range(3):
+            for array in inputs:
+                array[...] = rng.standard_normal(array.shape)
+            plain.run()
+            compiled.run()
+            for found, right in zip(compiled.outputs, plain.outputs, strict=True):
+                np.testing.assert_array_equal(found, right)
+    assert in_any_order.chains > 5
+
+
+def test_parts_of_kernels_that_meet_in_memory(in_any_order: PartsInAnyOrder, compiler: LlvmCompiler) -> None:
+    """Chains of two, on one buffer, at places and with strides that may keep rows apart or not."""
+    rng, rows = np.random.default_rng(1), 4
+    memory = np.zeros(200)
+    outcomes = set[bool]()
+    for _ in range(many(60)):
+        calls: list[Any] = []
+        for _ in range(2):
+            columns = int(rng.integers(1, 4))
+            strides = [(int(stride), 1) for stride in rng.choice([columns, 6, 8], 2)]
+            if rng.random() < 0.3:
+                strides[0] = strides[1] = (1, rows)
+            out, read = (Operand(i, "float64", s) for i, s in enumerate(strides))
+            step = Step("add", (read, Number(float(rng.integers(1, 9)), "float64")), "float64")
+            kernel = Kernel((LoopNest((rows, columns), (step,), ((out, 0),)),), 2)
+            (bind,) = compiler.submit([kernel]).result(wait=True) or ()
+            # A kernel's own arguments never overlap.
+            places = rng.permutation([int(rng.integers(0, 24)), 40 + int(rng.integers(0, 24))])
+            calls.append(bind([compiler.address_of(memory[int(place) :]) for place in places]))
+        start = rng.standard_normal(memory.shape)
+        memory[:] = start
+        for _ in range(2):
+            for call in calls:
+                call()
+        expected, before = memory.copy(), in_any_order.chains
+        memory[:] = start
+        run = compiler.chain(calls)
+        assert run is not None
+        run(2)
+        np.testing.assert_array_equal(memory, expected)
+        outcomes.add(in_any_order.chains > before)
+    assert outcomes == {True, False}
+
+
 STEP = """
 import os, sys
 import numpy as np
@@ -175,7 +270,7 @@ from aidotnet_py.nn import mlp
 from threadpoolctl import threadpool_limits
 threadpool_limits(2, "blas")
 model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
-learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=SinusoidLoader(seed=0), AdaptationSteps=5))
+learner = MAMLAlgorithm(MAMLOptions(model, DataLoader=SinusoidLoader(seed=0), InnerLearningRate=0.001))
 for _ in range(40):
     learner.MetaTrainStep(20)
 """
