@@ -70,16 +70,12 @@ class _Compilation:
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
         kernels = cast("Sequence[Kernel]", self.sources)
-        return [partial(_bind, *pair) for pair in zip(self.addresses, kernels, strict=True)]
+        return [partial(_Call, *pair) for pair in zip(self.addresses, kernels, strict=True)]
 
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)
-
-
-def _bind(function: int, kernel: Kernel, arguments: Sequence[int]) -> _Call:
-    return _Call(function, kernel, arguments)
 
 
 class _Call:
@@ -129,9 +125,11 @@ class _Chain:
     @cached_property
     def _by_rows(self) -> Sequence[ByRows]:
         """The kernels by rows, if all are and no row meets another one in memory."""
-        found = [by_rows for call in self._calls if (by_rows := ByRows.of(call.kernel)) is not None]
-        pairs = [(by_rows, call.arguments) for by_rows, call in zip(found, self._calls, strict=False)]
-        return found if len(found) == len(self._calls) and all_apart(pairs) else ()
+        found = [by_rows for call in self._calls if (by_rows := ByRows.of(call.kernel))]
+        if len(found) < len(self._calls):
+            return ()
+        arguments = [call.arguments for call in self._calls]
+        return found if all_apart(list(zip(found, arguments, strict=True))) else ()
 
     @cached_property
     def _rows(self) -> int:
