@@ -42,6 +42,7 @@ def rehearsed(path: Path, *contestants: str) -> tuple[str, Any]:
     return done.stdout, json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so_in_a_line() -> None:
     done = race("--quick", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 1

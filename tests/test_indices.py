@@ -350,9 +350,14 @@ LEARNERS: dict[str, Callable[[Backend], Any]] = {
 }
 
 
+BY_DEFAULT = {"maml", "reptile", "anil", "imaml"}
+
+
 class TestTokensOfTasks:
     @pytest.mark.parametrize("flops", [1, NumPyBackend.flops_at_once])
-    @pytest.mark.parametrize("name", LEARNERS)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in LEARNERS]
+    )
     def test_one_beyond_the_table_changes_nothing(self, name: str, flops: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """In no task of any call, together or apart; and the next steps are those of a learner that never met it."""
         monkeypatch.setattr(NumPyBackend, "flops_at_once", flops)

@@ -110,6 +110,10 @@ LEARNERS: dict[str, Callable[..., Any]] = {
     "ANIL": lambda **o: made(ANILAlgorithm, ANILOptions, **o),
 }
 EACH = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+# Where each takes a second or more. A test of signals and one of samplers have all of them by default.
+MAML = pytest.mark.parametrize(
+    "make", [pytest.param(m, id=name, marks=() if name == "MAML" else pytest.mark.slow) for name, m in LEARNERS.items()]
+)
 
 
 class Moments:
@@ -206,7 +210,7 @@ def moments_in_a_later_step(make: Callable[..., Any]) -> int:
     return moments_of(lambda: learner.MetaTrainStep(2))
 
 
-@EACH
+@MAML
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error: type[BaseException]) -> None:
     """Some moments of all, and more of the last tenth, in which everything is changed."""
@@ -226,7 +230,7 @@ def test_a_step_is_whole_at_every_moment(make: Callable[..., Any]) -> None:
         interrupted_everywhere(make, every[first : first + 400], KeyboardInterrupt)
 
 
-@EACH
+@MAML
 def test_the_first_step_is_whole_too(make: Callable[..., Any]) -> None:
     """In which functions are traced and programs planned, that later steps and other learners use."""
     straight = make()
@@ -276,6 +280,7 @@ def test_a_models_own_training_is_whole_too() -> None:
                 model.Train(x, x**2)
 
 
+@pytest.mark.slow
 def test_a_trace_is_closed_whenever_it_is_interrupted() -> None:
     """Also while the error is at hand, as an interactive session keeps the last one."""
 
@@ -305,7 +310,7 @@ class TestTrain:
         "CheckpointFrequency": 3,
     }
 
-    @EACH
+    @MAML
     def test_a_run_that_is_stopped_again_and_again(
         self, make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -734,7 +739,7 @@ def found_by(child: int, seconds: float = 60.0) -> bool | None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork")
 class TestForks:
-    @EACH
+    @MAML
     def test_in_the_middle_of_a_step(self, make: Callable[..., Any]) -> None:
         """What a child of another thread finds is the learner before a step or after it; it adapts and trains."""
         learner, straight, going, over = make(), make(), threading.Event(), threading.Event()

@@ -112,7 +112,12 @@ LEARNERS: dict[str, Make] = {
         ReptileOptions(network(b), AdaptationSteps=3, UseSerialUpdate=True, OuterLearningRate=0.5)
     ),
 }
-EACH = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+# One of each kind: through the inner steps, of their end alone, by solves, and of what is learned beside a start.
+BY_DEFAULT = {"MAML", "Reptile", "iMAML", "Meta-SGD"}
+EACH = pytest.mark.parametrize(
+    "make",
+    [pytest.param(m, id=name, marks=() if name in BY_DEFAULT else pytest.mark.slow) for name, m in LEARNERS.items()],
+)
 
 
 def tasks_of(backend: Any, shots: int, count: int, seed: int = 1) -> list[Any]:
@@ -411,6 +416,7 @@ class TestNested:
 
 
 class TestWorkspaces:
+    @pytest.mark.slow
     def test_threads_that_end_leave_few_behind(self) -> None:
         learner = LEARNERS["MAML"]("numpy")
         tasks = tasks_of("numpy", 4, 8)

@@ -100,7 +100,11 @@ NETWORKS = [
     ),
     Network("residual", [(4, 3), (3, 4), (4,), (4,), (4, 3)], (4, 4), residual, residual_reference),
 ]
-every_network = pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
+every_network = pytest.mark.parametrize(
+    "network",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n.name == "residual")) for n in NETWORKS],
+    ids=lambda n: n.name,
+)
 
 # Kinks of relu and max are nowhere within the reach of the differences: the step is small, their order four.
 STEP = 2.0**-12

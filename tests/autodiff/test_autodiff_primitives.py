@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +18,13 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.backends import Backend, get_backend
 
 SMOOTH = [case for case in CASES if case.smooth]
+# The default tests have each function in one form by the first word of its name, the slow ones those that follow too.
+_FIRST = {re.split("[ ,]", case.name)[0]: case.name for case in reversed(CASES)}
+FORMS = [pytest.param(case, marks=() if case.name in _FIRST.values() else pytest.mark.slow) for case in CASES]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_form = pytest.mark.parametrize("case", FORMS, ids=str)
 every_smooth_case = pytest.mark.parametrize("case", SMOOTH, ids=str)
+every_smooth_form = pytest.mark.parametrize("case", [form for form in FORMS if form.values[0].smooth], ids=str)
 
 
 def shapes(case: Case) -> st.SearchStrategy[tuple[int, ...]]:
@@ -75,7 +81,7 @@ def difference(at: dict[int, float]) -> float:
     return sum(c * (at[k] - at[-k]) for k, c in STENCIL.items()) / STEP
 
 
-@every_smooth_case
+@every_smooth_form
 @given(data=st.data(), seed=seeds())
 @settings(max_examples=2)
 def test_three_derivatives_along_a_line_agree_with_differences(case: Case, data: Any, seed: int) -> None:
@@ -152,7 +158,7 @@ def test_reverse_and_forward_mode_agree_to_the_third_order(case: Case, data: Any
         assert_allclose(x, y, rtol=1e-10, atol=1e-10)
 
 
-@every_smooth_case
+@every_smooth_form
 def test_derivatives_on_the_strict_backend_are_those_on_numpy(case: Case) -> None:
     strict = get_backend("strict")
     rng, args = arguments(case, 0, (2, 3)[: case.axes[1]])
@@ -187,7 +193,7 @@ def element(a: Any, axis: int | None, k: int) -> Any:
     return a if axis is None else np.take(a, k, axis)
 
 
-@every_case
+@every_form
 @given(data=st.data(), seed=seeds())
 @settings(max_examples=3)
 def test_vmap_is_a_loop(case: Case, data: Any, seed: int) -> None:

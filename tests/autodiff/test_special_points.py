@@ -201,7 +201,8 @@ def test_each_row_of_the_table_is_what_the_engine_gives(backend: Backend, dtype:
         _assert_close([backend.to_numpy(f) for f in found], row, dtype)
 
 
-@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_compiled_loops_give_the_same(dtype: str) -> None:
     for row in _fitting(dtype):
         at = ROWS[row][1]
@@ -212,6 +213,7 @@ def test_compiled_loops_give_the_same(dtype: str) -> None:
         _assert_close(executable.outputs, row, dtype)
 
 
+@pytest.mark.slow
 def test_each_row_of_a_batch_is_by_itself(backend: Backend) -> None:
     for row in range(len(ROWS)):
         at = np.array(ROWS[row][1])

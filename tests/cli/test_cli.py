@@ -13,9 +13,15 @@ from typer.testing import CliRunner
 
 from aidotnet_py import cli
 from aidotnet_py.cli.app import app
-from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison
+from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, running
 
 TINY = ["--iterations", "2", "--meta-batch", "3", "--test-tasks", "4", "--adaptation-steps", "3"]
+
+
+@pytest.fixture
+def no_memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes ten times as long as these trainings; a test of comparisons has it, and the slow ones here."""
+    monkeypatch.setattr(running, "_peak_of_a_step", lambda start: 2**20)
 
 
 def compare(*arguments: str) -> Any:
@@ -23,6 +29,7 @@ def compare(*arguments: str) -> Any:
 
 
 class TestCompare:
+    @pytest.mark.usefixtures("no_memory_measured")
     def test_a_table(self) -> None:
         done = compare("--algorithms", "FOMAML, MAML")
         assert done.exit_code == 0, done.output
@@ -58,7 +65,8 @@ class TestCompare:
         assert "Accuracy one example at a time, after 3 steps" in " ".join(done.stdout.split())
         assert "%" in done.stdout
 
-    @pytest.mark.parametrize("name", ["curves.png", "curves.svg"])
+    @pytest.mark.usefixtures("no_memory_measured")
+    @pytest.mark.parametrize("name", ["curves.svg", pytest.param("curves.png", marks=pytest.mark.slow)])
     def test_a_figure_and_the_numbers(self, name: str, tmp_path: Path) -> None:
         figure, numbers = tmp_path / "new" / name, tmp_path / "other" / "found.json"
         done = compare("--algorithms", "FOMAML", "--figure", str(figure), "--json", str(numbers))
@@ -302,6 +310,7 @@ class TestWithoutExtras:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("no_memory_measured")
 def test_the_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["aidotnet-py", "compare", *TINY, "--algorithms", "FOMAML"])
     with pytest.raises(SystemExit) as done:

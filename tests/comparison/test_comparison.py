@@ -39,6 +39,8 @@ from aidotnet_py.plotting import draw_adaptation_curves
 
 TINY: dict[str, Any] = {"iterations": 2, "meta_batch": 3, "test_tasks": 4, "adaptation_steps": 2}
 
+OF_EITHER = [*BASELINES, *(name for name, one in ALGORITHMS.items() if not one.needs_classes)]
+
 PEAK_OF_A_STEP = running_module._peak_of_a_step
 
 
@@ -64,6 +66,12 @@ def memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 def regression() -> Comparison:
     """Three algorithms, two seeds."""
     return compare(settings(seeds=(0, 5), algorithms=["iMAML", "MAML", "FOMAML"]))
+
+
+@pytest.fixture(scope="module")
+def classification() -> Comparison:
+    """One algorithm, one seed."""
+    return compare(settings(data="digits", algorithms=["FOMAML"]))
 
 
 class TestWhoIsCompared:
@@ -101,8 +109,9 @@ class TestWhoIsCompared:
     @pytest.mark.parametrize(
         ("name", "data"),
         [
-            *((name, "digits") for name in [*BASELINES, *BASELINES_OF_CLASSES, *ALGORITHMS]),
-            *((name, "sinusoid") for name in [*BASELINES, *ALGORITHMS] if name != "ProtoNets"),
+            *((name, "digits") for name in [*BASELINES_OF_CLASSES, "ProtoNets"]),
+            *(pytest.param(name, "digits", marks=pytest.mark.slow) for name in OF_EITHER),
+            *((name, "sinusoid") for name in OF_EITHER),
         ],
     )
     def test_all_start_alike_and_only_training_moves_them(self, name: str, data: str) -> None:
@@ -148,6 +157,7 @@ class TestWhoIsCompared:
         assert len(test) == 4
         assert not set(test) & set(maml)
 
+    @pytest.mark.slow
     def test_transfer_learns_the_mean_of_contradicting_tasks(self) -> None:
         # y = 2x and y = −4x, pooled: the best line is y = −x, and gradient descent on a line finds it.
         x = np.linspace(-1, 1, 8, dtype=np.float32)[:, None]
@@ -231,13 +241,12 @@ class TestWhatIsMeasured:
         assert losses["MAML"] == regression.of("MAML")[1].losses
         assert accuracies == {}
 
-    def test_classification_has(self) -> None:
-        found = compare(settings(data="digits", algorithms=["FOMAML"]))
-        for run in found.runs:
+    def test_classification_has(self, classification: Comparison) -> None:
+        for run in classification.runs:
             assert run.accuracies is not None
             assert len(run.accuracies) == 3
             assert all(0 <= point.Mean <= 1 for point in run.accuracies)
-        assert set(found.curves(0)[1]) == {"random", "transfer", "centroid", "embedded-centroid", "FOMAML"}
+        assert set(classification.curves(0)[1]) == {"random", "transfer", "centroid", "embedded-centroid", "FOMAML"}
 
     @pytest.mark.usefixtures("memory_measured")
     def test_what_training_costs(self) -> None:
@@ -391,8 +400,8 @@ class TestSettings:
 
 class TestJson:
     @pytest.mark.parametrize("data", ["sinusoid", "digits"])
-    def test_round_trip(self, data: str, regression: Comparison) -> None:
-        found = regression if data == "sinusoid" else compare(settings(data="digits", algorithms=["FOMAML"]))
+    def test_round_trip(self, data: str, request: pytest.FixtureRequest) -> None:
+        found: Comparison = request.getfixturevalue("regression" if data == "sinusoid" else "classification")
         text = found.to_json()
         assert Comparison.from_json(text) == found
         older = json.loads(text)

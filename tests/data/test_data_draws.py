@@ -69,6 +69,7 @@ def test_the_probabilities_are_met_exactly(case: tuple[np.ndarray, int]) -> None
     np.testing.assert_allclose(counts, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_frequencies_are_the_probabilities() -> None:
     weights, generator, n = np.array([80, 10, 6, 3, 1]), np.random.default_rng(2), 20000
     counts = np.zeros((5, 2), int)

@@ -57,6 +57,7 @@ def test_the_real_archive_is_the_published_one() -> None:
     assert hashlib.sha256(OMNIGLOT.read_bytes()).hexdigest() == published.sha256
 
 
+@pytest.mark.slow
 @real
 def test_real_characters_are_all_there() -> None:
     with open_omniglot(OMNIGLOT) as images:
@@ -69,6 +70,7 @@ def test_real_characters_are_all_there() -> None:
     assert OmniglotLoader(OMNIGLOT, alphabets=["Greek", "Korean"], rotations=False).AvailableClasses == 64
 
 
+@pytest.mark.slow
 @real
 def test_real_pixels_are_area_averages_of_ink(backend: Backend) -> None:
     task = OmniglotLoader(OMNIGLOT, NWay=5, KShot=1, QueryShots=15, seed=1, backend=backend).GetNextTask()
@@ -412,6 +414,7 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.slow
 def test_garbled_archives_give_tasks_or_refusals_and_nothing_else(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zip", alphabets("A", characters=1))
     sound = path.read_bytes()

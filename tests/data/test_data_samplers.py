@@ -425,6 +425,7 @@ class TestDynamic:
         np.testing.assert_allclose(sampler.class_probabilities, wanted, atol=1e-9)
         assert sampler.class_probabilities.sum() == pytest.approx(3)
 
+    @pytest.mark.slow
     def test_draws_have_these_probabilities(self) -> None:
         sampler, n = make(DynamicTaskSampler, explorationRate=0.2), 6000
         generator = np.random.default_rng(1)
@@ -605,7 +606,9 @@ def recorded(sampler: Any) -> Iterator[list[tuple[Any, Any]]]:
 
 
 class TestTraining:
-    @each
+    @pytest.mark.parametrize(
+        "kind", [s if s is BalancedTaskSampler else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS]
+    )
     def test_a_learner_trained_from_a_sampler_gets_better(self, kind: Any) -> None:
         own, sampler = learner(NumMetaIterations=120), make(kind)
         test = make(UniformTaskSampler, seed=99).SampleBatch(40)

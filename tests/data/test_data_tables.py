@@ -87,6 +87,7 @@ def frames(table: dict[str, list[Any]], folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_fifty_groups_from_a_csv_file_in_five_lines(tmp_path: Path) -> None:
     pytest.importorskip("polars").DataFrame(growth(np.random.default_rng(1).integers(3, 31, 50).tolist())).write_csv(
         tmp_path / "growth.csv"
@@ -379,10 +380,10 @@ class TestTasks:
         [
             (iMAMLAlgorithm, iMAMLOptions),
             (MAMLAlgorithm, MAMLOptions),
-            (ReptileAlgorithm, ReptileOptions),
-            (MetaSGDAlgorithm, MetaSGDOptions),
-            (ANILAlgorithm, ANILOptions),
-            (BOILAlgorithm, BOILOptions),
+            pytest.param(ReptileAlgorithm, ReptileOptions, marks=pytest.mark.slow),
+            pytest.param(MetaSGDAlgorithm, MetaSGDOptions, marks=pytest.mark.slow),
+            pytest.param(ANILAlgorithm, ANILOptions, marks=pytest.mark.slow),
+            pytest.param(BOILAlgorithm, BOILOptions, marks=pytest.mark.slow),
         ],
     )
     def test_every_algorithm_learns_from_groups_of_unequal_size(self, algorithm: Any, options: Any) -> None:
@@ -527,6 +528,7 @@ class TestSmallGroups:
 
 
 class TestClasses:
+    @pytest.mark.slow
     def test_targets_of_strings_are_classes(self) -> None:
         rng = np.random.default_rng(0)
         shop = np.repeat(np.arange(12), 10)

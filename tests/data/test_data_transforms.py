@@ -72,7 +72,7 @@ class TestStacks:
             assert bits(device.GetTaskBatch(count), backend.name) == bits(host.GetTaskBatch(count))
             assert device.GetState() == host.GetState()
 
-    @each
+    @pytest.mark.parametrize("make", [arrays, table, pytest.param(digits, marks=pytest.mark.slow), waves])
     @given(calls=st.lists(st.integers(0, 3), max_size=4))
     def test_positions_resume_and_batches_are_so_many_tasks(self, make: Any, calls: list[int]) -> None:
         loader = stacked(make())

@@ -178,15 +178,18 @@ def heights(groups: int, seed: int) -> dict[str, Any]:
     return {"child": child, "age": age, "sex": np.array(["f", "m"])[child % 2], "height": height}
 
 
-@pytest.fixture
-def run_on_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
-    pd.DataFrame(heights(20, 0)).to_csv(tmp_path / "heights.csv", index=False)
-    arguments = ["train", str(tmp_path / "heights.csv"), "--task", "child", "--target", "height", "--iterations", "20"]
+@pytest.fixture(scope="module")
+def run_on_a_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that tests read alone."""
+    folder = tmp_path_factory.mktemp("table")
+    pd.DataFrame(heights(20, 0)).to_csv(folder / "heights.csv", index=False)
+    arguments = ["train", str(folder / "heights.csv"), "--task", "child", "--target", "height", "--iterations", "20"]
     options = ["--set", "options.EvaluationTasks=4", "--set", "options.EvaluationFrequency=10"]
-    done = CliRunner().invoke(app, [*arguments, "--run", str(tmp_path / "run"), *options])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+        done = CliRunner().invoke(app, [*arguments, "--run", str(folder / "run"), *options])
     assert done.exit_code == 0, done.output
-    return tmp_path / "run"
+    return folder / "run"
 
 
 class TestRuns:

@@ -188,6 +188,7 @@ class TestScikitLearnsTools:
         other = clone(model).set_params(random_state=4).fit(X, y)
         assert (other.predict(X) != expected).any()
 
+    @pytest.mark.slow
     def test_cross_validation_over_groups(self) -> None:
         """The first rows of a test group are known: they belong to what is fitted."""
         X, y = children(40)

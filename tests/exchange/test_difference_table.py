@@ -34,7 +34,13 @@ def test_the_page_has_the_same_rows() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", [*exchange.CASES, *exchange.LOSSES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet18"))
+        for name in (*exchange.CASES, *exchange.LOSSES)
+    ],
+)
 def test_differences_are_rounding(name: str, dtype: Any) -> None:
     row = (exchange.row_of_loss if name in exchange.LOSSES else exchange.row_of_layer)(name, dtype)
     limit = LIMITS.get(name, 20) * np.finfo(dtype).eps

@@ -106,7 +106,9 @@ def batch(name, count=6):
     return x, torch.tensor(np.ascontiguousarray(channels_first)), np.arange(count) % 3
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("conv4-pool", "resnet18"))) for n in NETWORKS]
+)
 class TestBothWays:
     def test_outputs_are_those_of_pytorch_in_eval(self, name):
         module, model = torch_module(name).eval(), our_model(name)
@@ -163,7 +165,8 @@ class TestSources:
             lambda a: a.tolist(),
             torch.tensor,
             lambda a: torch.tensor(a, dtype=torch.float16),
-            lambda a: pytest.importorskip("jax").numpy.asarray(a),
+            # The import takes a second or two.
+            pytest.param(lambda a: pytest.importorskip("jax").numpy.asarray(a), marks=pytest.mark.slow),
             lambda a: nn.Parameter(torch.tensor(a)).detach(),
         ],
         ids=["numpy", "lists", "torch", "half", "jax", "detached"],

@@ -388,7 +388,7 @@ def test_an_argument_that_the_condition_ignores_has_derivative_zero() -> None:
 # --- iMAML ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strength", [1.5, 6.0])
+@pytest.mark.parametrize("strength", [1.5, pytest.param(6.0, marks=pytest.mark.slow)])
 def test_it_gives_the_meta_gradient_of_imaml(strength: float) -> None:
     network, backend = TanhNetwork(), get_backend("numpy")
     start, ((x, y, query_x, query_y),) = network.start(), network.sets(1)

@@ -733,6 +733,7 @@ class TestPrograms:
         assert Weighted.__hash__ is None
         assert model_on("numpy").ComputeGradients(np.ones((1, 3)), np.zeros((1, 2)), Weighted(2.0))[-1] == 1.0
 
+    @pytest.mark.slow
     def test_serve_threads_at_once(self):
         model, p = model_on("numpy"), parameters()
         wrong, done = [], []

@@ -65,7 +65,10 @@ ALGORITHMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "anil": (ANILAlgorithm, ANILOptions, {"AdaptedLayers": ["3_dense"]}),
     "boil": (BOILAlgorithm, BOILOptions, {"AdaptedLayers": ["0_dense"]}),
 }
-EACH = pytest.mark.parametrize("name", ALGORITHMS)
+BY_DEFAULT = {"maml", "imaml", "reptile", "meta-sgd", "anil"}
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in ALGORITHMS]
+)
 
 
 def network(*, dropout: bool = True) -> Sequential:

@@ -497,6 +497,7 @@ class TestResNet18:
         # Steps so short that no maximum moves to another element, as exact as their differences are then.
         assert (along(1e-7) - along(-1e-7)) / 2e-7 == pytest.approx(slope, rel=1e-5)
 
+    @pytest.mark.slow
     def test_agrees_with_pytorch(self):
         torch = pytest.importorskip("torch")
         network, parameters, x, labels = self.small()

@@ -358,7 +358,8 @@ class TestMetaGradientsBySupport:
             expected = differences(lambda p: loss_of(p, query, target, by=x), phi)
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
-    @pytest.mark.parametrize("batches", [None, pytest.param(((0, 3), (2, 5)), marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("batches", [None, ((0, 3), (2, 5))])
     def test_of_maml_are_exact(self, backend, batches):
         tasks = [task_of(seed, backend, batches=batches)[0] for seed in (0, 1)]
         learner = MAMLAlgorithm(MAMLOptions(small("support", backend), AdaptationSteps=2, **PLAIN))
@@ -381,6 +382,7 @@ class TestMetaGradientsBySupport:
         expected = np.linalg.solve(np.eye(len(phi)) + 0.1 * np.array(support), g)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
+    @pytest.mark.slow
     def test_of_anil_are_those_of_its_loss(self):
         backend = small().backend
         task, (x, y, query, target) = task_of(0, backend)
@@ -480,7 +482,14 @@ class TestEvaluate:
         assert report[5] == "  normalised by        each query set as a whole"
         assert report[6].startswith(f"  accuracy one by one  {float(np.mean(result.single_accuracies)):.6g} ±"[:28])
 
-    @pytest.mark.parametrize(("norm", "said"), [("support", "support"), ("group", None), ("layer", None)])
+    @pytest.mark.parametrize(
+        ("norm", "said"),
+        [
+            ("support", "support"),
+            pytest.param("group", None, marks=pytest.mark.slow),
+            pytest.param("layer", None, marks=pytest.mark.slow),
+        ],
+    )
     def test_has_one_figure_where_there_is_one(self, norm, said):
         learner, result = self.found(norm)
         assert result.normalization == said

@@ -105,7 +105,9 @@ class TestPlaces:
         with pytest.raises(ArgumentException, match=r"^ax must be an axes of a grid, as by figure.subplots\(\)"):
             draw(ax=Figure().add_axes((0, 0, 1, 1)))
 
-    @each
+    @pytest.mark.parametrize(
+        "draw", [pytest.param(d, id=d.__name__, marks=() if d is training else pytest.mark.slow) for d in ALL]
+    )
     def test_a_notebook_gets_a_picture(self, draw: Callable[..., Any]) -> None:
         assert draw()._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")
 

@@ -127,6 +127,7 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)] == points
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:codecs.open:DeprecationWarning")  # MLflow, on Python 3.14
 def test_mlflow_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")

@@ -73,10 +73,21 @@ def bits(run: Path) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped; tests change copies of it alone."""
     run = tmp_path_factory.mktemp("runs") / "alone"
     learner().Train(run=RunFolder(run))
-    return bits(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(finished: Path) -> list[bytes]:
+    return bits(finished)
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 class TestCurves:
@@ -156,7 +167,7 @@ class TestContents:
 
 
 class TestGoingOn:
-    @pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
+    @pytest.mark.parametrize("steps", [0, 4, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 3, 9))])
     def test_after_a_callback_fails(self, steps: int, tmp_path: Path, alone: list[bytes]) -> None:
         class Fail(ITrainingCallback):
             def on_step(self, run: Any, step: Any) -> None:
@@ -262,18 +273,16 @@ class TestGoingOn:
         assert bits(tmp_path)[0] == alone[0]
         assert len(result.LossHistory) == 10
 
-    def test_a_run_that_is_done_stays_so(self, tmp_path: Path, alone: list[bytes]) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        assert learner().Train(resume=RunFolder(tmp_path)).TotalIterations == 10
-        assert bits(tmp_path) == alone
+    def test_a_run_that_is_done_stays_so(self, copied: Path, alone: list[bytes]) -> None:
+        assert learner().Train(resume=RunFolder(copied)).TotalIterations == 10
+        assert bits(copied) == alone
 
-    def test_lines_after_the_checkpoint_are_taken_again(self, tmp_path: Path, alone: list[bytes]) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        (tmp_path / "checkpoint_MAML_10.safetensors").unlink()
-        with open(tmp_path / "metrics.jsonl", "ab") as file:
+    def test_lines_after_the_checkpoint_are_taken_again(self, copied: Path, alone: list[bytes]) -> None:
+        (copied / "checkpoint_MAML_10.safetensors").unlink()
+        with open(copied / "metrics.jsonl", "ab") as file:
             file.write(b'{"Iteration": 11, "MetaL')
-        learner().Train(resume=RunFolder(tmp_path))
-        assert bits(tmp_path) == alone
+        learner().Train(resume=RunFolder(copied))
+        assert bits(copied) == alone
 
     def test_with_a_sampler(self, tmp_path: Path) -> None:
         def train(steps: int, **how: Any) -> Any:
@@ -341,6 +350,7 @@ class TestFailures:
         student.MetaTrainStep(2)
         assert student.failed_batch is None
 
+    @pytest.mark.slow
     def test_each_byte_of_a_checkpoint(self, tmp_path: Path) -> None:
         learner(units=1, CheckpointFrequency=5).Train(run=RunFolder(tmp_path))
         path = tmp_path / "checkpoint_MAML_10.safetensors"
@@ -356,52 +366,47 @@ class TestFailures:
                 aidotnet_py.load(path)
         assert student.CurrentIteration == 0
 
-    @pytest.mark.parametrize("length", [0, 1, 100, -1])
-    def test_a_truncated_checkpoint(self, length: int, tmp_path: Path, alone: list[bytes]) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        path = tmp_path / "checkpoint_MAML_10.safetensors"
+    @pytest.mark.parametrize("length", [100, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, -1))])
+    def test_a_truncated_checkpoint(self, length: int, copied: Path, alone: list[bytes]) -> None:
+        path = copied / "checkpoint_MAML_10.safetensors"
         path.write_bytes(path.read_bytes()[:length])
-        before = bits(tmp_path)
+        before = bits(copied)
         with pytest.raises(ArgumentException, match=r"if you remove that file, Train continues from checkpoint_MAML_8"):
-            learner().Train(resume=RunFolder(tmp_path))
-        assert bits(tmp_path) == before, "nothing is changed"
+            learner().Train(resume=RunFolder(copied))
+        assert bits(copied) == before, "nothing is changed"
         path.unlink()
-        learner().Train(resume=RunFolder(tmp_path))
-        assert bits(tmp_path) == alone
+        learner().Train(resume=RunFolder(copied))
+        assert bits(copied) == alone
 
     @pytest.mark.parametrize("gone", [slice(0, 3), slice(4, 5), slice(0, 99)])
-    def test_metrics_with_steps_missing(self, gone: slice, tmp_path: Path) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    def test_metrics_with_steps_missing(self, gone: slice, copied: Path) -> None:
+        lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
         del lines[gone]
-        (tmp_path / "metrics.jsonl").write_text("".join(lines))
+        (copied / "metrics.jsonl").write_text("".join(lines))
         with pytest.raises(
             ArgumentException, match=r"metrics.jsonl must hold each step from 1 to 10, the step of checkpoint"
         ):
-            learner().Train(resume=RunFolder(tmp_path))
+            learner().Train(resume=RunFolder(copied))
 
-    def test_metrics_that_are_none(self, tmp_path: Path) -> None:
-        learner().Train(run=RunFolder(tmp_path))
+    def test_metrics_that_are_none(self, copied: Path) -> None:
         for text in ("[]\n", "no\n", '{"Iteration": "1"}\n', '{"Iteration": 1}\n' * 10):
-            (tmp_path / "metrics.jsonl").write_text(text)
+            (copied / "metrics.jsonl").write_text(text)
             with pytest.raises(ArgumentException, match=r"metrics.jsonl must hold"):
-                learner().Train(resume=RunFolder(tmp_path))
+                learner().Train(resume=RunFolder(copied))
 
-    def test_of_another_learner(self, tmp_path: Path) -> None:
-        learner().Train(run=RunFolder(tmp_path))
+    def test_of_another_learner(self, copied: Path) -> None:
         with pytest.raises(ArgumentException, match="algorithm is MAML there and Reptile here"):
-            learner(ReptileAlgorithm, ReptileOptions).Train(resume=RunFolder(tmp_path))
+            learner(ReptileAlgorithm, ReptileOptions).Train(resume=RunFolder(copied))
         with pytest.raises(ArgumentException, match=r"units is 4 there and 5 here"):
-            learner(units=5).Train(resume=RunFolder(tmp_path))
+            learner(units=5).Train(resume=RunFolder(copied))
         with pytest.warns(UserWarning, match="InnerLearningRate is 0.01 there and 0.02 here"):
-            learner(InnerLearningRate=0.02).Train(resume=RunFolder(tmp_path))
+            learner(InnerLearningRate=0.02).Train(resume=RunFolder(copied))
 
-    def test_of_a_later_version(self, tmp_path: Path) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        text = (tmp_path / "run.json").read_text()
-        (tmp_path / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
+    def test_of_a_later_version(self, copied: Path) -> None:
+        text = (copied / "run.json").read_text()
+        (copied / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
         with pytest.raises(ArgumentException, match=r"run.json must have format 1, got 2; install"):
-            learner().Train(resume=RunFolder(tmp_path))
+            learner().Train(resume=RunFolder(copied))
 
     def test_folders_that_are_none(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("kept")
@@ -435,11 +440,10 @@ class TestFailures:
             ('{"format": 1, "sessions": [{"iteration": "first"}]}', "must hold where the run began"),
         ],
     )
-    def test_a_damaged_description(self, text: str, message: str, tmp_path: Path) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        (tmp_path / "run.json").write_text(text)
+    def test_a_damaged_description(self, text: str, message: str, copied: Path) -> None:
+        (copied / "run.json").write_text(text)
         with pytest.raises(ArgumentException, match=message):
-            learner().Train(resume=RunFolder(tmp_path))
+            learner().Train(resume=RunFolder(copied))
 
     def test_without_a_checkpoint(self, tmp_path: Path) -> None:
         assert RunFolder(tmp_path / "nowhere").checkpoints == []
@@ -449,11 +453,10 @@ class TestFailures:
         with pytest.raises(FileNotFoundError, match="must be the folder of a run with a checkpoint, got none"):
             learner().Train(resume=RunFolder(tmp_path))
 
-    def test_lines_without_losses(self, tmp_path: Path) -> None:
-        learner().Train(run=RunFolder(tmp_path))
-        (tmp_path / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}}}\n' for i in range(1, 11)))
+    def test_lines_without_losses(self, copied: Path) -> None:
+        (copied / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}}}\n' for i in range(1, 11)))
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
-            learner().Train(resume=RunFolder(tmp_path))
+            learner().Train(resume=RunFolder(copied))
 
     def test_of_another_folder_object(self, tmp_path: Path) -> None:
         class Second(ITrainingCallback):
@@ -513,6 +516,7 @@ class TestFullDisk:
     def test_is_found_before_the_first_step(self, tmp_path: Path) -> None:
         assert self.train(tmp_path / "run", 1000)[:2] == ["27", "0"]
 
+    @pytest.mark.slow
     def test_leaves_the_last_checkpoint_whole(self, tmp_path: Path) -> None:
         student = learner(NumMetaIterations=40, CheckpointFrequency=6)
         student.Train(run=RunFolder(tmp_path / "alone"))

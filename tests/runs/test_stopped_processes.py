@@ -101,6 +101,7 @@ def check(tmp_path: Path, number: signal.Signals, rounds: int, alone: tuple[dict
     print(f"{rounds} runs under {number.name}: {dict(seen)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_few_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
     check(tmp_path, number, ROUNDS, alone)

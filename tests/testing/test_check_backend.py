@@ -192,36 +192,41 @@ class OwnArrays(NumPyBackend):
         return super().asarray(value, dtype).view(Halving)
 
 
+BROKEN: list[tuple[Callable[[], Any], str]] = [
+    (NoThreads, r"fails 1 of 18 checks:\n- the protocol: threads must be at least 1, got 0"),
+    (FlagsStay, r"fails 1 of 18 checks:\n- copies: copyto of a boolean must be True at \(1,\), as NumPy's is, got"),
+    (InTwoSteps, r"fails 1 of 18 checks:\n- functions written over an operand: add written over operand 1 must be"),
+    (MaskedByProducts, r"- logical functions and choices: where of values that are not finite must be 0\.0 at"),
+    (NaNIsRectified, r"fails 1 of 18 checks:\n- special values: relu of special values must be nan at \(6,\)"),
+    (
+        Rounds,
+        r"fails 1 of 18 checks:\n- conversions: astype to int32 must be -2 at \(0, 0\), as NumPy's is, got -3",
+    ),
+    (InReverse, r"fails 1 of 18 checks:\n- concatenation: concat along 0 must be"),
+    (WindowsCover, r"fails 1 of 18 checks:\n- windows: fold of windows \(3, 2\) at steps \(2, 1\) must be"),
+    (LeavesOnce, r"fails 1 of 18 checks:\n- contexts and capture: raised RuntimeError: release"),
+    (OwnArrays, r"- operators of arrays: x / 2\.0 must be 0\.5 at \(0, 0\), as NumPy's is, got 0\.25"),
+    (WrongProduct, r"fails 1 of \d+ checks:\n- products: matmul must be [\d.]+ at \(0, 0, 0\), as NumPy's is, got"),
+    (WrongSlope, r"- elementwise functions: cos must be"),
+    (OutIsNotWritten, r"- reductions: out of sum over \(0,\) must be"),
+    (ViewsAreCopies, r"- views: the array under reshape, after a write to the view, must be -1\.0 at \(0, 0\), as"),
+    (ArraysAreShared, r"- new arrays: asarray of an array of its own must return a copy"),
+    (LastRowWins, r"- rows and their order: scatter_add must be"),
+    (NaNLoses, r"- reductions: max with a NaN must be nan at \(0,\)"),
+    (AnyOrder, r"- rows and their order: argsort must be"),
+    (WideSums, r"- reductions: sum must keep int8, got int64"),
+    (SingularIsSolved, r"- linear algebra: solve of a singular matrix must raise LinAlgError, got a result"),
+    (IndicesAreTaken, r"- rows and their order: wrap_indices must be 0 at \(0, 0\), as NumPy's is, got -4"),
+    (Unfinished, r"- reductions: raised NotImplementedError: later"),
+    (OwnsAll, r"- ownership: owns must be false of 'x', got True"),
+]
+# Of the 18 checks, these are in the default tests.
+BY_DEFAULT = {NoThreads, InTwoSteps, MaskedByProducts, WrongProduct, ViewsAreCopies, NaNLoses, OwnsAll}
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [
-        (NoThreads, r"fails 1 of 18 checks:\n- the protocol: threads must be at least 1, got 0"),
-        (FlagsStay, r"fails 1 of 18 checks:\n- copies: copyto of a boolean must be True at \(1,\), as NumPy's is, got"),
-        (InTwoSteps, r"fails 1 of 18 checks:\n- functions written over an operand: add written over operand 1 must be"),
-        (MaskedByProducts, r"- logical functions and choices: where of values that are not finite must be 0\.0 at"),
-        (NaNIsRectified, r"fails 1 of 18 checks:\n- special values: relu of special values must be nan at \(6,\)"),
-        (
-            Rounds,
-            r"fails 1 of 18 checks:\n- conversions: astype to int32 must be -2 at \(0, 0\), as NumPy's is, got -3",
-        ),
-        (InReverse, r"fails 1 of 18 checks:\n- concatenation: concat along 0 must be"),
-        (WindowsCover, r"fails 1 of 18 checks:\n- windows: fold of windows \(3, 2\) at steps \(2, 1\) must be"),
-        (LeavesOnce, r"fails 1 of 18 checks:\n- contexts and capture: raised RuntimeError: release"),
-        (OwnArrays, r"- operators of arrays: x / 2\.0 must be 0\.5 at \(0, 0\), as NumPy's is, got 0\.25"),
-        (WrongProduct, r"fails 1 of \d+ checks:\n- products: matmul must be [\d.]+ at \(0, 0, 0\), as NumPy's is, got"),
-        (WrongSlope, r"- elementwise functions: cos must be"),
-        (OutIsNotWritten, r"- reductions: out of sum over \(0,\) must be"),
-        (ViewsAreCopies, r"- views: the array under reshape, after a write to the view, must be -1\.0 at \(0, 0\), as"),
-        (ArraysAreShared, r"- new arrays: asarray of an array of its own must return a copy"),
-        (LastRowWins, r"- rows and their order: scatter_add must be"),
-        (NaNLoses, r"- reductions: max with a NaN must be nan at \(0,\)"),
-        (AnyOrder, r"- rows and their order: argsort must be"),
-        (WideSums, r"- reductions: sum must keep int8, got int64"),
-        (SingularIsSolved, r"- linear algebra: solve of a singular matrix must raise LinAlgError, got a result"),
-        (IndicesAreTaken, r"- rows and their order: wrap_indices must be 0 at \(0, 0\), as NumPy's is, got -4"),
-        (Unfinished, r"- reductions: raised NotImplementedError: later"),
-        (OwnsAll, r"- ownership: owns must be false of 'x', got True"),
-    ],
+    [pytest.param(kind, text, marks=() if kind in BY_DEFAULT else pytest.mark.slow) for kind, text in BROKEN],
 )
 def test_a_broken_operation_is_named(kind: Callable[[], Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
@@ -238,6 +243,7 @@ class WrongOnLongRows(Broken):
         return self._into(out, product)
 
 
+@pytest.mark.slow
 def test_what_shows_in_use_alone_is_named() -> None:
     register_backend(WrongOnLongRows())
     wanted = r"fails 2 of 5 checks:\n- solvers: gmres .*\n- training: iMAML on sinusoids, float64, parameters"

@@ -51,7 +51,7 @@ def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
-@settings(max_examples=15)
+@settings(max_examples=4)
 def test_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
     check_carried(np.random.default_rng(seed), NumPyBackend(compiled=compiled))
 
@@ -125,8 +125,15 @@ def test_many_random_programs(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
 
 
+@pytest.mark.slow
+@given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
+@settings(max_examples=many(15))
+def test_many_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
+    check_carried(np.random.default_rng(seed), NumPyBackend(compiled=compiled))
+
+
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
+@settings(max_examples=8)
 def test_compiled_random_programs_give_the_bits_of_plain_ones(seed: int) -> None:
     check_compiled_bits(np.random.default_rng(seed))
 

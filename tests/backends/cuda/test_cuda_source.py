@@ -32,6 +32,8 @@ from aidotnet_py.backends.kernel import (
 )
 
 FLOATS = ["float32", "float64"]
+# Where each is a second of g++.
+ONE_FLOAT = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 BITS = {4: np.uint32, 8: np.uint64}
 ONE = {"float32": np.float32(1), "float64": np.float64(1)}
 
@@ -216,7 +218,7 @@ REDUCTIONS = [
 
 
 @needs_gxx
-@pytest.mark.parametrize("dtype", FLOATS)
+@ONE_FLOAT
 def test_sums_and_maxima(dtype: str) -> None:
     """Sums of whole numbers are exact in any order."""
     rng = np.random.default_rng(0)
@@ -397,7 +399,7 @@ def random_product(rng: Any, dtype: str) -> tuple[Product, list[Any]]:
 
 
 @needs_gxx
-@pytest.mark.parametrize("dtype", FLOATS)
+@ONE_FLOAT
 def test_products(dtype: str) -> None:
     """Products of small whole numbers are exact."""
     work = [random_product(np.random.default_rng(seed), dtype) for seed in range(40)]
@@ -407,8 +409,14 @@ def test_products(dtype: str) -> None:
 
 
 @needs_gxx
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("sizes", [(9, 300, 64), (64, 515, 9), (5, 256, 5), (40, 1001, 70), (17, 33, 20)])
+@ONE_FLOAT
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (9, 300, 64),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in [(64, 515, 9), (5, 256, 5), (40, 1001, 70), (17, 33, 20)]),
+    ],
+)
 def test_groups_of_threads_share_out_long_sums(sizes: tuple[int, int, int], dtype: str) -> None:
     m, k, n = sizes
     rng = np.random.default_rng(k)
@@ -430,8 +438,9 @@ def test_sums_of_no_terms_are_zero() -> None:
     np.testing.assert_array_equal(out, np.zeros_like(out))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-@pytest.mark.parametrize("architecture", ["sm_75", pytest.param("sm_90", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_nvcc_compiles_it_all_without_spills(architecture: str, tmp_path: Path) -> None:
     launches: list[Launch] = []
     for dtype in FLOATS:

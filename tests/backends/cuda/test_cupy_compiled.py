@@ -167,7 +167,7 @@ def parameters_of(learner: Any) -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    ["iMAML", "Reptile", *(pytest.param(name, marks=pytest.mark.slow) for name in ("MAML", "FOMAML", "Meta-SGD"))],
+    ["Reptile", *(pytest.param(name, marks=pytest.mark.slow) for name in ("iMAML", "MAML", "FOMAML", "Meta-SGD"))],
 )
 def test_a_step_is_replayed_whole(name: str, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_on("cupy", name, **({"Curvature": "gauss-newton"} if name == "iMAML" else {}))
@@ -201,6 +201,7 @@ def test_a_copy_of_a_learner_captures_for_itself() -> None:
     assert (parameters_of(learner) == parameters_of(alone)).all()
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_told_as_on_numpy(backend: Backend) -> None:
     messages: list[str] = []
     for name in ("cupy", "numpy"):

@@ -122,7 +122,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "resnet18")) for n in NETWORKS])
 def test_networks_start_alike_and_learn_alike(name: str) -> None:
     layers, shape = NETWORKS[name]
     here, there = (
@@ -140,6 +140,7 @@ def test_networks_start_alike_and_learn_alike(name: str) -> None:
     assert_allclose(host(there.GetParameters()), here.GetParameters(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 2e-4)])
 def test_a_classifier_of_digits(dtype: Any, rtol: float) -> None:
     losses = []

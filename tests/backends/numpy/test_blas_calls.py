@@ -51,7 +51,14 @@ def by_chain(x: Any, out: Any) -> Callable[[], Any]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork")
-@pytest.mark.parametrize("made", [by_matmul, *(pytest.param(by, marks=needs_llvm) for by in (by_kernel, by_chain))])
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(by_matmul, marks=pytest.mark.slow),
+        pytest.param(by_kernel, marks=[needs_llvm, pytest.mark.slow]),
+        pytest.param(by_chain, marks=needs_llvm),
+    ],
+)
 def test_a_fork_waits(made: Callable[[Any, Any], Callable[[], Any]]) -> None:
     out = np.zeros((N, N))
     call = made(np.ones((N, N)), out)

@@ -59,7 +59,7 @@ def networks() -> dict[str, tuple[Any, tuple[int, ...]]]:
     }
 
 
-@pytest.mark.parametrize("name", ["strided", "pooled", "smooth"])
+@pytest.mark.parametrize("name", [pytest.param("strided", marks=pytest.mark.slow), "pooled", "smooth"])
 @pytest.mark.parametrize("of", ["evaluation", "hessian", "gauss-newton"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_networks(name: str, of: Any, dtype: Any) -> None:
@@ -88,7 +88,7 @@ def test_short_rows_are_summed_in_numpys_order_within_a_kernel(terms: int, dtype
     assert_same_bits(run_on(program, NumPyBackend(), [x]), run_on(program, PLAIN, [x]))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [s if s < 20 else pytest.param(s, marks=pytest.mark.slow) for s in range(60)])
 def test_products_of_all_shapes_and_layouts(seed: int) -> None:
     rng = np.random.default_rng(seed)
     m, k, n = (int(v) for v in rng.choice([1, 2, 3, 5, 8, 17, 40, 64, 130], 3))

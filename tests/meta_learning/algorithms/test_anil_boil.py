@@ -259,7 +259,9 @@ class TestSolvers:
 
 class TestBits:
     @BOTH
-    @pytest.mark.parametrize("optimizer", [None, AdamOptimizer(0.01)], ids=["descent", "adam"])
+    @pytest.mark.parametrize(
+        "optimizer", [None, pytest.param(AdamOptimizer(0.01), marks=pytest.mark.slow)], ids=["descent", "adam"]
+    )
     def test_segments(self, optimizer: Any, algorithm: Any) -> None:
         found = [
             meta_gradient(
@@ -279,7 +281,16 @@ class TestBits:
             np.testing.assert_array_equal(other, found[0])
 
     @BOTH
-    @pytest.mark.parametrize("options", [{}, {"InnerObjective": "proximal"}, {"UseFirstOrder": True}])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            *(
+                pytest.param(o, marks=pytest.mark.slow)
+                for o in ({"InnerObjective": "proximal"}, {"UseFirstOrder": True})
+            ),
+        ],
+    )
     def test_the_split_and_the_threads(
         self, options: dict[str, Any], algorithm: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

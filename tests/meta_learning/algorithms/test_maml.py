@@ -144,7 +144,7 @@ class TestDerivativeOfTheWholeProcedure:
 
 
 class TestSegments:
-    @pytest.mark.parametrize("name", ["the default", "momentum", "adam"])
+    @pytest.mark.parametrize("name", ["the default", "momentum", pytest.param("adam", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("batches", [1, 3])
     def test_the_bits_are_the_same(self, name: str, batches: int) -> None:
         backend, network, steps = get_backend("numpy"), CLASSIFICATION, 5
@@ -161,7 +161,7 @@ class TestSegments:
             )
             np.testing.assert_array_equal(other, whole)
 
-    @pytest.mark.parametrize("steps", [1, 2, 5, 16])
+    @pytest.mark.parametrize("steps", [1, 2, 5, pytest.param(16, marks=pytest.mark.slow)])
     def test_what_is_kept_and_what_is_made_again(self, steps: int) -> None:
         """S − 1 + ⌈K/S⌉ states, and no step twice but those of the segments before the last."""
         backend, network = NumPyBackend(compiled=False), REGRESSION
@@ -292,6 +292,7 @@ class TestFirstOrder:
         np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_implicit_gradients_tend_to_it_as_the_inner_problem_converges(backend: Backend) -> None:
     network, sets = REGRESSION, REGRESSION.sets(2)
     shared = {"InnerLearningRate": 0.1, "LambdaRegularization": 0.2, "InnerObjective": "proximal"}
@@ -395,7 +396,12 @@ class TestInnerOptimizers:
 class TestLanes:
     @pytest.mark.parametrize(
         "options",
-        [{}, {"InnerObjective": "proximal"}, {"CheckpointSegments": "sqrt"}, {"UseFirstOrder": True}],
+        [
+            {},
+            pytest.param({"InnerObjective": "proximal"}, marks=pytest.mark.slow),
+            {"CheckpointSegments": "sqrt"},
+            pytest.param({"UseFirstOrder": True}, marks=pytest.mark.slow),
+        ],
     )
     @pytest.mark.parametrize("name", ["the default", "adam"])
     def test_the_split_and_the_threads_leave_the_bits_alone(

@@ -239,13 +239,20 @@ def test_a_name_that_cannot_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    learner = learner_on(RandomSeed=3)
+@pytest.fixture(scope="module")
+def after_two_steps(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    learner, path = learner_on(RandomSeed=3), tmp_path_factory.mktemp("saved") / "run"
     for _ in range(2):
         learner.MetaTrainStep(2)
-    learner.Save(tmp_path / "run")
-    return tmp_path / "run"
+    learner.Save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def saved(tmp_path: Path, after_two_steps: bytes) -> Path:
+    path = tmp_path / "run"
+    path.write_bytes(after_two_steps)
+    return path
 
 
 def deep(levels: int) -> Any:

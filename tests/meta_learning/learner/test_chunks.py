@@ -40,7 +40,13 @@ def trained(threads: int, **options: Any) -> tuple[Any, Any, dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"UseFirstOrder": True}, {"UseNeumannApproximation": True}, {"InnerObjective": "proximal"}]
+    "options",
+    [
+        {},
+        pytest.param({"UseFirstOrder": True}, marks=pytest.mark.slow),
+        {"UseNeumannApproximation": True},
+        pytest.param({"InnerObjective": "proximal"}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_split_and_the_threads_leave_the_bits_alone(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -66,7 +66,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     gc.enable()
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("MAML", "iMAML", "Reptile") else pytest.mark.slow) for n in LEARNERS]
+)
 def test_programs_beyond_those_kept_are_freed_at_once(
     name: str, made: list[weakref.ref[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -402,6 +402,7 @@ print("failed", failed, blas() == before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_forked_while_threads_work_can_work_too(tmp_path: Path) -> None:
     rounds = 5 * int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))

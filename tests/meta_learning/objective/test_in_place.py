@@ -175,6 +175,7 @@ def test_a_solve_after_one_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> No
         _assert_same_solve(matrices.operator, rhs)
 
 
+@pytest.mark.slow
 def test_refined_solves_whose_tasks_reach_the_limit_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     judge, limited = Progress.judge, 0
 
@@ -326,7 +327,7 @@ def _one_by_one(loop: InnerLoop, watch: Any = None) -> None:
         loop.step(watch)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 12))])
 def test_runs_of_learners(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every other run in chunks, so that there are lanes.
     monkeypatch.setattr(NumPyBackend, "flops_at_once", (30_000_000, 3000)[seed % 2])

@@ -188,6 +188,7 @@ class TestPerturbation:
         expected = [network.hessian(p, s[0], s[1]) @ row for p, s, row in zip(points, sets, v, strict=True)]
         np.testing.assert_allclose(backend.to_numpy(product(backend.asarray(v, dtype))), expected, atol=bound)
 
+    @pytest.mark.slow
     def test_many_parameters_have_gradients_right_on_average(self) -> None:
         network, backend = TanhNetwork(2, 8, 2), get_backend("numpy")  # 42 parameters
         sets, points = network.sets(1), points_for(network, 1)
@@ -200,6 +201,7 @@ class TestPerturbation:
         assert np.mean(relative**2) == pytest.approx(42 / 16 - 1, rel=0.15)
         assert np.linalg.norm(draws.mean(axis=0) - exact) < 0.25 * np.linalg.norm(exact)
 
+    @pytest.mark.slow
     def test_its_curvature_is_one_symmetric_operator_for_a_solve(self) -> None:
         network, backend = TanhNetwork(2, 8, 2), get_backend("numpy")
         sets, points = network.sets(1), points_for(network, 1)
@@ -221,7 +223,8 @@ class TestPerturbation:
         np.testing.assert_array_equal(gradients(), gradients())
 
 
-@pytest.mark.parametrize("kind", ["traced", "computed", "bare"])
+# One step of each kind is taken by the test below.
+@pytest.mark.parametrize("kind", ["traced", "computed", pytest.param("bare", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_every_kind_trains(backend: Backend, kind: str, dtype: Any) -> None:
     network = TanhNetwork(1, 2)

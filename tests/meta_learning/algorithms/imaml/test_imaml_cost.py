@@ -70,7 +70,7 @@ def image_network(backend: NumPyBackend, side: int = 6, filters: int = 3) -> tup
     return model, batch_of(backend, image_sets(2, side))
 
 
-NETWORKS = pytest.mark.parametrize("build", [dense_network, image_network])
+NETWORKS = pytest.mark.parametrize("build", [dense_network, pytest.param(image_network, marks=pytest.mark.slow)])
 
 
 def calls_of_a_step(build: Callable[..., Any], **options: Any) -> Counter[str]:

@@ -128,6 +128,7 @@ class TestLearnedLambda:
             slope = float(np.sum(np.log(lam) - np.log(found)))
             assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["scalar", "per-parameter"])
     def test_learning_it_lowers_the_loss(self, kind: Any) -> None:
         # From a λ so small that nothing can be learned of a task.
