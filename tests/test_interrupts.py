@@ -24,6 +24,7 @@ from numpy_doubles import Threads
 from plain_models import BareModel
 from samplers import PlainEpisode
 from tanh_network import TanhNetwork
+from threadpoolctl import threadpool_limits
 
 from aidotnet_py import (
     AdamOptimizer,
@@ -739,9 +740,14 @@ def found_by(child: int, seconds: float = 60.0) -> bool | None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork")
 class TestForks:
+    @pytest.mark.parametrize("threads", [1, 2])
     @MAML
-    def test_in_the_middle_of_a_step(self, make: Callable[..., Any]) -> None:
+    def test_in_the_middle_of_a_step(self, make: Callable[..., Any], threads: int) -> None:
         """What a child of another thread finds is the learner before a step or after it; it adapts and trains."""
+        with threadpool_limits(threads, "blas"):
+            self.fork_in_the_middle_of_a_step(make)
+
+    def fork_in_the_middle_of_a_step(self, make: Callable[..., Any]) -> None:
         learner, straight, going, over = make(), make(), threading.Event(), threading.Event()
         learner.MetaTrainStep(2)
 

@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -111,33 +111,29 @@ class _Chain:
         self._table = (ctypes.c_void_p * len(addresses))(*addresses)
         self._run, self._chain, self._sharing = _CHAIN(chain), chain, sharing
         self._threads = threads
+        self._found: tuple[int, int] | None = None
 
     def __call__(self, times: int) -> None:
         count, share = len(self._calls), ONE_THREAD.share
-        if share > 1 and self._rows:
-            threads = min(share, self._rows, times * self._work // _WORTH_A_THREAD)
-            chain = {"chain": self._chain, "table": ctypes.addressof(self._table), "count": count, "times": times}
-            if threads > 1 and self._threads.run(self._sharing, threads, self._rows, chain):
-                return
+        rows, work = self._rows_and_work() if share > 1 else (0, 0)
+        threads = min(share, rows, times * work // _WORTH_A_THREAD)
+        chain = {"chain": self._chain, "table": ctypes.addressof(self._table), "count": count, "times": times}
+        if threads > 1 and self._threads.run(self._sharing, threads, rows, chain):
+            return
         with BLAS_CALLS.lock:
             self._run(self._table, count, times, 0, 1)
 
-    @cached_property
-    def _by_rows(self) -> Sequence[ByRows]:
-        """The kernels by rows, if all are and no row meets another one in memory."""
-        found = [by_rows for call in self._calls if (by_rows := ByRows.of(call.kernel))]
-        if len(found) < len(self._calls):
-            return ()
-        arguments = [call.arguments for call in self._calls]
-        return found if all_apart(list(zip(found, arguments, strict=True))) else ()
-
-    @cached_property
-    def _rows(self) -> int:
-        return self._by_rows[0].length if self._by_rows else 0
-
-    @cached_property
-    def _work(self) -> int:
-        return sum(by_rows.work for by_rows in self._by_rows)
+    def _rows_and_work(self) -> tuple[int, int]:
+        """Return the rows that can be shared out, and the work on all; zeros if rows meet each other in memory."""
+        # No cached_property: Python 3.11's has a lock, which a forked process would find taken.
+        if self._found is None:
+            by_rows = [found for call in self._calls if (found := ByRows.of(call.kernel))]
+            arguments = [call.arguments for call in self._calls]
+            if len(by_rows) == len(arguments) and all_apart(list(zip(by_rows, arguments, strict=True))):
+                self._found = by_rows[0].length, sum(kernel.work for kernel in by_rows)
+            else:
+                self._found = 0, 0
+        return self._found
 
 
 @cache
