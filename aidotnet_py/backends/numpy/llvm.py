@@ -29,6 +29,7 @@ from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.backends.rows import ByRows, all_apart
 from aidotnet_py.cache_folder import cache_folder
 from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.locks import Lock
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
 
@@ -180,7 +181,7 @@ class LlvmCompiler:
     rules = LoopRules(apart=2**20, apart_within=6 * 2**20)
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._waiting: deque[_Compilation] = deque()
         self._worker: threading.Thread | None = None
         self._paused = False
@@ -255,16 +256,17 @@ class LlvmCompiler:
 
     def go_on(self) -> None:
         """Release the locks after a fork, in both processes; each goes on compiling for itself."""
-        if self._library is not None:
-            self._library.lock.release()
         self._paused = False
-        self._lock.release()
-        self._row_threads.lock.release()
+        # An interrupt may have kept `pause` from taking some.
+        of_library = [] if self._library is None else [self._library.lock]
+        for lock in (*of_library, self._lock, self._row_threads.lock):
+            if lock.is_owned():
+                lock.release()
 
     def stop_helping(self) -> None:
         """Stop the threads that compute rows, before the end of the process takes their memory away."""
         with self._row_threads.lock:
-            self._row_threads.stop()
+            self._row_threads.end()
 
     def _work(self, library: _Library) -> None:
         while True:
@@ -289,7 +291,7 @@ class _Library:
 
     def __init__(self) -> None:
         self._files = CodeFiles(cache_folder("kernels"))
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self._functions: dict[str, int] = {}
         self._machine: _Machine | None = None
         # Needed only if code on disk can be loaded without LLVM.

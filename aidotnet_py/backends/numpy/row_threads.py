@@ -58,6 +58,9 @@ class RowThreads:
             return False
         # In this order, as a fork takes them.
         with self.lock, BLAS_CALLS.lock:
+            if not all(thread.is_alive() for thread in self._threads):
+                # An interrupt came between.
+                self.stop()
             shared = self._shared = self._shared or _Shared(function, self._functions)
             while len(self._threads) < threads - 1:
                 if not self._start(shared):
@@ -73,19 +76,27 @@ class RowThreads:
         self._threads.append(thread)
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
+            # The lock that `start` waits by may turn an interrupt into such an error; the helper runs then.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
             self._threads.remove(thread)
             return False
         return True
 
     def stop(self) -> None:
         """Stop the helpers; the lock must be held."""
-        if self._shared is not None:
-            self._shared.end(len(self._threads))
-            for thread in self._threads:
-                if thread.ident is not None:
-                    thread.join()
+        for thread in self._threads:
+            # A helper that is not listed may have taken the post.
+            while self._shared is not None and thread.is_alive():
+                self._shared.end()
+                thread.join(0.01)
         self._shared, self._threads = None, []
+
+    def end(self) -> None:
+        """Stop the helpers for good; the lock must be held."""
+        self._functions = {}
+        self.stop()
 
 
 class _Shared:
@@ -113,12 +124,10 @@ class _Shared:
         """Help with one chain after another, until the end."""
         self._function(self._address, 1)
 
-    def end(self, helpers: int) -> None:
-        """Have the helpers return."""
+    def end(self) -> None:
+        """Have a helper return, whether it looks for work or sleeps."""
         self.set(over=1)
-        post = ctypes.CDLL(None).sem_post
-        for _ in range(helpers):
-            post(self._semaphore)
+        ctypes.CDLL(None).sem_post(self._semaphore)
 
 
 def _functions() -> dict[str, int]:

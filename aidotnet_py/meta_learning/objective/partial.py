@@ -58,7 +58,12 @@ class _Early(NamedTuple):
     run: Executable
     cotangent: Array
     total: Array
-    nbytes: int
+    sums_nbytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers; the run's are fewer once it is compiled."""
+        return self.run.nbytes + self.sums_nbytes
 
 
 class PartialObjective:
@@ -258,7 +263,7 @@ class PartialObjective:
             carried={1 + leaf: len(program.inputs) - count + leaf for leaf in range(count)},
             compile_at=run_to_compile_at(program, PATIENCE),
         )
-        return _Early(run, cotangent, total, run.nbytes + bytes_of(backend, [cotangent, total]))
+        return _Early(run, cotangent, total, bytes_of(backend, [cotangent, total]))
 
     def _early_program(self, types: Sequence[ArrayType]) -> Program:
         dtype = self._split.early.output_types[0].dtype

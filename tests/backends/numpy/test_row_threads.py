@@ -161,6 +161,35 @@ def test_where_no_thread_can_be_started(compiler: LlvmCompiler, x: Any, monkeypa
     np.testing.assert_array_equal(x, expected)
 
 
+def test_an_interrupt_while_a_helper_starts(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised, also where a lock makes another error of it; then the helper is stopped, and another one helps."""
+    start = threading.Thread.start
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.Lock().release()
+
+    run, before = chain_of(compiler, x), len(helpers())
+    with threadpool_limits(2, "blas"), ONE_THREAD.stay():
+        if ONE_THREAD.share < 2:
+            pytest.skip("there is one core")
+        monkeypatch.setattr(row_threads.threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(1)
+        monkeypatch.undo()
+        expected = iterated(x)
+        run(TIMES)
+    np.testing.assert_array_equal(x, expected)
+    assert len(helpers()) == before + 1
+    compiler.stop_helping()
+    assert len(helpers()) == before
+    run(1)
+    assert len(helpers()) == before
+
+
 def test_where_threads_have_nothing_to_wait_by(x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_threads, "_functions", dict)
     compiler = LlvmCompiler()
