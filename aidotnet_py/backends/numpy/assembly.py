@@ -107,7 +107,10 @@ SHARED = {
     **{
         name: 256 + 8 * place
         for place, name in enumerate(
-            ("over", "patience", "chain", "table", "count", "times", "parts", "sched_yield", "sem_wait", "sem_post")
+            (
+                *("over", "patience", "helpers", "chain", "table", "count", "times", "parts"),
+                *("sched_yield", "sem_wait", "sem_post"),
+            )
         )
     },
     "semaphore": 384,
@@ -120,10 +123,13 @@ def sharing_text(name: str) -> str:
 
     Fields of the memory at ``shared`` lie at the offsets in `SHARED`. A helper's call, with ``helps`` = 1, returns when
     ``over`` is set; a call with 0 has the chain computed once, part by part: each thread takes the next part when it
-    is done with one, and the call returns when all parts are computed. So a helper that is late costs nothing.
+    is done with one, and the call returns when all parts are computed. The caller waits for no helper that has not yet
+    begun.
 
-    A helper counts itself as ``inside`` while it may read the other fields; the caller waits for 0 before it returns.
-    Without work, a helper looks ``patience`` times, yielding the processor in between, and then sleeps.
+    At most ``helpers`` count themselves as ``inside``, while they may read the other fields; the caller waits for 0
+    before it returns. Without work, a helper looks ``patience`` times, yielding the processor in between, and then
+    sleeps. ``asleep`` counts the helpers that nobody has woken: whoever takes one off, the caller or the helper itself,
+    decides whether there is a post for it.
     """
     fields = "\n".join(f"  %{field} = getelementptr i8, ptr %shared, i64 {at}" for field, at in SHARED.items())
     claim = """
@@ -148,9 +154,13 @@ def sharing_text(name: str) -> str:
   %{when}.open = load atomic i64, ptr %open seq_cst, align 8
   %{when}.next = load atomic i64, ptr %next monotonic, align 8
   %{when}.parts = load atomic i64, ptr %parts monotonic, align 8
+  %{when}.inside = load atomic i64, ptr %inside monotonic, align 8
+  %{when}.helpers = load atomic i64, ptr %helpers monotonic, align 8
   %{when}.is_open = icmp ne i64 %{when}.open, 0
   %{when}.is_left = icmp ult i64 %{when}.next, %{when}.parts
-  %{when}.is_work = and i1 %{when}.is_open, %{when}.is_left
+  %{when}.is_room = icmp ult i64 %{when}.inside, %{when}.helpers
+  %{when}.is_open_work = and i1 %{when}.is_open, %{when}.is_left
+  %{when}.is_work = and i1 %{when}.is_open_work, %{when}.is_room
   br i1 %{when}.is_work, label %{found}, label %{nothing}"""
     return f"""define void @{name}(ptr %shared, i64 %helps) nounwind {{
 {fields}
@@ -159,13 +169,20 @@ def sharing_text(name: str) -> str:
 begin:
   store atomic i64 0, ptr %next seq_cst, align 8
   store atomic i64 1, ptr %open seq_cst, align 8
-  %sleepers = load atomic i64, ptr %asleep seq_cst, align 8
+  %wanted = load i64, ptr %helpers
   %post = load ptr, ptr %sem_post
   br label %wake
 wake:
-  %left = phi i64 [ %sleepers, %begin ], [ %fewer, %one ]
-  %some = icmp sgt i64 %left, 0
-  br i1 %some, label %one, label %caller.claim
+  %left = phi i64 [ %wanted, %begin ], [ %left, %take ], [ %fewer, %one ]
+  %sleepers = load atomic i64, ptr %asleep seq_cst, align 8
+  %fewest = call i64 @llvm.smin.i64(i64 %left, i64 %sleepers)
+  %some = icmp sgt i64 %fewest, 0
+  br i1 %some, label %take, label %caller.claim
+take:
+  %sleepers.less = sub i64 %sleepers, 1
+  %taking = cmpxchg ptr %asleep, i64 %sleepers, i64 %sleepers.less seq_cst seq_cst
+  %taken = extractvalue {{ i64, i1 }} %taking, 1
+  br i1 %taken, label %one, label %wake
 one:
   %posted = call i32 %post(ptr %semaphore)
   %fewer = sub i64 %left, 1
@@ -198,22 +215,36 @@ rest:
   %resting = atomicrmw add ptr %asleep, i64 1 seq_cst
   br label %last{work.format(when="last", stop="rise", found="rise", nothing="sleep")}
 sleep:
-  %slept = call i32 %wait(ptr %semaphore)
-  br label %rise
+  %waited = call i32 %wait(ptr %semaphore)
+  %is_posted = icmp eq i32 %waited, 0
+  br i1 %is_posted, label %awake, label %rise
 rise:
-  %risen = atomicrmw sub ptr %asleep, i64 1 seq_cst
-  br label %awake
+  %others = load atomic i64, ptr %asleep seq_cst, align 8
+  %is_counted = icmp sgt i64 %others, 0
+  br i1 %is_counted, label %uncount, label %sleep
+uncount:
+  %others.less = sub i64 %others, 1
+  %rising = cmpxchg ptr %asleep, i64 %others, i64 %others.less seq_cst seq_cst
+  %risen = extractvalue {{ i64, i1 }} %rising, 1
+  br i1 %risen, label %awake, label %rise
 enter:
   %entered = atomicrmw add ptr %inside, i64 1 seq_cst
   %still = load atomic i64, ptr %open seq_cst, align 8
+  %most = load atomic i64, ptr %helpers monotonic, align 8
   %is_still = icmp ne i64 %still, 0
-  br i1 %is_still, label %helper.claim, label %helper.done{claim.format(who="helper")}
+  %is_among = icmp ult i64 %entered, %most
+  %is_in = and i1 %is_still, %is_among
+  br i1 %is_in, label %helper.claim, label %out{claim.format(who="helper")}
 helper.done:
-  %left_over = atomicrmw sub ptr %inside, i64 1 seq_cst
+  %with_caller = atomicrmw sub ptr %inside, i64 1 seq_cst
   br label %awake
+out:
+  %without = atomicrmw sub ptr %inside, i64 1 seq_cst
+  br label %idle
 return:
   ret void
 }}
+declare i64 @llvm.smin.i64(i64, i64)
 """
 
 

@@ -39,9 +39,13 @@ class RowThreads:
         self._functions = _functions()
         self._shared: _Shared | None = None
         self._threads: list[threading.Thread] = []
+        # The system starts no more of them; it is asked again after the next stop.
+        self._is_full = False
 
     def run(self, function: int, threads: int, rows: int, chain: Mapping[str, int]) -> bool:
         """Have this thread and helpers compute a chain; return False, having done nothing, if they cannot be had.
+
+        While they compute another thread's chain, they cannot.
 
         Parameters
         ----------
@@ -54,7 +58,7 @@ class RowThreads:
         chain : mapping of str to int
             The chain's fields in `SHARED`: its function, table, count and times.
         """
-        if not self._functions:
+        if not self._functions or (self._shared is not None and self._shared.is_busy):
             return False
         # In this order, as a fork takes them.
         with self.lock, BLAS_CALLS.lock:
@@ -62,12 +66,13 @@ class RowThreads:
                 # An interrupt came between.
                 self.stop()
             shared = self._shared = self._shared or _Shared(function, self._functions)
-            while len(self._threads) < threads - 1:
-                if not self._start(shared):
-                    return False
-            shared.set(**chain, parts=min(rows, _PARTS * threads))
-            shared.compute()
-            return True
+            while len(self._threads) < threads - 1 and not self._is_full:
+                self._is_full = not self._start(shared)
+            helpers = min(threads - 1, len(self._threads))
+            if helpers:
+                shared.set(**chain, helpers=helpers, parts=min(rows, _PARTS * (helpers + 1)))
+                shared.compute()
+            return helpers > 0
 
     def _start(self, shared: _Shared) -> bool:
         """Start a helper; return False if no thread can be started, now or at the end of the process."""
@@ -91,7 +96,7 @@ class RowThreads:
             while self._shared is not None and thread.is_alive():
                 self._shared.end()
                 thread.join(0.01)
-        self._shared, self._threads = None, []
+        self._shared, self._threads, self._is_full = None, [], False
 
     def end(self) -> None:
         """Stop the helpers for good; the lock must be held."""
@@ -115,6 +120,11 @@ class _Shared:
         """Set fields."""
         for name, value in fields.items():
             self._words[SHARED[name] // 8] = value
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a chain is being computed."""
+        return self._words[SHARED["open"] // 8] != 0
 
     def compute(self) -> None:
         """Compute a chain, with the helpers' help."""

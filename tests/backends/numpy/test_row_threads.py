@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -94,29 +96,143 @@ def test_bits(compiler: LlvmCompiler, x: Any, threads: int) -> None:
     assert len(helpers()) - before == share - 1 == min(threads, os.cpu_count() or 1) - 1
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_each_part_is_computed_once_and_helpers_compute_some(compiler: LlvmCompiler, x: Any, threads: int) -> None:
-    """The calling thread stays in its first part until all helpers have one."""
+class Parts:
+    """A chain whose parts are noted: who computed them; each goes on when told to."""
+
+    def __init__(self) -> None:
+        self.computed: list[tuple[int, int]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+        # Kept, since the address is that of this object.
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)(self._compute)
+        address = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        self.chain = {"chain": address, "table": 0, "count": 1, "times": 1}
+
+    def _compute(self, table: int, count: int, times: int, part: int, parts: int) -> None:
+        self.computed.append((threading.get_ident(), part))
+        assert self.go_on.wait(60)
+
+    @property
+    def threads(self) -> set[int]:
+        return {thread for thread, _ in self.computed}
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted(part for _, part in self.computed)
+
+
+@pytest.fixture
+def team(compiler: LlvmCompiler, x: Any) -> Iterator[Callable[[int, Parts], bool]]:
+    """Run a chain by some threads, by helpers of the test."""
     chain_of(compiler, x)
     _, sharing = compiler._chaining.addresses
-    computed: dict[int, list[int]] = {}
-    all_there = threading.Event()
+    threads = RowThreads()
+    yield lambda count, parts: threads.run(sharing, count, ROWS, parts.chain)
+    threads.stop()
 
-    def compute(table: int, count: int, times: int, part: int, parts: int) -> None:
-        computed.setdefault(threading.get_ident(), []).append(part)
-        if len(computed) == threads:
-            all_there.set()
-        all_there.wait(60)
 
-    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)(compute)
-    chain = {"chain": ctypes.cast(callback, ctypes.c_void_p).value or 0, "table": 0, "count": 1, "times": 1}
-    team = RowThreads()
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other threads bring about."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_each_part_is_computed_once_and_helpers_compute_some(team: Callable[[int, Parts], bool], threads: int) -> None:
+    """The calling thread stays in its first part until all helpers have one."""
+    parts = Parts()
+    parts.go_on.clear()
+    results = list[bool]()
+    caller = threading.Thread(target=lambda: results.append(team(threads, parts)))
+    caller.start()
+    until(lambda: len(parts.threads) == threads)
+    parts.go_on.set()
+    caller.join(60)
+    assert results == [True]
+    assert parts.numbers == list(range(2 * threads))
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+def test_no_more_helpers_than_a_chain_asks_for(team: Callable[[int, Parts], bool], asleep: bool) -> None:
+    """Whether the helpers that are there sleep, or look for work."""
+    before, first = len(helpers()), Parts()
+    assert team(6, first)
+    assert len(helpers()) == before + 5
+    for _ in range(10):
+        time.sleep(0.02 if asleep else 0)
+        parts = Parts()
+        parts.go_on.clear()
+        releaser = threading.Timer(0.05, parts.go_on.set)
+        releaser.start()
+        assert team(3, parts)
+        releaser.join()
+        assert parts.numbers == list(range(6))
+        assert len(parts.threads) <= 3
+
+
+def test_a_thread_computes_alone_while_helpers_have_another_ones_chain(team: Callable[[int, Parts], bool]) -> None:
+    parts, results = Parts(), list[bool]()
+    parts.go_on.clear()
+    other = threading.Thread(target=lambda: results.append(team(2, parts)))
+    other.start()
+    until(lambda: len(parts.computed) == 2)
+    assert not team(2, refused := Parts())
+    assert not refused.computed
+    parts.go_on.set()
+    other.join(60)
+    assert results == [True]
+    assert team(2, later := Parts())
+    assert later.numbers == list(range(4))
+
+
+def test_where_one_more_thread_cannot_be_started(
+    team: Callable[[int, Parts], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helpers that there are help, and the system is not asked at each chain."""
+    assert team(2, Parts())
+    asked = list[threading.Thread]()
+
+    def start(self: threading.Thread) -> None:
+        asked.append(self)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(row_threads.threading.Thread, "start", start)
+    for _ in range(3):
+        assert team(4, parts := Parts())
+        assert parts.numbers == list(range(4))
+    assert len(asked) == 1
+
+
+def test_a_wait_that_a_signal_ends(team: Callable[[int, Parts], bool]) -> None:
+    """A helper whose sleep a signal ends sleeps again, and misses no chain afterwards."""
+    before = {thread.ident for thread in helpers()}
+    assert team(2, Parts())
+    (helper,) = [thread for thread in helpers() if thread.ident not in before]
+    with handled_signal() as number:
+        for _ in range(20):
+            time.sleep(0.002)
+            signal.pthread_kill(helper.ident or 0, number)
+    for _ in range(20):
+        time.sleep(0.002)
+        parts = Parts()
+        parts.go_on.clear()
+        threading.Timer(0.05, parts.go_on.set).start()
+        assert team(2, parts)
+        assert len(parts.threads) == 2
+
+
+@contextmanager
+def handled_signal() -> Iterator[int]:
+    """A signal whose handler does nothing, but ends waits."""
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
-        assert team.run(sharing, threads, ROWS, chain)
+        yield signal.SIGUSR1
     finally:
-        team.stop()
-    assert len(computed) == threads
-    assert sorted(part for parts in computed.values() for part in parts) == list(range(2 * threads))
+        # Discards those on their way.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_helper_sleeps_without_work(compiler: LlvmCompiler, x: Any) -> None:
