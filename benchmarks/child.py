@@ -57,7 +57,8 @@ def main() -> None:
         print(json.dumps(message), file=answers, flush=True)
 
     name, setting, work_name, dtype, device = sys.argv[1:]
-    work = workload(work_name, {"float32": np.float32, "float64": np.float64}[dtype])
+    dtypes: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
+    work = workload(work_name, dtypes[dtype])
     began = time.perf_counter()
     contestant_type = contestant_class(name)
     imported = _status("self", "VmRSS")

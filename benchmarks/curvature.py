@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
     tasks = list(batch_of(work, "cpu"))
     factory = ObjectiveFactory(np.random.default_rng(0))
     loss = model.DefaultLossFunction
-    whole = factory.make("Support", tasks, model, loss, factory.lease(model, loss))
+    wheres = [f"task {i}" for i in range(len(tasks))]
+    whole = factory.make("Support", tasks, wheres, model, loss, factory.lease(model, loss))
     count = min(whole.tasks_at_once, work.tasks)
     support = whole.part(0, count, 0)
     points = np.tile(flat(work.parameters), (count, 1))
@@ -44,7 +46,6 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
     with model.backend.single_threaded():
         for _ in range(rounds):
             gradients.append(seconds(lambda: support.evaluate(points)))
-            product = support.curvature(points, "hessian")[1]
-            products.append(seconds(lambda product=product: product(v)))
+            products.append(seconds(partial(support.curvature(points, "hessian")[1], v)))
     ratio = float(np.median(np.divide(products, gradients)))
     return float(np.median(gradients)), float(np.median(products)), ratio

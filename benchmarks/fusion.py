@@ -89,7 +89,7 @@ def _numexpr(x: Values, scale: Values, shift: Values, out: Values) -> Step:
 def _numba(x: Values, scale: Values, shift: Values, out: Values) -> Step:
     numba: Any = importlib.import_module("numba")
 
-    @numba.njit(fastmath=False)  # type: ignore[misc]  # numba has no types
+    @numba.njit(fastmath=False)
     def loops(x: Values, scale: Values, shift: Values, out: Values) -> None:
         for t in range(TASKS):
             mean, variance = np.zeros(CHANNELS, np.float32), np.zeros(CHANNELS, np.float32)

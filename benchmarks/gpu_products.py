@@ -16,6 +16,7 @@ import numpy as np
 from aidotnet_py.backends import get_backend
 from aidotnet_py.backends.cuda import compiler as cuda_compiler
 from aidotnet_py.backends.cuda import products as cuda_products
+from aidotnet_py.backends.cuda.cublas import gemms
 from aidotnet_py.backends.cuda.source import launches_of
 from aidotnet_py.backends.kernel import Kernel, Product
 from benchmarks.contestants.ours import Contestant
@@ -76,7 +77,7 @@ def _calls(kernels: Sequence[Kernel], way: int | None) -> Any:
     assert isinstance(compiler, cuda_compiler.CudaCompiler)
     before = cuda_products._TILE, cuda_compiler.is_for_library
     cuda_products._TILE = before[0] if way is None else way
-    cuda_compiler.is_for_library = lambda product: way is None and cuda_compiler.gemms(product) is not None
+    cuda_compiler.is_for_library = lambda product: way is None and gemms(product) is not None
     try:
         return compiler.submit(kernels).result()
     finally:

@@ -94,7 +94,7 @@ def measured(name: str, data: Data, shots: int, norm: Norm, seed: int, filters: 
     for _ in trange(data.steps, desc=f"{name}, {shots}-shot, {norm}, seed {seed}", mininterval=1, disable=None):
         learner.MetaTrainStep(8)
     seconds = time.perf_counter() - began
-    test = data.loader(KShot=shots, split="test", seed=10**6).GetTaskBatch(tasks)
+    test = TaskBatch(data.loader(KShot=shots, split="test", seed=10**6).GetTaskBatch(tasks))
     return Measured(name, shots, norm, seed, seconds, tested(learner, test, norm))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.episodic import EpisodicLoader
+from aidotnet_py.data.random_stream import RandomStream
 
 __all__ = ["PhotographLoader"]
 
@@ -36,20 +37,17 @@ class PhotographLoader(EpisodicLoader[np.float32]):
         """How many places there are to draw from."""
         return len(self._places)
 
-    def _draw(self, generator: np.random.Generator, count: int) -> DrawnTasks:
-        ways, shots, each = self.NWay, self.KShot, self.KShot + self.QueryShots
-        images = np.empty((count, ways, each, SIDE, SIDE, 3), np.float32)
+    def _draw(self, stream: RandomStream, count: int) -> DrawnTasks:
+        generator, each = stream.generator, self.KShot + self.QueryShots
+        images = np.empty((count, self.NWay, each, SIDE, SIDE, 3), np.float32)
         for task in images:
-            for crops, place in zip(task, generator.choice(len(self._places), ways, replace=False), strict=True):
+            for crops, place in zip(task, generator.choice(len(self._places), self.NWay, replace=False), strict=True):
                 image = self._places[place]
                 tops = generator.integers(0, image.shape[0] - SIDE + 1, each)
                 lefts = generator.integers(0, image.shape[1] - SIDE + 1, each)
                 for crop, top, left in zip(crops, tops, lefts, strict=True):
                     crop[...] = image[top : top + SIDE, left : left + SIDE]
-        shape, labels = (count, -1, SIDE, SIDE, 3), np.arange(ways, dtype=np.int64)
-        support, query = images[:, :, :shots].reshape(shape), images[:, :, shots:].reshape(shape)
-        targets = [np.tile(np.repeat(labels, n), (count, 1)) for n in (shots, each - shots)]
-        return DrawnTasks((support, targets[0], query, targets[1]), "photographs", [{}] * count)
+        return DrawnTasks.of_classes(images, self.KShot, "photographs", [{}] * count)
 
 
 def _photographs() -> list[NDArray[np.float32]]:

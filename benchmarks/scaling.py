@@ -111,7 +111,9 @@ def curves(tasks: int) -> tuple[Any, TaskBatch[Any, Any, Any]]:
     rng = np.random.default_rng(0)
     model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
     names = "SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY"
-    data = [{name: rng.standard_normal((10, 1), np.float32) for name in names} for _ in range(tasks)]
+    data: list[dict[str, Any]] = [
+        {name: rng.standard_normal((10, 1), np.float32) for name in names} for _ in range(tasks)
+    ]
     return model, TaskBatch([MetaLearningTask(**sets, NumWays=1) for sets in data])
 
 

@@ -29,7 +29,8 @@ ROUNDS, SIZE, MOST = 15, 100, 1.5
 
 def seconds(ours: Call, rival: Call, calls: int) -> tuple[float, float]:
     """Medians of a call's time, ours first."""
-    sides, times = (ours, rival), ([], [])
+    sides = (ours, rival)
+    times: tuple[list[float], list[float]] = ([], [])
     for side in sides:
         for _ in range(2 * calls):
             side()

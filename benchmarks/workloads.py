@@ -141,8 +141,8 @@ def parsed(name: str) -> Name:
     if match is None or match[1] not in FAMILIES:
         raise SystemExit(f"{name!r} is no workload; {', '.join(f'{f}-TASKS' for f in FAMILIES)} are")
     family, tasks, steps, width, method = match.groups()
-    numbers = (None if number is None else int(number) for number in (steps, width))
-    return Name(family, int(tasks), *numbers, cast("Method", method or "imaml"))
+    inner, wide = (None if number is None else int(number) for number in (steps, width))
+    return Name(family, int(tasks), inner, wide, cast("Method", method or "imaml"))
 
 
 def workload(name: str, dtype: type[np.floating[Any]] = np.float32) -> Workload:
@@ -154,7 +154,9 @@ def workload(name: str, dtype: type[np.floating[Any]] = np.float32) -> Workload:
     def cast(array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(dtype) if array.dtype.kind == "f" else array
 
-    arrays = {name: cast(getattr(work, name)) for name in ("support_x", "support_y", "query_x", "query_y")}
+    arrays: dict[str, Any] = {
+        name: cast(getattr(work, name)) for name in ("support_x", "support_y", "query_x", "query_y")
+    }
     return replace(
         work, method=parts.method, parameters={name: cast(p) for name, p in work.parameters.items()}, **arrays
     )

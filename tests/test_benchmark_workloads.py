@@ -14,7 +14,9 @@ pytest.importorskip("rich", reason="the benchmarks print with rich")
 
 from benchmarks.arena import Measured
 from benchmarks.contestants.ours import model_of
+from benchmarks.curvature import curvature_ratio
 from benchmarks.flops import step_flops
+from benchmarks.photographs import PhotographLoader
 from benchmarks.report import targets_of
 from benchmarks.workloads import Network, parsed, workload
 
@@ -134,3 +136,15 @@ def test_contestants_agree() -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert {work: tuple(distances) for work, distances in found.items()} == RACES
     assert max(distance for distances in found.values() for distance in distances.values()) < 1e-11
+
+
+def test_photographs_are_drawn() -> None:
+    task = PhotographLoader(2, split="train", seed=0).GetNextTask()
+    assert (task.SupportInput.shape, task.QueryInput.shape) == ((10, 16, 16, 3), (75, 16, 16, 3))
+    assert task.SupportOutput.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert 0 <= task.QueryInput.min() < 0.3 < 0.7 < task.QueryInput.max() <= 1
+
+
+def test_a_product_is_timed_beside_a_gradient() -> None:
+    gradient, product, ratio = curvature_ratio("sinusoid-2", rounds=1, calls=1)
+    assert ratio == product / gradient > 0

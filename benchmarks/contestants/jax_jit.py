@@ -121,7 +121,7 @@ class _Model:
 
     def __init__(self, network: Network, how: str) -> None:
         self._is_dense, self._is_turned = network.kind == "mlp", how == "nchw"
-        self._features = _dense
+        self._features: Callable[[Parameters, jax.Array, int | None], jax.Array] = _dense
         if not self._is_dense:
             self._features = _residual(how) if network.kind == "residual" else _chain(network, how)
 
@@ -187,12 +187,13 @@ def _over_tasks(task: Callable[..., Any], schedule: str, tasks: int) -> Callable
         spread = jax.shard_map(run, mesh=_mesh(), in_specs=(P(), P("tasks")), out_specs=P("tasks"), check_vma=False)
         return tree_map(lambda a: a[:tasks], spread(parameters, tuple(e[places] for e in examples)))
 
-    return {
+    ways: dict[str, Callable[..., Any]] = {
         "vmap": together,
         "map": one_by_one,
         "vmap2": partial(shared_out, together),
         "map2": partial(shared_out, one_by_one),
-    }[schedule]
+    }
+    return ways[schedule]
 
 
 def _updating(run: Callable[..., Any], rate: float) -> Callable[..., Any]:

@@ -129,8 +129,9 @@ class Contestant:
         if workload.method == "imaml":
             self._learner = iMAMLAlgorithm(options_of(workload, self._recorder, device))
         else:
-            algorithm = (ANILAlgorithm, ANILOptions) if workload.method == "anil" else (MAMLAlgorithm, MAMLOptions)
-            self._learner = _maml(*algorithm, workload, self._recorder, device, **_FORMS[setting])
+            kind = (ANILAlgorithm, ANILOptions) if workload.method == "anil" else (MAMLAlgorithm, MAMLOptions)
+            algorithm, of_options = kind
+            self._learner = _maml(algorithm, of_options, workload, self._recorder, device, **_FORMS[setting])
         self._adapts = workload.method == "adapt"
         self._batch = batch_of(workload, device)
         self._backend = get_backend(BACKENDS[device])

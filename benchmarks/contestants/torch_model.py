@@ -158,7 +158,7 @@ class Model:
     """
 
     def __init__(self, network: Network, how: str) -> None:
-        self._features = _dense
+        self._features: Features = _dense
         if network.kind != "mlp":
             self._features = (_residual if network.kind == "residual" else _chain)(network, how)
         self.error: Callable[[Tensor, Tensor], Tensor] = (
