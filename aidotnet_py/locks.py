@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-__all__ = ["Lock", "after_fork", "free_after_fork"]
+__all__ = ["HeldLocks", "Lock", "after_fork", "around_fork", "free_after_fork"]
 
 if TYPE_CHECKING:
 
@@ -69,6 +70,37 @@ def free_after_fork(lock: Any) -> None:
 def after_fork(callback: Callable[[], None]) -> None:
     """Have this called in every forked process, once its locks are free."""
     _AFTERWARDS.append(callback)
+
+
+class HeldLocks(threading.local):
+    """The locks that a thread takes before a fork, to release them after it."""
+
+    def __init__(self) -> None:
+        self._locks: list[Lock] = []
+
+    def take(self, lock: Lock) -> None:
+        """Wait for a lock and hold it."""
+        # Noted first, so that an interrupt between the lines leaves no lock that nobody releases.
+        self._locks.append(lock)
+        lock.acquire()
+
+    def release(self) -> None:
+        """Release all that were taken; another call changes nothing."""
+        while self._locks:
+            lock = self._locks.pop()
+            if lock.is_owned():
+                lock.release()
+
+
+def around_fork(before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]) -> None:
+    """Have the first called before every fork, and another one after it in either process.
+
+    After it they are called twice, and must bear that: an interrupt during the fork is raised at the beginning of the
+    next call, which does nothing then.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
+        os.register_at_fork(after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _renew_all() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from weakref import WeakSet
 
-from aidotnet_py.locks import Lock
+from aidotnet_py.locks import HeldLocks, Lock, around_fork
 
 __all__ = ["BLAS_CALLS"]
 
@@ -28,28 +27,14 @@ class _Calls(threading.local):
 
 _BIRTHS = Lock()
 _ALL: WeakSet[Lock] = WeakSet()
-_HELD: list[Lock] = []
+_HELD = HeldLocks()
 BLAS_CALLS = _Calls()
 
 
 def _hold_all() -> None:
-    _hold(_BIRTHS)
+    _HELD.take(_BIRTHS)
     for lock in list(_ALL):
-        _hold(lock)
+        _HELD.take(lock)
 
 
-def _hold(lock: Lock) -> None:
-    # Noted first: after an interrupt between the two lines, a lock that was not taken is not released either.
-    _HELD.append(lock)
-    lock.acquire()
-
-
-def _release_all() -> None:
-    while _HELD:
-        lock = _HELD.pop()
-        if lock.is_owned():
-            lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_all, after_in_parent=_release_all, after_in_child=_release_all)
+around_fork(_hold_all, _HELD.release, _HELD.release)

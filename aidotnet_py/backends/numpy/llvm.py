@@ -7,8 +7,8 @@ import ctypes
 import hashlib
 import importlib
 import importlib.util
-import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -29,7 +29,7 @@ from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.backends.rows import ByRows, all_apart
 from aidotnet_py.cache_folder import cache_folder
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.locks import Lock
+from aidotnet_py.locks import HeldLocks, Lock, around_fork
 
 __all__ = ["LlvmCompiler", "shared_compiler"]
 
@@ -41,14 +41,15 @@ def shared_compiler() -> LlvmCompiler | None:
         return None
     compiler = LlvmCompiler()
     atexit.register(compiler.stop_helping)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=compiler.pause, after_in_parent=compiler.go_on, after_in_child=compiler.go_on)
+    around_fork(compiler.pause, compiler.go_on, compiler.go_on_alone)
     return compiler
 
 
 # The source of a function: a kernel, or a word for the functions that call kernels in order, or share them out.
 _Source: TypeAlias = Kernel | Literal["chain", "sharing"]
 _CHAINING: Sequence[_Source] = ("chain", "sharing")
+# Seconds after which a thread that waits for kernels looks whether another one still compiles.
+_WHILE = 0.1
 
 
 class _Compilation:
@@ -63,11 +64,12 @@ class _Compilation:
 
     def result(self, *, wait: bool = False) -> list[Callable[[Sequence[int]], Callable[[], Any]]] | None:
         if not self.over.is_set():
-            # A forked process lacks the compiling thread.
+            # A fork ends the compiling thread, also while this one waits.
             self._wake()
             if not wait:
                 return None
-            self.over.wait()
+            while not self.over.wait(_WHILE):
+                self._wake()
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
         kernels = cast("Sequence[Kernel]", self.sources)
@@ -184,7 +186,10 @@ class LlvmCompiler:
         self._lock = Lock()
         self._waiting: deque[_Compilation] = deque()
         self._worker: threading.Thread | None = None
+        # Whether a thread compiles, as this thread says itself: an interrupted `join` takes a living one for dead.
+        self._working = False
         self._paused = False
+        self._held = HeldLocks()
         self._library: _Library | None = None
         self._chaining = _Compilation([], self._wake)
         self._row_threads = RowThreads()
@@ -235,33 +240,40 @@ class LlvmCompiler:
     def _wake(self) -> None:
         """Start the compiling thread if compilations wait and none runs."""
         with self._lock:
-            working = self._worker is not None and self._worker.is_alive()
-            if self._waiting and not working and not self._paused:
+            started = self._worker is not None and self._worker.is_alive()
+            if self._waiting and not started and not self._working and not self._paused:
                 self._worker = threading.Thread(
                     target=self._work, args=(self._library,), name="aidotnet_py compiler", daemon=False
                 )
                 self._worker.start()
 
     def pause(self) -> None:
-        """Stop the thread and take the locks before a fork: the child must not inherit half a kernel or a held lock."""
-        with self._lock:
-            self._paused, worker = True, self._worker
-        if worker is not None:
-            worker.join()
-        self._row_threads.lock.acquire()
-        self._row_threads.stop()
-        self._lock.acquire()
-        if self._library is not None:
-            self._library.lock.acquire()
+        """Stop the threads and take the locks before a fork: a child must not inherit half a kernel or a held lock."""
+        while True:
+            with self._lock:
+                self._paused, worker = True, self._worker
+            if worker is not None:
+                worker.join()
+            self._held.take(self._row_threads.lock)
+            self._row_threads.stop()
+            self._held.take(self._lock)
+            if self._library is not None:
+                self._held.take(self._library.lock)
+            if self._paused and not self._working:
+                return
+            # Another thread's fork has ended meanwhile, or an earlier `join` was interrupted.
+            self.go_on()
+            time.sleep(0.001)
 
     def go_on(self) -> None:
-        """Release the locks after a fork, in both processes; each goes on compiling for itself."""
+        """Release the locks after a fork; another call changes nothing."""
         self._paused = False
-        # An interrupt may have kept `pause` from taking some.
-        of_library = [] if self._library is None else [self._library.lock]
-        for lock in (*of_library, self._lock, self._row_threads.lock):
-            if lock.is_owned():
-                lock.release()
+        self._held.release()
+
+    def go_on_alone(self) -> None:
+        """Release the locks in a forked process, in which no thread compiles."""
+        self._working = False
+        self.go_on()
 
     def stop_helping(self) -> None:
         """Stop the threads that compute rows, before the end of the process takes their memory away."""
@@ -269,11 +281,16 @@ class LlvmCompiler:
             self._row_threads.end()
 
     def _work(self, library: _Library) -> None:
+        with self._lock:
+            if self._working:
+                # An interrupted start was taken for none.
+                return
+            self._working = True
         while True:
             with self._lock:
                 # At its end the interpreter waits for this thread, so the thread stops after the current kernel.
                 if not self._waiting or self._paused or not threading.main_thread().is_alive():
-                    self._worker = None
+                    self._worker, self._working = None, False
                     return
                 compilation = self._waiting[0]
             try:

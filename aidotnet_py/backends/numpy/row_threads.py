@@ -58,10 +58,13 @@ class RowThreads:
         chain : mapping of str to int
             The chain's fields in `SHARED`: its function, table, count and times.
         """
-        if not self._functions or (self._shared is not None and self._shared.is_busy):
+        others = self._shared
+        if others is not None and others.is_busy:
             return False
         # In this order, as a fork takes them.
         with self.lock, BLAS_CALLS.lock:
+            if not self._functions:
+                return False
             if not all(thread.is_alive() for thread in self._threads):
                 # An interrupt came between.
                 self.stop()
@@ -79,11 +82,12 @@ class RowThreads:
         thread = threading.Thread(target=shared.help_out, name="aidotnet_py rows", daemon=True)
         # Noted first, so that an interrupt leaves no helper that nobody stops.
         self._threads.append(thread)
+        handled = sys.exc_info()[1]
         try:
             thread.start()
         except RuntimeError as error:
             # The lock that `start` waits by may turn an interrupt into such an error; the helper runs then.
-            if isinstance(error.__context__, KeyboardInterrupt):
+            if error.__context__ is not None and error.__context__ is not handled:
                 raise error.__context__ from None
             self._threads.remove(thread)
             return False
@@ -91,6 +95,9 @@ class RowThreads:
 
     def stop(self) -> None:
         """Stop the helpers; the lock must be held."""
+        if self._shared is not None:
+            # Also for a helper whose start was interrupted, and which may begin later.
+            self._shared.end()
         for thread in self._threads:
             # A helper that is not listed may have taken the post.
             while self._shared is not None and thread.is_alive():

@@ -37,6 +37,7 @@ from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD, OneThread
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.locks import Lock
 from aidotnet_py.nn import mlp
 
 pytestmark = [
@@ -185,6 +186,56 @@ def test_a_thread_computes_alone_while_helpers_have_another_ones_chain(team: Cal
     assert results == [True]
     assert team(2, later := Parts())
     assert later.numbers == list(range(4))
+
+
+def test_helpers_that_end_before_a_thread_has_the_lock(compiler: LlvmCompiler, x: Any) -> None:
+    """At the end of the process a thread may be about to compute."""
+    chain_of(compiler, x)
+    _, sharing = compiler._chaining.addresses
+    threads = RowThreads()
+
+    class Ending(Lock):
+        def __enter__(self) -> bool:
+            threads.lock = Lock()
+            threads.end()
+            return super().__enter__()
+
+    threads.lock = Ending()
+    assert not threads.run(sharing, 2, ROWS, Parts().chain)
+
+
+def test_where_no_thread_can_be_started_while_an_interrupt_is_handled(
+    team: Callable[[int, Parts], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(row_threads.threading.Thread, "start", start)
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert not team(2, Parts())
+
+
+def test_a_helper_that_begins_after_the_stop(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted start, which the thread is not yet known to have survived: it ends by itself."""
+    chain_of(compiler, x)
+    _, sharing = compiler._chaining.addresses
+    late: list[threading.Thread] = []
+
+    def start(self: threading.Thread) -> None:
+        late.append(self)
+        raise KeyboardInterrupt
+
+    threads = RowThreads()
+    with monkeypatch.context() as patches:
+        patches.setattr(row_threads.threading.Thread, "start", start)
+        with pytest.raises(KeyboardInterrupt):
+            threads.run(sharing, 2, ROWS, Parts().chain)
+    threads.stop()
+    late[0].start()
+    late[0].join(60)
+    assert not late[0].is_alive()
 
 
 def test_where_one_more_thread_cannot_be_started(
@@ -411,6 +462,7 @@ import os, sys
 import numpy as np
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
 from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.locks import Lock
 from aidotnet_py.nn import mlp
 from threadpoolctl import threadpool_limits
 threadpool_limits(2, "blas")
