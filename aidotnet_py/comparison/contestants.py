@@ -165,13 +165,19 @@ BASELINES_OF_CLASSES: Mapping[str, Contestant] = {"centroid": _centroid, "embedd
 #: The algorithms that can be compared, by name.
 ALGORITHMS: Mapping[str, Algorithm] = {
     # Gauss–Newton curvature, since the Hessian of such networks is indefinite; more steps, since the implicit gradient
-    # is exact only at the inner minimum.
+    # is exact only at the inner minimum. For a regression λ is that of plain inner steps, as `iMAMLOptions.Recommended`
+    # has it, at a rate that stays stable while training raises the curvature.
     "iMAML": Algorithm(
         iMAMLAlgorithm,
-        iMAMLOptions.FromPaper,
+        iMAMLOptions,
         everywhere={"Curvature": "gauss-newton"},
-        regression={"Lambda": 2.0},
-        classification={"Lambda": 0.5, "AdaptationSteps": 16, "ConjugateGradientIterations": 5},
+        regression={"InnerLearningRate": 0.001, "AdaptationSteps": 32, "LambdaRegularization": 0.064},
+        classification={
+            "InnerObjective": "proximal",
+            "LambdaRegularization": 2.0,
+            "AdaptationSteps": 16,
+            "ConjugateGradientIterations": 5,
+        },
     ),
     "MAML": Algorithm(MAMLAlgorithm, MAMLOptions),
     "FOMAML": Algorithm(MAMLAlgorithm, MAMLOptions, everywhere={"UseFirstOrder": True}),

@@ -14,6 +14,8 @@ from aidotnet_py.saving import Rebuilder
 
 __all__ = ["make_learner"]
 
+_IN_TERMS_OF_THE_PAPER = {"LambdaRegularization", "InnerObjective"}
+
 
 def make_learner(settings: RunSettings, data: RunData) -> MetaLearnerBase[Any, Any, Any]:
     """Return the learner of a run, with its data, before the first step.
@@ -41,10 +43,10 @@ def make_learner(settings: RunSettings, data: RunData) -> MetaLearnerBase[Any, A
         del keywords["OuterLearningRate"]
     own = {name: rebuilder.object(value, f"options.{name}") for name, value in settings.options.items()}
     make = algorithm.options
-    if "Lambda" in keywords and ("LambdaRegularization" in own or "InnerObjective" in own):
-        # In the terms of the options, and not of the paper.
-        make = iMAMLOptions
-        del keywords["Lambda"]
+    if make is iMAMLOptions and "Lambda" in own:
+        # In the terms of the paper.
+        make = iMAMLOptions.FromPaper
+        keywords = {name: value for name, value in keywords.items() if name not in _IN_TERMS_OF_THE_PAPER}
     try:
         options = make(
             data.model(settings.seed), **{**keywords, **own}, DataLoader=data.training, ValidationLoader=data.validation

@@ -297,7 +297,7 @@ class TestSettings:
         if isinstance(learner, ReptileAlgorithm):
             assert learner.OuterLearningRate == 1.0
         if isinstance(learner, iMAMLAlgorithm):
-            assert learner.Options.LambdaRegularization == 0.5
+            assert learner.Options.LambdaRegularization == 0.064
 
     def test_make_one_that_needs_classes(self) -> None:
         settings = RunSettings(data="digits", algorithm="ProtoNets", options={"MetaBatchSize": 2})

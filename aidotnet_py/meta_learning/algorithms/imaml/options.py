@@ -181,13 +181,14 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
     ) -> iMAMLOptions[_S, _X, _Y, _M]:
         """Return options that suit a model and its data, with an inner rate that is measured on eight tasks.
 
-        The inner steps follow the support loss alone, and λ is K·η, the number of steps times their rate: to stop
-        gradient descent after K steps acts like a proximal term of the strength 1/(K·η), so that the implicit gradient
-        is that of the steps taken. η is at most half of the rate at which K steps leave the least support loss
-        (docs/imaml.md). The other settings are K = 16, Gauss–Newton curvature (the Hessian, if the model has no
-        Gauss–Newton products), 5 iterations of conjugate gradient, and Adam at a rate that falls in half a cosine over
-        NumMetaIterations to a tenth: from 0.003 for classes in steps of 8 tasks, from 0.008 for a regression in steps
-        of 25.
+        The inner steps follow the support loss alone, and λ is 2K·η: to stop gradient descent after K steps acts like a
+        proximal term of a strength near 1/(2K·η), so that the implicit gradient is that of the steps taken. For
+        classes, η is the rate at which K steps leave the least support loss. For a regression it is half of this rate,
+        and at most a third of the greatest rate that is stable for the curvature after 200 steps of MAML on a copy of
+        the model (docs/imaml.md). The other settings are K = 16 for classes and 32 for a regression, Gauss–Newton
+        curvature (the Hessian, if the model has no Gauss–Newton products), 5 iterations of conjugate gradient, and Adam
+        at a rate that falls in half a cosine over NumMetaIterations to a tenth: from 0.003 for classes in steps of 8
+        tasks, from 0.008 for a regression in steps of 25.
 
         The model is not changed. The tasks are the next ones of the loader, which then goes on as if nothing had been
         drawn: it is set back by SetState, or a loader without SetState is copied. Equal models at equal places in equal
@@ -220,7 +221,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
         >>> from aidotnet_py.nn import mlp
         >>> model = NeuralNetworkModel(mlp(40, 40, 1), input_shape=(1,), seed=0)
         >>> options = iMAMLOptions.Recommended(model, SinusoidLoader(seed=0), NumMetaIterations=500)
-        >>> options.LambdaRegularization == options.AdaptationSteps * options.InnerLearningRate
+        >>> options.LambdaRegularization == 2 * options.AdaptationSteps * options.InnerLearningRate
         True
         """
         given = cast("dict[str, Any]", options)
@@ -232,7 +233,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
         check_given("DataLoader", DataLoader, "a source of tasks")
         traced = not missing_members(MetaModel, IDifferentiableModel)
         settings: dict[str, Any] = {
-            "AdaptationSteps": 16,
+            "AdaptationSteps": 32,
             "Curvature": "gauss-newton" if traced else "hessian",
             "ConjugateGradientIterations": 5,
             **given,
@@ -241,16 +242,16 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
         if problem := recommended.first_problem():
             raise ArgumentException(problem)
         fit = SupportFit(recommended)
-        if "InnerLearningRate" not in given:
-            recommended.InnerLearningRate = fit.rate()
-        recommended.LambdaRegularization = recommended.AdaptationSteps * recommended.InnerLearningRate
-        outer, tasks = (0.003, 8) if fit.has_classes else (0.008, 25)
-        if "OuterLearningRate" not in given:
-            recommended.OuterLearningRate = outer
-        if "MetaBatchSize" not in given:
-            recommended.MetaBatchSize = tasks
+        steps, outer, tasks = (16, 0.003, 8) if fit.has_classes else (32, 0.008, 25)
+        own = {"AdaptationSteps": steps, "OuterLearningRate": outer, "MetaBatchSize": tasks}
+        for name, value in own.items():
+            if name not in given:
+                setattr(recommended, name, value)
         if "OuterLearningRateSchedule" not in given and recommended.MetaOptimizer is None:
             recommended.OuterLearningRateSchedule = CosineSchedule(recommended.NumMetaIterations, final=0.1)
+        if "InnerLearningRate" not in given:
+            recommended.InnerLearningRate = fit.rate()
+        recommended.LambdaRegularization = 2 * recommended.AdaptationSteps * recommended.InnerLearningRate
         return recommended
 
     def _names_left_to_checkpoint(self) -> frozenset[str]:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.meta_learning.algorithms.imaml.pilot import largest_eigenvalue, shortly_trained
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
-from aidotnet_py.meta_learning.contract.protocols import model_backend
+from aidotnet_py.meta_learning.contract.protocols import missing_members, model_backend
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, all_examples
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, all_examples, is_batches
 from aidotnet_py.meta_learning.learner.loader_place import look_ahead
+from aidotnet_py.models import IDifferentiableModel
 
 __all__ = ["SupportFit"]
 
@@ -25,13 +27,13 @@ _FIRST, _DECADE, _LIMIT = -8, 4, 48
 _FITTED = 0.01
 # The search begins to climb at a rate that leaves at least this share.
 _SLOW = 0.9
-# If K more steps would remove a greater share, the curvature at the start is too low for K steps.
-# Training will raise it, and the rate leaves room for that (docs/decisions/0035-a-measured-inner-rate.md).
-_DONE = 0.025
+# The curvature that training brings is that after a short one at this share of the best rate at the start
+# (docs/decisions/0035-a-measured-inner-rate.md).
+_SLOWER = 1 / 16
 
 
 class SupportFit:
-    """How well K steps of gradient descent fit the support sets of a few drawn tasks.
+    """How well K steps of gradient descent fit the support sets of a few drawn tasks, and what rate suits them.
 
     The model is not changed, and the loader goes on as if nothing had been drawn.
 
@@ -59,12 +61,26 @@ class SupportFit:
         self.has_classes = not bool(np.isnan(curve.accuracies).any())
 
     def rate(self) -> float:
-        """Return the rate to train with: half of the best one, or less if K steps end long before a minimum."""
+        """Return the rate that fits best for classes; for a regression at most its half, and a third of what is stable.
+
+        Gradient descent is stable below 2/L, L the largest eigenvalue of the Gauss–Newton matrix. Meta-training of a
+        regression raises L by up to twenty times, so that it is measured after a short one, on a copy of the model;
+        not for a model without Gauss–Newton products.
+        """
         if self._start == 0:
             return _rate(_FIRST)
-        half = _rate(self._best_place()) / 2
-        still_to_fall = self._left_at(half, 1) - self._left_at(half, 2)
-        return half / max(1.0, still_to_fall / _DONE)
+        best = _rate(self._best_place())
+        if self.has_classes:
+            return best
+        if missing_members(self._options.MetaModel, IDifferentiableModel):
+            return best / 2
+        slower, loss = best * _SLOWER, self._options.LossFunction
+        model = shortly_trained(self._options, slower, max(map(_batches, self._tasks)))
+        with np.errstate(all="ignore"):
+            curvature = largest_eigenvalue(model, model.DefaultLossFunction if loss is None else loss, self._tasks)
+        if not math.isfinite(curvature):
+            return slower
+        return min(best / 2, 2 / (3 * curvature)) if curvature > 0 else best / 2
 
     def _best_place(self) -> int:
         """Return the first minimum from low rates on: a low loss beyond it is luck at the edge of divergence."""
@@ -83,30 +99,34 @@ class SupportFit:
 
     def _left(self, place: int) -> float:
         if place not in self._shares:
-            self._shares[place] = self._left_at(_rate(place), 1)
+            self._shares[place] = self._left_at(_rate(place))
         return self._shares[place]
 
-    def _left_at(self, rate: float, times: int) -> float:
-        """Return the share of the loss that K·times steps leave, at least `_FITTED`; infinite if they diverge."""
+    def _left_at(self, rate: float) -> float:
+        """Return the share of the loss that K steps leave, at least `_FITTED`; infinite if they diverge."""
         try:
-            loss = float(self._learner(rate, times).Evaluate(self._tasks))
+            loss = float(self._learner(rate).Evaluate(self._tasks))
         except InvalidOperationException:
             return math.inf
         return max(loss / self._start, _FITTED)
 
-    def _learner(self, rate: float, times: int = 1) -> MAMLAlgorithm[Any, Any, Any, Any]:
+    def _learner(self, rate: float) -> MAMLAlgorithm[Any, Any, Any, Any]:
         options = self._options
         return MAMLAlgorithm(
             MAMLOptions(
                 options.MetaModel,
                 LossFunction=options.LossFunction,
                 InnerLearningRate=rate,
-                AdaptationSteps=options.AdaptationSteps * times,
+                AdaptationSteps=options.AdaptationSteps,
                 UseFirstOrder=True,
                 # Gradients of models without them are estimated along random directions.
                 RandomSeed=0,
             )
         )
+
+
+def _batches(task: IMetaLearningTask[Any, Any, Any]) -> int:
+    return len(task.SupportInput) if is_batches(task.SupportInput) else 1
 
 
 def _rate(place: int) -> float:
