@@ -95,8 +95,7 @@ class _Lanes:
             with self._lock:
                 self._next = len(self._parts)
             for thread in threads:
-                if thread.is_alive():
-                    thread.join()
+                thread.finish()
         if self._errors:
             # Chunks are taken in order, so all before one that failed were tried, and the first failure is the same
             # however threads were scheduled.

@@ -23,6 +23,23 @@ class Lane(threading.Thread):
         # may be neither begun nor ended, and would keep the process from its end.
         super().__init__(target=work, args=(number,), name=f"aidotnet_py lane {number}", daemon=True)
         self._for = threading.current_thread()
+        self._begun, self._over = False, threading.Event()
+
+    def run(self) -> None:
+        """Do the work."""
+        self._begun = True
+        try:
+            super().run()
+        finally:
+            self._over.set()
+
+    def finish(self) -> None:
+        """Wait until the work is done, if it has begun.
+
+        An interrupted `join` takes a living thread for one that has ended, up to Python 3.12.
+        """
+        if self._begun:
+            self._over.wait()
 
     @staticmethod
     def works_for(other: threading.Thread | None) -> bool:
