@@ -155,6 +155,7 @@ def test_an_interrupt_at_the_first_line_after_a_fork() -> None:
     done = run(
         """
 import ctypes, functools, os, signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupt = functools.partial(getattr(ctypes.CDLL(None), "raise"), int(signal.SIGINT))
 os.register_at_fork(after_in_parent=interrupt)
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
@@ -176,6 +177,7 @@ thread.join()
 """
     )
     assert done.stdout == "[True, True, True] False\n", done.stderr
+    assert "KeyboardInterrupt" in done.stderr
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:

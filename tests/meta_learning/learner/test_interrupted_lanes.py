@@ -48,8 +48,13 @@ def test_the_end_waits_for_all_work() -> None:
 
     thread = threading.Thread(target=interrupt)
     parts: Any = [Part(number) for number in range(5)]
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        _Lanes(NumPyBackend(), work, parts).run(2)
+    # A process in the background of a shell ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            _Lanes(NumPyBackend(), work, parts).run(2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sorted(done) == sorted(begun) == [0, 1]
     thread.join()
