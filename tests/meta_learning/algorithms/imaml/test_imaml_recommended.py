@@ -64,11 +64,13 @@ class TestTheRate:
     def test_is_a_share_of_the_greatest_stable_one(self, scale: float) -> None:
         # On a quadratic with Hessian h·I, K = 32 steps of rate η leave (1 − ηh)⁶⁴ of the loss: at most a hundredth for
         # 0.0694 ≤ ηh. The search takes the lowest such rate on its grid of quarters of a decade.
-        options = iMAMLOptions.Recommended(line(), Lines(scale))
+        options = iMAMLOptions.Recommended(line(), Lines(scale), NumMetaIterations=5)
         assert 0.0694 / 2 <= options.InnerLearningRate * 2 * scale**2 <= 0.0694 * 10**0.25 / 2
 
     def test_does_not_depend_on_the_unit_of_targets(self) -> None:
-        small, large = (iMAMLOptions.Recommended(line(), Lines(target=unit)) for unit in (1e-3, 1e3))
+        small, large = (
+            iMAMLOptions.Recommended(line(), Lines(target=unit), NumMetaIterations=5) for unit in (1e-3, 1e3)
+        )
         assert small.InnerLearningRate == pytest.approx(large.InnerLearningRate)
 
     @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -95,7 +97,9 @@ class TestTheRate:
                 self.target = 1.0 if numTasks == 8 else 1e200
                 return super().GetTaskBatch(numTasks)
 
-        spoilt, plain = (iMAMLOptions.Recommended(line(), kind()).InnerLearningRate for kind in (Spoilt, Lines))
+        spoilt, plain = (
+            iMAMLOptions.Recommended(line(), kind(), NumMetaIterations=5).InnerLearningRate for kind in (Spoilt, Lines)
+        )
         assert spoilt == plain
 
     def test_without_a_loss_it_is_the_default(self) -> None:
@@ -105,7 +109,7 @@ class TestTheRate:
 
     @pytest.mark.parametrize("given", [{}, {"AdaptationSteps": 4}, {"InnerLearningRate": 0.03}])
     def test_lambda_is_the_time_of_the_steps(self, given: dict[str, Any]) -> None:
-        options = iMAMLOptions.Recommended(line(), Lines(), **given)
+        options = iMAMLOptions.Recommended(line(), Lines(), NumMetaIterations=5, **given)
         assert options.LambdaRegularization == 2 * options.AdaptationSteps * options.InnerLearningRate
         assert options.InnerObjective == "support"
         assert options.InnerLearningRate == given.get("InnerLearningRate", options.InnerLearningRate)
@@ -164,7 +168,13 @@ class TestOtherSettings:
     def test_given_options_hold(self) -> None:
         optimizer = AdamOptimizer(0.1)
         options = iMAMLOptions.Recommended(
-            line(), Lines(), MetaOptimizer=optimizer, MetaBatchSize=2, Curvature="hessian", OuterLearningRate=0.5
+            line(),
+            Lines(),
+            NumMetaIterations=5,
+            MetaOptimizer=optimizer,
+            MetaBatchSize=2,
+            Curvature="hessian",
+            OuterLearningRate=0.5,
         )
         assert (options.MetaBatchSize, options.Curvature, options.OuterLearningRate) == (2, "hessian", 0.5)
         assert options.MetaOptimizer is optimizer
