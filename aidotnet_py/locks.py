@@ -68,7 +68,7 @@ def free_after_fork(lock: Any) -> None:
 
 
 def after_fork(callback: Callable[[], None]) -> None:
-    """Have this called in every forked process, once its locks are free."""
+    """Have this called in every forked process, twice, once its locks are free; see `around_fork`."""
     _AFTERWARDS.append(callback)
 
 
@@ -99,8 +99,9 @@ def around_fork(before: Callable[[], None], in_parent: Callable[[], None], in_ch
     next call, which does nothing then.
     """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
-        os.register_at_fork(after_in_parent=in_parent, after_in_child=in_child)
+        os.register_at_fork(before=before)
+        for _ in range(2):
+            os.register_at_fork(after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _renew_all() -> None:
@@ -114,4 +115,6 @@ def _renew_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)
+    # Twice for the reason in `around_fork`.
+    for _ in range(2):
+        os.register_at_fork(after_in_child=_renew_all)

@@ -98,11 +98,11 @@ class RowThreads:
         if self._shared is not None:
             # Also for a helper whose start was interrupted, and which may begin later.
             self._shared.end()
-        for thread in self._threads:
-            # A helper that is not listed may have taken the post.
-            while self._shared is not None and thread.is_alive():
-                self._shared.end()
-                thread.join(0.01)
+            for thread in self._threads:
+                while thread.is_alive():
+                    thread.join(0.01)
+                    # Another helper may have taken the post.
+                    self._shared.end()
         self._shared, self._threads, self._is_full = None, [], False
 
     def end(self) -> None:

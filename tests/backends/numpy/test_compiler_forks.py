@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until
 
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
 from aidotnet_py.backends.numpy import llvm
@@ -180,12 +181,36 @@ thread.join()
     assert "KeyboardInterrupt" in done.stderr
 
 
+def test_an_interrupt_at_the_first_line_of_a_child() -> None:
+    done = run(
+        """
+import ctypes, functools, os, signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupt = functools.partial(getattr(ctypes.CDLL(None), "raise"), int(signal.SIGINT))
+os.register_at_fork(after_in_child=interrupt)
+from aidotnet_py.locks import Lock
+lock, go_on = Lock(), threading.Event()
+def hold():
+    with lock:
+        go_on.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+while lock.acquire(blocking=False):
+    lock.release()
+try:
+    child = os.fork()
+except KeyboardInterrupt:
+    child = 0
+if not child:
+    os._exit(0 if lock.acquire(blocking=False) else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+go_on.set()
+thread.join()
+"""
+    )
+    assert done.stdout == "0\n", done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+
+
 def run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)

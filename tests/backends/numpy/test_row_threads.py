@@ -18,6 +18,7 @@ import pytest
 from amounts import many
 from random_programs import a_type, random_program
 from threadpoolctl import threadpool_limits
+from waiting import until
 
 from aidotnet_py import (
     ANILAlgorithm,
@@ -130,14 +131,6 @@ def team(compiler: LlvmCompiler, x: Any) -> Iterator[Callable[[int, Parts], bool
     threads = RowThreads()
     yield lambda count, parts: threads.run(sharing, count, ROWS, parts.chain)
     threads.stop()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other threads bring about."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
