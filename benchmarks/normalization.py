@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import trange
 
-from aidotnet_py import BasicStats, CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
 from aidotnet_py.data import DigitsLoader, OmniglotLoader
 from aidotnet_py.meta_learning import IEpisodicDataLoader, TaskBatch
 from aidotnet_py.nn import conv4
 from benchmarks.photographs import SIDE, PhotographLoader
-from benchmarks.report import table
+from benchmarks.report import mean_of, table
 
 __all__: list[str] = []
 
@@ -122,22 +122,17 @@ def pieces(order: NDArray[Any], count: int) -> Sequence[NDArray[Any]]:
     return np.array_split(order, max(1, round(len(order) / count)))
 
 
-def report(console: Console, found: Sequence[Measured]) -> None:
+def report(console: Console, measurements: Sequence[Measured]) -> None:
     """A table for each data set and number of shots."""
-    for name, shots in dict.fromkeys((one.data, one.shots) for one in found):
-        of_data = [one for one in found if (one.data, one.shots) == (name, shots)]
+    for name, shots in dict.fromkeys((one.data, one.shots) for one in measurements):
+        of_data = [one for one in measurements if (one.data, one.shots) == (name, shots)]
         tasks = len(next(iter(of_data[0].accuracies.values())))
-        rows = [
-            [one.norm, str(one.seed), *map(shown, one.accuracies.values()), f"{one.seconds:.0f} s"] for one in of_data
-        ]
+        rows = []
+        for one in of_data:
+            found = (mean_of(values, "{:.1%} ± {:.1%}") for values in one.accuracies.values())
+            rows.append([one.norm, str(one.seed), *found, f"{one.seconds:.0f} s"])
         columns = ["norm", "seed", *of_data[0].accuracies, "training"]
         table(console, f"{name}, 5-way {shots}-shot: accuracy on {tasks} tasks of unseen classes", columns, rows)
-
-
-def shown(accuracies: Sequence[float]) -> str:
-    """Their mean and its 95 % interval."""
-    interval = BasicStats.of(np.array(accuracies)).ConfidenceInterval()
-    return f"{interval.Mean:.1%} ± {interval.HalfWidth:.1%}"
 
 
 def main() -> None:

@@ -11,52 +11,39 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from tqdm import trange
 
-from aidotnet_py import BasicStats, CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
-from aidotnet_py.data import DigitsLoader, OmniglotLoader, SinusoidLoader, TableLoader
+from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel, iMAMLAlgorithm, iMAMLOptions
+from aidotnet_py.comparison import PROBLEMS
+from aidotnet_py.comparison.problems import Loader, Model, Problem, Source
+from aidotnet_py.data import TableLoader
 from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.episodic import EpisodicLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning import IEpisodicDataLoader, TaskBatch
-from aidotnet_py.nn import Dense, Flatten, Sequential, Tanh, conv4, mlp
-from benchmarks.report import table
+from aidotnet_py.meta_learning import TaskBatch
+from aidotnet_py.nn import Dense, Flatten, Layer, Sequential, conv4, mlp
+from benchmarks.report import mean_of, table
 
 __all__: list[str] = []
 
-Loader: TypeAlias = IEpisodicDataLoader[np.float32, NDArray[Any], NDArray[Any]]
-Options: TypeAlias = iMAMLOptions[np.float32]
-
-_WAYS = 5
 # Seeds of test tasks; those of training are small.
 _TEST = 10**6
 
 
 @dataclass(frozen=True)
-class Data:
-    """Tasks and a network; ``loader`` takes a split and a seed."""
+class Settings:
+    """What the loader of a problem takes."""
 
-    network: Callable[[], Any]
-    shape: tuple[int, ...]
-    loader: Callable[[str, int], Loader]
-    steps: int
-    tasks: int
-    test_tasks: int
-    classes: bool = False
-
-    def model(self, seed: int) -> NeuralNetworkModel[np.float32]:
-        """The untrained model."""
-        loss: dict[str, Any] = {"loss": CrossEntropyLoss()} if self.classes else {}
-        return NeuralNetworkModel(self.network(), input_shape=self.shape, seed=seed, **loss)
+    shots: int
+    archive: str | None
 
 
 class Lines(EpisodicLoader[np.float32]):
@@ -78,74 +65,80 @@ class Lines(EpisodicLoader[np.float32]):
         return DrawnTasks((x[:, :6], y[:, :6], x[:, 6:], y[:, 6:]), "lines", [{}] * count, 1, 6, 6)
 
 
-def curves(split: str, seed: int) -> Loader:
+def lines(unit: float, split: str, source: Source, seed: int) -> Loader:
+    """New lines for every seed."""
+    return Lines(unit, seed=seed)
+
+
+def curves(split: str, source: Source, seed: int) -> Loader:
     """Saturating curves of 60 groups of 24 rows in a table, 45 of them to train on."""
     generator, rows = np.random.default_rng(0), 24
     height, speed = (np.repeat(generator.uniform(low, high, 60), rows) for low, high in ((20, 80), (0.1, 1.0)))
     hours = generator.uniform(0, 10, 60 * rows)
     values = height * (1 - np.exp(-speed * hours)) + generator.normal(0, 1, 60 * rows)
     groups = [f"group {i:02}" for i in range(60)]
-    whole: Any = TableLoader(
+    whole: TableLoader[np.float32] = TableLoader(
         {"group": np.repeat(groups, rows), "hours": hours, "value": values}, task="group", target="value", seed=seed
     )
     train, test = whole.split(groups[:45], groups[45:])
     return train if split == "train" else test
 
 
-def data_sets(archive: Path | None) -> dict[str, Data]:
-    """By name; Omniglot is among them where its archive is given."""
+def regressor(network: Callable[[], Layer], inputs: int, seed: int) -> Model:
+    """An untrained network with a number for an example."""
+    return NeuralNetworkModel(network(), input_shape=(inputs,), seed=seed)
 
-    def sinusoids(split: str, seed: int) -> Loader:
-        return SinusoidLoader(KShot=10, QueryShots=10, seed=seed)
 
-    def digits(split: Any, seed: int) -> Loader:
-        return DigitsLoader(split=split, seed=seed)
+def classifier(network: Callable[[], Layer], seed: int) -> Model:
+    """An untrained network for digits."""
+    return NeuralNetworkModel(network(), input_shape=(8, 8, 1), loss=CrossEntropyLoss(), seed=seed)
 
-    def lines(split: str, seed: int, unit: float = 1.0) -> Loader:
-        return Lines(unit, seed=seed)
 
-    regressor = partial(mlp, 40, 40, 1)
-    tanh = partial(_sequence, lambda: [Dense(40), Tanh(), Dense(40), Tanh(), Dense(1)])
-    convolutions = partial(conv4, _WAYS, filters=32)
-    of_digits = partial(Data, shape=(8, 8, 1), loader=digits, steps=300, tasks=8, test_tasks=300, classes=True)
-    found = {
-        "sinusoids, tanh": Data(tanh, (1,), sinusoids, 2000, 25, 600),
-        "sinusoids, ReLU": Data(regressor, (1,), sinusoids, 2000, 25, 600),
-        "a table of curves": Data(regressor, (1,), curves, 1000, 25, 60),
-        "lines": Data(partial(_sequence, lambda: [Dense(1)]), (8,), lines, 1000, 8, 300),
-        "lines, times 100": Data(
-            partial(_sequence, lambda: [Dense(1)]), (8,), partial(lines, unit=100.0), 1000, 8, 300
+def problems() -> dict[str, Problem]:
+    """Those of comparisons by name, and others of their kind."""
+    sinusoids, digits, characters = (PROBLEMS[name] for name in ("sinusoid", "digits", "omniglot"))
+    relu = partial(mlp, 40, 40, 1)
+    straight = replace(
+        sinusoids,
+        model=partial(regressor, lambda: Sequential(Dense(1)), 8),
+        loader=partial(lines, 1.0),
+        iterations=1000,
+        meta_batch=8,
+        test_tasks=300,
+    )
+    table_of_curves = replace(
+        sinusoids, model=partial(regressor, relu, 1), loader=curves, iterations=1000, test_tasks=60
+    )
+    return {
+        "sinusoids, tanh": sinusoids,
+        "sinusoids, ReLU": replace(sinusoids, model=partial(regressor, relu, 1)),
+        "a table of curves": table_of_curves,
+        "lines": straight,
+        "lines, times 100": replace(straight, loader=partial(lines, 100.0)),
+        "digits, conv4": digits,
+        "digits, conv4 with layer norm": replace(
+            digits, model=partial(classifier, lambda: conv4(digits.ways, filters=32, norm="layer"))
         ),
-        "digits, conv4": of_digits(convolutions),
-        "digits, conv4 with layer norm": of_digits(partial(convolutions, norm="layer")),
-        "digits, MLP": of_digits(partial(_sequence, lambda: [Flatten(), *mlp(64, 64, _WAYS).layers.values()])),
+        "digits, MLP": replace(
+            digits, model=partial(classifier, lambda: Sequential(Flatten(), mlp(64, 64, digits.ways)))
+        ),
+        "Omniglot, conv4": replace(characters, test_tasks=400),
     }
-    if archive is not None:
-
-        def characters(split: Any, seed: int) -> Loader:
-            return OmniglotLoader(archive, split=split, seed=seed)
-
-        found["Omniglot, conv4"] = Data(convolutions, (28, 28, 1), characters, 500, 8, 400, classes=True)
-    return found
 
 
-def _sequence(layers: Callable[[], list[Any]]) -> Sequential:
-    return Sequential(*layers())
-
-
-def options_of(kind: str, data: Data, seed: int) -> Options:
+def options_of(kind: str, problem: Problem, source: Source, seed: int) -> iMAMLOptions[np.float32]:
     """Those of a kind, with the same steps and tasks a step."""
-    model, loader = data.model(seed), data.loader("train", seed)
-    common: Mapping[str, Any] = {"NumMetaIterations": data.steps, "MetaBatchSize": data.tasks}
+    model, loader = problem.model(seed), problem.loader("train", source, seed)
+    common: Mapping[str, Any] = {"NumMetaIterations": problem.iterations, "MetaBatchSize": problem.meta_batch}
     if kind == "recommended":
         return iMAMLOptions.Recommended(model, loader, **common)
     return iMAMLOptions(model, DataLoader=loader, **common)
 
 
-def row_of(name: str, data: Data, kind: str, seed: int) -> list[str]:
+def row_of(name: str, problem: Problem, source: Source, kind: str, seed: int) -> list[str]:
     """Train and test: the row of a table."""
     began = time.perf_counter()
-    options = options_of(kind, data, seed)
+    options = options_of(kind, problem, source, seed)
     measuring = time.perf_counter() - began
     steps, rate = options.AdaptationSteps, options.InnerLearningRate
     row = [name, kind, str(seed), f"{rate:.2g}", str(steps)]
@@ -154,26 +147,18 @@ def row_of(name: str, data: Data, kind: str, seed: int) -> list[str]:
         with warnings.catch_warnings():
             # The defaults' exact Hessian is often indefinite, and says so.
             warnings.simplefilter("ignore")
-            for _ in trange(data.steps, desc=f"{name}, {kind}, seed {seed}", mininterval=1, disable=None):
-                learner.MetaTrainStep(data.tasks)
+            for _ in trange(problem.iterations, desc=f"{name}, {kind}, seed {seed}", mininterval=1, disable=None):
+                learner.MetaTrainStep(problem.meta_batch)
     except InvalidOperationException:
         return [*row, "diverged", "", ""]
     seconds = time.perf_counter() - began - measuring
-    test = TaskBatch(data.loader("test", _TEST + seed).GetTaskBatch(data.test_tasks))
+    test = TaskBatch(problem.loader("test", source, _TEST + seed).GetTaskBatch(problem.test_tasks))
     curve = learner.adaptation_curve(test, 2 * steps)
-    values = curve.accuracies if data.classes else curve.losses
-    return [
-        *row,
-        *(shown(values[:, n], data.classes) for n in (steps, 2 * steps)),
-        f"{measuring:.1f} + {seconds:.0f} s",
-    ]
-
-
-def shown(values: NDArray[Any], are_accuracies: bool) -> str:
-    """Their mean and its 95 % interval."""
-    interval = BasicStats.of(values.astype(float)).ConfidenceInterval()
-    form = "{:.1%} ± {:.1%}" if are_accuracies else "{:#.3g} ± {:.2g}"
-    return form.format(float(interval.Mean), float(interval.HalfWidth))
+    values, form = (
+        (curve.accuracies, "{:.1%} ± {:.1%}") if problem.classification else (curve.losses, "{:#.3g} ± {:.2g}")
+    )
+    found = [mean_of(values[:, n], form) for n in (steps, 2 * steps)]
+    return [*row, *found, f"{measuring:.1f} + {seconds:.0f} s"]
 
 
 def main() -> None:
@@ -183,24 +168,21 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=["recommended", "default"], help="again for more (both)")
     parser.add_argument("--seed", action="append", type=int, help="of weights and training tasks (default: 0)")
     arguments = parser.parse_args()
-    sets = data_sets(arguments.omniglot)
+    archive = None if arguments.omniglot is None else str(arguments.omniglot)
+    known = {name: one for name, one in problems().items() if archive is not None or not one.needs_archive}
     wanted = tuple(arguments.data or [""])
-    chosen = {name: data for name, data in sets.items() if name.startswith(wanted)}
+    chosen = {name: one for name, one in known.items() if name.startswith(wanted)}
     if not chosen:
-        parser.error(f"--data must be the beginning of one of {', '.join(sets)}, got {', '.join(wanted)}")
+        parser.error(f"--data must be the beginning of one of {', '.join(known)}, got {', '.join(wanted)}")
     rows = [
-        row_of(name, data, kind, seed)
-        for name, data in chosen.items()
+        row_of(name, problem, Settings(problem.shots, archive), kind, seed)
+        for name, problem in chosen.items()
         for seed in arguments.seed or [0]
         for kind in arguments.kind or ["recommended", "default"]
     ]
     title = "Loss or accuracy on held-out tasks after K and after 2K inner steps, with 95 % intervals"
-    table(
-        Console(width=140),
-        title,
-        ["data", "options", "seed", "η", "K", "after K", "after 2K", "measuring + training"],
-        rows,
-    )
+    columns = ["data", "options", "seed", "η", "K", "after K", "after 2K", "measuring + training"]
+    table(Console(width=140), title, columns, rows)
 
 
 if __name__ == "__main__":

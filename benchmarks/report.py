@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
+from aidotnet_py import BasicStats
 from benchmarks.arena import Measured, ratio
 from benchmarks.flops import step_bytes, step_flops
 from benchmarks.workloads import Method, parsed, workload
 
-__all__ = ["Target", "agreement_table", "race_table", "table", "targets_of", "targets_table"]
+__all__ = ["Target", "agreement_table", "mean_of", "race_table", "table", "targets_of", "targets_table"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class Target:
     def met(self) -> bool:
         """Whether it was reached."""
         return self.found <= self.limit
+
+
+def mean_of(values: ArrayLike, form: str) -> str:
+    """The mean and half of its 95 % interval, by a form for both."""
+    interval = BasicStats.of(np.asarray(values, float)).ConfidenceInterval()
+    return form.format(float(interval.Mean), float(interval.HalfWidth))
 
 
 def table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
@@ -72,17 +74,22 @@ def largest_eigenvalue(
     """
     backend, factory = model_backend(model), ObjectiveFactory(np.random.default_rng(0))
     parameters = backend.asarray(model.GetParameters())[None, :]
-    dtype = backend.dtype_of(parameters)
+    dtype, divide = backend.dtype_of(parameters), backend.elementwise("divide")
     found: list[float] = []
     for task in tasks:
         objective = factory.make("Support", [task], ["the task"], model, loss, factory.lease(model, loss))
         product = objective.part(0, 1, 0).curvature(parameters, "gauss-newton")[1]
-        vector, length = np.random.default_rng(0).standard_normal((1, model.ParameterCount)), 1.0
-        for _ in range(_POWER_ITERATIONS):
-            image = product(backend.asarray(vector / np.linalg.norm(vector), dtype=dtype))
-            vector = backend.to_numpy(image).astype(np.float64)
-            length = float(np.linalg.norm(vector))
-            if length == 0 or not np.isfinite(length):
-                break
-        found.append(length)
+        # In float64, whose squares do not overflow.
+        vector = backend.asarray(np.random.default_rng(0).standard_normal((1, model.ParameterCount)))
+        with backend.errors_ignored():
+            for _ in range(_POWER_ITERATIONS):
+                image = product(backend.astype(divide(vector, _norm(backend, vector)), dtype))
+                vector = backend.astype(image, np.float64)
+                if not 0 < _norm(backend, vector) < math.inf:
+                    break
+        found.append(_norm(backend, vector))
     return float(np.mean(found))
+
+
+def _norm(backend: Backend, vector: Array) -> float:
+    return math.sqrt(float(backend.to_numpy(backend.vecdot(vector, vector))[0]))

@@ -76,8 +76,7 @@ class SupportFit:
             return best / 2
         slower, loss = best * _SLOWER, self._options.LossFunction
         model = shortly_trained(self._options, slower, max(map(_batches, self._tasks)))
-        with np.errstate(all="ignore"):
-            curvature = largest_eigenvalue(model, model.DefaultLossFunction if loss is None else loss, self._tasks)
+        curvature = largest_eigenvalue(model, model.DefaultLossFunction if loss is None else loss, self._tasks)
         if not math.isfinite(curvature):
             return slower
         return min(best / 2, 2 / (3 * curvature)) if curvature > 0 else best / 2
