@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amounts import TIMES
+from forks import forked, found_by
 from numpy_doubles import Threads
 from plain_models import BareModel
 from samplers import PlainEpisode
@@ -711,32 +712,6 @@ class TestSignals:
         self.both(make, 20 * ROUNDS)
 
 
-def forked(work: Callable[[], bool]) -> int:
-    """A process that works at the same time, and tells whether it found something true."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            code = 0 if work() else 1
-        finally:
-            os._exit(code)
-    return child
-
-
-def found_by(child: int, seconds: float = 60.0) -> bool | None:
-    """What a forked process found; None where it does not end."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.002)
-    # Pytest has Python's handler for it print the place where the child waits for ever.
-    os.kill(child, signal.SIGABRT)
-    os.waitpid(child, 0)
-    return None
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork")
 class TestForks:
@@ -816,7 +791,7 @@ class TestForks:
         assert begun.wait(10)
         child = forked(lambda: blas_threads.blas_libraries() is not None)
         thread.join()
-        assert found_by(child, 10) is True
+        assert found_by(child) is True
 
     def test_while_another_thread_limits_blas(self) -> None:
         """OpenBLAS holds a lock of its own while its number of threads is set, as this library does."""
@@ -842,7 +817,7 @@ class TestForks:
         assert begun.wait(10)
         child = forked(stay)
         thread.join()
-        assert found_by(child, 10) is True
+        assert found_by(child) is True
 
     def test_while_tasks_are_drawn_ahead(self) -> None:
         """A child has no thread that draws, and waits for none."""

@@ -329,10 +329,11 @@ class TestLoaders:
 
 
 FORKS = """
-import faulthandler, os, signal, sys, threading, time, warnings
+import faulthandler, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
 import numpy as np
 import threadpoolctl
+from forks import forked, found_by
 from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel, TaskBatch
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import mlp
@@ -360,53 +361,26 @@ def busy(number):
             learner.MetaTrainStep(2)
         learner.Adapt(task).Predict(task.QueryInput)
 
-def worked(child):
-    # Ticks of the processor, by which a child that waits differs from one on a busy machine; 0 where nobody counts.
-    try:
-        return sum(map(int, open(f"/proc/{child}/stat").read().rpartition(")")[2].split()[11:13]))
-    except FileNotFoundError:
-        return 0
-
 faulthandler.enable()
 threads = [threading.Thread(target=busy, args=(k,)) for k in range(3)]
 for thread in threads:
     thread.start()
 failed = 0
+def works():
+    theta = learner.BaseModel.GetParameters()
+    adapted = learner.Adapt(tasks[0])
+    alone = MAMLAlgorithm(MAMLOptions(model.Clone(), AdaptationSteps=2))
+    same = np.array_equal(adapted.GetParameters(), alone.Adapt(tasks[0]).GetParameters())
+    learner.MetaTrainStep(2)
+    learner.Save(sys.argv[2] + "/child.safetensors")
+    adapted.Predict(tasks[1].QueryInput)
+    model.Train(tasks[0].SupportInput, tasks[0].SupportOutput)
+    return same and blas() == before
+
+failed = 0
 for turn in range(rounds):
     time.sleep(0.01)
-    child = os.fork()
-    if child == 0:
-        try:
-            theta = learner.BaseModel.GetParameters()
-            adapted = learner.Adapt(tasks[0])
-            alone = MAMLAlgorithm(MAMLOptions(model.Clone(), AdaptationSteps=2))
-            same = np.array_equal(adapted.GetParameters(), alone.Adapt(tasks[0]).GetParameters())
-            learner.MetaTrainStep(2)
-            learner.Save(sys.argv[2] + "/child.safetensors")
-            adapted.Predict(tasks[1].QueryInput)
-            model.Train(tasks[0].SupportInput, tasks[0].SupportOutput)
-            os._exit(0 if same and blas() == before else 3)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(4)
-    until, work = time.monotonic() + 60, 0
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            failed += status != 0
-            break
-        if time.monotonic() > until:
-            if worked(child) > work:
-                until, work = time.monotonic() + 60, worked(child)
-                continue
-            print("a child hangs, after ticks of work:", work)
-            # It prints where it is.
-            os.kill(child, signal.SIGABRT)
-            os.waitpid(child, 0)
-            failed += 1
-            break
-        time.sleep(0.002)
+    failed += found_by(forked(works)) is not True
 over.set()
 for thread in threads:
     thread.join()
