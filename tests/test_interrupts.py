@@ -323,7 +323,7 @@ class TestTrain:
         whole = make(**self.OPTIONS)
         wanted = whole.Train()
         monkeypatch.chdir(tmp_path / "broken")
-        draw = np.random.default_rng(1)
+        draw = np.random.default_rng(ROUNDS)
         for _ in range(ROUNDS):
             broken = make(**self.OPTIONS)
             losses: list[float] = []
@@ -331,7 +331,7 @@ class TestTrain:
             left = stops = 6
             while left:
                 broken.Options.NumMetaIterations = left
-                before = broken.CurrentIteration
+                before, earlier = broken.CurrentIteration, broken.training_result
                 try:
                     # In the end, so that there is one, without.
                     with watched_by(Moments(int(draw.integers(1, 40_000)) if stops else 0)):
@@ -346,10 +346,12 @@ class TestTrain:
                     assert f"after {done} of {left} steps" in notes[0]
                     assert f"NumMetaIterations to {left - done}" in notes[0]
                 result = broken.training_result
-                assert (result is None) == (broken.CurrentIteration == before)
-                if result is not None:
+                if done:
                     losses += list(result.LossHistory)
                     accuracies += list(result.AccuracyHistory)
+                elif result is not None:
+                    # The run before, where this one was stopped at its first lines.
+                    np.testing.assert_array_equal(result.LossHistory, earlier.LossHistory)
                 left = 6 - broken.CurrentIteration
             np.testing.assert_array_equal(losses, wanted.LossHistory)
             np.testing.assert_array_equal(accuracies, wanted.AccuracyHistory)
@@ -659,8 +661,13 @@ needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="sig
 @needs_signals
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestSignals:
-    def both(self, make: Callable[..., Any], rounds: int) -> None:
-        broken, straight, draw = make(), make(), np.random.default_rng(ROUNDS)
+    def both(self, make: Callable[..., Any]) -> None:
+        draw = np.random.default_rng(ROUNDS)
+        # New learners each time: a long training may diverge in the end.
+        for _ in range(ROUNDS):
+            self.interrupted(make(), make(), draw)
+
+    def interrupted(self, broken: Any, straight: Any, draw: np.random.Generator) -> None:
         for _ in range(3):
             broken.MetaTrainStep(2)
             straight.MetaTrainStep(2)
@@ -668,7 +675,7 @@ class TestSignals:
         straight.MetaTrainStep(2)
         broken.MetaTrainStep(2)
         a_step = (time.perf_counter() - began) / 2
-        for _ in range(rounds):
+        for _ in range(20):
             try:
                 with signals(draw, 2 * a_step):
                     broken.MetaTrainStep(2)
@@ -691,7 +698,7 @@ class TestSignals:
 
     @EACH
     def test_at_random_moments(self, make: Callable[..., Any]) -> None:
-        self.both(make, 20 * ROUNDS)
+        self.both(make)
 
     def test_while_lanes_are_at_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
@@ -701,7 +708,7 @@ class TestSignals:
             model = network.model(Threads(3), network.start())
             return MAMLAlgorithm(MAMLOptions(model, DataLoader=FewTasks(), AdaptationSteps=3, RandomSeed=0))
 
-        self.both(make, 20 * ROUNDS)
+        self.both(make)
 
     def test_while_tasks_are_drawn_ahead(self) -> None:
         def make() -> Any:
@@ -709,7 +716,7 @@ class TestSignals:
             loader = SinusoidLoader(4, 4, seed=1, dtype=np.float64, backend="simulated")
             return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, AdaptationSteps=1, RandomSeed=0))
 
-        self.both(make, 20 * ROUNDS)
+        self.both(make)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
@@ -719,10 +726,12 @@ class TestForks:
     @MAML
     def test_in_the_middle_of_a_step(self, make: Callable[..., Any], threads: int) -> None:
         """What a child of another thread finds is the learner before a step or after it; it adapts and trains."""
+        draw = np.random.default_rng(ROUNDS)
         with threadpool_limits(threads, "blas"):
-            self.fork_in_the_middle_of_a_step(make)
+            for _ in range(ROUNDS):
+                self.fork_in_the_middle_of_a_step(make, draw)
 
-    def fork_in_the_middle_of_a_step(self, make: Callable[..., Any]) -> None:
+    def fork_in_the_middle_of_a_step(self, make: Callable[..., Any], draw: np.random.Generator) -> None:
         learner, straight, going, over = make(), make(), threading.Event(), threading.Event()
         learner.MetaTrainStep(2)
 
@@ -744,10 +753,10 @@ class TestForks:
             )
             return alike and adapted[0] == adapted[1] and losses[0] == losses[1]
 
-        thread, draw = threading.Thread(target=train), np.random.default_rng(ROUNDS)
+        thread = threading.Thread(target=train)
         thread.start()
         try:
-            for _ in range(4 * ROUNDS):
+            for _ in range(4):
                 going.set()
                 time.sleep(draw.uniform(0, 0.01))
                 child = forked(sound)

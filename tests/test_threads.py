@@ -217,34 +217,41 @@ class TestTraining:
 
     @EACH
     def test_evaluated_meanwhile(self, make: Make) -> None:
-        steps, batch, probe = 6, TaskBatch(tasks_of("numpy", 4, 3)), TaskBatch(tasks_of("numpy", 5, 2, seed=3))
-        one_by_one, together = make("numpy"), make("numpy")
+        batch, probe = TaskBatch(tasks_of("numpy", 4, 3)), TaskBatch(tasks_of("numpy", 5, 2, seed=3))
+        one_by_one = make("numpy")
         possible = [bits(one_by_one.Evaluate(probe))]
         # Where each task moves the parameters, each is a step.
-        parts = batch.Split(3) if getattr(together.Options, "UseSerialUpdate", False) else [batch]
-        for part in parts * steps * ROUNDS:
+        parts = batch.Split(3) if getattr(one_by_one.Options, "UseSerialUpdate", False) else [batch]
+        for part in parts * 6:
             one_by_one.MetaTrain(part)
             possible.append(bits(one_by_one.Evaluate(probe)))
+        assert len(set(possible)) == len(possible)
+        # New learners each time: a long training would stand still or diverge in the end.
+        for _ in range(ROUNDS):
+            together = make("numpy")
+            seen = self.evaluations_beside_training(together, batch, probe)
+            assert seen
+            assert set(seen) <= set(possible)
+            assert bits(together.BaseModel.GetParameters()) == bits(one_by_one.BaseModel.GetParameters())
+            assert bits(together.Evaluate(probe)) == possible[-1]
+
+    def evaluations_beside_training(self, learner: Any, batch: Any, probe: Any) -> list[Any]:
         over = threading.Event()
         seen: list[Any] = []
 
         def train() -> None:
             try:
-                for _ in range(steps * ROUNDS):
-                    together.MetaTrain(batch)
+                for _ in range(6):
+                    learner.MetaTrain(batch)
             finally:
                 over.set()
 
         def watch() -> None:
             while not over.is_set():
-                seen.append(bits(together.Evaluate(probe)))
+                seen.append(bits(learner.Evaluate(probe)))
 
         at_once([train, watch, watch])
-        assert len(set(possible)) == len(possible)
-        assert seen
-        assert set(seen) <= set(possible)
-        assert bits(together.BaseModel.GetParameters()) == bits(one_by_one.BaseModel.GetParameters())
-        assert bits(together.Evaluate(probe)) == possible[-1]
+        return seen
 
     @EACH
     def test_in_several_threads(self, make: Make) -> None:
@@ -253,16 +260,18 @@ class TestTraining:
             learner.Options.DataLoader = SinusoidLoader(4, 4, seed=5, dtype=np.float64)
             return learner
 
-        one_by_one, together = new(), new()
-        expected = [one_by_one.MetaTrainStep(2) for _ in range(8 * ROUNDS)]
-        found = at_once([lambda: together.MetaTrainStep(2)] * (8 * ROUNDS))
-        found.sort(key=lambda step: step.Iteration)
-        assert [step.Iteration for step in found] == [step.Iteration for step in expected]
-        for one, other in zip(found, expected, strict=True):
-            assert bits([one.MetaLoss, one.TaskLoss]) == bits([other.MetaLoss, other.TaskLoss])
-            assert one.AdditionalMetrics == other.AdditionalMetrics
-        assert bits(together.BaseModel.GetParameters()) == bits(one_by_one.BaseModel.GetParameters())
-        assert bits(dict(together._meta_optimizer().GetState())) == bits(dict(one_by_one._meta_optimizer().GetState()))
+        one_by_one = new()
+        expected = [one_by_one.MetaTrainStep(2) for _ in range(8)]
+        for _ in range(ROUNDS):
+            together = new()
+            found = at_once([lambda it=together: it.MetaTrainStep(2)] * 8)
+            found.sort(key=lambda step: step.Iteration)
+            assert [step.Iteration for step in found] == [step.Iteration for step in expected]
+            for one, other in zip(found, expected, strict=True):
+                assert bits([one.MetaLoss, one.TaskLoss]) == bits([other.MetaLoss, other.TaskLoss])
+                assert one.AdditionalMetrics == other.AdditionalMetrics
+            for state in (lambda it: it.BaseModel.GetParameters(), lambda it: dict(it._meta_optimizer().GetState())):
+                assert bits(state(together)) == bits(state(one_by_one))
 
     @pytest.mark.parametrize("name", ["Meta-SGD", "iMAML by Gauss-Newton, λ learned"])
     def test_asked_while_a_step_sets_what_it_learned(self, name: str) -> None:
