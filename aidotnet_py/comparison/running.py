@@ -117,7 +117,7 @@ def _run(
 def _single_accuracy(learner: Learner, test: TaskBatch[np.float32, NDArray[Any], NDArray[Any]], steps: int) -> Interval:
     """Return the accuracy of the adapted models for predictions of one example at a time."""
     learner.Options.AdaptationSteps = steps
-    loss = learner.BaseModel.DefaultLossFunction
+    loss = learner.DefaultLossFunction
     # Adapted models normalise by their support sets, so whole query sets give the predictions of single examples.
     accuracies = [loss.accuracy(learner.Adapt(task).Predict(task.QueryInput), task.QueryOutput) for task in test]
     return BasicStats.of(np.array(accuracies)).ConfidenceInterval()

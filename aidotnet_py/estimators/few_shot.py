@@ -152,7 +152,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
             When the adapted parameters are not finite.
         """
         learner, encoding = self._open()
-        loss: Any = learner.Options.LossFunction or learner.BaseModel.DefaultLossFunction
+        loss: Any = learner.DefaultLossFunction
         if not isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
             raise ArgumentException(
                 f"learner must have a CrossEntropyLoss or BinaryCrossEntropyLoss, got {type(loss).__name__}; "
@@ -289,7 +289,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):
             When the adapted parameters are not finite.
         """
         learner, encoding = self._open()
-        loss: Any = learner.Options.LossFunction or learner.BaseModel.DefaultLossFunction
+        loss: Any = learner.DefaultLossFunction
         if isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
             raise ArgumentException(
                 f"learner must have a loss of regression, got {type(cast(Any, loss)).__name__}; use FewShotClassifier"

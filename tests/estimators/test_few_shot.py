@@ -30,6 +30,7 @@ from aidotnet_py import (
     MAMLOptions,
     MetaLearningTask,
     NeuralNetworkModel,
+    ProtoNetsOptions,
     RunFolder,
 )
 from aidotnet_py.backends import Backend
@@ -276,6 +277,21 @@ class TestRefusals:
             FewShotRegressor(classifying()).fit(np.zeros((2, 1)), np.zeros(2))
         with pytest.raises(ArgumentException, match="use FewShotRegressor"):
             FewShotClassifier(regressing()).fit(np.zeros((2, 1)), [0, 1])
+
+    def test_a_loss_of_the_options_that_is_false(self) -> None:
+        """A user's loss may have a length, and so a truth value."""
+
+        class Weighted(CrossEntropyLoss[Any]):
+            def __len__(self) -> int:
+                return 0
+
+        model = NeuralNetworkModel(mlp(4, 2), input_shape=(2,), seed=0)
+        learner = MAMLAlgorithm(MAMLOptions(model, LossFunction=Weighted()))
+        fitted = FewShotClassifier(learner).fit(np.eye(2), ["a", "b"])
+        assert fitted.predict(np.eye(2)).shape == (2,)
+        with pytest.raises(ArgumentException, match="learner must have a loss of regression, got Weighted"):
+            FewShotRegressor(learner).fit(np.eye(2), np.zeros(2))
+        assert ProtoNetsOptions(model, LossFunction=Weighted()).IsValid()
 
     def test_labels_in_a_column(self) -> None:
         with pytest.warns(DataConversionWarning, match="column-vector"):

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from aidotnet_py.arguments import check_given
 from aidotnet_py.backends import Array
-from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.learner.core import LearnerCore
 from aidotnet_py.meta_learning.learner.turns import takes_turns
@@ -25,11 +24,6 @@ class LearnerAsModel(LearnerCore[T, TInput, TOutput, TModel_co]):
     def GetOptions(self) -> MetaLearnerOptions[T, TInput, TOutput, TModel_co]:
         """Return the options, as given."""
         return self._options
-
-    @property
-    def DefaultLossFunction(self) -> ILossFunction[T]:
-        """The loss of the learner: LossFunction of the options, or the meta-model's."""
-        return self._loss()
 
     @property
     def ParameterCount(self) -> int:

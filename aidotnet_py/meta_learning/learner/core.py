@@ -238,9 +238,15 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     def _backend(self) -> Backend:
         return model_backend(self.BaseModel)
 
-    def _loss(self) -> ILossFunction[T]:
+    @property
+    def DefaultLossFunction(self) -> ILossFunction[T]:
+        """The loss of the learner: LossFunction of the options, or the meta-model's."""
         loss = self._options.LossFunction
         return self.BaseModel.DefaultLossFunction if loss is None else loss
+
+    def _loss(self) -> ILossFunction[T]:
+        """Return the loss that the objectives are made of, which is an algorithm's own in ProtoNets."""
+        return self.DefaultLossFunction
 
     def _inner_optimizer(self) -> IGradientBasedOptimizer:
         optimizer = self._options.InnerOptimizer

@@ -234,7 +234,8 @@ class TestRefusals:
             ArgumentException, match=r"LossFunction must be a CrossEntropyLoss, .* got a MeanSquaredErr"
         ):
             ProtoNetsAlgorithm(ProtoNetsOptions(network))
-        assert ProtoNetsOptions(network, LossFunction=CrossEntropyLoss()).IsValid()
+        loss = CrossEntropyLoss[Any]()
+        assert ProtoNetsAlgorithm(ProtoNetsOptions(network, LossFunction=loss)).DefaultLossFunction is loss
         with pytest.raises(ArgumentException, match="LossFunction must be a CrossEntropyLoss"):
             ProtoNetsAlgorithm(options(NUMPY, LossFunction=MeanSquaredErrorLoss()))
         for optimizer in (SGDOptimizer(0.1), NewtonCGMinimizer()):
