@@ -210,7 +210,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
             When MetaModel or DataLoader is None.
         ArgumentException
             When an option is invalid or set by this method itself; when a loader without SetState cannot be copied, or
-            its tasks do not fit the model.
+            its tasks do not fit the model; when a rate is to be measured by a loss that becomes negative.
         InvalidOperationException
             When the loss of the model on a task is not finite.
 

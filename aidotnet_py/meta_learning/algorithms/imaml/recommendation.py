@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.meta_learning.algorithms.imaml.pilot import largest_eigenvalue, shortly_trained
 from aidotnet_py.meta_learning.algorithms.maml import MAMLAlgorithm, MAMLOptions
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
@@ -66,7 +66,13 @@ class SupportFit:
         Gradient descent is stable below 2/L, L the largest eigenvalue of the Gauss–Newton matrix. Meta-training of a
         regression raises L by up to twenty times, so that it is measured after a short one, on a copy of the model;
         not for a model without Gauss–Newton products.
+
+        Raises
+        ------
+        ArgumentException
+            When a loss is negative, such as a log-likelihood's: a fit is a share of the loss at the start.
         """
+        _require_a_scale(self._start)
         if self._start == 0:
             return _rate(_FIRST)
         best = _rate(self._best_place())
@@ -107,6 +113,7 @@ class SupportFit:
             loss = float(self._learner(rate).Evaluate(self._tasks))
         except InvalidOperationException:
             return math.inf
+        _require_a_scale(loss)
         return max(loss / self._start, _FITTED)
 
     def _learner(self, rate: float) -> MAMLAlgorithm[Any, Any, Any, Any]:
@@ -121,6 +128,13 @@ class SupportFit:
                 # Gradients of models without them are estimated along random directions.
                 RandomSeed=0,
             )
+        )
+
+
+def _require_a_scale(loss: float) -> None:
+    if loss < 0:
+        raise ArgumentException(
+            f"LossFunction must be at least 0 for a measured rate, got a mean of {loss:.3g}; give InnerLearningRate"
         )
 
 

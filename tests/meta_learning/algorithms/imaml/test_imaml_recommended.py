@@ -17,6 +17,7 @@ from aidotnet_py import (
     FunctionModel,
     InvalidOperationException,
     LBFGSMinimizer,
+    MeanSquaredErrorLoss,
     MetaLearningTask,
     NeuralNetworkModel,
     TaskBatch,
@@ -290,3 +291,16 @@ class TestWhatItRefuses:
     def test_a_loss_that_is_not_finite(self) -> None:
         with pytest.raises(InvalidOperationException, match="not finite"):
             iMAMLOptions.Recommended(line(1e200), Lines())
+
+    @pytest.mark.parametrize("lowered", [0.3, 30.0])
+    def test_a_loss_that_becomes_negative(self, lowered: float) -> None:
+        """As a likelihood's may, at the start or later: no rate is a share of it, but a given one needs none."""
+
+        class Lowered(MeanSquaredErrorLoss[Any]):
+            def formula(self, predicted: Any, actual: Any) -> Any:
+                return super().formula(predicted, actual) - lowered
+
+        with pytest.raises(ArgumentException, match=r"LossFunction must be at least 0 .* -.*; give InnerLearningRate"):
+            iMAMLOptions.Recommended(line(), Lines(), LossFunction=Lowered())
+        options = iMAMLOptions.Recommended(line(), Lines(), LossFunction=Lowered(), InnerLearningRate=0.01)
+        assert options.LambdaRegularization == 2 * 32 * 0.01
