@@ -1,6 +1,6 @@
 """Ctrl-C, failures and forks at any moment: a step is whole or was never begun, and a run that goes on has its bits.
 
-AIDOTNET_STRESS_ROUNDS says how many rounds the random ones take; the default takes seconds, a thousand a night.
+AIDOTNET_STRESS_ROUNDS says how often each is tried at random; the default takes seconds, a thousand an hour.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amounts import TIMES
+from amounts import TIMES, groups, rounds
 from forks import forked, found_by
 from numpy_doubles import Threads
 from plain_models import BareModel
@@ -58,7 +58,6 @@ from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.nn import mlp
 from aidotnet_py.testing.learner_state import bits, state_of
 
-ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
 TASKS = list(SinusoidLoader(4, 4, seed=5, dtype=np.float64).GetTaskBatch(6))
 
 
@@ -217,9 +216,10 @@ def moments_in_a_later_step(make: Callable[..., Any]) -> int:
 def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error: type[BaseException]) -> None:
     """Some moments of all, and more of the last tenth, in which everything is changed."""
     count = moments_in_a_later_step(make)
-    draw = np.random.default_rng(ROUNDS)
-    for _ in range(ROUNDS):
-        chosen = [*draw.integers(1, count, 12), *draw.integers(count - count // 10, count, 12)]
+    draw = np.random.default_rng(rounds())
+    for some in groups(rounds(24), 24):
+        half = some // 2
+        chosen = [*draw.integers(1, count, half), *draw.integers(count - count // 10, count, some - half)]
         interrupted_everywhere(make, sorted(int(k) for k in chosen), error)
 
 
@@ -241,7 +241,7 @@ def test_the_first_step_is_whole_too(make: Callable[..., Any]) -> None:
         straight.MetaTrainStep(2)
         states.append(state_of(straight))
     count = moments_of(lambda: make().MetaTrainStep(2))
-    for moment in np.random.default_rng(ROUNDS).integers(1, count, 3 * ROUNDS):
+    for moment in np.random.default_rng(rounds()).integers(1, count, rounds(3)):
         broken = make()
         # What other threads compile meanwhile may leave it fewer moments than there were.
         with suppress(KeyboardInterrupt), watched_by(Moments(int(moment))):
@@ -323,8 +323,8 @@ class TestTrain:
         whole = make(**self.OPTIONS)
         wanted = whole.Train()
         monkeypatch.chdir(tmp_path / "broken")
-        draw = np.random.default_rng(ROUNDS)
-        for _ in range(ROUNDS):
+        draw = np.random.default_rng(rounds())
+        for _ in range(rounds()):
             broken = make(**self.OPTIONS)
             losses: list[float] = []
             accuracies: list[float] = []
@@ -662,12 +662,12 @@ needs_signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="sig
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestSignals:
     def both(self, make: Callable[..., Any]) -> None:
-        draw = np.random.default_rng(ROUNDS)
-        # New learners each time: a long training may diverge in the end.
-        for _ in range(ROUNDS):
-            self.interrupted(make(), make(), draw)
+        # New learners now and then: a long training may diverge in the end.
+        draw = np.random.default_rng(rounds())
+        for some in groups(rounds(20), 20):
+            self.interrupted(make(), make(), some, draw)
 
-    def interrupted(self, broken: Any, straight: Any, draw: np.random.Generator) -> None:
+    def interrupted(self, broken: Any, straight: Any, times: int, draw: np.random.Generator) -> None:
         for _ in range(3):
             broken.MetaTrainStep(2)
             straight.MetaTrainStep(2)
@@ -675,7 +675,7 @@ class TestSignals:
         straight.MetaTrainStep(2)
         broken.MetaTrainStep(2)
         a_step = (time.perf_counter() - began) / 2
-        for _ in range(20):
+        for _ in range(times):
             try:
                 with signals(draw, 2 * a_step):
                     broken.MetaTrainStep(2)
@@ -726,12 +726,12 @@ class TestForks:
     @MAML
     def test_in_the_middle_of_a_step(self, make: Callable[..., Any], threads: int) -> None:
         """What a child of another thread finds is the learner before a step or after it; it adapts and trains."""
-        draw = np.random.default_rng(ROUNDS)
         with threadpool_limits(threads, "blas"):
-            for _ in range(ROUNDS):
-                self.fork_in_the_middle_of_a_step(make, draw)
+            draw = np.random.default_rng(rounds())
+            for some in groups(rounds(4), 4):
+                self.fork_in_the_middle_of_a_step(make, some, draw)
 
-    def fork_in_the_middle_of_a_step(self, make: Callable[..., Any], draw: np.random.Generator) -> None:
+    def fork_in_the_middle_of_a_step(self, make: Callable[..., Any], times: int, draw: np.random.Generator) -> None:
         learner, straight, going, over = make(), make(), threading.Event(), threading.Event()
         learner.MetaTrainStep(2)
 
@@ -756,7 +756,7 @@ class TestForks:
         thread = threading.Thread(target=train)
         thread.start()
         try:
-            for _ in range(4):
+            for _ in range(times):
                 going.set()
                 time.sleep(draw.uniform(0, 0.01))
                 child = forked(sound)

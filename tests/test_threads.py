@@ -1,6 +1,6 @@
 """Learners, models, programs and loaders in several threads, and in the middle of each other: the bits of one thread.
 
-AIDOTNET_STRESS_ROUNDS says how often the mixed calls are repeated; the default takes seconds, a thousand a night.
+AIDOTNET_STRESS_ROUNDS says how often the calls are mixed; the default takes seconds, a thousand half an hour.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import threadpoolctl
+from amounts import rounds
 from numpy_doubles import Threads
 from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
@@ -57,7 +58,6 @@ from aidotnet_py.nn import mlp
 from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.testing.learner_state import bits
 
-ROUNDS = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
 NETWORK = TanhNetwork()
 
 
@@ -169,7 +169,7 @@ class TestQuestions:
         calls = questions(learner, get_backend("numpy"))
         expected = [bits(call()) for call in calls]
         order = np.random.default_rng(0)
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             places = [int(i) for _ in range(2) for i in order.permutation(len(calls))]
             found = at_once([calls[i] for i in places])
             assert [bits(one) for one in found] == [expected[i] for i in places]
@@ -189,7 +189,7 @@ class TestQuestions:
         batches = [TaskBatch(tasks_of(backend, shots, 5)) for shots in (4, 5)]
         calls = [lambda b=batch: learner.Evaluate(b) for batch in batches] * 4
         expected = [bits(call()) for call in calls]
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             assert [bits(one) for one in at_once(calls)] == expected
 
     def test_several_learners_of_one_model(self) -> None:
@@ -197,7 +197,7 @@ class TestQuestions:
         learners = [MAMLAlgorithm(MAMLOptions(model)), ReptileAlgorithm(ReptileOptions(model))]
         calls = [call for learner in learners for call in questions(learner, get_backend("numpy"))]
         expected = [bits(call()) for call in calls]
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             assert [bits(one) for one in at_once(calls)] == expected
 
     def test_models_with_gradients_of_their_own(self) -> None:
@@ -208,7 +208,7 @@ class TestQuestions:
         batches = [batch_of(backend, NETWORK.sets(2, seed)) for seed in range(4)]
         calls = [lambda b=batch: learner.Evaluate(b) for batch in batches] * 3
         expected = [bits(call()) for call in calls]
-        for _ in range(5 * ROUNDS):
+        for _ in range(rounds(5)):
             assert [bits(one) for one in at_once(calls)] == expected
 
 
@@ -227,7 +227,7 @@ class TestTraining:
             possible.append(bits(one_by_one.Evaluate(probe)))
         assert len(set(possible)) == len(possible)
         # New learners each time: a long training would stand still or diverge in the end.
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             together = make("numpy")
             seen = self.evaluations_beside_training(together, batch, probe)
             assert seen
@@ -262,7 +262,7 @@ class TestTraining:
 
         one_by_one = new()
         expected = [one_by_one.MetaTrainStep(2) for _ in range(8)]
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             together = new()
             found = at_once([lambda it=together: it.MetaTrainStep(2)] * 8)
             found.sort(key=lambda step: step.Iteration)
@@ -332,7 +332,7 @@ class TestTraining:
             learner.SetMetaModel(model)
 
         calls: list[Callable[[], Any]] = []
-        for _ in range(10 * ROUNDS):
+        for _ in range(rounds(10)):
             calls += [lambda m=model: exchange(m) for model in sizes]
             calls += [lambda: learner.Adapt(task).Predict(task.QueryInput)] * 4
         found = [bits(one) for one in at_once(calls) if one is not None]
@@ -347,7 +347,7 @@ class TestTraining:
             bits(ANILAlgorithm(ANILOptions(model, AdaptationSteps=2)).Adapt(task).GetParameters()) for model in sizes
         ]
         calls: list[Callable[[], Any]] = []
-        for turn in range(10 * ROUNDS):
+        for turn in range(rounds(10)):
             calls += [lambda m=sizes[turn % 2]: learner.SetMetaModel(m)]
             calls += [lambda: learner.Adapt(task).GetParameters()] * 4
         found = [bits(one) for one in at_once(calls) if one is not None]
@@ -481,7 +481,7 @@ class TestModels:
         calls: list[Callable[[], Any]] = [lambda x=x: backend.to_numpy(model.Predict(x)) for x in inputs]
         calls += [lambda x=x: backend.to_numpy(model.ComputeGradients(x, x)) for x in inputs]
         expected = [bits(call()) for call in calls]
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             assert [bits(one) for one in at_once(calls * 4)] == expected * 4
 
     def test_training_loses_no_step(self) -> None:
@@ -530,7 +530,7 @@ class TestPrograms:
             calls += [lambda x=x: program(x), lambda x=x: pullback(x)[0], lambda x=x: linear(x)]
             calls += [lambda x=x: ad.grad(f)(x), lambda x=x: ad.hvp(f, x, points[1])]
         expected = [bits(backend.to_numpy(call())) for call in calls]
-        for _ in range(ROUNDS):
+        for _ in range(rounds()):
             assert [bits(backend.to_numpy(one)) for one in at_once(calls * 3)] == expected * 3
 
     def test_implicit_functions(self) -> None:
@@ -700,6 +700,6 @@ def test_losses_and_optimizers_shared_by_learners_in_threads() -> None:
         return bits(learner.BaseModel.GetParameters())
 
     expected = [trained(k) for k in range(4)]
-    for _ in range(ROUNDS):
+    for _ in range(rounds()):
         assert at_once([lambda k=k: trained(k) for k in range(4)]) == expected
     assert meta.GetState() == {"steps": 0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -12,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from amounts import rounds
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
-ROUNDS, MANY = 1, int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "8"))
 SETTINGS = [
     *("options.NumMetaIterations=120", "options.MetaBatchSize=4", "options.AdaptationSteps=2", "keep=2"),
     *("options.EvaluationFrequency=10", "options.EvaluationTasks=8", "options.CheckpointFrequency=7", "shots=5"),
@@ -104,10 +103,10 @@ def check(tmp_path: Path, number: signal.Signals, rounds: int, alone: tuple[dict
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_few_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
-    check(tmp_path, number, ROUNDS, alone)
+    check(tmp_path, number, 1, alone)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_many_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
-    check(tmp_path, number, MANY, alone)
+    check(tmp_path, number, rounds(8), alone)

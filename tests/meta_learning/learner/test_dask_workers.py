@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import rounds
 from process_cases import learner_of
 
 distributed = pytest.importorskip("distributed")
@@ -66,7 +67,7 @@ def test_workers_killed_at_random(client: Any) -> None:
     rng = np.random.default_rng(0)
     plain, shared = learner_of("MAML", steps=0), learner_of("MAML", steps=0)
     shared.Options.Executor = client.get_executor()
-    for _ in range(int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "5"))):
+    for _ in range(rounds(5)):
         processes = list(client.run(os.getpid).values())
         os.kill(processes[int(rng.integers(len(processes)))], signal.SIGKILL)
         for _ in range(3):

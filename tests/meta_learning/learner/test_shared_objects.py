@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import rounds
 
 from aidotnet_py import (
     AdamOptimizer,
@@ -391,13 +392,13 @@ print("failed", failed, blas() == before)
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_forked_while_threads_work_can_work_too(tmp_path: Path) -> None:
-    rounds = 5 * int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "1"))
+    forks = rounds(5)
     run = subprocess.run(
-        [sys.executable, "-c", FORKS, str(rounds), str(tmp_path)],
+        [sys.executable, "-c", FORKS, str(forks), str(tmp_path)],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120 + 30 * rounds,
+        timeout=120 + 30 * forks,
     )
     assert run.stdout == "failed 0 True\n", run.stdout + run.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import rounds
 from plain_models import BareModel, HandWrittenModel
 from process_cases import KINDS, learner_of
 from tanh_network import TanhNetwork, batch_of
@@ -238,7 +238,7 @@ class TestLostWorkers:
 
         rng = np.random.default_rng(0)
         plain, learner = sinusoids(), sinusoids(Executor=make)
-        wanted, killed = int(os.environ.get("AIDOTNET_STRESS_ROUNDS", "10")), 0
+        wanted, killed = rounds(10), 0
         while killed < wanted:
             if pools and rng.random() < 0.5:
                 living = [p for p in (pools[-1]._processes or {}).values() if p.is_alive()]
