@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amounts import TIMES, groups, rounds
+from begun_again import begun_again
 from forks import forked, found_by
 from numpy_doubles import Threads
 from plain_models import BareModel
@@ -320,12 +321,11 @@ class TestTrain:
         for name in ("whole", "broken"):
             (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / "whole")
-        whole = make(**self.OPTIONS)
+        whole = next(begun_again(lambda: make(**self.OPTIONS)))
         wanted = whole.Train()
         monkeypatch.chdir(tmp_path / "broken")
         draw = np.random.default_rng(rounds())
-        for _ in range(rounds()):
-            broken = make(**self.OPTIONS)
+        for broken in begun_again(lambda: make(**self.OPTIONS)):
             losses: list[float] = []
             accuracies: list[float] = []
             left = stops = 6

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from amounts import rounds
+from begun_again import begun_again
 from numpy_doubles import Threads
 from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
@@ -226,9 +227,7 @@ class TestTraining:
             one_by_one.MetaTrain(part)
             possible.append(bits(one_by_one.Evaluate(probe)))
         assert len(set(possible)) == len(possible)
-        # New learners each time: a long training would stand still or diverge in the end.
-        for _ in range(rounds()):
-            together = make("numpy")
+        for together in begun_again(lambda: make("numpy")):
             seen = self.evaluations_beside_training(together, batch, probe)
             assert seen
             assert set(seen) <= set(possible)
@@ -260,10 +259,9 @@ class TestTraining:
             learner.Options.DataLoader = SinusoidLoader(4, 4, seed=5, dtype=np.float64)
             return learner
 
-        one_by_one = new()
+        one_by_one = next(begun_again(new))
         expected = [one_by_one.MetaTrainStep(2) for _ in range(8)]
-        for _ in range(rounds()):
-            together = new()
+        for together in begun_again(new):
             found = at_once([lambda it=together: it.MetaTrainStep(2)] * 8)
             found.sort(key=lambda step: step.Iteration)
             assert [step.Iteration for step in found] == [step.Iteration for step in expected]
