@@ -122,9 +122,9 @@ class Moments:
     """Counts the moments at which a signal may interrupt Python, and raises at one of them.
 
     These are where a function begins and where a call of C comes back: the interpreter looks for signals there, and in
-    loops of lines that have no calls. Not where a generator is closed, since Python drops what is raised there; nor in
-    Python's own threading, which may make another error of it; nor between ``__enter__`` and its block, where Python
-    3.14 looks, and no program can give back what it entered.
+    loops of lines that have no calls. Not where a generator is closed or an object deleted, since Python drops what is
+    raised there; nor in Python's own threading, which may make another error of it; nor between ``__enter__`` and its
+    block, where Python 3.14 looks, and no program can give back what it entered.
     """
 
     def __init__(self, which: int = 0, error: type[BaseException] = KeyboardInterrupt) -> None:
@@ -135,9 +135,15 @@ class Moments:
         entering = sys.version_info >= (3, 14) and getattr(argument, "__name__", None) == "__enter__"
         if not own and not entering and (event == "c_return" or (event == "call" and not generator)):
             self.count += 1
-            if self.count == self._which:
+            if 0 < self._which <= self.count and not _is_within_deletion(frame):
                 sys.setprofile(None)
                 raise self._error(f"at {frame.f_code.co_filename}:{frame.f_lineno}")
+
+
+def _is_within_deletion(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
@@ -157,12 +163,12 @@ def moments_of(work: Callable[[], Any]) -> int:
 
 
 def locks_held() -> list[Any]:
-    """Locks of the package that another thread cannot have."""
+    """Locks of the package that another thread cannot have, however long it waits for those that compile."""
     held: list[Any] = []
 
     def look() -> None:
         for lock in list(every_lock._ALL):
-            if lock.acquire(blocking=False):  # type: ignore[attr-defined]  # an RLock is what it is
+            if lock.acquire(timeout=10):  # type: ignore[attr-defined]  # an RLock is what it is
                 lock.release()  # type: ignore[attr-defined]
             else:
                 held.append(lock)
