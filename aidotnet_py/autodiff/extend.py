@@ -31,6 +31,7 @@ from aidotnet_py.autodiff.tracing.tracer import (
     active_trace,
     as_traced,
     emit,
+    host_array,
     inline,
     is_array,
     new_trace,
@@ -39,7 +40,7 @@ from aidotnet_py.autodiff.tracing.tracer import (
 )
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
-from aidotnet_py.autodiff.transforms.rows import has_independent_rows
+from aidotnet_py.autodiff.transforms.rows import has_independent_rows, is_mean_over_rows, treats_rows_alike
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.autodiff.tree import Structure, flatten
@@ -84,6 +85,9 @@ __all__ = [
     "types_of",
     "vjp_program",
     "has_independent_rows",
+    "host_array",
+    "is_mean_over_rows",
+    "treats_rows_alike",
     "vmap_program",
     # Whether a function is pure, and unchanged since it was traced.
     "CapturedState",

@@ -24,7 +24,8 @@ def adopt(value: Any, name: str) -> Any:
     Raises
     ------
     ArgumentException
-        When it is a tensor that requires gradients, on a device that no backend has, or of a dtype that NumPy lacks.
+        When it is a tensor that requires gradients, on a device that no backend has, or of a dtype that NumPy lacks, or
+        when values are masked.
 
     Examples
     --------
@@ -32,6 +33,11 @@ def adopt(value: Any, name: str) -> Any:
     >>> adopt([1.0], "x")
     [1.0]
     """
+    if type(value) is np.ma.MaskedArray and (masked := int(np.ma.getmaskarray(value).sum())):
+        raise ArgumentException(
+            f"{name} must have no masked values, whose numbers would be taken for data, got "
+            f"{masked}; drop them, or use {name}.filled(value)"
+        )
     # The commonest case first; NumPy's arrays have a __dlpack__ too.
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__") or backend_of(value) is not None:
         return value  # pyright: ignore[reportUnknownVariableType] -- of anything

@@ -164,18 +164,18 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
             classes, labels = np.unique(y, return_inverse=True)
         else:
             classes, labels = np.array(encoding.classes), encoding.outcomes({encoding.target_names[0]: y})
-        self._is_binary = isinstance(loss, BinaryCrossEntropyLoss)
+        is_binary = isinstance(loss, BinaryCrossEntropyLoss)
         outputs = _outputs_of(learner, inputs)
-        most = 2 if self._is_binary else outputs[-1]
+        most = 2 if is_binary else outputs[-1]
         if len(classes) > most and not learner.scores_any_classes:
             raise ArgumentException(
                 f"y must have at most {most} classes, as many as the learner scores, got {len(classes)}"
             )
         targets = labels.astype(np.int64)
-        if self._is_binary:
+        if is_binary:
             targets = targets.reshape(len(targets), *outputs)
         self._adapt(learner, encoding, inputs, targets)
-        self.classes_ = classes
+        self.classes_, self._is_binary = classes, is_binary
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.backends import adopt
 from aidotnet_py.data.table.columns import Columns, read_table
 from aidotnet_py.estimators.scikit_learn import validate_data
 from aidotnet_py.exceptions import ArgumentException
@@ -30,8 +31,9 @@ def read_arrays(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
 
     Its features are the numbers of a row, whatever its shape.
     """
-    shape = np.shape(X) if getattr(X, "ndim", 2) > 2 else None
-    flat = X if shape is None else np.reshape(X, (shape[0], -1))
+    given = adopt(X, "X")
+    shape = np.shape(given) if getattr(given, "ndim", 2) > 2 else None
+    flat = given if shape is None else np.reshape(given, (shape[0], -1))
     rows: NDArray[Any] = validate_data(estimator, flat, reset=reset)
     return rows if shape is None else rows.reshape(shape)
 
@@ -63,7 +65,9 @@ def read_columns(
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return read_table(X, "X")
     finite = "allow-nan" if fill else True
-    rows: NDArray[Any] = validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite=finite, **least)
+    rows: NDArray[Any] = validate_data(
+        estimator, adopt(X, "X"), reset=reset, dtype=None, ensure_all_finite=finite, **least
+    )
     if names is None:
         names = [f"x{place}" for place in range(rows.shape[1])]
     elif len(names) != rows.shape[1]:
@@ -74,6 +78,7 @@ def read_columns(
 
 
 def require_targets(y: Any) -> None:
-    """Raise ArgumentException if y is None."""
+    """Raise ArgumentException if y is None or has masked values."""
+    adopt(y, "y")
     if y is None:
         raise ArgumentException("y must be given, got None; fit requires y to be passed, but the target y is None")

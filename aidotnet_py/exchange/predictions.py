@@ -53,7 +53,7 @@ def trace_prediction(
         x = np.broadcast_to(np.zeros((), example.dtype), (size, *example.shape[1:]))
         return trace_pure("the model's function", model.apply, arrays, x)
 
-    return trace_any_size(trace_at), arrays
+    return trace_any_size(trace_at, len(example)), arrays
 
 
 def _arrays(model: FunctionModel[Any, Any, Any]) -> dict[str, NDArray[Any]]:

@@ -277,6 +277,42 @@ class TestForms:
         with pytest.raises(ArgumentException, match="table must have rows"):
             read_table({"a": [1j]})
 
+    @pytest.mark.parametrize("values", [[1.5, -9.0, 2.5], [1, -9, 2], ["a", "-9", "b"]])
+    def test_masked_values_are_missing(self, values: list[Any]) -> None:
+        masked = np.ma.array(values, mask=[False, True, False])
+        columns = read_table({"a": masked, "b": np.ma.array(values), "c": values})
+        assert columns.missing("a").tolist() == [False, True, False]
+        assert columns.values("a")[0] == values[0]
+        np.testing.assert_array_equal(columns.values("b"), columns.values("c"))
+        times = np.array(["2020-01-01", "1900-01-01"], "datetime64[D]")
+        assert np.isnat(read_table({"t": np.ma.array(times, mask=[False, True])}).values("t")).tolist() == [False, True]
+        table = {"g": [1, 1, 2, 2], "x": np.ma.masked_equal([1.0, -9.0, 2.0, 3.0], -9.0), "y": [0.0, 1.0, 2.0, 3.0]}
+        with pytest.raises(ArgumentException, match="column 'x' must have a value in each row, got none in 1 of 4"):
+            TableLoader(table, task="g", target="y")
+
+    def test_long_numbers_of_groups_stay_apart(self) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        ids = [900719925474099267 + i // 4 for i in range(12)]
+        rest = {"x": np.arange(12.0), "y": np.arange(12.0)}
+        forms: list[Any] = [
+            rest | {"g": np.array(ids)},
+            rest | {"g": np.array(ids, object)},
+            pandas.DataFrame(rest | {"g": pandas.Series(ids, dtype=object)}),
+            polars.DataFrame(rest | {"g": ids}, schema_overrides={"g": polars.Int128}),
+        ]
+        for table in forms:
+            assert TableLoader(table, task="g", target="y").labels == tuple(sorted(set(ids)))
+        decimals = polars.DataFrame(rest | {"g": ids}, schema_overrides={"g": polars.Decimal(20, 0)})
+        with pytest.raises(ArgumentException, match=r"must hold .*, got integers beyond 2\*\*53"):
+            TableLoader(decimals, task="g", target="y")
+        for some in ([None, *ids[1:]], [1.5, *ids[1:]]):
+            with pytest.raises(
+                ArgumentException, match=r"table\['g'\] must hold .*, got integers beyond 2\*\*53 beside"
+            ):
+                TableLoader(rest | {"g": np.array(some, object)}, task="g", target="y")
+        with pytest.raises(ArgumentException, match="integers of more than 64 bits"):
+            TableLoader(rest | {"g": np.array([2**70, *ids[1:]], object)}, task="g", target="y")
+
     def test_frames_with_odd_names(self) -> None:
         pandas = pytest.importorskip("pandas")
         with pytest.raises(ArgumentException, match=r"^table must"):

@@ -293,6 +293,27 @@ class TestRefusals:
             FewShotRegressor(learner).fit(np.eye(2), np.zeros(2))
         assert ProtoNetsOptions(model, LossFunction=Weighted()).IsValid()
 
+    def test_a_refused_fit_changes_nothing(self) -> None:
+        def learner(loss: Any, outputs: int) -> Any:
+            model = NeuralNetworkModel(mlp(4, outputs), input_shape=(2,), loss=loss, seed=0)
+            return MAMLAlgorithm(MAMLOptions(model))
+
+        X = np.random.default_rng(0).normal(size=(12, 2))
+        fitted = FewShotClassifier(learner(BinaryCrossEntropyLoss(), 1)).fit(X, [0, 1] * 6)
+        before = fitted.predict_proba(X)
+        fitted.set_params(learner=learner(CrossEntropyLoss(), 2))
+        with pytest.raises(ArgumentException, match="y must have at most 2 classes"):
+            fitted.fit(X, [0, 1, 2] * 4)
+        np.testing.assert_array_equal(fitted.predict_proba(X), before)
+
+    def test_masked_values(self) -> None:
+        """Whose numbers scikit-learn takes for data."""
+        X = np.ma.masked_equal([[1.0, 2.0], [-9999.0, 3.0]], -9999.0)
+        with pytest.raises(ArgumentException, match=r"X must have no masked values, .* got 1; .*X\.filled"):
+            FewShotClassifier(classifying()).fit(X, [0, 1])
+        with pytest.raises(ArgumentException, match="y must have no masked values"):
+            FewShotRegressor(regressing()).fit(np.eye(2), np.ma.masked_equal([1.0, -9999.0], -9999.0))
+
     def test_labels_in_a_column(self) -> None:
         with pytest.warns(DataConversionWarning, match="column-vector"):
             FewShotClassifier(classifying()).fit(np.eye(2), np.array([["a"], ["b"]]))

@@ -21,7 +21,7 @@ from aidotnet_py import (
 from aidotnet_py import autodiff as ad
 from aidotnet_py.data import DigitsLoader
 from aidotnet_py.exceptions import NotSupportedException
-from aidotnet_py.exchange import export_onnx
+from aidotnet_py.exchange import export_numpy, export_onnx
 from aidotnet_py.nn import (
     Dense,
     Layer,
@@ -222,11 +222,35 @@ class TestRefusals:
         message = f"must consist of operations that ONNX has to be exported, got {name}; use export_numpy"
         self.refuse(function, message, tmp_path, NotSupportedException)
 
-    def test_other_work_for_other_sizes_is_refused(self, tmp_path):
-        def function(p, x):
-            return x * p["one"] if x.shape[0] < 500 else x * p["one"] + 1.0
-
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda p, x: x * p["one"] if x.shape[0] < 500 else x * p["one"] + 1.0,
+            # All sizes of the trace have the same operations, but others have not.
+            lambda p, x: (x - np.mean(x, axis=0) if len(x) > 1 else x) * p["one"],
+            lambda p, x: (x if len(x) < 4 else x - 1.0) * p["one"],
+            lambda p, x: x * p["one"] * (1.0 if len(x) < 20 else 2.0),
+            lambda p, x: x * p["one"] * min(len(x), 7),
+            lambda p, x: x * p["one"] * (len(x) % 2),
+        ],
+    )
+    def test_other_work_for_other_sizes_is_refused(self, function, tmp_path):
         self.refuse(function, "must run the same operations for every number of examples", tmp_path)
+
+    def test_the_size_of_the_example_is_tried_too(self, tmp_path):
+        def function(p, x):
+            return x * p["one"] * (3.0 if len(x) == 5 else 2.0)
+
+        self.refuse(function, "got others for 5", tmp_path, example=np.ones((5, 3)))
+
+    def test_a_size_that_the_function_refuses_needs_no_graph(self, tmp_path):
+        def function(p, x):
+            if len(x) < 2:
+                raise ValueError("a single example")
+            return (x - np.mean(x, axis=0)) * p["one"]
+
+        model = FunctionModel(function, {"one": np.ones(1)})
+        export_numpy(model, tmp_path / "model.py", example=np.ones((2, 3)))
 
     @pytest.mark.parametrize(
         ("function", "what"),

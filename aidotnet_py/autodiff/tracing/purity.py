@@ -12,7 +12,7 @@ from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["difference", "require_alike"]
+__all__ = ["difference", "require_alike", "same_value"]
 
 
 def require_alike(first: Program, second: Program, name: str) -> None:
@@ -52,11 +52,11 @@ def difference(first: Program, second: Program) -> str | None:
         return f"{lengths[0][2]} equations with {lengths[0][1]} constants, then {lengths[1][2]} with {lengths[1][1]}"
     places: dict[Variable, Variable] = dict(zip(first.inputs, second.inputs, strict=True))
     for (variable, value), (other, now) in zip(first.constants, second.constants, strict=True):
-        if not _same_value(value, now):
+        if not same_value(value, now):
             return f"a constant of type {variable.type} has other values"
         places[variable] = other
     for place, (one, again) in enumerate(zip(first.equations, second.equations, strict=True)):
-        same = one.primitive.name == again.primitive.name and _same_value(one.parameters, again.parameters)
+        same = one.primitive.name == again.primitive.name and same_value(one.parameters, again.parameters)
         if not (same and _same_atoms(one.inputs, again.inputs, places)):
             return f"equation {place}, {one.primitive.name}, {_change(one.inputs, again.inputs)}"
         places[one.output] = again.output
@@ -83,7 +83,7 @@ def _same_atoms(one: Sequence[Atom], other: Sequence[Atom], places: Mapping[Vari
     return True
 
 
-def _same_value(one: Any, other: Any) -> bool:
+def same_value(one: Any, other: Any) -> bool:
     """Whether constants or parameters of equations are equal; objects that cannot be compared count as equal."""
     if one is other:
         return True
@@ -92,9 +92,9 @@ def _same_value(one: Any, other: Any) -> bool:
     if isinstance(one, Tracer) or isinstance(other, Tracer) or type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same_value(v, other[k]) for k, v in one.items())  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- of anything
+        return one.keys() == other.keys() and all(same_value(v, other[k]) for k, v in one.items())  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- of anything
     if isinstance(one, (tuple, list)):
-        return len(one) == len(other) and all(map(_same_value, one, other))  # pyright: ignore[reportUnknownArgumentType] -- as above
+        return len(one) == len(other) and all(map(same_value, one, other))  # pyright: ignore[reportUnknownArgumentType] -- as above
     if isinstance(one, Program):
         return difference(one, other) is None
     backend = backend_of(one)

@@ -33,6 +33,7 @@ __all__ = [
     "as_traced",
     "emit",
     "emit_again",
+    "host_array",
     "inline",
     "is_array",
     "new_trace",
@@ -61,6 +62,24 @@ class HostData:
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
         return self.array.shape
+
+
+def host_array(constant: Any) -> NDArray[Any]:
+    """Return a constant of a Program as a NumPy array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff import trace
+    >>> from aidotnet_py.autodiff.extend import host_array
+    >>> program = trace(lambda x: x[[2, 0]], np.zeros(3))
+    >>> [host_array(value) for _, value in program.constants]
+    [array([2, 0])]
+    """
+    if isinstance(constant, HostData):
+        return constant.array
+    owner = backend_of(constant)
+    return np.asarray(constant) if owner is None else owner.to_numpy(constant)
 
 
 # The remedy for assignments to elements.

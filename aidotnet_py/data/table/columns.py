@@ -26,6 +26,8 @@ _NEEDS = 'pip install "aidotnet-py[table]"'
 # How CSV files write that a value is missing.
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
+# Greater integers are rounded as float64.
+_MOST_EXACT = 2**53
 _NOT_A_TIME = np.iinfo(np.int64).min
 _PARQUET = (".parquet", ".pq")
 
@@ -156,13 +158,22 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
         where = f"{argument}[{name!r:.80}]"
         if not isinstance(name, str):
             raise ArgumentException(refusal(f"{argument}'s names", "strings", name))
-        array = np.asarray(values)
+        array = _unmasked(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
         if array.ndim != 1:
             raise ArgumentException(f"{where} must be 1-D, got shape {array.shape}")
         if rows not in (None, len(array)):
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
         rows, columns[name] = len(array), _one_kind(array, where)
     return Columns(columns)
+
+
+def _unmasked(values: Any) -> NDArray[Any]:
+    """Return a masked array as an ordinary one, in which masked values are missing."""
+    masked, array = np.ma.getmaskarray(values), np.array(values)
+    if masked.any():
+        array = array if array.dtype.kind in "fMm" else array.astype(object)
+        array[masked] = {"f": np.nan, "O": None}.get(array.dtype.kind, "NaT")
+    return array
 
 
 def _one_kind(array: NDArray[Any], where: str) -> _Column:
@@ -179,8 +190,19 @@ def _one_kind(array: NDArray[Any], where: str) -> _Column:
         if kinds <= {str}:
             return _objects(values)
         if kinds <= {int, float, bool}:
-            return np.array([np.nan if value is None else value for value in values], np.float64)
+            return _numbers(values, where)
     return _no_kind(where, "objects of several types" if array.dtype.kind == "O" else array.dtype)
+
+
+def _numbers(values: list[Any], where: str) -> _Column:
+    """Return numbers, of which some may be missing, as integers if they are; refuse integers that would be rounded."""
+    if values and all(type(value) is int for value in values):
+        array = np.array(values)
+        return array if array.dtype.kind in "iu" else _no_kind(where, "integers of more than 64 bits")
+    exact = [value for value in values if value is not None and not isinstance(value, float)]
+    if any(abs(value) > _MOST_EXACT and value == value // 1 for value in exact):
+        return _no_kind(where, "integers beyond 2**53 beside missing or other numbers")
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def _no_kind(where: str, kind: object) -> ArgumentException:
@@ -252,8 +274,10 @@ def _from_frame(frame: Any, argument: str) -> Columns:
 
 def _from_series(nw: Any, series: Any, where: str) -> _Column:
     kind = series.dtype
-    if kind.is_integer() and not series.is_null().any():
+    if kind.is_integer() and not series.is_null().any() and kind not in (nw.Int128, nw.UInt128):
         return np.array(series.to_numpy())
+    if kind.is_integer() or kind.is_decimal():
+        return _numbers(_plain(series.to_list()), where)
     if kind.is_numeric():
         return np.array(series.cast(nw.Float64).to_numpy(), np.float64)
     if kind == nw.Boolean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,6 @@ from aidotnet_py.meta_learning.objective.padding import (
     MaskedLoss,
     can_mark,
     flops_of_example,
-    is_mean_of_examples,
     pad_set,
     padded_size,
 )
@@ -177,23 +177,17 @@ class ObjectiveFactory:
         x, y = data[0]
         if training and self._noise_shapes(model, ArrayType(tuple(x.shape), backend.dtype_of(x))):
             return 0
-        key = model.apply, tuple(x.shape[1:]), backend.dtype_of(x), tuple(y.shape[1:]), backend.dtype_of(y)
-        # Tried with the first task's targets; what it says holds for their kind.
-        flops = self._flops.get_or_make(key, lambda: self._flops_of_one(model, loss, x, y))
-        return flops if can_mark(backend, [y for _, y in data]) else 0
-
-    def _flops_of_one(
-        self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array
-    ) -> int:
-        """Return the operations for one example, if the model treats each by itself and the loss is their mean."""
-        backend, dtype = model.backend, parameter_dtype(model, model.backend)
-        try:
-            flops = flops_of_example(model, tuple(x.shape[1:]), backend.dtype_of(x))
-            is_mean = is_mean_of_examples(loss, backend.to_numpy(y), self._output_shape(model, x), dtype)
-        except ArgumentException:
-            # The check of the sets says what is wrong.
+        if not can_mark(backend, [y for _, y in data]):
             return 0
-        return flops if is_mean else 0
+        example, target = (ArrayType(tuple(of.shape[1:]), backend.dtype_of(of)) for of in (x, y))
+        counts = {int(x.shape[0]) for x, _ in data}
+        flops = [
+            self._flops.get_or_make(
+                (model.apply, example, target, size), partial(flops_of_example, model, loss, example, target, size)
+            )
+            for size in sorted(counts | set(map(padded_size, counts)))
+        ]
+        return 0 if 0 in flops else flops[0]
 
     def make(
         self,

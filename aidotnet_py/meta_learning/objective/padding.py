@@ -9,15 +9,15 @@ from typing import Any, cast
 import numpy as np
 
 from aidotnet_py.autodiff import vmap
-from aidotnet_py.autodiff.extend import ArrayType, has_independent_rows, new_trace
+from aidotnet_py.autodiff.extend import ArrayType, Program, is_mean_over_rows, new_trace, treats_rows_alike
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.losses import ILossFunction, LossFunctionBase
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.models.interfaces import parameter_dtype
 
-__all__ = ["MaskedLoss", "can_mark", "flops_of_example", "is_mean_of_examples", "pad_set", "padded_size"]
+__all__ = ["MaskedLoss", "can_mark", "flops_of_example", "pad_set", "padded_size"]
 
-# Examples in a trace: more than one, so that they can be seen to mix.
+# The few examples of a trace: more than one, so that they can be seen to mix.
 _ROWS = 3
 
 
@@ -83,25 +83,55 @@ def _is_unmarked(actual: Any) -> Any:
     return held.max(axis=rest) if rest else held
 
 
-def flops_of_example(model: IDifferentiableModel[Any, Any, Any], shape: tuple[int, ...], dtype: Any) -> int:
-    """Return the operations of the model for an example, an array of this shape; 0 if it may depend on others.
+def flops_of_example(
+    model: IDifferentiableModel[Any, Any, Any],
+    loss: ILossFunction[Any],
+    example: ArrayType,
+    target: ArrayType,
+    size: int,
+) -> int:
+    """Return the operations of the model for an example, if sets of a size may be padded; 0 if not.
 
-    Raises
-    ------
-    ArgumentException
-        When the model cannot take it.
+    They may if the model treats each example by itself, and the loss is the mean over examples, whatever the examples
+    and their number. Both are proved, by Programs of a few examples, of one and of this size; a trial with some targets
+    would not hold for others, such as those with a mark of the user's own.
+
+    Parameters
+    ----------
+    model, loss
+        The model and the loss.
+    example, target : ArrayType
+        Of the input and the target of one example.
+    size : int
+        The number of examples.
     """
+    few = _ROWS if size != _ROWS else _ROWS + 1
+    try:
+        of_model = {count: _trace_model(model, example, count) for count in {few, size}}
+        place, output = len(of_model[few].inputs) - 1, of_model[few].outputs[0].type
+        prediction = output.with_shape(output.shape[1:])
+        of_loss = {count: _trace_loss(loss, prediction, target, count) for count in {1, few, size}}
+    # A function may refuse a number of examples that no set has; the check of the sets says what else is wrong.
+    except Exception:
+        return 0
+    if not treats_rows_alike(of_model[few], of_model[size], place):
+        return 0
+    if not all(is_mean_over_rows(of_loss[few], of_loss[count], 0, 1) for count in {1, size}):
+        return 0
+    return max(1, of_model[few].flops // few)
+
+
+def _trace_model(model: IDifferentiableModel[Any, Any, Any], example: ArrayType, count: int) -> Program:
+    """Trace (parameters, examples) ↦ predictions."""
     kind = parameter_dtype(model, model.backend)
     with new_trace() as trace:
         parameters = {name: trace.new_input(ArrayType(tuple(of), kind)) for name, of in model.parameter_shapes.items()}
-        output = model.apply(parameters, trace.new_input(ArrayType((_ROWS, *shape), dtype)))
-        program = trace.finish([output])
-    return max(1, program.flops // _ROWS) if has_independent_rows(program, len(parameters)) else 0
+        examples = trace.new_input(example.with_shape((count, *example.shape)))
+        return trace.finish([model.apply(parameters, examples)])
 
 
-def is_mean_of_examples(loss: ILossFunction[Any], targets: Array, shape: tuple[int, ...], dtype: Any) -> bool:
-    """Return whether a loss is the mean over examples, as `ILossFunction` promises; tried on random predictions."""
-    predicted = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    whole = loss.CalculateLoss(predicted, targets)
-    ones = [loss.CalculateLoss(predicted[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
-    return bool(np.isclose(whole, np.mean(ones), rtol=1e-3 if np.finfo(dtype).bits < 64 else 1e-9, atol=0.0))
+def _trace_loss(loss: ILossFunction[Any], prediction: ArrayType, target: ArrayType, count: int) -> Program:
+    """Trace (predictions, targets) ↦ loss."""
+    with new_trace() as trace:
+        inputs = [trace.new_input(of.with_shape((count, *of.shape))) for of in (prediction, target)]
+        return trace.finish([loss.formula(*inputs)])

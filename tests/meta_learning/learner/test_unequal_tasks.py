@@ -18,6 +18,7 @@ from aidotnet_py import (
     BOILAlgorithm,
     BOILOptions,
     CrossEntropyLoss,
+    FunctionModel,
     InvalidOperationException,
     LBFGSMinimizer,
     MAMLAlgorithm,
@@ -278,3 +279,54 @@ def test_memory_is_bounded_over_a_thousand_sizes() -> None:
         assert train(250) < 1.2 * first
     finally:
         tracemalloc.stop()
+
+
+class Root(LossFunctionBase[Any]):
+    """No mean over examples, although that of a single example looks like one."""
+
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        return np.sqrt(np.mean((predicted - actual) ** 2))
+
+
+class Observed(LossFunctionBase[Any]):
+    """A mean over the targets that were measured, -99 for those that were not; over all if all were."""
+
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        seen = (actual != -99.0).astype(predicted.dtype)
+        return np.sum(seen * (predicted - actual) ** 2) / np.maximum(np.sum(seen), 1.0)
+
+
+def a_regression(size: int, missing: int = 0) -> Any:
+    x = np.linspace(1.0, 2.0, 2 * size).reshape(size, 2)
+    y = x[:, :1] ** 2
+    y[:missing] = -99.0
+    return MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)
+
+
+BY_SIZE: dict[str, Callable[[Any, Any], Any]] = {
+    "linear": lambda p, x: x @ p["w"],
+    "a branch": lambda p, x: (x if len(x) < 4 else x - 1.0) @ p["w"],
+    "divided by the size": lambda p, x: x @ p["w"] / len(x),
+    "columns from a list": lambda p, x: x[:, [1, 0]] @ p["w"],
+    "a solve": lambda p, x: np.linalg.solve(np.eye(2) * 2.0, x.T).T @ p["w"],
+}
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize("sizes", [[(1, 0), (4, 0)], [(4, 0), (1, 0)], [(4, 0), (6, 4)], [(2, 0), (5, 0), (3, 1)]])
+@pytest.mark.parametrize(
+    "loss", [MeanSquaredErrorLoss[Any](), Root(), Observed()], ids=lambda loss: type(loss).__name__
+)
+@pytest.mark.parametrize("name", BY_SIZE)
+def test_models_and_losses_that_depend_on_the_size_or_the_targets(
+    name: str, loss: Any, sizes: list[tuple[int, int]]
+) -> None:
+    def learner() -> Any:
+        model = FunctionModel(BY_SIZE[name], {"w": np.ones((2, 1))})
+        return MAMLAlgorithm(MAMLOptions(model, LossFunction=loss, InnerLearningRate=0.01, **still()))
+
+    tasks = [a_regression(*size) for size in sizes]
+    alone = [moved(learner(), [task])[:2] for task in tasks]
+    step, value, _ = moved(learner(), tasks)
+    np.testing.assert_allclose(value, np.mean([one for _, one in alone]), rtol=1e-12)
+    np.testing.assert_allclose(step, np.mean([one for one, _ in alone], axis=0), rtol=1e-11)
