@@ -25,20 +25,6 @@ _HEAP_TYPE = 1 << 9
 _WRAPPERS = (MethodType, staticmethod, classmethod, property, partial)
 _WRAPPED = ("__func__", "__self__", "fget", "func", "args", "keywords")
 _MISSING = object()
-# The methods that syntax calls without naming them, and a wrapper's function.
-_UNNAMED = frozenset(
-    f"__{name}__"
-    for name in (
-        *("wrapped", "call", "getitem", "missing", "getattr", "getattribute", "get", "contains", "iter", "next"),
-        *("len", "bool", "float", "int", "index", "array", "enter", "exit", "hash", "eq", "ne", "lt", "le", "gt", "ge"),
-        *("neg", "pos", "abs", "invert", "round"),
-        *(
-            side + name
-            for side in ("", "r")
-            for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-        ),
-    )
-)
 
 Get: TypeAlias = Callable[[Any, Any], Any]
 Container: TypeAlias = list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any]
@@ -134,7 +120,8 @@ class _Search:
         # By identity; the references keep ids from being reused.
         self._seen: dict[int, Any] = {}
         self._holders: list[tuple[Any, set[str]]] = []
-        self._names = set(_UNNAMED)
+        # Attributes that are read without being named.
+        self._names = {"__call__", "__wrapped__"}
 
     def finish(self) -> None:
         """Look up every name in every object until no new ones appear."""

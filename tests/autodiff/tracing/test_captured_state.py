@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import functools
 import sys
 import types
@@ -248,85 +247,16 @@ def array_that_is_another() -> Case:
     return lambda x: x * held.table, lambda: setattr(held, "table", np.full((1,), 5.0))  # type: ignore[attr-defined]
 
 
-def entry_of_a_users_dict() -> Case:
-    given = collections.UserDict(factor=2.0)
-    return lambda x: x * given["factor"], lambda: given.update(factor=5.0)
-
-
-def entry_of_a_chain() -> Case:
-    given = collections.ChainMap({}, {"factor": 2.0})
-    return lambda x: x * given["factor"], lambda: given.maps[1].update(factor=5.0)
-
-
-class Members:
-    """What syntax reads without a name of the attribute in its code."""
-
-    def __init__(self) -> None:
-        self.held, self.open = [2.0], True
-
-    def __iter__(self) -> Iterator[float]:
-        return iter(self.held)
-
-    def __len__(self) -> int:
-        return len(self.held)
-
-    def __bool__(self) -> bool:
-        return self.open
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.held
-
-    def __getattr__(self, name: str) -> float:
-        return self.__dict__["held"][0]
-
-    def __enter__(self) -> float:
-        return self.held[0]
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def __lt__(self, other: float) -> bool:
-        return self.held[0] < other
-
-
-def by_syntax(read: Callable[[Members], float]) -> Callable[[], Case]:
-    def case() -> Case:
-        members = Members()
-
-        def change() -> None:
-            members.held, members.open = [5.0, 5.0], False
-
-        return lambda x: x * read(members), change
-
-    return case
-
-
-def within(members: Members) -> float:
-    with members as factor:
-        return factor
-
-
-SYNTAX: dict[str, Callable[[Members], float]] = {
-    "iteration": lambda members: sum(members),
-    "length": lambda members: 1.0 + len(members),
-    "truth": lambda members: 2.0 if members else 5.0,
-    "membership": lambda members: 2.0 if 2.0 in members else 5.0,
-    "attribute": lambda members: members.anything,
-    "block": within,
-    "comparison": lambda members: 2.0 if members < 3.0 else 5.0,
-}
-
 CASES = [
     *(closure, flag, global_variable, global_of_a_helper, global_in_a_comprehension, attribute, attribute_of_a_method),
     *(attribute_by_property, attribute_by_string, attribute_of_the_class, attribute_in_front_of_the_classs),
     *(attribute_in_a_slot, attribute_three_deep, attribute_of_a_module, attribute_of_a_function, called_object),
     *(entry_of_a_dict, new_entry_of_a_dict, member_of_a_list, member_of_a_set, default, partial, wrapped, enumeration),
     *(array_in_place, array_with_strides, array_worked_into_another, array_that_is_another),
-    *(entry_of_a_users_dict, entry_of_a_chain, *map(by_syntax, SYNTAX.values())),
 ]
 
 
-@pytest.fixture(params=CASES, ids=[*(case.__name__ for case in CASES[: -len(SYNTAX)]), *SYNTAX])
+@pytest.fixture(params=CASES, ids=lambda case: case.__name__)
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     yield request.param()
     globals().update(FACTOR=2.0)
