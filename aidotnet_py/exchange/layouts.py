@@ -112,14 +112,21 @@ def _modules(layers: Sequence[str], names: Names | None) -> Mapping[str, str | N
             raise ArgumentException(
                 f"names must have the layers with parameters, {', '.join(layers)}, got {join_clauses(clauses)}"
             )
-        return modules
+        return _require_names(modules)
     modules_in_order = list(cast("Sequence[str | None]", given))
     if len(modules_in_order) != len(layers):
         raise ArgumentException(
             f"names must have a module for each of the {len(layers)} layers with parameters, {', '.join(layers)}, got "
             f"{len(modules_in_order)}"
         )
-    return dict(zip(layers, modules_in_order, strict=True))
+    return _require_names(dict(zip(layers, modules_in_order, strict=True)))
+
+
+def _require_names(modules: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    for layer, module in cast("Mapping[str, object]", modules).items():
+        if module is not None and not isinstance(module, str):
+            raise ArgumentException(refusal(f"names[{layer!r}]", "a module's name or None", module))
+    return modules
 
 
 def _walk(network: Layer, shape: tuple[int, ...]) -> list[_Leaf]:

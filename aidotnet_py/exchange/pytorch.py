@@ -99,7 +99,13 @@ def load_state_dict(
         raise ArgumentException(
             f"{label} must hold the tensors of the model's layers, got {join_clauses(clauses)}{hint}"
         )
-    converted = {t.ours: t.from_torch(held[t.theirs]).astype(model.dtype) for t in wanted if t.theirs in held}
+    with np.errstate(over="ignore"):
+        converted = {t.ours: t.from_torch(held[t.theirs]).astype(model.dtype) for t in wanted if t.theirs in held}
+    beyond = [t.theirs for t in wanted if t.ours in converted and not np.isfinite(converted[t.ours]).all()]
+    if beyond:
+        raise ArgumentException(
+            f"{label} must hold numbers within the range of {model.dtype}, got {beyond[0]!r} beyond it"
+        )
     backend, statistics = model.backend, {t.ours for t in wanted if t.is_statistic}
     parameters = _unravel(model) | {name: value for name, value in converted.items() if name not in statistics}
     kept = {name: value for name, value in model.statistics.items() if name not in statistics}
@@ -130,7 +136,7 @@ def state_dict(model: NeuralNetworkModel[Any, Any, Any], names: Names | None = N
     Raises
     ------
     ArgumentException
-        When a layer has no counterpart in PyTorch.
+        When a layer has no counterpart in PyTorch, or two layers of different weights have one module.
 
     Examples
     --------
@@ -143,7 +149,14 @@ def state_dict(model: NeuralNetworkModel[Any, Any, Any], names: Names | None = N
     """
     wanted = _tensors(model, names)
     values = _unravel(model) | {name: model.backend.to_numpy(value) for name, value in model.statistics.items()}
-    return {t.theirs: np.array(t.to_torch(values[t.ours]), order="C") for t in wanted if t.ours in values}
+    state: dict[str, NDArray[Any]] = {}
+    for tensor in (t for t in wanted if t.ours in values):
+        value = np.array(tensor.to_torch(values[tensor.ours]), order="C")
+        if not np.array_equal(state.setdefault(tensor.theirs, value), value):
+            raise ArgumentException(
+                f"names must give layers of different weights different modules, got {tensor.theirs!r} for two"
+            )
+    return state
 
 
 def save_state_dict(

@@ -92,8 +92,9 @@ class LBFGSMinimizer:
             from scipy.optimize import minimize
         except ImportError as error:
             raise ImportError('LBFGSMinimizer needs SciPy: pip install "aidotnet-py[optimize]"') from error
+        levels = _Levels(objective, start.dtype)
         found = minimize(
-            _Levels(objective, start.dtype),
+            levels,
             start.astype(np.float64),
             method="L-BFGS-B",
             jac=True,
@@ -107,7 +108,9 @@ class LBFGSMinimizer:
                 "maxfun": 100 * int(self.max_iterations),
             },
         )
-        result: NDArray[Any] = found.x.astype(start.dtype)
+        # From a wall, SciPy's interpolation may end at NaN.
+        best = found.x if np.isfinite(found.x).all() else levels.lowest_point(start)
+        result: NDArray[Any] = best.astype(start.dtype)
         return result
 
 
@@ -136,6 +139,10 @@ class _Levels:
             return self._level(place, height, slope), slope
         # No higher than it takes to turn the search around: from a very high wall it would come back too far.
         return 2 * self._highest + 1.0, np.zeros_like(slope)
+
+    def lowest_point(self, start: NDArray[Any]) -> NDArray[Any]:
+        """Return the lowest point so far; the start if the function was finite nowhere."""
+        return start if self._lowest is None else self._lowest[0]
 
     def _level(self, place: _Vector, value: float, slope: _Vector) -> float:
         if self._lowest is None:

@@ -30,6 +30,7 @@ from aidotnet_py.meta_learning import (
     TrainingRun,
 )
 from aidotnet_py.meta_learning.contract.protocols import model_backend
+from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.models.comparison import describe_model
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.plotting import draw_training
@@ -372,6 +373,7 @@ class RunFolder(ITrainingCallback):
                 f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, the step of {last.name}, "
                 f"got {len(steps)} steps"
             )
+        self._forget_best_after(iteration)
         scalar = _scalar_of(run.learner.BaseModel)
         try:
             run.history.take_up(
@@ -380,6 +382,14 @@ class RunFolder(ITrainingCallback):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
+
+    def _forget_best_after(self, iteration: int) -> None:
+        """Remove the best learner if it is of a step that is taken anew, perhaps with other settings."""
+        if self.best.exists() and (later := Checkpoint.load(self.best).iteration) > iteration:
+            self.best.unlink()
+            _LOG.warning(
+                "%s was of step %d, which the run takes anew from step %d: removed", self.best, later, iteration
+            )
 
     def _catch_up(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Write the last step and the last evaluation, if they are not written yet."""
@@ -431,12 +441,17 @@ class RunFolder(ITrainingCallback):
         if result is None:
             return
         try:
-            title = f"{run.learner.AlgorithmType.name}, {self.path!s}"
+            # Dollars would begin a formula, and a path may have bytes that are no characters.
+            path = str(self.path).encode(errors="replace").decode().replace("$", r"\$")
+            title = f"{run.learner.AlgorithmType.name}, {path}"
             figure: Any = draw_training(result, run.history.evaluations, title)
             with replacing(self.path / _CURVES) as file:
                 figure.savefig(file, format="png")
         except ImportError as error:
             _LOG.info("no curves: %s", error)
+        except Exception as error:
+            # As text: a log that keeps the error would keep this folder held.
+            _LOG.warning("no curves: %s", str(error))
 
 
 def _first_iteration(known: Mapping[str, Any], path: Path) -> int:

@@ -239,6 +239,28 @@ class TestSources:
 
 
 class TestNames:
+    def test_of_two_layers_are_two_unless_they_are_tied(self):
+        model = NeuralNetworkModel(Sequential(Dense(4), Dense(4)), input_shape=(4,), seed=0)
+        with pytest.raises(
+            ArgumentException, match=r"names must give layers of different weights .*, got 'fc.weight' for"
+        ):
+            state_dict(model, names=("fc", "fc"))
+        tied = state_dict(model, names=("one", "two"))
+        load_state_dict(model, {f"fc.{part}": tied[f"one.{part}"] for part in ("weight", "bias")}, names=("fc", "fc"))
+        assert set(state_dict(model, names=("fc", "fc"))) == {"fc.weight", "fc.bias"}
+        with pytest.raises(ArgumentException, match=r"names\[.*\] must be a module's name or None, got 3"):
+            state_dict(model, names=("fc", 3))
+
+    def test_numbers_beyond_the_models_range_are_refused(self):
+        model = NeuralNetworkModel(mlp(4, 1), input_shape=(2,), seed=0)
+        before, given = model.GetParameters(), {k: v.astype(float) for k, v in state_dict(model).items()}
+        given["0.weight"][0, 0] = 1e39
+        with pytest.raises(
+            ArgumentException, match=r"must hold numbers within .* of float32, got '0\.weight' beyond it"
+        ):
+            load_state_dict(model, given)
+        np.testing.assert_array_equal(model.GetParameters(), before)
+
     def test_are_those_of_modules_in_sequence(self):
         network = Sequential(Residual(Sequential(Conv2D(2), ReLU())), Flatten(), Sequential(Dense(1, bias=False)))
         model = NeuralNetworkModel(network, input_shape=(2, 2, 2))

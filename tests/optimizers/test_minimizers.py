@@ -130,6 +130,14 @@ def barriers():
     return Reused(lambda x: ((x - np.log(x)).sum(axis=1), 1 - 1 / x), lambda x, v: v / x**2)
 
 
+def test_l_bfgs_ends_at_a_point_of_an_unbounded_function() -> None:
+    pytest.importorskip("scipy")
+    for f, start in ((lambda x: -np.sum(np.exp(x)), [1.0, 2.0]), (lambda x: -np.sum(x**2), [1.0, 2.0])):
+        found = LBFGSMinimizer()(value_and_grad(f), np.array(start))
+        assert np.isfinite(found).all()
+        assert f(found) < f(np.array(start))
+
+
 class TestNewton:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_solves_quadratics_as_linear_algebra_does(self, backend, dtype):

@@ -31,6 +31,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend
 from aidotnet_py.data import SineWaveMetaDataset, SinusoidLoader
+from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.nn import mlp
 from aidotnet_py.runs import environment
 
@@ -326,8 +327,50 @@ class TestGoingOn:
         assert first.TotalIterations == 6
         assert learner(**given).Train(resume=RunFolder(tmp_path)).TotalIterations == 6
 
+    @pytest.mark.parametrize("loaders", ["two", "one", "not seeded"])
+    def test_evaluations_keep_their_tasks(self, loaders: str, tmp_path: Path) -> None:
+        """Nothing is learned, so that equal tasks have equal losses."""
+
+        def still(steps: int) -> Any:
+            loader = SinusoidLoader(4, 4, seed=0)
+            validation = {"one": loader, "two": SinusoidLoader(4, 4, seed=1), "not seeded": SinusoidLoader(4, 4)}
+            options = {"OuterLearningRate": 1e-300, "NumMetaIterations": steps, "CheckpointFrequency": 1}
+            return learner(**{**options, "DataLoader": loader, "ValidationLoader": validation[loaders]})
+
+        still(5).Train(run=RunFolder(tmp_path / "run"))
+        still(7).Train(resume=RunFolder(tmp_path / "run"))
+        still(10).Train(resume=RunFolder(tmp_path / "run"))
+        found = [line["EvaluationLoss"] for line in lines(tmp_path / "run") if "EvaluationLoss" in line]
+        assert len(found) == 3
+        assert len(set(found)) == 1
+
+    def test_the_best_of_steps_that_are_taken_anew_goes(self, tmp_path: Path) -> None:
+        class Killed(ITrainingCallback):
+            def on_evaluation(self, run: Any, evaluation: Any) -> None:
+                if run.history.best_evaluation.iteration == run.learner.CurrentIteration > 0:
+                    shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+                    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+
+        settings: dict[str, Any] = {"EvaluationFrequency": 1, "CheckpointFrequency": 100}
+        learner(**settings).Train(run=RunFolder(tmp_path / "whole"), callbacks=[Killed()])
+        run = RunFolder(tmp_path / "killed")
+        assert Checkpoint.load(run.best).iteration > 0
+        with pytest.warns(UserWarning, match="OuterLearningRate is 0.001 there and 10.0 here"):
+            learner(**settings | {"NumMetaIterations": 1, "OuterLearningRate": 10.0}).Train(resume=run)
+        # It goes on from the first checkpoint.
+        assert not run.best.exists() or Checkpoint.load(run.best).iteration <= 1
+
 
 class TestFailures:
+    @pytest.mark.parametrize("name", ["price_$5_to_$9", "cost_$a_b_c$", "a\udcff"])
+    def test_curves_have_any_name(self, name: str, tmp_path: Path) -> None:
+        learner(NumMetaIterations=2).Train(run=RunFolder(tmp_path / name))
+        assert (tmp_path / name / "curves.png").stat().st_size
+
+    def test_a_run_does_not_fail_for_want_of_a_figure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        assert learner(NumMetaIterations=2).Train(run=RunFolder(tmp_path / "run")) is not None
+
     def test_the_batch_of_a_step_that_diverges_is_kept(self, tmp_path: Path) -> None:
         class Broken(SinusoidLoader[Any]):
             def GetTaskBatch(self, numTasks: int) -> Any:

@@ -275,7 +275,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             optimizer=type(as_given(optimizer)).__name__,
             optimizer_state=dict(optimizer.GetState()),
             iteration=self._iteration,
-            random_state={**self._random.get(), **self._sampler_state()},
+            random_state={**self._random.saved(), **self._sampler_state()},
             extra_state={name: self._host(array) for name, array in self._extra_state().items()},
             model=describe_model(self.BaseModel),
             options=describe(self._options),
@@ -318,6 +318,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         try:
             optimizer.SetState(checkpoint.optimizer_state_on(backend))
             self._set_extra_state(checkpoint.extra_state)
+            self._put_back_on_failure(self._options.ValidationLoader)
             self._random.set(checkpoint.random_state)
             if self._sampler is not None and "sampler" in checkpoint.random_state:
                 self._put_back_on_failure(self._sampler)

@@ -77,6 +77,10 @@ class LoaderPlace:
         with draws.lock:
             return self._place if self._is_behind(draws, loader) else loader.GetState()
 
+    def has_drawn_from(self, loader: _Loader) -> bool:
+        """Return whether the last draw was from this loader."""
+        return self._draws is not None and self._draws is _draws_from(loader)
+
     def _is_behind(self, draws: _Draws, loader: IResumable) -> bool:
         """Whether another learner drew since this one did, and nobody else moved the loader after it."""
         own = self._draws is draws and draws.last is not self._token

@@ -47,12 +47,29 @@ class RandomState(HasGenerator):
             "loader": self.place.of(self._options.DataLoader),
         }
 
+    def saved(self) -> dict[str, Any]:
+        """Return the state with the place in the ValidationLoader, for a file.
+
+        Of a loader that training draws from too, evaluations have a place of their own only after the first.
+        """
+        validation = self._options.ValidationLoader
+        if validation is self._options.DataLoader and not self._has_validated():
+            validation = None
+        return {**self.get(), "validation": self.validation_place.of(validation)}
+
+    def _has_validated(self) -> bool:
+        validation = self._options.ValidationLoader
+        return validation is not None and self.validation_place.has_drawn_from(validation)
+
     def set(self, state: Mapping[str, Any]) -> None:
-        """Take up a state that `get` returned."""
-        loader = self._options.DataLoader
+        """Take up a state that `get` or `saved` returned."""
+        loader, validation = self._options.DataLoader, self._options.ValidationLoader
         self.generator.bit_generator.state = check_state(state["generator"])
         if loader is not None and state["loader"] is not None:
             self._set_loader(loader, state["loader"])
+        # Files before version 0.2.0 have none.
+        if validation is not None and state.get("validation") is not None:
+            self._move(self.validation_place, validation, state["validation"])
 
     def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         self._move(self.place, loader, place)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.contract.results import (
     MetaEvaluationResult,
     MetaTrainingResult,
@@ -59,11 +60,14 @@ def train(
         raise
     finally:
         run.history.note_time(began)
-    for callback in everyone:
-        callback.on_stop(run, None)
+    if failure := _stop_all(run, everyone):
+        raise failure
     _LOG.info("ended after %d steps%s", len(run.history), f": {run.stop_reason}" if run.stop_reason else "")
     result = run.history.result()
-    assert result is not None
+    if result is None:
+        raise InvalidOperationException(
+            f"Train must take a step, got a stop before the first: {run.stop_reason}; call stop in on_step or later"
+        )
     return result
 
 
@@ -86,6 +90,20 @@ def _start(
     except BaseException as error:
         _stop_after(error, run, started if folder is None or folder in started else [folder])
         raise
+
+
+def _stop_all(run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback]) -> Exception | None:
+    """Tell all callbacks of the end, and return the first error among theirs, with the others as notes."""
+    first: Exception | None = None
+    for callback in callbacks:
+        try:
+            callback.on_stop(run, None)
+        except Exception as error:
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"on_stop of {type(callback).__name__} failed after it: {type(error).__name__}: {error}")
+    return first
 
 
 def _stop_after(error: BaseException, run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback]) -> None:

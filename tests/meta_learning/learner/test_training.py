@@ -99,6 +99,28 @@ class TestCallbacks:
         assert diary.pages[-1] == ("stop", None, error.value)
         assert "on_stop of Failing failed after it: KeyError: 'again'" in error.value.__notes__
 
+    def test_that_fail_at_the_end_keep_no_other_from_it(self) -> None:
+        class Failing(ITrainingCallback):
+            def on_stop(self, run: Any, error: BaseException | None) -> None:
+                raise KeyError("at the end")
+
+        diary, student = Diary(), learner()
+        with pytest.raises(KeyError, match="at the end") as error:
+            student.Train(callbacks=[Failing(), diary, Failing()])
+        assert diary.pages[-1] == ("stop", None, None)
+        assert error.value.__notes__ == ["on_stop of Failing failed after it: KeyError: 'at the end'"]
+        assert student.training_result.TotalIterations == 6
+
+    def test_that_stop_the_run_before_it_begins(self) -> None:
+        class Early(ITrainingCallback):
+            def on_start(self, run: Any) -> None:
+                run.stop("the budget is used up")
+
+        diary = Diary()
+        with pytest.raises(InvalidOperationException, match="got a stop before the first: the budget is used up; call"):
+            learner(EvaluationFrequency=0).Train(callbacks=[Early(), diary])
+        assert diary.pages[-1] == ("stop", "the budget is used up", None)
+
     def test_that_fail_at_the_start_cost_no_step(self) -> None:
         class Failing(ITrainingCallback):
             def on_start(self, run: Any) -> None:
