@@ -231,8 +231,12 @@ class _Pair:
         pairs = list(zip(equation.inputs, other.inputs, strict=True))
         if totals:
             return self._are_alike_sums(equation, other, pairs, totals)
-        alike = all(self._is_twin(*pair) for pair in pairs)
-        return alike and (name in _RESHAPES or self._have_alike_parameters(equation, other))
+        if not all(self._is_twin(*pair) for pair in pairs):
+            return False
+        if self.values[equation.output] == _Fixed() and any(a.type.shape != b.type.shape for a, b in pairs):
+            # Such as the sum of as many ones as there are rows.
+            return False
+        return name in _RESHAPES or self._have_alike_parameters(equation, other)
 
     def _are_alike_sums(
         self, equation: Equation, other: Equation, pairs: list[tuple[Atom, Atom]], totals: list[Atom]

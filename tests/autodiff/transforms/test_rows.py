@@ -84,6 +84,8 @@ BY_COUNT: dict[str, Callable[[Any], Any]] = {
     "columns": lambda x: x[:, : len(x) // 3],
     "a part of a table": lambda x: x * np.sum(np.arange(20.0)[: len(x)]),
     "an entry of a table": lambda x: x + W[len(x) % 4, 0],
+    "a sum of ones": lambda x: x / np.sum(np.ones_like(x[:, :1])),
+    "the length of ones": lambda x: x * np.linalg.norm(np.full_like(x[:, 0], 2.0)),
     "a filled row": lambda x: x + np.full(4, float(len(x))),
     "a margin": lambda x: np.pad(x, ((0, 0), (0, len(x)))).sum(axis=1),
 }
