@@ -24,7 +24,7 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.tracing.captured_state import CapturedState
-from aidotnet_py.autodiff.tracing.purity import require_alike
+from aidotnet_py.autodiff.tracing.purity import require_alike, same_value
 from aidotnet_py.autodiff.tracing.tracer import (
     Trace,
     Tracer,
@@ -40,7 +40,8 @@ from aidotnet_py.autodiff.tracing.tracer import (
 )
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
-from aidotnet_py.autodiff.transforms.rows import has_independent_rows, is_mean_over_rows, treats_rows_alike
+from aidotnet_py.autodiff.transforms.row_counts import is_mean_over_rows, treats_rows_alike
+from aidotnet_py.autodiff.transforms.rows import has_independent_rows
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.autodiff.tree import Structure, flatten
@@ -92,6 +93,7 @@ __all__ = [
     # Whether a function is pure, and unchanged since it was traced.
     "CapturedState",
     "require_alike",
+    "same_value",
     # Execution.
     "Call",
     "Copy",

@@ -18,9 +18,8 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, permute_dims, reshape, slice_, unslice
 from aidotnet_py.autodiff.primitives.sorting import argsort
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, is_array, type_of
+from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, host_array, is_array, type_of
 from aidotnet_py.autodiff.types import ArrayType
-from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["At", "Elements", "at"]
@@ -166,8 +165,7 @@ def _replaced(rows: Any, values: Any, places: Any) -> Any:
 def _sources(places: Any, length: int) -> Any:
     """Return the last position in ``places`` of each of 0 … length − 1; −1 where there is none."""
     if not isinstance(places, Tracer):
-        backend = backend_of(places)
-        known = places.array if isinstance(places, HostData) else backend.to_numpy(places) if backend else places
+        known = host_array(places)
         sources = np.full(length, -1)
         np.maximum.at(sources, known.ravel(), np.arange(known.size))
         return HostData(sources)

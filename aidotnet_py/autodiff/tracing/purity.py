@@ -84,7 +84,17 @@ def _same_atoms(one: Sequence[Atom], other: Sequence[Atom], places: Mapping[Vari
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether constants or parameters of equations are equal; objects that cannot be compared count as equal."""
+    """Return whether constants or parameters of equations are equal; objects that cannot be compared count as equal.
+
+    Arrays are compared by their bits: NaN is equal to itself, and 0.0 is not −0.0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import same_value
+    >>> same_value(np.array([np.nan]), np.array([np.nan])), same_value({"axis": 0}, {"axis": 1})
+    (True, False)
+    """
     if one is other:
         return True
     if isinstance(one, HostData) and isinstance(other, HostData):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from aidotnet_py.autodiff import conv2d, relu, softmax, trace
-from aidotnet_py.autodiff.transforms.rows import has_independent_rows, is_mean_over_rows, treats_rows_alike
+from aidotnet_py.autodiff.transforms.row_counts import is_mean_over_rows, treats_rows_alike
+from aidotnet_py.autodiff.transforms.rows import has_independent_rows
 
 W = np.random.default_rng(0).normal(size=(4, 5))
 FILTERS = np.random.default_rng(1).normal(size=(2, 2, 1, 3))
