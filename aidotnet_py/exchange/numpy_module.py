@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aidotnet_py.archives import write_file
 from aidotnet_py.exceptions import NotSupportedException
 from aidotnet_py.exchange import module_runtime
-from aidotnet_py.exchange.batch_sizes import AnySizeEquation, AnySizeProgram, Number, NumberOfSize, SizeDependent
+from aidotnet_py.exchange.any_size import AnySizeEquation, AnySizeProgram, Number, NumberOfSize, SizeDependent
 from aidotnet_py.exchange.predictions import check_model, example_of, repeats_of_operators, trace_prediction
 from aidotnet_py.models import FunctionModel
 from aidotnet_py.version import __version__

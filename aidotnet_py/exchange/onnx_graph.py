@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.archives import write_file
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.exchange.batch_sizes import AnySizeProgram, SizeDependent
+from aidotnet_py.exchange.any_size import AnySizeProgram, SizeDependent
 from aidotnet_py.exchange.operators import ELEMENTWISE, Nodes, translate
 from aidotnet_py.exchange.predictions import check_model, example_of, repeats_of_operators, trace_prediction
 from aidotnet_py.models import FunctionModel

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.exceptions import NotSupportedException
-from aidotnet_py.exchange.batch_sizes import AnySizeEquation, Length, Number, NumberOfSize, SizeDependent
+from aidotnet_py.exchange.any_size import AnySizeEquation, Length, Number, NumberOfSize, SizeDependent
 
 __all__ = ["ELEMENTWISE", "Nodes", "translate"]
 

@@ -13,7 +13,8 @@ from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.autodiff.extend import Program, trace_pure
 from aidotnet_py.backends import to_host
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.exchange.batch_sizes import AnySizeProgram, trace_any_size
+from aidotnet_py.exchange.any_size import AnySizeProgram
+from aidotnet_py.exchange.batch_sizes import trace_any_size
 from aidotnet_py.models import FunctionModel
 
 __all__ = ["check_model", "example_of", "repeats_of_operators", "trace_prediction"]
