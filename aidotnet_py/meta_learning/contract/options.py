@@ -334,6 +334,10 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
             verdict[:] = [(next(self.invalid(), None), lists, copies)]
         return verdict[0][0]
 
+    def loss_of(self, model: IFullModel[T, Any, Any]) -> ILossFunction[T]:
+        """Return the loss that a model is trained by: LossFunction, or its own."""
+        return model.DefaultLossFunction if self.LossFunction is None else self.LossFunction
+
     @property
     def inner_steps(self) -> int:
         """How many inner steps there are in all: AdaptationSteps."""

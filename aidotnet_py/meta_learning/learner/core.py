@@ -241,8 +241,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     @property
     def DefaultLossFunction(self) -> ILossFunction[T]:
         """The loss of the learner: LossFunction of the options, or the meta-model's."""
-        loss = self._options.LossFunction
-        return self.BaseModel.DefaultLossFunction if loss is None else loss
+        return self._options.loss_of(self.BaseModel)
 
     def _loss(self) -> ILossFunction[T]:
         """Return the loss that the objectives are made of, which is an algorithm's own in ProtoNets."""

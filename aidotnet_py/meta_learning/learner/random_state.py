@@ -52,14 +52,9 @@ class RandomState(HasGenerator):
 
         Of a loader that training draws from too, evaluations have a place of their own only after the first.
         """
-        validation = self._options.ValidationLoader
-        if validation is self._options.DataLoader and not self._has_validated():
-            validation = None
-        return {**self.get(), "validation": self.validation_place.of(validation)}
-
-    def _has_validated(self) -> bool:
-        validation = self._options.ValidationLoader
-        return validation is not None and self.validation_place.has_drawn_from(validation)
+        loader, validation = self._options.DataLoader, self._options.ValidationLoader
+        own = validation is not loader or validation is None or self.validation_place.has_drawn_from(validation)
+        return {**self.get(), "validation": self.validation_place.of(validation) if own else None}
 
     def set(self, state: Mapping[str, Any]) -> None:
         """Take up a state that `get` or `saved` returned."""

@@ -56,11 +56,11 @@ def train(
     except BaseException as error:
         error.add_note(_how_to_go_on(run, folder))
         _LOG.info("stopped after %d steps by %s", len(run.history), type(error).__name__)
-        _stop_after(error, run, everyone)
+        _stop(run, everyone, error)
         raise
     finally:
         run.history.note_time(began)
-    if failure := _stop_all(run, everyone):
+    if failure := _stop(run, everyone):
         raise failure
     _LOG.info("ended after %d steps%s", len(run.history), f": {run.stop_reason}" if run.stop_reason else "")
     result = run.history.result()
@@ -88,31 +88,25 @@ def _start(
                 callback.on_start(run)
             started.append(callback)
     except BaseException as error:
-        _stop_after(error, run, started if folder is None or folder in started else [folder])
+        _stop(run, started if folder is None or folder in started else [folder], error)
         raise
 
 
-def _stop_all(run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback]) -> Exception | None:
-    """Tell all callbacks of the end, and return the first error among theirs, with the others as notes."""
-    first: Exception | None = None
-    for callback in callbacks:
-        try:
-            callback.on_stop(run, None)
-        except Exception as error:
-            if first is None:
-                first = error
-            else:
-                first.add_note(f"on_stop of {type(callback).__name__} failed after it: {type(error).__name__}: {error}")
-    return first
-
-
-def _stop_after(error: BaseException, run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback]) -> None:
-    """Tell all callbacks of an error; their own errors become notes of it."""
+def _stop(
+    run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback], error: BaseException | None = None
+) -> BaseException | None:
+    """Tell all callbacks of the end, or of an error; return it, or their own first error, with the others as notes."""
+    first = error
     for callback in callbacks:
         try:
             callback.on_stop(run, error)
         except Exception as another:
-            error.add_note(f"on_stop of {type(callback).__name__} failed after it: {type(another).__name__}: {another}")
+            if first is None:
+                first = another
+            else:
+                name = type(callback).__name__
+                first.add_note(f"on_stop of {name} failed after it: {type(another).__name__}: {another}")
+    return first
 
 
 def _how_to_go_on(run: TrainingRun[Any, Any, Any], folder: IRunFolder | None) -> str:

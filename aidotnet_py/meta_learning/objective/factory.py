@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +106,8 @@ class ObjectiveFactory:
         self._noise: BoundedCache[tuple[ModelFunction, ArrayType], dict[str, Shape]] = BoundedCache(_MOST_KINDS)
         # Kinds of sets for which model and loss are known to be pure.
         self._pure: BoundedCache[Signature, None] = BoundedCache(_MOST_KINDS)
-        self._flops: BoundedCache[Hashable, int] = BoundedCache(_MOST_KINDS)
+        # By the number of examples.
+        self._flops: BoundedCache[Hashable, dict[int, int]] = BoundedCache(_MOST_KINDS)
         self._masked: MaskedLoss | None = None
         self._workspaces = Workspaces()
         self._lock = Lock()
@@ -181,13 +181,14 @@ class ObjectiveFactory:
             return 0
         example, target = (ArrayType(tuple(of.shape[1:]), backend.dtype_of(of)) for of in (x, y))
         counts = {int(x.shape[0]) for x, _ in data}
-        flops = [
-            self._flops.get_or_make(
-                (model.apply, example, target, size), partial(flops_of_example, model, loss, example, target, size)
-            )
-            for size in sorted(counts | set(map(padded_size, counts)))
-        ]
-        return 0 if 0 in flops else flops[0]
+        # One look into the cache for all sizes.
+        known = self._flops.get_or_make((model.apply, example, target), dict[int, int])
+        for size in counts | set(map(padded_size, counts)):
+            if size not in known:
+                known[size] = flops_of_example(model, loss, example, target, size)
+            if not known[size]:
+                return 0
+        return known[max(counts)]
 
     def make(
         self,

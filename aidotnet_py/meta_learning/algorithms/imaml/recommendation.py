@@ -80,9 +80,9 @@ class SupportFit:
             return best
         if missing_members(self._options.MetaModel, IDifferentiableModel):
             return best / 2
-        slower, loss = best * _SLOWER, self._options.LossFunction
+        slower = best * _SLOWER
         model = shortly_trained(self._options, slower, max(map(_batches, self._tasks)))
-        curvature = largest_eigenvalue(model, model.DefaultLossFunction if loss is None else loss, self._tasks)
+        curvature = largest_eigenvalue(model, self._options.loss_of(model), self._tasks)
         if not math.isfinite(curvature):
             return slower
         return min(best / 2, 2 / (3 * curvature)) if curvature > 0 else best / 2
