@@ -385,11 +385,16 @@ class RunFolder(ITrainingCallback):
 
     def _forget_best_after(self, iteration: int) -> None:
         """Remove the best learner if it is of a step that is taken anew, perhaps with other settings."""
-        if self.best.exists() and (later := Checkpoint.load(self.best).iteration) > iteration:
+        if not self.best.exists():
+            return
+        try:
+            later = Checkpoint.load(self.best).iteration
+        except ArgumentException:
+            # A damaged one says so where it is opened, and keeps no run from going on.
+            return
+        if later > iteration:
             self.best.unlink()
-            _LOG.warning(
-                "%s was of step %d, which the run takes anew from step %d: removed", self.best, later, iteration
-            )
+            _LOG.warning("%s of step %d is removed, as the run goes on from step %d", self.best, later, iteration)
 
     def _catch_up(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Write the last step and the last evaluation, if they are not written yet."""

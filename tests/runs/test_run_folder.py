@@ -351,14 +351,20 @@ class TestGoingOn:
                     shutil.rmtree(tmp_path / "killed", ignore_errors=True)
                     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
 
-        settings: dict[str, Any] = {"EvaluationFrequency": 1, "CheckpointFrequency": 100}
+        settings: dict[str, Any] = {"EvaluationFrequency": 2, "CheckpointFrequency": 100}
         learner(**settings).Train(run=RunFolder(tmp_path / "whole"), callbacks=[Killed()])
         run = RunFolder(tmp_path / "killed")
         assert Checkpoint.load(run.best).iteration > 0
         with pytest.warns(UserWarning, match="OuterLearningRate is 0.001 there and 10.0 here"):
             learner(**settings | {"NumMetaIterations": 1, "OuterLearningRate": 10.0}).Train(resume=run)
-        # It goes on from the first checkpoint.
-        assert not run.best.exists() or Checkpoint.load(run.best).iteration <= 1
+        # It goes on from the first checkpoint, and has no evaluation yet.
+        assert not run.best.exists()
+
+    def test_a_damaged_best_learner_keeps_no_run_from_going_on(self, copied: Path, alone: list[bytes]) -> None:
+        (copied / "checkpoint_MAML_10.safetensors").unlink()
+        (copied / "best.safetensors").write_bytes(b"x")
+        learner().Train(resume=RunFolder(copied))
+        assert bits(copied)[::2] == alone[::2]
 
 
 class TestFailures:
