@@ -1,6 +1,6 @@
 """Ctrl-C, failures and forks at any moment: a step is whole or was never begun, and a run that goes on has its bits.
 
-AIDOTNET_STRESS_ROUNDS says how often each is tried at random; the default takes seconds, a thousand an hour.
+AIDOTNET_STRESS_ROUNDS says how often each is tried at random; the default takes seconds, a thousand two hours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Learners, models, programs and loaders in several threads, and in the middle of each other: the bits of one thread.
 
-AIDOTNET_STRESS_ROUNDS says how often the calls are mixed; the default takes seconds, a thousand half an hour.
+AIDOTNET_STRESS_ROUNDS says how often the calls are mixed; the default takes seconds, a thousand an hour.
 """
 
 from __future__ import annotations

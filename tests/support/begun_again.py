@@ -24,6 +24,6 @@ def begun_again(make: Callable[[], Any]) -> Iterator[Any]:
             start = learner.BaseModel.GetParameters()
         learner.BaseModel.SetParameters(start)
         learner.Reset()
-        if loader := learner.Options.DataLoader:
-            loader.SetSeed(_SEED)
+        if learner.Options.DataLoader is not None:
+            learner.Options.DataLoader.SetSeed(_SEED)
         yield learner

@@ -366,7 +366,7 @@ faulthandler.enable()
 threads = [threading.Thread(target=busy, args=(k,)) for k in range(3)]
 for thread in threads:
     thread.start()
-failed = 0
+
 def works():
     theta = learner.BaseModel.GetParameters()
     adapted = learner.Adapt(tasks[0])

@@ -312,12 +312,22 @@ BY_SIZE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+BY_TARGETS: dict[str, Any] = {"mean": MeanSquaredErrorLoss(), "root": Root(), "observed": Observed()}
+
+
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("sizes", [[(1, 0), (4, 0)], [(4, 0), (1, 0)], [(4, 0), (6, 4)], [(2, 0), (5, 0), (3, 1)]])
 @pytest.mark.parametrize(
-    "loss", [MeanSquaredErrorLoss[Any](), Root(), Observed()], ids=lambda loss: type(loss).__name__
+    ("name", "loss"),
+    [
+        # By default, models with an ordinary loss, and losses with an ordinary model.
+        pytest.param(
+            name, loss, marks=() if name == "linear" or kind == "mean" else pytest.mark.slow, id=f"{name}-{kind}"
+        )
+        for name in BY_SIZE
+        for kind, loss in BY_TARGETS.items()
+    ],
 )
-@pytest.mark.parametrize("name", BY_SIZE)
 def test_models_and_losses_that_depend_on_the_size_or_the_targets(
     name: str, loss: Any, sizes: list[tuple[int, int]]
 ) -> None:
