@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -54,6 +55,7 @@ _FORMAT = 1
 _CHECKPOINT = re.compile(r"checkpoint_(\w+?)_(\d+)\.safetensors")
 _RUN, _METRICS, _TIMES, _LOCK = "run.json", "metrics.jsonl", "times.jsonl", ".lock"
 _BEST, _CURVES, _FAILED = "best.safetensors", "curves.png", "failed_batch.npz"
+_Loaded = TypeVar("_Loaded")
 _SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
 
 
@@ -109,12 +111,15 @@ class RunFolder(ITrainingCallback):
     _metrics: JsonLines | None = None
     _times: JsonLines | None = None
     _lock: FileIO | None = None
+    # The run that holds the folder, and its thread.
+    _run: TrainingRun[Any, Any, Any] | None = None
+    _thread: threading.Thread | None = None
 
     def __init__(self, path: str | os.PathLike[str], keep: int = 3, settings: Mapping[str, Any] | None = None) -> None:
         check_given("path", path, "the path of a folder")
         if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(refusal("path", "the path of a folder", path))
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.keep = COUNT.check("keep", keep, type_error=ArgumentOutOfRangeException)
         try:
             self.settings = None if settings is None else dict(settings)
@@ -216,8 +221,8 @@ class RunFolder(ITrainingCallback):
     def on_start(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Begin a run in the folder, which must be new or empty."""
         self._make()
+        self._hold(run)
         try:
-            self._hold()
             self._require_empty()
             self._open()
             # The first checkpoint shows that there is room; after run.json, a kill leaves a run to go on with.
@@ -230,8 +235,8 @@ class RunFolder(ITrainingCallback):
     def resume(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Bring learner and history to the last checkpoint, and cut the metrics off there."""
         known = self.read()
+        self._hold(run)
         try:
-            self._hold()
             self._take_up(run, known)
             if self.settings is None:
                 self.settings = known.get("settings")
@@ -253,6 +258,9 @@ class RunFolder(ITrainingCallback):
 
     def on_stop(self, run: TrainingRun[Any, Any, Any], error: BaseException | None) -> None:
         """Save where the run stopped, with the batch that failed, if one did, and draw the curves."""
+        if self._run is not run:
+            # Another run is going on in the folder; this one was refused.
+            return
         try:
             if self._metrics is None:
                 # It was stopped before it began.
@@ -282,23 +290,25 @@ class RunFolder(ITrainingCallback):
                 error.errno, f"path must be a folder that can be made: {error.strerror}", str(self.path)
             ) from error
 
-    def _hold(self) -> None:
-        """Keep other processes out of the folder, as long as this one lives."""
+    def _hold(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Keep other processes, and other runs of this one, out of the folder."""
+        thread, here = self._thread, threading.current_thread()
+        if thread is not None and (thread is here or not thread.is_alive()):
+            # An interrupt left it held by a run that is over.
+            self._close()
         if fcntl is None:
+            self._thread, self._run = here, run
             return
         try:
-            self._lock = open_for_both(self.path / _LOCK)
+            lock = open_for_both(self.path / _LOCK)
         except OSError as error:
             raise OSError(error.errno, f"path must be a writable folder: {error.strerror}", str(self.path)) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidOperationException(
-                f"{str(self.path)!r} must be in use by no other process, got one that trains in it; wait for its end"
-            ) from None
-        except OSError:
-            # Some file systems have no locks; what cannot be kept out there is left to the user.
-            return
+            _lock_file(lock, self.path)
+        except BaseException:
+            lock.close()
+            raise
+        self._lock, self._thread, self._run = lock, here, run
 
     def _require_empty(self) -> None:
         names = sorted(path.name for path in self.path.iterdir())
@@ -329,7 +339,7 @@ class RunFolder(ITrainingCallback):
             if file is not None:
                 with suppress(OSError):
                     file.close()
-        self._metrics = self._times = self._lock = None
+        self._metrics = self._times = self._lock = self._run = self._thread = None
 
     def _write_run(self, run: TrainingRun[Any, Any, Any], sessions: list[Any]) -> None:
         learner = run.learner
@@ -354,29 +364,34 @@ class RunFolder(ITrainingCallback):
         files = self.checkpoints
         if not files:
             raise FileNotFoundError(2, "path must be the folder of a run with a checkpoint, got none", str(self.path))
-        last = files[-1]
-        try:
-            run.learner.Load(last)
-        except ArgumentException as error:
-            earlier = f"; if you remove that file, Train continues from {files[-2].name}" if len(files) > 1 else ""
-            raise type(error)(f"{error}{earlier}") from error
-        iteration = run.learner.CurrentIteration
         self._open()
+        iteration = _loaded(Checkpoint.load, files).iteration
+        # Before the learner changes, so that a folder that is refused leaves the learner as it was.
+        steps, evaluations = self._history_up_to(iteration, known, _scalar_of(run.learner.BaseModel))
+        _loaded(run.learner.Load, files)
+        for file in (self._metrics, self._times):
+            assert file is not None
+            file.cut()
+        self._forget_best_after(iteration)
+        run.history.take_up(steps, evaluations)
+
+    def _history_up_to(
+        self, iteration: int, known: Mapping[str, Any], scalar: Callable[[float | None], Any]
+    ) -> tuple[list[tuple[Any, Any]], list[EvaluationRecord]]:
+        """Return loss and accuracy of each step of the metrics up to an iteration, and the evaluations."""
         assert self._metrics is not None
         assert self._times is not None
-        lines = self._metrics.take_up(iteration)
-        self._times.take_up(iteration)
+        lines = self._metrics.read(iteration)
+        self._times.read(iteration)
         steps = [line for line in lines if "EvaluationLoss" not in line]
         first = _first_iteration(known, self.path / _RUN)
         if [line["Iteration"] for line in steps] != [*range(first + 1, iteration + 1)]:
             raise ArgumentException(
-                f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, the step of {last.name}, "
-                f"got {len(steps)} steps"
+                f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, the step of "
+                f"{self.checkpoints[-1].name}, got {len(steps)} steps"
             )
-        self._forget_best_after(iteration)
-        scalar = _scalar_of(run.learner.BaseModel)
         try:
-            run.history.take_up(
+            return (
                 [(scalar(line["MetaLoss"]), scalar(line["Accuracy"])) for line in steps],
                 [_evaluation_of(line, scalar) for line in lines if "EvaluationLoss" in line],
             )
@@ -457,6 +472,31 @@ class RunFolder(ITrainingCallback):
         except Exception as error:
             # As text: a log that keeps the error would keep this folder held.
             _LOG.warning("no curves: %s", str(error))
+
+
+def _lock_file(file: FileIO, folder: Path) -> None:
+    """Lock a file as long as it is open; raise if it is locked already, by this process or another."""
+    assert fcntl is not None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidOperationException(
+            f"{str(folder)!r} must be in use by no other run, got one that trains in it; wait for its end"
+        ) from None
+    except OSError:
+        # Some file systems have no locks; what cannot be kept out there is left to the user.
+        return
+
+
+def _loaded(load: Callable[[Path], _Loaded], checkpoints: list[Path]) -> _Loaded:
+    """Return what a function makes of the last checkpoint; an error names the one before."""
+    try:
+        return load(checkpoints[-1])
+    except ArgumentException as error:
+        earlier = (
+            f"; if you remove that file, Train continues from {checkpoints[-2].name}" if len(checkpoints) > 1 else ""
+        )
+        raise type(error)(f"{error}{earlier}") from error
 
 
 def _first_iteration(known: Mapping[str, Any], path: Path) -> int:

@@ -63,8 +63,8 @@ class JsonLines:
         # The order of the last line and the file's length, in one assignment, which no interrupt divides.
         self._end: tuple[int, int] = (-1, 0)
 
-    def take_up(self, last: int) -> list[dict[str, Any]]:
-        """Return the lines whose ``Iteration`` is at most this, and cut off the others.
+    def read(self, last: int) -> list[dict[str, Any]]:
+        """Return the lines whose ``Iteration`` is at most this; the next line is to follow them.
 
         Raises
         ------
@@ -78,9 +78,12 @@ class JsonLines:
                 break
             lines.append(record)
             end, order = end + length, max(order, _order(record))
-        self._file.truncate(end)
         self._end = order, end
         return lines
+
+    def cut(self) -> None:
+        """Cut off the lines after those that were read."""
+        self._file.truncate(self._end[1])
 
     def holds(self, record: Mapping[str, Any]) -> bool:
         """Return whether this line, or a later one, is there."""

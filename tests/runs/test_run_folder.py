@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -443,6 +444,37 @@ class TestFailures:
             with pytest.raises(ArgumentException, match=r"metrics.jsonl must hold"):
                 learner().Train(resume=RunFolder(copied))
 
+    @pytest.mark.parametrize("damage", ['{"Iteration": 1}\n', "no\n"])
+    def test_a_refused_folder_leaves_the_learner_as_it_was(self, damage: str, copied: Path) -> None:
+        path, student = copied / "metrics.jsonl", learner()
+        path.write_text(damage + path.read_text())
+        before, text = student.BaseModel.GetParameters().copy(), path.read_text()
+        with pytest.raises(ArgumentException, match=r"metrics.jsonl must hold"):
+            student.Train(resume=RunFolder(copied))
+        np.testing.assert_array_equal(student.BaseModel.GetParameters(), before)
+        assert student.CurrentIteration == 0
+        assert path.read_text() == text
+
+    def test_a_refused_learner_leaves_the_metrics_as_they_were(self, copied: Path) -> None:
+        for path in RunFolder(copied).checkpoints[1:]:
+            path.unlink()
+        before = (copied / "metrics.jsonl").read_bytes()
+        with pytest.raises(ArgumentException, match="units is 4 there and 5 here"):
+            learner(units=5).Train(resume=RunFolder(copied))
+        assert (copied / "metrics.jsonl").read_bytes() == before
+
+    def test_from_another_working_folder(
+        self, tmp_path: Path, alone: list[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Move(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                monkeypatch.chdir(tmp_path / "elsewhere")
+
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path)
+        learner().Train(run=RunFolder("run"), callbacks=[Move()])
+        assert bits(tmp_path / "run") == alone
+
     def test_of_another_learner(self, copied: Path) -> None:
         with pytest.raises(ArgumentException, match="algorithm is MAML there and Reptile here"):
             learner(ReptileAlgorithm, ReptileOptions).Train(resume=RunFolder(copied))
@@ -510,18 +542,53 @@ class TestFailures:
     def test_of_another_folder_object(self, tmp_path: Path) -> None:
         class Second(ITrainingCallback):
             def on_start(self, run: Any) -> None:
-                with pytest.raises(InvalidOperationException, match="must be in use by no other process"):
+                with pytest.raises(InvalidOperationException, match="must be in use by no other run"):
                     learner().Train(resume=RunFolder(tmp_path))
 
         assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 10
+
+    def test_of_another_thread(self, tmp_path: Path) -> None:
+        folder, refused = RunFolder(tmp_path), list[BaseException]()
+
+        def train_beside() -> None:
+            try:
+                learner(ReptileAlgorithm, ReptileOptions).Train(run=folder)
+            except InvalidOperationException as error:
+                refused.append(error)
+
+        class Second(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if step.Iteration == 2:
+                    thread = threading.Thread(target=train_beside)
+                    thread.start()
+                    thread.join()
+
+        assert learner().Train(run=folder, callbacks=[Second()]).TotalIterations == 10
+        assert "must be in use by no other run" in str(refused[0])
+        assert not list(tmp_path.glob("*Reptile*"))
+
+    def test_with_the_folder_of_a_run_whose_end_was_interrupted(
+        self, tmp_path: Path, alone: list[bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = RunFolder(tmp_path)
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(RunFolder, "on_stop", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                learner(NumMetaIterations=7).Train(run=folder)
+        learner().Train(resume=folder)
+        assert bits(tmp_path) == alone
 
     def test_of_another_process(self, tmp_path: Path) -> None:
         class Second(ITrainingCallback):
             def on_step(self, run: Any, step: Any) -> None:
                 if step.Iteration == 2:
-                    code = f"import aidotnet_py; aidotnet_py.RunFolder({str(tmp_path)!r})._hold()"
+                    code = f"import aidotnet_py; aidotnet_py.RunFolder({str(tmp_path)!r})._hold(None)"
                     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-                    assert "must be in use by no other process, got one that trains in it" in done.stderr
+                    assert "must be in use by no other run, got one that trains in it" in done.stderr
                     run.stop("seen")
 
         assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 2
