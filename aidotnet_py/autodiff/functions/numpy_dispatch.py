@@ -9,7 +9,9 @@ A new function has NumPy's name and arguments, and an entry in `numpy_functions`
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -216,36 +218,56 @@ def _as_array(a: Any) -> Any:
     return a if is_array(a) else full(type_of(a), a)
 
 
-def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: float = 0.0) -> Any:
+def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0.0) -> Any:
     if mode != "constant":
         raise NotSupportedException(f"mode must be 'constant' for a traced value, got {mode!r}")
-    widths = np.broadcast_to(np.asarray(pad_width, dtype=int), (len(array.shape), 2)).tolist()
+    n = len(array.shape)
+    widths = np.broadcast_to(np.asarray(pad_width, dtype=int), (n, 2)).tolist()
     if any(n < 0 for pair in widths for n in pair):
         raise ArgumentException(f"pad_width must be at least 0, got {pad_width}")
-    return _pad(array, tuple((before, after, 0) for before, after in widths), constant_values)
+    values = np.broadcast_to(np.asarray(constant_values), (n, 2)).tolist()
+    distinct = {value for pair in values for value in pair}
+    if len(distinct) <= 1:
+        return _pad(array, tuple((before, after, 0) for before, after in widths), *distinct or {0.0})
+    for i, side in itertools.product(range(n), range(2)):
+        margins = [(0, 0, 0)] * n
+        margins[i] = (0, widths[i][1], 0) if side else (widths[i][0], 0, 0)
+        array = _pad(array, tuple(margins), values[i][side])
+    return array
 
 
 def flip(m: Any, axis: Axes = None) -> Any:
     return _flip(m, normalise_axes(axis, len(m.shape)))
 
 
-def roll(a: Any, shift: int, axis: int | None = None) -> Any:
+def roll(a: Any, shift: int | Sequence[int], axis: Axes = None) -> Any:
     if axis is None:
         return _reshape(roll(ravel(a), shift, 0), a.shape)
-    (i,) = normalise_axes(axis, len(a.shape))
-    cut = -shift % a.shape[i] if a.shape[i] else 0
-    lead = (slice(None),) * i
-    return _concatenate([getitem(a, (*lead, slice(cut, None))), getitem(a, (*lead, slice(None, cut)))], i)
+    for amount, place in np.broadcast(shift, axis):
+        a = _roll(a, operator.index(amount), *normalise_axes(operator.index(place), len(a.shape)))
+    return a
 
 
-def repeat(a: Any, repeats: int, axis: int | None = None) -> Any:
+def _roll(a: Any, shift: int, axis: int) -> Any:
+    cut = -shift % a.shape[axis] if a.shape[axis] else 0
+    lead = (slice(None),) * axis
+    return _concatenate([getitem(a, (*lead, slice(cut, None))), getitem(a, (*lead, slice(None, cut)))], axis)
+
+
+def repeat(a: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
     a = ravel(a) if axis is None else a
     (i,) = normalise_axes(axis or 0, len(a.shape))
-    shape = a.shape
-    wide = _broadcast_to(
-        _reshape(a, (*shape[: i + 1], 1, *shape[i + 1 :])), (*shape[: i + 1], repeats, *shape[i + 1 :])
-    )
-    return _reshape(wide, (*shape[:i], shape[i] * repeats, *shape[i + 1 :]))
+    shape, counts = a.shape, np.asarray(repeats)
+    if counts.dtype.kind not in "iu" or counts.shape not in ((), (1,), (shape[i],)) or (counts < 0).any():
+        raise ArgumentException(
+            f"repeats must be an integer of at least 0, or one for each of the {shape[i]} entries of axis {i}, got "
+            f"{repeats!r}"
+        )
+    if counts.size != 1:
+        return take(a, np.repeat(np.arange(shape[i]), counts), i)
+    count = int(counts.item())
+    wide = _broadcast_to(_reshape(a, (*shape[: i + 1], 1, *shape[i + 1 :])), (*shape[: i + 1], count, *shape[i + 1 :]))
+    return _reshape(wide, (*shape[:i], shape[i] * count, *shape[i + 1 :]))
 
 
 def tile(A: Any, reps: int | Sequence[int]) -> Any:
@@ -270,6 +292,9 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
 
 def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
     least, most = (a_min if min is None else min), (a_max if max is None else max)
+    # As in NumPy, integers have no need of a bound that they can't reach.
+    least = None if ew.is_beyond(least, a) and least < 0 else least
+    most = None if ew.is_beyond(most, a) and most > 0 else most
     a = a if least is None else ew.maximum(a, least)
     return a if most is None else ew.minimum(a, most)
 

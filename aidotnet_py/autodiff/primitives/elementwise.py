@@ -10,6 +10,7 @@ Operands of a primitive have one dtype and one shape, or are literals; the funct
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -44,6 +45,7 @@ __all__ = [
     "floor",
     "greater",
     "greater_equal",
+    "is_beyond",
     "isfinite",
     "less",
     "less_equal",
@@ -82,6 +84,14 @@ Function = Callable[..., Any]
 def _is_plain(x: Any) -> bool:
     """Whether x is a Python number, which takes the dtype of the other operand."""
     return isinstance(x, (bool, int, float)) and not isinstance(x, np.generic)
+
+
+def is_beyond(number: Any, x: Any) -> bool:
+    """Return whether a Python integer is too large or too small for an array of integers."""
+    if not isinstance(number, int) or isinstance(number, bool) or _is_plain(x):
+        return False
+    dtype = type_of(x).dtype
+    return dtype.kind in "iu" and not np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
 
 
 def common_dtype(*operands: Any, least: DTypeLike | None = None) -> np.dtype[Any]:
@@ -192,6 +202,21 @@ def _binary(
     return function
 
 
+def _comparison(name: str, compare: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
+    elementwise = _binary(name, dtype=_BOOL)
+
+    def function(x: Any, y: Any) -> Any:
+        # Every integer that the other operand can hold compares alike with a number beyond them, as in NumPy.
+        if is_beyond(y, x):
+            return full(ArrayType(type_of(x).shape, _BOOL), compare(0, y))
+        if is_beyond(x, y):
+            return full(ArrayType(type_of(y).shape, _BOOL), compare(x, 0))
+        return elementwise(x, y)
+
+    function.__name__ = name
+    return function
+
+
 def _step(condition: Any, like: Any) -> Any:
     return astype(condition, like.dtype)
 
@@ -290,12 +315,12 @@ maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, 
 minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
 
 # Without derivatives: the results are booleans.
-equal = _binary("equal", dtype=_BOOL)
-not_equal = _binary("not_equal", dtype=_BOOL)
-less = _binary("less", dtype=_BOOL)
-less_equal = _binary("less_equal", dtype=_BOOL)
-greater: Function = _binary("greater", dtype=_BOOL)
-greater_equal = _binary("greater_equal", dtype=_BOOL)
+equal = _comparison("equal", operator.eq)
+not_equal = _comparison("not_equal", operator.ne)
+less = _comparison("less", operator.lt)
+less_equal = _comparison("less_equal", operator.le)
+greater: Function = _comparison("greater", operator.gt)
+greater_equal = _comparison("greater_equal", operator.ge)
 _and = _binary("logical_and", dtype=_BOOL)
 _or = _binary("logical_or", dtype=_BOOL)
 _not = _declare("logical_not", None, None, _BOOL)

@@ -106,6 +106,19 @@ def test_extremes_of_integers_are_not_lost(kind: str) -> None:
         assert_same(lambda a, axis=axis: np.max(a, axis), x)
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int64", "uint64"])
+def test_integers_compare_with_numbers_that_they_cannot_hold(kind: str) -> None:
+    """By their values, as in NumPy; a bound of `clip` that they can't reach is none."""
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    x = np.array([low, 1, high], kind)
+    for number in (low, high, low - 1, high + 1, -(2**70), 2**70):
+        for f in (np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal):
+            assert_same(lambda a, f=f, number=number: f(a, number), x)
+            assert_same(lambda a, f=f, number=number: f(number, a), x)
+    assert_same(lambda a: np.clip(a, low - 1, 1), x)
+    assert_same(lambda a: np.clip(a, 1, high + 1), x)
+
+
 def test_half_precision_adds_up_means_in_single_precision() -> None:
     assert float(traced(np.mean, np.ones(70_000, np.float16))) == 1.0
     x = np.linspace(100, 300, 1000).astype(np.float16)
@@ -183,6 +196,19 @@ def test_small_integers_index_long_axes_and_batches() -> None:
     assert ad.one_hot(np.array([3], np.int8), 200).sum() == 1.0
 
 
+@pytest.mark.parametrize(
+    ("f", "counts"),
+    [
+        (lambda x: np.repeat(x, [1, 0, 2], axis=1), [[1, 0, 2], [1, 0, 2]]),
+        (lambda x: np.roll(x, (1, 2), axis=(0, 1)), [[1, 1, 1], [1, 1, 1]]),
+        (lambda x: np.pad(x, 1, constant_values=(3, 4)), [[1, 1, 1], [1, 1, 1]]),
+    ],
+)
+def test_derivatives_count_how_often_an_element_is_there(f: Callable[..., Any], counts: Any) -> None:
+    assert_array_equal(ad.grad(lambda x: np.sum(f(x)))(x23), np.array(counts, float))
+    assert_array_equal(ad.vmap(f)(np.stack([x23, -x23])), [f(x23), f(-x23)])
+
+
 def test_repeated_indices_add_their_derivatives_up() -> None:
     gradient = ad.grad(lambda x: np.sum(x[[0, 2, 0, 0]] * np.arange(1.0, 5.0)))(np.zeros(3))
     assert gradient.tolist() == [8.0, 0.0, 2.0]
@@ -224,8 +250,20 @@ x23 = np.arange(6.0).reshape(2, 3)
         lambda x: np.broadcast_to(x[:1], (4, 3)),
         lambda x: np.pad(x, 1),
         lambda x: np.pad(x, (1, 2), constant_values=-1.0),
+        lambda x: np.pad(x, 1, constant_values=(1, 2)),
+        lambda x: np.pad(x, ((1, 0), (2, 1)), constant_values=((1, 2), (3, 4))),
+        lambda x: np.roll(x, 4),
+        lambda x: np.roll(x, (1, 2)),
+        lambda x: np.roll(x, (1, -2), axis=(0, 1)),
+        lambda x: np.roll(x, 1, axis=(0, -1)),
+        lambda x: np.roll(x, (1, 1), axis=1),
         lambda x: np.tile(x, 2),
         lambda x: np.repeat(x, 2),
+        lambda x: np.repeat(x, 0, axis=1),
+        lambda x: np.repeat(x, [2], axis=1),
+        lambda x: np.repeat(x, [1, 3], axis=0),
+        lambda x: np.repeat(x, np.array([1, 0, 2]), axis=-1),
+        lambda x: np.repeat(x, [1, 0, 2, 0, 0, 1]),
         lambda x: np.shape(x)[0] + np.ndim(x) + np.size(x) + len(x) + x.ndim + x.size + 0 * x,
         lambda x: sum(row for row in x),
         lambda x: np.matrix_transpose(x),
@@ -255,6 +293,13 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
         (lambda x: x.reshape(-1, -1), ArgumentException, r"shape must have 6 elements like \(2, 3\), got \(-1, -1\)"),
         (lambda x: np.reshape(x, 6, order="F"), NotSupportedException, "order must be 'C' for a traced value, got 'F'"),
         (lambda x: np.sum(x, axis=2), ArgumentException, "axis must be distinct axes of an array with 2 axes, got 2"),
+        (
+            lambda x: np.repeat(x, [1, 2], axis=1),
+            ArgumentException,
+            r"repeats must be an integer of at least 0, or one for each of the 3 entries of axis 1, got \[1, 2\]",
+        ),
+        (lambda x: np.repeat(x, -1), ArgumentException, "repeats must be an integer of at least 0"),
+        (lambda x: np.repeat(x, 1.5), ArgumentException, "repeats must be an integer of at least 0"),
         (
             lambda x: np.sum(x, axis=(0, 0)),
             ArgumentException,
