@@ -8,7 +8,7 @@ from aidotnet_py.optimizers.elementwise import ElementwiseOptimizer
 from aidotnet_py.optimizers.lbfgs import LBFGSMinimizer
 from aidotnet_py.optimizers.minimizer import InnerSolver, RowMinimizer, RowObjective, VectorObjective
 from aidotnet_py.optimizers.newton_cg import NewtonCGMinimizer
-from aidotnet_py.optimizers.protocol import IGradientBasedOptimizer
+from aidotnet_py.optimizers.protocol import IGradientBasedOptimizer, parameters_after
 from aidotnet_py.optimizers.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -34,4 +34,5 @@ __all__ = [
     "StepSchedule",
     "VectorObjective",
     "WarmUpSchedule",
+    "parameters_after",
 ]

@@ -1,13 +1,14 @@
-"""The protocol of optimizers."""
+"""The protocol of optimizers, and the step of one, which may be anybody's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from aidotnet_py.backends import Array
+from aidotnet_py.backends import Array, backend_of, described
+from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["IGradientBasedOptimizer"]
+__all__ = ["IGradientBasedOptimizer", "parameters_after"]
 
 
 @runtime_checkable
@@ -33,3 +34,21 @@ class IGradientBasedOptimizer(Protocol):
     def SetState(self, state: Mapping[str, Any]) -> None:
         """Set the memory to a result of `GetState`."""
         ...
+
+
+def parameters_after(optimizer: IGradientBasedOptimizer, parameters: Array, gradient: Array) -> Array:
+    """Return new parameters after one step.
+
+    Raises
+    ------
+    ArgumentException
+        When the optimizer returns anything but floating-point numbers in the shape of the parameters.
+    """
+    result = optimizer.UpdateParameters(parameters, gradient)
+    backend, shape = backend_of(result), tuple(parameters.shape)
+    if backend is None or backend.dtype_of(result).kind != "f" or tuple(result.shape) != shape:
+        raise ArgumentException(
+            "the result of UpdateParameters must be a new array like the parameters, floating-point numbers of shape "
+            f"{shape}, got {described(result)}"
+        )
+    return result

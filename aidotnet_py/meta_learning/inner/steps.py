@@ -18,7 +18,7 @@ from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import row_norms
 from aidotnet_py.meta_learning.objective.interface import PATIENCE, GradientWork
 from aidotnet_py.meta_learning.objective.stacking import bytes_of, split_rows, stack_rows
-from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
+from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer, parameters_after
 
 __all__ = ["InnerLoop", "TracedSteps"]
 
@@ -234,13 +234,13 @@ def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: 
     """Return a step in place for an optimizer without a formula, on all rows at once or with a copy for each task."""
     if isinstance(optimizer, ElementwiseOptimizer):
         stacked = optimizer.fresh()
-        return lambda points, gradients: backend.copyto(points, stacked.UpdateParameters(points, gradients))
+        return lambda points, gradients: backend.copyto(points, parameters_after(stacked, points, gradients))
     own = [copy.deepcopy(optimizer) for _ in range(tasks)]
     for one in own:
         one.Reset()
 
     def update(points: Array, gradients: Array) -> None:
         rows = zip(own, split_rows(backend, points), split_rows(backend, gradients), strict=True)
-        backend.copyto(points, stack_rows(backend, [one.UpdateParameters(p, g) for one, p, g in rows]))
+        backend.copyto(points, stack_rows(backend, [parameters_after(one, p, g) for one, p, g in rows]))
 
     return update

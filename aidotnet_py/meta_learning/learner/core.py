@@ -47,6 +47,7 @@ from aidotnet_py.optimizers import (
     ElementwiseOptimizer,
     IGradientBasedOptimizer,
     SGDOptimizer,
+    parameters_after,
 )
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -474,7 +475,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         """Have the meta-optimizer move the meta-parameters along a mean meta-gradient."""
         backend = self._backend
         with backend.errors_ignored():
-            updated = optimizer.UpdateParameters(backend.asarray(self._meta_parameters()), mean)
+            updated = parameters_after(optimizer, backend.asarray(self._meta_parameters()), mean)
             if not all_finite(backend, backend.reshape(updated, (1, *updated.shape))).all():
                 raise InvalidOperationException("the meta-update is not finite; nothing was changed")
         self._set_meta_parameters(updated)

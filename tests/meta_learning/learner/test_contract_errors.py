@@ -31,7 +31,7 @@ from aidotnet_py import (
     iMAMLAlgorithm,
     iMAMLOptions,
 )
-from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends import Backend, backend_of, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import mlp
 from aidotnet_py.testing.learner_state import bits, untouched
@@ -412,6 +412,16 @@ class TestNumbers:
             learner.MetaTrain(batch_on(backend, tasks))
 
 
+# An array of one number would spread over all parameters, and integers would be taken for numbers cut off.
+RESULTS: dict[str, Any] = {
+    "nothing": lambda parameters: None,
+    "a list": lambda parameters: [0.0] * parameters.shape[0],
+    "one number": lambda parameters: parameters[:1],
+    "a matrix": lambda parameters: parameters[None, :],
+    "integers": lambda parameters: backend_of(parameters).asarray(parameters, dtype=np.dtype(np.int64)),  # type: ignore[union-attr]
+}
+
+
 class Faulty:
     """An optimizer of the user's that fails in the middle of its work."""
 
@@ -427,8 +437,8 @@ class Faulty:
             raise ZeroDivisionError("the user's own")
         if self.fault == "interrupted":
             raise KeyboardInterrupt
-        if self.fault == "shape":
-            return parameters[:1]
+        if self.fault in RESULTS:
+            return RESULTS[self.fault](parameters)
         if self.fault == "not finite":
             return parameters * math.inf
         return parameters
@@ -453,7 +463,7 @@ class TestFaultsOfOthers:
             ("raises", ZeroDivisionError),
             ("in place", RuntimeError),
             ("interrupted", KeyboardInterrupt),
-            ("shape", ArgumentException),
+            *((fault, ArgumentException) for fault in RESULTS),
             ("not finite", InvalidOperationException),
         ],
     )
@@ -499,6 +509,13 @@ class TestFaultsOfOthers:
         with untouched(learner), pytest.raises(ZeroDivisionError, match="the user's own"):
             learner.MetaTrain(batch_on(backend, linear_tasks()))
         assert learner.Options.InnerOptimizer.past == 0.0
+
+    @pytest.mark.parametrize("result", RESULTS)
+    def test_what_an_inner_optimizer_returns(self, backend: Backend, result: str) -> None:
+        learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
+        learner.Options.InnerOptimizer = Faulty(result)
+        with untouched(learner), pytest.raises(ArgumentException, match="the result of UpdateParameters must be a new"):
+            learner.MetaTrain(batch_on(backend, linear_tasks()))
 
     def test_a_loss(self, backend: Backend) -> None:
         class Broken(MeanSquaredErrorLoss[Any]):
