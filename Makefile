@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-coverage test-slow test-exhaustive test-gpu lint check-docs site bench bench-gpu clean
+.PHONY: demo tools test test-coverage test-slow test-exhaustive test-gpu lint check-docs site bench bench-gpu clean
 
 # The stamp says which extras are installed; it is renewed when the packaging changes.
 $(VENV)/.demo: pyproject.toml aidotnet_py/version.py
@@ -21,6 +21,9 @@ $(VENV)/.site: pyproject.toml aidotnet_py/version.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[site]'
 	touch $@
+
+# All that CI's checks need, so that two of them can run at once.
+tools: $(VENV)/.dev $(VENV)/.site
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py

@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The default tests so meet each algorithm and option in each test, NumPy and one other backend. The slow ones meet
     all combinations of the other arguments on NumPy and on one other backend, and each backend in each test; what is
-    left is exhaustive too, and not run by CI.
+    left is exhaustive too, and not run by CI. Of a test marked as numpy_first, every case on another backend is slow.
     """
     met: set[tuple[str, str, int]] = set()
     combined: set[Any] = set()
@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         case = getattr(item, "callspec", None)
         if case is None:
             continue
+        if item.get_closest_marker("numpy_first") and case.params["backend"] != "numpy":
+            item.add_marker(pytest.mark.slow)
         test = item.nodeid.partition("[")[0]
         # By identity: all cases have the same objects, and some values can't be compared.
         values = {(test, name, _identity(name, value)) for name, value in case.params.items()}

@@ -89,6 +89,7 @@ def scattered(f: Function, shape: tuple[int, ...], i: Any, weights: Any) -> Any:
 
 
 class TestEachRowHasIndicesOfItsOwn:
+    @pytest.mark.numpy_first
     @pytest.mark.parametrize("name", INDEXINGS)
     @given(seed=st.integers(0, 2**32 - 1))
     @settings(max_examples=8)

@@ -157,6 +157,7 @@ class TestTrain:
         assert "of task 0" in done.stderr
         assert str(tmp_path / "run" / "failed_batch.npz") in done.stderr
 
+    @pytest.mark.slow
     def test_logs_if_asked(self, tmp_path: Path) -> None:
         command = [
             sys.executable,

@@ -86,6 +86,7 @@ class TestWhoIsCompared:
         found = compare(settings(algorithms=["FOMAML"]))
         assert found.contestants == ("random", "transfer", "FOMAML")
 
+    @pytest.mark.slow
     def test_those_that_need_classes(self) -> None:
         found = compare(settings(data="digits", algorithms=["ProtoNets"]))
         assert found.contestants == ("random", "transfer", "centroid", "embedded-centroid", "ProtoNets")
@@ -248,6 +249,7 @@ class TestWhatIsMeasured:
             assert all(0 <= point.Mean <= 1 for point in run.accuracies)
         assert set(classification.curves(0)[1]) == {"random", "transfer", "centroid", "embedded-centroid", "FOMAML"}
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("memory_measured")
     def test_what_training_costs(self) -> None:
         found = compare(settings(algorithms=["iMAML", "MAML", "FOMAML"]))

@@ -415,7 +415,7 @@ class TestTasks:
         ("algorithm", "options"),
         [
             (iMAMLAlgorithm, iMAMLOptions),
-            (MAMLAlgorithm, MAMLOptions),
+            pytest.param(MAMLAlgorithm, MAMLOptions, marks=pytest.mark.slow),
             pytest.param(ReptileAlgorithm, ReptileOptions, marks=pytest.mark.slow),
             pytest.param(MetaSGDAlgorithm, MetaSGDOptions, marks=pytest.mark.slow),
             pytest.param(ANILAlgorithm, ANILOptions, marks=pytest.mark.slow),

@@ -224,6 +224,7 @@ class TestRuns:
         with pytest.raises(ArgumentException, match="X must be a frame, or have the 2 columns age, sex, got shape"):
             FewShotRegressor(run_on_a_table).fit(frame[["age"]].to_numpy(), frame["height"])
 
+    @pytest.mark.slow
     def test_from_python(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
         learner = digits_learner()
@@ -239,6 +240,7 @@ class TestRuns:
         np.testing.assert_array_equal(shares[0], shares[1])
         np.testing.assert_array_equal(shares[0], shares[2])
 
+    @pytest.mark.slow
     def test_a_learner_with_a_table_loader(self) -> None:
         table = heights(12, 0)
         table["tall"] = np.where(table.pop("height") > 105, "tall", "small")

@@ -200,6 +200,7 @@ class TestScikitLearnsTools:
         model = MetaTrainedRegressor("child", options={"NumMetaIterations": 150}, random_state=0)
         assert cross_val_score(model, X, y, cv=folds).min() > 0.85
 
+    @pytest.mark.slow
     def test_a_search_of_parameters(self) -> None:
         X, y = children(8)
         support, query = halves(X)

@@ -37,7 +37,7 @@ def test_the_page_has_the_same_rows() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet18"))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet12", "resnet18")))
         for name in (*exchange.CASES, *exchange.LOSSES)
     ],
 )

@@ -649,6 +649,7 @@ class TestBesideSupportStatistics:
         assert len(set(losses)) == 3
         np.testing.assert_array_equal(dropped.BaseModel.GetParameters(), same.BaseModel.GetParameters())
 
+    @pytest.mark.slow
     def test_the_meta_gradient_is_that_of_one_function(self) -> None:
         """With the noise of a step held, by differences of its loss at other starts."""
         batch = self.batch()

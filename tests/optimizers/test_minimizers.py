@@ -152,6 +152,7 @@ class TestNewton:
         errors = np.linalg.norm(backend.to_numpy(result) - solutions(matrices, sides), axis=1)
         assert (errors <= np.sqrt(9) * (tolerance + rounding)).all()
 
+    @pytest.mark.numpy_first
     def test_finds_the_minimum_of_rosenbrocks_valley(self, backend):
         starts = backend.asarray(np.array([[-1.2, 1.0], [2.0, -2.0], [1.0, 1.0], [0.0, 0.0]]))
         result = NewtonCGMinimizer(100, 1e-9).minimize(Traced(rosenbrock), starts)

@@ -308,6 +308,7 @@ class TestGoingOn:
         rates = [line["OuterLearningRate"] for line in lines(tmp_path / "parts") if "MetaLoss" in line]
         np.testing.assert_allclose(rates, [0.001 * CosineSchedule(8)(step) for step in range(10)], rtol=1e-6)
 
+    @pytest.mark.numpy_first
     def test_on_every_backend(self, backend: Backend, tmp_path: Path) -> None:
         def train(steps: int, **how: Any) -> Any:
             function = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(1)}, backend=backend)

@@ -94,6 +94,7 @@ def test_iterates_are_those_of_scipy(system: LinearSystem) -> None:
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound * norms(theirs))
 
 
+@pytest.mark.numpy_first
 @given(system=spd_systems())
 def test_solution_is_that_of_a_direct_solve(system: LinearSystem, backend: Backend) -> None:
     x, report = solved(backend, system.A, system.b, max_iterations=50 * system.n)
@@ -128,6 +129,7 @@ def graded(backend: Backend, n: int, dtype: Any = np.float64, least: float = 1e-
     return lambda v: v * d
 
 
+@pytest.mark.numpy_first
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(2, 30),

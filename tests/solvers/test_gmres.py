@@ -160,6 +160,7 @@ def twisted(backend: Backend, n: int, dtype: Any = np.float64) -> Any:
     return lambda v: v * d + 0.5 * backend.index(v, flipped) * d
 
 
+@pytest.mark.numpy_first
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(2, 8),

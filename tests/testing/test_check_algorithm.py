@@ -57,7 +57,7 @@ OTHERS: dict[str, Callable[..., Any]] = {
 
 # What other cases have too, or take longest.
 SLOW = {
-    *("MAML", "MAML, proximal", "MAML through Adam", "FOMAML", "ANIL", "BOIL"),
+    *("MAML", "MAML, proximal", "MAML through Adam", "FOMAML", "ANIL", "BOIL", "Meta-SGD"),
     *("iMAML", "iMAML, learned λ", "iMAML, Gauss-Newton"),
 }
 

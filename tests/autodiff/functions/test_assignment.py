@@ -55,6 +55,7 @@ METHODS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
 ]
 
 
+@pytest.mark.numpy_first
 @given(place=places(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=60)
 def test_values_are_those_of_numpy_on_arrays_and_traced(backend: Backend, place: Any, seed: int) -> None:
@@ -90,6 +91,7 @@ def test_gradients_go_to_what_is_left(place: Any, seed: int) -> None:
     assert_array_equal(of_value, w[key])
 
 
+@pytest.mark.numpy_first
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
 def test_traced_indices_are_those_of_each_row(backend: Backend, seed: int) -> None:

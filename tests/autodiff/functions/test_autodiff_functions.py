@@ -36,6 +36,7 @@ def same_margins(image: tuple[int, int], window: tuple[int, int], stride: tuple[
     return tuple(result)
 
 
+@pytest.mark.numpy_first
 @given(
     image=st.tuples(sizes, sizes),
     window=pairs,
@@ -90,6 +91,7 @@ def test_a_convolution_and_its_gradient_are_adjoint(
     assert_allclose(to_image, fold_reference(spread, image, stride), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.numpy_first
 @given(
     image=st.tuples(sizes, sizes),
     window=pairs,
@@ -150,6 +152,7 @@ def test_layer_norm_normalises_each_row() -> None:
     assert_allclose(ad.layer_norm(x, np.full(7, 2.0), np.ones(7), epsilon=0.0), 2 * y + 1, rtol=1e-14)
 
 
+@pytest.mark.numpy_first
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple), data=st.data(), scale=st.floats(0.1, 500))
 @settings(max_examples=40)
 def test_softmax_and_logsumexp_are_those_of_scipy(

@@ -387,7 +387,7 @@ def in_any_order(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch
     return threads
 
 
-@pytest.mark.parametrize("tasks", [None, 5])
+@pytest.mark.parametrize("tasks", [None, pytest.param(5, marks=pytest.mark.slow)])
 def test_parts_of_random_programs(tasks: int | None, in_any_order: PartsInAnyOrder, compiler: LlvmCompiler) -> None:
     """With several tasks, and of one, where rows are whatever axis comes first and many nests mix them."""
 
@@ -472,8 +472,13 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "end",
-    ["", "import time; time.sleep(0.2)", "os.kill(os.getpid(), 15)", "sys.exit(3)", "raise SystemExit(3)"],
-    ids=["at once", "while helpers sleep", "by a signal", "by an exit", "by an exception"],
+    [
+        pytest.param("", id="at once"),
+        pytest.param("import time; time.sleep(0.2)", id="while helpers sleep", marks=pytest.mark.slow),
+        pytest.param("os.kill(os.getpid(), 15)", id="by a signal", marks=pytest.mark.slow),
+        pytest.param("sys.exit(3)", id="by an exit", marks=pytest.mark.slow),
+        pytest.param("raise SystemExit(3)", id="by an exception"),
+    ],
 )
 def test_a_process_ends(end: str) -> None:
     done = subprocess.run(
@@ -483,6 +488,7 @@ def test_a_process_ends(end: str) -> None:
     assert not done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 def test_children_have_helpers_of_their_own() -> None:
     """Also where warnings of forks beside threads are errors: there are none at that moment."""
@@ -509,8 +515,10 @@ LEARNERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("tasks", [5, 25])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "iMAML")) for name in LEARNERS]
+)
+@pytest.mark.parametrize("tasks", [pytest.param(5, marks=pytest.mark.slow), 25])
 def test_learners_learn_the_same(name: str, tasks: int) -> None:
     found: list[Any] = []
     for threads in (1, 2):

@@ -37,6 +37,7 @@ def test_a_wild_task_leaves_the_bits_of_others_alone(backend: Backend) -> None:
     assert evaluations[0][1] != evaluations[1][1]
 
 
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("calls", [8, pytest.param(150, marks=pytest.mark.slow)])
 def test_batches_of_changing_size_and_calls_in_turn(backend: Backend, calls: int) -> None:
     """Each call as by a learner that did nothing else before."""
@@ -83,6 +84,7 @@ def test_read_only_and_strided_data() -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.numpy_first
 def test_two_learners_share_a_model(backend: Backend) -> None:
     """They take turns on the same parameters, each with its own options and programs."""
     shared, batch = NETWORK.model(backend, NETWORK.start()), batch_of(backend, NETWORK.sets(2))

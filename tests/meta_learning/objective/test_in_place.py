@@ -139,7 +139,7 @@ def _solves(rng: Rng, matrices: _Matrices, dtype: Any) -> None:
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     compiled=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_solves_on_the_same_buffers(seed: int, tasks: int, n: int, dtype: Any, compiled: bool) -> None:
     matrices = _Matrices(NumPyBackend(compiled=compiled), tasks, n, dtype, dense=True)
     if compiled:

@@ -102,6 +102,7 @@ class TestLearnedLambda:
         ]
         np.testing.assert_allclose(recorder.seen[0], np.concatenate(expected), rtol=1e-8)
 
+    @pytest.mark.numpy_first
     def test_on_a_network_and_on_every_backend(self, backend: Backend) -> None:
         theta, sets, lam, h = NETWORK.start(), NETWORK.sets(2), 0.4, 1e-5
 

@@ -102,6 +102,7 @@ def test_the_error_of_the_meta_gradient_falls_with_the_inner_steps() -> None:
     assert errors[0] > 5 * errors[1] > 25 * errors[2] > 0
 
 
+@pytest.mark.numpy_first
 def test_a_convolutional_network_too(backend: Backend) -> None:
     network = Sequential(Conv2D(2, 3, padding="valid"), Tanh(), Flatten(), Dense(2))
     generator = np.random.default_rng(0)

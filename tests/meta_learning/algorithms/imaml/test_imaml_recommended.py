@@ -74,7 +74,8 @@ class TestTheRate:
         )
         assert small.InnerLearningRate == pytest.approx(large.InnerLearningRate)
 
-    @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", [0, 1])
     def test_is_stable_for_the_curvature_that_training_brings(self, seed: int) -> None:
         # At the start of a tanh network, steps are stable up to about 0.02; in training that falls to 0.001 or 0.002.
         network = NeuralNetworkModel(
@@ -135,6 +136,7 @@ class TestOtherSettings:
         assert options.AdaptationSteps == 32
         assert 0 < options.InnerLearningRate < 1
 
+    @pytest.mark.slow
     def test_the_short_training_has_the_outer_rate_of_the_long_one(self) -> None:
         """By its schedule or its optimizer: at a rate near zero the curvature stays that of the start."""
         network, loader = sines_model(), SinusoidLoader(seed=0)
@@ -182,6 +184,7 @@ class TestOtherSettings:
         assert options.OuterLearningRateSchedule is None  # the optimizer's own rate holds
         assert options.IsValid()
 
+    @pytest.mark.slow
     def test_of_a_model_that_is_not_traced(self) -> None:
         class Plain:
             """The model of lines, of which the library sees gradients alone."""
