@@ -80,7 +80,7 @@ class RunFolder(ITrainingCallback):
     Parameters
     ----------
     path : str or path
-        The folder; made if it is missing.
+        The folder; made if it is missing. Relative to the working folder of now. One run at a time trains in it.
     keep : int
         How many of the last checkpoints are kept, > 0.
     settings : mapping, optional
