@@ -88,6 +88,9 @@ def _same(one: Any, other: Any) -> bool:
         return True
     if type(one) is not type(other) or not isinstance(one, _PLAIN):
         return False
+    if isinstance(one, (float, complex, np.inexact)):
+        # 0.0 is not −0.0, and NaN is NaN.
+        return repr(one) == repr(other)  # pyright: ignore[reportUnknownArgumentType] -- of any precision
     return bool(one == other) or bool(one != one and other != other)
 
 
@@ -122,11 +125,17 @@ class _Search:
         self._holders: list[tuple[Any, set[str]]] = []
         # Attributes that are read without being named.
         self._names = {"__call__", "__wrapped__"}
+        self._reads_super = False
 
     def finish(self) -> None:
         """Look up every name in every object until no new ones appear."""
         before = -1
         while before != (before := len(self._names) + len(self._holders)):
+            if "super" in self._names and not self._reads_super:
+                # What a class overrides is read too; objects that were searched before have more to find.
+                self._reads_super = True
+                for _, done in self._holders:
+                    done.clear()
             for holder, done in list(self._holders):
                 names = self._names - done
                 done |= names
@@ -162,7 +171,8 @@ class _Search:
     def _visit_function(self, function: FunctionType) -> None:
         names = set(_names_in(function.__code__))
         self._names |= names
-        self._visit_each(function.__defaults__, function.__kwdefaults__)
+        for name in ("__defaults__", "__kwdefaults__"):
+            self._note(partial(getattr, function), name, id(function), getattr(function, name))
         self._holders.append((function, set()))
         for cell in function.__closure__ or ():
             self._note(partial(getattr, cell), "cell_contents", id(cell), getattr(cell, "cell_contents", _MISSING))
@@ -177,14 +187,16 @@ class _Search:
             self._holders.append((value, set()))
 
     def _look_up(self, holder: Any, names: set[str]) -> None:
-        nearer: list[_Place] = []
+        nearer, found = list[_Place](), set[str]()
         for place in _places(holder):
             for name in names & place.names:
                 # A value added later to a nearer place would hide this one.
-                for empty in nearer:
+                for empty in nearer if name not in found else ():
                     self._note(empty.get, name, empty.identity, _MISSING)
                 self._note(place.get, name, place.identity, place.get(name, _MISSING))
-            names = names - place.names
+            found |= names & place.names
+            if not self._reads_super:
+                names = names - place.names
             if place.grows:
                 nearer.append(place)
 

@@ -81,6 +81,24 @@ def by_helper(x: Any) -> Any:
     return by_global(x)
 
 
+class Scaling:
+    def __init__(self) -> None:
+        self.factor = 2.0
+
+    def method(self, x: Any) -> Any:
+        return x * self.factor
+
+
+class Extended(Scaling):
+    def method(self, x: Any) -> Any:
+        return super().method(x) + 0.0
+
+
+class Twice(Extended):
+    def method(self, x: Any) -> Any:
+        return super().method(x)
+
+
 Case = tuple[Callable[[Any], Any], Callable[[], None]]
 
 
@@ -124,6 +142,30 @@ def attribute() -> Case:
 def attribute_of_a_method() -> Case:
     held = Holder(factor=2.0)
     return held.method, lambda: setattr(held, "factor", 5.0)
+
+
+def attribute_of_a_method_that_is_extended() -> Case:
+    held = Extended()
+    return held.method, lambda: setattr(held, "factor", 5.0)
+
+
+def attribute_of_a_method_that_is_extended_twice() -> Case:
+    held = Holder(scaling=Twice())
+    return lambda x: held.scaling.method(x), lambda: setattr(held.scaling, "factor", 5.0)  # type: ignore[attr-defined]
+
+
+def defaults_that_are_others() -> Case:
+    def f(x: Any, factor: float = 2.0) -> Any:
+        return x * factor
+
+    return f, lambda: setattr(f, "__defaults__", (5.0,))
+
+
+def defaults_by_name_that_are_others() -> Case:
+    def f(x: Any, *, factor: float = 2.0) -> Any:
+        return x * factor
+
+    return f, lambda: setattr(f, "__kwdefaults__", {"factor": 5.0})
 
 
 def attribute_by_property() -> Case:
@@ -249,6 +291,8 @@ def array_that_is_another() -> Case:
 
 CASES = [
     *(closure, flag, global_variable, global_of_a_helper, global_in_a_comprehension, attribute, attribute_of_a_method),
+    *(attribute_of_a_method_that_is_extended, attribute_of_a_method_that_is_extended_twice),
+    *(defaults_that_are_others, defaults_by_name_that_are_others),
     *(attribute_by_property, attribute_by_string, attribute_of_the_class, attribute_in_front_of_the_classs),
     *(attribute_in_a_slot, attribute_three_deep, attribute_of_a_module, attribute_of_a_function, called_object),
     *(entry_of_a_dict, new_entry_of_a_dict, member_of_a_list, member_of_a_set, default, partial, wrapped, enumeration),
@@ -272,6 +316,12 @@ class TestChanged:
         change()
         assert state.changed()
         assert not CapturedState(function).changed()
+
+    def test_is_a_zero_of_the_other_sign(self) -> None:
+        held = Holder(factor=0.0)
+        state = CapturedState(held.method)
+        held.__dict__.update(factor=-0.0)
+        assert state.changed()
 
     def test_is_not_what_stays_equal(self) -> None:
         held = Holder(factor=2.0, nan=np.float64(np.nan), table=np.ones(2), names=["a"], other=1)
