@@ -21,8 +21,10 @@ from aidotnet_py.autodiff.tracing.purity import require_alike
 from aidotnet_py.autodiff.tracing.tracer import (
     active_trace,
     as_traced,
+    frozen,
     inline,
     is_array,
+    is_on_host,
     new_trace,
     require_alive,
     type_of,
@@ -289,7 +291,7 @@ def _freeze(program: Program, arguments: Structure, results: Structure) -> Trace
 
 def _snapshot(value: Any) -> Any:
     backend = backend_of(value)
-    return value if backend is None else backend.asarray(value)
+    return frozen(value) if backend is None or is_on_host(value) else backend.asarray(value)
 
 
 @dataclass(frozen=True, eq=False)

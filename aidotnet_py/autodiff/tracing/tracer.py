@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -94,6 +94,32 @@ _AS_ARRAY = (
 )
 
 
+def frozen(value: Any) -> Any:
+    """Return a NumPy array that somebody may write into as an array that nobody can; anything else as it is."""
+    if not is_on_host(value) or not (value.flags.writeable or value.base is not None):
+        return value
+    copy = np.array(value, dtype=type_of(value).dtype, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def is_on_host(value: Any) -> bool:
+    """Whether a value is a NumPy array."""
+    return isinstance(value, np.ndarray)
+
+
+class _Captured(NamedTuple):
+    """An outer value, with the content that it had as it was used."""
+
+    variable: Variable
+    value: Any
+    content: Any
+
+    def is_overwritten(self) -> bool:
+        """Whether the function has written into the array since then, such as into a buffer of a loop."""
+        return self.content is not self.value and frozen(self.value).tobytes() != self.content.tobytes()
+
+
 class _Active(threading.local):
     def __init__(self) -> None:
         self.traces: list[Trace] = []
@@ -133,7 +159,8 @@ class Trace:
         self.frame: FrameType | None = frame
         self.inputs: list[Variable] = []
         self.equations: list[Equation] = []
-        self._captured: dict[int, tuple[Variable, Any]] = {}
+        self._captured: dict[int, _Captured] = {}
+        self._constants: list[tuple[Variable, Any]] = []
 
     def new_input(self, array_type: ArrayType) -> Tracer:
         """Add an input and return its traced value."""
@@ -149,16 +176,17 @@ class Trace:
             if value.home is self:
                 return value.variable
             require_alive(value)
-        constant = self._captured.get(id(value))
-        if constant is None:
+        known = self._captured.get(id(value))
+        if known is None or known.is_overwritten():
             # The reference keeps the value alive, so that no other object gets its id while the trace lives.
-            constant = self._captured[id(value)] = (Variable(type_of(value)), value)
-        return constant[0]
+            known = self._captured[id(value)] = _Captured(Variable(type_of(value)), value, frozen(value))
+            self._constants.append((known.variable, known.content))
+        return known.variable
 
     def finish(self, outputs: Sequence[Any]) -> Program:
         """Return the Program that computes these values."""
         atoms = tuple(self.atom(value) for value in outputs)
-        return Program(tuple(self.inputs), tuple(self._captured.values()), tuple(self.equations), atoms)
+        return Program(tuple(self.inputs), tuple(self._constants), tuple(self.equations), atoms)
 
 
 @contextmanager
@@ -583,7 +611,7 @@ class Tracer(NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # ndarray's methods are the functions of the same name.
         if name in _METHODS:
-            return lambda *args, **kwargs: numpy_functions[name](self, *args, **kwargs)
+            return lambda *args, **kwargs: _call(name, (self, *args), kwargs)
         raise AttributeError(f"a traced value has no attribute {name!r}")
 
     __bool__ = _no_value("bool() (an `if`, `and`, `while` or comparison chain)", "use np.where(condition, a, b)")

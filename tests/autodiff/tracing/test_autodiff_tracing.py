@@ -175,6 +175,46 @@ def test_constants_keep_the_values_they_had_while_tracing(backend: Backend) -> N
     assert backend.to_numpy(program(backend.asarray([1.0, 1.0]))).tolist() == [1.0, 2.0]
 
 
+def with_a_buffer(x: Any) -> Any:
+    """Six times the sum of x, from what a buffer held in turn."""
+    buffer, total = np.zeros(3), 0.0
+    for i in range(4):
+        buffer[:] = i
+        total = total + np.sum(x * buffer)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (ad.trace(with_a_buffer, np.ones(3)), 18.0),
+        (ad.grad(with_a_buffer), [6.0] * 3),
+        (lambda x: ad.vmap(with_a_buffer)(x[None]), [18.0]),
+        (lambda x: ad.jvp(with_a_buffer, (x,), (x,))[1], 18.0),
+        (ad.grad(lambda x: ad.grad(lambda y: with_a_buffer(y) ** 2)(x)[0]), [72.0] * 3),
+        (lambda x: FunctionModel(lambda p, x: with_a_buffer(x) * p["w"], {"w": np.ones(1)}).Predict(x), [18.0]),
+    ],
+    ids=["trace", "grad", "vmap", "jvp", "twice", "model"],
+)
+def test_an_array_that_the_function_writes_into_counts_as_it_was_at_each_use(of: Any, expected: Any) -> None:
+    assert_array_equal(of(np.ones(3)), expected)
+
+
+def test_views_of_what_is_written_into_count_as_they_were() -> None:
+    def f(x: Any) -> Any:
+        buffer = np.zeros((2, 3))
+        view = buffer[1]
+        first = x * view
+        buffer[...] = -0.0
+        second = x / view
+        buffer[...] = 2.0
+        return np.stack([first, second, x * view, x + view])
+
+    with np.errstate(divide="ignore"):
+        expected = f(np.ones(3))
+    assert_array_equal(ad.trace(f, np.ones(3))(np.ones(3)), expected)
+
+
 def test_functions_may_return_constants_inputs_and_duplicates(backend: Backend) -> None:
     held = backend.asarray([5.0])
     x = backend.asarray([1.0])
