@@ -124,8 +124,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         check_given("function", function, "a function of parameters and input")
         if not callable(function):
             raise ArgumentException(refusal("function", "a function of parameters and input", function))
-        if isinstance(loss, (type, str)):
-            raise ArgumentException(refusal("loss", "an object of an ILossFunction class", loss))
+        _check_loss("loss", loss)
         check_given("parameters", parameters, "a mapping from names to arrays")
         host, self._dtype = _convert_parameters(parameters, dtype)
         self._function = function
@@ -522,6 +521,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         ArgumentException
             When input and target do not fit the model or each other.
         """
+        _check_loss("lossFunction", lossFunction)
         loss = self._loss if lossFunction is None else lossFunction
         return self._loss_and_gradient(input, target, "target", loss)[1]
 
@@ -680,6 +680,12 @@ def _is_importable(function: FunctionType) -> bool:
     return value is function
 
 
+def _check_loss(name: str, loss: object) -> None:
+    """Refuse anything but None and objects with the members of a loss, which classes of losses have too."""
+    if loss is not None and (isinstance(loss, type) or not isinstance(loss, ILossFunction)):
+        raise ArgumentException(refusal(name, "an object of an ILossFunction class", loss))
+
+
 def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[str, NDArray[Any]], np.dtype[Any]]:
     """Return the parameters on the host in one dtype, and the dtype."""
     if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
@@ -691,8 +697,11 @@ def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[di
         if value.dtype.kind not in "biuf":
             raise ArgumentException(f"parameter {name!r} must hold real numbers, got {described(parameters[name])}")
     dtypes = {name: value.dtype.newbyteorder("=") for name, value in host.items()}
-    common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
     floating = ", ".join(map(str, _FLOATING))
+    try:
+        common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}") from None
     if dtype is not None and common not in _FLOATING:
         raise ArgumentException(f"dtype must be one of {floating}, got {common}")
     if common not in _FLOATING or (dtype is None and len(set(dtypes.values())) > 1):

@@ -102,6 +102,9 @@ class Residual(Layer):
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        for name, layer in (("body", body), ("shortcut", shortcut)):
+            if not isinstance(layer, Layer) and (layer is not None or name == "body"):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+                raise ArgumentException(f"{name} must be a Layer, such as Dense(8), got {shown(layer)}")
         self.body = body
         self.shortcut = shortcut
 

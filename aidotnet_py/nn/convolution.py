@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import override
 
+from aidotnet_py.arguments import SWITCH
 from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array
@@ -88,7 +89,7 @@ class Conv2D(Layer):
         self.stride = stride
         self.padding: Padding = padding
         self.groups = check_count("groups", groups)
-        self.bias = bias
+        self.bias = SWITCH.check("bias", bias)
 
     @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from typing_extensions import override
 
+from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, he_normal, shape_of_examples
@@ -41,7 +42,7 @@ class Dense(Layer):
 
     def __init__(self, units: int, *, bias: bool = True) -> None:
         self.units = check_count("units", units)
-        self.bias = bias
+        self.bias = SWITCH.check("bias", bias)
 
     @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:

@@ -150,9 +150,15 @@ class TestConv2D:
         with pytest.raises(ArgumentException, match=f"groups must divide 3 channels and 4 filters, got {groups}"):
             Conv2D(4, groups=groups).initialize(rng(), (5, 5, 3))
 
+    @pytest.mark.parametrize("layer", [Conv2D, Dense])
+    def test_refuses_a_bias_that_is_neither_there_nor_not(self, layer):
+        with pytest.raises(ArgumentException, match="bias must be True or False, got 'no'"):
+            layer(4, bias="no")
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"padding": (1, 1)}, r"padding must be .*, got \(1, 1\)"),
             ({"stride": 0}, "stride must be an int or a pair of ints of at least 1, got 0"),
             (
                 {"padding": "full"},
@@ -360,6 +366,25 @@ class TestResidual:
     def test_refuses_paths_that_do_not_meet(self, layer, message):
         with pytest.raises(ArgumentException, match=message):
             layer.initialize(rng(), (6, 6, 3))
+
+    @pytest.mark.parametrize("wrong", [3, ReLU, None])
+    def test_refuses_what_is_no_layer(self, wrong):
+        with pytest.raises(ArgumentException, match=r"body must be a Layer, such as Dense\(8\), got .+"):
+            Residual(wrong)
+        if wrong is not None:
+            with pytest.raises(ArgumentException, match=r"shortcut must be a Layer, such as Dense\(8\), got .+"):
+                Residual(ReLU(), wrong)
+
+
+@pytest.mark.parametrize(
+    "layer", [AveragePool2D(2), MaxPool2D(2), BatchNorm(), LayerNorm(), GlobalAveragePool2D(), ReLU()]
+)
+def test_images_of_bytes_have_their_values(layer):
+    images = rng().integers(0, 256, (5, 4, 4, 2)).astype(np.uint8)
+    model = NeuralNetworkModel(Sequential(layer, Flatten(), Dense(1)), input_shape=(4, 4, 2), dtype=np.float32, seed=0)
+    found, expected = model.Predict(images), model.Predict(images.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 class TestNetworks:

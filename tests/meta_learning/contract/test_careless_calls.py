@@ -59,6 +59,18 @@ CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         ArgumentException,
         "loss must be an object of an ILoss.*, got <class",
     ),
+    (lambda: FunctionModel(linear, W, 3), ArgumentException, "loss must be an object of an ILoss.*, got 3"),
+    (
+        lambda: FunctionModel(linear, W).ComputeGradients(np.ones((2, 1)), np.ones((2, 1)), "mse"),
+        ArgumentException,
+        "lossFunction must be an object of an ILoss.*, got 'mse'",
+    ),
+    (
+        lambda: FunctionModel(linear, W).ComputeGradients(np.ones((2, 1)), np.ones((2, 1)), CrossEntropyLoss),
+        ArgumentException,
+        "lossFunction must be an object of an ILoss.*, got <class",
+    ),
+    (lambda: FunctionModel(linear, W, dtype="zz"), ArgumentException, "dtype must be one of float16, .*, got 'zz'"),
     (lambda: NeuralNetworkModel("x", input_shape=(1,)), ArgumentException, "network must be a layer, got 'x'"),
     (
         lambda: NeuralNetworkModel(mlp(1), input_shape=5),
