@@ -45,7 +45,10 @@ class CrossEntropyLoss(LossFunctionBase[T_co]):
         terms = logarithms * weights
         # A class without probability and weight has the loss 0 · log 0 = 0.
         excluded = (logarithms == -math.inf) & (weights == 0.0)
-        return with_value(np.where(excluded, 0.0, terms), terms).sum() * (-1.0 / examples)
+        losses = with_value(np.where(excluded, 0.0, terms), terms)
+        # The sum of many examples' losses may be beyond half precision where their mean is not.
+        wide = losses.astype(np.result_type(predicted.dtype, np.float32))
+        return (wide.sum() * (-1.0 / examples)).astype(predicted.dtype)
 
     @override
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:

@@ -263,6 +263,7 @@ class TestOwnLoss:
             Elements().CalculateLoss(np.ones(3), np.ones(3))
 
     def test_half_precision_stays_half(self):
+        assert CrossEntropyLoss().CalculateLoss(np.array([[0, 1000]] * 100, np.float16), np.zeros(100, int)) == 1000.0
         assert isinstance(MeanSquaredErrorLoss().CalculateLoss(np.ones(3, np.float16), np.zeros(3)), np.float16)
 
 

@@ -10,7 +10,7 @@ from aidotnet_py.autodiff.primitives.broadcasting import kept_shape
 from aidotnet_py.autodiff.primitives.shape import reshape
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["Axes", "expand_reduced", "ints", "normalise_axes", "positive_axes"]
+__all__ = ["Axes", "expand_reduced", "ints", "normalise_axes", "one_axis", "positive_axes"]
 
 Axes = int | Sequence[int] | None
 
@@ -31,6 +31,13 @@ def positive_axes(axis: int | Sequence[int], ndim: int) -> list[int]:
 def normalise_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
     """Return axes as a sorted tuple of distinct numbers in 0 … ndim − 1; None means all."""
     return tuple(range(ndim)) if axis is None else tuple(sorted(positive_axes(axis, ndim)))
+
+
+def one_axis(axis: int, ndim: int) -> int:
+    """Return an axis as a number in 0 … ndim − 1; several are refused."""
+    if isinstance(axis, (list, tuple)):
+        raise ArgumentException(f"axis must be one integer, got {axis}")
+    return positive_axes(axis, ndim)[0]
 
 
 def expand_reduced(y: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:

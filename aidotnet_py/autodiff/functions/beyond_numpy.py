@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.functions.axes import Axes, expand_reduced, normalise_axes
+from aidotnet_py.autodiff.functions.indexing import is_integer
 from aidotnet_py.autodiff.functions.on_arrays import on_arrays
 from aidotnet_py.autodiff.primitives import elementwise
 from aidotnet_py.autodiff.primitives import shape as shapes
@@ -192,10 +193,10 @@ def one_hot(indices: Any, classes: int, dtype: Any = np.float64) -> Any:
 
 
 def _pair(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(pair) != 2 or any(n < least for n in pair):
+    pair: Any = (value, value) if is_integer(value) else value
+    if not _is_pair(pair) or not all(is_integer(n) and n >= least for n in pair):
         raise ArgumentOutOfRangeException(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
-    return pair
+    return pair[0], pair[1]
 
 
 def _margins(
@@ -207,15 +208,19 @@ def _margins(
         # ceil(n / stride) outputs; an odd margin goes after, as in TensorFlow and JAX.
         totals = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(image, window, stride, strict=True)]
         return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
-    if isinstance(padding, str):
+    margins: Any = ((padding, padding), (padding, padding)) if is_integer(padding) else padding
+    if not _is_pair(margins) or not all(_is_pair(pair) and all(map(is_integer, pair)) for pair in margins):
         raise ArgumentException(
             f"padding must be 'same', 'valid', an int or ((top, bottom), (left, right)), got {padding!r}"
         )
-    if isinstance(padding, (int, np.integer)):
-        padding = ((padding, padding), (padding, padding))
-    if any(n < 0 for pair in padding for n in pair):
-        raise ArgumentOutOfRangeException(f"padding must be at least 0, got {padding!r}")
-    return padding
+    if any(n < 0 for pair in margins for n in pair):
+        raise ArgumentOutOfRangeException(f"padding must be at least 0, got {margins!r}")
+    (top, bottom), (left, right) = margins
+    return (top, bottom), (left, right)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2  # pyright: ignore[reportUnknownArgumentType] -- of anything
 
 
 def _image(x: Any, name: str) -> tuple[int, int, int, int]:
@@ -277,8 +282,8 @@ def conv2d(
            [4., 4.]])
     """
     n, _, _, channels = _image(x, "x")
-    if groups < 1:
-        raise ArgumentOutOfRangeException(f"groups must be at least 1, got {groups}")
+    if not is_integer(groups) or groups < 1:
+        raise ArgumentOutOfRangeException(f"groups must be an int of at least 1, got {groups}")
     if len(weight.shape) != 4 or weight.shape[2] * groups != channels or weight.shape[3] % groups:
         raise ArgumentException(
             f"weight must have shape (kernel height, kernel width, {channels // groups}, a multiple of {groups}) for "
@@ -349,7 +354,7 @@ def max_pool2d(
 ) -> Any:
     """Compute maxima over windows of images (n, height, width, channels); stride None: the window's size.
 
-    Elements that tie for a maximum share its derivative equally. Padding is −inf.
+    Elements that tie for a maximum share its derivative equally. Padding is −inf, or the least integer.
 
     Examples
     --------
@@ -358,7 +363,9 @@ def max_pool2d(
     array([[ 5.,  7.],
            [13., 15.]])
     """
-    return _pool(x, window, stride, padding, max_, -math.inf)
+    dtype = type_of(x).dtype
+    least = -math.inf if dtype.kind == "f" else False if dtype.kind == "b" else int(np.iinfo(dtype).min)
+    return _pool(x, window, stride, padding, max_, least)
 
 
 @on_arrays("x")
@@ -381,7 +388,14 @@ def average_pool2d(
            [10.5, 12.5]])
     """
     size = _pair(window, "window")
-    return _pool(x, size, stride, padding, sum_, 0.0) * (1.0 / (size[0] * size[1]))
+    x, dtype = _widened(x)
+    return elementwise.astype(_pool(x, size, stride, padding, sum_, 0.0) * (1.0 / (size[0] * size[1])), dtype)
+
+
+def _widened(x: Any) -> tuple[Any, np.dtype[Any]]:
+    """Return x in a dtype to add up many numbers in, and the dtype of their mean, as in `numpy.mean`."""
+    dtype = type_of(x).dtype if type_of(x).is_floating else np.dtype(np.float64)
+    return elementwise.astype(x, np.result_type(dtype, np.float32)), dtype
 
 
 def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
@@ -390,10 +404,11 @@ def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
         raise ArgumentException(
             f"x must have at least 2 elements to normalise over, got shape {x.shape}; one minus its mean is 0"
         )
+    x, dtype = _widened(x)
     mean = expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
     variance = expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)
-    return centred * (1.0 / elementwise.sqrt(variance + epsilon))
+    return elementwise.astype(centred * (1.0 / elementwise.sqrt(variance + epsilon)), dtype)
 
 
 def _scale_and_shift(y: Any, scale: Any, shift: Any) -> Any:

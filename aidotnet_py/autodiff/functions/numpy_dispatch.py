@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.functions.assignment import at
-from aidotnet_py.autodiff.functions.axes import Axes, expand_reduced, ints, normalise_axes, positive_axes
+from aidotnet_py.autodiff.functions.axes import Axes, expand_reduced, ints, normalise_axes, one_axis, positive_axes
 from aidotnet_py.autodiff.functions.diagonals import diag, diagonal, tril, triu
 from aidotnet_py.autodiff.functions.indexing import getitem, take_along
 from aidotnet_py.autodiff.functions.indexing import take_along_axis as _take_along_axis
@@ -32,11 +32,11 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate as _concat
 from aidotnet_py.autodiff.primitives.cumulative import cumulative_sum
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_, min_
+from aidotnet_py.autodiff.primitives.shape import as_array, full, permute_dims, stop_gradient
 from aidotnet_py.autodiff.primitives.shape import flip as _flip
-from aidotnet_py.autodiff.primitives.shape import full, permute_dims, stop_gradient
 from aidotnet_py.autodiff.primitives.shape import pad as _pad
 from aidotnet_py.autodiff.primitives.shape import reshape as _reshape
-from aidotnet_py.autodiff.tracing.tracer import is_array, numpy_functions, type_of
+from aidotnet_py.autodiff.tracing.tracer import numpy_functions, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
@@ -98,8 +98,7 @@ def _prod(a: Any, axes: tuple[int, ...]) -> Any:
 
 def cumsum(a: Any, axis: int | None = None) -> Any:
     a = _widened(ravel(a) if axis is None else a)
-    (i,) = normalise_axes(axis or 0, len(type_of(a).shape))
-    return cumulative_sum(a, i)
+    return cumulative_sum(a, one_axis(axis or 0, len(type_of(a).shape)))
 
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -127,7 +126,9 @@ def reshape(a: Any, *lengths_: Any, shape: Any = None, order: str = "C") -> Any:
     if order != "C":
         raise NotSupportedException(f"order must be 'C' for a traced value, got {order!r}")
     lengths = ints(shape if shape is not None else lengths_[0] if len(lengths_) == 1 else lengths_)
-    if lengths.count(-1) == 1:
+    if lengths.count(-1) > 1 or any(n < -1 for n in lengths):
+        raise ArgumentException(f"shape must have {type_of(a).size} elements like {a.shape}, got {tuple(lengths)}")
+    if -1 in lengths:
         known = math.prod(n for n in lengths if n != -1)
         if known == 0 or type_of(a).size % known:
             raise ArgumentException(f"shape must fit an array of shape {a.shape}, got {tuple(lengths)}")
@@ -184,47 +185,46 @@ def squeeze(a: Any, axis: Axes = None) -> Any:
 
 
 def broadcast_to(array: Any, shape: int | Sequence[int]) -> Any:
-    return _broadcast_to(array, tuple(ints(shape)))
+    lengths = tuple(ints(shape))
+    if any(n < 0 for n in lengths):
+        raise ArgumentException(f"shape must have lengths of at least 0, got {lengths}")
+    return _broadcast_to(array, lengths)
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     dtype = np.result_type(*(type_of(a).dtype for a in arrays))
     parts = [ew.astype(a, dtype) for a in arrays]
     if axis is None:
-        return _concatenate([ravel(_as_array(a)) for a in parts], 0)
-    return _concatenate(parts, normalise_axes(axis, len(type_of(parts[0]).shape))[0])
+        return _concatenate([ravel(as_array(a)) for a in parts], 0)
+    return _concatenate(parts, one_axis(axis, len(type_of(parts[0]).shape)))
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     shapes = {type_of(a).shape for a in arrays}
     if len(shapes) > 1:
         raise ArgumentException(f"arrays must have one shape to be stacked, got {sorted(shapes)}")
-    return concatenate([expand_dims(_as_array(a), axis) for a in arrays], axis)
+    place = one_axis(axis, len(shapes.pop()) + 1)
+    return concatenate([expand_dims(as_array(a), place) for a in arrays], place)
 
 
 def vstack(tup: Sequence[Any]) -> Any:
     # Numbers and vectors are rows.
     shapes = [(1, 1, *type_of(a).shape)[-max(2, len(type_of(a).shape)) :] for a in tup]
-    return concatenate([_reshape(_as_array(a), shape) for a, shape in zip(tup, shapes, strict=True)], 0)
+    return concatenate([_reshape(as_array(a), shape) for a, shape in zip(tup, shapes, strict=True)], 0)
 
 
 def hstack(tup: Sequence[Any]) -> Any:
-    arrays = [ravel(_as_array(a)) if not type_of(a).shape else a for a in tup]
+    arrays = [ravel(as_array(a)) if not type_of(a).shape else a for a in tup]
     return concatenate(arrays, min(len(type_of(arrays[0]).shape) - 1, 1))
-
-
-def _as_array(a: Any) -> Any:
-    """Turn numbers into arrays without axes, which can be reshaped."""
-    return a if is_array(a) else full(type_of(a), a)
 
 
 def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0.0) -> Any:
     if mode != "constant":
         raise NotSupportedException(f"mode must be 'constant' for a traced value, got {mode!r}")
-    n = len(array.shape)
-    widths = np.broadcast_to(np.asarray(pad_width, dtype=int), (n, 2)).tolist()
-    if any(n < 0 for pair in widths for n in pair):
-        raise ArgumentException(f"pad_width must be at least 0, got {pad_width}")
+    n, given = len(array.shape), np.asarray(pad_width)
+    if given.dtype.kind not in "iu" or (given < 0).any():
+        raise ArgumentException(f"pad_width must be integers of at least 0, got {pad_width}")
+    widths = np.broadcast_to(given, (n, 2)).tolist()
     values = np.broadcast_to(np.asarray(constant_values), (n, 2)).tolist()
     distinct = {value for pair in values for value in pair}
     if len(distinct) <= 1:
@@ -244,7 +244,7 @@ def roll(a: Any, shift: int | Sequence[int], axis: Axes = None) -> Any:
     if axis is None:
         return _reshape(roll(ravel(a), shift, 0), a.shape)
     for amount, place in np.broadcast(shift, axis):
-        a = _roll(a, operator.index(amount), *normalise_axes(operator.index(place), len(a.shape)))
+        a = _roll(a, operator.index(amount), one_axis(operator.index(place), len(a.shape)))
     return a
 
 
@@ -256,7 +256,7 @@ def _roll(a: Any, shift: int, axis: int) -> Any:
 
 def repeat(a: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
     a = ravel(a) if axis is None else a
-    (i,) = normalise_axes(axis or 0, len(a.shape))
+    i = one_axis(axis or 0, len(a.shape))
     shape, counts = a.shape, np.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.shape not in ((), (1,), (shape[i],)) or (counts < 0).any():
         raise ArgumentException(
@@ -282,12 +282,12 @@ def tile(A: Any, reps: int | Sequence[int]) -> Any:
 
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     a = ravel(a) if axis is None else a
-    return take_along(a, indices, *normalise_axes(axis or 0, len(type_of(a).shape)))
+    return take_along(a, indices, one_axis(axis or 0, len(type_of(a).shape)))
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     arr = ravel(arr) if axis is None else arr
-    return _take_along_axis(arr, indices, *normalise_axes(axis or 0, len(type_of(arr).shape)))
+    return _take_along_axis(arr, indices, one_axis(axis or 0, len(type_of(arr).shape)))
 
 
 def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
@@ -311,12 +311,36 @@ def exp2(x: Any) -> Any:
     return ew.power(2.0, ew.astype(x, ew.common_dtype(x, least=np.float16)))
 
 
+def _logarithm(base: float) -> Callable[[Any], Any]:
+    def function(x: Any) -> Any:
+        x = ew.astype(x, ew.common_dtype(x, least=np.float16))
+        y = ew.log(x) * (1.0 / math.log(base))
+        # Powers of the base have whole logarithms, which rounding would take below.
+        whole = ew.floor(y + 0.5)
+        return ew.with_value(ew.where(ew.equal(ew.power(base, whole), x), whole, y), y)
+
+    return function
+
+
+def float_power(x: Any, y: Any) -> Any:
+    dtype = np.result_type(ew.common_dtype(x, y), np.float64)
+    return ew.power(*(ew.astype(as_array(v), dtype) for v in (x, y)))
+
+
+def reciprocal(x: Any) -> Any:
+    if not type_of(x).is_floating:
+        raise ArgumentException(
+            f"x must be floating, since 1/x of integers is cut off, got {type_of(x)}; write 1.0 / x"
+        )
+    return ew.divide(1.0, x)
+
+
 def logaddexp(x: Any, y: Any) -> Any:
     # Selection keeps the derivatives of the larger and the smaller, also where they tie.
     dtype = ew.common_dtype(x, y, least=np.float16)
     swapped = ew.less(x, y)
     large, small = (ew.astype(ew.where(swapped, *pair), dtype) for pair in ((y, x), (x, y)))
-    gap = ew.where(ew.isfinite(large), small - large, 0.0)
+    gap = ew.where(ew.logical_or(ew.isfinite(large), ew.not_equal(small, small)), small - large, 0.0)
     return large + ew.softplus(gap)
 
 
@@ -331,7 +355,7 @@ def _constant(value: float) -> Callable[..., Any]:
 def full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
     have = type_of(a)
     kind = np.dtype(dtype or have.dtype)
-    return _broadcast_to(ew.astype(_as_array(fill_value), kind), have.shape)
+    return _broadcast_to(ew.astype(as_array(fill_value), kind), have.shape)
 
 
 def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> Any:
@@ -387,15 +411,15 @@ numpy_functions.update(
             f.__name__: f
             for f in (ew.logical_and, ew.logical_or, ew.logical_not, ew.isfinite, ew.negative, ew.absolute)
         },
-        "fabs": ew.absolute,
+        "fabs": lambda x: ew.absolute(ew.astype(x, ew.common_dtype(x, least=np.float16))),
         "true_divide": ew.divide,
         "positive": lambda x: x,
         "square": lambda x: ew.multiply(x, x),
-        "float_power": lambda x, y: ew.power(ew.astype(x, np.float64), y),
-        "reciprocal": lambda x: ew.divide(1.0, x),
+        "float_power": float_power,
+        "reciprocal": reciprocal,
         "exp2": exp2,
-        "log2": lambda x: ew.log(x) * (1.0 / math.log(2.0)),
-        "log10": lambda x: ew.log(x) * (1.0 / math.log(10.0)),
+        "log2": _logarithm(2.0),
+        "log10": _logarithm(10.0),
         "logaddexp": logaddexp,
         "bitwise_and": _boolean(ew.logical_and),
         "bitwise_or": _boolean(ew.logical_or),

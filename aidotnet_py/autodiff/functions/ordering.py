@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.autodiff.functions.axes import expand_reduced, normalise_axes
+from aidotnet_py.autodiff.functions.axes import expand_reduced, normalise_axes, one_axis
 from aidotnet_py.autodiff.functions.indexing import move_axis, take_along_axis
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import spread
@@ -27,7 +27,7 @@ def _along(a: Any, axis: int | None) -> tuple[Any, int]:
     """Return the array and a number of its axis in 0 … n − 1; for None, the flat array."""
     if axis is None:
         return reshape(a, (type_of(a).size,)), 0
-    return a, normalise_axes(axis, len(type_of(a).shape))[0]
+    return a, one_axis(axis, len(type_of(a).shape))
 
 
 def _require_own_order(order: Any) -> None:

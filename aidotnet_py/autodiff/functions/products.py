@@ -16,7 +16,7 @@ from aidotnet_py.autodiff.functions.diagonals import diagonal
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
-from aidotnet_py.autodiff.primitives.shape import permute_dims, reshape
+from aidotnet_py.autodiff.primitives.shape import as_array, permute_dims, reshape
 from aidotnet_py.autodiff.tracing.tracer import type_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
@@ -78,9 +78,10 @@ def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
         raise NotSupportedException(
             f"einsum must have its subscripts first, as a text, to be traced, got {type(subscripts).__name__}"
         )
-    inputs, result = _parsed(subscripts, [type_of(x).shape for x in operands])
-    dtype = np.result_type(*(type_of(x).dtype for x in operands))
-    terms = [_without_repeats(ew.astype(x, dtype), letters) for x, letters in zip(operands, inputs, strict=True)]
+    arrays = [as_array(x) for x in operands]
+    inputs, result = _parsed(subscripts, [x.shape for x in arrays])
+    dtype = np.result_type(*(type_of(x).dtype for x in arrays))
+    terms = [_without_repeats(ew.astype(x, dtype), letters) for x, letters in zip(arrays, inputs, strict=True)]
     for chosen in _order(terms, result):
         group = [terms[i] for i in chosen]
         terms = [term for i, term in enumerate(terms) if i not in chosen]

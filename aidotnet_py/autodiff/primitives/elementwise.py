@@ -344,7 +344,8 @@ def logical_not(x: Any) -> Tracer:
 
 def arctan2(y: Any, x: Any) -> Any:
     """Return the angles of points (x, y); integers become floats each by itself, as NumPy has it."""
-    return _arctan2(*(v if _is_plain(v) else astype(v, common_dtype(v, least=np.float16)) for v in (y, x)))
+    floats = [v for v in (y, x) if _is_plain(v) and isinstance(v, float)]
+    return _arctan2(*(v if _is_plain(v) else astype(v, common_dtype(v, *floats, least=np.float16)) for v in (y, x)))
 
 
 def floor(x: Any) -> Any:

@@ -13,12 +13,13 @@ import numpy as np
 
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.strides import reshaped_strides
-from aidotnet_py.autodiff.tracing.tracer import Tracer, emit, type_of
+from aidotnet_py.autodiff.tracing.tracer import Tracer, emit, is_array, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = [
+    "as_array",
     "flip",
     "full",
     "pad",
@@ -225,6 +226,11 @@ _full = Primitive(
 def full(array_type: ArrayType, value: float) -> Tracer:
     """Return an array filled with one value."""
     return emit(_full, type=array_type, value=array_type.dtype.type(value).item())
+
+
+def as_array(x: Any) -> Any:
+    """Return a number as an array without axes, which can be reshaped; an array as it is."""
+    return x if is_array(x) else full(type_of(x), x)
 
 
 _stop_gradient = Primitive(

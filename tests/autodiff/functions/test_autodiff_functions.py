@@ -230,6 +230,30 @@ def test_stop_gradient_is_the_value_and_a_constant() -> None:
     assert float(ad.hvp(lambda x: x * ad.stop_gradient(x * x), 3.0, 1.0)) == 0.0
 
 
+NORMALISED = {
+    "average_pool2d": lambda x: ad.average_pool2d(x, 2),
+    "batch_norm": ad.batch_norm,
+    "layer_norm": ad.layer_norm,
+    "max_pool2d": lambda x: ad.max_pool2d(x, 3, stride=1, padding=1),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, bool])
+def test_small_integers_do_not_overflow(name: str, dtype: Any) -> None:
+    x = (200 * np.random.default_rng(0).random((3, 4, 4, 2))).astype(dtype)
+    for of in (NORMALISED[name], ad.vmap(lambda a: NORMALISED[name](a[None]))):
+        assert_allclose(of(x), of(x.astype(float)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_half_precision_adds_up_in_single_precision(name: str) -> None:
+    x = (300 + 20 * np.random.default_rng(0).standard_normal((4, 64, 64, 2))).astype(np.float16)
+    found, expected = (NORMALISED[name](a) for a in (x, x.astype(float)))
+    assert found.dtype == np.float16
+    assert_allclose(found.astype(float), expected, rtol=2e-3, atol=2e-3)
+
+
 image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
 
 
@@ -251,7 +275,34 @@ image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
             ArgumentException,
             r"\(kernel height, kernel width, 1, a multiple of 2",
         ),
-        (lambda: ad.conv2d(image, kernel, groups=0), ArgumentOutOfRangeException, "groups must be at least 1, got 0"),
+        (
+            lambda: ad.conv2d(image, kernel, groups=0),
+            ArgumentOutOfRangeException,
+            "groups must be an int of at least 1, got 0",
+        ),
+        (
+            lambda: ad.conv2d(image, kernel, groups=1.0),
+            ArgumentOutOfRangeException,
+            "groups must be an int .*, got 1.0",
+        ),
+        (
+            lambda: ad.conv2d(image, kernel, padding=(1, 1)),
+            ArgumentException,
+            r"padding must be 'same', 'valid', an int or \(\(top, bottom\), \(left, right\)\), got \(1, 1\)",
+        ),
+        (lambda: ad.conv2d(image, kernel, padding=1.5), ArgumentException, "padding must be .*, got 1.5"),
+        (lambda: ad.conv2d(image, kernel, padding=((1.0, 1), (1, 1))), ArgumentException, "padding must be .*, got "),
+        (
+            lambda: ad.conv2d(image, kernel, stride=1.5),
+            ArgumentOutOfRangeException,
+            "stride must be an int .*, got 1.5",
+        ),
+        (
+            lambda: ad.conv2d(image, kernel, stride=(1.5, 1)),
+            ArgumentOutOfRangeException,
+            r"stride must be an int or a pair of ints of at least 1, got \(1.5, 1\)",
+        ),
+        (lambda: ad.max_pool2d(image, 2.0), ArgumentOutOfRangeException, "window must be an int .*, got 2.0"),
         (
             lambda: ad.conv2d(image, kernel, np.ones(3)),
             ArgumentException,
