@@ -245,7 +245,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
 
     def _rows_of_groups(self, columns: Columns) -> dict[Any, NDArray[np.intp]]:
         """Return the places of each group's rows."""
-        groups, places = check_labels("task_column", columns.values(self._task), columns.rows)
+        groups, places = check_labels("task_column", columns.labels(self._task), columns.rows)
         ends = np.cumsum(np.bincount(places, minlength=len(groups)))
         return dict(zip(groups, np.split(np.argsort(places, kind="stable"), ends[:-1]), strict=True))
 

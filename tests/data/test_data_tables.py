@@ -137,7 +137,7 @@ class TestForms:
             "text": ("category", ["a", None, "b"]),
             "kind": ("category", ["x", None, "y"]),
             "time": ("time", [1577836800.0, np.nan, 1578009600.0]),
-            "span": ("number", [1.5, np.nan, 2.0]),
+            "span": ("duration", [1.5, np.nan, 2.0]),
             "empty": ("number", [np.nan] * 3),
         }
         spans = [datetime.timedelta(seconds=1.5), None, datetime.timedelta(seconds=2)]
@@ -313,6 +313,28 @@ class TestForms:
         with pytest.raises(ArgumentException, match="integers of more than 64 bits"):
             TableLoader(rest | {"g": np.array([2**70, *ids[1:]], object)}, task="g", target="y")
 
+    @pytest.mark.parametrize(
+        "times", [np.array([0, 1000000, "NaT"], "datetime64[Y]"), np.array([1, 2 * 10**9, "NaT"], "timedelta64[D]")]
+    )
+    def test_times_that_would_overflow_are_refused_where_they_are_used(self, times: Any) -> None:
+        columns = read_table({"t": times, "x": [1, 2, 3]})
+        for use in (columns.numbers, columns.values, columns.kind):
+            with pytest.raises(
+                ArgumentException, match=r"^table\['t'\] must have times, or durations, of at most 292,000 years"
+            ):
+                use("t")
+        assert columns.numbers("x").tolist() == [1.0, 2.0, 3.0]
+
+    def test_nanoseconds_of_frames_are_kept(self) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        stamps = np.array([1704067200000000300, "NaT", 1704067200000000100], "datetime64[ns]")
+        frame = pandas.DataFrame({"t": stamps, "d": stamps - stamps[2]})
+        zoned = frame.assign(t=frame.t.dt.tz_localize("UTC").dt.tz_convert("Europe/Paris"))
+        for form in (frame, zoned, polars.from_pandas(zoned), polars.from_pandas(zoned).to_arrow()):
+            columns = read_table(form)
+            np.testing.assert_array_equal(columns.values("t"), stamps)
+            np.testing.assert_array_equal(columns.numbers("d"), [2e-7, np.nan, 0.0])
+
     def test_frames_with_odd_names(self) -> None:
         pandas = pytest.importorskip("pandas")
         with pytest.raises(ArgumentException, match=r"^table must"):
@@ -369,6 +391,24 @@ class TestTasks:
         table = {"g": [1] * 4, "t": [2, 1, 1, 1], "x": [0.0, 1.0, 2.0, 3.0], "y": [0.0, 1.0, 2.0, 3.0]}
         task = TableLoader(table, task="g", target="y", features=["x"], support=2, order="t", seed=0)
         assert task.encoding.decode(task.GetNextTask().SupportOutput).round(6).tolist() == [1.0, 2.0]
+
+    @pytest.mark.parametrize(
+        "times",
+        [
+            2**60 + 10 * np.arange(8),
+            np.datetime64("2024-01-01", "ns") + 100 * np.arange(8),
+            (100 * np.arange(8)).astype("timedelta64[ns]"),
+            np.datetime64("200000-01-01", "s") + np.arange(8),
+        ],
+        ids=lambda times: str(times.dtype),
+    )
+    def test_order_is_exact(self, times: Any) -> None:
+        pandas = pytest.importorskip("pandas")
+        table = {"g": [1] * 8, "t": times[::-1], "x": np.arange(8.0), "y": np.arange(8.0)}
+        for form in (table, pandas.DataFrame(table)):
+            loader = TableLoader(form, task="g", target="y", features=["x"], support=3, order="t", seed=0)
+            earliest = loader.encoding.decode(loader.GetNextTask().SupportOutput)
+            assert earliest.round(6).tolist() == [7.0, 6.0, 5.0]
 
     def test_rows_are_divided_anew_for_each_task_and_as_ordered_by_time(self) -> None:
         table = growth([9])
@@ -606,6 +646,34 @@ class TestClasses:
         table = {"g": [0, 0, 1, 1], "x": [1.0, 2.0, 3.0, 4.0], "y": ["a", "b", "a", "c"]}
         with pytest.raises(ArgumentException, match=r"^column 'y' must hold classes of the training groups, got 'c'"):
             TableLoader(table, task="g", target="y", seed=0).split([0], [1])
+
+
+class TestTimes:
+    @pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
+    def test_groups_and_classes_are_pythons_times(self, unit: str) -> None:
+        days = [datetime.datetime(2020, 1, day) for day in (1, 2, 3)]
+        stamps = np.repeat(np.array(days, f"datetime64[{unit}]"), 2)
+        table = {"g": stamps, "x": np.arange(6.0), "y": stamps}
+        assert TableLoader(table, task="g", target="x", features=["y"], seed=0).labels == tuple(days)
+        assert TableLoader({**table, "g": [1, 2] * 3}, task="g", target="y", classes=True).encoding.classes == tuple(
+            days
+        )
+
+    @pytest.mark.parametrize("stamp", [np.datetime64("2020-01-01", "ns") + 100, np.datetime64("12000-01-01", "us")])
+    @pytest.mark.parametrize(
+        "roles", [{"task": "t", "target": "x"}, {"task": "g", "target": "t", "classes": True}], ids=["group", "class"]
+    )
+    def test_groups_and_classes_that_are_none_are_refused(self, stamp: Any, roles: dict[str, Any]) -> None:
+        table = {"g": [1, 1, 2, 2], "x": np.arange(4.0), "t": np.array([stamp] * 4)}
+        with pytest.raises(
+            ArgumentException, match=r"^column 't' must have whole microseconds of the years 1 to 9999 .* got"
+        ):
+            TableLoader(table, **roles)
+
+    def test_durations_as_groups_are_seconds(self) -> None:
+        spans = np.array([1500, 1500, 2000, 2000], "timedelta64[ms]")
+        table = {"g": spans, "x": np.arange(4.0), "y": np.arange(4.0)}
+        assert TableLoader(table, task="g", target="y", seed=0).labels == (1.5, 2.0)
 
 
 TABLE = growth([3, 5, 4])

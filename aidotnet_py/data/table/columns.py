@@ -16,7 +16,7 @@ from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["ColumnKind", "Columns", "TableLike", "read_table"]
 
-ColumnKind: TypeAlias = Literal["number", "category", "time"]
+ColumnKind: TypeAlias = Literal["number", "time", "duration", "category"]
 # A pandas, Polars or PyArrow frame cannot be named without importing its library.
 TableLike: TypeAlias = Any
 
@@ -28,20 +28,23 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
-_NOT_A_TIME = np.iinfo(np.int64).min
+_KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
+# Units of NumPy's times that Python's times do not have.
+_FINE = ("ns", "ps", "fs", "as")
 _PARQUET = (".parquet", ".pq")
 
 
 class Columns:
     """The columns of a table, by name, of equal length.
 
-    A column is of numbers (booleans count), of times, or of categories, which are strings or values of a categorical
-    type. Missing values are NaN, NaT and None.
+    A column is of numbers (booleans count), of times, of durations, or of categories, which are strings or values of a
+    categorical type. Missing values are NaN, NaT and None.
 
     Parameters
     ----------
     columns : mapping of str to array, (rows,), or ArgumentException
-        Real numbers, ``datetime64``, or objects for categories; or the error for those who use the column.
+        Real numbers, ``datetime64`` or ``timedelta64`` of microseconds or a finer unit, or objects for categories; or
+        the error for those who use the column.
 
     Examples
     --------
@@ -66,21 +69,45 @@ class Columns:
 
     def kind(self, name: str) -> ColumnKind:
         """Return what the values of a column are."""
-        kind = self.values(name).dtype.kind
-        return "category" if kind == "O" else "time" if kind == "M" else "number"
+        return _KINDS.get(self.values(name).dtype.kind, "number")
 
     def is_boolean(self, name: str) -> bool:
         """Return whether a column holds True and False."""
         return self.values(name).dtype.kind == "b"
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return a column of numbers, or of times in seconds since 1970, with NaN for missing values."""
+        """Return a column of numbers, of durations in seconds, or of times in seconds since 1970; NaN where missing."""
         array = self.values(name)
+        if array.dtype.kind == "m":
+            spans: NDArray[np.float64] = array / np.timedelta64(1, "s")
+            return spans
         if array.dtype.kind != "M":
             return array.astype(np.float64)
         seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
         seconds[np.isnat(array)] = np.nan
         return seconds
+
+    def labels(self, name: str) -> NDArray[Any]:
+        """Return a column of groups or classes, whose list has Python's values: seconds for durations.
+
+        Raises
+        ------
+        ArgumentException
+            Python has no such times.
+        """
+        array = self.values(name)
+        if array.dtype.kind == "m":
+            return self.numbers(name)
+        if array.dtype.kind != "M":
+            return array
+        micros = array.astype("datetime64[us]")
+        inexact = ~np.isnat(array) & ((micros != array) | np.array([isinstance(t, int) for t in micros.tolist()], bool))
+        if inexact.any():
+            raise ArgumentException(
+                f"column {name!r:.80} must have whole microseconds of the years 1 to 9999 as groups or classes, got "
+                f"{array[inexact][0]}; round the times, or convert them to numbers or strings"
+            )
+        return micros
 
     def values(self, name: str) -> NDArray[Any]:
         """Return a column as it is.
@@ -101,8 +128,8 @@ class Columns:
         if array.dtype.kind == "O":
             return np.array([value is None for value in array.tolist()], np.bool_)
         missing: NDArray[np.bool_] = np.zeros(len(array), np.bool_)
-        if array.dtype.kind in "Mf":
-            missing |= np.isnat(array) if array.dtype.kind == "M" else np.isnan(array)
+        if array.dtype.kind in "Mmf":
+            missing |= np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
         return missing
 
     def with_column(self, name: str, values: NDArray[Any]) -> Columns:
@@ -177,11 +204,11 @@ def _unmasked(values: Any) -> NDArray[Any]:
 
 
 def _one_kind(array: NDArray[Any], where: str) -> _Column:
-    """Return an array as `Columns` has it: numbers, times or objects; or what is wrong with it."""
-    if array.dtype.kind in "fiubM":
+    """Return an array as `Columns` has it: numbers, times, durations or objects; or what is wrong with it."""
+    if array.dtype.kind in "fiub":
         return array
-    if array.dtype.kind == "m":
-        return np.where(np.isnat(array), np.nan, array.astype("timedelta64[us]").astype(np.int64) / 1e6)
+    if array.dtype.kind in "Mm":
+        return _times(array, where)
     if array.dtype.kind in "UT":
         return array.astype(object)
     if array.dtype.kind == "O":
@@ -192,6 +219,21 @@ def _one_kind(array: NDArray[Any], where: str) -> _Column:
         if kinds <= {int, float, bool}:
             return _numbers(values, where)
     return _no_kind(where, "objects of several types" if array.dtype.kind == "O" else array.dtype)
+
+
+def _times(array: NDArray[Any], where: str) -> _Column:
+    """Return times or durations in microseconds, or in their own unit if it is finer; refuse those out of range."""
+    if np.datetime_data(array.dtype)[0] in _FINE:
+        return array
+    micros = array.astype(f"{array.dtype.kind}8[us]")
+    # NumPy lets times out of range overflow.
+    wrong = ~np.isnat(array) & (micros.astype(array.dtype) != array)
+    if not wrong.any():
+        return micros
+    return ArgumentException(
+        f"{where} must have times, or durations, of at most 292,000 years from 1970, got {array[wrong][0]!r}; convert "
+        "or drop it, or name the other columns in features"
+    )
 
 
 def _numbers(values: list[Any], where: str) -> _Column:
@@ -284,13 +326,12 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
         if not series.is_null().any():
             return np.array(series.to_numpy(), np.bool_)
         return np.array([np.nan if value is None else value for value in _plain(series.to_list())], np.float64)
-    if kind in (nw.Datetime, nw.Date):
-        stamps = series.cast(nw.Datetime("us")) if kind == nw.Date else series
-        micros = [_NOT_A_TIME if stamp is None else int(stamp) for stamp in _plain(stamps.dt.timestamp("us").to_list())]
-        return np.array(micros, np.int64).view("datetime64[us]")
-    if kind == nw.Duration:
-        spans = _plain(series.to_list())
-        return np.array([np.nan if span is None else span.total_seconds() for span in spans], np.float64)
+    if kind == nw.Date:
+        series = series.cast(nw.Datetime("us"))
+    elif kind == nw.Datetime and kind.time_zone is not None:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if kind in (nw.Date, nw.Datetime, nw.Duration):
+        return _times(np.array(series.to_numpy()), where)
     if kind in (nw.Categorical, nw.Enum):
         return _objects(_plain(series.to_list()))
     if kind in (nw.String, nw.Object):

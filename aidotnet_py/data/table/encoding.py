@@ -87,7 +87,7 @@ class CategoryColumn:
     @classmethod
     def fit(cls, columns: Columns, name: str) -> CategoryColumn:
         """Return the categories of a column."""
-        present = {value for value in columns.values(name).tolist() if value is not None and value == value}
+        present = {value for value in columns.labels(name).tolist() if value is not None and value == value}
         if not present:
             raise ArgumentException(f"column {name!r:.80} must hold values, got none; leave it out of features")
         if len(present) > _MOST_CATEGORIES:
@@ -105,7 +105,7 @@ class CategoryColumn:
     def numbers_of(self, columns: Columns) -> NDArray[np.int64]:
         """Return the index of each row's category, −1 for values that are not among them."""
         places = {value: place for place, value in enumerate(self.categories)}
-        return np.array([places.get(value, -1) for value in columns.values(self.name).tolist()], np.int64)
+        return np.array([places.get(value, -1) for value in columns.labels(self.name).tolist()], np.int64)
 
     def encode(self, columns: Columns, out: NDArray[Any]) -> None:
         """Write the indicators to ``out``, (rows, categories)."""
@@ -228,7 +228,7 @@ class TableEncoding:
             return self._encoded(columns, self.targets)
         labels = self.targets.numbers_of(columns)
         if (labels < 0).any():
-            value = columns.values(self.targets.name)[int(np.argmin(labels))]
+            value = columns.labels(self.targets.name).tolist()[int(np.argmin(labels))]
             raise ArgumentException(
                 f"column {self.targets.name!r:.80} must hold classes of the training groups, got {value!r:.80}; split "
                 "so that the training groups have all classes"

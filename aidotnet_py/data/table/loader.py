@@ -205,7 +205,7 @@ class TableLoader(SplitLoader[T]):
 
     def _without_small(self, columns: Columns) -> Columns:
         """Return the rows of groups that are large enough, and name the others, as an error or in a warning."""
-        labels, groups = check_labels(self._task, columns.values(self._task), columns.rows)
+        labels, groups = check_labels(self._task, columns.labels(self._task), columns.rows)
         counts = np.bincount(groups, minlength=len(labels))
         least = 2 if isinstance(self._support, float) else self._support + 1
         self._left_out = tuple(labels[group] for group in np.flatnonzero(counts < least).tolist())
@@ -224,8 +224,8 @@ class TableLoader(SplitLoader[T]):
 
     def _take_groups(self, columns: Columns) -> None:
         """Find the groups and the order of their rows."""
-        self._labels, groups = check_labels(self._task, columns.values(self._task), columns.rows)
-        times = np.zeros(columns.rows) if self._order is None else _times(columns, self._order)
+        self._labels, groups = check_labels(self._task, columns.labels(self._task), columns.rows)
+        times: NDArray[Any] = np.zeros(columns.rows) if self._order is None else _times(columns, self._order)
         self._counts = np.bincount(groups, minlength=len(self._labels)).astype(np.int64)
         # Of equal times, the row that comes first in the table is the earlier.
         self._rows = np.lexsort((times, groups))
@@ -368,13 +368,13 @@ def _check_encoding(encoding: Any, features: Any) -> None:
         raise ArgumentException(refusal("features", "None where encoding is given, which has its own", features))
 
 
-def _times(columns: Columns, order: str) -> NDArray[np.float64]:
+def _times(columns: Columns, order: str) -> NDArray[Any]:
     if columns.kind(order) == "category":
         raise ArgumentException(f"order must be a column of times or numbers, got the categories of {order!r:.80}")
-    times = columns.numbers(order)
-    if np.isnan(times).any():
+    missing = columns.missing(order)
+    if missing.any():
         raise ArgumentException(
-            f"column {order!r:.80} must have a value in each row, got none at {int(np.argmax(np.isnan(times)))}; "
-            "drop such rows"
+            f"column {order!r:.80} must have a value in each row, got none at {int(np.argmax(missing))}; drop such rows"
         )
-    return times
+    # In their own type: as floats, integers beyond 2**53 and times some nanoseconds apart would be equal.
+    return columns.values(order)
