@@ -314,6 +314,28 @@ class TestForms:
             TableLoader(rest | {"g": np.array([2**70, *ids[1:]], object)}, task="g", target="y")
 
     @pytest.mark.parametrize(
+        ("name", "header"),
+        [
+            ("a.csv", "g,x,y,y"),
+            ("a.csv", '\ufeff"y",x,y,g'),
+            ("a.csv", "\n\r\ng,x,y,y"),
+            ("a.csv", 'g,"y",x,y'),
+            ("a.csv", "g,x,,"),
+            ("a.tsv", "g\tx\ty\ty"),
+        ],
+    )
+    def test_files_with_two_columns_of_one_name_are_refused(self, name: str, header: str, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / name).write_text(header + "\n1,2,3,4\n".replace(",", "\t" if name == "a.tsv" else ","))
+        with pytest.raises(ArgumentException, match=r"^table must have columns of different names"):
+            read_table(tmp_path / name)
+
+    def test_names_of_files_are_as_written(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text('\ufeff\n"y, z",y,y_duplicated_0, y\n1,2,3,4\n')
+        assert read_table(tmp_path / "a.csv").names == ("y, z", "y", "y_duplicated_0", " y")
+
+    @pytest.mark.parametrize(
         "times", [np.array([0, 1000000, "NaT"], "datetime64[Y]"), np.array([1, 2 * 10**9, "NaT"], "timedelta64[D]")]
     )
     def test_times_that_would_overflow_are_refused_where_they_are_used(self, times: Any) -> None:
@@ -538,6 +560,106 @@ class TestEncoding:
         rows = encoding.inputs({"age": [1.0], "sex": ["?"], "one": [0.1]})
         assert rows[0, 1:].tolist() == [0.0, 0.0, 0.0]
 
+    @pytest.mark.parametrize("kind", ["number", "time", "duration"])
+    def test_columns_of_another_kind_are_refused(self, kind: str) -> None:
+        pandas = pytest.importorskip("pandas")
+        numbers = np.arange(4.0)
+        kinds = {
+            "number": numbers,
+            "time": np.datetime64("2020-01-01") + np.arange(4),
+            "duration": np.arange(4).astype("timedelta64[h]"),
+            "category": np.array(["a", "b"] * 2),
+        }
+        encoding = TableLoader({"g": [1, 1, 2, 2], "x": kinds[kind], "y": kinds[kind]}, task="g", target="y").encoding
+        again = TableEncoding.from_settings(json.loads(json.dumps(encoding.settings())))
+        assert again == encoding
+        for name, values in kinds.items():
+            for table in ({"x": values, "y": values}, pandas.DataFrame({"x": values, "y": values})):
+                if name == kind:
+                    assert again.inputs(table).shape == again.outcomes(table).shape == (4, 1)
+                    continue
+                plural = "categories" if name == "category" else f"{name}s"
+                with pytest.raises(
+                    ArgumentException, match=rf"^column 'x' must hold {kind}s, got {plural}; convert it"
+                ):
+                    again.inputs(table)
+                # Targets may be in the units of decode.
+                if name != "number":
+                    with pytest.raises(ArgumentException, match=rf"^column 'y' must hold {kind}s, got {plural}"):
+                        again.outcomes(table)
+        np.testing.assert_allclose(
+            again.outcomes({"y": again.decode(again.outcomes({"y": kinds[kind]}))})[3], 1.34164, 1e-4
+        )
+
+    def test_settings_without_kinds_take_numbers_times_and_durations(self) -> None:
+        settings = make().encoding.settings()
+        for column in settings["features"] + settings["targets"]:
+            column.pop("kind", None)
+        encoding = TableEncoding.from_settings(settings)
+        times = np.array(["2020-01-01"], "datetime64[s]")
+        for values in ([3.0], times, times - times):
+            assert encoding.inputs({"age": values, "sex": ["f"]}).shape == (1, 3)
+        with pytest.raises(ArgumentException, match=r"^column 'age' must hold numbers, got categories"):
+            encoding.inputs({"age": ["old"], "sex": ["f"]})
+
+    def test_a_column_without_values_is_of_every_kind(self) -> None:
+        table = growth([3, 4]) | {"day": np.datetime64("2020-01-01") + np.arange(7)}
+        encoding = make(table, missing="fill").encoding
+        for empty in ([np.nan], [None], np.array(["NaT"], "datetime64[D]")):
+            assert encoding.inputs({"age": empty, "sex": empty, "day": empty}).tolist() == [[0.0] * 4]
+
+    @pytest.mark.parametrize(
+        ("values", "wanted", "got"),
+        [([1, 2], "strings", "numbers"), ([True, False], "strings", "numbers"), (["NaT", "2020"], "strings", "times")],
+    )
+    def test_values_of_another_kind_than_the_categories_are_refused(
+        self, values: list[Any], wanted: str, got: str
+    ) -> None:
+        table = {"g": [1, 1, 2, 2], "ward": ["1", "2", "A", "B"], "y": ["1", "2", "1", "2"]}
+        encoding = TableLoader(table, task="g", target="y", missing="fill", seed=0).encoding
+        array = np.array(values, "datetime64[D]") if got == "times" else np.array(values)
+        with pytest.raises(
+            ArgumentException, match=rf"^column 'ward' must hold {wanted}, as its .*, got {got}; convert"
+        ):
+            encoding.inputs({"ward": array})
+        with pytest.raises(ArgumentException, match=r"^column 'y' must "):
+            encoding.outcomes({"y": array})
+
+    def test_files_are_read_with_the_kinds_of_the_encoding(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "train.csv").write_text("g,ward,ok,sold,x\n1,1,yes,1,1\n1,2,no,A,2\n2,A,true,1,3\n2,01,false,A,4\n")
+        (tmp_path / "new.csv").write_text("g,ward,ok,sold,x\n3,1,true,1,1\n3,2,false,1,2\n3,7,NA,1,2\n")
+        kinds = {"task": "g", "target": "sold", "missing": "fill", "support": 1, "seed": 0}
+        train = TableLoader(tmp_path / "train.csv", **kinds)
+        encoding = train.encoding
+        assert [column.categories for column in encoding.features[:2]] == [  # type: ignore[union-attr]
+            ("01", "1", "2", "A"),
+            ("false", "no", "true", "yes"),
+        ]
+        wanted = [[0, 1, 0, 0, 0, 0, 1, 0], [0, 0, 1, 0, 1, 0, 0, 0], [0] * 8]
+        assert encoding.inputs(tmp_path / "new.csv")[:, :8].tolist() == wanted
+        assert encoding.task(tmp_path / "new.csv").SupportInput[:, :8].tolist() == wanted
+        assert encoding.outcomes(tmp_path / "new.csv").tolist() == [0, 0, 0]
+        later = TableLoader(tmp_path / "new.csv", **(kinds | {"features": None}), encoding=encoding)
+        assert later.labels == (3,)
+        assert later.GetNextTask().QueryInput.shape == (2, 9)
+
+    def test_categories_are_strings_numbers_or_times(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        table = {"g": [1, 1, 2, 2], "y": [1.0, 2.0, 3.0, 4.0]}
+        codes = pandas.Series([3, 1, 3, 1], dtype="category")
+        encoding = TableLoader(pandas.DataFrame(table | {"c": codes}), task="g", target="y").encoding
+        assert encoding.inputs({"c": [1, 3, 7]}).tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+        with pytest.raises(
+            ArgumentException, match=r"^column 'c' must hold numbers, as its categories are, got strings"
+        ):
+            encoding.inputs({"c": ["1", "3"]})
+        days = pandas.Series(pandas.to_datetime(["2020-01-01", "2020-01-02"] * 2)).astype("category")
+        with pytest.raises(
+            ArgumentException, match=r"^column 'c' must have categories that are strings, numbers or tim"
+        ):
+            TableLoader(pandas.DataFrame(table | {"c": days}), task="g", target="y")
+
     def test_missing_features_are_refused_or_filled(self) -> None:
         table = growth([3, 4])
         table["age"][2] = np.nan
@@ -586,7 +708,7 @@ class TestSmallGroups:
         table = growth([1, 6, 2, 5, 1, 7])
         with pytest.raises(ArgumentException, match=r"^support .* fewer than 4 rows are 'child 00', 'child 02', 'c"):
             make(table, support=3)
-        with pytest.warns(UserWarning, match="^3 groups with fewer than 4 rows are left out: 'child 00', 'c"):
+        with pytest.warns(UserWarning, match=r"^3 groups with fewer than 4 rows are left out: 'child 00', 'c"):
             loader = make(table, support=3, small="skip")
         assert loader.left_out == ("child 00", "child 02", "child 04")
         kept = np.isin(table["child"], ["child 01", "child 03", "child 05"])
@@ -732,7 +854,7 @@ TABLE = growth([3, 5, 4])
     ],
 )
 def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArgumentException, match=f"^{message}"):
+    with pytest.raises(ArgumentException, match=rf"^{message}"):
         make(**({"table": TABLE} | arguments))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -142,7 +142,7 @@ class Columns:
         return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns})
 
 
-def read_table(table: TableLike, argument: str = "table") -> Columns:
+def read_table(table: TableLike, argument: str = "table", strings: Sequence[str] = ()) -> Columns:
     """Return the columns of a table.
 
     Parameters
@@ -152,6 +152,8 @@ def read_table(table: TableLike, argument: str = "table") -> Columns:
         Parquet file.
     argument : str
         What messages call it.
+    strings : sequence of str
+        Columns of a CSV or TSV file that are strings, whatever they look like.
 
     Raises
     ------
@@ -168,7 +170,7 @@ def read_table(table: TableLike, argument: str = "table") -> Columns:
     if isinstance(table, Columns):
         return table
     if isinstance(table, (str, os.PathLike)):
-        columns = _from_frame(_read_file(Path(cast(Any, table)), argument), argument)
+        columns = _from_frame(_read_file(Path(cast(Any, table)), argument, strings), argument)
     elif isinstance(table, Mapping):
         columns = _from_mapping(cast(Any, table), argument)
     else:
@@ -260,7 +262,7 @@ def _objects(values: list[Any]) -> NDArray[Any]:
     return array
 
 
-def _read_file(path: Path, argument: str) -> Any:
+def _read_file(path: Path, argument: str, strings: Sequence[str]) -> Any:
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, f"{argument} must be an existing file, got nothing", str(path))
     suffix = path.suffix.lower()
@@ -273,11 +275,14 @@ def _read_file(path: Path, argument: str) -> Any:
     try:
         if suffix in _PARQUET:
             return polars.read_parquet(path)
-        return polars.read_csv(
+        separator = _SEPARATORS[suffix]
+        names = _header(polars, path, separator)
+        frame = polars.read_csv(
             path,
-            separator=_SEPARATORS[suffix],
+            separator=separator,
             null_values=_MISSING,
             infer_schema_length=None,
+            schema_overrides={name: polars.String for name in strings if name in names},
             try_parse_dates=True,
         )
     # Polars raises errors of its own, OSError and others.
@@ -286,6 +291,23 @@ def _read_file(path: Path, argument: str) -> Any:
         raise ArgumentException(
             f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}"
         ) from error
+    _check_different(names, argument)
+    return frame
+
+
+def _header(polars: Any, path: Path, separator: str) -> list[str]:
+    """Return the names in a file's first line that is not blank. Polars renames columns whose name another one has."""
+    options = {"has_header": False, "n_rows": 1, "infer_schema_length": 0, "truncate_ragged_lines": True}
+    names, blank = (None,), 0
+    while names == (None,):
+        names = polars.read_csv(path, separator=separator, skip_rows=blank, **options).row(0)
+        blank += 1
+    return [name or "" for name in names]
+
+
+def _check_different(names: list[str], argument: str) -> None:
+    if len(set(names)) < len(names):
+        raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
 
 
 def _from_frame(frame: Any, argument: str) -> Columns:
@@ -309,8 +331,7 @@ def _from_frame(frame: Any, argument: str) -> Columns:
     odd = [name for name in names if not isinstance(name, str)]
     if odd:
         raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
-    if len(set(names)) < len(names):
-        raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
+    _check_different(names, argument)
     return Columns({name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names})
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import FINITE, POSITIVE, Choice, check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.data.table.columns import Columns, TableLike, read_table
+from aidotnet_py.data.table.columns import ColumnKind, Columns, TableLike, read_table
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
@@ -20,12 +21,21 @@ __all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TableEncoding"]
 MISSING = Choice("refuse", "fill")
 # More are names, notes or numbers of rows, and would make as many inputs.
 _MOST_CATEGORIES = 256
+_PLURALS: dict[str | None, str] = {
+    "number": "numbers",
+    "time": "times",
+    "duration": "durations",
+    "category": "categories",
+    None: "numbers",
+}
+_KIND = Choice("number", "time", "duration", None)
+_CATEGORIES: dict[type, str] = {str: "strings", datetime: "times"}
 _FILL = "drop or fill such rows, or pass missing='fill'"
 
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A column of numbers or times: (x − mean) / deviation, with both taken over the rows that it is fitted on.
+    """A column of numbers, times or durations: (x − mean) / deviation, both taken over the rows that it is fitted on.
 
     Attributes
     ----------
@@ -33,11 +43,14 @@ class NumberColumn:
         The column.
     mean, deviation : float
         Mean and population standard deviation; 1 for a column that does not vary.
+    kind : {"number", "time", "duration"} or None
+        What the values are; None where it is not known, in settings of older versions.
     """
 
     name: str
     mean: float
     deviation: float
+    kind: ColumnKind | None = None
 
     width = 1
 
@@ -54,7 +67,18 @@ class NumberColumn:
         mean, deviation = largest * float((values / largest).mean()), largest * float((values / largest).std())
         # Rounding makes a constant column vary a little.
         varies = bool((values != values[0]).any()) and deviation > 0.0
-        return cls(name, mean, deviation if varies else 1.0)
+        return cls(name, mean, deviation if varies else 1.0, columns.kind(name))
+
+    def check_kind(self, columns: Columns, *others: ColumnKind) -> None:
+        """Raise ArgumentException for values of a kind that is neither the column's nor among others."""
+        found = columns.kind(self.name)
+        if found in (self.kind, *others) or (self.kind is None and found != "category"):
+            return
+        # A column without values has no kind of its own.
+        if not columns.missing(self.name).all():
+            raise ArgumentException(
+                f"column {self.name!r:.80} must hold {_PLURALS[self.kind]}, got {_PLURALS[found]}; convert it"
+            )
 
     def encode(self, columns: Columns, out: NDArray[Any]) -> None:
         """Write the scaled column to ``out``, (rows, 1), with 0, the mean, for missing values."""
@@ -95,12 +119,26 @@ class CategoryColumn:
                 f"column {name!r:.80} must have at most {_MOST_CATEGORIES} categories, got {len(present)}; name the "
                 "other columns in features"
             )
+        if "others" in _kinds(present):
+            raise ArgumentException(
+                f"column {name!r:.80} must have categories that are strings, numbers or times, got "
+                f"{min(present, key=repr)!r:.80}; convert it, or name the other columns in features"
+            )
         try:
             return cls(name, tuple(sorted(present)))
         except TypeError as error:
             raise ArgumentException(
                 f"column {name!r:.80} must have categories of one kind, such as strings: {error}"
             ) from error
+
+    def check_kind(self, columns: Columns, *_: ColumnKind) -> None:
+        """Raise ArgumentException for values of another kind than the categories, which none of them would be."""
+        found, wanted = _kinds(columns.labels(self.name).tolist()), _kinds(self.categories)
+        if not found <= wanted:
+            raise ArgumentException(
+                f"column {self.name!r:.80} must hold {' or '.join(wanted)}, as its categories are, got "
+                f"{' and '.join(sorted(found - wanted))}; convert it"
+            )
 
     def numbers_of(self, columns: Columns) -> NDArray[np.int64]:
         """Return the index of each row's category, −1 for values that are not among them."""
@@ -187,6 +225,12 @@ class TableEncoding:
         return tuple(column.name for column in self._target_columns)
 
     @property
+    def string_names(self) -> tuple[str, ...]:
+        """The columns whose categories are strings, also where all of a file's values look like numbers."""
+        columns = (*self.features, *self._target_columns)
+        return tuple(c.name for c in columns if isinstance(c, CategoryColumn) and "strings" in _kinds(c.categories))
+
+    @property
     def _target_columns(self) -> tuple[_Column, ...]:
         return (self.targets,) if isinstance(self.targets, CategoryColumn) else self.targets
 
@@ -198,8 +242,9 @@ class TableEncoding:
         ArgumentException
             A column is missing or of another kind, or a value is missing or infinite.
         """
-        columns = self._read(table, [column.name for column in self.features])
+        columns = self._read(table, self.features)
         for column in self.features:
+            column.check_kind(columns)
             missing = columns.missing(column.name)
             if self.missing == "refuse" and missing.any():
                 raise ArgumentException(
@@ -216,8 +261,10 @@ class TableEncoding:
         ArgumentException
             A column is missing or of another kind, a value is missing or infinite, or a class is unknown.
         """
-        columns = self._read(table, self.target_names)
+        columns = self._read(table, self._target_columns)
         for column in self._target_columns:
+            # Numbers are in the units of `decode`, which are seconds for times.
+            column.check_kind(columns, "number")
             missing = columns.missing(column.name)
             if missing.any():
                 raise ArgumentException(
@@ -275,8 +322,8 @@ class TableEncoding:
         ArgumentException
             As for `inputs` and `outcomes`.
         """
-        given = read_table(support, "support")
-        asked = None if query is None else read_table(query, "query")
+        given = read_table(support, "support", self.string_names)
+        asked = None if query is None else read_table(query, "query", self.string_names)
         return MetaLearningTask(
             SupportSetX=self.inputs(given),
             SupportSetY=self.outcomes(given),
@@ -327,20 +374,17 @@ class TableEncoding:
             place += column.width
         return encoded
 
-    def _read(self, table: TableLike, names: Sequence[str]) -> Columns:
-        columns = read_table(table)
-        for name in names:
-            columns.check_name("table", name)
-        for column in (*self.features, *self._target_columns):
-            # Numbers can be categories, but not the other way round; a column without values has no kind of its own.
-            if (
-                column.name in names
-                and isinstance(column, NumberColumn)
-                and columns.kind(column.name) == "category"
-                and not columns.missing(column.name).all()
-            ):
-                raise ArgumentException(f"column {column.name!r:.80} must hold numbers, got categories")
+    def _read(self, table: TableLike, chosen: Sequence[_Column]) -> Columns:
+        columns = read_table(table, strings=self.string_names)
+        for column in chosen:
+            columns.check_name("table", column.name)
         return columns
+
+
+def _kinds(values: Iterable[Any]) -> set[str]:
+    """Return what values are, without missing ones. Booleans are numbers, since True equals 1."""
+    kinds = {type(value) for value in values if value is not None and value == value}
+    return {"numbers" if issubclass(kind, (int, float)) else _CATEGORIES.get(kind, "others") for kind in kinds}
 
 
 def _column(columns: Columns, name: str) -> _Column:
@@ -355,7 +399,7 @@ def _check_finite(values: NDArray[np.float64], name: str) -> None:
 
 def _settings(column: _Column) -> dict[str, Any]:
     if isinstance(column, NumberColumn):
-        return {"name": column.name, "mean": column.mean, "deviation": column.deviation}
+        return {"name": column.name, "mean": column.mean, "deviation": column.deviation, "kind": column.kind}
     return {"name": column.name, "categories": list(column.categories)}
 
 
@@ -363,6 +407,5 @@ def _from_settings(settings: Mapping[str, Any]) -> _Column:
     name = str(settings["name"])
     if "categories" in settings:
         return CategoryColumn(name, tuple(settings["categories"]))
-    return NumberColumn(
-        name, FINITE.check("mean", settings["mean"]), POSITIVE.check("deviation", settings["deviation"])
-    )
+    mean, deviation = FINITE.check("mean", settings["mean"]), POSITIVE.check("deviation", settings["deviation"])
+    return NumberColumn(name, mean, deviation, _KIND.check("kind", settings.get("kind")))

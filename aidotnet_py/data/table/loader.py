@@ -169,7 +169,7 @@ class TableLoader(SplitLoader[T]):
         _check_encoding(encoding, features)
         # Sizes are known when the groups are.
         super().__init__(1, 1, 1, seed=seed, dtype=dtype, backend=backend)
-        columns = read_table(table)
+        columns = read_table(table, strings=() if encoding is None else encoding.string_names)
         self._task = columns.check_name("task", task)
         self._targets = _names(columns, "target", target)
         self._feature_names = _check_features(columns, features, self._task, self._targets)
