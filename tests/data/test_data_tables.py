@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import json
 import pickle
 import sys
@@ -276,6 +277,48 @@ class TestForms:
             assert all(part.encoding.input_shape == (1,) for part in loader.split(1, 1))
         with pytest.raises(ArgumentException, match="table must have rows"):
             read_table({"a": [1j]})
+
+    @pytest.mark.parametrize("missing", [float("nan"), np.float64("nan"), None])
+    def test_missing_values_of_lists_of_strings_are_missing(self, missing: Any) -> None:
+        table = {"g": list("aabb"), "c": list("uvuv"), "x": [1.0, 2.0, 3.0, 4.0]}
+        columns = read_table({"c": ["a", missing, "b"]})
+        assert (columns.values("c").tolist(), columns.missing("c").tolist()) == (["a", None, "b"], [False, True, False])
+        for name, message in (("g", "g must hold a label"), ("c", "column 'c' must have a value")):
+            values = ["u", missing, "v", "u"]
+            with pytest.raises(ArgumentException, match=rf"^{message}"):
+                TableLoader(table | {name: values}, task="g", target="x")
+        with pytest.raises(ArgumentException, match=r"^column 'c' must have a value"):
+            TableLoader(table | {"c": ["u", missing, "v", "u"]}, task="g", target="c")
+
+    @pytest.mark.parametrize(
+        "values",
+        [[1, "1"], ["True", True], ["1.5", 1.5, None], [b"a", "a"], (2**60, 0.5), [2**63, -1], [2**53 + 1, np.nan]],
+        ids=repr,
+    )
+    def test_lists_of_several_types_are_refused(self, values: Any) -> None:
+        with pytest.raises(ArgumentException, match=r"^table\['c'\] must hold numbers, times or strings, got "):
+            read_table({"c": values, "x": [1.0] * len(values)}).values("c")
+
+    def test_other_lists_are_as_numpy_has_them(self) -> None:
+        class Soil(enum.StrEnum):
+            CLAY = "clay"
+
+        for values in (
+            [1, 2],
+            [True, False],
+            [1, 0.5],
+            [True, 2],
+            [np.float32(1), 2],
+            [np.nan] * 2,
+            [2**63, 2**63 + 1],
+        ):
+            wanted, found = np.array(values), read_table({"c": values}).values("c")
+            np.testing.assert_array_equal(found, wanted)
+            assert found.dtype == wanted.dtype
+        strings = ["a", "a\0", np.str_("b"), Soil.CLAY]
+        found = read_table({"c": strings}).values("c").tolist()
+        assert found == ["a", "a\0", "b", "clay"]
+        assert {type(value) for value in found} == {str}
 
     @pytest.mark.parametrize("values", [[1.5, -9.0, 2.5], [1, -9, 2], ["a", "-9", "b"]])
     def test_masked_values_are_missing(self, values: list[Any]) -> None:

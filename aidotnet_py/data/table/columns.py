@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -187,13 +188,26 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
         where = f"{argument}[{name!r:.80}]"
         if not isinstance(name, str):
             raise ArgumentException(refusal(f"{argument}'s names", "strings", name))
-        array = _unmasked(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+        array = _unmasked(values) if isinstance(values, np.ma.MaskedArray) else _array(values)
         if array.ndim != 1:
             raise ArgumentException(f"{where} must be 1-D, got shape {array.shape}")
         if rows not in (None, len(array)):
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
         rows, columns[name] = len(array), _one_kind(array, where)
     return Columns(columns)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """Return an array; of a list's values as they are, where NumPy would make strings or rounded numbers of them."""
+    array = np.asarray(values)
+    if array.ndim != 1 or not isinstance(values, Sequence):
+        return array
+    given: list[Any] = list(cast("Sequence[Any]", values))
+    if array.dtype.kind in "UT":
+        return _objects([str.__str__(value) if isinstance(value, str) else value for value in given])
+    if array.dtype.kind == "f" and any(isinstance(v, Integral) and abs(int(v)) > _MOST_EXACT for v in given):
+        return _objects([int(value) if isinstance(value, Integral) else value for value in given])
+    return array
 
 
 def _unmasked(values: Any) -> NDArray[Any]:

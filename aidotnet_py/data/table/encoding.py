@@ -383,7 +383,7 @@ class TableEncoding:
 
 def _kinds(values: Iterable[Any]) -> set[str]:
     """Return what values are, without missing ones. Booleans are numbers, since True equals 1."""
-    kinds = {type(value) for value in values if value is not None and value == value}
+    kinds: set[type[Any]] = {type(value) for value in values if value is not None and value == value}
     return {"numbers" if issubclass(kind, (int, float)) else _CATEGORIES.get(kind, "others") for kind in kinds}
 
 
