@@ -736,6 +736,8 @@ class TestEncoding:
             {"features": [{"name": "age", "mean": float("nan"), "deviation": 1.0}]},
             {"features": [{"name": "age", "mean": 0.0, "deviation": 0.0}]},
             {"features": [{"mean": 0.0}]},
+            {"features": [{"name": "age", "mean": 0.0, "deviation": 1.0, "kind": "category"}]},
+            {"features": [{"name": "age", "categories": ["first"], "kind": "time"}]},
             {"features": 3},
         ],
     )
@@ -834,6 +836,20 @@ class TestTimes:
             ArgumentException, match=r"^column 't' must have whole microseconds of the years 1 to 9999 .* got"
         ):
             TableLoader(table, **roles)
+
+    @pytest.mark.parametrize("step", [np.timedelta64(1, "D"), np.timedelta64(1, "us"), np.timedelta64(1000, "ns")])
+    def test_classes_go_through_json(self, step: Any) -> None:
+        pandas = pytest.importorskip("pandas")
+        stamps = np.datetime64("2020-01-01") + step * np.array([0, 1, 0, 1])
+        table = {"g": [1, 1, 2, 2], "x": np.arange(4.0), "t": stamps}
+        encoding = TableLoader(table, task="g", target="t", classes=True).encoding
+        again = TableEncoding.from_settings(json.loads(json.dumps(encoding.settings())))
+        assert again == encoding
+        for form in (table, pandas.DataFrame(table)):
+            assert again.outcomes(form).tolist() == [0, 1, 0, 1]
+        assert again.decode(np.eye(2)).tolist() == stamps[:2].astype("datetime64[us]").tolist()
+        with pytest.raises(ArgumentException, match=r"^column 't' must hold times, as its categories are, got strings"):
+            again.outcomes({"t": ["2020-01-01"]})
 
     def test_durations_as_groups_are_seconds(self) -> None:
         spans = np.array([1500, 1500, 2000, 2000], "timedelta64[ms]")

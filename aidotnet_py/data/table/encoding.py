@@ -400,12 +400,16 @@ def _check_finite(values: NDArray[np.float64], name: str) -> None:
 def _settings(column: _Column) -> dict[str, Any]:
     if isinstance(column, NumberColumn):
         return {"name": column.name, "mean": column.mean, "deviation": column.deviation, "kind": column.kind}
+    if _kinds(column.categories) == {"times"}:
+        return {"name": column.name, "categories": [time.isoformat() for time in column.categories], "kind": "time"}
     return {"name": column.name, "categories": list(column.categories)}
 
 
 def _from_settings(settings: Mapping[str, Any]) -> _Column:
     name = str(settings["name"])
+    kind = _KIND.check("kind", settings.get("kind"))
     if "categories" in settings:
-        return CategoryColumn(name, tuple(settings["categories"]))
+        categories = settings["categories"]
+        return CategoryColumn(name, tuple(map(datetime.fromisoformat, categories) if kind == "time" else categories))
     mean, deviation = FINITE.check("mean", settings["mean"]), POSITIVE.check("deviation", settings["deviation"])
-    return NumberColumn(name, mean, deviation, _KIND.check("kind", settings.get("kind")))
+    return NumberColumn(name, mean, deviation, kind)
