@@ -202,7 +202,7 @@ def _array(values: Any) -> NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 1 or not isinstance(values, Sequence):
         return array
-    given: list[Any] = list(cast("Sequence[Any]", values))
+    given: list[Any] = list(cast(Any, values))
     if array.dtype.kind in "UT":
         return _objects([str.__str__(value) if isinstance(value, str) else value for value in given])
     if array.dtype.kind == "f" and any(isinstance(v, Integral) and abs(int(v)) > _MOST_EXACT for v in given):
