@@ -139,13 +139,17 @@ def _read(dataset: LabelledDataset, channels_first: bool, dtype: type[Any] | Non
                 f"channels_first must be False for inputs other than images (channels, height, width), got {x.shape}"
             )
         x = np.moveaxis(x, 0, -1) if channels_first else x
+        kept = np.dtype(dtype or (x.dtype if x.dtype.kind == "f" else np.float32)).newbyteorder("=")
         if inputs is None:
-            kept: Any = dtype or (x.dtype if x.dtype.kind == "f" else np.float32)
             inputs = np.empty((len(dataset), *x.shape), kept)
         if x.shape != inputs.shape[1:]:
             raise ArgumentException(
                 f"inputs of dataset must have one shape, got {inputs.shape[1:]} at 0 and {x.shape} at {i}; give the "
                 "data set a transform that resizes"
+            )
+        if kept != inputs.dtype:
+            raise ArgumentException(
+                f"inputs of dataset must have one dtype, got {inputs.dtype} at 0 and {kept} at {i}; pass dtype"
             )
         # Values too large for the dtype become inf, which is refused later.
         with np.errstate(over="ignore"):
@@ -172,4 +176,5 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
             f"labels of dataset must be single values, got {shown(pair[1])} at {index}; give the data set a "
             "target_transform"
         )
-    return x, label.item()
+    # item() of a time in nanoseconds is an integer.
+    return x, label[()] if label.dtype.kind in "mM" else label.item()

@@ -15,7 +15,7 @@ from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.draws import ChooseClasses, draw_rows
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["ExamplePool", "check_labels"]
+__all__ = ["ExamplePool", "check_labels", "check_numbers", "read_labels"]
 
 
 class ExamplePool:
@@ -54,9 +54,9 @@ class ExamplePool:
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike, dtype: type[Any] | None, targets: ArrayLike | None = None) -> None:
-        self.inputs = _check_numbers("X", X, dtype)
+        self.inputs = check_numbers("X", X, dtype)
         self.labels, classes = check_labels("y", y, len(self.inputs))
-        self.targets = None if targets is None else _check_numbers("targets", targets, self.inputs.dtype.type)
+        self.targets = None if targets is None else check_numbers("targets", targets, self.inputs.dtype.type)
         if self.targets is not None and len(self.targets) != len(self.inputs):
             raise ArgumentException(
                 f"targets must be as many as the examples of X, {len(self.inputs)}, got {len(self.targets)}"
@@ -111,7 +111,7 @@ class ExamplePool:
         return drawn if self.targets is None else drawn.with_targets(self.targets[places])
 
 
-def _check_numbers(name: str, value: ArrayLike, dtype: type[Any] | None) -> NDArray[Any]:
+def check_numbers(name: str, value: ArrayLike, dtype: type[Any] | None) -> NDArray[Any]:
     """Return finite numbers of a floating type, with an axis of examples and at least one more."""
     array = _check_array(name, value, "an array of real numbers, (examples, …)")
     if array.dtype.kind not in "fiub":
@@ -124,19 +124,20 @@ def _check_numbers(name: str, value: ArrayLike, dtype: type[Any] | None) -> NDAr
     kept = array.dtype.type if array.dtype.kind == "f" else np.float32
     # A value too large for the dtype becomes inf, which is refused below.
     with np.errstate(over="ignore"):
-        array = np.asarray(array, np.dtype(cast("type[Any]", dtype or kept)))
-    finite = np.isfinite(array)
+        numbers: NDArray[Any] = np.asarray(array, np.dtype(cast("type[Any]", dtype or kept)))
+    finite = np.isfinite(numbers)
     if not finite.all():
         place = tuple(np.argwhere(~finite)[0].tolist())
-        raise ArgumentException(
-            f"{name} must be finite, got {array[place]} at {list(place)}; drop or fill such examples"
-        )
-    return array
+        remedy = "drop or fill such examples"
+        if np.isfinite(array[place]):
+            remedy = f"numbers as large are inf in {numbers.dtype}; scale them, or drop such examples"
+        raise ArgumentException(f"{name} must be finite, got {array[place]} at {list(place)}; {remedy}")
+    return numbers
 
 
 def check_labels(name: str, y: ArrayLike, examples: int) -> tuple[tuple[Any, ...], NDArray[np.intp]]:
     """Return the sorted labels and, for each example, the index of its label; messages call them by ``name``."""
-    array = _check_array(name, y, "an array of labels, (examples,)")
+    array = read_labels(name, y)
     if array.ndim != 1:
         one_hot = array.ndim == 2 and array.shape[1] > 1
         remedy = f"for one-hot labels pass {name}.argmax(axis=1)" if one_hot else f"pass {name}.ravel()"
@@ -144,17 +145,55 @@ def check_labels(name: str, y: ArrayLike, examples: int) -> tuple[tuple[Any, ...
     if len(array) != examples:
         raise ArgumentException(f"{name} must have as many labels as X has examples, {examples}, got {len(array)}")
     try:
-        # Only NaN and the like differ from themselves.
-        missing = [i for i, label in enumerate(array.tolist()) if label is None or label != label]
-        if missing:
-            raise ArgumentException(
-                f"{name} must hold a label for each example, got {array[missing[0]]} at {missing[0]}; "
-                "drop such examples"
-            )
         labels, classes = np.unique(array, return_inverse=True)
     except TypeError as error:
         raise ArgumentException(f"{name} must hold labels of one kind, such as integers or strings: {error}") from error
     return tuple(labels.tolist()), classes
+
+
+def read_labels(name: str, y: ArrayLike) -> NDArray[Any]:
+    """Return labels as an array of any shape, in which none is missing, and each equals what was given."""
+    array = _whole_micros(name, _check_array(name, y, "an array of labels, (examples,)"))
+    # A list becomes an array of one type, where NaN beside strings is 'nan', and large integers are rounded.
+    converts = not hasattr(y, "dtype")
+    given = (np.asarray(y, object) if converts else array).ravel()
+    missing = [place for place, label in enumerate(given.tolist()) if _is_missing(label)]
+    if missing:
+        raise ArgumentException(
+            f"{name} must hold a label for each example, got {given[missing[0]]} at {missing[0]}; drop such examples"
+        )
+    # Times become no other type.
+    if converts and array.dtype.kind not in "mM":
+        for place, (label, read) in enumerate(zip(given.tolist(), array.ravel().tolist(), strict=True)):
+            # NumPy would compare its integers to a float as floats.
+            if (label.item() if isinstance(label, np.generic) else label) != read:
+                raise ArgumentException(
+                    f"{name} must hold labels of one kind, such as integers or strings, got {label!r:.80} at {place}, "
+                    f"which beside the others is read as {read!r:.80}; convert them"
+                )
+    return array
+
+
+def _is_missing(label: Any) -> bool:
+    try:
+        # Only NaN and the like differ from themselves.
+        return label is None or bool(label != label)
+    except TypeError:
+        # The truth of pandas' NA is unknown.
+        return True
+
+
+def _whole_micros(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return times in no finer unit than microseconds: Python has no finer ones, and makes them integers."""
+    if array.dtype.kind not in "mM" or np.datetime_data(array.dtype)[0] not in ("ns", "ps", "fs", "as"):
+        return array
+    micros = array.astype(f"{array.dtype.kind}8[us]")
+    cut = (micros != array) & ~np.isnat(array)
+    if cut.any():
+        raise ArgumentException(
+            f"{name} must hold times of whole microseconds, got {array[cut][0]}; round them to microseconds"
+        )
+    return micros
 
 
 def _check_array(name: str, value: Any, wanted: str) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import pickle
 from collections import Counter
@@ -17,8 +18,11 @@ from hypothesis import strategies as st
 from aidotnet_py import CrossEntropyLoss, MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import (
+    ArrayLoader,
     BalancedEpisodicDataLoader,
     CurriculumEpisodicDataLoader,
+    DatasetLoader,
+    MetaDatasetBase,
     StratifiedEpisodicDataLoader,
     UniformEpisodicDataLoader,
 )
@@ -113,6 +117,52 @@ def test_labels_of_any_kind(names: Any) -> None:
         assert [type(name) for name in task.Metadata["Classes"]] == [type(known[0])] * 2
     as_list = UniformEpisodicDataLoader(X.tolist(), list(y), 2, 1, 2, seed=1, dtype=np.float64)
     assert bits(as_list.GetTaskBatch(3)) == bits(UniformEpisodicDataLoader(X, y, 2, 1, 2, seed=1).GetTaskBatch(3))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", float("nan")], "y must hold a label for each example, got nan at 1; drop such examples"),
+        (["a", None], "y must hold a label for each example, got None at 1"),
+        ([1, "1"], "y must hold labels of one kind, .*, got 1 at 0, which beside the others is read as '1'; convert"),
+        ([True, "True"], "y must hold labels of one kind, .*, got True at 0"),
+        ([2**63, 2**63 + 1, -1], r"y must hold labels of one kind, .*, got 9223372036854775809 at 1, .*e\+18"),
+        ([np.uint64(2**63), np.uint64(2**63 + 1), np.int64(-1)], "y must hold labels of one kind"),
+        ([2**53 + 1, 0.5], "y must hold labels of one kind, .*, got 9007199254740993 at 0"),
+    ],
+)
+def test_a_list_of_labels_that_one_array_would_change(names: list[Any], message: str) -> None:
+    inputs, labels = np.zeros((4 * len(names), 1)), names * 4
+    with pytest.raises(ArgumentException, match=f"^{message}"):
+        ArrayLoader(inputs, labels, 2, 1, 1)
+    with pytest.raises(ArgumentException, match=f"^{message}"):
+        MetaDatasetBase("names", inputs, labels)
+    with pytest.raises(ArgumentException, match=f"^{message}"):
+        DatasetLoader(list(zip(inputs, labels, strict=True)), 2, 1, 1)
+
+
+def test_strings_that_an_array_would_shorten() -> None:
+    with pytest.raises(ArgumentException, match="y must hold labels of one kind, .* at 1, .* is read as 'a'; convert"):
+        ArrayLoader(np.zeros((8, 1)), ["a", "a\0"] * 4, 2, 1, 1)
+
+
+def test_lists_of_numbers_that_are_equal_in_one_array() -> None:
+    inputs = np.zeros((8, 1))
+    assert ArrayLoader(inputs, [0, 1.0] * 4, 2, 1, 1).labels == (0.0, 1.0)
+    assert ArrayLoader(inputs, [2**64, 2**64 + 1] * 4, 2, 1, 1).labels == (2**64, 2**64 + 1)
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
+def test_times_are_labels_in_any_unit(unit: str) -> None:
+    labels = np.array(["2020-01-02", "2020-01-01"] * 4, f"M8[{unit}]")
+    days = (datetime.date(2020, 1, 1), datetime.date(2020, 1, 2))
+    expected = days if unit == "D" else tuple(datetime.datetime(day.year, day.month, day.day) for day in days)
+    inputs = np.zeros((8, 1))
+    assert ArrayLoader(inputs, labels, 2, 1, 1).labels == expected
+    assert ArrayLoader(inputs, list(labels), 2, 1, 1).labels == expected
+    assert DatasetLoader(list(zip(inputs, labels, strict=True)), 2, 1, 1).labels == expected
+    with pytest.raises(ArgumentException, match=r"y must hold times of whole microseconds, got .*000001; round them"):
+        ArrayLoader(inputs, np.array([0, 1] * 4, "M8[ns]"), 2, 1, 1)
 
 
 def test_the_type_of_inputs() -> None:
@@ -330,7 +380,7 @@ NAN[3, 1] = np.nan
         (
             {"X": X + np.array([0, 1e60]), "dtype": np.float32},
             ArgumentException,
-            r"X must be finite, got inf at \[0, 1\]",
+            r"X must be finite, got 1e\+60 at \[0, 1\]; numbers as large are inf in float32; scale them",
         ),
         ({"X": X + 1j}, ArgumentException, "X must hold real numbers, got dtype complex128"),
         ({"X": X.astype(object)}, ArgumentException, "X must hold real numbers, got dtype object"),

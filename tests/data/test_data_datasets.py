@@ -131,6 +131,10 @@ class TestRefusals:
                 [*PAIRS, (IMAGES[0, :1], 3)],
                 r"must have one shape, got \(2, 6, 5\) at 0 and \(1, 6, 5\) at 24; give .*resizes",
             ),
+            (
+                [*PAIRS, (IMAGES[0].astype(np.float64), 3)],
+                "inputs of dataset must have one dtype, got float32 at 0 and float64 at 24; pass dtype",
+            ),
             ([*PAIRS, ("x", 3)], "inputs of dataset must be arrays of real numbers, got 'x' at 24"),
             ([*PAIRS, (1.0, 3)], "inputs of dataset must be arrays of real numbers, got 1.0 at 24"),
             ([*PAIRS, (IMAGES[0], np.eye(3)[0])], "labels of dataset must be single values, got ndarray .* at 24"),
