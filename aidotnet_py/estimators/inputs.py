@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,18 @@ from aidotnet_py.data.table.columns import Columns, read_table
 from aidotnet_py.estimators.scikit_learn import validate_data
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["is_frame", "read_arrays", "read_columns", "require_targets"]
+__all__ = ["all_or_nothing", "is_frame", "read_arrays", "read_columns", "require_targets"]
+
+
+@contextmanager
+def all_or_nothing(estimator: Any) -> Generator[None]:
+    """Give an estimator back the attributes that it had, if what runs in this context raises."""
+    before = estimator.__dict__.copy()
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__ = before
+        raise
 
 
 def is_frame(X: Any) -> bool:
@@ -62,19 +74,38 @@ def read_columns(
         When X is no such table.
     """
     if is_frame(X):
+        columns = read_table(X, "X")
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        return read_table(X, "X")
-    finite = "allow-nan" if fill else True
+        return columns
+    if hasattr(X, "columns") and hasattr(X, "set_axis"):
+        # A frame with numbered columns: one array of them all would round integers beside other numbers.
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return read_table(X.set_axis(_names(names, X.shape), axis=1), "X")
+    # A list too has columns of several types, which one array would make strings or round.
+    dtype, finite = None if hasattr(X, "dtype") else object, "allow-nan" if fill else True
     rows: NDArray[Any] = validate_data(
-        estimator, adopt(X, "X"), reset=reset, dtype=None, ensure_all_finite=finite, **least
+        estimator, adopt(X, "X"), reset=reset, dtype=dtype, ensure_all_finite=finite, **least
     )
+    if dtype is object:
+        rows = np.frompyfunc(_plain, 1, 1)(rows)
+    return read_table({name: rows[:, place] for place, name in enumerate(_names(names, rows.shape))}, "X")
+
+
+def _names(names: Sequence[str] | None, shape: tuple[int, ...]) -> Sequence[str]:
+    """Return the names of an array's columns."""
     if names is None:
-        names = [f"x{place}" for place in range(rows.shape[1])]
-    elif len(names) != rows.shape[1]:
+        return [f"x{place}" for place in range(shape[1])]
+    if len(names) != shape[1]:
         raise ArgumentException(
-            f"X must be a frame, or have the {len(names)} columns {', '.join(names)}, got shape {rows.shape}"
+            f"X must be a frame, or have the {len(names)} columns {', '.join(names)}, got shape {shape}"
         )
-    return read_table({name: rows[:, place] for place, name in enumerate(names)}, "X")
+    return names
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or string of NumPy, as in lists made from arrays, as Python's."""
+    scalar: Any = value
+    return scalar.item() if isinstance(value, (np.number, np.bool_, np.str_)) else scalar
 
 
 def require_targets(y: Any) -> None:

@@ -13,7 +13,7 @@ from aidotnet_py.arguments import Whole, shown
 from aidotnet_py.data import TableLoader
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
-from aidotnet_py.estimators.inputs import is_frame, read_columns, require_targets
+from aidotnet_py.estimators.inputs import all_or_nothing, is_frame, read_columns, require_targets
 from aidotnet_py.estimators.scikit_learn import (
     BaseEstimator,
     RegressorMixin,
@@ -121,11 +121,12 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         InvalidOperationException
             When a step of meta-training is not finite.
         """
-        columns = self._read_with_targets(X, y, reset=True)
-        self._meta_train(columns)
-        self._known: dict[Any, tuple[NDArray[Any], NDArray[Any]]] = {}
-        self.adapted_: dict[Any, Any] = {}
-        self._adapt(columns)
+        with all_or_nothing(self):
+            columns = self._read_with_targets(X, y, reset=True)
+            self._meta_train(columns)
+            self._known: dict[Any, tuple[NDArray[Any], NDArray[Any]]] = {}
+            self.adapted_: dict[Any, Any] = {}
+            self._adapt(columns)
         return self
 
     def partial_fit(self, X: Any, y: Any) -> Self:

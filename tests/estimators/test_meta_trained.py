@@ -24,6 +24,7 @@ from aidotnet_py import ArgumentException, MetaLearningTask
 from aidotnet_py.estimators import MetaTrainedRegressor
 
 SHORT = {"NumMetaIterations": 10}
+KINDS = {"age": np.float64, "child": np.str_, "sex": np.str_}
 
 
 @parametrize_with_checks([OneGroup(0, options={"NumMetaIterations": 10, "AdaptationSteps": 20}, random_state=0)])
@@ -124,6 +125,12 @@ class TestGroups:
         with pytest.raises(ValueError, match="NaN"):
             model.partial_fit(new, heights)
         assert set(model.adapted_) == set(X["child"])
+        before, start = model.predict(X), model.learner_
+        with pytest.raises(ArgumentException, match="column 'weight' must be finite"):
+            model.fit(X.assign(weight=np.inf), y)
+        assert model.learner_ is start
+        assert model.feature_names_in_.tolist() == ["age", "child", "sex"]
+        np.testing.assert_array_equal(model.predict(X), before)
 
 
 class TestTables:
@@ -137,6 +144,30 @@ class TestTables:
         np.testing.assert_array_equal(model.predict(X.to_numpy(object)), expected)
         numbered = X.set_axis([0, 1, 2], axis=1)
         np.testing.assert_array_equal(model.predict(numbered), expected)
+
+    def test_lists_have_columns_of_several_types(self) -> None:
+        X, y = children(8)
+        expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
+        plain = X.to_numpy(object).tolist()
+        numpys = [list(row) for row in zip(*(X[name].to_numpy(kind) for name, kind in KINDS.items()), strict=True)]
+        assert isinstance(numpys[0][0], np.float64)
+        assert isinstance(numpys[0][1], np.str_)
+        for rows in (plain, numpys):
+            model = MetaTrainedRegressor(1, options=SHORT, random_state=0).fit(rows, y)
+            np.testing.assert_array_equal(model.predict(rows), expected)
+
+    def test_groups_of_large_numbers_stay_apart(self) -> None:
+        y = np.arange(8.0)
+        frame = pd.DataFrame({0: np.repeat([2**53, 2**53 + 1], 4), 1: np.linspace(0.1, 1.0, 8)})
+        rows = [[group, x] for group, x in zip(frame[0].tolist(), frame[1].tolist(), strict=True)]
+        for X in (frame, rows):
+            model = MetaTrainedRegressor(0, options=SHORT, random_state=0).fit(X, y)
+            assert list(model.adapted_) == [2**53, 2**53 + 1]
+
+    def test_columns_of_one_name(self) -> None:
+        X, y = children(8)
+        with pytest.raises(ArgumentException, match="X must be a frame that narwhals takes: Expected unique column"):
+            MetaTrainedRegressor("child", options=SHORT).fit(pd.concat([X, X[["age"]]], axis=1), y)
 
     def test_a_feature_named_like_the_target(self) -> None:
         X, y = children(8)
