@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.data import TableEncoding, TableLoader
-from aidotnet_py.estimators.inputs import read_arrays, read_columns, require_targets
+from aidotnet_py.data.example_pool import check_numbers, read_labels
+from aidotnet_py.estimators.inputs import all_or_nothing, read_arrays, read_columns, require_targets
 from aidotnet_py.estimators.scikit_learn import (
     BaseEstimator,
     ClassifierMixin,
@@ -65,9 +66,12 @@ class _FewShot(BaseEstimator):
         """Return the rows of X as a model takes them, on the host."""
         dtype = parameter_dtype(model, model_backend(model))
         if encoding is not None:
-            names, fill = [column.name for column in encoding.features], encoding.missing == "fill"
-            return encoding.inputs(read_columns(self, X, names, reset=reset, fill=fill)).astype(dtype, copy=False)
-        rows = read_arrays(self, X, reset=reset).astype(dtype, copy=False)
+            # An array has the columns of the frame that was fitted, or those of the encoding.
+            fitted = None if reset else getattr(self, "feature_names_in_", None)
+            names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
+            columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
+            return check_numbers("X", encoding.inputs(columns), dtype.type)
+        rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
         if not isinstance(model, NeuralNetworkModel) or rows.shape[1:] == model.input_shape:
             return rows
         if rows.shape[1:] != (math.prod(model.input_shape),):
@@ -81,8 +85,13 @@ class _FewShot(BaseEstimator):
         check_is_fitted(self)
         backend = model_backend(self.adapted_)
         inputs = self._inputs(X, self.adapted_, self.encoding_, reset=False)
-        outputs = backend.to_numpy(self.adapted_.Predict(backend.asarray(inputs)))
-        return np.asarray(outputs, np.float64)
+        outputs = np.asarray(backend.to_numpy(self.adapted_.Predict(backend.asarray(inputs))), np.float64)
+        if not np.isfinite(outputs).all():
+            row = int(np.argwhere(~np.isfinite(outputs))[0, 0])
+            raise ArgumentException(
+                f"X must have rows with finite predictions, got {outputs[row]} for row {row}; scale X as for training"
+            )
+        return outputs
 
 
 class FewShotClassifier(ClassifierMixin, _FewShot):
@@ -151,6 +160,11 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
+        with all_or_nothing(self):
+            self._fit(X, y)
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
         learner, encoding = self._open()
         loss: Any = learner.DefaultLossFunction
         if not isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
@@ -159,13 +173,17 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
                 "use FewShotRegressor"
             )
         inputs = self._inputs(X, learner.BaseModel, encoding, reset=True)
+        outputs, is_binary = _outputs_of(learner, inputs), isinstance(loss, BinaryCrossEntropyLoss)
+        if is_binary and math.prod(outputs) != 1:
+            raise ArgumentException(
+                f"learner must have one output for a BinaryCrossEntropyLoss, got {math.prod(outputs)}; give it a "
+                "CrossEntropyLoss"
+            )
         y = _labels(X, y)
         if encoding is None:
             classes, labels = np.unique(y, return_inverse=True)
         else:
             classes, labels = np.array(encoding.classes), encoding.outcomes({encoding.target_names[0]: y})
-        is_binary = isinstance(loss, BinaryCrossEntropyLoss)
-        outputs = _outputs_of(learner, inputs)
         most = 2 if is_binary else outputs[-1]
         if len(classes) > most and not learner.scores_any_classes:
             raise ArgumentException(
@@ -176,7 +194,6 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
             targets = targets.reshape(len(targets), *outputs)
         self._adapt(learner, encoding, inputs, targets)
         self.classes_, self._is_binary = classes, is_binary
-        return self
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the likeliest label of each row.
@@ -288,6 +305,11 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
+        with all_or_nothing(self):
+            self._fit(X, y)
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
         learner, encoding = self._open()
         loss: Any = learner.DefaultLossFunction
         if isinstance(loss, (CrossEntropyLoss, BinaryCrossEntropyLoss)):
@@ -303,10 +325,9 @@ class FewShotRegressor(RegressorMixin, _FewShot):
             )
         if encoding is not None:
             columns = encoding.outcomes(dict(zip(encoding.target_names, columns.T, strict=True)))
-        targets = columns.reshape(len(y), *outputs).astype(inputs.dtype, copy=False)
+        targets = check_numbers("y", columns, inputs.dtype.type).reshape(len(y), *outputs)
         self._adapt(learner, encoding, inputs, targets)
         self._targets_shape = y.shape[1:]
-        return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return predictions in the shape of y.
@@ -341,7 +362,9 @@ class FewShotRegressor(RegressorMixin, _FewShot):
 def _labels(X: Any, y: Any) -> NDArray[Any]:
     """Return labels of classes, (n,)."""
     require_targets(y)
-    labels: NDArray[Any] = np.asarray(column_or_1d(y, warn=True))
+    # A series of pandas or Polars has one type already.
+    given: Any = np.asarray(y) if hasattr(y, "to_numpy") else y
+    labels: NDArray[Any] = column_or_1d(read_labels("y", given), warn=True)
     check_consistent_length(X, labels)
     check_classification_targets(labels)
     return labels

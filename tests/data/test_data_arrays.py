@@ -142,7 +142,7 @@ def test_a_list_of_labels_that_one_array_would_change(names: list[Any], message:
 
 
 def test_strings_that_an_array_would_shorten() -> None:
-    with pytest.raises(ArgumentException, match="y must hold labels of one kind, .* at 1, .* is read as 'a'; convert"):
+    with pytest.raises(ArgumentException, match=r"y must hold labels of one kind, .* at 1, .* is read as 'a'; conv"):
         ArrayLoader(np.zeros((8, 1)), ["a", "a\0"] * 4, 2, 1, 1)
 
 

@@ -87,6 +87,34 @@ class TestLabels:
         classifier = FewShotClassifier(digits_learner()).fit(task.SupportInput, y)
         assert classifier.classes_.tolist() == ["x", "y", "z"]
 
+    @pytest.mark.parametrize(
+        "y",
+        [
+            pd.Series(["x", "y", None], dtype=object),
+            pd.Series(["x", "y", np.nan], dtype=object),
+            pd.Series(["x", "y", None], dtype="category"),
+            pd.Series(["x", "y", pd.NA], dtype="string"),
+            pd.Series([1, 2, None], dtype="Int64"),
+            polars.Series(["x", "y", None]),
+            ["x", "y", None],
+            ["x", "y", float("nan")],
+            np.array([0.0, 1.0, np.nan]),
+        ],
+        ids=lambda y: f"{type(y).__name__}-{getattr(y, 'dtype', '')}",
+    )
+    def test_that_are_missing(self, y: Any) -> None:
+        message = "y must hold a label for each example, got .* at 2; drop such examples"
+        with pytest.raises(ArgumentException, match=message):
+            FewShotClassifier(classifying()).fit(np.eye(3), y)
+
+    def test_of_two_kinds(self) -> None:
+        with pytest.raises(ArgumentException, match=r"y must hold labels of one kind, .*, got 1 at 0"):
+            FewShotClassifier(classifying()).fit(np.eye(2), [1, "1"])
+
+    def test_large_integers_of_pandas(self) -> None:
+        y = pd.Series([2**60, 2**60 + 1], dtype="Int64")
+        assert FewShotClassifier(classifying()).fit(np.eye(2), y).classes_.tolist() == [2**60, 2**60 + 1]
+
     def test_two_by_one_score(self) -> None:
         model = NeuralNetworkModel(mlp(8, 1), input_shape=(2,), loss=BinaryCrossEntropyLoss(), dtype=np.float64, seed=0)
         learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=0.5, AdaptationSteps=50))
@@ -179,6 +207,11 @@ def heights(groups: int, seed: int) -> dict[str, Any]:
     return {"child": child, "age": age, "sex": np.array(["f", "m"])[child % 2], "height": height}
 
 
+def of_table(loader: Any) -> MAMLAlgorithm[Any, Any, Any, Any]:
+    model = NeuralNetworkModel(mlp(4, 1), input_shape=loader.encoding.input_shape, seed=0)
+    return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader))
+
+
 @pytest.fixture(scope="module")
 def run_on_a_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that tests read alone."""
@@ -216,6 +249,31 @@ class TestRuns:
         values = regressor.fit(np.array(rows[:3]), np.array(y[:3])).predict(rows[3:])
         np.testing.assert_array_equal(values, expected)
         assert 50 < np.mean(values) < 160
+
+    def test_an_array_has_the_columns_of_the_frame_that_was_fitted(self) -> None:
+        table = pd.DataFrame(heights(6, 0)).drop(columns="sex").assign(mass=lambda rows: rows["age"] ** 2)
+        regressor = FewShotRegressor(of_table(TableLoader(table, task="child", target="height", seed=0)))
+        X, y = table[["mass", "age"]], table["height"]
+        expected = regressor.fit(X, y).predict(X)
+        with pytest.warns(UserWarning, match="X does not have valid feature names"):
+            np.testing.assert_array_equal(regressor.predict(X.to_numpy()), expected)
+        # A fit on an array has the encoding's order, as before.
+        array = X[["age", "mass"]].to_numpy()
+        np.testing.assert_array_equal(regressor.fit(array, y).predict(array), expected)
+
+    def test_rows_are_lists_of_several_types(self) -> None:
+        table = pd.DataFrame(heights(6, 0))
+        regressor = FewShotRegressor(of_table(TableLoader(table, task="child", target="height", seed=0)))
+        X, y = table[["age", "sex"]], table["height"]
+        expected = regressor.fit(X, y).predict(X)
+        rows = X.to_numpy(object).tolist()
+        np.testing.assert_array_equal(regressor.fit(rows, y).predict(rows), expected)
+
+    def test_columns_of_one_name(self) -> None:
+        table = pd.DataFrame(heights(6, 0))
+        regressor = FewShotRegressor(of_table(TableLoader(table, task="child", target="height", seed=0)))
+        with pytest.raises(ArgumentException, match="X must be a frame that narwhals takes: Expected unique column"):
+            regressor.fit(table[["age", "sex", "age"]], table["height"])
 
     def test_what_a_table_lacks(self, run_on_a_table: Path) -> None:
         frame = pd.DataFrame(heights(1, 1))
@@ -307,6 +365,40 @@ class TestRefusals:
         with pytest.raises(ArgumentException, match="y must have at most 2 classes"):
             fitted.fit(X, [0, 1, 2] * 4)
         np.testing.assert_array_equal(fitted.predict_proba(X), before)
+
+    def test_a_refused_fit_leaves_the_columns(self) -> None:
+        rng = np.random.default_rng(0)
+        X = pd.DataFrame(rng.normal(size=(8, 2)), columns=["a", "b"])
+        fitted = FewShotRegressor(regressing()).fit(X, X["a"])
+        before = fitted.predict(X)
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            fitted.fit(X.assign(c=1.0), X["a"][:-1])
+        np.testing.assert_array_equal(fitted.predict(X), before)
+        assert (fitted.n_features_in_, fitted.feature_names_in_.tolist()) == (2, ["a", "b"])
+
+    @pytest.mark.parametrize("size", [1e300, 1e38])
+    def test_numbers_beyond_the_model(self, size: float) -> None:
+        """The learner's numbers are of float32: 1e300 is inf there, and 1e38 gives scores of inf."""
+        model = NeuralNetworkModel(mlp(4, 2), input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
+        classifier = FewShotClassifier(MAMLAlgorithm(MAMLOptions(model))).fit(np.eye(2), ["a", "b"])
+        messages = {
+            1e300: r"X must be finite, got 1e\+300 at \[0, 0\]",
+            1e38: "X must have rows with finite predictions",
+        }
+        X = np.full((1, 2), size)
+        for ask in (classifier.predict, classifier.predict_proba):
+            with pytest.raises(ArgumentException, match=messages[size]):
+                ask(X)
+
+    def test_targets_beyond_the_model(self) -> None:
+        model = NeuralNetworkModel(mlp(4, 1), input_shape=(2,), seed=0)
+        with pytest.raises(ArgumentException, match=r"y must be finite, got 1e\+300 at \[1, 0\]"):
+            FewShotRegressor(MAMLAlgorithm(MAMLOptions(model))).fit(np.eye(2), [0.0, 1e300])
+
+    def test_binary_scores_of_several_outputs(self) -> None:
+        model = NeuralNetworkModel(mlp(4, 2), input_shape=(2,), loss=BinaryCrossEntropyLoss(), seed=0)
+        with pytest.raises(ArgumentException, match="learner must have one output for a BinaryCrossEntropyLoss, got 2"):
+            FewShotClassifier(MAMLAlgorithm(MAMLOptions(model))).fit(np.eye(2), ["a", "b"])
 
     def test_masked_values(self) -> None:
         """Whose numbers scikit-learn takes for data."""
