@@ -40,7 +40,8 @@ class DatasetLoader(WeightedLoader[T]):
     ----------
     dataset : sequence of pairs
         Has ``len`` and an (input, label) at each place. Inputs are tensors, arrays or images, real and finite, all of
-        one shape, on the CPU. Values are not scaled: an image of bytes has values from 0 to 255, as float32.
+        one shape, on the CPU; of one floating type, unless ``dtype`` is given. Values are not scaled: an image of bytes
+        has values from 0 to 255, as float32.
     NWay, KShot, QueryShots : int
         N of at least 2, K and Q.
     channels_first : bool
