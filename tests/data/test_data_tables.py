@@ -590,6 +590,14 @@ class TestEncoding:
         assert np.isfinite(coded).all()
         np.testing.assert_allclose(loader.encoding.decode(coded), y, rtol=1e-9, atol=1e-12 * float(abs(y).max()))
 
+    def test_numbers_far_from_the_training_groups_are_refused(self) -> None:
+        encoding = make(growth([5] * 4), features=["age"]).encoding
+        for read, table in ((encoding.inputs, {"age": [1.0, 1e300]}), (encoding.outcomes, {"height": [1e300]})):
+            with pytest.raises(
+                ArgumentException, match=r"must hold numbers near .*, got .*1e\+300.*, which scaled is inf"
+            ):
+                read(table)
+
     def test_several_targets(self) -> None:
         table = growth([5] * 4)
         loader = make(table, target=["height", "age"])

@@ -85,7 +85,14 @@ class NumberColumn:
         values = columns.numbers(self.name)
         missing = np.isnan(values)
         _check_finite(values[~missing], self.name)
-        out[:, 0] = np.where(missing, 0.0, (values - self.mean) / self.deviation)
+        with np.errstate(over="ignore"):
+            out[:, 0] = np.where(missing, 0.0, (values - self.mean) / self.deviation)
+        beyond = ~np.isfinite(out[:, 0])
+        if beyond.any():
+            raise ArgumentException(
+                f"column {self.name!r:.80} must hold numbers near those of the training groups, got "
+                f"{values[beyond][0]!r}, which scaled is inf in {out.dtype}; correct it, or drop such rows"
+            )
 
 
 @dataclass(frozen=True)
