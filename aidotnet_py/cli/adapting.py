@@ -18,7 +18,6 @@ from aidotnet_py.data import ImageEncoding, TableEncoding
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs import RunFolder
 from aidotnet_py.runs.opening import checkpoint_of
-from aidotnet_py.runs.run_data import ENCODING, encoding_of
 from aidotnet_py.saving import load, save
 from aidotnet_py.whole_files import write_file
 
@@ -44,13 +43,13 @@ def adapt(
     """
     with refusals("adapt", debug=debug):
         folder = RunFolder(run)
-        made, held = settings_of(folder, None)
-        if ENCODING not in held:
+        made, facts = settings_of(folder, None)
+        encoding = facts.encoding
+        if encoding is None:
             raise ArgumentException(
                 f"{str(run)!r} must be a run on a folder or a table, got a run on built-in data; adapt its learner in "
                 "Python, with aidotnet_py.load and Adapt"
             )
-        encoding = encoding_of(held[ENCODING])
         learner = load(checkpoint_of(folder, checkpoint))
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)

@@ -26,7 +26,7 @@ from aidotnet_py.runs.executors import executor_of
 from aidotnet_py.runs.learners import make_learner
 from aidotnet_py.runs.logs import LOGS, logs_of
 from aidotnet_py.runs.opening import checkpoint_of
-from aidotnet_py.runs.run_data import ENCODING
+from aidotnet_py.runs.run_data import DataFacts
 from aidotnet_py.runs.settings import RunSettings, changed
 
 __all__ = ["Checkpoint", "add_commands", "settings_of"]
@@ -149,9 +149,9 @@ def resume(
     Example: aidotnet-py resume runs/first --set options.NumMetaIterations=4000
     """
     with refusals("resume", debug=debug):
-        made, encoding = settings_of(RunFolder(run), settings)
-        learner = make_learner(made, open_data(made))
-        folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **encoding})
+        made, facts = settings_of(RunFolder(run), settings)
+        learner = make_learner(made, open_data(made, facts))
+        folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **facts.settings()})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
         with _told(verbose):
@@ -173,9 +173,9 @@ def evaluate(
     with refusals("evaluate", debug=debug):
         COUNT.check("--tasks", tasks)
         folder = RunFolder(run)
-        made, _ = settings_of(folder, None)
+        made, facts = settings_of(folder, None)
         file = checkpoint_of(folder, checkpoint)
-        data = open_data(made)
+        data = open_data(made, facts)
         learner = make_learner(made, data)
         learner.Load(file)
         learner.Options.DataLoader = data.test
@@ -231,16 +231,16 @@ def _with_whole_path(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSettings, dict[str, Any]]:
-    """Return the settings of a run with changes, and the description of its encoding, if it has one, by its name."""
+def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSettings, DataFacts]:
+    """Return the settings of a run with changes, and what it keeps about its data."""
     held: Any = folder.read().get("settings")
     if not isinstance(held, dict):
         raise ArgumentException(
             f"{str(folder.path)!r} must be a run of this command, got a run of Train; resume it from Python"
         )
     values = cast("dict[str, Any]", {**held})
-    encoding = {ENCODING: values.pop(ENCODING)} if ENCODING in values else dict[str, Any]()
-    return RunSettings.of(_with_all(values, settings)), encoding
+    facts = DataFacts.take_from(values)
+    return RunSettings.of(_with_all(values, settings)), facts
 
 
 @contextmanager

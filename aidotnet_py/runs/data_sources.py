@@ -11,7 +11,7 @@ from aidotnet_py.comparison.problems import Problem
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs.own_data import TABLE_SUFFIXES, open_folder, open_table
-from aidotnet_py.runs.run_data import RunData
+from aidotnet_py.runs.run_data import DataFacts, RunData
 from aidotnet_py.runs.settings import OF_FOLDERS, OF_TABLES, RunSettings
 
 __all__ = ["open_data"]
@@ -23,8 +23,8 @@ class _Source:
     archive: str | None
 
 
-def open_data(settings: RunSettings) -> RunData:
-    """Return the data that the settings of a run name.
+def open_data(settings: RunSettings, facts: DataFacts | None = None) -> RunData:
+    """Return the data that the settings of a run name, for a new run or with the facts that a run began with.
 
     'sinusoid', 'digits' and 'omniglot' are built in; otherwise it is the path of a folder of class folders, or of a
     table in CSV, TSV or Parquet. Validation and test tasks are of classes or groups that are not trained on. Built-in
@@ -33,7 +33,8 @@ def open_data(settings: RunSettings) -> RunData:
     Raises
     ------
     ArgumentException
-        When there is no such data, or it needs an archive or a column, or something is given that it has no use for.
+        When there is no such data, or it needs an archive or a column, or something is given that it has no use for;
+        or when the data no longer fit the facts of the run.
     ImportError
         When a library for the data is not installed.
 
@@ -44,6 +45,14 @@ def open_data(settings: RunSettings) -> RunData:
     >>> open_data(RunSettings(data="sinusoid")).training.KShot
     10
     """
+    known = DataFacts() if facts is None else facts
+    opened = _open(settings, known)
+    if known.division is not None and opened.division is not None:
+        known.division.require(opened.division, settings.data)
+    return opened
+
+
+def _open(settings: RunSettings, facts: DataFacts) -> RunData:
     data = settings.data
     if data in PROBLEMS:
         settings.require_unset(data, *OF_FOLDERS, *OF_TABLES)
@@ -51,9 +60,9 @@ def open_data(settings: RunSettings) -> RunData:
     settings.require_unset(data, "archive")
     path = Path(data)
     if path.is_dir():
-        return open_folder(path, settings)
+        return open_folder(path, settings, facts)
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        return open_table(path, settings)
+        return open_table(path, settings, facts)
     kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
     raise ArgumentException(refusal("data", kinds, data))
 

@@ -16,7 +16,7 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss, ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.nn import Layer, conv4, mlp
-from aidotnet_py.runs.run_data import Encoding, RunData
+from aidotnet_py.runs.run_data import DataFacts, Encoding, RunData
 from aidotnet_py.runs.settings import OF_FOLDERS, OF_TABLES, RunSettings
 
 __all__ = ["TABLE_SUFFIXES", "open_folder", "open_table", "tasks_of_tables"]
@@ -26,7 +26,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 _WAYS, _SIDE, _QUERIES = 5, 32, 15
 
 
-def open_folder(folder: Path, settings: RunSettings) -> RunData:
+def open_folder(folder: Path, settings: RunSettings, facts: DataFacts) -> RunData:
     """Return tasks of a folder of class folders, or of one in a published layout.
 
     Without a published division, a quarter of the classes, and at least as many as a task has, is held out.
@@ -43,7 +43,7 @@ def open_folder(folder: Path, settings: RunSettings) -> RunData:
             for split, of in (("train", settings.seed), (held, SEEDS + 1), ("test", SEEDS))
         )
     else:
-        (training, validation, test), ways = _divided_folder(opened, settings.ways, shots, settings.seed)
+        (training, validation, test), ways = _divided_folder(opened, settings, shots, facts)
     options = {
         "InnerLearningRate": 0.1,
         "AdaptationSteps": 5,
@@ -55,11 +55,11 @@ def open_folder(folder: Path, settings: RunSettings) -> RunData:
     return RunData(True, options, models, training, validation, test, training.encoding)
 
 
-def _divided_folder(opened: Any, ways: int | None, shots: int, seed: int) -> tuple[list[Any], int]:
+def _divided_folder(opened: Any, settings: RunSettings, shots: int, facts: DataFacts) -> tuple[list[Any], int]:
     # Once for the numbers of classes and images; the images are in the cache then.
     pool = opened(NWay=2, QueryShots=1, seed=0)
     count = len(pool.labels)
-    ways = min(_WAYS, count // 3 if count >= 6 else count // 2) if ways is None else ways
+    ways = settings.ways or min(_WAYS, count // 3 if count >= 6 else count // 2)
     held = max(ways, count // 4)
     if ways < 2 or count - held < ways:
         raise ArgumentException(
@@ -68,10 +68,10 @@ def _divided_folder(opened: Any, ways: int | None, shots: int, seed: int) -> tup
         )
     fewest = min(pool.dataset(seed=0).ClassExampleCounts.values())
     whole = opened(NWay=ways, QueryShots=min(_QUERIES, fewest - shots), seed=0)
-    return _divided(whole, count - held, held, seed), ways
+    return _divided(whole, held, settings, facts), ways
 
 
-def open_table(file: Path, settings: RunSettings) -> RunData:
+def open_table(file: Path, settings: RunSettings, facts: DataFacts) -> RunData:
     """Return tasks of a table's groups, a quarter of which is held out; groups with too few rows are left out."""
     settings.require_unset("a table", *OF_FOLDERS)
     for name in ("task", "target"):
@@ -92,7 +92,7 @@ def open_table(file: Path, settings: RunSettings) -> RunData:
             f"task must be a column with at least 2 large enough groups, to train on and to evaluate on, got {count}"
         )
     held = max(1, count // 4)
-    return tasks_of_tables(*_divided(whole, count - held, held, settings.seed))
+    return tasks_of_tables(*_divided(whole, held, settings, facts))
 
 
 def tasks_of_tables(training: TableLoader[Any], validation: Any = None, test: Any = None) -> RunData:
@@ -117,8 +117,14 @@ def _models(network: Layer, loss: ILossFunction[Any], encoding: Encoding) -> Cal
     return lambda seed: NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, seed=seed)
 
 
-def _divided(whole: Any, training: int, held: int, seed: int) -> list[Any]:
-    """Return loaders to train on, and to evaluate on during a run and after it; every run has the same division."""
-    parts = [part.labels for part in whole.split(training, held, seed=0)]
+def _divided(whole: Any, held: int, settings: RunSettings, facts: DataFacts) -> list[Any]:
+    """Return loaders to train on, and to evaluate on during a run and after it.
+
+    Every run on the same classes or groups has the same division, and a run keeps the one that it began with.
+    """
+    if facts.division is not None:
+        parts = facts.division.parts_of(whole.labels, settings.data)
+    else:
+        parts = tuple(part.labels for part in whole.split(len(whole.labels) - held, held, seed=0))
     # Seeds of runs are below SEEDS, so that no run trains on the tasks that it is evaluated on.
-    return [whole.split(*parts, seed=of)[place] for place, of in ((0, seed), (1, SEEDS + 1), (1, SEEDS))]
+    return [whole.split(*parts, seed=of)[place] for place, of in ((0, settings.seed), (1, SEEDS + 1), (1, SEEDS))]

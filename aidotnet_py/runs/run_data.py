@@ -4,16 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import Any, Self, TypeAlias
 
 from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.runs.division import Division
 
-__all__ = ["ENCODING", "Encoding", "RunData", "encoding_of"]
+__all__ = ["ENCODING", "DataFacts", "Encoding", "RunData", "encoding_of"]
 
 Encoding: TypeAlias = ImageEncoding | TableEncoding
 
-# The name of an encoding beside a run's settings.
-ENCODING = "encoding"
+# The names of an encoding and of a division beside a run's settings.
+ENCODING, _DIVISION = "encoding", "division"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the folder of a run holds about its data beside the settings; a run keeps it when the data change.
+
+    Attributes
+    ----------
+    encoding : ImageEncoding, TableEncoding or None
+        What makes inputs of images or rows; None for built-in data.
+    division : Division or None
+        The classes or groups that are trained on, and the others; None for data without, and in runs of older versions.
+    """
+
+    encoding: Encoding | None = None
+    division: Division | None = None
+
+    @classmethod
+    def take_from(cls, values: dict[str, Any]) -> Self:
+        """Return the facts that `settings` described among other values, and remove them there.
+
+        Raises
+        ------
+        ArgumentException
+            When they are no such description.
+        """
+        encoding, division = values.pop(ENCODING, None), values.pop(_DIVISION, None)
+        return cls(
+            None if encoding is None else encoding_of(encoding),
+            None if division is None else Division.from_settings(division),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the facts by their names, in values of JSON."""
+        facts = dict[str, Any]()
+        if self.encoding is not None:
+            kind = "images" if isinstance(self.encoding, ImageEncoding) else "table"
+            facts[ENCODING] = {"kind": kind, **self.encoding.settings()}
+        if self.division is not None:
+            facts[_DIVISION] = self.division.settings()
+        return facts
 
 
 @dataclass(frozen=True)
@@ -43,20 +86,22 @@ class RunData:
     test: Any
     encoding: Encoding | None = None
 
-    def settings(self) -> dict[str, Any]:
-        """Return the facts about the data that a run's folder holds beside the settings, in values of JSON.
+    @property
+    def division(self) -> Division | None:
+        """The classes or groups of the two parts; None for data without."""
+        if not hasattr(self.training, "labels"):
+            return None
+        evaluated = [part.labels for part in (self.validation, self.test) if part is not None]
+        return Division.of(self.training.labels, dict.fromkeys(chain(*evaluated)))
 
-        `encoding_of` makes the encoding again.
-        """
-        if self.encoding is None:
-            return {}
-        if isinstance(self.encoding, ImageEncoding):
-            return {"ways": self.training.NWay, ENCODING: {"kind": "images", **self.encoding.settings()}}
-        return {ENCODING: {"kind": "table", **self.encoding.settings()}}
+    def settings(self) -> dict[str, Any]:
+        """Return what a run's folder holds about the data over the settings, in values of JSON."""
+        facts = DataFacts(self.encoding, self.division).settings()
+        return {"ways": self.training.NWay, **facts} if isinstance(self.encoding, ImageEncoding) else facts
 
 
 def encoding_of(values: Mapping[str, Any]) -> Encoding:
-    """Return the encoding that `RunData.settings` described under its name.
+    """Return the encoding that `DataFacts.settings` described under its name.
 
     Raises
     ------

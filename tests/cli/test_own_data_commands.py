@@ -38,6 +38,13 @@ def rows_of(file: Path) -> list[list[str]]:
         return [*csv.reader(lines)]
 
 
+def train_one_step(table: Path, folder: Path) -> None:
+    columns = ("--task", "child", "--target", "height", "--order", "age")
+    short = ("--iterations", 1, "--set", "options.MetaBatchSize=1", "--set", "options.EvaluationFrequency=0")
+    done = run("train", table, "--run", folder, *columns, *short)
+    assert done.exit_code == 0, done.output
+
+
 def shade(label: int, seed: int) -> Image.Image:
     """A photograph of a size of its own; its class is how light it is."""
     rng = np.random.default_rng(seed)
@@ -164,6 +171,18 @@ class TestTable:
         assert refused.exit_code == 2
         assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+class TestRunsOnChangedData:
+    def test_refuse_other_groups(self, heights: Path, tmp_path: Path) -> None:
+        train_one_step(heights, tmp_path / "run")
+        before = (tmp_path / "run" / "run.json").read_bytes()
+        heights.write_text(heights.read_text().replace("c0,", "d0,"))
+        for command in ("evaluate", "resume"):
+            refused = run(command, tmp_path / "run")
+            assert refused.exit_code == 2
+            assert "without 'c0' to train on and with 'd0' to hold out; restore the data of the run" in refused.stderr
+        assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_built_in_data_have_nothing_to_adapt_to(tmp_path: Path) -> None:
