@@ -84,6 +84,8 @@ def open_table(file: Path, settings: RunSettings, facts: DataFacts) -> RunData:
         order=settings.order,
         support=0.5 if settings.shots is None else settings.shots,
         small="skip",
+        # One run has one encoding, which its model knows; the loader refuses that of images.
+        encoding=cast(Any, facts.encoding),
         seed=0,
     )
     count = len(whole.labels)

@@ -92,6 +92,8 @@ class TestPhotographs:
         monkeypatch.chdir("/")
         again = run("resume", tmp_path / "run", "--set", "options.NumMetaIterations=6", "--json")
         assert json.loads(again.stdout)["TotalIterations"] == 6
+        resumed = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+        assert resumed == {**settings, "options": resumed["options"]}
         assert run("evaluate", tmp_path / "run", "--tasks", "5").exit_code == 0
 
         support, query, out = tmp_path / "support", tmp_path / "query", tmp_path / "predictions.csv"

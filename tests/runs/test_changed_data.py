@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -101,3 +102,41 @@ class TestDivision:
 
     def test_of_tasks_from_a_continuum_is_none(self) -> None:
         assert open_data(RunSettings(data="sinusoid")).settings() == {}
+
+
+class TestEncoding:
+    def test_stays_where_the_units_change(self, table: Path) -> None:
+        began = open_data(settings_of(table))
+        head, *rows = [line.split(",") for line in table.read_text().splitlines()]
+        table.write_text(
+            "\n".join(",".join(row) for row in [head, *([g, x, str(100 * int(y) + 7)] for g, x, y in rows)])
+        )
+        went_on = open_data(settings_of(table), facts_of(began))
+        assert went_on.encoding == went_on.test.encoding == began.encoding
+        before, after = (data.test.GetNextTask().SupportOutput.astype(float) for data in (began, went_on))
+        (column,) = began.encoding.targets
+        np.testing.assert_allclose(
+            after * column.deviation + column.mean, 100 * (before * column.deviation + column.mean) + 7, rtol=1e-5
+        )
+
+    def test_leaves_a_run_its_bits(self, table: Path) -> None:
+        began = open_data(settings_of(table))
+        went_on = open_data(settings_of(table), facts_of(began))
+        for part in ("training", "validation", "test"):
+            one, two = (getattr(data, part).GetNextTask() for data in (began, went_on))
+            for name in ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput"):
+                assert np.array_equal(getattr(one, name), getattr(two, name))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("g,x,y", "g,z,y", "table must be a column"),
+            ("\n3,0,", "\n3,few,", "column 'x' must hold numbers, got categories"),
+            (",3\n", ",many\n", "column 'y' must hold numbers, got categories"),
+        ],
+    )
+    def test_refuses_columns_of_another_kind(self, table: Path, old: str, new: str, message: str) -> None:
+        began = open_data(settings_of(table))
+        table.write_text(table.read_text().replace(old, new))
+        with pytest.raises(ArgumentException, match=message):
+            open_data(settings_of(table), facts_of(began))
