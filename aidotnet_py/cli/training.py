@@ -37,6 +37,8 @@ _Set = Annotated[
     typer.Option("--set", help="A setting, such as options.AdaptationSteps=3 or seed=1; may be given several times."),
 ]
 Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a checkpoint's file.")]
+# What a resume may change: where things are, what is written, and options, of which `Train` tells itself.
+_MAY_CHANGE = {"archive", "keep", "log", "options"}
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Log evaluations and checkpoints.")]
 
 
@@ -232,7 +234,13 @@ def _with_whole_path(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSettings, DataFacts]:
-    """Return the settings of a run with changes, and what it keeps about its data."""
+    """Return the settings of a run with changes, and what it keeps about its data.
+
+    Raises
+    ------
+    ArgumentException
+        When a change would make it another run.
+    """
     held: Any = folder.read().get("settings")
     if not isinstance(held, dict):
         raise ArgumentException(
@@ -240,7 +248,22 @@ def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSetti
         )
     values = cast("dict[str, Any]", {**held})
     facts = DataFacts.take_from(values)
-    return RunSettings.of(_with_all(values, settings)), facts
+    began, made = RunSettings.of(values), RunSettings.of(_with_whole_path(_with_all(values, settings)))
+    _require_same_run(began, made)
+    return made, facts
+
+
+def _require_same_run(began: RunSettings, made: RunSettings) -> None:
+    """Raise ArgumentException if settings differ that say what a run learns from, and with what."""
+    before, after = began.as_dict(), made.as_dict()
+    # Data of one's own may have moved; what they must have in common is checked where they are opened.
+    may_change = {*_MAY_CHANGE, "data"} if PROBLEMS.keys().isdisjoint({began.data, made.data}) else _MAY_CHANGE
+    differences = [name for name in after if name not in may_change and after[name] != before[name]]
+    if differences:
+        told = " and ".join(f"{name}={after[name]!r:.80} for {before[name]!r:.80}" for name in differences)
+        raise ArgumentException(
+            f"--set must leave {', '.join(differences)} as the run began, got {told}; train a new run with it"
+        )
 
 
 @contextmanager

@@ -176,6 +176,34 @@ class TestTable:
 
 
 class TestRunsOnChangedData:
+    def test_go_on_where_the_data_have_moved(
+        self, heights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train_one_step(heights, tmp_path / "run")
+        heights.rename(tmp_path / "moved.csv")
+        monkeypatch.chdir(tmp_path)
+        done = run("resume", "run", "--set", "data=moved.csv", "--set", "options.NumMetaIterations=2")
+        assert done.exit_code == 0, done.output
+        monkeypatch.chdir("/")
+        assert run("evaluate", tmp_path / "run", "--tasks", 2).exit_code == 0
+
+    def test_refuse_settings_of_another_run(self, heights: Path, tmp_path: Path) -> None:
+        train_one_step(heights, tmp_path / "run")
+        before = (tmp_path / "run" / "run.json").read_bytes()
+        for changes, message in (
+            (("target=age",), "target as the run began, got target='age' for 'height'; train a new run with it"),
+            (("task=sex", "seed=3"), "seed, task as the run began, got seed=3 for 0 and task='sex' for 'child'; train"),
+            (("order=height",), "order as the run began, got order='height' for 'age'"),
+            (("shots=2",), "shots as the run began, got shots=2 for None"),
+            (("algorithm=iMAML",), "algorithm as the run began, got algorithm='iMAML' for 'MAML'"),
+            (("data=sinusoid",), "data as the run began, got data='sinusoid' for "),
+        ):
+            given = [part for change in changes for part in ("--set", change)]
+            refused = run("resume", tmp_path / "run", *given, "--set", "options.NumMetaIterations=2")
+            assert refused.exit_code == 2
+            assert f"--set must leave {message}" in refused.stderr
+        assert (tmp_path / "run" / "run.json").read_bytes() == before
+
     def test_refuse_other_groups(self, heights: Path, tmp_path: Path) -> None:
         train_one_step(heights, tmp_path / "run")
         before = (tmp_path / "run" / "run.json").read_bytes()
