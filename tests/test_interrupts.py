@@ -5,12 +5,14 @@ AIDOTNET_STRESS_ROUNDS says how often each is tried at random; the default takes
 
 from __future__ import annotations
 
+import _weakrefset
 import gc
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +61,7 @@ from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.nn import mlp
 from aidotnet_py.testing.learner_state import bits, state_of
 
+WEAK_CONTAINERS = (weakref.__file__, _weakrefset.__file__)
 TASKS = list(SinusoidLoader(4, 4, seed=5, dtype=np.float64).GetTaskBatch(6))
 
 
@@ -141,7 +144,10 @@ class Moments:
 
 
 def _is_within_deletion(frame: FrameType | None) -> bool:
+    """Whether Python would drop an interrupt, and print it: in a deletion, and where weak containers note one."""
     while frame is not None and frame.f_code.co_name != "__del__":
+        if frame.f_code.co_filename in WEAK_CONTAINERS and frame.f_code.co_name in ("remove", "_remove", "__call__"):
+            return True
         frame = frame.f_back
     return frame is not None
 
