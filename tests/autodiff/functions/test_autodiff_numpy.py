@@ -452,7 +452,7 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
             NotSupportedException,
             "mode must be 'constant' for a traced value, got 'edge'",
         ),
-        (lambda x: np.pad(x, -1), ArgumentException, "pad_width must be at least 0, got -1"),
+        (lambda x: np.pad(x, -1), ArgumentException, "pad_width must be integers of at least 0, got -1"),
         (
             lambda x: x.astype(np.int64) ** -1,
             ArgumentException,
