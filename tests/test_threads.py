@@ -193,6 +193,7 @@ class TestQuestions:
         for _ in range(rounds()):
             assert [bits(one) for one in at_once(calls)] == expected
 
+    @pytest.mark.slow
     def test_several_learners_of_one_model(self) -> None:
         model = network()
         learners = [MAMLAlgorithm(MAMLOptions(model)), ReptileAlgorithm(ReptileOptions(model))]
@@ -201,6 +202,7 @@ class TestQuestions:
         for _ in range(rounds()):
             assert [bits(one) for one in at_once(calls)] == expected
 
+    @pytest.mark.slow
     def test_models_with_gradients_of_their_own(self) -> None:
         backend = get_backend("numpy")
         learner = MAMLAlgorithm(

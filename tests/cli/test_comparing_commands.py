@@ -59,6 +59,7 @@ class TestResume:
         assert invoke(*command, "--json", str(file), "--resume").exit_code == 0
         assert curves(file) == curves(wanted)
 
+    @pytest.mark.slow
     def test_a_killed_process_goes_on(self, tmp_path: Path) -> None:
         file, wanted = tmp_path / "found.json", tmp_path / "wanted.json"
         command = ["compare", *TINY, "--algorithms", "FOMAML,MAML", "--json"]

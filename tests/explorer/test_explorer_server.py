@@ -21,6 +21,7 @@ def test_a_port_that_is_none(port: int) -> None:
     assert "port must be a whole number from 1 to 65535" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken() -> None:
     pytest.importorskip("bokeh", reason="Bokeh is not installed")
     with socket.socket() as other:

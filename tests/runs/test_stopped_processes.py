@@ -109,4 +109,4 @@ def test_a_few_random_signals(number: signal.Signals, tmp_path: Path, alone: tup
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_many_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
-    check(tmp_path, number, rounds(8), alone)
+    check(tmp_path, number, rounds(4), alone)

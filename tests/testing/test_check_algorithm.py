@@ -58,7 +58,7 @@ OTHERS: dict[str, Callable[..., Any]] = {
 # What other cases have too, or take longest.
 SLOW = {
     *("MAML", "MAML, proximal", "MAML through Adam", "FOMAML", "ANIL", "BOIL", "Meta-SGD"),
-    *("iMAML", "iMAML, learned λ", "iMAML, Gauss-Newton"),
+    *("iMAML", "iMAML, learned λ", "iMAML, Gauss-Newton", "iMAML, warm"),
 }
 
 
@@ -75,6 +75,7 @@ def test_on_other_backends(name: str, backend: str) -> None:
     check_algorithm(OTHERS[name], exact=False, backend=backend)
 
 
+@pytest.mark.slow
 def test_reptile_one_task_at_a_time_is_no_mean() -> None:
     """By its definition, which says so; the suite sees it."""
     with pytest.raises(

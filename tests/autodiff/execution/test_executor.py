@@ -50,6 +50,7 @@ def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("strict"))
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
 @settings(max_examples=4)
 def test_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
@@ -120,14 +121,14 @@ def test_what_is_carried_has_the_type_of_its_input() -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=many(1000))
+@settings(max_examples=many(600))
 def test_many_random_programs(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
 
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
-@settings(max_examples=many(15))
+@settings(max_examples=many(8))
 def test_many_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
     check_carried(np.random.default_rng(seed), NumPyBackend(compiled=compiled))
 

@@ -461,6 +461,6 @@ def test_transforms_of_random_programs(seed: int) -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=many(300))
+@settings(max_examples=many(200))
 def test_transforms_of_many_random_programs(seed: int) -> None:
     check_transforms_of_a_random_program(np.random.default_rng(seed))

@@ -78,6 +78,7 @@ def test_a_thread_that_a_join_takes_for_dead_compiles_alone(
     np.testing.assert_array_equal(x, 2.5)
 
 
+@pytest.mark.slow
 def test_two_pauses_at_once(slowly: threading.Event) -> None:
     """The end of one lets no thread compile in the middle of another one."""
     slowly.set()

@@ -477,7 +477,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         pytest.param("import time; time.sleep(0.2)", id="while helpers sleep", marks=pytest.mark.slow),
         pytest.param("os.kill(os.getpid(), 15)", id="by a signal", marks=pytest.mark.slow),
         pytest.param("sys.exit(3)", id="by an exit", marks=pytest.mark.slow),
-        pytest.param("raise SystemExit(3)", id="by an exception"),
+        pytest.param("raise SystemExit(3)", id="by an exception", marks=pytest.mark.slow),
     ],
 )
 def test_a_process_ends(end: str) -> None:

@@ -194,6 +194,7 @@ def test_models_with_gradients_of_their_own() -> None:
 
 
 class TestLostWorkers:
+    @pytest.mark.slow
     def test_their_tasks_are_worked_on_here(self) -> None:
         plain, learner = sinusoids(), sinusoids()
         pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))

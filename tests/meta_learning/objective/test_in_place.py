@@ -226,6 +226,7 @@ def test_operators_that_take_turns_in_the_same_buffers() -> None:
         np.testing.assert_array_equal(found, conjugate_gradient(lambda v, to=operator: to(v), rhs)[0])  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_solves_that_are_judged_when_they_are_over() -> None:
     for seed in range(60):
         rng, dtype = np.random.default_rng(seed), (np.float32, np.float64)[seed % 2]

@@ -97,6 +97,7 @@ def test_the_proximal_inner_objective(backend: Backend, lam: float) -> None:
     check_step(backend, options, dense(lam), proximal=1 / lam)
 
 
+@pytest.mark.slow
 @given(
     st.floats(0.3, 5.0), st.integers(1, 20), st.integers(1, 5), st.integers(1, 6), st.booleans(), st.integers(0, 10**6)
 )

@@ -84,6 +84,7 @@ class TestTheRate:
         rate = iMAMLOptions.Recommended(network, SinusoidLoader(seed=seed)).InnerLearningRate
         assert 0.0003 < rate < 0.0012  # a half of the best rate at the start is 0.009
 
+    @pytest.mark.slow
     def test_after_a_shorter_training_it_is_higher(self) -> None:
         network = NeuralNetworkModel(Sequential(Dense(40), Tanh(), Dense(1)), input_shape=(1,), seed=0)
         short, long = (
@@ -237,6 +238,7 @@ class TestWhatItLeavesAlone:
 
         assert second_loss(True) == second_loss(False)
 
+    @pytest.mark.slow
     def test_equal_models_and_loaders_have_equal_options(self) -> None:
         first, second = (
             iMAMLOptions.Recommended(sines_model(), SinusoidLoader(seed=5), NumMetaIterations=5).InnerLearningRate
