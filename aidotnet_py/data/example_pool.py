@@ -13,6 +13,7 @@ from aidotnet_py.arguments import check_given, conversion_hint, shown
 from aidotnet_py.backends import adopt
 from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.draws import ChooseClasses, draw_rows
+from aidotnet_py.data.times import times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["ExamplePool", "check_labels", "check_numbers", "read_labels"]
@@ -153,7 +154,7 @@ def check_labels(name: str, y: ArrayLike, examples: int) -> tuple[tuple[Any, ...
 
 def read_labels(name: str, y: ArrayLike) -> NDArray[Any]:
     """Return labels as an array of any shape, in which none is missing, and each equals what was given."""
-    array = _whole_micros(name, _check_array(name, y, "an array of labels, (examples,)"))
+    array = times_of_python(name, _check_array(name, y, "an array of labels, (examples,)"))
     # A list becomes an array of one type, where NaN beside strings is 'nan', and large integers are rounded.
     converts = not hasattr(y, "dtype")
     given = (np.asarray(y, object) if converts else array).ravel()
@@ -181,19 +182,6 @@ def _is_missing(label: Any) -> bool:
     except TypeError:
         # The truth of pandas' NA is unknown.
         return True
-
-
-def _whole_micros(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Return times in no finer unit than microseconds: Python has no finer ones, and makes them integers."""
-    if array.dtype.kind not in "mM" or np.datetime_data(array.dtype)[0] not in ("ns", "ps", "fs", "as"):
-        return array
-    micros = array.astype(f"{array.dtype.kind}8[us]")
-    cut = (micros != array) & ~np.isnat(array)
-    if cut.any():
-        raise ArgumentException(
-            f"{name} must hold times of whole microseconds, got {array[cut][0]}; round them to microseconds"
-        )
-    return micros
 
 
 def _check_array(name: str, value: Any, wanted: str) -> NDArray[Any]:

@@ -161,8 +161,13 @@ def test_times_are_labels_in_any_unit(unit: str) -> None:
     assert ArrayLoader(inputs, labels, 2, 1, 1).labels == expected
     assert ArrayLoader(inputs, list(labels), 2, 1, 1).labels == expected
     assert DatasetLoader(list(zip(inputs, labels, strict=True)), 2, 1, 1).labels == expected
-    with pytest.raises(ArgumentException, match=r"y must hold times of whole microseconds, got .*000001; round them"):
+    with pytest.raises(
+        ArgumentException,
+        match=r"y must have whole microseconds .*, got .*000001; round the times",
+    ):
         ArrayLoader(inputs, np.array([0, 1] * 4, "M8[ns]"), 2, 1, 1)
+    with pytest.raises(ArgumentException, match="of the years 1 to 9999 as groups or classes, got 20000-01-01"):
+        ArrayLoader(inputs, np.array(["2020-01-01", "20000-01-01"] * 4, "M8[D]"), 2, 1, 1)
 
 
 def test_the_type_of_inputs() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given, refusal, shown
+from aidotnet_py.data.times import is_finer_than_python, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["ColumnKind", "Columns", "TableLike", "read_table"]
@@ -30,8 +31,6 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
 _KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
-# Units of NumPy's times that Python's times do not have.
-_FINE = ("ns", "ps", "fs", "as")
 _PARQUET = (".parquet", ".pq")
 
 
@@ -99,16 +98,7 @@ class Columns:
         array = self.values(name)
         if array.dtype.kind == "m":
             return self.numbers(name)
-        if array.dtype.kind != "M":
-            return array
-        micros = array.astype("datetime64[us]")
-        inexact = ~np.isnat(array) & ((micros != array) | np.array([isinstance(t, int) for t in micros.tolist()], bool))
-        if inexact.any():
-            raise ArgumentException(
-                f"column {name!r:.80} must have whole microseconds of the years 1 to 9999 as groups or classes, got "
-                f"{array[inexact][0]}; round the times, or convert them to numbers or strings"
-            )
-        return micros
+        return times_of_python(f"column {name!r:.80}", array)
 
     def values(self, name: str) -> NDArray[Any]:
         """Return a column as it is.
@@ -239,7 +229,7 @@ def _one_kind(array: NDArray[Any], where: str) -> _Column:
 
 def _times(array: NDArray[Any], where: str) -> _Column:
     """Return times or durations in microseconds, or in their own unit if it is finer; refuse those out of range."""
-    if np.datetime_data(array.dtype)[0] in _FINE:
+    if is_finer_than_python(array):
         return array
     micros = array.astype(f"{array.dtype.kind}8[us]")
     # NumPy lets times out of range overflow.
