@@ -388,14 +388,8 @@ def average_pool2d(
            [10.5, 12.5]])
     """
     size = _pair(window, "window")
-    x, dtype = _widened(x)
+    x, dtype = elementwise.for_mean(x)
     return elementwise.astype(_pool(x, size, stride, padding, sum_, 0.0) * (1.0 / (size[0] * size[1])), dtype)
-
-
-def _widened(x: Any) -> tuple[Any, np.dtype[Any]]:
-    """Return x in a dtype to add up many numbers in, and the dtype of their mean, as in `numpy.mean`."""
-    dtype = type_of(x).dtype if type_of(x).is_floating else np.dtype(np.float64)
-    return elementwise.astype(x, np.result_type(dtype, np.float32)), dtype
 
 
 def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
@@ -404,7 +398,7 @@ def _normalise(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
         raise ArgumentException(
             f"x must have at least 2 elements to normalise over, got shape {x.shape}; one minus its mean is 0"
         )
-    x, dtype = _widened(x)
+    x, dtype = elementwise.for_mean(x)
     mean = expand_reduced(sum_(x, axes) * (1.0 / count), x.shape, axes)
     centred = x - mean
     variance = expand_reduced(sum_(centred * centred, axes) * (1.0 / count), x.shape, axes)

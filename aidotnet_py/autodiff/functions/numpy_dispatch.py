@@ -75,9 +75,8 @@ def _widened(a: Any) -> Any:
 
 def _mean(a: Any, axes: tuple[int, ...], ddof: int = 0) -> Any:
     """Compute NumPy's mean: integers in float64, float16 in float32 and back."""
-    a = _float(a)
-    dtype = type_of(a).dtype
-    total = sum_(ew.astype(a, np.result_type(dtype, np.float32)), axes)
+    a, dtype = ew.for_mean(a)
+    total = sum_(a, axes)
     return ew.astype(total / float(_count(a, axes) - ddof), dtype)
 
 
@@ -108,10 +107,9 @@ def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 def var(a: Any, axis: Axes = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
     axes = normalise_axes(axis, len(a.shape))
-    dtype = type_of(_float(a)).dtype
     if _count(a, axes) <= ddof:
         raise ArgumentException(f"ddof must be less than the {_count(a, axes)} elements of axes {axes}, got {ddof}")
-    a = ew.astype(a, np.result_type(dtype, np.float32))
+    a, dtype = ew.for_mean(a)
     centred = a - expand_reduced(_mean(a, axes), a.shape, axes)
     y = ew.astype(_mean(centred * centred, axes, ddof), dtype)
     return expand_reduced(y, a.shape, axes) if keepdims else y
@@ -375,8 +373,7 @@ def norm(x: Any, ord: Any = None, axis: Axes = None, keepdims: bool = False) -> 
 
 def _length(x: Any, axes: tuple[int, ...]) -> Any:
     """Return √Σx²; float16 in float32 and back, as with means."""
-    dtype = type_of(x).dtype
-    x = ew.astype(x, np.result_type(dtype, np.float32))
+    x, dtype = ew.for_mean(x)
     squares = sum_(x * x, axes)
     scale = _scale(squares)
     scaled = stop_gradient(x) * spread(scale, x.shape, axes)

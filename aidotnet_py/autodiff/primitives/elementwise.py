@@ -43,6 +43,7 @@ __all__ = [
     "exp",
     "expm1",
     "floor",
+    "for_mean",
     "greater",
     "greater_equal",
     "is_beyond",
@@ -102,6 +103,12 @@ def common_dtype(*operands: Any, least: DTypeLike | None = None) -> np.dtype[Any
         return dtype
     dtype = np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
     return dtype if least is None or dtype.kind not in "biu" else np.result_type(dtype, least)
+
+
+def for_mean(x: Any) -> tuple[Any, np.dtype[Any]]:
+    """Return x in the dtype that NumPy adds numbers up in for their mean, and the dtype of the mean."""
+    dtype = type_of(x).dtype if type_of(x).is_floating else np.dtype(np.float64)
+    return astype(x, np.result_type(dtype, np.float32)), dtype
 
 
 def promote(*operands: Any, least: DTypeLike | None = None) -> list[Any]:
