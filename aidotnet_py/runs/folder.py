@@ -36,24 +36,20 @@ from aidotnet_py.models.comparison import describe_model
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.plotting import draw_training
 from aidotnet_py.runs.environment import environment
-from aidotnet_py.runs.json_lines import JsonLines, open_for_both, read_lines
+from aidotnet_py.runs.folder_lock import LOCK, locked
+from aidotnet_py.runs.json_lines import JsonLines, read_lines
 from aidotnet_py.whole_files import read_file, replacing, write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there, nothing keeps two processes out of one folder.
-    fcntl = None  # type: ignore[assignment]
-
 __all__ = ["RunFolder", "line_of", "line_of_evaluation"]
 
 _LOG = logging.getLogger("aidotnet_py.training")
 _FORMAT = 1
 _CHECKPOINT = re.compile(r"checkpoint_(\w+?)_(\d+)\.safetensors")
-_RUN, _METRICS, _TIMES, _LOCK = "run.json", "metrics.jsonl", "times.jsonl", ".lock"
+_RUN, _METRICS, _TIMES = "run.json", "metrics.jsonl", "times.jsonl"
 _BEST, _CURVES, _FAILED = "best.safetensors", "curves.png", "failed_batch.npz"
 _Loaded = TypeVar("_Loaded")
 _SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
@@ -296,18 +292,7 @@ class RunFolder(ITrainingCallback):
         if thread is not None and (thread is here or not thread.is_alive()):
             # An interrupt left it held by a run that is over.
             self._close()
-        if fcntl is None:
-            self._thread, self._run = here, run
-            return
-        try:
-            lock = open_for_both(self.path / _LOCK)
-        except OSError as error:
-            raise OSError(error.errno, f"path must be a writable folder: {error.strerror}", str(self.path)) from error
-        try:
-            _lock_file(lock, self.path)
-        except BaseException:
-            lock.close()
-            raise
+        lock = locked(self.path)
         self._lock, self._thread, self._run = lock, here, run
 
     def _require_empty(self) -> None:
@@ -317,14 +302,14 @@ class RunFolder(ITrainingCallback):
                 f"run must be a new or empty folder, got {str(self.path)!r}, which holds a run; resume continues it"
             )
         # A kill before run.json was written leaves a beginning behind.
-        ours = [name for name in names if name in (_METRICS, _TIMES, _LOCK) or _CHECKPOINT.fullmatch(name)]
+        ours = [name for name in names if name in (_METRICS, _TIMES, LOCK) or _CHECKPOINT.fullmatch(name)]
         others = [name for name in names if name not in ours and not name.startswith(".aidotnet_py-")]
         if others:
             raise ArgumentException(
                 f"run must be a new or empty folder, got {str(self.path)!r} with {others[0]!r} in it"
             )
         for name in ours:
-            if name != _LOCK:
+            if name != LOCK:
                 (self.path / name).unlink()
 
     def _open(self) -> None:
@@ -472,20 +457,6 @@ class RunFolder(ITrainingCallback):
         except Exception as error:
             # As text: a log that keeps the error would keep this folder held.
             _LOG.warning("no curves: %s", str(error))
-
-
-def _lock_file(file: FileIO, folder: Path) -> None:
-    """Lock a file as long as it is open; raise if it is locked already, by this process or another."""
-    assert fcntl is not None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InvalidOperationException(
-            f"{str(folder)!r} must be in use by no other run, got one that trains in it; wait for its end"
-        ) from None
-    except OSError:
-        # Some file systems have no locks; what cannot be kept out there is left to the user.
-        return
 
 
 def _loaded(load: Callable[[Path], _Loaded], checkpoints: list[Path]) -> _Loaded:
