@@ -122,13 +122,15 @@ def _cupy() -> Backend:
 
 
 def _owner_of(array: Array) -> Backend | None:
-    owner = next((b for b in _backends.values() if b.owns(array)), None)
+    for backend in _backends.values():
+        if backend.owns(array):
+            return backend
     # An array of CuPy can only come from a program that has imported CuPy; its backend is then registered.
-    if owner is None and "cupy" not in _backends and "cupy" in sys.modules:
+    if "cupy" not in _backends and "cupy" in sys.modules:
         kind = getattr(sys.modules["cupy"], "ndarray", None)
-        if kind is not None and isinstance(array, kind):
-            return next((b for b in [_cupy()] if b.owns(array)), None)
-    return owner
+        if kind is not None and isinstance(array, kind) and _cupy().owns(array):
+            return _cupy()
+    return None
 
 
 def backend_of(*arrays: Array) -> Backend | None:

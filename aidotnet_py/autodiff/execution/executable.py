@@ -146,11 +146,11 @@ class Executable:
         ArgumentOutOfRangeException
             If a stage does not exist.
         """
-        if any(not 0 <= stage < len(self._calls) for stage in stages):
-            raise ArgumentOutOfRangeException(f"stages must be from 0 to {len(self._calls) - 1}, got {stages}")
-        with self._backend.errors_ignored():
-            for stage in stages or range(len(self._calls)):
-                self._replays[stage].run(Run(self, stage), 1)
+        for stage in stages:
+            if not 0 <= stage < len(self._calls):
+                raise ArgumentOutOfRangeException(f"stages must be from 0 to {len(self._calls) - 1}, got {stages}")
+        for stage in stages or range(len(self._calls)):
+            self._replays[stage].run(Run(self, stage), 1)
 
     def rehearse(self, stage: int) -> None:
         """Make the calls of a stage; the second run of any stage starts the compilation of all stages."""

@@ -34,7 +34,7 @@ def _blas_beside(modules: int) -> Any:
 
 def threads_allowed() -> int:
     """Return the number of threads that BLAS may use now, at most one for each core."""
-    return _within_cores(library["num_threads"] for library in blas_libraries().info())
+    return _within_cores(library.num_threads for library in blas_libraries().lib_controllers)
 
 
 def _within_cores(numbers: Iterable[int]) -> int:
@@ -65,6 +65,8 @@ class OneThread:
         self._inside: dict[int, set[_Stay]] = {}
         self._of_thread: dict[int, _Before] = {}
         self._of_process: _Before = []
+        # The number of threads that BLAS had before, for each thread that is inside.
+        self._allowed: dict[int, int] = {}
         after_fork(self._leave_for_others)
 
     def stay(self) -> AbstractContextManager[None]:
@@ -76,10 +78,7 @@ class OneThread:
         """The number of threads that BLAS had before, divided by the threads inside; 1 for threads that are outside."""
         with self._lock:
             me = threading.get_ident()
-            if me not in self._inside:
-                return 1
-            before = [number for _, number in [*self._of_process, *self._of_thread.get(me, [])]]
-            return max(1, _within_cores(before) // len(self._inside))
+            return max(1, self._allowed[me] // len(self._inside)) if me in self._inside else 1
 
     def enter(self, stay: _Stay) -> None:
         """Put BLAS on one thread."""
@@ -89,6 +88,7 @@ class OneThread:
                 _limit((one for one in self._libraries() if not _is_of_thread(one)), self._of_process)
             if me not in self._inside:
                 _limit((one for one in self._libraries() if _is_of_thread(one)), self._of_thread.setdefault(me, []))
+                self._allowed[me] = _within_cores(number for _, number in [*self._of_process, *self._of_thread[me]])
             self._inside.setdefault(me, set()).add(stay)
 
     def leave(self, stay: _Stay) -> None:
@@ -99,6 +99,7 @@ class OneThread:
             stays.discard(stay)
             if not stays:
                 self._inside.pop(me, None)
+                self._allowed.pop(me, None)
                 _restore(self._of_thread.get(me, []))
                 self._of_thread.pop(me, None)
             if not self._inside:
@@ -113,6 +114,7 @@ class OneThread:
         me = threading.get_ident()
         self._inside = {me: self._inside[me]} if me in self._inside else {}
         self._of_thread = {me: self._of_thread[me]} if me in self._of_thread else {}
+        self._allowed = {me: self._allowed[me]} if me in self._allowed else {}
         if not self._inside:
             _restore(self._of_process)
             self._of_process = []

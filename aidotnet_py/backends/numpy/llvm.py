@@ -112,19 +112,18 @@ class _Chain:
         self._calls = calls
         addresses = [address for call in calls for address in call.addresses]
         self._table = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._run, self._chain, self._sharing = _CHAIN(chain), chain, sharing
-        self._threads = threads
+        self._run, self._sharing, self._threads = _CHAIN(chain), sharing, threads
+        self._fields = {"chain": chain, "table": ctypes.addressof(self._table), "count": len(calls)}
         self._found: tuple[int, int] | None = None
 
     def __call__(self, times: int) -> None:
-        count, share = len(self._calls), ONE_THREAD.share
+        share = ONE_THREAD.share
         rows, work = self._rows_and_work() if share > 1 else (0, 0)
         threads = min(share, rows, times * work // _WORTH_A_THREAD)
-        chain = {"chain": self._chain, "table": ctypes.addressof(self._table), "count": count, "times": times}
-        if threads > 1 and self._threads.run(self._sharing, threads, rows, chain):
+        if threads > 1 and self._threads.run(self._sharing, threads, rows, {**self._fields, "times": times}):
             return
         with BLAS_CALLS.lock:
-            self._run(self._table, count, times, 0, 1)
+            self._run(self._table, len(self._calls), times, 0, 1)
 
     def _rows_and_work(self) -> tuple[int, int]:
         """Return the rows that can be shared out, and the work on all; zeros if rows meet each other in memory."""
