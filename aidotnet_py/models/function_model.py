@@ -182,7 +182,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
     @property
     def ParameterCount(self) -> int:
         """Length of the parameter vector."""
-        return sum(math.prod(shape) for shape in self._shapes.values())
+        return int(self._parameters.shape[0])
 
     @property
     def DefaultLossFunction(self) -> ILossFunction[T]:

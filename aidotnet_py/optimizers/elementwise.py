@@ -181,11 +181,14 @@ class ElementwiseOptimizer:
         """
         return (self._learning_rate,)
 
-    def coefficients_ahead(self, steps: int) -> list[tuple[float, ...]]:
-        """Return the `coefficients` of the next so many steps, which count as taken."""
-        first = self._steps + 1
-        self._steps += steps
-        return [self.coefficients(step) for step in range(first, first + steps)]
+    def first_coefficients(self, steps: int) -> list[tuple[float, ...]]:
+        """Return the `coefficients` of the first so many steps."""
+        # A class of one's own may count steps and calls.
+        fresh, rows = self.fresh(), list[tuple[float, ...]]()
+        for step in range(1, steps + 1):
+            fresh._steps = step
+            rows.append(fresh.coefficients(step))
+        return rows
 
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]

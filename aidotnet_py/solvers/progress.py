@@ -97,7 +97,7 @@ class Progress:
         if self._looked_at is not None:
             return self._looked_at
         eps = float(np.finfo(self.norms.dtype).eps)
-        curvatures, slopes, squares = np.stack(self._steps, axis=1)
+        curvatures, slopes, squares = np.array(self._steps).transpose(1, 0, 2)
         # A task takes every step until it stops.
         sound = np.arange(len(self._steps))[:, None] < self.iterations
         with np.errstate(all="ignore"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Set
 from enum import Enum
 from functools import lru_cache, partial
+from operator import is_
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -78,7 +79,10 @@ class CapturedState:
                 return True
         for container, members in self._containers:
             now = _members(container)
-            if len(now) != len(members) or not all(map(_same, now, members)):
+            if len(now) != len(members):
+                return True
+            # Mostly, nothing has changed.
+            if not all(map(is_, now, members)) and not all(map(_same, now, members)):
                 return True
         return any(array.tobytes() != data for array, data in self._arrays)
 

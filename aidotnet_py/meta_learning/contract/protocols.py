@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 from typing_extensions import TypeIs, get_protocol_members
 
@@ -25,19 +24,19 @@ __all__ = [
 
 def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
     """Return the names of a protocol's members that a value lacks; a class is no object of itself and lacks all."""
-    if isinstance(value, type):
-        return tuple(sorted(get_protocol_members(protocol)))
     # The class first: to ask the object would compute its properties, and a task's may load its data.
-    lacking = _lacking(cast("Hashable", type(value)), cast("Hashable", protocol))
-    return tuple(name for name in lacking if not hasattr(value, name)) if lacking else ()
+    lacking = _lacking(type(value), protocol)  # type: ignore[arg-type]  # classes have hashes
+    if not lacking or isinstance(value, type):
+        return lacking
+    return tuple(name for name in lacking if not hasattr(value, name))
 
 
 # isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
 @lru_cache(maxsize=64)
-def _lacking(kind: Hashable, protocol: Hashable) -> tuple[str, ...]:
-    """Return the names of a protocol's members that a class lacks."""
-    names = get_protocol_members(cast("type[Any]", protocol))
-    return tuple(sorted(name for name in names if not hasattr(kind, name)))
+def _lacking(kind: type[Any], protocol: type[Any]) -> tuple[str, ...]:
+    """Return the names of a protocol's members that a class lacks; a class of classes lacks all."""
+    names = get_protocol_members(protocol)
+    return tuple(sorted(name for name in names if issubclass(kind, type) or not hasattr(kind, name)))
 
 
 def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:

@@ -169,7 +169,7 @@ class TracedRule:
         self._rule, self._optimizer = rule, rule.optimizer
         self._settings = CapturedState(self._optimizer.formula)
         self.memory, self.values, self.learned = len(rule.memory), len(rule.values), rule.learned
-        self.coefficients = len(*self._optimizer.fresh().coefficients_ahead(1))
+        self.coefficients = len(*self._optimizer.first_coefficients(1))
         self._shapes = _shapes(rule)
         dtype = backend.dtype_of(like)
         number = backend.empty((), dtype)

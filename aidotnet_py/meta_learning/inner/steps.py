@@ -93,7 +93,7 @@ class TracedSteps:
         for array in self.memory:
             copyto(array, 0)
         assert isinstance(rule.optimizer, ElementwiseOptimizer)
-        self._set_coefficients(rule.optimizer.fresh().coefficients_ahead(steps))
+        self._set_coefficients(rule.optimizer.first_coefficients(steps))
 
     def _set_coefficients(self, rows: list[tuple[float, ...]]) -> None:
         host = np.array(rows, dtype=self.backend.dtype_of(self.points))

@@ -310,8 +310,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
             learned = self._read_learned(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
-            for place, task in enumerate(tasks):
-                require_no_more_batches(task, (first or 0) + place, self._options.inner_steps)
+            require_no_more_batches(tasks, first or 0, self._options.inner_steps)
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
         names, staying = self.adapted_names(model), None
         if names is not None:

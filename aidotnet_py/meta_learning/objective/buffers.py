@@ -125,9 +125,8 @@ class Lease:
         """Return the programs of one task."""
         return self._programs(signature)
 
-    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
+    def ready(self, place: Place, programs: TaskPrograms, backend: Backend) -> BatchedPrograms:
         """Return the programs of a place, with buffers that no other call uses."""
-        programs = self._programs(place.signature)
         with self._lock:
             if self._workspace is None:
                 self._workspace = self._workspaces.take()

@@ -41,7 +41,7 @@ _SHAPE, _DTYPE = map(operator.attrgetter, ("shape", "dtype"))
 _Kind = tuple[Shape, np.dtype[Any], str]
 
 # The names of a task's inputs and outputs in messages, by the task's place.
-_Names = Callable[[int], tuple[str, ...]]
+_Names = Callable[[int], tuple[str, str]]
 
 
 def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
@@ -85,13 +85,16 @@ def check_batches(
     """
 
     def names_in(suffix: str) -> _Names:
-        return lambda place: tuple(name + suffix + wheres[place] for name in set_names(tasks[place], role))
+        def names(place: int) -> tuple[str, str]:
+            x, y = set_names(tasks[place], role)
+            return x + suffix + wheres[place], y + suffix + wheres[place]
+
+        return names
 
     names = names_in("")
     columns = columns_of(tasks, role)
     data = list(zip(*columns, strict=True))
-    # Types first: there are few of them.
-    lists = any(issubclass(kind, list | tuple) for column in columns for kind in set(map(type, column)))
+    lists = any(map(_has_lists, columns))
     if role == "Query" or not (lists and any(is_batches(x) or is_batches(y) for x, y in data)):
         return [_check_sets(names, data, model, loss, shape_of)]
     count = _count_of_batches(names, data)
@@ -100,15 +103,26 @@ def check_batches(
     ]
 
 
-def require_no_more_batches(task: IMetaLearningTask[Any, Any, Any], place: int, steps: int) -> None:
-    """Raise ArgumentException if a support set has more batches than there are inner steps."""
-    data = task.SupportInput
-    if is_batches(data) and len(data) > steps:
-        name = set_names(task, "Support")[0]
-        raise ArgumentException(
-            f"{name} of task {place} must have at most one batch for each of the {steps} inner steps, got "
-            f"{len(data)} batches; raise AdaptationSteps or join batches"
-        )
+def _has_lists(column: Sequence[Any]) -> bool:
+    """Return whether some are lists or tuples; of all types, there are few."""
+    return any(issubclass(kind, list | tuple) for kind in set(map(type, column)))
+
+
+def require_no_more_batches(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], first: int, steps: int) -> None:
+    """Raise ArgumentException if a support set has more batches than there are inner steps.
+
+    ``first`` is the place of the first task.
+    """
+    inputs = columns_of(tasks, "Support")[0]
+    if not _has_lists(inputs):
+        return
+    for place, data in enumerate(inputs):
+        if is_batches(data) and len(data) > steps:
+            name = set_names(tasks[place], "Support")[0]
+            raise ArgumentException(
+                f"{name} of task {first + place} must have at most one batch for each of the {steps} inner steps, got "
+                f"{len(data)} batches; raise AdaptationSteps or join batches"
+            )
 
 
 @lru_cache(maxsize=16)
@@ -189,7 +203,7 @@ def _check_sets(
             x_name, y_name = names(place)
             model.check_input(inputs[place], x_name)
             model.check_array(targets[place], y_name)
-    for place, pair in enumerate(kinds):
+    for place, pair in enumerate(kinds[1:], 1):
         for kind, first, name, of_first in zip(pair, kinds[0], names(place), names(0), strict=True):
             _check_same(kind, first, name, of_first)
     if is_differentiable(model):

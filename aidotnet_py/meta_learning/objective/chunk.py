@@ -95,6 +95,8 @@ class Chunk:
 
     def part(self, start: int, stop: int, lane: int) -> Chunk:
         """Return some of these tasks, with the buffers of a lane."""
+        if stop - start == len(self.tasks) and lane == self.lane:
+            return self
         objectives = {role: objective.part(start, stop, lane) for role, objective in self.objectives.items()}
         tasks, places = self.tasks[start:stop], self.places[start:stop]
         return replace(self, tasks=tasks, objectives=objectives, places=places, lane=lane)

@@ -105,7 +105,7 @@ class ObjectiveFactory:
         self._outputs: BoundedCache[tuple[ModelFunction, ArrayType], TracedOutput] = BoundedCache(_MOST_KINDS)
         self._noise: BoundedCache[tuple[ModelFunction, ArrayType], dict[str, Shape]] = BoundedCache(_MOST_KINDS)
         # Kinds of sets for which model and loss are known to be pure.
-        self._pure: BoundedCache[Signature, None] = BoundedCache(_MOST_KINDS)
+        self._pure: BoundedCache[Signature, Signature] = BoundedCache(_MOST_KINDS)
         # By the number of examples.
         self._flops: BoundedCache[Hashable, dict[int, int]] = BoundedCache(_MOST_KINDS)
         self._masked: MaskedLoss | None = None
@@ -326,7 +326,7 @@ class ObjectiveFactory:
                 signature = replace(signature, noise=tuple(shapes.items()))
                 # One draw for all tasks, so that neither their number nor their chunks change later draws.
                 key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
-            self._require_pure(signature)
+            signature = self._pure_signature(signature)
             return TracedObjective(role, model.backend, signature, inputs, targets, lease, key)
         backend = model_backend(model)
         if computes_gradients(model):
@@ -384,9 +384,14 @@ class ObjectiveFactory:
         self._workspaces = Workspaces()
         self._subjects, self._settings = (model.apply, loss), None
 
-    def _require_pure(self, signature: Signature) -> None:
-        """Raise unless two traces of model and loss give one program; check once for each signature."""
-        self._pure.get_or_make(signature, lambda: self.programs(signature).require_pure())
+    def _pure_signature(self, signature: Signature) -> Signature:
+        """Return the one object of equal signatures, once two traces of model and loss have given one program."""
+
+        def checked() -> Signature:
+            self.programs(signature).require_pure()
+            return signature
+
+        return self._pure.get_or_make(signature, checked)
 
     def _note_settings(self) -> None:
         """Remember the settings with which model and loss have just been traced."""

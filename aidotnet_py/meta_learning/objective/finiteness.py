@@ -38,7 +38,8 @@ def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
             # The maximum of a row with NaN is NaN.
             magnitudes = backend.elementwise("abs")(stacked)
             fetched = backend.to_numpy(backend.max(magnitudes, tuple(range(1, len(stacked.shape)))))
-    return np.asarray(np.isfinite(fetched).reshape(fetched.shape[0], -1).all(axis=1))
+    finite = np.isfinite(fetched)
+    return finite if finite.ndim == 1 else np.asarray(finite.reshape(len(finite), -1).all(axis=1))
 
 
 def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, places: Sequence[int]) -> None:

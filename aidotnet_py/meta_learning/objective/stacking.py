@@ -12,8 +12,9 @@ __all__ = ["Columns", "bytes_of", "repeat_rows", "row_views", "split_rows", "sta
 
 def repeat_rows(backend: Backend, row: Array, count: int) -> Array:
     """Return a new array (count, P) whose rows are all the vector ``row``, shape (P,)."""
-    repeated = backend.broadcast_to(backend.reshape(row, (1, *row.shape)), (count, *row.shape))
-    return backend.asarray(repeated)
+    repeated = backend.empty((count, *row.shape), backend.dtype_of(row))
+    backend.copyto(repeated, row)
+    return repeated
 
 
 def stack_rows(backend: Backend, rows: Sequence[Array]) -> Array:

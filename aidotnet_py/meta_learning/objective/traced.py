@@ -82,11 +82,20 @@ class Signature:
     target: ArrayType
     # Names and shapes of the noise that the model takes in training.
     noise: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    # Computed once, since a step looks up a signature many times.
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        compared = self.apply, self.loss_id, self.shapes, self.parameters, self.input, self.target, self.noise
+        object.__setattr__(self, "_hash", hash(compared))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def of(cls, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any], x: Array, y: Array) -> Signature:
         """Return the signature for tasks with sets like x and y, without noise."""
-        shapes = tuple((name, tuple(shape)) for name, shape in model.parameter_shapes.items())
+        shapes = tuple(zip(model.parameter_shapes, map(tuple, model.parameter_shapes.values()), strict=True))
         dtype = parameter_dtype(model, model.backend)
         of_x, of_y = (ArrayType(tuple(a.shape), model.backend.dtype_of(a)) for a in (x, y))
         return cls(model.apply, loss, id(loss), shapes, ArrayType((model.ParameterCount,), dtype), of_x, of_y)
@@ -401,7 +410,7 @@ class ProgramSource(Protocol):
         """Return the programs of one task."""
         ...
 
-    def ready(self, place: Place, backend: Backend) -> BatchedPrograms:
+    def ready(self, place: Place, programs: TaskPrograms, backend: Backend) -> BatchedPrograms:
         """Return the programs of a place, with its buffers."""
         ...
 
@@ -429,6 +438,7 @@ class TracedObjective:
         self._noise_key = noise_key
         self._first = 0
         self._lane = 0
+        self._of_task: TaskPrograms | None = None
         self._programs: BatchedPrograms | None = None
         self._run = source.run
 
@@ -445,7 +455,13 @@ class TracedObjective:
     @property
     def tasks_at_once(self) -> int:
         """The number of tasks that keep the backend busy."""
-        return max(1, self._backend.flops_at_once // max(1, self._source.programs(self._signature).flops))
+        return max(1, self._backend.flops_at_once // max(1, self._task_programs().flops))
+
+    def _task_programs(self) -> TaskPrograms:
+        """Return the programs of one task, looked up once."""
+        if self._of_task is None:
+            self._of_task = self._source.programs(self._signature)
+        return self._of_task
 
     @property
     def noise_shapes(self) -> Shapes:
@@ -494,7 +510,7 @@ class TracedObjective:
         if programs is None or self._run != self._source.run:
             place = Place(self._role, self._lane, len(self._inputs), self._signature)
             self._run = self._source.run
-            programs = self._programs = self._source.ready(place, self._backend)
+            programs = self._programs = self._source.ready(place, self._task_programs(), self._backend)
         programs.owners.load_examples(self, partial(self._load_examples, programs))
         return programs
 
