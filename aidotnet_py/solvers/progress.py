@@ -29,6 +29,11 @@ def threshold_of(bounds: NDArray[Any]) -> NDArray[Any]:
 
 
 @lru_cache
+def _eps(dtype: np.dtype[Any]) -> float:
+    return float(np.finfo(dtype).eps)
+
+
+@lru_cache
 def _least(dtype: np.dtype[Any]) -> Any:
     return np.sqrt(np.finfo(dtype).smallest_normal)
 
@@ -96,7 +101,7 @@ class Progress:
         """
         if self._looked_at is not None:
             return self._looked_at
-        eps = float(np.finfo(self.norms.dtype).eps)
+        eps = _eps(self.norms.dtype)
         curvatures, slopes, squares = np.array(self._steps).transpose(1, 0, 2)
         # A task takes every step until it stops.
         sound = np.arange(len(self._steps))[:, None] < self.iterations
@@ -107,9 +112,9 @@ class Progress:
             beside = np.sqrt(ratio) * inverse
             rows = inverse + beside
             rows[1:] += (ratio * inverse + beside)[:-1]
-            largest = np.max(rows, axis=0, where=sound, initial=0.0)
+            largest = np.maximum.reduce(rows, axis=0, where=sound, initial=0.0)
             norms = np.sqrt(squares)
-            total = self.norms + np.sum(norms, axis=0, where=sound)
+            total = self.norms + np.add.reduce(norms, axis=0, where=sound)
             recurred = np.where(self.iterations > 0, norms[self.iterations - 1, np.arange(len(total))], self.norms)
             drift = 32 * eps * (4 * total + 3 * self.iterations * largest * lengths)
             certain = (drift <= 0.1 * recurred) & ~self.claims
@@ -191,7 +196,7 @@ class Progress:
         looked_at = self._looked_at = np.ones_like(self.claims) if looked_at is None else looked_at
         norms = np.where(looked_at, norms, self.norms)
         # No residual below the rounding of b can be told from one of that size.
-        least_norms = self.rhs_norms * np.finfo(norms.dtype).eps
+        least_norms = self.rhs_norms * norms.dtype.type(_eps(norms.dtype))
         self.reasons[looked_at & (norms <= self.tolerance)] = StopReason.CONVERGED
         self.reasons[looked_at & ~np.isfinite(norms)] = StopReason.NOT_FINITE
         refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)
