@@ -97,8 +97,9 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     each class of the query set must have a support example. Without training, and with f the identity, this is the
     nearest class mean.
 
-    `Adapt` returns a model of the class scores. They are linear in f (section 2.4 there): 2 p_c · f(x) − ‖p_c‖² differs
-    from z_c by the same number for all classes. So the adapted model is the embedding with a layer `Dense` after it,
+    `Adapt` returns a model of the class scores. They are linear in f (section 2.4 there): with m the mean of the
+    prototypes, 2 (p_c − m) · f(x) − (p_c − m) · (p_c + m) differs from z_c by the same number for all classes; without
+    m, what all p_c have in common would cancel. So the adapted model is the embedding with a layer `Dense` after it,
     or, of a `FunctionModel`, with ``prototypes`` among its parameters; there, BatchNorm normalises by the support set.
 
     Parameters
@@ -174,14 +175,15 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             raise ArgumentException(
                 f"SupportOutput must have an example of each class up to {members.shape[1] - 1}, got none of {lacking}"
             )
-        embedded = group.backend.to_numpy(model.with_statistics_of(inputs).Predict(inputs))
+        embedded = group.backend.to_numpy(model.with_statistics_of(inputs).Predict(inputs)).astype(np.float64)
         prototypes = members.T @ embedded / members.sum(axis=0)[:, np.newaxis]
-        if not np.isfinite(prototypes).all():
-            raise InvalidOperationException("the prototypes of the support set must be finite, got NaN or infinities")
         # One for all tasks of as many classes, since its programs are traced once.
         key = base.apply, len(prototypes)
         scoring = self._scoring.get_or_make(key, lambda: scoring_model(model, *prototypes.shape))
-        parameters = scoring_parameters(group.backend.to_numpy(group.parameters), prototypes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            parameters = scoring_parameters(group.backend.to_numpy(group.parameters), prototypes)
+        if not np.isfinite(parameters).all():
+            raise InvalidOperationException("the prototypes of the support set must be finite, got NaN or infinities")
         scores = scoring.WithParameters(group.backend.asarray(parameters))
         return cast("TModel_co", scores.with_statistics_of(inputs))
 

@@ -148,10 +148,16 @@ def scoring_model(model: _Model, classes: int, width: int) -> _Model:
     return FunctionModel(Scores(function), parameters, CrossEntropyLoss(), backend=model.backend)
 
 
-def scoring_parameters(embedding: NDArray[Any], prototypes: NDArray[Any]) -> NDArray[Any]:
-    """Return parameters for the scores 2 p_c · f(x) − ‖p_c‖², whose softmax is that of −‖f(x) − p_c‖²."""
-    weight, bias = 2.0 * prototypes.T, -(prototypes * prototypes).sum(axis=1)
-    return np.concatenate([embedding, weight.ravel(), bias]).astype(embedding.dtype)
+def scoring_parameters(embedding: NDArray[Any], prototypes: NDArray[np.float64]) -> NDArray[Any]:
+    """Return parameters for scores linear in f(x), whose softmax is that of −‖f(x) − p_c‖².
+
+    With m the mean of the prototypes, 2 (p_c − m) · f(x) − (p_c − m) · (p_c + m).
+    """
+    # Less m, as what all classes have in common would cancel.
+    mean = prototypes.mean(axis=0)
+    apart = prototypes - mean
+    bias = -(apart * (prototypes + mean)).sum(axis=1)
+    return np.concatenate([embedding, 2.0 * apart.T.ravel(), bias]).astype(embedding.dtype)
 
 
 @dataclass(frozen=True)

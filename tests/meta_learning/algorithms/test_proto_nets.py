@@ -150,6 +150,19 @@ class TestAdapt:
         expected = softmax(scores(NETWORK.start(), x, y, queries), axis=1)
         np.testing.assert_allclose(softmax(found, axis=1), expected, rtol=1e-12)
 
+    def test_scores_where_all_features_are_far_from_zero(self) -> None:
+        """Such as years or sensor counts: the model that `Adapt` gives says what the evaluation measures."""
+        rng = np.random.default_rng(0)
+        y, wanted = np.repeat(np.arange(3), 5), np.repeat(np.arange(3), 50)
+        centers = 5000 + rng.normal(size=(3, 4))
+        x, queries = ((centers[k] + 0.1 * rng.normal(size=(len(k), 4))).astype(np.float32) for k in (y, wanted))
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=queries, QuerySetY=wanted, NumWays=3)
+        model = FunctionModel(scaled, {"scale": np.ones(4, np.float32)}, CrossEntropyLoss())
+        learner = ProtoNetsAlgorithm(ProtoNetsOptions(model))
+        result, predicted = learner.AdaptAndEvaluate(task), learner.Adapt(task).Predict(queries)
+        assert CrossEntropyLoss().accuracy(predicted, wanted) == result.QueryAccuracy == 1.0
+        assert CrossEntropyLoss().CalculateLoss(predicted, wanted) == pytest.approx(result.QueryLoss, rel=2e-3)
+
     def test_of_a_network_with_batch_norm(self) -> None:
         layers = list(conv4(5, filters=8).layers.values())[:-1]
         model = NeuralNetworkModel(Sequential(*layers), input_shape=(8, 8, 1), loss=CrossEntropyLoss(), seed=0)
