@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
@@ -361,7 +360,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     def _take_up(self, parameters: Array, learned: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         """Stand where another learner stands, whose share of a batch this one is to work on."""
         self.BaseModel.SetParameters(parameters)
-        self._values.write([replace(kind, check=None) for kind in self.learned()], learned, self._backend)
+        self._values.restore(learned)
         self._set_extra_state(state)
 
     def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -439,13 +438,13 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         memory = optimizer.GetState()
         with self._state:
             # Copies, since not every model keeps to itself what it is given.
-            kinds, parameters = self.learned(), _copy(model.GetParameters())
+            parameters = _copy(model.GetParameters())
             learned = {name: _copy(vector) for name, vector in self._learned_vectors().items()}
 
         def put_back() -> None:
             optimizer.SetState(memory)
             with self._state:
-                self._values.write(kinds, learned, self._backend)
+                self._values.restore(learned)
                 model.SetParameters(parameters)
 
         return put_back

@@ -83,4 +83,8 @@ class LearnedValues:
             if kind.check is not None:
                 kind.check(vector)
             written[kind.name] = vector
-        self._vectors = {**self._vectors, **written}
+        self.restore(written)
+
+    def restore(self, vectors: Mapping[str, Array]) -> None:
+        """Take vectors that stood here or in another learner as they are, whatever bounds and checks are now."""
+        self._vectors = {**self._vectors, **vectors}

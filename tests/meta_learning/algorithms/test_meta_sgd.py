@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,27 @@ class TestRates:
         learner.MetaTrain(batch_of(backend, REGRESSION.sets(2)))
         rates = backend.to_numpy(learner.LearningRates)
         assert set(rates) == {0.01, 0.3}
+
+    def test_tighter_bounds_hold_from_the_next_update_on(self) -> None:
+        """A step that fails before it leaves the rates as they are, and workers compute with these."""
+
+        def learner(**given: Any) -> Any:
+            made = with_rates(REGRESSION, NUMPY, MetaOptimizer=SGDOptimizer(0.01), InnerLearningRate=0.1, **given)
+            made.MetaTrain(batch_of(NUMPY, sets))
+            made.Options.MinLearningRate = made.Options.MaxLearningRate = 0.1
+            return made
+
+        sets = REGRESSION.sets(2)
+        alone = learner()
+        wrong = [*sets[1][:3], np.full_like(sets[1][3], np.nan)]
+        with untouched(alone), pytest.raises(InvalidOperationException, match="query loss of task 1"):
+            alone.MetaTrain(batch_of(NUMPY, [sets[0], tuple(wrong)]))
+        assert set(alone.LearningRates) != {0.1}
+        with ThreadPoolExecutor(2) as threads:
+            shared = learner(Executor=threads)
+            assert shared.MetaTrain(batch_of(NUMPY, sets)) == alone.MetaTrain(batch_of(NUMPY, sets))
+        assert bits(shared.GetParameters()) == bits(alone.GetParameters())
+        assert set(alone.LearningRates) == set(shared.LearningRates) == {0.1}
 
     def test_the_update_is_the_optimizers(self, backend: Backend) -> None:
         learner = with_rates(REGRESSION, backend, MetaOptimizer=AdamOptimizer(1e-3))
