@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Array
 from aidotnet_py.caching import BoundedCache
-from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import CrossEntropyLoss, ILossFunction
 from aidotnet_py.meta_learning.algorithms.prototypes import (
+    LabelledLoss,
     PrototypicalLoss,
+    classes_of,
     joint_tasks,
+    labels_of,
     scoring_model,
     scoring_parameters,
-    support_marks,
 )
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
@@ -28,7 +30,7 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_exam
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.tasks import Tasks
-from aidotnet_py.meta_learning.objective.checks import check_task
+from aidotnet_py.meta_learning.objective.checks import check_task, names_of_places
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.models import FunctionModel, IFullModel
 from aidotnet_py.models.interfaces import TModel_co
@@ -94,7 +96,8 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     and L_q(θ) is the cross-entropy of the query examples' scores. The meta-gradient is the exact gradient of L_q, also
     through the prototypes. Support and query examples are embedded together, as in the authors' code: `BatchNorm`
     normalises by both. Classes may differ in their numbers of support examples, and tasks in their numbers of examples;
-    each class of the query set must have a support example. Without training, and with f the identity, this is the
+    each class of the query set must have a support example. Labels may have gaps; `Adapt` gives a class without support
+    examples the least number as its score. Without training, and with f the identity, this is the
     nearest class mean.
 
     `Adapt` returns a model of the class scores. They are linear in f (section 2.4 there): with m the mean of the
@@ -139,7 +142,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     _options_type = ProtoNetsOptions
 
     def __init__(self, options: ProtoNetsOptions[T, TInput, TOutput, TModel_co]) -> None:
-        self._joint_loss = PrototypicalLoss[T]()
+        self._joint_loss, self._labelled_loss = PrototypicalLoss[T](), LabelledLoss[T]()
         # By the embedding's function and the number of classes.
         self._scoring: BoundedCache[Any, FunctionModel[Any, Any, Any]] = BoundedCache(_MOST_SCORING)
         super().__init__(options)
@@ -161,7 +164,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         ArgumentNullException
             When the task is None.
         ArgumentException
-            When its support set does not fit the model, or lacks a class below its largest label.
+            When its support set does not fit the model.
         InvalidOperationException
             When a prototype is not finite.
         """
@@ -169,21 +172,18 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         base: Any = self.BaseModel
         model = cast("FunctionModel[Any, Any, Any]", base.WithParameters(group.parameters))
         inputs = all_examples(group.backend, task.SupportInput)
-        members = support_marks(group.backend.to_numpy(group.tasks[0].SupportOutput))
-        if not members.any(axis=0).all():
-            lacking = int(members.any(axis=0).argmin())
-            raise ArgumentException(
-                f"SupportOutput must have an example of each class up to {members.shape[1] - 1}, got none of {lacking}"
-            )
+        labels = labels_of(group.backend, task, "Support")
+        classes, count = np.unique(labels), int(labels.max()) + 1
         embedded = group.backend.to_numpy(model.with_statistics_of(inputs).Predict(inputs)).astype(np.float64)
-        prototypes = members.T @ embedded / members.sum(axis=0)[:, np.newaxis]
-        # One for all tasks of as many classes, since its programs are traced once.
-        key = base.apply, len(prototypes)
-        scoring = self._scoring.get_or_make(key, lambda: scoring_model(model, *prototypes.shape))
         with np.errstate(over="ignore", invalid="ignore"):
-            parameters = scoring_parameters(group.backend.to_numpy(group.parameters), prototypes)
+            prototypes = np.array([embedded[labels == c].mean(axis=0) for c in classes])
+            parameters = scoring_parameters(group.backend.to_numpy(group.parameters), prototypes, classes, count)
         if not np.isfinite(parameters).all():
             raise InvalidOperationException("the prototypes of the support set must be finite, got NaN or infinities")
+        # One for all tasks of as many classes, since its programs are traced once.
+        scoring = self._scoring.get_or_make(
+            (base.apply, count), lambda: scoring_model(model, count, prototypes.shape[1])
+        )
         scores = scoring.WithParameters(group.backend.asarray(parameters))
         return cast("TModel_co", scores.with_statistics_of(inputs))
 
@@ -195,8 +195,21 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     ) -> list[Chunk]:
         """Open tasks whose query sets have the support sets in front, and whose targets say which is which."""
         self._require_valid()
-        joint = joint_tasks(cast(Any, self.BaseModel), tasks, first or 0, queries="Query" in roles)
-        return super()._open(joint, *roles, training=training, first=first)
+        model, loss, wheres = cast(Any, self.BaseModel), self._joint_loss, names_of_places(len(tasks), first)
+        # Its caches are those of the model as it is now.
+        self._objectives.lease(model, loss)
+        for role in roles:
+            self._objectives.check(role, tasks, wheres, model, self._labelled_loss)
+        joint = joint_tasks(model.backend, model.dtype, tasks, wheres, queries="Query" in roles)
+        places: dict[int, list[int]] = {}
+        for place, task in enumerate(joint):
+            places.setdefault(classes_of(task), []).append(place)
+        groups = [
+            replace(group, places=[own[i] for i in group.places])
+            for own in places.values()
+            for group in self._objectives.groups([joint[i] for i in own], roles, model, loss, training=training)
+        ]
+        return self._open_groups(joint, roles, training, first, groups)
 
     def _curve_of(self, chunk: Chunk, steps: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Return the same losses and accuracies for every step, since none moves anything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,25 +15,40 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss, LossFunctionBase
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, all_examples
+from aidotnet_py.losses.interface import owner_of
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, all_examples, set_names
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.models import FunctionModel, NeuralNetworkModel
 from aidotnet_py.nn import Dense, Sequential
 from aidotnet_py.type_parameters import T_co
 
-__all__ = ["PrototypicalLoss", "Scores", "joint_tasks", "scoring_model", "scoring_parameters", "support_marks"]
+__all__ = [
+    "SCORE_NAMES",
+    "LabelledLoss",
+    "PrototypicalLoss",
+    "Scores",
+    "class_labels",
+    "classes_of",
+    "joint_tasks",
+    "labels_of",
+    "scoring_model",
+    "scoring_parameters",
+]
 
 _Model: TypeAlias = FunctionModel[Any, Any, Any]
 
 # Names of what scores have beside an embedding's parameters.
-_WEIGHT, _BIAS = "prototypes.weight", "prototypes.bias"
+_WEIGHT, _BIAS = SCORE_NAMES = "prototypes.weight", "prototypes.bias"
+
+# Labels beyond are names of classes, and not their numbers; each number up to the largest has a score.
+_MOST_CLASSES = 2**16
 
 
 class PrototypicalLoss(LossFunctionBase[T_co]):
     """The cross-entropy of the scores −‖e − p_c‖², of embeddings e (n, d) of support and query examples together.
 
     Targets are marks (n, 2C): in the first C columns the class of a support example, in the others that of an example
-    which is scored. A prototype p_c is the mean of the support examples of a class; a class without any has no score.
+    which is scored. A prototype p_c is the mean of the support examples of a class; each class has some.
     """
 
     @override
@@ -55,50 +70,49 @@ class PrototypicalLoss(LossFunctionBase[T_co]):
         return float(correct.mean())
 
 
+class LabelledLoss(PrototypicalLoss[T_co]):
+    """The check of sets before they are joined, whose targets are labels; see `class_labels`."""
+
+    @override
+    def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
+        super().validate(predicted_shape, actual, name)
+        class_labels(owner_of(actual, name).to_numpy(actual), name)
+
+
 def _scores(embedded: Any, marks: Any) -> tuple[Any, Any]:
     """Return the scores of all examples, and the marks of those that are scored, (n, C) each."""
     classes = marks.shape[1] // 2
     members = marks[:, :classes]
-    counts = members.sum(axis=0)
-    prototypes = (members.T @ embedded) / np.maximum(counts, 1.0)[:, np.newaxis]
+    prototypes = (members.T @ embedded) / members.sum(axis=0)[:, np.newaxis]
     # Differences and not ‖e‖² − 2 e·p + ‖p‖², which cancels.
     apart = embedded[:, np.newaxis, :] - prototypes[np.newaxis, :, :]
-    # Finite, since a mark of 0 times −inf is NaN.
-    none = float(np.finfo(embedded.dtype).min) / 4
-    return np.where(counts > 0.0, -(apart * apart).sum(axis=2), none), marks[:, classes:]
-
-
-def support_marks(marks: NDArray[Any]) -> NDArray[Any]:
-    """Return the marks of the support examples, (n, C), among the targets of `PrototypicalLoss`."""
-    return marks[:, : marks.shape[1] // 2]
+    return -(apart * apart).sum(axis=2), marks[:, classes:]
 
 
 def joint_tasks(
-    model: _Model, tasks: Batch[Any, Any, Any], first: int, *, queries: bool
+    backend: Backend, dtype: np.dtype[Any], tasks: Batch[Any, Any, Any], wheres: Sequence[str], *, queries: bool
 ) -> list[MetaLearningTask[Any, Any, Any]]:
-    """Return tasks with the targets of `PrototypicalLoss`; query sets, if wanted, have the support sets in front.
+    """Return checked tasks with the targets of `PrototypicalLoss`; query sets, if wanted, follow the support sets.
+
+    The classes of a task are those of its own support set, so that nothing depends on what other tasks have.
 
     Raises
     ------
     ArgumentException
-        When labels are no class indices, or a class of a query set has no support example; the message names the task.
+        When a class of a query set has no support example, or query examples are none like the support examples.
     """
-    backend = model.backend
-    labels = [_labels(backend, task, "Support", first + place) for place, task in enumerate(tasks)]
-    eye = np.eye(1 + max(int(of.max()) for of in labels), dtype=model.dtype)
     joint: list[MetaLearningTask[Any, Any, Any]] = []
-    for place, (task, own) in enumerate(zip(tasks, labels, strict=True)):
+    for task, where in zip(tasks, wheres, strict=True):
+        classes, own = np.unique(labels_of(backend, task, "Support", where), return_inverse=True)
+        eye = np.eye(len(classes), dtype=dtype)
         inputs, query = all_examples(backend, task.SupportInput), dict[str, Any]()
         if queries:
-            asked = _labels(backend, task, "Query", first + place)
-            lacking = np.setdiff1d(asked, own)
-            if len(lacking):
-                raise ArgumentException(
-                    f"SupportOutput of task {first + place} must have an example of each class of QueryOutput, got "
-                    f"none of {int(lacking[0])}"
-                )
+            asked = labels_of(backend, task, "Query", where)
+            _require_known(classes, asked, task, where)
+            _require_alike(backend, inputs, task, where)
+            chosen = eye[np.searchsorted(classes, asked)]
             query["QuerySetX"] = backend.concat([inputs, task.QueryInput], 0)
-            query["QuerySetY"] = backend.asarray(np.block([[eye[own], 0 * eye[own]], [0 * eye[asked], eye[asked]]]))
+            query["QuerySetY"] = backend.asarray(np.block([[eye[own], 0 * eye[own]], [0 * chosen, chosen]]))
         marks = backend.asarray(np.hstack([eye[own], eye[own]]))
         joint.append(
             MetaLearningTask(
@@ -113,19 +127,53 @@ def joint_tasks(
     return joint
 
 
-def _labels(backend: Backend, task: IMetaLearningTask[Any, Any, Any], role: str, place: int) -> NDArray[np.intp]:
+def classes_of(joint: IMetaLearningTask[Any, Any, Any]) -> int:
+    """Return the number of classes of a joint task."""
+    return int(joint.SupportOutput.shape[1]) // 2
+
+
+def _require_known(
+    classes: NDArray[np.intp], asked: NDArray[np.intp], task: IMetaLearningTask[Any, Any, Any], where: str
+) -> None:
+    lacking = np.setdiff1d(asked, classes)
+    if len(lacking):
+        support, query = (set_names(task, role)[1] for role in ("Support", "Query"))
+        raise ArgumentException(
+            f"{support}{where} must have an example of each class of {query}, got none of {int(lacking[0])}"
+        )
+
+
+def _require_alike(backend: Backend, support: Array, task: IMetaLearningTask[Any, Any, Any], where: str) -> None:
+    kinds = [f"{backend.dtype_of(x)}{tuple(x.shape[1:])}" for x in (support, task.QueryInput)]
+    if kinds[0] != kinds[1]:
+        names = [set_names(task, role)[0] for role in ("Support", "Query")]
+        raise ArgumentException(
+            f"{names[1]}{where} must have examples {kinds[0]}, like {names[0]}, with which they are embedded together, "
+            f"got {kinds[1]}"
+        )
+
+
+def labels_of(backend: Backend, task: IMetaLearningTask[Any, Any, Any], role: str, where: str = "") -> NDArray[np.intp]:
     """Return the class indices of a set, (n,), on the host."""
-    name = f"{role}Output"
-    given = getattr(task, name)
-    if given is None:
-        raise ArgumentException(f"{name} of task {place} must be labels, got None")
-    labels: NDArray[Any] = np.asarray(backend.to_numpy(all_examples(backend, given)))
-    if labels.ndim == 2 and labels.shape[1] > 1 and bool(((labels == 0) | (labels == 1)).all()):
-        labels = labels.argmax(axis=1)
+    given = task.SupportOutput if role == "Support" else task.QueryOutput
+    return class_labels(backend.to_numpy(all_examples(backend, given)), set_names(task, role)[1] + where)
+
+
+def class_labels(given: NDArray[Any], name: str) -> NDArray[np.intp]:
+    """Return labels as class indices, (n,), after the check that they are those or one-hot rows."""
+    labels = np.asarray(given)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        CrossEntropyLoss[Any]().validate(labels.shape, labels, name)
+        if bool(((labels == 0) | (labels == 1)).all()):
+            labels = labels.argmax(axis=1)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ArgumentException(
-            f"{name} of task {place} must be class indices from 0 on, (n,), or one-hot rows, got {labels.dtype} of "
-            f"shape {labels.shape}"
+            f"{name} must be class indices from 0 on, (n,), or one-hot rows, got {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.max() >= _MOST_CLASSES:
+        raise ArgumentException(
+            f"{name} must hold labels from 0 to {_MOST_CLASSES - 1}, got {labels.max()}; labels are numbered from 0, "
+            "as by np.unique(labels, return_inverse=True)[1]"
         )
     return labels.astype(np.intp)
 
@@ -148,16 +196,22 @@ def scoring_model(model: _Model, classes: int, width: int) -> _Model:
     return FunctionModel(Scores(function), parameters, CrossEntropyLoss(), backend=model.backend)
 
 
-def scoring_parameters(embedding: NDArray[Any], prototypes: NDArray[np.float64]) -> NDArray[Any]:
+def scoring_parameters(
+    embedding: NDArray[Any], prototypes: NDArray[np.float64], classes: NDArray[np.intp], count: int
+) -> NDArray[Any]:
     """Return parameters for scores linear in f(x), whose softmax is that of −‖f(x) − p_c‖².
 
-    With m the mean of the prototypes, 2 (p_c − m) · f(x) − (p_c − m) · (p_c + m).
+    With m the mean of the prototypes, 2 (p_c − m) · f(x) − (p_c − m) · (p_c + m). Of ``count`` classes, those without
+    a prototype have the least score that there is.
     """
     # Less m, as what all classes have in common would cancel.
     mean = prototypes.mean(axis=0)
     apart = prototypes - mean
-    bias = -(apart * (prototypes + mean)).sum(axis=1)
-    return np.concatenate([embedding, 2.0 * apart.T.ravel(), bias]).astype(embedding.dtype)
+    weight = np.zeros((prototypes.shape[1], count))
+    bias = np.full(count, float(np.finfo(embedding.dtype).min))
+    weight[:, classes] = 2.0 * apart.T
+    bias[classes] = -(apart * (prototypes + mean)).sum(axis=1)
+    return np.concatenate([embedding, weight.ravel(), bias]).astype(embedding.dtype)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,18 @@ class ObjectiveFactory:
                 return 0
         return known[max(counts)]
 
+    def check(
+        self,
+        role: str,
+        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        wheres: Sequence[str],
+        model: IFullModel[Any, Any, Any],
+        loss: ILossFunction[Any],
+    ) -> None:
+        """Raise ArgumentException where a set of a role fits model or loss not, each task by itself."""
+        for task, where in zip(tasks, wheres, strict=True):
+            check_batches(role, [task], [where], model, loss, self._output_shape)
+
     def make(
         self,
         role: str,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.archives import unpack
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.data import ArrayLoader, DigitsLoader
+from aidotnet_py.data import ArrayLoader, DigitsLoader, SinusoidLoader
 from aidotnet_py.estimators import FewShotClassifier
 from aidotnet_py.nn import BatchNorm, Dense, Flatten, Sequential, conv4, mlp
 from aidotnet_py.testing.learner_state import untouched
@@ -141,6 +142,65 @@ class TestTasksOfUnequalSize:
         )
         np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    def test_micro_batches_of_tasks_with_other_classes_keep_the_bits(self, size: int) -> None:
+        """Twelve classes beside two, of unequal and of equal numbers of examples, and labels with gaps."""
+        ways = [2, 12, 9, 12, 5, 3]
+        labels = [(np.arange(2 * n) % n, np.arange(n)) for n in ways] + [(np.arange(24) % 4 * 5, np.arange(12) % 4 * 5)]
+        tasks = [task for one in labels for task in sets(1, one)]
+        expected = meta_gradient(ProtoNetsAlgorithm, options(NUMPY), batch_of(NUMPY, tasks))
+        found = meta_gradient(ProtoNetsAlgorithm, options(NUMPY, MicroBatchSize=size), batch_of(NUMPY, tasks))
+        np.testing.assert_array_equal(found, expected)
+
+
+class TestLabelsWithGaps:
+    """Classes whose numbers are missing have no part."""
+
+    def test_give_the_numbers_of_labels_without(self, backend: Backend) -> None:
+        close, apart = (ProtoNetsAlgorithm(options(backend)) for _ in range(2))
+        gaps = np.array([1, 4, 70])
+        ((x, y, queries, wanted),) = sets(1)
+        losses = [
+            learner.MetaTrain(batch_of(backend, [(x, of[y], queries, of[wanted])]))
+            for learner, of in ((close, np.arange(3)), (apart, gaps))
+        ]
+        assert losses[0] == losses[1]
+        task = batch_of(backend, [(x, gaps[y], queries, gaps[wanted])])[0]
+        found = backend.to_numpy(apart.Adapt(task).Predict(backend.asarray(queries)))
+        expected = backend.to_numpy(
+            close.Adapt(batch_of(backend, [(x, y, queries, wanted)])[0]).Predict(backend.asarray(queries))
+        )
+        np.testing.assert_array_equal(found[:, gaps], expected)
+        assert (np.delete(found, gaps, axis=1) == np.finfo(np.float64).min).all()
+        assert apart.AdaptAndEvaluate(task).QueryAccuracy == CrossEntropyLoss().accuracy(found, gaps[wanted])
+
+    def test_in_half_precision_far_from_all_prototypes(self) -> None:
+        """The squared distances are as large as half precision holds."""
+        half, y = np.eye(3, dtype=np.float16), np.array([0, 0, 2, 2])
+        model = FunctionModel(scaled, {"scale": np.ones(3, np.float16)}, CrossEntropyLoss())
+        task = MetaLearningTask(
+            SupportSetX=130 * half[y], SupportSetY=y, QuerySetX=150 * half[[0, 2, 1]], QuerySetY=np.array([0, 2, 0])
+        )
+        assert ProtoNetsAlgorithm(ProtoNetsOptions(model)).AdaptAndEvaluate(task).QueryAccuracy == 1.0
+
+    def test_an_evaluation_has_the_accuracies_of_the_adapted_models(self) -> None:
+        rng = np.random.default_rng(0)
+        y = np.array([0, 0, 3, 3])
+
+        class Gaps(SinusoidLoader):
+            def GetTaskBatch(self, numTasks: int = 1) -> Any:
+                inputs = rng.normal(size=(numTasks, 2, 4, 2)).astype(np.float32)
+                return TaskBatch(
+                    [MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=q, QuerySetY=y) for x, q in inputs]
+                )
+
+        network = Sequential(Dense(3), BatchNorm())
+        model = NeuralNetworkModel(network, input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
+        learner = ProtoNetsAlgorithm(ProtoNetsOptions(model, DataLoader=Gaps(seed=0)))
+        result = learner.Evaluate(numTasks=3)
+        assert result.single_accuracies is not None
+        assert len(result.single_accuracies) == 3
+
 
 class TestAdapt:
     def test_scores_are_those_of_the_distances(self, backend: Backend) -> None:
@@ -226,20 +286,58 @@ class TestRefusals:
     def test_classes_without_support_examples(self) -> None:
         batch = batch_of(NUMPY, [*sets(1), *sets(1, (np.array([0, 2, 2]), np.array([0, 1])))])
         learner = ProtoNetsAlgorithm(options(NUMPY))
-        with untouched(learner):
-            with pytest.raises(
-                ArgumentException, match=r"SupportOutput of task 1 must have an example of each class .* got none of 1"
-            ):
-                learner.MetaTrain(batch)
-            with pytest.raises(ArgumentException, match="SupportOutput must have an example of each class up to 2"):
-                learner.Adapt(batch[1])
+        message = r"^SupportSetY of task 1 must have an example of each class of QuerySetY, got none of 1"
+        with untouched(learner), pytest.raises(ArgumentException, match=message):
+            learner.MetaTrain(batch)
 
-    @pytest.mark.parametrize("y", [np.zeros(6), np.array([0, 1, 2, 0, 1, -1]), np.full((6, 3), 1 / 3)])
-    def test_what_are_no_labels(self, y: Any) -> None:
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            (np.zeros(6), "must be class indices from 0 on"),
+            (np.array([0, 1, 2, 0, 1, -1]), "must be class indices from 0 on"),
+            (np.full((6, 3), 1 / 3), "must be class indices from 0 on"),
+            (np.zeros((6, 2)), "must hold one-hot rows or probabilities, which sum to 1, got sums from 0.0 to 0.0"),
+            (np.eye(6) + np.eye(6)[::-1], "must hold one-hot rows or probabilities, which sum to 1, got sums from 2.0"),
+            (np.array([0, 1, 2, 0, 1, 10**12]), "must hold labels from 0 to 65535, got 1000000000000; .*np.unique"),
+            (np.array([0, 1, 2, 0, 1, 2**63], np.uint64), "must hold labels from 0 to 65535, got 9223372036854775808"),
+        ],
+    )
+    def test_what_are_no_labels(self, y: Any, message: str) -> None:
         ((x, _, queries, wanted),) = sets(1)
         task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=queries, QuerySetY=wanted)
-        with pytest.raises(ArgumentException, match="SupportOutput of task 0 must be class indices from 0 on"):
-            ProtoNetsAlgorithm(options(NUMPY)).MetaTrain(TaskBatch([task]))
+        learner = ProtoNetsAlgorithm(options(NUMPY))
+        for call in (learner.Adapt, learner.AdaptAndEvaluate, lambda task: learner.MetaTrain(TaskBatch([task]))):
+            with untouched(learner), pytest.raises(ArgumentException, match="^SupportSetY " + message):
+                call(task)
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"SupportInput": np.zeros((0, 2)), "SupportOutput": LABELS[0][:0]}, "SupportInput must have .*at least"),
+            ({"QueryInput": None}, "QueryInput must be an array, got None"),
+            ({"QueryInput": [[0.0, 1.0]]}, "QueryInput must be an array, got a list"),
+            ({"QueryInput": np.zeros((5, 3))}, r"QueryInput must be an input that the model takes, got shape \(5, 3\)"),
+            ({"QueryOutput": LABELS[1][:4]}, "QueryInput must have as many examples as QueryOutput"),
+        ],
+    )
+    def test_sets_of_a_class_of_ones_own(self, wrong: dict[str, Any], message: str) -> None:
+        ((x, y, queries, asked),) = sets(1)
+        own = {"SupportInput": x, "SupportOutput": y, "QueryInput": queries, "QueryOutput": asked, **wrong}
+        names = {"SupportSetX": None, "SupportSetY": None, "QuerySetX": None, "QuerySetY": None}
+        others = {"NumWays": 3, "NumShots": 1, "NumQueryPerClass": 1, "Name": "own", "Metadata": None, "TaskId": 1}
+        learner = ProtoNetsAlgorithm(options(NUMPY))
+        with untouched(learner), pytest.raises(ArgumentException, match="^" + message):
+            learner.AdaptAndEvaluate(cast(Any, SimpleNamespace(**own, **names, **others)))
+
+    def test_query_examples_unlike_the_support_examples(self) -> None:
+        """A model that takes either cannot embed both together."""
+        model = FunctionModel(scaled, {"scale": np.ones(1)}, CrossEntropyLoss())
+        y = np.array([0, 1])
+        task = MetaLearningTask(SupportSetX=np.ones((2, 3)), SupportSetY=y, QuerySetX=np.ones((2, 4)), QuerySetY=y)
+        with pytest.raises(
+            ArgumentException, match=r"^QuerySetX must have examples float64\(3,\), like SupportSetX, .*4"
+        ):
+            ProtoNetsAlgorithm(ProtoNetsOptions(model)).AdaptAndEvaluate(task)
 
     def test_options(self) -> None:
         network = NeuralNetworkModel(mlp(4, 2), input_shape=(2,), seed=0)
