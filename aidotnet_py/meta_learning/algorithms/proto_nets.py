@@ -15,6 +15,7 @@ from aidotnet_py.caching import BoundedCache
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import CrossEntropyLoss, ILossFunction
 from aidotnet_py.meta_learning.algorithms.prototypes import (
+    SCORE_NAMES,
     LabelledLoss,
     PrototypicalLoss,
     classes_of,
@@ -53,7 +54,7 @@ class ProtoNetsOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
         The embedding, from an example to a vector, with a `CrossEntropyLoss`. Required; all others are keywords. See
         `MetaLearnerOptions`. InnerLearningRate and AdaptationSteps are not used.
     LossFunction : CrossEntropyLoss, optional
-        The loss of the class scores.
+        The loss of the class scores, without a formula of its own.
 
     Examples
     --------
@@ -76,6 +77,20 @@ class ProtoNetsOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
                 "LossFunction must be a CrossEntropyLoss, that of the scores of classes, got a "
                 f"{type(loss).__name__}; make the model with loss=CrossEntropyLoss()"
             )
+        else:
+            # The distances have their own, so that others would not be heeded.
+            for name in ("formula", "accuracy"):
+                if not _is_inherited(loss, name):
+                    yield (
+                        f"LossFunction must have CrossEntropyLoss's own {name}, that of the scores of classes, got a "
+                        f"{type(loss).__name__} with another; make it a CrossEntropyLoss()"
+                    )
+        for name in SCORE_NAMES:
+            if name in model.parameter_shapes:
+                yield (
+                    f"MetaModel must have no parameters named {name!r}, as models that Adapt returns have, got one "
+                    "with them; give the embedding that it was made of"
+                )
         if self.InnerOptimizer is not None:
             yield refusal("InnerOptimizer", "None, as there are no inner steps", cast(Any, self.InnerOptimizer))
 
@@ -83,6 +98,11 @@ class ProtoNetsOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
     def inner_steps(self) -> int:
         """0."""
         return 0
+
+
+def _is_inherited(loss: CrossEntropyLoss[Any], name: str) -> bool:
+    """Whether a method of a loss is that of CrossEntropyLoss."""
+    return getattr(getattr(loss, name), "__func__", None) is getattr(CrossEntropyLoss, name)
 
 
 class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):

@@ -355,6 +355,23 @@ class TestRefusals:
         with pytest.raises(ArgumentException, match="MetaModel must be a FunctionModel or a NeuralNetworkModel"):
             ProtoNetsAlgorithm(ProtoNetsOptions(HandWrittenModel(NETWORK, NETWORK.start(), NUMPY)))
 
+    @pytest.mark.parametrize("name", ["formula", "accuracy"])
+    def test_a_loss_with_a_formula_of_its_own(self, name: str) -> None:
+        """It would not be heeded."""
+        loss = type("Own", (CrossEntropyLoss,), {name: lambda self, predicted, actual: 0.5})()
+        with pytest.raises(
+            ArgumentException, match=f"LossFunction must have CrossEntropyLoss's own {name}, .* got a Own with another"
+        ):
+            ProtoNetsAlgorithm(options(NUMPY, LossFunction=loss))
+        renamed = type("Own", (CrossEntropyLoss,), {})()
+        assert ProtoNetsAlgorithm(options(NUMPY, LossFunction=renamed)).DefaultLossFunction is renamed
+
+    def test_a_model_of_scores_as_the_embedding(self) -> None:
+        ((x, y, _, _),) = sets(1)
+        scoring = ProtoNetsAlgorithm(options(NUMPY)).Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y))
+        with pytest.raises(ArgumentException, match=r"MetaModel must have no parameters named 'prototypes\.weight'"):
+            ProtoNetsAlgorithm(ProtoNetsOptions(scoring))
+
     def test_embeddings_that_are_no_vectors(self) -> None:
         model = NeuralNetworkModel(Sequential(BatchNorm()), input_shape=(4, 4, 1), loss=CrossEntropyLoss(), seed=0)
         task = DigitsLoader(seed=0).GetNextTask()
