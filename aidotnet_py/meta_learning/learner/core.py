@@ -458,7 +458,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         norm = self._norm_of(mean)
         limit = self._options.GradientClipThreshold
         if limit is not None and 0 < limit < norm:
-            mean = mean * float(limit / norm)
+            mean = _scale(mean, float(limit) / norm, self._backend.dtype_of(mean))
         self._journal.run(self._put_parameters_aside, lambda: self._move(optimizer, mean))
         return norm
 
@@ -481,6 +481,14 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     def _scalar(self) -> Callable[[float], T]:
         """Return the type T, from floats to numbers of the model's dtype."""
         return cast("Callable[[float], T]", parameter_dtype(self.BaseModel, self._backend).type)
+
+
+def _scale(vector: Array, factor: float, dtype: np.dtype[Any]) -> Array:
+    """Return a vector times a number below 1, which may be too small for the dtype."""
+    if factor >= np.finfo(dtype).smallest_normal:
+        return vector * factor
+    root = math.sqrt(factor)
+    return vector * root * root
 
 
 def _copy(array: Array) -> Array:

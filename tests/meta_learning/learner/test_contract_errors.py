@@ -402,6 +402,21 @@ class TestNumbers:
         # The gradient is −1e21 in both parameters: clipped to norm 1, downhill is up.
         np.testing.assert_allclose(backend.to_numpy(model.GetParameters()), [math.sqrt(0.5)] * 2, rtol=1e-6)
 
+    @pytest.mark.parametrize(("dtype", "slope", "limit"), [(np.float16, 6e4, 1e-3), (np.float32, 1e38, 1e-9)])
+    def test_clipping_by_a_factor_below_the_normal_numbers(self, dtype: Any, slope: float, limit: float) -> None:
+        """The factor is rounded away, or to a few bits, where the clipped gradient is not."""
+
+        class Linear(MeanSquaredErrorLoss[Any]):
+            def formula(self, predicted: Any, actual: Any) -> Any:
+                return (predicted * actual).sum()
+
+        model = FunctionModel(lambda p, x: x * p["w"], {"w": np.zeros(1)}, loss=Linear(), dtype=dtype)
+        one, slopes = np.ones((1, 1), dtype), np.full((1, 1), slope, dtype)
+        task = MetaLearningTask(SupportSetX=one, SupportSetY=0 * one, QuerySetX=one, QuerySetY=slopes)
+        settings = {"UseFirstOrder": True, "MetaOptimizer": SGDOptimizer(1.0), "GradientClipThreshold": limit}
+        iMAMLAlgorithm(iMAMLOptions(model, AdaptationSteps=1, **settings)).MetaTrain(TaskBatch([task]))
+        np.testing.assert_allclose(model.GetParameters(), [-limit], rtol=4 * np.finfo(dtype).eps)
+
     def test_a_meta_update(self, backend: Backend) -> None:
         learner = trained(
             linear_model(backend, start()), batch_on(backend, linear_tasks()), MetaOptimizer=SGDOptimizer(0.1, 0.5)
