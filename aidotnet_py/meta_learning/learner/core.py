@@ -87,7 +87,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._random = RandomState(options)
         self._objectives = ObjectiveFactory(self._random.generator)
         parameters = self.BaseModel.GetParameters()
-        self._kind = self._kind_of(parameters)
+        self._begun_with = self._identity_of(parameters)
         self._values = LearnedValues()
         self._values.begin(self.learned(), parameters, self._backend)
 
@@ -144,6 +144,8 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
         """Learn another model's parameters from now on; the optimizers forget the old one's gradients.
 
+        Learned vectors start anew too. A model that is put into the options instead can be evaluated, but not trained.
+
         For type checkers, what `Adapt` returns stays of the class of the model at construction; annotate the learner
         with three type parameters, as ``iMAMLAlgorithm[T, TInput, TOutput]``, to set a model of another class.
 
@@ -174,7 +176,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         with self._state:
             self._reset_optimizers()
             parameters = self.BaseModel.GetParameters()
-            self._kind = self._kind_of(parameters)
+            self._begun_with = self._identity_of(parameters)
             self._values.begin(self.learned(), parameters, self._backend)
             self._begin_anew()
 
@@ -307,7 +309,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._require_valid()
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
-            learned = self._read_learned(parameters)
+            learned = self._read_learned(parameters, required=training)
         if not is_inner_solver(self._options.InnerOptimizer):
             require_no_more_batches(tasks, first or 0, self._options.inner_steps)
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
@@ -363,34 +365,38 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._values.restore(learned)
         self._set_extra_state(state)
 
-    def _kind_of(self, parameters: Array) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        return self._backend.dtype_of(parameters), tuple(parameters.shape)
+    def _identity_of(self, parameters: Array) -> tuple[TModel_co, np.dtype[Any], tuple[int, ...]]:
+        """Return what tells the present model, whose parameters these are, from another."""
+        return self.BaseModel, self._backend.dtype_of(parameters), tuple(parameters.shape)
 
-    def _read_learned(self, parameters: Array) -> Mapping[str, Array]:
-        """Return the learned vectors.
-
-        A model that came into the options by itself is refused if vectors were learned beside the one before.
-        """
-        kind, kinds = self._kind_of(parameters), self.learned()
-        if kind != self._kind and kinds:
-            (dtype, shape), (own, size) = self._kind, kind
+    def _require_model(self, parameters: Array) -> None:
+        """Raise if another model came into the options by itself, beside what was kept for the one before."""
+        model, *kind = self._identity_of(parameters)
+        known, *own = self._begun_with
+        if model is not known or kind != own:
+            (dtype, shape), (before, size) = kind, own
             raise InvalidOperationException(
-                f"MetaModel must have parameters {dtype}{shape}, for which vectors are learned beside them, got "
-                f"{own}{size}; use SetMetaModel to start them anew for another model"
+                f"MetaModel must be the model that the learner began with, with parameters {before}{size}, got another "
+                f"with {dtype}{shape}; use SetMetaModel to begin anew with it"
             )
-        self._kind = kind
+
+    def _read_learned(self, parameters: Array, *, required: bool = False) -> Mapping[str, Array]:
+        """Return the learned vectors; where there are some, or if it is required, the model must be theirs."""
+        kinds = self.learned()
+        if kinds or required:
+            self._require_model(parameters)
         return self._values.read(kinds, parameters, self._backend)
 
     def _learned_vectors(self) -> Mapping[str, Array]:
         """Return the learned vectors, as they are now."""
         with self._state:
-            return self._values.read(self.learned(), self.BaseModel.GetParameters(), self._backend)
+            return self._read_learned(self.BaseModel.GetParameters())
 
     def _meta_parameters(self) -> Array:
         """Return all that the meta-optimizer moves, in one vector: the model's parameters, and the learned vectors."""
         with self._state:
             parameters = self.BaseModel.GetParameters()
-            learned = self._values.read(self.learned(), parameters, self._backend)
+            learned = self._read_learned(parameters, required=True)
         return self._backend.concat([parameters, *learned.values()], 0) if learned else parameters
 
     def _set_meta_parameters(self, vector: Array) -> None:
@@ -439,7 +445,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         with self._state:
             # Copies, since not every model keeps to itself what it is given.
             parameters = _copy(model.GetParameters())
-            learned = {name: _copy(vector) for name, vector in self._learned_vectors().items()}
+            learned = {name: _copy(vector) for name, vector in self._read_learned(parameters, required=True).items()}
 
         def put_back() -> None:
             optimizer.SetState(memory)

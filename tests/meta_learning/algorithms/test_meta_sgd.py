@@ -258,7 +258,7 @@ class TestRates:
         learner.Options.MetaModel = NeuralNetworkModel(mlp(3, 1), input_shape=(1,), dtype=np.float64)
         with pytest.raises(
             InvalidOperationException,
-            match=r"^MetaModel must have parameters float64\(19,\), .* got float64\(10,\)",
+            match=r"^MetaModel must be the model .* float64\(19,\), got another with float64\(10,\); use SetMetaModel",
         ):
             learner.MetaTrainStep(2)
 

@@ -27,6 +27,7 @@ from aidotnet_py import (
     ArgumentException,
     FunctionModel,
     IMetaLearner,
+    InvalidOperationException,
     MAMLAlgorithm,
     MAMLOptions,
     MetaAdaptationResult,
@@ -450,6 +451,46 @@ class TestModels:
             assert learner._meta_optimizer().GetState() == {"steps": 0}
             learner.MetaTrain(batch_on(backend, linear_tasks()))
             assert bits(old.GetParameters()) == kept
+
+    @pytest.mark.parametrize("dimensions", [2, 3])
+    @pytest.mark.parametrize(
+        ("algorithm", "options", "given"),
+        [
+            (MAMLAlgorithm, MAMLOptions, {}),
+            (MetaSGDAlgorithm, MetaSGDOptions, {}),
+            (iMAMLAlgorithm, iMAMLOptions, {"WarmStartSolves": True}),
+        ],
+    )
+    def test_one_put_into_the_options_is_not_trained_with_what_was_kept_for_another(
+        self, algorithm: Any, options: Any, given: dict[str, Any], dimensions: int, tmp_path: Path
+    ) -> None:
+        def batch(features: int) -> TaskBatch[Any, Any, Any]:
+            return batch_on(get_backend("numpy"), linear_tasks(2, features=features))
+
+        learner = algorithm(options(linear_model(get_backend("numpy"), start(2)), **given))
+        learner.MetaTrain(batch(2))
+        other, fresh = (linear_model(get_backend("numpy"), start(dimensions)) for _ in range(2))
+        learner.Options.MetaModel = other
+        kept = bits(other.GetParameters())
+        calls = [learner.MetaTrain, learner.mean_meta_gradient, lambda _: learner.Save(tmp_path / "kept.safetensors")]
+        for call in calls:
+            with pytest.raises(InvalidOperationException, match=r"^MetaModel must be the model .*; use SetMetaModel"):
+                call(batch(dimensions))
+        assert bits(other.GetParameters()) == kept
+        learner.SetMetaModel(other)
+        expected, tasks = algorithm(options(fresh, **given)), batch(dimensions)
+        for one in (learner, expected):
+            one.MetaTrain(tasks)
+        for part in ("parameters", "optimizer", "extra"):
+            assert state_of(learner)[part] == state_of(expected)[part]
+
+    def test_one_put_into_the_options_is_evaluated(self) -> None:
+        batch = batch_on(get_backend("numpy"), linear_tasks())
+        learner = linear_learner(get_backend("numpy"))
+        expected = learner.Evaluate(batch)
+        learner.MetaTrain(batch)
+        learner.Options.MetaModel = linear_model(get_backend("numpy"), start())
+        assert learner.Evaluate(batch) == expected
 
     def test_a_clone_is_learned_for_itself(self, backend: Backend) -> None:
         learner, batch = linear_learner(backend), batch_on(backend, linear_tasks())

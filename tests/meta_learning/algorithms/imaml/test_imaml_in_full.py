@@ -173,7 +173,7 @@ class TestLearnedLambda:
         tasks = linear_tasks(2, features=2)
         learner.Options.MetaModel = linear_model(NUMPY, start(2))
         with pytest.raises(
-            InvalidOperationException, match=r"MetaModel must have parameters float64\(4,\), .* got float64\(3,\)"
+            InvalidOperationException, match=r"MetaModel must be .* float64\(4,\), got another with float64\(3,\)"
         ):
             learner.MetaTrain(batch_on(NUMPY, tasks))
         learner.SetMetaModel(linear_model(NUMPY, start(2)))
