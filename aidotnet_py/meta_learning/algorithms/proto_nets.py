@@ -71,7 +71,7 @@ class ProtoNetsOptions(MetaLearnerOptions[T, TInput, TOutput, TModel_co]):
         if not isinstance(model, FunctionModel):
             yield f"MetaModel must be a FunctionModel or a NeuralNetworkModel, got a {type(model).__name__}"
             return
-        loss: Any = self.loss_of(cast(Any, model))
+        loss: ILossFunction[Any] = self.loss_of(cast(Any, model))
         if not isinstance(loss, CrossEntropyLoss):
             yield (
                 "LossFunction must be a CrossEntropyLoss, that of the scores of classes, got a "

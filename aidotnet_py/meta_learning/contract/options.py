@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -145,7 +146,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
     Parameters
     ----------
     MetaModel : IFullModel
-        The model whose parameters are learned. Required.
+        The model whose parameters are learned. Required. `SetMetaModel` of the learner changes it.
     LossFunction : ILossFunction, optional
         None: the model's DefaultLossFunction.
     MetaOptimizer : IGradientBasedOptimizer, optional
@@ -166,7 +167,8 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
         Steps of adaptation and of meta-training, > 0.
     OuterLearningRateSchedule : LearningRateSchedule, optional
         A function from the number of the step, CurrentIteration, to a factor > 0 of OuterLearningRate, such as
-        `CosineSchedule`; None: always 1. Only without a MetaOptimizer, whose own rate holds.
+        `CosineSchedule`; None: always 1. Only without a MetaOptimizer, whose own rate holds. `Train` and MetaTrainStep
+        count steps; MetaTrain does not, so that it stays at the first factor.
     AdaptationSteps : int
         K, the number of inner steps, > 0.
     MetaBatchSize : int
@@ -380,7 +382,9 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
 
     def Clone(self) -> Self:
         """Return an independent copy; it shares model, optimizers and loader, but no learner's memory of them."""
-        return dataclasses.replace(self)
+        own: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        copies: dict[str, Any] = {name: copy.copy(of) for name, of in own.items() if type(of) in (list, set, dict)}
+        return dataclasses.replace(self, **copies)
 
 
 @with_suggestions

@@ -33,6 +33,7 @@ from aidotnet_py import (
     ArgumentException,
     ArgumentNullException,
     ArgumentOutOfRangeException,
+    BOILOptions,
     CrossEntropyLoss,
     FunctionModel,
     InvalidOperationException,
@@ -272,6 +273,16 @@ class TestConstruction:
         assert (options.AdaptationSteps, other.AdaptationSteps) == (3, 7)
         assert other.LambdaRegularization == 1.0
 
+    def test_clone_has_lists_of_its_own(self) -> None:
+        names = ["a"]
+        options = BOILOptions(FunctionModel(lambda p, x: x @ p["a"] @ p["b"], dict.fromkeys("abc", np.eye(2))))
+        options.AdaptedLayers = names
+        other = options.Clone()
+        assert isinstance(other.AdaptedLayers, list)
+        other.AdaptedLayers.append("b")
+        assert options.AdaptedLayers is names
+        assert names == ["a"]
+
 
 class TestFromPaper:
     @given(st.floats(1e-3, 1e3))
@@ -291,6 +302,9 @@ class TestFromPaper:
         options = iMAMLOptions.FromPaper(model(), Lambda=0, AdaptationSteps=3)
         assert (options.InnerObjective, options.UseFirstOrder, options.AdaptationSteps) == ("support", True, 3)
         assert options.IsValid()
+        assert iMAMLOptions.FromPaper(model(), Lambda=0, UseFirstOrder=True).UseFirstOrder is True
+        with pytest.raises(ArgumentException, match=r"^UseFirstOrder must be True or left out .*, got False"):
+            iMAMLOptions.FromPaper(model(), Lambda=0, UseFirstOrder=False)
 
     def test_keywords_are_all_options_but_those_that_lambda_sets(self) -> None:
         names = {field.name for field in dataclasses.fields(iMAMLOptions)}

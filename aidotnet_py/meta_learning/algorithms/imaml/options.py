@@ -25,7 +25,7 @@ from aidotnet_py.meta_learning.algorithms.imaml.error_bound import ProblemConsta
 from aidotnet_py.meta_learning.algorithms.imaml.keywords import LambdaKind, PaperKeywords, RecommendedKeywords
 from aidotnet_py.meta_learning.algorithms.imaml.recommendation import SupportFit
 from aidotnet_py.meta_learning.contract.options import ProximalOptions, with_suggestions
-from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
@@ -73,7 +73,8 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
         An optimizer, or any solver (objective, θ) → φ, differentiable or not: `LBFGSMinimizer`, `NewtonCGMinimizer`
         or your own function. See `MetaLearnerOptions`.
     InnerGradientTolerance : float, optional
-        A task's inner steps end once their gradient has at most this norm; None: there are always K steps.
+        A task's inner steps end once their gradient has at most this norm; None: there are always K steps. A solver as
+        InnerOptimizer ends by a tolerance of its own.
     LearnedLambda : "scalar", "per-parameter" or None
         Learn λ with θ, one for all parameters or one for each, starting from LambdaRegularization. The meta-optimizer
         moves log λ. Needs InnerObjective "proximal". `iMAMLAlgorithm.LambdaRegularization` returns the current λ.
@@ -149,7 +150,7 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
         ArgumentOutOfRangeException
             When Lambda is not a finite number of at least 0.
         ArgumentException
-            When LambdaRegularization or InnerObjective is given too.
+            When LambdaRegularization or InnerObjective is given too; when UseFirstOrder is False for Λ = 0.
 
         Examples
         --------
@@ -168,9 +169,12 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
                     f"{name} must be left to FromPaper, which sets it from Lambda, got {given[name]!r:.80}"
                 )
         if strength == 0:
-            original = iMAMLOptions(MetaModel, **options)
-            original.UseFirstOrder = True
-            return original
+            if not given.setdefault("UseFirstOrder", True):
+                raise ArgumentException(
+                    "UseFirstOrder must be True or left out with Lambda=0, as nothing ties φ to θ then, got "
+                    f"{given['UseFirstOrder']!r}"
+                )
+            return iMAMLOptions(MetaModel, **options)
         return iMAMLOptions(MetaModel, LambdaRegularization=1.0 / strength, InnerObjective="proximal", **options)
 
     @staticmethod
@@ -270,6 +274,11 @@ class iMAMLOptions(ProximalOptions[T, TInput, TOutput, TModel_co]):
             yield (
                 "LearnedLambda must be None unless InnerObjective is 'proximal', as φ does not depend on λ, "
                 f"got {self.LearnedLambda!r}"
+            )
+        if self.InnerGradientTolerance is not None and is_inner_solver(self.InnerOptimizer):
+            yield (
+                "InnerGradientTolerance must be None if InnerOptimizer is a solver, which ends by a tolerance of its "
+                f"own, got {self.InnerGradientTolerance}"
             )
         if self.UseNeumannApproximation and self.PreconditionerProbes:
             yield f"PreconditionerProbes must be 0 with UseNeumannApproximation, got {self.PreconditionerProbes}"
