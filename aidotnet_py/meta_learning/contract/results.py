@@ -548,7 +548,7 @@ class MetaAdaptationResult(Generic[T]):
     queryAccuracy, queryLoss, supportAccuracy, supportLoss : T
         On either set, after adaptation.
     adaptationSteps : int
-        How many inner steps were taken.
+        How many inner steps were taken; 1 for a solver in their place.
     adaptationTimeMs : float
         How long they took, in milliseconds.
     perStepLosses : (adaptationSteps + 1,) array of T, optional

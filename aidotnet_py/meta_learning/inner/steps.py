@@ -162,7 +162,7 @@ class InnerLoop:
     points : array, shape (tasks, P)
         φ after the steps so far, in the buffers of the support objective.
     taken : int
-        The number of steps so far.
+        The number of steps so far in which a task moved.
     moving : NDArray, shape (tasks,)
         Whether each task still moves.
     """
@@ -207,7 +207,8 @@ class InnerLoop:
             self._move()
         else:
             self._move_unfinished(self.rule.tolerance)
-        self.taken += 1
+        if self.moving.any():
+            self.taken += 1
 
     def _move_unfinished(self, tolerance: float) -> None:
         backend = self.chunk.backend

@@ -67,8 +67,9 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         """Adapt to a task, and measure losses and accuracies on both its sets.
 
         ``PerStepLosses`` are the support losses before the first and after each inner step; of a support set in
-        batches, each that of the batch which the step looks at, and last the mean over all. A solver in the place of
-        steps has two, before and after.
+        batches, each that of the batch which the step looks at, and last the mean over all. ``AdaptationSteps`` is the
+        number of steps that were taken, which InnerGradientTolerance may end before K. A solver in the place of steps
+        counts as one, and has two losses, before and after.
 
         Parameters
         ----------
@@ -116,10 +117,10 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
             queryLoss=scalar(query_loss[0]),
             supportAccuracy=scalar(support_accuracy[0]),
             supportLoss=scalar(support_loss[0]),
-            adaptationSteps=self._options.inner_steps,
+            adaptationSteps=len(history),
             adaptationTimeMs=elapsed,
             perStepLosses=np.array([*history, *support_loss]),
-            step_parameters=np.array(points) if keep_steps else None,
+            step_parameters=np.stack(points)[: len(history)] if keep_steps else None,
         )
 
     def _adapt_and_measure(
@@ -138,6 +139,8 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         if keep_steps:
             points.append(self._host(adapted)[0])
         elapsed = 1000 * (time.perf_counter() - began)
+        # Before each step, and not where a small gradient ended them.
+        history = history[: tasks.steps_taken]
         return history, points, elapsed, tasks.measure("Support", adapted), tasks.measure("Query", adapted)
 
     def _host(self, array: Array) -> NDArray[Any]:

@@ -162,6 +162,11 @@ class Tasks:
         return self.whole(self._loop.points)
 
     @property
+    def steps_taken(self) -> int:
+        """How many inner steps `adapt` took; a solver in their place counts as one."""
+        return 1 if self._loop is None else self._loop.taken
+
+    @property
     def memory(self) -> list[Array]:
         """The memory of the rule after the last step of `adapt`, arrays (tasks, adapted parameters)."""
         assert self._loop is not None

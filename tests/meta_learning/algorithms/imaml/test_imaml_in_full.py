@@ -270,6 +270,7 @@ class TestInnerSolvers:
         result = learner.AdaptAndEvaluate(batch[0])
         before, after = (TASKS[0].support.loss(p) for p in (start(), optimum(TASKS[0], start(), 1.0)))
         np.testing.assert_allclose(result.PerStepLosses, [before, after], rtol=1e-9)
+        assert result.AdaptationSteps == 1
 
     def test_one_that_returns_the_wrong_shape(self) -> None:
         learner = linear_learner(InnerOptimizer=lambda objective, theta: theta[:-1])
@@ -328,6 +329,12 @@ class TestEarlyEnd:
             while np.linalg.norm(slope := task.support.gradient(phi) + (phi - start()) / lam) > tolerance:
                 phi, taken = phi - rate * slope, taken + 1
             counts.append(taken)
+            result = learner.AdaptAndEvaluate(one, keep_steps=True)
+            assert result.AdaptationSteps == taken
+            assert result.PerStepLosses.shape == (taken + 1,)
+            assert result.step_parameters is not None
+            assert result.step_parameters.shape == (taken, len(phi))
+            np.testing.assert_allclose(result.step_parameters[-1], phi, rtol=1e-12)
             np.testing.assert_allclose(learner.Adapt(one).GetParameters(), phi, rtol=1e-12)
         assert len(set(counts)) > 1
         # In a batch they stop just where they do alone.
@@ -624,6 +631,10 @@ class TestBound:
     ("options", "message"),
     [
         ({"InnerGradientTolerance": 0.0}, "InnerGradientTolerance must be a finite number above 0 or None, got 0.0"),
+        (
+            {"InnerGradientTolerance": 0.1, "InnerOptimizer": NewtonCGMinimizer()},
+            r"InnerGradientTolerance must be None if InnerOptimizer is a solver, .*, got 0\.1",
+        ),
         ({"LearnedLambda": "each"}, "LearnedLambda must be None, 'scalar' or 'per-parameter', got 'each'"),
         (
             {"LearnedLambda": "scalar", "InnerObjective": "support"},
