@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Generic, cast
@@ -31,10 +32,12 @@ __all__ = [
     "Whole",
     "check_given",
     "conversion_hint",
+    "entries_of",
     "refusal",
     "shown",
 ]
 
+E = TypeVar("E")
 V = TypeVar("V")
 
 # Characters of a value in a message; longer representations lose their middle.
@@ -71,6 +74,26 @@ def check_given(name: str, value: object, wanted: str) -> None:
     """Raise ArgumentNullException if the value is None."""
     if value is None:
         raise ArgumentNullException(refusal(name, wanted, value))
+
+
+def entries_of(name: str, wanted: str, value: Iterable[E]) -> list[E]:
+    """Return the entries of an argument that is a sequence; a generator too, which has them only once.
+
+    Raises
+    ------
+    ArgumentException
+        When it has no entries, as a number has none, or is one text; None is refused too (ArgumentNullException).
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import entries_of
+    >>> entries_of("names", "a sequence of names", (name for name in ("a", "b")))
+    ['a', 'b']
+    """
+    check_given(name, value, wanted)
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        raise ArgumentException(refusal(name, wanted, value))
+    return list(value)
 
 
 def conversion_hint(name: str, value: object) -> str:

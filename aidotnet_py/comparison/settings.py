@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aidotnet_py.arguments import Choice, Whole, refusal
+from aidotnet_py.arguments import Choice, Whole, entries_of, refusal
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.problems import PROBLEMS, Problem
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
@@ -143,13 +143,15 @@ class ComparisonSettings:
         problem = _problem_of(data)
         return ComparisonSettings(
             data=data,
-            algorithms=_suited_to(problem) if algorithms is None else tuple(algorithms),
+            algorithms=_suited_to(problem)
+            if algorithms is None
+            else tuple(entries_of("algorithms", "a sequence of names", algorithms)),
             iterations=problem.iterations if iterations is None else iterations,
             meta_batch=problem.meta_batch if meta_batch is None else meta_batch,
             shots=problem.shots if shots is None else shots,
             test_tasks=problem.test_tasks if test_tasks is None else test_tasks,
             adaptation_steps=problem.adaptation_steps if adaptation_steps is None else adaptation_steps,
-            seeds=tuple(seeds),
+            seeds=tuple(entries_of("seeds", "a sequence of whole numbers", seeds)),
             archive=archive,
         )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, FINITE, check_given, refusal
+from aidotnet_py.arguments import COUNT, FINITE, check_given, entries_of, refusal
 from aidotnet_py.data.episodes import Episode
 from aidotnet_py.data.meta_dataset import MetaDatasetBase
 from aidotnet_py.data.random_stream import RandomStream, Seeded
@@ -22,8 +22,9 @@ from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
-__all__ = ["ClassSampler", "SampledSizes", "check_losses", "note_losses"]
+__all__ = ["ClassSampler", "SampledSizes", "check_feedback", "note_losses"]
 
+E = TypeVar("E")
 _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 _Episode: TypeAlias = IEpisode[T, NDArray[Any], NDArray[Any]]
 
@@ -133,11 +134,11 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
             The losses are not finite numbers, as many as the episodes, or an episode is not of this sampler's dataset;
             None is refused too (ArgumentNullException). Nothing changes then.
         """
-        checked = check_losses(episodes, losses)
-        positions = [self._positions_of(index, episode) for index, episode in enumerate(episodes)]
+        known, checked = check_feedback(episodes, losses)
+        positions = [self._positions_of(index, episode) for index, episode in enumerate(known)]
         with self._lock:
             self._learn(positions, checked)
-        note_losses(episodes, checked)
+        note_losses(known, checked)
 
     def _positions_of(self, index: int, episode: _Episode[T]) -> list[int]:
         labels = episode.Task.Metadata.get("Classes", ())
@@ -152,18 +153,18 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
         return positions
 
 
-def check_losses(episodes: Sequence[Any], losses: Sequence[float]) -> list[float]:
-    """Return losses as floats, one for each episode."""
-    check_given("episodes", episodes, "a sequence of episodes")
-    check_given("losses", losses, "a sequence of numbers")
-    for index, episode in enumerate(episodes):
+def check_feedback(episodes: Sequence[E], losses: Sequence[float]) -> tuple[list[E], list[float]]:
+    """Return episodes, and their losses as floats."""
+    known = entries_of("episodes", "a sequence of episodes", episodes)
+    given = entries_of("losses", "a sequence of numbers", losses)
+    for index, episode in enumerate(known):
         if missing_members(episode, IEpisode):
             raise ArgumentException(refusal(f"episodes[{index}]", "an IEpisode", episode))
-    if len(losses) != len(episodes) or not len(losses):
+    if len(given) != len(known) or not given:
         raise ArgumentException(
-            f"losses must be as many as the episodes, at least one, got {len(losses)} and {len(episodes)}"
+            f"losses must be as many as the episodes, at least one, got {len(given)} and {len(known)}"
         )
-    return [FINITE.check(f"losses[{index}]", loss) for index, loss in enumerate(losses)]
+    return known, [FINITE.check(f"losses[{index}]", loss) for index, loss in enumerate(given)]
 
 
 def note_losses(episodes: Sequence[IEpisode[Any, Any, Any]], losses: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, FINITE, POSITIVE, Number, Whole, check_given, refusal
-from aidotnet_py.data.class_sampler import ClassSampler, SampledSizes, check_losses, note_losses
+from aidotnet_py.data.class_sampler import ClassSampler, SampledSizes, check_feedback, note_losses
 from aidotnet_py.data.draws import (
     draw_classes,
     draw_least_used,
@@ -103,7 +103,7 @@ class UniformTaskSampler(SampledSizes, Generic[T, TInput, TOutput]):
         ArgumentException
             The losses are not finite numbers, as many as the episodes; None is refused too (ArgumentNullException).
         """
-        note_losses(episodes, check_losses(episodes, losses))
+        note_losses(*check_feedback(episodes, losses))
 
     def SetSeed(self, seed: int) -> None:
         """Restart the dataset's random stream.

@@ -175,6 +175,14 @@ def test_feedback_is_noted_on_the_episodes(kind: Any) -> None:
     assert [type(episode.LastLoss) for episode in (first, second)] == [float, float]
 
 
+@each
+def test_feedback_of_generators_is_noted(kind: Any) -> None:
+    sampler = make(kind)
+    own = [sampler.SampleOne(), sampler.SampleOne()]
+    sampler.UpdateWithFeedback((episode for episode in own), (loss for loss in (0.5, 2.0)))  # type: ignore[arg-type]
+    assert [episode.LastLoss for episode in own] == [0.5, 2.0]
+
+
 def test_strategies_and_stages_of_batches() -> None:
     batches = [make(kind).SampleBatch(2) for kind in SAMPLERS]
     assert [batch.BatchingStrategy for batch in batches] == [

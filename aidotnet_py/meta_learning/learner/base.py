@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast, overload
 
+from aidotnet_py.arguments import entries_of
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe
 from aidotnet_py.exceptions import ArgumentException
@@ -167,10 +168,10 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         InvalidOperationException
             When neither a sampler nor a DataLoader is there, or a step fails; the steps before it stay done.
         ArgumentNullException
-            When the sampler, the input or the expected output is None.
+            When the sampler, the input, the expected output or the callbacks are None.
         ArgumentException
-            When the sampler is none, with the members that it lacks; when a callback is none; when a run folder holds
-            what it should not, or not what it should.
+            When the sampler is none, with the members that it lacks; when callbacks are no sequence, or one is none;
+            when a run folder holds what it should not, or not what it should.
         OSError
             When no checkpoint can be written into the folder, before the first step.
         """
@@ -183,13 +184,14 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             check_sampler(source)
         self._require_valid()
         folder = _folder_of(run, resume)
-        for callback in callbacks:
+        called = entries_of("callbacks", "a sequence of ITrainingCallback", callbacks)
+        for callback in called:
             require_members("callbacks", callback, ITrainingCallback)
         history = self._history = TrainingHistory[T]()
         step, resumes = lambda: self._step_of_run(history, source), resume is not None
         try:
             self._sampler = None if source is LEFT_OUT else source
-            return train(TrainingRun(self, history), step, self._validate, folder, callbacks, resume=resumes)
+            return train(TrainingRun(self, history), step, self._validate, folder, called, resume=resumes)
         finally:
             self._sampler = None
 

@@ -137,6 +137,18 @@ class TestCallbacks:
         with pytest.raises(ArgumentException, match="callbacks must be an ITrainingCallback, got"):
             learner().Train(callbacks=[callback])
 
+    @pytest.mark.parametrize("callbacks", [None, Diary(), 5, "log"])
+    def test_must_be_a_sequence(self, callbacks: Any) -> None:
+        student = learner()
+        with pytest.raises(ArgumentException, match=r"^callbacks must be a sequence of ITrainingCallback, got "):
+            student.Train(callbacks=callbacks)
+        assert student.CurrentIteration == 0
+
+    def test_of_a_generator_are_called(self) -> None:
+        diaries = [Diary(), Diary()]
+        learner(NumMetaIterations=1).Train(callbacks=(diary for diary in diaries))  # type: ignore[arg-type]
+        assert [page[0] for diary in diaries for page in diary.pages] == ["start", "step", "stop"] * 2
+
     def test_change_no_bits(self) -> None:
         plain, watched = learner(), learner()
         plain.Train()
