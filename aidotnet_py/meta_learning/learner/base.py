@@ -170,13 +170,17 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         ArgumentNullException
             When the sampler, the input, the expected output or the callbacks are None.
         ArgumentException
-            When the sampler is none, with the members that it lacks; when callbacks are no sequence, or one is none;
+            When there is a sampler twice, or anything beside the examples of the second form;
+            when the sampler is none, with the members that it lacks; when callbacks are no sequence, or one is none;
             when a run folder holds what it should not, or not what it should.
         OSError
             When no checkpoint can be written into the folder, before the first step.
         """
         if expectedOutput is not LEFT_OUT:
+            _require_left_out("expectedOutput is given", sampler=sampler, run=run, resume=resume, callbacks=callbacks)
             return self._train_model(input, expectedOutput)
+        if input is not LEFT_OUT:
+            _require_left_out("one is given by position", sampler=sampler)
         source = sampler if input is LEFT_OUT else input
         if source is LEFT_OUT:
             self._loader()
@@ -334,6 +338,14 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         for told in cautions:
             if told is not None:
                 warnings.warn(told, UserWarning, stacklevel=level_outside())
+
+
+def _require_left_out(where: str, **arguments: Any) -> None:
+    """Raise ArgumentException if one of these arguments was given, where another one would be used instead of it."""
+    for name, value in arguments.items():
+        is_empty = isinstance(value, tuple) and not value
+        if value is not LEFT_OUT and value is not None and not is_empty:
+            raise ArgumentException(f"{name} must be left out if {where}, got both")
 
 
 def _folder_of(run: IRunFolder | None, resume: IRunFolder | None) -> IRunFolder | None:

@@ -41,7 +41,7 @@ from aidotnet_py.backends import get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.generator_state import new_generator, unsigned_seed
 from aidotnet_py.nn import mlp
-from aidotnet_py.testing.learner_state import bits, state_of
+from aidotnet_py.testing.learner_state import bits, state_of, untouched
 
 NUMPY = get_backend("numpy")
 K, RATE = 3, 0.1
@@ -185,6 +185,21 @@ class TestSamplers:
         message = r"^SampleOne of OfTasks must return an IEpisode, got a MetaLearningTask, which lacks Difficulty, "
         with pytest.raises(ArgumentException, match=message):
             linear_learner().Train(sampler)
+
+    def test_train_refuses_what_it_would_not_use(self) -> None:
+        learner: Any = linear_learner()
+        x, samplers = np.ones((2, 1)), [ListedSampler(batch_on(NUMPY, linear_tasks(4))) for _ in range(2)]
+        calls: dict[str, Callable[[], Any]] = {
+            "sampler must be left out if one is given by position": lambda: learner.Train(
+                samplers[0], sampler=samplers[1]
+            ),
+            "sampler must be left out if expectedOutput is given": lambda: learner.Train(x, x, sampler=samplers[0]),
+            "resume must be left out if expectedOutput is given": lambda: learner.Train(x, x, resume="folder"),
+            "callbacks must be left out if expectedOutput is given": lambda: learner.Train(x, x, callbacks=5),
+        }
+        for message, call in calls.items():
+            with untouched(learner), pytest.raises(ArgumentException, match=f"^{message}, got both$"):
+                call()
 
     def test_train_evaluates_on_the_loader_alone(self) -> None:
         sampler = ListedSampler(SinusoidLoader(4, 6, seed=1, dtype=np.float64).GetTaskBatch(4))
