@@ -27,6 +27,7 @@ from aidotnet_py.meta_learning.contract.training_run import IRunFolder, ITrainin
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
+from aidotnet_py.meta_learning.learner.states import place_of
 from aidotnet_py.meta_learning.learner.stepping import LEFT_OUT, SteppingLearner, check_sampler
 from aidotnet_py.meta_learning.learner.training import train
 from aidotnet_py.meta_learning.learner.turns import takes_turns
@@ -310,7 +311,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
 
     def _sampler_state(self) -> dict[str, Any]:
         """Return the state of the run's sampler, if it has one."""
-        return {"sampler": self._sampler.GetState()} if isinstance(self._sampler, IResumable) else {}
+        return {"sampler": place_of(self._sampler)} if isinstance(self._sampler, IResumable) else {}
 
     @takes_turns
     @whole

@@ -12,6 +12,7 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
+from aidotnet_py.meta_learning.learner.states import place_of, set_place
 
 __all__ = ["LoaderPlace", "look_ahead"]
 
@@ -57,11 +58,11 @@ class LoaderPlace:
                 return work()
             if self._is_behind(draws, loader):
                 assert self._place is not None
-                loader.SetState(self._place)
+                set_place(loader, self._place)
             try:
                 return work()
             finally:
-                place = loader.GetState()
+                place = place_of(loader)
                 self._draws, self._place = draws, place
                 draws.last, draws.place = self._token, place
 
@@ -75,7 +76,7 @@ class LoaderPlace:
             return None
         draws = _draws_from(loader)
         with draws.lock:
-            return self._place if self._is_behind(draws, loader) else loader.GetState()
+            return self._place if self._is_behind(draws, loader) else place_of(loader)
 
     def has_drawn_from(self, loader: _Loader) -> bool:
         """Return whether the last draw was from this loader."""
@@ -101,11 +102,11 @@ def look_ahead(loader: _Loader, work: Callable[[_Loader], R]) -> R:
     if _is_resumable(resumable):
         # No learner may draw meanwhile.
         with _draws_from(loader).lock:
-            place = resumable.GetState()
+            place = place_of(resumable)
             try:
                 return work(loader)
             finally:
-                resumable.SetState(place)
+                set_place(resumable, place)
     try:
         twin = copy.deepcopy(loader)
     except TypeError as error:

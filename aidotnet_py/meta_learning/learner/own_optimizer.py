@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from aidotnet_py.backends import Array, backend_of
+from aidotnet_py.backends import Array
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.learner.journal import Journal
+from aidotnet_py.meta_learning.learner.states import copy_of_memory, memory_of
 from aidotnet_py.optimizers import IGradientBasedOptimizer
 
 __all__ = ["OwnOptimizer", "as_given"]
@@ -42,20 +42,20 @@ class OwnOptimizer:
         self.given = given
         self._journal = Journal()
         with _LENDING:
-            self._state = given.GetState()
+            self._state = memory_of(given)
 
     def _lend(self, use: Callable[[IGradientBasedOptimizer], R]) -> R:
         """Use the object given in this learner's state, which it takes from it in the end."""
         with _LENDING:
-            before = self.given.GetState()
+            before = memory_of(self.given)
 
             def put_back() -> None:
                 self.given.SetState(before)
 
             def work() -> R:
                 # A copy, since not every optimizer makes one of what it is given.
-                self.given.SetState(_copy(self._state))
-                result, state = use(self.given), self.given.GetState()
+                self.given.SetState(copy_of_memory(self._state))
+                result, state = use(self.given), memory_of(self.given)
                 put_back()
                 self._state = state
                 return result
@@ -86,11 +86,3 @@ class OwnOptimizer:
 def as_given(optimizer: IGradientBasedOptimizer) -> IGradientBasedOptimizer:
     """Return the object of the options that a learner's optimizer works through, or the optimizer itself."""
     return optimizer.given if isinstance(optimizer, OwnOptimizer) else optimizer
-
-
-def _copy(state: Mapping[str, Any]) -> dict[str, Any]:
-    copies: dict[str, Any] = {}
-    for name, value in state.items():
-        backend = backend_of(value)
-        copies[name] = copy.deepcopy(value) if backend is None else backend.asarray(value)
-    return copies

@@ -10,6 +10,7 @@ from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
+from aidotnet_py.meta_learning.learner.states import set_place
 
 __all__ = ["RandomState"]
 
@@ -72,7 +73,7 @@ class RandomState(HasGenerator):
     @staticmethod
     def _move(own: LoaderPlace, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         if isinstance(loader, IResumable):
-            own.draw(loader, lambda: loader.SetState(place))
+            own.draw(loader, lambda: set_place(loader, place))
 
     def generator_aside(self) -> Callable[[], None]:
         """Return a function that puts the learner's own draws back to where they are now."""

@@ -23,6 +23,7 @@ from aidotnet_py.meta_learning.learner.evaluating import EvaluatingLearner, in_b
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import MetaGradient, StepRecord
+from aidotnet_py.meta_learning.learner.states import place_of, set_place
 from aidotnet_py.meta_learning.learner.sums import Piece, SumOfTasks
 from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
 from aidotnet_py.meta_learning.learner.turns import takes_turns
@@ -299,8 +300,8 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
     def _put_back_on_failure(self, sampler: object) -> None:
         """Have a sampler put back, if it can be, when the present change is undone."""
         if isinstance(sampler, IResumable):
-            place = sampler.GetState()
-            self._journal.also(lambda: sampler.SetState(place))
+            place = place_of(sampler)
+            self._journal.also(lambda: set_place(sampler, place))
 
 
 def check_sampler(sampler: object) -> None:

@@ -20,10 +20,13 @@ from amounts import rounds
 from aidotnet_py import (
     AdamOptimizer,
     ArgumentException,
+    Episode,
+    InvalidOperationException,
     MAMLAlgorithm,
     MAMLOptions,
     NeuralNetworkModel,
     SGDOptimizer,
+    TaskBatch,
 )
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.locks import Lock
@@ -50,7 +53,8 @@ class Heavyball:
     """An optimizer of the user's, with settings to be changed, what it remembers, and a lock that cannot be copied."""
 
     def __init__(self, rate: float = 0.05, *, keeps: bool = False) -> None:
-        self.rate, self.keeps, self.velocity = rate, keeps, np.zeros(0)
+        self.rate, self.keeps = rate, keeps
+        self.velocity: Any = np.zeros(0)
         self.lock, self.calls = threading.Lock(), 0
 
     def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
@@ -75,11 +79,70 @@ class Heavyball:
         self.velocity = state["velocity"] if self.keeps else state["velocity"].copy()
 
 
+class OpenHeavyball(Heavyball):
+    """One that gives out the state that it goes on to write into."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+        super().__init__()
+
+    @property
+    def velocity(self) -> Any:
+        return self.state["velocity"]
+
+    @velocity.setter
+    def velocity(self, value: Any) -> None:
+        self.state["velocity"] = value
+
+    def GetState(self) -> dict[str, Any]:
+        return self.state
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        self.state.update(state)
+
+
+class OpenLoader(SinusoidLoader[Any]):
+    """A loader of the user's that gives out and takes up the state that it goes on to change."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4, seed=0, dtype=np.float64)
+        self.own = {"drawn": 0}
+
+    def GetTaskBatch(self, numTasks: int) -> Any:
+        self.own["drawn"] += 1
+        return SinusoidLoader(4, 4, seed=self.own["drawn"], dtype=np.float64).GetTaskBatch(numTasks)
+
+    def SetSeed(self, seed: int) -> None:
+        self.own["drawn"] = 0
+
+    def GetState(self) -> dict[str, Any]:
+        return self.own
+
+    def SetState(self, state: Mapping[str, Any]) -> None:
+        self.own = state  # type: ignore[assignment]
+
+
+class OpenSampler(OpenLoader):
+    """A sampler of the kind."""
+
+    NumWays, NumShots, NumQueryPerClass = 1, 4, 4
+
+    def SampleBatch(self, batchSize: int) -> Any:
+        return TaskBatch(self.GetTaskBatch(batchSize))
+
+    def SampleOne(self) -> Any:
+        return Episode(self.GetTaskBatch(1)[0])
+
+    def UpdateWithFeedback(self, episodes: Any, losses: Any) -> None:
+        pass
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "Adam": lambda: AdamOptimizer(0.01),
     "momentum": lambda: SGDOptimizer(0.01, momentum=0.9),
     "the user's": Heavyball,
     "the user's, which keeps arrays": lambda: Heavyball(keeps=True),
+    "the user's, which gives its state out": OpenHeavyball,
 }
 
 
@@ -257,6 +320,42 @@ class TestLoaders:
             return losses
 
         assert run(other=True) == run(other=False)
+
+    def test_evaluations_do_not_move_one_that_gives_its_state_out(self) -> None:
+        often, never = (
+            learner(DataLoader=OpenLoader(), NumMetaIterations=4, EvaluationTasks=2, EvaluationFrequency=frequency)
+            for frequency in (1, 0)
+        )
+        assert often.Train().LossHistory.tolist() == never.Train().LossHistory.tolist()
+        assert often.Options.DataLoader.own == {"drawn": 4}
+        held_out = OpenLoader()
+        learner(ValidationLoader=held_out, NumMetaIterations=2, EvaluationTasks=2, EvaluationFrequency=1).Train()
+        assert held_out.own == {"drawn": 0}
+
+    @pytest.mark.parametrize("source", ["loader", "sampler", "sampler of a run"])
+    def test_a_failed_step_puts_one_back_that_gives_its_state_out(self, source: str) -> None:
+        given = OpenSampler()
+        one = learner(**({"DataLoader": given} if source == "loader" else {}))
+        draw: dict[str, Callable[[], Any]] = {
+            "loader": lambda: one.MetaTrainStep(2),
+            "sampler": lambda: one.MetaTrainStep(given, 2),
+            "sampler of a run": lambda: one.Train(given),
+        }
+        one.Options.NumMetaIterations, one.Options.MetaBatchSize = 1, 1
+        draw[source]()
+        one.Options.InnerLearningRate = 1e200
+        for _ in range(2):
+            with pytest.raises(InvalidOperationException):
+                draw[source]()
+            assert given.own == {"drawn": 1}
+
+    def test_reset_rewinds_one_that_gives_its_state_out(self) -> None:
+        one = learner(DataLoader=OpenLoader())
+        for _ in range(2):
+            one.MetaTrainStep(2)
+            one.MetaTrainStep(2)
+            one.Reset()
+            assert one.Options.DataLoader.own == {"drawn": 0}
 
     def test_each_learner_has_the_draws_that_it_would_have_alone(self) -> None:
         shared = loader()
