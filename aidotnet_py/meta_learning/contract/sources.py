@@ -43,7 +43,7 @@ class IEpisodicDataLoader(Protocol[T_co, TInput_co, TOutput_co]):
     def GetTaskBatch(
         self, numTasks: int
     ) -> TaskBatch[T_co, TInput_co, TOutput_co] | Sequence[IMetaLearningTask[T_co, TInput_co, TOutput_co]]:
-        """Draw the next ``numTasks`` tasks, as a batch or a list."""
+        """Draw the next ``numTasks`` tasks, as a batch or a list of exactly as many."""
         ...
 
     def SetSeed(self, seed: int) -> None:
@@ -145,7 +145,7 @@ class ITaskSampler(Protocol[T, TInput, TOutput]):
         ...
 
     def SampleBatch(self, batchSize: int) -> TaskBatch[T, TInput, TOutput]:
-        """Pick ``batchSize`` tasks."""
+        """Pick exactly ``batchSize`` tasks."""
         ...
 
     def SampleOne(self) -> IEpisode[T, TInput, TOutput]:

@@ -182,7 +182,8 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         ArgumentNullException
             When the batch is None.
         ArgumentException
-            When the batch does not fit the model, or the DataLoader gives no batch; the message names the loader.
+            When the batch does not fit the model, or the DataLoader gives no batch of as many tasks as it was
+            asked for; the message names the loader.
         ArgumentOutOfRangeException
             When the number is below 1.
         InvalidOperationException
@@ -348,14 +349,21 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
     ) -> TaskBatch[T, TInput, TOutput]:
         """Draw the next tasks from this learner's place in the loader."""
         tasks = (place or self._random.place).draw(loader, lambda: loader.GetTaskBatch(count))
+        origin = f"GetTaskBatch of {type(loader).__name__}"
         if isinstance(tasks, TaskBatch):
-            return tasks
+            return of_size(tasks, count, origin)
         try:
-            return TaskBatch(tasks)
+            batch = TaskBatch(tasks)
         except ArgumentException as error:
-            raise ArgumentException(
-                f"GetTaskBatch of {type(loader).__name__} must return a TaskBatch or a list of tasks: {error}"
-            ) from error
+            raise ArgumentException(f"{origin} must return a TaskBatch or a list of tasks: {error}") from error
+        return of_size(batch, count, origin)
+
+
+def of_size(batch: TaskBatch[T, TInput, TOutput], count: int, origin: str) -> TaskBatch[T, TInput, TOutput]:
+    """Return a batch that a method gave, which ``origin`` names, if it has as many tasks as were asked for."""
+    if len(batch) != count:
+        raise ArgumentException(f"{origin} must return {count} task{'s' if count > 1 else ''}, got {len(batch)}")
+    return batch
 
 
 def in_batch_order(parts: Sequence[Measured], groups: Sequence[Chunk]) -> Measured:

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, check_given
+from aidotnet_py.arguments import COUNT, check_given, shown
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentOutOfRangeException
+from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.protocols import require_members
 from aidotnet_py.meta_learning.contract.results import MetaTrainingStepResult
 from aidotnet_py.meta_learning.contract.sources import IResumable, ITaskSampler
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.learner.core import Batch
-from aidotnet_py.meta_learning.learner.evaluating import EvaluatingLearner, in_batch_order
+from aidotnet_py.meta_learning.learner.evaluating import EvaluatingLearner, in_batch_order, of_size
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import MetaGradient, StepRecord
@@ -256,7 +256,8 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         ArgumentNullException
             When the sampler is None.
         ArgumentException
-            When the sampler is none, with the members that it lacks; or the DataLoader gives no batch.
+            When the sampler is none, with the members that it lacks; when the DataLoader or the sampler gives no batch
+            of as many tasks as it was asked for.
         ArgumentOutOfRangeException
             When batchSize is below 1.
         """
@@ -268,7 +269,10 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
             return self._step_on(self._batch_from(self._loader(), count))
         check_sampler(source)
         self._put_back_on_failure(source)
-        return self._step_on(cast("ITaskSampler[T, TInput, TOutput]", source).SampleBatch(count))
+        batch, origin = source.SampleBatch(count), f"SampleBatch of {type(source).__name__}"
+        if not isinstance(batch, TaskBatch):
+            raise ArgumentException(f"{origin} must return a TaskBatch, got {shown(batch)}")
+        return self._step_on(of_size(cast("TaskBatch[T, TInput, TOutput]", batch), count, origin))
 
     def _step_on(self, batch: TaskBatch[T, TInput, TOutput]) -> MetaTrainingStepResult[T]:
         """Take a `MetaTrain` step and count it."""

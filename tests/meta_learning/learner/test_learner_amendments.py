@@ -88,6 +88,33 @@ class TestBatchesOfLoaders:
         with pytest.raises(ArgumentException, match=wanted):
             call(learner_on(DataLoader=ListLoader(change)))
 
+    @pytest.mark.parametrize(("change", "came"), [(lambda tasks: tasks[:2], 2), (lambda tasks: [*tasks, tasks[0]], 4)])
+    def test_must_have_as_many_tasks_as_were_asked_for(self, change: Any, came: int) -> None:
+        class Odd(ListedSampler):
+            def SampleBatch(self, batchSize: int) -> Any:
+                return TaskBatch(ListLoader(change).GetTaskBatch(batchSize))
+
+        learner = learner_on(DataLoader=ListLoader(change))
+        with (
+            untouched(learner),
+            pytest.raises(ArgumentException, match=f"^GetTaskBatch .* return 3 tasks, got {came}$"),
+        ):
+            learner.MetaTrainStep(3)
+        with pytest.raises(ArgumentException, match=f"^GetTaskBatch of ListLoader must return 3 tasks, got {came}$"):
+            learner.Evaluate(3)
+        with untouched(learner), pytest.raises(ArgumentException, match=f"^SampleBatch .* return 3 tasks, got {came}$"):
+            learner.MetaTrainStep(Odd([]), 3)
+
+    def test_of_samplers_are_batches(self) -> None:
+        class OfLists(ListedSampler):
+            def SampleBatch(self, batchSize: int) -> Any:
+                return [self.SampleOne().Task for _ in range(batchSize)]
+
+        learner = learner_on()
+        message = "^SampleBatch of OfLists must return a TaskBatch, got "
+        with untouched(learner), pytest.raises(ArgumentException, match=message):
+            learner.MetaTrainStep(OfLists(linear_tasks(3)), 3)
+
 
 class TestFrequencies:
     """2. EvaluationFrequency = 0 switches evaluation off; CheckpointFrequency = 0 is valid without checkpoints."""
