@@ -340,6 +340,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         return np.array([losses for losses, _ in columns]), np.array([accuracies for _, accuracies in columns])
 
     def _loader(self) -> IEpisodicDataLoader[T, TInput, TOutput]:
+        self._require_valid()
         if self._options.DataLoader is None:
             raise InvalidOperationException("DataLoader of the options must be set to draw tasks from it, got None")
         return self._options.DataLoader

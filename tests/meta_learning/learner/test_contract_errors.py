@@ -277,6 +277,13 @@ class TestArguments:
             ):
                 call()
 
+    def test_options_are_checked_before_a_draw(self) -> None:
+        learner = self.learner()
+        learner.Options.DataLoader = 5  # type: ignore[assignment]
+        for call in (lambda: learner.MetaTrainStep(4), lambda: learner.Evaluate(4)):
+            with pytest.raises(ArgumentException, match=r"^DataLoader must be an IEpisodicDataLoader, got a int"):
+                call()
+
     def test_no_sampler(self) -> None:
         learner = self.learner()
         with pytest.raises(
