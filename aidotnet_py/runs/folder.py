@@ -110,6 +110,9 @@ class RunFolder(ITrainingCallback):
     # The run that holds the folder, and its thread.
     _run: TrainingRun[Any, Any, Any] | None = None
     _thread: threading.Thread | None = None
+    # Where the learner stood as the run began here, and where it is saved as it is; None if it may have changed since.
+    _first: int = 0
+    _saved: int | None = None
 
     def __init__(self, path: str | os.PathLike[str], keep: int = 3, settings: Mapping[str, Any] | None = None) -> None:
         check_given("path", path, "the path of a folder")
@@ -221,6 +224,7 @@ class RunFolder(ITrainingCallback):
         try:
             self._require_empty()
             self._open()
+            self._first, self._saved = run.learner.CurrentIteration, None
             # The first checkpoint shows that there is room; after run.json, a kill leaves a run to go on with.
             self._save(run)
             self._write_run(run, [])
@@ -234,6 +238,7 @@ class RunFolder(ITrainingCallback):
         self._hold(run)
         try:
             self._take_up(run, known)
+            self._first = self._saved = run.learner.CurrentIteration
             if self.settings is None:
                 self.settings = known.get("settings")
             self._write_run(run, known["sessions"])
@@ -251,6 +256,8 @@ class RunFolder(ITrainingCallback):
     def on_evaluation(self, run: TrainingRun[Any, Any, Any], evaluation: MetaEvaluationResult[Any]) -> None:
         """Write the evaluation's line; keep the learner if it is the best so far."""
         self._catch_up(run)
+        # The callbacks after this one may change it.
+        self._saved = None
 
     def on_stop(self, run: TrainingRun[Any, Any, Any], error: BaseException | None) -> None:
         """Save where the run stopped, with the batch that failed, if one did, and draw the curves."""
@@ -264,7 +271,9 @@ class RunFolder(ITrainingCallback):
             if isinstance(error, InvalidOperationException):
                 self._keep_batch(run, error)
             self._catch_up(run)
-            self._save(run)
+            # A callback that moved the learner, and was refused for it, leaves nothing that follows the lines.
+            if run.learner.CurrentIteration == self._place(run):
+                self._save(run)
             self._draw(run)
         finally:
             self._close()
@@ -411,16 +420,22 @@ class RunFolder(ITrainingCallback):
                 run.learner.Save(self.best)
             self._metrics.append(line_of_evaluation(noted[-1]))
 
+    def _place(self, run: TrainingRun[Any, Any, Any]) -> int:
+        """Return the iteration of the learner after the last step of the run."""
+        step = run.history.last_step
+        return self._first if step is None else step.Iteration
+
     def _save(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Save the learner, and remove all but the last checkpoints."""
         assert self._metrics is not None
         learner = run.learner
-        path = self.path / f"checkpoint_{learner.AlgorithmType.name}_{learner.CurrentIteration}.safetensors"
-        if path.exists():
+        if self._saved == learner.CurrentIteration:
             return
+        path = self.path / f"checkpoint_{learner.AlgorithmType.name}_{learner.CurrentIteration}.safetensors"
         # A checkpoint tells of steps whose lines must be there.
         self._metrics.flush()
         learner.Save(path)
+        self._saved = learner.CurrentIteration
         _LOG.info("saved %s", path)
         for old in self.checkpoints[: -self.keep]:
             old.unlink(missing_ok=True)

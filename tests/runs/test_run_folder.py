@@ -269,6 +269,48 @@ class TestGoingOn:
         learner().Train(resume=RunFolder(tmp_path))
         assert bits(tmp_path) == alone
 
+    @pytest.mark.parametrize(("steps", "killed"), [(4, False), (5, False), (6, False), (6, True), (8, False)])
+    def test_with_callbacks_that_change_the_parameters(self, steps: int, killed: bool, tmp_path: Path) -> None:
+        class Shrink(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                run.learner.SetParameters(run.learner.GetParameters() * np.float32(0.9))
+
+            on_evaluation = on_step
+
+        learner().Train(run=RunFolder(tmp_path / "whole"), callbacks=[Shrink()])
+        learner(NumMetaIterations=steps).Train(run=RunFolder(tmp_path / "parts"), callbacks=[Shrink()])
+        if killed:
+            RunFolder(tmp_path / "parts").checkpoints[-1].unlink()
+        learner().Train(resume=RunFolder(tmp_path / "parts"), callbacks=[Shrink()])
+        assert bits(tmp_path / "parts") == bits(tmp_path / "whole")
+
+    @pytest.mark.parametrize("event", ["on_start", "on_step", "on_evaluation"])
+    @pytest.mark.parametrize("how", ["steps", "goes back"])
+    def test_a_callback_that_moves_the_learner_is_refused(
+        self, event: str, how: str, tmp_path: Path, alone: list[bytes]
+    ) -> None:
+        class Moving(ITrainingCallback):
+            pass
+
+        def move(run: Any, _: Any = None) -> None:
+            if run.learner.CurrentIteration in (0, 6):
+                if how == "steps":
+                    run.learner.MetaTrainStep(2)
+                else:
+                    run.learner.Load(tmp_path / "earlier")
+
+        before = learner()
+        for _ in range(2):
+            before.MetaTrainStep(2)
+        before.Save(tmp_path / "earlier")
+        moving = Moving()
+        setattr(moving, event, move)
+        message = r"^CurrentIteration must be [06] after a call of Moving, got [127]: the folder of a run holds"
+        with pytest.raises(InvalidOperationException, match=message):
+            learner().Train(run=RunFolder(tmp_path / "run"), callbacks=[moving])
+        learner().Train(resume=RunFolder(tmp_path / "run"))
+        assert bits(tmp_path / "run") == alone
+
     def test_beyond_the_first_end(self, tmp_path: Path, alone: list[bytes]) -> None:
         learner(NumMetaIterations=7).Train(run=RunFolder(tmp_path))
         result = learner().Train(resume=RunFolder(tmp_path))

@@ -10,6 +10,8 @@ from typing import Any, Generic, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.learner import IMetaLearner
 from aidotnet_py.meta_learning.contract.results import (
     ConfidenceInterval,
@@ -159,7 +161,16 @@ class TrainingRun(Generic[T, TInput, TOutput]):
         return max(self.learner.Options.NumMetaIterations - len(self.history), 0)
 
     def stop(self, reason: str) -> None:
-        """End the run before the next step, as if NumMetaIterations were reached."""
+        """End the run before the next step, as if NumMetaIterations were reached.
+
+        Raises
+        ------
+        ArgumentException
+            When the reason is no text, or an empty one; None is refused too (ArgumentNullException).
+        """
+        check_given("reason", reason, "a non-empty string")
+        if not isinstance(reason, str) or not reason:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(refusal("reason", "a non-empty string", reason))
         self.stop_reason = reason
 
 
@@ -167,7 +178,8 @@ class TrainingRun(Generic[T, TInput, TOutput]):
 class ITrainingCallback(Protocol):
     """What `Train` calls as it goes on. A class that inherits from this writes only the methods that it needs.
 
-    An error in a callback stops the run, as an error in a step does.
+    It may change the learner's options and, in `on_step`, its parameters. An error in a callback stops the run, as an
+    error in a step does.
 
     Examples
     --------

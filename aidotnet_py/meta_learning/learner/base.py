@@ -15,7 +15,8 @@ from typing import Any, cast, overload
 from aidotnet_py.arguments import entries_of
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe
-from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.protocols import missing_members, require_members
@@ -84,6 +85,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         self._history: TrainingHistory[T] = TrainingHistory()
         # Of the run of `Train` at hand, to be saved with the learner.
         self._sampler: ITaskSampler[Any, TInput, TOutput] | None = None
+        # Of the last run, held by its thread until it ends: let go of without a line of Python, whatever stops the run.
+        self._running = Lock()
 
     @property
     @abstractmethod
@@ -135,7 +138,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         trained on. With EarlyStoppingPatience, evaluations may end the run. With EnableCheckpointing, every
         CheckpointFrequency steps the learner is saved as ``checkpoint_{algorithm}_{iteration}.safetensors``, such as
         ``checkpoint_iMAML_500.safetensors``, in the folder that is the current one when the run begins; with a run
-        folder, in that instead, whatever EnableCheckpointing says.
+        folder, in that instead, whatever EnableCheckpointing says. Callbacks may set options, EnableCheckpointing too.
 
         Whatever stops it, Ctrl-C too, stops it between two steps, and is raised with a note of what is left to do;
         `training_result` has the histories up to there. With a run folder, ``Train(resume=RunFolder(path))`` goes on,
@@ -153,7 +156,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             A folder with a run to go on with, up to NumMetaIterations steps in all, instead of ``run``. The learner
             must be made as it was for the run; parameters, optimizer and random states come from the folder.
         callbacks : sequence of ITrainingCallback
-            Called in their order, after the folder.
+            Called in their order, after the folder; but after a step before it, so that its checkpoint holds what
+            they changed.
         input, expectedOutput : array
             As for `IModel.Train`.
 
@@ -167,19 +171,22 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         Raises
         ------
         InvalidOperationException
-            When neither a sampler nor a DataLoader is there, or a step fails; the steps before it stay done.
+            When neither a sampler nor a DataLoader is there, or a step fails; the steps before it stay done. When
+            called within a run of the learner, or a callback moves CurrentIteration in a run with a folder.
         ArgumentNullException
             When the sampler, the input, the expected output or the callbacks are None.
         ArgumentException
             When there is a sampler twice, or anything beside the examples of the second form;
             when the sampler is none, with the members that it lacks; when callbacks are no sequence, or one is none;
-            when a run folder holds what it should not, or not what it should.
+            when a run folder holds what it should not, or not what it should; when an option is invalid, as set by a
+            callback too; when there is EarlyStoppingPatience and nothing to evaluate.
         OSError
             When no checkpoint can be written into the folder, before the first step.
         """
         if expectedOutput is not LEFT_OUT:
             _require_left_out("expectedOutput is given", sampler=sampler, run=run, resume=resume, callbacks=callbacks)
             return self._train_model(input, expectedOutput)
+        self._require_no_run("Train")
         if input is not LEFT_OUT:
             _require_left_out("one is given by position", sampler=sampler)
         source = sampler if input is LEFT_OUT else input
@@ -192,13 +199,15 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         called = entries_of("callbacks", "a sequence of ITrainingCallback", callbacks)
         for callback in called:
             require_members("callbacks", callback, ITrainingCallback)
-        history = self._history = TrainingHistory[T]()
+        history, running = TrainingHistory[T](), Lock()
         step, resumes = lambda: self._step_of_run(history, source), resume is not None
-        try:
-            self._sampler = None if source is LEFT_OUT else source
-            return train(TrainingRun(self, history), step, self._validate, folder, called, resume=resumes)
-        finally:
-            self._sampler = None
+        with running:
+            self._running, self._history = running, history
+            try:
+                self._sampler = None if source is LEFT_OUT else source
+                return train(TrainingRun(self, history), step, self._validate, folder, called, resume=resumes)
+            finally:
+                self._sampler = None
 
     @property
     def training_result(self) -> MetaTrainingResult[T] | None:
@@ -232,9 +241,24 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         sampler.UpdateWithFeedback(episodes, [float(loss) for loss in self._record.losses])
         return step
 
+    def _require_no_run(self, name: str) -> None:
+        """Raise InvalidOperationException if this thread is in a run of `Train` of this learner."""
+        if self._running.is_owned():
+            raise InvalidOperationException(
+                f"{name} must be called outside of a run of the learner, got a call within one, such as from a "
+                "callback; end the run by run.stop first"
+            )
+
     @takes_turns
     def Reset(self) -> None:
-        """Return to iteration 0, empty optimizers and the first random state; the model keeps its parameters."""
+        """Return to iteration 0, empty optimizers and the first random state; the model keeps its parameters.
+
+        Raises
+        ------
+        InvalidOperationException
+            When called within a run of `Train`, such as from a callback.
+        """
+        self._require_no_run("Reset")
         self._iteration = 0
         self._record = None
         self._history = TrainingHistory()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from aidotnet_py.arguments import COUNT
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.contract.results import (
     MetaEvaluationResult,
@@ -21,6 +20,7 @@ from aidotnet_py.meta_learning.contract.training_run import (
     ITrainingCallback,
     TrainingRun,
 )
+from aidotnet_py.meta_learning.learner.callbacks import Callbacks, is_evaluated, require_valid
 from aidotnet_py.progress import progress_bar
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -43,24 +43,22 @@ def train(
     ``evaluate`` evaluates EvaluationTasks tasks; its draws do not count. An error that stops the run gets a note with
     the number of its steps.
     """
-    options = run.learner.Options
-    # A folder keeps the checkpoints of its run itself, and saves before other callbacks may fail.
-    keeper = folder if folder is not None else _Checkpoints() if options.EnableCheckpointing else None
-    everyone = [*([] if keeper is None else [keeper]), *callbacks]
-    _start(run, everyone, folder, resume=resume)
+    require_valid(run.learner.Options)
+    everyone = Callbacks(run, folder, callbacks)
+    everyone.start(resume=resume)
     began = time.perf_counter()
     try:
-        done = len(run.history)
-        _LOG.info("%s begins at step %d of %d", run.learner.AlgorithmType.name, done, options.NumMetaIterations)
+        done, wanted = len(run.history), run.learner.Options.NumMetaIterations
+        _LOG.info("%s begins at step %d of %d", run.learner.AlgorithmType.name, done, wanted)
         _take_steps(run, step, evaluate, everyone)
     except BaseException as error:
         error.add_note(_how_to_go_on(run, folder))
         _LOG.info("stopped after %d steps by %s", len(run.history), type(error).__name__)
-        _stop(run, everyone, error)
+        everyone.stop(error)
         raise
     finally:
         run.history.note_time(began)
-    if failure := _stop(run, everyone):
+    if failure := everyone.stop():
         raise failure
     _LOG.info("ended after %d steps%s", len(run.history), f": {run.stop_reason}" if run.stop_reason else "")
     result = run.history.result()
@@ -71,51 +69,16 @@ def train(
     return result
 
 
-def _start(
-    run: TrainingRun[Any, Any, Any],
-    callbacks: Sequence[ITrainingCallback],
-    folder: IRunFolder | None,
-    *,
-    resume: bool,
-) -> None:
-    """Start all callbacks; if one fails, stop those that have started, and the folder, which may be held already."""
-    started: list[ITrainingCallback] = []
-    try:
-        for callback in callbacks:
-            if resume and folder is not None and callback is folder:
-                folder.resume(run)
-            else:
-                callback.on_start(run)
-            started.append(callback)
-    except BaseException as error:
-        _stop(run, started if folder is None or folder in started else [folder], error)
-        raise
-
-
-def _stop(
-    run: TrainingRun[Any, Any, Any], callbacks: Sequence[ITrainingCallback], error: BaseException | None = None
-) -> BaseException | None:
-    """Tell all callbacks of the end, or of an error; return it, or their own first error, with the others as notes."""
-    first = error
-    for callback in callbacks:
-        try:
-            callback.on_stop(run, error)
-        except Exception as another:
-            if first is None:
-                first = another
-            else:
-                name = type(callback).__name__
-                first.add_note(f"on_stop of {name} failed after it: {type(another).__name__}: {another}")
-    return first
-
-
 def _how_to_go_on(run: TrainingRun[Any, Any, Any], folder: IRunFolder | None) -> str:
     done, wanted = len(run.history), run.learner.Options.NumMetaIterations
+    # What a callback set may be the very reason.
+    known = COUNT.problem("NumMetaIterations", wanted) is None
+    steps = f"{done} of {wanted} steps" if known else f"{done} steps"
     if folder is not None:
-        return f"Train was stopped after {done} of {wanted} steps, all of them whole. To go on, {folder.remedy}"
+        return f"Train was stopped after {steps}, all of them whole. To go on, {folder.remedy}"
     return (
-        f"Train was stopped after {done} of {wanted} steps, all of them whole; training_result has their "
-        f"histories. To go on, set NumMetaIterations to {wanted - done} and call Train again"
+        f"Train was stopped after {steps}, all of them whole; training_result has their histories. To go on, set "
+        f"NumMetaIterations to {wanted - done if known else 'what is left'} and call Train again"
     )
 
 
@@ -123,7 +86,7 @@ def _take_steps(
     run: TrainingRun[T, TInput, TOutput],
     step: Callable[[], MetaTrainingStepResult[T]],
     evaluate: Callable[[], MetaEvaluationResult[T]],
-    callbacks: Sequence[ITrainingCallback],
+    everyone: Callbacks,
 ) -> None:
     total, name = run.learner.Options.NumMetaIterations, run.learner.AlgorithmType.name
     with progress_bar(total=total, initial=len(run.history), desc=name) as progress:
@@ -134,16 +97,14 @@ def _take_steps(
                 record = EvaluationRecord.of(run.learner.CurrentIteration, evaluation)
                 run.history.note_evaluation(record)
                 _LOG.info("step %d: evaluation loss %.6g ± %.2g", record.iteration, *_of(record.loss))
-                for callback in callbacks:
-                    callback.on_evaluation(run, evaluation)
+                everyone.note_evaluation(evaluation)
             _stop_early(run)
             if run.stop_reason is not None or run.steps_left == 0:
                 return
             taken = step()
             progress.set_postfix_str(_shown(taken), refresh=False)
             progress.update()
-            for callback in callbacks:
-                callback.on_step(run, taken)
+            everyone.note_step(taken)
 
 
 def _of(interval: Any) -> tuple[float, float]:
@@ -158,7 +119,7 @@ def _shown(step: MetaTrainingStepResult[Any]) -> str:
 
 def _evaluation_is_due(run: TrainingRun[Any, Any, Any]) -> bool:
     options, iteration, noted = run.learner.Options, run.learner.CurrentIteration, run.history.evaluations
-    if not options.EvaluationFrequency or (options.ValidationLoader is None and options.DataLoader is None):
+    if not is_evaluated(options):
         return False
     already = bool(noted) and noted[-1].iteration == iteration
     return len(run.history) > 0 and iteration % options.EvaluationFrequency == 0 and not already
@@ -172,30 +133,3 @@ def _stop_early(run: TrainingRun[Any, Any, Any]) -> None:
     best = run.history.best_evaluation
     assert best is not None
     run.stop(f"{patience} evaluations in a row were not better than that at step {best.iteration}")
-
-
-class _Checkpoints(ITrainingCallback):
-    """Every CheckpointFrequency steps, a checkpoint in the folder that is the current one as the run begins."""
-
-    def __init__(self) -> None:
-        self._folder = _writable_folder()
-
-    def on_step(self, run: TrainingRun[Any, Any, Any], step: MetaTrainingStepResult[Any]) -> None:
-        learner = run.learner
-        if learner.Options.EnableCheckpointing and step.Iteration % learner.Options.CheckpointFrequency == 0:
-            learner.Save(self._folder / f"checkpoint_{learner.AlgorithmType.name}_{step.Iteration}.safetensors")
-
-
-def _writable_folder() -> Path:
-    """Return the current folder; raise OSError if no file can be made in it, which only an attempt tells."""
-    folder = Path()
-    try:
-        folder = Path.cwd()
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part"):
-            return folder
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"EnableCheckpointing must be False, as no checkpoint can be written: {error.strerror}",
-            str(folder),
-        ) from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from samplers import ListedSampler
 from small_learners import image_model, images, meta_gradient, sinusoid_learner
 
 from aidotnet_py import (
@@ -155,6 +158,100 @@ class TestCallbacks:
         watched.Train(callbacks=[Diary()])
         assert bits(watched) == bits(plain)
 
+    @pytest.mark.parametrize("reason", [None, "", 5])
+    def test_must_give_a_reason_to_stop(self, reason: Any) -> None:
+        class Stop(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                run.stop(reason)
+
+        with pytest.raises(ArgumentException, match=r"^reason must be a non-empty string, got "):
+            learner().Train(callbacks=[Stop()])
+
+    @pytest.mark.parametrize("event", ["on_start", "on_step", "on_evaluation"])
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("NumMetaIterations", "6", "NumMetaIterations must be a whole number of at least 1, got '6'"),
+            ("NumMetaIterations", None, "NumMetaIterations must be a whole number of at least 1, got None"),
+            ("EarlyStoppingPatience", "a", "EarlyStoppingPatience must be a whole number of at least 1 or None, got"),
+            ("EvaluationFrequency", None, "EvaluationFrequency must be a whole number of at least 0, got None"),
+            ("CheckpointFrequency", 0, "CheckpointFrequency must be at least 1 with EnableCheckpointing, got 0"),
+            ("DataLoader", 5, "DataLoader must be an IEpisodicDataLoader, got a int, which lacks"),
+            ("ValidationLoader", 5, "ValidationLoader must be an IEpisodicDataLoader, got a int, which lacks"),
+        ],
+    )
+    def test_must_leave_valid_options(
+        self, event: str, name: str, value: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def change(run: Any, _: Any = None) -> None:
+            setattr(run.learner.Options, name, value)
+
+        monkeypatch.chdir(tmp_path)
+        changing, diary = Diary(), Diary()
+        setattr(changing, event, change)
+        with pytest.raises(ArgumentException, match=f"^{message}") as error:
+            learner(EnableCheckpointing=True).Train(callbacks=[diary, changing])
+        assert diary.pages[-1] == ("stop", None, error.value)
+
+    @pytest.mark.parametrize("name", ["Train", "Reset"])
+    def test_cannot_begin_the_learner_anew(self, name: str) -> None:
+        class Again(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                getattr(run.learner, name)()
+
+        student = learner()
+        message = f"^{name} must be called outside of a run of the learner, got a call within one"
+        with pytest.raises(InvalidOperationException, match=message):
+            student.Train(callbacks=[Again()])
+        assert (student.CurrentIteration, student.training_result.TotalIterations) == (1, 1)
+        getattr(student, name)()
+        assert student.CurrentIteration == (7 if name == "Train" else 0)
+
+    def test_may_train_copies_of_the_learner(self) -> None:
+        class Beside(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                twin = copy.deepcopy(run.learner)
+                twin.Options.NumMetaIterations = 1
+                assert twin.Train().TotalIterations == 1
+
+        plain, watched = learner(), learner()
+        plain.Train()
+        watched.Train(callbacks=[Beside()])
+        assert bits(watched) == bits(plain)
+
+    def test_may_move_the_learner_in_a_run_without_a_folder(self, tmp_path: Path) -> None:
+        class BackOnce(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if len(run.history) == 1:
+                    run.learner.Save(tmp_path / "first")
+                elif len(run.history) == 3:
+                    run.learner.Load(tmp_path / "first")
+
+        student = learner()
+        result = student.Train(callbacks=[BackOnce()])
+        assert (result.TotalIterations, student.CurrentIteration) == (6, 4)
+        assert result.LossHistory[1:3].tolist() == result.LossHistory[3:5].tolist()
+
+    def test_may_switch_checkpoints_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class From(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                run.learner.Options.EnableCheckpointing = 3 <= step.Iteration <= 4
+
+        monkeypatch.chdir(tmp_path)
+        learner(CheckpointFrequency=1).Train(callbacks=[From()])
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint_MAML_{k}.safetensors" for k in (3, 4)]
+
+    def test_change_what_checkpoints_hold(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Shrink(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                run.learner.SetParameters(run.learner.GetParameters() * 0.5)
+
+        monkeypatch.chdir(tmp_path)
+        student, other = learner(EnableCheckpointing=True, CheckpointFrequency=6), learner()
+        student.Train(callbacks=[Shrink()])
+        other.Load("checkpoint_MAML_6.safetensors")
+        np.testing.assert_array_equal(other.GetParameters(), student.GetParameters())
+
 
 class TestEvaluations:
     def test_all_are_on_the_same_held_out_tasks(self) -> None:
@@ -182,6 +279,17 @@ class TestEvaluations:
             ValidationLoader=held_out, OuterLearningRate=1e-300, EarlyStoppingPatience=patience, NumMetaIterations=30
         )
         assert student.Train().TotalIterations == steps
+
+    @pytest.mark.parametrize("missing", [{"EvaluationFrequency": 0}, {"DataLoader": None}])
+    def test_must_be_there_for_early_stopping(self, missing: dict[str, Any]) -> None:
+        student, sampler = learner(EarlyStoppingPatience=1), ListedSampler(SinusoidLoader(seed=0).GetTaskBatch(3))
+        for name, value in missing.items():
+            setattr(student.Options, name, value)
+        with pytest.raises(
+            ArgumentException, match=r"^EarlyStoppingPatience must be None where nothing is evaluated, got 1; set Eval"
+        ):
+            student.Train(sampler)
+        assert sampler.place == 0
 
     def test_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "aidotnet_py.training"):
