@@ -68,7 +68,7 @@ def implicit_diff(
         ``phi - step(phi, theta)``.
     symmetric : bool
         Whether ∂F/∂φ is symmetric positive definite, as the Hessian at a minimum: then `conjugate_gradient` solves,
-        else `gmres`. Each solve spends one more product to check the symmetry.
+        else `gmres`. Each solve spends two more products to check the symmetry.
     max_iterations : int, optional
         The most iterations of a linear solve, at least 1; None: ten times the size of φ.
     rtol : float, optional

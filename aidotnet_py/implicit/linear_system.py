@@ -136,26 +136,35 @@ class LinearSystem:
         rows = backend.empty((math.prod(shape[:-1]), shape[-1]), backend.dtype_of(rhs))
         backend.copyto(backend.reshape(rows, shape), rhs)
         with self._operator(backend, point) as operator:
+            u: tuple[Array, Array] | None = None
+            if self.settings.symmetric:
+                u, w = ((v, backend.asarray(operator(v))) for v in _draws(backend, rows))
+                self._require_symmetric(backend, u, w, "another w", 0.0)
             what = f"the linear solve for a derivative of {self}"
             x, report = checked_solve(self.settings.solver(shape[-1]), operator, rows, what=what)
-            if self.settings.symmetric:
+            if u is not None:
                 # After convergence, b approximates Ax well enough.
-                image = rows if report.converged.all() else backend.asarray(operator(x))
-                slack = np.sqrt(shape[-1]) * np.where(report.converged, report.residual_norms, 0.0)
-                signs = _signs(backend, rows)
-                self._require_symmetric(backend, (x, image), (signs, operator(signs)), slack)
+                image = rows if report.converged.all() else operator(x)
+                slack = np.where(report.converged, report.residual_norms, 0.0) * _norms(backend, u[0])
+                self._require_symmetric(backend, u, (x, image), "the solution w", slack)
         backend.copyto(out, backend.reshape(x, shape))
 
     def _require_symmetric(
-        self, backend: Backend, solution: tuple[Array, Array], signs: tuple[Array, Array], slack: NDArray[Any]
+        self,
+        backend: Backend,
+        u: tuple[Array, Array],
+        w: tuple[Array, Array],
+        name: str,
+        slack: NDArray[Any] | float,
     ) -> None:
-        """Refuse an A that is not symmetric: for random signs u, uᵀ(Ax) and (Au)ᵀx differ almost surely.
+        """Refuse an A that is not symmetric: for a random u, uᵀ(Aw) and (Au)ᵀw differ almost surely unless Aw = Aᵀw.
 
         Each pair is a vector and its image. Without this check, the system of A would be solved in place of that of Aᵀ,
-        and no residual would show it.
+        and no residual would show it. A second random vector shows this whatever the solution is; the solution shows
+        what is small beside the rest of A.
         """
         absolute = backend.elementwise("abs")
-        pairs = (signs[0], solution[1]), (signs[1], solution[0])
+        pairs = (u[0], w[1]), (u[1], w[0])
         left, right = (backend.to_numpy(backend.vecdot(*pair)) for pair in pairs)
         sizes = sum(backend.to_numpy(backend.vecdot(absolute(a), absolute(b))) for a, b in pairs)
         # Rounding may lose half of the digits of the products.
@@ -163,8 +172,8 @@ class LinearSystem:
         if gaps.any():
             row = int(np.argmax(gaps))
             raise ArgumentException(
-                f"symmetric must be False for {self}, got True: ∂F/∂φ is not symmetric, since for a vector u of signs "
-                f"and the solution x of row {row} uᵀ(∂F/∂φ)x is {left[row]:.6g} and xᵀ(∂F/∂φ)u is {right[row]:.6g}"
+                f"symmetric must be False for {self}, got True: ∂F/∂φ is not symmetric, since for a random vector u "
+                f"and {name}, in row {row}, uᵀ(∂F/∂φ)w is {left[row]:.6g} and wᵀ(∂F/∂φ)u is {right[row]:.6g}"
             )
 
     @contextmanager
@@ -192,11 +201,18 @@ class LinearSystem:
         return Executable(self.program, backend, stages=stages, outputs=[backend.empty(of.shape, of.dtype)])
 
 
-def _signs(backend: Backend, like: Array) -> Array:
-    """Return random signs, equal in each row and at each call."""
-    n = int(like.shape[1])
-    signs: NDArray[np.int64] = np.random.Generator(np.random.PCG64(n)).integers(0, 2, n) * 2 - 1
-    return backend.asarray(np.broadcast_to(signs, tuple(like.shape)), backend.dtype_of(like))
+def _draws(backend: Backend, like: Array) -> list[Array]:
+    """Return two random vectors, each equal in all rows and at each call.
+
+    Their numbers are continuous: signs would be all ones for some n, and then show nothing about averages.
+    """
+    draws = np.random.Generator(np.random.PCG64(int(like.shape[1]))).standard_normal((2, int(like.shape[1])))
+    return [backend.asarray(np.broadcast_to(row, tuple(like.shape)), backend.dtype_of(like)) for row in draws]
+
+
+def _norms(backend: Backend, rows: Array) -> NDArray[Any]:
+    squares = backend.to_numpy(backend.vecdot(rows, rows))
+    return squares**0.5
 
 
 def _shape(rhs: ArrayType, *point: ArrayType, system: LinearSystem) -> ArrayType:

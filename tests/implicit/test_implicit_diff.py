@@ -749,6 +749,38 @@ def test_a_matrix_that_is_said_to_be_symmetric_and_is_not_is_refused(skew: float
     np.testing.assert_allclose(found, np.linalg.solve(A.T, c), rtol=1e-8)
 
 
+def derivative_said_to_be_symmetric(A: Values, c: Values) -> Values:
+    solve = implicit_diff(lambda phi, theta: A @ phi - theta, symmetric=True)(
+        lambda initial, theta: np.linalg.solve(A, theta)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconvergedSolveWarning)
+        return ad.grad(lambda t: np.sum(c * solve(np.zeros(len(A)), t)))(np.ones(len(A)))
+
+
+@pytest.mark.parametrize("n", range(2, 9))
+def test_no_small_matrix_that_is_not_symmetric_is_taken_for_one(n: int) -> None:
+    rng = np.random.default_rng(n)
+    chain = rng.random((n, n))
+    made = [np.eye(n) - 0.9 * chain / chain.sum(axis=1, keepdims=True)]
+    made += [3 * np.eye(n) + scale * rng.standard_normal((n, n)) for scale in (1e-4, 1.0) for _ in range(3)]
+    signs = [np.where(np.arange(n) >> bit & 1, -1.0, 1.0) for bit in range(2)]
+    for A in made:
+        for c in (*signs, A @ signs[0], A @ signs[1], A @ A.T @ signs[1]):
+            with pytest.raises(ArgumentException, match="symmetric must be False"):
+                derivative_said_to_be_symmetric(A, c)
+            symmetric = A @ A.T
+            found = derivative_said_to_be_symmetric(symmetric, c)
+            np.testing.assert_allclose(found, np.linalg.solve(symmetric, c), rtol=1e-5, atol=1e-7)
+
+
+def test_a_small_part_that_is_not_symmetric_shows_in_the_solution() -> None:
+    # Beside 1e9, a random vector does not show it.
+    A = scipy.linalg.block_diag(1e9, [[1.0, 0.5], [-0.5, 1.0]])
+    with pytest.raises(ArgumentException, match="for a random vector u and the solution w, in row 0"):
+        derivative_said_to_be_symmetric(A, np.array([1.0, 1.0, 2.0]))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("condition", [1.0, 1e4, 1e8])
 def test_a_symmetric_matrix_is_taken_for_one(dtype: Any, condition: float) -> None:
