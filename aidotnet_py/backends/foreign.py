@@ -24,8 +24,8 @@ def adopt(value: Any, name: str) -> Any:
     Raises
     ------
     ArgumentException
-        When it is a tensor that requires gradients, on a device that no backend has, or of a dtype that NumPy lacks, or
-        when values are masked.
+        When it is a tensor that requires gradients, on a device that no backend has, of a dtype that NumPy lacks, or a
+        view whose numbers are not those in its memory, or when values are masked.
 
     Examples
     --------
@@ -47,6 +47,7 @@ def adopt(value: Any, name: str) -> Any:
             f"{name}.detach()"
         )
     try:
+        _require_resolved(value, name)
         device, _ = value.__dlpack_device__()
         if device in _ON_HOST:
             return np.from_dlpack(value)
@@ -64,6 +65,16 @@ def adopt(value: Any, name: str) -> Any:
         f"{name} must be on the CPU or a CUDA device, got a {type(value).__name__} on DLPack's device {device}; copy "
         "it to the CPU"
     )
+
+
+def _require_resolved(value: Any, name: str) -> None:
+    """Refuse PyTorch's lazy views, such as ``z.conj().imag``: DLPack hands over their memory without the sign."""
+    for bit, remedy in (("is_neg", "resolve_neg"), ("is_conj", "resolve_conj")):
+        if hasattr(value, remedy) and getattr(value, bit)():
+            raise ArgumentException(
+                f"{name} must hold its numbers in memory, got a {type(value).__name__} that is a lazy view "
+                f"({bit}() is True); use {name}.{remedy}()"
+            )
 
 
 def _on_cuda(value: Any, name: str) -> Any:

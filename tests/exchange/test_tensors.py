@@ -165,6 +165,15 @@ class TestRefusals:
         with pytest.raises(ArgumentException, match=r"parameters must not require gradients"):
             line().SetParameters(x[:1, :].ravel())
 
+    def test_views_whose_signs_are_not_in_memory(self) -> None:
+        torch = pytest.importorskip("torch")
+        z = torch.complex(torch.zeros(2, 3), torch.ones(2, 3))
+        with pytest.raises(ArgumentException, match=r"input must hold its numbers .*use input\.resolve_neg\(\)"):
+            line().Predict(z.conj().imag)
+        with pytest.raises(ArgumentException, match=r"predicted must hold .*use predicted\.resolve_conj\(\)"):
+            MeanSquaredErrorLoss().CalculateLoss(z.conj(), X[:2])
+        np.testing.assert_array_equal(line().Predict(z.conj().imag.resolve_neg()), np.full((2, 1), -3.0))
+
     def test_a_dtype_that_numpy_lacks(self) -> None:
         torch = pytest.importorskip("torch")
         with pytest.raises(ArgumentException, match=r"DLPack can hand over.*torch\.bfloat16.*convert it to float32"):
