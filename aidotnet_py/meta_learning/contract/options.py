@@ -267,8 +267,18 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
         check_given("MetaModel", self.MetaModel, "a model")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy, without the executor, which belongs to this process."""
+        """Return the state for another process, without the executor, which belongs to this one."""
         return {**self.__dict__, "Executor": None}
+
+    def __copy__(self) -> Self:
+        return self.Clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy of all but the executor, whose workers cannot be copied."""
+        memo[id(self.Executor)] = self.Executor
+        other = memo[id(self)] = object.__new__(type(self))
+        vars(other).update(copy.deepcopy(vars(self), memo))
+        return other
 
     # Hidden from type checkers, which know the options and would take this for leave to set any other.
     if not TYPE_CHECKING:

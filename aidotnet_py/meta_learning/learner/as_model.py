@@ -60,8 +60,9 @@ class LearnerAsModel(LearnerCore[T, TInput, TOutput, TModel_co]):
     def DeepCopy(self) -> Self:
         """Return an independent learner: a copy of model, options, optimizer state, random state and iteration.
 
-        Loss, optimizers and DataLoader of the options are shared, without the learners' memory of them: from a loader
-        that is `IResumable`, both draw the same tasks.
+        Loss, optimizers, schedule, loaders and Executor of the options are shared, without the learners' memory of
+        them: from a loader that is `IResumable`, both draw the same tasks. A function that makes an executor makes one
+        for each.
 
         Examples
         --------
@@ -75,11 +76,17 @@ class LearnerAsModel(LearnerCore[T, TInput, TOutput, TModel_co]):
         """
         options, model = self._options, self.BaseModel
         memo: dict[int, Any] = {id(model): model.Clone()}
-        for shared in (options.LossFunction, options.MetaOptimizer, options.InnerOptimizer, options.DataLoader):
+        for shared in (
+            *(options.LossFunction, options.MetaOptimizer, options.InnerOptimizer),
+            *(options.OuterLearningRateSchedule, options.DataLoader, options.ValidationLoader),
+        ):
             memo[id(shared)] = shared
         other = copy.deepcopy(self, memo)
-        # The copied place in the loader is a new one, which begins where the loader is.
-        other._random.set(self._random.get())
+        # The copied places in the loaders are new ones, and this learner has none before its first draw: both would
+        # begin where the loaders are then.
+        places = self._random.saved()
+        for learner in (self, other):
+            learner._random.set(places)
         return other
 
     def Clone(self) -> Self:

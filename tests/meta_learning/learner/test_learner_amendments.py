@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,30 @@ class TestLearnerAsModel:
         assert learner.CurrentIteration == 1
         assert [bits(learner.MetaTrainStep(2).MetaLoss) for _ in range(3)] == losses
         assert bits(learner.GetParameters()) == bits(other.GetParameters())
+
+    def test_a_copy_shares_what_cannot_be_copied(self) -> None:
+        class Guarded(SinusoidLoader):
+            def __init__(self, seed: int) -> None:
+                super().__init__(seed=seed, dtype=np.float64)
+                self.guard = threading.Lock()
+
+        class Falling:
+            def __init__(self) -> None:
+                self.guard = threading.Lock()
+
+            def __call__(self, step: int) -> float:
+                return 1 / (1 + step)
+
+        model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), dtype=np.float64, seed=0)
+        options = MAMLOptions(model, DataLoader=Guarded(0), ValidationLoader=Guarded(1), NumMetaIterations=2)
+        options.OuterLearningRateSchedule, options.EvaluationTasks = Falling(), 2
+        learner: Any = MAMLAlgorithm(options)
+        other = learner.Clone()
+        for name in ("DataLoader", "ValidationLoader", "OuterLearningRateSchedule"):
+            assert getattr(other.Options, name) is getattr(options, name)
+        results = [each.Train() for each in (other, learner)]
+        assert results[0].LossHistory.tobytes() == results[1].LossHistory.tobytes()
+        assert learner._validate().PerTaskLosses.tobytes() == other._validate().PerTaskLosses.tobytes()
 
     def test_a_copy_keeps_what_is_learned_beside_the_parameters(self) -> None:
         options = MetaSGDOptions(linear_model(NUMPY, start()), InnerLearningRate=RATE, OuterLearningRate=0.1)

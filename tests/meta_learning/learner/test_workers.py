@@ -290,14 +290,17 @@ class TestRefusals:
             learner.MetaTrainStep(2)
 
 
-def test_copies_have_none() -> None:
+def test_copies_have_it_and_those_of_another_process_have_none() -> None:
     learner = learner_of("MAML", steps=0)
     with ThreadPoolExecutor(1) as learner.Options.Executor:
-        assert learner.Options.Clone().Executor is learner.Options.Executor
-        copies = [copy.deepcopy(learner), pickle.loads(pickle.dumps(learner))]
-        assert [copied.Options.Executor for copied in copies] == [None, None]
+        options = [each(learner.Options) for each in (copy.copy, copy.deepcopy, lambda options: options.Clone())]
+        assert all(copied.Executor is learner.Options.Executor for copied in options)
+        copies = [learner.Clone(), copy.deepcopy(learner), learner.WithParameters(learner.GetParameters())]
+        assert all(copied.Options.Executor is learner.Options.Executor for copied in copies)
+        copies.append(pickle.loads(pickle.dumps(learner)))
+        assert copies[-1].Options.Executor is None
         wanted = learner.MetaTrainStep(2).MetaLoss
-        assert [copied.MetaTrainStep(2).MetaLoss for copied in copies] == [wanted, wanted]
+        assert [copied.MetaTrainStep(2).MetaLoss for copied in copies] == [wanted] * 4
 
 
 def test_an_executor_that_was_made_ends_with_its_learner() -> None:
