@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import os
 import pickle
 import warnings
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import current_thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +30,13 @@ from aidotnet_py.exceptions import InvalidOperationException, NotSupportedExcept
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
 from aidotnet_py.meta_learning.contract.protocols import computes_gradients, is_differentiable
+from aidotnet_py.meta_learning.learner.own_attributes import (
+    pack,
+    pickled,
+    require_unchanged,
+    take_up,
+    those_of_library,
+)
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.factory import Group
 from aidotnet_py.meta_learning.objective.traced import TracedObjective
@@ -55,7 +64,18 @@ class _Definition(NamedTuple):
 
     def digest(self) -> bytes:
         """Return a name for equal definitions."""
-        return hashlib.blake2b(pickle.dumps(self), digest_size=16).digest()
+        try:
+            whole = pickle.dumps(self)
+        except InvalidOperationException:
+            raise
+        except Exception:
+            # The part that is at fault has a better name.
+            pickled("the learner's class", self.kind)
+            options: dict[str, Any] = self.options.__dict__
+            for name, value in options.items():
+                pickled(name, value)
+            raise
+        return hashlib.blake2b(whole, digest_size=16).digest()
 
     def make(self) -> Any:
         """Return a learner of one's own."""
@@ -74,11 +94,19 @@ class _Share:
     parameters: Array
     learned: Mapping[str, Array]
     state: Mapping[str, Array]
+    attributes: Mapping[str, bytes]
     method: str
     arguments: Sequence[Any]
 
     def run(self, learner: Any) -> Any:
         """Return what the method returns for these tasks."""
+        own = take_up(learner, self.attributes)
+        names = frozenset[str](learner.__dict__)
+        result = self._work(learner)
+        require_unchanged(learner, own, names)
+        return result
+
+    def _work(self, learner: Any) -> Any:
         learner._take_up(self.parameters, self.learned, self.state)
         groups = learner._open_groups(self.tasks, self.roles, self.training, self.first, self.groups)
         with groups[0].backend.single_threaded():
@@ -138,6 +166,8 @@ class Workers:
         self._given: ExecutorOrMaker | None = None
         self._executor: Executor | None = None
         self._told = set[bytes]()
+        # What a learner of the class at hand has from this package.
+        self._attributes: frozenset[str] | None = None
         self._warned_of: ExecutorOrMaker | None = None
 
     def __reduce__(self) -> tuple[type[Workers], tuple[()]]:
@@ -154,16 +184,17 @@ class Workers:
         executor = self._open(given)
         definition = _Definition.of(learner, groups[0])
         digest = definition.digest()
-        shares = _shares(groups, learner, _workers_of(executor), method, arguments)
+        attributes = pack(learner, self._names(definition))
+        shares = _shares(groups, learner, _workers_of(executor), attributes, method, arguments)
         futures: list[Future[Any] | None] = []
         try:
             told = digest in self._told
             futures += [self._submit(executor, digest, None if told else definition, share) for share in shares]
             results: list[Any] = []
             for share, future in zip(shares, futures, strict=True):
-                result = self._result(future)
+                result = self._result(future, share)
                 if isinstance(result, _Unknown):
-                    result = self._result(self._submit(executor, digest, definition, share))
+                    result = self._result(self._submit(executor, digest, definition, share), share)
                 results.append(_work(digest, definition, share) if result is None else result)
                 if isinstance(results[-1], _Failure):
                     raise results[-1].error
@@ -174,9 +205,20 @@ class Workers:
         self._told.add(digest)
         return results
 
+    def _names(self, definition: _Definition) -> frozenset[str]:
+        if self._attributes is None:
+            _require_made_of_options(definition.kind)
+            self._attributes = those_of_library(*definition)
+        return self._attributes
+
     def _open(self, given: ExecutorOrMaker) -> Executor:
         """Return the executor; one that was made by a function, and is lost, is made anew."""
         with self._lock:
+            if current_thread() in getattr(given, "_threads", ()):
+                raise InvalidOperationException(
+                    "Executor must not be the pool whose worker this step runs on, which may wait for itself for ever; "
+                    "give it a pool of its own, or None"
+                )
             if self._given is not given or self._executor is None:
                 self._given, self._told = given, set[bytes]()
                 if isinstance(given, Executor):
@@ -200,12 +242,16 @@ class Workers:
         except BrokenExecutor as error:
             self._lose(error)
             return None
+        # Executors that pickle here raise what pickling raises.
+        except (pickle.PicklingError, AttributeError, TypeError):
+            _require_sendable(share)
+            raise
         except RuntimeError as error:
             raise InvalidOperationException(
                 f"Executor must be open, got one that takes no work ({error}); give a function that makes one"
             ) from error
 
-    def _result(self, future: Future[Any] | None) -> Any:
+    def _result(self, future: Future[Any] | None, share: _Share) -> Any:
         """Return the answer of a worker; None if the worker is lost."""
         if future is None:
             return None
@@ -216,6 +262,7 @@ class Workers:
         except Exception as error:
             # Dask's error for a task whose workers died one after another.
             if type(error).__name__ != "KilledWorker":
+                _require_sendable(share)
                 raise
             self._lose(error)
         return None
@@ -235,6 +282,17 @@ class Workers:
             )
 
 
+def _require_made_of_options(kind: type[Any]) -> None:
+    signature = inspect.signature(kind)
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise InvalidOperationException(
+            f"{kind.__name__} must be made of its options alone, since workers make learners of them, got "
+            f"__init__{signature}; give the other arguments defaults, or make them options"
+        ) from error
+
+
 def _require_fit(chunk: Chunk) -> None:
     model, backend = chunk.model, chunk.backend
     if not (is_differentiable(model) or computes_gradients(model)):
@@ -246,6 +304,14 @@ def _require_fit(chunk: Chunk) -> None:
         raise NotSupportedException(
             f"Executor must be None for a model on backend {backend.name!r}; workers compute with NumPy"
         )
+
+
+def _require_sendable(share: _Share) -> None:
+    """Refuse what another process cannot get; threads get everything."""
+    for task in share.tasks:
+        for key, value in task.Metadata.items():
+            pickled(f"Metadata[{key!r}] of the tasks", value)
+        pickled("a task", task)
 
 
 def _workers_of(executor: Executor) -> int:
@@ -260,7 +326,14 @@ def _workers_of(executor: Executor) -> int:
     return os.cpu_count() or 1
 
 
-def _shares(groups: Sequence[Chunk], learner: Any, workers: int, method: str, arguments: Sequence[Any]) -> list[_Share]:
+def _shares(
+    groups: Sequence[Chunk],
+    learner: Any,
+    workers: int,
+    attributes: Mapping[str, bytes],
+    method: str,
+    arguments: Sequence[Any],
+) -> list[_Share]:
     """Return the tasks of a batch, opened, in shares as equal as can be."""
     where = {place: (g, i) for g, group in enumerate(groups) for i, place in enumerate(group.places)}
     places = sorted(where)
@@ -276,7 +349,7 @@ def _shares(groups: Sequence[Chunk], learner: Any, workers: int, method: str, ar
             _group(groups[g], roles, own[0], [place for place in own if where[place][0] == g])
             for g in dict.fromkeys(where[place][0] for place in own)
         ]
-        data = dict(first.learned), learner._state_for(tasks)
+        data = dict(first.learned), learner._state_for(tasks), attributes
         shares.append(_Share(tasks, some, roles, first.training, own[0], first.parameters, *data, method, arguments))
     return shares
 

@@ -24,6 +24,7 @@ from aidotnet_py import (
     InvalidOperationException,
     MAMLAlgorithm,
     MAMLOptions,
+    MeanSquaredErrorLoss,
     MetaLearningTask,
     NeuralNetworkModel,
     NotSupportedException,
@@ -35,7 +36,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import get_backend
 from aidotnet_py.data import SinusoidLoader
-from aidotnet_py.meta_learning.learner import workers
+from aidotnet_py.meta_learning.learner import own_attributes, workers
 from aidotnet_py.nn import Dense, Dropout, Sequential, Tanh, mlp
 
 
@@ -279,6 +280,40 @@ class TestRefusals:
         ):
             MAMLAlgorithm(options).MetaTrainStep(2)
 
+    @pytest.mark.parametrize("what", ["LossFunction", "class"])
+    def test_local_classes(self, what: str) -> None:
+        class Loss(MeanSquaredErrorLoss):
+            pass
+
+        class Local(MAMLAlgorithm[Any, Any, Any, Any]):
+            pass
+
+        kind, loss = (Local, None) if what == "class" else (MAMLAlgorithm, Loss())
+        with (
+            ThreadPoolExecutor(1) as pool,
+            pytest.raises(InvalidOperationException, match=rf"{what} must be something that pickle can take, since"),
+        ):
+            weighted(kind, Executor=pool, LossFunction=loss).MetaTrainStep(2)
+
+    def test_metadata_that_other_processes_cannot_get(self, processes: ProcessPoolExecutor) -> None:
+        learner = sinusoids()
+        batch = SinusoidLoader(4, 6, seed=0, dtype=np.float64).GetTaskBatch(3)
+        batch[1].SetMetadata("f", lambda: 1)
+        learner.Options.Executor = processes
+        with pytest.raises(
+            InvalidOperationException, match=r"Metadata\['f'\] of the tasks must be something that pickle"
+        ):
+            learner.MetaTrain(batch)
+        with ThreadPoolExecutor(2) as learner.Options.Executor:
+            assert learner.MetaTrain(batch) == sinusoids().MetaTrain(batch)
+
+    def test_the_pool_that_the_learner_runs_on(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            learner = sinusoids(Executor=pool)
+            with pytest.raises(InvalidOperationException, match="Executor must not be the pool whose worker this step"):
+                pool.submit(learner.MetaTrainStep, 2).result()
+            learner.MetaTrainStep(2)
+
     def test_another_backend(self) -> None:
         model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), dtype=np.float64, backend="simulated", seed=0)
         loader = SinusoidLoader(seed=0, dtype=np.float64, backend="simulated")
@@ -288,6 +323,84 @@ class TestRefusals:
             pytest.raises(NotSupportedException, match="Executor must be None for a model on backend 'simulated'"),
         ):
             learner.MetaTrainStep(2)
+
+
+class Weighted(MAMLAlgorithm[Any, Any, Any, Any]):
+    """Attributes of its own decide what it computes."""
+
+    weight = 1.0
+
+    def __init__(self, options: Any, factor: float = 1.0) -> None:
+        super().__init__(options)
+        self.factor = factor
+
+    def meta_gradient(self, tasks: Any) -> Any:
+        gradients, learned = super().meta_gradient(tasks)
+        return gradients * (self.weight * self.factor), learned
+
+
+def weighted(kind: Any = Weighted, *extra: Any, **given: Any) -> Any:
+    model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), dtype=np.float64, seed=0)
+    return kind(MAMLOptions(model, DataLoader=SinusoidLoader(seed=0, dtype=np.float64), **given), *extra)
+
+
+class TestAttributesOfTheClass:
+    def test_workers_get_them_as_they_are_at_the_step(self) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            norms = []
+            for executor in (None, pool):
+                learner = weighted(Weighted, 2.0, Executor=executor, GradientClipThreshold=None)
+                for learner.weight in (1.0, 3.0):
+                    norms.append(learner.MetaTrainStep(5).AdditionalMetrics["MetaGradientNorm"])
+                norms.append(learner.GetParameters().tobytes())
+        assert norms[:3] == norms[3:]
+
+    def test_processes_get_them(self, processes: ProcessPoolExecutor) -> None:
+        plain, shared = weighted(), weighted(Executor=processes)
+        plain.weight = shared.weight = 3.0
+        for _ in range(2):
+            assert plain.MetaTrainStep(5).AdditionalMetrics == shared.MetaTrainStep(5).AdditionalMetrics
+
+    def test_one_that_pickle_does_not_take(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            learner = weighted(Executor=pool)
+            learner.weight = lambda: 1.0
+            with pytest.raises(InvalidOperationException, match=r"Weighted\.weight must be something that pickle can"):
+                learner.MetaTrainStep(2)
+
+    def test_one_that_changes_on_a_worker(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            for begun in (False, True):
+                learner = weighted(Counting, Executor=pool)
+                if begun:
+                    learner.seen = 0
+                with pytest.raises(InvalidOperationException, match=r"Counting\.seen must stay as it is while workers"):
+                    learner.MetaTrainStep(2)
+
+    def test_a_class_that_is_not_made_of_options_alone(self) -> None:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            pytest.raises(InvalidOperationException, match=r"Two must be made of its options alone.*\(options.*, two"),
+        ):
+            weighted(Two, 2, Executor=pool).MetaTrainStep(2)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_classes_of_the_package_have_none(self, kind: str) -> None:
+        learner = learner_of(kind, steps=2)
+        learner.Evaluate(2)
+        assert own_attributes.pack(learner, own_attributes.those_of_library(type(learner), learner.Options)) == {}
+
+
+class Counting(MAMLAlgorithm[Any, Any, Any, Any]):
+    def meta_gradient(self, tasks: Any) -> Any:
+        self.seen = getattr(self, "seen", 0) + len(tasks)
+        return super().meta_gradient(tasks)
+
+
+class Two(MAMLAlgorithm[Any, Any, Any, Any]):
+    def __init__(self, options: Any, two: int) -> None:
+        super().__init__(options)
+        self.two = two
 
 
 def test_copies_have_it_and_those_of_another_process_have_none() -> None:

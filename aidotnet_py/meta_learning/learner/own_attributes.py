@@ -1,0 +1,73 @@
+"""Attributes that a user's class added to a learner, which workers need beside its options."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from aidotnet_py.exceptions import InvalidOperationException
+
+__all__ = ["pack", "pickled", "require_unchanged", "take_up", "those_of_library"]
+
+_LIBRARY = __name__.partition(".")[0] + "."
+
+
+def those_of_library(kind: type[Any], options: Any) -> frozenset[str]:
+    """Return the names of the attributes that learners of the class have from the classes of this package."""
+    nearest = next(cls for cls in kind.__mro__ if cls.__module__.startswith(_LIBRARY))
+    # `MetaLearnerBase` itself leaves this one member open.
+    bare = type(nearest.__name__, (nearest,), {"AlgorithmType": None})
+    return frozenset[str](vars(bare(options)))
+
+
+def pack(learner: Any, known: Collection[str]) -> dict[str, bytes]:
+    """Return the attributes beside the known ones.
+
+    Raises
+    ------
+    InvalidOperationException
+        When `pickle` does not take one.
+    """
+    attributes: dict[str, Any] = learner.__dict__
+    own = {name: value for name, value in attributes.items() if name not in known}
+    return {name: pickled(f"{type(learner).__name__}.{name}", value) for name, value in own.items()}
+
+
+def take_up(learner: Any, packed: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Set attributes that `pack` returned; return all but the learner's others, for `require_unchanged`."""
+    unpacked = {name: pickle.loads(value) for name, value in packed.items()}
+    learner.__dict__.update(unpacked)
+    # Equal values may have other bytes than at home, where they may share parts with other objects.
+    return {name: pickle.dumps(value) for name, value in unpacked.items()}
+
+
+def require_unchanged(learner: Any, before: Mapping[str, bytes], names: Collection[str]) -> None:
+    """Refuse work that changed an attribute, or added one to the names, since the learner at home would not have it."""
+    attributes: dict[str, Any] = learner.__dict__
+    for name, value in attributes.items():
+        if name not in names or (name in before and pickle.dumps(value) != before[name]):
+            raise InvalidOperationException(
+                f"{type(learner).__name__}.{name} must stay as it is while workers compute, since only results come "
+                f"back from them, got a change to {value!r:.80}; set it before the step, or leave Executor out"
+            )
+
+
+def pickled(name: str, value: Any) -> bytes:
+    """Return the pickle of something that workers get.
+
+    Raises
+    ------
+    InvalidOperationException
+        When `pickle` does not take it.
+    """
+    try:
+        return pickle.dumps(value)
+    except InvalidOperationException:
+        raise
+    # Pickling runs code of the value's class, and `pickle` itself raises three kinds.
+    except Exception as error:
+        raise InvalidOperationException(
+            f"{name} must be something that pickle can take, since workers get it, got {value!r:.80} ({error}); "
+            "classes and functions must be such as can be imported by their names, at the top level of a module"
+        ) from error
