@@ -9,10 +9,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, NON_NEGATIVE
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal, shown
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
-from aidotnet_py.optimizers.minimizer import VectorObjective
+from aidotnet_py.optimizers.minimizer import VectorObjective, pair_of
 from aidotnet_py.representations import concise_repr
 
 __all__ = ["LBFGSMinimizer"]
@@ -45,7 +45,8 @@ class LBFGSMinimizer:
     Raises
     ------
     ArgumentException
-        When a number is of another kind; or, in the call, when the start is no floating vector.
+        When a number is of another kind; or, in the call, when the start is no floating vector, or what the objective
+        returns is not a number and a gradient of the same shape.
     ArgumentOutOfRangeException
         When a number lies outside its range.
     NotSupportedException
@@ -87,6 +88,9 @@ class LBFGSMinimizer:
 
     def __call__(self, objective: VectorObjective, theta: Array, /) -> Array:
         """Where the function is small, as found from ``theta``; see `InnerSolver`."""
+        check_given("objective", objective, "a function of a vector")
+        if not callable(objective):
+            raise ArgumentException(refusal("objective", "a function of a vector", objective))
         start = _checked(theta)
         try:
             from scipy.optimize import minimize
@@ -132,8 +136,8 @@ class _Levels:
         rounded = point.astype(self._dtype)
         place = rounded.astype(np.float64)
         with np.errstate(all="ignore"):
-            value, gradient = self._objective(rounded)
-        height, slope = float(value), np.array(gradient, dtype=np.float64)
+            result = self._objective(rounded)
+        height, slope = _heights(result, rounded)
         if math.isfinite(height) and np.isfinite(slope).all():
             self._highest = max(self._highest, height)
             return self._level(place, height, slope), slope
@@ -156,6 +160,17 @@ class _Levels:
         if level < level_there:
             self._lowest = (place, value, slope, level)
         return level
+
+
+def _heights(result: Any, point: NDArray[Any]) -> tuple[float, _Vector]:
+    """Return what the objective returned, once it is a value and a gradient, in float64."""
+    wanted = f"a real number and its gradient of shape {point.shape}"
+    value, gradient = pair_of(result, "objective", wanted)
+    height, slope = np.asarray(value), np.array(gradient)
+    if height.ndim or slope.shape != point.shape or height.dtype.kind not in "fiub" or slope.dtype.kind not in "fiub":
+        came = " and ".join(f"{a.dtype}{a.shape}" if a.dtype != object else shown(a.tolist()) for a in (height, slope))
+        raise ArgumentException(f"the result of objective must be {wanted}, got {came}")
+    return float(height), slope.astype(np.float64, copy=False)
 
 
 def _checked(theta: Array) -> NDArray[Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Array
+from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["InnerSolver", "RowMinimizer", "RowObjective", "VectorObjective"]
+__all__ = ["InnerSolver", "RowMinimizer", "RowObjective", "VectorObjective", "pair_of"]
 
 #: A function of one vector (P,): its value there, a number or an array of no axes, and its gradient (P,).
 VectorObjective: TypeAlias = Callable[[Array], tuple[Any, Array]]
@@ -18,8 +20,8 @@ class RowObjective(Protocol):
     """A function of stacked rows (tasks, P), with one loss a row that depends on that row alone.
 
     Points and results have one backend and one floating dtype. Losses and gradients are valid until the objective is
-    asked again, and a product until the next one: whoever keeps them longer copies them. Nobody writes to the points
-    while products with the curvature there are asked for.
+    asked again, and a product until the next one: whoever keeps them longer copies them. Nobody writes to the points,
+    neither the objective nor, while products with the curvature there are asked for, a minimiser.
     """
 
     def evaluate(self, points: Array) -> tuple[Array, Array]:
@@ -73,3 +75,11 @@ class InnerSolver(Protocol):
     def __call__(self, objective: VectorObjective, theta: Array, /) -> Array:
         """Return a vector at which ``objective(phi) -> (value, gradient)`` is small, from ``theta``, which stays."""
         ...
+
+
+def pair_of(result: Any, name: str, wanted: str) -> tuple[Any, Any]:
+    """Return what a function returned, once it is a pair."""
+    pair: Sequence[Any] = cast("Sequence[Any]", result) if isinstance(result, (tuple, list)) else ()
+    if len(pair) != 2:
+        raise ArgumentException(refusal(f"the result of {name}", wanted, cast(Any, result)))
+    return pair[0], pair[1]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, NON_NEGATIVE
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective
+from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective, pair_of
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.solvers import conjugate_gradient
 
@@ -39,7 +39,8 @@ class NewtonCGMinimizer(RowMinimizer):
         \eta_k = \min\left(\tfrac12, \sqrt{\frac{\max|\nabla f(\varphi_k)|}{\max|\nabla f(\varphi_0)|}}\right)
 
     The system is solved more and more exactly, so that convergence is superlinear. Where conjugate gradient meets
-    negative curvature, what it has found so far is the direction; if that is nothing, −∇f is. Steps are shortened from
+    negative curvature, what it has found so far is the direction; if that is nothing, or a product is not finite, −∇f
+    is. Steps are shortened from
     α = 1 until the function falls by a part of what its slope promises; where rounding hides the fall, until the
     slope has.
 
@@ -116,6 +117,9 @@ class NewtonCGMinimizer(RowMinimizer):
         ArgumentException
             When start is no such array, or what the objective returns does not fit it.
         """
+        check_given("objective", objective, "a RowObjective")
+        if not callable(getattr(objective, "evaluate", None)):
+            raise ArgumentException(refusal("objective", "a RowObjective, which has evaluate", objective))
         backend = _checked(start)
         with backend.errors_ignored():
             rows = _Rows(backend, objective, start)
@@ -143,7 +147,8 @@ class _Rows:
 
     def evaluated(self, points: Array) -> tuple[Array, Array]:
         """Return losses and gradients, once they fit."""
-        losses, gradients = self.objective.evaluate(points)
+        wanted = f"losses {self.shape[:1]} and gradients {self.shape}"
+        losses, gradients = pair_of(self.objective.evaluate(_read_only(points)), "evaluate", wanted)
         for name, array, shape in (("losses", losses, self.shape[:1]), ("gradients", gradients, self.shape)):
             if (
                 not self.backend.owns(array)
@@ -184,7 +189,7 @@ class _Rows:
         factors = forcing * np.sqrt(self.products(rhs, rhs))
         rhs = divide(rhs, self.device(-factors), out=rhs)
         rhs = where(self.device(self.running), rhs, 0.0)
-        curvature = self.objective.curvature(self.points)
+        curvature = self.objective.curvature(_read_only(self.points))
         solution, _ = conjugate_gradient(curvature, rhs, max_iterations=cg_iterations, rtol=0.0, atol=1.0)
         direction = multiply(solution, self.device(np.where(self.running, factors * largest, 0.0)), out=solution)
         slopes = self.products(self.gradients, direction)
@@ -241,6 +246,15 @@ def _shortening(before: _Numbers, there: _Numbers, promised: _Numbers) -> _Numbe
     # Losses that are not finite are far off; a parabola that opens downwards is the work of rounding.
     part = np.where(np.isfinite(there), np.where(part > 0, part, _MOST), _LEAST)
     return np.clip(part, _LEAST, _MOST)
+
+
+def _read_only(points: Array) -> Array:
+    """Return the points as the objective gets them: NumPy's as a view that it cannot write to."""
+    if not isinstance(points, np.ndarray):
+        return points
+    view = cast("NDArray[Any]", points).view()
+    view.flags.writeable = False
+    return view
 
 
 def _checked(start: Array) -> Backend:

@@ -11,7 +11,12 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aidotnet_py import ArgumentException, ArgumentOutOfRangeException, NotSupportedException
+from aidotnet_py import (
+    ArgumentException,
+    ArgumentNullException,
+    ArgumentOutOfRangeException,
+    NotSupportedException,
+)
 from aidotnet_py.autodiff import grad, jvp, softplus, trace, value_and_grad, vmap
 from aidotnet_py.backends import get_backend
 from aidotnet_py.optimizers import LBFGSMinimizer, NewtonCGMinimizer, RowMinimizer
@@ -471,6 +476,57 @@ class TestLBFGS:
         message = re.escape('LBFGSMinimizer needs SciPy: pip install "aidotnet-py[optimize]"')
         with pytest.raises(ImportError, match=message):
             LBFGSMinimizer()(lambda x: (0.0, x), np.ones(1))
+
+
+class TestObjectives:
+    @pytest.mark.parametrize(
+        ("result", "came"),
+        [
+            (lambda x: (np.sum(x**2), None), r"float64\(\) and None"),
+            (lambda x: (np.sum(x**2), 2.0), r"float64\(\) and float64\(\)"),
+            (lambda x: (np.sum(x**2), np.ones(3)), r"float64\(\) and float64\(3,\)"),
+            (lambda x: (np.sum(x**2), 2 * x[None]), r"float64\(\) and float64\(1, 2\)"),
+            (lambda x: (x**2, 2 * x), r"float64\(2,\) and float64\(2,\)"),
+            (lambda x: (np.sum(x**2) + 0j, 2 * x), r"complex128\(\) and float64\(2,\)"),
+            (lambda x: (None, 2 * x), r"None and float64\(2,\)"),
+            (lambda x: np.sum(x**2), r"5"),
+            (lambda x: None, "None"),
+        ],
+    )
+    def test_l_bfgs_refuses_what_is_no_value_and_gradient(self, result, came):
+        wanted = rf"the result of objective must be a real number and its gradient of shape \(2,\), got .*{came}"
+        with pytest.raises(ArgumentException, match=wanted):
+            LBFGSMinimizer()(result, np.array([1.0, 2.0]))
+
+    def test_none_is_no_objective(self):
+        with pytest.raises(ArgumentException, match="objective must be a function of a vector, got 3"):
+            LBFGSMinimizer()(3, np.ones(2))
+        for minimizer, start in ((LBFGSMinimizer(), np.ones(2)), (NewtonCGMinimizer().minimize, np.ones((1, 2)))):
+            with pytest.raises(ArgumentNullException, match=r"objective must be .*, got None"):
+                minimizer(None, start)
+        with pytest.raises(ArgumentException, match="objective must be a RowObjective, which has evaluate, got"):
+            NewtonCGMinimizer().minimize(lambda x: x, np.ones((1, 2)))
+
+    def test_newton_refuses_what_are_no_losses_and_gradients(self):
+        none = double_wells()
+        none.evaluate = lambda points: None
+        with pytest.raises(
+            ArgumentException, match=r"the result of evaluate must be losses \(2,\) and grad.*, got None"
+        ):
+            NewtonCGMinimizer().minimize(none, np.ones((2, 3)))
+
+    @pytest.mark.parametrize("method", ["evaluate", "curvature"])
+    def test_newton_lets_no_objective_write_to_its_points(self, method):
+        objective, start = double_wells(), np.full((2, 3), 0.3)
+        own = getattr(objective, method)
+
+        def writing(points):
+            points *= 0
+            return own(points)
+
+        setattr(objective, method, writing)
+        with pytest.raises(ValueError, match="read-only"):
+            NewtonCGMinimizer().minimize(objective, start)
 
 
 class TestSettings:
