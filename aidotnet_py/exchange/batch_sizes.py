@@ -98,7 +98,8 @@ def _constants(programs: Sequence[Program]) -> list[NDArray[Any]]:
         if not all(same_value(first, other) for other in others):
             raise ArgumentException(
                 "arrays in the model's function must not depend on the number of examples to be exported, got an array "
-                f"of shape {tuple(first.shape)} at {_SIZES[0]} examples; compute it from the input instead"
+                f"of shape {tuple(first.shape)} at {_SIZES[0]} examples; compute it from the input instead. np.sort, "
+                "np.take_along_axis and selections by computed indices make such arrays themselves"
             )
     return [first for first, *_ in values]
 

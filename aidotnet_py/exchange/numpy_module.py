@@ -20,6 +20,7 @@ from aidotnet_py.exchange import module_runtime
 from aidotnet_py.exchange.any_size import AnySizeEquation, AnySizeProgram, Number, NumberOfSize, SizeDependent
 from aidotnet_py.exchange.predictions import check_model, example_of, repeats_of_operators, trace_prediction
 from aidotnet_py.models import FunctionModel
+from aidotnet_py.models.comparison import properties_of
 from aidotnet_py.version import __version__
 
 __all__ = ["export_numpy"]
@@ -81,7 +82,7 @@ def export_numpy(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[st
         # Without its first line, which says what it is here.
         resources.files("aidotnet_py.exchange").joinpath("module_runtime.py").read_text("utf-8").split("\n", 1)[1],
         _prediction(program, arrays),
-        _data(program, arrays, model.GetModelMetadata().Properties),
+        _data(program, arrays, properties_of(model)),
         'if __name__ == "__main__":\n    main(predict, __doc__)\n',
     ]
     write_file(path, "\n\n".join(parts).encode())

@@ -17,6 +17,7 @@ from aidotnet_py.exchange.any_size import AnySizeProgram, SizeDependent
 from aidotnet_py.exchange.operators import ELEMENTWISE, Nodes, translate
 from aidotnet_py.exchange.predictions import check_model, example_of, repeats_of_operators, trace_prediction
 from aidotnet_py.models import FunctionModel
+from aidotnet_py.models.comparison import properties_of
 from aidotnet_py.version import __version__
 
 __all__ = ["OPSET", "export_onnx"]
@@ -85,7 +86,7 @@ def export_onnx(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[str
         producer_name="aidotnet_py",
         producer_version=__version__,
     )
-    properties = model.GetModelMetadata().Properties
+    properties = properties_of(model)
     if properties:
         onnx.helper.set_model_props(made, {"properties": json.dumps(properties)})
     onnx.checker.check_model(made, full_check=True)

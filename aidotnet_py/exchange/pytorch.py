@@ -218,7 +218,13 @@ def _read(source: Any) -> tuple[dict[str, NDArray[Any]], str]:
     path = cast("str | os.PathLike[str]", source)
     try:
         return load(read_file(path)), str(path)
-    except (SafetensorError, KeyError, ValueError) as error:
+    # Of dtypes that NumPy lacks, such as bfloat16.
+    except KeyError as error:
+        raise ArgumentException(
+            f"{path} must hold tensors of dtypes that NumPy has, got {error}; convert them to float32 before "
+            "safetensors.torch.save_file writes them"
+        ) from error
+    except (SafetensorError, ValueError) as error:
         raise ArgumentException(
             f"{path} must be a safetensors file of numbers, got another ({error!s:.200}); "
             "safetensors.torch.save_file writes a state_dict"

@@ -120,6 +120,8 @@ class TestTheModule:
     def test_holds_parameters_and_properties(self, tmp_path):
         model = NeuralNetworkModel(mlp(3, 2), input_shape=(4,), seed=0)
         model.GetModelMetadata().SetProperty("classes", ["cat", 'a "dog"', None])
+        # Left out, as `SaveModel` does.
+        model.GetModelMetadata().SetProperty("mean", np.float32(0.5))
         module = exported(model, tmp_path)
         assert module.PROPERTIES == {"classes": ["cat", 'a "dog"', None]}
         assert list(module.PARAMETERS) == list(model.parameter_shapes)

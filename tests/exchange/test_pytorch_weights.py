@@ -138,6 +138,14 @@ class TestBothWays:
         assert module.load_state_dict(held) == ([], [])
         np.testing.assert_allclose(adapted.Predict(x), module(tensor).detach().numpy(), rtol=1e-10, atol=1e-12)
 
+    def test_a_dtype_that_numpy_lacks_is_named(self, name, tmp_path):
+        low = {key: value.bfloat16() for key, value in torch_module(name).state_dict().items()}
+        save_file(low, tmp_path / "weights.safetensors")
+        with pytest.raises(
+            ArgumentException, match="dtypes that NumPy has, got 'BF16'; convert them to float32 before"
+        ):
+            load_state_dict(our_model(name), tmp_path / "weights.safetensors", NETWORKS[name][3])
+
     def test_back_and_forth_is_exact(self, name, tmp_path):
         module, names = torch_module(name), NETWORKS[name][3]
         save_file(module.state_dict(), tmp_path / "weights.safetensors")
