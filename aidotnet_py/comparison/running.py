@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, BASELINES_OF_CLASSES, Contestant, Learner
 from aidotnet_py.comparison.results import Comparison, Curve, Interval, Run, require_alike
 from aidotnet_py.comparison.settings import SEEDS, ComparisonSettings
-from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.meta_learning import BasicStats, TaskBatch
 from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
 from aidotnet_py.progress import progress_bar
@@ -52,9 +53,11 @@ def compare(
 
     Raises
     ------
+    ArgumentNullException
+        When the settings are None.
     ArgumentException
-        When there are fewer examples than the settings require, or the archive cannot be read; when the earlier
-        comparison has other settings, apart from its algorithms and seeds.
+        When an argument is of another kind. When there are fewer examples than the settings require, or the archive
+        cannot be read; when the earlier comparison has other settings, apart from its algorithms and seeds.
     ImportError
         When a library for the data is not installed; the message has the command that installs it.
     InvalidOperationException
@@ -67,6 +70,7 @@ def compare(
     >>> [(run.algorithm, len(run.losses)) for run in comparison.runs]
     [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
+    _require_kinds(settings, earlier, on_run)
     if earlier is not None:
         require_alike("earlier", earlier.settings, settings)
     known = {(run.algorithm, run.seed): run for run in (earlier.runs if earlier is not None else ())}
@@ -86,6 +90,16 @@ def compare(
             if on_run is not None:
                 on_run(Comparison(settings, tuple(runs)))
     return Comparison(settings, tuple(runs))
+
+
+def _require_kinds(settings: object, earlier: object, on_run: object) -> None:
+    check_given("settings", settings, "ComparisonSettings")
+    if not isinstance(settings, ComparisonSettings):
+        raise ArgumentException(refusal("settings", "ComparisonSettings", settings))
+    if earlier is not None and not isinstance(earlier, Comparison):
+        raise ArgumentException(refusal("earlier", "a Comparison, or None", earlier))
+    if on_run is not None and not callable(on_run):
+        raise ArgumentException(refusal("on_run", "a function of a Comparison, or None", on_run))
 
 
 def _run(

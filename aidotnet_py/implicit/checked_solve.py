@@ -8,9 +8,10 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
-from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.solvers import Operator, SolverReport, StopReason
 
 __all__ = ["Solver", "UnconvergedSolveWarning", "checked_solve"]
@@ -47,6 +48,10 @@ def checked_solve(
 
     Raises
     ------
+    ArgumentNullException
+        When the solver is None.
+    ArgumentException
+        When it is no function.
     InvalidOperationException
         When a system met numbers that are not finite; the message names its row.
 
@@ -64,6 +69,9 @@ def checked_solve(
     >>> solution
     array([1., 2.])
     """
+    check_given("solver", solver, "a function of an operator and a right-hand side")
+    if not callable(solver):
+        raise ArgumentException(refusal("solver", "a function of an operator and a right-hand side", solver))
     solution, report = solver(operator, rhs)
     tasks = len(report.stop_reasons)
     broken = report.stopped_by(StopReason.NOT_FINITE)

@@ -18,6 +18,7 @@ from sklearn.neighbors import NearestCentroid
 
 from aidotnet_py import (
     ArgumentException,
+    ArgumentNullException,
     ArgumentOutOfRangeException,
     ConfidenceInterval,
     InvalidOperationException,
@@ -291,6 +292,20 @@ class TestWhatIsMeasured:
             ArgumentException, match=r"algorithm must be one of random, transfer, iMAML.*, got 'Newton'"
         ):
             regression.of("Newton")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("settings", None, "settings must be ComparisonSettings, got None"),
+            ("settings", "sinusoid", "settings must be ComparisonSettings, got 'sinusoid'"),
+            ("earlier", 5, "earlier must be a Comparison, or None, got 5"),
+            ("on_run", 5, "on_run must be a function of a Comparison, or None, got 5"),
+        ],
+    )
+    def test_arguments_of_another_kind(self, name: str, value: Any, message: str) -> None:
+        kind = ArgumentException if value is not None else ArgumentNullException
+        with pytest.raises(kind, match=message):
+            compare(**{"settings": settings(), name: value})
 
     def test_a_divergence_names_contestant_and_seed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         problem = PROBLEMS["sinusoid"]

@@ -815,6 +815,13 @@ def test_a_checked_solve_names_the_worst_row() -> None:
         checked_solve(conjugate_gradient, lambda v: 2.0 * v, rhs)
 
 
+def test_a_checked_solve_needs_a_solver() -> None:
+    with pytest.raises(ArgumentNullException, match=r"solver must be a function of an operator and a right.*got None"):
+        checked_solve(None, lambda v: v, np.ones(2))  # type: ignore[arg-type]
+    with pytest.raises(ArgumentException, match=r"solver must be a function of .*, got 3"):
+        checked_solve(3, lambda v: v, np.ones(2))  # type: ignore[arg-type]
+
+
 def test_a_solver_in_the_place_of_its_condition() -> None:
     @implicit_diff
     def root(initial: Any, theta: Any) -> Any:
