@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["pack", "pickled", "require_unchanged", "take_up", "those_of_library"]
+__all__ = ["own_attributes", "pickled", "require_unchanged", "take_up", "those_of_library"]
 
 _LIBRARY = __name__.partition(".")[0] + "."
 
@@ -21,7 +22,7 @@ def those_of_library(kind: type[Any], options: Any) -> frozenset[str]:
     return frozenset[str](vars(bare(options)))
 
 
-def pack(learner: Any, known: Collection[str]) -> dict[str, bytes]:
+def own_attributes(learner: Any, known: Collection[str]) -> dict[str, Any]:
     """Return the attributes beside the known ones.
 
     Raises
@@ -31,15 +32,17 @@ def pack(learner: Any, known: Collection[str]) -> dict[str, bytes]:
     """
     attributes: dict[str, Any] = learner.__dict__
     own = {name: value for name, value in attributes.items() if name not in known}
-    return {name: pickled(f"{type(learner).__name__}.{name}", value) for name, value in own.items()}
+    for name, value in own.items():
+        pickled(f"{type(learner).__name__}.{name}", value)
+    return own
 
 
-def take_up(learner: Any, packed: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Set attributes that `pack` returned; return all but the learner's others, for `require_unchanged`."""
-    unpacked = {name: pickle.loads(value) for name, value in packed.items()}
-    learner.__dict__.update(unpacked)
-    # Equal values may have other bytes than at home, where they may share parts with other objects.
-    return {name: pickle.dumps(value) for name, value in unpacked.items()}
+def take_up(learner: Any, own: Mapping[str, Any]) -> dict[str, bytes]:
+    """Set copies of the attributes of another learner; return what tells changes to them, for `require_unchanged`."""
+    # A worker that is a thread would share them with the learner at home.
+    copies = copy.deepcopy(dict(own))
+    learner.__dict__.update(copies)
+    return {name: pickle.dumps(value) for name, value in copies.items()}
 
 
 def require_unchanged(learner: Any, before: Mapping[str, bytes], names: Collection[str]) -> None:

@@ -31,7 +31,7 @@ from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
 from aidotnet_py.meta_learning.contract.protocols import computes_gradients, is_differentiable
 from aidotnet_py.meta_learning.learner.own_attributes import (
-    pack,
+    own_attributes,
     pickled,
     require_unchanged,
     take_up,
@@ -94,7 +94,7 @@ class _Share:
     parameters: Array
     learned: Mapping[str, Array]
     state: Mapping[str, Array]
-    attributes: Mapping[str, bytes]
+    attributes: Mapping[str, Any]
     method: str
     arguments: Sequence[Any]
 
@@ -184,7 +184,7 @@ class Workers:
         executor = self._open(given)
         definition = _Definition.of(learner, groups[0])
         digest = definition.digest()
-        attributes = pack(learner, self._names(definition))
+        attributes = own_attributes(learner, self._names(definition))
         shares = _shares(groups, learner, _workers_of(executor), attributes, method, arguments)
         futures: list[Future[Any] | None] = []
         try:
@@ -330,7 +330,7 @@ def _shares(
     groups: Sequence[Chunk],
     learner: Any,
     workers: int,
-    attributes: Mapping[str, bytes],
+    attributes: Mapping[str, Any],
     method: str,
     arguments: Sequence[Any],
 ) -> list[_Share]:

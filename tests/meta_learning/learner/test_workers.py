@@ -388,7 +388,10 @@ class TestAttributesOfTheClass:
     def test_classes_of_the_package_have_none(self, kind: str) -> None:
         learner = learner_of(kind, steps=2)
         learner.Evaluate(2)
-        assert own_attributes.pack(learner, own_attributes.those_of_library(type(learner), learner.Options)) == {}
+        assert (
+            own_attributes.own_attributes(learner, own_attributes.those_of_library(type(learner), learner.Options))
+            == {}
+        )
 
 
 class Counting(MAMLAlgorithm[Any, Any, Any, Any]):
