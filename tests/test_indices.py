@@ -355,6 +355,7 @@ BY_DEFAULT = {"maml", "reptile", "anil", "imaml"}
 
 
 class TestTokensOfTasks:
+    @pytest.mark.slow
     @pytest.mark.parametrize("flops", [1, NumPyBackend.flops_at_once])
     @pytest.mark.parametrize(
         "name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in LEARNERS]

@@ -708,6 +708,7 @@ class TestSignals:
                 thread.join(10)
                 assert not thread.is_alive()
 
+    @pytest.mark.slow
     @EACH
     def test_at_random_moments(self, make: Callable[..., Any]) -> None:
         self.both(make)
@@ -734,6 +735,7 @@ class TestSignals:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork")
 class TestForks:
+    @pytest.mark.slow
     @pytest.mark.parametrize("threads", [1, 2])
     @MAML
     def test_in_the_middle_of_a_step(self, make: Callable[..., Any], threads: int) -> None:
@@ -814,6 +816,7 @@ class TestForks:
         thread.join()
         assert found_by(child) is True
 
+    @pytest.mark.slow
     def test_while_another_thread_limits_blas(self) -> None:
         """OpenBLAS holds a lock of its own while its number of threads is set, as this library does."""
         begun, own = threading.Event(), threading.Lock()

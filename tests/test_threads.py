@@ -164,6 +164,7 @@ def questions(learner: Any, backend: Backend) -> list[Callable[[], Any]]:
 class TestQuestions:
     """Adapt, Evaluate and the others in any number of threads."""
 
+    @pytest.mark.slow
     @EACH
     def test_mixed_calls(self, make: Make) -> None:
         learner = make("numpy")
@@ -182,6 +183,7 @@ class TestQuestions:
         expected = [bits(call()) for call in calls]
         assert [bits(one) for one in at_once(calls * 2)] == expected * 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["MAML", "iMAML", "BOIL", "Meta-SGD"])
     def test_calls_that_work_in_lanes_themselves(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(NumPyBackend, "flops_at_once", 1)
@@ -439,6 +441,7 @@ class TestWorkspaces:
         gc.collect()
         return sum(type(one) is Workspace for one in gc.get_objects())
 
+    @pytest.mark.slow
     def test_beyond_the_bound_of_bytes_only_the_last_one_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(buffers, "_MOST_BYTES", 1)
         learner = LEARNERS["MAML"]("numpy")
@@ -650,6 +653,7 @@ class TestBlasThreads:
             at_once(calls * 2)
             assert threads() == before
 
+    @pytest.mark.slow
     def test_of_a_library_that_was_loaded_later(self) -> None:
         pytest.importorskip("scipy")
         script = """

@@ -381,6 +381,7 @@ class TestKilledProcesses:
         assert read_file(tmp_path / "a") == b"data"
         assert len(parts_in(tmp_path)) == 1
 
+    @pytest.mark.slow
     def test_several_write_one_path_and_it_is_always_whole(self, tmp_path):
         script = """
             import sys

@@ -193,6 +193,7 @@ def test_the_table_and_the_functions_of_this_file_are_the_same() -> None:
     assert all(len(rest) == 1 + 2 * len(at) for _, at, rest in ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.numpy_first
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_each_row_of_the_table_is_what_the_engine_gives(backend: Backend, dtype: str) -> None:

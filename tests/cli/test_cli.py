@@ -65,6 +65,7 @@ class TestCompare:
         assert "Accuracy one example at a time, after 3 steps" in " ".join(done.stdout.split())
         assert "%" in done.stdout
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("no_memory_measured")
     @pytest.mark.parametrize("name", ["curves.svg", pytest.param("curves.png", marks=pytest.mark.slow)])
     def test_a_figure_and_the_numbers(self, name: str, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ class TestResume:
 
 
 class TestMerge:
+    @pytest.mark.slow
     def test_two_machines(self, tmp_path: Path) -> None:
         files = [tmp_path / f"{seed}.json" for seed in (0, 1)]
         for seed, file in enumerate(files):
@@ -127,6 +128,7 @@ class TestMerge:
 
 
 class TestMeasuring:
+    @pytest.mark.slow
     def test_bench(self) -> None:
         done = invoke("bench", "--algorithms", "FOMAML,ANIL", "--seconds", "0.01")
         assert done.exit_code == 0, done.output
@@ -154,6 +156,7 @@ class TestMeasuring:
 
 
 class TestLogs:
+    @pytest.mark.slow
     def test_of_train_and_resume(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
         done = invoke("train", "sinusoid", "--run", str(run), "--iterations", "2", "--log", "csv, json")

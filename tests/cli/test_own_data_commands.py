@@ -79,6 +79,7 @@ def heights(tmp_path: Path) -> Path:
 
 
 class TestPhotographs:
+    @pytest.mark.slow
     def test_from_train_to_predictions(self, photographs: Path, tmp_path: Path, monkeypatch: Any) -> None:
         monkeypatch.chdir(tmp_path)
         done = run("train", "photographs", "--run", "run", "--size", 16, "--iterations", 4, *SHORT)
@@ -117,6 +118,7 @@ class TestPhotographs:
         scores = loaded.Predict(encoding.inputs([query / row[0] for row in rows]))
         assert [["dawn", "dusk"][place] for place in scores.argmax(1)] == [row[1] for row in rows]
 
+    @pytest.mark.slow
     def test_what_does_not_fit(self, photographs: Path, tmp_path: Path) -> None:
         folder = tmp_path / "run"
         for arguments, message in (

@@ -126,6 +126,7 @@ class TestTrain:
         done = train(tmp_path / "run", "--patience", "1", "--set", "options.OuterLearningRate=1e-30", "--json")
         assert json.loads(done.stdout)["TotalIterations"] == 4
 
+    @pytest.mark.slow
     def test_classes(self, tmp_path: Path) -> None:
         done = run("train", "digits", "--run", tmp_path, *SHORT, "--iterations", "2", "--algorithm", "FOMAML")
         assert done.exit_code == 0, done.output

@@ -243,6 +243,7 @@ class TestWhatIsMeasured:
         assert losses["MAML"] == regression.of("MAML")[1].losses
         assert accuracies == {}
 
+    @pytest.mark.slow
     def test_classification_has(self, classification: Comparison) -> None:
         for run in classification.runs:
             assert run.accuracies is not None

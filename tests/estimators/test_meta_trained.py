@@ -87,6 +87,7 @@ class TestGroups:
         expected = encoding.decode(model.learner_.Adapt(task).Predict(inputs))
         np.testing.assert_allclose(model.predict(X)[rows], expected, rtol=1e-6)
 
+    @pytest.mark.slow
     def test_rows_that_come_in_parts(self) -> None:
         X, y = children(8)
         new, heights = children(1, seed=1, prefix="n")

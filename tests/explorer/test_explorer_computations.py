@@ -223,6 +223,7 @@ class TestDigits:
     def test_the_start_has_not_seen_them(self) -> None:
         assert list(unseen_images()) == ["2", "3", "4", "5", "7"]
 
+    @pytest.mark.slow
     def test_the_adapted_model_knows_them(self) -> None:
         right = []
         for seed in range(10):

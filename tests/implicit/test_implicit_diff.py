@@ -758,6 +758,7 @@ def derivative_said_to_be_symmetric(A: Values, c: Values) -> Values:
         return ad.grad(lambda t: np.sum(c * solve(np.zeros(len(A)), t)))(np.ones(len(A)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(2, 9))
 def test_no_small_matrix_that_is_not_symmetric_is_taken_for_one(n: int) -> None:
     rng = np.random.default_rng(n)

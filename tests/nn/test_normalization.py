@@ -365,6 +365,7 @@ class TestMetaGradientsBySupport:
         learner = MAMLAlgorithm(MAMLOptions(small("support", backend), AdaptationSteps=2, **PLAIN))
         np.testing.assert_allclose(meta_gradient(learner, tasks), through_two_steps(batches), rtol=5e-4, atol=5e-5)
 
+    @pytest.mark.slow
     def test_of_imaml_solve_for_that_query_gradient(self):
         # (I + λH) v = g with H the Hessian of the support loss at φ, both by differences.
         backend = small().backend

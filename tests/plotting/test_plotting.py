@@ -124,6 +124,7 @@ def contrast(one: Any, other: Any) -> float:
 
 
 class TestColours:
+    @pytest.mark.slow
     @each
     @pytest.mark.parametrize("style", ["default", "dark_background"])
     def test_all_text_is_read_and_all_lines_are_seen(self, draw: Callable[..., Any], style: str) -> None:

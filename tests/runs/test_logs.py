@@ -105,6 +105,7 @@ def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert begun[-1] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:codecs.open:DeprecationWarning")  # MLflow, on Python 3.14
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")

@@ -39,6 +39,7 @@ def same(solve: Any, wanted: Any) -> None:
     np.testing.assert_array_equal(report.residual_norms, expected.residual_norms)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     tasks=st.integers(1, 4),

@@ -231,6 +231,7 @@ class OtherLoss(First):
         return 2.0 * super().MetaTrain(taskBatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -253,6 +254,7 @@ def test_a_gradient_that_is_off_is_named(kind: Any, message: str) -> None:
         check_algorithm(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

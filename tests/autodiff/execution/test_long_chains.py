@@ -32,6 +32,7 @@ def sums(x: Any) -> Any:
 X = np.arange(12.0).reshape(3, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", [views, sums])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_runs(chain: Callable[[Any], Any], compiled: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def some_lives(draw: st.DrawFn) -> list[Life]:
     return found
 
 
+@pytest.mark.slow
 @given(lives=some_lives())
 @settings(max_examples=200)
 def test_lives_in_one_slot_never_meet(lives: list[Life]) -> None:

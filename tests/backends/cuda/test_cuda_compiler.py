@@ -55,6 +55,7 @@ def networks() -> dict[str, tuple[Any, tuple[int, ...], Any]]:
     }
 
 
+@pytest.mark.slow
 @needs_gxx
 @pytest.mark.parametrize("name", [pytest.param("strided", marks=pytest.mark.slow), "pooled", "sinusoid"])
 @pytest.mark.parametrize("of", ["evaluation", "hessian"])

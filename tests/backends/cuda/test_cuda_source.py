@@ -398,6 +398,7 @@ def random_product(rng: Any, dtype: str) -> tuple[Product, list[Any]]:
     return Product(lead, (m, k, n), *factors), [x, y, out]
 
 
+@pytest.mark.slow
 @needs_gxx
 @ONE_FLOAT
 def test_products(dtype: str) -> None:

@@ -140,6 +140,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", [v if v == "stops early" else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
 )

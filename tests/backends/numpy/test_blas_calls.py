@@ -49,6 +49,7 @@ def by_chain(x: Any, out: Any) -> Callable[[], Any]:
     return lambda: run(N)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
 @pytest.mark.filterwarnings("ignore:.*fork")
 @pytest.mark.parametrize(

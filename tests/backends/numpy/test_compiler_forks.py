@@ -126,6 +126,7 @@ def test_locks_are_those_of_the_thread_that_took_them() -> None:
         lock.release()
 
 
+@pytest.mark.slow
 def test_two_threads_fork() -> None:
     done = run(
         """

@@ -181,6 +181,7 @@ print(ready, "llvmlite" in sys.modules)
     assert said == [["False", "True"], ["True", "False"]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_forked_while_kernels_are_compiled_compiles_its_own(tmp_path: Path) -> None:
     script = tmp_path / "forks.py"

@@ -387,6 +387,7 @@ def in_any_order(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch
     return threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [None, pytest.param(5, marks=pytest.mark.slow)])
 def test_parts_of_random_programs(tasks: int | None, in_any_order: PartsInAnyOrder, compiler: LlvmCompiler) -> None:
     """With several tasks, and of one, where rows are whatever axis comes first and many nests mix them."""
@@ -470,6 +471,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end",
     [

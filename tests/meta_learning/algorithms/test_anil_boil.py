@@ -112,6 +112,7 @@ class TestDerivativeOfTheWholeProcedure:
         expected = expected_of(network, sets, 5, name, names, batches=3)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.slow
     @BOTH
     @pytest.mark.parametrize("kind", ["convolutions", "shortcut"])
     def test_of_networks_by_central_differences(self, backend: Backend, kind: str, algorithm: Any) -> None:
@@ -258,6 +259,7 @@ class TestSolvers:
 
 
 class TestBits:
+    @pytest.mark.slow
     @BOTH
     @pytest.mark.parametrize(
         "optimizer", [None, pytest.param(AdamOptimizer(0.01), marks=pytest.mark.slow)], ids=["descent", "adam"]
@@ -321,6 +323,7 @@ class TestBits:
         resumed.Load(tmp_path / "run")
         assert [resumed.MetaTrainStep(3).MetaLoss for _ in range(3)] == expected
 
+    @pytest.mark.slow
     def test_names_that_change_between_steps(self) -> None:
         """And batches of two sizes: what was kept for others is not used."""
         model = REGRESSION.model(NUMPY, REGRESSION.start())
@@ -335,6 +338,7 @@ class TestBits:
             expected = expected_of(REGRESSION, sets[:count], 5, "the default", names)
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.slow
     def test_another_model(self) -> None:
         learner = ANILAlgorithm(ANILOptions(image_model(NUMPY)))
         learner.MetaTrain(images(NUMPY))

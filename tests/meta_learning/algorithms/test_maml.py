@@ -394,6 +394,7 @@ class TestInnerOptimizers:
 
 
 class TestLanes:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "options",
         [

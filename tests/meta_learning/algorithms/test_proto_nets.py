@@ -388,6 +388,7 @@ class TestRefusals:
             learner.MetaTrain(TaskBatch([task]))
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_new_classes_apart() -> None:
     """Classes differ in the first two of ten inputs; the others are noise that an embedding can leave out."""
     rng = np.random.default_rng(0)

@@ -126,6 +126,7 @@ def test_a_step_is_the_mean_of_the_steps_on_the_tasks_one_by_one(name: str) -> N
     np.testing.assert_allclose(losses, [one for _, one, _ in alone], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_serial_reptile_takes_them_in_their_order() -> None:
     options = {**still(), "UseSerialUpdate": True}
     learner, other = (ReptileAlgorithm(ReptileOptions(a_model(), **options)) for _ in range(2))

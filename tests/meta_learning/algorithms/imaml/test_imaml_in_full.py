@@ -233,6 +233,7 @@ class OneTooFar(SGDOptimizer):
 
 
 class TestInnerSolvers:
+    @pytest.mark.slow
     def test_all_find_the_same_meta_gradient(self) -> None:
         theta, lam = start(), 0.5
 
