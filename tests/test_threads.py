@@ -220,6 +220,7 @@ class TestQuestions:
 class TestTraining:
     """Steps take turns; who reads meanwhile sees the learner before or after one, and never in between."""
 
+    @pytest.mark.slow
     @EACH
     def test_evaluated_meanwhile(self, make: Make) -> None:
         batch, probe = TaskBatch(tasks_of("numpy", 4, 3)), TaskBatch(tasks_of("numpy", 5, 2, seed=3))

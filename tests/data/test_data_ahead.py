@@ -34,6 +34,7 @@ def balanced(shots: int, queries: int, **options: Any) -> BalancedEpisodicDataLo
     return BalancedEpisodicDataLoader(x, np.arange(35) % 7, 3, shots, queries, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [SinusoidLoader, DigitsLoader, balanced])
 @given(
     calls=st.lists(

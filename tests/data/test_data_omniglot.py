@@ -92,6 +92,7 @@ def test_real_pixels_are_area_averages_of_ink(backend: Backend) -> None:
         assert np.abs(expected - image).max(axis=(1, 2)).min() < 1e-7
 
 
+@pytest.mark.slow
 @real
 def test_real_tasks_are_alike_from_archive_and_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(OMNIGLOT) as archive:

@@ -516,6 +516,7 @@ class TestTasks:
         alone = [learner.Evaluate(TaskBatch([task])) for task in batch]
         np.testing.assert_allclose(learner.Evaluate(batch), np.mean(alone), rtol=1e-12)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("algorithm", "options"),
         [

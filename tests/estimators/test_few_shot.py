@@ -146,6 +146,7 @@ class TestShapes:
         with pytest.raises(ArgumentException, match=r"X must have rows of shape \(8, 8, 1\), or these laid out flat"):
             FewShotClassifier(digits_learner()).fit(np.zeros((4, 9, 9, 1)), [0, 0, 1, 1])
 
+    @pytest.mark.slow
     def test_on_other_backends(self, backend: Backend) -> None:
         task = DigitsLoader(split="test", seed=0).GetNextTask()
         classifier = FewShotClassifier(digits_learner(backend)).fit(task.SupportInput, task.SupportOutput)
@@ -227,6 +228,7 @@ def run_on_a_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestRuns:
+    @pytest.mark.slow
     @pytest.mark.parametrize("library", [pd, polars])
     def test_on_a_table_as_the_command_adapts(self, run_on_a_table: Path, tmp_path: Path, library: Any) -> None:
         new = pd.DataFrame(heights(1, 1))

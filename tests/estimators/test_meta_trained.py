@@ -135,6 +135,7 @@ class TestGroups:
 
 
 class TestTables:
+    @pytest.mark.slow
     def test_are_frames_or_arrays(self) -> None:
         X, y = children(8)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)

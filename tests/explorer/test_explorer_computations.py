@@ -144,6 +144,7 @@ class TestMetaGradient:
 
 
 class TestRace:
+    @pytest.mark.slow
     def test_all_begin_alike_and_random_stays(self) -> None:
         race = Race(seed=1)
         start = race.adapt(Wave(2.0, 1.0))

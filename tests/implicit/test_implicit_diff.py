@@ -195,6 +195,7 @@ def test_a_fixed_point_has_the_derivative_of_a_dense_solve() -> None:
     np.testing.assert_allclose(by_x, w, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_fixed_point_has_the_derivatives_of_unrolled_iterations() -> None:
     W, x = contraction(3)
 

@@ -407,6 +407,7 @@ def _interrupt(meta_gradients: Any) -> float:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     @EACH
     def test_from_a_file_has_the_bits_of_going_on(self, name: str, tmp_path: Path) -> None:
         def made() -> Any:

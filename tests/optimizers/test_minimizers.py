@@ -163,6 +163,7 @@ class TestNewton:
         result = NewtonCGMinimizer(100, 1e-9).minimize(Traced(rosenbrock), starts)
         np.testing.assert_allclose(backend.to_numpy(result), 1.0, atol=1e-8)
 
+    @pytest.mark.slow
     def test_fits_a_logistic_regression_as_scipy_does(self, backend):
         starts = np.random.default_rng(0).standard_normal((2, 12))
         fitted = NewtonCGMinimizer(gradient_tolerance=1e-10).minimize(

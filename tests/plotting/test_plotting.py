@@ -79,6 +79,7 @@ each = pytest.mark.parametrize("draw", ALL, ids=lambda draw: draw.__name__)
 
 
 class TestPlaces:
+    @pytest.mark.slow
     @each
     def test_in_the_callers_axes_and_nowhere_else(self, draw: Callable[..., Any]) -> None:
         figure: Any = Figure(figsize=(16, 8), layout="constrained")

@@ -127,6 +127,7 @@ def test_a_learner_goes_on_with_its_bits(algorithm: Any, options: Any, given: di
     np.testing.assert_array_equal(student.GetParameters(), again.GetParameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "shape"),
     [

@@ -224,6 +224,7 @@ BROKEN: list[tuple[Callable[[], Any], str]] = [
 BY_DEFAULT = {NoThreads, InTwoSteps, MaskedByProducts, WrongProduct, ViewsAreCopies, NaNLoses, OwnsAll}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [pytest.param(kind, text, marks=() if kind in BY_DEFAULT else pytest.mark.slow) for kind, text in BROKEN],

@@ -66,6 +66,7 @@ def test_batches_fit_their_models(data: st.DataObject, classes: int | None, alik
             assert set(labels) == {0, 1, 2} if classes else labels.shape == (len(labels), 2)
 
 
+@pytest.mark.slow
 @given(own.networks(2, smooth=True))
 def test_smooth_networks_have_the_derivatives_of_differences(network: Any) -> None:
     parameters, shape = network.initialize(np.random.default_rng(0), (3,))

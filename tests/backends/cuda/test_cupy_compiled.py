@@ -166,6 +166,7 @@ def parameters_of(learner: Any) -> Any:
     return learner.BaseModel.backend.to_numpy(learner.BaseModel.GetParameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["Reptile", *(pytest.param(name, marks=pytest.mark.slow) for name in ("iMAML", "MAML", "FOMAML", "Meta-SGD"))],

@@ -282,6 +282,7 @@ class TestBits:
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])
 
+    @pytest.mark.slow
     @BOTH
     @pytest.mark.parametrize(
         "options",

@@ -144,6 +144,7 @@ class TestDerivativeOfTheWholeProcedure:
 
 
 class TestSegments:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["the default", "momentum", pytest.param("adam", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("batches", [1, 3])
     def test_the_bits_are_the_same(self, name: str, batches: int) -> None:
@@ -377,6 +378,7 @@ class TestInnerOptimizers:
         found = found_by(network, backend, batch_of(backend, sets), AdaptationSteps=4, InnerOptimizer=Decaying(0.1))
         np.testing.assert_allclose(found, derivative(query_loss, network.start()), rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.slow
     def test_what_is_kept_of_one_is_not_taken_for_another(self, backend: Backend) -> None:
         """Batches of two sizes and optimizers that change between steps, in one learner."""
         network, sets = REGRESSION, REGRESSION.sets(3)

@@ -66,6 +66,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Any]]]:
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in ("MAML", "iMAML", "Reptile") else pytest.mark.slow) for n in LEARNERS]
 )

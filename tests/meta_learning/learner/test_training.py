@@ -349,6 +349,7 @@ class TestMicroBatches:
             assert first.NumTasks == second.NumTasks == 7
             assert dict(first.AdditionalMetrics) == dict(second.AdditionalMetrics)
 
+    @pytest.mark.slow
     @pytest.mark.numpy_first
     @pytest.mark.parametrize("size", [1, 2])
     def test_on_every_backend(self, backend: Backend, size: int) -> None:

@@ -115,6 +115,7 @@ def work(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 DEFAULT = {"iMAML"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in LEARNERS])
 def test_a_step_is_the_mean_of_the_steps_on_the_tasks_one_by_one(name: str) -> None:

@@ -87,7 +87,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 
 
 # The others have tests of their own in threads, and all of them in processes below.
-BY_DEFAULT = {"iMAML", "warm starts", "micro-batches", "noise"}
+BY_DEFAULT = {"iMAML", "noise"}
 
 
 @pytest.mark.parametrize(

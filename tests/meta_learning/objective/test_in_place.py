@@ -132,6 +132,7 @@ def _solves(rng: Rng, matrices: _Matrices, dtype: Any) -> None:
         _assert_same_solve(matrices.operator, _right_hand_sides(rng, shape, dtype), **how)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     tasks=st.integers(1, 4),
@@ -328,6 +329,7 @@ def _one_by_one(loop: InnerLoop, watch: Any = None) -> None:
         loop.step(watch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 12))])
 def test_runs_of_learners(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Every other run in chunks, so that there are lanes.
