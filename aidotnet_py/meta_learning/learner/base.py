@@ -299,6 +299,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
                     UserWarning,
                     stacklevel=level_outside(),
                 )
+        self._heed_model()
         optimizer = self._meta_optimizer()
         Checkpoint(
             algorithm=self.AlgorithmType.name,

@@ -144,7 +144,8 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     def SetMetaModel(self, model: IFullModel[T, TInput, TOutput]) -> None:
         """Learn another model's parameters from now on; the optimizers forget the old one's gradients.
 
-        Learned vectors start anew too. A model that is put into the options instead can be evaluated, but not trained.
+        Learned vectors start anew too. The next step does the same for a model that was put into the options instead,
+        unless vectors are learned beside the one before.
 
         For type checkers, what `Adapt` returns stays of the class of the model at construction; annotate the learner
         with three type parameters, as ``iMAMLAlgorithm[T, TInput, TOutput]``, to set a model of another class.
@@ -307,9 +308,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     ) -> list[Chunk]:
         """Return tasks in groups, with their objectives; ``groups`` has them if they are known."""
         self._require_valid()
+        if training:
+            self._heed_model()
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
-            learned = self._read_learned(parameters, required=training)
+            learned = self._read_learned(parameters)
         if not is_inner_solver(self._options.InnerOptimizer):
             require_no_more_batches(tasks, first or 0, self._options.inner_steps)
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
@@ -369,22 +372,25 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         """Return what tells the present model, whose parameters these are, from another."""
         return self.BaseModel, self._backend.dtype_of(parameters), tuple(parameters.shape)
 
-    def _require_model(self, parameters: Array) -> None:
-        """Raise if another model came into the options by itself, beside what was kept for the one before."""
-        model, *kind = self._identity_of(parameters)
-        known, *own = self._begun_with
-        if model is not known or kind != own:
-            (dtype, shape), (before, size) = kind, own
-            raise InvalidOperationException(
-                f"MetaModel must be the model that the learner began with, with parameters {before}{size}, got another "
-                f"with {dtype}{shape}; use SetMetaModel to begin anew with it"
-            )
+    def _heed_model(self) -> None:
+        """Begin anew, as `SetMetaModel` does, if another model came into the options by itself."""
+        with self._state:
+            if self.BaseModel is not self._begun_with[0]:
+                self._require_valid()
+                # Refuses where vectors are learned, which nobody asked to forget.
+                self._read_learned(self.BaseModel.GetParameters())
+                self._begin_with_model()
 
-    def _read_learned(self, parameters: Array, *, required: bool = False) -> Mapping[str, Array]:
-        """Return the learned vectors; where there are some, or if it is required, the model must be theirs."""
+    def _read_learned(self, parameters: Array) -> Mapping[str, Array]:
+        """Return the learned vectors; where there are some, the model must be the one that they belong to."""
         kinds = self.learned()
-        if kinds or required:
-            self._require_model(parameters)
+        if kinds:
+            (model, dtype, shape), (known, *own) = self._identity_of(parameters), self._begun_with
+            if model is not known or [dtype, shape] != own:
+                raise InvalidOperationException(
+                    f"MetaModel must be the model beside which vectors are learned, with parameters {own[0]}{own[1]}, "
+                    f"got another with {dtype}{shape}; use SetMetaModel to begin anew with it"
+                )
         return self._values.read(kinds, parameters, self._backend)
 
     def _learned_vectors(self) -> Mapping[str, Array]:
@@ -396,7 +402,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         """Return all that the meta-optimizer moves, in one vector: the model's parameters, and the learned vectors."""
         with self._state:
             parameters = self.BaseModel.GetParameters()
-            learned = self._read_learned(parameters, required=True)
+            learned = self._read_learned(parameters)
         return self._backend.concat([parameters, *learned.values()], 0) if learned else parameters
 
     def _set_meta_parameters(self, vector: Array) -> None:
@@ -427,6 +433,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
             raise
 
     def _restorer(self) -> Callable[[], None]:
+        self._heed_model()
         iteration, extra, random = self._iteration, self._extra_state(), self._random.get()
         put_parameters_back = self._put_parameters_aside()
 
@@ -445,7 +452,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         with self._state:
             # Copies, since not every model keeps to itself what it is given.
             parameters = _copy(model.GetParameters())
-            learned = {name: _copy(vector) for name, vector in self._read_learned(parameters, required=True).items()}
+            learned = {name: _copy(vector) for name, vector in self._read_learned(parameters).items()}
 
         def put_back() -> None:
             optimizer.SetState(memory)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -471,18 +471,41 @@ class TestModels:
         learner.MetaTrain(batch(2))
         other, fresh = (linear_model(get_backend("numpy"), start(dimensions)) for _ in range(2))
         learner.Options.MetaModel = other
-        kept = bits(other.GetParameters())
-        calls = [learner.MetaTrain, learner.mean_meta_gradient, lambda _: learner.Save(tmp_path / "kept.safetensors")]
-        for call in calls:
-            with pytest.raises(InvalidOperationException, match=r"^MetaModel must be the model .*; use SetMetaModel"):
-                call(batch(dimensions))
-        assert bits(other.GetParameters()) == kept
-        learner.SetMetaModel(other)
+        if algorithm is MetaSGDAlgorithm:
+            kept = bits(other.GetParameters())
+            for call in (learner.MetaTrain, learner.mean_meta_gradient, lambda _: learner.Save(tmp_path / "kept")):
+                with pytest.raises(
+                    InvalidOperationException, match=r"^MetaModel must be the model .*; use SetMetaModel"
+                ):
+                    call(batch(dimensions))
+            assert bits(other.GetParameters()) == kept
+            learner.SetMetaModel(other)
         expected, tasks = algorithm(options(fresh, **given)), batch(dimensions)
         for one in (learner, expected):
             one.MetaTrain(tasks)
         for part in ("parameters", "optimizer", "extra"):
             assert state_of(learner)[part] == state_of(expected)[part]
+
+    def test_one_put_into_the_options_is_saved_without_the_momentum_of_another(self, tmp_path: Path) -> None:
+        backend = get_backend("numpy")
+        learner, fresh = linear_learner(backend), linear_learner(backend)
+        learner.MetaTrain(batch_on(backend, linear_tasks()))
+        learner.Options.MetaModel = linear_model(backend, start())
+        learner.Save(tmp_path / "one.safetensors")
+        learner.MetaTrain(batch_on(backend, linear_tasks()))
+        fresh.Load(tmp_path / "one.safetensors")
+        fresh.MetaTrain(batch_on(backend, linear_tasks()))
+        assert state_of(fresh) == state_of(learner)
+
+    def test_what_is_none_in_the_options_leaves_the_momentum(self) -> None:
+        learner, batch = linear_learner(get_backend("numpy")), batch_on(get_backend("numpy"), linear_tasks())
+        learner.MetaTrain(batch)
+        model, before, none = learner.GetMetaModel(), state_of(learner), cast(Any, 5)
+        learner.Options.MetaModel = none
+        with pytest.raises(ArgumentException, match="MetaModel must be"):
+            learner.MetaTrain(batch)
+        learner.Options.MetaModel = model
+        assert state_of(learner) == before
 
     def test_one_put_into_the_options_is_evaluated(self) -> None:
         batch = batch_on(get_backend("numpy"), linear_tasks())
