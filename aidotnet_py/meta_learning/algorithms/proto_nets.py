@@ -16,7 +16,6 @@ from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import CrossEntropyLoss, ILossFunction
 from aidotnet_py.meta_learning.algorithms.prototypes import (
     SCORE_NAMES,
-    LabelledLoss,
     PrototypicalLoss,
     classes_of,
     joint_tasks,
@@ -162,7 +161,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
     _options_type = ProtoNetsOptions
 
     def __init__(self, options: ProtoNetsOptions[T, TInput, TOutput, TModel_co]) -> None:
-        self._joint_loss, self._labelled_loss = PrototypicalLoss[T](), LabelledLoss[T]()
+        self._joint_loss = PrototypicalLoss[T]()
         # By the embedding's function and the number of classes.
         self._scoring: BoundedCache[Any, FunctionModel[Any, Any, Any]] = BoundedCache(_MOST_SCORING)
         super().__init__(options)
@@ -219,7 +218,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         # Its caches are those of the model as it is now.
         self._objectives.lease(model, loss)
         for role in roles:
-            self._objectives.check(role, tasks, wheres, model, self._labelled_loss)
+            self._objectives.check(role, tasks, wheres, model, loss)
         joint = joint_tasks(model.backend, model.dtype, tasks, wheres, queries="Query" in roles)
         places: dict[int, list[int]] = {}
         for place, task in enumerate(joint):

@@ -15,7 +15,6 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss, LossFunctionBase
-from aidotnet_py.losses.interface import owner_of
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, all_examples, set_names
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.models import FunctionModel, NeuralNetworkModel
@@ -24,10 +23,8 @@ from aidotnet_py.type_parameters import T_co
 
 __all__ = [
     "SCORE_NAMES",
-    "LabelledLoss",
     "PrototypicalLoss",
     "Scores",
-    "class_labels",
     "classes_of",
     "joint_tasks",
     "labels_of",
@@ -70,15 +67,6 @@ class PrototypicalLoss(LossFunctionBase[T_co]):
         return float(correct.mean())
 
 
-class LabelledLoss(PrototypicalLoss[T_co]):
-    """The check of sets before they are joined, whose targets are labels; see `class_labels`."""
-
-    @override
-    def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
-        super().validate(predicted_shape, actual, name)
-        class_labels(owner_of(actual, name).to_numpy(actual), name)
-
-
 def _scores(embedded: Any, marks: Any) -> tuple[Any, Any]:
     """Return the scores of all examples, and the marks of those that are scored, (n, C) each."""
     classes = marks.shape[1] // 2
@@ -92,14 +80,16 @@ def _scores(embedded: Any, marks: Any) -> tuple[Any, Any]:
 def joint_tasks(
     backend: Backend, dtype: np.dtype[Any], tasks: Batch[Any, Any, Any], wheres: Sequence[str], *, queries: bool
 ) -> list[MetaLearningTask[Any, Any, Any]]:
-    """Return checked tasks with the targets of `PrototypicalLoss`; query sets, if wanted, follow the support sets.
+    """Return tasks with the targets of `PrototypicalLoss`; query sets, if wanted, follow the support sets.
 
-    The classes of a task are those of its own support set, so that nothing depends on what other tasks have.
+    Their sets must fit the model. The classes of a task are those of its own support set, so that nothing depends on
+    what other tasks have.
 
     Raises
     ------
     ArgumentException
-        When a class of a query set has no support example, or query examples are none like the support examples.
+        When targets are no labels, a class of a query set has no support example, or query examples are none like the
+        support examples.
     """
     joint: list[MetaLearningTask[Any, Any, Any]] = []
     for task, where in zip(tasks, wheres, strict=True):
@@ -154,14 +144,9 @@ def _require_alike(backend: Backend, support: Array, task: IMetaLearningTask[Any
 
 
 def labels_of(backend: Backend, task: IMetaLearningTask[Any, Any, Any], role: str, where: str = "") -> NDArray[np.intp]:
-    """Return the class indices of a set, (n,), on the host."""
-    given = task.SupportOutput if role == "Support" else task.QueryOutput
-    return class_labels(backend.to_numpy(all_examples(backend, given)), set_names(task, role)[1] + where)
-
-
-def class_labels(given: NDArray[Any], name: str) -> NDArray[np.intp]:
-    """Return labels as class indices, (n,), after the check that they are those or one-hot rows."""
-    labels = np.asarray(given)
+    """Return the class indices of a set, (n,), on the host, after the check that they are those or one-hot rows."""
+    given, name = task.SupportOutput if role == "Support" else task.QueryOutput, set_names(task, role)[1] + where
+    labels: NDArray[Any] = np.asarray(backend.to_numpy(all_examples(backend, given)))
     if labels.ndim == 2 and labels.shape[1] > 1:
         CrossEntropyLoss[Any]().validate(labels.shape, labels, name)
         if bool(((labels == 0) | (labels == 1)).all()):
