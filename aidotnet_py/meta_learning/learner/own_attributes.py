@@ -9,7 +9,7 @@ from typing import Any
 
 from aidotnet_py.exceptions import InvalidOperationException
 
-__all__ = ["own_attributes", "pickled", "require_unchanged", "take_up", "those_of_library"]
+__all__ = ["own_attributes", "require_picklable", "require_unchanged", "take_up", "those_of_library"]
 
 _LIBRARY = __name__.partition(".")[0] + "."
 
@@ -33,7 +33,7 @@ def own_attributes(learner: Any, known: Collection[str]) -> dict[str, Any]:
     attributes: dict[str, Any] = learner.__dict__
     own = {name: value for name, value in attributes.items() if name not in known}
     for name, value in own.items():
-        pickled(f"{type(learner).__name__}.{name}", value)
+        require_picklable(f"{type(learner).__name__}.{name}", value)
     return own
 
 
@@ -56,16 +56,10 @@ def require_unchanged(learner: Any, before: Mapping[str, bytes], names: Collecti
             )
 
 
-def pickled(name: str, value: Any) -> bytes:
-    """Return the pickle of something that workers get.
-
-    Raises
-    ------
-    InvalidOperationException
-        When `pickle` does not take it.
-    """
+def require_picklable(name: str, value: Any) -> None:
+    """Raise InvalidOperationException where `pickle` does not take something that workers get."""
     try:
-        return pickle.dumps(value)
+        pickle.dumps(value)
     except InvalidOperationException:
         raise
     # Pickling runs code of the value's class, and `pickle` itself raises three kinds.

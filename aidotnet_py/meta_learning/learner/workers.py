@@ -32,7 +32,7 @@ from aidotnet_py.meta_learning.contract.options import ExecutorOrMaker
 from aidotnet_py.meta_learning.contract.protocols import computes_gradients, is_differentiable
 from aidotnet_py.meta_learning.learner.own_attributes import (
     own_attributes,
-    pickled,
+    require_picklable,
     require_unchanged,
     take_up,
     those_of_library,
@@ -70,10 +70,10 @@ class _Definition(NamedTuple):
             raise
         except Exception:
             # The part that is at fault has a better name.
-            pickled("the learner's class", self.kind)
+            require_picklable("the learner's class", self.kind)
             options: dict[str, Any] = self.options.__dict__
             for name, value in options.items():
-                pickled(name, value)
+                require_picklable(name, value)
             raise
         return hashlib.blake2b(whole, digest_size=16).digest()
 
@@ -310,8 +310,8 @@ def _require_sendable(share: _Share) -> None:
     """Refuse what another process cannot get; threads get everything."""
     for task in share.tasks:
         for key, value in task.Metadata.items():
-            pickled(f"Metadata[{key!r}] of the tasks", value)
-        pickled("a task", task)
+            require_picklable(f"Metadata[{key!r}] of the tasks", value)
+        require_picklable("a task", task)
 
 
 def _workers_of(executor: Executor) -> int:
