@@ -201,7 +201,8 @@ class TestGoingOn:
         """The lines of the run folder and of the loop, every 97th of some thousands."""
         here = str(Path(aidotnet_py.__file__).parent)
         learning = f"{here}/meta_learning"
-        watched = (f"{here}/runs/", f"{learning}/learner/training.py", f"{learning}/contract/training_run.py")
+        loop = (f"{learning}/learner/{name}.py" for name in ("callbacks", "periodic_checkpoints", "training"))
+        watched = (f"{here}/runs/", *loop, f"{learning}/contract/training_run.py")
         if begun:
             learner(NumMetaIterations=6).Train(run=RunFolder(tmp_path / "begun"))
 

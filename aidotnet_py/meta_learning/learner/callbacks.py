@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.results import MetaEvaluationResult, MetaTrainingStepResult
 from aidotnet_py.meta_learning.contract.training_run import IRunFolder, ITrainingCallback, TrainingRun
+from aidotnet_py.meta_learning.learner.periodic_checkpoints import PeriodicCheckpoints
 
 __all__ = ["Callbacks", "is_evaluated", "require_valid"]
 
@@ -26,7 +25,7 @@ class Callbacks:
         self, run: TrainingRun[Any, Any, Any], folder: IRunFolder | None, callbacks: Sequence[ITrainingCallback]
     ) -> None:
         self._run, self._folder, self._users = run, folder, callbacks
-        self._keeper = _Checkpoints(run.learner.Options) if folder is None else folder
+        self._keeper = PeriodicCheckpoints(run.learner.Options) if folder is None else folder
 
     def start(self, *, resume: bool) -> None:
         """Start all; if one fails, stop those that have started, and the folder, which may be held already."""
@@ -101,37 +100,3 @@ def is_evaluated(options: MetaLearnerOptions[Any, Any, Any]) -> bool:
     """Whether a run has evaluations: how often is given, and a loader to draw their tasks from."""
     has_loader = options.ValidationLoader is not None or options.DataLoader is not None
     return options.EvaluationFrequency > 0 and has_loader
-
-
-class _Checkpoints(ITrainingCallback):
-    """With EnableCheckpointing, a checkpoint every CheckpointFrequency steps.
-
-    They are in the folder that is the current one as the run begins, or as a callback switches them on.
-    """
-
-    def __init__(self, options: MetaLearnerOptions[Any, Any, Any]) -> None:
-        self._folder = _writable_folder() if options.EnableCheckpointing else None
-
-    def on_step(self, run: TrainingRun[Any, Any, Any], step: MetaTrainingStepResult[Any]) -> None:
-        learner = run.learner
-        if not learner.Options.EnableCheckpointing:
-            return
-        if self._folder is None:
-            self._folder = _writable_folder()
-        if step.Iteration % learner.Options.CheckpointFrequency == 0:
-            learner.Save(self._folder / f"checkpoint_{learner.AlgorithmType.name}_{step.Iteration}.safetensors")
-
-
-def _writable_folder() -> Path:
-    """Return the current folder; raise OSError if no file can be made in it, which only an attempt tells."""
-    folder = Path()
-    try:
-        folder = Path.cwd()
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part"):
-            return folder
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"EnableCheckpointing must be False, as no checkpoint can be written: {error.strerror}",
-            str(folder),
-        ) from error
