@@ -40,9 +40,8 @@ class NewtonCGMinimizer(RowMinimizer):
 
     The system is solved more and more exactly, so that convergence is superlinear. Where conjugate gradient meets
     negative curvature, what it has found so far is the direction; if that is nothing, or a product is not finite, −∇f
-    is. Steps are shortened from
-    α = 1 until the function falls by a part of what its slope promises; where rounding hides the fall, until the
-    slope has.
+    is. Steps are shortened from α = 1 until the function falls by a part of what its slope promises; where rounding
+    hides the fall, until the slope has.
 
     Each row is minimised as if it were alone: its bits depend on the rows beside it only as far as those of the
     objective do. A row that has converged, or can find no better point, stays where it is.
