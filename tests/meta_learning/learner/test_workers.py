@@ -109,6 +109,17 @@ def test_processes_give_the_bits_of_one(name: str, processes: ProcessPoolExecuto
     np.testing.assert_equal(outcome(learner), wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["iMAML", "noise", "warm starts"])
+def test_processes_of_loky_give_the_bits_of_one(name: str) -> None:
+    # The one that joblib brings, and scikit-learn with it.
+    loky = pytest.importorskip("joblib.externals.loky")
+    wanted = outcome(LEARNERS[name]())
+    learner = LEARNERS[name]()
+    with loky.ProcessPoolExecutor(2) as learner.Options.Executor:
+        np.testing.assert_equal(outcome(learner), wanted)
+
+
 def task_of(sets: Any, ways: int = 1) -> Any:
     return MetaLearningTask(
         **dict(zip(("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY"), sets, strict=True)), NumWays=ways
