@@ -78,6 +78,8 @@ class AnySizeProgram:
         Its shape.
     output_dtype : dtype
         Its dtype.
+    refused : tuple of int
+        Batch sizes that the function refuses, among those that were tried.
     """
 
     inputs: tuple[ArrayType, ...]
@@ -86,3 +88,4 @@ class AnySizeProgram:
     output: int
     output_shape: tuple[Length, ...]
     output_dtype: np.dtype[Any]
+    refused: tuple[int, ...] = ()

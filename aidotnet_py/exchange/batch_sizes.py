@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from numpy.typing import NDArray
@@ -25,15 +26,15 @@ __all__ = ["trace_any_size"]
 
 # Primes that no other length is likely to be, far apart: the rounding of numbers moves a line through them little.
 _SIZES = (61, 307, 1009)
-# Where a function may do something else: with a single example, with few, with even numbers.
-_SMALL_SIZES = (1, 2, 3, 4, 8, 30)
+# Where a function may do something else: with a single example, with few, with even numbers, with very many.
+_OTHER_SIZES = (*range(1, 9), 16, 30, 32, 100_003)
 
 
 def trace_any_size(trace_at: Callable[[int], Program], *sizes: int) -> AnySizeProgram:
     """Return the Program of a function of one output at any batch size, from its Programs at three.
 
-    Two sizes give slope and offset of each length, and the third tests them. Some small sizes, and those given, must
-    have the same Program, if the function takes them.
+    Two sizes give slope and offset of each length, and the third tests them. Some other sizes, and those given, must
+    have the same Program; those that the function refuses are noted.
 
     Raises
     ------
@@ -73,18 +74,26 @@ def trace_any_size(trace_at: Callable[[int], Program], *sizes: int) -> AnySizePr
         _vary([output.type.shape for output in outputs], "the output's shape"),
         outputs[0].type.dtype,
     )
-    for size in dict.fromkeys([*_SMALL_SIZES, *sizes]):
+    return replace(joined, refused=_check_sizes(joined, trace_at, sizes))
+
+
+def _check_sizes(joined: AnySizeProgram, trace_at: Callable[[int], Program], sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes that the function refuses; raise ArgumentException if another one has another Program."""
+    refused: list[int] = []
+    for size in dict.fromkeys([0, *_OTHER_SIZES, *sizes]):
         try:
             program = simplify(trace_at(size))
         # Such as one that refuses a single example.
         except Exception:
+            refused.append(size)
             continue
-        if not is_at(joined, program, size):
+        # No examples have no results that could differ.
+        if size and not is_at(joined, program, size):
             raise ArgumentException(
                 "the model's function must run the same operations for every number of examples to be exported, got "
                 f"others for {size}; let no branch, loop or number depend on the number of examples"
             )
-    return joined
+    return tuple(refused)
 
 
 def _places(program: Program) -> dict[Variable, int]:

@@ -137,12 +137,14 @@ def array_of(text: str, dtype: str, shape: tuple[int, ...]) -> Any:
     return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
 
 
-def checked(x: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+def checked(x: Any, dtype: str, shape: tuple[int, ...], refused: tuple[int, ...]) -> Any:
     x = np.asarray(x)
     if x.dtype != dtype or x.ndim == 0 or x.shape[1:] != shape:
         wanted = ", ".join(["n", *map(str, shape)])
         hint = "" if x.dtype == dtype else f"; use x.astype({dtype!r})"
         raise ValueError(f"x must be an array of {dtype} and shape ({wanted}), got {x.dtype} and {x.shape}{hint}")
+    if len(x) in refused:
+        raise ValueError(f"x must have a number of examples that the model takes, got {len(x)}; see its Predict")
     return x
 
 

@@ -120,7 +120,7 @@ def _prediction(program: AnySizeProgram, arrays: Mapping[str, NDArray[Any]]) -> 
     taken = program.inputs[-1]
     lines = [
         "def predict(x):",
-        f"    x = checked(x, {taken.dtype.name!r}, {tuple(taken.shape[1:])!r})",
+        f"    x = checked(x, {taken.dtype.name!r}, {tuple(taken.shape[1:])!r}, {program.refused!r})",
         "    n = len(x)",
         '    with np.errstate(all="ignore"):',
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import write_file
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.exchange.any_size import AnySizeProgram, SizeDependent
 from aidotnet_py.exchange.operators import ELEMENTWISE, Nodes, translate
@@ -76,6 +78,7 @@ def export_onnx(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[str
     onnx = _package()
     program, parameters = trace_prediction(model, example)
     graph = _graph(onnx, program, parameters)
+    _warn_of_refused(program)
     # The newest that the package has an IR version for: 1.22.0 defines opset 27, which its own table lacks.
     newest = max(row[2] for row in onnx.helper.VERSION_TABLE)
     opsets = [onnx.helper.make_opsetid("", min(OPSET, newest))]
@@ -93,6 +96,18 @@ def export_onnx(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[str
     write_file(path, made.SerializeToString())
 
 
+def _warn_of_refused(program: AnySizeProgram) -> None:
+    sizes = [size for size in program.refused if size]
+    if sizes:
+        warnings.warn(
+            f"model refuses a number of examples, {', '.join(map(str, sizes))}, for which its graph will answer; give the "
+            "graph others, or export a model that holds statistics (`with_statistics_of`) or a module (`export_numpy`), "
+            "which refuses them too",
+            UserWarning,
+            stacklevel=level_outside(),
+        )
+
+
 def _package() -> Any:
     try:
         onnx = import_module("onnx")
@@ -104,10 +119,11 @@ def _package() -> Any:
 
 
 def _graph(onnx: Any, program: AnySizeProgram, parameters: Mapping[str, NDArray[Any]]) -> Any:
-    reserved = next((n for n in parameters if n in (_INPUT, _OUTPUT) or n.startswith("/")), None)
+    reserved = next((n for n in parameters if n in ("", _INPUT, _OUTPUT) or n.startswith("/")), None)
     if reserved is not None:
         raise ArgumentException(
-            f"names of parameters must not be 'input' or 'output', nor begin with '/', to be exported, got {reserved!r}"
+            "names of parameters must not be empty, 'input' or 'output', nor begin with '/', to be exported, got "
+            f"{reserved!r}"
         )
     nodes = Nodes(onnx, _INPUT)
     names = [nodes.named_constant(name, value) for name, value in parameters.items()]

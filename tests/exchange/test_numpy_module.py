@@ -27,7 +27,7 @@ from aidotnet_py.autodiff.primitive import _BY_NAME
 from aidotnet_py.data import DigitsLoader
 from aidotnet_py.exceptions import NotSupportedException
 from aidotnet_py.exchange import export_numpy, module_runtime
-from aidotnet_py.nn import Conv2D, Flatten, Sequential, conv4, mlp
+from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, Sequential, conv4, mlp
 
 NUMBERS = count()
 
@@ -148,6 +148,17 @@ class TestTheModule:
             with pytest.raises(ValueError, match=wanted + got):
                 module.predict(x)
         assert module.predict(np.ones((0, 4), np.float32)).shape == (0, 2)
+
+    def test_refuses_the_numbers_of_examples_that_predict_refuses(self, tmp_path):
+        model = NeuralNetworkModel(Sequential(Dense(4), BatchNorm()), input_shape=(3,))
+        predict = exported(model, tmp_path).predict
+        for examples in (0, 1):
+            x = np.ones((examples, 3), np.float32)
+            with pytest.raises(ArgumentException):
+                model.Predict(x)
+            with pytest.raises(ValueError, match=f"a number of examples that the model takes, got {examples}"):
+                predict(x)
+        assert predict(np.ones((2, 3), np.float32)).shape == (2, 4)
 
     def test_is_one_of_any_backend(self, backend, tmp_path):
         model = NeuralNetworkModel(conv4(5, filters=4, norm="layer"), input_shape=(8, 8, 1), seed=0)

@@ -21,7 +21,7 @@ from aidotnet_py import (
 from aidotnet_py import autodiff as ad
 from aidotnet_py.data import DigitsLoader
 from aidotnet_py.exceptions import NotSupportedException
-from aidotnet_py.exchange import export_numpy, export_onnx
+from aidotnet_py.exchange import export_onnx
 from aidotnet_py.nn import (
     Dense,
     Layer,
@@ -48,6 +48,7 @@ def tolerance(dtype):
     return {"rtol": 2e-5, "atol": 2e-5} if dtype is np.float32 else {"rtol": 1e-11, "atol": 1e-12}
 
 
+@pytest.mark.filterwarnings("ignore:model refuses a number of examples, 1,")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("layer", "shape"), CASES)
 def test_layers_give_our_numbers_for_any_number_of_examples(layer, shape, dtype, tmp_path):
@@ -89,6 +90,7 @@ def test_losses_give_our_numbers(name, dtype, tmp_path):
         np.testing.assert_allclose(output, model.Predict(x), **tolerance(dtype))
 
 
+@pytest.mark.filterwarnings("ignore:model refuses a number of examples, 1,")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_give_our_numbers(name, dtype, tmp_path):
@@ -233,6 +235,8 @@ class TestRefusals:
             lambda p, x: x * p["one"] * (1.0 if len(x) < 20 else 2.0),
             lambda p, x: x * p["one"] * min(len(x), 7),
             lambda p, x: x * p["one"] * (len(x) % 2),
+            lambda p, x: x * p["one"] * (2.0 if len(x) == 6 else 1.0),
+            lambda p, x: x[:2000] * p["one"],
         ],
     )
     def test_other_work_for_other_sizes_is_refused(self, function, tmp_path):
@@ -246,12 +250,19 @@ class TestRefusals:
 
     def test_a_size_that_the_function_refuses_needs_no_graph(self, tmp_path):
         def function(p, x):
-            if len(x) < 2:
-                raise ValueError("a single example")
+            if len(x) < 3:
+                raise ValueError("few examples")
             return (x - np.mean(x, axis=0)) * p["one"]
 
         model = FunctionModel(function, {"one": np.ones(1)})
-        export_numpy(model, tmp_path / "model.py", example=np.ones((2, 3)))
+        with pytest.warns(UserWarning, match="model refuses a number of examples, 1, 2, for which"):
+            export_onnx(model, tmp_path / "model.onnx", example=np.ones((3, 3)))
+
+    def test_a_batch_norm_of_one_example_is_told(self, tmp_path):
+        model = NeuralNetworkModel(nn.Sequential(nn.Dense(4), nn.BatchNorm()), input_shape=(3,))
+        with pytest.warns(UserWarning, match=r"model refuses a number of examples, 1, .*with_statistics_of"):
+            export_onnx(model, tmp_path / "model.onnx")
+        export_onnx(model.with_statistics_of(inputs((3,), np.float32, 5)), tmp_path / "model.onnx")
 
     @pytest.mark.parametrize(
         ("function", "what"),
@@ -277,7 +288,7 @@ class TestRefusals:
     def test_sizes_off_a_line_are_refused(self, function, what, tmp_path):
         self.refuse(function, what, tmp_path)
 
-    @pytest.mark.parametrize("name", ["input", "output", "/add"])
+    @pytest.mark.parametrize("name", ["", "input", "output", "/add"])
     def test_reserved_names_are_refused(self, name, tmp_path):
         self.refuse(lambda p, x: x * p[name], f"got '{name}'", tmp_path, parameters={name: np.ones(1)})
 
