@@ -58,6 +58,39 @@ class TestGoingOn:
         ]
         assert found.of("FOMAML")[1] is earlier.of("FOMAML")[0]
 
+    def test_runs_that_are_not_reached_yet_are_kept(self) -> None:
+        earlier = compare(settings(seeds=[0, 1]))
+        kept: list[Comparison] = []
+
+        def keep(so_far: Comparison) -> None:
+            kept.append(so_far)
+            raise KeyboardInterrupt
+
+        wanted = settings(algorithms=["FOMAML", "Reptile"], seeds=[2, 0, 1])
+        with pytest.raises(KeyboardInterrupt):
+            compare(wanted, earlier=earlier, on_run=keep)
+        assert [(run.seed, run.algorithm) for run in kept[-1].runs] == [
+            (2, "random"),
+            *((seed, name) for seed in (0, 1) for name in ("random", "transfer", "FOMAML")),
+        ]
+        assert kept[-1].runs[1:] == earlier.runs
+
+    @pytest.mark.parametrize(
+        ("changes", "others"),
+        [
+            ({"algorithms": ["Reptile"], "seeds": [0, 1]}, "FOMAML"),
+            ({"seeds": [1, 2]}, "seed 0"),
+            ({"algorithms": ["Reptile"], "seeds": [2]}, "FOMAML, seed 0, seed 1"),
+        ],
+    )
+    def test_runs_that_would_be_lost_are_refused_before_any_work(self, changes: dict[str, Any], others: str) -> None:
+        earlier = compare(settings(seeds=[0, 1]))
+        with pytest.raises(
+            ArgumentException,
+            match=f"earlier must have only algorithms and seeds of the settings, got also {others}; add them, or keep",
+        ):
+            compare(settings(**changes), earlier=earlier, on_run=lambda _: pytest.fail("a run was made"))
+
     def test_other_settings_are_refused_before_any_work(self) -> None:
         earlier = compare(settings())
         with pytest.raises(ArgumentException, match="earlier must have iterations 5, got 2"):
