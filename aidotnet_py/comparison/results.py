@@ -122,10 +122,8 @@ class Comparison:
         """
         try:
             document: dict[str, Any] = json.loads(text)
-            settings: dict[str, Any] = dict(document["settings"])
-            for name in ("algorithms", "seeds"):
-                settings[name] = tuple(settings[name])
-            return Comparison(ComparisonSettings(**settings), tuple(_read_run(run) for run in document["runs"]))
+            settings = ComparisonSettings(**document["settings"])
+            return Comparison(settings, tuple(_read_run(run) for run in document["runs"]))
         except ArgumentException:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
