@@ -91,8 +91,17 @@ class Comparison:
         return runs
 
     def curves(self, seed: int) -> tuple[dict[str, Curve], dict[str, Curve]]:
-        """Return the curves of loss and of accuracy by contestant, for a seed; without accuracy where there is none."""
+        """Return the curves of loss and of accuracy by contestant, for a seed; without accuracy where there is none.
+
+        Raises
+        ------
+        ArgumentException
+            When the comparison has no run from this seed.
+        """
         runs = [run for run in self.runs if run.seed == seed]
+        if not runs:
+            seeds = dict.fromkeys(str(run.seed) for run in self.runs)
+            raise ArgumentException(refusal("seed", f"one of {', '.join(seeds)}", seed))
         return (
             {run.algorithm: run.losses for run in runs},
             {run.algorithm: run.accuracies for run in runs if run.accuracies is not None},

@@ -295,6 +295,10 @@ class TestWhatIsMeasured:
         ):
             regression.of("Newton")
 
+    def test_a_seed_that_was_not_run(self, regression: Comparison) -> None:
+        with pytest.raises(ArgumentException, match=r"^seed must be one of 0, 5, got 9$"):
+            regression.curves(9)
+
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
