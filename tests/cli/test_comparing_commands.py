@@ -154,6 +154,11 @@ class TestMerge:
         assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
         (tmp_path / "b.json").write_bytes(b"\xff\xfe")
         assert "b.json' must be a file that compare --json wrote" in invoke("merge", str(tmp_path / "b.json")).stderr
+        whole = json.loads(file.read_text())
+        file.write_text(json.dumps({**whole, "runs": whole["runs"][:2]}))
+        early = invoke("merge", str(file))
+        assert early.exit_code == 2
+        assert early.stderr.startswith("aidotnet-py merge: comparisons must have runs of at least one algorithm, got")
 
 
 class TestMeasuring:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aidotnet_py.comparison import Comparison, ComparisonSettings, compare, measure_speed, merge, running
-from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.meta_learning import ConfidenceInterval
 
 
@@ -127,6 +127,29 @@ class TestMerge:
             merge({"a": one, "b": replace(one, runs=(*one.runs[:2], moved))})
         with pytest.raises(ArgumentException, match="at least one entry"):
             merge({})
+
+    def test_baselines_alone_are_refused(self) -> None:
+        one = compare(settings())
+        early = replace(one, runs=one.runs[:2])
+        assert merge({"early": early, "whole": one}).contestants == ("random", "transfer", "FOMAML")
+        with pytest.raises(
+            ArgumentException,
+            match=r"^comparisons must have runs of at least one algorithm, got random, transfer; let compare make",
+        ):
+            merge({"early": early})
+        with pytest.raises(ArgumentException, match="at least one algorithm, got none"):
+            merge({"earlier still": replace(one, runs=())})
+
+    def test_arguments_of_another_kind(self) -> None:
+        one: Any = compare(settings())
+        with pytest.raises(
+            ArgumentException, match=r"comparisons must be a mapping of names to comparisons, got .*; give each a name"
+        ):
+            merge([one, one])  # type: ignore[arg-type]
+        with pytest.raises(ArgumentNullException, match=r"comparisons must be a mapping of names .*, got None"):
+            merge(None)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match=r"^b must be a Comparison, got 'b.json'$"):
+            merge({"a": one, "b": "b.json"})  # type: ignore[dict-item]
 
     def test_archives_may_lie_in_other_folders(self) -> None:
         one = compare(settings())
