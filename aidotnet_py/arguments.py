@@ -220,7 +220,8 @@ class Choice(Constraint[Any]):
         return f"{', '.join(others)} or {last}" if others else last
 
     def _convert(self, value: Any) -> Any:
-        return value if (value is None or isinstance(value, str)) and value in self._words else _WRONG_TYPE
+        known = (value is None or isinstance(value, str)) and value in self._words
+        return self._words[self._words.index(value)] if known else _WRONG_TYPE
 
 
 @dataclass(frozen=True)

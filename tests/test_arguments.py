@@ -52,6 +52,7 @@ FRACTION = Number(least=0, below=1)
         (SWITCH, np.True_, True),
         (SWITCH, False, False),
         (NORM, "support", "support"),
+        (NORM, np.str_("support"), "support"),
         (Choice(None, "sqrt"), None, None),
         (OrNone(POSITIVE), None, None),
         (OrNone(POSITIVE), 2, 2.0),

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import refusal
+from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.settings import ComparisonSettings
 from aidotnet_py.exceptions import ArgumentException
@@ -91,8 +91,17 @@ class Comparison:
         return runs
 
     def curves(self, seed: int) -> tuple[dict[str, Curve], dict[str, Curve]]:
-        """Return the curves of loss and of accuracy by contestant, for a seed; without accuracy where there is none."""
+        """Return the curves of loss and of accuracy by contestant, for a seed; without accuracy where there is none.
+
+        Raises
+        ------
+        ArgumentException
+            When the comparison has no run from this seed.
+        """
         runs = [run for run in self.runs if run.seed == seed]
+        if not runs:
+            seeds = dict.fromkeys(str(run.seed) for run in self.runs)
+            raise ArgumentException(refusal("seed", f"one of {', '.join(seeds)}", seed))
         return (
             {run.algorithm: run.losses for run in runs},
             {run.algorithm: run.accuracies for run in runs if run.accuracies is not None},
@@ -122,10 +131,8 @@ class Comparison:
         """
         try:
             document: dict[str, Any] = json.loads(text)
-            settings: dict[str, Any] = dict(document["settings"])
-            for name in ("algorithms", "seeds"):
-                settings[name] = tuple(settings[name])
-            return Comparison(ComparisonSettings(**settings), tuple(_read_run(run) for run in document["runs"]))
+            settings = ComparisonSettings(**document["settings"])
+            return Comparison(settings, tuple(_read_run(run) for run in document["runs"]))
         except ArgumentException:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -149,8 +156,8 @@ def merge(comparisons: Mapping[str, Comparison]) -> Comparison:
     Raises
     ------
     ArgumentException
-        When there is none; when settings differ, apart from algorithms and seeds, or the curves of a run; when a
-        seed lacks the run of an algorithm.
+        When there is none, or another kind of argument; when settings differ, apart from algorithms and seeds, or the
+        curves of a run; when a seed lacks the run of an algorithm, or there are only runs of baselines.
 
     Examples
     --------
@@ -160,8 +167,7 @@ def merge(comparisons: Mapping[str, Comparison]) -> Comparison:
     >>> merge({"here": compare(of_seed(0)), "there": compare(of_seed(1))}).settings.seeds
     (0, 1)
     """
-    if not comparisons:
-        raise ArgumentException("comparisons must have at least one entry, got none")
+    _require_named(comparisons)
     (first_name, first), *_ = comparisons.items()
     runs: dict[tuple[int, str], tuple[str, Run]] = {}
     for name, comparison in comparisons.items():
@@ -183,8 +189,27 @@ def merge(comparisons: Mapping[str, Comparison]) -> Comparison:
             f"comparisons must have each algorithm from each seed, got none of {', '.join(lacking)}"
         )
     algorithms = tuple(name for name in names if name in ALGORITHMS)
+    if not algorithms:
+        raise ArgumentException(
+            f"comparisons must have runs of at least one algorithm, got {', '.join(names) or 'none'}; let compare make "
+            "the other runs first (--resume, or earlier=… in Python)"
+        )
     settings = replace(first.settings, algorithms=algorithms, seeds=tuple(seeds))
     return Comparison(settings, tuple(runs[seed, name][1] for seed in seeds for name in names))
+
+
+def _require_named(comparisons: object) -> None:
+    wanted = "a mapping of names to comparisons"
+    check_given("comparisons", comparisons, wanted)
+    if not isinstance(comparisons, Mapping):
+        remedy = '; give each a name, as in merge({"here": one, "there": another})'
+        raise ArgumentException(refusal("comparisons", wanted, comparisons) + remedy)
+    entries = cast("Mapping[object, object]", comparisons)
+    if not entries:
+        raise ArgumentException("comparisons must have at least one entry, got none")
+    for name, comparison in entries.items():
+        if not isinstance(comparison, Comparison):
+            raise ArgumentException(refusal(str(name), "a Comparison", comparison))
 
 
 def require_alike(name: str, settings: ComparisonSettings, wanted: ComparisonSettings, *, of: str = "") -> None:

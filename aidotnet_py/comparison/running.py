@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,11 @@ def compare(
     settings : ComparisonSettings
         Who is compared, and on what.
     earlier : Comparison, optional
-        A comparison that was stopped, or one of fewer algorithms or seeds: its runs are not made again.
+        A comparison that was stopped, or one of fewer algorithms or seeds: its runs are not made again, and all of them
+        are in the result.
     on_run : callable, optional
-        Called after each run that was made, with the comparison so far, such as to keep it in a file.
+        Called after each run that was made, with the comparison so far, such as to keep it in a file. All runs of the
+        earlier comparison are in it from the first call on.
     executor : concurrent.futures.Executor, or a function that makes one, optional
         Whose workers share the tasks of steps and tests; the option Executor of each learner.
 
@@ -57,7 +59,8 @@ def compare(
         When the settings are None.
     ArgumentException
         When an argument is of another kind. When there are fewer examples than the settings require, or the archive
-        cannot be read; when the earlier comparison has other settings, apart from its algorithms and seeds.
+        cannot be read; when the earlier comparison has other settings, apart from its algorithms and seeds, or runs of
+        algorithms or seeds that the settings lack.
     ImportError
         When a library for the data is not installed; the message has the command that installs it.
     InvalidOperationException
@@ -71,25 +74,24 @@ def compare(
     [('random', 33), ('transfer', 33), ('MAML', 33)]
     """
     _require_kinds(settings, earlier, on_run)
-    if earlier is not None:
-        require_alike("earlier", earlier.settings, settings)
-    known = {(run.algorithm, run.seed): run for run in (earlier.runs if earlier is not None else ())}
-    test = TaskBatch(settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks))
     baselines = {**BASELINES, **(BASELINES_OF_CLASSES if settings.problem.classification else {})}
     entries: Mapping[str, Contestant] = {**baselines, **{name: ALGORITHMS[name] for name in settings.algorithms}}
-    runs: list[Run] = []
-    for seed in settings.seeds:
-        for name, contestant in entries.items():
-            if (name, seed) in known:
-                runs.append(known[name, seed])
-                continue
-            try:
-                runs.append(_run(name, contestant, settings, seed, test, executor))
-            except InvalidOperationException as error:
-                raise InvalidOperationException(f"{name} from seed {seed}: {error}") from error
-            if on_run is not None:
-                on_run(Comparison(settings, tuple(runs)))
-    return Comparison(settings, tuple(runs))
+    if earlier is not None:
+        require_alike("earlier", earlier.settings, settings)
+        _require_no_others(earlier.runs, entries, settings.seeds)
+    runs = {(run.seed, run.algorithm): run for run in (earlier.runs if earlier is not None else ())}
+    order = [(seed, name) for seed in settings.seeds for name in entries]
+    test = TaskBatch(settings.problem.loader("test", settings, SEEDS).GetTaskBatch(settings.test_tasks))
+    for seed, name in order:
+        if (seed, name) in runs:
+            continue
+        try:
+            runs[seed, name] = _run(name, entries[name], settings, seed, test, executor)
+        except InvalidOperationException as error:
+            raise InvalidOperationException(f"{name} from seed {seed}: {error}") from error
+        if on_run is not None:
+            on_run(Comparison(settings, tuple(runs[key] for key in order if key in runs)))
+    return Comparison(settings, tuple(runs[key] for key in order))
 
 
 def _require_kinds(settings: object, earlier: object, on_run: object) -> None:
@@ -100,6 +102,17 @@ def _require_kinds(settings: object, earlier: object, on_run: object) -> None:
         raise ArgumentException(refusal("earlier", "a Comparison, or None", earlier))
     if on_run is not None and not callable(on_run):
         raise ArgumentException(refusal("on_run", "a function of a Comparison, or None", on_run))
+
+
+def _require_no_others(runs: Iterable[Run], entries: Collection[str], seeds: Collection[int]) -> None:
+    """Refuse runs that the comparison would leave out: whoever keeps it in their file would lose them."""
+    names = dict.fromkeys(run.algorithm for run in runs if run.algorithm not in entries)
+    others = dict.fromkeys(f"seed {run.seed}" for run in runs if run.seed not in seeds)
+    if names or others:
+        raise ArgumentException(
+            f"earlier must have only algorithms and seeds of the settings, got also {', '.join([*names, *others])}; "
+            "add them, or keep the new runs in another file"
+        )
 
 
 def _run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from aidotnet_py.arguments import Choice, Whole, entries_of, refusal
 from aidotnet_py.comparison.contestants import ALGORITHMS
@@ -16,7 +17,7 @@ __all__ = ["SEEDS", "ComparisonSettings"]
 # Seeds are below this number, which is the seed of the test tasks, so that no contestant trains on them.
 SEEDS = 2**32
 
-_DATA = Choice(*PROBLEMS)
+_DATA, _SEED = Choice(*PROBLEMS), Whole(0, SEEDS - 1)
 # No limit of memory bounds the number of steps; 10⁹ steps of a millisecond take twelve days. An interval requires two
 # test tasks.
 _STEPS = Whole(1, 10**9)
@@ -37,6 +38,8 @@ _USUAL_MEMORY = 2**37
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSettings:
     """The algorithms of a comparison, their data and the lengths of runs; `of` fills in the data's defaults.
+
+    Sequences are kept as tuples, NumPy's numbers as Python's and paths as text, so that all of them fit into JSON.
 
     Parameters
     ----------
@@ -83,26 +86,43 @@ class ComparisonSettings:
     archive: str | None = None
 
     def __post_init__(self) -> None:
-        problem = _problem_of(self.data)
-        for name in self.algorithms:
-            if name not in ALGORITHMS:
-                meant = [known for known in ALGORITHMS if known.lower() == str(name).lower()]
-                question = f" (did you mean {meant[0]}?)" if meant else ""
-                raise ArgumentException(refusal("algorithms", f"names out of {', '.join(ALGORITHMS)}", name) + question)
-            if ALGORITHMS[name].needs_classes and not problem.classification:
-                raise ArgumentException(refusal("algorithms", f"without those that need classes for {self.data}", name))
+        self._keep("data", _DATA.check("data", self.data))
+        names = entries_of("algorithms", "a sequence of names", self.algorithms)
+        self._keep("algorithms", tuple(self._algorithm(name) for name in names))
         _require_unique("algorithms", self.algorithms)
         for name, constraint in _NUMBERS.items():
-            constraint.check(name, getattr(self, name))
-        for seed in self.seeds:
-            Whole(0, SEEDS - 1).check("seeds", seed)
+            self._keep(name, constraint.check(name, getattr(self, name)))
+        seeds = entries_of("seeds", "a sequence of whole numbers", self.seeds)
+        self._keep("seeds", tuple(_SEED.check("seeds", seed) for seed in seeds))
         _require_unique("seeds", self.seeds)
-        if problem.needs_archive and self.archive is None:
-            wanted = f"the path of a published archive or its folder for {self.data}"
-            raise ArgumentException(refusal("archive", wanted, self.archive))
-        if not problem.needs_archive and self.archive is not None:
-            raise ArgumentException(refusal("archive", f"left out for {self.data}", self.archive))
+        self._keep("archive", self._path_of_archive())
         self._require_room()
+
+    def _keep(self, name: str, value: object) -> None:
+        """Replace a field by its plain value, which JSON can hold."""
+        object.__setattr__(self, name, value)
+
+    def _algorithm(self, name: object) -> str:
+        known = Choice(*ALGORITHMS)
+        if known.problem("algorithms", name) is not None:
+            meant = [one for one in ALGORITHMS if one.lower() == str(name).lower()]
+            question = f" (did you mean {meant[0]}?)" if meant else ""
+            raise ArgumentException(refusal("algorithms", f"names out of {', '.join(ALGORITHMS)}", name) + question)
+        plain: str = known.check("algorithms", name)
+        if ALGORITHMS[plain].needs_classes and not self.problem.classification:
+            raise ArgumentException(refusal("algorithms", f"without those that need classes for {self.data}", plain))
+        return plain
+
+    def _path_of_archive(self) -> str | None:
+        path = cast(object, self.archive)
+        if not self.problem.needs_archive:
+            if path is not None:
+                raise ArgumentException(refusal("archive", f"left out for {self.data}", path))
+            return None
+        if not isinstance(path, (str, os.PathLike)):
+            wanted = f"the path of a published archive or its folder for {self.data}"
+            raise ArgumentException(refusal("archive", wanted, path))
+        return str(os.fsdecode(cast("str | os.PathLike[str]", path)))
 
     def _require_room(self) -> None:
         """Refuse sizes whose tasks or results alone exceed the machine's memory."""
@@ -137,22 +157,21 @@ class ComparisonSettings:
         test_tasks: int | None = None,
         adaptation_steps: int | None = None,
         seeds: Sequence[int] = (0,),
-        archive: str | None = None,
+        archive: str | os.PathLike[str] | None = None,
     ) -> ComparisonSettings:
         """Return settings with the data's defaults in place of None; by default all algorithms that suit them."""
         problem = _problem_of(data)
+        # Any: the new settings make them plain.
+        given: dict[str, Any] = {"seeds": seeds, "archive": archive}
+        given["algorithms"] = _suited_to(problem) if algorithms is None else algorithms
         return ComparisonSettings(
             data=data,
-            algorithms=_suited_to(problem)
-            if algorithms is None
-            else tuple(entries_of("algorithms", "a sequence of names", algorithms)),
             iterations=problem.iterations if iterations is None else iterations,
             meta_batch=problem.meta_batch if meta_batch is None else meta_batch,
             shots=problem.shots if shots is None else shots,
             test_tasks=problem.test_tasks if test_tasks is None else test_tasks,
             adaptation_steps=problem.adaptation_steps if adaptation_steps is None else adaptation_steps,
-            seeds=tuple(entries_of("seeds", "a sequence of whole numbers", seeds)),
-            archive=archive,
+            **given,
         )
 
 

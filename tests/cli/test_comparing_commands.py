@@ -59,6 +59,22 @@ class TestResume:
         assert invoke(*command, "--json", str(file), "--resume").exit_code == 0
         assert curves(file) == curves(wanted)
 
+    def test_ctrl_c_keeps_the_runs_of_later_seeds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "found.json"
+        command = ["compare", *TINY, "--seed", "0", "--seed", "1", "--json", str(file)]
+        assert invoke(*command, "--algorithms", "FOMAML").exit_code == 0
+        before, keep = curves(file), comparing._keep
+
+        def stopping(so_far: Comparison, json: Path | None) -> None:
+            keep(so_far, json)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(comparing, "_keep", stopping)
+            assert invoke(*command, "--algorithms", "FOMAML,Reptile", "--resume").exit_code == 130
+        assert [run for run in curves(file) if run[0] != "Reptile"] == before
+        assert len(curves(file)) == len(before) + 1
+
     @pytest.mark.slow
     def test_a_killed_process_goes_on(self, tmp_path: Path) -> None:
         file, wanted = tmp_path / "found.json", tmp_path / "wanted.json"
@@ -99,6 +115,19 @@ class TestResume:
         assert other.exit_code == 2
         assert other.stderr == "aidotnet-py compare: the --json file must have shots 7, got 10\n"
 
+    def test_runs_that_would_be_lost_are_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "found.json"
+        assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file)).exit_code == 0
+        before = file.read_bytes()
+        command = ["compare", *TINY, "--algorithms", "Reptile", "--seed", "2", "--json", str(file), "--resume"]
+        refused = invoke(*command)
+        assert refused.exit_code == 2
+        assert refused.stderr == (
+            "aidotnet-py compare: the --json file must have only algorithms and seeds of the settings, got also "
+            "FOMAML, seed 0; add them, or keep the new runs in another file\n"
+        )
+        assert file.read_bytes() == before
+
 
 class TestMerge:
     @pytest.mark.slow
@@ -125,6 +154,11 @@ class TestMerge:
         assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
         (tmp_path / "b.json").write_bytes(b"\xff\xfe")
         assert "b.json' must be a file that compare --json wrote" in invoke("merge", str(tmp_path / "b.json")).stderr
+        whole = json.loads(file.read_text())
+        file.write_text(json.dumps({**whole, "runs": whole["runs"][:2]}))
+        early = invoke("merge", str(file))
+        assert early.exit_code == 2
+        assert early.stderr.startswith("aidotnet-py merge: comparisons must have runs of at least one algorithm, got")
 
 
 class TestMeasuring:

@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,10 @@ class TestWhatIsMeasured:
         ):
             regression.of("Newton")
 
+    def test_a_seed_that_was_not_run(self, regression: Comparison) -> None:
+        with pytest.raises(ArgumentException, match=r"^seed must be one of 0, 5, got 9$"):
+            regression.curves(9)
+
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
@@ -384,6 +389,28 @@ class TestSettings:
         assert found.algorithms == tuple(ALGORITHMS)
         assert (found.iterations, found.meta_batch, found.shots, found.seeds) == (300, 8, 1, (0,))
 
+    def test_values_are_kept_as_plain_ones(self, tmp_path: Path) -> None:
+        given: dict[str, Any] = {
+            "algorithms": np.array(["MAML", "ProtoNets"]),
+            **{name: np.int64(3) for name in ("iterations", "meta_batch", "shots", "test_tasks", "adaptation_steps")},
+            "seeds": np.arange(2),
+            "archive": tmp_path,
+        }
+        plain = {
+            "data": "omniglot",
+            "algorithms": ("MAML", "ProtoNets"),
+            **dict.fromkeys(("iterations", "meta_batch", "shots", "test_tasks", "adaptation_steps"), 3),
+            "seeds": (0, 1),
+            "archive": str(tmp_path),
+        }
+        data = np.str_("omniglot")
+        for found in (ComparisonSettings(data=data, **given), ComparisonSettings.of(data, **given)):
+            assert vars(found) == plain
+            assert [type(value) for value in vars(found).values()] == [type(value) for value in plain.values()]
+            assert {type(entry) for entry in (*found.algorithms, *found.seeds)} == {str, int}
+            none = Comparison(found, ())
+            assert Comparison.from_json(none.to_json()) == none
+
     @pytest.mark.parametrize(
         ("given", "message"),
         [
@@ -392,6 +419,7 @@ class TestSettings:
             ({"algorithms": ["imaml"]}, r"algorithms must be names .*, got 'imaml' \(did you mean iMAML\?\)"),
             ({"algorithms": 5}, "algorithms must be a sequence of names, got 5"),
             ({"algorithms": "MAML"}, "algorithms must be a sequence of names, got 'MAML'"),
+            ({"algorithms": [["MAML"]]}, r"algorithms must be names out of .*, got \['MAML'\]$"),
             ({"algorithms": []}, "algorithms must have at least one entry, got none"),
             ({"algorithms": ["MAML", "MAML"]}, "algorithms must have no duplicates, got MAML, MAML"),
             ({"iterations": 0}, "iterations must be a whole number from 1 to 1000000000, got 0"),
@@ -411,6 +439,7 @@ class TestSettings:
                 {"data": "omniglot"},
                 "archive must be the path of a published archive or its folder for omniglot, got None",
             ),
+            ({"data": "omniglot", "archive": 5}, "archive must be the path of a published archive .*, got 5"),
             ({"archive": "here.zip"}, "archive must be left out for sinusoid, got 'here.zip'"),
         ],
     )

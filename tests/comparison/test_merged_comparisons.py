@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aidotnet_py.comparison import Comparison, ComparisonSettings, compare, measure_speed, merge, running
-from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.meta_learning import ConfidenceInterval
 
 
@@ -58,6 +58,39 @@ class TestGoingOn:
         ]
         assert found.of("FOMAML")[1] is earlier.of("FOMAML")[0]
 
+    def test_runs_that_are_not_reached_yet_are_kept(self) -> None:
+        earlier = compare(settings(seeds=[0, 1]))
+        kept: list[Comparison] = []
+
+        def keep(so_far: Comparison) -> None:
+            kept.append(so_far)
+            raise KeyboardInterrupt
+
+        wanted = settings(algorithms=["FOMAML", "Reptile"], seeds=[2, 0, 1])
+        with pytest.raises(KeyboardInterrupt):
+            compare(wanted, earlier=earlier, on_run=keep)
+        assert [(run.seed, run.algorithm) for run in kept[-1].runs] == [
+            (2, "random"),
+            *((seed, name) for seed in (0, 1) for name in ("random", "transfer", "FOMAML")),
+        ]
+        assert kept[-1].runs[1:] == earlier.runs
+
+    @pytest.mark.parametrize(
+        ("changes", "others"),
+        [
+            ({"algorithms": ["Reptile"], "seeds": [0, 1]}, "FOMAML"),
+            ({"seeds": [1, 2]}, "seed 0"),
+            ({"algorithms": ["Reptile"], "seeds": [2]}, "FOMAML, seed 0, seed 1"),
+        ],
+    )
+    def test_runs_that_would_be_lost_are_refused_before_any_work(self, changes: dict[str, Any], others: str) -> None:
+        earlier = compare(settings(seeds=[0, 1]))
+        with pytest.raises(
+            ArgumentException,
+            match=f"earlier must have only algorithms and seeds of the settings, got also {others}; add them, or keep",
+        ):
+            compare(settings(**changes), earlier=earlier, on_run=lambda _: pytest.fail("a run was made"))
+
     def test_other_settings_are_refused_before_any_work(self) -> None:
         earlier = compare(settings())
         with pytest.raises(ArgumentException, match="earlier must have iterations 5, got 2"):
@@ -94,6 +127,29 @@ class TestMerge:
             merge({"a": one, "b": replace(one, runs=(*one.runs[:2], moved))})
         with pytest.raises(ArgumentException, match="at least one entry"):
             merge({})
+
+    def test_baselines_alone_are_refused(self) -> None:
+        one = compare(settings())
+        early = replace(one, runs=one.runs[:2])
+        assert merge({"early": early, "whole": one}).contestants == ("random", "transfer", "FOMAML")
+        with pytest.raises(
+            ArgumentException,
+            match=r"^comparisons must have runs of at least one algorithm, got random, transfer; let compare make",
+        ):
+            merge({"early": early})
+        with pytest.raises(ArgumentException, match="at least one algorithm, got none"):
+            merge({"earlier still": replace(one, runs=())})
+
+    def test_arguments_of_another_kind(self) -> None:
+        one: Any = compare(settings())
+        with pytest.raises(
+            ArgumentException, match=r"comparisons must be a mapping of names to comparisons, got .*; give each a name"
+        ):
+            merge([one, one])  # type: ignore[arg-type]
+        with pytest.raises(ArgumentNullException, match=r"comparisons must be a mapping of names .*, got None"):
+            merge(None)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match=r"^b must be a Comparison, got 'b.json'$"):
+            merge({"a": one, "b": "b.json"})  # type: ignore[dict-item]
 
     def test_archives_may_lie_in_other_folders(self) -> None:
         one = compare(settings())
