@@ -100,9 +100,9 @@ def _warn_of_refused(program: AnySizeProgram) -> None:
     sizes = [size for size in program.refused if size]
     if sizes:
         warnings.warn(
-            f"model refuses a number of examples, {', '.join(map(str, sizes))}, for which its graph will answer; give the "
-            "graph others, or export a model that holds statistics (`with_statistics_of`) or a module (`export_numpy`), "
-            "which refuses them too",
+            f"model refuses a number of examples, {', '.join(map(str, sizes))}, for which its graph will answer; "
+            "give the graph others, or export a model that holds statistics (`with_statistics_of`), or a module "
+            "(`export_numpy`), which refuses them too",
             UserWarning,
             stacklevel=level_outside(),
         )
