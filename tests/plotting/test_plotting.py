@@ -27,6 +27,7 @@ from aidotnet_py.plotting import (
 from aidotnet_py.solvers import conjugate_gradient
 
 X = np.linspace(-5, 5, 20)
+INTERVALS = [BasicStats.of(np.array([mean, mean + 0.1])).ConfidenceInterval() for mean in (0.8, 0.6, 0.4)]
 
 
 def regression(**options: Any) -> Any:
@@ -164,6 +165,36 @@ class TestAdaptationCurves:
         figure: Any = draw_adaptation_curves({"A": curve(accuracies=False)})
         assert [axes.get_ylabel() for axes in figure.axes] == ["query loss"]
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A"]
+
+    def test_a_learner_without_accuracies_keeps_its_colour_to_itself(self) -> None:
+        figure: Any = draw_adaptation_curves({"regressor": curve(accuracies=False), "classifier": curve()})
+        loss, accuracy = figure.axes
+        assert [line.get_label() for line in accuracy.lines] == ["classifier"]
+        assert accuracy.lines[0].get_color() == loss.lines[1].get_color() != loss.lines[0].get_color()
+
+    def test_a_learner_has_one_colour_and_one_entry_though_panels_have_other_learners(self) -> None:
+        panels = {"1-shot": {"MAML": INTERVALS, "iMAML": INTERVALS}, "5-shot": {"iMAML": INTERVALS, "ANIL": INTERVALS}}
+        figure: Any = draw_adaptation_curves(panels)
+        colours = {(line.get_label(), line.get_color()) for axes in figure.axes for line in axes.lines}
+        (legend,) = figure.legends
+        entries = [(t.get_text(), h.get_color()) for t, h in zip(legend.get_texts(), legend.get_lines(), strict=True)]
+        assert [name for name, _ in entries] == ["MAML", "iMAML", "ANIL"]
+        assert set(entries) == colours
+        assert len({colour for _, colour in entries}) == 3
+        left, _ = Figure(layout="constrained").subplots(1, 2)
+        within: Any = draw_adaptation_curves(panels, ax=left).axes[-1].get_legend()
+        assert [text.get_text() for text in within.get_texts()] == ["MAML", "iMAML", "ANIL"]
+
+    def test_accuracies_are_under_the_losses_of_the_same_title(self) -> None:
+        losses = {title: {"A": INTERVALS} for title in ("1-shot", "5-shot")}
+        titles = [axes.get_title() for axes in draw_adaptation_curves(losses, dict(reversed(losses.items()))).axes]
+        assert titles == ["1-shot", "5-shot"] * 2
+        alone: Any = draw_adaptation_curves(losses, {"5-shot": {"A": INTERVALS}}).axes
+        assert [len(axes.lines) for axes in alone] == [1, 1, 0, 1]
+        with pytest.raises(
+            ArgumentException, match=r"^accuracies must be of panels among 1-shot, 5-shot, got '2-shot'$"
+        ):
+            draw_adaptation_curves(losses, {"2-shot": {"A": INTERVALS}})
 
     def test_one_task_has_no_interval(self) -> None:
         loss, _ = draw_adaptation_curves(curve(tasks=1)).axes
