@@ -210,6 +210,17 @@ class TestAdaptationCurves:
             draw_adaptation_curves(3)  # type: ignore[arg-type]
 
 
+class TestTraining:
+    @pytest.mark.parametrize("outlier", [1e20, np.nan, np.inf, -np.inf])
+    def test_a_running_mean_is_of_its_window_alone(self, outlier: float) -> None:
+        losses = np.arange(1.0, 71.0)
+        losses[20] = outlier
+        axes: Any = draw_training(MetaTrainingResult(losses, np.full(70, np.nan), timedelta(seconds=1))).axes[0]
+        # A twentieth of the steps, at the beginning those that there are.
+        means = [losses[max(0, end - 3) : end].mean() for end in range(1, 71)]
+        np.testing.assert_allclose(axes.lines[1].get_ydata(), means, rtol=1e-15)
+
+
 class TestResiduals:
     def test_are_relative_and_leave_out_zero_right_hand_sides(self) -> None:
         axes = residuals().axes[0]
