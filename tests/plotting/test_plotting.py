@@ -12,7 +12,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from aidotnet_py import ArgumentException, MetaTrainingResult
+from aidotnet_py import ArgumentException, MetaLearningTask, MetaTrainingResult
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
 from aidotnet_py.meta_learning import AdaptationCurve, BasicStats
 from aidotnet_py.plotting import (
@@ -219,6 +219,97 @@ class TestTraining:
         # A twentieth of the steps, at the beginning those that there are.
         means = [losses[max(0, end - 3) : end].mean() for end in range(1, 71)]
         np.testing.assert_allclose(axes.lines[1].get_ydata(), means, rtol=1e-15)
+
+
+IMAGES = np.random.default_rng(0).random((6, 4, 4, 1))
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+LOGITS = np.eye(3)[LABELS]
+
+
+def image_task(images: Any = IMAGES, labels: Any = LABELS, query_labels: Any = None) -> MetaLearningTask[Any, Any, Any]:
+    query = labels if query_labels is None else query_labels
+    return MetaLearningTask(SupportSetX=images, SupportSetY=labels, QuerySetX=images, QuerySetY=query)
+
+
+def captions(task: MetaLearningTask[Any, Any, Any], logits: Any = LOGITS) -> list[str]:
+    figure = draw_classification_task(task, logits, logits, [1.0, 0.5])
+    return [axes.get_title() for axes in figure.axes]
+
+
+class TestClassification:
+    def test_one_hot_labels_are_read_as_by_the_loss(self) -> None:
+        assert captions(image_task(labels=np.eye(3, dtype=np.float32)[LABELS])) == captions(image_task())
+
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 1), (4, 1, 1), (1, 4, 3), (4, 4, 4)])
+    def test_images_of_any_size_and_of_colours(self, shape: tuple[int, ...]) -> None:
+        images = np.random.default_rng(0).random((6, *shape))
+        figure: Any = draw_classification_task(image_task(images), LOGITS, LOGITS, [1.0])
+        shown = figure.axes[0].images[0].get_array()
+        np.testing.assert_array_equal(np.reshape(shown, shape), images[0])
+        assert shown.shape[:2] == shape[:2]
+
+    def test_support_sets_in_batches(self) -> None:
+        batches = MetaLearningTask(
+            SupportSetX=[IMAGES[:4], IMAGES[4:]],
+            SupportSetY=[LABELS[:4], LABELS[4:]],
+            QuerySetX=IMAGES,
+            QuerySetY=LABELS,
+        )
+        assert captions(batches) == captions(image_task())
+
+    def test_classes_without_images_are_left_out(self) -> None:
+        assert captions(image_task(labels=np.array([0, 0, 0, 2, 2, 2]))) == [
+            *("class 0", "→ 0 ✓", "→ 0 ✓", "→ 1 ✗", "class 2", "→ 1 ✗", "→ 2 ✓", "→ 2 ✓"),
+            "query accuracy\n67% → 67%",
+        ]
+
+    def test_a_class_of_query_images_alone_is_shown(self) -> None:
+        assert captions(image_task(labels=np.array([0, 0, 1, 1, 1, 1]), query_labels=LABELS))[6:9] == [
+            *("class 2", "→ 2 ✓", "→ 2 ✓"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"labels": np.array([0, 0, 1, 1, 3, 3])}, "SupportSetY must hold labels from 0 to 2 for predictions of"),
+            ({"query_labels": LABELS + 1}, "QuerySetY must hold labels from 0 to 2 for predictions of"),
+            ({"labels": np.eye(4)[LABELS]}, r"SupportSetY must be class indices \(6,\) or rows \(6, 3\)"),
+            (
+                {"query_labels": np.eye(3)[LABELS] * np.nan},
+                "QuerySetY must hold one-hot rows or probabilities, got NaN",
+            ),
+            (
+                {"images": IMAGES[..., [0, 0]]},
+                r"SupportSetX must be images .* of 1, 3 or 4 channels, got shape \(6, 4, 4, 2\)",
+            ),
+            ({"images": IMAGES[:, 0]}, r"SupportSetX must be images .*, got shape \(6, 4, 1\)"),
+        ],
+    )
+    def test_of_images_and_classes_alone(self, changes: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            captions(image_task(**changes))
+
+    @pytest.mark.parametrize(
+        ("before", "after", "message"),
+        [
+            (
+                LOGITS[:4],
+                LOGITS,
+                r"before must be logits \(queries, classes\) of the 6 query images, got shape \(4, 3\)",
+            ),
+            (LOGITS, LABELS, r"after must be logits .*, got shape \(6,\)"),
+            (LOGITS[:, :0], LOGITS, r"before must be logits .*, got shape \(6, 0\)"),
+            (LOGITS, np.eye(4)[LABELS], r"after must have the shape of before, \(6, 3\), got \(6, 4\)"),
+            (LOGITS * np.nan, LOGITS, "before must have a finite largest logit .*, got nan for image 0"),
+            (LOGITS, np.where(LABELS == 2, -np.inf, LOGITS.T).T, "after must have .*, got -inf for image 4"),
+        ],
+    )
+    def test_of_logits_of_the_query_images(self, before: Any, after: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            draw_classification_task(image_task(), before, after, [1.0])
+
+    def test_a_masked_class_is_never_the_largest(self) -> None:
+        assert captions(image_task(), np.where(LOGITS == 0, -np.inf, LOGITS)) == captions(image_task())
 
 
 class TestResiduals:
