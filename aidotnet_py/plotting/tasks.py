@@ -118,13 +118,13 @@ def draw_regression_task(
     ----------
     task : IMetaLearningTask
         A task whose inputs and outputs are one number each.
-    grid : array_like, shape (n,)
+    grid : array_like, shape (n,) or (n, 1)
         The points at which the functions are drawn.
     before, after : array, shape (n,) or (n, 1)
         Predictions on the grid, before and after adaptation.
     losses : array_like, shape (steps + 1,)
         Support losses before the first and after each inner step.
-    truth : array_like, shape (n,), optional
+    truth : array_like, shape (n,) or (n, 1), optional
         The true function on the grid.
     title : str
         The title of the figure.
@@ -138,7 +138,8 @@ def draw_regression_task(
     Raises
     ------
     ArgumentException
-        When ``ax`` is no Axes of a grid.
+        When inputs or outputs are several numbers each; when a function has not the points of the grid; when ``ax`` is
+        no Axes of a grid.
     ImportError
         When matplotlib is not installed.
 
@@ -149,14 +150,18 @@ def draw_regression_task(
     >>> figure = draw_regression_task(task, x, np.zeros(50), np.sin(x), [4.0, 1.0])
     >>> figure.savefig("/dev/null", format="png")
     """
+    points = [
+        _numbers(name, values) for name, values in zip(set_names(task, "Support"), _set(task, "Support"), strict=True)
+    ]
+    x = _numbers("grid", to_host(grid))
+    given = {"before": before, "after": after, **({} if truth is None else {"truth": truth})}
+    lines = {name: _on_grid(name, values, len(x)) for name, values in given.items()}
     figure, places = panel_grid(ax, (10, 4), title, 1, 2, width_ratios=(2, 1))
     functions, curve = places.subplots()
-    x = np.asarray(grid)
     if truth is not None:
-        functions.plot(x, np.asarray(truth), color=ink(functions), alpha=0.3, linewidth=4, label="true function")
-    functions.plot(x, to_host(before).ravel(), "--", color=VERMILLION, label="before adaptation")
-    functions.plot(x, to_host(after).ravel(), color=BLUE, label="after adaptation")
-    points = (to_host(task.SupportInput).ravel(), to_host(task.SupportOutput).ravel())
+        functions.plot(x, lines["truth"], color=ink(functions), alpha=0.3, linewidth=4, label="true function")
+    functions.plot(x, lines["before"], "--", color=VERMILLION, label="before adaptation")
+    functions.plot(x, lines["after"], color=BLUE, label="after adaptation")
     functions.plot(*points, "o", color=ink(functions), label="support")
     functions.set_xlabel("x")
     functions.set_ylabel("y")
@@ -208,6 +213,20 @@ def _logits(name: str, given: Array, queries: int) -> NDArray[Any]:
             f"{lacking[0]}"
         )
     return logits
+
+
+def _numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array (n,) or (n, 1) as (n,)."""
+    if values.ndim == 0 or values.size != len(values):
+        raise ArgumentException(f"{name} must be one number each, (n,) or (n, 1), got shape {values.shape}")
+    return values.ravel()
+
+
+def _on_grid(name: str, given: ArrayLike | Array, points: int) -> NDArray[Any]:
+    values = _numbers(name, to_host(given))
+    if len(values) != points:
+        raise ArgumentException(f"{name} must have a number for each of the {points} points of grid, got {len(values)}")
+    return values
 
 
 def _draw_images(axes: Any, images: NDArray[Any], caption: str, colour: Any) -> None:

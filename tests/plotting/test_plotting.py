@@ -312,6 +312,37 @@ class TestClassification:
         assert captions(image_task(), np.where(LOGITS == 0, -np.inf, LOGITS)) == captions(image_task())
 
 
+class TestRegression:
+    def test_support_sets_in_batches(self) -> None:
+        x = np.arange(5.0)[:, None]
+        task = MetaLearningTask(SupportSetX=[x[:2], x[2:]], SupportSetY=[x[:2], x[2:]], QuerySetX=x, QuerySetY=x)
+        functions: Any = draw_regression_task(task, X, X, X, [1.0]).axes[0]
+        np.testing.assert_array_equal(functions.lines[-1].get_xdata(), x.ravel())
+
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "name"), [((5, 2), (5,), "SupportSetX"), ((5, 1), (5, 2), "SupportSetY")]
+    )
+    def test_of_one_number_each(self, inputs: Any, outputs: Any, name: str) -> None:
+        x, y = np.zeros(inputs), np.zeros(outputs)
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y)
+        with pytest.raises(ArgumentException, match=rf"^{name} must be one number each, .*, got shape \(5, 2\)$"):
+            draw_regression_task(task, X, X, X, [1.0])
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"grid": np.zeros((20, 2))}, r"grid must be one number each, \(n,\) or \(n, 1\), got shape \(20, 2\)"),
+            ({"before": X[:5]}, "before must have a number for each of the 20 points of grid, got 5"),
+            ({"after": np.zeros((20, 2))}, r"after must be one number each, .*, got shape \(20, 2\)"),
+            ({"truth": X[:5]}, "truth must have a number for each of the 20 points of grid, got 5"),
+        ],
+    )
+    def test_of_functions_on_the_grid(self, changes: Any, message: str) -> None:
+        given = {"grid": X, "before": X, "after": X, "losses": [1.0], **changes}
+        with pytest.raises(ArgumentException, match=f"^{message}$"):
+            draw_regression_task(SinusoidLoader(seed=0).GetNextTask(), **given)
+
+
 class TestResiduals:
     def test_are_relative_and_leave_out_zero_right_hand_sides(self) -> None:
         axes = residuals().axes[0]
