@@ -387,11 +387,33 @@ class TestSurface:
             (([1.0, 2.0], [1.0, 2.0]), r"path must have shape \(steps, 2\), two parameters a step, got \(2,\)"),
             (([1.0, 2.0], np.zeros((0, 2))), r"path must have shape \(steps, 2\), two parameters a step, got \(0, 2\)"),
             (([1.0, 2.0], [[1.0, 2.0]], 0.0), r"lambda_ must be .*, got 0.0"),
+            (([1.0, np.nan], [[1.0, 2.0]]), "start must hold finite numbers, got nan"),
+            (([1.0, 2.0], [[1.0, np.inf]]), "path must hold finite numbers, got inf"),
         ],
     )
     def test_of_two_parameters(self, arguments: Any, message: str) -> None:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_loss_surface(lambda p: p[0] + p[1], *arguments)
+
+    @pytest.mark.parametrize(
+        ("loss", "start", "value"),
+        [
+            (lambda p: p[0] * np.nan, [1.0, 2.0], "nan"),
+            (lambda p: p[0] ** 2 + p[1] ** 2, [1e200, 0.0], "inf"),
+        ],
+    )
+    def test_of_a_loss_that_is_finite_somewhere(self, loss: Any, start: Any, value: str) -> None:
+        axes = Figure().subplots()
+        with pytest.raises(
+            ArgumentException, match=f"^loss must be finite somewhere around start and path, got {value}"
+        ):
+            draw_loss_surface(loss, start, [[0.0, 0.0]], ax=axes)
+        assert axes.get_aspect() == "auto"
+
+    def test_a_loss_may_lack_values_in_places(self) -> None:
+        axes = draw_loss_surface(lambda p: np.log(p[0]), [1.0, 1.0], [[0.5, 0.5]]).axes[0]
+        (levels,) = [c for c in axes.collections if type(c).__name__ == "QuadContourSet"]
+        assert np.isfinite(levels.levels).all()
 
 
 class TestErrors:
