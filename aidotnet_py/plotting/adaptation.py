@@ -38,7 +38,8 @@ def draw_adaptation_curves(
         intervals of each learner, by name. A curve has its accuracies with it. Losses have a logarithmic scale; bands
         are 95 % intervals of the mean over the tasks.
     accuracies : mapping of mappings of sequences of ConfidenceInterval, optional
-        The accuracies beside losses that are given by panel; None or empty for regression.
+        The accuracies beside losses that are given by panel, by the same titles; None or empty for regression. A panel
+        or a learner without accuracies may be left out.
     title : str
         The title of the figure.
     ax : matplotlib.axes.Axes, optional
@@ -51,7 +52,8 @@ def draw_adaptation_curves(
     Raises
     ------
     ArgumentException
-        When there are no losses; when accuracies are given beside curves, which have theirs; when ``ax`` is of no grid.
+        When there are no losses; when accuracies are given beside curves, which have theirs, or of a panel without
+        losses; when ``ax`` is of no grid.
     ImportError
         When matplotlib is not installed.
 
@@ -68,17 +70,20 @@ def draw_adaptation_curves(
     rows: list[tuple[str, Panels, str]] = [("query loss", losses, "log")]
     if accuracies:
         rows.append(("query accuracy", accuracies, "linear"))
+    # A learner looks the same in all panels, also in those where learners before it are missing.
+    names = dict.fromkeys(name for _, panels, _ in rows for curves in panels.values() for name in curves)
+    styles = {name: curve_style(place) for place, name in enumerate(names)}
     size = (max(6.0, 3.6 * len(losses) + 1.2), 3.4 * len(rows) + 0.4)
     figure, grid = panel_grid(ax, size, title, len(rows), len(losses))
     axes = grid.subplots(sharex=True, sharey="row", squeeze=False)
     for row, (quantity, panels, scale) in zip(axes, rows, strict=True):
         row[0].set_ylabel(quantity)
         row[0].set_yscale(scale)
-        for panel, (name, curves) in zip(row, panels.items(), strict=True):
+        for panel, name in zip(row, losses, strict=True):
             panel.set_title(name, fontsize="medium")
             panel.margins(x=0)
             add_grid(panel)
-            _draw_intervals(panel, curves)
+            _draw_intervals(panel, panels.get(name, {}), styles)
     for panel in axes[-1]:
         panel.set_xlabel("steps of adaptation")
     _add_one_legend(figure, axes, within=ax is not None)
@@ -87,11 +92,15 @@ def draw_adaptation_curves(
 
 def _add_one_legend(figure: Any, axes: NDArray[Any], within: bool) -> None:
     """Add one legend for all panels: beside them, or in the last one of a figure that has other axes."""
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    if any(names) and within:
-        axes[0, -1].legend(handles, names, frameon=False, fontsize="small", labelcolor=ink(axes[0, 0]))
-    elif any(names):
-        figure.legend(handles, names, loc="outside center right", frameon=False, labelcolor=ink(axes[0, 0]))
+    # One entry a learner, though several panels have its curve.
+    entries = {
+        name: handle for panel in axes.flat for handle, name in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    options = {"handles": entries.values(), "labels": entries, "frameon": False, "labelcolor": ink(axes[0, 0])}
+    if entries and within:
+        axes[0, -1].legend(**options, fontsize="small")
+    elif entries:
+        figure.legend(**options, loc="outside center right")
 
 
 def _as_panels(losses: Any, accuracies: Panels | None) -> tuple[Panels, Panels | None]:
@@ -104,6 +113,9 @@ def _as_panels(losses: Any, accuracies: Panels | None) -> tuple[Panels, Panels |
     if not panels:
         raise ArgumentException("losses must have the curves of at least one panel, got none")
     if not all(isinstance(curve, AdaptationCurve) for curve in panels.values()):
+        for title in accuracies or ():
+            if title not in panels:
+                raise ArgumentException(refusal("accuracies", f"of panels among {', '.join(panels)}", title))
         return panels, accuracies
     if accuracies is not None:
         raise ArgumentException("accuracies must be left out beside an AdaptationCurve, which has them, got both")
@@ -117,10 +129,12 @@ def _intervals(values: NDArray[Any]) -> list[ConfidenceInterval[Any]]:
     return [BasicStats.of(column).ConfidenceInterval() for column in values.T]
 
 
-def _draw_intervals(axes: Any, curves: Mapping[str, Sequence[ConfidenceInterval[Any]]]) -> None:
-    for place, (name, curve) in enumerate(curves.items()):
+def _draw_intervals(
+    axes: Any, curves: Mapping[str, Sequence[ConfidenceInterval[Any]]], styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    for name, curve in curves.items():
         steps = np.arange(len(curve))
-        (line,) = axes.plot(steps, [float(point.Mean) for point in curve], label=name, **curve_style(place))
+        (line,) = axes.plot(steps, [float(point.Mean) for point in curve], label=name, **styles[name])
         lower, upper = ([float(end) for end in ends] for ends in zip(*curve, strict=True))
         if np.isfinite(lower).all():
             axes.fill_between(steps, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)

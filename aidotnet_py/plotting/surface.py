@@ -60,7 +60,8 @@ def draw_loss_surface(
     Raises
     ------
     ArgumentException
-        When start, path or λ is none of these, or ``ax`` is no Axes.
+        When start, path or λ is none of these or not finite; when the loss is finite at no point around the path; when
+        ``ax`` is no Axes.
     ImportError
         When matplotlib is not installed.
 
@@ -77,11 +78,15 @@ def draw_loss_surface(
         raise ArgumentException(f"start must have shape (2,), two parameters, got {theta.shape}")
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise ArgumentException(f"path must have shape (steps, 2), two parameters a step, got {points.shape}")
+    for name, given in (("start", theta), ("path", points)):
+        if not np.isfinite(given).all():
+            raise ArgumentException(f"{name} must hold finite numbers, got {given[~np.isfinite(given)][0]}")
     strength = OrNone(POSITIVE).check("lambda_", lambda_)
+    whole = np.concatenate([theta[None], points])
+    x, y, values = _losses_around(whole, loss)
     axes = one_panel(ax, (6.4, 4.8), title)
     axes.set_aspect("equal", adjustable="box")
-    whole = np.concatenate([theta[None], points])
-    _draw_levels(axes, loss, whole)
+    _draw_levels(axes, x, y, values)
     axes.plot(*whole.T, ".-", color=ink(axes), alpha=0.7, linewidth=1, markersize=4, label="path")
     axes.plot(*theta, "s", color=BLUE, markersize=9, label="start θ")
     axes.plot(*points[-1], "o", color=ORANGE, markersize=9, label="adapted φ*")
@@ -96,8 +101,8 @@ def draw_loss_surface(
     return figure_of(axes)
 
 
-def _draw_levels(axes: Any, loss: Callable[[Any], Any], points: NDArray[np.float64]) -> None:
-    """Draw level lines of equal shares of the area around some points."""
+def _losses_around(points: NDArray[np.float64], loss: Callable[[Any], Any]) -> tuple[NDArray[Any], ...]:
+    """Return the two axes of a grid around some points, and the losses on it."""
     middle: NDArray[np.float64] = (points.max(axis=0) + points.min(axis=0)) / 2
     # One extent for both axes; around a path of no length, that of a unit.
     reach = 0.9 * float(np.ptp(points, axis=0).max()) or 1.0
@@ -105,6 +110,16 @@ def _draw_levels(axes: Any, loss: Callable[[Any], Any], points: NDArray[np.float
     x, y = middle[0] + along, middle[1] + along
     grid = np.stack([np.tile(x, _POINTS), np.repeat(y, _POINTS)], axis=1)
     values = np.asarray(vmap(loss)(grid)).reshape(_POINTS, _POINTS)
+    if not np.isfinite(values).any():
+        raise ArgumentException(
+            f"loss must be finite somewhere around start and path, got {values[0, 0]} at {grid[0].tolist()}, and no "
+            "finite number elsewhere"
+        )
+    return x, y, values
+
+
+def _draw_levels(axes: Any, x: NDArray[Any], y: NDArray[Any], values: NDArray[Any]) -> None:
+    """Draw level lines of equal shares of the area."""
     levels = np.unique(np.quantile(values[np.isfinite(values)], np.linspace(0.01, 0.95, _LEVELS)))
     lines = axes.contour(x, y, values, levels=levels, colors=[ink(axes)], alpha=0.4, linewidths=0.8)
     axes.clabel(lines, levels[1::3], fontsize="x-small", fmt="%.2g")

@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.losses import CrossEntropyLoss
 from aidotnet_py.meta_learning import IMetaLearningTask
+from aidotnet_py.meta_learning.contract.tasks import columns_of, is_batches, set_names
 from aidotnet_py.plotting.canvas import (
     BLUE,
     GREEN,
@@ -45,9 +47,10 @@ def draw_classification_task(
     Parameters
     ----------
     task : IMetaLearningTask
-        Images (n, height, width, channels) and class indices (n,).
+        Images (n, height, width, channels) of 1, 3 or 4 channels, and class indices (n,) or one-hot rows (n, classes),
+        as `CrossEntropyLoss` takes them. Classes without images are left out.
     before, after : array, shape (queries, classes)
-        Logits of the query images, before and after adaptation.
+        Logits of the query images, before and after adaptation. The column is the class index.
     losses : array_like, shape (steps + 1,)
         Support losses before the first and after each inner step, as in ``MetaAdaptationResult.PerStepLosses``.
     title : str
@@ -62,7 +65,9 @@ def draw_classification_task(
     Raises
     ------
     ArgumentException
-        When the task has no query set, or its inputs are not images; when ``ax`` is no Axes of a grid.
+        When the task has no query set, its inputs are not such images, or its outputs no classes of the logits; when
+        the logits are not of the query images, or those of an image have no finite largest; when ``ax`` is no Axes of a
+        grid.
     ImportError
         When matplotlib is not installed.
 
@@ -74,26 +79,25 @@ def draw_classification_task(
     >>> figure.savefig("/dev/null", format="png")
     """
     if task.QueryInput is None or task.QueryOutput is None:
-        raise ArgumentException(refusal("QueryInput", "the images of a query set", None))
-    support, query = to_host(task.SupportInput), to_host(task.QueryInput)
-    if support.ndim != 4 or query.ndim != 4:
-        name, shape = ("SupportInput", support.shape) if support.ndim != 4 else ("QueryInput", query.shape)
-        raise ArgumentException(f"{name} must be images (n, height, width, channels), got shape {shape}")
-    labels, truth = to_host(task.SupportOutput), to_host(task.QueryOutput)
-    classes = int(labels.max()) + 1
-    columns = _SHOWN_PER_CLASS + 5
-    figure, grid = panel_grid(ax, (11, 1.1 * classes + 1.2), title, classes, columns)
-    guesses = _classes(after)
-    for row in range(classes):
+        raise ArgumentException(refusal(set_names(task, "Query")[0], "the images of a query set", None))
+    support, query = _images(task, "Support"), _images(task, "Query")
+    first, last = _logits("before", before, len(query)), _logits("after", after, len(query))
+    if last.shape != first.shape:
+        raise ArgumentException(f"after must have the shape of before, {first.shape}, got {last.shape}")
+    labels, truth = (_labels(task, role, first.shape[1]) for role in ("Support", "Query"))
+    guesses = last.argmax(axis=1)
+    classes = np.union1d(labels, truth).tolist()
+    figure, grid = panel_grid(ax, (11, 1.1 * len(classes) + 1.2), title, len(classes), _SHOWN_PER_CLASS + 5)
+    for row, label in enumerate(classes):
         axes = figure.add_subplot(grid[row, 0])
-        _draw_image(axes, support[labels == row][0], f"class {row}", ink(axes))
-        shown = np.flatnonzero(truth == row)[:_SHOWN_PER_CLASS]
+        _draw_images(axes, support[labels == label][:1], f"class {label}", ink(axes))
+        shown = np.flatnonzero(truth == label)[:_SHOWN_PER_CLASS]
         for column, place in enumerate(shown.tolist(), start=1):
             # Signs beside the colours, for those who see none.
-            sign, colour = ("✓", GREEN) if guesses[place] == row else ("✗", VERMILLION)
-            _draw_image(figure.add_subplot(grid[row, column]), query[place], f"→ {guesses[place]} {sign}", colour)
+            sign, colour = ("✓", GREEN) if guesses[place] == label else ("✗", VERMILLION)
+            _draw_images(figure.add_subplot(grid[row, column]), query[[place]], f"→ {guesses[place]} {sign}", colour)
     curve = figure.add_subplot(grid[:, _SHOWN_PER_CLASS + 2 :])
-    shares = [float((_classes(logits) == truth).mean()) for logits in (before, after)]
+    shares = [float((chosen == truth).mean()) for chosen in (first.argmax(axis=1), guesses)]
     draw_losses(curve, losses, f"query accuracy\n{shares[0]:.0%} → {shares[1]:.0%}")
     return cast("Figure", figure)
 
@@ -114,13 +118,13 @@ def draw_regression_task(
     ----------
     task : IMetaLearningTask
         A task whose inputs and outputs are one number each.
-    grid : array_like, shape (n,)
+    grid : array_like, shape (n,) or (n, 1)
         The points at which the functions are drawn.
     before, after : array, shape (n,) or (n, 1)
         Predictions on the grid, before and after adaptation.
     losses : array_like, shape (steps + 1,)
         Support losses before the first and after each inner step.
-    truth : array_like, shape (n,), optional
+    truth : array_like, shape (n,) or (n, 1), optional
         The true function on the grid.
     title : str
         The title of the figure.
@@ -134,7 +138,8 @@ def draw_regression_task(
     Raises
     ------
     ArgumentException
-        When ``ax`` is no Axes of a grid.
+        When inputs or outputs are several numbers each; when a function has not the points of the grid; when ``ax`` is
+        no Axes of a grid.
     ImportError
         When matplotlib is not installed.
 
@@ -145,14 +150,18 @@ def draw_regression_task(
     >>> figure = draw_regression_task(task, x, np.zeros(50), np.sin(x), [4.0, 1.0])
     >>> figure.savefig("/dev/null", format="png")
     """
+    points = [
+        _numbers(name, values) for name, values in zip(set_names(task, "Support"), _set(task, "Support"), strict=True)
+    ]
+    x = _numbers("grid", to_host(grid))
+    given = {"before": before, "after": after, **({} if truth is None else {"truth": truth})}
+    lines = {name: _on_grid(name, values, len(x)) for name, values in given.items()}
     figure, places = panel_grid(ax, (10, 4), title, 1, 2, width_ratios=(2, 1))
     functions, curve = places.subplots()
-    x = np.asarray(grid)
     if truth is not None:
-        functions.plot(x, np.asarray(truth), color=ink(functions), alpha=0.3, linewidth=4, label="true function")
-    functions.plot(x, to_host(before).ravel(), "--", color=VERMILLION, label="before adaptation")
-    functions.plot(x, to_host(after).ravel(), color=BLUE, label="after adaptation")
-    points = (to_host(task.SupportInput).ravel(), to_host(task.SupportOutput).ravel())
+        functions.plot(x, lines["truth"], color=ink(functions), alpha=0.3, linewidth=4, label="true function")
+    functions.plot(x, lines["before"], "--", color=VERMILLION, label="before adaptation")
+    functions.plot(x, lines["after"], color=BLUE, label="after adaptation")
     functions.plot(*points, "o", color=ink(functions), label="support")
     functions.set_xlabel("x")
     functions.set_ylabel("y")
@@ -162,12 +171,67 @@ def draw_regression_task(
     return cast("Figure", figure)
 
 
-def _classes(logits: Array) -> NDArray[np.int64]:
-    """Return the class of the largest logit of each row."""
-    return np.asarray(np.argmax(to_host(logits), axis=-1))
+def _set(task: IMetaLearningTask[Any, Any, Any], role: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return inputs and outputs of a task's "Support" or "Query" set on the host, batches joined."""
+    (x,), (y,) = columns_of([task], role)
+    joined = [np.concatenate([to_host(b) for b in data]) if is_batches(data) else to_host(data) for data in (x, y)]
+    return joined[0], joined[1]
 
 
-def _draw_image(axes: Any, image: NDArray[Any], caption: str, colour: Any) -> None:
-    axes.imshow(image.squeeze(), cmap="gray_r")
+def _images(task: IMetaLearningTask[Any, Any, Any], role: str) -> NDArray[Any]:
+    images = _set(task, role)[0]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise ArgumentException(
+            f"{set_names(task, role)[0]} must be images (n, height, width, channels) of 1, 3 or 4 channels, got shape "
+            f"{images.shape}"
+        )
+    return images
+
+
+def _labels(task: IMetaLearningTask[Any, Any, Any], role: str, classes: int) -> NDArray[np.intp]:
+    """Return the class indices of a set, (n,), after the check that each is a column of the logits."""
+    labels, name = _set(task, role)[1], set_names(task, role)[1]
+    CrossEntropyLoss[Any]().validate((len(labels), classes), labels, name)
+    # The loss lets NaN pass, as numbers are checked after it.
+    if np.isnan(labels).any():
+        raise ArgumentException(f"{name} must hold one-hot rows or probabilities, got NaN")
+    return labels.astype(np.intp) if labels.ndim == 1 else labels.argmax(axis=1)
+
+
+def _logits(name: str, given: Array, queries: int) -> NDArray[Any]:
+    """Return logits on the host, after the check that they have a row, with a largest number, for each query image."""
+    logits = to_host(given)
+    if logits.ndim != 2 or len(logits) != queries or logits.size == 0:
+        raise ArgumentException(
+            f"{name} must be logits (queries, classes) of the {queries} query images, got shape {logits.shape}"
+        )
+    largest = logits.max(axis=1)
+    lacking = np.flatnonzero(~np.isfinite(largest)).tolist()
+    if lacking:
+        raise ArgumentException(
+            f"{name} must have a finite largest logit for each query image, got {largest[lacking[0]]} for image "
+            f"{lacking[0]}"
+        )
+    return logits
+
+
+def _numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array (n,) or (n, 1) as (n,)."""
+    if values.ndim == 0 or values.size != len(values):
+        raise ArgumentException(f"{name} must be one number each, (n,) or (n, 1), got shape {values.shape}")
+    return values.ravel()
+
+
+def _on_grid(name: str, given: ArrayLike | Array, points: int) -> NDArray[Any]:
+    values = _numbers(name, to_host(given))
+    if len(values) != points:
+        raise ArgumentException(f"{name} must have a number for each of the {points} points of grid, got {len(values)}")
+    return values
+
+
+def _draw_images(axes: Any, images: NDArray[Any], caption: str, colour: Any) -> None:
+    """Draw the one image that there is, or none, under its caption."""
+    for image in images:
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
     axes.set_title(caption, fontsize=9, color=colour)
     axes.set_axis_off()

@@ -83,8 +83,11 @@ def draw_training(
 
 def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the means over the last twentieth of the steps."""
-    width = max(1, len(values) // 20)
-    sums: NDArray[np.float64] = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(ends - width, 0)
-    return (sums[ends] - sums[begins]) / (ends - begins)
+    count, width = len(values), max(1, len(values) // 20)
+    # A window is the begin of one block and the end of the block before it. Both are sums of the window's own values:
+    # differences of sums over all steps would spread a large value, or NaN, to all later means.
+    blocks: NDArray[np.float64] = np.pad(values, (0, -count % width)).reshape(-1, width)
+    sums = blocks.cumsum(axis=1)
+    sums[1:, :-1] += blocks[:-1, :0:-1].cumsum(axis=1)[:, ::-1]
+    means: NDArray[np.float64] = sums.ravel()[:count] / np.minimum(np.arange(1, count + 1), width)
+    return means

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from aidotnet_py import ArgumentException, MetaTrainingResult
+from aidotnet_py import ArgumentException, MetaLearningTask, MetaTrainingResult
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
 from aidotnet_py.meta_learning import AdaptationCurve, BasicStats
 from aidotnet_py.plotting import (
@@ -27,6 +27,7 @@ from aidotnet_py.plotting import (
 from aidotnet_py.solvers import conjugate_gradient
 
 X = np.linspace(-5, 5, 20)
+INTERVALS = [BasicStats.of(np.array([mean, mean + 0.1])).ConfidenceInterval() for mean in (0.8, 0.6, 0.4)]
 
 
 def regression(**options: Any) -> Any:
@@ -165,6 +166,36 @@ class TestAdaptationCurves:
         assert [axes.get_ylabel() for axes in figure.axes] == ["query loss"]
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A"]
 
+    def test_a_learner_without_accuracies_keeps_its_colour_to_itself(self) -> None:
+        figure: Any = draw_adaptation_curves({"regressor": curve(accuracies=False), "classifier": curve()})
+        loss, accuracy = figure.axes
+        assert [line.get_label() for line in accuracy.lines] == ["classifier"]
+        assert accuracy.lines[0].get_color() == loss.lines[1].get_color() != loss.lines[0].get_color()
+
+    def test_a_learner_has_one_colour_and_one_entry_though_panels_have_other_learners(self) -> None:
+        panels = {"1-shot": {"MAML": INTERVALS, "iMAML": INTERVALS}, "5-shot": {"iMAML": INTERVALS, "ANIL": INTERVALS}}
+        figure: Any = draw_adaptation_curves(panels)
+        colours = {(line.get_label(), line.get_color()) for axes in figure.axes for line in axes.lines}
+        (legend,) = figure.legends
+        entries = [(t.get_text(), h.get_color()) for t, h in zip(legend.get_texts(), legend.get_lines(), strict=True)]
+        assert [name for name, _ in entries] == ["MAML", "iMAML", "ANIL"]
+        assert set(entries) == colours
+        assert len({colour for _, colour in entries}) == 3
+        left, _ = Figure(layout="constrained").subplots(1, 2)
+        within: Any = draw_adaptation_curves(panels, ax=left).axes[-1].get_legend()
+        assert [text.get_text() for text in within.get_texts()] == ["MAML", "iMAML", "ANIL"]
+
+    def test_accuracies_are_under_the_losses_of_the_same_title(self) -> None:
+        losses = {title: {"A": INTERVALS} for title in ("1-shot", "5-shot")}
+        titles = [axes.get_title() for axes in draw_adaptation_curves(losses, dict(reversed(losses.items()))).axes]
+        assert titles == ["1-shot", "5-shot"] * 2
+        alone: Any = draw_adaptation_curves(losses, {"5-shot": {"A": INTERVALS}}).axes
+        assert [len(axes.lines) for axes in alone] == [1, 1, 0, 1]
+        with pytest.raises(
+            ArgumentException, match=r"^accuracies must be of panels among 1-shot, 5-shot, got '2-shot'$"
+        ):
+            draw_adaptation_curves(losses, {"2-shot": {"A": INTERVALS}})
+
     def test_one_task_has_no_interval(self) -> None:
         loss, _ = draw_adaptation_curves(curve(tasks=1)).axes
         assert len(loss.lines) == 1
@@ -177,6 +208,139 @@ class TestAdaptationCurves:
             ArgumentException, match=r"^losses must be an AdaptationCurve, or a mapping of curves, got 3"
         ):
             draw_adaptation_curves(3)  # type: ignore[arg-type]
+
+
+class TestTraining:
+    @pytest.mark.parametrize("outlier", [1e20, np.nan, np.inf, -np.inf])
+    def test_a_running_mean_is_of_its_window_alone(self, outlier: float) -> None:
+        losses = np.arange(1.0, 71.0)
+        losses[20] = outlier
+        axes: Any = draw_training(MetaTrainingResult(losses, np.full(70, np.nan), timedelta(seconds=1))).axes[0]
+        # A twentieth of the steps, at the beginning those that there are.
+        means = [losses[max(0, end - 3) : end].mean() for end in range(1, 71)]
+        np.testing.assert_allclose(axes.lines[1].get_ydata(), means, rtol=1e-15)
+
+
+IMAGES = np.random.default_rng(0).random((6, 4, 4, 1))
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+LOGITS = np.eye(3)[LABELS]
+
+
+def image_task(images: Any = IMAGES, labels: Any = LABELS, query_labels: Any = None) -> MetaLearningTask[Any, Any, Any]:
+    query = labels if query_labels is None else query_labels
+    return MetaLearningTask(SupportSetX=images, SupportSetY=labels, QuerySetX=images, QuerySetY=query)
+
+
+def captions(task: MetaLearningTask[Any, Any, Any], logits: Any = LOGITS) -> list[str]:
+    figure = draw_classification_task(task, logits, logits, [1.0, 0.5])
+    return [axes.get_title() for axes in figure.axes]
+
+
+class TestClassification:
+    def test_one_hot_labels_are_read_as_by_the_loss(self) -> None:
+        assert captions(image_task(labels=np.eye(3, dtype=np.float32)[LABELS])) == captions(image_task())
+
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 1), (4, 1, 1), (1, 4, 3), (4, 4, 4)])
+    def test_images_of_any_size_and_of_colours(self, shape: tuple[int, ...]) -> None:
+        images = np.random.default_rng(0).random((6, *shape))
+        figure: Any = draw_classification_task(image_task(images), LOGITS, LOGITS, [1.0])
+        shown = figure.axes[0].images[0].get_array()
+        np.testing.assert_array_equal(np.reshape(shown, shape), images[0])
+        assert shown.shape[:2] == shape[:2]
+
+    def test_support_sets_in_batches(self) -> None:
+        batches = MetaLearningTask(
+            SupportSetX=[IMAGES[:4], IMAGES[4:]],
+            SupportSetY=[LABELS[:4], LABELS[4:]],
+            QuerySetX=IMAGES,
+            QuerySetY=LABELS,
+        )
+        assert captions(batches) == captions(image_task())
+
+    def test_classes_without_images_are_left_out(self) -> None:
+        assert captions(image_task(labels=np.array([0, 0, 0, 2, 2, 2]))) == [
+            *("class 0", "→ 0 ✓", "→ 0 ✓", "→ 1 ✗", "class 2", "→ 1 ✗", "→ 2 ✓", "→ 2 ✓"),
+            "query accuracy\n67% → 67%",
+        ]
+
+    def test_a_class_of_query_images_alone_is_shown(self) -> None:
+        assert captions(image_task(labels=np.array([0, 0, 1, 1, 1, 1]), query_labels=LABELS))[6:9] == [
+            *("class 2", "→ 2 ✓", "→ 2 ✓"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"labels": np.array([0, 0, 1, 1, 3, 3])}, "SupportSetY must hold labels from 0 to 2 for predictions of"),
+            ({"query_labels": LABELS + 1}, "QuerySetY must hold labels from 0 to 2 for predictions of"),
+            ({"labels": np.eye(4)[LABELS]}, r"SupportSetY must be class indices \(6,\) or rows \(6, 3\)"),
+            (
+                {"query_labels": np.eye(3)[LABELS] * np.nan},
+                "QuerySetY must hold one-hot rows or probabilities, got NaN",
+            ),
+            (
+                {"images": IMAGES[..., [0, 0]]},
+                r"SupportSetX must be images .* of 1, 3 or 4 channels, got shape \(6, 4, 4, 2\)",
+            ),
+            ({"images": IMAGES[:, 0]}, r"SupportSetX must be images .*, got shape \(6, 4, 1\)"),
+        ],
+    )
+    def test_of_images_and_classes_alone(self, changes: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            captions(image_task(**changes))
+
+    @pytest.mark.parametrize(
+        ("before", "after", "message"),
+        [
+            (
+                LOGITS[:4],
+                LOGITS,
+                r"before must be logits \(queries, classes\) of the 6 query images, got shape \(4, 3\)",
+            ),
+            (LOGITS, LABELS, r"after must be logits .*, got shape \(6,\)"),
+            (LOGITS[:, :0], LOGITS, r"before must be logits .*, got shape \(6, 0\)"),
+            (LOGITS, np.eye(4)[LABELS], r"after must have the shape of before, \(6, 3\), got \(6, 4\)"),
+            (LOGITS * np.nan, LOGITS, "before must have a finite largest logit .*, got nan for image 0"),
+            (LOGITS, np.where(LABELS == 2, -np.inf, LOGITS.T).T, "after must have .*, got -inf for image 4"),
+        ],
+    )
+    def test_of_logits_of_the_query_images(self, before: Any, after: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            draw_classification_task(image_task(), before, after, [1.0])
+
+    def test_a_masked_class_is_never_the_largest(self) -> None:
+        assert captions(image_task(), np.where(LOGITS == 0, -np.inf, LOGITS)) == captions(image_task())
+
+
+class TestRegression:
+    def test_support_sets_in_batches(self) -> None:
+        x = np.arange(5.0)[:, None]
+        task = MetaLearningTask(SupportSetX=[x[:2], x[2:]], SupportSetY=[x[:2], x[2:]], QuerySetX=x, QuerySetY=x)
+        functions: Any = draw_regression_task(task, X, X, X, [1.0]).axes[0]
+        np.testing.assert_array_equal(functions.lines[-1].get_xdata(), x.ravel())
+
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "name"), [((5, 2), (5,), "SupportSetX"), ((5, 1), (5, 2), "SupportSetY")]
+    )
+    def test_of_one_number_each(self, inputs: Any, outputs: Any, name: str) -> None:
+        x, y = np.zeros(inputs), np.zeros(outputs)
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y)
+        with pytest.raises(ArgumentException, match=rf"^{name} must be one number each, .*, got shape \(5, 2\)$"):
+            draw_regression_task(task, X, X, X, [1.0])
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"grid": np.zeros((20, 2))}, r"grid must be one number each, \(n,\) or \(n, 1\), got shape \(20, 2\)"),
+            ({"before": X[:5]}, "before must have a number for each of the 20 points of grid, got 5"),
+            ({"after": np.zeros((20, 2))}, r"after must be one number each, .*, got shape \(20, 2\)"),
+            ({"truth": X[:5]}, "truth must have a number for each of the 20 points of grid, got 5"),
+        ],
+    )
+    def test_of_functions_on_the_grid(self, changes: Any, message: str) -> None:
+        given = {"grid": X, "before": X, "after": X, "losses": [1.0], **changes}
+        with pytest.raises(ArgumentException, match=f"^{message}$"):
+            draw_regression_task(SinusoidLoader(seed=0).GetNextTask(), **given)
 
 
 class TestResiduals:
@@ -223,11 +387,33 @@ class TestSurface:
             (([1.0, 2.0], [1.0, 2.0]), r"path must have shape \(steps, 2\), two parameters a step, got \(2,\)"),
             (([1.0, 2.0], np.zeros((0, 2))), r"path must have shape \(steps, 2\), two parameters a step, got \(0, 2\)"),
             (([1.0, 2.0], [[1.0, 2.0]], 0.0), r"lambda_ must be .*, got 0.0"),
+            (([1.0, np.nan], [[1.0, 2.0]]), "start must hold finite numbers, got nan"),
+            (([1.0, 2.0], [[1.0, np.inf]]), "path must hold finite numbers, got inf"),
         ],
     )
     def test_of_two_parameters(self, arguments: Any, message: str) -> None:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_loss_surface(lambda p: p[0] + p[1], *arguments)
+
+    @pytest.mark.parametrize(
+        ("loss", "start", "value"),
+        [
+            (lambda p: p[0] * np.nan, [1.0, 2.0], "nan"),
+            (lambda p: p[0] ** 2 + p[1] ** 2, [1e200, 0.0], "inf"),
+        ],
+    )
+    def test_of_a_loss_that_is_finite_somewhere(self, loss: Any, start: Any, value: str) -> None:
+        axes = Figure().subplots()
+        with pytest.raises(
+            ArgumentException, match=f"^loss must be finite somewhere around start and path, got {value}"
+        ):
+            draw_loss_surface(loss, start, [[0.0, 0.0]], ax=axes)
+        assert axes.get_aspect() == "auto"
+
+    def test_a_loss_may_lack_values_in_places(self) -> None:
+        axes = draw_loss_surface(lambda p: np.log(p[0]), [1.0, 1.0], [[0.5, 0.5]]).axes[0]
+        (levels,) = [c for c in axes.collections if type(c).__name__ == "QuadContourSet"]
+        assert np.isfinite(levels.levels).all()
 
 
 class TestErrors:
