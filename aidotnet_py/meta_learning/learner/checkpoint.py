@@ -58,7 +58,8 @@ class Checkpoint:
         numbers: dict[str, Any] = {}
         for name, value in self.optimizer_state.items():
             backend = backend_of(value)
-            if backend is None:
+            # A name that is no string is refused with the numbers.
+            if backend is None or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- a user's
                 numbers[name] = value
             else:
                 arrays[_PREFIX + name] = backend.to_numpy(value)
@@ -79,7 +80,7 @@ class Checkpoint:
         except ArgumentException as error:
             raise ArgumentException(
                 f"the states of the optimizer {self.optimizer} and the DataLoader must consist of arrays, numbers and "
-                f"strings, and mappings and lists of the latter two, to be saved: {error}"
+                f"strings, and mappings by strings and lists of the latter two, to be saved: {error}"
             ) from error
         write_file(path, data)
 
