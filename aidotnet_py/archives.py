@@ -15,6 +15,7 @@ from safetensors.numpy import load, save
 
 from aidotnet_py.arguments import check_given
 from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import json_text
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.version import __version__
 from aidotnet_py.whole_files import read_file, write_file
@@ -60,7 +61,7 @@ def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str
         # Not ascontiguousarray, which gives 0-d arrays an axis.
         contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         infinite = [name for name, array in contiguous.items() if not _is_finite(array)]
-        plain, described = save(contiguous), json.dumps(dict(description))
+        plain, described = save(contiguous), json_text(dict(description))
     except (SafetensorError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise ArgumentException(
             f"a file must hold arrays of numbers, and a description of numbers, strings, lists and mappings: {error}"

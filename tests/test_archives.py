@@ -305,10 +305,14 @@ class TestNumbers:
             ({"w": np.array([None])}, {}),
             ({"w": np.zeros(1, np.complex128)}, {}),
             ({}, {"generator": np.random.default_rng(0)}),
+            ({}, {"state": {1: "a", "1": "b"}}),
             ({}, {"deep": deep_list(100_000)}),
             ({}, {"long": "x" * 2**24}),
         ],
-        ids=["a reserved name", "a name that is no text", "texts", "objects", "complex", "an object", "deep", "long"],
+        ids=[
+            *("a reserved name", "a name that is no text", "texts", "objects", "complex", "an object"),
+            *("a name that is a number", "deep", "long"),
+        ],
     )
     def test_and_else_that_no_file_holds_are_refused(self, arrays, description):
         with pytest.raises(ArgumentException, match="must"):

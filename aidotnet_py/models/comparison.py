@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from aidotnet_py.descriptions import Described, describe, differences
+from aidotnet_py.descriptions import Described, describe, differences, json_text
 
 __all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses", "properties_of"]
 
@@ -35,14 +34,14 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 
 def properties_of(model: Any) -> dict[str, Any]:
-    """Return the properties of a model's metadata that a file can hold: those of values in JSON, by name."""
+    """Return the properties of a model's metadata that a file can hold: those of names and values in JSON."""
     properties: Mapping[Any, Any] = getattr(model.GetModelMetadata(), "Properties", {})
-    return {str(name): value for name, value in properties.items() if _is_json(value)}
+    return {name: value for name, value in properties.items() if _is_json({name: value})}
 
 
 def _is_json(value: Any) -> bool:
     try:
-        json.dumps(value, allow_nan=False)
+        json_text(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return False
     return True

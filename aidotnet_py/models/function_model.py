@@ -30,6 +30,7 @@ from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputa
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.noise import draw_noise, noise_shapes
 from aidotnet_py.models.program_cache import ProgramCache
+from aidotnet_py.models.statistics_in_files import pop_statistics, statistics_for_file
 from aidotnet_py.models.summary import ModelSummary, array_rows
 from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
@@ -42,9 +43,6 @@ Function = Callable[[Any, Any], Any]
 
 # The floating dtypes of every backend and of safetensors.
 _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
-
-# The prefix of statistics' names in files; names of parameters come from code, which has no colons.
-_STATISTICS = "statistics: "
 
 # On digits, the loss of accuracy is 30 points for groups of 2 normalised together, 20 of 3, 10 of 5 and 4 of 10.
 _FEW_EXAMPLES = 5
@@ -573,9 +571,8 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When a parameter is not finite.
         """
         arrays: dict[str, Array] = self._unravel(self._backend.to_numpy(self._parameters))
-        for name, value in self._statistics.items():
-            arrays[_STATISTICS + name] = self._backend.to_numpy(value)
-        return pack("model", arrays, self._description())
+        statistics = {name: self._backend.to_numpy(value) for name, value in self._statistics.items()}
+        return pack("model", {**arrays, **statistics_for_file(statistics)}, self._description())
 
     def _description(self) -> dict[str, Any]:
         properties = properties_of(self)
@@ -601,7 +598,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
 
     def _load(self, data: bytes, source: str) -> None:
         arrays, description = unpack("model", data, source)
-        statistics = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_STATISTICS)}
+        statistics = pop_statistics(arrays)
         held = description.get("model")
         compared = compare_models(held if isinstance(held, dict) else {}, self)  # pyright: ignore[reportUnknownArgumentType] -- of anything
         there = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
@@ -610,8 +607,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         clauses = [*parameter_clauses(there, here), *compared.layers]
         if clauses:
             raise ArgumentException(f"{source} must be of this model, got another's: {join_clauses(clauses)}")
-        named = {name.removeprefix(_STATISTICS): value for name, value in statistics.items()}
-        self._check_statistics(named, source)
+        self._check_statistics(statistics, source)
         if compared.settings:
             warnings.warn(
                 f"{source} was saved by a model of other settings, and this one keeps its own: "
@@ -622,7 +618,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
         with self._lock:
             self._parameters = self._backend.asarray(flat)
-            self._statistics = {name: self._backend.asarray(value) for name, value in named.items()}
+            self._statistics = {name: self._backend.asarray(value) for name, value in statistics.items()}
 
     def _check_statistics(self, named: Mapping[str, NDArray[Any]], source: str) -> None:
         """Refuse statistics that are not means and variances of the model's layers."""

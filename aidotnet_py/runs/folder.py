@@ -18,7 +18,7 @@ import numpy as np
 
 from aidotnet_py.arguments import COUNT, check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.descriptions import describe
+from aidotnet_py.descriptions import describe, json_text
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 from aidotnet_py.meta_learning import (
     ConfidenceInterval,
@@ -80,7 +80,7 @@ class RunFolder(ITrainingCallback):
     keep : int
         How many of the last checkpoints are kept, > 0.
     settings : mapping, optional
-        What the caller wants to find in ``run.json`` again, in values that JSON can hold.
+        What the caller wants to find in ``run.json`` again, in values that JSON can hold, with strings as keys.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class RunFolder(ITrainingCallback):
         self.keep = COUNT.check("keep", keep, type_error=ArgumentOutOfRangeException)
         try:
             self.settings = None if settings is None else dict(settings)
-            json.dumps(self.settings, allow_nan=False)
+            json_text(self.settings, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             wanted = "a mapping of values that JSON can hold"
             raise ArgumentException(f"{refusal('settings', wanted, settings)}: {error}") from error

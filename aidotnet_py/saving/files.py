@@ -53,7 +53,8 @@ def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], pa
 
     The file is that of ``learner.Save`` or ``model.SaveModel``: parameters, state, and descriptions of network and
     options. Names of classes, preprocessing and the like travel in the model's metadata:
-    ``model.GetModelMetadata().SetProperty("classes", ["cat", "dog"])``, in values that JSON can hold.
+    ``model.GetModelMetadata().SetProperty("classes", ["cat", "dog"])``, in values that JSON can hold, with strings as
+    the keys of mappings.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from aidotnet_py.backends import backend_of
+from aidotnet_py.meta_learning.learner.model_statistics import statistics_of
 
 __all__ = ["bits", "state_of", "untouched"]
 
@@ -26,6 +27,7 @@ def state_of(learner: Any) -> dict[str, Any]:
     given, loader = learner.Options.MetaOptimizer, learner.Options.DataLoader
     state = {
         "parameters": learner._meta_parameters(),
+        "statistics": statistics_of(learner.BaseModel),
         "optimizer": learner._meta_optimizer().GetState(),
         "iteration": learner.CurrentIteration,
         "random": learner._random.get(),

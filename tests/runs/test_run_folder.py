@@ -642,6 +642,8 @@ class TestFailures:
             RunFolder(tmp_path, keep=0)
         with pytest.raises(ArgumentException, match="settings must be a mapping of values that JSON can hold"):
             RunFolder(tmp_path, settings={"a": object()})
+        with pytest.raises(ArgumentException, match=r"settings must be .*: names in a mapping must be strings, got 0"):
+            RunFolder(tmp_path, settings={"classes": {0: "cat"}})
         with pytest.raises(ArgumentException, match="path must be the path of a folder"):
             RunFolder(3)  # type: ignore[arg-type]
         with pytest.raises(ArgumentException, match=r"run must be an IRunFolder, got 'runs'; use RunFolder\('runs'\)"):

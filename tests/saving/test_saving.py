@@ -152,6 +152,17 @@ def test_a_network_by_its_layers(network: Any, shape: Any, dtype: Any, tmp_path:
     assert describe(second) == describe(first)
 
 
+def test_properties_with_names_that_are_no_strings_are_left_out(tmp_path: Path) -> None:
+    """As other values that JSON cannot hold: a file with one name twice could not be read."""
+    model = NeuralNetworkModel(mlp(2, 1), input_shape=(1,), seed=0)
+    properties: dict[Any, Any] = {"classes": {1: "cat", "1": "dog"}, "deep": [{"er": {0: "a"}}], 2: "b"}
+    for name, value in {**properties, "kept": {"0": 1}}.items():
+        model.GetModelMetadata().SetProperty(name, value)
+    for item in (model, MAMLAlgorithm(MAMLOptions(model))):
+        aidotnet_py.save(item, tmp_path / "file")
+        assert aidotnet_py.load(tmp_path / "file").GetModelMetadata().Properties == {"kept": {"0": 1}}
+
+
 def test_on_another_backend(backend: Backend, tmp_path: Path) -> None:
     student = MAMLAlgorithm(MAMLOptions(model(np.float64)))
     aidotnet_py.save(student, tmp_path / "learner.safetensors")

@@ -166,7 +166,7 @@ class IResumable(Protocol):
     """A loader whose state is saved with the learner, so that a resumed run draws the same tasks."""
 
     def GetState(self) -> dict[str, Any]:
-        """Return all that the next draws depend on, in values that JSON can hold."""
+        """Return all that the next draws depend on, in values that JSON can hold, with strings as keys of mappings."""
         ...
 
     def SetState(self, state: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.contract.training_run import IRunFolder, ITrainingCallback, TrainingHistory, TrainingRun
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.learner.journal import whole
+from aidotnet_py.meta_learning.learner.model_statistics import set_statistics, statistics_of
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
 from aidotnet_py.meta_learning.learner.states import place_of
 from aidotnet_py.meta_learning.learner.stepping import LEFT_OUT, SteppingLearner, check_sampler
@@ -271,9 +272,9 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
     def Save(self, filePath: str | os.PathLike[str]) -> None:
         """Write everything needed to go on bit for bit, in one safetensors file, whole or not at all.
 
-        Parameters, optimizer state, iteration, and the random state of the learner and, where it has `GetState`, of the
-        DataLoader. Model and options are described, for `Load` to compare: a learner that takes the file up brings its
-        own. See docs/files.md.
+        Parameters, statistics that the model normalises by, optimizer state, iteration, and the random state of the
+        learner and, where it has `GetState`, of the DataLoader. Model and options are described, for `Load` to compare:
+        a learner that takes the file up brings its own. See docs/files.md.
 
         Warns
         -----
@@ -300,7 +301,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
                     stacklevel=level_outside(),
                 )
         self._heed_model()
-        optimizer = self._meta_optimizer()
+        optimizer, statistics = self._meta_optimizer(), statistics_of(self.BaseModel)
         Checkpoint(
             algorithm=self.AlgorithmType.name,
             parameters=self._host(self._meta_parameters()),
@@ -312,6 +313,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             model=describe_model(self.BaseModel),
             options=describe(self._options),
             properties=properties_of(self.BaseModel),
+            statistics=None if statistics is None else {name: self._host(value) for name, value in statistics.items()},
         ).save(filePath)
 
     def Load(self, filePath: str | os.PathLike[str]) -> None:
@@ -355,7 +357,10 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             if self._sampler is not None and "sampler" in checkpoint.random_state:
                 self._put_back_on_failure(self._sampler)
                 cast(Any, self._sampler).SetState(checkpoint.random_state["sampler"])
-            self._set_meta_parameters(backend.asarray(checkpoint.parameters))
+            with self._state:
+                self._set_meta_parameters(backend.asarray(checkpoint.parameters))
+                if checkpoint.statistics is not None:
+                    set_statistics(self.BaseModel, checkpoint.statistics)
         except Exception as error:
             raise ArgumentException(f"{source} must hold a state that this learner can take: {error!r}") from error
         self._iteration = checkpoint.iteration

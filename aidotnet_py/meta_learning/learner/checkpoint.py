@@ -15,6 +15,7 @@ from aidotnet_py.descriptions import join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.models.comparison import ModelDifferences
+from aidotnet_py.models.statistics_in_files import pop_statistics, statistics_for_file
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
 __all__ = ["Checkpoint"]
@@ -30,7 +31,8 @@ class Checkpoint:
     """The state of a learner; arrays are on the host once it was loaded, so that any backend can take them up.
 
     Model and options are descriptions, to be compared with those at hand; of a file of version 0.1.0 they are empty.
-    Properties are those of the model's metadata.
+    Properties are those of the model's metadata. Statistics are those that the model normalises by: None if it can hold
+    none, and of a file from before they were saved.
     """
 
     algorithm: str
@@ -43,6 +45,7 @@ class Checkpoint:
     model: Mapping[str, Any]
     options: Mapping[str, Any]
     properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    statistics: Mapping[str, NDArray[Any]] | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a safetensors file, whole or not at all.
@@ -58,13 +61,14 @@ class Checkpoint:
         numbers: dict[str, Any] = {}
         for name, value in self.optimizer_state.items():
             backend = backend_of(value)
-            if backend is None:
+            # A name that is no string is refused with the numbers.
+            if backend is None or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- a user's
                 numbers[name] = value
             else:
                 arrays[_PREFIX + name] = backend.to_numpy(value)
         for name, value in self.extra_state.items():
             arrays[_EXTRA + name] = value
-        description = {
+        description: dict[str, Any] = {
             "algorithm": self.algorithm,
             "optimizer": self.optimizer,
             "optimizer_state": numbers,
@@ -74,12 +78,15 @@ class Checkpoint:
             "options": self.options,
             "properties": self.properties,
         }
+        if self.statistics is not None:
+            arrays |= statistics_for_file(self.statistics)
+            description["statistics"] = sorted(self.statistics)
         try:
             data = pack(_KIND, arrays, description)
         except ArgumentException as error:
             raise ArgumentException(
                 f"the states of the optimizer {self.optimizer} and the DataLoader must consist of arrays, numbers and "
-                f"strings, and mappings and lists of the latter two, to be saved: {error}"
+                f"strings, and mappings by strings and lists of the latter two, to be saved: {error}"
             ) from error
         write_file(path, data)
 
@@ -112,6 +119,9 @@ class Checkpoint:
                 )
         if "parameters" not in arrays:
             raise ArgumentException(f"{path} must be a whole checkpoint, got one without parameters")
+        statistics = pop_statistics(arrays) if "statistics" in description else None
+        if statistics is not None and sorted(statistics) != description["statistics"]:
+            raise ArgumentException(f"{path} must be a whole checkpoint, got one without the statistics that it lists")
         parameters, steps = arrays.pop("parameters"), description["iteration"]
         if not 0 <= steps <= _MOST_STEPS:
             raise ArgumentException(f"{path} must hold an iteration from 0 to {_MOST_STEPS}, got {steps}")
@@ -128,6 +138,7 @@ class Checkpoint:
             model=description["model"],
             options=description["options"],
             properties=description["properties"],
+            statistics=statistics,
         )
 
     def require_fit(

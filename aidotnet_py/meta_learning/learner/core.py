@@ -28,6 +28,7 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
+from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside
 from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.learner.random_state import RandomState
 from aidotnet_py.meta_learning.learner.tasks import Tasks
@@ -435,10 +436,11 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
     def _restorer(self) -> Callable[[], None]:
         self._heed_model()
         iteration, extra, random = self._iteration, self._extra_state(), self._random.get()
-        put_parameters_back = self._put_parameters_aside()
+        put_parameters_back, put_statistics_back = self._put_parameters_aside(), put_statistics_aside(self.BaseModel)
 
         def put_back() -> None:
             put_parameters_back()
+            put_statistics_back()
             self._set_extra_state(extra)
             self._random.set(random)
             self._iteration = iteration

@@ -197,9 +197,19 @@ def test_an_optimizer_of_the_users(tmp_path: Path) -> None:
     assert bits(other._meta_optimizer().GetState()) == bits(learner._meta_optimizer().GetState())
 
 
-def test_a_state_that_no_file_can_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"generator": np.random.default_rng(0)},
+        {"counts": {1: "a", "1": "b"}},
+        {0: 1.0, "0": 2.0},
+        {0: np.zeros(3)},
+    ],
+    ids=["an object", "names in it", "names", "names of arrays"],
+)
+def test_a_state_that_no_file_can_hold(state: dict[Any, Any], tmp_path: Path) -> None:
     optimizer = Remembering()
-    optimizer.state["generator"] = np.random.default_rng(0)
+    optimizer.state |= state
     learner = learner_on(MetaOptimizer=optimizer)
     with pytest.raises(
         ArgumentException, match=r"the states of the optimizer Remembering and the DataLoader must consist of"
