@@ -13,12 +13,16 @@ from aidotnet_py.arguments import Whole, shown
 from aidotnet_py.data import TableLoader
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
-from aidotnet_py.estimators.inputs import all_or_nothing, is_frame, read_columns, require_targets
+from aidotnet_py.estimators.inputs import (
+    all_or_nothing,
+    is_frame,
+    read_columns,
+    read_targets,
+    require_targets,
+)
 from aidotnet_py.estimators.scikit_learn import (
     BaseEstimator,
     RegressorMixin,
-    check_array,
-    check_consistent_length,
     check_is_fitted,
     check_random_state,
     column_or_1d,
@@ -108,7 +112,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         X : frame, or array_like, (rows, columns)
             The features and ``task_column``. Columns of a frame may hold numbers, times and categories.
         y : array_like, (rows,)
-            What to predict.
+            What to predict. Durations, of any unit, are predicted in seconds, and times in seconds since 1970.
 
         Returns
         -------
@@ -188,6 +192,33 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             outputs[rows] = self.adapted_[group].Predict(inputs[rows])
         return self.encoding_.decode(outputs)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination R² of the predictions, with y read as in `fit`.
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+        sample_weight : array_like, (rows,), optional
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            When X or y is no such table, or has a row of an unknown group.
+        """
+        check_is_fitted(self)
+        targets = Columns({self._target: _targets(X, y)})
+        # Refuses what partial_fit does, such as durations after numbers.
+        self.encoding_.outcomes(targets)
+        return super().score(X, targets.numbers(self._target), sample_weight)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = tags.input_tags.categorical = True
@@ -213,9 +244,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     def _read_with_targets(self, X: Any, y: Any, *, reset: bool) -> Columns:
         require_targets(y)
         columns = self._read(X, reset=reset)
-        targets = check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=np.float64, input_name="y")
-        check_consistent_length(X, targets)
-        return columns.with_column(self._target, targets)
+        return columns.with_column(self._target, _targets(X, y))
 
     def _meta_train(self, columns: Columns) -> None:
         large = self._rows_of_large_groups(columns)
@@ -262,6 +291,14 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             adapted[group] = self.learner_.Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1))
         self._known.update(known)
         self.adapted_.update(adapted)
+
+
+def _targets(X: Any, y: Any) -> NDArray[Any]:
+    """Return the one column of y."""
+    # Refuses several, and warns of one in two axes.
+    column_or_1d(y, warn=True)
+    _, (targets,) = read_targets(X, y)
+    return targets
 
 
 def _name_of(columns: Columns, X: Any, argument: str, column: Any) -> str:

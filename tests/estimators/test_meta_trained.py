@@ -209,6 +209,57 @@ class TestTables:
             MetaTrainedRegressor("a").fit(np.zeros((4, 2)), np.zeros(4))
 
 
+class TestTimes:
+    @pytest.mark.parametrize(("unit", "library"), [("ns", pd.Series), ("us", polars.Series), ("ms", np.asarray)])
+    def test_durations_are_in_seconds(self, unit: Any, library: Any) -> None:
+        X, y = children(8)
+        seconds = y.round(2)
+        durations = library(pd.to_timedelta(seconds, unit="s").dt.as_unit(unit).to_numpy())
+        plain = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, seconds)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, durations)
+        np.testing.assert_allclose(model.predict(X), plain.predict(X), rtol=1e-6)
+        expected = plain.score(X, seconds)
+        for targets in (durations, seconds):
+            assert model.score(X, targets) == pytest.approx(expected, abs=1e-6)
+
+    def test_durations_in_parts_of_several_units(self) -> None:
+        X, y = children(8)
+        new, later = children(1, seed=1, prefix="n")
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(
+            X, pd.to_timedelta(y.round(), unit="s")
+        )
+        durations = pd.to_timedelta(later.round(), unit="s")
+        expected = pickle.loads(pickle.dumps(model)).partial_fit(new, later.round()).predict(new)
+        for unit in ("s", "ns"):
+            copy = pickle.loads(pickle.dumps(model)).partial_fit(new, durations.dt.as_unit(unit))
+            np.testing.assert_allclose(copy.predict(new), expected, rtol=1e-9)
+
+    @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+    def test_times_are_in_seconds_since_1970(self, zone: str | None) -> None:
+        X, y = children(8)
+        times = (pd.Timestamp("2024-01-01") + pd.to_timedelta(y.round(), unit="s")).dt.tz_localize(zone)
+        seconds = (times - pd.Timestamp(0, tz=zone and "UTC")).dt.total_seconds()
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, times)
+        plain = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, seconds)
+        np.testing.assert_allclose(model.predict(X), plain.predict(X), rtol=1e-9)
+        assert model.score(X, times) == pytest.approx(plain.score(X, seconds), abs=1e-6)
+
+    def test_durations_after_numbers_are_refused(self) -> None:
+        """The numbers may be hours."""
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        for method in (model.partial_fit, model.score):
+            with pytest.raises(ArgumentException, match="column 'y' must hold numbers, got durations; convert it"):
+                method(X, pd.to_timedelta(y, unit="s"))
+
+    @pytest.mark.parametrize("unit", ["s", "ns"])
+    def test_durations_as_objects_are_refused(self, unit: Any) -> None:
+        X, y = children(8)
+        durations = np.array([*np.array(y, f"timedelta64[{unit}]"), None], object)[:-1]
+        with pytest.raises(ArgumentException, match=r"y must hold numbers, .* use np.array\(y, 'timedelta64\[us\]'\)"):
+            MetaTrainedRegressor("child", options=SHORT).fit(X, durations)
+
+
 class TestScikitLearnsTools:
     def test_clones_pickles_and_seeds(self) -> None:
         X, y = children(8)
