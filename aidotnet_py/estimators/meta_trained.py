@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import Whole, shown
+from aidotnet_py.arguments import Whole, refusal, shown
 from aidotnet_py.data import TableLoader
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.estimators.inputs import (
     all_or_nothing,
     is_frame,
+    is_numbered_frame,
     read_columns,
     read_targets,
     require_targets,
@@ -46,7 +47,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     Parameters
     ----------
     task_column : str or int
-        The column of X that says which group a row belongs to: its name in a frame, or its place in an array.
+        The column of X that says which group a row belongs to: its name in a frame, also if that is a number, or its
+        place in an array.
     order_column : str or int, optional
         A column of times or numbers, which is a feature too: in meta-training, a group's earliest rows are adapted to
         and its others are predicted. By default the rows are divided at random, anew for each task.
@@ -305,4 +307,10 @@ def _name_of(columns: Columns, X: Any, argument: str, column: Any) -> str:
     """Return the name of a column that is given by its name in a frame, or by its place in an array."""
     if is_frame(X):
         return columns.check_name(argument, column)
-    return columns.names[Whole(0, len(columns.names) - 1).check(argument, column)]
+    if not is_numbered_frame(X):
+        return columns.names[Whole(0, len(columns.names) - 1).check(argument, column)]
+    numbers: list[Any] = X.columns.tolist()
+    if column not in numbers:
+        known = ", ".join(map(repr, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+        raise ArgumentException(refusal(argument, f"a column of X, {known}", column))
+    return columns.names[numbers.index(column)]

@@ -147,6 +147,20 @@ class TestTables:
         numbered = X.set_axis([0, 1, 2], axis=1)
         np.testing.assert_array_equal(model.predict(numbered), expected)
 
+    def test_are_frames_whose_columns_are_numbered_by_name(self) -> None:
+        """Not by place, as those of an array."""
+        X, y = children(8)
+        settings: dict[str, Any] = {"options": SHORT, "random_state": 0}
+        expected = MetaTrainedRegressor("child", order_column="age", **settings).fit(X, y).predict(X)
+        numbered = X.set_axis([1, 2, 0], axis=1)
+        model = MetaTrainedRegressor(2, order_column=1, **settings).fit(numbered, y)
+        assert set(model.adapted_) == set(X["child"])
+        np.testing.assert_array_equal(model.predict(numbered), expected)
+        with pytest.raises(ArgumentException, match="task_column must be a column of X, 1, 2, 0, got 3"):
+            MetaTrainedRegressor(3).fit(numbered, y)
+        with pytest.raises(ArgumentException, match="order_column must be a column of X, 1, 2, 0, got 'age'"):
+            MetaTrainedRegressor(2, order_column="age").fit(numbered, y)
+
     def test_lists_have_columns_of_several_types(self) -> None:
         X, y = children(8)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
