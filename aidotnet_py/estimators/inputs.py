@@ -18,6 +18,7 @@ from aidotnet_py.exceptions import ArgumentException
 
 __all__ = [
     "all_or_nothing",
+    "check_strings",
     "is_frame",
     "is_numbered_frame",
     "read_arrays",
@@ -132,6 +133,29 @@ def require_targets(y: Any) -> None:
     adopt(y, "y")
     if y is None:
         raise ArgumentException("y must be given, got None; fit requires y to be passed, but the target y is None")
+
+
+def check_strings(X: Any, columns: Columns, task: str) -> None:
+    """Raise ArgumentException if X is an array of strings that has numbers beside the task column.
+
+    NumPy makes strings of numbers that are stacked beside names, and each number would be a category.
+    """
+    if getattr(getattr(X, "dtype", None), "kind", None) != "U":
+        return
+    for place, name in enumerate(columns.names):
+        if name != task and _are_numbers(columns.values(name)):
+            raise ArgumentException(
+                f"X must have numbers as numbers, got {columns.values(name)[0]!r:.80} in column {place} of an array of "
+                "strings; pass a frame, or a list of rows"
+            )
+
+
+def _are_numbers(strings: NDArray[Any]) -> bool:
+    try:
+        strings.astype(np.float64)
+    except ValueError:
+        return False
+    return True
 
 
 def read_targets(X: Any, y: Any) -> tuple[list[str] | None, list[NDArray[Any]]]:

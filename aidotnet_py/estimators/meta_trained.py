@@ -15,6 +15,7 @@ from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.estimators.inputs import (
     all_or_nothing,
+    check_strings,
     is_frame,
     is_numbered_frame,
     read_columns,
@@ -236,6 +237,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             self._task = _name_of(columns, X, "task_column", self.task_column)
             order = self.order_column
             self._order = None if order is None else _name_of(columns, X, "order_column", order)
+            check_strings(X, columns, self._task)
             self._target = "y"
             while self._target in columns.names:
                 self._target += "_"

@@ -161,6 +161,21 @@ class TestTables:
         with pytest.raises(ArgumentException, match="order_column must be a column of X, 1, 2, 0, got 'age'"):
             MetaTrainedRegressor(2, order_column="age").fit(numbered, y)
 
+    def test_are_no_arrays_of_strings_that_were_numbers(self) -> None:
+        """As which np.column_stack returns names and numbers."""
+        X, y = children(8)
+        strings = X[["child", "age", "sex"]].to_numpy(object).astype(np.str_)
+        message = "X must have numbers as numbers, got '.*' in column 1 of an array of strings; pass a frame, or a list"
+        with pytest.raises(ArgumentException, match=message):
+            MetaTrainedRegressor(0).fit(strings, y)
+        # Groups may be called by numbers, and strings in lists are meant as strings.
+        numbers = X["child"].str[1:].tolist()
+        named = np.column_stack([numbers, X["sex"].tolist()])
+        for rows, categories in ((named, ("f", "m")), ([[group, "1"] for group in numbers], ("1",))):
+            model = MetaTrainedRegressor(0, options=SHORT, random_state=0).fit(rows, y)
+            assert set(model.adapted_) == set(numbers)
+            assert model.encoding_.features[0].categories == categories
+
     def test_lists_have_columns_of_several_types(self) -> None:
         X, y = children(8)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
