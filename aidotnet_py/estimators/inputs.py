@@ -82,7 +82,7 @@ def read_columns(
     X : frame, or array_like, (rows, features)
         Columns with names, or columns in the order of ``names``.
     names : sequence of str or None
-        What the columns of an array are called; None: x0, x1, and so on.
+        What the columns of an array are called; None: x0, x1, and so on, also in a frame after a fit without names.
     fill : bool
         Whether an array may hold NaN.
     **least : int
@@ -96,7 +96,10 @@ def read_columns(
     if is_frame(X):
         columns = read_table(X, "X")
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        return columns
+        if reset or names is not None:
+            return columns
+        places = _names(None, (columns.rows, len(columns.names)))
+        return Columns({place: columns.values(name) for place, name in zip(places, columns.names, strict=True)})
     if is_numbered_frame(X):
         # A frame with numbered columns: one array of them all would round integers beside other numbers.
         validate_data(estimator, X, reset=reset, skip_check_array=True)

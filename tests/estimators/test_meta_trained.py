@@ -161,6 +161,21 @@ class TestTables:
         with pytest.raises(ArgumentException, match="order_column must be a column of X, 1, 2, 0, got 'age'"):
             MetaTrainedRegressor(2, order_column="age").fit(numbered, y)
 
+    @pytest.mark.parametrize("library", [pd, polars])
+    def test_are_frames_after_a_fit_on_an_array(self, library: Any) -> None:
+        X, y = children(8)
+        array = X.to_numpy(object)
+        model = MetaTrainedRegressor(1, options=SHORT, random_state=0).fit(array, y)
+        expected = model.predict(array)
+        frame = library.DataFrame(X.to_dict("list"))
+        with pytest.warns(UserWarning, match="X has feature names, but MetaTrainedRegressor was fitted without"):
+            np.testing.assert_array_equal(model.predict(frame), expected)
+        with (
+            pytest.warns(UserWarning, match="X has feature names"),
+            pytest.raises(ValueError, match="X has 2 features, but MetaTrainedRegressor is expecting 3"),
+        ):
+            model.predict(frame[["age", "child"]])
+
     def test_are_no_arrays_of_strings_that_were_numbers(self) -> None:
         """As which np.column_stack returns names and numbers."""
         X, y = children(8)
