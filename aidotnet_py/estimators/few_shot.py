@@ -16,6 +16,7 @@ from aidotnet_py.data.example_pool import check_numbers, read_labels
 from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.estimators.inputs import (
     all_or_nothing,
+    own_remedies,
     read_arrays,
     read_columns,
     read_targets,
@@ -76,8 +77,9 @@ class _FewShot(BaseEstimator):
             # An array has the columns of the frame that was fitted, or those of the encoding.
             fitted = None if reset else getattr(self, "feature_names_in_", None)
             names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
-            columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
-            return check_numbers("X", encoding.inputs(columns), dtype.type)
+            with own_remedies():
+                columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
+                return check_numbers("X", encoding.inputs(columns), dtype.type)
         rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
         if not isinstance(model, NeuralNetworkModel) or rows.shape[1:] == model.input_shape:
             return rows

@@ -21,11 +21,20 @@ __all__ = [
     "check_strings",
     "is_frame",
     "is_numbered_frame",
+    "own_remedies",
     "read_arrays",
     "read_columns",
     "read_targets",
     "require_targets",
 ]
+
+# A table's messages name arguments of TableLoader.
+_REMEDIES = {
+    ", or pass missing='fill'": "",
+    ", or name the other columns in features": "",
+    "name the other columns in features": "leave it out of X",
+    "leave it out of features": "leave it out of X",
+}
 
 
 @contextmanager
@@ -36,6 +45,19 @@ def all_or_nothing(estimator: Any) -> Generator[None]:
         yield
     except BaseException:
         estimator.__dict__ = before
+        raise
+
+
+@contextmanager
+def own_remedies() -> Generator[None]:
+    """Take arguments that an estimator lacks out of the remedies of a refusal."""
+    try:
+        yield
+    except ArgumentException as error:
+        text = str(error)
+        for theirs, ours in _REMEDIES.items():
+            text = text.replace(theirs, ours)
+        error.args = (text,)
         raise
 
 
@@ -172,16 +194,17 @@ def read_targets(X: Any, y: Any) -> tuple[list[str] | None, list[NDArray[Any]]]:
         When y has no such columns, or another number of rows than X.
     """
     require_targets(y)
-    if is_frame(y) or is_numbered_frame(y):
-        given = list(_frame_names(y))
-        # By place, since pandas has frames with two columns of one name.
-        by_place = getattr(y, "iloc", None)
-        columns = [_targets(y[n] if by_place is None else by_place[:, place]) for place, n in enumerate(given)]
-        names = given if is_frame(y) else None
-    else:
-        array = _targets(y)
-        check_consistent_length(X, array)
-        names, columns = None, list(array.reshape(len(array), -1).T)
+    with own_remedies():
+        if is_frame(y) or is_numbered_frame(y):
+            given = list(_frame_names(y))
+            # By place, since pandas has frames with two columns of one name.
+            by_place = getattr(y, "iloc", None)
+            columns = [_targets(y[n] if by_place is None else by_place[:, place]) for place, n in enumerate(given)]
+            names = given if is_frame(y) else None
+        else:
+            array = _targets(y)
+            check_consistent_length(X, array)
+            names, columns = None, list(array.reshape(len(array), -1).T)
     check_consistent_length(X, *columns)
     return names, columns
 

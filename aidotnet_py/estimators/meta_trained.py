@@ -18,6 +18,7 @@ from aidotnet_py.estimators.inputs import (
     check_strings,
     is_frame,
     is_numbered_frame,
+    own_remedies,
     read_columns,
     read_targets,
     require_targets,
@@ -128,7 +129,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         InvalidOperationException
             When a step of meta-training is not finite.
         """
-        with all_or_nothing(self):
+        with all_or_nothing(self), own_remedies():
             columns = self._read_with_targets(X, y, reset=True)
             self._meta_train(columns)
             self._known: dict[Any, tuple[NDArray[Any], NDArray[Any]]] = {}
@@ -159,7 +160,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         """
         if not hasattr(self, "learner_"):
             return self.fit(X, y)
-        self._adapt(self._read_with_targets(X, y, reset=False))
+        with own_remedies():
+            self._adapt(self._read_with_targets(X, y, reset=False))
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -182,8 +184,9 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             When X is no such table, or has a row of an unknown group.
         """
         check_is_fitted(self)
-        columns = self._read(X, reset=False)
-        inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
+        with own_remedies():
+            columns = self._read(X, reset=False)
+            inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
         unknown = [group for group in groups if group not in self.adapted_]
         if unknown:
             raise ArgumentException(
@@ -238,6 +241,10 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             order = self.order_column
             self._order = None if order is None else _name_of(columns, X, "order_column", order)
             check_strings(X, columns, self._task)
+            if self._order is not None and columns.kind(self._order) == "category":
+                raise ArgumentException(
+                    f"order_column must be a column of times or numbers, got the categories of {shown(order)}"
+                )
             self._target = "y"
             while self._target in columns.names:
                 self._target += "_"
@@ -255,7 +262,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31))
         # In scikit-learn's dtype: in float32 a row's prediction differs by 1e-7 with its place among the rows.
         loader: TableLoader[np.float64] = TableLoader(
-            columns if large is None else columns.take(large),
+            columns.take(large),
             task=self._task,
             target=self._target,
             order=self._order,
@@ -271,11 +278,18 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         learner.Options.DataLoader = None
         self.learner_, self.encoding_ = learner, loader.encoding
 
-    def _rows_of_large_groups(self, columns: Columns) -> NDArray[np.intp] | None:
-        """Return the rows of the groups that can be divided; None if there are none, which the loader refuses."""
-        least = self.support + 1 if isinstance(self.support, Integral) else 2
-        rows = [rows for rows in self._rows_of_groups(columns).values() if len(rows) >= least]
-        return np.sort(np.concatenate(rows)) if rows else None
+    def _rows_of_large_groups(self, columns: Columns) -> NDArray[np.intp]:
+        """Return the rows of the groups that can be divided."""
+        least = int(self.support) + 1 if isinstance(self.support, Integral) else 2
+        groups = list(self._rows_of_groups(columns).values())
+        large = [rows for rows in groups if len(rows) >= least]
+        if not large:
+            remedy = "more rows of a group" if least == 2 else "a smaller support, or more rows of a group"
+            raise ArgumentException(
+                f"X must have a group of {least} or more rows, for support and query rows, got at most "
+                f"{max(map(len, groups))} in a group; pass {remedy}"
+            )
+        return np.sort(np.concatenate(large))
 
     def _rows_of_groups(self, columns: Columns) -> dict[Any, NDArray[np.intp]]:
         """Return the places of each group's rows."""

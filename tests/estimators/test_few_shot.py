@@ -406,6 +406,14 @@ class TestTargetsOfATable:
         # The name of a series is what its owner calls it.
         regressor_of(table, "took").fit(X, foreign["ran"])
 
+    def test_remedies_name_no_argument_that_it_lacks(self) -> None:
+        table = spans(0)
+        regressor = regressor_of(table, "took")
+        for x, remedy in ((np.nan, "drop or fill such rows"), (pd.Period("2024-01"), "convert or drop it")):
+            # With another column, since a table needs one of some kind.
+            with pytest.raises(ArgumentException, match=f"; {remedy}$"):
+                regressor.fit(table[["took"]].assign(x=x), table["took"])
+
 
 class TestRefusals:
     def test_what_is_no_learner(self, tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ class TestGroups:
         # It is adapted to, and not trained on.
         np.testing.assert_array_equal(model.learner_.GetParameters(), without.learner_.GetParameters())
         assert np.isfinite(model.predict(lone)).all()
-        with pytest.raises(ArgumentException, match="groups with fewer than 2 rows are 'c0', 'c1'"):
+        with pytest.raises(
+            ArgumentException, match=r"X must have a group of 2 or more rows, .* got at most 1 in a group; pass"
+        ):
             model.fit(X.drop_duplicates("child"), y[X.drop_duplicates("child").index])
 
     def test_a_failure_leaves_all(self) -> None:
@@ -251,6 +253,31 @@ class TestTables:
             MetaTrainedRegressor(2).fit(np.zeros((4, 2)), np.zeros(4))
         with pytest.raises(ArgumentException, match="task_column must be a whole number from 0 to 1, got 'a'"):
             MetaTrainedRegressor("a").fit(np.zeros((4, 2)), np.zeros(4))
+
+    @pytest.mark.parametrize(
+        ("changes", "arguments", "message"),
+        [
+            (
+                {"age": [np.nan, *range(299)]},
+                {},
+                "column 'age' must have a value in each row, .* rows; drop or fill such rows$",
+            ),
+            ({"age": pd.Period("2024-01")}, {}, r"X\['age'\] must hold numbers, .*; convert or drop it$"),
+            ({"age": [f"day {day}" for day in range(300)]}, {}, "at most 256 categories, got 300; leave it out of X$"),
+            ({"age": None}, {"order_column": "sex"}, "order_column must be a column of times .* categories of 'sex'$"),
+            (
+                {},
+                {"support": 50},
+                "X must have a group of 51 or more rows, .* got at most 30 in a group; pass a smaller",
+            ),
+        ],
+    )
+    def test_remedies_name_no_argument_that_it_lacks(
+        self, changes: dict[str, Any], arguments: dict[str, Any], message: str
+    ) -> None:
+        table = {"child": np.arange(300) // 30, "age": np.arange(300.0), "sex": ["f", "m"] * 150, **changes}
+        with pytest.raises(ArgumentException, match=message):
+            MetaTrainedRegressor("child", options=SHORT, **arguments).fit(pd.DataFrame(table), np.arange(300.0))
 
 
 class TestTimes:
