@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
@@ -12,12 +13,19 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import refusal
 from aidotnet_py.data import TableEncoding, TableLoader
 from aidotnet_py.data.example_pool import check_numbers, read_labels
-from aidotnet_py.estimators.inputs import all_or_nothing, read_arrays, read_columns, require_targets
+from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.estimators.inputs import (
+    all_or_nothing,
+    own_remedies,
+    read_arrays,
+    read_columns,
+    read_targets,
+    require_targets,
+)
 from aidotnet_py.estimators.scikit_learn import (
     BaseEstimator,
     ClassifierMixin,
     RegressorMixin,
-    check_array,
     check_classification_targets,
     check_consistent_length,
     check_is_fitted,
@@ -69,8 +77,9 @@ class _FewShot(BaseEstimator):
             # An array has the columns of the frame that was fitted, or those of the encoding.
             fitted = None if reset else getattr(self, "feature_names_in_", None)
             names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
-            columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
-            return check_numbers("X", encoding.inputs(columns), dtype.type)
+            with own_remedies():
+                columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
+                return check_numbers("X", encoding.inputs(columns), dtype.type)
         rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
         if not isinstance(model, NeuralNetworkModel) or rows.shape[1:] == model.input_shape:
             return rows
@@ -264,8 +273,9 @@ class FewShotRegressor(RegressorMixin, _FewShot):
     adapted_ : IFullModel
         The model that `fit` adapted.
     encoding_ : TableEncoding or None
-        As for `FewShotClassifier`; y and predictions are in the units of the table's target then. Without one, they are
-        as the learner knows them: scale them as for training.
+        As for `FewShotClassifier`; y and predictions are in the units of the table's target then, and a frame y has its
+        columns by name. Without one, they are as the learner knows them: scale them as for training. Durations are in
+        seconds, and times in seconds since 1970, in y of any unit and in predictions.
     n_features_in_, feature_names_in_
         As for `FewShotClassifier`.
 
@@ -291,7 +301,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         ----------
         X : array_like, (n, …), or frame
             The inputs.
-        y : array_like, (n,) or (n, targets)
+        y : array_like, (n,) or (n, targets), or frame
             What to predict.
 
         Returns
@@ -317,20 +327,15 @@ class FewShotRegressor(RegressorMixin, _FewShot):
                 f"learner must have a loss of regression, got {type(cast(Any, loss)).__name__}; use FewShotClassifier"
             )
         inputs = self._inputs(X, learner.BaseModel, encoding, reset=True)
-        y = _numbers(X, y)
-        columns, outputs = y.reshape(len(y), -1), _outputs_of(learner, inputs)
-        if columns.shape[1] != np.prod(outputs):
-            raise ArgumentException(
-                f"y must have {int(np.prod(outputs))} targets a row, as the learner predicts, got shape {y.shape}"
-            )
-        if encoding is not None:
-            columns = encoding.outcomes(dict(zip(encoding.target_names, columns.T, strict=True)))
-        targets = check_numbers("y", columns, inputs.dtype.type).reshape(len(y), *outputs)
+        outputs = _outputs_of(learner, inputs)
+        columns = _targets(X, y, encoding, math.prod(outputs))
+        targets = _numbers(columns, columns.names) if encoding is None else encoding.outcomes(columns)
+        targets = check_numbers("y", targets, inputs.dtype.type).reshape(columns.rows, *outputs)
         self._adapt(learner, encoding, inputs, targets)
-        self._targets_shape = y.shape[1:]
+        self._target_names, self._targets_shape = columns.names, np.asarray(y).shape[1:]
 
     def predict(self, X: Any) -> NDArray[np.float64]:
-        """Return predictions in the shape of y.
+        """Return predictions in the shape of y, with the columns in the order of y.
 
         Parameters
         ----------
@@ -350,8 +355,39 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         """
         outputs = self._outputs(X)
         if self.encoding_ is not None:
-            outputs = self.encoding_.decode(outputs)
+            names = self.encoding_.target_names
+            decoded = self.encoding_.decode(outputs).reshape(len(outputs), len(names))
+            outputs = decoded[:, [names.index(name) for name in self._target_names]]
         return outputs.reshape(len(outputs), *self._targets_shape)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination R² of the predictions, with y read as in `fit`.
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+        sample_weight : array_like, (n,), optional
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            When X or y do not fit the learner.
+        """
+        check_is_fitted(self)
+        columns = _targets(X, y, self.encoding_, len(self._target_names))
+        if self.encoding_ is not None:
+            # Refuses what fit does, such as times for a target of durations.
+            self.encoding_.outcomes(columns)
+        targets = _numbers(columns, self._target_names).reshape(columns.rows, *self._targets_shape)
+        return super().score(X, targets, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()
@@ -370,12 +406,28 @@ def _labels(X: Any, y: Any) -> NDArray[Any]:
     return labels
 
 
-def _numbers(X: Any, y: Any) -> NDArray[np.float64]:
-    """Return numbers, (n,) or (n, targets)."""
-    require_targets(y)
-    numbers: NDArray[np.float64] = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-    check_consistent_length(X, numbers)
-    return numbers
+def _targets(X: Any, y: Any, encoding: TableEncoding | None, count: int) -> Columns:
+    """Return the columns of y in its order, with the names of the encoding, if there is one."""
+    found, columns = read_targets(X, y)
+    if len(columns) != count:
+        raise ArgumentException(
+            f"y must have {count} targets a row, as the learner predicts, got shape {np.asarray(y).shape}"
+        )
+    if encoding is None:
+        names: Sequence[str] = [f"y{place}" for place in range(count)]
+    else:
+        names = encoding.target_names if found is None else found
+        if set(names) != set(encoding.target_names):
+            raise ArgumentException(
+                f"y must have the columns {', '.join(encoding.target_names)}, as the learner's table has, got "
+                f"{', '.join(names)}; rename them"
+            )
+    return Columns(dict(zip(names, columns, strict=True)))
+
+
+def _numbers(columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:
+    """Return columns as numbers, (rows, columns)."""
+    return np.column_stack([columns.numbers(name) for name in names])
 
 
 def _outputs_of(learner: _Learner, inputs: NDArray[Any]) -> tuple[int, ...]:

@@ -1,20 +1,40 @@
-"""Rows of X as arrays, or as columns of a table; scikit-learn checks names and numbers of features."""
+"""X as arrays or columns of a table, and y as columns; scikit-learn checks names and numbers of features."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import shown
 from aidotnet_py.backends import adopt
 from aidotnet_py.data.table.columns import Columns, read_table
-from aidotnet_py.estimators.scikit_learn import validate_data
+from aidotnet_py.estimators.scikit_learn import check_array, check_consistent_length, validate_data
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["all_or_nothing", "is_frame", "read_arrays", "read_columns", "require_targets"]
+__all__ = [
+    "all_or_nothing",
+    "check_strings",
+    "is_frame",
+    "is_numbered_frame",
+    "own_remedies",
+    "read_arrays",
+    "read_columns",
+    "read_targets",
+    "require_targets",
+]
+
+# A table's messages name arguments of TableLoader.
+_REMEDIES = {
+    ", or pass missing='fill'": "",
+    ", or name the other columns in features": "",
+    "name the other columns in features": "leave it out of X",
+    "leave it out of features": "leave it out of X",
+}
 
 
 @contextmanager
@@ -28,14 +48,36 @@ def all_or_nothing(estimator: Any) -> Generator[None]:
         raise
 
 
+@contextmanager
+def own_remedies() -> Generator[None]:
+    """Take arguments that an estimator lacks out of the remedies of a refusal."""
+    try:
+        yield
+    except ArgumentException as error:
+        text = str(error)
+        for theirs, ours in _REMEDIES.items():
+            text = text.replace(theirs, ours)
+        error.args = (text,)
+        raise
+
+
 def is_frame(X: Any) -> bool:
     """Return whether X has columns with names, as frames of pandas, Polars and PyArrow have.
 
     For scikit-learn, a frame whose columns are numbered is an array.
     """
-    # In this order, since the columns of PyArrow's are no names.
-    names = getattr(X, "column_names", getattr(X, "columns", None))
+    names = _frame_names(X)
     return names is not None and all(isinstance(name, str) for name in names)
+
+
+def is_numbered_frame(X: Any) -> bool:
+    """Return whether X is a frame of pandas whose columns are numbered."""
+    return hasattr(X, "columns") and hasattr(X, "set_axis") and not is_frame(X)
+
+
+def _frame_names(X: Any) -> Any:
+    # In this order, since the columns of PyArrow's are no names.
+    return getattr(X, "column_names", getattr(X, "columns", None))
 
 
 def read_arrays(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
@@ -62,7 +104,7 @@ def read_columns(
     X : frame, or array_like, (rows, features)
         Columns with names, or columns in the order of ``names``.
     names : sequence of str or None
-        What the columns of an array are called; None: x0, x1, and so on.
+        What the columns of an array are called; None: x0, x1, and so on, also in a frame after a fit without names.
     fill : bool
         Whether an array may hold NaN.
     **least : int
@@ -76,8 +118,11 @@ def read_columns(
     if is_frame(X):
         columns = read_table(X, "X")
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        return columns
-    if hasattr(X, "columns") and hasattr(X, "set_axis"):
+        if reset or names is not None:
+            return columns
+        places = _names(None, (columns.rows, len(columns.names)))
+        return Columns({place: columns.values(name) for place, name in zip(places, columns.names, strict=True)})
+    if is_numbered_frame(X):
         # A frame with numbered columns: one array of them all would round integers beside other numbers.
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return read_table(X.set_axis(_names(names, X.shape), axis=1), "X")
@@ -113,3 +158,77 @@ def require_targets(y: Any) -> None:
     adopt(y, "y")
     if y is None:
         raise ArgumentException("y must be given, got None; fit requires y to be passed, but the target y is None")
+
+
+def check_strings(X: Any, columns: Columns, task: str) -> None:
+    """Raise ArgumentException if X is an array of strings that has numbers beside the task column.
+
+    NumPy makes strings of numbers that are stacked beside names, and each number would be a category.
+    """
+    if getattr(getattr(X, "dtype", None), "kind", None) != "U":
+        return
+    for place, name in enumerate(columns.names):
+        if name != task and _are_numbers(columns.values(name)):
+            raise ArgumentException(
+                f"X must have numbers as numbers, got {columns.values(name)[0]!r:.80} in column {place} of an array of "
+                "strings; pass a frame, or a list of rows"
+            )
+
+
+def _are_numbers(strings: NDArray[Any]) -> bool:
+    try:
+        strings.astype(np.float64)
+    except ValueError:
+        return False
+    return True
+
+
+def read_targets(X: Any, y: Any) -> tuple[list[str] | None, list[NDArray[Any]]]:
+    """Return the names of y's columns, if it is a frame that has some, and these columns.
+
+    A column has numbers of float64, or times or durations as `Columns` has them.
+
+    Raises
+    ------
+    ValueError
+        When y has no such columns, or another number of rows than X.
+    """
+    require_targets(y)
+    with own_remedies():
+        if is_frame(y) or is_numbered_frame(y):
+            given = list(_frame_names(y))
+            # By place, since pandas has frames with two columns of one name.
+            by_place = getattr(y, "iloc", None)
+            columns = [_targets(y[n] if by_place is None else by_place[:, place]) for place, n in enumerate(given)]
+            names = given if is_frame(y) else None
+        else:
+            array = _targets(y)
+            check_consistent_length(X, array)
+            names, columns = None, list(array.reshape(len(array), -1).T)
+    check_consistent_length(X, *columns)
+    return names, columns
+
+
+def _targets(values: Any) -> NDArray[Any]:
+    """Return an array or a series as numbers, or as times or durations."""
+    # A series of pandas says so itself: as an array, times with a zone are objects.
+    kind = getattr(getattr(values, "dtype", None), "kind", None)
+    array = np.asarray(values)
+    if kind in ("m", "M") or array.dtype.kind in "mM":
+        table = values.to_frame("y") if hasattr(values, "to_frame") else {"y": array.ravel()}
+        return read_table(table, "y").values("y").reshape(array.shape)
+    if array.dtype.kind == "O":
+        _refuse_times(array)
+    numbers: NDArray[Any] = check_array(values, ensure_2d=False, dtype=np.float64, input_name="y")
+    return numbers
+
+
+def _refuse_times(objects: NDArray[Any]) -> None:
+    """Raise ArgumentException for objects that are times: as a number, NumPy's would be a count of its unit."""
+    for value in objects.ravel().tolist():
+        if isinstance(value, (np.datetime64, np.timedelta64, date, timedelta)):
+            dtype = "timedelta64[us]" if isinstance(value, (np.timedelta64, timedelta)) else "datetime64[us]"
+            raise ArgumentException(
+                f"y must hold numbers, or times or durations in an array of their dtype, got the object "
+                f"{shown(value)}; use np.array(y, '{dtype}')"
+            )

@@ -9,16 +9,23 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import Whole, shown
+from aidotnet_py.arguments import Whole, refusal, shown
 from aidotnet_py.data import TableLoader
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
-from aidotnet_py.estimators.inputs import all_or_nothing, is_frame, read_columns, require_targets
+from aidotnet_py.estimators.inputs import (
+    all_or_nothing,
+    check_strings,
+    is_frame,
+    is_numbered_frame,
+    own_remedies,
+    read_columns,
+    read_targets,
+    require_targets,
+)
 from aidotnet_py.estimators.scikit_learn import (
     BaseEstimator,
     RegressorMixin,
-    check_array,
-    check_consistent_length,
     check_is_fitted,
     check_random_state,
     column_or_1d,
@@ -42,7 +49,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     Parameters
     ----------
     task_column : str or int
-        The column of X that says which group a row belongs to: its name in a frame, or its place in an array.
+        The column of X that says which group a row belongs to: its name in a frame, also if that is a number, or its
+        place in an array.
     order_column : str or int, optional
         A column of times or numbers, which is a feature too: in meta-training, a group's earliest rows are adapted to
         and its others are predicted. By default the rows are divided at random, anew for each task.
@@ -108,7 +116,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         X : frame, or array_like, (rows, columns)
             The features and ``task_column``. Columns of a frame may hold numbers, times and categories.
         y : array_like, (rows,)
-            What to predict.
+            What to predict. Durations, of any unit, are predicted in seconds, and times in seconds since 1970.
 
         Returns
         -------
@@ -121,7 +129,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         InvalidOperationException
             When a step of meta-training is not finite.
         """
-        with all_or_nothing(self):
+        with all_or_nothing(self), own_remedies():
             columns = self._read_with_targets(X, y, reset=True)
             self._meta_train(columns)
             self._known: dict[Any, tuple[NDArray[Any], NDArray[Any]]] = {}
@@ -152,7 +160,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         """
         if not hasattr(self, "learner_"):
             return self.fit(X, y)
-        self._adapt(self._read_with_targets(X, y, reset=False))
+        with own_remedies():
+            self._adapt(self._read_with_targets(X, y, reset=False))
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -175,8 +184,9 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             When X is no such table, or has a row of an unknown group.
         """
         check_is_fitted(self)
-        columns = self._read(X, reset=False)
-        inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
+        with own_remedies():
+            columns = self._read(X, reset=False)
+            inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
         unknown = [group for group in groups if group not in self.adapted_]
         if unknown:
             raise ArgumentException(
@@ -187,6 +197,33 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         for group, rows in groups.items():
             outputs[rows] = self.adapted_[group].Predict(inputs[rows])
         return self.encoding_.decode(outputs)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination R² of the predictions, with y read as in `fit`.
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+        sample_weight : array_like, (rows,), optional
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            When X or y is no such table, or has a row of an unknown group.
+        """
+        check_is_fitted(self)
+        targets = Columns({self._target: _targets(X, y)})
+        # Refuses what partial_fit does, such as durations after numbers.
+        self.encoding_.outcomes(targets)
+        return super().score(X, targets.numbers(self._target), sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -203,6 +240,11 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             self._task = _name_of(columns, X, "task_column", self.task_column)
             order = self.order_column
             self._order = None if order is None else _name_of(columns, X, "order_column", order)
+            check_strings(X, columns, self._task)
+            if self._order is not None and columns.kind(self._order) == "category":
+                raise ArgumentException(
+                    f"order_column must be a column of times or numbers, got the categories of {shown(order)}"
+                )
             self._target = "y"
             while self._target in columns.names:
                 self._target += "_"
@@ -213,16 +255,14 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     def _read_with_targets(self, X: Any, y: Any, *, reset: bool) -> Columns:
         require_targets(y)
         columns = self._read(X, reset=reset)
-        targets = check_array(column_or_1d(y, warn=True), ensure_2d=False, dtype=np.float64, input_name="y")
-        check_consistent_length(X, targets)
-        return columns.with_column(self._target, targets)
+        return columns.with_column(self._target, _targets(X, y))
 
     def _meta_train(self, columns: Columns) -> None:
         large = self._rows_of_large_groups(columns)
         seed = int(check_random_state(self.random_state).randint(2**31))
         # In scikit-learn's dtype: in float32 a row's prediction differs by 1e-7 with its place among the rows.
         loader: TableLoader[np.float64] = TableLoader(
-            columns if large is None else columns.take(large),
+            columns.take(large),
             task=self._task,
             target=self._target,
             order=self._order,
@@ -238,11 +278,18 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         learner.Options.DataLoader = None
         self.learner_, self.encoding_ = learner, loader.encoding
 
-    def _rows_of_large_groups(self, columns: Columns) -> NDArray[np.intp] | None:
-        """Return the rows of the groups that can be divided; None if there are none, which the loader refuses."""
-        least = self.support + 1 if isinstance(self.support, Integral) else 2
-        rows = [rows for rows in self._rows_of_groups(columns).values() if len(rows) >= least]
-        return np.sort(np.concatenate(rows)) if rows else None
+    def _rows_of_large_groups(self, columns: Columns) -> NDArray[np.intp]:
+        """Return the rows of the groups that can be divided."""
+        least = int(self.support) + 1 if isinstance(self.support, Integral) else 2
+        groups = list(self._rows_of_groups(columns).values())
+        large = [rows for rows in groups if len(rows) >= least]
+        if not large:
+            remedy = "more rows of a group" if least == 2 else "a smaller support, or more rows of a group"
+            raise ArgumentException(
+                f"X must have a group of {least} or more rows, for support and query rows, got at most "
+                f"{max(map(len, groups))} in a group; pass {remedy}"
+            )
+        return np.sort(np.concatenate(large))
 
     def _rows_of_groups(self, columns: Columns) -> dict[Any, NDArray[np.intp]]:
         """Return the places of each group's rows."""
@@ -264,8 +311,22 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         self.adapted_.update(adapted)
 
 
+def _targets(X: Any, y: Any) -> NDArray[Any]:
+    """Return the one column of y."""
+    # Refuses several, and warns of one in two axes.
+    column_or_1d(y, warn=True)
+    _, (targets,) = read_targets(X, y)
+    return targets
+
+
 def _name_of(columns: Columns, X: Any, argument: str, column: Any) -> str:
     """Return the name of a column that is given by its name in a frame, or by its place in an array."""
     if is_frame(X):
         return columns.check_name(argument, column)
-    return columns.names[Whole(0, len(columns.names) - 1).check(argument, column)]
+    if not is_numbered_frame(X):
+        return columns.names[Whole(0, len(columns.names) - 1).check(argument, column)]
+    numbers: list[Any] = X.columns.tolist()
+    if column not in numbers:
+        known = ", ".join(map(repr, numbers[:20])) + (", …" if len(numbers) > 20 else "")
+        raise ArgumentException(refusal(argument, f"a column of X, {known}", column))
+    return columns.names[numbers.index(column)]

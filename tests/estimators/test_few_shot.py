@@ -319,6 +319,102 @@ class TestRuns:
             FewShotClassifier(learner).fit(X, np.where(small, "small", "huge"))
 
 
+def spans(seed: int) -> pd.DataFrame:
+    """Groups of six rows with two durations and two times of each, all of them within some minutes."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=48)
+    frame = pd.DataFrame({"group": np.repeat([f"g{number}" for number in range(8)], 6), "x": x})
+    frame["took"] = pd.to_timedelta((100 + 10 * x).round(2), unit="s").as_unit("ns")
+    frame["rested"] = pd.to_timedelta((70 - 3 * x).round(2), unit="s").as_unit("ms")
+    frame["began"] = (pd.Timestamp("2024-01-01") + frame["took"]).dt.tz_localize("Europe/Berlin")
+    return frame
+
+
+def regressor_of(table: pd.DataFrame, *target: str) -> FewShotRegressor:
+    loader = TableLoader(table[["group", "x", *target]], task="group", target=target, seed=0, dtype=np.float64)
+    shape, outputs = loader.encoding.input_shape, len(target)
+    model = NeuralNetworkModel(mlp(8, outputs), input_shape=shape, dtype=np.float64, seed=0)
+    return FewShotRegressor(
+        MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, InnerLearningRate=0.1, AdaptationSteps=20))
+    )
+
+
+class TestTargetsOfATable:
+    @pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+    def test_durations_are_in_seconds(self, unit: Any) -> None:
+        table = spans(0)
+        regressor, X, took = regressor_of(table, "took"), table[["x"]], table["took"].dt.as_unit(unit)
+        expected = regressor.fit(X, took.dt.total_seconds()).predict(X)
+        known = regressor.score(X, took.dt.total_seconds())
+        assert known > 0.8
+        for y in (took, took.to_numpy(), polars.Series(took.to_numpy()), took.to_frame()):
+            np.testing.assert_allclose(regressor.fit(X, y).predict(X).ravel(), expected, rtol=1e-9)
+            assert regressor.score(X, y) == pytest.approx(known)
+            assert cross_val_score(regressor, X, y, cv=2).min() > 0.5
+
+    @pytest.mark.parametrize("zone", ["UTC", None])
+    def test_times_are_in_seconds_since_1970(self, zone: str | None) -> None:
+        table = spans(0)
+        regressor, X = regressor_of(table, "began"), table[["x"]]
+        began = table["began"].dt.tz_convert(zone)
+        seconds = (table["began"] - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        expected, known = regressor.fit(X, seconds).predict(X), regressor.score(X, seconds)
+        np.testing.assert_allclose(regressor.fit(X, began).predict(X), expected, rtol=1e-12)
+        assert regressor.score(X, began) == pytest.approx(known)
+
+    def test_a_target_of_another_kind(self) -> None:
+        table = spans(0).assign(weight=70.0)
+        for target, other in (("took", "began"), ("weight", "took")):
+            regressor, X = regressor_of(table, target), table[["x"]]
+            with pytest.raises(ArgumentException, match=f"column '{target}' must hold .*, got .*; convert it"):
+                regressor.fit(X, table[other])
+            regressor.fit(X, table[target])
+            with pytest.raises(ArgumentException, match=f"column '{target}' must hold .*, got .*; convert it"):
+                regressor.score(X, table[other])
+
+    def test_durations_without_a_table(self) -> None:
+        X, seconds = np.linspace(-1, 1, 8)[:, np.newaxis], np.arange(8.0)
+        expected = FewShotRegressor(regressing()).fit(X, seconds).predict(X)
+        regressor = FewShotRegressor(regressing()).fit(X, seconds.astype("timedelta64[s]").astype("timedelta64[ns]"))
+        np.testing.assert_array_equal(regressor.predict(X), expected)
+
+    @pytest.mark.parametrize("library", [pd, polars])
+    def test_columns_are_matched_by_name(self, library: Any) -> None:
+        table = spans(0)
+        frame = table if library is pd else polars.from_pandas(table)
+        regressor, X = regressor_of(table, "took", "rested"), frame[["x"]]
+        expected = regressor.fit(X, frame[["took", "rested"]]).predict(X)
+        known = regressor.score(X, frame[["took", "rested"]])
+        assert known > 0.8
+        # Predictions are in the order of y, as metrics take them.
+        np.testing.assert_array_equal(regressor.fit(X, frame[["rested", "took"]]).predict(X), expected[:, ::-1])
+        assert regressor.score(X, frame[["took", "rested"]]) == pytest.approx(known)
+        # Without names, they are in the order of the encoding.
+        array = table[["took", "rested"]].to_numpy()
+        np.testing.assert_array_equal(regressor.fit(X, array).predict(X), expected)
+        numbered = table[["took", "rested"]].set_axis([0, 1], axis=1)
+        np.testing.assert_array_equal(regressor.fit(X, numbered).predict(X), expected)
+
+    def test_columns_of_other_names(self) -> None:
+        table = spans(0)
+        X, foreign = table[["x"]], table[["took"]].rename(columns={"took": "ran"})
+        message = "y must have the columns took, as the learner's table has, got ran; rename them"
+        with pytest.raises(ArgumentException, match=message):
+            regressor_of(table, "took").fit(X, foreign)
+        with pytest.raises(ArgumentException, match=r"y must have the columns took, rested, .*, got took, began"):
+            regressor_of(table, "took", "rested").fit(X, table[["took", "began"]])
+        # The name of a series is what its owner calls it.
+        regressor_of(table, "took").fit(X, foreign["ran"])
+
+    def test_remedies_name_no_argument_that_it_lacks(self) -> None:
+        table = spans(0)
+        regressor = regressor_of(table, "took")
+        for x, remedy in ((np.nan, "drop or fill such rows"), (pd.Period("2024-01"), "convert or drop it")):
+            # With another column, since a table needs one of some kind.
+            with pytest.raises(ArgumentException, match=f"; {remedy}$"):
+                regressor.fit(table[["took"]].assign(x=x), table["took"])
+
+
 class TestRefusals:
     def test_what_is_no_learner(self, tmp_path: Path) -> None:
         X, y = np.zeros((2, 1)), np.zeros(2)

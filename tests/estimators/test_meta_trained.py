@@ -115,7 +115,9 @@ class TestGroups:
         # It is adapted to, and not trained on.
         np.testing.assert_array_equal(model.learner_.GetParameters(), without.learner_.GetParameters())
         assert np.isfinite(model.predict(lone)).all()
-        with pytest.raises(ArgumentException, match="groups with fewer than 2 rows are 'c0', 'c1'"):
+        with pytest.raises(
+            ArgumentException, match=r"X must have a group of 2 or more rows, .* got at most 1 in a group; pass"
+        ):
             model.fit(X.drop_duplicates("child"), y[X.drop_duplicates("child").index])
 
     def test_a_failure_leaves_all(self) -> None:
@@ -146,6 +148,50 @@ class TestTables:
         np.testing.assert_array_equal(model.predict(X.to_numpy(object)), expected)
         numbered = X.set_axis([0, 1, 2], axis=1)
         np.testing.assert_array_equal(model.predict(numbered), expected)
+
+    def test_are_frames_whose_columns_are_numbered_by_name(self) -> None:
+        """Not by place, as those of an array."""
+        X, y = children(8)
+        settings: dict[str, Any] = {"options": SHORT, "random_state": 0}
+        expected = MetaTrainedRegressor("child", order_column="age", **settings).fit(X, y).predict(X)
+        numbered = X.set_axis([1, 2, 0], axis=1)
+        model = MetaTrainedRegressor(2, order_column=1, **settings).fit(numbered, y)
+        assert set(model.adapted_) == set(X["child"])
+        np.testing.assert_array_equal(model.predict(numbered), expected)
+        with pytest.raises(ArgumentException, match="task_column must be a column of X, 1, 2, 0, got 3"):
+            MetaTrainedRegressor(3).fit(numbered, y)
+        with pytest.raises(ArgumentException, match="order_column must be a column of X, 1, 2, 0, got 'age'"):
+            MetaTrainedRegressor(2, order_column="age").fit(numbered, y)
+
+    @pytest.mark.parametrize("library", [pd, polars])
+    def test_are_frames_after_a_fit_on_an_array(self, library: Any) -> None:
+        X, y = children(8)
+        array = X.to_numpy(object)
+        model = MetaTrainedRegressor(1, options=SHORT, random_state=0).fit(array, y)
+        expected = model.predict(array)
+        frame = library.DataFrame(X.to_dict("list"))
+        with pytest.warns(UserWarning, match="X has feature names, but MetaTrainedRegressor was fitted without"):
+            np.testing.assert_array_equal(model.predict(frame), expected)
+        with (
+            pytest.warns(UserWarning, match="X has feature names"),
+            pytest.raises(ValueError, match="X has 2 features, but MetaTrainedRegressor is expecting 3"),
+        ):
+            model.predict(frame[["age", "child"]])
+
+    def test_are_no_arrays_of_strings_that_were_numbers(self) -> None:
+        """As which np.column_stack returns names and numbers."""
+        X, y = children(8)
+        strings = X[["child", "age", "sex"]].to_numpy(object).astype(np.str_)
+        message = "X must have numbers as numbers, got '.*' in column 1 of an array of strings; pass a frame, or a list"
+        with pytest.raises(ArgumentException, match=message):
+            MetaTrainedRegressor(0).fit(strings, y)
+        # Groups may be called by numbers, and strings in lists are meant as strings.
+        numbers = X["child"].str[1:].tolist()
+        named = np.column_stack([numbers, X["sex"].tolist()])
+        for rows, categories in ((named, ("f", "m")), ([[group, "1"] for group in numbers], ("1",))):
+            model = MetaTrainedRegressor(0, options=SHORT, random_state=0).fit(rows, y)
+            assert set(model.adapted_) == set(numbers)
+            assert model.encoding_.features[0].categories == categories
 
     def test_lists_have_columns_of_several_types(self) -> None:
         X, y = children(8)
@@ -207,6 +253,82 @@ class TestTables:
             MetaTrainedRegressor(2).fit(np.zeros((4, 2)), np.zeros(4))
         with pytest.raises(ArgumentException, match="task_column must be a whole number from 0 to 1, got 'a'"):
             MetaTrainedRegressor("a").fit(np.zeros((4, 2)), np.zeros(4))
+
+    @pytest.mark.parametrize(
+        ("changes", "arguments", "message"),
+        [
+            (
+                {"age": [np.nan, *range(299)]},
+                {},
+                "column 'age' must have a value in each row, .* rows; drop or fill such rows$",
+            ),
+            ({"age": pd.Period("2024-01")}, {}, r"X\['age'\] must hold numbers, .*; convert or drop it$"),
+            ({"age": [f"day {day}" for day in range(300)]}, {}, "at most 256 categories, got 300; leave it out of X$"),
+            ({"age": None}, {"order_column": "sex"}, "order_column must be a column of times .* categories of 'sex'$"),
+            (
+                {},
+                {"support": 50},
+                "X must have a group of 51 or more rows, .* got at most 30 in a group; pass a smaller",
+            ),
+        ],
+    )
+    def test_remedies_name_no_argument_that_it_lacks(
+        self, changes: dict[str, Any], arguments: dict[str, Any], message: str
+    ) -> None:
+        table = {"child": np.arange(300) // 30, "age": np.arange(300.0), "sex": ["f", "m"] * 150, **changes}
+        with pytest.raises(ArgumentException, match=message):
+            MetaTrainedRegressor("child", options=SHORT, **arguments).fit(pd.DataFrame(table), np.arange(300.0))
+
+
+class TestTimes:
+    @pytest.mark.parametrize(("unit", "library"), [("ns", pd.Series), ("us", polars.Series), ("ms", np.asarray)])
+    def test_durations_are_in_seconds(self, unit: Any, library: Any) -> None:
+        X, y = children(8)
+        seconds = y.round(2)
+        durations = library(pd.to_timedelta(seconds, unit="s").dt.as_unit(unit).to_numpy())
+        plain = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, seconds)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, durations)
+        np.testing.assert_allclose(model.predict(X), plain.predict(X), rtol=1e-6)
+        expected = plain.score(X, seconds)
+        for targets in (durations, seconds):
+            assert model.score(X, targets) == pytest.approx(expected, abs=1e-6)
+
+    def test_durations_in_parts_of_several_units(self) -> None:
+        X, y = children(8)
+        new, later = children(1, seed=1, prefix="n")
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(
+            X, pd.to_timedelta(y.round(), unit="s")
+        )
+        durations = pd.to_timedelta(later.round(), unit="s")
+        expected = pickle.loads(pickle.dumps(model)).partial_fit(new, later.round()).predict(new)
+        for unit in ("s", "ns"):
+            copy = pickle.loads(pickle.dumps(model)).partial_fit(new, durations.dt.as_unit(unit))
+            np.testing.assert_allclose(copy.predict(new), expected, rtol=1e-9)
+
+    @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+    def test_times_are_in_seconds_since_1970(self, zone: str | None) -> None:
+        X, y = children(8)
+        times = (pd.Timestamp("2024-01-01") + pd.to_timedelta(y.round(), unit="s")).dt.tz_localize(zone)
+        seconds = (times - pd.Timestamp(0, tz=zone and "UTC")).dt.total_seconds()
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, times)
+        plain = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, seconds)
+        np.testing.assert_allclose(model.predict(X), plain.predict(X), rtol=1e-9)
+        assert model.score(X, times) == pytest.approx(plain.score(X, seconds), abs=1e-6)
+
+    def test_durations_after_numbers_are_refused(self) -> None:
+        """The numbers may be hours."""
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        for method in (model.partial_fit, model.score):
+            with pytest.raises(ArgumentException, match="column 'y' must hold numbers, got durations; convert it"):
+                method(X, pd.to_timedelta(y, unit="s"))
+
+    @pytest.mark.parametrize("unit", ["s", "ns"])
+    def test_durations_as_objects_are_refused(self, unit: Any) -> None:
+        X, y = children(8)
+        durations = np.array([*np.array(y, f"timedelta64[{unit}]"), None], object)[:-1]
+        with pytest.raises(ArgumentException, match=r"y must hold numbers, .* use np.array\(y, 'timedelta64\[us\]'\)"):
+            MetaTrainedRegressor("child", options=SHORT).fit(X, durations)
 
 
 class TestScikitLearnsTools:
