@@ -230,6 +230,47 @@ class TestForms:
         assert columns.missing("x").tolist() == [True, True, False]
 
     @pytest.mark.parametrize(
+        "days",
+        [
+            ["01/02/2024", "02/01/2024"],
+            ["1.2.2024", "1.1.2024"],
+            ["01-02-2024 10:30", "05-02-2024 10:30"],
+            ["", "01/02/2024"],
+            ["25/01/24", "26/01/24"],
+        ],
+        ids=str,
+    )
+    def test_dates_of_csv_files_that_can_be_read_in_several_ways_are_refused_where_they_are_used(
+        self, days: list[str], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        rows = "".join(f"{group},{day},{y}\n" for group in "ab" for y, day in enumerate(days))
+        (tmp_path / "a.csv").write_text("g,day,y\n" + rows)
+        kinds: dict[str, Any] = {"task": "g", "target": "y", "support": 1}
+        for roles in ({"order": "day"}, {"features": ["day"]}):
+            with pytest.raises(
+                ArgumentException,
+                match=r"^table\['day'\] must have dates that can be read in one way, got .*YYYY-MM-DD",
+            ):
+                TableLoader(tmp_path / "a.csv", **kinds, **roles)
+        (tmp_path / "b.csv").write_text("day\n01/02/2024\n")
+        with pytest.raises(ArgumentException, match=r"^table\['day'\] must have dates that can"):
+            read_table(tmp_path / "b.csv")
+
+    @pytest.mark.parametrize(
+        ("day", "other"),
+        [("2024-02-01", "2024-01-02"), ("2024/02/01", "2024/01/02"), ("01/02/2024", "31/01/2024"), ("02.02.2024", "")],
+    )
+    def test_dates_of_csv_files_that_can_be_read_in_one_way_are_times(
+        self, day: str, other: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text(f"day,x\n{day},1\n{other},2\n")
+        columns = read_table(tmp_path / "a.csv")
+        wanted = datetime.datetime(2024, 2, 2 if day == "02.02.2024" else 1)
+        assert (columns.kind("day"), columns.labels("day").tolist()[0]) == ("time", wanted)
+
+    @pytest.mark.parametrize(
         ("table", "error", "message"),
         [
             (None, ArgumentNullException, "table must be a frame, a mapping of columns or a path, got None"),
@@ -275,7 +316,9 @@ class TestForms:
                 TableLoader(table, task="g", target="y")
             loader = TableLoader(table, task="g", target="y", features=["x"], seed=0)
             assert all(part.encoding.input_shape == (1,) for part in loader.split(1, 1))
-        with pytest.raises(ArgumentException, match="table must have rows"):
+        with pytest.raises(
+            ArgumentException, match=r"^table\['a'\] must hold numbers, times or strings, got complex128"
+        ):
             read_table({"a": [1j]})
 
     @pytest.mark.parametrize("missing", [float("nan"), np.float64("nan"), None])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -12,7 +11,8 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import check_given, refusal, shown
+from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.data.table.files import NEEDS, check_different, read_file
 from aidotnet_py.data.times import is_finer_than_python, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
@@ -24,14 +24,9 @@ TableLike: TypeAlias = Any
 
 _Column: TypeAlias = NDArray[Any] | ArgumentException
 
-_NEEDS = 'pip install "aidotnet-py[table]"'
-# How CSV files write that a value is missing.
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
 _KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
-_PARQUET = (".parquet", ".pq")
 
 
 class Columns:
@@ -123,9 +118,13 @@ class Columns:
             missing |= np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
         return missing
 
-    def with_column(self, name: str, values: NDArray[Any]) -> Columns:
-        """Return the columns and another one, of numbers."""
+    def with_column(self, name: str, values: _Column) -> Columns:
+        """Return the columns and another one, or one in place of another."""
         return Columns({**self._columns, name: values})
+
+    def error(self) -> ArgumentException | None:
+        """Return what is wrong with the first column that cannot be used; None if all can."""
+        return next((column for column in self._columns.values() if isinstance(column, ArgumentException)), None)
 
     def take(self, rows: NDArray[Any]) -> Columns:
         """Return some rows."""
@@ -161,13 +160,13 @@ def read_table(table: TableLike, argument: str = "table", strings: Sequence[str]
     if isinstance(table, Columns):
         return table
     if isinstance(table, (str, os.PathLike)):
-        columns = _from_frame(_read_file(Path(cast(Any, table)), argument, strings), argument)
+        columns = _from_file(Path(cast(Any, table)), argument, strings)
     elif isinstance(table, Mapping):
         columns = _from_mapping(cast(Any, table), argument)
     else:
         columns = _from_frame(table, argument)
     if not columns.rows:
-        raise ArgumentException(f"{argument} must have rows, got none")
+        raise columns.error() or ArgumentException(f"{argument} must have rows, got none")
     return columns
 
 
@@ -266,59 +265,25 @@ def _objects(values: list[Any]) -> NDArray[Any]:
     return array
 
 
-def _read_file(path: Path, argument: str, strings: Sequence[str]) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, f"{argument} must be an existing file, got nothing", str(path))
-    suffix = path.suffix.lower()
-    if path.is_dir() or suffix not in (*_SEPARATORS, *_PARQUET):
-        raise ArgumentException(f"{argument} must be a .csv, .tsv or .parquet file, got {str(path)!r:.200}")
-    try:
-        import polars
-    except ImportError as error:
-        raise ImportError(f"reading {suffix} files needs Polars: {_NEEDS}") from error
-    try:
-        if suffix in _PARQUET:
-            return polars.read_parquet(path)
-        separator = _SEPARATORS[suffix]
-        names = _header(polars, path, separator)
-        frame = polars.read_csv(
-            path,
-            separator=separator,
-            null_values=_MISSING,
-            infer_schema_length=None,
-            schema_overrides={name: polars.String for name in strings if name in names},
-            try_parse_dates=True,
+def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
+    frame, unclear = read_file(path, argument, strings)
+    columns = _from_frame(frame, argument)
+    for name, date in unclear.items():
+        columns = columns.with_column(
+            name,
+            ArgumentException(
+                f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them "
+                "as YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
+            ),
         )
-    # Polars raises errors of its own, OSError and others.
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ArgumentException(
-            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}"
-        ) from error
-    _check_different(names, argument)
-    return frame
-
-
-def _header(polars: Any, path: Path, separator: str) -> list[str]:
-    """Return the names in a file's first line that is not blank. Polars renames columns whose name another one has."""
-    options = {"has_header": False, "n_rows": 1, "infer_schema_length": 0, "truncate_ragged_lines": True}
-    names, blank = (None,), 0
-    while names == (None,):
-        names = polars.read_csv(path, separator=separator, skip_rows=blank, **options).row(0)
-        blank += 1
-    return [name or "" for name in names]
-
-
-def _check_different(names: list[str], argument: str) -> None:
-    if len(set(names)) < len(names):
-        raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
+    return columns
 
 
 def _from_frame(frame: Any, argument: str) -> Columns:
     try:
         import narwhals.stable.v2 as nw
     except ImportError as error:
-        raise ImportError(f"TableLoader needs narwhals to read frames: {_NEEDS}") from error
+        raise ImportError(f"TableLoader needs narwhals to read frames: {NEEDS}") from error
     try:
         wrapped: Any = nw.from_native(frame)
     except TypeError as error:
@@ -335,7 +300,7 @@ def _from_frame(frame: Any, argument: str) -> Columns:
     odd = [name for name in names if not isinstance(name, str)]
     if odd:
         raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
-    _check_different(names, argument)
+    check_different(names, argument)
     return Columns({name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names})
 
 
