@@ -363,6 +363,66 @@ class TestForms:
         assert found == ["a", "a\0", "b", "clay"]
         assert {type(value) for value in found} == {str}
 
+    def test_objects_and_series_are_of_the_kind_of_their_values(self) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        day, span = datetime.datetime(2020, 1, 2), datetime.timedelta(seconds=1)
+        stamp = pandas.Timestamp("2020-01-02 00:00:00.000000001")
+        codes = pandas.Series([3, 1], dtype="category")
+        seconds = 1577923200.0
+        nan = np.nan
+        cases: list[tuple[Any, str, list[Any]]] = [
+            ([day, None], "time", [seconds, nan]),
+            ([day.date(), day], "time", [seconds, seconds]),
+            ([np.datetime64("2020-01-02"), None], "time", [seconds, nan]),
+            ([pandas.Timestamp(day), pandas.NaT], "time", [seconds, nan]),
+            ([span, None], "duration", [1.0, nan]),
+            ([np.timedelta64(5, "ns"), span], "duration", [5e-9, 1.0]),
+            ([np.float32(0.5), None], "number", [0.5, nan]),
+            ([np.int64(2), 0.5], "number", [2.0, 0.5]),
+            ([np.str_("b"), "a"], "category", ["b", "a"]),
+            (codes, "category", [3, 1]),
+            (codes.array, "category", [3, 1]),
+            (pandas.Index(codes), "category", [3, 1]),
+            (polars.Series(["b", "a"], dtype=polars.Categorical), "category", ["b", "a"]),
+        ]
+        for values, kind, wanted in cases:
+            forms = [{"c": values}, {"c": pandas.Series(values)}]
+            if isinstance(values, list):
+                objects = np.empty(2, object)
+                objects[:] = values
+                forms += [{"c": objects}, pandas.DataFrame({"c": pandas.Series(values, dtype=object)})]
+            for form in forms:
+                columns = read_table(form)
+                found = columns.values("c").tolist() if kind == "category" else columns.numbers("c")
+                assert columns.kind("c") == kind, (values, form)
+                np.testing.assert_array_equal(np.array(found), np.array(wanted))
+        assert read_table({"c": [stamp, day]}).values("c").tolist()[0] == 1577923200000000001
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ([datetime.time(1), None], "numbers, times or strings, got time objects"),
+            ([datetime.date(2020, 1, 1), "2020-01-02"], "numbers, times or strings, got date and str objects"),
+            ([datetime.date(2020, 1, 1), datetime.timedelta(1)], "times or durations, got both"),
+            ([np.datetime64("9999-01-01"), np.datetime64(1, "ns")], r"times within the range of datetime64\[ns\], got"),
+        ],
+        ids=str,
+    )
+    def test_objects_of_no_single_kind_are_named(self, values: list[Any], message: str) -> None:
+        with pytest.raises(ArgumentException, match=rf"^table\['c'\] must hold {message}"):
+            read_table({"c": values})
+
+    def test_what_is_written_into_arrays_later_does_not_count(self) -> None:
+        y = np.arange(8.0)
+        stamps = np.datetime64("2020-01-01", "ns") + np.arange(8)
+        loader = TableLoader(
+            {"g": np.repeat([1, 2], 4), "x": y, "t": stamps, "y": y}, task="g", target="y", order="t", seed=0
+        )
+        wanted = [part.encoding for part in loader.split(1, 1)]
+        y *= 1000
+        stamps[:] = stamps[::-1].copy()
+        assert [part.encoding for part in loader.split(1, 1)] == wanted
+
     @pytest.mark.parametrize("values", [[1.5, -9.0, 2.5], [1, -9, 2], ["a", "-9", "b"]])
     def test_masked_values_are_missing(self, values: list[Any]) -> None:
         masked = np.ma.array(values, mask=[False, True, False])
@@ -860,6 +920,14 @@ class TestClasses:
         scores = np.eye(2)[[1, 0]]
         assert loader.encoding.decode(scores).tolist() == [loader.encoding.classes[1], loader.encoding.classes[0]]
         assert (TableLoader(table, task="g", target="y", seed=0).encoding.classes is None) == (values[0] is not True)
+
+    def test_booleans_in_objects_are_classes(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        table = {"g": [0] * 4 + [1] * 4, "x": np.arange(8.0)}
+        values = [True, False] * 4
+        frame = pandas.DataFrame({"g": [*table["g"], 1], "x": np.arange(9.0), "y": [*values, None]}).dropna()
+        for form in (table | {"y": np.array(values, object)}, table | {"y": list(map(np.bool_, values))}, frame):
+            assert TableLoader(form, task="g", target="y", seed=0).encoding.classes == (False, True)
 
     def test_classes_that_training_lacks_are_named(self) -> None:
         table = {"g": [0, 0, 1, 1], "x": [1.0, 2.0, 3.0, 4.0], "y": ["a", "b", "a", "c"]}

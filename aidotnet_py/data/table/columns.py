@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.data.table.files import NEEDS, check_different, read_file
-from aidotnet_py.data.times import is_finer_than_python, times_of_python
+from aidotnet_py.data.times import is_finer_than_python, is_time, times_of_numpy, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["ColumnKind", "Columns", "TableLike", "read_table"]
@@ -177,23 +178,40 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
         where = f"{argument}[{name!r:.80}]"
         if not isinstance(name, str):
             raise ArgumentException(refusal(f"{argument}'s names", "strings", name))
-        array = _unmasked(values) if isinstance(values, np.ma.MaskedArray) else _array(values)
-        if array.ndim != 1:
+        series = _series(values)
+        array = _array(values) if series is None else series
+        if len(array.shape) != 1:
             raise ArgumentException(f"{where} must be 1-D, got shape {array.shape}")
         if rows not in (None, len(array)):
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
-        rows, columns[name] = len(array), _one_kind(array, where)
+        rows = len(array)
+        columns[name] = _one_kind(array, where) if series is None else _from_series(_narwhals(), series, where)
     return Columns(columns)
 
 
+def _series(values: Any) -> Any:
+    """Return a column of pandas, Polars or PyArrow as a series of narwhals; None for other sequences."""
+    if not hasattr(values, "to_numpy"):
+        return None
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is not None and isinstance(values, (pandas.Index, pandas.api.extensions.ExtensionArray)):
+        values = pandas.Series(values)
+    nw = _narwhals()
+    series = nw.from_native(values, series_only=True, pass_through=True)
+    return series if isinstance(series, nw.Series) else None
+
+
 def _array(values: Any) -> NDArray[Any]:
-    """Return an array; of a list's values as they are, where NumPy would make strings or rounded numbers of them."""
-    array = np.asarray(values)
+    """Return a new array; of a list's values as they are, where NumPy would make others of them."""
+    if isinstance(values, np.ma.MaskedArray):
+        return _unmasked(values)
+    array = np.array(values)
     if array.ndim != 1 or not isinstance(values, Sequence):
         return array
     given: list[Any] = list(cast(Any, values))
-    if array.dtype.kind in "UT":
-        return _objects([str.__str__(value) if isinstance(value, str) else value for value in given])
+    # Numbers become strings, and times of a coarse unit overflow in a fine one.
+    if array.dtype.kind in "UTmM":
+        return _objects(given)
     if array.dtype.kind == "f" and any(isinstance(v, Integral) and abs(int(v)) > _MOST_EXACT for v in given):
         return _objects([int(value) if isinstance(value, Integral) else value for value in given])
     return array
@@ -223,7 +241,11 @@ def _one_kind(array: NDArray[Any], where: str) -> _Column:
             return _objects(values)
         if kinds <= {int, float, bool}:
             return _numbers(values, where)
-    return _no_kind(where, "objects of several types" if array.dtype.kind == "O" else array.dtype)
+        if all(map(is_time, kinds)):
+            times = times_of_numpy(where, values)
+            return times if isinstance(times, ArgumentException) else _times(times, where)
+        return _no_kind(where, f"{' and '.join(sorted(kind.__name__ for kind in kinds))} objects")
+    return _no_kind(where, array.dtype)
 
 
 def _times(array: NDArray[Any], where: str) -> _Column:
@@ -242,7 +264,9 @@ def _times(array: NDArray[Any], where: str) -> _Column:
 
 
 def _numbers(values: list[Any], where: str) -> _Column:
-    """Return numbers, of which some may be missing, as integers if they are; refuse integers that would be rounded."""
+    """Return numbers, of which some may be missing, as integers or booleans if they are; refuse integers to round."""
+    if values and all(type(value) is bool for value in values):
+        return np.array(values)
     if values and all(type(value) is int for value in values):
         array = np.array(values)
         return array if array.dtype.kind in "iu" else _no_kind(where, "integers of more than 64 bits")
@@ -279,11 +303,16 @@ def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
     return columns
 
 
-def _from_frame(frame: Any, argument: str) -> Columns:
+def _narwhals() -> Any:
     try:
         import narwhals.stable.v2 as nw
     except ImportError as error:
         raise ImportError(f"TableLoader needs narwhals to read frames: {NEEDS}") from error
+    return nw
+
+
+def _from_frame(frame: Any, argument: str) -> Columns:
+    nw = _narwhals()
     try:
         wrapped: Any = nw.from_native(frame)
     except TypeError as error:
@@ -332,8 +361,17 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
 
 
 def _plain(values: list[Any]) -> list[Any]:
-    """Return values with None for what is missing: pandas has NaN, NaT and NA for it."""
-    return [None if value is None or _differs_from_itself(value) else value for value in values]
+    """Return values, those of NumPy as Python's, with None for what is missing: pandas has NaN, NaT and NA for it."""
+    return [None if value is None or _differs_from_itself(value) else _of_python(value) for value in values]
+
+
+def _of_python(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    scalar: Any = value
+    # NumPy counts its durations as numbers.
+    is_number = isinstance(value, (np.number, np.bool_)) and not isinstance(value, np.timedelta64)
+    return scalar.item() if is_number else scalar
 
 
 def _differs_from_itself(value: Any) -> bool:
