@@ -302,7 +302,7 @@ class TestForms:
             read_table(tmp_path / name)
 
     def test_columns_of_several_kinds_are_refused_where_they_are_used(self) -> None:
-        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        pandas, polars, pyarrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
         rest = {"g": [1, 1, 2, 2], "x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.0, 4.0]}
         tables = [
             pandas.DataFrame(rest | {"a": ["x", 1, "x", 2]}),
@@ -310,6 +310,7 @@ class TestForms:
             rest | {"a": np.array(["x", 1, None, 2.5], object)},
             rest | {"a": [1j] * 4},
             rest | {"a": [b"x"] * 4},
+            pyarrow.table(rest | {"a": pyarrow.array([pyarrow.MonthDayNano([1, 2, 3])] * 4)}),
         ]
         for table in tables:
             with pytest.raises(ArgumentException, match=r"^table\['a'\] must hold numbers, times or strings, got .*"):
@@ -502,6 +503,17 @@ class TestForms:
             columns = read_table(form)
             np.testing.assert_array_equal(columns.values("t"), stamps)
             np.testing.assert_array_equal(columns.numbers("d"), [2e-7, np.nan, 0.0])
+
+    @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Etc/GMT+3", "UTC-03:30"])
+    def test_times_of_every_zone_are_read(self, zone: str) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        stamps = pandas.Series(pandas.to_datetime(["2024-01-01 12:00", None], utc=True))
+        zoned = stamps.dt.tz_convert(zone)
+        forms = [{"t": zoned}, {"t": zoned.array}, {"t": list(zoned)}, pandas.DataFrame({"t": zoned})]
+        if zone != "UTC-03:30":
+            forms.append(polars.DataFrame({"t": stamps}).with_columns(polars.col("t").dt.convert_time_zone(zone)))
+        for form in forms:
+            np.testing.assert_array_equal(read_table(form).numbers("t"), [1704110400.0, np.nan])
 
     def test_frames_with_odd_names(self) -> None:
         pandas = pytest.importorskip("pandas")

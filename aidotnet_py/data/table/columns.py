@@ -347,9 +347,11 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
         return np.array([np.nan if value is None else value for value in _plain(series.to_list())], np.float64)
     if kind == nw.Date:
         series = series.cast(nw.Datetime("us"))
-    elif kind == nw.Datetime and kind.time_zone is not None:
+    elif kind == nw.Datetime and _zone(nw, series) is not None:
         series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    if kind in (nw.Date, nw.Datetime, nw.Duration):
+    elif kind == nw.Unknown and _zone(nw, series) is not None:
+        series = nw.from_native(series.to_native().dt.tz_convert("UTC").dt.tz_localize(None), series_only=True)
+    if series.dtype in (nw.Datetime, nw.Duration):
         return _times(np.array(series.to_numpy()), where)
     if kind in (nw.Categorical, nw.Enum):
         return _objects(_plain(series.to_list()))
@@ -358,6 +360,14 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
     if series.is_null().all():
         return np.full(len(series), np.nan)
     return _no_kind(where, kind)
+
+
+def _zone(nw: Any, series: Any) -> Any:
+    """Return the time zone of times; None for times without one, and for other values."""
+    if series.dtype == nw.Datetime:
+        return series.dtype.time_zone
+    # Narwhals reads the zone from the type's name, and not all of pandas' names.
+    return getattr(getattr(series.to_native(), "dtype", None), "tz", None)
 
 
 def _plain(values: list[Any]) -> list[Any]:
