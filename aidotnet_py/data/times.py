@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["is_finer_than_python", "is_time", "times_of_numpy", "times_of_python"]
+__all__ = ["has_zones", "is_finer_than_python", "is_time", "times_of_numpy", "times_of_python"]
 
 
 def is_finer_than_python(array: NDArray[Any]) -> bool:
@@ -48,8 +48,13 @@ def is_time(kind: type) -> bool:
     return issubclass(kind, (date, np.datetime64, timedelta, np.timedelta64))
 
 
+def has_zones(array: NDArray[Any]) -> bool:
+    """Whether an array has times of Python or pandas with a time zone."""
+    return array.dtype.kind == "O" and any(getattr(value, "tzinfo", None) is not None for value in array.tolist())
+
+
 def times_of_numpy(where: str, values: Sequence[Any]) -> NDArray[Any] | ArgumentException:
-    """Return times, in UTC where they have a zone, or durations; or the error for both, or for units that are lost.
+    """Return times, in UTC if they have a zone, or durations; or the error for both, or for times that NumPy lacks.
 
     None is missing.
 
@@ -63,6 +68,8 @@ def times_of_numpy(where: str, values: Sequence[Any]) -> NDArray[Any] | Argument
     moments = [_moment(value) for value in values if value is not None]
     if len({moment.dtype.kind for moment in moments}) > 1:
         return ArgumentException(f"{where} must hold times or durations, got both; drop or convert one of them")
+    if len({getattr(value, "tzinfo", None) is None for value in values if value is not None}) > 1:
+        return ArgumentException(f"{where} must hold times with a time zone or without one, got both; convert them")
     array = np.full(len(values), "NaT", np.array(moments).dtype)
     present = [place for place, value in enumerate(values) if value is not None]
     array[present] = moments

@@ -769,6 +769,48 @@ class TestEncoding:
         with pytest.raises(ArgumentException, match=r"^column 'age' must hold numbers, got categories"):
             encoding.inputs({"age": ["old"], "sex": ["f"]})
 
+    @pytest.mark.parametrize("method", ["inputs", "outcomes"])
+    @pytest.mark.parametrize("classes", [False, True])
+    @pytest.mark.parametrize("zoned", [False, True])
+    def test_times_with_a_zone_and_times_without_one_are_not_the_same(
+        self, method: str, classes: bool, zoned: bool
+    ) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        naive = pandas.Series(pandas.to_datetime(["2024-06-01 10:00", "2024-06-02 11:00"] * 2))
+        berlin = naive.dt.tz_localize("Europe/Berlin")
+        fitted, same, other = (berlin, berlin.dt.tz_convert("UTC"), naive) if zoned else (naive, naive, berlin)
+        table = {"g": [1, 1, 2, 2], "x": np.arange(4.0), "t": fitted, "y": fitted}
+        encoding = TableLoader(table, task="g", target="y", features=["t"], classes=classes).encoding
+        settings = encoding.settings()
+        again = TableEncoding.from_settings(json.loads(json.dumps(settings)))
+        assert again == encoding
+        for column in settings["features"] + settings["targets"]:
+            del column["zoned"]
+        # Settings of older versions do not say.
+        older = TableEncoding.from_settings(settings)
+        wanted = getattr(encoding, method)(table).tolist()
+        message = "with a time zone, .* got times without one" if zoned else "without a time zone, .* got times with"
+        for times, is_same in ((same, True), (other, False)):
+            frame = pandas.DataFrame({"t": times, "y": times})
+            for form in (
+                dict(frame),
+                {name: list(times) for name in "ty"},
+                frame.astype(object),
+                polars.DataFrame(frame),
+            ):
+                if is_same:
+                    assert all(getattr(of, method)(form).tolist() == wanted for of in (encoding, again, older))
+                    continue
+                with pytest.raises(ArgumentException, match=rf"^column '[ty]' must hold times {message}.*tz_localize"):
+                    getattr(again, method)(form)
+
+    def test_a_column_of_times_with_a_zone_and_others_without_is_refused(self) -> None:
+        times = [datetime.datetime(2024, 6, 1), datetime.datetime(2024, 6, 2, tzinfo=datetime.UTC), None]
+        with pytest.raises(
+            ArgumentException, match=r"^table\['t'\] must hold times with a time zone or without one, got"
+        ):
+            read_table({"t": times})
+
     def test_a_column_without_values_is_of_every_kind(self) -> None:
         table = growth([3, 4]) | {"day": np.datetime64("2020-01-01") + np.arange(7)}
         encoding = make(table, missing="fill").encoding

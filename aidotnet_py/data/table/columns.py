@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.data.table.files import NEEDS, check_different, read_file
-from aidotnet_py.data.times import is_finer_than_python, is_time, times_of_numpy, times_of_python
+from aidotnet_py.data.times import has_zones, is_finer_than_python, is_time, times_of_numpy, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["ColumnKind", "Columns", "TableLike", "read_table"]
@@ -41,6 +41,8 @@ class Columns:
     columns : mapping of str to array, (rows,), or ArgumentException
         Real numbers, ``datetime64`` or ``timedelta64`` of microseconds or a finer unit, or objects for categories; or
         the error for those who use the column.
+    zoned : collection of str
+        The columns of times in UTC that were given with a time zone.
 
     Examples
     --------
@@ -50,8 +52,9 @@ class Columns:
     (('chick', 'day'), 3, 'category', [0.0, 2.0, 0.0])
     """
 
-    def __init__(self, columns: Mapping[str, _Column]) -> None:
+    def __init__(self, columns: Mapping[str, _Column], zoned: Collection[str] = ()) -> None:
         self._columns = dict(columns)
+        self._zoned = frozenset(zoned)
         self.names = tuple(self._columns)
         lengths = [len(column) for column in self._columns.values() if not isinstance(column, ArgumentException)]
         self.rows = lengths[0] if lengths else 0
@@ -70,6 +73,10 @@ class Columns:
     def is_boolean(self, name: str) -> bool:
         """Return whether a column holds True and False."""
         return self.values(name).dtype.kind == "b"
+
+    def is_zoned(self, name: str) -> bool:
+        """Return whether a column holds times that were given with a time zone."""
+        return name in self._zoned
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return a column of numbers, of durations in seconds, or of times in seconds since 1970; NaN where missing."""
@@ -120,8 +127,8 @@ class Columns:
         return missing
 
     def with_column(self, name: str, values: _Column) -> Columns:
-        """Return the columns and another one, or one in place of another."""
-        return Columns({**self._columns, name: values})
+        """Return the columns and another one, or one in place of another; times in it have no zone."""
+        return Columns({**self._columns, name: values}, self._zoned - {name})
 
     def error(self) -> ArgumentException | None:
         """Return what is wrong with the first column that cannot be used; None if all can."""
@@ -130,7 +137,7 @@ class Columns:
     def take(self, rows: NDArray[Any]) -> Columns:
         """Return some rows."""
         columns = self._columns.items()
-        return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns})
+        return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns}, self._zoned)
 
 
 def read_table(table: TableLike, argument: str = "table", strings: Sequence[str] = ()) -> Columns:
@@ -173,6 +180,7 @@ def read_table(table: TableLike, argument: str = "table", strings: Sequence[str]
 
 def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
     columns: dict[str, _Column] = {}
+    zoned: list[str] = []
     rows: int | None = None
     for name, values in table.items():
         where = f"{argument}[{name!r:.80}]"
@@ -186,7 +194,9 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
         rows = len(array)
         columns[name] = _one_kind(array, where) if series is None else _from_series(_narwhals(), series, where)
-    return Columns(columns)
+        if has_zones(array) if series is None else _is_zoned(_narwhals(), series):
+            zoned.append(name)
+    return Columns(columns, zoned)
 
 
 def _series(values: Any) -> Any:
@@ -330,7 +340,8 @@ def _from_frame(frame: Any, argument: str) -> Columns:
     if odd:
         raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
     check_different(names, argument)
-    return Columns({name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names})
+    columns = {name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names}
+    return Columns(columns, [name for name in names if _is_zoned(nw, wrapped[name])])
 
 
 def _from_series(nw: Any, series: Any, where: str) -> _Column:
@@ -360,6 +371,10 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
     if series.is_null().all():
         return np.full(len(series), np.nan)
     return _no_kind(where, kind)
+
+
+def _is_zoned(nw: Any, series: Any) -> bool:
+    return _zone(nw, series) is not None or (series.dtype == nw.Object and has_zones(_objects(series.to_list())))
 
 
 def _zone(nw: Any, series: Any) -> Any:
