@@ -706,6 +706,32 @@ class TestEncoding:
         assert np.isfinite(coded).all()
         np.testing.assert_allclose(loader.encoding.decode(coded), y, rtol=1e-9, atol=1e-12 * float(abs(y).max()))
 
+    @pytest.mark.parametrize(
+        ("first", "step"),
+        [
+            (2.0**52, 1.0),
+            (2**52, 1),
+            (1e15, 0.25),
+            (np.datetime64("2024-01-01", "ns"), np.timedelta64(20, "ns")),
+            (np.datetime64("2024-01-01T00:00:00.7", "us"), np.timedelta64(1, "us")),
+            (np.datetime64("1677-09-21T00:12:43.145224193", "ns"), np.timedelta64(1, "s")),
+        ],
+        ids=str,
+    )
+    def test_numbers_that_are_far_from_0_and_close_to_each_other_are_scaled_exactly(
+        self, first: Any, step: Any
+    ) -> None:
+        steps = np.array([0, 1, 1, 3, 0, 2])
+        x = first + steps * step
+        encoding = TableLoader(
+            {"g": [1, 1, 1, 2, 2, 2], "x": x, "y": x}, task="g", target="y", seed=0, dtype=np.float64
+        ).encoding
+        wanted = (steps - steps.mean()) / steps.std()
+        again = TableEncoding.from_settings(json.loads(json.dumps(encoding.settings())))
+        for of in (encoding, again):
+            np.testing.assert_allclose(of.inputs({"x": x})[:, 0], wanted, atol=1e-9)
+            np.testing.assert_allclose(of.outcomes({"y": x})[:, 0], wanted, atol=1e-9)
+
     def test_numbers_far_from_the_training_groups_are_refused(self) -> None:
         encoding = make(growth([5] * 4), features=["age"]).encoding
         for read, table in ((encoding.inputs, {"age": [1.0, 1e300]}), (encoding.outcomes, {"height": [1e300]})):
@@ -761,7 +787,8 @@ class TestEncoding:
     def test_settings_without_kinds_take_numbers_times_and_durations(self) -> None:
         settings = make().encoding.settings()
         for column in settings["features"] + settings["targets"]:
-            column.pop("kind", None)
+            for key in ("kind", "zoned", "rest"):
+                column.pop(key, None)
         encoding = TableEncoding.from_settings(settings)
         times = np.array(["2020-01-01"], "datetime64[s]")
         for values in ([3.0], times, times - times):

@@ -78,16 +78,24 @@ class Columns:
         """Return whether a column holds times that were given with a time zone."""
         return name in self._zoned
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return a column of numbers, of durations in seconds, or of times in seconds since 1970; NaN where missing."""
-        array = self.values(name)
+    def numbers(self, name: str, origin: float = 0.0) -> NDArray[np.float64]:
+        """Return a column of numbers, of durations in seconds, or of times in seconds since 1970, each less ``origin``.
+
+        Missing values are NaN.
+        """
+        array, second = self.values(name), np.timedelta64(1, "s")
         if array.dtype.kind == "m":
-            spans: NDArray[np.float64] = array / np.timedelta64(1, "s")
+            spans: NDArray[np.float64] = array / second - origin
             return spans
         if array.dtype.kind != "M":
-            return array.astype(np.float64)
-        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
-        seconds[np.isnat(array)] = np.nan
+            return array.astype(np.float64) - origin
+        # NumPy divides no finer units by seconds.
+        times = array.astype("datetime64[ns]") if is_finer_than_python(array) else array
+        # Whole seconds by themselves: a float64 of the seconds since 1970 has no nanoseconds. NumPy warns of NaT.
+        with np.errstate(invalid="ignore"):
+            whole, part = np.divmod(times - np.datetime64(0, "s"), second)
+        near = np.rint(origin)
+        seconds: NDArray[np.float64] = whole - near + part / second - (origin - near)
         return seconds
 
     def labels(self, name: str) -> NDArray[Any]:

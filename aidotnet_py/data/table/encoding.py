@@ -38,6 +38,8 @@ _FILL = "drop or fill such rows, or pass missing='fill'"
 class NumberColumn:
     """A column of numbers, times or durations: (x − mean) / deviation, both taken over the rows that it is fitted on.
 
+    Times are seconds since 1970, and durations seconds.
+
     Attributes
     ----------
     name : str
@@ -48,6 +50,9 @@ class NumberColumn:
         What the values are; None where it is not known, in settings of older versions.
     zoned : bool or None
         Whether times had a time zone; None for other values, and where it is not known.
+    rest : float
+        What the mean has beyond the digits of ``mean``, which matters for numbers that are far from 0 but close to each
+        other; 0 in settings of older versions.
     """
 
     name: str
@@ -55,6 +60,7 @@ class NumberColumn:
     deviation: float
     kind: ColumnKind | None = None
     zoned: bool | None = None
+    rest: float = 0.0
 
     width = 1
 
@@ -62,16 +68,19 @@ class NumberColumn:
     def fit(cls, columns: Columns, name: str) -> NumberColumn:
         """Return the scale of a column."""
         values = columns.numbers(name)
-        values = values[~np.isnan(values)]
-        _check_finite(values, name)
-        if not len(values):
+        present = ~np.isnan(values)
+        _check_finite(values[present], name)
+        if not present.any():
             raise ArgumentException(f"column {name!r:.80} must hold numbers, got none; leave it out of features")
-        # Of numbers up to 1e308, whose squares and sums are not representable.
-        largest = float(abs(values).max()) or 1.0
-        mean, deviation = largest * float((values / largest).mean()), largest * float((values / largest).std())
-        # Rounding makes a constant column vary a little.
-        varies = bool((values != values[0]).any()) and deviation > 0.0
-        return cls(name, mean, deviation if varies else 1.0, columns.kind(name), _zoned(columns, name))
+        # Differences from their middle, which are exact where numbers are close, and representable up to 1e308.
+        middle = float(values[present].min() / 2 + values[present].max() / 2)
+        spans = columns.numbers(name, middle)[present]
+        # Squares and sums are not representable.
+        largest = float(abs(spans).max()) or 1.0
+        beyond, deviation = largest * float((spans / largest).mean()), largest * float((spans / largest).std())
+        mean = middle + beyond
+        rest = beyond - (mean - middle)
+        return cls(name, mean, deviation or 1.0, columns.kind(name), _zoned(columns, name), rest)
 
     def check_kind(self, columns: Columns, *others: ColumnKind) -> None:
         """Raise ArgumentException for values of a kind that is neither the column's nor among others."""
@@ -91,7 +100,8 @@ class NumberColumn:
         missing = np.isnan(values)
         _check_finite(values[~missing], self.name)
         with np.errstate(over="ignore"):
-            out[:, 0] = np.where(missing, 0.0, (values - self.mean) / self.deviation)
+            scaled = (columns.numbers(self.name, self.mean) - self.rest) / self.deviation
+            out[:, 0] = np.where(missing, 0.0, scaled)
         beyond = ~np.isfinite(out[:, 0])
         if beyond.any():
             raise ArgumentException(
@@ -324,8 +334,10 @@ class TableEncoding:
             names: NDArray[Any] = np.array(self.targets.categories)
             best: NDArray[Any] = names[values.argmax(axis=1)]
             return best
-        scale, mean = (np.array([getattr(c, name) for c in self.targets]) for name in ("deviation", "mean"))
-        numbers: NDArray[Any] = values.astype(np.float64) * scale + mean
+        scale, rest, mean = (
+            np.array([getattr(c, name) for c in self.targets]) for name in ("deviation", "rest", "mean")
+        )
+        numbers: NDArray[Any] = values.astype(np.float64) * scale + rest + mean
         return numbers[:, 0] if len(self.targets) == 1 else numbers
 
     def task(self, support: TableLike, query: TableLike | None = None) -> MetaLearningTask[Any, Any, Any]:
@@ -432,7 +444,7 @@ def _check_finite(values: NDArray[np.float64], name: str) -> None:
 
 def _settings(column: _Column) -> dict[str, Any]:
     if isinstance(column, NumberColumn):
-        scale = {"mean": column.mean, "deviation": column.deviation}
+        scale = {"mean": column.mean, "rest": column.rest, "deviation": column.deviation}
         return {"name": column.name, **scale, "kind": column.kind, "zoned": column.zoned}
     if _kinds(column.categories) == {"times"}:
         times = [time.isoformat() for time in column.categories]
@@ -448,4 +460,4 @@ def _from_settings(settings: Mapping[str, Any]) -> _Column:
         read = map(datetime.fromisoformat, categories) if kind == "time" else categories
         return CategoryColumn(name, tuple(read), zoned)
     mean, deviation = FINITE.check("mean", settings["mean"]), POSITIVE.check("deviation", settings["deviation"])
-    return NumberColumn(name, mean, deviation, kind, zoned)
+    return NumberColumn(name, mean, deviation, kind, zoned, FINITE.check("rest", settings.get("rest", 0.0)))
