@@ -1118,6 +1118,23 @@ def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> N
         make(**({"table": TABLE} | arguments))
 
 
+def test_names_and_labels_may_be_in_arrays_and_series() -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    table = growth([3, 4, 5]) | {"mass": list(range(12))}
+    frame = pandas.DataFrame(table)
+    forms: list[Any] = [frame.columns[[1, 2]], np.array(["age", "sex"]), pandas.Series(["age", "sex"])]
+    for features in (*forms, polars.Series(["age", "sex"])):
+        loader = TableLoader(frame, task="child", target=np.array(["height", "mass"]), features=features, seed=0)  # type: ignore[arg-type]
+        assert [column.name for column in loader.encoding.features] == ["age", "sex"]
+        assert loader.encoding.target_names == ("height", "mass")
+    with pytest.raises(ArgumentException, match="features must be the names of one or more columns, got ndarray"):
+        make(table, features=np.array([["age", "sex"]]))
+    children = frame.child
+    for labels in (children.unique(), children.astype("category").unique(), polars.Series(table["child"]).unique()):
+        first, second = make(frame).split(labels[:2], labels[2:])
+        assert (set(first.labels), set(second.labels)) == (set(labels[:2]), set(labels[2:]))
+
+
 class Unread:
     """A table that must not be looked at."""
 
