@@ -18,7 +18,7 @@ from aidotnet_py.generator_state import new_generator
 from aidotnet_py.locks import Lock
 from aidotnet_py.type_parameters import T
 
-__all__ = ["SplitLoader", "part_sizes"]
+__all__ = ["SplitLoader", "as_list", "part_sizes"]
 
 _SHARE = Number(above=0, below=1)
 # Shares are typed as decimals, whose sum is rounded.
@@ -58,8 +58,9 @@ class SplitLoader(EpisodicLoader[T]):
         """
         labels = self.labels
         generator = new_generator(SEED.check("seed", seed))
-        if parts and all(_is_named(part) for part in parts):
-            chosen = _places(parts, labels)
+        given: list[Any] = [as_list(part) for part in parts]
+        if given and all(_is_named(part) for part in given):
+            chosen = _places(given, labels)
         else:
             sizes = part_sizes(cast("tuple[float, ...]", parts), len(labels))
             order, ends = generator.permutation(len(labels)), np.cumsum(sizes)
@@ -101,8 +102,23 @@ class SplitLoader(EpisodicLoader[T]):
         return self._ways
 
 
+def as_list(value: Any) -> Any:
+    """Return a one-dimensional array or series, of whatever library, as a list of Python's values; others as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.data.splitting import as_list
+    >>> as_list(np.array(["a", "b"])), as_list(0.5), as_list(("a",))
+    (['a', 'b'], 0.5, ('a',))
+    """
+    if len(getattr(value, "shape", ())) != 1:
+        return value
+    return value.tolist() if hasattr(value, "tolist") else list(value)
+
+
 def _is_named(part: Any) -> bool:
-    return isinstance(part, (Sequence, np.ndarray)) and not isinstance(part, str)
+    return isinstance(part, Sequence) and not isinstance(part, str)
 
 
 def _places(parts: Sequence[Any], labels: Sequence[Any]) -> list[NDArray[np.intp]]:
@@ -110,7 +126,7 @@ def _places(parts: Sequence[Any], labels: Sequence[Any]) -> list[NDArray[np.intp
     place_of = {label: place for place, label in enumerate(labels)}
     taken: set[Any] = set()
     for index, part in enumerate(parts):
-        for label in part.tolist() if isinstance(part, np.ndarray) else part:
+        for label in part:
             if not isinstance(label, Hashable) or label not in place_of:
                 raise ArgumentException(
                     f"parts[{index}] must hold labels of the data, got {label!r:.80}; there are {len(labels)}, such as "

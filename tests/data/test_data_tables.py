@@ -230,6 +230,47 @@ class TestForms:
         assert columns.missing("x").tolist() == [True, True, False]
 
     @pytest.mark.parametrize(
+        "days",
+        [
+            ["01/02/2024", "02/01/2024"],
+            ["1.2.2024", "1.1.2024"],
+            ["01-02-2024 10:30", "05-02-2024 10:30"],
+            ["", "01/02/2024"],
+            ["25/01/24", "26/01/24"],
+        ],
+        ids=str,
+    )
+    def test_dates_of_csv_files_that_can_be_read_in_several_ways_are_refused_where_they_are_used(
+        self, days: list[str], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        rows = "".join(f"{group},{day},{y}\n" for group in "ab" for y, day in enumerate(days))
+        (tmp_path / "a.csv").write_text("g,day,y\n" + rows)
+        kinds: dict[str, Any] = {"task": "g", "target": "y", "support": 1}
+        for roles in ({"order": "day"}, {"features": ["day"]}):
+            with pytest.raises(
+                ArgumentException,
+                match=r"^table\['day'\] must have dates that can be read in one way, got .*YYYY-MM-DD",
+            ):
+                TableLoader(tmp_path / "a.csv", **kinds, **roles)
+        (tmp_path / "b.csv").write_text("day\n01/02/2024\n")
+        with pytest.raises(ArgumentException, match=r"^table\['day'\] must have dates that can"):
+            read_table(tmp_path / "b.csv")
+
+    @pytest.mark.parametrize(
+        ("day", "other"),
+        [("2024-02-01", "2024-01-02"), ("2024/02/01", "2024/01/02"), ("01/02/2024", "31/01/2024"), ("02.02.2024", "")],
+    )
+    def test_dates_of_csv_files_that_can_be_read_in_one_way_are_times(
+        self, day: str, other: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text(f"day,x\n{day},1\n{other},2\n")
+        columns = read_table(tmp_path / "a.csv")
+        wanted = datetime.datetime(2024, 2, 2 if day == "02.02.2024" else 1)
+        assert (columns.kind("day"), columns.labels("day").tolist()[0]) == ("time", wanted)
+
+    @pytest.mark.parametrize(
         ("table", "error", "message"),
         [
             (None, ArgumentNullException, "table must be a frame, a mapping of columns or a path, got None"),
@@ -261,7 +302,7 @@ class TestForms:
             read_table(tmp_path / name)
 
     def test_columns_of_several_kinds_are_refused_where_they_are_used(self) -> None:
-        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        pandas, polars, pyarrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
         rest = {"g": [1, 1, 2, 2], "x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.0, 4.0]}
         tables = [
             pandas.DataFrame(rest | {"a": ["x", 1, "x", 2]}),
@@ -269,13 +310,16 @@ class TestForms:
             rest | {"a": np.array(["x", 1, None, 2.5], object)},
             rest | {"a": [1j] * 4},
             rest | {"a": [b"x"] * 4},
+            pyarrow.table(rest | {"a": pyarrow.array([pyarrow.MonthDayNano([1, 2, 3])] * 4)}),
         ]
         for table in tables:
             with pytest.raises(ArgumentException, match=r"^table\['a'\] must hold numbers, times or strings, got .*"):
                 TableLoader(table, task="g", target="y")
             loader = TableLoader(table, task="g", target="y", features=["x"], seed=0)
             assert all(part.encoding.input_shape == (1,) for part in loader.split(1, 1))
-        with pytest.raises(ArgumentException, match="table must have rows"):
+        with pytest.raises(
+            ArgumentException, match=r"^table\['a'\] must hold numbers, times or strings, got complex128"
+        ):
             read_table({"a": [1j]})
 
     @pytest.mark.parametrize("missing", [float("nan"), np.float64("nan"), None])
@@ -319,6 +363,66 @@ class TestForms:
         found = read_table({"c": strings}).values("c").tolist()
         assert found == ["a", "a\0", "b", "clay"]
         assert {type(value) for value in found} == {str}
+
+    def test_objects_and_series_are_of_the_kind_of_their_values(self) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        day, span = datetime.datetime(2020, 1, 2), datetime.timedelta(seconds=1)
+        stamp = pandas.Timestamp("2020-01-02 00:00:00.000000001")
+        codes = pandas.Series([3, 1], dtype="category")
+        seconds = 1577923200.0
+        nan = np.nan
+        cases: list[tuple[Any, str, list[Any]]] = [
+            ([day, None], "time", [seconds, nan]),
+            ([day.date(), day], "time", [seconds, seconds]),
+            ([np.datetime64("2020-01-02"), None], "time", [seconds, nan]),
+            ([pandas.Timestamp(day), pandas.NaT], "time", [seconds, nan]),
+            ([span, None], "duration", [1.0, nan]),
+            ([np.timedelta64(5, "ns"), span], "duration", [5e-9, 1.0]),
+            ([np.float32(0.5), None], "number", [0.5, nan]),
+            ([np.int64(2), 0.5], "number", [2.0, 0.5]),
+            ([np.str_("b"), "a"], "category", ["b", "a"]),
+            (codes, "category", [3, 1]),
+            (codes.array, "category", [3, 1]),
+            (pandas.Index(codes), "category", [3, 1]),
+            (polars.Series(["b", "a"], dtype=polars.Categorical), "category", ["b", "a"]),
+        ]
+        for values, kind, wanted in cases:
+            forms = [{"c": values}, {"c": pandas.Series(values)}]
+            if isinstance(values, list):
+                objects = np.empty(2, object)
+                objects[:] = values
+                forms += [{"c": objects}, pandas.DataFrame({"c": pandas.Series(values, dtype=object)})]
+            for form in forms:
+                columns = read_table(form)
+                found = columns.values("c").tolist() if kind == "category" else columns.numbers("c")
+                assert columns.kind("c") == kind, (values, form)
+                np.testing.assert_array_equal(np.array(found), np.array(wanted))
+        assert read_table({"c": [stamp, day]}).values("c").tolist()[0] == 1577923200000000001
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ([datetime.time(1), None], "numbers, times or strings, got time objects"),
+            ([datetime.date(2020, 1, 1), "2020-01-02"], "numbers, times or strings, got date and str objects"),
+            ([datetime.date(2020, 1, 1), datetime.timedelta(1)], "times or durations, got both"),
+            ([np.datetime64("9999-01-01"), np.datetime64(1, "ns")], r"times within the range of datetime64\[ns\], got"),
+        ],
+        ids=str,
+    )
+    def test_objects_of_no_single_kind_are_named(self, values: list[Any], message: str) -> None:
+        with pytest.raises(ArgumentException, match=rf"^table\['c'\] must hold {message}"):
+            read_table({"c": values})
+
+    def test_what_is_written_into_arrays_later_does_not_count(self) -> None:
+        y = np.arange(8.0)
+        stamps = np.datetime64("2020-01-01", "ns") + np.arange(8)
+        loader = TableLoader(
+            {"g": np.repeat([1, 2], 4), "x": y, "t": stamps, "y": y}, task="g", target="y", order="t", seed=0
+        )
+        wanted = [part.encoding for part in loader.split(1, 1)]
+        y *= 1000
+        stamps[:] = stamps[::-1].copy()
+        assert [part.encoding for part in loader.split(1, 1)] == wanted
 
     @pytest.mark.parametrize("values", [[1.5, -9.0, 2.5], [1, -9, 2], ["a", "-9", "b"]])
     def test_masked_values_are_missing(self, values: list[Any]) -> None:
@@ -399,6 +503,17 @@ class TestForms:
             columns = read_table(form)
             np.testing.assert_array_equal(columns.values("t"), stamps)
             np.testing.assert_array_equal(columns.numbers("d"), [2e-7, np.nan, 0.0])
+
+    @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Etc/GMT+3", "UTC-03:30"])
+    def test_times_of_every_zone_are_read(self, zone: str) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        stamps = pandas.Series(pandas.to_datetime(["2024-01-01 12:00", None], utc=True))
+        zoned = stamps.dt.tz_convert(zone)
+        forms = [{"t": zoned}, {"t": zoned.array}, {"t": list(zoned)}, pandas.DataFrame({"t": zoned})]
+        if zone != "UTC-03:30":
+            forms.append(polars.DataFrame({"t": stamps}).with_columns(polars.col("t").dt.convert_time_zone(zone)))
+        for form in forms:
+            np.testing.assert_array_equal(read_table(form).numbers("t"), [1704110400.0, np.nan])
 
     def test_frames_with_odd_names(self) -> None:
         pandas = pytest.importorskip("pandas")
@@ -591,6 +706,32 @@ class TestEncoding:
         assert np.isfinite(coded).all()
         np.testing.assert_allclose(loader.encoding.decode(coded), y, rtol=1e-9, atol=1e-12 * float(abs(y).max()))
 
+    @pytest.mark.parametrize(
+        ("first", "step"),
+        [
+            (2.0**52, 1.0),
+            (2**52, 1),
+            (1e15, 0.25),
+            (np.datetime64("2024-01-01", "ns"), np.timedelta64(20, "ns")),
+            (np.datetime64("2024-01-01T00:00:00.7", "us"), np.timedelta64(1, "us")),
+            (np.datetime64("1677-09-21T00:12:43.145224193", "ns"), np.timedelta64(1, "s")),
+        ],
+        ids=str,
+    )
+    def test_numbers_that_are_far_from_0_and_close_to_each_other_are_scaled_exactly(
+        self, first: Any, step: Any
+    ) -> None:
+        steps = np.array([0, 1, 1, 3, 0, 2])
+        x = first + steps * step
+        encoding = TableLoader(
+            {"g": [1, 1, 1, 2, 2, 2], "x": x, "y": x}, task="g", target="y", seed=0, dtype=np.float64
+        ).encoding
+        wanted = (steps - steps.mean()) / steps.std()
+        again = TableEncoding.from_settings(json.loads(json.dumps(encoding.settings())))
+        for of in (encoding, again):
+            np.testing.assert_allclose(of.inputs({"x": x})[:, 0], wanted, atol=1e-9)
+            np.testing.assert_allclose(of.outcomes({"y": x})[:, 0], wanted, atol=1e-9)
+
     def test_numbers_far_from_the_training_groups_are_refused(self) -> None:
         encoding = make(growth([5] * 4), features=["age"]).encoding
         for read, table in ((encoding.inputs, {"age": [1.0, 1e300]}), (encoding.outcomes, {"height": [1e300]})):
@@ -646,13 +787,56 @@ class TestEncoding:
     def test_settings_without_kinds_take_numbers_times_and_durations(self) -> None:
         settings = make().encoding.settings()
         for column in settings["features"] + settings["targets"]:
-            column.pop("kind", None)
+            for key in ("kind", "zoned", "rest"):
+                column.pop(key, None)
         encoding = TableEncoding.from_settings(settings)
         times = np.array(["2020-01-01"], "datetime64[s]")
         for values in ([3.0], times, times - times):
             assert encoding.inputs({"age": values, "sex": ["f"]}).shape == (1, 3)
         with pytest.raises(ArgumentException, match=r"^column 'age' must hold numbers, got categories"):
             encoding.inputs({"age": ["old"], "sex": ["f"]})
+
+    @pytest.mark.parametrize("method", ["inputs", "outcomes"])
+    @pytest.mark.parametrize("classes", [False, True])
+    @pytest.mark.parametrize("zoned", [False, True])
+    def test_times_with_a_zone_and_times_without_one_are_not_the_same(
+        self, method: str, classes: bool, zoned: bool
+    ) -> None:
+        pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+        naive = pandas.Series(pandas.to_datetime(["2024-06-01 10:00", "2024-06-02 11:00"] * 2))
+        berlin = naive.dt.tz_localize("Europe/Berlin")
+        fitted, same, other = (berlin, berlin.dt.tz_convert("UTC"), naive) if zoned else (naive, naive, berlin)
+        table = {"g": [1, 1, 2, 2], "x": np.arange(4.0), "t": fitted, "y": fitted}
+        encoding = TableLoader(table, task="g", target="y", features=["t"], classes=classes).encoding
+        settings = encoding.settings()
+        again = TableEncoding.from_settings(json.loads(json.dumps(settings)))
+        assert again == encoding
+        for column in settings["features"] + settings["targets"]:
+            del column["zoned"]
+        # Settings of older versions do not say.
+        older = TableEncoding.from_settings(settings)
+        wanted = getattr(encoding, method)(table).tolist()
+        message = "with a time zone, .* got times without one" if zoned else "without a time zone, .* got times with"
+        for times, is_same in ((same, True), (other, False)):
+            frame = pandas.DataFrame({"t": times, "y": times})
+            for form in (
+                dict(frame),
+                {name: list(times) for name in "ty"},
+                frame.astype(object),
+                polars.DataFrame(frame),
+            ):
+                if is_same:
+                    assert all(getattr(of, method)(form).tolist() == wanted for of in (encoding, again, older))
+                    continue
+                with pytest.raises(ArgumentException, match=rf"^column '[ty]' must hold times {message}.*tz_localize"):
+                    getattr(again, method)(form)
+
+    def test_a_column_of_times_with_a_zone_and_others_without_is_refused(self) -> None:
+        times = [datetime.datetime(2024, 6, 1), datetime.datetime(2024, 6, 2, tzinfo=datetime.UTC), None]
+        with pytest.raises(
+            ArgumentException, match=r"^table\['t'\] must hold times with a time zone or without one, got"
+        ):
+            read_table({"t": times})
 
     def test_a_column_without_values_is_of_every_kind(self) -> None:
         table = growth([3, 4]) | {"day": np.datetime64("2020-01-01") + np.arange(7)}
@@ -818,6 +1002,14 @@ class TestClasses:
         assert loader.encoding.decode(scores).tolist() == [loader.encoding.classes[1], loader.encoding.classes[0]]
         assert (TableLoader(table, task="g", target="y", seed=0).encoding.classes is None) == (values[0] is not True)
 
+    def test_booleans_in_objects_are_classes(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        table = {"g": [0] * 4 + [1] * 4, "x": np.arange(8.0)}
+        values = [True, False] * 4
+        frame = pandas.DataFrame({"g": [*table["g"], 1], "x": np.arange(9.0), "y": [*values, None]}).dropna()
+        for form in (table | {"y": np.array(values, object)}, table | {"y": list(map(np.bool_, values))}, frame):
+            assert TableLoader(form, task="g", target="y", seed=0).encoding.classes == (False, True)
+
     def test_classes_that_training_lacks_are_named(self) -> None:
         table = {"g": [0, 0, 1, 1], "x": [1.0, 2.0, 3.0, 4.0], "y": ["a", "b", "a", "c"]}
         with pytest.raises(ArgumentException, match=r"^column 'y' must hold classes of the training groups, got 'c'"):
@@ -924,6 +1116,23 @@ TABLE = growth([3, 5, 4])
 def test_arguments_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentException, match=rf"^{message}"):
         make(**({"table": TABLE} | arguments))
+
+
+def test_names_and_labels_may_be_in_arrays_and_series() -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    table = growth([3, 4, 5]) | {"mass": list(range(12))}
+    frame = pandas.DataFrame(table)
+    forms: list[Any] = [frame.columns[[1, 2]], np.array(["age", "sex"]), pandas.Series(["age", "sex"])]
+    for features in (*forms, polars.Series(["age", "sex"])):
+        loader = TableLoader(frame, task="child", target=np.array(["height", "mass"]), features=features, seed=0)  # type: ignore[arg-type]
+        assert [column.name for column in loader.encoding.features] == ["age", "sex"]
+        assert loader.encoding.target_names == ("height", "mass")
+    with pytest.raises(ArgumentException, match="features must be the names of one or more columns, got ndarray"):
+        make(table, features=np.array([["age", "sex"]]))
+    children = frame.child
+    for labels in (children.unique(), children.astype("category").unique(), polars.Series(table["child"]).unique()):
+        first, second = make(frame).split(labels[:2], labels[2:])
+        assert (set(first.labels), set(second.labels)) == (set(labels[:2]), set(labels[2:]))
 
 
 class Unread:

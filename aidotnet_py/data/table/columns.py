@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import check_given, refusal, shown
-from aidotnet_py.data.times import is_finer_than_python, times_of_python
+from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.data.table.files import NEEDS, check_different, read_file
+from aidotnet_py.data.times import has_zones, is_finer_than_python, is_time, times_of_numpy, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["ColumnKind", "Columns", "TableLike", "read_table"]
@@ -24,14 +25,9 @@ TableLike: TypeAlias = Any
 
 _Column: TypeAlias = NDArray[Any] | ArgumentException
 
-_NEEDS = 'pip install "aidotnet-py[table]"'
-# How CSV files write that a value is missing.
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
 _KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
-_PARQUET = (".parquet", ".pq")
 
 
 class Columns:
@@ -45,6 +41,8 @@ class Columns:
     columns : mapping of str to array, (rows,), or ArgumentException
         Real numbers, ``datetime64`` or ``timedelta64`` of microseconds or a finer unit, or objects for categories; or
         the error for those who use the column.
+    zoned : collection of str
+        The columns of times in UTC that were given with a time zone.
 
     Examples
     --------
@@ -54,8 +52,9 @@ class Columns:
     (('chick', 'day'), 3, 'category', [0.0, 2.0, 0.0])
     """
 
-    def __init__(self, columns: Mapping[str, _Column]) -> None:
+    def __init__(self, columns: Mapping[str, _Column], zoned: Collection[str] = ()) -> None:
         self._columns = dict(columns)
+        self._zoned = frozenset(zoned)
         self.names = tuple(self._columns)
         lengths = [len(column) for column in self._columns.values() if not isinstance(column, ArgumentException)]
         self.rows = lengths[0] if lengths else 0
@@ -75,16 +74,28 @@ class Columns:
         """Return whether a column holds True and False."""
         return self.values(name).dtype.kind == "b"
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return a column of numbers, of durations in seconds, or of times in seconds since 1970; NaN where missing."""
-        array = self.values(name)
+    def is_zoned(self, name: str) -> bool:
+        """Return whether a column holds times that were given with a time zone."""
+        return name in self._zoned
+
+    def numbers(self, name: str, origin: float = 0.0) -> NDArray[np.float64]:
+        """Return a column of numbers, of durations in seconds, or of times in seconds since 1970, each less ``origin``.
+
+        Missing values are NaN.
+        """
+        array, second = self.values(name), np.timedelta64(1, "s")
         if array.dtype.kind == "m":
-            spans: NDArray[np.float64] = array / np.timedelta64(1, "s")
+            spans: NDArray[np.float64] = array / second - origin
             return spans
         if array.dtype.kind != "M":
-            return array.astype(np.float64)
-        seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
-        seconds[np.isnat(array)] = np.nan
+            return array.astype(np.float64) - origin
+        # NumPy divides no finer units by seconds.
+        times = array.astype("datetime64[ns]") if is_finer_than_python(array) else array
+        # Whole seconds by themselves: a float64 of the seconds since 1970 has no nanoseconds. NumPy warns of NaT.
+        with np.errstate(invalid="ignore"):
+            whole, part = np.divmod(times - np.datetime64(0, "s"), second)
+        near = np.rint(origin)
+        seconds: NDArray[np.float64] = whole - near + part / second - (origin - near)
         return seconds
 
     def labels(self, name: str) -> NDArray[Any]:
@@ -123,14 +134,18 @@ class Columns:
             missing |= np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
         return missing
 
-    def with_column(self, name: str, values: NDArray[Any]) -> Columns:
-        """Return the columns and another one, of numbers."""
-        return Columns({**self._columns, name: values})
+    def with_column(self, name: str, values: _Column) -> Columns:
+        """Return the columns and another one, or one in place of another; times in it have no zone."""
+        return Columns({**self._columns, name: values}, self._zoned - {name})
+
+    def error(self) -> ArgumentException | None:
+        """Return what is wrong with the first column that cannot be used; None if all can."""
+        return next((column for column in self._columns.values() if isinstance(column, ArgumentException)), None)
 
     def take(self, rows: NDArray[Any]) -> Columns:
         """Return some rows."""
         columns = self._columns.items()
-        return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns})
+        return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns}, self._zoned)
 
 
 def read_table(table: TableLike, argument: str = "table", strings: Sequence[str] = ()) -> Columns:
@@ -161,40 +176,60 @@ def read_table(table: TableLike, argument: str = "table", strings: Sequence[str]
     if isinstance(table, Columns):
         return table
     if isinstance(table, (str, os.PathLike)):
-        columns = _from_frame(_read_file(Path(cast(Any, table)), argument, strings), argument)
+        columns = _from_file(Path(cast(Any, table)), argument, strings)
     elif isinstance(table, Mapping):
         columns = _from_mapping(cast(Any, table), argument)
     else:
         columns = _from_frame(table, argument)
     if not columns.rows:
-        raise ArgumentException(f"{argument} must have rows, got none")
+        raise columns.error() or ArgumentException(f"{argument} must have rows, got none")
     return columns
 
 
 def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
     columns: dict[str, _Column] = {}
+    zoned: list[str] = []
     rows: int | None = None
     for name, values in table.items():
         where = f"{argument}[{name!r:.80}]"
         if not isinstance(name, str):
             raise ArgumentException(refusal(f"{argument}'s names", "strings", name))
-        array = _unmasked(values) if isinstance(values, np.ma.MaskedArray) else _array(values)
-        if array.ndim != 1:
+        series = _series(values)
+        array = _array(values) if series is None else series
+        if len(array.shape) != 1:
             raise ArgumentException(f"{where} must be 1-D, got shape {array.shape}")
         if rows not in (None, len(array)):
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
-        rows, columns[name] = len(array), _one_kind(array, where)
-    return Columns(columns)
+        rows = len(array)
+        columns[name] = _one_kind(array, where) if series is None else _from_series(_narwhals(), series, where)
+        if has_zones(array) if series is None else _is_zoned(_narwhals(), series):
+            zoned.append(name)
+    return Columns(columns, zoned)
+
+
+def _series(values: Any) -> Any:
+    """Return a column of pandas, Polars or PyArrow as a series of narwhals; None for other sequences."""
+    if not hasattr(values, "to_numpy"):
+        return None
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is not None and isinstance(values, (pandas.Index, pandas.api.extensions.ExtensionArray)):
+        values = pandas.Series(values)
+    nw = _narwhals()
+    series = nw.from_native(values, series_only=True, pass_through=True)
+    return series if isinstance(series, nw.Series) else None
 
 
 def _array(values: Any) -> NDArray[Any]:
-    """Return an array; of a list's values as they are, where NumPy would make strings or rounded numbers of them."""
-    array = np.asarray(values)
+    """Return a new array; of a list's values as they are, where NumPy would make others of them."""
+    if isinstance(values, np.ma.MaskedArray):
+        return _unmasked(values)
+    array = np.array(values)
     if array.ndim != 1 or not isinstance(values, Sequence):
         return array
     given: list[Any] = list(cast(Any, values))
-    if array.dtype.kind in "UT":
-        return _objects([str.__str__(value) if isinstance(value, str) else value for value in given])
+    # Numbers become strings, and times of a coarse unit overflow in a fine one.
+    if array.dtype.kind in "UTmM":
+        return _objects(given)
     if array.dtype.kind == "f" and any(isinstance(v, Integral) and abs(int(v)) > _MOST_EXACT for v in given):
         return _objects([int(value) if isinstance(value, Integral) else value for value in given])
     return array
@@ -224,7 +259,11 @@ def _one_kind(array: NDArray[Any], where: str) -> _Column:
             return _objects(values)
         if kinds <= {int, float, bool}:
             return _numbers(values, where)
-    return _no_kind(where, "objects of several types" if array.dtype.kind == "O" else array.dtype)
+        if all(map(is_time, kinds)):
+            times = times_of_numpy(where, values)
+            return times if isinstance(times, ArgumentException) else _times(times, where)
+        return _no_kind(where, f"{' and '.join(sorted(kind.__name__ for kind in kinds))} objects")
+    return _no_kind(where, array.dtype)
 
 
 def _times(array: NDArray[Any], where: str) -> _Column:
@@ -243,7 +282,9 @@ def _times(array: NDArray[Any], where: str) -> _Column:
 
 
 def _numbers(values: list[Any], where: str) -> _Column:
-    """Return numbers, of which some may be missing, as integers if they are; refuse integers that would be rounded."""
+    """Return numbers, of which some may be missing, as integers or booleans if they are; refuse integers to round."""
+    if values and all(type(value) is bool for value in values):
+        return np.array(values)
     if values and all(type(value) is int for value in values):
         array = np.array(values)
         return array if array.dtype.kind in "iu" else _no_kind(where, "integers of more than 64 bits")
@@ -266,59 +307,30 @@ def _objects(values: list[Any]) -> NDArray[Any]:
     return array
 
 
-def _read_file(path: Path, argument: str, strings: Sequence[str]) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, f"{argument} must be an existing file, got nothing", str(path))
-    suffix = path.suffix.lower()
-    if path.is_dir() or suffix not in (*_SEPARATORS, *_PARQUET):
-        raise ArgumentException(f"{argument} must be a .csv, .tsv or .parquet file, got {str(path)!r:.200}")
-    try:
-        import polars
-    except ImportError as error:
-        raise ImportError(f"reading {suffix} files needs Polars: {_NEEDS}") from error
-    try:
-        if suffix in _PARQUET:
-            return polars.read_parquet(path)
-        separator = _SEPARATORS[suffix]
-        names = _header(polars, path, separator)
-        frame = polars.read_csv(
-            path,
-            separator=separator,
-            null_values=_MISSING,
-            infer_schema_length=None,
-            schema_overrides={name: polars.String for name in strings if name in names},
-            try_parse_dates=True,
+def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
+    frame, unclear = read_file(path, argument, strings)
+    columns = _from_frame(frame, argument)
+    for name, date in unclear.items():
+        columns = columns.with_column(
+            name,
+            ArgumentException(
+                f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them "
+                "as YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
+            ),
         )
-    # Polars raises errors of its own, OSError and others.
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ArgumentException(
-            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}"
-        ) from error
-    _check_different(names, argument)
-    return frame
+    return columns
 
 
-def _header(polars: Any, path: Path, separator: str) -> list[str]:
-    """Return the names in a file's first line that is not blank. Polars renames columns whose name another one has."""
-    options = {"has_header": False, "n_rows": 1, "infer_schema_length": 0, "truncate_ragged_lines": True}
-    names, blank = (None,), 0
-    while names == (None,):
-        names = polars.read_csv(path, separator=separator, skip_rows=blank, **options).row(0)
-        blank += 1
-    return [name or "" for name in names]
-
-
-def _check_different(names: list[str], argument: str) -> None:
-    if len(set(names)) < len(names):
-        raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
-
-
-def _from_frame(frame: Any, argument: str) -> Columns:
+def _narwhals() -> Any:
     try:
         import narwhals.stable.v2 as nw
     except ImportError as error:
-        raise ImportError(f"TableLoader needs narwhals to read frames: {_NEEDS}") from error
+        raise ImportError(f"TableLoader needs narwhals to read frames: {NEEDS}") from error
+    return nw
+
+
+def _from_frame(frame: Any, argument: str) -> Columns:
+    nw = _narwhals()
     try:
         wrapped: Any = nw.from_native(frame)
     except TypeError as error:
@@ -335,8 +347,9 @@ def _from_frame(frame: Any, argument: str) -> Columns:
     odd = [name for name in names if not isinstance(name, str)]
     if odd:
         raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
-    _check_different(names, argument)
-    return Columns({name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names})
+    check_different(names, argument)
+    columns = {name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names}
+    return Columns(columns, [name for name in names if _is_zoned(nw, wrapped[name])])
 
 
 def _from_series(nw: Any, series: Any, where: str) -> _Column:
@@ -353,9 +366,11 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
         return np.array([np.nan if value is None else value for value in _plain(series.to_list())], np.float64)
     if kind == nw.Date:
         series = series.cast(nw.Datetime("us"))
-    elif kind == nw.Datetime and kind.time_zone is not None:
+    elif kind == nw.Datetime and _zone(nw, series) is not None:
         series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    if kind in (nw.Date, nw.Datetime, nw.Duration):
+    elif kind == nw.Unknown and _zone(nw, series) is not None:
+        series = nw.from_native(series.to_native().dt.tz_convert("UTC").dt.tz_localize(None), series_only=True)
+    if series.dtype in (nw.Datetime, nw.Duration):
         return _times(np.array(series.to_numpy()), where)
     if kind in (nw.Categorical, nw.Enum):
         return _objects(_plain(series.to_list()))
@@ -366,9 +381,30 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
     return _no_kind(where, kind)
 
 
+def _is_zoned(nw: Any, series: Any) -> bool:
+    return _zone(nw, series) is not None or (series.dtype == nw.Object and has_zones(_objects(series.to_list())))
+
+
+def _zone(nw: Any, series: Any) -> Any:
+    """Return the time zone of times; None for times without one, and for other values."""
+    if series.dtype == nw.Datetime:
+        return series.dtype.time_zone
+    # Narwhals reads the zone from the type's name, and not all of pandas' names.
+    return getattr(getattr(series.to_native(), "dtype", None), "tz", None)
+
+
 def _plain(values: list[Any]) -> list[Any]:
-    """Return values with None for what is missing: pandas has NaN, NaT and NA for it."""
-    return [None if value is None or _differs_from_itself(value) else value for value in values]
+    """Return values, those of NumPy as Python's, with None for what is missing: pandas has NaN, NaT and NA for it."""
+    return [None if value is None or _differs_from_itself(value) else _of_python(value) for value in values]
+
+
+def _of_python(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)
+    scalar: Any = value
+    # NumPy counts its durations as numbers.
+    is_number = isinstance(value, (np.number, np.bool_)) and not isinstance(value, np.timedelta64)
+    return scalar.item() if is_number else scalar
 
 
 def _differs_from_itself(value: Any) -> bool:

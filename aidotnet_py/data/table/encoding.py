@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aidotnet_py.arguments import FINITE, POSITIVE, Choice, check_given, refusal
+from aidotnet_py.arguments import FINITE, POSITIVE, SWITCH, Choice, OrNone, check_given, refusal
 from aidotnet_py.backends import backend_of
 from aidotnet_py.data.table.columns import ColumnKind, Columns, TableLike, read_table
 from aidotnet_py.exceptions import ArgumentException
@@ -29,6 +29,7 @@ _PLURALS: dict[str | None, str] = {
     None: "numbers",
 }
 _KIND = Choice("number", "time", "duration", None)
+_ZONED = OrNone(SWITCH)
 _CATEGORIES: dict[type, str] = {str: "strings", datetime: "times"}
 _FILL = "drop or fill such rows, or pass missing='fill'"
 
@@ -36,6 +37,8 @@ _FILL = "drop or fill such rows, or pass missing='fill'"
 @dataclass(frozen=True)
 class NumberColumn:
     """A column of numbers, times or durations: (x − mean) / deviation, both taken over the rows that it is fitted on.
+
+    Times are seconds since 1970, and durations seconds.
 
     Attributes
     ----------
@@ -45,12 +48,19 @@ class NumberColumn:
         Mean and population standard deviation; 1 for a column that does not vary.
     kind : {"number", "time", "duration"} or None
         What the values are; None where it is not known, in settings of older versions.
+    zoned : bool or None
+        Whether times had a time zone; None for other values, and where it is not known.
+    rest : float
+        What the mean has beyond the digits of ``mean``, which matters for numbers that are far from 0 but close to each
+        other; 0 in settings of older versions.
     """
 
     name: str
     mean: float
     deviation: float
     kind: ColumnKind | None = None
+    zoned: bool | None = None
+    rest: float = 0.0
 
     width = 1
 
@@ -58,19 +68,23 @@ class NumberColumn:
     def fit(cls, columns: Columns, name: str) -> NumberColumn:
         """Return the scale of a column."""
         values = columns.numbers(name)
-        values = values[~np.isnan(values)]
-        _check_finite(values, name)
-        if not len(values):
+        present = ~np.isnan(values)
+        _check_finite(values[present], name)
+        if not present.any():
             raise ArgumentException(f"column {name!r:.80} must hold numbers, got none; leave it out of features")
-        # Of numbers up to 1e308, whose squares and sums are not representable.
-        largest = float(abs(values).max()) or 1.0
-        mean, deviation = largest * float((values / largest).mean()), largest * float((values / largest).std())
-        # Rounding makes a constant column vary a little.
-        varies = bool((values != values[0]).any()) and deviation > 0.0
-        return cls(name, mean, deviation if varies else 1.0, columns.kind(name))
+        # Differences from their middle, which are exact where numbers are close, and representable up to 1e308.
+        middle = float(values[present].min() / 2 + values[present].max() / 2)
+        spans = columns.numbers(name, middle)[present]
+        # Squares and sums are not representable.
+        largest = float(abs(spans).max()) or 1.0
+        beyond, deviation = largest * float((spans / largest).mean()), largest * float((spans / largest).std())
+        mean = middle + beyond
+        rest = beyond - (mean - middle)
+        return cls(name, mean, deviation or 1.0, columns.kind(name), _zoned(columns, name), rest)
 
     def check_kind(self, columns: Columns, *others: ColumnKind) -> None:
         """Raise ArgumentException for values of a kind that is neither the column's nor among others."""
+        _check_zone(columns, self.name, self.zoned)
         found = columns.kind(self.name)
         if found in (self.kind, *others) or (self.kind is None and found != "category"):
             return
@@ -86,7 +100,8 @@ class NumberColumn:
         missing = np.isnan(values)
         _check_finite(values[~missing], self.name)
         with np.errstate(over="ignore"):
-            out[:, 0] = np.where(missing, 0.0, (values - self.mean) / self.deviation)
+            scaled = (columns.numbers(self.name, self.mean) - self.rest) / self.deviation
+            out[:, 0] = np.where(missing, 0.0, scaled)
         beyond = ~np.isfinite(out[:, 0])
         if beyond.any():
             raise ArgumentException(
@@ -105,10 +120,13 @@ class CategoryColumn:
         The column.
     categories : tuple
         The values, sorted, of the rows that it is fitted on.
+    zoned : bool or None
+        Whether times, which are in UTC then, had a time zone; None for other values, and where it is not known.
     """
 
     name: str
     categories: tuple[Any, ...]
+    zoned: bool | None = None
 
     @property
     def width(self) -> int:
@@ -132,7 +150,7 @@ class CategoryColumn:
                 f"{min(present, key=repr)!r:.80}; convert it, or name the other columns in features"
             )
         try:
-            return cls(name, tuple(sorted(present)))
+            return cls(name, tuple(sorted(present)), _zoned(columns, name))
         except TypeError as error:
             raise ArgumentException(
                 f"column {name!r:.80} must have categories of one kind, such as strings: {error}"
@@ -140,6 +158,7 @@ class CategoryColumn:
 
     def check_kind(self, columns: Columns, *_: ColumnKind) -> None:
         """Raise ArgumentException for values of another kind than the categories, which none of them would be."""
+        _check_zone(columns, self.name, self.zoned)
         found, wanted = _kinds(columns.labels(self.name).tolist()), _kinds(self.categories)
         if not found <= wanted:
             raise ArgumentException(
@@ -315,8 +334,10 @@ class TableEncoding:
             names: NDArray[Any] = np.array(self.targets.categories)
             best: NDArray[Any] = names[values.argmax(axis=1)]
             return best
-        scale, mean = (np.array([getattr(c, name) for c in self.targets]) for name in ("deviation", "mean"))
-        numbers: NDArray[Any] = values.astype(np.float64) * scale + mean
+        scale, rest, mean = (
+            np.array([getattr(c, name) for c in self.targets]) for name in ("deviation", "rest", "mean")
+        )
+        numbers: NDArray[Any] = values.astype(np.float64) * scale + rest + mean
         return numbers[:, 0] if len(self.targets) == 1 else numbers
 
     def task(self, support: TableLike, query: TableLike | None = None) -> MetaLearningTask[Any, Any, Any]:
@@ -398,6 +419,23 @@ def _column(columns: Columns, name: str) -> _Column:
     return (CategoryColumn if columns.kind(name) == "category" else NumberColumn).fit(columns, name)
 
 
+def _zoned(columns: Columns, name: str) -> bool | None:
+    return columns.is_zoned(name) if columns.kind(name) == "time" else None
+
+
+def _check_zone(columns: Columns, name: str, zoned: bool | None) -> None:
+    """Raise ArgumentException for times without a zone where those fitted had one, or the reverse: clocks differ."""
+    found = _zoned(columns, name)
+    if None in (zoned, found) or found == zoned or columns.missing(name).all():
+        return
+    wanted, got = ("with", "without") if zoned else ("without", "with")
+    remedy = "say their zone with" if zoned else "convert them to the zone of the others, and drop it with"
+    raise ArgumentException(
+        f"column {name!r:.80} must hold times {wanted} a time zone, as those that it was fitted on, got times {got} "
+        f"one; {remedy} dt.tz_localize of pandas or dt.replace_time_zone of Polars"
+    )
+
+
 def _check_finite(values: NDArray[np.float64], name: str) -> None:
     infinite = values[~np.isfinite(values)]
     if len(infinite):
@@ -406,17 +444,20 @@ def _check_finite(values: NDArray[np.float64], name: str) -> None:
 
 def _settings(column: _Column) -> dict[str, Any]:
     if isinstance(column, NumberColumn):
-        return {"name": column.name, "mean": column.mean, "deviation": column.deviation, "kind": column.kind}
+        scale = {"mean": column.mean, "rest": column.rest, "deviation": column.deviation}
+        return {"name": column.name, **scale, "kind": column.kind, "zoned": column.zoned}
     if _kinds(column.categories) == {"times"}:
-        return {"name": column.name, "categories": [time.isoformat() for time in column.categories], "kind": "time"}
+        times = [time.isoformat() for time in column.categories]
+        return {"name": column.name, "categories": times, "kind": "time", "zoned": column.zoned}
     return {"name": column.name, "categories": list(column.categories)}
 
 
 def _from_settings(settings: Mapping[str, Any]) -> _Column:
     name = str(settings["name"])
-    kind = _KIND.check("kind", settings.get("kind"))
+    kind, zoned = _KIND.check("kind", settings.get("kind")), _ZONED.check("zoned", settings.get("zoned"))
     if "categories" in settings:
         categories = settings["categories"]
-        return CategoryColumn(name, tuple(map(datetime.fromisoformat, categories) if kind == "time" else categories))
+        read = map(datetime.fromisoformat, categories) if kind == "time" else categories
+        return CategoryColumn(name, tuple(read), zoned)
     mean, deviation = FINITE.check("mean", settings["mean"]), POSITIVE.check("deviation", settings["deviation"])
-    return NumberColumn(name, mean, deviation, kind)
+    return NumberColumn(name, mean, deviation, kind, zoned, FINITE.check("rest", settings.get("rest", 0.0)))

@@ -16,7 +16,7 @@ from aidotnet_py.caller import level_outside
 from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.random_stream import RandomStream
-from aidotnet_py.data.splitting import SplitLoader
+from aidotnet_py.data.splitting import SplitLoader, as_list
 from aidotnet_py.data.table.columns import Columns, TableLike, read_table
 from aidotnet_py.data.table.encoding import MISSING, TableEncoding
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
@@ -327,7 +327,7 @@ def _names(columns: Columns, argument: str, names: Any) -> tuple[str, ...]:
     """Return one or several names of columns, each once."""
     if isinstance(names, str):
         return (columns.check_name(argument, names),)
-    given: Any = names
+    given: Any = as_list(names)
     if not isinstance(given, Sequence) or not given:
         raise ArgumentException(refusal(argument, "the names of one or more columns", names))
     checked = tuple(columns.check_name(f"{argument}[{i}]", name) for i, name in enumerate(cast(Any, given)))
@@ -370,7 +370,10 @@ def _check_encoding(encoding: Any, features: Any) -> None:
 
 def _times(columns: Columns, order: str) -> NDArray[Any]:
     if columns.kind(order) == "category":
-        raise ArgumentException(f"order must be a column of times or numbers, got the categories of {order!r:.80}")
+        raise ArgumentException(
+            f"order must be a column of times or numbers, got the categories of {order!r:.80}; convert it, and write "
+            "dates in files as YYYY-MM-DD"
+        )
     missing = columns.missing(order)
     if missing.any():
         raise ArgumentException(

@@ -1,0 +1,100 @@
+"""CSV, TSV and Parquet files as frames of Polars."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aidotnet_py.arguments import shown
+from aidotnet_py.exceptions import ArgumentException
+
+__all__ = ["NEEDS", "check_different", "read_file"]
+
+NEEDS = 'pip install "aidotnet-py[table]"'
+# How CSV files write that a value is missing.
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_PARQUET = (".parquet", ".pq")
+_YEAR_LAST = re.compile(r"\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)")
+
+
+def read_file(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
+    """Return the frame of a file, and its columns of dates that can be read in several ways, each with such a date.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no file at the path.
+    ArgumentException
+        It is no such file, cannot be read, or has two columns of one name.
+    ImportError
+        Polars is not installed.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, f"{argument} must be an existing file, got nothing", str(path))
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix not in (*_SEPARATORS, *_PARQUET):
+        raise ArgumentException(f"{argument} must be a .csv, .tsv or .parquet file, got {str(path)!r:.200}")
+    try:
+        import polars
+    except ImportError as error:
+        raise ImportError(f"reading {suffix} files needs Polars: {NEEDS}") from error
+    try:
+        if suffix in _PARQUET:
+            return polars.read_parquet(path), {}
+        separator = _SEPARATORS[suffix]
+        names = _header(polars, path, separator)
+        options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "infer_schema_length": None}
+        as_strings = {name: polars.String for name in strings if name in names}
+        frame = polars.read_csv(path, schema_overrides=as_strings, try_parse_dates=True, **options)
+        texts = _texts_of_times(polars, path, frame, options)
+    # Polars raises errors of its own, OSError and others.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ArgumentException(
+            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}"
+        ) from error
+    check_different(names, argument)
+    unclear = {name: _unclear_date(written) for name, written in texts.items()}
+    return frame, {name: date for name, date in unclear.items() if date is not None}
+
+
+def _header(polars: Any, path: Path, separator: str) -> list[str]:
+    """Return the names in a file's first line that is not blank. Polars renames columns whose name another one has."""
+    options = {"has_header": False, "n_rows": 1, "infer_schema_length": 0, "truncate_ragged_lines": True}
+    names, blank = (None,), 0
+    while names == (None,):
+        names = polars.read_csv(path, separator=separator, skip_rows=blank, **options).row(0)
+        blank += 1
+    return [name or "" for name in names]
+
+
+def _texts_of_times(polars: Any, path: Path, frame: Any, options: dict[str, Any]) -> dict[str, list[str | None]]:
+    """Return the different values of the columns of times as they are written.
+
+    Polars reads 01/02/2024 as the first of February, and 01/02/24 as that of the year 24.
+    """
+    dated = [name for name, kind in frame.schema.items() if kind in (polars.Date, polars.Datetime)]
+    if not dated:
+        return {}
+    texts = polars.read_csv(path, columns=dated, schema_overrides=dict.fromkeys(dated, polars.String), **options)
+    return {name: texts[name].unique(maintain_order=True).to_list() for name in dated}
+
+
+def check_different(names: list[str], argument: str) -> None:
+    """Raise ArgumentException if two columns have one name."""
+    if len(set(names)) < len(names):
+        raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
+
+
+def _unclear_date(texts: Sequence[str | None]) -> str | None:
+    """Return a date that another order of day and month, or another century, makes another one; None if none does."""
+    dates = [match for text in texts if text is not None and (match := _YEAR_LAST.match(text))]
+    short = next((date.string for date in dates if len(date[3]) < 4), None)
+    # One day beyond 12 tells the order of the column.
+    if short is not None or any(max(int(date[1]), int(date[2])) > 12 for date in dates):
+        return short
+    return next((date.string for date in dates if int(date[1]) != int(date[2])), None)
