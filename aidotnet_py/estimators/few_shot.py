@@ -409,20 +409,19 @@ def _labels(X: Any, y: Any) -> NDArray[Any]:
 def _targets(X: Any, y: Any, encoding: TableEncoding | None, count: int) -> Columns:
     """Return the columns of y in its order, with the names of the encoding, if there is one."""
     found, columns = read_targets(X, y)
-    if len(columns) != count:
+    if len(columns.names) != count:
         raise ArgumentException(
             f"y must have {count} targets a row, as the learner predicts, got shape {np.asarray(y).shape}"
         )
     if encoding is None:
-        names: Sequence[str] = [f"y{place}" for place in range(count)]
-    else:
-        names = encoding.target_names if found is None else found
-        if set(names) != set(encoding.target_names):
-            raise ArgumentException(
-                f"y must have the columns {', '.join(encoding.target_names)}, as the learner's table has, got "
-                f"{', '.join(names)}; rename them"
-            )
-    return Columns(dict(zip(names, columns, strict=True)))
+        return columns
+    names = encoding.target_names if found is None else found
+    if set(names) != set(encoding.target_names):
+        raise ArgumentException(
+            f"y must have the columns {', '.join(encoding.target_names)}, as the learner's table has, got "
+            f"{', '.join(names)}; rename them"
+        )
+    return columns.with_names(names)
 
 
 def _numbers(columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import shown
 from aidotnet_py.backends import adopt
 from aidotnet_py.data.table.columns import Columns, read_table
+from aidotnet_py.data.times import is_time
 from aidotnet_py.estimators.scikit_learn import check_array, check_consistent_length, validate_data
 from aidotnet_py.exceptions import ArgumentException
 
@@ -120,8 +119,7 @@ def read_columns(
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         if reset or names is not None:
             return columns
-        places = _names(None, (columns.rows, len(columns.names)))
-        return Columns({place: columns.values(name) for place, name in zip(places, columns.names, strict=True)})
+        return columns.with_names(_names(None, (columns.rows, len(columns.names))))
     if is_numbered_frame(X):
         # A frame with numbered columns: one array of them all would round integers beside other numbers.
         validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -131,8 +129,6 @@ def read_columns(
     rows: NDArray[Any] = validate_data(
         estimator, adopt(X, "X"), reset=reset, dtype=dtype, ensure_all_finite=finite, **least
     )
-    if dtype is object:
-        rows = np.frompyfunc(_plain, 1, 1)(rows)
     return read_table({name: rows[:, place] for place, name in enumerate(_names(names, rows.shape))}, "X")
 
 
@@ -145,12 +141,6 @@ def _names(names: Sequence[str] | None, shape: tuple[int, ...]) -> Sequence[str]
             f"X must be a frame, or have the {len(names)} columns {', '.join(names)}, got shape {shape}"
         )
     return names
-
-
-def _plain(value: Any) -> Any:
-    """Return a number or string of NumPy, as in lists made from arrays, as Python's."""
-    scalar: Any = value
-    return scalar.item() if isinstance(value, (np.number, np.bool_, np.str_)) else scalar
 
 
 def require_targets(y: Any) -> None:
@@ -183,8 +173,8 @@ def _are_numbers(strings: NDArray[Any]) -> bool:
     return True
 
 
-def read_targets(X: Any, y: Any) -> tuple[list[str] | None, list[NDArray[Any]]]:
-    """Return the names of y's columns, if it is a frame that has some, and these columns.
+def read_targets(X: Any, y: Any) -> tuple[list[str] | None, Columns]:
+    """Return the names of y's columns, if it is a frame that has some, and its columns in their order.
 
     A column has numbers of float64, or times or durations as `Columns` has them.
 
@@ -199,36 +189,28 @@ def read_targets(X: Any, y: Any) -> tuple[list[str] | None, list[NDArray[Any]]]:
             given = list(_frame_names(y))
             # By place, since pandas has frames with two columns of one name.
             by_place = getattr(y, "iloc", None)
-            columns = [_targets(y[n] if by_place is None else by_place[:, place]) for place, n in enumerate(given)]
-            names = given if is_frame(y) else None
+            series = [y[n] if by_place is None else by_place[:, place] for place, n in enumerate(given)]
+            columns, names = [column for one in series for column in _targets(one)], given if is_frame(y) else None
         else:
-            array = _targets(y)
-            check_consistent_length(X, array)
-            names, columns = None, list(array.reshape(len(array), -1).T)
-    check_consistent_length(X, *columns)
-    return names, columns
+            columns, names = _targets(y), None
+        check_consistent_length(X, *columns)
+        return names, read_table({f"y{place}": column for place, column in enumerate(columns)}, "y")
 
 
-def _targets(values: Any) -> NDArray[Any]:
-    """Return an array or a series as numbers, or as times or durations."""
+def _targets(values: Any) -> list[Any]:
+    """Return the columns of an array or a series: times or durations as they are, or numbers."""
+    array = np.asarray(values)
+    if _are_times(values, array):
+        # A series knows its zone.
+        return [values] if array.ndim == 1 else list(array.reshape(len(array), -1).T)
+    numbers: NDArray[Any] = check_array(values, ensure_2d=False, dtype=np.float64, input_name="y")
+    return list(numbers.reshape(len(numbers), -1).T)
+
+
+def _are_times(values: Any, array: NDArray[Any]) -> bool:
     # A series of pandas says so itself: as an array, times with a zone are objects.
     kind = getattr(getattr(values, "dtype", None), "kind", None)
-    array = np.asarray(values)
-    if kind in ("m", "M") or array.dtype.kind in "mM":
-        table = values.to_frame("y") if hasattr(values, "to_frame") else {"y": array.ravel()}
-        return read_table(table, "y").values("y").reshape(array.shape)
-    if array.dtype.kind == "O":
-        _refuse_times(array)
-    numbers: NDArray[Any] = check_array(values, ensure_2d=False, dtype=np.float64, input_name="y")
-    return numbers
-
-
-def _refuse_times(objects: NDArray[Any]) -> None:
-    """Raise ArgumentException for objects that are times: as a number, NumPy's would be a count of its unit."""
-    for value in objects.ravel().tolist():
-        if isinstance(value, (np.datetime64, np.timedelta64, date, timedelta)):
-            dtype = "timedelta64[us]" if isinstance(value, (np.timedelta64, timedelta)) else "datetime64[us]"
-            raise ArgumentException(
-                f"y must hold numbers, or times or durations in an array of their dtype, got the object "
-                f"{shown(value)}; use np.array(y, '{dtype}')"
-            )
+    if array.ndim == 0 or array.dtype.kind != "O":
+        return array.ndim > 0 and (kind in ("m", "M") or array.dtype.kind in "mM")
+    kinds: set[Any] = {type(value) for value in array.ravel().tolist() if value is not None}
+    return kind in ("m", "M") or (bool(kinds) and all(map(is_time, kinds)))

@@ -220,7 +220,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             When X or y is no such table, or has a row of an unknown group.
         """
         check_is_fitted(self)
-        targets = Columns({self._target: _targets(X, y)})
+        targets = self._targets(X, y)
         # Refuses what partial_fit does, such as durations after numbers.
         self.encoding_.outcomes(targets)
         return super().score(X, targets.numbers(self._target), sample_weight)
@@ -255,7 +255,13 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
     def _read_with_targets(self, X: Any, y: Any, *, reset: bool) -> Columns:
         require_targets(y)
         columns = self._read(X, reset=reset)
-        return columns.with_column(self._target, _targets(X, y))
+        return columns.with_columns(self._targets(X, y))
+
+    def _targets(self, X: Any, y: Any) -> Columns:
+        """Return the one column of y."""
+        # Refuses several, and warns of one in two axes.
+        column_or_1d(y, warn=True)
+        return read_targets(X, y)[1].with_names([self._target])
 
     def _meta_train(self, columns: Columns) -> None:
         large = self._rows_of_large_groups(columns)
@@ -309,14 +315,6 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             adapted[group] = self.learner_.Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1))
         self._known.update(known)
         self.adapted_.update(adapted)
-
-
-def _targets(X: Any, y: Any) -> NDArray[Any]:
-    """Return the one column of y."""
-    # Refuses several, and warns of one in two axes.
-    column_or_1d(y, warn=True)
-    _, (targets,) = read_targets(X, y)
-    return targets
 
 
 def _name_of(columns: Columns, X: Any, argument: str, column: Any) -> str:

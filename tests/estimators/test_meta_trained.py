@@ -323,12 +323,21 @@ class TestTimes:
             with pytest.raises(ArgumentException, match="column 'y' must hold numbers, got durations; convert it"):
                 method(X, pd.to_timedelta(y, unit="s"))
 
-    @pytest.mark.parametrize("unit", ["s", "ns"])
-    def test_durations_as_objects_are_refused(self, unit: Any) -> None:
+    @pytest.mark.parametrize("of", [list, lambda y: np.array([*y, None], object)[:-1]])
+    def test_durations_as_objects(self, of: Any) -> None:
         X, y = children(8)
-        durations = np.array([*np.array(y, f"timedelta64[{unit}]"), None], object)[:-1]
-        with pytest.raises(ArgumentException, match=r"y must hold numbers, .* use np.array\(y, 'timedelta64\[us\]'\)"):
-            MetaTrainedRegressor("child", options=SHORT).fit(X, durations)
+        durations = np.array(y.round(), "timedelta64[s]")
+        expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, durations).predict(X)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, of(durations))
+        np.testing.assert_array_equal(model.predict(X), expected)
+
+    def test_times_without_a_zone_after_times_with_one(self) -> None:
+        X, y = children(8)
+        times = (pd.Timestamp("2024-01-01") + pd.to_timedelta(y.round(), unit="s")).dt.tz_localize("Europe/Berlin")
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, times)
+        for method in (model.partial_fit, model.score):
+            with pytest.raises(ArgumentException, match="column 'y' must hold times with a time zone"):
+                method(X, times.dt.tz_localize(None))
 
 
 class TestScikitLearnsTools:

@@ -134,9 +134,15 @@ class Columns:
             missing |= np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
         return missing
 
-    def with_column(self, name: str, values: _Column) -> Columns:
-        """Return the columns and another one, or one in place of another; times in it have no zone."""
-        return Columns({**self._columns, name: values}, self._zoned - {name})
+    def with_columns(self, others: Columns) -> Columns:
+        """Return the columns and others, which take the place of those of their names."""
+        return Columns({**self._columns, **others._columns}, (self._zoned - {*others.names}) | others._zoned)
+
+    def with_names(self, names: Sequence[str]) -> Columns:
+        """Return the columns under other names, one for each."""
+        renamed = dict(zip(self.names, names, strict=True))
+        columns = {renamed[name]: column for name, column in self._columns.items()}
+        return Columns(columns, [renamed[name] for name in self._zoned])
 
     def error(self) -> ArgumentException | None:
         """Return what is wrong with the first column that cannot be used; None if all can."""
@@ -311,13 +317,11 @@ def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
     frame, unclear = read_file(path, argument, strings)
     columns = _from_frame(frame, argument)
     for name, date in unclear.items():
-        columns = columns.with_column(
-            name,
-            ArgumentException(
-                f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them "
-                "as YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
-            ),
+        error = ArgumentException(
+            f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them as "
+            "YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
         )
+        columns = columns.with_columns(Columns({name: error}))
     return columns
 
 
