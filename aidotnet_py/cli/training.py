@@ -36,7 +36,7 @@ _Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, such as options.AdaptationSteps=3 or seed=1; may be given several times."),
 ]
-Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a checkpoint's file.")]
+Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a file, of the run if it has one of that name.")]
 # What a resume may change: where things are, what is written, and options, of which `Train` tells itself.
 _MAY_CHANGE = {"archive", "keep", "log", "options"}
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Log evaluations and checkpoints.")]

@@ -73,6 +73,24 @@ class TestTrain:
                 "checkpoint_MAML_8.safetensors after 8 steps, on 5 new tasks, with 95 % int"
             )
 
+    def test_a_checkpoint_is_the_one_of_the_run_from_wherever(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for seed in (1, 2):
+            assert train(tmp_path / f"of seed {seed}", "--seed", seed).exit_code == 0
+
+        def evaluated(checkpoint: str) -> Any:
+            done = run("evaluate", tmp_path / "of seed 1", "--tasks", 5, "--checkpoint", checkpoint, "--json")
+            assert done.exit_code == 0, done.output
+            return json.loads(done.stdout)["Loss"]
+
+        name = "checkpoint_MAML_6.safetensors"
+        monkeypatch.chdir(tmp_path / "of seed 2")
+        assert evaluated(name) == evaluated("last")
+        assert evaluated(f"./{name}") == evaluated(str(Path(name).absolute())) != evaluated("last")
+        Path(name).rename("another.safetensors")
+        assert evaluated("another.safetensors") != evaluated("last")
+
     def test_settings_of_a_file_are_overridden(self, tmp_path: Path) -> None:
         (tmp_path / "run.toml").write_text(
             'data = "sinusoid"\nalgorithm = "iMAML"\nseed = 4\nkeep = 1\n'
