@@ -303,6 +303,12 @@ class TestSettings:
             ):
                 changed(values, name, "1")
 
+    @pytest.mark.parametrize("more", ["seed = 99", "[options]\nseed = 99"])
+    def test_are_set_one_at_a_time(self, more: str) -> None:
+        with pytest.raises(aidotnet_py.ArgumentException, match="set must be one setting and its value, got '"):
+            changed({"data": "sinusoid"}, "options.AdaptationSteps", f"3\n{more}")
+        assert changed({}, "log", '[\n"csv",\n]') == {"log": ["csv"]}
+
     def test_leave_the_paper_s_terms_to_the_options(self) -> None:
         options = {"LambdaRegularization": 3.0, "InnerObjective": "proximal"}
         learner: Any = learner_of(RunSettings(data="sinusoid", algorithm="iMAML", options=options))
