@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +14,11 @@ import typer
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import refusal
+from aidotnet_py.cli.new_files import require_new_files
 from aidotnet_py.cli.refusals import Debug, refusals
 from aidotnet_py.cli.training import Checkpoint, settings_of
 from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.data.image_folder.listing import is_hidden
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs import RunFolder
 from aidotnet_py.runs.opening import checkpoint_of
@@ -50,14 +54,18 @@ def adapt(
                 f"{str(run)!r} must be a run on a folder or a table, got a run on built-in data; adapt its learner in "
                 "Python, with aidotnet_py.load and Adapt"
             )
-        learner = load(checkpoint_of(folder, checkpoint))
+        file = checkpoint_of(folder, checkpoint)
+        outputs = {"--out": out} if model is None else {"--out": out, "--model": model}
+        require_new_files(outputs, folder.path, [file, *_files_of(support, "*/*"), *_files_of(query, "*")])
+        learner = load(file)
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)
         else:
             adapted, rows = _predict_rows(learner, encoding, support, query)
         text = io.StringIO(newline="")
         csv.writer(text).writerows(rows)
-        write_file(out, text.getvalue().encode())
+        # The names of images as their folder has them, in UTF-8 or not.
+        write_file(out, text.getvalue().encode("utf-8", sys.getfilesystemencodeerrors()))
         if model is not None:
             save(adapted, model)
         print(f"{len(rows) - 1} predictions: {out}" + (f", adapted model: {model}" if model else ""))
@@ -75,7 +83,7 @@ def _predict_images(
         )
     if not query.is_dir():
         raise ArgumentException(refusal("--query", "a folder of images", str(query)))
-    files = sorted(path for path in query.iterdir() if path.is_file())
+    files = sorted(path for path in _files_of(query, "*") if not is_hidden(path.name))
     if not files:
         raise ArgumentException(f"--query must be a folder with images, got none in {str(query)!r}")
     inputs = encoding.inputs(files)
@@ -84,7 +92,7 @@ def _predict_images(
     shares = np.exp(scores - scores.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
     chosen = [classes[int(place)] for place in np.argmax(shares, axis=1)]
-    rows: list[_Row] = [["file", "class", *classes]]
+    rows: list[_Row] = [[*_names_beside(classes, "file", "class"), *classes]]
     rows += [[path.name, name, *own] for path, name, own in zip(files, chosen, shares.round(6).tolist(), strict=True)]
     return adapted, rows
 
@@ -95,4 +103,21 @@ def _predict_rows(learner: Any, encoding: TableEncoding, support: Path, query: P
     adapted = learner.Adapt(task)
     decoded: NDArray[Any] = encoding.decode(adapted.Predict(inputs))
     values = decoded.reshape(len(inputs), -1).tolist()
-    return adapted, [["row", *encoding.target_names], *([place, *own] for place, own in enumerate(values, 1))]
+    targets = encoding.target_names
+    rows = [[place, *own] for place, own in enumerate(values, 1)]
+    return adapted, [[*_names_beside(targets, "row"), *targets], *rows]
+
+
+def _files_of(path: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder, or the one file."""
+    return [file for file in path.glob(pattern) if file.is_file()] if path.is_dir() else [path]
+
+
+def _names_beside(given: Sequence[str], *own: str) -> list[str]:
+    """Return names of columns, with underscores after those that columns of the data have."""
+    names: list[str] = []
+    for name in own:
+        while name in given:
+            name += "_"
+        names.append(name)
+    return names

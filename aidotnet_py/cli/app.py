@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from aidotnet_py.cli import adapting, comparing, exploring, information, measuring, training
+from aidotnet_py.cli.output import OutputError, checked_output, discard_output, warnings_in_lines
 from aidotnet_py.cli.refusals import INTERRUPTED
 from aidotnet_py.version import __version__
 
@@ -17,23 +18,36 @@ __all__ = ["app"]
 
 
 class _OneLine(TyperGroup):
-    """A group of commands that reports wrong arguments in one line."""
+    """A group of commands that reports wrong arguments, warnings and a failed output in one line."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run a command and, in standalone mode, end the process with its exit code."""
         try:
-            code = super().main(args, *rest, **more | {"standalone_mode": False})
+            with warnings_in_lines(), checked_output():
+                code = self._code_of(args, *rest, **more)
+        except OutputError as error:
+            code = error.exit_code
+            if not error.is_closed_pipe:
+                print(f"aidotnet-py: {error}", file=sys.stderr)
+            if standalone_mode:
+                discard_output()
+        if standalone_mode:
+            sys.exit(code or 0)
+        return code
+
+    def _code_of(self, args: Sequence[str] | None, *rest: Any, **more: Any) -> Any:
+        """Run a command, and return its exit code."""
+        try:
+            return super().main(args, *rest, **more | {"standalone_mode": False})
         except typer.Abort:
-            code = INTERRUPTED
+            return INTERRUPTED
         except Exception as error:
             # Typer uses click, or in some versions its own copy; the exceptions of both have these two members.
             format_message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
             if format_message is None:
                 raise
             print(f"aidotnet-py: {' '.join(format_message().split())}", file=sys.stderr)
-        if standalone_mode:
-            sys.exit(code or 0)
-        return code
+            return code
 
 
 app = typer.Typer(help="Meta-learning on NumPy.", cls=_OneLine)

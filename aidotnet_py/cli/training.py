@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +35,7 @@ _Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, such as options.AdaptationSteps=3 or seed=1; may be given several times."),
 ]
-Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a checkpoint's file.")]
+Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a file, of the run if it has one of that name.")]
 # What a resume may change: where things are, what is written, and options, of which `Train` tells itself.
 _MAY_CHANGE = {"archive", "keep", "log", "options"}
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Log evaluations and checkpoints.")]
@@ -268,8 +267,7 @@ def _require_same_run(began: RunSettings, made: RunSettings) -> None:
 
 @contextmanager
 def _told(verbose: bool) -> Generator[None]:
-    """Say how to go on after Ctrl-C, and show logs and warnings in a line each."""
-    warnings.showwarning = _show_warning
+    """Say how to go on after Ctrl-C, and show logs."""
     if verbose:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", force=True)
         logging.getLogger("matplotlib").setLevel(logging.WARNING)
@@ -278,10 +276,6 @@ def _told(verbose: bool) -> Generator[None]:
     except KeyboardInterrupt as error:
         print(f"aidotnet-py: {'. '.join(getattr(error, '__notes__', ['interrupted']))}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from error
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"aidotnet-py: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _report(folder: RunFolder, result: MetaTrainingResult[Any], as_json: bool) -> None:

@@ -192,4 +192,5 @@ class Flatten(Layer):
 
     @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        return x.reshape(x.shape[0], -1)
+        # Not -1, which NumPy cannot infer for no examples.
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -148,7 +148,9 @@ class GroupNorm(_Normalization):
 
     @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
-        grouped = x.reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
+        # Not -1, which NumPy cannot infer for no examples.
+        places = math.prod(x.shape[1:-1])
+        grouped = x.reshape(x.shape[0], places, self.groups, x.shape[-1] // self.groups)
         mean = np.mean(grouped, axis=(1, 3), keepdims=True)
         centred = grouped - mean
         variance = np.mean(centred * centred, axis=(1, 3), keepdims=True)

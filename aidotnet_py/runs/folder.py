@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["RunFolder", "line_of", "line_of_evaluation"]
+__all__ = ["RunFolder", "is_run_file", "line_of", "line_of_evaluation"]
 
 _LOG = logging.getLogger("aidotnet_py.training")
 _FORMAT = 1
@@ -472,6 +472,13 @@ class RunFolder(ITrainingCallback):
         except Exception as error:
             # As text: a log that keeps the error would keep this folder held.
             _LOG.warning("no curves: %s", str(error))
+
+
+def is_run_file(name: str) -> bool:
+    """Return whether a file of a run's folder with this name is read or replaced by the run."""
+    # The table is that of `CsvLog`.
+    names = (_RUN, _METRICS, _TIMES, _BEST, _CURVES, _FAILED, LOCK, "metrics.csv")
+    return name in names or _CHECKPOINT.fullmatch(name) is not None
 
 
 def _loaded(load: Callable[[Path], _Loaded], checkpoints: list[Path]) -> _Loaded:

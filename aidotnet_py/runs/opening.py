@@ -18,6 +18,9 @@ __all__ = ["checkpoint_of", "open_learner"]
 def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
     """Return the file of 'best', 'last' or a checkpoint's name or path.
 
+    A name without a folder is first the run's own file, since all runs name their checkpoints alike, and then one of
+    the working folder.
+
     Raises
     ------
     ArgumentException
@@ -30,8 +33,10 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
         if not folder.checkpoints:
             raise ArgumentException(f"{str(folder.path)!r} must hold a checkpoint, got none; give the path of a file")
         return folder.checkpoints[-1]
-    path = Path(checkpoint) if Path(checkpoint).exists() else folder.path / checkpoint
-    if not path.exists():
+    given, own = Path(checkpoint), folder.path / checkpoint
+    places = (own, given) if given.name == checkpoint else (given, own)
+    path = next((place for place in places if place.exists()), None)
+    if path is None:
         names = "".join(f", such as {file.name}" for file in folder.checkpoints[-1:])
         raise ArgumentException(refusal("--checkpoint", f"{Choice('best', 'last')}, or a file{names}", checkpoint))
     return path

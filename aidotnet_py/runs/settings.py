@@ -157,9 +157,14 @@ def changed(values: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
     {'data': 'sinusoid', 'options': {'AdaptationSteps': 3}}
     """
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
-        value = text
+        read = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        read = {"value": text}
+    if len(read) > 1:
+        raise ArgumentException(
+            f"{refusal('set', 'one setting and its value', f'{name}={text}')}; give each setting a --set of its own"
+        )
+    value = read["value"]
     first, dot, rest = name.partition(".")
     if not dot:
         return {**values, first: value}

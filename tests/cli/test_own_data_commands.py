@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import aidotnet_py
+from aidotnet_py import RunFolder
 from aidotnet_py.cli.app import app
 from aidotnet_py.data import ImageEncoding
 from aidotnet_py.runs.run_data import encoding_of
@@ -140,6 +144,124 @@ class TestPhotographs:
             refused = run("adapt", folder, "--support", support, "--query", query, "--out", out)
             assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
         assert not out.exists()
+
+
+def write_shades(folder: Path, *names: str | bytes, label: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        shade(label, seed).save(folder / os.fsdecode(name), "png")
+
+
+@pytest.fixture(scope="module")
+def run_on_shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One step on tasks of three classes."""
+    place = tmp_path_factory.mktemp("shades")
+    for label in range(6):
+        write_shades(place / "shades" / f"kind {label}", "0.png", "1.png", "2.png", label=label)
+    sizes = ("--ways", 3, "--shots", 1, "--size", 8, "--iterations", 1, "--algorithm", "FOMAML")
+    short = [f"options.{name}" for name in ("MetaBatchSize=1", "AdaptationSteps=1", "EvaluationFrequency=0")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+        sets = [part for setting in short for part in ("--set", setting)]
+        done = run("train", place / "shades", "--run", place / "run", *sizes, *sets)
+    assert done.exit_code == 0, done.output
+    return place / "run"
+
+
+@pytest.fixture
+def new_shades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two new classes and a folder of others, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for label, name in enumerate(("dusk", "dawn")):
+        write_shades(Path("support", name), "0.png", "1.png", label=9 * label)
+    write_shades(Path("query"), "a.png", "b.png")
+
+
+def everything_in(*folders: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("new_shades")
+class TestAdaptingToPhotographs:
+    def adapt(self, folder: Path, out: str = "out.csv", *more: str) -> Any:
+        return run("adapt", folder, "--support", "support", "--query", "query", "--out", out, *more)
+
+    def test_leaves_out_what_systems_add_to_folders(self, run_on_shades: Path) -> None:
+        for folder in ("query", "support", "support/dusk"):
+            for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+                Path(folder, name).write_bytes(b"")
+        done = self.adapt(run_on_shades)
+        assert done.exit_code == 0, done.output
+        assert [row[0] for row in rows_of(Path("out.csv"))] == ["file", "a.png", "b.png"]
+
+    def test_names_each_column_once(self, run_on_shades: Path) -> None:
+        Path("support", "dusk").rename(Path("support", "class"))
+        assert self.adapt(run_on_shades).exit_code == 0
+        assert rows_of(Path("out.csv"))[0] == ["file", "class_", "class", "dawn"]
+        Path("support", "dawn").rename(Path("support", "file"))
+        assert self.adapt(run_on_shades).exit_code == 0
+        assert rows_of(Path("out.csv"))[0] == ["file_", "class_", "class", "file"]
+
+    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are Unicode on this system")
+    def test_keeps_the_bytes_of_names_that_are_no_utf_8(self, run_on_shades: Path) -> None:
+        write_shades(Path("query"), b"\xff.png")
+        done = self.adapt(run_on_shades)
+        assert done.exit_code == 0, done.output
+        assert Path("out.csv").read_bytes().splitlines()[-1].startswith(b"\xff.png,")
+
+    @pytest.mark.parametrize(
+        ("out", "model", "message"),
+        [
+            ("out.csv", "./out.csv", "--model must be a file of its own, got 'out.csv', the file of --out"),
+            ("out.csv", "missing/a", "filePath must lie in an existing folder; make"),
+            ("missing/out.csv", "a", "filePath must lie in an existing folder; make"),
+            ("query", "a", "filePath must be a regular file or a new one, got a folder at 'query'"),
+            ("query/a.png", "a", "--out must be a file of its own, got 'query/a.png', one of the inputs"),
+            ("out.csv", "support/dusk/0.png", "--model must be a file of its own, got 'support/dusk/0.png', one of"),
+            ("run/run.json", "a", "--out must be a file of its own, got 'run/run.json', a file of the run"),
+            ("out.csv", "run/best.safetensors", "--model must be a file of its own, got 'run/best.safetensors', a"),
+            ("out.csv", "kept.safetensors", "--model must be a file of its own, got 'kept.safetensors', one of the"),
+            ("loop", "a", "filePath must lead to a file, got a circle of links at 'loop'"),
+        ],
+    )
+    def test_writes_no_file_that_is_another_one(
+        self, run_on_shades: Path, out: str, model: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("aidotnet_py.cli.adapting.load", lambda _: pytest.fail("the work has begun"))
+        Path("run").symlink_to(run_on_shades)
+        Path("loop").symlink_to("loop")
+        shutil.copy(RunFolder(run_on_shades).checkpoints[-1], "kept.safetensors")
+        before = everything_in(Path(), run_on_shades)
+        refused = self.adapt(Path("run"), out, "--model", model, "--checkpoint", "kept.safetensors")
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+        assert refused.stderr.count("\n") == 1
+        assert everything_in(Path(), run_on_shades) == before
+
+    def test_writes_its_file_into_the_folder_of_the_run_again(self, run_on_shades: Path) -> None:
+        for _ in range(2):
+            assert self.adapt(run_on_shades, str(run_on_shades / "predictions.csv")).exit_code == 0
+
+
+class TestAdaptingToRows:
+    def test_names_each_column_once(self, heights: Path, tmp_path: Path) -> None:
+        heights.write_text(heights.read_text().replace("height", "row", 1))
+        columns = ("--task", "child", "--target", "row")
+        done = run("train", heights, "--run", tmp_path / "run", *columns, "--iterations", 1, *SHORT)
+        assert done.exit_code == 0, done.output
+        examples, out = tmp_path / "examples.csv", tmp_path / "out.csv"
+        examples.write_text("age,sex,row\n1.5,f,80\n2.5,f,90\n")
+        given = ("--support", examples, "--query", examples)
+        assert run("adapt", tmp_path / "run", *given, "--out", out).exit_code == 0
+        head, *rows = rows_of(out)
+        assert head == ["row_", "row"]
+        assert [row[0] for row in rows] == ["1", "2"]
+        before = examples.read_bytes()
+        refused = run("adapt", tmp_path / "run", *given, "--out", examples)
+        assert refused.exit_code == 2
+        assert "--out must be a file of its own" in refused.stderr
+        assert examples.read_bytes() == before
 
 
 class TestTable:

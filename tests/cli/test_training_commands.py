@@ -73,6 +73,24 @@ class TestTrain:
                 "checkpoint_MAML_8.safetensors after 8 steps, on 5 new tasks, with 95 % int"
             )
 
+    def test_a_checkpoint_is_the_one_of_the_run_from_wherever(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for seed in (1, 2):
+            assert train(tmp_path / f"of seed {seed}", "--seed", seed).exit_code == 0
+
+        def evaluated(checkpoint: str) -> Any:
+            done = run("evaluate", tmp_path / "of seed 1", "--tasks", 5, "--checkpoint", checkpoint, "--json")
+            assert done.exit_code == 0, done.output
+            return json.loads(done.stdout)["Loss"]
+
+        name = "checkpoint_MAML_6.safetensors"
+        monkeypatch.chdir(tmp_path / "of seed 2")
+        assert evaluated(name) == evaluated("last")
+        assert evaluated(f"./{name}") == evaluated(str(Path(name).absolute())) != evaluated("last")
+        Path(name).rename("another.safetensors")
+        assert evaluated("another.safetensors") != evaluated("last")
+
     def test_settings_of_a_file_are_overridden(self, tmp_path: Path) -> None:
         (tmp_path / "run.toml").write_text(
             'data = "sinusoid"\nalgorithm = "iMAML"\nseed = 4\nkeep = 1\n'
@@ -284,6 +302,12 @@ class TestSettings:
                 aidotnet_py.ArgumentException, match=r"set must be the name of a setting, or options\.NAME"
             ):
                 changed(values, name, "1")
+
+    @pytest.mark.parametrize("more", ["seed = 99", "[options]\nseed = 99"])
+    def test_are_set_one_at_a_time(self, more: str) -> None:
+        with pytest.raises(aidotnet_py.ArgumentException, match="set must be one setting and its value, got '"):
+            changed({"data": "sinusoid"}, "options.AdaptationSteps", f"3\n{more}")
+        assert changed({}, "log", '[\n"csv",\n]') == {"log": ["csv"]}
 
     def test_leave_the_paper_s_terms_to_the_options(self) -> None:
         options = {"LambdaRegularization": 3.0, "InnerObjective": "proximal"}

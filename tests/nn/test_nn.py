@@ -21,6 +21,7 @@ from aidotnet_py.nn import (
     Dense,
     Flatten,
     GlobalAveragePool2D,
+    GroupNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
@@ -288,6 +289,32 @@ class TestFlatten:
         x = rng().standard_normal((5, *shape))
         assert Flatten().initialize(rng(), shape) == ({}, (x.reshape(5, -1).shape[1],))
         np.testing.assert_array_equal(applied(backend, Flatten(), {}, x), x.reshape(5, -1))
+
+
+class TestNoExamples:
+    @pytest.mark.parametrize(
+        ("layer", "shape"),
+        [
+            (Flatten(), (4, 3, 2)),
+            (GroupNorm(2), (4, 3, 2)),
+            (GroupNorm(2), (4,)),
+            (LayerNorm(), (4, 3, 2)),
+            (Conv2D(4, 3, stride=2, groups=2), (4, 3, 2)),
+            (MaxPool2D(2), (4, 3, 2)),
+            (AveragePool2D(2, padding=1), (4, 3, 2)),
+            (GlobalAveragePool2D(), (4, 3, 2)),
+            (Residual(Dense(4)), (4,)),
+            (LeakyReLU(), (4,)),
+        ],
+    )
+    def test_have_no_outputs(self, backend, layer, shape):
+        parameters, output = started(layer, shape)
+        assert applied(backend, layer, parameters, np.zeros((0, *shape))).shape == (0, *output)
+
+    def test_are_predicted_with_the_statistics_of_others(self):
+        model = NeuralNetworkModel(conv4(3, filters=2), input_shape=(16, 16, 1), seed=0)
+        held = model.with_statistics_of(rng().standard_normal((4, 16, 16, 1), np.float32))
+        assert held.Predict(np.zeros((0, 16, 16, 1), np.float32)).shape == (0, 3)
 
 
 class TestSequential:

@@ -10,11 +10,13 @@ from pathlib import Path
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["SPLITS", "list_images"]
+__all__ = ["SPLITS", "is_hidden", "list_images"]
 
 SPLITS = ("train", "val", "test")
 _OTHER_NAMES = {"val": ("val", "validation")}
 _IMAGES = (".jpg", ".jpeg", ".png")
+# Of macOS's archives, and of Windows' folders of pictures; other names that systems add begin with a dot.
+_ADDED = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini")
 
 
 def list_images(
@@ -63,7 +65,7 @@ def list_images(
 
 def _check_undivided(path: Path, files: SafeFolder) -> None:
     """Refuse a published layout, of which a part must be named."""
-    top = {name for name in files.folders if "/" not in name and not _is_hidden(name)}
+    top = {name for name in files.folders if "/" not in name and not is_hidden(name)}
     parts = {other for split in SPLITS for other in _OTHER_NAMES.get(split, (split,))}
     if "train.csv" in files.names or {"data", "splits"} <= top or (top and top <= parts):
         raise ArgumentException(
@@ -76,7 +78,7 @@ def _by_folder(files: SafeFolder, inside: str, left_out: dict[str, str]) -> dict
     images: dict[str, list[str]] = {}
     for folder in files.folders:
         label = folder.removeprefix(inside)
-        if not folder.startswith(inside) or "/" in label or _is_hidden(label):
+        if not folder.startswith(inside) or "/" in label or is_hidden(label):
             continue
         if label.isprintable():
             images[label] = []
@@ -84,7 +86,7 @@ def _by_folder(files: SafeFolder, inside: str, left_out: dict[str, str]) -> dict
             left_out[folder] = "must have a name of printable characters"
     for file in files.names:
         label, *rest = file.removeprefix(inside).split("/")
-        if not file.startswith(inside) or _is_hidden(file):
+        if not file.startswith(inside) or is_hidden(file):
             continue
         if not rest:
             if label.lower().endswith(_IMAGES):
@@ -147,9 +149,9 @@ def _without_empty(images: dict[str, list[str]], left_out: dict[str, str], insid
     return {label: tuple(sorted(images[label])) for label in sorted(images)}
 
 
-def _is_hidden(name: str) -> bool:
-    """Return whether a name is one of those that systems and tools add, such as ``.DS_Store``."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def is_hidden(name: str) -> bool:
+    """Return whether a name is one of those that systems and tools add, such as ``.DS_Store`` and ``Thumbs.db``."""
+    return any(part.startswith(".") or part.lower() in _ADDED for part in name.split("/"))
 
 
 def _text(path: Path, files: SafeFolder, name: str) -> str:
