@@ -242,10 +242,19 @@ def _require_writable(paths: dict[str, Path]) -> None:
 
 
 def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
-    # Tables first, since printing them cannot fail.
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    for table in tables_of(comparison):
-        console.print(table)
+    try:
+        # Tables first: they have all numbers, if a file cannot be written.
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        for table in tables_of(comparison):
+            console.print(table)
+    finally:
+        _write(comparison, figure, json)
+    for name, path in (("Figure", figure), ("Numbers", json)):
+        if path is not None:
+            print(f"{name}: {path}")
+
+
+def _write(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
     if json is not None:
         if json.exists() and not json.is_file():
             json.write_text(comparison.to_json(), encoding="utf-8")
@@ -260,6 +269,3 @@ def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> N
             f"{comparison.settings.test_tasks} new tasks of {comparison.settings.data}, with 95 % intervals",
         )
         drawn.savefig(figure)
-    for name, path in (("Figure", figure), ("Numbers", json)):
-        if path is not None:
-            print(f"{name}: {path}")

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Generator
 from contextlib import redirect_stdout
-from io import BytesIO, TextIOWrapper
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,6 +63,15 @@ class TestFullDisk:
         short = ("--iterations", 2, "--set", "options.MetaBatchSize=1", "--set", "options.EvaluationFrequency=0")
         assert code_of(["train", "sinusoid", "--run", tmp_path / "run", *short], full) == 1
         assert RunFolder(tmp_path / "run").checkpoints[-1].name == "checkpoint_MAML_2.safetensors"
+
+    def test_keeps_the_files_of_a_comparison(self, tmp_path: Path, full: TextIO) -> None:
+        found, joined = tmp_path / "found.json", tmp_path / "joined.json"
+        short = ("--iterations", "1", "--meta-batch", "1", "--test-tasks", "2", "--adaptation-steps", "1")
+        assert code_of(["compare", "--algorithms", "FOMAML", *short, "--json", found], StringIO()) == 0
+        assert isinstance(full, TextIOWrapper)
+        full.reconfigure(write_through=True)
+        assert code_of(["merge", found, "--json", joined], full) == 1
+        assert joined.read_text() == found.read_text()
 
     def test_changes_no_refusal(self, tmp_path: Path, full: TextIO, capsys: pytest.CaptureFixture[str]) -> None:
         assert code_of(["evaluate", tmp_path / "nowhere"], full) == 2
