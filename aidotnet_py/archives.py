@@ -15,8 +15,8 @@ from safetensors.numpy import load, save
 
 from aidotnet_py.arguments import check_given
 from aidotnet_py.caller import level_outside
-from aidotnet_py.descriptions import json_text
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.json_text import json_text
 from aidotnet_py.version import __version__
 from aidotnet_py.whole_files import read_file, write_file
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Described", "describe", "differences", "join_clauses", "json_text"]
+__all__ = ["Described", "describe", "differences", "join_clauses"]
 
 # Longer sequences are described by a digest.
 _LONGEST = 100
@@ -174,36 +173,6 @@ def _mapping_differences(held: dict[str, Any], own: dict[str, Any], place: str) 
             yield f"{where} is {_short(held[name])} there and unknown here"
         elif name not in defaults:
             yield f"{where} is unknown there and {_short(own[name])} here"
-
-
-def json_text(value: Any, *, allow_nan: bool = True) -> str:
-    """Return a value as JSON, which gives its mappings back with the names that they have.
-
-    Raises
-    ------
-    TypeError, ValueError, RecursionError
-        When JSON cannot hold the value; when a name in a mapping, at any depth, is not a string.
-
-    Examples
-    --------
-    >>> from aidotnet_py.descriptions import json_text
-    >>> json_text({"classes": ["cat", "dog"]})
-    '{"classes": ["cat", "dog"]}'
-    """
-    _require_names(value)
-    return json.dumps(value, allow_nan=allow_nan)
-
-
-def _require_names(value: Any) -> None:
-    """Refuse names that `json` would turn into strings: a file with one name twice cannot be read."""
-    if isinstance(value, dict):
-        for name in value:
-            if not isinstance(name, str):
-                raise TypeError(f"names in a mapping must be strings, got {name!r:.80}")
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _require_names(item)
 
 
 def _short(value: Any) -> str:

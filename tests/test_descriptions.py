@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aidotnet_py import AdamOptimizer, CrossEntropyLoss, LBFGSMinimizer, NewtonCGMinimizer, SGDOptimizer
-from aidotnet_py.descriptions import describe, differences, join_clauses, json_text
+from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.nn import (
     AveragePool2D,
     BatchNorm,
@@ -272,19 +272,3 @@ def test_an_object_within_itself_is_told_by_its_type() -> None:
     outer = Scale(2.0)
     outer.inner = Scale(outer)
     assert describe(outer)["inner"]["factor"] == {"type": "Scale"}
-
-
-class TestText:
-    @given(
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-        )
-    )
-    def test_gives_values_back(self, value):
-        assert json.loads(json_text(value)) == value
-
-    @pytest.mark.parametrize("value", [{1: "a", "1": "b"}, {"a": [({None: 0},)]}, {"a": {"b": {1.5: 0}}}, {(): 0}])
-    def test_refuses_names_that_are_no_strings(self, value):
-        with pytest.raises(TypeError, match=r"names in a mapping must be strings, got (1|None|1\.5|\(\))$"):
-            json_text(value)

@@ -122,6 +122,7 @@ class ComparisonSettings:
         if not isinstance(path, (str, os.PathLike)):
             wanted = f"the path of a published archive or its folder for {self.data}"
             raise ArgumentException(refusal("archive", wanted, path))
+        # NumPy's strings stay such in fsdecode.
         return str(os.fsdecode(cast("str | os.PathLike[str]", path)))
 
     def _require_room(self) -> None:

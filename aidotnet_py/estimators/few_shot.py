@@ -410,12 +410,14 @@ def _targets(X: Any, y: Any, encoding: TableEncoding | None, count: int) -> Colu
     """Return the columns of y in its order, with the names of the encoding, if there is one."""
     found, columns = read_targets(X, y)
     if len(columns.names) != count:
+        targets = "1 target" if count == 1 else f"{count} targets"
         raise ArgumentException(
-            f"y must have {count} targets a row, as the learner predicts, got shape {np.asarray(y).shape}"
+            f"y must have {targets} a row, as the learner predicts, got shape {np.asarray(y).shape}"
         )
     if encoding is None:
         return columns
-    names = encoding.target_names if found is None else found
+    # One column is the target, whatever it is called, in a frame as in a series.
+    names = encoding.target_names if found is None or count == 1 else found
     if set(names) != set(encoding.target_names):
         raise ArgumentException(
             f"y must have the columns {', '.join(encoding.target_names)}, as the learner's table has, got "

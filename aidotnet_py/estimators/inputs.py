@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import adopt
 from aidotnet_py.data.table.columns import Columns, read_table
 from aidotnet_py.data.times import is_time
@@ -184,22 +185,26 @@ def read_targets(X: Any, y: Any) -> tuple[list[str] | None, Columns]:
         When y has no such columns, or another number of rows than X.
     """
     require_targets(y)
+    if hasattr(y, "collect"):
+        raise ArgumentException(refusal("y", "an array, a series or a frame", y) + "; collect it")
     with own_remedies():
         if is_frame(y) or is_numbered_frame(y):
             given = list(_frame_names(y))
             # By place, since pandas has frames with two columns of one name.
             by_place = getattr(y, "iloc", None)
             series = [y[n] if by_place is None else by_place[:, place] for place, n in enumerate(given)]
-            columns, names = [column for one in series for column in _targets(one)], given if is_frame(y) else None
+            columns, names = [column for one in series for column in _columns(one)], given if is_frame(y) else None
         else:
-            columns, names = _targets(y), None
+            columns, names = _columns(y), None
         check_consistent_length(X, *columns)
         return names, read_table({f"y{place}": column for place, column in enumerate(columns)}, "y")
 
 
-def _targets(values: Any) -> list[Any]:
+def _columns(values: Any) -> list[Any]:
     """Return the columns of an array or a series: times or durations as they are, or numbers."""
     array = np.asarray(values)
+    if array.ndim == 0:
+        raise ArgumentException(refusal("y", "an array, (n,) or (n, targets)", values))
     if _are_times(values, array):
         # A series knows its zone.
         return [values] if array.ndim == 1 else list(array.reshape(len(array), -1).T)
@@ -209,8 +214,10 @@ def _targets(values: Any) -> list[Any]:
 
 def _are_times(values: Any, array: NDArray[Any]) -> bool:
     # A series of pandas says so itself: as an array, times with a zone are objects.
-    kind = getattr(getattr(values, "dtype", None), "kind", None)
-    if array.ndim == 0 or array.dtype.kind != "O":
-        return array.ndim > 0 and (kind in ("m", "M") or array.dtype.kind in "mM")
-    kinds: set[Any] = {type(value) for value in array.ravel().tolist() if value is not None}
-    return kind in ("m", "M") or (bool(kinds) and all(map(is_time, kinds)))
+    if {array.dtype.kind, getattr(getattr(values, "dtype", None), "kind", None)} & {"m", "M"}:
+        return True
+    if array.dtype.kind != "O":
+        return False
+    # None and NaN are missing.
+    kinds: set[Any] = {type(value) for value in array.ravel().tolist() if value is not None and value == value}
+    return bool(kinds) and all(map(is_time, kinds))

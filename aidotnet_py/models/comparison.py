@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from aidotnet_py.descriptions import Described, describe, differences, json_text
+from aidotnet_py.descriptions import Described, describe, differences
+from aidotnet_py.json_text import json_text
 
 __all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses", "properties_of"]
 

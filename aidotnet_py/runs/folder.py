@@ -18,8 +18,9 @@ import numpy as np
 
 from aidotnet_py.arguments import COUNT, check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.descriptions import describe, json_text
+from aidotnet_py.descriptions import describe
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
+from aidotnet_py.json_text import json_text
 from aidotnet_py.meta_learning import (
     ConfidenceInterval,
     EvaluationRecord,

@@ -400,14 +400,29 @@ class TestTargetsOfATable:
 
     def test_columns_of_other_names(self) -> None:
         table = spans(0)
-        X, foreign = table[["x"]], table[["took"]].rename(columns={"took": "ran"})
-        message = "y must have the columns took, as the learner's table has, got ran; rename them"
-        with pytest.raises(ArgumentException, match=message):
-            regressor_of(table, "took").fit(X, foreign)
+        X, regressor = table[["x"]], regressor_of(table, "took", "rested")
         with pytest.raises(ArgumentException, match=r"y must have the columns took, rested, .*, got took, began"):
-            regressor_of(table, "took", "rested").fit(X, table[["took", "began"]])
-        # The name of a series is what its owner calls it.
-        regressor_of(table, "took").fit(X, foreign["ran"])
+            regressor.fit(X, table[["took", "began"]])
+        # One column is the target, whatever it is called.
+        regressor, foreign = regressor_of(table, "took"), table[["took"]].rename(columns={"took": "ran"})
+        expected = regressor.fit(X, table["took"]).predict(X)
+        for y in (foreign, foreign["ran"]):
+            np.testing.assert_array_equal(regressor.fit(X, y).predict(X).ravel(), expected)
+
+    def test_what_is_no_array_of_targets(self) -> None:
+        table = spans(0)
+        regressor, X = regressor_of(table, "took"), table[["x"]]
+        regressor.fit(X, table["took"])
+        for y in (3.0, polars.from_pandas(table[["took"]]).lazy()):
+            for method in (regressor.fit, regressor.score):
+                with pytest.raises(ArgumentException, match="y must be an array, "):
+                    method(X, y)
+
+    def test_missing_durations_among_objects(self) -> None:
+        table = spans(0)
+        took = [np.nan, *table["took"].tolist()[1:]]
+        with pytest.raises(ArgumentException, match="'took'"):
+            regressor_of(table, "took").fit(table[["x"]], np.array(took, object))
 
     def test_remedies_name_no_argument_that_it_lacks(self) -> None:
         table = spans(0)

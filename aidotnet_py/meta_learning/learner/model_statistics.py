@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
@@ -34,14 +33,6 @@ def set_statistics(model: object, statistics: Mapping[str, Array]) -> None:
 
 
 def put_statistics_aside(model: object) -> Callable[[], None]:
-    """Keep a model's statistics; return a function that puts them back, whether or not they would be taken anew."""
-    if not isinstance(model, FunctionModel):
-        return lambda: None
-    known = cast(Any, model)
-    # Replaced by others, and never changed.
-    kept = known._statistics
-
-    def put_back() -> None:
-        known._statistics = kept
-
-    return put_back
+    """Keep a model's statistics; return a function that puts them back."""
+    kept = statistics_of(model) or {}
+    return lambda: set_statistics(model, kept)
