@@ -1,5 +1,8 @@
 """JSON that gives mappings back as they are."""
 
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# Values here are whatever JSON holds.
+
 from __future__ import annotations
 
 import json

@@ -64,6 +64,7 @@ class TestFullDisk:
         assert code_of(["train", "sinusoid", "--run", tmp_path / "run", *short], full) == 1
         assert RunFolder(tmp_path / "run").checkpoints[-1].name == "checkpoint_MAML_2.safetensors"
 
+    @pytest.mark.slow
     def test_keeps_the_files_of_a_comparison(self, tmp_path: Path, full: TextIO) -> None:
         found, joined = tmp_path / "found.json", tmp_path / "joined.json"
         short = ("--iterations", "1", "--meta-batch", "1", "--test-tasks", "2", "--adaptation-steps", "1")

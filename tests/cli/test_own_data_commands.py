@@ -187,6 +187,7 @@ class TestAdaptingToPhotographs:
     def adapt(self, folder: Path, out: str = "out.csv", *more: str) -> Any:
         return run("adapt", folder, "--support", "support", "--query", "query", "--out", out, *more)
 
+    @pytest.mark.slow
     def test_leaves_out_what_systems_add_to_folders(self, run_on_shades: Path) -> None:
         for folder in ("query", "support", "support/dusk"):
             for name in (".DS_Store", "Thumbs.db", "desktop.ini"):

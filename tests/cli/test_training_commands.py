@@ -73,6 +73,7 @@ class TestTrain:
                 "checkpoint_MAML_8.safetensors after 8 steps, on 5 new tasks, with 95 % int"
             )
 
+    @pytest.mark.slow
     def test_a_checkpoint_is_the_one_of_the_run_from_wherever(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -449,6 +449,7 @@ class TestSettings:
 
 
 class TestJson:
+    @pytest.mark.slow
     @pytest.mark.parametrize("data", ["sinusoid", "digits"])
     def test_round_trip(self, data: str, request: pytest.FixtureRequest) -> None:
         found: Comparison = request.getfixturevalue("regression" if data == "sinusoid" else "classification")

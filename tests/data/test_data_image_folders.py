@@ -353,6 +353,7 @@ class TestHostileFolders:
         with pytest.raises(ArgumentException, match=r"^KShot \+ QueryShots must be at most"):
             load(folder, 2, 1, 9)
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
     def test_a_huge_image_takes_no_memory(self, tmp_path: Path) -> None:
         folder = fill(tmp_path / "photos")

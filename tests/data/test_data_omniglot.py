@@ -521,6 +521,7 @@ def test_texts_in_images_are_never_unpacked(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_array_equal(found, first_image(tmp_path, png(ink)))
 
 
+@pytest.mark.slow
 def test_memory_depends_on_what_is_kept(tmp_path: Path) -> None:
     """The images of a class are decoded some at a time: as float32 of full size, these would take 44 MB."""
     data = png()

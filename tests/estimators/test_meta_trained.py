@@ -217,6 +217,7 @@ class TestTables:
         with pytest.raises(ArgumentException, match="X must be a frame that narwhals takes: Expected unique column"):
             MetaTrainedRegressor("child", options=SHORT).fit(pd.concat([X, X[["age"]]], axis=1), y)
 
+    @pytest.mark.slow
     def test_a_feature_named_like_the_target(self) -> None:
         X, y = children(8)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
@@ -281,6 +282,7 @@ class TestTables:
 
 
 class TestTimes:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("unit", "library"), [("ns", pd.Series), ("us", polars.Series), ("ms", np.asarray)])
     def test_durations_are_in_seconds(self, unit: Any, library: Any) -> None:
         X, y = children(8)
@@ -293,6 +295,7 @@ class TestTimes:
         for targets in (durations, seconds):
             assert model.score(X, targets) == pytest.approx(expected, abs=1e-6)
 
+    @pytest.mark.slow
     def test_durations_in_parts_of_several_units(self) -> None:
         X, y = children(8)
         new, later = children(1, seed=1, prefix="n")
@@ -305,6 +308,7 @@ class TestTimes:
             copy = pickle.loads(pickle.dumps(model)).partial_fit(new, durations.dt.as_unit(unit))
             np.testing.assert_allclose(copy.predict(new), expected, rtol=1e-9)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
     def test_times_are_in_seconds_since_1970(self, zone: str | None) -> None:
         X, y = children(8)

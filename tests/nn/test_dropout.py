@@ -636,6 +636,7 @@ class TestBesideSupportStatistics:
             )
         return TaskBatch(tasks)
 
+    @pytest.mark.slow
     def test_steps_draw_and_use_does_not(self) -> None:
         plain, dropped, same, other = (
             self.learner(rate=None),

@@ -77,6 +77,7 @@ def test_an_update_is_written_over_its_input_at_once() -> None:
     assert_array_equal(g, 18)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_an_output_whose_array_allows_no_reshape_is_read_as_it_was_computed(compiled: bool) -> None:
     def squared(x: Any) -> list[Any]:

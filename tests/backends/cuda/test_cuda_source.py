@@ -217,6 +217,7 @@ REDUCTIONS = [
 ]
 
 
+@pytest.mark.slow
 @needs_gxx
 @ONE_FLOAT
 def test_sums_and_maxima(dtype: str) -> None:
@@ -294,6 +295,7 @@ def test_many_sums_fit_into_shared_memory() -> None:
     assert launch.threads >= 256
 
 
+@pytest.mark.slow
 @needs_gxx
 def test_what_clears_a_sum_is_part_of_it() -> None:
     x, out, other = np.arange(60.0).reshape(3, 4, 5), np.full((4, 5), np.nan), np.full(3, np.nan)

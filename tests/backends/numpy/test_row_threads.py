@@ -417,6 +417,7 @@ def test_parts_of_random_programs(tasks: int | None, in_any_order: PartsInAnyOrd
     assert in_any_order.chains > 5
 
 
+@pytest.mark.slow
 def test_parts_of_kernels_that_meet_in_memory(in_any_order: PartsInAnyOrder, compiler: LlvmCompiler) -> None:
     """Chains of two, on one buffer, at places and with strides that may keep rows apart or not."""
     rng, rows = np.random.default_rng(1), 4

@@ -377,6 +377,7 @@ def test_what_is_documented() -> None:
     assert MetaSGDAlgorithm(options).AlgorithmType is MetaLearningAlgorithmType.MetaSGD
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     learner = sinusoid_learner(
         MetaSGDAlgorithm, MetaSGDOptions, NumMetaIterations=150, OuterLearningRate=0.01, InnerLearningRate=0.05

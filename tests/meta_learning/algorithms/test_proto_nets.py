@@ -223,6 +223,7 @@ class TestAdapt:
         assert CrossEntropyLoss().accuracy(predicted, wanted) == result.QueryAccuracy == 1.0
         assert CrossEntropyLoss().CalculateLoss(predicted, wanted) == pytest.approx(result.QueryLoss, rel=2e-3)
 
+    @pytest.mark.slow
     def test_of_a_network_with_batch_norm(self) -> None:
         layers = list(conv4(5, filters=8).layers.values())[:-1]
         model = NeuralNetworkModel(Sequential(*layers), input_shape=(8, 8, 1), loss=CrossEntropyLoss(), seed=0)

@@ -83,6 +83,7 @@ def test_reset_keeps_them_with_the_parameters() -> None:
     assert predicted(learner) == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_them(tmp_path: Path) -> None:
     options = {"EvaluationFrequency": 0, "CheckpointFrequency": 1}
     whole = learner_of(0, 0.5, NumMetaIterations=4, **options)

@@ -228,6 +228,7 @@ def line(loss: Any, backend: Any = "numpy") -> Any:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [MeanSquaredErrorLoss(), SumOfSquares()])
 def test_losses_of_real_numbers(loss: Any) -> None:
     tasks = [regression(n, m, n) for n, m in ((3, 5), (5, 5), (6, 6), (2, 4))]

@@ -154,6 +154,7 @@ def calls_of(steps: int, **options: Any) -> dict[str, int]:
     return {"patches": trained["patches"], "fold": trained.get("fold", 0), "adapting": backend.calls["patches"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, pytest.param({"UseFirstOrder": True}, marks=pytest.mark.slow)])
 def test_the_part_that_stays_is_worked_through_once(options: dict[str, Any]) -> None:
     """Whatever the number of inner steps."""

@@ -227,6 +227,7 @@ class TestWhatItLeavesAlone:
         iMAMLOptions.Recommended(line(), loader, NumMetaIterations=5)
         np.testing.assert_array_equal(loader.GetNextTask().SupportInput, other.GetNextTask().SupportInput)
 
+    @pytest.mark.slow
     def test_another_learner_goes_on_at_its_place(self) -> None:
         def second_loss(recommend: bool) -> float:
             loader = SinusoidLoader(seed=0)
