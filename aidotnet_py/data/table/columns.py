@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given, refusal
-from aidotnet_py.data.table.files import NEEDS, check_different, read_file
+from aidotnet_py.data.table.files import NEEDS, check_different, read_frame
 from aidotnet_py.data.times import has_zones, is_finer_than_python, is_time, times_of_numpy, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
@@ -314,15 +314,15 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 
 def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
-    frame, unclear = read_file(path, argument, strings)
-    columns = _from_frame(frame, argument)
-    for name, date in unclear.items():
-        error = ArgumentException(
+    frame, unclear = read_frame(path, argument, strings)
+    errors = {
+        name: ArgumentException(
             f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them as "
             "YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
         )
-        columns = columns.with_columns(Columns({name: error}))
-    return columns
+        for name, date in unclear.items()
+    }
+    return _from_frame(frame, argument).with_columns(Columns(errors))
 
 
 def _narwhals() -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from aidotnet_py.arguments import shown
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["NEEDS", "check_different", "read_file"]
+__all__ = ["NEEDS", "check_different", "read_frame"]
 
 NEEDS = 'pip install "aidotnet-py[table]"'
 # How CSV files write that a value is missing.
@@ -21,7 +21,7 @@ _PARQUET = (".parquet", ".pq")
 _YEAR_LAST = re.compile(r"\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)")
 
 
-def read_file(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
+def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
     """Return the frame of a file, and its columns of dates that can be read in several ways, each with such a date.
 
     Raises
