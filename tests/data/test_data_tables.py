@@ -7,6 +7,7 @@ import enum
 import json
 import pickle
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,16 @@ class TestForms:
                     assert form.values(name).tolist() == table[name]
                 else:
                     np.testing.assert_array_equal(form.numbers(name), forms[0].numbers(name))
+
+    @pytest.mark.parametrize("kind", [np.int64, np.uint64, np.int8])
+    @pytest.mark.parametrize("origin", [0.0, -1 / 3, 1e6 + 0.5, 2.0**60, -(2.0**63), 2.0**63, 2.0**64, 1e300])
+    def test_integers_less_an_origin_are_as_exact_as_float64_can_be(self, kind: type[Any], origin: float) -> None:
+        least, most = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+        edges = (0, 10**6, 2**53, 2**60, least, most, most // 2)
+        whole = [edge + step for edge in edges for step in (-3, -1, 0, 1, 5) if least <= edge + step <= most]
+        found = read_table({"x": np.array(whole, kind)}).numbers("x", origin)
+        wanted = [float(Fraction(number) - Fraction(origin)) for number in whole]
+        np.testing.assert_allclose(found, wanted, rtol=3e-16, atol=0)
 
     def test_missing_values_and_dates_of_csv_files(self, tmp_path: Path) -> None:
         pytest.importorskip("polars")
@@ -711,6 +722,14 @@ class TestEncoding:
         [
             (2.0**52, 1.0),
             (2**52, 1),
+            (2**60, 1),
+            (-(2**63), 1),
+            (np.int64(2**63 - 4), 1),
+            (np.uint64(2**64 - 4), np.uint64(1)),
+            (np.uint64(2**63 - 1), np.uint64(1)),
+            (np.timedelta64(10**18, "ns"), np.timedelta64(1, "ns")),
+            (np.timedelta64(10**18, "ps"), np.timedelta64(1, "ps")),
+            (np.timedelta64(10**18, "as"), np.timedelta64(1000, "as")),
             (1e15, 0.25),
             (np.datetime64("2024-01-01", "ns"), np.timedelta64(20, "ns")),
             (np.datetime64("2024-01-01T00:00:00.7", "us"), np.timedelta64(1, "us")),
@@ -722,7 +741,7 @@ class TestEncoding:
         self, first: Any, step: Any
     ) -> None:
         steps = np.array([0, 1, 1, 3, 0, 2])
-        x = first + steps * step
+        x = np.array([first + count * step for count in steps.tolist()])
         encoding = TableLoader(
             {"g": [1, 1, 1, 2, 2, 2], "x": x, "y": x}, task="g", target="y", seed=0, dtype=np.float64
         ).encoding

@@ -83,20 +83,19 @@ class Columns:
 
         Missing values are NaN.
         """
-        array, second = self.values(name), np.timedelta64(1, "s")
-        if array.dtype.kind == "m":
-            spans: NDArray[np.float64] = array / second - origin
-            return spans
-        if array.dtype.kind != "M":
+        array = self.values(name)
+        whole: NDArray[Any]
+        part: NDArray[Any]
+        if array.dtype.kind in "Mm":
+            whole, part = _seconds(array)
+        elif array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+            whole, part = (array >> 32) * 2.0**32, array & (2**32 - 1)
+        else:
             return array.astype(np.float64) - origin
-        # NumPy divides no finer units by seconds.
-        times = array.astype("datetime64[ns]") if is_finer_than_python(array) else array
-        # Whole seconds by themselves: a float64 of the seconds since 1970 has no nanoseconds. NumPy warns of NaT.
-        with np.errstate(invalid="ignore"):
-            whole, part = np.divmod(times - np.datetime64(0, "s"), second)
+        # What the difference of the whole numbers leaves is exact, where float64 would round their sum with the part.
         near = np.rint(origin)
-        seconds: NDArray[np.float64] = whole - near + part / second - (origin - near)
-        return seconds
+        numbers: NDArray[np.float64] = whole - near + part - (origin - near)
+        return numbers
 
     def labels(self, name: str) -> NDArray[Any]:
         """Return a column of groups or classes, whose list has Python's values: seconds for durations.
@@ -152,6 +151,19 @@ class Columns:
         """Return some rows."""
         columns = self._columns.items()
         return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns}, self._zoned)
+
+
+def _seconds(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the whole seconds of durations, or of times since 1970, and the parts of a second, NaN for NaT."""
+    spans = array - np.datetime64(0, "us") if array.dtype.kind == "M" else array
+    if np.datetime_data(spans.dtype)[0] == "as":
+        # NumPy divides none of them by seconds.
+        spans = spans.astype("timedelta64[fs]")
+    second = np.timedelta64(1, "s")
+    # NumPy warns of NaT.
+    with np.errstate(invalid="ignore"):
+        whole, part = np.divmod(spans, second)
+    return whole, part / second
 
 
 def read_table(table: TableLike, argument: str = "table", strings: Sequence[str] = ()) -> Columns:
