@@ -27,6 +27,8 @@ _Column: TypeAlias = NDArray[Any] | ArgumentException
 
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
+# What most values are, and none of them is missing.
+_PLAIN = frozenset({str, int, bool})
 _KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
 
 
@@ -219,8 +221,9 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
         if rows not in (None, len(array)):
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
         rows = len(array)
-        columns[name] = _one_kind(array, where) if series is None else _from_series(_narwhals(), series, where)
-        if has_zones(array) if series is None else _is_zoned(_narwhals(), series):
+        read = _from_array(array, where) if series is None else _from_series(_narwhals(), series, where)
+        columns[name], is_zoned = read
+        if is_zoned:
             zoned.append(name)
     return Columns(columns, zoned)
 
@@ -260,6 +263,12 @@ def _unmasked(values: Any) -> NDArray[Any]:
         array = array if array.dtype.kind in "fMm" else array.astype(object)
         array[masked] = {"f": np.nan, "O": None}.get(array.dtype.kind, "NaT")
     return array
+
+
+def _from_array(array: NDArray[Any], where: str) -> tuple[_Column, bool]:
+    """Return an array as a column, and whether it holds times with a time zone."""
+    column = _one_kind(array, where)
+    return column, not isinstance(column, ArgumentException) and column.dtype.kind == "M" and has_zones(array)
 
 
 def _one_kind(array: NDArray[Any], where: str) -> _Column:
@@ -364,12 +373,24 @@ def _from_frame(frame: Any, argument: str) -> Columns:
     if odd:
         raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
     check_different(names, argument)
-    columns = {name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names}
-    return Columns(columns, [name for name in names if _is_zoned(nw, wrapped[name])])
+    read = {name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names}
+    columns = {name: column for name, (column, _) in read.items()}
+    return Columns(columns, [name for name, (_, is_zoned) in read.items() if is_zoned])
 
 
-def _from_series(nw: Any, series: Any, where: str) -> _Column:
+def _from_series(nw: Any, series: Any, where: str) -> tuple[_Column, bool]:
+    """Return a series as a column, and whether it holds times with a time zone."""
+    # pandas finds the type of objects anew at each look.
     kind = series.dtype
+    if _zone(nw, kind, series) is not None:
+        return _times(np.array(_without_zone(nw, kind, series).to_numpy()), where), True
+    if kind in (nw.String, nw.Object):
+        return _from_array(_objects(series.to_list()), where)
+    return _of_type(nw, kind, series, where), False
+
+
+def _of_type(nw: Any, kind: Any, series: Any, where: str) -> _Column:
+    """Return a series whose type says what its values are."""
     if kind.is_integer() and not series.is_null().any() and kind not in (nw.Int128, nw.UInt128):
         return np.array(series.to_numpy())
     if kind.is_integer() or kind.is_decimal():
@@ -381,40 +402,39 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
             return np.array(series.to_numpy(), np.bool_)
         return np.array([np.nan if value is None else value for value in _plain(series.to_list())], np.float64)
     if kind == nw.Date:
-        series = series.cast(nw.Datetime("us"))
-    elif kind == nw.Datetime and _zone(nw, series) is not None:
-        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    elif kind == nw.Unknown and _zone(nw, series) is not None:
-        series = nw.from_native(series.to_native().dt.tz_convert("UTC").dt.tz_localize(None), series_only=True)
-    if series.dtype in (nw.Datetime, nw.Duration):
+        return _times(np.array(series.cast(nw.Datetime("us")).to_numpy()), where)
+    if kind in (nw.Datetime, nw.Duration):
         return _times(np.array(series.to_numpy()), where)
     if kind in (nw.Categorical, nw.Enum):
         return _objects(_plain(series.to_list()))
-    if kind in (nw.String, nw.Object):
-        return _one_kind(_objects(_plain(series.to_list())), where)
     if series.is_null().all():
         return np.full(len(series), np.nan)
     return _no_kind(where, kind)
 
 
-def _is_zoned(nw: Any, series: Any) -> bool:
-    return _zone(nw, series) is not None or (series.dtype == nw.Object and has_zones(_objects(series.to_list())))
-
-
-def _zone(nw: Any, series: Any) -> Any:
+def _zone(nw: Any, kind: Any, series: Any) -> Any:
     """Return the time zone of times; None for times without one, and for other values."""
-    if series.dtype == nw.Datetime:
-        return series.dtype.time_zone
+    if kind == nw.Datetime:
+        return kind.time_zone
     # Narwhals reads the zone from the type's name, and not all of pandas' names.
     return getattr(getattr(series.to_native(), "dtype", None), "tz", None)
 
 
+def _without_zone(nw: Any, kind: Any, series: Any) -> Any:
+    """Return times that have a time zone as those of UTC."""
+    if kind == nw.Datetime:
+        return series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return nw.from_native(series.to_native().dt.tz_convert("UTC").dt.tz_localize(None), series_only=True)
+
+
 def _plain(values: list[Any]) -> list[Any]:
     """Return values, those of NumPy as Python's, with None for what is missing: pandas has NaN, NaT and NA for it."""
-    return [None if value is None or _differs_from_itself(value) else _of_python(value) for value in values]
+    return [value if type(value) in _PLAIN else _of_python(value) for value in values]
 
 
 def _of_python(value: Any) -> Any:
+    if value is None or _differs_from_itself(value):
+        return None
     if isinstance(value, str):
         return str.__str__(value)
     scalar: Any = value
