@@ -410,6 +410,39 @@ class TestForms:
                 np.testing.assert_array_equal(np.array(found), np.array(wanted))
         assert read_table({"c": [stamp, day]}).values("c").tolist()[0] == 1577923200000000001
 
+    def test_arrays_of_pyarrow_are_as_their_frame_is(self) -> None:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("narwhals")
+        noon = datetime.datetime(2024, 1, 1, 12)
+        zoned = pyarrow.array([noon, None], pyarrow.timestamp("ns", "America/New_York"))
+        for array in (zoned, pyarrow.array([noon, None]), pyarrow.array([2, 1]).dictionary_encode()):
+            found, wanted = read_table({"c": array}), read_table(pyarrow.table({"c": array}))
+            assert (found.kind("c"), found.is_zoned("c")) == (wanted.kind("c"), wanted.is_zoned("c"))
+            np.testing.assert_array_equal(found.values("c"), wanted.values("c"))
+        assert read_table({"c": zoned}).is_zoned("c")
+
+    def test_types_of_pandas_that_narwhals_does_not_know_are_what_their_values_are(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        sparse = pandas.arrays.SparseArray
+        long = np.array([1.5, np.nan, 0.0], np.longdouble)
+        cases: list[tuple[Any, str, list[Any]]] = [
+            (pandas.Series(sparse([1.5, np.nan, 0.0])), "number", [1.5, np.nan, 0.0]),
+            (sparse([True, False, True]), "number", [1.0, 0.0, 1.0]),
+            (pandas.Series(sparse(["a", "b", "a"])), "category", ["a", "b", "a"]),
+            (pandas.Series(sparse(np.array([1, 2, 1], "datetime64[s]"))), "time", [1.0, 2.0, 1.0]),
+            (pandas.Series(long), "number", [1.5, np.nan, 0.0]),
+            (pandas.Index(long), "number", [1.5, np.nan, 0.0]),
+        ]
+        for values, kind, wanted in cases:
+            for form in ({"c": values}, pandas.DataFrame({"c": values})):
+                columns = read_table(form)
+                found = columns.values("c").tolist() if kind == "category" else columns.numbers("c")
+                assert columns.kind("c") == kind
+                np.testing.assert_array_equal(found, wanted)
+        for odd in (pandas.period_range("2024", periods=2, freq="M"), pandas.MultiIndex.from_tuples([(1, 2), (3, 4)])):
+            with pytest.raises(ArgumentException, match=r"^table\['c'\] must hold .*, got (Period|tuple) objects"):
+                read_table({"c": odd})
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [

@@ -232,9 +232,15 @@ def _series(values: Any) -> Any:
     """Return a column of pandas, Polars or PyArrow as a series of narwhals; None for other sequences."""
     if not hasattr(values, "to_numpy"):
         return None
+    # Narwhals takes neither indices nor arrays of these libraries.
     pandas: Any = sys.modules.get("pandas")
-    if pandas is not None and isinstance(values, (pandas.Index, pandas.api.extensions.ExtensionArray)):
+    pyarrow: Any = sys.modules.get("pyarrow")
+    if pandas is not None and isinstance(values, pandas.Index):
+        values = values.to_series()
+    elif pandas is not None and isinstance(values, pandas.api.extensions.ExtensionArray):
         values = pandas.Series(values)
+    elif pyarrow is not None and isinstance(values, pyarrow.Array):
+        values = pyarrow.chunked_array([values])
     nw = _narwhals()
     series = nw.from_native(values, series_only=True, pass_through=True)
     return series if isinstance(series, nw.Series) else None
@@ -386,6 +392,9 @@ def _from_series(nw: Any, series: Any, where: str) -> tuple[_Column, bool]:
         return _times(np.array(_without_zone(nw, kind, series).to_numpy()), where), True
     if kind in (nw.String, nw.Object):
         return _from_array(_objects(series.to_list()), where)
+    if kind == nw.Unknown and not series.is_null().all():
+        # Such as sparse values of pandas, and those of NumPy's longdouble.
+        return _from_array(np.array(series.to_native()), where)
     return _of_type(nw, kind, series, where), False
 
 
