@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import io
 import json
 import pickle
 import sys
@@ -525,6 +526,27 @@ class TestForms:
         pytest.importorskip("polars")
         (tmp_path / "a.csv").write_text('\ufeff\n"y, z",y,y_duplicated_0, y\n1,2,3,4\n')
         assert read_table(tmp_path / "a.csv").names == ("y, z", "y", "y_duplicated_0", " y")
+
+    def test_names_are_no_regular_expressions(self, tmp_path: Path) -> None:
+        polars = pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("^a.*$,ab,^.*$\n2024-01-02,2024-01-03,1\n2024-01-04,,2\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert [columns.kind(name) for name in columns.names] == ["time", "time", "number"]
+        assert [time.day for time in columns.values("^a.*$").tolist()] == [2, 4]
+        for values in ([1, None], [True, None], ["a", None], [datetime.date(2024, 1, 1), None]):
+            series = polars.Series("x", values).alias("^a.*$")
+            for form in ({"^a.*$": series}, polars.DataFrame([series])):
+                assert read_table(form).missing("^a.*$").tolist() == [False, True]
+
+    def test_names_of_files_are_no_patterns(self, tmp_path: Path) -> None:
+        polars = pytest.importorskip("polars")
+        for name, day in (("a1", datetime.date(2024, 1, 2)), ("a[1]", datetime.date(2024, 1, 3))):
+            frame, file = polars.DataFrame({"day": [day]}), io.BytesIO()
+            frame.write_parquet(file)
+            (tmp_path / f"{name}.csv").write_text(frame.write_csv())
+            (tmp_path / f"{name}.parquet").write_bytes(file.getvalue())
+        for suffix in ("csv", "parquet"):
+            assert read_table(tmp_path / f"a[1].{suffix}").labels("day").tolist()[0].day == 3
 
     @pytest.mark.parametrize(
         "times", [np.array([0, 1000000, "NaT"], "datetime64[Y]"), np.array([1, 2 * 10**9, "NaT"], "timedelta64[D]")]

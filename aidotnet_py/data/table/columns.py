@@ -386,6 +386,8 @@ def _from_frame(frame: Any, argument: str) -> Columns:
 
 def _from_series(nw: Any, series: Any, where: str) -> tuple[_Column, bool]:
     """Return a series as a column, and whether it holds times with a time zone."""
+    # Polars finds a series by its name, and takes names such as ^a$ for regular expressions.
+    series = series.alias("values")
     # pandas finds the type of objects anew at each look.
     kind = series.dtype
     if _zone(nw, kind, series) is not None:
