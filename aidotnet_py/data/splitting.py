@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import ANY_WHOLE, SEED, Number, Whole
 from aidotnet_py.data.episodic import EpisodicLoader
+from aidotnet_py.data.lists import as_list
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.generator_state import new_generator
 from aidotnet_py.locks import Lock
 from aidotnet_py.type_parameters import T
 
-__all__ = ["SplitLoader", "as_list", "part_sizes"]
+__all__ = ["SplitLoader", "part_sizes"]
 
 _SHARE = Number(above=0, below=1)
 # Shares are typed as decimals, whose sum is rounded.
@@ -100,21 +101,6 @@ class SplitLoader(EpisodicLoader[T]):
     def _least_classes(self) -> int:
         """Return the fewest classes that every task can be drawn from."""
         return self._ways
-
-
-def as_list(value: Any) -> Any:
-    """Return a one-dimensional array or series, of whatever library, as a list of Python's values; others as they are.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from aidotnet_py.data.splitting import as_list
-    >>> as_list(np.array(["a", "b"])), as_list(0.5), as_list(("a",))
-    (['a', 'b'], 0.5, ('a',))
-    """
-    if len(getattr(value, "shape", ())) != 1:
-        return value
-    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def _is_named(part: Any) -> bool:

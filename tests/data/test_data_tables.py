@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import enum
+import io
 import json
 import pickle
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,16 @@ class TestForms:
                 else:
                     np.testing.assert_array_equal(form.numbers(name), forms[0].numbers(name))
 
+    @pytest.mark.parametrize("kind", [np.int64, np.uint64, np.int8])
+    @pytest.mark.parametrize("origin", [0.0, -1 / 3, 1e6 + 0.5, 2.0**60, -(2.0**63), 2.0**63, 2.0**64, 1e300])
+    def test_integers_less_an_origin_are_as_exact_as_float64_can_be(self, kind: type[Any], origin: float) -> None:
+        least, most = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+        edges = (0, 10**6, 2**53, 2**60, least, most, most // 2)
+        whole = [edge + step for edge in edges for step in (-3, -1, 0, 1, 5) if least <= edge + step <= most]
+        found = read_table({"x": np.array(whole, kind)}).numbers("x", origin)
+        wanted = [float(Fraction(number) - Fraction(origin)) for number in whole]
+        np.testing.assert_allclose(found, wanted, rtol=3e-16, atol=0)
+
     def test_missing_values_and_dates_of_csv_files(self, tmp_path: Path) -> None:
         pytest.importorskip("polars")
         (tmp_path / "a.csv").write_text("who,day,x\nada,2020-01-02,NA\nada,2020-01-01,\nbea,2020-02-01,1.5\n")
@@ -399,6 +411,39 @@ class TestForms:
                 np.testing.assert_array_equal(np.array(found), np.array(wanted))
         assert read_table({"c": [stamp, day]}).values("c").tolist()[0] == 1577923200000000001
 
+    def test_arrays_of_pyarrow_are_as_their_frame_is(self) -> None:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("narwhals")
+        noon = datetime.datetime(2024, 1, 1, 12)
+        zoned = pyarrow.array([noon, None], pyarrow.timestamp("ns", "America/New_York"))
+        for array in (zoned, pyarrow.array([noon, None]), pyarrow.array([2, 1]).dictionary_encode()):
+            found, wanted = read_table({"c": array}), read_table(pyarrow.table({"c": array}))
+            assert (found.kind("c"), found.is_zoned("c")) == (wanted.kind("c"), wanted.is_zoned("c"))
+            np.testing.assert_array_equal(found.values("c"), wanted.values("c"))
+        assert read_table({"c": zoned}).is_zoned("c")
+
+    def test_types_of_pandas_that_narwhals_does_not_know_are_what_their_values_are(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        sparse = pandas.arrays.SparseArray
+        long = np.array([1.5, np.nan, 0.0], np.longdouble)
+        cases: list[tuple[Any, str, list[Any]]] = [
+            (pandas.Series(sparse([1.5, np.nan, 0.0])), "number", [1.5, np.nan, 0.0]),
+            (sparse([True, False, True]), "number", [1.0, 0.0, 1.0]),
+            (pandas.Series(sparse(["a", "b", "a"])), "category", ["a", "b", "a"]),
+            (pandas.Series(sparse(np.array([1, 2, 1], "datetime64[s]"))), "time", [1.0, 2.0, 1.0]),
+            (pandas.Series(long), "number", [1.5, np.nan, 0.0]),
+            (pandas.Index(long), "number", [1.5, np.nan, 0.0]),
+        ]
+        for values, kind, wanted in cases:
+            for form in ({"c": values}, pandas.DataFrame({"c": values})):
+                columns = read_table(form)
+                found = columns.values("c").tolist() if kind == "category" else columns.numbers("c")
+                assert columns.kind("c") == kind
+                np.testing.assert_array_equal(found, wanted)
+        for odd in (pandas.period_range("2024", periods=2, freq="M"), pandas.MultiIndex.from_tuples([(1, 2), (3, 4)])):
+            with pytest.raises(ArgumentException, match=r"^table\['c'\] must hold .*, got (Period|tuple) objects"):
+                read_table({"c": odd})
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [
@@ -481,6 +526,27 @@ class TestForms:
         pytest.importorskip("polars")
         (tmp_path / "a.csv").write_text('\ufeff\n"y, z",y,y_duplicated_0, y\n1,2,3,4\n')
         assert read_table(tmp_path / "a.csv").names == ("y, z", "y", "y_duplicated_0", " y")
+
+    def test_names_are_no_regular_expressions(self, tmp_path: Path) -> None:
+        polars = pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("^a.*$,ab,^.*$\n2024-01-02,2024-01-03,1\n2024-01-04,,2\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert [columns.kind(name) for name in columns.names] == ["time", "time", "number"]
+        assert [time.day for time in columns.values("^a.*$").tolist()] == [2, 4]
+        for values in ([1, None], [True, None], ["a", None], [datetime.date(2024, 1, 1), None]):
+            series = polars.Series("x", values).alias("^a.*$")
+            for form in ({"^a.*$": series}, polars.DataFrame([series])):
+                assert read_table(form).missing("^a.*$").tolist() == [False, True]
+
+    def test_names_of_files_are_no_patterns(self, tmp_path: Path) -> None:
+        polars = pytest.importorskip("polars")
+        for name, day in (("a1", datetime.date(2024, 1, 2)), ("a[1]", datetime.date(2024, 1, 3))):
+            frame, file = polars.DataFrame({"day": [day]}), io.BytesIO()
+            frame.write_parquet(file)
+            (tmp_path / f"{name}.csv").write_text(frame.write_csv())
+            (tmp_path / f"{name}.parquet").write_bytes(file.getvalue())
+        for suffix in ("csv", "parquet"):
+            assert read_table(tmp_path / f"a[1].{suffix}").labels("day").tolist()[0].day == 3
 
     @pytest.mark.parametrize(
         "times", [np.array([0, 1000000, "NaT"], "datetime64[Y]"), np.array([1, 2 * 10**9, "NaT"], "timedelta64[D]")]
@@ -711,6 +777,14 @@ class TestEncoding:
         [
             (2.0**52, 1.0),
             (2**52, 1),
+            (2**60, 1),
+            (-(2**63), 1),
+            (np.int64(2**63 - 4), 1),
+            (np.uint64(2**64 - 4), np.uint64(1)),
+            (np.uint64(2**63 - 1), np.uint64(1)),
+            (np.timedelta64(10**18, "ns"), np.timedelta64(1, "ns")),
+            (np.timedelta64(10**18, "ps"), np.timedelta64(1, "ps")),
+            (np.timedelta64(10**18, "as"), np.timedelta64(1000, "as")),
             (1e15, 0.25),
             (np.datetime64("2024-01-01", "ns"), np.timedelta64(20, "ns")),
             (np.datetime64("2024-01-01T00:00:00.7", "us"), np.timedelta64(1, "us")),
@@ -722,7 +796,7 @@ class TestEncoding:
         self, first: Any, step: Any
     ) -> None:
         steps = np.array([0, 1, 1, 3, 0, 2])
-        x = first + steps * step
+        x = np.array([first + count * step for count in steps.tolist()])
         encoding = TableLoader(
             {"g": [1, 1, 1, 2, 2, 2], "x": x, "y": x}, task="g", target="y", seed=0, dtype=np.float64
         ).encoding

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given, refusal
-from aidotnet_py.data.table.files import NEEDS, check_different, read_file
+from aidotnet_py.data.table.files import NEEDS, check_different, read_frame
 from aidotnet_py.data.times import has_zones, is_finer_than_python, is_time, times_of_numpy, times_of_python
 from aidotnet_py.exceptions import ArgumentException
 
@@ -27,6 +27,8 @@ _Column: TypeAlias = NDArray[Any] | ArgumentException
 
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
+# What most values are, and none of them is missing.
+_PLAIN = frozenset({str, int, bool})
 _KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
 
 
@@ -83,20 +85,19 @@ class Columns:
 
         Missing values are NaN.
         """
-        array, second = self.values(name), np.timedelta64(1, "s")
-        if array.dtype.kind == "m":
-            spans: NDArray[np.float64] = array / second - origin
-            return spans
-        if array.dtype.kind != "M":
+        array = self.values(name)
+        whole: NDArray[Any]
+        part: NDArray[Any]
+        if array.dtype.kind in "Mm":
+            whole, part = _seconds(array)
+        elif array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+            whole, part = (array >> 32) * 2.0**32, array & (2**32 - 1)
+        else:
             return array.astype(np.float64) - origin
-        # NumPy divides no finer units by seconds.
-        times = array.astype("datetime64[ns]") if is_finer_than_python(array) else array
-        # Whole seconds by themselves: a float64 of the seconds since 1970 has no nanoseconds. NumPy warns of NaT.
-        with np.errstate(invalid="ignore"):
-            whole, part = np.divmod(times - np.datetime64(0, "s"), second)
+        # What the difference of the whole numbers leaves is exact, where float64 would round their sum with the part.
         near = np.rint(origin)
-        seconds: NDArray[np.float64] = whole - near + part / second - (origin - near)
-        return seconds
+        numbers: NDArray[np.float64] = whole - near + part - (origin - near)
+        return numbers
 
     def labels(self, name: str) -> NDArray[Any]:
         """Return a column of groups or classes, whose list has Python's values: seconds for durations.
@@ -154,6 +155,19 @@ class Columns:
         return Columns({name: c if isinstance(c, ArgumentException) else c[rows] for name, c in columns}, self._zoned)
 
 
+def _seconds(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the whole seconds of durations, or of times since 1970, and the parts of a second, NaN for NaT."""
+    spans = array - np.datetime64(0, "us") if array.dtype.kind == "M" else array
+    if np.datetime_data(spans.dtype)[0] == "as":
+        # NumPy divides none of them by seconds.
+        spans = spans.astype("timedelta64[fs]")
+    second = np.timedelta64(1, "s")
+    # NumPy warns of NaT.
+    with np.errstate(invalid="ignore"):
+        whole, part = np.divmod(spans, second)
+    return whole, part / second
+
+
 def read_table(table: TableLike, argument: str = "table", strings: Sequence[str] = ()) -> Columns:
     """Return the columns of a table.
 
@@ -207,8 +221,9 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
         if rows not in (None, len(array)):
             raise ArgumentException(f"{where} must have {rows} values like the other columns, got {len(array)}")
         rows = len(array)
-        columns[name] = _one_kind(array, where) if series is None else _from_series(_narwhals(), series, where)
-        if has_zones(array) if series is None else _is_zoned(_narwhals(), series):
+        read = _from_array(array, where) if series is None else _from_series(_narwhals(), series, where)
+        columns[name], is_zoned = read
+        if is_zoned:
             zoned.append(name)
     return Columns(columns, zoned)
 
@@ -217,9 +232,15 @@ def _series(values: Any) -> Any:
     """Return a column of pandas, Polars or PyArrow as a series of narwhals; None for other sequences."""
     if not hasattr(values, "to_numpy"):
         return None
+    # Narwhals takes neither indices nor arrays of these libraries.
     pandas: Any = sys.modules.get("pandas")
-    if pandas is not None and isinstance(values, (pandas.Index, pandas.api.extensions.ExtensionArray)):
+    pyarrow: Any = sys.modules.get("pyarrow")
+    if pandas is not None and isinstance(values, pandas.Index):
+        values = values.to_series()
+    elif pandas is not None and isinstance(values, pandas.api.extensions.ExtensionArray):
         values = pandas.Series(values)
+    elif pyarrow is not None and isinstance(values, pyarrow.Array):
+        values = pyarrow.chunked_array([values])
     nw = _narwhals()
     series = nw.from_native(values, series_only=True, pass_through=True)
     return series if isinstance(series, nw.Series) else None
@@ -248,6 +269,12 @@ def _unmasked(values: Any) -> NDArray[Any]:
         array = array if array.dtype.kind in "fMm" else array.astype(object)
         array[masked] = {"f": np.nan, "O": None}.get(array.dtype.kind, "NaT")
     return array
+
+
+def _from_array(array: NDArray[Any], where: str) -> tuple[_Column, bool]:
+    """Return an array as a column, and whether it holds times with a time zone."""
+    column = _one_kind(array, where)
+    return column, not isinstance(column, ArgumentException) and column.dtype.kind == "M" and has_zones(array)
 
 
 def _one_kind(array: NDArray[Any], where: str) -> _Column:
@@ -314,15 +341,15 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 
 def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
-    frame, unclear = read_file(path, argument, strings)
-    columns = _from_frame(frame, argument)
-    for name, date in unclear.items():
-        error = ArgumentException(
+    frame, unclear = read_frame(path, argument, strings)
+    errors = {
+        name: ArgumentException(
             f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them as "
             "YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
         )
-        columns = columns.with_columns(Columns({name: error}))
-    return columns
+        for name, date in unclear.items()
+    }
+    return _from_frame(frame, argument).with_columns(Columns(errors))
 
 
 def _narwhals() -> Any:
@@ -352,12 +379,29 @@ def _from_frame(frame: Any, argument: str) -> Columns:
     if odd:
         raise ArgumentException(refusal(f"{argument}'s names", "strings", odd[0]))
     check_different(names, argument)
-    columns = {name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names}
-    return Columns(columns, [name for name in names if _is_zoned(nw, wrapped[name])])
+    read = {name: _from_series(nw, wrapped[name], f"{argument}[{name!r:.80}]") for name in names}
+    columns = {name: column for name, (column, _) in read.items()}
+    return Columns(columns, [name for name, (_, is_zoned) in read.items() if is_zoned])
 
 
-def _from_series(nw: Any, series: Any, where: str) -> _Column:
+def _from_series(nw: Any, series: Any, where: str) -> tuple[_Column, bool]:
+    """Return a series as a column, and whether it holds times with a time zone."""
+    # Polars finds a series by its name, and takes names such as ^a$ for regular expressions.
+    series = series.alias("values")
+    # pandas finds the type of objects anew at each look.
     kind = series.dtype
+    if _zone(nw, kind, series) is not None:
+        return _times(np.array(_without_zone(nw, kind, series).to_numpy()), where), True
+    if kind in (nw.String, nw.Object):
+        return _from_array(_objects(series.to_list()), where)
+    if kind == nw.Unknown and not series.is_null().all():
+        # Such as sparse values of pandas, and those of NumPy's longdouble.
+        return _from_array(np.array(series.to_native()), where)
+    return _of_type(nw, kind, series, where), False
+
+
+def _of_type(nw: Any, kind: Any, series: Any, where: str) -> _Column:
+    """Return a series whose type says what its values are."""
     if kind.is_integer() and not series.is_null().any() and kind not in (nw.Int128, nw.UInt128):
         return np.array(series.to_numpy())
     if kind.is_integer() or kind.is_decimal():
@@ -369,40 +413,39 @@ def _from_series(nw: Any, series: Any, where: str) -> _Column:
             return np.array(series.to_numpy(), np.bool_)
         return np.array([np.nan if value is None else value for value in _plain(series.to_list())], np.float64)
     if kind == nw.Date:
-        series = series.cast(nw.Datetime("us"))
-    elif kind == nw.Datetime and _zone(nw, series) is not None:
-        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    elif kind == nw.Unknown and _zone(nw, series) is not None:
-        series = nw.from_native(series.to_native().dt.tz_convert("UTC").dt.tz_localize(None), series_only=True)
-    if series.dtype in (nw.Datetime, nw.Duration):
+        return _times(np.array(series.cast(nw.Datetime("us")).to_numpy()), where)
+    if kind in (nw.Datetime, nw.Duration):
         return _times(np.array(series.to_numpy()), where)
     if kind in (nw.Categorical, nw.Enum):
         return _objects(_plain(series.to_list()))
-    if kind in (nw.String, nw.Object):
-        return _one_kind(_objects(_plain(series.to_list())), where)
     if series.is_null().all():
         return np.full(len(series), np.nan)
     return _no_kind(where, kind)
 
 
-def _is_zoned(nw: Any, series: Any) -> bool:
-    return _zone(nw, series) is not None or (series.dtype == nw.Object and has_zones(_objects(series.to_list())))
-
-
-def _zone(nw: Any, series: Any) -> Any:
+def _zone(nw: Any, kind: Any, series: Any) -> Any:
     """Return the time zone of times; None for times without one, and for other values."""
-    if series.dtype == nw.Datetime:
-        return series.dtype.time_zone
+    if kind == nw.Datetime:
+        return kind.time_zone
     # Narwhals reads the zone from the type's name, and not all of pandas' names.
     return getattr(getattr(series.to_native(), "dtype", None), "tz", None)
 
 
+def _without_zone(nw: Any, kind: Any, series: Any) -> Any:
+    """Return times that have a time zone as those of UTC."""
+    if kind == nw.Datetime:
+        return series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return nw.from_native(series.to_native().dt.tz_convert("UTC").dt.tz_localize(None), series_only=True)
+
+
 def _plain(values: list[Any]) -> list[Any]:
     """Return values, those of NumPy as Python's, with None for what is missing: pandas has NaN, NaT and NA for it."""
-    return [None if value is None or _differs_from_itself(value) else _of_python(value) for value in values]
+    return [value if type(value) in _PLAIN else _of_python(value) for value in values]
 
 
 def _of_python(value: Any) -> Any:
+    if value is None or _differs_from_itself(value):
+        return None
     if isinstance(value, str):
         return str.__str__(value)
     scalar: Any = value

@@ -11,7 +11,7 @@ from typing import Any
 from aidotnet_py.arguments import shown
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["NEEDS", "check_different", "read_file"]
+__all__ = ["NEEDS", "check_different", "read_frame"]
 
 NEEDS = 'pip install "aidotnet-py[table]"'
 # How CSV files write that a value is missing.
@@ -21,7 +21,7 @@ _PARQUET = (".parquet", ".pq")
 _YEAR_LAST = re.compile(r"\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)")
 
 
-def read_file(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
+def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
     """Return the frame of a file, and its columns of dates that can be read in several ways, each with such a date.
 
     Raises
@@ -44,10 +44,15 @@ def read_file(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, d
         raise ImportError(f"reading {suffix} files needs Polars: {NEEDS}") from error
     try:
         if suffix in _PARQUET:
-            return polars.read_parquet(path), {}
+            return polars.read_parquet(path, glob=False), {}
         separator = _SEPARATORS[suffix]
         names = _header(polars, path, separator)
-        options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "infer_schema_length": None}
+        options: dict[str, Any] = {
+            "separator": separator,
+            "null_values": _MISSING,
+            "infer_schema_length": None,
+            "glob": False,
+        }
         as_strings = {name: polars.String for name in strings if name in names}
         frame = polars.read_csv(path, schema_overrides=as_strings, try_parse_dates=True, **options)
         texts = _texts_of_times(polars, path, frame, options)
@@ -64,7 +69,13 @@ def read_file(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, d
 
 def _header(polars: Any, path: Path, separator: str) -> list[str]:
     """Return the names in a file's first line that is not blank. Polars renames columns whose name another one has."""
-    options = {"has_header": False, "n_rows": 1, "infer_schema_length": 0, "truncate_ragged_lines": True}
+    options = {
+        "has_header": False,
+        "n_rows": 1,
+        "infer_schema_length": 0,
+        "truncate_ragged_lines": True,
+        "glob": False,
+    }
     names, blank = (None,), 0
     while names == (None,):
         names = polars.read_csv(path, separator=separator, skip_rows=blank, **options).row(0)
@@ -80,8 +91,10 @@ def _texts_of_times(polars: Any, path: Path, frame: Any, options: dict[str, Any]
     dated = [name for name, kind in frame.schema.items() if kind in (polars.Date, polars.Datetime)]
     if not dated:
         return {}
-    texts = polars.read_csv(path, columns=dated, schema_overrides=dict.fromkeys(dated, polars.String), **options)
-    return {name: texts[name].unique(maintain_order=True).to_list() for name in dated}
+    # Polars takes names such as ^a$ for regular expressions.
+    places = [frame.columns.index(name) for name in dated]
+    texts = polars.read_csv(path, columns=places, schema_overrides=dict.fromkeys(dated, polars.String), **options)
+    return {name: texts[name].alias("texts").unique(maintain_order=True).to_list() for name in dated}
 
 
 def check_different(names: list[str], argument: str) -> None:

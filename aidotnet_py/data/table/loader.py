@@ -15,8 +15,9 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.caller import level_outside
 from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.example_pool import check_labels
+from aidotnet_py.data.lists import as_list
 from aidotnet_py.data.random_stream import RandomStream
-from aidotnet_py.data.splitting import SplitLoader, as_list
+from aidotnet_py.data.splitting import SplitLoader
 from aidotnet_py.data.table.columns import Columns, TableLike, read_table
 from aidotnet_py.data.table.encoding import MISSING, TableEncoding
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
