@@ -39,4 +39,4 @@ class OneGroup(MetaTrainedRegressor):
 
     def _read(self, X: Any, *, reset: bool) -> Columns:
         columns = super()._read(X, reset=reset)
-        return columns.with_column(self._task, np.zeros(columns.rows))
+        return columns.with_columns(Columns({self._task: np.zeros(columns.rows)}))
