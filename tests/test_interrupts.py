@@ -239,8 +239,8 @@ def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error:
 @pytest.mark.slow
 @EACH
 def test_a_step_is_whole_at_every_moment(make: Callable[..., Any]) -> None:
-    """At each tenth of them, but for the deep profile."""
-    every = list(range(1, moments_in_a_later_step(make) + 1, 10 if TIMES == 1 else 1))
+    """At each twentieth of them, but for the deep profile."""
+    every = list(range(1, moments_in_a_later_step(make) + 1, 20 if TIMES == 1 else 1))
     for first in range(0, len(every), 400):
         interrupted_everywhere(make, every[first : first + 400], KeyboardInterrupt)
 

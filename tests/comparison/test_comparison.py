@@ -205,6 +205,7 @@ class TestWhatIsMeasured:
         assert run.single_accuracy is not None
         np.testing.assert_allclose(run.single_accuracy.Mean, np.mean(accuracies), rtol=1e-6)
 
+    @pytest.mark.slow
     def test_regression_has_none_of_these(self, regression: Comparison) -> None:
         assert all(run.single_accuracy is None for run in regression.runs)
 

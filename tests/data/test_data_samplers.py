@@ -614,6 +614,7 @@ def recorded(sampler: Any) -> Iterator[list[tuple[Any, Any]]]:
 
 
 class TestTraining:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "kind", [s if s is BalancedTaskSampler else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS]
     )

@@ -193,6 +193,7 @@ class TestTables:
             assert set(model.adapted_) == set(numbers)
             assert model.encoding_.features[0].categories == categories
 
+    @pytest.mark.slow
     def test_lists_have_columns_of_several_types(self) -> None:
         X, y = children(8)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)

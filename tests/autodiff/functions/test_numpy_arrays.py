@@ -122,6 +122,7 @@ def test_a_chain_of_products_goes_the_short_way() -> None:
     assert program.flops == 2 * 2 * n * n
 
 
+@pytest.mark.slow
 @given(x=arrays(), y=arrays(), data=st.data())
 @settings(max_examples=60)
 def test_sums_of_products_over_pairs_of_axes(x: Any, y: Any, data: st.DataObject) -> None:

@@ -137,6 +137,7 @@ def test_serial_reptile_takes_them_in_their_order() -> None:
     np.testing.assert_allclose(learner.BaseModel.GetParameters(), other.BaseModel.GetParameters(), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_results_come_in_the_order_of_the_batch(threads: int) -> None:
     model = NeuralNetworkModel(

@@ -252,6 +252,7 @@ def test_every_kind_trains(backend: Backend, kind: str, dtype: Any) -> None:
     assert learner.AdaptAndEvaluate(batch[0]).SupportLoss < 1.1 * learner.AdaptAndEvaluate(batch[0]).PerStepLosses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.numpy_first
 def test_the_three_kinds_agree_where_gradients_have_no_noise(backend: Backend) -> None:
     network, found = TanhNetwork(1, 2), {}

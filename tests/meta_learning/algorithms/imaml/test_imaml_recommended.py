@@ -213,6 +213,7 @@ class TestOtherSettings:
 
 
 class TestWhatItLeavesAlone:
+    @pytest.mark.slow
     def test_model_and_loader(self) -> None:
         network, loader, other = sines_model(), SinusoidLoader(seed=0), SinusoidLoader(seed=0)
         before = network.GetParameters().copy()
