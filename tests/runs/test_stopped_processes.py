@@ -102,11 +102,5 @@ def check(tmp_path: Path, number: signal.Signals, rounds: int, alone: tuple[dict
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_few_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
-    check(tmp_path, number, 1, alone)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_many_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
-    check(tmp_path, number, rounds(4), alone)
+    check(tmp_path, number, rounds(3), alone)

@@ -122,14 +122,14 @@ def test_what_is_carried_has_the_type_of_its_input() -> None:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=many(600))
+@settings(max_examples=many(400))
 def test_many_random_programs(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
 
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), compiled=st.booleans())
-@settings(max_examples=many(8))
+@settings(max_examples=many(4))
 def test_many_carried_outputs_take_the_place_of_inputs(seed: int, compiled: bool) -> None:
     check_carried(np.random.default_rng(seed), NumPyBackend(compiled=compiled))
 
@@ -142,7 +142,7 @@ def test_compiled_random_programs_give_the_bits_of_plain_ones(seed: int) -> None
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=many(600))
+@settings(max_examples=many(400))
 def test_many_compiled_random_programs(seed: int) -> None:
     check_compiled_bits(np.random.default_rng(seed))
 
