@@ -248,6 +248,7 @@ class TestMetaGradient:
         learner.MetaTrain(batch_of(backend, sets))
         np.testing.assert_allclose(theta - backend.to_numpy(model.GetParameters()), wanted, rtol=1e-8, atol=1e-12)
 
+    @pytest.mark.slow
     @EACH
     @pytest.mark.parametrize("batches", [1, 2])
     def test_is_that_of_a_model_with_the_masks_among_its_inputs(
@@ -352,6 +353,7 @@ class TestSteps:
             found.append([losses, curve, adapted, gradient])
         assert found[0] == found[1]
 
+    @pytest.mark.slow
     @EACH
     def test_are_the_same_however_the_batch_is_split(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         found = []

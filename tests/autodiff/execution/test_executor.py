@@ -142,7 +142,7 @@ def test_compiled_random_programs_give_the_bits_of_plain_ones(seed: int) -> None
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=many(400))
+@settings(max_examples=many(200))
 def test_many_compiled_random_programs(seed: int) -> None:
     check_compiled_bits(np.random.default_rng(seed))
 

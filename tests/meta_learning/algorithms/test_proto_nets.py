@@ -142,6 +142,7 @@ class TestTasksOfUnequalSize:
         )
         np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("size", [1, 2, 3])
     def test_micro_batches_of_tasks_with_other_classes_keep_the_bits(self, size: int) -> None:
         """Twelve classes beside two, of unequal and of equal numbers of examples, and labels with gaps."""

@@ -61,6 +61,7 @@ def sines_model(seed: int = 0) -> NeuralNetworkModel[np.float32]:
 
 
 class TestTheRate:
+    @pytest.mark.slow
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
     def test_is_a_share_of_the_greatest_stable_one(self, scale: float) -> None:
         # On a quadratic with Hessian h·I, K = 32 steps of rate η leave (1 − ηh)⁶⁴ of the loss: at most a hundredth for
