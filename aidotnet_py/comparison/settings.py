@@ -103,12 +103,11 @@ class ComparisonSettings:
         object.__setattr__(self, name, value)
 
     def _algorithm(self, name: object) -> str:
-        known = Choice(*ALGORITHMS)
-        if known.problem("algorithms", name) is not None:
+        plain = next((known for known in ALGORITHMS if isinstance(name, str) and name == known), None)
+        if plain is None:
             meant = [one for one in ALGORITHMS if one.lower() == str(name).lower()]
             question = f" (did you mean {meant[0]}?)" if meant else ""
             raise ArgumentException(refusal("algorithms", f"names out of {', '.join(ALGORITHMS)}", name) + question)
-        plain: str = known.check("algorithms", name)
         if ALGORITHMS[plain].needs_classes and not self.problem.classification:
             raise ArgumentException(refusal("algorithms", f"without those that need classes for {self.data}", plain))
         return plain
