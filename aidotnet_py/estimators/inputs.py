@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import adopt
-from aidotnet_py.data.table.columns import Columns, read_table
+from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.data.table.reading import read_table
 from aidotnet_py.data.times import is_time
 from aidotnet_py.estimators.scikit_learn import check_array, check_consistent_length, validate_data
 from aidotnet_py.exceptions import ArgumentException

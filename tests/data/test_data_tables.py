@@ -36,7 +36,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import TableEncoding, TableLoader
-from aidotnet_py.data.table.columns import read_table
+from aidotnet_py.data.table.reading import read_table
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 from aidotnet_py.nn import mlp

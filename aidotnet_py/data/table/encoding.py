@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import FINITE, POSITIVE, SWITCH, Choice, OrNone, check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.data.table.columns import ColumnKind, Columns, TableLike, read_table
+from aidotnet_py.data.table.columns import ColumnKind, Columns
+from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 

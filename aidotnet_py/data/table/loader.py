@@ -18,8 +18,9 @@ from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.lists import as_list
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.data.splitting import SplitLoader
-from aidotnet_py.data.table.columns import Columns, TableLike, read_table
+from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.data.table.encoding import MISSING, TableEncoding
+from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T
