@@ -18,7 +18,8 @@ NEEDS = 'pip install "aidotnet-py[table]"'
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
-_YEAR_LAST = re.compile(r"\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)")
+# For Python and for Polars.
+_YEAR_LAST = r"^\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)"
 
 
 def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
@@ -55,7 +56,7 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
         }
         as_strings = {name: polars.String for name in strings if name in names}
         frame = polars.read_csv(path, schema_overrides=as_strings, try_parse_dates=True, **options)
-        texts = _texts_of_times(polars, path, frame, options)
+        texts = _dates_with_the_year_last(polars, path, frame, options)
     # Polars raises errors of its own, OSError and others.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -83,8 +84,8 @@ def _header(polars: Any, path: Path, separator: str) -> list[str]:
     return [name or "" for name in names]
 
 
-def _texts_of_times(polars: Any, path: Path, frame: Any, options: dict[str, Any]) -> dict[str, list[str | None]]:
-    """Return the different values of the columns of times as they are written.
+def _dates_with_the_year_last(polars: Any, path: Path, frame: Any, options: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the different dates of this order, as they are written, in each column of times.
 
     Polars reads 01/02/2024 as the first of February, and 01/02/24 as that of the year 24.
     """
@@ -94,7 +95,11 @@ def _texts_of_times(polars: Any, path: Path, frame: Any, options: dict[str, Any]
     # Polars takes names such as ^a$ for regular expressions.
     places = [frame.columns.index(name) for name in dated]
     texts = polars.read_csv(path, columns=places, schema_overrides=dict.fromkeys(dated, polars.String), **options)
-    return {name: texts[name].alias("texts").unique(maintain_order=True).to_list() for name in dated}
+    columns = {name: texts[name].alias("texts") for name in dated}
+    return {
+        name: column.filter(column.str.contains(_YEAR_LAST)).unique(maintain_order=True).to_list()
+        for name, column in columns.items()
+    }
 
 
 def check_different(names: list[str], argument: str) -> None:
@@ -103,9 +108,9 @@ def check_different(names: list[str], argument: str) -> None:
         raise ArgumentException(f"{argument} must have columns of different names, got {shown(names)}")
 
 
-def _unclear_date(texts: Sequence[str | None]) -> str | None:
+def _unclear_date(texts: Sequence[str]) -> str | None:
     """Return a date that another order of day and month, or another century, makes another one; None if none does."""
-    dates = [match for text in texts if text is not None and (match := _YEAR_LAST.match(text))]
+    dates = [match for text in texts if (match := re.match(_YEAR_LAST, text))]
     short = next((date.string for date in dates if len(date[3]) < 4), None)
     # One day beyond 12 tells the order of the column.
     if short is not None or any(max(int(date[1]), int(date[2])) > 12 for date in dates):
