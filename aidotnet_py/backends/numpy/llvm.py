@@ -20,10 +20,12 @@ import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 from aidotnet_py.backends import kernel, rows
 from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Factor, Kernel, LoopRules, Product
-from aidotnet_py.backends.numpy import assembly
+from aidotnet_py.backends.numpy import assembly, machine_code
 from aidotnet_py.backends.numpy.assembly import BLAS, chain_text, kernel_text, sharing_text
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
+from aidotnet_py.backends.numpy.compiling_process import AbandonedError, CompilingProcess
+from aidotnet_py.backends.numpy.machine_code import Machine
 from aidotnet_py.backends.numpy.object_code import can_load, load
 from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.backends.rows import ByRows, all_apart
@@ -285,17 +287,26 @@ class LlvmCompiler:
                 # An interrupted start was taken for none.
                 return
             self._working = True
+        # A fork waits for the present kernel, lest forks in quick turn leave none done. The end of the interpreter does
+        # not.
+        process = CompilingProcess(threading.main_thread().is_alive)
         while True:
             with self._lock:
-                # At its end the interpreter waits for this thread, so the thread stops after the current kernel.
-                if not self._waiting or self._paused or not threading.main_thread().is_alive():
+                goes_on = self._waiting and not self._paused and threading.main_thread().is_alive()
+                compilation = self._waiting[0] if goes_on else None
+                if compilation is None and not process.is_running:
                     self._worker, self._working = None, False
                     return
-                compilation = self._waiting[0]
+            if compilation is None:
+                process.end()
+                continue
             try:
                 if len(compilation.addresses) < len(compilation.sources):
-                    compilation.addresses.append(library.function(compilation.sources[len(compilation.addresses)]))
+                    source = compilation.sources[len(compilation.addresses)]
+                    compilation.addresses.append(library.function(source, process))
                     continue
+            except AbandonedError:
+                continue
             except Exception as error:
                 compilation.error = error
             self._waiting.popleft()
@@ -309,7 +320,7 @@ class _Library:
         self._files = CodeFiles(cache_folder("kernels"))
         self.lock = Lock()
         self._functions: dict[str, int] = {}
-        self._machine: _Machine | None = None
+        self._machine: Machine | None = None
         # Needed only if code on disk can be loaded without LLVM.
         self._kind = _kind_of_processor() if can_load() else None
 
@@ -327,32 +338,44 @@ class _Library:
                     self._functions[digest] = address
             return address
 
-    def function(self, source: _Source) -> int:
-        """Return the address of a source's function; called by the compiling thread alone."""
+    def function(self, source: _Source, process: CompilingProcess) -> int:
+        """Return the address of a source's function; called by the compiling thread alone.
+
+        Raises
+        ------
+        AbandonedError
+            When the process gave up, since nobody wants the function any more.
+        """
         known = self.look_up(source)
         if known is not None:
             return known
-        machine = self._machine = self._machine or _Machine()
-        digest = _digest(self._kind or machine.kind, source)
+        digest = _digest(self._kind or self._own_machine().kind, source)
         if digest not in self._functions:
-            address = self._load_from_disk(machine, digest) or self._compile(machine, digest, source)
+            address = self._load_from_disk(digest) or self._compile(digest, source, process)
             with self.lock:
                 self._functions[digest] = address
         return self._functions[digest]
 
-    def _load_from_disk(self, machine: _Machine, digest: str) -> int | None:
+    def _own_machine(self) -> Machine:
+        """Return LLVM in this process, which takes 100 MB of memory."""
+        self._machine = self._machine or Machine()
+        return self._machine
+
+    def _load_from_disk(self, digest: str) -> int | None:
         """Load a function from disk with LLVM and return its address; None if this fails."""
         # If `load` can read files of this system, `look_up` has tried it already.
         code = None if can_load() else self._files.read(digest)
         try:
-            return None if code is None else machine.load(code, _name(digest))
+            return None if code is None else self._own_machine().load(code, _name(digest))
         except (RuntimeError, LookupError):
             return None
 
-    def _compile(self, machine: _Machine, digest: str, source: _Source) -> int:
-        code = machine.compile(_text(source, _name(digest)))
+    def _compile(self, digest: str, source: _Source, process: CompilingProcess) -> int:
+        text = _text(source, _name(digest))
+        # What cannot be loaded without LLVM needs it here in any case.
+        code = (process.compile(text) if can_load() else None) or self._own_machine().compile(text)
         self._files.write(digest, code)
-        return load(code, _name(digest)) or machine.load(code, _name(digest))
+        return load(code, _name(digest)) or self._own_machine().load(code, _name(digest))
 
 
 def _name(digest: str) -> str:
@@ -378,9 +401,8 @@ def _digest(kind: str, source: _Source) -> str:
 def _writers() -> str | None:
     """Return a digest of the modules that translate kernels; None if their source files cannot be read."""
     try:
-        sources = [
-            Path(file or "").read_bytes() for file in (kernel.__file__, rows.__file__, assembly.__file__, __file__)
-        ]
+        modules = (kernel.__file__, rows.__file__, assembly.__file__, machine_code.__file__, __file__)
+        sources = [Path(file or "").read_bytes() for file in modules]
     except OSError:
         return None
     return hashlib.sha256(b"".join(sources)).hexdigest()
@@ -401,42 +423,3 @@ def _kind_of_processor() -> str | None:
 
 # The lines from which LLVM derives a processor's name and features.
 _PROCESSOR_LINES = ("vendor_id", "cpu family", "model\t", "stepping", "flags")
-
-
-class _Machine:
-    """LLVM set up for this processor."""
-
-    def __init__(self) -> None:
-        # Imported here, in the background thread: the import takes a tenth of a second. llvmlite has no types.
-        llvm: Any = importlib.import_module("llvmlite.binding")
-
-        self._llvm = llvm
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        processor, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-        target = llvm.Target.from_default_triple()
-        self._target = target.create_target_machine(cpu=processor, features=features, opt=3, jit=True)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target)
-        self.kind = f"{llvm.llvm_version_info} {llvm.get_default_triple()} {processor} {features}"
-
-    def load(self, code: bytes, name: str) -> int:
-        """Load an object file and return the address of a function; raise RuntimeError or LookupError if this fails."""
-        self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
-        address = int(self._engine.get_function_address(name))
-        if not address:
-            raise LookupError(f"the object file must have a function {name}, got none")
-        return address
-
-    def compile(self, text: str) -> bytes:
-        """Compile a module to an object file."""
-        module = self._llvm.parse_assembly(text)
-        module.triple = self._llvm.get_default_triple()
-        module.data_layout = str(self._target.target_data)
-        # Unrolled and interleaved loops are 3 % faster, and take three times as long to compile.
-        tuning = self._llvm.create_pipeline_tuning_options(speed_level=2)
-        tuning.loop_vectorization = True
-        tuning.loop_unrolling = tuning.loop_interleaving = False
-        builder = self._llvm.create_pass_builder(self._target, tuning)
-        builder.getModulePassManager().run(module, builder)
-        return bytes(self._target.emit_object(module))

@@ -20,6 +20,7 @@ from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
 from aidotnet_py.backends.kernel import LoopRules
 from aidotnet_py.backends.numpy import llvm as llvm_compiler_module
+from aidotnet_py.backends.numpy import machine_code
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.objective.traced import Signature, TaskPrograms
@@ -233,7 +234,7 @@ class TestCache:
         files = self.contents(folder)
         # The kernel, the function that calls kernels in order, and the one that shares them out.
         assert len(files) == 3
-        monkeypatch.setattr(llvm_compiler_module._Machine, "compile", None)  # it would be called
+        monkeypatch.setattr(llvm_compiler_module._Library, "_compile", None)  # it would be called
         np.testing.assert_array_equal(self.doubled(), expected)
         assert self.contents(folder) == files
 
@@ -262,7 +263,7 @@ class TestCache:
         """On systems whose object files LLVM alone can load."""
         monkeypatch.setattr(llvm_compiler_module, "can_load", lambda: False)
         monkeypatch.setattr(llvm_compiler_module, "load", lambda code, function: None)
-        loaded, tried = llvm_compiler_module._Machine.load, []
+        loaded, tried = machine_code.Machine.load, []
 
         def load(machine: Any, code: bytes, name: str) -> int:
             if not tried:
@@ -273,7 +274,7 @@ class TestCache:
         tried.append(b"")
         self.doubled()
         tried.clear()
-        monkeypatch.setattr(llvm_compiler_module._Machine, "load", load)
+        monkeypatch.setattr(machine_code.Machine, "load", load)
         np.testing.assert_array_equal(self.doubled(), 2 * np.arange(6.0))
         (code,) = tried
         assert code

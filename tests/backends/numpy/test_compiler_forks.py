@@ -38,9 +38,9 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Functions that are compiled when the event says so, and never found on disk."""
     go, function = threading.Event(), llvm._Library.function
 
-    def compiled(self: Any, source: Any) -> int:
+    def compiled(self: Any, source: Any, process: Any) -> int:
         assert go.wait(60)
-        return function(self, source)
+        return function(self, source, process)
 
     monkeypatch.setattr(llvm._Library, "function", compiled)
     monkeypatch.setattr(llvm._Library, "look_up", lambda self, source: None)
