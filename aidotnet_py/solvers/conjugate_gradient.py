@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE
 from aidotnet_py.backends import Array
+from aidotnet_py.caller import level_outside
 from aidotnet_py.solvers.borrowing import borrowed_iteration
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration, PreconditionedIteration
 from aidotnet_py.solvers.progress import Callback, Progress, threshold_of
-from aidotnet_py.solvers.report import SolverReport
+from aidotnet_py.solvers.report import SolverReport, StopReason
 from aidotnet_py.solvers.rows import Operator, Rows, check_callable
 from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
@@ -55,7 +57,8 @@ def conjugate_gradient(
     rhs : array, shape (n,) or (tasks, n)
         b, of a real floating dtype, on any backend.
     max_iterations : int, optional
-        The most iterations for a task, at least 1; None stands for n, which suffices in exact arithmetic.
+        The most iterations for a task, at least 1; None stands for 10 n: in exact arithmetic n suffices, but rounding
+        delays convergence.
     rtol : float, optional
         A task stops when ‖b − Ax‖ ≤ max(rtol ‖b‖, atol), Euclidean norms, as in SciPy. At least 0; None stands for
         1e-10, or for a hundred roundings where a dtype has fewer digits (1.2e-5 in float32).
@@ -80,6 +83,11 @@ def conjugate_gradient(
         Iterations, residual norms and the reason to stop, for each task. The residuals are measured at x, with one
         product at the end, unless all of them are so large that rounding cannot have changed them by a tenth; then
         they are those that the iteration carries along.
+
+    Warns
+    -----
+    UserWarning
+        When rhs is a column, (n, 1), and the operator mixes its rows, each of which is a system of its own.
 
     Raises
     ------
@@ -117,7 +125,7 @@ def conjugate_gradient(
     if callback is not None:
         check_callable("callback", callback, "a function of a count and residual norms, or None")
     rows = Rows(rhs)
-    limit = rows.n if max_iterations is None else COUNT.check("max_iterations", max_iterations)
+    limit = 10 * rows.n if max_iterations is None else COUNT.check("max_iterations", max_iterations)
     bounds, damping = Bounds(rtol, atol), NON_NEGATIVE.check("damping", damping)
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
@@ -127,7 +135,22 @@ def conjugate_gradient(
         )
     product = _damped(rows, rows.on_rows("operator", operator), damping)
     with borrowed_iteration(rows, product, precondition) as iteration:
-        return _solve(_Solve(rows, product, iteration), start, limit, bounds, callback)
+        solution, report = _solve(_Solve(rows, product, iteration), start, limit, bounds, callback)
+    _warn_of_columns(rows, report)
+    return solution, report
+
+
+def _warn_of_columns(rows: Rows, report: SolverReport) -> None:
+    """Warn of rows of one unknown, each of which one step solves, that many left far from solved: they were mixed."""
+    ended = report.stopped_by(StopReason.MAX_ITERATIONS) | report.stopped_by(StopReason.PRECISION_LIMIT)
+    left = ended & (report.residual_norms > 1e-3 * report.rhs_norms)
+    if rows.n == 1 and rows.tasks > 1 and left.any():
+        warnings.warn(
+            f"rhs of shape {rows.shape} is {rows.tasks} systems of one unknown each, which the operator does not treat "
+            f"apart; for one system of {rows.tasks} unknowns, pass rhs.ravel()",
+            UserWarning,
+            stacklevel=level_outside(),
+        )
 
 
 def _solve(

@@ -54,9 +54,30 @@ def test_ends_at_the_solution_after_n_iterations(system: LinearSystem) -> None:
     # 64 bits of mantissa stand for exact arithmetic, so that 1e-10 leaves nothing to rounding.
     A, exact = system.A.astype(np.longdouble), system.b.astype(np.longdouble)
     b = np.einsum("tij,tj->ti", A, exact)
-    x, report = conjugate_gradient(lambda v: np.einsum("tij,tj->ti", A, v), b, rtol=0.0, atol=0.0)
+    x, report = conjugate_gradient(
+        lambda v: np.einsum("tij,tj->ti", A, v), b, max_iterations=system.n, rtol=0.0, atol=0.0
+    )
     assert (report.iterations <= system.n).all()
     assert (energy_norms(A, x - exact) <= 1e-10 * energy_norms(A, exact)).all()
+
+
+def test_by_itself_it_goes_on_where_rounding_delays_the_end() -> None:
+    A = np.array([[1.0 / (i + j + 1) for i in range(8)] for j in range(8)])
+    for many in (1, 3):
+        b = np.ones((many, 8))
+        _, report = conjugate_gradient(lambda v: v @ A, b, rtol=1e-9)
+        assert report.converged.all()
+        assert (report.iterations > 8).all()
+
+
+def test_a_column_is_no_system_of_several_unknowns() -> None:
+    A, b = np.array([[4.0, 1.0], [1.0, 3.0]]), np.array([[1.0], [2.0]])
+    with pytest.warns(UserWarning, match=r"rhs of shape \(2, 1\) is 2 systems of one unknown each.*rhs\.ravel\(\)"):
+        conjugate_gradient(lambda v: A @ v, b)
+    for rtol in (None, 0.0):
+        x, _ = conjugate_gradient(lambda v: np.array([[3.0], [7.0]]) * v, b, rtol=rtol)
+        np.testing.assert_allclose(x, [[1 / 3], [2 / 7]], rtol=1e-15)
+    conjugate_gradient(lambda v: -v, b)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
