@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,10 @@ def learner(algorithm: Any = MAMLAlgorithm, options: Any = MAMLOptions, units: i
     model = NeuralNetworkModel(mlp(units, 1), input_shape=(1,), seed=0)
     loaders = {"DataLoader": SinusoidLoader(4, 4, seed=0), "ValidationLoader": SinusoidLoader(4, 4, seed=1)}
     return algorithm(options(model, **{**loaders, **OPTIONS, **given}))
+
+
+def sampler() -> Any:
+    return BalancedTaskSampler(SineWaveMetaDataset(seed=1), numWays=1, numShots=4, numQueryPerClass=4, seed=2)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -331,9 +336,7 @@ class TestGoingOn:
 
     def test_with_a_sampler(self, tmp_path: Path) -> None:
         def train(steps: int, **how: Any) -> Any:
-            data = SineWaveMetaDataset(seed=1)
-            sampler = BalancedTaskSampler(data, numWays=1, numShots=4, numQueryPerClass=4, seed=2)
-            return learner(NumMetaIterations=steps).Train(sampler, **how)
+            return learner(NumMetaIterations=steps).Train(sampler(), **how)
 
         train(8, run=RunFolder(tmp_path / "alone"))
         train(5, run=RunFolder(tmp_path / "parts"))
@@ -522,7 +525,8 @@ class TestFailures:
     def test_of_another_learner(self, copied: Path) -> None:
         with pytest.raises(ArgumentException, match="algorithm is MAML there and Reptile here"):
             learner(ReptileAlgorithm, ReptileOptions).Train(resume=RunFolder(copied))
-        with pytest.raises(ArgumentException, match=r"units is 4 there and 5 here"):
+        # The checkpoint is good: nothing advises to remove it.
+        with pytest.raises(ArgumentException, match=r"units is 4 there and 5 here$"):
             learner(units=5).Train(resume=RunFolder(copied))
         with pytest.warns(UserWarning, match="InnerLearningRate is 0.01 there and 0.02 here"):
             learner(InnerLearningRate=0.02).Train(resume=RunFolder(copied))
@@ -532,6 +536,26 @@ class TestFailures:
         (copied / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
         with pytest.raises(ArgumentException, match=r"run.json must have format 1, got 2; install"):
             learner().Train(resume=RunFolder(copied))
+
+    @pytest.mark.parametrize(
+        "names", [["checkpoint_MAML_2.safetensors"], ["checkpoint_MAML_2.safetensors", "checkpoint_MAML_4.safetensors"]]
+    )
+    @pytest.mark.parametrize("lines", [None, "", '{"Iteration": 1}\n'])
+    def test_files_of_the_user(self, names: list[str], lines: str | None, tmp_path: Path) -> None:
+        """Only one checkpoint beside empty lines is a beginning that a killed process left behind."""
+        for name in names:
+            (tmp_path / name).write_text("kept")
+        for name in ("metrics.jsonl", "times.jsonl"):
+            if lines is not None:
+                (tmp_path / name).write_text(lines)
+        if lines == "" and len(names) == 1:
+            assert learner(NumMetaIterations=1).Train(run=RunFolder(tmp_path)).TotalIterations == 1
+            assert not (tmp_path / names[0]).exists()
+            return
+        with pytest.raises(ArgumentException, match=r"run must be a new or empty folder, got .* with '\w+\.\w+' in it"):
+            learner().Train(run=RunFolder(tmp_path))
+        assert all((tmp_path / name).read_text() == "kept" for name in names)
+        assert lines is None or (tmp_path / "metrics.jsonl").read_text() == lines
 
     def test_folders_that_are_none(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("kept")
@@ -583,13 +607,52 @@ class TestFailures:
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
             learner().Train(resume=RunFolder(copied))
 
-    def test_of_another_folder_object(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("same", [False, True])
+    def test_of_a_run_within_the_run(self, same: bool, tmp_path: Path, alone: list[bytes]) -> None:
+        folder = RunFolder(tmp_path)
+
         class Second(ITrainingCallback):
             def on_start(self, run: Any) -> None:
                 with pytest.raises(InvalidOperationException, match="must be in use by no other run"):
-                    learner().Train(resume=RunFolder(tmp_path))
+                    learner().Train(resume=folder if same else RunFolder(tmp_path))
 
-        assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 10
+        learner().Train(run=folder, callbacks=[Second()])
+        assert bits(tmp_path) == alone
+
+    @pytest.mark.parametrize("how", ["moved", "removed", "gone"])
+    def test_that_leaves_its_place(self, how: str, tmp_path: Path) -> None:
+        class Leave(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if step.Iteration == 5:
+                    (tmp_path / "run").rename(tmp_path / "elsewhere")
+                    if how == "removed":
+                        shutil.rmtree(tmp_path / "elsewhere")
+                    if how != "gone":
+                        (tmp_path / "run").mkdir()
+
+        student = learner(EvaluationFrequency=0)
+        with pytest.raises(InvalidOperationException, match="folder must stay in its place until the run ends"):
+            student.Train(run=RunFolder(tmp_path / "run"), callbacks=[Leave()])
+        assert student.CurrentIteration == 8, "the next checkpoint's"
+        assert [*tmp_path.glob("run/*")] == []
+        if how != "removed":
+            assert learner(EvaluationFrequency=0).Train(resume=RunFolder(tmp_path / "elsewhere")).TotalIterations == 10
+
+    @pytest.mark.parametrize("began", [True, False])
+    def test_with_a_sampler_on_one_side_alone(self, began: bool, tmp_path: Path) -> None:
+        class Fail(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                raise ZeroDivisionError
+
+        remedy = r"make learner and sampler .* Train\(sampler, resume" if began else r"make the learner .* Train\(resume"
+        with pytest.raises(ZeroDivisionError) as error:
+            learner().Train(*([sampler()] if began else []), run=RunFolder(tmp_path), callbacks=[Fail()])
+        assert re.search(remedy, error.value.__notes__[0])
+        wanted = "given, a BalancedTaskSampler" if began else "left out"
+        student = learner()
+        with pytest.raises(ArgumentException, match=f"sampler must be {wanted}, as in the run in "):
+            student.Train(*([] if began else [sampler()]), resume=RunFolder(tmp_path))
+        assert student.CurrentIteration == 0
 
     def test_of_another_thread(self, tmp_path: Path) -> None:
         folder, refused = RunFolder(tmp_path), list[BaseException]()

@@ -154,8 +154,9 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         run : IRunFolder, optional
             Where to keep the run: a `RunFolder`, new or empty.
         resume : IRunFolder, optional
-            A folder with a run to go on with, up to NumMetaIterations steps in all, instead of ``run``. The learner
-            must be made as it was for the run; parameters, optimizer and random states come from the folder.
+            A folder with a run to go on with, up to NumMetaIterations steps in all, instead of ``run``. The learner,
+            and the sampler of a run with one, must be made as for the run; parameters, optimizer and random states come
+            from the folder.
         callbacks : sequence of ITrainingCallback
             Called in their order, after the folder; but after a step before it, so that its checkpoint holds what
             they changed.
@@ -173,7 +174,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         ------
         InvalidOperationException
             When neither a sampler nor a DataLoader is there, or a step fails; the steps before it stay done. When
-            called within a run of the learner, or a callback moves CurrentIteration in a run with a folder.
+            called within a run of the learner, a callback moves CurrentIteration in a run with a folder, or that folder
+            is moved away meanwhile.
         ArgumentNullException
             When the sampler, the input, the expected output or the callbacks are None.
         ArgumentException
@@ -206,7 +208,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             self._running, self._history = running, history
             try:
                 self._sampler = None if source is LEFT_OUT else source
-                return train(TrainingRun(self, history), step, self._validate, folder, called, resume=resumes)
+                going = TrainingRun(self, history, self._sampler, running)
+                return train(going, step, self._validate, folder, called, resume=resumes)
             finally:
                 self._sampler = None
 
