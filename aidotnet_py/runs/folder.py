@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,8 @@ import numpy as np
 
 from aidotnet_py.arguments import COUNT, check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.descriptions import describe
+from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import describe, join_clauses
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 from aidotnet_py.json_text import json_text
 from aidotnet_py.meta_learning import (
@@ -377,10 +379,13 @@ class RunFolder(ITrainingCallback):
         if not files:
             raise FileNotFoundError(2, "path must be the folder of a run with a checkpoint, got none", str(self.path))
         self._open()
-        iteration = _read_last(files).iteration
+        checkpoint = _read_last(files)
+        iteration = checkpoint.iteration
         # Before the learner changes, so that a folder that is refused leaves the learner as it was.
         steps, evaluations = self._history_up_to(iteration, known, _scalar_of(run.learner.BaseModel))
         run.learner.Load(files[-1])
+        if evaluations:
+            _warn_of_other_evaluations(run, checkpoint)
         for file in (self._metrics, self._times):
             assert file is not None
             file.cut()
@@ -520,6 +525,18 @@ def _read_last(checkpoints: list[Path]) -> Checkpoint:
             f"; if you remove that file, Train continues from {checkpoints[-2].name}" if len(checkpoints) > 1 else ""
         )
         raise type(error)(f"{error}{earlier}") from error
+
+
+def _warn_of_other_evaluations(run: TrainingRun[Any, Any, Any], checkpoint: Checkpoint) -> None:
+    """Warn if the evaluations to come draw other tasks than those so far; for a learner that was loaded."""
+    clauses = run.learner.Options.differences_of_evaluations(checkpoint.options)
+    if clauses:
+        warnings.warn(
+            f"evaluations will be on other tasks than those before, with which {_BEST} and EarlyStoppingPatience "
+            f"compare them: {join_clauses(clauses)}; set these as they were, or begin a new run with {_BEST} loaded",
+            UserWarning,
+            stacklevel=level_outside(),
+        )
 
 
 def _name_of_sampler(run: TrainingRun[Any, Any, Any]) -> str | None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from aidotnet_py import (
     ArgumentOutOfRangeException,
     BalancedTaskSampler,
     CosineSchedule,
+    CrossEntropyLoss,
     FunctionModel,
     InvalidOperationException,
     ITrainingCallback,
@@ -32,7 +34,7 @@ from aidotnet_py import (
     RunFolder,
 )
 from aidotnet_py.backends import Backend
-from aidotnet_py.data import SineWaveMetaDataset, SinusoidLoader
+from aidotnet_py.data import ArrayLoader, CurriculumEpisodicDataLoader, SineWaveMetaDataset, SinusoidLoader
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.nn import mlp
 from aidotnet_py.runs import environment
@@ -375,9 +377,19 @@ class TestGoingOn:
         assert first.TotalIterations == 6
         assert learner(**given).Train(resume=RunFolder(tmp_path)).TotalIterations == 6
 
+    @pytest.mark.parametrize("drawn", ["nothing", "on_start", "on_step", "on_evaluation"])
     @pytest.mark.parametrize("loaders", ["two", "one", "not seeded"])
-    def test_evaluations_keep_their_tasks(self, loaders: str, tmp_path: Path) -> None:
-        """Nothing is learned, so that equal tasks have equal losses."""
+    def test_evaluations_keep_their_tasks(self, loaders: str, drawn: str, tmp_path: Path) -> None:
+        """Nothing is learned, so that equal tasks have equal losses; nor does it matter that others draw."""
+
+        class Drawing(ITrainingCallback):
+            pass
+
+        def draw(run: Any, _: Any = None) -> None:
+            run.learner.Options.ValidationLoader.GetNextTask()
+
+        drawing = Drawing()
+        setattr(drawing, drawn, draw)
 
         def still(steps: int) -> Any:
             loader = SinusoidLoader(4, 4, seed=0)
@@ -385,12 +397,48 @@ class TestGoingOn:
             options = {"OuterLearningRate": 1e-300, "NumMetaIterations": steps, "CheckpointFrequency": 1}
             return learner(**{**options, "DataLoader": loader, "ValidationLoader": validation[loaders]})
 
-        still(5).Train(run=RunFolder(tmp_path / "run"))
-        still(7).Train(resume=RunFolder(tmp_path / "run"))
-        still(10).Train(resume=RunFolder(tmp_path / "run"))
+        still(5).Train(run=RunFolder(tmp_path / "run"), callbacks=[drawing])
+        still(7).Train(resume=RunFolder(tmp_path / "run"), callbacks=[drawing])
+        still(10).Train(resume=RunFolder(tmp_path / "run"), callbacks=[drawing])
         found = [line["EvaluationLoss"] for line in lines(tmp_path / "run") if "EvaluationLoss" in line]
         assert len(found) == 3
         assert len(set(found)) == 1
+
+    @pytest.mark.parametrize("evaluated", [True, False])
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"EvaluationTasks": 5}, "EvaluationTasks is 4 there and 5 here"),
+            ({"ValidationLoader": SinusoidLoader(3, 4, seed=1)}, "ValidationLoader.KShot is 4 there and 3 here"),
+        ],
+    )
+    def test_evaluations_on_other_tasks_are_warned_of(
+        self, changed: dict[str, Any], message: str, evaluated: bool, tmp_path: Path
+    ) -> None:
+        learner(NumMetaIterations=4 if evaluated else 2).Train(run=RunFolder(tmp_path))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            learner(**changed).Train(resume=RunFolder(tmp_path))
+        assert [message in str(warning.message) for warning in caught] == ([True] if evaluated else [])
+
+    @pytest.mark.parametrize("role", ["DataLoader", "ValidationLoader"])
+    def test_a_loader_whose_sizes_are_its_state(self, role: str, tmp_path: Path) -> None:
+        """It has the sizes of the beginning before its state is taken up, which is no other loader."""
+        labels = np.repeat(range(3), 30)
+        inputs = np.random.default_rng(0).normal(size=(90, 2)).astype(np.float32)
+
+        class Advance(ITrainingCallback):
+            def on_start(self, run: Any) -> None:
+                getattr(run.learner.Options, role).SetProgress(1.0)
+
+        def student(steps: int) -> Any:
+            model = NeuralNetworkModel(mlp(4, 3), input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
+            loaders = {name: ArrayLoader(inputs, labels, 2, seed=0) for name in ("DataLoader", "ValidationLoader")}
+            curriculum = {role: CurriculumEpisodicDataLoader(inputs, labels, 3, queryShots=5, seed=0)}
+            return MAMLAlgorithm(MAMLOptions(model, **{**OPTIONS, **loaders, **curriculum, "NumMetaIterations": steps}))
+
+        student(4).Train(run=RunFolder(tmp_path), callbacks=[Advance()])
+        assert student(5).Train(resume=RunFolder(tmp_path), callbacks=[Advance()]).TotalIterations == 5
 
     def test_the_best_of_steps_that_are_taken_anew_goes(self, tmp_path: Path) -> None:
         class Killed(ITrainingCallback):
@@ -644,7 +692,9 @@ class TestFailures:
             def on_step(self, run: Any, step: Any) -> None:
                 raise ZeroDivisionError
 
-        remedy = r"make learner and sampler .* Train\(sampler, resume" if began else r"make the learner .* Train\(resume"
+        remedy = (
+            r"make learner and sampler .* Train\(sampler, resume" if began else r"make the learner .* Train\(resume"
+        )
         with pytest.raises(ZeroDivisionError) as error:
             learner().Train(*([sampler()] if began else []), run=RunFolder(tmp_path), callbacks=[Fail()])
         assert re.search(remedy, error.value.__notes__[0])
