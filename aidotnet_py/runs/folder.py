@@ -529,7 +529,7 @@ def _read_last(checkpoints: list[Path]) -> Checkpoint:
 
 def _warn_of_other_evaluations(run: TrainingRun[Any, Any, Any], checkpoint: Checkpoint) -> None:
     """Warn if the evaluations to come draw other tasks than those so far; for a learner that was loaded."""
-    clauses = run.learner.Options.differences_of_evaluations(checkpoint.options)
+    clauses = checkpoint.differences_of_evaluations(run.learner.Options)
     if clauses:
         warnings.warn(
             f"evaluations will be on other tasks than those before, with which {_BEST} and EarlyStoppingPatience "

@@ -386,16 +386,6 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
             there.pop(name, None)
         return list(differences(there, own))
 
-    def has_loader_like(self, held: Mapping[str, Any]) -> bool:
-        """Return whether the DataLoader is of the type and sizes of a checkpoint's, as far as both have one."""
-        own, there = describe(self)["DataLoader"], held.get("DataLoader")
-        return own is None or there is None or not [*differences(there, own)]
-
-    def differences_of_evaluations(self, held: Mapping[str, Any]) -> list[str]:
-        """Return a clause for each option that has evaluations draw other tasks than those with a checkpoint's."""
-        own, names = describe(self), ("EvaluationTasks", "ValidationLoader")
-        return [clause for name in names if name in held for clause in differences(held[name], own[name], name)]
-
     def _names_left_to_checkpoint(self) -> frozenset[str]:
         """Return the options that change no step, or that a checkpoint's state replaces."""
         return _OF_THE_RUN | {"RandomSeed"}

@@ -391,7 +391,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             optimizer.SetState(checkpoint.optimizer_state_on(backend))
             self._set_extra_state(checkpoint.extra_state)
             self._put_back_on_failure(self._options.ValidationLoader)
-            unlike = not self._options.has_loader_like(checkpoint.options)
+            unlike = not checkpoint.has_loader_like(self._options)
             told = self._random.take_up(checkpoint.random_state, any_loader=unlike)
             if self._sampler is not None and place is not None:
                 self._put_back_on_failure(self._sampler)
