@@ -7,18 +7,20 @@ import logging
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from aidotnet_py.arguments import COUNT, check_given, refusal
 from aidotnet_py.backends import backend_of
-from aidotnet_py.descriptions import describe
+from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import describe, join_clauses
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 from aidotnet_py.json_text import json_text
 from aidotnet_py.meta_learning import (
@@ -37,7 +39,7 @@ from aidotnet_py.models.comparison import describe_model
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.plotting import draw_training
 from aidotnet_py.runs.environment import environment
-from aidotnet_py.runs.folder_lock import LOCK, locked
+from aidotnet_py.runs.folder_lock import LOCK, in_use, locked
 from aidotnet_py.runs.json_lines import JsonLines, read_lines
 from aidotnet_py.whole_files import read_file, replacing, write_file
 
@@ -52,7 +54,6 @@ _FORMAT = 1
 _CHECKPOINT = re.compile(r"checkpoint_(\w+?)_(\d+)\.safetensors")
 _RUN, _METRICS, _TIMES = "run.json", "metrics.jsonl", "times.jsonl"
 _BEST, _CURVES, _FAILED = "best.safetensors", "curves.png", "failed_batch.npz"
-_Loaded = TypeVar("_Loaded")
 _SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
 
 
@@ -131,7 +132,10 @@ class RunFolder(ITrainingCallback):
     @property
     def remedy(self) -> str:
         """How to go on with a run that was stopped, as the end of a sentence."""
-        return f"make the learner as for this run and call Train(resume=RunFolder({str(self.path)!r}))"
+        made, given = "the learner", ""
+        if self._run is not None and self._run.sampler is not None:
+            made, given = "learner and sampler", "sampler, "
+        return f"make {made} as for this run and call Train({given}resume=RunFolder({str(self.path)!r}))"
 
     @property
     def best(self) -> Path:
@@ -236,6 +240,7 @@ class RunFolder(ITrainingCallback):
     def resume(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Bring learner and history to the last checkpoint, and cut the metrics off there."""
         known = self.read()
+        self._require_same_source(run, known)
         self._hold(run)
         try:
             self._take_up(run, known)
@@ -299,6 +304,8 @@ class RunFolder(ITrainingCallback):
     def _hold(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Keep other processes, and other runs of this one, out of the folder."""
         thread, here = self._thread, threading.current_thread()
+        if thread is here and self._run is not None and self._run.is_going:
+            raise in_use(self.path)
         if thread is not None and (thread is here or not thread.is_alive()):
             # An interrupt left it held by a run that is over.
             self._close()
@@ -311,16 +318,18 @@ class RunFolder(ITrainingCallback):
             raise ArgumentException(
                 f"run must be a new or empty folder, got {str(self.path)!r}, which holds a run; resume continues it"
             )
-        # A kill before run.json was written leaves a beginning behind.
-        ours = [name for name in names if name in (_METRICS, _TIMES, LOCK) or _CHECKPOINT.fullmatch(name)]
-        others = [name for name in names if name not in ours and not name.startswith(".aidotnet_py-")]
+        # A kill before run.json was written leaves a beginning behind; other checkpoints are the user's own.
+        empty = [name for name in (_METRICS, _TIMES) if name in names and (self.path / name).stat().st_size == 0]
+        checkpoints = [path.name for path in self.checkpoints]
+        ours = [*(checkpoints if len(empty) == 2 and len(checkpoints) == 1 else ()), *empty]
+        others = [name for name in names if name not in (*ours, LOCK) and not name.startswith(".aidotnet_py-")]
         if others:
             raise ArgumentException(
                 f"run must be a new or empty folder, got {str(self.path)!r} with {others[0]!r} in it"
             )
+        # The checkpoint first: alone, it would count as the user's.
         for name in ours:
-            if name != LOCK:
-                (self.path / name).unlink()
+            (self.path / name).unlink()
 
     def _open(self) -> None:
         try:
@@ -347,6 +356,7 @@ class RunFolder(ITrainingCallback):
             "format": _FORMAT,
             "algorithm": learner.AlgorithmType.name,
             "seed": describe(learner.Options.RandomSeed),
+            "sampler": _name_of_sampler(run),
             "backend": model_backend(learner.BaseModel).name,
             "options": describe(learner.Options),
             "model": describe_model(learner.BaseModel),
@@ -355,15 +365,27 @@ class RunFolder(ITrainingCallback):
         }
         write_file(self.path / _RUN, (json.dumps(record, indent=1) + "\n").encode())
 
+    def _require_same_source(self, run: TrainingRun[Any, Any, Any], known: Mapping[str, Any]) -> None:
+        """Raise if only one of the run so far and of what goes on with it draws its tasks from a sampler."""
+        # Early versions wrote none down.
+        held, own = known.get("sampler"), _name_of_sampler(run)
+        if "sampler" in known and (held is None) != (own is None):
+            wanted = "left out" if held is None else f"given, a {held!s:.80}"
+            got = "none" if own is None else f"a {own}"
+            raise ArgumentException(f"sampler must be {wanted}, as in the run in {str(self.path)!r}, got {got}")
+
     def _take_up(self, run: TrainingRun[Any, Any, Any], known: Mapping[str, Any]) -> None:
         files = self.checkpoints
         if not files:
             raise FileNotFoundError(2, "path must be the folder of a run with a checkpoint, got none", str(self.path))
         self._open()
-        iteration = _loaded(Checkpoint.load, files).iteration
+        checkpoint = _read_last(files)
+        iteration = checkpoint.iteration
         # Before the learner changes, so that a folder that is refused leaves the learner as it was.
         steps, evaluations = self._history_up_to(iteration, known, _scalar_of(run.learner.BaseModel))
-        _loaded(run.learner.Load, files)
+        run.learner.Load(files[-1])
+        if evaluations:
+            _warn_of_other_evaluations(run, checkpoint)
         for file in (self._metrics, self._times):
             assert file is not None
             file.cut()
@@ -418,6 +440,7 @@ class RunFolder(ITrainingCallback):
         if noted and noted[-1].iteration == run.learner.CurrentIteration:
             # Before its line: a kill between the two has the evaluation made again, and saved again.
             if run.history.best_evaluation is noted[-1] and not self._metrics.holds(line_of_evaluation(noted[-1])):
+                self._require_in_place(run)
                 run.learner.Save(self.best)
             self._metrics.append(line_of_evaluation(noted[-1]))
 
@@ -430,6 +453,7 @@ class RunFolder(ITrainingCallback):
         """Save the learner, and remove all but the last checkpoints."""
         assert self._metrics is not None
         learner = run.learner
+        self._require_in_place(run)
         if self._saved == learner.CurrentIteration:
             return
         path = self.path / f"checkpoint_{learner.AlgorithmType.name}_{learner.CurrentIteration}.safetensors"
@@ -440,6 +464,16 @@ class RunFolder(ITrainingCallback):
         _LOG.info("saved %s", path)
         for old in self.checkpoints[: -self.keep]:
             old.unlink(missing_ok=True)
+
+    def _require_in_place(self, run: TrainingRun[Any, Any, Any]) -> None:
+        """Raise if files would be written apart from the lines: into a folder that took the place of the run's."""
+        assert self._metrics is not None
+        if not self._metrics.is_in_place():
+            raise InvalidOperationException(
+                f"the run's folder must stay in its place until the run ends, got another {_METRICS}, or none, in "
+                f"{str(self.path)!r}: it was moved, removed or replaced. The learner has all "
+                f"{run.learner.CurrentIteration} steps: Save it elsewhere, or move the folder back"
+            )
 
     def _keep_batch(self, run: TrainingRun[Any, Any, Any], error: InvalidOperationException) -> None:
         """Keep the tasks on which a step failed."""
@@ -482,15 +516,31 @@ def is_run_file(name: str) -> bool:
     return name in names or _CHECKPOINT.fullmatch(name) is not None
 
 
-def _loaded(load: Callable[[Path], _Loaded], checkpoints: list[Path]) -> _Loaded:
-    """Return what a function makes of the last checkpoint; an error names the one before."""
+def _read_last(checkpoints: list[Path]) -> Checkpoint:
+    """Return the last checkpoint; an error names the one before."""
     try:
-        return load(checkpoints[-1])
+        return Checkpoint.load(checkpoints[-1])
     except ArgumentException as error:
         earlier = (
             f"; if you remove that file, Train continues from {checkpoints[-2].name}" if len(checkpoints) > 1 else ""
         )
         raise type(error)(f"{error}{earlier}") from error
+
+
+def _warn_of_other_evaluations(run: TrainingRun[Any, Any, Any], checkpoint: Checkpoint) -> None:
+    """Warn if the evaluations to come draw other tasks than those so far; for a learner that was loaded."""
+    clauses = checkpoint.differences_of_evaluations(run.learner.Options)
+    if clauses:
+        warnings.warn(
+            f"evaluations will be on other tasks than those before, with which {_BEST} and EarlyStoppingPatience "
+            f"compare them: {join_clauses(clauses)}; set these as they were, or begin a new run with {_BEST} loaded",
+            UserWarning,
+            stacklevel=level_outside(),
+        )
+
+
+def _name_of_sampler(run: TrainingRun[Any, Any, Any]) -> str | None:
+    return None if run.sampler is None else type(run.sampler).__name__
 
 
 def _first_iteration(known: Mapping[str, Any], path: Path) -> int:

@@ -13,7 +13,7 @@ try:
 except ImportError:  # Windows has no such locks; there, nothing keeps two processes out of one folder.
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "locked"]
+__all__ = ["LOCK", "in_use", "locked"]
 
 LOCK = ".lock"
 
@@ -38,9 +38,7 @@ def locked(folder: Path) -> FileIO | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise InvalidOperationException(
-            f"{str(folder)!r} must be in use by no other run, got one that trains in it; wait for its end"
-        ) from None
+        raise in_use(folder) from None
     except OSError:
         # Some file systems have no locks; what cannot be kept out there is left to the user.
         return file
@@ -48,3 +46,10 @@ def locked(folder: Path) -> FileIO | None:
         file.close()
         raise
     return file
+
+
+def in_use(folder: Path) -> InvalidOperationException:
+    """Return the error for a folder that a run is going on in."""
+    return InvalidOperationException(
+        f"{str(folder)!r} must be in use by no other run, got one that trains in it; wait for its end"
+    )

@@ -104,6 +104,13 @@ class JsonLines:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
         self._end = order, end + len(data)
 
+    def is_in_place(self) -> bool:
+        """Return whether the file that the lines go to is still the one of its path."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
     def flush(self) -> None:
         """Have all lines on the disk."""
         os.fsync(self._file.fileno())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -20,6 +22,7 @@ from aidotnet_py import (
     ArgumentOutOfRangeException,
     BalancedTaskSampler,
     CosineSchedule,
+    CrossEntropyLoss,
     FunctionModel,
     InvalidOperationException,
     ITrainingCallback,
@@ -31,7 +34,7 @@ from aidotnet_py import (
     RunFolder,
 )
 from aidotnet_py.backends import Backend
-from aidotnet_py.data import SineWaveMetaDataset, SinusoidLoader
+from aidotnet_py.data import ArrayLoader, CurriculumEpisodicDataLoader, SineWaveMetaDataset, SinusoidLoader
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.nn import mlp
 from aidotnet_py.runs import environment
@@ -58,6 +61,10 @@ def learner(algorithm: Any = MAMLAlgorithm, options: Any = MAMLOptions, units: i
     model = NeuralNetworkModel(mlp(units, 1), input_shape=(1,), seed=0)
     loaders = {"DataLoader": SinusoidLoader(4, 4, seed=0), "ValidationLoader": SinusoidLoader(4, 4, seed=1)}
     return algorithm(options(model, **{**loaders, **OPTIONS, **given}))
+
+
+def sampler() -> Any:
+    return BalancedTaskSampler(SineWaveMetaDataset(seed=1), numWays=1, numShots=4, numQueryPerClass=4, seed=2)
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -331,9 +338,7 @@ class TestGoingOn:
 
     def test_with_a_sampler(self, tmp_path: Path) -> None:
         def train(steps: int, **how: Any) -> Any:
-            data = SineWaveMetaDataset(seed=1)
-            sampler = BalancedTaskSampler(data, numWays=1, numShots=4, numQueryPerClass=4, seed=2)
-            return learner(NumMetaIterations=steps).Train(sampler, **how)
+            return learner(NumMetaIterations=steps).Train(sampler(), **how)
 
         train(8, run=RunFolder(tmp_path / "alone"))
         train(5, run=RunFolder(tmp_path / "parts"))
@@ -372,9 +377,19 @@ class TestGoingOn:
         assert first.TotalIterations == 6
         assert learner(**given).Train(resume=RunFolder(tmp_path)).TotalIterations == 6
 
+    @pytest.mark.parametrize("drawn", ["nothing", "on_start", "on_step", "on_evaluation"])
     @pytest.mark.parametrize("loaders", ["two", "one", "not seeded"])
-    def test_evaluations_keep_their_tasks(self, loaders: str, tmp_path: Path) -> None:
-        """Nothing is learned, so that equal tasks have equal losses."""
+    def test_evaluations_keep_their_tasks(self, loaders: str, drawn: str, tmp_path: Path) -> None:
+        """Nothing is learned, so that equal tasks have equal losses; nor does it matter that others draw."""
+
+        class Drawing(ITrainingCallback):
+            pass
+
+        def draw(run: Any, _: Any = None) -> None:
+            run.learner.Options.ValidationLoader.GetNextTask()
+
+        drawing = Drawing()
+        setattr(drawing, drawn, draw)
 
         def still(steps: int) -> Any:
             loader = SinusoidLoader(4, 4, seed=0)
@@ -382,12 +397,48 @@ class TestGoingOn:
             options = {"OuterLearningRate": 1e-300, "NumMetaIterations": steps, "CheckpointFrequency": 1}
             return learner(**{**options, "DataLoader": loader, "ValidationLoader": validation[loaders]})
 
-        still(5).Train(run=RunFolder(tmp_path / "run"))
-        still(7).Train(resume=RunFolder(tmp_path / "run"))
-        still(10).Train(resume=RunFolder(tmp_path / "run"))
+        still(5).Train(run=RunFolder(tmp_path / "run"), callbacks=[drawing])
+        still(7).Train(resume=RunFolder(tmp_path / "run"), callbacks=[drawing])
+        still(10).Train(resume=RunFolder(tmp_path / "run"), callbacks=[drawing])
         found = [line["EvaluationLoss"] for line in lines(tmp_path / "run") if "EvaluationLoss" in line]
         assert len(found) == 3
         assert len(set(found)) == 1
+
+    @pytest.mark.parametrize("evaluated", [True, False])
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"EvaluationTasks": 5}, "EvaluationTasks is 4 there and 5 here"),
+            ({"ValidationLoader": SinusoidLoader(3, 4, seed=1)}, "ValidationLoader.KShot is 4 there and 3 here"),
+        ],
+    )
+    def test_evaluations_on_other_tasks_are_warned_of(
+        self, changed: dict[str, Any], message: str, evaluated: bool, tmp_path: Path
+    ) -> None:
+        learner(NumMetaIterations=4 if evaluated else 2).Train(run=RunFolder(tmp_path))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            learner(**changed).Train(resume=RunFolder(tmp_path))
+        assert [message in str(warning.message) for warning in caught] == ([True] if evaluated else [])
+
+    @pytest.mark.parametrize("role", ["DataLoader", "ValidationLoader"])
+    def test_a_loader_whose_sizes_are_its_state(self, role: str, tmp_path: Path) -> None:
+        """It has the sizes of the beginning before its state is taken up, which is no other loader."""
+        labels = np.repeat(range(3), 30)
+        inputs = np.random.default_rng(0).normal(size=(90, 2)).astype(np.float32)
+
+        class Advance(ITrainingCallback):
+            def on_start(self, run: Any) -> None:
+                getattr(run.learner.Options, role).SetProgress(1.0)
+
+        def student(steps: int) -> Any:
+            model = NeuralNetworkModel(mlp(4, 3), input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
+            loaders = {name: ArrayLoader(inputs, labels, 2, seed=0) for name in ("DataLoader", "ValidationLoader")}
+            curriculum = {role: CurriculumEpisodicDataLoader(inputs, labels, 3, queryShots=5, seed=0)}
+            return MAMLAlgorithm(MAMLOptions(model, **{**OPTIONS, **loaders, **curriculum, "NumMetaIterations": steps}))
+
+        student(4).Train(run=RunFolder(tmp_path), callbacks=[Advance()])
+        assert student(5).Train(resume=RunFolder(tmp_path), callbacks=[Advance()]).TotalIterations == 5
 
     def test_the_best_of_steps_that_are_taken_anew_goes(self, tmp_path: Path) -> None:
         class Killed(ITrainingCallback):
@@ -522,7 +573,8 @@ class TestFailures:
     def test_of_another_learner(self, copied: Path) -> None:
         with pytest.raises(ArgumentException, match="algorithm is MAML there and Reptile here"):
             learner(ReptileAlgorithm, ReptileOptions).Train(resume=RunFolder(copied))
-        with pytest.raises(ArgumentException, match=r"units is 4 there and 5 here"):
+        # The checkpoint is good: nothing advises to remove it.
+        with pytest.raises(ArgumentException, match=r"units is 4 there and 5 here$"):
             learner(units=5).Train(resume=RunFolder(copied))
         with pytest.warns(UserWarning, match="InnerLearningRate is 0.01 there and 0.02 here"):
             learner(InnerLearningRate=0.02).Train(resume=RunFolder(copied))
@@ -532,6 +584,26 @@ class TestFailures:
         (copied / "run.json").write_text(text.replace('"format": 1', '"format": 2'))
         with pytest.raises(ArgumentException, match=r"run.json must have format 1, got 2; install"):
             learner().Train(resume=RunFolder(copied))
+
+    @pytest.mark.parametrize(
+        "names", [["checkpoint_MAML_2.safetensors"], ["checkpoint_MAML_2.safetensors", "checkpoint_MAML_4.safetensors"]]
+    )
+    @pytest.mark.parametrize("lines", [None, "", '{"Iteration": 1}\n'])
+    def test_files_of_the_user(self, names: list[str], lines: str | None, tmp_path: Path) -> None:
+        """Only one checkpoint beside empty lines is a beginning that a killed process left behind."""
+        for name in names:
+            (tmp_path / name).write_text("kept")
+        for name in ("metrics.jsonl", "times.jsonl"):
+            if lines is not None:
+                (tmp_path / name).write_text(lines)
+        if lines == "" and len(names) == 1:
+            assert learner(NumMetaIterations=1).Train(run=RunFolder(tmp_path)).TotalIterations == 1
+            assert not (tmp_path / names[0]).exists()
+            return
+        with pytest.raises(ArgumentException, match=r"run must be a new or empty folder, got .* with '\w+\.\w+' in it"):
+            learner().Train(run=RunFolder(tmp_path))
+        assert all((tmp_path / name).read_text() == "kept" for name in names)
+        assert lines is None or (tmp_path / "metrics.jsonl").read_text() == lines
 
     def test_folders_that_are_none(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("kept")
@@ -583,13 +655,54 @@ class TestFailures:
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
             learner().Train(resume=RunFolder(copied))
 
-    def test_of_another_folder_object(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("same", [False, True])
+    def test_of_a_run_within_the_run(self, same: bool, tmp_path: Path, alone: list[bytes]) -> None:
+        folder = RunFolder(tmp_path)
+
         class Second(ITrainingCallback):
             def on_start(self, run: Any) -> None:
                 with pytest.raises(InvalidOperationException, match="must be in use by no other run"):
-                    learner().Train(resume=RunFolder(tmp_path))
+                    learner().Train(resume=folder if same else RunFolder(tmp_path))
 
-        assert learner().Train(run=RunFolder(tmp_path), callbacks=[Second()]).TotalIterations == 10
+        learner().Train(run=folder, callbacks=[Second()])
+        assert bits(tmp_path) == alone
+
+    @pytest.mark.parametrize("how", ["moved", "removed", "gone"])
+    def test_that_leaves_its_place(self, how: str, tmp_path: Path) -> None:
+        class Leave(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                if step.Iteration == 5:
+                    (tmp_path / "run").rename(tmp_path / "elsewhere")
+                    if how == "removed":
+                        shutil.rmtree(tmp_path / "elsewhere")
+                    if how != "gone":
+                        (tmp_path / "run").mkdir()
+
+        student = learner(EvaluationFrequency=0)
+        with pytest.raises(InvalidOperationException, match="folder must stay in its place until the run ends"):
+            student.Train(run=RunFolder(tmp_path / "run"), callbacks=[Leave()])
+        assert student.CurrentIteration == 8, "the next checkpoint's"
+        assert [*tmp_path.glob("run/*")] == []
+        if how != "removed":
+            assert learner(EvaluationFrequency=0).Train(resume=RunFolder(tmp_path / "elsewhere")).TotalIterations == 10
+
+    @pytest.mark.parametrize("began", [True, False])
+    def test_with_a_sampler_on_one_side_alone(self, began: bool, tmp_path: Path) -> None:
+        class Fail(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                raise ZeroDivisionError
+
+        remedy = (
+            r"make learner and sampler .* Train\(sampler, resume" if began else r"make the learner .* Train\(resume"
+        )
+        with pytest.raises(ZeroDivisionError) as error:
+            learner().Train(*([sampler()] if began else []), run=RunFolder(tmp_path), callbacks=[Fail()])
+        assert re.search(remedy, error.value.__notes__[0])
+        wanted = "given, a BalancedTaskSampler" if began else "left out"
+        student = learner()
+        with pytest.raises(ArgumentException, match=f"sampler must be {wanted}, as in the run in "):
+            student.Train(*([] if began else [sampler()]), resume=RunFolder(tmp_path))
+        assert student.CurrentIteration == 0
 
     def test_of_another_thread(self, tmp_path: Path) -> None:
         folder, refused = RunFolder(tmp_path), list[BaseException]()

@@ -12,6 +12,7 @@ import numpy as np
 
 from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.learner import IMetaLearner
 from aidotnet_py.meta_learning.contract.results import (
     ConfidenceInterval,
@@ -19,6 +20,7 @@ from aidotnet_py.meta_learning.contract.results import (
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
+from aidotnet_py.meta_learning.contract.sources import ITaskSampler
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["EvaluationRecord", "IRunFolder", "ITrainingCallback", "TrainingHistory", "TrainingRun"]
@@ -146,14 +148,30 @@ class TrainingRun(Generic[T, TInput, TOutput]):
         The learner that trains.
     history : TrainingHistory
         Steps and evaluations so far.
+    sampler : ITaskSampler or None
+        Where the tasks of the steps come from; None: the DataLoader.
     stop_reason : str or None
         Why the run ends before NumMetaIterations steps; None if it does not.
     """
 
-    def __init__(self, learner: IMetaLearner[T, TInput, TOutput], history: TrainingHistory[T]) -> None:
+    def __init__(
+        self,
+        learner: IMetaLearner[T, TInput, TOutput],
+        history: TrainingHistory[T],
+        sampler: ITaskSampler[Any, TInput, TOutput] | None = None,
+        running: Lock | None = None,
+    ) -> None:
         self.learner = learner
         self.history = history
+        self.sampler = sampler
         self.stop_reason: str | None = None
+        # Held as long as `Train` goes on, whatever ends it.
+        self._running = running
+
+    @property
+    def is_going(self) -> bool:
+        """Whether this thread is in the `Train` of this run, such as in a callback."""
+        return self._running is not None and self._running.is_owned()
 
     @property
     def steps_left(self) -> int:

@@ -29,7 +29,7 @@ from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.model_statistics import set_statistics, statistics_of
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
-from aidotnet_py.meta_learning.learner.states import place_of
+from aidotnet_py.meta_learning.learner.states import place_of, set_place
 from aidotnet_py.meta_learning.learner.stepping import LEFT_OUT, SteppingLearner, check_sampler
 from aidotnet_py.meta_learning.learner.training import train
 from aidotnet_py.meta_learning.learner.turns import takes_turns
@@ -86,6 +86,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         self._history: TrainingHistory[T] = TrainingHistory()
         # Of the run of `Train` at hand, to be saved with the learner.
         self._sampler: ITaskSampler[Any, TInput, TOutput] | None = None
+        # Where the sampler was when the file was saved that was loaded, at which iteration; for the next run.
+        self._sampler_of_file: tuple[int, Any] | None = None
         # Of the last run, held by its thread until it ends: let go of without a line of Python, whatever stops the run.
         self._running = Lock()
 
@@ -145,7 +147,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         `training_result` has the histories up to there. With a run folder, ``Train(resume=RunFolder(path))`` goes on,
         in this or another process. Without one, set NumMetaIterations to what is left, the wanted total less
         CurrentIteration, and call it again; in another process, load the last checkpoint first. Either ends with the
-        bits of a run that was not stopped. The batch of a step that failed is kept as `failed_batch`.
+        bits of a run that was not stopped; but only a run folder keeps the evaluations, and without one,
+        EarlyStoppingPatience counts anew. The batch of a step that failed is kept as `failed_batch`.
 
         Parameters
         ----------
@@ -154,8 +157,9 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         run : IRunFolder, optional
             Where to keep the run: a `RunFolder`, new or empty.
         resume : IRunFolder, optional
-            A folder with a run to go on with, up to NumMetaIterations steps in all, instead of ``run``. The learner
-            must be made as it was for the run; parameters, optimizer and random states come from the folder.
+            A folder with a run to go on with, up to NumMetaIterations steps in all, instead of ``run``. The learner,
+            and the sampler of a run with one, must be made as for the run; parameters, optimizer and random states come
+            from the folder.
         callbacks : sequence of ITrainingCallback
             Called in their order, after the folder; but after a step before it, so that its checkpoint holds what
             they changed.
@@ -173,7 +177,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         ------
         InvalidOperationException
             When neither a sampler nor a DataLoader is there, or a step fails; the steps before it stay done. When
-            called within a run of the learner, or a callback moves CurrentIteration in a run with a folder.
+            called within a run of the learner, a callback moves CurrentIteration in a run with a folder, or that folder
+            is moved away meanwhile.
         ArgumentNullException
             When the sampler, the input, the expected output or the callbacks are None.
         ArgumentException
@@ -206,9 +211,14 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             self._running, self._history = running, history
             try:
                 self._sampler = None if source is LEFT_OUT else source
-                return train(TrainingRun(self, history), step, self._validate, folder, called, resume=resumes)
+                self._random.begin_run()
+                if not resumes:
+                    self._move_sampler()
+                going = TrainingRun(self, history, self._sampler, running)
+                return train(going, step, self._validate, folder, called, resume=resumes)
             finally:
                 self._sampler = None
+                self._random.end_run()
 
     @property
     def training_result(self) -> MetaTrainingResult[T] | None:
@@ -261,7 +271,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         """
         self._require_no_run("Reset")
         self._iteration = 0
-        self._record = None
+        self._record = self._sampler_of_file = None
         self._history = TrainingHistory()
         self._begin_with_model()
         self._random.rewind()
@@ -319,6 +329,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
     def Load(self, filePath: str | os.PathLike[str]) -> None:
         """Take up what `Save` wrote; it continues as the saved learner would have, bit for bit.
 
+        If the file was saved in a run with a sampler, the sampler of the next `Train` goes on from its place there.
+
         Raises
         ------
         FileNotFoundError
@@ -332,13 +344,39 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         UserWarning
             When options that steps depend on, or settings that the model may have otherwise, are not those of the saved
             learner; when one of the two, the saved learner and this one, has a DataLoader with a place and the
-            other has none; when the file was written by version 0.1.0, which wrote no checksums.
+            other has none; when another DataLoader or ValidationLoader cannot go on from its place in the file, and
+            stays where it is; when the file was written by version 0.1.0, which wrote no checksums.
         """
         self._load(Checkpoint.load(filePath), str(filePath))
 
     def _sampler_state(self) -> dict[str, Any]:
-        """Return the state of the run's sampler, if it has one."""
+        """Return the state of the run's sampler, or else of that of the loaded file, if there is one."""
+        if self._sampler is None:
+            place = self._loaded_place()
+            return {} if place is None else {"sampler": place}
         return {"sampler": place_of(self._sampler)} if isinstance(self._sampler, IResumable) else {}
+
+    def _loaded_place(self) -> Any:
+        """Return the place of a sampler in the file that was loaded, if no step was taken since; None without one."""
+        known = self._sampler_of_file
+        return None if known is None or known[0] != self._iteration else known[1]
+
+    def _move_sampler(self) -> None:
+        """Have the sampler of a run that begins go on from its place in the file that was loaded."""
+        sampler, place = self._sampler, self._loaded_place()
+        if place is None or not isinstance(sampler, IResumable):
+            return
+        before = place_of(sampler)
+        try:
+            set_place(sampler, place)
+        except Exception as error:
+            set_place(sampler, before)
+            warnings.warn(
+                f"the saved place does not fit {type(sampler).__name__}, the sampler of this run, which stays where it "
+                f"is and will give other tasks than the saved learner's: {error}",
+                UserWarning,
+                stacklevel=level_outside(),
+            )
 
     @takes_turns
     @whole
@@ -348,15 +386,16 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         parameters = self._host(self._meta_parameters())
         compared = compare_models(checkpoint.model, self.BaseModel)
         checkpoint.require_fit(source, self.AlgorithmType.name, as_given(optimizer), parameters, compared)
-        cautions = [checkpoint.caution(source, compared, self._options)]
+        place = checkpoint.random_state.get("sampler")
         try:
             optimizer.SetState(checkpoint.optimizer_state_on(backend))
             self._set_extra_state(checkpoint.extra_state)
             self._put_back_on_failure(self._options.ValidationLoader)
-            self._random.set(checkpoint.random_state)
-            if self._sampler is not None and "sampler" in checkpoint.random_state:
+            unlike = not checkpoint.has_loader_like(self._options)
+            told = self._random.take_up(checkpoint.random_state, any_loader=unlike)
+            if self._sampler is not None and place is not None:
                 self._put_back_on_failure(self._sampler)
-                cast(Any, self._sampler).SetState(checkpoint.random_state["sampler"])
+                set_place(cast(Any, self._sampler), place)
             with self._state:
                 self._set_meta_parameters(backend.asarray(checkpoint.parameters))
                 if checkpoint.statistics is not None:
@@ -364,11 +403,15 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         except Exception as error:
             raise ArgumentException(f"{source} must hold a state that this learner can take: {error!r}") from error
         self._iteration = checkpoint.iteration
-        cautions.append(self._random.place_warning(checkpoint.random_state))
+        # Now, as the sizes of a loader may belong to its state.
+        caution = checkpoint.caution(source, compared, self._options)
         # Where warnings are errors, they undo what was taken up.
-        for told in cautions:
-            if told is not None:
-                warnings.warn(told, UserWarning, stacklevel=level_outside())
+        for warning in (*(() if caution is None else (caution,)), *told):
+            warnings.warn(warning, UserWarning, stacklevel=level_outside())
+        self._sampler_of_file = None if place is None else (checkpoint.iteration, place)
+        if self._running.is_owned():
+            # Its evaluations follow those of the file.
+            self._random.begin_run()
 
 
 def _require_left_out(where: str, **arguments: Any) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
 from aidotnet_py.backends import Backend, backend_of
-from aidotnet_py.descriptions import join_clauses
+from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.models.comparison import ModelDifferences
@@ -177,6 +177,16 @@ class Checkpoint:
         if not clauses:
             return None
         return f"{source} was saved with other settings, and this learner keeps its own: {join_clauses(clauses)}"
+
+    def has_loader_like(self, options: MetaLearnerOptions[Any, Any, Any]) -> bool:
+        """Return whether the DataLoaders of file and options have one type and sizes, as far as both have one."""
+        there, own = self.options.get("DataLoader"), describe(options)["DataLoader"]
+        return there is None or own is None or not [*differences(there, own)]
+
+    def differences_of_evaluations(self, options: MetaLearnerOptions[Any, Any, Any]) -> list[str]:
+        """Return a clause for each option that has evaluations draw other tasks than with those of the file."""
+        there, own, names = self.options, describe(options), ("EvaluationTasks", "ValidationLoader")
+        return [clause for name in names if name in there for clause in differences(there[name], own[name], name)]
 
     def optimizer_state_on(self, backend: Backend) -> dict[str, Any]:
         """Return the optimizer's state with its arrays on a backend."""

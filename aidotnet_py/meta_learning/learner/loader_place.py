@@ -18,6 +18,8 @@ __all__ = ["LoaderPlace", "look_ahead"]
 
 R = TypeVar("R")
 _Loader = IEpisodicDataLoader[Any, Any, Any]
+# A learner's own place, where the loader was left at last, and whether by this learner.
+_Copied = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, bool]
 
 
 class _Draws:
@@ -44,7 +46,29 @@ class LoaderPlace:
         self._place: Mapping[str, Any] | None = None
 
     def __reduce__(self) -> tuple[type[LoaderPlace], tuple[()]]:
+        # Which loader it belongs to then, `copied_from` says.
         return LoaderPlace, ()
+
+    def for_copy(self, loader: _Loader | None) -> _Copied | None:
+        """Return what `copied_from` takes; None for a loader that nothing was drawn from."""
+        if loader is None:
+            return None
+        draws = _draws_from(loader)
+        with draws.lock:
+            return (self._place, draws.place, draws.last is self._token) if self._draws is draws else None
+
+    def copied_from(self, copied: _Copied | None, loader: _Loader | None) -> None:
+        """Be to this loader what another place was to that of which this is a copy."""
+        if copied is None or loader is None:
+            return
+        draws = _draws_from(loader)
+        place, left_at, was_last = copied
+        with draws.lock:
+            self._draws, self._place = draws, place
+            if draws.place is None:
+                draws.place = left_at
+            if was_last:
+                draws.last = self._token
 
     def draw(self, loader: _Loader, work: Callable[[], R]) -> R:
         """Do something with the loader at this place, such as a draw; the place moves on with the loader.

@@ -31,6 +31,20 @@ class RandomState(HasGenerator):
         self._seed_loader()
         self._first_loader = options.DataLoader
         self._first = self.get()
+        # Within a run, the loader of its evaluations and their place in it.
+        self._in_run = False
+        self._evaluated: tuple[object, Mapping[str, Any] | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        loader, validation = self._options.DataLoader, self._options.ValidationLoader
+        copied = self.place.for_copy(loader), self.validation_place.for_copy(validation)
+        return {**vars(self), "_copied": copied}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        place, validation_place = state.pop("_copied")
+        super().__setstate__(state)
+        self.place.copied_from(place, self._options.DataLoader)
+        self.validation_place.copied_from(validation_place, self._options.ValidationLoader)
 
     def _seed(self) -> int | None:
         seed = self._options.RandomSeed
@@ -49,13 +63,8 @@ class RandomState(HasGenerator):
         }
 
     def saved(self) -> dict[str, Any]:
-        """Return the state with the place in the ValidationLoader, for a file.
-
-        Of a loader that training draws from too, evaluations have a place of their own only after the first.
-        """
-        loader, validation = self._options.DataLoader, self._options.ValidationLoader
-        own = validation is not loader or validation is None or self.validation_place.has_drawn_from(validation)
-        return {**self.get(), "validation": self.validation_place.of(validation) if own else None}
+        """Return the state with the place in the ValidationLoader, for a file."""
+        return {**self.get(), "validation": self._place_of_evaluations() if self._has_place_of_evaluations() else None}
 
     def set(self, state: Mapping[str, Any]) -> None:
         """Take up a state that `get` or `saved` returned."""
@@ -63,9 +72,52 @@ class RandomState(HasGenerator):
         self.generator.bit_generator.state = check_state(state["generator"])
         if loader is not None and state["loader"] is not None:
             self._set_loader(loader, state["loader"])
-        # Files before version 0.2.0 have none.
+        # `get` leaves it where it is.
         if validation is not None and state.get("validation") is not None:
             self._move(self.validation_place, validation, state["validation"])
+
+    def take_up(self, state: Mapping[str, Any], *, any_loader: bool) -> list[str]:
+        """Take up a state of a file; return warnings of loaders that stay where they are, as its places do not fit.
+
+        Of a loader like the one that the file was saved with, such a place is an error, unless ``any_loader``.
+        """
+        loader, validation = self._options.DataLoader, self._options.ValidationLoader
+        self.set({**state, "loader": None, "validation": None})
+        told = [self._place_warning(state)]
+        if loader is not None and state["loader"] is not None:
+            if any_loader:
+                told.append(self._move_if_it_fits(self.place, "DataLoader", loader, state["loader"]))
+            else:
+                self._set_loader(loader, state["loader"])
+        # Files before version 0.2.0 have none.
+        if validation is not None and (place := state.get("validation")) is not None:
+            told.append(self._move_if_it_fits(self.validation_place, "ValidationLoader", validation, place))
+        return [warning for warning in told if warning is not None]
+
+    def begin_run(self) -> None:
+        """Have all evaluations from now on draw the same tasks from the ValidationLoader, whoever else moves it."""
+        self._in_run, self._evaluated = True, None
+        if self._has_place_of_evaluations():
+            self._place_of_evaluations()
+
+    def end_run(self) -> None:
+        """Have the ValidationLoader as it is again."""
+        self._in_run, self._evaluated = False, None
+
+    def _has_place_of_evaluations(self) -> bool:
+        """Whether there is one: of a loader that training draws from too, only after the first evaluation."""
+        loader, validation = self._options.DataLoader, self._options.ValidationLoader
+        return validation is not loader or validation is None or self.validation_place.has_drawn_from(validation)
+
+    def _place_of_evaluations(self) -> Mapping[str, Any] | None:
+        """Return the place in the ValidationLoader that evaluations begin at."""
+        validation = self._options.ValidationLoader
+        if self._evaluated is not None and self._evaluated[0] is validation:
+            return self._evaluated[1]
+        place = self.validation_place.of(validation)
+        if self._in_run:
+            self._evaluated = validation, place
+        return place
 
     def _set_loader(self, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         self._move(self.place, loader, place)
@@ -74,6 +126,22 @@ class RandomState(HasGenerator):
     def _move(own: LoaderPlace, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]) -> None:
         if isinstance(loader, IResumable):
             own.draw(loader, lambda: set_place(loader, place))
+
+    def _move_if_it_fits(
+        self, own: LoaderPlace, name: str, loader: IEpisodicDataLoader[Any, Any, Any], place: Mapping[str, Any]
+    ) -> str | None:
+        """Move a loader to a place of a file; if it refuses that, leave it where it is and return a warning."""
+        before = own.of(loader)
+        try:
+            self._move(own, loader, place)
+            return None
+        except Exception as error:
+            assert before is not None
+            self._move(own, loader, before)
+            return (
+                f"the saved place does not fit {type(loader).__name__}, the {name} of this learner, which stays where "
+                f"it is and will give other tasks than the saved learner's: {error}"
+            )
 
     def generator_aside(self) -> Callable[[], None]:
         """Return a function that puts the learner's own draws back to where they are now."""
@@ -91,14 +159,18 @@ class RandomState(HasGenerator):
             nullcontext() if loader is None else self.place.lock(loader),
             nullcontext() if validation is None else self.validation_place.lock(validation),
         ):
-            before, place = self.get(), self.validation_place.of(validation)
+            before, place = self.get(), self._place_of_evaluations()
 
-            def put_back() -> None:
-                self.set(before)
+            def go_to_place() -> None:
                 if validation is not None and place is not None:
                     self._move(self.validation_place, validation, place)
 
+            def put_back() -> None:
+                self.set(before)
+                go_to_place()
+
             try:
+                go_to_place()
                 result = work()
                 put_back()
                 return result
@@ -106,7 +178,7 @@ class RandomState(HasGenerator):
                 put_back()
                 raise
 
-    def place_warning(self, state: Mapping[str, Any]) -> str | None:
+    def _place_warning(self, state: Mapping[str, Any]) -> str | None:
         """Return the warning if only one of a state and this learner has a loader's place; None otherwise."""
         loader = self._options.DataLoader
         if (loader is None) == (state["loader"] is None):

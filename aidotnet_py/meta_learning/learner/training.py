@@ -76,9 +76,11 @@ def _how_to_go_on(run: TrainingRun[Any, Any, Any], folder: IRunFolder | None) ->
     steps = f"{done} of {wanted} steps" if known else f"{done} steps"
     if folder is not None:
         return f"Train was stopped after {steps}, all of them whole. To go on, {folder.remedy}"
+    patience = run.learner.Options.EarlyStoppingPatience
     return (
         f"Train was stopped after {steps}, all of them whole; training_result has their histories. To go on, set "
         f"NumMetaIterations to {wanted - done if known else 'what is left'} and call Train again"
+        f"{'' if patience is None else '; EarlyStoppingPatience counts anew then, which a run folder spares'}"
     )
 
 

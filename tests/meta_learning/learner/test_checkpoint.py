@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,21 @@ from tanh_network import TanhNetwork
 from aidotnet_py import (
     AdamOptimizer,
     ArgumentException,
+    BalancedTaskSampler,
+    CrossEntropyLoss,
     IGradientBasedOptimizer,
+    MAMLAlgorithm,
+    MAMLOptions,
+    NeuralNetworkModel,
     SGDOptimizer,
+    UniformTaskSampler,
     iMAMLAlgorithm,
     iMAMLOptions,
 )
 from aidotnet_py.archives import pack
 from aidotnet_py.backends import Backend, get_backend
-from aidotnet_py.data import SinusoidLoader
+from aidotnet_py.data import ArrayLoader, MetaDatasetBase, SinusoidLoader
+from aidotnet_py.nn import mlp
 from aidotnet_py.testing.learner_state import bits, state_of, untouched
 
 OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer | None]] = {
@@ -162,6 +171,83 @@ class TestGoingOn:
         with pytest.warns(UserWarning, match="holds no place of a loader"):
             other.Load(tmp_path / "run")
         assert bits(other._random.get()["loader"]) == before
+
+
+class TestPlaces:
+    """What a file holds of places in loaders and samplers that are not those it was saved with."""
+
+    inputs = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+    labels = np.repeat(range(6), 20)
+
+    def student(self, **given: Any) -> Any:
+        model = NeuralNetworkModel(mlp(4, 2), input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
+        given = {"EvaluationFrequency": 0, "MetaBatchSize": 2, "AdaptationSteps": 1, "NumMetaIterations": 2, **given}
+        return MAMLAlgorithm(MAMLOptions(model, **given))
+
+    def loader(self, classes: int = 6, weighting: Any = "balanced") -> Any:
+        count = 20 * classes
+        return ArrayLoader(self.inputs[:count], self.labels[:count], 2, QueryShots=5, weighting=weighting, seed=0)
+
+    @pytest.mark.parametrize(
+        ("role", "weighting"),
+        [("DataLoader", "balanced"), ("ValidationLoader", "balanced"), ("ValidationLoader", "uniform")],
+    )
+    def test_that_fit_no_other_loader_leave_it(self, role: str, weighting: str, tmp_path: Path) -> None:
+        trained = self.student(DataLoader=self.loader(), ValidationLoader=self.loader())
+        trained.MetaTrainStep(2)
+        trained.Save(tmp_path / "run")
+        loaders = {"DataLoader": self.loader(), "ValidationLoader": self.loader()}
+        loaders[role] = other = self.loader(5, weighting)
+        student, place = self.student(**loaders), other.GetState()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            student.Load(tmp_path / "run")
+        assert f"the saved place does not fit ArrayLoader, the {role} of this learner" in str(caught[-1].message)
+        assert other.GetState() == place
+        np.testing.assert_array_equal(student.GetParameters(), trained.GetParameters())
+
+    def sampler(self, seed: int) -> Any:
+        data = MetaDatasetBase("d", self.inputs, self.labels, seed=seed)
+        return BalancedTaskSampler(data, numWays=2, numQueryPerClass=5, seed=seed)
+
+    @pytest.mark.parametrize("saved_again", [False, True])
+    def test_in_a_sampler_are_those_of_the_next_run(
+        self, saved_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        whole = self.student(NumMetaIterations=4, EnableCheckpointing=True, CheckpointFrequency=2)
+        whole.Train(self.sampler(1))
+        resumed = self.student()
+        resumed.Load("checkpoint_MAML_2.safetensors")
+        if saved_again:
+            resumed.Save("again")
+            resumed = self.student()
+            resumed.Load("again")
+        resumed.Train(self.sampler(8))
+        np.testing.assert_array_equal(resumed.GetParameters(), whole.GetParameters())
+        # It has its own place again, where a step was taken.
+        fresh, stepped = self.sampler(8), self.student()
+        stepped.Load("checkpoint_MAML_2.safetensors")
+        stepped.MetaTrainStep(fresh, 2)
+        place = fresh.GetState()
+        stepped.Options.NumMetaIterations = 1
+        seen = list[Any]()
+        SampleOne = fresh.SampleOne
+        monkeypatch.setattr(fresh, "SampleOne", lambda: (seen.append(fresh.GetState()), SampleOne())[1])
+        stepped.Train(fresh)
+        assert seen[0] == place
+
+    def test_that_do_not_fit_a_sampler_leave_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        self.student(EnableCheckpointing=True, CheckpointFrequency=2).Train(self.sampler(1))
+        data = MetaDatasetBase("d", self.inputs, self.labels, seed=3)
+        other, twin = (UniformTaskSampler(copy.deepcopy(data), numWays=2, numQueryPerClass=5) for _ in range(2))
+        resumed, without = self.student(), self.student()
+        resumed.Load("checkpoint_MAML_2.safetensors")
+        with pytest.warns(UserWarning, match="does not fit UniformTaskSampler, the sampler of this run"):
+            resumed.Train(other)
+        without.Train(twin)
+        assert other.GetState() == twin.GetState()
 
 
 class Remembering:

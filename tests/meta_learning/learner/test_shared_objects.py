@@ -394,6 +394,24 @@ class TestLoaders:
         resumed.Load(tmp_path / "run.safetensors")
         assert resumed.MetaTrainStep(2).MetaLoss == first.MetaTrainStep(2).MetaLoss
 
+    @pytest.mark.parametrize("kept", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+    @pytest.mark.parametrize("others", [0, 1])
+    @pytest.mark.parametrize("held_out", [False, True])
+    def test_a_copy_with_its_loader_knows_its_own_place(
+        self, kept: Callable[[Any], Any], others: int, held_out: bool
+    ) -> None:
+        shared = loader()
+        given: dict[str, Any] = {"ValidationLoader": shared} if held_out else {}
+        first = learner(0, DataLoader=shared, NumMetaIterations=2, EvaluationFrequency=1, EvaluationTasks=2, **given)
+        second = learner(1, DataLoader=shared)
+        first.Train()
+        for _ in range(others):
+            second.MetaTrainStep(2)
+        copied = kept(first)
+        results = [one.Train() for one in (copied, first)]
+        metrics = [list(result.LossHistory) + list(result.AdditionalMetrics.values()) for result in results]
+        np.testing.assert_array_equal(*metrics)
+
     def test_evaluations_of_a_run_do_not_move_another_learner(self) -> None:
         def run(other: bool) -> Any:
             shared = loader()

@@ -102,6 +102,18 @@ class TestCallbacks:
         assert diary.pages[-1] == ("stop", None, error.value)
         assert "on_stop of Failing failed after it: KeyError: 'again'" in error.value.__notes__
 
+    @pytest.mark.parametrize("patience", [None, 3])
+    def test_that_fail_leave_a_note_of_how_to_go_on(self, patience: int | None) -> None:
+        class Failing(ITrainingCallback):
+            def on_step(self, run: Any, step: Any) -> None:
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError) as error:
+            learner(EarlyStoppingPatience=patience).Train(callbacks=[Failing()])
+        (note,) = error.value.__notes__
+        assert "set NumMetaIterations to 5 and call Train again" in note
+        assert note.endswith("EarlyStoppingPatience counts anew then, which a run folder spares") == (patience == 3)
+
     def test_that_fail_at_the_end_keep_no_other_from_it(self) -> None:
         class Failing(ITrainingCallback):
             def on_stop(self, run: Any, error: BaseException | None) -> None:
