@@ -41,7 +41,7 @@ class DatasetLoader(WeightedLoader[T]):
     dataset : sequence of pairs
         Has ``len`` and an (input, label) at each place. Inputs are tensors, arrays or images, real and finite, all of
         one shape, on the CPU; of one floating type, unless ``dtype`` is given. Values are not scaled: an image of bytes
-        has values from 0 to 255, as float32.
+        has values from 0 to 255, as float32. Images of a palette must be converted.
     NWay, KShot, QueryShots : int
         N of at least 2, K and Q.
     channels_first : bool
@@ -165,6 +165,13 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
     pair = dataset[index]
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # pyright: ignore[reportUnknownArgumentType] -- of anything
         raise ArgumentException(f"dataset must have pairs of input and label, got {shown(pair)} at {index}")
+    mode: Any = getattr(pair[0], "mode", None)
+    # NumPy reads them as the places of the colours in the palette.
+    if isinstance(mode, str) and mode in ("P", "PA"):
+        raise ArgumentException(
+            f"inputs of dataset must be arrays or images without a palette, got a PIL image of mode {mode!r} at "
+            f'{index}; give the data set a transform that calls image.convert("RGB")'
+        )
     x: NDArray[Any] = to_host(pair[0], f"dataset[{index}][0]")
     if x.dtype.kind not in "fiub" or x.ndim == 0:
         raise ArgumentException(
