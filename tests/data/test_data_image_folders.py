@@ -128,6 +128,13 @@ class TestTasks:
         assert not seen[0] & seen[1]
         assert len(seen[0] | seen[1]) == 6
 
+    def test_no_class_has_the_name_of_a_turned_one(self, tmp_path: Path) -> None:
+        folder = fill(tmp_path / "photos")
+        (folder / "kind 1").rename(folder / "kind 0@270")
+        with pytest.raises(ArgumentException, match=r"^classes must have .*, got 'kind 0@270' beside 'kind 0'; rename"):
+            load(folder, rotations=True)
+        assert load(folder).AvailableClasses == 4
+
     def test_a_learner_tells_the_classes_apart(self, tmp_path: Path) -> None:
         loader = load(fill(tmp_path / "photos", apart=8), 2, 1, 2)
         model: NeuralNetworkModel[Any] = NeuralNetworkModel(
