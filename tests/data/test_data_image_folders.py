@@ -458,6 +458,25 @@ class TestCache:
             path.write_bytes(encoded(photo(20)))
         assert bits(load(folder, 2, 1, 2).GetTaskBatch(2)) != before
 
+    def test_a_file_that_could_not_be_read_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, read = fill(tmp_path / "photos"), os.open
+
+        def open_others(path: Any, *rest: Any) -> int:
+            if str(path).endswith("3.jpeg"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", open_others)
+            wanted = {f"kind {c}/3.jpeg": "must be readable" for c in range(4)}
+            assert load_quietly(folder).left_out == wanted
+            # As long as they cannot be read, the others are not decoded again.
+            self.refuse_to_decode(patch)
+            assert load_quietly(folder).left_out == wanted
+        assert load(folder, 2, 1, 4).left_out == {}
+
     @pytest.mark.parametrize("harm", ["cut", "empty", "no array", "other", "index", "no index", "odd index"])
     def test_a_damaged_cache_is_made_anew(self, tmp_path: Path, harm: str) -> None:
         folder = fill(tmp_path / "photos")
