@@ -253,6 +253,38 @@ FILES = [
 ]
 
 
+def png(depth: int, colour: int, samples: bytes, transparent: int) -> bytes:
+    """A PNG of one row of four pixels, with a transparent shade, or colour of three such shades."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, depth, colour, 0, 0, 0))
+    clear = chunk(b"tRNS", struct.pack(">H", transparent) * (3 if colour else 1))
+    return b"\x89PNG\r\n\x1a\n" + header + clear + chunk(b"IDAT", zlib.compress(b"\0" + samples)) + chunk(b"IEND", b"")
+
+
+class TestTransparentShades:
+    @pytest.mark.parametrize(
+        ("depth", "samples", "transparent", "wanted"),
+        [
+            (1, bytes([0b01010000]), 0, [255, 255, 255, 255]),
+            (2, bytes([0b00011011]), 1, [0, 255, 170, 255]),
+            (2, bytes([0b00011011]), 0, [255, 85, 170, 255]),
+            (4, bytes([0x05, 0xAF]), 5, [0, 255, 170, 255]),
+            (8, bytes([0, 85, 170, 255]), 85, [0, 255, 170, 255]),
+            (16, bytes([0, 0, 85, 85, 85, 86, 255, 255]), 0x5555, [0, 255, 85, 255]),
+        ],
+    )
+    def test_are_white_paper_at_their_own_depth(
+        self, depth: int, samples: bytes, transparent: int, wanted: list[int]
+    ) -> None:
+        found = pixels(png(depth, 0, samples, transparent), (1, 4), "stretch", color=False)
+        assert found.ravel().tolist() == wanted
+
+    def test_of_colours(self) -> None:
+        eight = png(8, 2, bytes(v for v in (0, 85, 170, 255) for _ in range(3)), 85)
+        assert pixels(eight, (1, 4), "stretch")[0, :, 1].tolist() == [0, 255, 170, 255]
+        with pytest.raises(ImageError, match="must have 8 bits, or an alpha channel, where a colour is transparent"):
+            pixels(png(16, 2, bytes(24), 0x55))
+
+
 class TestHostileFolders:
     @given(
         st.sampled_from(FILES),
