@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from places import ROOT
 
 from aidotnet_py import CrossEntropyLoss, MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
@@ -183,6 +183,16 @@ class TestImages:
         assert (padded[:14] == 255).all()
         assert (padded[17:23, :8] == 0).all()
         assert pixels(data, (5, 20), "stretch").shape == (5, 20, 3)
+
+    @pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (3, 1000), (8, 8), (9, 40), (40, 9), (11, 13)])
+    def test_padding_is_pillows_and_leaves_a_pixel_of_a_thin_image(self, shape: tuple[int, int]) -> None:
+        image = Image.new("L", shape[::-1])
+        found = pixels(encoded(image), 20, "pad", color=False)[..., 0]
+        assert (found == 0).sum() >= 20
+        if max(shape) < 1000:
+            noise = Image.effect_noise(shape[::-1], 60)
+            wanted = np.asarray(ImageOps.pad(noise, (20, 20), Image.Resampling.BILINEAR, color="white"))
+            np.testing.assert_array_equal(pixels(encoded(noise), 20, "pad", color=False)[..., 0], wanted)
 
     @pytest.mark.parametrize("kind", ["png", "jpeg"])
     @pytest.mark.parametrize("orientation", range(1, 9))
