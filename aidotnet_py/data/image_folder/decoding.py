@@ -91,9 +91,10 @@ class ImageForm:
 
 
 def _padded(image: Image, size: tuple[int, int], how: Resampling) -> Image:
-    """Return an image in the middle of white paper; Pillow's own `pad` rounds the short side of a long one to nothing."""
+    """Return an image in the middle of white paper, with a pixel of it at least."""
     from PIL import Image
 
+    # Pillow's own `pad` rounds the short side of a long image to nothing.
     width, height = size
     if image.width * height >= image.height * width:
         inside = width, max(1, round(image.height / image.width * width))
