@@ -165,17 +165,18 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
     pair = dataset[index]
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # pyright: ignore[reportUnknownArgumentType] -- of anything
         raise ArgumentException(f"dataset must have pairs of input and label, got {shown(pair)} at {index}")
-    mode: Any = getattr(pair[0], "mode", None)
+    given: Any = pair[0]
+    mode = getattr(given, "mode", None)
     # NumPy reads them as the places of the colours in the palette.
     if isinstance(mode, str) and mode in ("P", "PA"):
         raise ArgumentException(
             f"inputs of dataset must be arrays or images without a palette, got a PIL image of mode {mode!r} at "
             f'{index}; give the data set a transform that calls image.convert("RGB")'
         )
-    x: NDArray[Any] = to_host(pair[0], f"dataset[{index}][0]")
+    x: NDArray[Any] = to_host(given, f"dataset[{index}][0]")
     if x.dtype.kind not in "fiub" or x.ndim == 0:
         raise ArgumentException(
-            f"inputs of dataset must be arrays of real numbers, got {shown(pair[0])} at {index}; give the data set a "
+            f"inputs of dataset must be arrays of real numbers, got {shown(given)} at {index}; give the data set a "
             "transform to tensors"
         )
     label = to_host(pair[1], f"dataset[{index}][1]")
