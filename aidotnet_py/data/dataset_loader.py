@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +165,7 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
     pair = dataset[index]
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # pyright: ignore[reportUnknownArgumentType] -- of anything
         raise ArgumentException(f"dataset must have pairs of input and label, got {shown(pair)} at {index}")
-    given: Any = pair[0]
+    given, labelled = cast("tuple[Any, Any]", pair)
     mode = getattr(given, "mode", None)
     # NumPy reads them as the places of the colours in the palette.
     if isinstance(mode, str) and mode in ("P", "PA"):
@@ -179,10 +179,10 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
             f"inputs of dataset must be arrays of real numbers, got {shown(given)} at {index}; give the data set a "
             "transform to tensors"
         )
-    label = to_host(pair[1], f"dataset[{index}][1]")
+    label = to_host(labelled, f"dataset[{index}][1]")
     if label.ndim:
         raise ArgumentException(
-            f"labels of dataset must be single values, got {shown(pair[1])} at {index}; give the data set a "
+            f"labels of dataset must be single values, got {shown(labelled)} at {index}; give the data set a "
             "target_transform"
         )
     # item() of a time in nanoseconds is an integer.
