@@ -131,8 +131,8 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
         Raises
         ------
         ArgumentException
-            The losses are not finite numbers, as many as the episodes, or an episode is not of this sampler's dataset;
-            None is refused too (ArgumentNullException). Nothing changes then.
+            The losses are not finite numbers, as many as the episodes, or an episode is not of this sampler's dataset,
+            by its classes and its Domain; None is refused too (ArgumentNullException). Nothing changes then.
         """
         known, checked = check_feedback(episodes, losses)
         positions = [self._positions_of(index, episode) for index, episode in enumerate(known)]
@@ -149,6 +149,11 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
         if len(positions) != self._numWays:
             raise ArgumentException(
                 f"episodes[{index}] must have {self._numWays} classes of {self._dataset.Name}, got {labels!r:.200}"
+            )
+        # Labels such as 0, 1, 2 are those of many data sets. An episode of the caller's own may have no domain.
+        if episode.Domain not in (None, self._dataset.Name):
+            raise ArgumentException(
+                f"episodes[{index}] must be of {self._dataset.Name}, as its Domain says, got {episode.Domain!r:.100}"
             )
         return positions
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class DatasetLoader(WeightedLoader[T]):
     dataset : sequence of pairs
         Has ``len`` and an (input, label) at each place. Inputs are tensors, arrays or images, real and finite, all of
         one shape, on the CPU; of one floating type, unless ``dtype`` is given. Values are not scaled: an image of bytes
-        has values from 0 to 255, as float32.
+        has values from 0 to 255, as float32. Images of a palette must be converted.
     NWay, KShot, QueryShots : int
         N of at least 2, K and Q.
     channels_first : bool
@@ -165,16 +165,24 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
     pair = dataset[index]
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # pyright: ignore[reportUnknownArgumentType] -- of anything
         raise ArgumentException(f"dataset must have pairs of input and label, got {shown(pair)} at {index}")
-    x: NDArray[Any] = to_host(pair[0], f"dataset[{index}][0]")
+    given, labelled = cast("tuple[Any, Any]", pair)
+    mode = getattr(given, "mode", None)
+    # NumPy reads them as the places of the colours in the palette.
+    if isinstance(mode, str) and mode in ("P", "PA"):
+        raise ArgumentException(
+            f"inputs of dataset must be arrays or images without a palette, got a PIL image of mode {mode!r} at "
+            f'{index}; give the data set a transform that calls image.convert("RGB")'
+        )
+    x: NDArray[Any] = to_host(given, f"dataset[{index}][0]")
     if x.dtype.kind not in "fiub" or x.ndim == 0:
         raise ArgumentException(
-            f"inputs of dataset must be arrays of real numbers, got {shown(pair[0])} at {index}; give the data set a "
+            f"inputs of dataset must be arrays of real numbers, got {shown(given)} at {index}; give the data set a "
             "transform to tensors"
         )
-    label = to_host(pair[1], f"dataset[{index}][1]")
+    label = to_host(labelled, f"dataset[{index}][1]")
     if label.ndim:
         raise ArgumentException(
-            f"labels of dataset must be single values, got {shown(pair[1])} at {index}; give the data set a "
+            f"labels of dataset must be single values, got {shown(labelled)} at {index}; give the data set a "
             "target_transform"
         )
     # item() of a time in nanoseconds is an integer.

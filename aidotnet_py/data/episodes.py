@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import secrets
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic
@@ -20,7 +20,8 @@ from aidotnet_py.type_parameters import T, TInput, TOutput
 __all__ = ["Episode", "EpisodeCache"]
 
 _DIFFICULTY = OrNone(Number(least=0, most=1))
-_IDS = itertools.count(1)
+# So that episodes of other processes, which come in pickles, have other ids.
+_ID_BITS = 63
 
 
 class Episode(Generic[T, TInput, TOutput]):
@@ -85,7 +86,7 @@ class Episode(Generic[T, TInput, TOutput]):
         self.SampleCount = 0
         self.EpisodeMetadata = dict(metadata or {})
         self.CreatedTimestamp = time.time_ns() // 1_000_000
-        self._id = next(_IDS)
+        self._id = secrets.randbits(_ID_BITS)
 
     @property
     def Task(self) -> IMetaLearningTask[T, TInput, TOutput]:
@@ -94,7 +95,7 @@ class Episode(Generic[T, TInput, TOutput]):
 
     @property
     def EpisodeId(self) -> int:
-        """A number that no other episode of the process has."""
+        """A random number that no other episode has, of whatever process; a copy keeps it."""
         return self._id
 
     @property

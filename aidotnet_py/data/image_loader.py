@@ -16,6 +16,7 @@ from aidotnet_py.data.draws import WAYS, check_classes
 from aidotnet_py.data.pooled import PooledLoader
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.data.weightings import WEIGHTINGS, WeightingName
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageLoader"]
@@ -46,7 +47,7 @@ class ImageLoader(PooledLoader[T]):
     Raises
     ------
     ArgumentException
-        As for `EpisodicLoader`, or ``rotations`` is no bool.
+        As for `EpisodicLoader`, ``rotations`` is no bool, or a class has the name of another's turned class.
     """
 
     _weighting: WeightingName = "uniform"
@@ -77,6 +78,14 @@ class ImageLoader(PooledLoader[T]):
         self._pool = ClassPool.of(images_of, rotations=self._rotations, scale=self._scale, dtype=self._dtype)
 
     def _check_counts(self, counts: Mapping[str, int]) -> None:
+        if self._rotations:
+            turned = {f"{name}@{angle}" for name in counts for angle in (90, 180, 270)}
+            for name in counts:
+                if name in turned:
+                    raise ArgumentException(
+                        f"classes must have other names than turned ones where rotations is True, got {name!r:.100} "
+                        f"beside {name.rpartition('@')[0]!r:.100}; rename its folder, or pass rotations=False"
+                    )
         check_classes(counts, self.NWay, self.KShot, self.QueryShots, turns=4 if self._rotations else 1)
 
     def _least_classes(self) -> int:

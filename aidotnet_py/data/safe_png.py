@@ -12,7 +12,7 @@ __all__ = ["PNG_SIGNATURE", "essential_png"]
 # "Portable Network Graphics (PNG) Specification", third edition, sections 5 (structure) and 11.2 (critical chunks).
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PALETTE = 3
+_GREY, _COLOUR, _PALETTE = 0, 2, 3
 # Bytes that are unpacked at a time.
 _PIECE = 1 << 18
 # The first pixel of each pass of an interlaced image and the distance to the next: x, y, step of x, step of y.
@@ -37,7 +37,8 @@ def essential_png(data: bytes, side: int | None = None) -> bytes:
     Raises
     ------
     ImageError
-        The data are no PNG image, or one of another size, cut, damaged or incomplete. No pixel is decoded then.
+        The data are no PNG image, or one of another size, cut, damaged or incomplete, or one of 16-bit colours of which
+        one is transparent. No pixel is decoded then.
     """
     if not data.startswith(PNG_SIGNATURE):
         raise ImageError("must be a PNG image")
@@ -58,7 +59,11 @@ def essential_png(data: bytes, side: int | None = None) -> bytes:
     compressed = [content for kind, content in chunks if kind == b"IDAT"]
     _check_pixels(compressed, width, height, depth * _CHANNELS[color], interlaced)
     kept = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
-    return PNG_SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks if kind in kept)
+    return PNG_SIGNATURE + b"".join(
+        _chunk(kind, _as_decoded(content, depth, color) if kind == b"tRNS" else content)
+        for kind, content in chunks
+        if kind in kept
+    )
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -82,6 +87,17 @@ def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _as_decoded(transparent: bytes, depth: int, color: int) -> bytes:
+    """Return a transparent shade or colour as Pillow finds it in pixels, which it brings to 8 bits before it looks."""
+    if color == _COLOUR and depth == 16:
+        # The lower bytes are gone by then, and other colours would be transparent too.
+        raise ImageError("must have 8 bits, or an alpha channel, where a colour is transparent, got 16 bits")
+    if color == _GREY and depth in (2, 4) and len(transparent) == 2:
+        white = (1 << depth) - 1
+        return struct.pack(">H", (int.from_bytes(transparent, "big") & white) * (255 // white))
+    return transparent
 
 
 def _check_pixels(compressed: list[bytes], width: int, height: int, bits: int, interlaced: int) -> None:

@@ -22,8 +22,8 @@ from aidotnet_py.type_parameters import T
 __all__ = ["SplitLoader", "part_sizes"]
 
 _SHARE = Number(above=0, below=1)
-# Shares are typed as decimals, whose sum is rounded.
-_ROUNDING = 1e-9
+# Shares are typed as decimals, or computed in float32, and their sum is rounded.
+_ROUNDING = 1e-6
 
 
 class SplitLoader(EpisodicLoader[T]):
@@ -142,8 +142,8 @@ def part_sizes(parts: Sequence[float], total: int) -> list[int]:
         return counts
     checked = [_SHARE.check(f"parts[{i}]", part) for i, part in enumerate(parts)]
     if abs(sum(checked) - 1.0) > _ROUNDING:
-        raise ArgumentException(f"parts must sum to 1, got {sum(checked):.6g}")
-    exact = np.array(checked) * total
+        raise ArgumentException(f"parts must sum to 1, got {sum(checked):.9g}")
+    exact = np.array(checked) / sum(checked) * total
     # Of equal remainders, the first part gets the class; the rounding makes remainders of decimals equal.
     sizes = np.floor(np.round(exact, 6)).astype(np.int64)
     left = total - int(sizes.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,15 +46,13 @@ def rasterize(strokes: Sequence[tuple[Sequence[float], Sequence[float]]]) -> NDA
         raise ArgumentException(f"the drawing must have at most {MOST_POINTS} points, got {sum(map(len, points))}")
     every = np.concatenate(points)
     low, high = every.min(axis=0), every.max(axis=0)
-    size = np.maximum(high - low, 1e-9)
+    # The sum of both may be too large.
+    size, middle = np.maximum(high - low, 1e-9), low / 2 + high / 2
     # A dot stays a dot: it is not blown up to the size of a digit.
     scale = min(_WIDTH / size[0], _HEIGHT / size[1]) if size.max() > 1e-6 else 0.0
     bitmap = np.zeros((_SIDE, _SIDE), np.bool_)
-    y, x = np.mgrid[0:_SIDE, 0:_SIDE] + 0.5
     for stroke in points:
-        for across, up in _dense((stroke - (low + high) / 2) * scale):
-            # Rows of an image go down.
-            bitmap |= (x - _SIDE / 2 - across) ** 2 + (y - _SIDE / 2 + up) ** 2 <= _PEN**2
+        _ink(bitmap, _dense((stroke - middle) * scale))
     blocks = bitmap.reshape(_SIDE // _BLOCK, _BLOCK, _SIDE // _BLOCK, _BLOCK)
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
@@ -77,3 +76,14 @@ def _dense(stroke: NDArray[np.float64]) -> NDArray[np.float64]:
     at = np.concatenate([[0.0], np.cumsum(lengths)])
     places: NDArray[np.float64] = np.linspace(0.0, float(at[-1]), int(2 * at[-1]) + 1)
     return np.stack([np.interp(places, at, stroke[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def _ink(bitmap: NDArray[np.bool_], dots: NDArray[np.float64]) -> None:
+    """Blacken all pixels whose middle is in the pen's reach of a dot."""
+    # Rows of an image go down.
+    across, down = dots[:, 0] + _SIDE / 2, _SIDE / 2 - dots[:, 1]
+    column, row = np.floor(across).astype(np.intp), np.floor(down).astype(np.intp)
+    reach = range(-int(_PEN), int(_PEN) + 1)
+    for x, y in itertools.product(reach, reach):
+        near = (column + x + 0.5 - across) ** 2 + (row + y + 0.5 - down) ** 2 <= _PEN**2
+        bitmap[row[near] + y, column[near] + x] = True

@@ -169,6 +169,16 @@ class TestRefusals:
         with pytest.raises(ArgumentException, match=r"dataset\[0\]\[0\] must not require gradients"):
             DatasetLoader([(torch.zeros(2, requires_grad=True), 0)], 2, 1, 2)
 
+    @pytest.mark.parametrize("mode", ["P", "PA"])
+    def test_pictures_of_a_palette(self, mode: str) -> None:
+        """Their bytes are places of colours, which differ between images that look the same."""
+        image = pytest.importorskip("PIL.Image")
+        picture = image.new("RGB", (5, 4), (200, 0, 9)).convert("P").convert(mode)
+        with pytest.raises(
+            ArgumentException, match=rf'without a palette, got .* of mode \'{mode}\' at 24; .*image.convert\("RGB"\)'
+        ):
+            DatasetLoader([*PAIRS, (picture, 3)], 2, 1, 2)
+
     def test_errors_of_the_data_set_are_its_own(self) -> None:
         class Broken(list[Any]):
             def __getitem__(self, index: Any) -> Any:

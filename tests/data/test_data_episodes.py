@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import forked, found_by
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +38,19 @@ def test_ids_are_different_in_all_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         ids = list(pool.map(lambda _: Episode(TASK).EpisodeId, range(400)))
     assert len(set(ids)) == 400
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_episodes_of_another_process_are_others_in_a_cache(tmp_path: Path) -> None:
+    path = tmp_path / "episodes"
+    # The fork goes on from this process's ids, if they are counted.
+    assert found_by(forked(lambda: path.write_bytes(pickle.dumps([Episode(TASK) for _ in range(4)])) > 0))
+    strange, own = pickle.loads(path.read_bytes()), [Episode(TASK) for _ in range(4)]
+    cache: EpisodeCache[Any, Any, Any] = EpisodeCache(8)
+    cache.PutAll([*own, *strange])
+    assert cache.Count == 8
+    assert all(cache.TryGet(episode.EpisodeId) == (True, episode) for episode in [*own, *strange])
 
 
 def test_what_is_known_may_change() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from places import ROOT
 
 from aidotnet_py import CrossEntropyLoss, MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
@@ -128,6 +128,13 @@ class TestTasks:
         assert not seen[0] & seen[1]
         assert len(seen[0] | seen[1]) == 6
 
+    def test_no_class_has_the_name_of_a_turned_one(self, tmp_path: Path) -> None:
+        folder = fill(tmp_path / "photos")
+        (folder / "kind 1").rename(folder / "kind 0@270")
+        with pytest.raises(ArgumentException, match=r"^classes must have .*, got 'kind 0@270' beside 'kind 0'; rename"):
+            load(folder, rotations=True)
+        assert load(folder).AvailableClasses == 4
+
     def test_a_learner_tells_the_classes_apart(self, tmp_path: Path) -> None:
         loader = load(fill(tmp_path / "photos", apart=8), 2, 1, 2)
         model: NeuralNetworkModel[Any] = NeuralNetworkModel(
@@ -176,6 +183,16 @@ class TestImages:
         assert (padded[:14] == 255).all()
         assert (padded[17:23, :8] == 0).all()
         assert pixels(data, (5, 20), "stretch").shape == (5, 20, 3)
+
+    @pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (3, 1000), (8, 8), (9, 40), (40, 9), (11, 13)])
+    def test_padding_is_pillows_and_leaves_a_pixel_of_a_thin_image(self, shape: tuple[int, int]) -> None:
+        image = Image.new("L", shape[::-1])
+        found = pixels(encoded(image), 20, "pad", color=False)[..., 0]
+        assert (found == 0).sum() >= 20
+        if max(shape) < 1000:
+            noise = Image.effect_noise(shape[::-1], 60)
+            wanted = np.asarray(ImageOps.pad(noise, (20, 20), Image.Resampling.BILINEAR, color="white"))
+            np.testing.assert_array_equal(pixels(encoded(noise), 20, "pad", color=False)[..., 0], wanted)
 
     @pytest.mark.parametrize("kind", ["png", "jpeg"])
     @pytest.mark.parametrize("orientation", range(1, 9))
@@ -244,6 +261,38 @@ FILES = [
         ("RGB", "jpeg", {"progressive": True}),
     ]
 ]
+
+
+def png(depth: int, colour: int, samples: bytes, transparent: int) -> bytes:
+    """A PNG of one row of four pixels, with a transparent shade, or colour of three such shades."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, depth, colour, 0, 0, 0))
+    clear = chunk(b"tRNS", struct.pack(">H", transparent) * (3 if colour else 1))
+    return b"\x89PNG\r\n\x1a\n" + header + clear + chunk(b"IDAT", zlib.compress(b"\0" + samples)) + chunk(b"IEND", b"")
+
+
+class TestTransparentShades:
+    @pytest.mark.parametrize(
+        ("depth", "samples", "transparent", "wanted"),
+        [
+            (1, bytes([0b01010000]), 0, [255, 255, 255, 255]),
+            (2, bytes([0b00011011]), 1, [0, 255, 170, 255]),
+            (2, bytes([0b00011011]), 0, [255, 85, 170, 255]),
+            (4, bytes([0x05, 0xAF]), 5, [0, 255, 170, 255]),
+            (8, bytes([0, 85, 170, 255]), 85, [0, 255, 170, 255]),
+            (16, bytes([0, 0, 85, 85, 85, 86, 255, 255]), 0x5555, [0, 255, 85, 255]),
+        ],
+    )
+    def test_are_white_paper_at_their_own_depth(
+        self, depth: int, samples: bytes, transparent: int, wanted: list[int]
+    ) -> None:
+        found = pixels(png(depth, 0, samples, transparent), (1, 4), "stretch", color=False)
+        assert found.ravel().tolist() == wanted
+
+    def test_of_colours(self) -> None:
+        eight = png(8, 2, bytes(v for v in (0, 85, 170, 255) for _ in range(3)), 85)
+        assert pixels(eight, (1, 4), "stretch")[0, :, 1].tolist() == [0, 255, 170, 255]
+        with pytest.raises(ImageError, match="must have 8 bits, or an alpha channel, where a colour is transparent"):
+            pixels(png(16, 2, bytes(24), 0x55))
 
 
 class TestHostileFolders:
@@ -396,11 +445,15 @@ class TestLayouts:
             "file,label\n": "test.csv must have the columns filename and label, got file, label",
             "": "test.csv must have the columns filename and label, got ",
             "filename,label\nn03_0.jpg,n03\nn03_0.jpg,n04\n": "test.csv must name each file once, with a label, got",
-            "filename,label\nn03_0.jpg\n": "test.csv must name each file once, with a label, got 'n03_0.jpg', None",
+            "filename,label\nn03_0.jpg\n": "test.csv must name each file once, with a label, got 'n03_0.jpg', ''",
+            "filename,label\nn03_0.jpg,n03\nimages/n03_0.jpg,n04\n": "test.csv must name each file once, with a label",
         }.items():
             (folder / "test.csv").write_text(text)
             with pytest.raises(ArgumentException, match=f"^{message}"):
                 load(folder, split="test")
+        rows = [f"n0{c}_{i}.jpg,{' ' * (i % 2)}n0{c} " for c in (3, 4) for i in range(4)]
+        (folder / "test.csv").write_text("filename,label\n" + "\n".join(rows))
+        assert load(folder, 2, 1, 2, split="test").labels == ("n03", "n04")
         (folder / "test.csv").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(ArgumentException, match=r"test.csv' must be a text in UTF-8"):
             load(folder, split="test")
@@ -450,6 +503,25 @@ class TestCache:
         for path in folder.rglob("*.png"):
             path.write_bytes(encoded(photo(20)))
         assert bits(load(folder, 2, 1, 2).GetTaskBatch(2)) != before
+
+    def test_a_file_that_could_not_be_read_is_tried_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, read = fill(tmp_path / "photos"), os.open
+
+        def open_others(path: Any, *rest: Any) -> int:
+            if str(path).endswith("3.jpeg"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", open_others)
+            wanted = {f"kind {c}/3.jpeg": "must be readable" for c in range(4)}
+            assert load_quietly(folder).left_out == wanted
+            # As long as they cannot be read, the others are not decoded again.
+            self.refuse_to_decode(patch)
+            assert load_quietly(folder).left_out == wanted
+        assert load(folder, 2, 1, 4).left_out == {}
 
     @pytest.mark.parametrize("harm", ["cut", "empty", "no array", "other", "index", "no index", "odd index"])
     def test_a_damaged_cache_is_made_anew(self, tmp_path: Path, harm: str) -> None:

@@ -556,11 +556,12 @@ class TestRefusals:
         before = sampler.GetState()
         own, wave = sampler.SampleOne(), Episode(SinusoidLoader(seed=0).GetNextTask())
         other = RotatedDigitsMetaDataset(seed=0).SampleEpisode(5, 1, 2)
+        # Of as many classes, with the same labels.
+        double = MetaDatasetBase("others", np.eye(24), np.arange(24) % 8).SampleEpisode(3, 1, 2)
         sampler.SetState(before)
-        for strange in (wave, other):
-            with pytest.raises(
-                ArgumentException, match=r"^episodes\[1\] must have 3 classes of GaussianClassification"
-            ):
+        classes = "must have 3 classes of GaussianClassification"
+        for strange, message in ((wave, classes), (other, classes), (double, "must be of Gaussian.*, got 'others'")):
+            with pytest.raises(ArgumentException, match=rf"^episodes\[1\] {message}"):
                 sampler.UpdateWithFeedback([own, strange], [1.0, 1.0])
         with pytest.raises(ArgumentException, match=r"^episodes\[0\] must be an IEpisode, got <MetaLearningTask"):
             sampler.UpdateWithFeedback([own.Task], [1.0])

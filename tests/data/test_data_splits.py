@@ -151,6 +151,11 @@ class TestSplit:
         hard.SetProgress(1)
         assert (hard.NWay, easy.NWay) == (4, 2)
 
+    def test_shares_may_be_of_single_precision(self) -> None:
+        thirds = np.float32(1 / 3), np.float32(2 / 3)
+        wanted = [part.labels for part in ArrayLoader(*examples(12), 2, 1, 2).split(1 / 3, 2 / 3)]
+        assert [part.labels for part in ArrayLoader(*examples(12), 2, 1, 2).split(*thirds)] == wanted
+
     def test_share_the_examples(self) -> None:
         X, y = examples(8)
         for part in ArrayLoader(X, y, 2, 1, 2).split(0.5, 0.5):
@@ -163,6 +168,7 @@ class TestSplit:
         [
             ((), ArgumentException, "parts must be one or more numbers, got none; pass for example 0.8, 0.2"),
             ((0.5, 0.4), ArgumentException, "parts must sum to 1, got 0.9"),
+            ((0.5, 0.500005), ArgumentException, "parts must sum to 1, got 1.000005"),
             (
                 (0.9, 0.1),
                 ArgumentOutOfRangeException,

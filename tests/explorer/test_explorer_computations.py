@@ -197,12 +197,16 @@ class TestStrokes:
     def test_the_unit_does_not_matter(self) -> None:
         large = [([100.0 * x - 7 for x in xs], [100.0 * y + 3 for y in ys]) for xs, ys in SEVEN]
         np.testing.assert_array_equal(rasterize(SEVEN), rasterize(large))
+        np.testing.assert_array_equal(rasterize([([1e308, 1.5e308], [0, 0])]), rasterize([([0, 1], [0, 0])]))
 
     def test_up_is_up(self) -> None:
         assert rasterize(SEVEN)[0].sum() > rasterize(SEVEN)[7].sum()
 
     def test_a_dot_stays_a_dot(self) -> None:
-        assert 0 < rasterize([([1.0], [1.0])]).sum() < 2
+        image = rasterize([([1.0], [1.0])])
+        # Of the 4 × 4 pixels round the middle, the corners are out of the pen's reach.
+        np.testing.assert_array_equal(image[3:5, 3:5], 3 / 16)
+        assert image.sum() == 3 / 4
 
     @pytest.mark.parametrize(
         ("strokes", "message"),

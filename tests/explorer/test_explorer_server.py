@@ -47,3 +47,16 @@ def test_without_bokeh_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_room_itself_needs_no_bokeh() -> None:
     assert importlib.import_module("aidotnet_py.explorer").__all__ == ["serve"]
+
+
+@pytest.mark.parametrize("name", ["inner_problem_page.InnerProblemPage", "meta_gradient_page.MetaGradientPage"])
+@pytest.mark.parametrize("control", ["_strength", "_surface"])
+def test_a_client_that_sends_what_no_control_offers(name: str, control: str) -> None:
+    document = pytest.importorskip("bokeh.document", reason="Bokeh is not installed").Document()
+    module, page = name.split(".")
+    shown = getattr(importlib.import_module(f"aidotnet_py.explorer.pages.{module}"), page)(document)
+    getattr(shown, control).update(value="nope")
+    with shown.refusals():
+        shown.respond()
+    assert " must be " in shown._alert.text
+    assert "nope" in shown._alert.text

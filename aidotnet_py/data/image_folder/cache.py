@@ -18,10 +18,13 @@ from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.progress import progress_bar
 from aidotnet_py.whole_files import replacing, write_file
 
-__all__ = ["CachedImages", "cached_images", "default_cache"]
+__all__ = ["UNREAD", "CachedImages", "cached_images", "default_cache"]
+
+# The reason for a file that could not be read, which may pass: of rights, or of a share that was away.
+UNREAD = "must be readable"
 
 # A part of the names of files; raised when the same images would be decoded to other pixels.
-_VERSION = 1
+_VERSION = 2
 # Not on Windows.
 _DROP: int | None = getattr(mmap, "MADV_DONTNEED", None)
 
@@ -68,6 +71,8 @@ def cached_images(
 ) -> tuple[CachedImages, dict[str, str]]:
     """Return decoded images from the cache, after decoding them there if need be.
 
+    Images that could not be read are tried again each time; if one now can, all are decoded again.
+
     Parameters
     ----------
     folder : Path
@@ -77,7 +82,7 @@ def cached_images(
     names : sequence of str
         The images.
     decode : callable
-        Returns the pixels of an image by its name, or why there are none.
+        Returns the pixels of an image by its name, or why there are none: `UNREAD` or a lasting reason.
     shape : tuple of int
         The shape of one image.
 
@@ -93,7 +98,7 @@ def cached_images(
     whole = (len(names), *shape)
     # The index is written last: without it, the images are not all there.
     left_out = _read_index(index)
-    if left_out is not None:
+    if left_out is not None and _still_unread(left_out, decode):
         try:
             return CachedImages(pixels, whole), left_out
         except InvalidOperationException:
@@ -129,6 +134,12 @@ def _write(
                 left_out[name], image = image, nothing
             file.write(image.tobytes())
     return left_out
+
+
+def _still_unread(left_out: Mapping[str, str], decode: Callable[[str], NDArray[np.uint8] | str]) -> bool:
+    """Return whether all that could not be read still cannot."""
+    answers = (decode(name) for name, reason in left_out.items() if reason == UNREAD)
+    return all(isinstance(answer, str) and answer == UNREAD for answer in answers)
 
 
 def _read_index(path: Path) -> dict[str, str] | None:

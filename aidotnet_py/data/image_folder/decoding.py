@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.data.pixels import ImageError, lay_on_paper, open_image
 from aidotnet_py.data.safe_png import PNG_SIGNATURE, essential_png
+
+if TYPE_CHECKING:
+    from PIL.Image import Image, Resampling
 
 __all__ = ["ImageForm"]
 
@@ -81,7 +84,22 @@ class ImageForm:
         if self.fit == "crop":
             drawn = ImageOps.fit(drawn, size, how)
         elif self.fit == "pad":
-            drawn = ImageOps.pad(drawn, size, how, color="white")
+            drawn = _padded(drawn, size, how)
         else:
             drawn = drawn.resize(size, how)
         return np.asarray(drawn).reshape(self.shape)
+
+
+def _padded(image: Image, size: tuple[int, int], how: Resampling) -> Image:
+    """Return an image in the middle of white paper, with a pixel of it at least."""
+    from PIL import Image
+
+    # Pillow's own `pad` rounds the short side of a long image to nothing.
+    width, height = size
+    if image.width * height >= image.height * width:
+        inside = width, max(1, round(image.height / image.width * width))
+    else:
+        inside = max(1, round(image.width / image.height * height)), height
+    paper = Image.new(image.mode, size, "white")
+    paper.paste(image.resize(inside, how), (round((width - inside[0]) / 2), round((height - inside[1]) / 2)))
+    return paper

@@ -107,14 +107,15 @@ def _by_csv(path: Path, files: SafeFolder, table: str, left_out: dict[str, str])
             f"{table} must have the columns filename and label, got {', '.join(rows.fieldnames or ())}"
         )
     for row in rows:
-        file, label = row["filename"], row["label"]
-        if not file or not label or file in seen:
+        file, label = row["filename"], (row["label"] or "").strip()
+        # Only files that the walk has found are read, so that a name cannot lead out of the folder.
+        place = next((name for name in (f"images/{file}", file) if name in known), None)
+        # A file has two names, with the folder and without.
+        if not file or not label or (place or file) in seen:
             raise ArgumentException(
                 f"{table} must name each file once, with a label, got {file!r:.100}, {label!r:.100}"
             )
-        seen.add(file)
-        # Only files that the walk has found are read, so that a name cannot lead out of the folder.
-        place = next((name for name in (f"images/{file}", file) if name in known), None)
+        seen.add(place or file)
         if place is None:
             left_out[file] = f"must be a file in images, as {table} has it, got none"
         else:

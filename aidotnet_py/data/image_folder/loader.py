@@ -16,7 +16,7 @@ from aidotnet_py.arguments import SWITCH, Choice, refusal
 from aidotnet_py.backends import Backend
 from aidotnet_py.caller import level_outside
 from aidotnet_py.data.class_pool import ClassPool
-from aidotnet_py.data.image_folder.cache import cached_images, default_cache
+from aidotnet_py.data.image_folder.cache import UNREAD, cached_images, default_cache
 from aidotnet_py.data.image_folder.decoding import ImageForm
 from aidotnet_py.data.image_folder.encoding import FIT, LIMITS, SIDE, ImageEncoding, check_folder, check_path
 from aidotnet_py.data.image_folder.listing import SPLITS, list_images
@@ -231,8 +231,8 @@ class ImageFolderLoader(ImageLoader[T]):
             return self._form.decode(files.read(name))
         except ImageError as error:
             return str(error)
-        except ArgumentException:
-            return f"must be readable, with at most {LIMITS.member_bytes} bytes"
+        except ArgumentException as error:
+            return UNREAD if isinstance(error.__cause__, OSError) else f"must have at most {LIMITS.member_bytes} bytes"
 
     def _tell(self, path: Path) -> None:
         """Name what is left out, as an error or in a warning."""

@@ -76,7 +76,7 @@ class InnerProblemPage(Page):
 
     def answer(self) -> str:
         """Solve the inner problem again."""
-        strength = float(self._strength.value)
+        strength = float(checked("Λ", self._strength.value, STRENGTHS))
         name = self._surface.value
         solution = solve_inner_problem(name, point_of(self._theta), strength, self._solver.value, self._steps.value)
         self._landscape.draw_levels(inner_problem(name).levels(solution.theta, strength))

@@ -102,7 +102,8 @@ class MetaGradientPage(Page):
 
     def answer(self) -> str:
         """Compute both gradients again."""
-        name, strength = self._surface.value, float(self._strength.value)
+        name = checked("the task loss", self._surface.value, SURFACES)
+        strength = float(checked("Λ", self._strength.value, STRENGTHS))
         drawn = len(SURFACES[name].start) == 2
         theta = point_of(self._theta) if drawn else SURFACES[name].start
         found = compare_meta_gradients(name, theta, strength, self._steps.value, self._iterations.value)

@@ -71,7 +71,7 @@ class IEpisode(Protocol[T_co, TInput_co, TOutput_co]):
 
     @property
     def EpisodeId(self) -> int:
-        """A number that no other episode of the process has."""
+        """A number that no other episode has."""
         ...
 
     @property
