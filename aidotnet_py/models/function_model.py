@@ -487,22 +487,27 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
             When input and expected output do not fit the model or each other; when a layer takes noise that the model
             does not name.
         InvalidOperationException
-            When the loss or its gradient is not finite; the model is then unchanged.
+            When the loss, its gradient or the step's result is not finite; the model is then unchanged.
         """
         with self._lock:
             memory = self._optimizer.GetState()
             loss, gradient = self._loss_and_gradient(
                 input, expectedOutput, "expectedOutput", self._loss, step=int(memory["steps"])
             )
-            for quantity, values in (("loss", loss), ("gradient of the loss", gradient)):
-                if not np.isfinite(self._backend.to_numpy(values)).all():
-                    raise InvalidOperationException(f"the {quantity} is not finite; nothing was changed")
+            self._require_finite("loss is", loss)
+            self._require_finite("gradient of the loss is", gradient)
             try:
-                self._parameters = self._optimizer.UpdateParameters(self._parameters, gradient)
+                new = self._optimizer.UpdateParameters(self._parameters, gradient)
+                self._require_finite("new parameters are", new)
+                self._parameters = new
             except BaseException:
                 self._optimizer.SetState(memory)
                 raise
             self._metadata.TrainingDate = datetime.now(UTC)
+
+    def _require_finite(self, subject: str, values: Array) -> None:
+        if not np.isfinite(self._backend.to_numpy(values)).all():
+            raise InvalidOperationException(f"the {subject} not finite; nothing was changed")
 
     def ComputeGradients(self, input: TInput, target: TOutput, lossFunction: ILossFunction[Any] | None = None) -> Array:
         """Return the gradient of the loss with respect to the parameters, shape (ParameterCount,).

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.arguments import POSITIVE
+from aidotnet_py.autodiff.extend import type_of
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.optimizers.elementwise import DECAY, ElementwiseOptimizer
 
 __all__ = ["AdamOptimizer"]
+
+_LEAST_IN_FLOAT16 = np.finfo(np.float16).smallest_normal
 
 
 class AdamOptimizer(ElementwiseOptimizer):
@@ -27,7 +30,7 @@ class AdamOptimizer(ElementwiseOptimizer):
     beta1, beta2 : float
         Decay of the moments, in [0, 1).
     epsilon : float
-        Added to the denominator, > 0.
+        Added to the denominator, > 0. In float16, at least 6e-5 is added: 1e-8 would be 0.
 
     Raises
     ------
@@ -67,6 +70,8 @@ class AdamOptimizer(ElementwiseOptimizer):
         0. As m is 0 there too, that is what the step's derivative by the gradients tends to: −α/ε at the first.
         """
         decay1, weight1, decay2, weight2, epsilon, rate = coefficients
+        if type_of(parameters).dtype == np.float16:
+            epsilon = np.maximum(epsilon, _LEAST_IN_FLOAT16)
         first = memory[0] * decay1 + gradient * weight1
         second = memory[1] * decay2 + gradient * gradient * weight2
         # Chosen twice: what √ is asked for must not be 0 either, for 0 times its infinite derivative is NaN.
@@ -76,6 +81,8 @@ class AdamOptimizer(ElementwiseOptimizer):
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         decay1, weight1, decay2, weight2, epsilon, rate = self.coefficients(self._steps)
+        if backend.dtype_of(parameters) == np.float16:
+            epsilon = max(epsilon, float(_LEAST_IN_FLOAT16))
         multiply, divide = backend.elementwise("multiply"), backend.elementwise("divide")
         first, second = self._arrays["first_moment"], self._arrays["second_moment"]
         # The formula's operations, in one array that every term passes through and which becomes the result.

@@ -124,11 +124,16 @@ class ElementwiseOptimizer:
             When they differ from each other or from earlier steps.
         """
         backend = self._checked(parameters, gradient)
+        before = self._steps, self._arrays
         if not self._arrays:
             self._arrays = {name: _zeros(backend, parameters) for name in self.memory}
         self._steps += 1
-        with backend.errors_ignored():
-            return self._step(backend, parameters, gradient)
+        try:
+            with backend.errors_ignored():
+                return self._step(backend, parameters, gradient)
+        except BaseException:
+            self._steps, self._arrays = before
+            raise
 
     def _step(self, backend: Backend, parameters: Array, gradient: Array) -> Array:
         """Return the new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aidotnet_py import (
+    AdamOptimizer,
     ArgumentException,
     ArgumentNullException,
     CrossEntropyLoss,
@@ -432,6 +433,22 @@ class TestTrain:
         model = FunctionModel(lambda p, x: np.sqrt(p["w"]) * x, {"w": np.zeros(1)})
         with pytest.raises(InvalidOperationException, match="the gradient of the loss is not finite"):
             model.Train(np.ones(1), np.ones(1))
+
+    def test_that_leads_to_what_is_not_finite_changes_nothing(self):
+        """Whose parameter lies at the end of its range."""
+        most = float(np.finfo(np.float16).max)
+        model = FunctionModel(lambda p, x: x - p["w"] / most, {"w": np.full(1, most, np.float16)})
+        model._optimizer = AdamOptimizer(most)
+        x = np.zeros(1, np.float16)
+        with pytest.raises(InvalidOperationException, match="the new parameters are not finite; nothing was changed"):
+            model.Train(x, x + np.float16(-2.0))
+        assert model.GetParameters() == most
+        assert model._optimizer.GetState() == {"steps": 0}
+
+    def test_in_half_precision_leaves_what_has_no_gradient(self):
+        model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.ones((2, 1), np.float16)})
+        model.Train(np.array([[1, 0]], np.float16), np.zeros((1, 1), np.float16))
+        assert model.GetParameters().tolist() == [np.float16(0.999), 1.0]
 
 
 class TestCopies:

@@ -625,6 +625,26 @@ class TestRefusals:
             optimizer.UpdateParameters(np.ones(2), np.ones(3))
         assert optimizer.GetState() == {"steps": 0}
 
+    def test_a_failed_step_does_not_count(self):
+        class Counting(ElementwiseOptimizer):
+            memory = ("sum",)
+            fails = True
+
+            def coefficients(self, step):
+                return (float(step),)
+
+            def formula(self, parameters, gradient, memory, coefficients):
+                if self.fails:
+                    raise ValueError("not ready")
+                return parameters - coefficients[0] * gradient, [memory[0] + gradient]
+
+        optimizer = Counting(0.1)
+        with pytest.raises(ValueError, match="not ready"):
+            optimizer.UpdateParameters(np.zeros(1), np.ones(1))
+        assert optimizer.GetState() == {"steps": 0}
+        optimizer.fails = False
+        assert optimizer.UpdateParameters(np.zeros(1), np.ones(1)) == [-1.0]
+
 
 def test_they_are_optimizers_and_know_their_rate(make):
     assert isinstance(make(), IGradientBasedOptimizer)

@@ -353,6 +353,9 @@ def _constant(value: float) -> Callable[..., Any]:
 def full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
     have = type_of(a)
     kind = np.dtype(dtype or have.dtype)
+    if isinstance(fill_value, int):
+        # As in NumPy, one that the dtype cannot hold is an error.
+        fill_value = kind.type(fill_value)
     return _broadcast_to(ew.astype(as_array(fill_value), kind), have.shape)
 
 

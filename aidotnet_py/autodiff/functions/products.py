@@ -26,12 +26,17 @@ __all__ = ["dot", "einsum", "inner", "outer", "tensordot"]
 def dot(a: Any, b: Any) -> Any:
     """Compute `numpy.dot`, for at most two axes on the right."""
     if not type_of(a).shape or not type_of(b).shape:
-        return ew.multiply(a, b)
+        return _scaled(a, b)
     if len(type_of(b).shape) > 2:
         raise NotSupportedException(
             "np.dot must have at most two axes on the right for a traced value, got more; use np.matmul"
         )
     return matmul(a, b)
+
+
+def _scaled(a: Any, b: Any) -> Any:
+    # Unlike operators, NumPy's products take a plain number for an array of its own dtype.
+    return ew.multiply(as_array(a), as_array(b))
 
 
 def outer(a: Any, b: Any) -> Any:
@@ -42,7 +47,7 @@ def outer(a: Any, b: Any) -> Any:
 def inner(a: Any, b: Any) -> Any:
     """Compute `numpy.inner`: products summed over the last axes."""
     if not type_of(a).shape or not type_of(b).shape:
-        return ew.multiply(a, b)
+        return _scaled(a, b)
     return tensordot(a, b, (-1, -1))
 
 

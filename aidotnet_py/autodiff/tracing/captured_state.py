@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Set
 from enum import Enum
 from functools import lru_cache, partial
+from importlib.machinery import EXTENSION_SUFFIXES
 from operator import is_
-from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from pathlib import PurePath
+from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -17,15 +21,23 @@ __all__ = ["CapturedState"]
 _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, Enum, frozenset)
 # Larger containers are compared by length alone.
 _MOST_MEMBERS = 1000
-# Packages whose global variables and objects are not settings of a model.
-_LIBRARIES = ("aidotnet_py.autodiff", "aidotnet_py.backends", "aidotnet_py.implicit", "aidotnet_py.solvers")
-_PACKAGES = ("aidotnet_py", "numpy", "scipy")
+# No more objects are searched; what hangs on them goes unnoticed.
+_MOST_HOLDERS = 10_000
+# Packages whose objects are not settings of a model.
+_WITHOUT_SETTINGS = (
+    *("aidotnet_py.autodiff", "aidotnet_py.backends", "aidotnet_py.implicit", "aidotnet_py.solvers"),
+    *("numpy", "scipy"),
+)
+_PACKAGE = PurePath(__file__).parents[2]
+_STANDARD_LIBRARY = PurePath(os.__file__).parent
 # The flag of classes defined in Python.
 _HEAP_TYPE = 1 << 9
 # The attributes that hold their functions and arguments.
 _WRAPPERS = (MethodType, staticmethod, classmethod, property, partial)
 _WRAPPED = ("__func__", "__self__", "fget", "func", "args", "keywords")
 _MISSING = object()
+# What takes the names of variables and attributes as strings.
+_READERS_BY_STRING = {"getattr", "hasattr", "vars", "__dict__", "globals"}
 
 Get: TypeAlias = Callable[[Any, Any], Any]
 Container: TypeAlias = list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any]
@@ -35,9 +47,10 @@ class CapturedState:
     """The state that functions refer to: closures, defaults, global variables, and attributes of objects among these.
 
     The names that code uses select the attributes and global variables to remember, with their contents to any depth:
-    numbers, strings and containers of them by value, NumPy arrays by their bytes, everything else by identity. Other
-    state goes unnoticed: attributes under computed names, files, the state of extension types, the elements of arrays
-    on a device.
+    numbers, strings and containers of them by value, NumPy arrays by their types and bytes, everything else by
+    identity. Names that are found nowhere are remembered where code may do without them: as strings, and in functions
+    with ``try``. Other state goes unnoticed: attributes under computed names, what only code of the standard library
+    and of installed libraries reads, files, the state of extension types, the elements of arrays on a device.
 
     Parameters
     ----------
@@ -65,7 +78,7 @@ class CapturedState:
         own = id(getattr(getattr(functions[0], "__self__", None), "__dict__", None))
         self._reads = [(get, name, value, place == own) for (place, name), (get, value) in search.reads.items()]
         self._containers = [(of, _members(of)) for of in search.containers]
-        self._arrays = [(array, array.tobytes()) for array in search.arrays]
+        self._arrays = [(array, array.shape, array.dtype, array.tobytes()) for array in search.arrays]
 
     def changed(self, twin: object = None) -> bool:
         """Whether any of the state changed.
@@ -84,7 +97,10 @@ class CapturedState:
             # Mostly, nothing has changed.
             if not all(map(is_, now, members)) and not all(map(_same, now, members)):
                 return True
-        return any(array.tobytes() != data for array, data in self._arrays)
+        return any(
+            array.shape != shape or array.dtype != dtype or array.tobytes() != data
+            for array, shape, dtype, data in self._arrays
+        )
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -106,15 +122,17 @@ def _members(container: Container) -> tuple[Any, ...]:
     return (frozenset(container),) if isinstance(container, set) else tuple(container)
 
 
-def _names_in(code: CodeType) -> Iterator[str]:
-    """Yield the global variables and attributes that code, or a function defined in it, uses."""
-    yield from code.co_names
-    reads_by_string = "getattr" in code.co_names
+def _names_in(code: CodeType) -> Iterator[tuple[str, bool]]:
+    """Yield the global variables and attributes that code, or a function in it, uses; and whether it can miss them."""
+    has_try = bool(code.co_exceptiontable)
+    for name in code.co_names:
+        yield name, has_try
+    reads_by_string = not _READERS_BY_STRING.isdisjoint(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names_in(constant)
         elif reads_by_string and isinstance(constant, str):
-            yield constant
+            yield constant, True
 
 
 class _Search:
@@ -126,24 +144,31 @@ class _Search:
         self.arrays: list[np.ndarray[Any, Any]] = []
         # By identity; the references keep ids from being reused.
         self._seen: dict[int, Any] = {}
-        self._holders: list[tuple[Any, set[str]]] = []
-        # Attributes that are read without being named.
-        self._names = {"__call__", "__wrapped__"}
+        # Objects, with the number of names that were looked up in each.
+        self._holders: list[tuple[Any, int]] = []
+        # Names in the order that they appear in, at first those that are read without being named. One that code turns
+        # out to do without appears once more.
+        self._names = ["__call__", "__wrapped__"]
+        self._may_miss = dict.fromkeys(self._names, False)
         self._reads_super = False
 
     def finish(self) -> None:
         """Look up every name in every object until no new ones appear."""
         before = -1
         while before != (before := len(self._names) + len(self._holders)):
-            if "super" in self._names and not self._reads_super:
+            if "super" in self._may_miss and not self._reads_super:
                 # What a class overrides is read too; objects that were searched before have more to find.
                 self._reads_super = True
-                for _, done in self._holders:
-                    done.clear()
-            for holder, done in list(self._holders):
-                names = self._names - done
-                done |= names
-                self._look_up(holder, names)
+                self._holders = [(holder, 0) for holder, _ in self._holders]
+            for i, (holder, done) in enumerate(self._holders[:]):
+                self._holders[i] = holder, len(self._names)
+                self._look_up(holder, set(self._names[done:]))
+
+    def _learn(self, names: Iterable[tuple[str, bool]]) -> None:
+        for name, may_miss in names:
+            if name not in self._may_miss or (may_miss and not self._may_miss[name]):
+                self._may_miss[name] = may_miss
+                self._names.append(name)
 
     def visit(self, value: Any) -> None:
         """Note a value and search its contents."""
@@ -173,25 +198,42 @@ class _Search:
             self._visit_each(*(value.values() if isinstance(value, dict) else value))
 
     def _visit_function(self, function: FunctionType) -> None:
-        names = set(_names_in(function.__code__))
-        self._names |= names
         for name in ("__defaults__", "__kwdefaults__"):
             self._note(partial(getattr, function), name, id(function), getattr(function, name))
-        self._holders.append((function, set()))
+        self._hold(function)
         for cell in function.__closure__ or ():
-            self._note(partial(getattr, cell), "cell_contents", id(cell), getattr(cell, "cell_contents", _MISSING))
-        if not _is_of(function.__module__, _PACKAGES):
-            for name in names & function.__globals__.keys():
-                self._note(function.__globals__.get, name, id(function.__globals__), function.__globals__[name])
+            get = partial(_content, cell)
+            self._note(get, "cell_contents", id(cell), get("cell_contents", _MISSING))
+        # A library's code leads through the library; what it wraps and holds may be the caller's.
+        if _is_in_library(function.__code__.co_filename):
+            return
+        names = list(_names_in(function.__code__))
+        self._learn(names)
+        if not _is_of(function.__module__, ("aidotnet_py",)):
+            self._note(partial(getattr, function), "__code__", id(function), function.__code__)
+            variables = function.__globals__
+            for name, may_miss in names:
+                if may_miss or name in variables:
+                    self._note(variables.get, name, id(variables), variables.get(name, _MISSING))
 
     def _hold(self, value: Any) -> None:
         """Add an object, a class or a module to look up names in."""
         module = value.__name__ if isinstance(value, ModuleType) else _module_of(value)
-        if not _is_of(module, (*_LIBRARIES, "numpy", "scipy")):
-            self._holders.append((value, set()))
+        if _is_of(module, _WITHOUT_SETTINGS) or len(self._holders) >= _MOST_HOLDERS:
+            return
+        self._holders.append((value, 0))
+        line = _places_in(value if isinstance(value, type) else type(value))
+        if not all(place.grows for place in line):
+            # Methods of a library call by names that are not searched for.
+            for place in line:
+                for name in place.names if place.grows else ():
+                    if _is_one(method := place.get(name, None), FunctionType):
+                        self._note(place.get, name, place.identity, method)
 
     def _look_up(self, holder: Any, names: set[str]) -> None:
-        nearer, found = list[_Place](), set[str]()
+        nearer = list[_Place]()
+        missing = {name for name in names if self._may_miss[name]}
+        found = set[str]()
         for place in _places(holder):
             for name in names & place.names:
                 # A value added later to a nearer place would hide this one.
@@ -203,6 +245,9 @@ class _Search:
                 names = names - place.names
             if place.grows:
                 nearer.append(place)
+        for name in missing - found:
+            for empty in nearer:
+                self._note(empty.get, name, empty.identity, _MISSING)
 
     def _note(self, get: Get, name: str, identity: int, value: Any) -> None:
         self.reads[identity, name] = get, value
@@ -216,7 +261,7 @@ def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
 
 
 class _Place(NamedTuple):
-    """A place of attributes: their names, the function that reads one, and whether the place can grow."""
+    """A place of attributes: their names, the function that reads one, and whether callers add to the place."""
 
     names: Set[str]
     get: Get
@@ -229,25 +274,51 @@ def _places(holder: Any) -> Iterator[_Place]:
     kind = holder if isinstance(holder, type) else type(holder)
     slots = _slots_of(kind)
     if slots and holder is not kind:
-        yield _Place({name for name in slots if hasattr(holder, name)}, partial(getattr, holder), id(holder), False)
+        yield _Place(slots, partial(getattr, holder), id(holder), False)
     own = getattr(holder, "__dict__", None)
     if isinstance(own, dict):
         attributes = cast("dict[str, Any]", own)
-        yield _Place(attributes.keys(), attributes.get, id(attributes))
+        yield _Place(attributes.keys(), attributes.get, id(attributes), not _is_library(holder))
     yield from _places_in(kind)
 
 
 @lru_cache(maxsize=256)
-def _slots_of(kind: type) -> list[str]:
+def _slots_of(kind: type) -> set[str]:
     """Return the names of the attributes that objects of a class have in slots."""
-    return [name for c in kind.__mro__ for name, value in vars(c).items() if isinstance(value, MemberDescriptorType)]
+    return {name for c in kind.__mro__ for name, value in vars(c).items() if isinstance(value, MemberDescriptorType)}
 
 
 @lru_cache(maxsize=256)
 def _places_in(kind: type) -> list[_Place]:
     """Return the classes that attributes may come from."""
     line = [c for c in kind.__mro__ if c.__flags__ & _HEAP_TYPE and not _is_of(c.__module__, ("abc", "typing"))]
-    return [_Place(vars(c).keys(), vars(c).get, id(c)) for c in line]
+    return [_Place(vars(c).keys(), vars(c).get, id(c), not _is_library(sys.modules.get(c.__module__))) for c in line]
+
+
+def _is_library(value: object) -> bool:
+    """Return whether a value is a module of the standard library or of an installed one."""
+    # What exec runs is put down to builtins, and what a tool runs to its __main__.
+    if not isinstance(value, ModuleType) or value.__name__ in ("builtins", "__main__"):
+        return False
+    known = vars(value)
+    file = known.get("__file__") or next(iter(known.get("__path__") or ()), None)
+    return _is_in_library(str(file)) if file else value.__name__.partition(".")[0] in sys.stdlib_module_names
+
+
+@lru_cache(maxsize=4096)
+def _is_in_library(file: str) -> bool:
+    path = PurePath(file)
+    if _PACKAGE in path.parents:
+        return False
+    is_installed = _STANDARD_LIBRARY in path.parents or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+    return is_installed or file.startswith("<frozen ") or file.endswith(tuple(EXTENSION_SUFFIXES))
+
+
+def _content(cell: CellType, _: str, default: object) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # the variable has no value yet
+        return default
 
 
 def _module_of(value: Any) -> str:

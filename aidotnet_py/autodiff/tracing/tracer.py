@@ -604,8 +604,12 @@ class Tracer(NDArrayOperatorsMixin):
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         name = function.__name__
-        if "linalg" in getattr(function, "__module__", ""):
+        module = getattr(function, "__module__", "")
+        if "linalg" in module:
             name = f"linalg.{name}"
+        elif module.endswith("scimath"):
+            # Complex for negative numbers, unlike the function of the same name.
+            name = f"emath.{name}"
         return _call(name, args, kwargs)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

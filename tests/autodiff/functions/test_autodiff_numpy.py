@@ -487,6 +487,8 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
         (lambda x: np.cumprod(x), NotSupportedException, "np.cumprod is not among the functions that can be traced"),
         (lambda x: np.add.reduce(x), NotSupportedException, r"np.add.reduce is not among"),
         (lambda x: np.linalg.pinv(x), NotSupportedException, r"np.linalg.pinv is not among"),
+        (lambda x: np.emath.sqrt(x), NotSupportedException, r"np.emath.sqrt is not among"),
+        (lambda x: np.full_like(x, 300, np.uint8), OverflowError, "300 out of bounds for uint8"),
     ],
 )
 def test_what_cannot_be_is_refused_while_tracing(f: Callable[..., Any], error: type[Exception], message: str) -> None:

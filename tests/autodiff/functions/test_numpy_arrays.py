@@ -138,6 +138,17 @@ def test_sums_of_products_over_pairs_of_axes(x: Any, y: Any, data: st.DataObject
     assert_same(lambda a: np.inner(a, a) + np.inner(a.sum(), 2.0), x)
 
 
+@pytest.mark.parametrize("product", [np.dot, np.inner])
+@pytest.mark.parametrize(
+    ("x", "number"),
+    [(np.array([100, 2], np.int8), 2), (np.array([1, 2], np.uint8), -1), (np.array([1e38], np.float32), 10.0)],
+)
+def test_products_take_a_plain_number_for_an_array(product: Callable[..., Any], x: Any, number: float) -> None:
+    """Of int64 or float64, unlike `*`."""
+    assert_same(lambda a: product(a, number), x)
+    assert_same(lambda a: product(number, a), x)
+
+
 def test_derivatives_of_a_product_hold_where_factors_are_zero() -> None:
     """Each is the product of the factors that are left; the third of x y z in all three is 1."""
     x = np.array([0.0, 0.0, 3.0, 4.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -268,6 +269,93 @@ def enumeration() -> Case:
     return lambda x: x * held.mode.value, lambda: setattr(held, "mode", Mode.FIVEFOLD)  # type: ignore[attr-defined]
 
 
+def code_of_a_helper() -> Case:
+    def helper(x: Any) -> Any:
+        return x * 2.0
+
+    return lambda x: helper(x), lambda: setattr(helper, "__code__", (lambda x: x * 5.0).__code__)
+
+
+def attribute_that_is_new() -> Case:
+    held = Holder()
+    return lambda x: x * getattr(held, "factor", 2.0), lambda: setattr(held, "factor", 5.0)
+
+
+def attribute_that_is_new_where_it_is_looked_for() -> Case:
+    held = Holder()
+    return lambda x: x * (5.0 if hasattr(held, "flag") else 2.0), lambda: setattr(held, "flag", True)
+
+
+def attribute_that_is_new_to_a_try() -> Case:
+    held = Holder()
+
+    def f(x: Any) -> Any:
+        try:
+            return x * held.factor  # type: ignore[attr-defined]
+        except AttributeError:
+            return x * 2.0
+
+    return f, lambda: setattr(held, "factor", 5.0)
+
+
+def attribute_in_a_slot_that_is_new() -> Case:
+    held = Slotted()
+    del held.factor
+    return lambda x: x * getattr(held, "factor", 2.0), lambda: setattr(held, "factor", 5.0)
+
+
+def attribute_by_vars() -> Case:
+    held = Holder(factor=2.0)
+    return lambda x: x * vars(held)["factor"], lambda: setattr(held, "factor", 5.0)
+
+
+def attribute_by_dict() -> Case:
+    held = Holder(factor=2.0)
+    return lambda x: x * held.__dict__["factor"], lambda: setattr(held, "factor", 5.0)
+
+
+def global_by_string() -> Case:
+    return lambda x: x * globals()["FACTOR"], lambda: globals().update(FACTOR=5.0)
+
+
+def global_that_is_new() -> Case:
+    def f(x: Any) -> Any:
+        try:
+            return x * NEW_FACTOR  # type: ignore[name-defined]
+        except NameError:
+            return x * 2.0
+
+    return f, lambda: globals().update(NEW_FACTOR=5.0)
+
+
+def attribute_of_a_method_that_a_library_calls() -> Case:
+    class Scaler(logging.Handler):
+        factor = 2.0
+
+        def acquire(self) -> None: ...
+
+        def release(self) -> None: ...
+
+        def filter(self, record: Any) -> Any:
+            return True
+
+        def emit(self, record: Any) -> None:
+            record.append(record[0] * self.factor)
+
+    handler = Scaler()
+
+    def f(x: Any) -> Any:
+        handler.handle(record := [x])  # type: ignore[arg-type]
+        return record[1]
+
+    return f, lambda: setattr(handler, "factor", 5.0)
+
+
+def attribute_of_an_object_of_a_library() -> Case:
+    held = types.SimpleNamespace(factor=2.0)
+    return lambda x: x * held.factor, lambda: setattr(held, "factor", 5.0)
+
+
 def array_in_place() -> Case:
     table = np.full((1,), 2.0)
     return lambda x: x * table, lambda: table.fill(5.0)
@@ -284,6 +372,11 @@ def array_worked_into_another() -> Case:
     return lambda x: x * (table + 1.0), lambda: table.fill(4.0)
 
 
+def array_of_another_shape() -> Case:
+    table = np.ones(4)
+    return lambda x: x * (2.0 if table.ndim == 1 else 5.0), lambda: table.resize((2, 2), refcheck=False)
+
+
 def array_that_is_another() -> Case:
     held = Holder(table=np.full((1,), 2.0))
     return lambda x: x * held.table, lambda: setattr(held, "table", np.full((1,), 5.0))  # type: ignore[attr-defined]
@@ -296,6 +389,10 @@ CASES = [
     *(attribute_by_property, attribute_by_string, attribute_of_the_class, attribute_in_front_of_the_classs),
     *(attribute_in_a_slot, attribute_three_deep, attribute_of_a_module, attribute_of_a_function, called_object),
     *(entry_of_a_dict, new_entry_of_a_dict, member_of_a_list, member_of_a_set, default, partial, wrapped, enumeration),
+    *(code_of_a_helper, attribute_that_is_new, attribute_that_is_new_where_it_is_looked_for),
+    *(attribute_that_is_new_to_a_try, attribute_in_a_slot_that_is_new, attribute_by_vars, attribute_by_dict),
+    *(global_by_string, global_that_is_new, attribute_of_a_method_that_a_library_calls),
+    *(attribute_of_an_object_of_a_library, array_of_another_shape),
     *(array_in_place, array_with_strides, array_worked_into_another, array_that_is_another),
 ]
 
@@ -304,6 +401,7 @@ CASES = [
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     yield request.param()
     globals().update(FACTOR=2.0)
+    globals().pop("NEW_FACTOR", None)
     Config.factor = 2.0
 
 
@@ -359,6 +457,29 @@ class TestChanged:
             state = CapturedState(names["Scale"]().f)
             change()
             assert state.changed()
+
+    def test_of_a_variable_without_a_value_is_found(self) -> None:
+        """As of a function that is used above the line that gives its variable a value."""
+        state = CapturedState(lambda x: x if x is None else x * factor)
+        assert not state.changed()
+        factor = 2.0
+        assert state.changed()
+
+    def test_of_libraries_is_not_searched(self) -> None:
+        """Their functions name much, through which a search would reach all that is imported."""
+        log = logging.getLogger("a_test")
+
+        def f(x: Any) -> Any:
+            log.debug("input of shape %s", x.shape)
+            return x
+
+        state = CapturedState(f)
+        assert len(state._reads) + len(state._containers) < 100
+
+    def test_is_sought_in_so_many_objects_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("aidotnet_py.autodiff.tracing.captured_state._MOST_HOLDERS", 100)
+        many = [[Holder(factor=2.0) for _ in range(100)] for _ in range(3)]
+        assert len(CapturedState(lambda x: x * many[0][0].factor)._reads) < 150  # type: ignore[attr-defined]
 
     def test_of_objects_that_hold_each_other_is_found(self) -> None:
         one, other = Holder(factor=2.0), Holder()
