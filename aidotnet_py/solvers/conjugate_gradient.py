@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE
 from aidotnet_py.backends import Array
-from aidotnet_py.caller import level_outside
 from aidotnet_py.solvers.borrowing import borrowed_iteration
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration, PreconditionedIteration
+from aidotnet_py.solvers.mixing import warn_of_mixed_rows
 from aidotnet_py.solvers.progress import Callback, Progress, threshold_of
-from aidotnet_py.solvers.report import SolverReport, StopReason
+from aidotnet_py.solvers.report import SolverReport
 from aidotnet_py.solvers.rows import Operator, Rows, check_callable
 from aidotnet_py.solvers.scaling import all_in_range, scales_for
 
@@ -87,7 +86,8 @@ def conjugate_gradient(
     Warns
     -----
     UserWarning
-        When rhs is a column, (n, 1), and the operator mixes its rows, each of which is a system of its own.
+        When max_iterations is None, some tasks did not converge, and the operator mixes the rows of rhs, each of which
+        is a system of its own.
 
     Raises
     ------
@@ -136,21 +136,9 @@ def conjugate_gradient(
     product = _damped(rows, rows.on_rows("operator", operator), damping)
     with borrowed_iteration(rows, product, precondition) as iteration:
         solution, report = _solve(_Solve(rows, product, iteration), start, limit, bounds, callback)
-    _warn_of_columns(rows, report)
+    if max_iterations is None:
+        warn_of_mixed_rows(rows, product, report)
     return solution, report
-
-
-def _warn_of_columns(rows: Rows, report: SolverReport) -> None:
-    """Warn of rows of one unknown, each of which one step solves, that many left far from solved: they were mixed."""
-    ended = report.stopped_by(StopReason.MAX_ITERATIONS) | report.stopped_by(StopReason.PRECISION_LIMIT)
-    left = ended & (report.residual_norms > 1e-3 * report.rhs_norms)
-    if rows.n == 1 and rows.tasks > 1 and left.any():
-        warnings.warn(
-            f"rhs of shape {rows.shape} is {rows.tasks} systems of one unknown each, which the operator does not treat "
-            f"apart; for one system of {rows.tasks} unknowns, pass rhs.ravel()",
-            UserWarning,
-            stacklevel=level_outside(),
-        )
 
 
 def _solve(

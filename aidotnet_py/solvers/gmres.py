@@ -12,6 +12,7 @@ from aidotnet_py.arguments import COUNT
 from aidotnet_py.backends import Array
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
+from aidotnet_py.solvers.mixing import warn_of_mixed_rows
 from aidotnet_py.solvers.progress import Callback, Progress
 from aidotnet_py.solvers.report import SolverReport, StopReason
 from aidotnet_py.solvers.rows import Operator, Rows, check_callable
@@ -81,6 +82,11 @@ def gmres(
         product at the end. A task whose measured residual is above the bound that its rotations promised starts again
         from there, while that halves it.
 
+    Warns
+    -----
+    UserWarning
+        When the operator mixes the rows of rhs, as `conjugate_gradient` has it.
+
     Raises
     ------
     ArgumentException
@@ -135,7 +141,10 @@ def gmres(
         _add_to_solution(solve, cycle.coefficients(), cycle.basis)
         if progress.iterations.any():
             solve.measure(progress)
-    return solve.finished(progress)
+    solution, report = solve.finished(progress)
+    if max_iterations is None:
+        warn_of_mixed_rows(rows, product, report)
+    return solution, report
 
 
 def _add_to_solution(solve: Iterate, coefficients: NDArray[Any], basis: _Basis) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.solvers import SolverReport, StopReason, borrowing, conjugate_gradient
+from aidotnet_py.solvers import SolverReport, StopReason, borrowing, conjugate_gradient, gmres
 from aidotnet_py.testing import LinearSystem, MatrixOperator, symmetric_matrices
 from aidotnet_py.testing.strategies import indefinite_systems, spd_systems
 
@@ -70,14 +70,22 @@ def test_by_itself_it_goes_on_where_rounding_delays_the_end() -> None:
         assert (report.iterations > 8).all()
 
 
-def test_a_column_is_no_system_of_several_unknowns() -> None:
-    A, b = np.array([[4.0, 1.0], [1.0, 3.0]]), np.array([[1.0], [2.0]])
-    with pytest.warns(UserWarning, match=r"rhs of shape \(2, 1\) is 2 systems of one unknown each.*rhs\.ravel\(\)"):
-        conjugate_gradient(lambda v: A @ v, b)
+@pytest.mark.parametrize("solver", [conjugate_gradient, gmres])
+def test_rows_that_the_operator_mixes_are_warned_of(solver: Any) -> None:
+    A = np.array([[4.0, 1.0], [1.0, 3.0]])
+    column, columns = np.array([[1.0], [2.0]]), np.array([[1.0, 5.0], [-2.0, 3.0]])
+    for b, remedy in ((column, r"rhs\.ravel\(\) for one system"), (columns, "v @ A.T")):
+        with pytest.warns(UserWarning, match=rf"rhs of shape .* must be 2 systems, one a row, but .* mixes.*{remedy}"):
+            solver(lambda v: A @ v, b)
+    # Systems that are apart, and that have no solution, or none within the limit.
+    solver(lambda v: v * np.array([[1.0], [0.0]]), columns)
+    with np.errstate(invalid="ignore"):
+        solver(lambda v: v * np.array([[np.inf], [1.0]]), columns)
+    solver(lambda v: v @ A, columns, max_iterations=1, rtol=0.0)
+    solver(lambda v: v @ A, columns)
     for rtol in (None, 0.0):
-        x, _ = conjugate_gradient(lambda v: np.array([[3.0], [7.0]]) * v, b, rtol=rtol)
+        x, _ = solver(lambda v: np.array([[3.0], [7.0]]) * v, column, rtol=rtol)
         np.testing.assert_allclose(x, [[1 / 3], [2 / 7]], rtol=1e-15)
-    conjugate_gradient(lambda v: -v, b)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
@@ -380,7 +388,7 @@ def test_negative_curvature_later_keeps_the_last_iterate(seed: int, n: int) -> N
 
 def test_what_is_known_is_not_measured_again(backend: Backend) -> None:
     operator = MatrixOperator(-np.eye(3), backend)
-    conjugate_gradient(operator, backend.asarray(np.ones((2, 3))))
+    conjugate_gradient(operator, backend.asarray(np.ones((2, 3))), max_iterations=3)
     assert operator.calls == 1
 
 
