@@ -23,6 +23,8 @@ _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, Enu
 _MOST_MEMBERS = 1000
 # No more objects are searched; what hangs on them goes unnoticed.
 _MOST_HOLDERS = 10_000
+# Installed packages of more modules are not searched unless a model's parts come from them.
+_MOST_MODULES = 30
 # Packages whose objects are not settings of a model.
 _WITHOUT_SETTINGS = (
     *("aidotnet_py.autodiff", "aidotnet_py.backends", "aidotnet_py.implicit", "aidotnet_py.solvers"),
@@ -30,6 +32,7 @@ _WITHOUT_SETTINGS = (
 )
 _PACKAGE = PurePath(__file__).parents[2]
 _STANDARD_LIBRARY = PurePath(os.__file__).parent
+_STANDARD = "<standard library>"
 # The flag of classes defined in Python.
 _HEAP_TYPE = 1 << 9
 # The attributes that hold their functions and arguments.
@@ -49,8 +52,9 @@ class CapturedState:
     The names that code uses select the attributes and global variables to remember, with their contents to any depth:
     numbers, strings and containers of them by value, NumPy arrays by their types and bytes, everything else by
     identity. Names that are found nowhere are remembered where code may do without them: as strings, and in functions
-    with ``try``. Other state goes unnoticed: attributes under computed names, what only code of the standard library
-    and of installed libraries reads, files, the state of extension types, the elements of arrays on a device.
+    with ``try``. Other state goes unnoticed: attributes under computed names, files, the state of extension types, the
+    elements of arrays on a device, and what only code of libraries reads. The libraries are the standard one and large
+    packages that were installed, except for those that the functions, or the parts of our models, come from.
 
     Parameters
     ----------
@@ -71,10 +75,7 @@ class CapturedState:
     """
 
     def __init__(self, *functions: Callable[..., Any] | None) -> None:
-        search = _Search()
-        for function in functions:
-            search.visit(function)
-        search.finish()
+        search = _Search.of(functions)
         own = id(getattr(getattr(functions[0], "__self__", None), "__dict__", None))
         self._reads = [(get, name, value, place == own) for (place, name), (get, value) in search.reads.items()]
         self._containers = [(of, _members(of)) for of in search.containers]
@@ -136,9 +137,15 @@ def _names_in(code: CodeType) -> Iterator[tuple[str, bool]]:
 
 
 class _Search:
-    """A search through everything that functions reach by the names in their code."""
+    """A search through everything that functions reach by the names in their code.
 
-    def __init__(self) -> None:
+    Code of libraries is left out: it leads through all of them. ``open_packages`` are large ones that are searched.
+    """
+
+    def __init__(self, open_packages: Set[str] = frozenset()) -> None:
+        self._open_packages = open_packages
+        # The packages of what is handed to us.
+        self._given_packages = set[str]()
         self.reads: dict[tuple[int, str], tuple[Get, Any]] = {}
         self.containers: list[Container] = []
         self.arrays: list[np.ndarray[Any, Any]] = []
@@ -152,7 +159,19 @@ class _Search:
         self._may_miss = dict.fromkeys(self._names, False)
         self._reads_super = False
 
-    def finish(self) -> None:
+    @classmethod
+    def of(cls, functions: Iterable[object]) -> _Search:
+        """Return the search from functions, open for the packages that these, and what our objects hold, come from."""
+        search = cls()
+        while True:
+            for function in functions:
+                search.visit(function, is_given=True)
+            search._finish()
+            if search._given_packages <= search._open_packages:
+                return search
+            search = cls(search._given_packages | search._open_packages)
+
+    def _finish(self) -> None:
         """Look up every name in every object until no new ones appear."""
         before = -1
         while before != (before := len(self._names) + len(self._holders)):
@@ -170,8 +189,10 @@ class _Search:
                 self._may_miss[name] = may_miss
                 self._names.append(name)
 
-    def visit(self, value: Any) -> None:
-        """Note a value and search its contents."""
+    def visit(self, value: Any, *, is_given: bool = False) -> None:
+        """Note a value and search its contents; whether it was given to us, its package is no library then."""
+        if is_given and (package := _package_of(value)) is not None:
+            self._given_packages.add(package)
         if id(value) in self._seen or _is_one(value, (*_PLAIN, CodeType)):
             return
         self._seen[id(value)] = value
@@ -181,21 +202,21 @@ class _Search:
         elif _is_one(value, FunctionType):
             self._visit_function(value)
         elif _is_one(value, (list, tuple, dict, set)):
-            self._visit_container(value)
+            self._visit_container(value, is_given)
         elif _is_one(value, _WRAPPERS):
-            self._visit_each(*(getattr(value, name, None) for name in _WRAPPED))
+            self._visit_each((getattr(value, name, None) for name in _WRAPPED), is_given)
         else:
             self._hold(value)
 
-    def _visit_each(self, *values: Any) -> None:
+    def _visit_each(self, values: Iterable[Any], is_given: bool) -> None:
         for value in values:
-            self.visit(value)
+            self.visit(value, is_given=is_given)
 
-    def _visit_container(self, value: Container) -> None:
+    def _visit_container(self, value: Container, is_given: bool) -> None:
         if not isinstance(value, tuple):
             self.containers.append(value)
         if len(value) <= _MOST_MEMBERS:
-            self._visit_each(*(value.values() if isinstance(value, dict) else value))
+            self._visit_each(value.values() if isinstance(value, dict) else value, is_given)
 
     def _visit_function(self, function: FunctionType) -> None:
         for name in ("__defaults__", "__kwdefaults__"):
@@ -205,7 +226,7 @@ class _Search:
             get = partial(_content, cell)
             self._note(get, "cell_contents", id(cell), get("cell_contents", _MISSING))
         # A library's code leads through the library; what it wraps and holds may be the caller's.
-        if _is_in_library(function.__code__.co_filename):
+        if self._is_closed(_library_of(function.__code__.co_filename)):
             return
         names = list(_names_in(function.__code__))
         self._learn(names)
@@ -223,14 +244,15 @@ class _Search:
             return
         self._holders.append((value, 0))
         line = _places_in(value if isinstance(value, type) else type(value))
-        if not all(place.grows for place in line):
+        if any(self._is_closed(place.library) for place in line):
             # Methods of a library call by names that are not searched for.
             for place in line:
-                for name in place.names if place.grows else ():
+                for name in () if self._is_closed(place.library) else place.names:
                     if _is_one(method := place.get(name, None), FunctionType):
                         self._note(place.get, name, place.identity, method)
 
     def _look_up(self, holder: Any, names: set[str]) -> None:
+        is_given = _is_of(_module_of(holder), ("aidotnet_py",))
         nearer = list[_Place]()
         missing = {name for name in names if self._may_miss[name]}
         found = set[str]()
@@ -239,20 +261,23 @@ class _Search:
                 # A value added later to a nearer place would hide this one.
                 for empty in nearer if name not in found else ():
                     self._note(empty.get, name, empty.identity, _MISSING)
-                self._note(place.get, name, place.identity, place.get(name, _MISSING))
+                self._note(place.get, name, place.identity, place.get(name, _MISSING), is_given=is_given)
             found |= names & place.names
             if not self._reads_super:
                 names = names - place.names
-            if place.grows:
+            if place.grows and not self._is_closed(place.library):
                 nearer.append(place)
         for name in missing - found:
             for empty in nearer:
                 self._note(empty.get, name, empty.identity, _MISSING)
 
-    def _note(self, get: Get, name: str, identity: int, value: Any) -> None:
+    def _note(self, get: Get, name: str, identity: int, value: Any, *, is_given: bool = False) -> None:
         self.reads[identity, name] = get, value
         if value is not _MISSING:
-            self.visit(value)
+            self.visit(value, is_given=is_given)
+
+    def _is_closed(self, library: str | None) -> bool:
+        return library is not None and library not in self._open_packages and _is_large(library)
 
 
 def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
@@ -261,12 +286,13 @@ def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
 
 
 class _Place(NamedTuple):
-    """A place of attributes: their names, the function that reads one, and whether callers add to the place."""
+    """A place of attributes: their names, the function that reads one, whether it can grow, and its library."""
 
     names: Set[str]
     get: Get
     identity: int
     grows: bool = True
+    library: str | None = None
 
 
 def _places(holder: Any) -> Iterator[_Place]:
@@ -278,7 +304,7 @@ def _places(holder: Any) -> Iterator[_Place]:
     own = getattr(holder, "__dict__", None)
     if isinstance(own, dict):
         attributes = cast("dict[str, Any]", own)
-        yield _Place(attributes.keys(), attributes.get, id(attributes), not _is_library(holder))
+        yield _Place(attributes.keys(), attributes.get, id(attributes), library=_library_of_module(holder))
     yield from _places_in(kind)
 
 
@@ -292,26 +318,55 @@ def _slots_of(kind: type) -> set[str]:
 def _places_in(kind: type) -> list[_Place]:
     """Return the classes that attributes may come from."""
     line = [c for c in kind.__mro__ if c.__flags__ & _HEAP_TYPE and not _is_of(c.__module__, ("abc", "typing"))]
-    return [_Place(vars(c).keys(), vars(c).get, id(c), not _is_library(sys.modules.get(c.__module__))) for c in line]
+    return [_Place(vars(c).keys(), vars(c).get, id(c), library=_library_of_class(c)) for c in line]
 
 
-def _is_library(value: object) -> bool:
-    """Return whether a value is a module of the standard library or of an installed one."""
+def _is_large(library: str) -> bool:
+    """Return whether a library is the standard one, or has many modules loaded."""
+    return library == _STANDARD or _count_modules(library) > _MOST_MODULES
+
+
+@lru_cache(maxsize=256)
+def _count_modules(package: str) -> int:
+    return sum(name.partition(".")[0] == package for name in list(sys.modules))
+
+
+def _package_of(value: object) -> str | None:
+    """Return the installed package of a function, or of an object's class; None for others, NumPy and SciPy."""
+    if isinstance(value, FunctionType):
+        library = _library_of(value.__code__.co_filename)
+    else:
+        library = None if isinstance(value, ModuleType) else _library_of_class(type(value))
+    return None if library in (_STANDARD, *_WITHOUT_SETTINGS) else library
+
+
+def _library_of_class(kind: type) -> str | None:
+    return _library_of_module(sys.modules.get(kind.__module__))
+
+
+def _library_of_module(value: object) -> str | None:
+    """Return the library of a module; None for other objects and modules."""
     # What exec runs is put down to builtins, and what a tool runs to its __main__.
     if not isinstance(value, ModuleType) or value.__name__ in ("builtins", "__main__"):
-        return False
+        return None
     known = vars(value)
     file = known.get("__file__") or next(iter(known.get("__path__") or ()), None)
-    return _is_in_library(str(file)) if file else value.__name__.partition(".")[0] in sys.stdlib_module_names
+    if file:
+        return _library_of(str(file))
+    return _STANDARD if value.__name__.partition(".")[0] in sys.stdlib_module_names else None
 
 
 @lru_cache(maxsize=4096)
-def _is_in_library(file: str) -> bool:
+def _library_of(file: str) -> str | None:
+    """Return the package that a file was installed with, or `_STANDARD`; None for others."""
     path = PurePath(file)
     if _PACKAGE in path.parents:
-        return False
-    is_installed = _STANDARD_LIBRARY in path.parents or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
-    return is_installed or file.startswith("<frozen ") or file.endswith(tuple(EXTENSION_SUFFIXES))
+        return None
+    for place, part in enumerate(path.parts[:-1]):
+        if part in ("site-packages", "dist-packages"):
+            return path.parts[place + 1].partition(".")[0]
+    is_built_in = file.startswith("<frozen ") or file.endswith(tuple(EXTENSION_SUFFIXES))
+    return _STANDARD if is_built_in or _STANDARD_LIBRARY in path.parents else None
 
 
 def _content(cell: CellType, _: str, default: object) -> object:

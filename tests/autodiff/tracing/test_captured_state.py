@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -476,6 +478,37 @@ class TestChanged:
         state = CapturedState(f)
         assert len(state._reads) + len(state._containers) < 100
 
+    def test_of_installed_packages_is_searched_where_a_model_comes_from_one(
+        self, installed: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Large packages count as libraries, except for layers and functions that a model is given from them."""
+        state = CapturedState(lambda x: installed.scaled(x))
+        installed.FACTOR = 6.0
+        assert state.changed()
+        monkeypatch.setattr("aidotnet_py.autodiff.tracing.captured_state._MOST_MODULES", 0)
+        layers = [installed.Scale(), installed.Scale()]
+        network = NeuralNetworkModel(
+            Sequential(layers[0], Sequential(layers[1], Tanh()), Dense(1)), input_shape=(2,), seed=0
+        )
+        start = {"w": np.ones(1, np.float32)}
+        plain = FunctionModel(installed.of_parameters, start)
+        held = FunctionModel(functools.partial(installed.of_parameters, scale=installed.Scale().times), start)
+        x = np.full((1, 2), 1e-3, np.float32)
+        for model, holder, name, value in (
+            (plain, installed, "FACTOR", 3.0),
+            (held, installed, "FACTOR", 4.0),
+            (network, installed, "FACTOR", 5.0),
+            (network, layers[0], "factor", 3.0),
+            (network, layers[1], "factor", 3.0),
+            (network, installed.Scale, "power", 2),
+        ):
+            before = model.Predict(x)
+            setattr(holder, name, value)
+            assert not np.array_equal(model.Predict(x), before)
+        state = CapturedState(lambda x: installed.scaled(x))
+        installed.FACTOR = 7.0
+        assert not state.changed()
+
     def test_is_sought_in_so_many_objects_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aidotnet_py.autodiff.tracing.captured_state._MOST_HOLDERS", 100)
         many = [[Holder(factor=2.0) for _ in range(100)] for _ in range(3)]
@@ -487,6 +520,34 @@ class TestChanged:
         state = CapturedState(lambda x: x * one.other.other.factor)  # type: ignore[attr-defined]
         one.factor = 3.0  # type: ignore[attr-defined]
         assert state.changed()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module in the folder of installed packages, with settings."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed_layers.py").write_text(
+        "from aidotnet_py.nn import Layer\n"
+        "FACTOR = 2.0\n"
+        "def scaled(x):\n"
+        "    return x * FACTOR\n"
+        "def of_parameters(parameters, x, scale=scaled):\n"
+        "    return parameters['w'] * scale(x)\n"
+        "class Scale(Layer):\n"
+        "    power = 1\n"
+        "    def __init__(self):\n"
+        "        self.factor = 2.0\n"
+        "    def initialize(self, generator, shape):\n"
+        "        return {}, shape\n"
+        "    def times(self, x):\n"
+        "        return scaled(x) * self.factor**self.power\n"
+        "    def apply(self, parameters, x):\n"
+        "        return self.times(x)\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module("installed_layers")
+    del sys.modules["installed_layers"]
 
 
 def scaled(function: Callable[[Any], Any], backend: Any = "numpy", **more: Any) -> Any:
