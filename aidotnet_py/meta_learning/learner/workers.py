@@ -190,6 +190,7 @@ class Workers:
         try:
             told = digest in self._told
             futures += [self._submit(executor, digest, None if told else definition, share) for share in shares]
+            _require_another_thread(executor)
             results: list[Any] = []
             for share, future in zip(shares, futures, strict=True):
                 result = self._result(future, share)
@@ -214,11 +215,6 @@ class Workers:
     def _open(self, given: ExecutorOrMaker) -> Executor:
         """Return the executor; one that was made by a function, and is lost, is made anew."""
         with self._lock:
-            if current_thread() in getattr(given, "_threads", ()):
-                raise InvalidOperationException(
-                    "Executor must not be the pool whose worker this step runs on, which may wait for itself for ever; "
-                    "give it a pool of its own, or None"
-                )
             if self._given is not given or self._executor is None:
                 self._given, self._told = given, set[bytes]()
                 if isinstance(given, Executor):
@@ -291,6 +287,18 @@ def _require_made_of_options(kind: type[Any]) -> None:
             f"{kind.__name__} must be made of its options alone, since workers make learners of them, got "
             f"__init__{signature}; give the other arguments defaults, or make them options"
         ) from error
+
+
+def _require_another_thread(executor: Executor) -> None:
+    """Raise if this thread is a worker of the executor, which it would wait for; asked once work is submitted to it.
+
+    A pool lists a thread only some time after its start, but before it takes more work.
+    """
+    if current_thread() in getattr(executor, "_threads", ()):
+        raise InvalidOperationException(
+            "Executor must not be the pool whose worker this step runs on, which may wait for itself for ever; "
+            "give it a pool of its own, or None"
+        )
 
 
 def _require_fit(chunk: Chunk) -> None:
