@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +50,8 @@ class ClassPool:
         The value that is 1 in tasks.
     dtype : dtype
         The floating type of the tasks' inputs.
+    notes : mapping
+        What the metadata of all tasks have beside their classes.
 
     Examples
     --------
@@ -74,8 +77,9 @@ class ClassPool:
         rotations: bool,
         scale: int,
         dtype: np.dtype[Any],
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._scale, self._dtype = scale, dtype
+        self._scale, self._dtype, self._notes = scale, dtype, dict(notes)
         self.names: tuple[str, ...] = tuple(rows_of)
         self._turns = 4 if rotations else 1
         self._counts = np.array([len(rows) for rows in rows_of.values()], np.int64)
@@ -143,7 +147,7 @@ class ClassPool:
             if inputs is None:
                 inputs = np.empty((count, len(chosen), examples, *self._images.shape[1:]), self._dtype)
             np.divide(self._images_of(generator, chosen, examples), self._scale, dtype=self._dtype, out=inputs[place])
-            metadata.append({"Classes": tuple(self._label(int(c)) for c in chosen)})
+            metadata.append({"Classes": tuple(self._label(int(c)) for c in chosen), **self._notes})
         assert inputs is not None
         return DrawnTasks.of_classes(inputs, shots, name, metadata)
 

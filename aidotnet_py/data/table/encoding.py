@@ -361,11 +361,13 @@ class TableEncoding:
             NumWays=1 if self.classes is None else len(self.classes),
             NumShots=given.rows,
             NumQueryPerClass=1 if asked is None else asked.rows,
+            Metadata={"Encoding": self},
         )
 
     def settings(self) -> dict[str, Any]:
         """Return all of it as plain JSON values, for `from_settings`."""
         return {
+            "kind": "table",
             "features": [_settings(column) for column in self.features],
             "targets": [_settings(column) for column in self._target_columns],
             "classes": isinstance(self.targets, CategoryColumn),

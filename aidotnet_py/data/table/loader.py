@@ -39,7 +39,8 @@ class TableLoader(SplitLoader[T]):
     mean 0 and deviation 1, and a category is one input for each of its values. The target is scaled likewise for a
     regression, with targets (n, 1) or one column for each of several, and is a class label, int64 (n,), otherwise.
     All of this is fitted on the loader's groups, or, by `split`, on the groups of the first part alone; ``encoding``
-    keeps it, decodes predictions and encodes new groups. ``Metadata["Group"]`` is the group in the task column.
+    keeps it, decodes predictions and encodes new groups. ``Metadata["Group"]`` is the group in the task column,
+    and ``Metadata["Encoding"]`` the encoding, which the model of a learner keeps as its property ``"encoding"``.
 
     NWay is 1, or the number of the target's classes. KShot and QueryShots are those of the smallest group.
 
@@ -313,7 +314,7 @@ class TableLoader(SplitLoader[T]):
             support, _ = self._sizes(len(rows))
             sets[0].append(rows[:support])
             sets[1].append(rows[support:])
-            metadata.append({"Group": self._labels[group]})
+            metadata.append({"Group": self._labels[group], "Encoding": self._fitted})
         arrays = [of[np.concatenate(rows)] for rows in sets for of in (self._inputs, self._outcomes)]
         sizes = [(len(support), len(query)) for support, query in zip(*sets, strict=True)]
         return DrawnTasks(arrays, type(self).__name__, metadata, self._ways, self._shots, self._queries, sizes)
