@@ -81,6 +81,7 @@ class _FewShot(BaseEstimator):
             names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
             with own_remedies():
                 columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
+                encoding.require_one_group(columns, "X")
                 return check_numbers("X", encoding.inputs(columns), dtype.type)
         rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
         if isinstance(encoding, ImageEncoding):

@@ -751,7 +751,7 @@ class TestEncoding:
         later = make(growth([7] * 3, seed=8), encoding=train.encoding)
         assert later.encoding is train.encoding
         assert all(part.encoding is train.encoding for part in later.split(1, 2))
-        table = growth([7] * 3, seed=8)
+        table = growth([21], seed=8)
         task = train.encoding.task(
             {name: values[:4] for name, values in table.items()},
             {name: values[4:] for name, values in table.items()},
@@ -1006,6 +1006,7 @@ class TestEncoding:
             {"features": [{"name": "age", "mean": 0.0, "deviation": 1.0, "kind": "category"}]},
             {"features": [{"name": "age", "categories": ["first"], "kind": "time"}]},
             {"features": 3},
+            {"group": 3},
         ],
     )
     def test_settings_that_are_none(self, change: dict[str, Any]) -> None:
@@ -1013,6 +1014,35 @@ class TestEncoding:
             TableEncoding.from_settings(make().encoding.settings() | change)
         with pytest.raises(ArgumentException):
             TableEncoding.from_settings({})
+
+
+class TestGroupsOfLaterRows:
+    def test_several_are_no_task(self) -> None:
+        encoding = make(growth([5] * 4)).encoding
+        again = TableEncoding.from_settings(json.loads(json.dumps(encoding.settings())))
+        assert again == encoding
+        later = growth([4, 3, 5])
+        column = encoding.group
+        assert column is not None
+        groups = again.groups(later)
+        assert [len(rows) for rows in groups.values()] == [4, 3, 5]
+        with pytest.raises(
+            ArgumentException, match=f"support must have rows of one group, got 3 groups in column '{column}'"
+        ):
+            again.task(later)
+        first, second = (
+            {name: np.asarray(values)[rows] for name, values in later.items()} for rows in [*groups.values()][:2]
+        )
+        with pytest.raises(ArgumentException, match="query must have rows of one group, got 3 groups"):
+            again.task(first, later)
+        with pytest.raises(ArgumentException, match=r"query must have rows of the support's group, .*, got "):
+            again.task(first, second)
+        assert len(again.task(first, first).SupportInput) == 4
+        # Of one group, nothing more need be said.
+        del second[column]
+        assert again.groups(second) == {}
+        assert len(again.task(first, second).QueryInput) == 3
+        assert len(again.task({**first, column: [None] * 4}).SupportInput) == 4
 
 
 class TestSmallGroups:

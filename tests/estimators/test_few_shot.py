@@ -304,6 +304,19 @@ class TestRuns:
         learner.Options.DataLoader = other
         assert FewShotRegressor(learner).fit(X, y).encoding_ == loader.encoding
 
+    def test_rows_of_several_groups_are_no_task(self) -> None:
+        frame = pd.DataFrame(heights(6, 0))
+        regressor = FewShotRegressor(of_table(TableLoader(frame, task="child", target="height", seed=0)))
+        X, y = frame[["child", "age", "sex"]], frame["height"]
+        message = "X must have rows of one group, got 6 groups in column 'child', 0, 1, 2, 3, 4, …; give the rows of"
+        with pytest.raises(ArgumentException, match=message):
+            regressor.fit(X, y)
+        own = X["child"] == 3
+        regressor.fit(X[own], y[own])
+        with pytest.raises(ArgumentException, match=message):
+            regressor.predict(X)
+        assert len(regressor.predict(X[own])) == own.sum()
+
     def test_an_encoding_of_another_kind_is_refused(self) -> None:
         learner = digits_learner()
         learner.GetModelMetadata().SetProperty("encoding", {"kind": "sound"})

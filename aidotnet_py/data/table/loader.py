@@ -257,6 +257,7 @@ class TableLoader(SplitLoader[T]):
             classes=self._is_class,
             missing=self._missing,
             dtype=self._dtype,
+            group=self._task,
         )
 
     def _use(self, encoding: TableEncoding) -> None:
