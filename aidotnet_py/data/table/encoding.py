@@ -18,7 +18,7 @@ from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
-__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TableEncoding"]
+__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TableEncoding", "name_of_group"]
 
 MISSING = Choice("refuse", "fill")
 # More are names, notes or numbers of rows, and would make as many inputs.
@@ -402,6 +402,7 @@ class TableEncoding:
             NumWays=1 if self.classes is None else len(self.classes),
             NumShots=given.rows,
             NumQueryPerClass=1 if asked is None else asked.rows,
+            Name=None if own is None else name_of_group(self.group, own),
             Metadata={"Encoding": self},
         )
 
@@ -459,6 +460,11 @@ class TableEncoding:
         for column in chosen:
             columns.check_name("table", column.name)
         return columns
+
+
+def name_of_group(column: str | None, group: Any) -> str:
+    """Return the name of a group's task."""
+    return f"{column} {group!r:.80}"
 
 
 def _kinds(values: Iterable[Any]) -> set[str]:
