@@ -66,10 +66,13 @@ class _FewShot(BaseEstimator):
             raise ArgumentException(refusal("learner", wanted, cast(Any, given)))
         return cast("_Learner", learner), encoding
 
-    def _adapt(self, learner: _Learner, encoding: Encoding | None, inputs: Any, targets: NDArray[Any]) -> None:
-        """Adapt the learner to these examples, and keep the result."""
+    def _adapt(
+        self, learner: _Learner, encoding: Encoding | None, inputs: Any, targets: NDArray[Any], **notes: Any
+    ) -> None:
+        """Adapt the learner to these examples, of a task with these metadata, and keep the result."""
         asarray = model_backend(learner.BaseModel).asarray
-        self.adapted_ = learner.Adapt(MetaLearningTask(SupportSetX=asarray(inputs), SupportSetY=asarray(targets)))
+        task = MetaLearningTask(SupportSetX=asarray(inputs), SupportSetY=asarray(targets), Metadata=notes)
+        self.adapted_ = learner.Adapt(task)
         self.encoding_ = encoding
 
     def _inputs(self, X: Any, model: Any, encoding: Encoding | None, *, reset: bool) -> NDArray[Any]:
@@ -208,7 +211,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
         targets = labels.astype(np.int64)
         if is_binary:
             targets = targets.reshape(len(targets), *outputs)
-        self._adapt(learner, encoding, inputs, targets)
+        self._adapt(learner, encoding, inputs, targets, Classes=classes.tolist())
         self.classes_, self._is_binary = classes, is_binary
 
     def predict(self, X: Any) -> NDArray[Any]:

@@ -1,14 +1,16 @@
-"""The property of a model that says how raw data become its inputs."""
+"""The properties of a model that say how raw data become its inputs, and what its classes are called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-__all__ = ["ENCODING", "encoding_in", "encoding_of_model", "put_encoding_aside", "set_encoding"]
+__all__ = ["ENCODING", "encoding_in", "encoding_of_model", "put_encoding_aside", "set_classes", "set_encoding"]
 
 # It belongs to the parameters, and so goes where these go: into copies and files, and out of files.
 ENCODING = "encoding"
+# Of an adapted model.
+_CLASSES = "classes"
 
 
 def encoding_in(properties: object) -> dict[str, Any] | None:
@@ -30,6 +32,11 @@ def set_encoding(model: Any, settings: Mapping[str, Any] | None) -> None:
         properties[ENCODING] = dict(settings)
     elif encoding_in(properties) is not None:
         del properties[ENCODING]
+
+
+def set_classes(model: Any, names: list[Any]) -> None:
+    """Have a model's properties hold what its first scores stand for."""
+    _properties(model)[_CLASSES] = names
 
 
 def put_encoding_aside(model: Any) -> Callable[[], None]:

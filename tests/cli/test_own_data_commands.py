@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import aidotnet_py
 from aidotnet_py import RunFolder
 from aidotnet_py.cli.app import app
-from aidotnet_py.data import ImageEncoding
+from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.runs import open_learner
 from aidotnet_py.runs.run_data import encoding_of
 
 SHORT = [
@@ -118,7 +118,9 @@ class TestPhotographs:
         shares = np.array([row[2:] for row in rows], float)
         np.testing.assert_allclose(shares.sum(1), 1, atol=2e-6)
         assert [row[1] for row in rows] == [["dawn", "dusk"][place] for place in shares.argmax(1)]
-        loaded = aidotnet_py.load(model)
+        loaded, known = open_learner(model)
+        assert known == encoding
+        assert loaded.GetModelMetadata().Properties["classes"] == ["dawn", "dusk"]
         scores = loaded.Predict(encoding.inputs([query / row[0] for row in rows]))
         assert [["dawn", "dusk"][place] for place in scores.argmax(1)] == [row[1] for row in rows]
 
@@ -350,7 +352,10 @@ class TestGroupsOfATable:
         given = ("--support", tmp_path / "support.csv", "--query", tmp_path / "query.csv")
         done = run("adapt", folder, *given, "--out", tmp_path / "out.csv", "--model", tmp_path / "model.safetensors")
         assert done.exit_code == 0, done.output
-        assert len(rows_of(tmp_path / "out.csv")) == 2
+        _, (_, predicted) = rows_of(tmp_path / "out.csv")
+        adapted, encoding = open_learner(tmp_path / "model.safetensors")
+        assert isinstance(encoding, TableEncoding)
+        assert encoding.decode(adapted.Predict(encoding.inputs(tmp_path / "query.csv"))).tolist() == [float(predicted)]
 
 
 class TestRunsOnChangedData:

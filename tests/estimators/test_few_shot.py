@@ -332,6 +332,7 @@ class TestRuns:
             FewShotClassifier(learner).fit(images, [0, 0, 1, 1])
         classifier = FewShotClassifier(learner).fit(images / 255, [0, 0, 1, 1])
         assert classifier.encoding_ == ImageEncoding.from_settings(form)
+        assert classifier.adapted_.GetModelMetadata().Properties == {"encoding": form, "classes": [0, 1]}
         with pytest.raises(ArgumentException, match="X must have pixels from 0 for black to 1"):
             classifier.predict(images)
         # A loader's transforms may give such numbers.

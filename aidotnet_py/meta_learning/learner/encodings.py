@@ -6,13 +6,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import differences
 from aidotnet_py.meta_learning.contract.sources import IEncoding
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
-from aidotnet_py.models.raw_data import ENCODING, encoding_of_model, set_encoding
+from aidotnet_py.models.raw_data import ENCODING, encoding_of_model, set_classes, set_encoding
 
-__all__ = ["keep_encoding", "property_of_loader", "warn_of_other_encodings"]
+__all__ = ["keep_encoding", "keep_task", "property_of_loader", "warn_of_other_encodings"]
 
 # Differences of two encodings in a warning.
 _MOST_TOLD = 3
@@ -50,6 +52,16 @@ def warn_of_other_encodings(model: Any, tasks: _Tasks) -> None:
         if known is not None and settings != known:
             _warn(*differences(known, settings, ENCODING))
         known = settings
+
+
+def keep_task(adapted: Any, model: Any, task: IMetaLearningTask[Any, Any, Any]) -> None:
+    """Have an adapted model's properties hold the encoding, of its task or else of the meta-model, and the classes."""
+    (encoding,) = _encodings_of([task])
+    set_encoding(adapted, encoding_of_model(model) if encoding is None else encoding.settings())
+    classes = _note(task, "Classes")
+    if isinstance(classes, (tuple, list)):
+        labels = cast("Sequence[Any]", classes)
+        set_classes(adapted, [label.item() if isinstance(label, np.generic) else label for label in labels])
 
 
 def property_of_loader(loader: object) -> dict[str, Any]:

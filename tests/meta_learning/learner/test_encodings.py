@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,15 @@ from aidotnet_py import (
     MAMLOptions,
     MetaLearningTask,
     NeuralNetworkModel,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
     ReptileAlgorithm,
     ReptileOptions,
     RunFolder,
     TaskBatch,
 )
 from aidotnet_py.backends import get_backend
-from aidotnet_py.data import ImageFolderLoader, TableLoader, UniformTaskSampler
+from aidotnet_py.data import DigitsLoader, ImageFolderLoader, TableLoader, UniformTaskSampler
 from aidotnet_py.nn import Dense, Flatten, Sequential, mlp
 from aidotnet_py.runs import open_learner
 
@@ -181,6 +184,49 @@ class TestAnotherEncoding:
                 made.MetaTrain(table(scale=3.0).GetTaskBatch(4))
         assert known(made) == loader.encoding.settings()
         np.testing.assert_array_equal(made.GetParameters(), before)
+
+
+class TestAdaptedModels:
+    """What they say of raw data is in their files."""
+
+    def test_of_a_table(self, tmp_path: Path) -> None:
+        loader = table()
+        made, rows = _by_batches(loader), {"x": [110.0, 150.0], "y": [220.0, 300.0]}
+        task = loader.encoding.task(rows)
+        # A task of arrays alone has the encoding of the learner.
+        bare = MetaLearningTask(SupportSetX=task.SupportInput, SupportSetY=task.SupportOutput, NumWays=1)
+        for given in (task, bare):
+            adapted = made.Adapt(given)
+            aidotnet_py.save(adapted, tmp_path / "adapted.safetensors")
+            again, encoding = open_learner(tmp_path / "adapted.safetensors")
+            assert encoding == loader.encoding
+            assert "classes" not in again.GetModelMetadata().Properties
+            found = encoding.decode(again.Predict(encoding.inputs(rows)))
+            np.testing.assert_array_equal(found, loader.encoding.decode(adapted.Predict(task.SupportInput)))
+
+    def test_of_a_learner_that_knows_none(self) -> None:
+        loader = table()
+        assert known(learner().Adapt(loader.GetNextTask())) == loader.encoding.settings()
+
+    @pytest.mark.parametrize("algorithm", ["MAML", "ProtoNets"])
+    def test_of_classes(self, algorithm: str) -> None:
+        loader: Any = DigitsLoader(NWay=2, KShot=2, QueryShots=3, seed=0)
+        network = NeuralNetworkModel(Sequential(Flatten(), Dense(2)), input_shape=(8, 8, 1), loss=CrossEntropyLoss())
+        made: Any = {
+            "MAML": lambda: MAMLAlgorithm(MAMLOptions(network)),
+            "ProtoNets": lambda: ProtoNetsAlgorithm(ProtoNetsOptions(network)),
+        }[algorithm]()
+        settings = {"kind": "images", "height": 8}
+        network.GetModelMetadata().SetProperty("encoding", settings)
+        task = loader.GetNextTask()
+        properties = made.Adapt(task).GetModelMetadata().Properties
+        assert properties == {"encoding": settings, "classes": list(task.Metadata["Classes"])}
+        # As NumPy's numbers they would be in no file.
+        x, y = np.zeros((2, 8, 8, 1), np.float32), np.array([0, 1])
+        names = {"Classes": tuple(np.array([7, 3]))}
+        numbered = MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=2, Metadata=names)
+        assert json.dumps(made.Adapt(numbered).GetModelMetadata().Properties["classes"]) == "[7, 3]"
+        assert "classes" not in network.GetModelMetadata().Properties
 
 
 class TestGoesWithTheParameters:
