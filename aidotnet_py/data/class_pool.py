@@ -89,7 +89,13 @@ class ClassPool:
 
     @classmethod
     def of(
-        cls, images_of: Mapping[str, NDArray[np.uint8]], *, rotations: bool, scale: int, dtype: np.dtype[Any]
+        cls,
+        images_of: Mapping[str, NDArray[np.uint8]],
+        *,
+        rotations: bool,
+        scale: int,
+        dtype: np.dtype[Any],
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> ClassPool:
         """Return a pool of the images of each class, (n, h, w), in one array."""
         ends: list[int] = np.cumsum([len(images) for images in images_of.values()]).tolist()
@@ -98,7 +104,7 @@ class ClassPool:
             for (name, images), end in zip(images_of.items(), ends, strict=True)
         }
         images = np.concatenate(list(images_of.values()))[..., np.newaxis]
-        return cls(images, rows_of, rotations=rotations, scale=scale, dtype=dtype)
+        return cls(images, rows_of, rotations=rotations, scale=scale, dtype=dtype, notes=notes)
 
     def of_classes(self, classes: NDArray[np.intp]) -> ClassPool:
         """Return a pool of some of the names, with all of their turns, over the same images."""
