@@ -19,6 +19,8 @@ from aidotnet_py.cli.refusals import Debug, refusals
 from aidotnet_py.cli.training import Checkpoint, settings_of
 from aidotnet_py.data import ImageEncoding, TableEncoding
 from aidotnet_py.data.image_folder.listing import is_hidden
+from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.data.table.reading import read_table
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs import RunFolder
 from aidotnet_py.runs.opening import checkpoint_of
@@ -61,7 +63,7 @@ def adapt(
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)
         else:
-            adapted, rows = _predict_rows(learner, encoding, support, query)
+            adapted, rows = _predict_rows(learner, encoding, support, query, keeps_model=model is not None)
         text = io.StringIO(newline="")
         csv.writer(text).writerows(rows)
         # The names of images as their folder has them, in UTF-8 or not.
@@ -97,15 +99,59 @@ def _predict_images(
     return adapted, rows
 
 
-def _predict_rows(learner: Any, encoding: TableEncoding, support: Path, query: Path) -> tuple[Any, list[_Row]]:
-    """Return the adapted model, and for each row of a table its number from 1 and its targets."""
-    task, inputs = encoding.task(support), encoding.inputs(query)
-    adapted = learner.Adapt(task)
-    decoded: NDArray[Any] = encoding.decode(adapted.Predict(inputs))
-    values = decoded.reshape(len(inputs), -1).tolist()
+def _predict_rows(
+    learner: Any, encoding: TableEncoding, support: Path, query: Path, *, keeps_model: bool
+) -> tuple[Any, list[_Row]]:
+    """Return the model adapted last, and for each row of a table its number from 1 and its targets.
+
+    The rows of each group are predicted by the model that was adapted to that group.
+    """
+    known, asked = (
+        read_table(path, name, encoding.string_names) for path, name in ((support, "--support"), (query, "--query"))
+    )
+    parts = _parts_by_group(encoding, known, asked)
+    if keeps_model and len(parts) > 1:
+        raise ArgumentException(
+            f"--model must be left out where --query has several groups, one model for each, got {len(parts)}; adapt "
+            "to one group at a time"
+        )
+    tasks = [(encoding.task(known.take(own)), encoding.inputs(asked.take(rows)), rows) for own, rows in parts]
+    values, adapted = dict[int, list[Any]](), None
+    for task, inputs, rows in tasks:
+        adapted = learner.Adapt(task)
+        decoded: NDArray[Any] = encoding.decode(adapted.Predict(inputs))
+        values.update(zip(rows.tolist(), decoded.reshape(len(inputs), -1).tolist(), strict=True))
     targets = encoding.target_names
-    rows = [[place, *own] for place, own in enumerate(values, 1)]
-    return adapted, [[*_names_beside(targets, "row"), *targets], *rows]
+    lines = [[row + 1, *values[row]] for row in range(asked.rows)]
+    return adapted, [[*_names_beside(targets, "row"), *targets], *lines]
+
+
+def _parts_by_group(
+    encoding: TableEncoding, known: Columns, asked: Columns
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Return the rows to adapt to and the rows to predict, of each group that there are rows to predict of.
+
+    A table of one group need not name it.
+    """
+    supports, queries = encoding.groups(known, "--support"), encoding.groups(asked, "--query")
+    if max(len(supports), len(queries)) <= 1 and not (supports and queries):
+        return [(np.arange(known.rows), np.arange(asked.rows))]
+    for name, own, other, groups in (
+        ("--support", supports, "--query", queries),
+        ("--query", queries, "--support", supports),
+    ):
+        if not own:
+            raise ArgumentException(
+                f"{name} must have the column {encoding.group!r:.80}, in which {other} has {len(groups)} groups, got "
+                "none; add it, or give the rows of one group"
+            )
+    unknown = [group for group in queries if group not in supports]
+    if unknown:
+        raise ArgumentException(
+            f"--query must have groups of --support in column {encoding.group!r:.80}, got {unknown[0]!r:.80}; add rows "
+            "of it with known targets to --support"
+        )
+    return [(supports[group], rows) for group, rows in queries.items()]
 
 
 def _files_of(path: Path, pattern: str) -> list[Path]:

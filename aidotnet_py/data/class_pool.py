@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,6 +50,8 @@ class ClassPool:
         The value that is 1 in tasks.
     dtype : dtype
         The floating type of the tasks' inputs.
+    notes : mapping
+        What the metadata of all tasks have beside their classes.
 
     Examples
     --------
@@ -74,8 +77,9 @@ class ClassPool:
         rotations: bool,
         scale: int,
         dtype: np.dtype[Any],
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self._scale, self._dtype = scale, dtype
+        self._scale, self._dtype, self._notes = scale, dtype, dict(notes)
         self.names: tuple[str, ...] = tuple(rows_of)
         self._turns = 4 if rotations else 1
         self._counts = np.array([len(rows) for rows in rows_of.values()], np.int64)
@@ -85,7 +89,13 @@ class ClassPool:
 
     @classmethod
     def of(
-        cls, images_of: Mapping[str, NDArray[np.uint8]], *, rotations: bool, scale: int, dtype: np.dtype[Any]
+        cls,
+        images_of: Mapping[str, NDArray[np.uint8]],
+        *,
+        rotations: bool,
+        scale: int,
+        dtype: np.dtype[Any],
+        notes: Mapping[str, Any] = MappingProxyType({}),
     ) -> ClassPool:
         """Return a pool of the images of each class, (n, h, w), in one array."""
         ends: list[int] = np.cumsum([len(images) for images in images_of.values()]).tolist()
@@ -94,7 +104,7 @@ class ClassPool:
             for (name, images), end in zip(images_of.items(), ends, strict=True)
         }
         images = np.concatenate(list(images_of.values()))[..., np.newaxis]
-        return cls(images, rows_of, rotations=rotations, scale=scale, dtype=dtype)
+        return cls(images, rows_of, rotations=rotations, scale=scale, dtype=dtype, notes=notes)
 
     def of_classes(self, classes: NDArray[np.intp]) -> ClassPool:
         """Return a pool of some of the names, with all of their turns, over the same images."""
@@ -143,7 +153,7 @@ class ClassPool:
             if inputs is None:
                 inputs = np.empty((count, len(chosen), examples, *self._images.shape[1:]), self._dtype)
             np.divide(self._images_of(generator, chosen, examples), self._scale, dtype=self._dtype, out=inputs[place])
-            metadata.append({"Classes": tuple(self._label(int(c)) for c in chosen)})
+            metadata.append({"Classes": tuple(self._label(int(c)) for c in chosen), **self._notes})
         assert inputs is not None
         return DrawnTasks.of_classes(inputs, shots, name, metadata)
 

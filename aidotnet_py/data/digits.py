@@ -30,7 +30,8 @@ class DigitsLoader(ImageLoader[T]):
     some label noise and testing has none.
 
     Inputs are (n, 8, 8, 1) in [0, 1], ink 1; labels are int64, shuffled for every task; rows are sorted by label.
-    ``Metadata["Classes"]`` names the classes in the order of their labels. A digit has 174 to 183 images.
+    ``Metadata["Classes"]`` names the classes in the order of their labels, and ``Metadata["Ink"]`` is True. A
+    digit has 174 to 183 images.
 
     Parameters
     ----------

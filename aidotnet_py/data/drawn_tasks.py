@@ -23,13 +23,13 @@ _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 class DrawnTasks:
     """Arrays of support inputs and targets, query inputs and targets, with one entry a task, and what describes them.
 
-    ``ways``, ``shots`` and ``queries`` are the classes of a task, and its support and query examples of a class. With
-    ``sizes``, the support and query examples of each task, tasks have different sizes: the arrays hold their examples
-    one task after the other.
+    ``name`` is that of all tasks, or the name of each. ``ways``, ``shots`` and ``queries`` are the classes of a task,
+    and its support and query examples of a class. With ``sizes``, the support and query examples of each task, tasks
+    have different sizes: the arrays hold their examples one task after the other.
     """
 
     arrays: Sequence[NDArray[Any]]
-    name: str
+    name: str | Sequence[str]
     metadata: Sequence[Mapping[str, Any]]
     ways: int
     shots: int
@@ -38,7 +38,7 @@ class DrawnTasks:
 
     @classmethod
     def of_classes(
-        cls, examples: NDArray[Any], shots: int, name: str, metadata: Sequence[Mapping[str, Any]]
+        cls, examples: NDArray[Any], shots: int, name: str | Sequence[str], metadata: Sequence[Mapping[str, Any]]
     ) -> DrawnTasks:
         """Return tasks of examples (tasks, ways, shots + queries, …), labelled by their index among the ways."""
         count, ways, per_class = examples.shape[:3]
@@ -61,7 +61,12 @@ class DrawnTasks:
         arrays = [np.concatenate(of_all) for of_all in zip(*(part.arrays for part in parts), strict=True)]
         metadata = [notes for part in parts for notes in part.metadata]
         sizes = None if parts[0].sizes is None else [size for part in parts for size in part.sizes or ()]
-        return replace(parts[0], arrays=arrays, metadata=metadata, sizes=sizes)
+        names = [name for part in parts for name in part._names]
+        return replace(parts[0], arrays=arrays, name=names, metadata=metadata, sizes=sizes)
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return [self.name] * len(self.metadata) if isinstance(self.name, str) else self.name
 
     def tasks(self, backend: Backend, arrays: Sequence[Array]) -> list[_Task[Any]]:
         """Return the tasks over views of the four arrays, which were moved to a backend."""
@@ -75,10 +80,12 @@ class DrawnTasks:
                 NumWays=self.ways,
                 NumShots=self.shots,
                 NumQueryPerClass=self.queries,
-                Name=self.name,
+                Name=name,
                 Metadata=metadata,
             )
-            for support_x, support_y, query_x, query_y, metadata in zip(*entries, self.metadata, strict=True)
+            for support_x, support_y, query_x, query_y, name, metadata in zip(
+                *entries, self._names, self.metadata, strict=True
+            )
         ]
 
     def tasks_on(self, backend: Backend) -> list[_Task[Any]]:

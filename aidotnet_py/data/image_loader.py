@@ -72,10 +72,13 @@ class ImageLoader(PooledLoader[T]):
         self._rotations = SWITCH.check("rotations", rotations)
 
     def _fill(self, counts: Mapping[str, int], read_class: Callable[[str], NDArray[np.uint8]]) -> None:
-        """Take images of one channel, (n, h, w), class by class, after a check of their numbers."""
+        """Take images of ink, (n, h, w), class by class, after a check of their numbers."""
         self._check_counts(counts)
         images_of = {name: read_class(name) for name in counts}
-        self._pool = ClassPool.of(images_of, rotations=self._rotations, scale=self._scale, dtype=self._dtype)
+        # Figures draw ink dark.
+        self._pool = ClassPool.of(
+            images_of, rotations=self._rotations, scale=self._scale, dtype=self._dtype, notes={"Ink": True}
+        )
 
     def _check_counts(self, counts: Mapping[str, int]) -> None:
         if self._rotations:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import refusal
-from aidotnet_py.data import TableEncoding, TableLoader
+from aidotnet_py.data import ImageEncoding, TableEncoding
 from aidotnet_py.data.example_pool import check_numbers, read_labels
 from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.estimators.inputs import (
@@ -38,6 +38,8 @@ from aidotnet_py.meta_learning.contract.protocols import missing_members, model_
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.models.interfaces import INormalizedModel, parameter_dtype
 from aidotnet_py.runs import open_learner
+from aidotnet_py.runs.opening import encoding_of_learner
+from aidotnet_py.runs.run_data import Encoding
 
 __all__ = ["FewShotClassifier", "FewShotRegressor"]
 
@@ -50,37 +52,43 @@ class _FewShot(BaseEstimator):
     def __init__(self, learner: Any) -> None:
         self.learner = learner
 
-    def _open(self) -> tuple[_Learner, TableEncoding | None]:
-        """Return the learner, and how a table's rows become its inputs, if it learned from a table."""
-        given, encoding = self.learner, cast(Any, None)
+    def _open(self) -> tuple[_Learner, Encoding | None]:
+        """Return the learner, and how raw data become its inputs, if it knows."""
+        given, encoding = self.learner, cast("Encoding | None", None)
         if isinstance(given, (str, os.PathLike)):
             learner, encoding = open_learner(cast("str | os.PathLike[str]", given))
         else:
             learner = given
-            loader: Any = cast("_Learner", given).Options.DataLoader if isinstance(given, MetaLearnerBase) else None
-            encoding = loader.encoding if isinstance(loader, TableLoader) else None
+            if isinstance(given, MetaLearnerBase):
+                encoding = encoding_of_learner(given)
         if not isinstance(learner, MetaLearnerBase):
             wanted = "a learner, the folder of a run, or a learner's file"
             raise ArgumentException(refusal("learner", wanted, cast(Any, given)))
-        return cast("_Learner", learner), encoding if isinstance(encoding, TableEncoding) else None
+        return cast("_Learner", learner), encoding
 
-    def _adapt(self, learner: _Learner, encoding: TableEncoding | None, inputs: Any, targets: NDArray[Any]) -> None:
-        """Adapt the learner to these examples, and keep the result."""
+    def _adapt(
+        self, learner: _Learner, encoding: Encoding | None, inputs: Any, targets: NDArray[Any], **notes: Any
+    ) -> None:
+        """Adapt the learner to these examples, of a task with these metadata, and keep the result."""
         asarray = model_backend(learner.BaseModel).asarray
-        self.adapted_ = learner.Adapt(MetaLearningTask(SupportSetX=asarray(inputs), SupportSetY=asarray(targets)))
+        task = MetaLearningTask(SupportSetX=asarray(inputs), SupportSetY=asarray(targets), Metadata=notes)
+        self.adapted_ = learner.Adapt(task)
         self.encoding_ = encoding
 
-    def _inputs(self, X: Any, model: Any, encoding: TableEncoding | None, *, reset: bool) -> NDArray[Any]:
+    def _inputs(self, X: Any, model: Any, encoding: Encoding | None, *, reset: bool) -> NDArray[Any]:
         """Return the rows of X as a model takes them, on the host."""
         dtype = parameter_dtype(model, model_backend(model))
-        if encoding is not None:
+        if isinstance(encoding, TableEncoding):
             # An array has the columns of the frame that was fitted, or those of the encoding.
             fitted = None if reset else getattr(self, "feature_names_in_", None)
             names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
             with own_remedies():
                 columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
+                encoding.require_one_group(columns, "X")
                 return check_numbers("X", encoding.inputs(columns), dtype.type)
         rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
+        if isinstance(encoding, ImageEncoding):
+            _refuse_bytes(rows)
         if not isinstance(model, NeuralNetworkModel) or rows.shape[1:] == model.input_shape:
             return rows
         if rows.shape[1:] != (math.prod(model.input_shape),):
@@ -122,10 +130,12 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
         The labels, sorted.
     adapted_ : IFullModel
         The model that `fit` adapted.
-    encoding_ : TableEncoding or None
-        How rows become inputs, where the learner was trained on a table: that of the run, or of the learner's
-        `TableLoader`. X then has the table's columns, by name or in the order of ``encoding_.features``, in its units.
-        Otherwise X is what the model takes: an array (n, …), or its rows laid out flat, (n, features).
+    encoding_ : TableEncoding, ImageEncoding or None
+        How raw data become inputs, where the learner knows it: from the tasks of a `TableLoader` or an
+        `ImageFolderLoader` that it learned from, also if it was saved since, or else from its DataLoader. For a table,
+        X has the table's columns, by name or in the order of ``encoding_.features``, in its units. Otherwise X is what
+        the model takes: an array (n, …), or its rows laid out flat, (n, features); for images what
+        ``encoding_.inputs`` gives.
     n_features_in_ : int
         Numbers, or columns, in a row of X.
     feature_names_in_ : array of str
@@ -189,10 +199,10 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
                 "CrossEntropyLoss"
             )
         y = _labels(X, y)
-        if encoding is None:
-            classes, labels = np.unique(y, return_inverse=True)
-        else:
+        if isinstance(encoding, TableEncoding):
             classes, labels = np.array(encoding.classes), encoding.outcomes({encoding.target_names[0]: y})
+        else:
+            classes, labels = np.unique(y, return_inverse=True)
         most = 2 if is_binary else outputs[-1]
         if len(classes) > most and not learner.scores_any_classes:
             raise ArgumentException(
@@ -201,7 +211,7 @@ class FewShotClassifier(ClassifierMixin, _FewShot):
         targets = labels.astype(np.int64)
         if is_binary:
             targets = targets.reshape(len(targets), *outputs)
-        self._adapt(learner, encoding, inputs, targets)
+        self._adapt(learner, encoding, inputs, targets, Classes=classes.tolist())
         self.classes_, self._is_binary = classes, is_binary
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -272,10 +282,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):
     ----------
     adapted_ : IFullModel
         The model that `fit` adapted.
-    encoding_ : TableEncoding or None
-        As for `FewShotClassifier`; y and predictions are in the units of the table's target then, and a frame y has its
-        columns by name. Without one, they are as the learner knows them: scale them as for training. Durations are in
-        seconds, and times in seconds since 1970, in y of any unit and in predictions.
+    encoding_ : TableEncoding, ImageEncoding or None
+        As for `FewShotClassifier`; y and predictions are in the units of the table's target, and a frame y has its
+        columns by name. Without a table, they are as the learner knows them: scale them as for training. Durations are
+        in seconds, and times in seconds since 1970, in y of any unit and in predictions.
     n_features_in_, feature_names_in_
         As for `FewShotClassifier`.
 
@@ -329,7 +339,10 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         inputs = self._inputs(X, learner.BaseModel, encoding, reset=True)
         outputs = _outputs_of(learner, inputs)
         columns = _targets(X, y, encoding, math.prod(outputs))
-        targets = _numbers(columns, columns.names) if encoding is None else encoding.outcomes(columns)
+        if isinstance(encoding, TableEncoding):
+            targets = encoding.outcomes(columns)
+        else:
+            targets = _numbers(columns, columns.names)
         targets = check_numbers("y", targets, inputs.dtype.type).reshape(columns.rows, *outputs)
         self._adapt(learner, encoding, inputs, targets)
         self._target_names, self._targets_shape = columns.names, np.asarray(y).shape[1:]
@@ -354,7 +367,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):
             When X does not fit the learner.
         """
         outputs = self._outputs(X)
-        if self.encoding_ is not None:
+        if isinstance(self.encoding_, TableEncoding):
             names = self.encoding_.target_names
             decoded = self.encoding_.decode(outputs).reshape(len(outputs), len(names))
             outputs = decoded[:, [names.index(name) for name in self._target_names]]
@@ -383,7 +396,7 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         """
         check_is_fitted(self)
         columns = _targets(X, y, self.encoding_, len(self._target_names))
-        if self.encoding_ is not None:
+        if isinstance(self.encoding_, TableEncoding):
             # Refuses what fit does, such as times for a target of durations.
             self.encoding_.outcomes(columns)
         targets = _numbers(columns, self._target_names).reshape(columns.rows, *self._targets_shape)
@@ -393,6 +406,16 @@ class FewShotRegressor(RegressorMixin, _FewShot):
         tags: Any = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _refuse_bytes(images: NDArray[Any]) -> None:
+    """Raise ArgumentException for pixels from 0 to 255. Not for other numbers: a loader's transforms may give them."""
+    most = float(images.max())
+    if most > 1 and (images == np.rint(images)).all():
+        raise ArgumentException(
+            f"X must have pixels from 0 for black to 1 for white, as the images that the learner learned from, got "
+            f"whole numbers up to {most:g}; divide bytes by 255, or read files with encoding.inputs, see open_learner"
+        )
 
 
 def _labels(X: Any, y: Any) -> NDArray[Any]:
@@ -406,7 +429,7 @@ def _labels(X: Any, y: Any) -> NDArray[Any]:
     return labels
 
 
-def _targets(X: Any, y: Any, encoding: TableEncoding | None, count: int) -> Columns:
+def _targets(X: Any, y: Any, encoding: Encoding | None, count: int) -> Columns:
     """Return the columns of y in its order, with the names of the encoding, if there is one."""
     found, columns = read_targets(X, y)
     if len(columns.names) != count:
@@ -414,7 +437,7 @@ def _targets(X: Any, y: Any, encoding: TableEncoding | None, count: int) -> Colu
         raise ArgumentException(
             f"y must have {targets} a row, as the learner predicts, got shape {np.asarray(y).shape}"
         )
-    if encoding is None:
+    if not isinstance(encoding, TableEncoding):
         return columns
     # One column is the target, whatever it is called, in a frame as in a series.
     names = encoding.target_names if found is None or count == 1 else found

@@ -13,6 +13,7 @@ from aidotnet_py.arguments import Whole, refusal, shown
 from aidotnet_py.data import TableLoader
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.data.table.encoding import name_of_group
 from aidotnet_py.estimators.inputs import (
     all_or_nothing,
     check_strings,
@@ -312,7 +313,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             if group in self._known:
                 x, y = (np.concatenate(both) for both in zip(self._known[group], (x, y), strict=True))
             known[group] = x, y
-            adapted[group] = self.learner_.Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1))
+            task = MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1, Name=name_of_group(self._task, group))
+            adapted[group] = self.learner_.Adapt(task)
         self._known.update(known)
         self.adapted_.update(adapted)
 

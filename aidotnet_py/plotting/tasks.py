@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["draw_classification_task", "draw_regression_task"]
 
 _SHOWN_PER_CLASS = 6
+# Characters of a class in a caption.
+_LONGEST_NAME = 12
 
 
 def draw_classification_task(
@@ -48,7 +51,9 @@ def draw_classification_task(
     ----------
     task : IMetaLearningTask
         Images (n, height, width, channels) of 1, 3 or 4 channels, and class indices (n,) or one-hot rows (n, classes),
-        as `CrossEntropyLoss` takes them. Classes without images are left out.
+        as `CrossEntropyLoss` takes them. Classes without images are left out. ``Metadata["Classes"]`` names the classes
+        in the order of their labels; without it, they are called by these. Of one channel, 0 is black and 1 white, or
+        the least and the greatest value of the task if these are beyond; the reverse if ``Metadata["Ink"]`` is True.
     before, after : array, shape (queries, classes)
         Logits of the query images, before and after adaptation. The column is the class index.
     losses : array_like, shape (steps + 1,)
@@ -85,17 +90,18 @@ def draw_classification_task(
     if last.shape != first.shape:
         raise ArgumentException(f"after must have the shape of before, {first.shape}, got {last.shape}")
     labels, truth = (_labels(task, role, first.shape[1]) for role in ("Support", "Query"))
-    guesses = last.argmax(axis=1)
+    guesses, names, shades = last.argmax(axis=1), _class_names(task, first.shape[1]), _shades(task, support, query)
     classes = np.union1d(labels, truth).tolist()
     figure, grid = panel_grid(ax, (11, 1.1 * len(classes) + 1.2), title, len(classes), _SHOWN_PER_CLASS + 5)
     for row, label in enumerate(classes):
         axes = figure.add_subplot(grid[row, 0])
-        _draw_images(axes, support[labels == label][:1], f"class {label}", ink(axes))
+        _draw_images(axes, support[labels == label][:1], f"class {names[label]}", ink(axes), shades)
         shown = np.flatnonzero(truth == label)[:_SHOWN_PER_CLASS]
         for column, place in enumerate(shown.tolist(), start=1):
             # Signs beside the colours, for those who see none.
             sign, colour = ("✓", GREEN) if guesses[place] == label else ("✗", VERMILLION)
-            _draw_images(figure.add_subplot(grid[row, column]), query[[place]], f"→ {guesses[place]} {sign}", colour)
+            panel, caption = figure.add_subplot(grid[row, column]), f"→ {names[guesses[place]]} {sign}"
+            _draw_images(panel, query[[place]], caption, colour, shades)
     curve = figure.add_subplot(grid[:, _SHOWN_PER_CLASS + 2 :])
     shares = [float((chosen == truth).mean()) for chosen in (first.argmax(axis=1), guesses)]
     draw_losses(curve, losses, f"query accuracy\n{shares[0]:.0%} → {shares[1]:.0%}")
@@ -229,9 +235,34 @@ def _on_grid(name: str, given: ArrayLike | Array, points: int) -> NDArray[Any]:
     return values
 
 
-def _draw_images(axes: Any, images: NDArray[Any], caption: str, colour: Any) -> None:
+def _class_names(task: IMetaLearningTask[Any, Any, Any], count: int) -> list[str]:
+    """Return what so many classes are called in captions: by the task, or else by their labels."""
+    known = _note(task, "Classes")
+    names: list[Any] = [*known] if isinstance(known, (tuple, list)) else []
+    return [_short(str(name)) for name in [*names, *range(len(names), count)]]
+
+
+def _short(name: str) -> str:
+    """Return a name that a caption has room for; the ends tell most names apart. Dollars would begin a formula."""
+    whole = name if len(name) <= _LONGEST_NAME else f"{name[:4]}…{name[5 - _LONGEST_NAME :]}"
+    return whole.replace("$", r"\$")
+
+
+def _shades(task: IMetaLearningTask[Any, Any, Any], *images: NDArray[Any]) -> dict[str, Any]:
+    """Return how images of one channel are drawn: all of a task alike, and light where values are high, but for ink."""
+    finite = [array[np.isfinite(array)].astype(np.float64) for array in images]
+    low, high = min(array.min(initial=0) for array in finite), max(array.max(initial=1) for array in finite)
+    return {"cmap": "gray_r" if _note(task, "Ink") is True else "gray", "vmin": low, "vmax": high}
+
+
+def _note(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
+    notes: Any = task.Metadata
+    return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
+
+
+def _draw_images(axes: Any, images: NDArray[Any], caption: str, colour: Any, shades: dict[str, Any]) -> None:
     """Draw the one image that there is, or none, under its caption."""
     for image in images:
-        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, **shades)
     axes.set_title(caption, fontsize=9, color=colour)
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""Learners from the folders of their runs, with the encoding of the data that they were trained on."""
+"""Learners from their files and the folders of their runs, with the encoding of the data that they learned from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, cast
 
 from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.meta_learning import MetaLearnerBase
+from aidotnet_py.models.raw_data import encoding_of_model
 from aidotnet_py.runs.folder import RunFolder
-from aidotnet_py.runs.run_data import ENCODING, Encoding, encoding_of
+from aidotnet_py.runs.run_data import Encoding, encoding_of
 from aidotnet_py.saving import load
 
-__all__ = ["checkpoint_of", "open_learner"]
+__all__ = ["checkpoint_of", "encoding_of_learner", "open_learner"]
 
 
 def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
@@ -43,10 +45,10 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
 
 
 def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
-    """Return the learner of a run's folder or of a file, and the encoding of the run's data, if it has one.
+    """Return the learner of a run's folder, or the learner or adapted model of a file, and the encoding of its data.
 
-    The folder stands for its best checkpoint, or for the last where nothing was evaluated. A checkpoint's file has the
-    encoding of the run that it lies in.
+    The folder stands for its best checkpoint, or for the last where nothing was evaluated. The encoding is that of the
+    `TableLoader` or `ImageFolderLoader` that it learned from; None without one.
 
     Raises
     ------
@@ -71,8 +73,29 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
     (2, None)
     """
     given = Path(path)
-    folder = RunFolder(given if given.is_dir() else given.parent)
-    held: Any = folder.read().get("settings") if given.is_dir() or folder.holds_run else None
-    described: Any = cast("dict[str, Any]", held).get(ENCODING) if isinstance(held, dict) else None
-    learner = load(checkpoint_of(folder, "best") if given.is_dir() else given)
-    return learner, None if described is None else encoding_of(described)
+    if given.is_dir():
+        folder = RunFolder(given)
+        # Refuses a folder without a run.
+        folder.read()
+        given = checkpoint_of(folder, "best")
+    learner = load(given)
+    return learner, encoding_of_learner(learner)
+
+
+def encoding_of_learner(item: Any) -> Encoding | None:
+    """Return the encoding of what a learner or model learned from, or else of the learner's DataLoader; None without.
+
+    Raises
+    ------
+    ArgumentException
+        When the property ``"encoding"`` of its model is none that this package knows.
+    """
+    model, loader = item, cast(Any, None)
+    if isinstance(item, MetaLearnerBase):
+        learner = cast("MetaLearnerBase[Any, Any, Any]", item)
+        model, loader = learner.BaseModel, learner.Options.DataLoader
+    known = encoding_of_model(model)
+    if known is not None:
+        return encoding_of(known)
+    encoding = getattr(loader, "encoding", None)
+    return encoding if isinstance(encoding, Encoding) else None

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Self, TypeAlias
 
+from aidotnet_py.arguments import Choice
 from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.models.raw_data import ENCODING
 from aidotnet_py.runs.division import Division
 
-__all__ = ["ENCODING", "DataFacts", "Encoding", "RunData", "encoding_of"]
+__all__ = ["DataFacts", "Encoding", "RunData", "encoding_of"]
 
 Encoding: TypeAlias = ImageEncoding | TableEncoding
 
-# The names of an encoding and of a division beside a run's settings.
-ENCODING, _DIVISION = "encoding", "division"
+_KINDS = Choice("images", "table")
+# The name of a division beside a run's settings; that of an encoding is as in a model's properties.
+_DIVISION = "division"
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class DataFacts:
         """Return the facts by their names, in values of JSON."""
         facts = dict[str, Any]()
         if self.encoding is not None:
-            kind = "images" if isinstance(self.encoding, ImageEncoding) else "table"
-            facts[ENCODING] = {"kind": kind, **self.encoding.settings()}
+            facts[ENCODING] = self.encoding.settings()
         if self.division is not None:
             facts[_DIVISION] = self.division.settings()
         return facts
@@ -101,12 +103,12 @@ class RunData:
 
 
 def encoding_of(values: Mapping[str, Any]) -> Encoding:
-    """Return the encoding that `DataFacts.settings` described under its name.
+    """Return the encoding that its ``settings`` described.
 
     Raises
     ------
     ArgumentException
         When ``values`` are no such description.
     """
-    kind = ImageEncoding if values.get("kind") == "images" else TableEncoding
-    return kind.from_settings({name: value for name, value in values.items() if name != "kind"})
+    kind = _KINDS.check("encoding's kind", values.get("kind"))
+    return (ImageEncoding if kind == "images" else TableEncoding).from_settings(values)

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import aidotnet_py
 from aidotnet_py import RunFolder
 from aidotnet_py.cli.app import app
-from aidotnet_py.data import ImageEncoding
+from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.runs import open_learner
 from aidotnet_py.runs.run_data import encoding_of
 
 SHORT = [
@@ -118,7 +118,9 @@ class TestPhotographs:
         shares = np.array([row[2:] for row in rows], float)
         np.testing.assert_allclose(shares.sum(1), 1, atol=2e-6)
         assert [row[1] for row in rows] == [["dawn", "dusk"][place] for place in shares.argmax(1)]
-        loaded = aidotnet_py.load(model)
+        loaded, known = open_learner(model)
+        assert known == encoding
+        assert loaded.GetModelMetadata().Properties["classes"] == ["dawn", "dusk"]
         scores = loaded.Predict(encoding.inputs([query / row[0] for row in rows]))
         assert [["dawn", "dusk"][place] for place in scores.argmax(1)] == [row[1] for row in rows]
 
@@ -298,6 +300,62 @@ class TestTable:
         assert refused.exit_code == 2
         assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+class TestGroupsOfATable:
+    @pytest.fixture
+    def folder(self, heights: Path, tmp_path: Path) -> Path:
+        train_one_step(heights, tmp_path / "run")
+        return tmp_path / "run"
+
+    def test_are_adapted_to_one_by_one(self, folder: Path, tmp_path: Path) -> None:
+        known = ["x,1,f,80", "y,2,m,130", "x,3,f,90", "y,4,m,160", "z,5,m,99"]
+        asked = ["y,6,m", "x,7,f", "x,8,f", "y,9,m"]
+        support, query, out = (tmp_path / name for name in ("support.csv", "query.csv", "out.csv"))
+        support.write_text("\n".join(["child,age,sex,height", *known]))
+        query.write_text("\n".join(["child,age,sex", *asked]))
+        done = run("adapt", folder, "--support", support, "--query", query, "--out", out)
+        assert done.exit_code == 0, done.output
+        head, *rows = rows_of(out)
+        assert head == ["row", "height"]
+        assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+        for child, places in (("x", [1, 2]), ("y", [0, 3])):
+            support.write_text("\n".join(["age,sex,height", *(row[2:] for row in known if row[0] == child)]))
+            query.write_text("\n".join(["age,sex", *(row[2:] for row in asked if row[0] == child)]))
+            assert run("adapt", folder, "--support", support, "--query", query, "--out", out).exit_code == 0
+            assert [row[1] for row in rows_of(out)[1:]] == [rows[place][1] for place in places]
+
+    @pytest.mark.parametrize(
+        ("known", "asked", "message"),
+        [
+            ("xy", "--", "--query must have the column 'child', in which --support has 2 groups, got none; add it"),
+            ("--", "xy", "--support must have the column 'child', in which --query has 2 groups, got none; add it"),
+            ("xx", "xy", "--query must have groups of --support in column 'child', got 'y'; add rows of it with"),
+            ("xx", "yy", "--query must have groups of --support in column 'child', got 'y'; add rows of it with"),
+            ("xy", "xy", "--model must be left out where --query has several groups, one model for each, got 2"),
+        ],
+    )
+    def test_that_do_not_fit(self, folder: Path, tmp_path: Path, known: str, asked: str, message: str) -> None:
+        for name, children in (("support", known), ("query", asked)):
+            rows = [f"{child},{age},f,{80 + age}" for age, child in enumerate(children)]
+            text = "\n".join(["child,age,sex,height", *rows])
+            (tmp_path / name).with_suffix(".csv").write_text(text if "-" not in children else text.replace("-,", ","))
+        given = ("--support", tmp_path / "support.csv", "--query", tmp_path / "query.csv")
+        refused = run("adapt", folder, *given, "--out", tmp_path / "out.csv", "--model", tmp_path / "model.safetensors")
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+        assert not (tmp_path / "out.csv").exists()
+
+    def test_one_needs_no_name_in_the_query(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "support.csv").write_text("child,age,sex,height\nx,1,f,80\nx,2,f,90\n")
+        (tmp_path / "query.csv").write_text("age,sex\n3,f\n")
+        given = ("--support", tmp_path / "support.csv", "--query", tmp_path / "query.csv")
+        done = run("adapt", folder, *given, "--out", tmp_path / "out.csv", "--model", tmp_path / "model.safetensors")
+        assert done.exit_code == 0, done.output
+        _, (_, predicted) = rows_of(tmp_path / "out.csv")
+        adapted, encoding = open_learner(tmp_path / "model.safetensors")
+        assert isinstance(encoding, TableEncoding)
+        assert encoding.decode(adapted.Predict(encoding.inputs(tmp_path / "query.csv"))).tolist() == [float(predicted)]
 
 
 class TestRunsOnChangedData:

@@ -7,6 +7,7 @@ import enum
 import io
 import json
 import pickle
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,7 @@ from aidotnet_py import (
     NeuralNetworkModel,
     ReptileAlgorithm,
     ReptileOptions,
+    SeriesGrowthWarning,
     TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
@@ -37,7 +39,7 @@ from aidotnet_py import (
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.data import TableEncoding, TableLoader
 from aidotnet_py.data.table.reading import read_table
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader, IResumable
 from aidotnet_py.nn import mlp
 
@@ -751,7 +753,7 @@ class TestEncoding:
         later = make(growth([7] * 3, seed=8), encoding=train.encoding)
         assert later.encoding is train.encoding
         assert all(part.encoding is train.encoding for part in later.split(1, 2))
-        table = growth([7] * 3, seed=8)
+        table = growth([21], seed=8)
         task = train.encoding.task(
             {name: values[:4] for name, values in table.items()},
             {name: values[4:] for name, values in table.items()},
@@ -1006,6 +1008,7 @@ class TestEncoding:
             {"features": [{"name": "age", "mean": 0.0, "deviation": 1.0, "kind": "category"}]},
             {"features": [{"name": "age", "categories": ["first"], "kind": "time"}]},
             {"features": 3},
+            {"group": 3},
         ],
     )
     def test_settings_that_are_none(self, change: dict[str, Any]) -> None:
@@ -1013,6 +1016,68 @@ class TestEncoding:
             TableEncoding.from_settings(make().encoding.settings() | change)
         with pytest.raises(ArgumentException):
             TableEncoding.from_settings({})
+
+
+class TestNamesOfTasks:
+    """Messages call a task by its group."""
+
+    @staticmethod
+    def learner(*, InnerLearningRate: float = 1e30, **options: Any) -> Any:
+        model = NeuralNetworkModel(mlp(8, 1), input_shape=(3,), seed=0)
+        return iMAMLAlgorithm(iMAMLOptions(model, InnerLearningRate=InnerLearningRate, AdaptationSteps=20, **options))
+
+    @pytest.mark.parametrize("transformed", [False, True])
+    def test_of_a_step_that_fails(self, transformed: bool) -> None:
+        loader = make().with_transform(lambda x, _: x) if transformed else make()
+        batch = loader.GetTaskBatch(3)
+        assert [task.Name for task in batch] == [f"child {task.Metadata['Group']!r}" for task in batch]
+        with pytest.raises(InvalidOperationException, match=rf"of task 0 \({batch[0].Name}\) is not finite"):
+            self.learner().MetaTrain(batch)
+
+    def test_of_an_adaptation_that_fails(self) -> None:
+        table = growth([4])
+        with pytest.raises(InvalidOperationException, match=r"of task 0 \(child 'child 00'\) is not finite"):
+            self.learner().Adapt(make().encoding.task(table))
+
+    def test_of_a_series_that_grows(self) -> None:
+        # The tasks of one size are worked on together, so that their order is not that of the batch.
+        batch = make(growth([3, 9, 4, 9, 5])).GetTaskBatch(8)
+        options: dict[str, Any] = {"UseNeumannApproximation": True, "LambdaRegularization": 1e3}
+        learner = self.learner(InnerLearningRate=1e-3, **options)
+        with pytest.warns(SeriesGrowthWarning) as told:
+            learner.MetaTrain(batch)
+        found = re.search(r"series of task (\d+) \((.+)\) grows", str(told[0].message))
+        assert found is not None
+        assert found[2] == batch[int(found[1])].Name
+
+
+class TestGroupsOfLaterRows:
+    def test_several_are_no_task(self) -> None:
+        encoding = make(growth([5] * 4)).encoding
+        again = TableEncoding.from_settings(json.loads(json.dumps(encoding.settings())))
+        assert again == encoding
+        later = growth([4, 3, 5])
+        column = encoding.group
+        assert column is not None
+        groups = again.groups(later)
+        assert [len(rows) for rows in groups.values()] == [4, 3, 5]
+        with pytest.raises(
+            ArgumentException, match=f"support must have rows of one group, got 3 groups in column '{column}'"
+        ):
+            again.task(later)
+        first, second = (
+            {name: np.asarray(values)[rows] for name, values in later.items()} for rows in [*groups.values()][:2]
+        )
+        with pytest.raises(ArgumentException, match="query must have rows of one group, got 3 groups"):
+            again.task(first, later)
+        with pytest.raises(ArgumentException, match=r"query must have rows of the support's group, .*, got "):
+            again.task(first, second)
+        assert len(again.task(first, first).SupportInput) == 4
+        # Of one group, nothing more need be said.
+        del second[column]
+        assert again.groups(second) == {}
+        assert len(again.task(first, second).QueryInput) == 3
+        assert len(again.task({**first, column: [None] * 4}).SupportInput) == 4
 
 
 class TestSmallGroups:

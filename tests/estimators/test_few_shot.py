@@ -35,7 +35,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend
 from aidotnet_py.cli.app import app
-from aidotnet_py.data import DigitsLoader, TableLoader
+from aidotnet_py.data import DigitsLoader, ImageEncoding, TableLoader
 from aidotnet_py.estimators import FewShotClassifier, FewShotRegressor
 from aidotnet_py.nn import conv4, mlp
 
@@ -283,6 +283,60 @@ class TestRuns:
             FewShotRegressor(run_on_a_table).fit(frame[["age"]], frame["height"])
         with pytest.raises(ArgumentException, match="X must be a frame, or have the 2 columns age, sex, got shape"):
             FewShotRegressor(run_on_a_table).fit(frame[["age"]].to_numpy(), frame["height"])
+
+    def test_a_saved_learner_knows_its_table(self, tmp_path: Path) -> None:
+        loader = TableLoader(heights(12, 0), task="child", target="height", seed=0)
+        learner = of_table(loader)
+        learner.Options.DataLoader = None
+        for _ in range(20):
+            learner.MetaTrain(loader.GetTaskBatch(4))
+        aidotnet_py.save(learner, tmp_path / "learner.safetensors")
+        frame = pd.DataFrame(heights(1, 1))
+        X, y = frame[["age", "sex"]], frame["height"]
+        task = loader.encoding.task(frame)
+        expected = loader.encoding.decode(learner.Adapt(task).Predict(task.SupportInput))
+        for given in (learner, tmp_path / "learner.safetensors", aidotnet_py.load(tmp_path / "learner.safetensors")):
+            regressor = FewShotRegressor(given).fit(X, y)
+            assert regressor.encoding_ == loader.encoding
+            np.testing.assert_allclose(regressor.predict(X), expected, rtol=1e-6)
+        # Its own encoding, and not that of a loader that it has not learned from.
+        other = TableLoader(heights(12, 2), task="child", target="height", seed=0)
+        learner.Options.DataLoader = other
+        assert FewShotRegressor(learner).fit(X, y).encoding_ == loader.encoding
+
+    def test_rows_of_several_groups_are_no_task(self) -> None:
+        frame = pd.DataFrame(heights(6, 0))
+        regressor = FewShotRegressor(of_table(TableLoader(frame, task="child", target="height", seed=0)))
+        X, y = frame[["child", "age", "sex"]], frame["height"]
+        message = "X must have rows of one group, got 6 groups in column 'child', 0, 1, 2, 3, 4, …; give the rows of"
+        with pytest.raises(ArgumentException, match=message):
+            regressor.fit(X, y)
+        own = X["child"] == 3
+        regressor.fit(X[own], y[own])
+        with pytest.raises(ArgumentException, match=message):
+            regressor.predict(X)
+        assert len(regressor.predict(X[own])) == own.sum()
+
+    def test_an_encoding_of_another_kind_is_refused(self) -> None:
+        learner = digits_learner()
+        learner.GetModelMetadata().SetProperty("encoding", {"kind": "sound"})
+        with pytest.raises(ArgumentException, match="encoding's kind must be 'images' or 'table', got 'sound'"):
+            FewShotClassifier(learner).fit(np.zeros((2, 8, 8, 1)), [0, 1])
+
+    def test_bytes_for_a_learner_of_a_folder_of_images(self) -> None:
+        form = {"kind": "images", "height": 8, "width": 8, "fit": "crop", "color": False, "dtype": "float32"}
+        learner = digits_learner()
+        learner.GetModelMetadata().SetProperty("encoding", form)
+        images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
+        with pytest.raises(ArgumentException, match=r"X must have pixels from 0 for black to 1 .* numbers up to 2"):
+            FewShotClassifier(learner).fit(images, [0, 0, 1, 1])
+        classifier = FewShotClassifier(learner).fit(images / 255, [0, 0, 1, 1])
+        assert classifier.encoding_ == ImageEncoding.from_settings(form)
+        assert classifier.adapted_.GetModelMetadata().Properties == {"encoding": form, "classes": [0, 1]}
+        with pytest.raises(ArgumentException, match="X must have pixels from 0 for black to 1"):
+            classifier.predict(images)
+        # A loader's transforms may give such numbers.
+        assert len(classifier.predict(images / 255 * 4 - 2)) == 4
 
     @pytest.mark.slow
     def test_from_python(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,9 +141,11 @@ class TestColours:
         assert [to_hex(line.get_color()) for line in lines if contrast(line.get_color(), ground) < 2] == []
 
     def test_right_and_wrong_have_signs(self) -> None:
+        task: Any = DigitsLoader(NWay=3, KShot=1, QueryShots=2, seed=0).GetNextTask()
+        first, _, last = task.Metadata["Classes"]
         captions = [axes.get_title() for axes in classification().axes]
-        assert captions.count("→ 2 ✓") == 1
-        assert captions.count("→ 0 ✗") == 1
+        assert captions.count(f"→ {last} ✓") == 1
+        assert captions.count(f"→ {first} ✗") == 1
 
     def test_two_dozen_curves_differ(self) -> None:
         figure: Any = draw_adaptation_curves({str(i): curve(accuracies=False) for i in range(24)})
@@ -307,6 +309,45 @@ class TestClassification:
     def test_of_logits_of_the_query_images(self, before: Any, after: Any, message: str) -> None:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_classification_task(image_task(), before, after, [1.0])
+
+    @pytest.mark.parametrize(
+        ("names", "told"),
+        [
+            (("cat", "dog", "$owl$"), ["class cat", "→ cat ✓", "class dog", r"→ \$owl\$ ✓"]),
+            ((7, 3, "Japanese_(katakana)/character02@90"), ["class 7", "class 3", "class Japa…er02@90"]),
+            (("cat",), ["class cat", "class 1", "→ 2 ✓"]),
+            ("cat", ["class 0", "class 1"]),
+        ],
+    )
+    def test_classes_are_called_as_the_task_knows_them(self, names: Any, told: list[str]) -> None:
+        task = image_task()
+        task.SetMetadata("Classes", names)
+        assert set(told) <= set(captions(task))
+
+    @pytest.mark.parametrize(
+        ("scale", "ink", "look"),
+        [
+            (1.0, None, ("gray", 0.0, 1.0)),
+            (0.25, None, ("gray", 0.0, 1.0)),
+            (255.0, None, ("gray", 0.0, 255 * IMAGES.max())),
+            (-2.0, None, ("gray", -2 * IMAGES.max(), 1.0)),
+            (1.0, True, ("gray_r", 0.0, 1.0)),
+        ],
+    )
+    def test_high_values_are_light_but_for_ink(self, scale: float, ink: Any, look: tuple[str, float, float]) -> None:
+        task = image_task(scale * IMAGES)
+        if ink is not None:
+            task.SetMetadata("Ink", ink)
+        figure: Any = draw_classification_task(task, LOGITS, LOGITS, [1.0])
+        images = [axes.images[0] for axes in figure.axes if axes.images]
+        assert {(image.get_cmap().name, *image.get_clim()) for image in images} == {look}
+
+    def test_the_digits_are_drawn_as_they_were_written(self) -> None:
+        task: Any = DigitsLoader(NWay=3, seed=0).GetNextTask()
+        assert task.Metadata["Ink"] is True
+        figure: Any = draw_classification_task(task, np.eye(3)[task.QueryOutput], np.eye(3)[task.QueryOutput], [1.0])
+        assert figure.axes[0].images[0].get_cmap().name == "gray_r"
+        assert figure.axes[0].get_title() == f"class {task.Metadata['Classes'][0]}"
 
     def test_a_masked_class_is_never_the_largest(self) -> None:
         assert captions(image_task(), np.where(LOGITS == 0, -np.inf, LOGITS)) == captions(image_task())

@@ -117,12 +117,12 @@ class ImageEncoding:
             NumWays=len(classes),
             NumShots=int(np.bincount(labels).min()),
             NumQueryPerClass=1 if y is None else int(max(np.bincount(y).min(), 1)),
-            Metadata={"Classes": classes},
+            Metadata={"Classes": classes, "Encoding": self},
         )
 
     def settings(self) -> dict[str, Any]:
         """Return all of it as plain JSON values, for `from_settings`."""
-        return {**self.form.settings(), "dtype": self.dtype.name}
+        return {"kind": "images", **self.form.settings(), "dtype": self.dtype.name}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> ImageEncoding:

@@ -45,7 +45,8 @@ class ImageFolderLoader(ImageLoader[T]):
     begin with a dot are ignored.
 
     Inputs are (n, height, width, 3), or 1 channel, from 0 for black to 1 for white. Labels are int64, shuffled for
-    every task; rows are sorted by label; ``Metadata["Classes"]`` names the classes in the order of their labels. Images
+    every task; rows are sorted by label; ``Metadata["Classes"]`` names the classes in the order of their labels, and
+    ``Metadata["Encoding"]`` is ``encoding``, which the model of a learner keeps as its property ``"encoding"``. Images
     are turned as their Exif data say, laid over white paper where they are transparent, resized, and decoded once into
     a file in ``cache``; the system reads from it what tasks need, so that memory does not grow with the folder. After a
     change of a file's size or time, all are decoded again.
@@ -224,7 +225,10 @@ class ImageFolderLoader(ImageLoader[T]):
             del rows_of[label]
         self._tell(path)
         self._check_counts({label: len(rows) for label, rows in rows_of.items()})
-        self._pool = ClassPool(pixels, rows_of, rotations=self._rotations, scale=self._scale, dtype=self._dtype)
+        notes = {"Encoding": self.encoding}
+        self._pool = ClassPool(
+            pixels, rows_of, rotations=self._rotations, scale=self._scale, dtype=self._dtype, notes=notes
+        )
 
     def _decode(self, files: SafeFolder, name: str) -> NDArray[np.uint8] | str:
         try:

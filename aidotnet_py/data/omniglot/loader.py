@@ -42,7 +42,8 @@ class OmniglotLoader(ImageLoader[T]):
 
     Inputs are (n, 28, 28, 1), ink 1 and paper 0: exact averages of the 105×105 pixels over the area of each of 28×28
     cells. Labels are int64, shuffled for every task; rows are sorted by label. ``Metadata["Classes"]`` names the
-    classes in the order of their labels. Images are decoded once and kept as 784 bytes each.
+    classes in the order of their labels, and ``Metadata["Ink"]`` is True. Images are decoded once and kept as 784 bytes
+    each.
 
     Parameters
     ----------

@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import FINITE, POSITIVE, SWITCH, Choice, OrNone, check_given, refusal
 from aidotnet_py.backends import backend_of
+from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import ColumnKind, Columns
 from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
-__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TableEncoding"]
+__all__ = ["MISSING", "CategoryColumn", "NumberColumn", "TableEncoding", "name_of_group"]
 
 MISSING = Choice("refuse", "fill")
 # More are names, notes or numbers of rows, and would make as many inputs.
@@ -196,6 +197,8 @@ class TableEncoding:
         Whether a missing feature is an error, or the mean of its numbers, and no category.
     dtype : numpy dtype
         The floating type of the arrays.
+    group : str or None
+        The column that says which group a row belongs to; None where it is not known.
 
     Examples
     --------
@@ -213,6 +216,7 @@ class TableEncoding:
     targets: tuple[NumberColumn, ...] | CategoryColumn
     missing: str
     dtype: np.dtype[Any]
+    group: str | None = None
 
     @classmethod
     def fit(
@@ -224,12 +228,13 @@ class TableEncoding:
         classes: bool,
         missing: str,
         dtype: np.dtype[Any],
+        group: str,
     ) -> TableEncoding:
         """Return the encoding of columns whose means, deviations and categories are those of these rows."""
         inputs = tuple(_column(columns, name) for name in features)
         if classes:
-            return cls(inputs, CategoryColumn.fit(columns, targets[0]), missing, dtype)
-        return cls(inputs, tuple(NumberColumn.fit(columns, name) for name in targets), missing, dtype)
+            return cls(inputs, CategoryColumn.fit(columns, targets[0]), missing, dtype, group)
+        return cls(inputs, tuple(NumberColumn.fit(columns, name) for name in targets), missing, dtype, group)
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -341,6 +346,38 @@ class TableEncoding:
         numbers: NDArray[Any] = values.astype(np.float64) * scale + rest + mean
         return numbers[:, 0] if len(self.targets) == 1 else numbers
 
+    def groups(self, table: TableLike, argument: str = "table") -> dict[Any, NDArray[np.intp]]:
+        """Return the rows of each group in a table, in order; of a table without the column of groups, nothing.
+
+        Parameters
+        ----------
+        table : frame, mapping or path
+            As for `inputs`. A column of groups that is empty counts as none.
+        argument : str
+            What messages call it.
+
+        Raises
+        ------
+        ArgumentException
+            Some rows have a group and some have none, or the groups are of no single kind.
+        """
+        columns = read_table(table, argument, self.string_names)
+        if self.group not in columns.names or columns.missing(self.group).all():
+            return {}
+        labels, places = check_labels(self.group, columns.labels(self.group), columns.rows)
+        return {label: np.flatnonzero(places == place) for place, label in enumerate(labels)}
+
+    def require_one_group(self, table: TableLike, argument: str) -> Any:
+        """Return the one group of a table, or None if it does not tell; ArgumentException if it has several."""
+        groups = [*self.groups(table, argument)]
+        if len(groups) > 1:
+            named = ", ".join(f"{group!r:.80}" for group in groups[:5]) + (", …" if len(groups) > 5 else "")
+            raise ArgumentException(
+                f"{argument} must have rows of one group, got {len(groups)} groups in column {self.group!r:.80}, "
+                f"{named}; give the rows of each group by themselves"
+            )
+        return groups[0] if groups else None
+
     def task(self, support: TableLike, query: TableLike | None = None) -> MetaLearningTask[Any, Any, Any]:
         """Return the task of a new group: rows with known targets to adapt to, and perhaps others to evaluate on.
 
@@ -349,10 +386,14 @@ class TableEncoding:
         Raises
         ------
         ArgumentException
-            As for `inputs` and `outcomes`.
+            As for `inputs` and `outcomes`, and when a column of groups has several, see `groups`.
         """
         given = read_table(support, "support", self.string_names)
         asked = None if query is None else read_table(query, "query", self.string_names)
+        own = self.require_one_group(given, "support")
+        other = None if asked is None else self.require_one_group(asked, "query")
+        if None not in (own, other) and own != other:
+            raise ArgumentException(f"query must have rows of the support's group, {own!r:.80}, got {other!r:.80}")
         return MetaLearningTask(
             SupportSetX=self.inputs(given),
             SupportSetY=self.outcomes(given),
@@ -361,16 +402,20 @@ class TableEncoding:
             NumWays=1 if self.classes is None else len(self.classes),
             NumShots=given.rows,
             NumQueryPerClass=1 if asked is None else asked.rows,
+            Name=None if own is None else name_of_group(self.group, own),
+            Metadata={"Encoding": self},
         )
 
     def settings(self) -> dict[str, Any]:
         """Return all of it as plain JSON values, for `from_settings`."""
         return {
+            "kind": "table",
             "features": [_settings(column) for column in self.features],
             "targets": [_settings(column) for column in self._target_columns],
             "classes": isinstance(self.targets, CategoryColumn),
             "missing": self.missing,
             "dtype": self.dtype.name,
+            "group": self.group,
         }
 
     @classmethod
@@ -387,13 +432,20 @@ class TableEncoding:
             features = tuple(_from_settings(column) for column in settings["features"])
             targets = tuple(_from_settings(column) for column in settings["targets"])
             missing, dtype = MISSING.check("missing", settings["missing"]), np.dtype(str(settings["dtype"]))
-            classes = bool(settings["classes"])
+            classes, group = bool(settings["classes"]), settings.get("group")
         except (KeyError, TypeError, ValueError) as error:
             raise ArgumentException(f"settings must be those of a TableEncoding, got {settings!r:.80}") from error
         wanted: Any = CategoryColumn if classes else NumberColumn
-        if not (features and targets and all(isinstance(column, wanted) for column in targets) and dtype.kind == "f"):
+        named = group is None or isinstance(group, str)
+        if not (
+            named
+            and features
+            and targets
+            and all(isinstance(column, wanted) for column in targets)
+            and dtype.kind == "f"
+        ):
             raise ArgumentException(refusal("settings", "those of a TableEncoding", settings))
-        return cls(features, cast(Any, targets[0] if classes else targets), missing, dtype)
+        return cls(features, cast(Any, targets[0] if classes else targets), missing, dtype, group)
 
     def _encoded(self, columns: Columns, chosen: Sequence[_Column]) -> NDArray[Any]:
         encoded: NDArray[Any] = np.empty((columns.rows, sum(column.width for column in chosen)), self.dtype)
@@ -408,6 +460,11 @@ class TableEncoding:
         for column in chosen:
             columns.check_name("table", column.name)
         return columns
+
+
+def name_of_group(column: str | None, group: Any) -> str:
+    """Return the name of a group's task."""
+    return f"{column} {group!r:.80}"
 
 
 def _kinds(values: Iterable[Any]) -> set[str]:

@@ -19,7 +19,7 @@ from aidotnet_py.data.lists import as_list
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.data.splitting import SplitLoader
 from aidotnet_py.data.table.columns import Columns
-from aidotnet_py.data.table.encoding import MISSING, TableEncoding
+from aidotnet_py.data.table.encoding import MISSING, TableEncoding, name_of_group
 from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
 from aidotnet_py.exceptions import ArgumentException
@@ -39,7 +39,9 @@ class TableLoader(SplitLoader[T]):
     mean 0 and deviation 1, and a category is one input for each of its values. The target is scaled likewise for a
     regression, with targets (n, 1) or one column for each of several, and is a class label, int64 (n,), otherwise.
     All of this is fitted on the loader's groups, or, by `split`, on the groups of the first part alone; ``encoding``
-    keeps it, decodes predictions and encodes new groups. ``Metadata["Group"]`` is the group in the task column.
+    keeps it, decodes predictions and encodes new groups. A task's ``Name`` has the task column and the group,
+    ``Metadata["Group"]`` the group, and ``Metadata["Encoding"]`` the encoding, which the model of a learner keeps as
+    its property ``"encoding"``.
 
     NWay is 1, or the number of the target's classes. KShot and QueryShots are those of the smallest group.
 
@@ -256,6 +258,7 @@ class TableLoader(SplitLoader[T]):
             classes=self._is_class,
             missing=self._missing,
             dtype=self._dtype,
+            group=self._task,
         )
 
     def _use(self, encoding: TableEncoding) -> None:
@@ -305,6 +308,7 @@ class TableLoader(SplitLoader[T]):
         choose = WEIGHTINGS[self._weighting].choose
         sets: tuple[list[NDArray[np.intp]], list[NDArray[np.intp]]] = ([], [])
         metadata: list[dict[str, Any]] = []
+        names: list[str] = []
         for _ in range(count):
             (group,) = choose(stream, self._counts, 1).tolist()
             rows = self._rows_of(group)
@@ -313,10 +317,11 @@ class TableLoader(SplitLoader[T]):
             support, _ = self._sizes(len(rows))
             sets[0].append(rows[:support])
             sets[1].append(rows[support:])
-            metadata.append({"Group": self._labels[group]})
+            metadata.append({"Group": self._labels[group], "Encoding": self._fitted})
+            names.append(name_of_group(self._task, self._labels[group]))
         arrays = [of[np.concatenate(rows)] for rows in sets for of in (self._inputs, self._outcomes)]
         sizes = [(len(support), len(query)) for support, query in zip(*sets, strict=True)]
-        return DrawnTasks(arrays, type(self).__name__, metadata, self._ways, self._shots, self._queries, sizes)
+        return DrawnTasks(arrays, names, metadata, self._ways, self._shots, self._queries, sizes)
 
 
 def _check_support(support: Any) -> float | int:

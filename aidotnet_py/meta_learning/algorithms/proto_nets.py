@@ -29,6 +29,7 @@ from aidotnet_py.meta_learning.contract.protocols import model_backend
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
+from aidotnet_py.meta_learning.learner.encodings import keep_task
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.checks import check_task, names_of_places
 from aidotnet_py.meta_learning.objective.chunk import Chunk
@@ -204,7 +205,9 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             (base.apply, count), lambda: scoring_model(model, count, prototypes.shape[1])
         )
         scores = scoring.WithParameters(group.backend.asarray(parameters))
-        return cast("TModel_co", scores.with_statistics_of(inputs))
+        adapted = scores.with_statistics_of(inputs)
+        keep_task(adapted, model, task)
+        return cast("TModel_co", adapted)
 
     def _loss(self) -> ILossFunction[T]:
         return self._joint_loss

@@ -9,7 +9,7 @@ from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
-__all__ = ["IEpisode", "IEpisodicDataLoader", "IMetaDataset", "IResumable", "ITaskSampler"]
+__all__ = ["IEncoding", "IEpisode", "IEpisodicDataLoader", "IMetaDataset", "IResumable", "ITaskSampler"]
 
 
 @runtime_checkable
@@ -48,6 +48,15 @@ class IEpisodicDataLoader(Protocol[T_co, TInput_co, TOutput_co]):
 
     def SetSeed(self, seed: int) -> None:
         """Start the random draws anew: equal seeds are followed by equal tasks."""
+        ...
+
+
+@runtime_checkable
+class IEncoding(Protocol):
+    """How raw data became inputs: a loader has it as ``encoding``, and its tasks as ``Metadata["Encoding"]``."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all of it in values that JSON can hold, with its ``"kind"``."""
         ...
 
 

@@ -401,6 +401,11 @@ def columns_of(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], role: str) -> 
     return list(map(x, tasks)), list(map(y, tasks))
 
 
+def name_in_batch(task: IMetaLearningTask[Any, Any, Any], place: int) -> str:
+    """Return what messages call a task: its place in the batch, and its name or else its TaskId."""
+    return f"task {place} ({task.Name or task.TaskId})"
+
+
 def describe_task(task: IMetaLearningTask[Any, Any, Any]) -> str:
     """Return ways and shots of a task of classes, and the shapes of its sets."""
     sets = f"support {_describe(task.SupportInput)} → {_describe(task.SupportOutput)}"

@@ -26,6 +26,7 @@ from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.contract.training_run import IRunFolder, ITrainingCallback, TrainingHistory, TrainingRun
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
+from aidotnet_py.meta_learning.learner.encodings import property_of_loader
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.model_statistics import set_statistics, statistics_of
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
@@ -35,6 +36,7 @@ from aidotnet_py.meta_learning.learner.training import train
 from aidotnet_py.meta_learning.learner.turns import takes_turns
 from aidotnet_py.models.comparison import compare_models, describe_model, properties_of
 from aidotnet_py.models.interfaces import TModel_co
+from aidotnet_py.models.raw_data import encoding_in, put_encoding_aside, set_encoding
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -284,7 +286,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
 
         Parameters, statistics that the model normalises by, optimizer state, iteration, and the random state of the
         learner and, where it has `GetState`, of the DataLoader. Model and options are described, for `Load` to compare:
-        a learner that takes the file up brings its own. See docs/files.md.
+        a learner that takes the file up brings its own. How raw data were encoded, as by a TableLoader, is the property
+        ``"encoding"`` of the model, and in the file. See docs/files.md.
 
         Warns
         -----
@@ -322,7 +325,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             extra_state={name: self._host(array) for name, array in self._extra_state().items()},
             model=describe_model(self.BaseModel),
             options=describe(self._options),
-            properties=properties_of(self.BaseModel),
+            # The loader's where nothing was learned from it yet.
+            properties={**property_of_loader(self._options.DataLoader), **properties_of(self.BaseModel)},
             statistics=None if statistics is None else {name: self._host(value) for name, value in statistics.items()},
         ).save(filePath)
 
@@ -387,6 +391,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         compared = compare_models(checkpoint.model, self.BaseModel)
         checkpoint.require_fit(source, self.AlgorithmType.name, as_given(optimizer), parameters, compared)
         place = checkpoint.random_state.get("sampler")
+        self._journal.also(put_encoding_aside(self.BaseModel))
         try:
             optimizer.SetState(checkpoint.optimizer_state_on(backend))
             self._set_extra_state(checkpoint.extra_state)
@@ -400,6 +405,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
                 self._set_meta_parameters(backend.asarray(checkpoint.parameters))
                 if checkpoint.statistics is not None:
                     set_statistics(self.BaseModel, checkpoint.statistics)
+                set_encoding(self.BaseModel, encoding_in(checkpoint.properties))
         except Exception as error:
             raise ArgumentException(f"{source} must hold a state that this learner can take: {error!r}") from error
         self._iteration = checkpoint.iteration

@@ -26,6 +26,7 @@ from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, Proxi
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
+from aidotnet_py.meta_learning.learner.encodings import warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
 from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside
@@ -311,6 +312,7 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._require_valid()
         if training:
             self._heed_model()
+        warn_of_other_encodings(self.BaseModel, tasks)
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
             learned = self._read_learned(parameters)

@@ -21,6 +21,7 @@ from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
 from aidotnet_py.meta_learning.learner.core import Batch
+from aidotnet_py.meta_learning.learner.encodings import keep_task
 from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import AdaptationCurve
@@ -44,7 +45,9 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
 
         The meta-model is not changed; query data is not read and may be absent. Where the model has
         `aidotnet_py.nn.BatchNorm` layers, the adapted one normalises by the statistics of the support set at its
-        adapted parameters: what it says of an example does not hang on what it is asked about together with.
+        adapted parameters: what it says of an example does not hang on what it is asked about together with. Its
+        properties ``"encoding"`` and ``"classes"`` say how raw data become its inputs, if the learner or the task
+        knows it, and what its first scores stand for, from ``Metadata["Classes"]`` of the task.
 
         Raises
         ------
@@ -59,6 +62,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         backend = groups[0].backend
         (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
         model = _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
+        keep_task(model, groups[0].model, task)
         return cast("TModel_co", model)
 
     def AdaptAndEvaluate(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
+from aidotnet_py.meta_learning.contract.tasks import name_in_batch
 from aidotnet_py.meta_learning.inner.minimizer import minimize
 from aidotnet_py.meta_learning.inner.path import InnerPath, Segments
 from aidotnet_py.meta_learning.inner.rule import InnerRule
@@ -79,6 +80,11 @@ class Tasks:
     def ids(self) -> list[int | str]:
         """The TaskIds."""
         return [task.TaskId for task in self.chunk.tasks]
+
+    @property
+    def names(self) -> list[str]:
+        """What messages call the tasks: their places in the batch, with their names."""
+        return list(map(name_in_batch, self.chunk.tasks, self.chunk.places))
 
     @property
     def start(self) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, name_in_batch
 
 __all__ = ["all_finite", "host_norms", "norm_of", "require_sound", "row_norms"]
 
@@ -46,11 +46,8 @@ def require_sound(quantity: str, sound: NDArray[np.bool_], tasks: _Tasks, places
     """Raise InvalidOperationException, naming by its place the first task that is not sound."""
     if not sound.all():
         place = int(np.argmin(sound))
-        name = tasks[place].Name or tasks[place].TaskId
-        advice = _ADVICE.get(quantity, "")
-        raise InvalidOperationException(
-            f"the {quantity} of task {places[place]} ({name}) is not finite; nothing was changed{advice}"
-        )
+        name, advice = name_in_batch(tasks[place], places[place]), _ADVICE.get(quantity, "")
+        raise InvalidOperationException(f"the {quantity} of {name} is not finite; nothing was changed{advice}")
 
 
 def norm_of(backend: Backend, vector: Array) -> float:

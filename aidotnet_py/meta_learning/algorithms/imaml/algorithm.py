@@ -187,7 +187,7 @@ class iMAMLAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
 
     def report(self, details: Sequence[Details]) -> Mapping[str, float]:
         """Return the metrics of inner loops and solves; warn of failures in the solves."""
-        self._warnings.warn(self._imaml, [part.report for part in details if part.report is not None])
+        self._warnings.warn(self._imaml, details)
         return metrics(self._imaml, self.LambdaRegularization, details)
 
     def _end_step(self, details: Sequence[Details]) -> None:

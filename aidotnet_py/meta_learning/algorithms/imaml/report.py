@@ -46,12 +46,13 @@ class SeriesGrowthWarning(RuntimeWarning):
 
 @dataclass(frozen=True)
 class Details:
-    """Measurements of some tasks: TaskIds, norms at φ, one for each task, and the solve.
+    """Measurements of some tasks: TaskIds and names in messages, norms at φ, one for each task, and the solve.
 
     The solutions are there only if the next solves start from them, since workers send them home.
     """
 
     ids: list[int | str]
+    names: list[str]
     inner_norms: NDArray[Any]
     query_norms: NDArray[Any] | None
     report: SolverReport | None
@@ -71,9 +72,11 @@ class Details:
         query_norms = row_norms(tasks.backend, g) if options.ErrorConstants is not None else None
         inner_norms = row_norms(tasks.backend, tasks.rule.follow(adapted, tasks.start, slopes))
         if solve is None:
-            return cls(tasks.ids, inner_norms, query_norms, None, None)
+            return cls(tasks.ids, [], inner_norms, query_norms, None, None)
         solutions = solve.solutions if options.WarmStartSolves else None
-        return cls(tasks.ids, inner_norms, query_norms, solve.report, solutions)
+        # No other report is told of by task.
+        names = tasks.names if isinstance(solve.report, NeumannReport) else []
+        return cls(tasks.ids, names, inner_norms, query_norms, solve.report, solutions)
 
 
 def metrics(options: iMAMLOptions[Any, Any, Any], lam: float | Array, details: Sequence[Details]) -> dict[str, float]:
@@ -118,11 +121,14 @@ class Warnings:
     def __init__(self) -> None:
         self._told_of_curvature = self._told_of_tolerance = False
 
-    def warn(self, options: iMAMLOptions[Any, Any, Any], reports: Sequence[SolverReport]) -> None:
+    def warn(self, options: iMAMLOptions[Any, Any, Any], details: Sequence[Details]) -> None:
         """Warn of growing series, each time, and of non-positive curvature and of loose tolerances, once each."""
-        series = [report for report in reports if isinstance(report, NeumannReport)]
-        if series:
-            _warn_of_growth(series)
+        reports = [part.report for part in details if part.report is not None]
+        series = [(part.names, part.report) for part in details if isinstance(part.report, NeumannReport)]
+        for names, report in series:
+            if report.grew.any():
+                _warn_of_growth(names, report)
+                break
         curved = _curvature_flags(reports)
         if any(curved) and not self._told_of_curvature:
             self._told_of_curvature = True
@@ -178,14 +184,12 @@ def _of_solves(reports: Sequence[SolverReport]) -> dict[str, float]:
     return numbers | {"NonPositiveCurvatureTasks": float(sum(_curvature_flags(reports)))}
 
 
-def _warn_of_growth(reports: Sequence[NeumannReport]) -> None:
-    grew = np.concatenate([report.grew for report in reports])
-    if grew.any():
-        task = int(np.argmax(grew))
-        before, last = (np.concatenate([r.term_norms[place] for r in reports])[task] for place in (-2, -1))
-        warnings.warn(
-            f"the Neumann series of task {task} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
-            "use a smaller LambdaRegularization or conjugate gradient",
-            SeriesGrowthWarning,
-            stacklevel=level_outside(),
-        )
+def _warn_of_growth(names: Sequence[str], report: NeumannReport) -> None:
+    task = int(np.argmax(report.grew))
+    before, last = (report.term_norms[place][task] for place in (-2, -1))
+    warnings.warn(
+        f"the Neumann series of {names[task]} grows: its last two terms have norms {before:.4g} and {last:.4g}; "
+        "use a smaller LambdaRegularization or conjugate gradient",
+        SeriesGrowthWarning,
+        stacklevel=level_outside(),
+    )
