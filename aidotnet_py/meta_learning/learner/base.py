@@ -170,8 +170,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         -------
         MetaTrainingResult, or None for a set of examples
             ``AdditionalMetrics`` holds the mean loss and accuracy of each evaluation, as ``EvaluationLoss@{iteration}``
-            and ``EvaluationAccuracy@{iteration}``. Of a resumed run, the histories begin with its first step;
-            ``TrainingTime`` is that of this call.
+            and ``EvaluationAccuracy@{iteration}``. Of a resumed run, the histories begin with its first step,
+            and ``TrainingTime`` has the time of the earlier steps too.
 
         Raises
         ------
