@@ -31,7 +31,8 @@ class LBFGSMinimizer:
 
     with the inverse Hessian B that the last steps and changes of the gradient suggest, and α by a line search (strong
     Wolfe conditions). SciPy works in float64 and on NumPy arrays; the function is called in the dtype of the start,
-    and so is the result. It is an `InnerSolver`.
+    and so is the result. It is an `InnerSolver`, called with a function of one vector; `NewtonCGMinimizer`, which needs
+    the curvature too, has `minimize` for functions of many rows. As InnerOptimizer, either serves.
 
     Parameters
     ----------

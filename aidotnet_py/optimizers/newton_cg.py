@@ -46,6 +46,10 @@ class NewtonCGMinimizer(RowMinimizer):
     Each row is minimised as if it were alone: its bits depend on the rows beside it only as far as those of the
     objective do. A row that has converged, or can find no better point, stays where it is.
 
+    It is a `RowMinimizer`, with `minimize` for a `RowObjective`, and cannot be called like `LBFGSMinimizer`, an
+    `InnerSolver`: a function of value and gradient has no curvature to take products with. As InnerOptimizer, either
+    serves.
+
     Parameters
     ----------
     max_iterations : int
