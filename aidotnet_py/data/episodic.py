@@ -19,8 +19,8 @@ from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.data.transforms import SETS, Transform
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.locks import Lock
-from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 from aidotnet_py.representations import concise_repr
@@ -111,7 +111,7 @@ class EpisodicLoader(Seeded, ABC, Generic[T]):
         """Draw the next task."""
         return self._tasks(1)[0]
 
-    @renamed(n="numTasks")
+    @suggests_keywords(n="numTasks")
     def GetTaskBatch(self, numTasks: int) -> TaskBatch[T, NDArray[Any], NDArray[Any]]:
         """Draw the next ``numTasks`` tasks.
 

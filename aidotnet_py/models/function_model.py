@@ -23,6 +23,8 @@ from aidotnet_py.backends import Array, Backend, adopt, backend_of, described, g
 from aidotnet_py.caller import is_called_from, level_outside
 from aidotnet_py.descriptions import Described, join_clauses
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses, properties_of
@@ -48,7 +50,9 @@ _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 _FEW_EXAMPLES = 5
 
 
-class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput], Described):
+class FunctionModel(
+    KnownAttributes, IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput], Described
+):
     """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
 
     The function is traced for each type of input, then replayed: it must depend on its arguments alone. Random numbers
@@ -111,6 +115,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         backend: str | Backend = "numpy",
     ) -> None: ...
 
+    @suggests_keywords(loss_function="loss", LossFunction="loss")
     def __init__(
         self,
         function: Function,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import COUNT, SEED, OrNone, check_given, refusal
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.models.summary import ModelSummary, layer_rows
@@ -82,6 +83,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         seed: int | None = None,
     ) -> None: ...
 
+    @suggests_keywords(loss_function="loss", LossFunction="loss")
     def __init__(
         self,
         network: Layer,

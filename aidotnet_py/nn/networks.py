@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.activations import LeakyReLU, ReLU
 from aidotnet_py.nn.combinators import Residual, Sequential
 from aidotnet_py.nn.convolution import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
@@ -21,6 +22,7 @@ Norm = Literal["batch", "support", "group", "layer"]
 _REDUCTION = Choice("stride", "pool")
 
 
+@suggests_keywords(channels="filters")
 def conv4(
     classes: int, *, filters: int = 64, reduction: Literal["stride", "pool"] = "stride", norm: Norm = "batch"
 ) -> Sequential:
@@ -97,6 +99,7 @@ def mlp(*units: int) -> Sequential:
     return Sequential(*layers, Dense(units[-1]))
 
 
+@suggests_keywords(channels="filters")
 def resnet12(classes: int, *, filters: Sequence[int] = (64, 160, 320, 640), norm: Norm = "batch") -> Sequential:
     """Build the 12-layer residual network of few-shot learning, for images such as (84, 84, 3).
 
@@ -151,6 +154,7 @@ def _pooled_block(filters: int, norm: Norm) -> tuple[Layer, ...]:
     return Residual(body, shortcut), LeakyReLU(0.1), MaxPool2D(2)
 
 
+@suggests_keywords(channels="filters")
 def resnet18(classes: int, *, filters: int = 64, norm: Norm = "batch") -> Sequential:
     """Build the 18-layer residual network of He et al. 2016 (Table 1), for images such as (224, 224, 3).
 

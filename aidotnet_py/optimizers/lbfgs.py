@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal, shown
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.optimizers.minimizer import VectorObjective, pair_of
 from aidotnet_py.representations import concise_repr
 
@@ -23,6 +24,7 @@ _Vector: TypeAlias = NDArray[np.float64]
 _ROUNDINGS = 16
 
 
+@suggests_keywords(maxiter="max_iterations", gtol="gradient_tolerance", maxcor="history")
 @dataclass(frozen=True)
 class LBFGSMinimizer:
     r"""Minimise a smooth function of one vector by L-BFGS, as ``scipy.optimize.minimize`` has it.

@@ -30,11 +30,11 @@ from aidotnet_py.descriptions import Described, describe, differences
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
-from aidotnet_py.meta_learning.contract.suggestions import suggest
 from aidotnet_py.models import IFullModel
 from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, LearningRateSchedule, RowMinimizer
 from aidotnet_py.representations import concise_repr
+from aidotnet_py.suggestions import suggest
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ExecutorOrMaker", "MetaLearnerOptions", "ProximalOptions", "with_suggestions"]

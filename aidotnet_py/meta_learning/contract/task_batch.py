@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract import enums
 from aidotnet_py.meta_learning.contract.protocols import missing_members
-from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_markup import MOST_TASKS, html_of_batch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches, shown_sets
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
@@ -31,7 +32,7 @@ E = TypeVar("E", bound=Enum)
 _NONE = np.float64(0.0)
 
 
-class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
+class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
     """Tasks of one shape, in order, with what is known of their difficulty and kinship.
 
     A batch does not change, but for the notes of `SetMetadata`. It has a length, is iterated task by task, and is
@@ -72,6 +73,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
     [3, 2]
     """
 
+    @suggests_keywords()
     def __init__(
         self,
         tasks: Iterable[IMetaLearningTask[T_co, TInput_co, TOutput_co]],
@@ -180,7 +182,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         check_given("key", key, "a string")
         self._metadata[key] = value
 
-    @renamed(start="startIndex")
+    @suggests_keywords(start="startIndex")
     def GetRange(self, startIndex: int, count: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
         """Return ``count`` tasks from ``startIndex`` on as a batch, with their difficulties and similarities.
 
@@ -206,7 +208,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
             self._stage,
         )
 
-    @renamed(n="numSubBatches")
+    @suggests_keywords(n="numSubBatches")
     def Split(self, numSubBatches: int) -> list[TaskBatch[T_co, TInput_co, TOutput_co]]:
         """Return ``numSubBatches`` batches that together hold the tasks in order; their sizes differ by at most one.
 

@@ -20,6 +20,7 @@ from aidotnet_py.exceptions import (
     InvalidOperationException,
     NotSupportedException,
 )
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions
@@ -59,7 +60,7 @@ Batch = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 _MOST_OPTIMIZERS = 4
 
 
-class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
+class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
     """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
 
     # Whether adapted models score as many classes as a support set has, and not those of the meta-model's outputs.
