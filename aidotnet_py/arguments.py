@@ -30,6 +30,7 @@ __all__ = [
     "OrNone",
     "Switch",
     "Whole",
+    "array_hint",
     "check_given",
     "conversion_hint",
     "entries_of",
@@ -106,6 +107,21 @@ def conversion_hint(name: str, value: object) -> str:
     ''
     """
     return f"; use {name}.to_numpy()" if hasattr(type(value), "to_numpy") else ""
+
+
+def array_hint(name: str, value: object) -> str:
+    """Return the end of a message for a sequence of numbers, or a table, given instead of an array; else nothing.
+
+    ``name`` may have words after it, such as ``SupportSetX of task 0``.
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import array_hint
+    >>> array_hint("x of task 0", [1.0])
+    '; use np.asarray(x)'
+    """
+    plain = name.split(" ")[0]
+    return f"; use np.asarray({plain})" if isinstance(value, (list, tuple)) else conversion_hint(plain, value)
 
 
 class Constraint(ABC, Generic[V]):

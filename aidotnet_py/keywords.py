@@ -42,7 +42,7 @@ def suggests_keywords(**meanings: str) -> Callable[[F], F]:
         if isinstance(function, type):
             kind: Any = function
             kind.__init__ = decorate(kind.__init__)
-            return function
+            return cast(F, kind)
         parameters = inspect.signature(function).parameters.values()
         names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
         known = frozenset(names)

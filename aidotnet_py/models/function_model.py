@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.arguments import check_given, conversion_hint, refusal
+from aidotnet_py.arguments import array_hint, check_given, refusal
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, adopt, backend_of, described, get_backend, to_host
@@ -27,6 +27,7 @@ from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
+from aidotnet_py.losses.interface import labels_hint
 from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses, properties_of
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
@@ -236,18 +237,18 @@ class FunctionModel(
         if not self._backend.owns(array):
             owner = backend_of(array)
             kind = f"a {type(array).__name__}" if owner is None else f"one on backend {owner.name!r}"
-            hint = conversion_hint(name, array)
+            hint = array_hint(name, array) if owner is None else f"; move it, or use model.To({owner.name!r})"
             raise ArgumentException(
                 f"{name} must be an array on the model's backend {self._backend.name!r}, got {kind}{hint}"
             )
         dtype = self._backend.dtype_of(array)
         if dtype.kind not in "biufc":
-            raise ArgumentException(
-                f"{name} must hold numbers, got dtype {dtype}; labels are numbered from 0, as by "
-                "np.unique(labels, return_inverse=True)[1]"
-            )
+            raise ArgumentException(f"{name} must hold numbers, got dtype {dtype}{labels_hint(name, dtype.kind)}")
         if dtype.kind not in "biu" and dtype != self._dtype:
-            raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}")
+            remedy = f"; use {name.split(' ')[0]}.astype(np.{self._dtype})" if dtype.kind == "f" else ""
+            if dtype in _FLOATING:
+                remedy += f", or make the model with dtype=np.{dtype}"
+            raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}{remedy}")
 
     def check_input(self, input: Any, name: str = "input") -> None:
         """Raise ArgumentException when the model cannot take ``input``; only the function itself checks the shape."""

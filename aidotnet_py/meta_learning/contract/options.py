@@ -62,6 +62,13 @@ _PROTOCOLS: dict[str, type[Any]] = {
     "DataLoader": IEpisodicDataLoader,
     "ValidationLoader": IEpisodicDataLoader,
 }
+# What an object of each looks like.
+_EXAMPLES: dict[type[Any], str] = {
+    IFullModel: "NeuralNetworkModel(network, input_shape=…)",
+    ILossFunction: "CrossEntropyLoss()",
+    IGradientBasedOptimizer: "SGDOptimizer(0.01)",
+    IEpisodicDataLoader: "ArrayLoader(X, y)",
+}
 
 
 def with_suggestions(cls: C) -> C:
@@ -331,7 +338,8 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
             elif isinstance(value, type):
                 yield f"{name} must be {wanted}, got the class {value.__name__}; use an object of it"
             elif value is not None and (missing := missing_members(value, protocol)):
-                yield f"{name} must be {wanted}, got a {type(value).__name__}, which lacks {', '.join(missing)}"
+                lacking = f"which lacks {', '.join(missing)}; use one such as {_EXAMPLES[protocol]}"
+                yield f"{name} must be {wanted}, got a {type(value).__name__}, {lacking}"
 
     def first_problem(self) -> str | None:
         """Return the first message of `invalid`, None if there is none.

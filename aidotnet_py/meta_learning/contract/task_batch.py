@@ -256,7 +256,7 @@ def _check_tasks(
     try:
         members = tuple(tasks)
     except TypeError:
-        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks)) from None
+        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks) + _hint_for_tasks(tasks)) from None
     if not members:
         raise ArgumentException("tasks must hold at least one task, got none")
     for index, task in enumerate(members):
@@ -268,7 +268,19 @@ def _check_tasks(
 def _check_is_task(index: int, task: object) -> None:
     check_given(f"tasks[{index}]", task, "a task")
     if missing_members(task, IMetaLearningTask):
-        raise ArgumentException(f"tasks[{index}] must be an IMetaLearningTask, got a {type(task).__name__}")
+        hint = "; use MetaLearningTask(SupportSetX=…, SupportSetY=…)" if _is_data(task) else ""
+        raise ArgumentException(f"tasks[{index}] must be an IMetaLearningTask, got a {type(task).__name__}{hint}")
+
+
+def _hint_for_tasks(value: object) -> str:
+    """Return the end of a message for something that is no sequence."""
+    if not missing_members(value, IMetaLearningTask):
+        return "; use TaskBatch([task])"
+    return "; use GetTaskBatch(numTasks) of it" if hasattr(value, "GetTaskBatch") else ""
+
+
+def _is_data(value: object) -> bool:
+    return isinstance(value, (list, tuple)) or backend_of(value) is not None
 
 
 def _check_agreement(tasks: tuple[IMetaLearningTask[Any, Any, Any], ...]) -> None:
@@ -294,7 +306,9 @@ def _describe(configuration: tuple[int, int, int]) -> str:
 
 def _member(name: str, value: E, kind: type[E]) -> E:
     if not isinstance(value, kind):
-        raise ArgumentException(refusal(name, f"a {kind.__name__}", value))
+        near = [member for member in kind if str(member.value).lower() == str(value).lower()]
+        hint = f"; use {near[0]}" if near else ""
+        raise ArgumentException(refusal(name, f"a {kind.__name__}", value) + hint)
     return value
 
 

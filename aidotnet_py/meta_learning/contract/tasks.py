@@ -504,10 +504,16 @@ def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
     if lengths[0] != lengths[1]:
         raise ArgumentException(
             f"{x_name} and {y_name} must have first axes of one length, one entry an example, got shapes "
-            f"{_describe(x)} and {_describe(y)}"
+            f"{_describe(x)} and {_describe(y)}{_length_hint(x_name, x, lengths[1])}"
         )
     if lengths[0] == 0:
         raise ArgumentException(f"{x_name} must hold at least one example, got shape {_describe(x)}")
+
+
+def _length_hint(name: str, data: Any, length: int) -> str:
+    """Return the end of a message for a table whose columns are the examples."""
+    shape: Any = getattr(data, "shape", ())
+    return f"; use {name}.T" if len(shape) == 2 and shape[1] == length else ""
 
 
 def _length(name: str, data: Any) -> int:

@@ -73,7 +73,9 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
             raise ArgumentNullException(refusal("options", f"{self._options_type.__name__}", options))
         wanted: type[object] = self._options_type
         if not isinstance(options, wanted):
-            raise ArgumentException(f"options must be {self._options_type.__name__}, got a {type(options).__name__}")
+            name = self._options_type.__name__
+            hint = "" if missing_members(options, IFullModel) else f"; use {name}(model)"
+            raise ArgumentException(f"options must be {name}, got a {type(options).__name__}{hint}")
         if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
             raise InvalidOperationException("MetaModel of the options must be a model, got None")
         self._options = options
