@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.archives import pack, read_file, unpack, write_file
+from aidotnet_py.archives import check_file_name, pack, read_file, unpack, write_file
 from aidotnet_py.arguments import array_hint, check_given, refusal
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
@@ -38,6 +38,7 @@ from aidotnet_py.models.summary import ModelSummary, array_rows
 from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.representations import concise_repr
+from aidotnet_py.suggestions import suggest
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["FunctionModel"]
@@ -651,12 +652,13 @@ class FunctionModel(
         Raises
         ------
         ArgumentException
-            When the folder does not exist, or the path is not a regular file.
+            When the folder does not exist, the path is not a regular file, or its ending is that of another format.
         InvalidOperationException
             When a parameter is not finite.
         OSError
             When the file cannot be written; an older file of that name is then intact.
         """
+        check_file_name("filePath", filePath)
         write_file(filePath, self.Serialize())
 
     def LoadModel(self, filePath: str | os.PathLike[str]) -> None:
@@ -708,7 +710,9 @@ def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[di
     try:
         common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
     except TypeError:
-        raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}") from None
+        question = suggest(dtype, [kind.name for kind in _FLOATING]) if isinstance(dtype, str) else None
+        hint = f"; {question}" if question else ""
+        raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}{hint}") from None
     if dtype is not None and common not in _FLOATING:
         raise ArgumentException(f"dtype must be one of {floating}, got {common}")
     if common not in _FLOATING or (dtype is None and len(set(dtypes.values())) > 1):
