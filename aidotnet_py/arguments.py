@@ -14,6 +14,7 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.suggestions import suggest
 
 __all__ = [
     "ANY_WHOLE",
@@ -144,10 +145,15 @@ class Constraint(ABC, Generic[V]):
         """Whether a converted value is in range."""
         return True
 
+    def _hint(self, value: object) -> str:
+        """Return the end of the message for a value that is not admitted."""
+        return ""
+
     def problem(self, name: str, value: object) -> str | None:
         """Return what is wrong with a value, None if nothing is."""
         plain = self._convert(value)
-        return None if plain is not _WRONG_TYPE and self._admits(plain) else refusal(name, self, value)
+        fits = plain is not _WRONG_TYPE and self._admits(plain)
+        return None if fits else refusal(name, self, value) + self._hint(value)
 
     def check(self, name: str, value: object, *, type_error: type[ArgumentException] = ArgumentException) -> V:
         """Return a value as a plain one.
@@ -161,7 +167,7 @@ class Constraint(ABC, Generic[V]):
         """
         plain: V = self._convert(value)
         if plain is _WRONG_TYPE:
-            raise type_error(refusal(name, self, value))
+            raise type_error(refusal(name, self, value) + self._hint(value))
         if not self._admits(plain):
             raise ArgumentOutOfRangeException(refusal(name, self, value))
         return plain
@@ -238,6 +244,11 @@ class Choice(Constraint[Any]):
     def _convert(self, value: Any) -> Any:
         known = (value is None or isinstance(value, str)) and value in self._words
         return self._words[self._words.index(value)] if known else _WRONG_TYPE
+
+    def _hint(self, value: object) -> str:
+        words = [word for word in self._words if word is not None]
+        question = suggest(value, words) if isinstance(value, str) else None
+        return f"; {question}" if question else ""
 
 
 @dataclass(frozen=True)

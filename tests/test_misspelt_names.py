@@ -12,6 +12,7 @@ import pytest
 
 from aidotnet_py import (
     AdamOptimizer,
+    ArgumentException,
     Episode,
     LBFGSMinimizer,
     MAMLAlgorithm,
@@ -21,7 +22,10 @@ from aidotnet_py import (
     NewtonCGMinimizer,
     SGDOptimizer,
     TaskBatch,
+    iMAMLAlgorithm,
+    iMAMLOptions,
 )
+from aidotnet_py.backends import get_backend
 from aidotnet_py.data import ArrayLoader, BalancedEpisodicDataLoader, SinusoidLoader, TableLoader
 from aidotnet_py.implicit import implicit_diff
 from aidotnet_py.nn import Conv2D, conv4, mlp
@@ -87,6 +91,29 @@ def test_a_keyword_that_is_none(call: Callable[..., Any], slip: str, message: st
     with pytest.raises(TypeError) as error:
         call(**{slip: 1})
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: NeuralNetworkModel(mlp(2), input_shape=(3,), backend="NumPy"), "; did you mean 'numpy'?"),
+        (lambda: get_backend("cuda:0"), "got 'cuda:0'; did you mean 'cupy'?"),
+        (lambda: get_backend("gpu"), "; did you mean 'cupy'?"),
+        (lambda: NeuralNetworkModel(mlp(2), input_shape=(3,), dtype="flaot32"), "; did you mean 'float32'?"),
+        (lambda: SinusoidLoader(dtype="float32"), "got 'float32'; use np.float32"),
+        (lambda: SinusoidLoader(dtype=np.dtype("f8")), "; use np.float64"),
+        (lambda: SinusoidLoader(dtype=float), "; use np.float64"),
+        # Models would refuse its tasks.
+        (lambda: SinusoidLoader(dtype=np.longdouble), "; models have at most np.float64"),
+        (lambda: ArrayLoader(X, Y, NWay=2, weighting="uniforn"), "; did you mean 'uniform'?"),
+        (lambda: conv4(5, norm="bacth"), "; did you mean 'batch'?"),
+        (lambda: iMAMLAlgorithm(iMAMLOptions(model(), Curvature="gauss_newton")), "; did you mean 'gauss-newton'?"),
+    ],
+)
+def test_a_word_that_is_none(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ArgumentException) as error:
+        call()
+    assert str(error.value).endswith(message)
 
 
 def test_tolerance_still_works_beside_the_suggestions() -> None:

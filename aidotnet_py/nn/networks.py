@@ -19,7 +19,7 @@ __all__ = ["conv4", "mlp", "resnet12", "resnet18"]
 
 Norm = Literal["batch", "support", "group", "layer"]
 
-_REDUCTION = Choice("stride", "pool")
+_REDUCTION, _NORM = Choice("stride", "pool"), Choice("batch", "support", "group", "layer")
 
 
 @suggests_keywords(channels="filters")
@@ -66,15 +66,14 @@ def conv4(
 
 def _norm(norm: Norm, filters: int) -> Layer:
     """Return the normalisation layer of that name for a number of channels."""
+    _NORM.check("norm", norm)
     if norm == "batch" or norm == "support":
         return BatchNorm(statistics=norm)
     if norm == "layer":
         # Over channels and places: LayerNorm, over channels at each place, learned less on every data set tried.
         return GroupNorm(1)
-    if norm == "group":
-        # 16 channels per group, or the next greater divisor: Wu & He's best fixed number.
-        return GroupNorm(next(g for g in range(max(1, filters // 16), 0, -1) if filters % g == 0))
-    raise ArgumentException(refusal("norm", "'batch', 'support', 'group' or 'layer'", norm))
+    # 16 channels per group, or the next greater divisor: Wu & He's best fixed number.
+    return GroupNorm(next(g for g in range(max(1, filters // 16), 0, -1) if filters % g == 0))
 
 
 def mlp(*units: int) -> Sequential:
