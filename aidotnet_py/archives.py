@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from aidotnet_py.json_text import json_text
 from aidotnet_py.version import __version__
 from aidotnet_py.whole_files import read_file, write_file
 
-__all__ = ["kind_of", "pack", "read_file", "unpack", "write_file"]
+__all__ = ["check_file_name", "kind_of", "pack", "read_file", "unpack", "write_file"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -35,6 +37,42 @@ _END = _START + 64
 _NO_DIGITS = b"0" * 64
 # Parsed JSON takes about twenty times its size in memory.
 _MOST_HEADER = 2**24
+
+
+# The endings of other formats, and what writes these.
+_FORMATS = {
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), ("pickle", "")),
+    **dict.fromkeys((".pt", ".pth"), ("PyTorch", "; aidotnet_py.exchange.save_state_dict writes weights for PyTorch")),
+    ".onnx": ("ONNX", "; aidotnet_py.exchange.export_onnx writes ONNX"),
+    ".py": ("Python", "; aidotnet_py.exchange.export_numpy writes a module"),
+    **dict.fromkeys((".npy", ".npz"), ("NumPy", "")),
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), ("HDF5", "")),
+    ".json": ("JSON", ""),
+}
+
+
+def check_file_name(name: str, path: str | os.PathLike[str]) -> None:
+    """Refuse a path whose ending is that of another format; ``name`` is the argument's.
+
+    Raises
+    ------
+    ArgumentException
+        It is; the message says what writes such files.
+
+    Examples
+    --------
+    >>> from aidotnet_py.archives import check_file_name
+    >>> check_file_name("filePath", "model.safetensors")
+    """
+    if not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        return
+    given = Path(os.fsdecode(path))
+    if given.suffix.lower() in _FORMATS:
+        kind, other = _FORMATS[given.suffix.lower()]
+        raise ArgumentException(
+            f"{name} must be the name of a safetensors file, got {given.name!r}, which is one of {kind}; use "
+            f"{given.with_suffix('.safetensors').name!r}{other}"
+        )
 
 
 def pack(kind: str, arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
+from aidotnet_py.suggestions import suggest
 
 __all__ = [
     "ANY_WHOLE",
@@ -30,6 +31,7 @@ __all__ = [
     "OrNone",
     "Switch",
     "Whole",
+    "array_hint",
     "check_given",
     "conversion_hint",
     "entries_of",
@@ -108,6 +110,21 @@ def conversion_hint(name: str, value: object) -> str:
     return f"; use {name}.to_numpy()" if hasattr(type(value), "to_numpy") else ""
 
 
+def array_hint(name: str, value: object) -> str:
+    """Return the end of a message for a sequence of numbers, or a table, given instead of an array; else nothing.
+
+    ``name`` may have words after it, such as ``SupportSetX of task 0``.
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import array_hint
+    >>> array_hint("x of task 0", [1.0])
+    '; use np.asarray(x)'
+    """
+    plain = name.split(" ")[0]
+    return f"; use np.asarray({plain})" if isinstance(value, (list, tuple)) else conversion_hint(plain, value)
+
+
 class Constraint(ABC, Generic[V]):
     """The values that an argument may take; ``str`` describes them, as in ``a whole number of at least 1``.
 
@@ -128,10 +145,15 @@ class Constraint(ABC, Generic[V]):
         """Whether a converted value is in range."""
         return True
 
+    def _hint(self, value: object) -> str:
+        """Return the end of the message for a value that is not admitted."""
+        return ""
+
     def problem(self, name: str, value: object) -> str | None:
         """Return what is wrong with a value, None if nothing is."""
         plain = self._convert(value)
-        return None if plain is not _WRONG_TYPE and self._admits(plain) else refusal(name, self, value)
+        fits = plain is not _WRONG_TYPE and self._admits(plain)
+        return None if fits else refusal(name, self, value) + self._hint(value)
 
     def check(self, name: str, value: object, *, type_error: type[ArgumentException] = ArgumentException) -> V:
         """Return a value as a plain one.
@@ -145,7 +167,7 @@ class Constraint(ABC, Generic[V]):
         """
         plain: V = self._convert(value)
         if plain is _WRONG_TYPE:
-            raise type_error(refusal(name, self, value))
+            raise type_error(refusal(name, self, value) + self._hint(value))
         if not self._admits(plain):
             raise ArgumentOutOfRangeException(refusal(name, self, value))
         return plain
@@ -222,6 +244,11 @@ class Choice(Constraint[Any]):
     def _convert(self, value: Any) -> Any:
         known = (value is None or isinstance(value, str)) and value in self._words
         return self._words[self._words.index(value)] if known else _WRONG_TYPE
+
+    def _hint(self, value: object) -> str:
+        words = [word for word in self._words if word is not None]
+        question = suggest(value, words) if isinstance(value, str) else None
+        return f"; {question}" if question else ""
 
 
 @dataclass(frozen=True)

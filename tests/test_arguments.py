@@ -80,7 +80,7 @@ def test_good_values_come_back_as_plain_ones(wanted: Constraint[Any], value: Any
         (POSITIVE, Decimal(1), "x must be a finite number above 0, got Decimal('1')"),
         (FRACTION, "0.5", "x must be a number in [0, 1), got '0.5'"),
         (SWITCH, 1, "x must be True or False, got 1"),
-        (NORM, "Batch", "x must be 'batch', 'support' or 'layer', got 'Batch'"),
+        (NORM, "Batch", "x must be 'batch', 'support' or 'layer', got 'Batch'; did you mean 'batch'?"),
         (NORM, np.array(["batch"]), "x must be 'batch', 'support' or 'layer', got ndarray of shape (1,)"),
         (Choice("hessian"), None, "x must be 'hessian', got None"),
         (Choice(None, "sqrt"), "", "x must be None or 'sqrt', got ''"),

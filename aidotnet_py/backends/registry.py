@@ -12,6 +12,7 @@ from aidotnet_py.backends.cuda.backend import CuPyBackend, missing_for_cupy
 from aidotnet_py.backends.numpy.backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.suggestions import suggest
 
 __all__ = ["BackendNames", "available_backends", "backend_of", "described", "get_backend", "register_backend"]
 
@@ -112,7 +113,18 @@ def get_backend(backend: str | Backend) -> Backend:
         return _backends[backend]
     except (KeyError, TypeError):
         known = ", ".join(repr(name) for name in dict.fromkeys([*_backends, "cupy"]))
-        raise ArgumentException(refusal("backend", f"a Backend or one of {known}", backend)) from None
+        hint = _hint(backend)
+        raise ArgumentException(refusal("backend", f"a Backend or one of {known}", backend) + hint) from None
+
+
+def _hint(name: object) -> str:
+    """Return the end of the message for an unknown name: the backend that it may stand for."""
+    if not isinstance(name, str):
+        return ""
+    device = name.lower().partition(":")[0]
+    meant = "cupy" if device in ("cuda", "gpu") else "numpy" if device in ("cpu", "np") else None
+    question = f"did you mean {meant!r}?" if meant else suggest(name, [*_backends, "cupy"])
+    return f"; {question}" if question else ""
 
 
 def _cupy() -> Backend:

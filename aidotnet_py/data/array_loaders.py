@@ -18,6 +18,7 @@ from aidotnet_py.data.example_pool import ExamplePool
 from aidotnet_py.data.pooled import PooledLoader
 from aidotnet_py.data.random_stream import RandomStream, RememberingStream
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = [
@@ -161,6 +162,7 @@ class ArrayLoader(WeightedLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         X: ArrayLike,
@@ -208,6 +210,7 @@ class _FixedSizeLoader(WeightedLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         X: ArrayLike,
@@ -402,6 +405,7 @@ class CurriculumEpisodicDataLoader(_LoaderOverArrays[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         X: ArrayLike,

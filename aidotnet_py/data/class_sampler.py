@@ -14,6 +14,7 @@ from aidotnet_py.data.episodes import Episode
 from aidotnet_py.data.meta_dataset import MetaDatasetBase
 from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisode
@@ -29,7 +30,7 @@ _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 _Episode: TypeAlias = IEpisode[T, NDArray[Any], NDArray[Any]]
 
 
-class SampledSizes:
+class SampledSizes(KnownAttributes):
     """The sizes of a sampler's tasks."""
 
     __repr__ = concise_repr

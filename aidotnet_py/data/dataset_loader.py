@@ -13,6 +13,7 @@ from aidotnet_py.data.array_loaders import WeightedLoader
 from aidotnet_py.data.draws import WAYS
 from aidotnet_py.data.weightings import WEIGHTING, WeightingName
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["DatasetLoader", "LabelledDataset"]
@@ -99,6 +100,7 @@ class DatasetLoader(WeightedLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         dataset: LabelledDataset,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import Choice
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.image_loader import ImageLoader
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["DigitsLoader"]
@@ -93,6 +94,7 @@ class DigitsLoader(ImageLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         NWay: int = 5,

@@ -10,6 +10,8 @@ from typing import Any, Generic
 from aidotnet_py.arguments import COUNT, Number, OrNone, check_given, refusal
 from aidotnet_py.caching import BoundedCache
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisode
@@ -24,7 +26,7 @@ _DIFFICULTY = OrNone(Number(least=0, most=1))
 _ID_BITS = 63
 
 
-class Episode(Generic[T, TInput, TOutput]):
+class Episode(KnownAttributes, Generic[T, TInput, TOutput]):
     """A task and what is known of its use in training: an `IEpisode`.
 
     Parameters
@@ -68,6 +70,13 @@ class Episode(Generic[T, TInput, TOutput]):
     (10, 'waves', 0.5, None, 0)
     """
 
+    Difficulty: float | None
+    LastLoss: float | None
+    SampleCount: int
+    EpisodeMetadata: dict[str, Any]
+    CreatedTimestamp: int
+
+    @suggests_keywords()
     def __init__(
         self,
         task: IMetaLearningTask[T, TInput, TOutput],
@@ -81,8 +90,8 @@ class Episode(Generic[T, TInput, TOutput]):
             raise ArgumentException(f"task must be an IMetaLearningTask, got a {type(task).__name__}")
         self._task = task
         self._domain = domain
-        self.Difficulty: float | None = _DIFFICULTY.check("difficulty", difficulty)
-        self.LastLoss: float | None = None
+        self.Difficulty = _DIFFICULTY.check("difficulty", difficulty)
+        self.LastLoss = None
         self.SampleCount = 0
         self.EpisodeMetadata = dict(metadata or {})
         self.CreatedTimestamp = time.time_ns() // 1_000_000

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal, Self, TypeAlias, cast
+from typing import Any, Generic, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,17 @@ from aidotnet_py.data.prefetch import Prefetcher
 from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.data.transforms import SETS, Transform
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.locks import Lock
-from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
 __all__ = ["EpisodicLoader", "check_dtype"]
+
+# As models have them.
+_TYPES = (np.float16, np.float32, np.float64)
 
 _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 
@@ -111,7 +114,7 @@ class EpisodicLoader(Seeded, ABC, Generic[T]):
         """Draw the next task."""
         return self._tasks(1)[0]
 
-    @renamed(n="numTasks")
+    @suggests_keywords(n="numTasks")
     def GetTaskBatch(self, numTasks: int) -> TaskBatch[T, NDArray[Any], NDArray[Any]]:
         """Draw the next ``numTasks`` tasks.
 
@@ -219,9 +222,21 @@ class EpisodicLoader(Seeded, ABC, Generic[T]):
         return _DeviceTasks(arrays, drawn.tasks(self._backend, arrays))
 
 
+def _hint(dtype: Any) -> str:
+    """Return the end of the message for a type that is told in another way, or that is too wide for models."""
+    if dtype is np.longdouble:
+        return "; models have at most np.float64"
+    try:
+        kind = np.dtype(dtype).type
+    except TypeError:
+        return ""
+    return f"; use np.{kind.__name__}" if kind in _TYPES else ""
+
+
 def check_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return the dtype of a NumPy floating scalar type; ArgumentException for anything else."""
-    if not (isinstance(dtype, type) and issubclass(dtype, np.floating)):
-        raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", dtype))  # pyright: ignore[reportUnknownArgumentType] -- of any type
-    kind: np.dtype[Any] = np.dtype(cast(Any, dtype))
+    """Return the dtype of a NumPy floating scalar type that models have too; ArgumentException for anything else."""
+    # By identity: a dtype equals its type.
+    if not any(dtype is kind for kind in _TYPES):
+        raise ArgumentException(refusal("dtype", "a NumPy floating type such as np.float32", dtype) + _hint(dtype))
+    kind: np.dtype[Any] = np.dtype(dtype)
     return kind

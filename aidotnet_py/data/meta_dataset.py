@@ -18,6 +18,7 @@ from aidotnet_py.data.episodic import check_dtype
 from aidotnet_py.data.example_pool import ExamplePool
 from aidotnet_py.data.random_stream import RandomStream, Seeded
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
@@ -100,6 +101,7 @@ class MetaDatasetBase(Seeded, Generic[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         Name: str,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import SEED, Constraint, Whole, check_given, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.generator_state import HasGenerator, check_state, new_generator
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 
 __all__ = ["CountingStream", "RandomStream", "RememberingStream", "Seeded"]
@@ -155,7 +156,7 @@ class CountingStream(RememberingStream):
         self.memory["counts"][:] = 0
 
 
-class Seeded:
+class Seeded(KnownAttributes):
     """The seed and the state of an object that draws from a stream, for one thread at a time: an `IResumable`.
 
     Parameters

@@ -21,6 +21,7 @@ from aidotnet_py.data.draws import (
 from aidotnet_py.data.meta_dataset import MetaDatasetBase
 from aidotnet_py.data.random_stream import CountingStream, RandomStream, RememberingStream
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, CurriculumStage
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisode, IMetaDataset, IResumable
@@ -62,6 +63,7 @@ class UniformTaskSampler(SampledSizes, Generic[T, TInput, TOutput]):
     (<TaskBatch of 4: 3-way 2-shot, support (6, 20) → (6,), query (45, 20) → (45,)>, (6, 20))
     """
 
+    @suggests_keywords()
     def __init__(
         self,
         dataset: IMetaDataset[T, TInput, TOutput],
@@ -180,6 +182,7 @@ class BalancedTaskSampler(ClassSampler[T]):
 
     _strategy = BatchingStrategy.DomainBalanced
 
+    @suggests_keywords()
     def __init__(
         self,
         dataset: MetaDatasetBase[T],
@@ -241,6 +244,7 @@ class CurriculumTaskSampler(ClassSampler[T]):
     _strategy = BatchingStrategy.CurriculumAware
     _CANDIDATES = 8
 
+    @suggests_keywords()
     def __init__(
         self,
         dataset: MetaDatasetBase[T],
@@ -324,6 +328,7 @@ class DynamicTaskSampler(ClassSampler[T]):
 
     _strategy = BatchingStrategy.Adaptive
 
+    @suggests_keywords()
     def __init__(
         self,
         dataset: MetaDatasetBase[T],

@@ -10,6 +10,7 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.data.drawn_tasks import DrawnTasks
 from aidotnet_py.data.episodic import EpisodicLoader
 from aidotnet_py.data.random_stream import RandomStream
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["SinusoidLoader"]
@@ -71,6 +72,7 @@ class SinusoidLoader(EpisodicLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         KShot: int = 10,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, FINITE, NON_NEGATIVE, SEED, Whole, refusal
 from aidotnet_py.backends import Backend
 from aidotnet_py.data.episodic import check_dtype
 from aidotnet_py.data.meta_dataset import MetaDatasetBase
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["GaussianClassificationMetaDataset", "RotatedDigitsMetaDataset", "SineWaveMetaDataset"]
@@ -63,6 +65,9 @@ class SineWaveMetaDataset(MetaDatasetBase[T]):
     ((5, 1), (10, 1), 'float32')
     """
 
+    amplitudes: NDArray[np.float64]
+    phases: NDArray[np.float64]
+
     @overload
     def __init__(
         self: SineWaveMetaDataset[np.float32],
@@ -94,6 +99,7 @@ class SineWaveMetaDataset(MetaDatasetBase[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         numClasses: int = 100,
@@ -172,6 +178,8 @@ class GaussianClassificationMetaDataset(MetaDatasetBase[T]):
     ((5, 4), [0, 1, 2, 3, 4], (75, 4))
     """
 
+    means: NDArray[np.float64]
+
     @overload
     def __init__(
         self: GaussianClassificationMetaDataset[np.float32],
@@ -197,6 +205,7 @@ class GaussianClassificationMetaDataset(MetaDatasetBase[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         numClasses: int = 100,
@@ -263,6 +272,8 @@ class RotatedDigitsMetaDataset(MetaDatasetBase[T]):
     (75, 8)
     """
 
+    angles: NDArray[np.float64]
+
     @overload
     def __init__(
         self: RotatedDigitsMetaDataset[np.float32],
@@ -286,6 +297,7 @@ class RotatedDigitsMetaDataset(MetaDatasetBase[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         numClasses: int = 50,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from aidotnet_py.archives import read_file, write_file
+from aidotnet_py.archives import check_file_name, read_file, write_file
 from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import to_host
 from aidotnet_py.descriptions import join_clauses
@@ -176,7 +176,7 @@ def save_state_dict(
     Raises
     ------
     ArgumentException
-        When a layer has no counterpart in PyTorch, or the path is no file's.
+        When a layer has no counterpart in PyTorch, the path is no file's, or its ending that of another format.
     OSError
         When the file cannot be written, such as into a missing folder; an older file of that name is then intact.
 
@@ -193,6 +193,7 @@ def save_state_dict(
     >>> bool((other.GetParameters() == model.GetParameters()).all())
     True
     """
+    check_file_name("path", path)
     write_file(path, save(state_dict(model, names)))
 
 

@@ -32,6 +32,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, InvalidOperationException
 from aidotnet_py.implicit.linear_system import Settings
 from aidotnet_py.implicit.root import Finder, Root, solution
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 
 __all__ = ["implicit_diff"]
@@ -40,6 +41,7 @@ Function = Callable[..., Any]
 
 
 @renames_tolerance("rtol")
+@suggests_keywords(tol="rtol", maxiter="max_iterations")
 def implicit_diff(
     condition: Function,
     *,

@@ -13,7 +13,7 @@ from aidotnet_py.autodiff import log_softmax, one_hot, softplus
 from aidotnet_py.autodiff.extend import with_value
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.losses.interface import LossFunctionBase, owner_of, require_examples
+from aidotnet_py.losses.interface import LossFunctionBase, labels_hint, owner_of, require_examples
 from aidotnet_py.type_parameters import T_co
 
 __all__ = ["BinaryCrossEntropyLoss", "CrossEntropyLoss"]
@@ -54,7 +54,10 @@ class CrossEntropyLoss(LossFunctionBase[T_co]):
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
         require_examples(predicted_shape)
         if len(predicted_shape) < 2:
-            raise ArgumentException(f"predictions must be logits (n, classes), got shape {predicted_shape}")
+            raise ArgumentException(
+                f"predictions must be logits (n, classes), got shape {predicted_shape}; for one logit an example, use "
+                "BinaryCrossEntropyLoss"
+            )
         backend = owner_of(actual, name)
         if tuple(actual.shape) == predicted_shape:
             super().validate(predicted_shape, actual, name)
@@ -65,6 +68,7 @@ class CrossEntropyLoss(LossFunctionBase[T_co]):
             raise ArgumentException(
                 f"{name} must be class indices {predicted_shape[:-1]} or rows {predicted_shape} for predictions "
                 f"{predicted_shape}, got shape {tuple(actual.shape)}"
+                f"{_shape_hint(predicted_shape, tuple(actual.shape), name)}"
             )
 
     @override
@@ -81,12 +85,41 @@ def _require_labels(labels: NDArray[Any], predicted_shape: tuple[int, ...], name
     if labels.dtype.kind not in "iu":
         raise ArgumentException(
             f"{name} must be class indices, integers from 0 to {classes - 1}, got dtype {labels.dtype}"
+            f"{_dtype_hint(labels, name)}"
         )
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ArgumentException(
             f"{name} must hold labels from 0 to {classes - 1} for predictions of shape {predicted_shape}, got "
-            f"{labels.min()} to {labels.max()}"
+            f"{labels.min()} to {labels.max()}{_range_hint(labels, classes, name)}"
         )
+
+
+def _shape_hint(predicted_shape: tuple[int, ...], shape: tuple[int, ...], name: str) -> str:
+    """Return the end of a message for targets that are a column, or rows of another number of classes."""
+    if shape == (*predicted_shape[:-1], 1):
+        return f"; use {name.split(' ')[0]}[..., 0]"
+    if shape[:-1] == predicted_shape[:-1]:
+        return f"; a model for one-hot rows of {shape[-1]} classes must have {shape[-1]} outputs"
+    return ""
+
+
+def _dtype_hint(labels: NDArray[Any], name: str) -> str:
+    """Return the end of a message for labels that are no integers."""
+    plain = name.split(" ")[0]
+    if labels.dtype.kind in "bf" and (labels == np.floor(labels)).all():
+        return f"; use {plain}.astype(np.int64)"
+    if labels.dtype.kind == "f":
+        return "; for a regression, use MeanSquaredErrorLoss"
+    return labels_hint(name, labels.dtype.kind)
+
+
+def _range_hint(labels: NDArray[Any], classes: int, name: str) -> str:
+    """Return the end of a message for labels below 0, or above the number of classes."""
+    if classes == 1:
+        return "; for two classes and one output, use BinaryCrossEntropyLoss"
+    if len(np.unique(labels)) <= classes:
+        return labels_hint(name, "U")
+    return f"; a model for {len(np.unique(labels))} classes must have as many outputs"
 
 
 def _require_probabilities(rows: NDArray[Any], name: str) -> None:

@@ -6,14 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from typing import Generic, Protocol, cast, runtime_checkable
 
-from aidotnet_py.arguments import check_given, conversion_hint
+from aidotnet_py.arguments import array_hint, check_given
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array, Backend, adopt, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T_co
 
-__all__ = ["ILossFunction", "LossFunctionBase", "owner_of", "require_examples"]
+__all__ = ["ILossFunction", "LossFunctionBase", "labels_hint", "owner_of", "require_examples"]
 
 
 @runtime_checkable
@@ -85,7 +85,9 @@ class LossFunctionBase(ABC, Generic[T_co]):
             )
         dtype = backend.dtype_of(predicted)
         if dtype.kind != "f":
-            raise ArgumentException(f"predicted must have a floating dtype, got {dtype}")
+            raise ArgumentException(
+                f"predicted must have a floating dtype, got {dtype}; use predicted.astype(np.float32)"
+            )
         self.validate(tuple(predicted.shape), actual)
         program = trace_once(self.formula, predicted, actual)
         if [t.shape for t in program.output_types] != [()]:
@@ -100,9 +102,10 @@ class LossFunctionBase(ABC, Generic[T_co]):
         if tuple(actual.shape) != predicted_shape:
             raise ArgumentException(
                 f"{name} must have the predictions' shape {predicted_shape}, got {tuple(actual.shape)}"
+                f"{_shape_hint(predicted_shape, tuple(actual.shape), name)}"
             )
         if dtype.kind not in "biuf":
-            raise ArgumentException(f"{name} must hold real numbers, got dtype {dtype}")
+            raise ArgumentException(f"{name} must hold real numbers, got dtype {dtype}{labels_hint(name, dtype.kind)}")
 
     def accuracy(self, predicted: Array, actual: Array) -> float:
         """Return NaN."""
@@ -114,9 +117,24 @@ def owner_of(array: Array, name: str) -> Backend:
     check_given(name, array, "an array")
     backend = backend_of(array)
     if backend is None:
-        hint = conversion_hint(name, array)
-        raise ArgumentException(f"{name} must be an array, got {type(array).__name__}{hint}")
+        raise ArgumentException(f"{name} must be an array, got {type(array).__name__}{array_hint(name, array)}")
     return backend
+
+
+def labels_hint(name: str, kind: str) -> str:
+    """Return the end of a message for labels of a NumPy kind that are no numbers; nothing for numbers."""
+    plain = name.split(" ")[0]
+    return f"; number the classes from 0, as by np.unique({plain}, return_inverse=True)[1]" if kind in "OSU" else ""
+
+
+def _shape_hint(predicted_shape: tuple[int, ...], shape: tuple[int, ...], name: str) -> str:
+    """Return the end of a message for targets of another shape, if one change makes them fit; else nothing."""
+    plain = name.split(" ")[0]
+    if math.prod(shape) == math.prod(predicted_shape) and shape[:1] == predicted_shape[:1]:
+        return f"; use {plain}.reshape({', '.join(map(str, (-1, *predicted_shape[1:])))})"
+    if shape == predicted_shape[:-1]:
+        return "; for class indices, use CrossEntropyLoss, as in NeuralNetworkModel(…, loss=CrossEntropyLoss())"
+    return ""
 
 
 def require_examples(predicted_shape: tuple[int, ...]) -> None:

@@ -15,16 +15,19 @@ from typing import Any, ClassVar, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.archives import pack, read_file, unpack, write_file
-from aidotnet_py.arguments import check_given, conversion_hint, refusal
+from aidotnet_py.archives import check_file_name, pack, read_file, unpack, write_file
+from aidotnet_py.arguments import array_hint, check_given, refusal
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, adopt, backend_of, described, get_backend, to_host
 from aidotnet_py.caller import is_called_from, level_outside
 from aidotnet_py.descriptions import Described, join_clauses
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
+from aidotnet_py.losses.interface import labels_hint
 from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses, properties_of
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
@@ -36,6 +39,7 @@ from aidotnet_py.models.summary import ModelSummary, array_rows
 from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.representations import concise_repr
+from aidotnet_py.suggestions import suggest
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["FunctionModel"]
@@ -49,7 +53,9 @@ _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 _FEW_EXAMPLES = 5
 
 
-class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput], Described):
+class FunctionModel(
+    KnownAttributes, IDifferentiableModel[T, TInput, TOutput], IGradientComputable[T, TInput, TOutput], Described
+):
     """A model from a pure function ``function(parameters, x)`` in array code, which the engine traces.
 
     The function is traced for each type of input, then replayed: it must depend on its arguments alone. Random numbers
@@ -112,6 +118,7 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         backend: str | Backend = "numpy",
     ) -> None: ...
 
+    @suggests_keywords(loss_function="loss", LossFunction="loss")
     def __init__(
         self,
         function: Function,
@@ -232,18 +239,18 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         if not self._backend.owns(array):
             owner = backend_of(array)
             kind = f"a {type(array).__name__}" if owner is None else f"one on backend {owner.name!r}"
-            hint = conversion_hint(name, array)
+            hint = array_hint(name, array) if owner is None else f"; move it, or use model.To({owner.name!r})"
             raise ArgumentException(
                 f"{name} must be an array on the model's backend {self._backend.name!r}, got {kind}{hint}"
             )
         dtype = self._backend.dtype_of(array)
         if dtype.kind not in "biufc":
-            raise ArgumentException(
-                f"{name} must hold numbers, got dtype {dtype}; labels are numbered from 0, as by "
-                "np.unique(labels, return_inverse=True)[1]"
-            )
+            raise ArgumentException(f"{name} must hold numbers, got dtype {dtype}{labels_hint(name, dtype.kind)}")
         if dtype.kind not in "biu" and dtype != self._dtype:
-            raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}")
+            remedy = f"; use {name.split(' ')[0]}.astype(np.{self._dtype})" if dtype.kind == "f" else ""
+            if dtype in _FLOATING:
+                remedy += f", or make the model with dtype=np.{dtype}"
+            raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}{remedy}")
 
     def check_input(self, input: Any, name: str = "input") -> None:
         """Raise ArgumentException when the model cannot take ``input``; only the function itself checks the shape."""
@@ -649,12 +656,13 @@ class FunctionModel(IDifferentiableModel[T, TInput, TOutput], IGradientComputabl
         Raises
         ------
         ArgumentException
-            When the folder does not exist, or the path is not a regular file.
+            When the folder does not exist, the path is not a regular file, or its ending is that of another format.
         InvalidOperationException
             When a parameter is not finite.
         OSError
             When the file cannot be written; an older file of that name is then intact.
         """
+        check_file_name("filePath", filePath)
         write_file(filePath, self.Serialize())
 
     def LoadModel(self, filePath: str | os.PathLike[str]) -> None:
@@ -706,7 +714,9 @@ def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[di
     try:
         common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
     except TypeError:
-        raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}") from None
+        question = suggest(dtype, [kind.name for kind in _FLOATING]) if isinstance(dtype, str) else None
+        hint = f"; {question}" if question else ""
+        raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}{hint}") from None
     if dtype is not None and common not in _FLOATING:
         raise ArgumentException(f"dtype must be one of {floating}, got {common}")
     if common not in _FLOATING or (dtype is None and len(set(dtypes.values())) > 1):

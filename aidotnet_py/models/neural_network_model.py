@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -11,15 +12,20 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, SEED, OrNone, check_given, refusal
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.models.summary import ModelSummary, layer_rows
-from aidotnet_py.nn import Layer
+from aidotnet_py.nn import Conv2D, Layer, Residual, Sequential
 from aidotnet_py.nn.layer import shape_of_examples
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NeuralNetworkModel"]
+
+# Of images: grey, colours, and colours with transparency.
+_MOST_CHANNELS = 4
 
 
 class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
@@ -46,6 +52,11 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         When the network is None.
     ArgumentException
         When a layer cannot take the outputs of the layer before it.
+
+    Warns
+    -----
+    UserWarning
+        When the network begins with a convolution and ``input_shape`` looks like that of images with channels first.
 
     Examples
     --------
@@ -82,6 +93,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         seed: int | None = None,
     ) -> None: ...
 
+    @suggests_keywords(loss_function="loss", LossFunction="loss")
     def __init__(
         self,
         network: Layer,
@@ -96,6 +108,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         if not isinstance(network, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(refusal("network", "a layer", network))
         self._input_shape = _check_shape(input_shape)
+        _warn_of_channels_first(network, self._input_shape)
         seeds = np.random.SeedSequence(OrNone(SEED).check("seed", seed))
         parameters, _ = network.initialize(np.random.default_rng(seeds), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
@@ -147,7 +160,20 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         if tuple(input.shape[1:]) != self._input_shape or len(input.shape) == 0:
             raise ArgumentException(
                 f"{name} must have shape {shape_of_examples(self._input_shape)}, got {tuple(input.shape)}"
+                f"{_shape_hint(self._input_shape, tuple(input.shape), name)}"
             )
+
+
+def _shape_hint(wanted: tuple[int, ...], shape: tuple[int, ...], name: str) -> str:
+    """Return the end of a message for inputs of another shape, if one change makes them fit; else nothing."""
+    plain = name.split(" ")[0]
+    if shape == wanted:
+        return f"; for one example, use {plain}[np.newaxis]"
+    if len(wanted) == 3 and len(shape) == 4 and (*shape[2:], shape[1]) == wanted:
+        return f"; channels come last: use np.moveaxis({plain}, 1, -1)"
+    if len(shape) > 0 and math.prod(shape[1:]) == math.prod(wanted):
+        return f"; use {plain}.reshape({', '.join(map(str, (-1, *wanted)))})"
+    return ""
 
 
 def _check_shape(input_shape: Any) -> tuple[int, ...]:
@@ -155,5 +181,26 @@ def _check_shape(input_shape: Any) -> tuple[int, ...]:
     is_sequence = isinstance(input_shape, (tuple, list))
     lengths: list[Any] = [*input_shape] if is_sequence else []  # pyright: ignore[reportUnknownArgumentType] -- of anything
     if not is_sequence or any(COUNT.problem("length", n) for n in lengths):
-        raise ArgumentException(refusal("input_shape", "a sequence of whole numbers of at least 1", given))
+        hint = f"; use ({given},)" if COUNT.problem("length", given) is None else ""
+        raise ArgumentException(refusal("input_shape", "a sequence of whole numbers of at least 1", given) + hint)
     return tuple(int(n) for n in lengths)
+
+
+def _warn_of_channels_first(network: Layer, shape: tuple[int, ...]) -> None:
+    """Warn of a shape such as (3, 84, 84) for a network that begins with a convolution.
+
+    It may be meant: an image three pixels high, with 84 channels.
+    """
+    first = network
+    while isinstance(first, (Sequential, Residual)):
+        first = first.body if isinstance(first, Residual) else next(iter(first.layers.values()))
+    if not isinstance(first, Conv2D) or len(shape) != 3:
+        return
+    channels, height, width = shape
+    if channels <= _MOST_CHANNELS and width > 2 * channels and height <= 2 * width <= 4 * height:
+        warnings.warn(
+            f"input_shape {shape} is taken for images of height {channels}, width {height} and {width} channels; if "
+            f"the channels are first, use {(height, width, channels)} and np.moveaxis(images, 1, -1)",
+            UserWarning,
+            stacklevel=level_outside(),
+        )

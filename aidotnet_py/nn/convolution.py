@@ -13,6 +13,7 @@ from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, he_normal, shape_of_examples
 
 __all__ = ["AveragePool2D", "Conv2D", "Flatten", "GlobalAveragePool2D", "MaxPool2D"]
@@ -73,6 +74,7 @@ class Conv2D(Layer):
     ((3, 3, 1, 8), (14, 14, 8))
     """
 
+    @suggests_keywords(kernel_size="kernel", out_channels="filters")
     def __init__(
         self,
         filters: int,

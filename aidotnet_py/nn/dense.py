@@ -10,6 +10,7 @@ from typing_extensions import override
 from aidotnet_py.arguments import SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, he_normal, shape_of_examples
 
 __all__ = ["Dense"]
@@ -40,6 +41,7 @@ class Dense(Layer):
     ((3, 2), (2,), (2,))
     """
 
+    @suggests_keywords(out_features="units")
     def __init__(self, units: int, *, bias: bool = True) -> None:
         self.units = check_count("units", units)
         self.bias = SWITCH.check("bias", bias)

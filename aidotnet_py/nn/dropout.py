@@ -10,6 +10,7 @@ from typing_extensions import override
 from aidotnet_py.arguments import Number
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.layer import Layer, Parameters, Shape
 from aidotnet_py.nn.noise import noise_for
 
@@ -51,6 +52,7 @@ class Dropout(Layer):
     array([[2., 0., 6.]])
     """
 
+    @suggests_keywords(p="rate")
     def __init__(self, rate: float) -> None:
         self.rate: float = _RATE.check("rate", rate, type_error=ArgumentOutOfRangeException)
 

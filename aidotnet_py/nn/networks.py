@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.activations import LeakyReLU, ReLU
 from aidotnet_py.nn.combinators import Residual, Sequential
 from aidotnet_py.nn.convolution import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
@@ -18,9 +19,10 @@ __all__ = ["conv4", "mlp", "resnet12", "resnet18"]
 
 Norm = Literal["batch", "support", "group", "layer"]
 
-_REDUCTION = Choice("stride", "pool")
+_REDUCTION, _NORM = Choice("stride", "pool"), Choice("batch", "support", "group", "layer")
 
 
+@suggests_keywords(channels="filters")
 def conv4(
     classes: int, *, filters: int = 64, reduction: Literal["stride", "pool"] = "stride", norm: Norm = "batch"
 ) -> Sequential:
@@ -64,15 +66,14 @@ def conv4(
 
 def _norm(norm: Norm, filters: int) -> Layer:
     """Return the normalisation layer of that name for a number of channels."""
+    _NORM.check("norm", norm)
     if norm == "batch" or norm == "support":
         return BatchNorm(statistics=norm)
     if norm == "layer":
         # Over channels and places: LayerNorm, over channels at each place, learned less on every data set tried.
         return GroupNorm(1)
-    if norm == "group":
-        # 16 channels per group, or the next greater divisor: Wu & He's best fixed number.
-        return GroupNorm(next(g for g in range(max(1, filters // 16), 0, -1) if filters % g == 0))
-    raise ArgumentException(refusal("norm", "'batch', 'support', 'group' or 'layer'", norm))
+    # 16 channels per group, or the next greater divisor: Wu & He's best fixed number.
+    return GroupNorm(next(g for g in range(max(1, filters // 16), 0, -1) if filters % g == 0))
 
 
 def mlp(*units: int) -> Sequential:
@@ -97,6 +98,7 @@ def mlp(*units: int) -> Sequential:
     return Sequential(*layers, Dense(units[-1]))
 
 
+@suggests_keywords(channels="filters")
 def resnet12(classes: int, *, filters: Sequence[int] = (64, 160, 320, 640), norm: Norm = "batch") -> Sequential:
     """Build the 12-layer residual network of few-shot learning, for images such as (84, 84, 3).
 
@@ -151,6 +153,7 @@ def _pooled_block(filters: int, norm: Norm) -> tuple[Layer, ...]:
     return Residual(body, shortcut), LeakyReLU(0.1), MaxPool2D(2)
 
 
+@suggests_keywords(channels="filters")
 def resnet18(classes: int, *, filters: int = 64, norm: Norm = "batch") -> Sequential:
     """Build the 18-layer residual network of He et al. 2016 (Table 1), for images such as (224, 224, 3).
 

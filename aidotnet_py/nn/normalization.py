@@ -12,6 +12,7 @@ from aidotnet_py.arguments import POSITIVE, Choice
 from aidotnet_py.autodiff import batch_norm, layer_norm
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, shape_of_examples
 from aidotnet_py.nn.statistics import LayerBatch, PassStatistics, Statistics
 
@@ -67,6 +68,7 @@ class BatchNorm(_Normalization):
     array([[1.]])
     """
 
+    @suggests_keywords(eps="epsilon")
     def __init__(self, *, statistics: Statistics = "batch", epsilon: float = 1e-5) -> None:
         super().__init__(epsilon=epsilon)
         _STATISTICS.check("statistics", statistics)
@@ -130,6 +132,7 @@ class GroupNorm(_Normalization):
     array([[-1.,  1., -1.,  1.]])
     """
 
+    @suggests_keywords(num_groups="groups", eps="epsilon")
     def __init__(self, groups: int, *, epsilon: float = 1e-5) -> None:
         super().__init__(epsilon=epsilon)
         self.groups = check_count("groups", groups)

@@ -11,6 +11,7 @@ import numpy as np
 from aidotnet_py.arguments import POSITIVE
 from aidotnet_py.autodiff.extend import type_of
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.optimizers.elementwise import DECAY, ElementwiseOptimizer
 
 __all__ = ["AdamOptimizer"]
@@ -46,6 +47,7 @@ class AdamOptimizer(ElementwiseOptimizer):
 
     memory = ("first_moment", "second_moment")
 
+    @suggests_keywords(lr="learning_rate", betas="beta1 beta2", eps="epsilon")
     def __init__(self, learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         super().__init__(learning_rate)
         self._beta1 = DECAY.check("beta1", beta1)

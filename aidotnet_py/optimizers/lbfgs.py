@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal, shown
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.optimizers.minimizer import VectorObjective, pair_of
 from aidotnet_py.representations import concise_repr
 
@@ -23,6 +24,7 @@ _Vector: TypeAlias = NDArray[np.float64]
 _ROUNDINGS = 16
 
 
+@suggests_keywords(maxiter="max_iterations", gtol="gradient_tolerance", maxcor="history")
 @dataclass(frozen=True)
 class LBFGSMinimizer:
     r"""Minimise a smooth function of one vector by L-BFGS, as ``scipy.optimize.minimize`` has it.
@@ -31,7 +33,8 @@ class LBFGSMinimizer:
 
     with the inverse Hessian B that the last steps and changes of the gradient suggest, and α by a line search (strong
     Wolfe conditions). SciPy works in float64 and on NumPy arrays; the function is called in the dtype of the start,
-    and so is the result. It is an `InnerSolver`.
+    and so is the result. It is an `InnerSolver`, called with a function of one vector; `NewtonCGMinimizer`, which needs
+    the curvature too, has `minimize` for functions of many rows. As InnerOptimizer, either serves.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective, pair_of
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.solvers import conjugate_gradient
@@ -29,6 +30,7 @@ _ROUNDINGS = 16
 _TRIALS, _LEAST, _MOST = 30, 0.1, 0.5
 
 
+@suggests_keywords(maxiter="max_iterations", gtol="gradient_tolerance")
 @dataclass(frozen=True)
 class NewtonCGMinimizer(RowMinimizer):
     r"""Minimise smooth functions by inexact Newton steps, with exact curvature products and no Hessian.
@@ -45,6 +47,10 @@ class NewtonCGMinimizer(RowMinimizer):
 
     Each row is minimised as if it were alone: its bits depend on the rows beside it only as far as those of the
     objective do. A row that has converged, or can find no better point, stays where it is.
+
+    It is a `RowMinimizer`, with `minimize` for a `RowObjective`, and cannot be called like `LBFGSMinimizer`, an
+    `InnerSolver`: a function of value and gradient has no curvature to take products with. As InnerOptimizer, either
+    serves.
 
     Parameters
     ----------

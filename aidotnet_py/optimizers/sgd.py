@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.optimizers.elementwise import DECAY, ElementwiseOptimizer
 
 __all__ = ["SGDOptimizer"]
@@ -33,6 +34,7 @@ class SGDOptimizer(ElementwiseOptimizer):
     array([0.])
     """
 
+    @suggests_keywords(lr="learning_rate")
     def __init__(self, learning_rate: float, momentum: float = 0.0) -> None:
         super().__init__(learning_rate)
         self._momentum = DECAY.check("momentum", momentum)

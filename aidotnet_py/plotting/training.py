@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ def draw_training(
     result : MetaTrainingResult
         The histories of the steps; a line through running means stands before the single steps.
     evaluations : sequence of EvaluationRecord
-        Evaluations between the steps.
+        Evaluations between the steps. Without them, those of the result are drawn, of which it has the means alone.
     title : str
         The title of the figure.
     ax : matplotlib.axes.Axes, optional
@@ -56,19 +57,19 @@ def draw_training(
     >>> figure.savefig("/dev/null", format="png")
     """
     loss, accuracy = np.asarray(result.LossHistory, float), np.asarray(result.AccuracyHistory, float)
-    panels = [("loss", loss, [evaluation.loss for evaluation in evaluations])]
+    points = [_Points.of(record) for record in evaluations] or _points_in(result.AdditionalMetrics)
+    panels = [("loss", loss, [point.loss for point in points])]
     if np.isfinite(accuracy).any():
-        panels.append(("accuracy", accuracy, [evaluation.accuracy for evaluation in evaluations]))
+        panels.append(("accuracy", accuracy, [point.accuracy for point in points]))
+    places = [point.iteration for point in points]
     figure, grid = panel_grid(ax, (5.0 * len(panels) + 1.0, 4.0), title, 1, len(panels))
-    last = max([len(loss), *(evaluation.iteration for evaluation in evaluations)])
+    last = max(len(loss), *places, 0)
     steps = np.arange(last - len(loss), last) + 1
     for axes, (name, values, intervals) in zip(grid.subplots(squeeze=False)[0], panels, strict=True):
         axes.plot(steps, values, color=ink(axes), alpha=0.25, linewidth=0.8)
         axes.plot(steps, _running_mean(values), color=ink(axes), alpha=0.8, label="steps, running mean")
         if intervals:
-            means = [float(interval.Mean) for interval in intervals]
-            widths = [float(interval.HalfWidth) for interval in intervals]
-            places = [evaluation.iteration for evaluation in evaluations]
+            means, widths = zip(*intervals, strict=True)
             axes.errorbar(
                 places, means, yerr=widths, color=BLUE, marker="o", markersize=4, capsize=3, label="evaluation"
             )
@@ -79,6 +80,32 @@ def draw_training(
         add_grid(axes)
         add_legend(axes)
     return cast("Figure", figure)
+
+
+class _Points(NamedTuple):
+    """Mean and half-width of the interval of an evaluation's losses, and of its accuracies."""
+
+    iteration: int
+    loss: tuple[float, float]
+    accuracy: tuple[float, float]
+
+    @staticmethod
+    def of(record: EvaluationRecord) -> _Points:
+        loss, accuracy = ((float(of.Mean), float(of.HalfWidth)) for of in (record.loss, record.accuracy))
+        return _Points(record.iteration, loss, accuracy)
+
+
+def _points_in(metrics: Mapping[str, Any]) -> list[_Points]:
+    """Return the evaluations among the metrics of `Train`, whose intervals are unknown."""
+    means = {
+        name: {int(key.removeprefix(name)): float(value) for key, value in metrics.items() if key.startswith(name)}
+        for name in ("EvaluationLoss@", "EvaluationAccuracy@")
+    }
+    losses, accuracies = means.values()
+    return [
+        _Points(iteration, (loss, math.nan), (accuracies.get(iteration, math.nan), math.nan))
+        for iteration, loss in losses.items()
+    ]
 
 
 def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

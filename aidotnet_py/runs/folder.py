@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from io import FileIO
@@ -217,7 +217,7 @@ class RunFolder(ITrainingCallback):
             evaluations = [_evaluation_of(line, _float) for line in lines if "EvaluationLoss" in line]
         except (KeyError, TypeError, ValueError) as error:
             raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
-        elapsed = timedelta(milliseconds=sum(line["TimeMs"] for line, _ in read_lines(self.path / _TIMES)))
+        elapsed = self._time_of([line for line, _ in read_lines(self.path / _TIMES)])
         return draw_training(MetaTrainingResult(losses, accuracies, elapsed), evaluations, title, ax)
 
     # What `Train` calls.
@@ -383,6 +383,8 @@ class RunFolder(ITrainingCallback):
         iteration = checkpoint.iteration
         # Before the learner changes, so that a folder that is refused leaves the learner as it was.
         steps, evaluations = self._history_up_to(iteration, known, _scalar_of(run.learner.BaseModel))
+        assert self._times is not None
+        elapsed = self._time_of(self._times.read(iteration))
         run.learner.Load(files[-1])
         if evaluations:
             _warn_of_other_evaluations(run, checkpoint)
@@ -390,16 +392,14 @@ class RunFolder(ITrainingCallback):
             assert file is not None
             file.cut()
         self._forget_best_after(iteration)
-        run.history.take_up(steps, evaluations)
+        run.history.take_up(steps, evaluations, elapsed)
 
     def _history_up_to(
         self, iteration: int, known: Mapping[str, Any], scalar: Callable[[float | None], Any]
     ) -> tuple[list[tuple[Any, Any]], list[EvaluationRecord]]:
         """Return loss and accuracy of each step of the metrics up to an iteration, and the evaluations."""
         assert self._metrics is not None
-        assert self._times is not None
         lines = self._metrics.read(iteration)
-        self._times.read(iteration)
         steps = [line for line in lines if "EvaluationLoss" not in line]
         first = _first_iteration(known, self.path / _RUN)
         if [line["Iteration"] for line in steps] != [*range(first + 1, iteration + 1)]:
@@ -414,6 +414,13 @@ class RunFolder(ITrainingCallback):
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
+
+    def _time_of(self, lines: Sequence[Mapping[str, Any]]) -> timedelta:
+        """Return the time that steps took, by their lines in the file of times."""
+        try:
+            return timedelta(milliseconds=sum(line["TimeMs"] for line in lines))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ArgumentException(f"{self.path / _TIMES} must hold times in milliseconds, got {error!r}") from error
 
     def _forget_best_after(self, iteration: int) -> None:
         """Remove the best learner if it is of a step that is taken anew, perhaps with other settings."""

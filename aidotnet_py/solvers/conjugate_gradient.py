@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT, NON_NEGATIVE
 from aidotnet_py.backends import Array
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.solvers.borrowing import borrowed_iteration
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
@@ -24,6 +25,7 @@ __all__ = ["QueuedSolve", "conjugate_gradient"]
 
 
 @renames_tolerance("atol")
+@suggests_keywords(A="operator", b="rhs", x0="initial", tol="rtol", maxiter="max_iterations", M="preconditioner")
 def conjugate_gradient(
     operator: Operator,
     rhs: Array,

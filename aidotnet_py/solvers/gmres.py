@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT
 from aidotnet_py.backends import Array
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.solvers.bounds import Bounds, renames_tolerance
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.mixing import warn_of_mixed_rows
@@ -27,6 +28,7 @@ _ROUNDINGS = 16
 
 
 @renames_tolerance("atol")
+@suggests_keywords(A="operator", b="rhs", x0="initial", tol="rtol", maxiter="max_iterations")
 def gmres(
     operator: Operator,
     rhs: Array,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import COUNT
 from aidotnet_py.backends import Array
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.iterate import Iterate
 from aidotnet_py.solvers.report import NeumannReport, StopReason
@@ -17,6 +18,7 @@ from aidotnet_py.solvers.rows import Operator, Rows
 __all__ = ["neumann_series"]
 
 
+@suggests_keywords(A="operator", b="rhs")
 def neumann_series(
     operator: Operator, rhs: Array, *, terms: int, rtol: float | None = None, atol: float = 0.0
 ) -> tuple[Array, NeumannReport]:

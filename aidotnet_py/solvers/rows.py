@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.arguments import array_hint, check_given, refusal
 from aidotnet_py.backends import Array, Backend, available_backends, backend_of, is_plain
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 
@@ -30,7 +30,9 @@ class Rows:
         backend = backend_of(rhs)
         if backend is None:
             known = ", ".join(available_backends())
-            raise ArgumentException(f"rhs must be an array of one of the backends {known}, got {type(rhs).__name__}")
+            raise ArgumentException(
+                f"rhs must be an array of one of the backends {known}, got {type(rhs).__name__}{array_hint('rhs', rhs)}"
+            )
         self.backend: Backend = backend
         self.dtype = backend.dtype_of(rhs)
         self.shape: tuple[int, ...] = tuple(rhs.shape)
@@ -38,6 +40,7 @@ class Rows:
             raise ArgumentException(
                 "rhs must have shape (n,) or (tasks, n), not empty, and a real floating dtype, "
                 f"got shape {self.shape} and dtype {self.dtype}"
+                f"{'; use rhs.astype(np.float64)' if self.dtype.kind in 'biu' else ''}"
             )
         self.tasks, self.n = (1, *self.shape)[-2:]
         self.array: Array = self.as_rows(_plain(backend, rhs, self.dtype))

@@ -213,6 +213,16 @@ class TestAdaptationCurves:
 
 
 class TestTraining:
+    def test_evaluations_that_the_result_holds(self) -> None:
+        losses = np.array([3.0, 2.0, 1.0, 0.5])
+        metrics = {"EvaluationLoss@2": 2.5, "EvaluationAccuracy@2": 0.4, "EvaluationLoss@4": 1.5}
+        metrics |= {"EvaluationAccuracy@4": 0.7, "Note": 1.0}
+        figure = draw_training(MetaTrainingResult(losses, losses / 4, timedelta(seconds=1), metrics))
+        for axes, means in zip(figure.axes, ([2.5, 1.5], [0.4, 0.7]), strict=True):
+            (drawn,) = [line for line in axes.lines if line.get_marker() == "o"]
+            np.testing.assert_array_equal(drawn.get_xydata(), [(2, means[0]), (4, means[1])])
+        figure.draw_without_rendering()
+
     @pytest.mark.parametrize("outlier", [1e20, np.nan, np.inf, -np.inf])
     def test_a_running_mean_is_of_its_window_alone(self, outlier: float) -> None:
         losses = np.arange(1.0, 71.0)

@@ -329,6 +329,21 @@ class TestGoingOn:
         assert learner().Train(resume=RunFolder(copied)).TotalIterations == 10
         assert bits(copied) == alone
 
+    def test_the_pace_is_that_of_all_steps(self, copied: Path) -> None:
+        path = copied / "times.jsonl"
+        path.write_text(re.sub(r'"TimeMs": [^,]+', '"TimeMs": 4000.0', path.read_text()))
+        result = learner(NumMetaIterations=11).Train(resume=RunFolder(copied))
+        assert 40 < result.TrainingTime.total_seconds() < 44
+        # 11 steps in about 41 s; the time of this call alone would give hundreds a second.
+        assert "0.3 iterations/s" in result.GenerateReport()
+
+    def test_times_that_are_none(self, copied: Path) -> None:
+        path, student = copied / "times.jsonl", learner()
+        path.write_text('{"Iteration": 1}\n')
+        with pytest.raises(ArgumentException, match=r"times\.jsonl must hold times in milliseconds, got KeyError"):
+            student.Train(resume=RunFolder(copied))
+        assert student.CurrentIteration == 0
+
     def test_lines_after_the_checkpoint_are_taken_again(self, copied: Path, alone: list[bytes]) -> None:
         (copied / "checkpoint_MAML_10.safetensors").unlink()
         with open(copied / "metrics.jsonl", "ab") as file:

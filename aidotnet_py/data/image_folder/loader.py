@@ -25,6 +25,7 @@ from aidotnet_py.data.pixels import ImageError
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.data.weightings import WEIGHTING, WeightingName
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageFolderLoader"]
@@ -155,6 +156,7 @@ class ImageFolderLoader(ImageLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         folder: str | os.PathLike[str],

@@ -15,6 +15,7 @@ from aidotnet_py.data.download import PublishedFile, download
 from aidotnet_py.data.image_loader import ImageLoader
 from aidotnet_py.data.omniglot.images import FULL_INK, open_omniglot
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["OmniglotLoader"]
@@ -137,6 +138,7 @@ class OmniglotLoader(ImageLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         source: str | os.PathLike[str],

@@ -23,6 +23,7 @@ from aidotnet_py.data.table.encoding import MISSING, TableEncoding, name_of_grou
 from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
 
 __all__ = ["TableLoader"]
@@ -147,6 +148,7 @@ class TableLoader(SplitLoader[T]):
         dtype: type[T],
         backend: str | Backend = "numpy",
     ) -> None: ...
+    @suggests_keywords()
     def __init__(
         self,
         table: TableLike,

@@ -30,11 +30,11 @@ from aidotnet_py.descriptions import Described, describe, differences
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
-from aidotnet_py.meta_learning.contract.suggestions import suggest
 from aidotnet_py.models import IFullModel
 from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, LearningRateSchedule, RowMinimizer
 from aidotnet_py.representations import concise_repr
+from aidotnet_py.suggestions import suggest
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ExecutorOrMaker", "MetaLearnerOptions", "ProximalOptions", "with_suggestions"]
@@ -61,6 +61,13 @@ _PROTOCOLS: dict[str, type[Any]] = {
     "InnerOptimizer": IGradientBasedOptimizer,
     "DataLoader": IEpisodicDataLoader,
     "ValidationLoader": IEpisodicDataLoader,
+}
+# What an object of each looks like.
+_EXAMPLES: dict[type[Any], str] = {
+    IFullModel: "NeuralNetworkModel(network, input_shape=…)",
+    ILossFunction: "CrossEntropyLoss()",
+    IGradientBasedOptimizer: "SGDOptimizer(0.01)",
+    IEpisodicDataLoader: "ArrayLoader(X, y)",
 }
 
 
@@ -331,7 +338,8 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
             elif isinstance(value, type):
                 yield f"{name} must be {wanted}, got the class {value.__name__}; use an object of it"
             elif value is not None and (missing := missing_members(value, protocol)):
-                yield f"{name} must be {wanted}, got a {type(value).__name__}, which lacks {', '.join(missing)}"
+                lacking = f"which lacks {', '.join(missing)}; use one such as {_EXAMPLES[protocol]}"
+                yield f"{name} must be {wanted}, got a {type(value).__name__}, {lacking}"
 
     def first_problem(self) -> str | None:
         """Return the first message of `invalid`, None if there is none.

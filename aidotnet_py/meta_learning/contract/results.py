@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from aidotnet_py.arguments import check_given
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.markup import curve, table
-from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T
 
@@ -212,7 +212,7 @@ class MetaTrainingStepResult(Generic[T]):
     TimeMs: float
     AdditionalMetrics: Mapping[str, T]
 
-    @renamed(
+    @suggests_keywords(
         MetaLoss="metaLoss",
         TaskLoss="taskLoss",
         Accuracy="accuracy",
@@ -307,7 +307,7 @@ class MetaTrainingResult(Generic[T]):
     TrainingTime: timedelta
     AdditionalMetrics: Mapping[str, T]
 
-    @renamed(
+    @suggests_keywords(
         LossHistory="lossHistory",
         AccuracyHistory="accuracyHistory",
         TrainingTime="trainingTime",
@@ -466,7 +466,7 @@ class MetaEvaluationResult(Generic[T]):
     normalization: Statistics | None
     single_accuracies: NDArray[T] | None
 
-    @renamed(
+    @suggests_keywords(
         PerTaskAccuracies="taskAccuracies",
         PerTaskLosses="taskLosses",
         EvaluationTime="evaluationTime",
@@ -599,7 +599,7 @@ class MetaAdaptationResult(Generic[T]):
     AdditionalMetrics: Mapping[str, T]
     step_parameters: NDArray[T] | None
 
-    @renamed(
+    @suggests_keywords(
         QueryAccuracy="queryAccuracy",
         QueryLoss="queryLoss",
         SupportAccuracy="supportAccuracy",

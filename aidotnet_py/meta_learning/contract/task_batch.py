@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from aidotnet_py.arguments import check_given, refusal
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract import enums
 from aidotnet_py.meta_learning.contract.protocols import missing_members
-from aidotnet_py.meta_learning.contract.renaming import renamed
 from aidotnet_py.meta_learning.contract.task_markup import MOST_TASKS, html_of_batch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches, shown_sets
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
@@ -31,7 +32,7 @@ E = TypeVar("E", bound=Enum)
 _NONE = np.float64(0.0)
 
 
-class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
+class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
     """Tasks of one shape, in order, with what is known of their difficulty and kinship.
 
     A batch does not change, but for the notes of `SetMetadata`. It has a length, is iterated task by task, and is
@@ -72,6 +73,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
     [3, 2]
     """
 
+    @suggests_keywords()
     def __init__(
         self,
         tasks: Iterable[IMetaLearningTask[T_co, TInput_co, TOutput_co]],
@@ -180,7 +182,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
         check_given("key", key, "a string")
         self._metadata[key] = value
 
-    @renamed(start="startIndex")
+    @suggests_keywords(start="startIndex")
     def GetRange(self, startIndex: int, count: int) -> TaskBatch[T_co, TInput_co, TOutput_co]:
         """Return ``count`` tasks from ``startIndex`` on as a batch, with their difficulties and similarities.
 
@@ -206,7 +208,7 @@ class TaskBatch(Generic[T_co, TInput_co, TOutput_co]):
             self._stage,
         )
 
-    @renamed(n="numSubBatches")
+    @suggests_keywords(n="numSubBatches")
     def Split(self, numSubBatches: int) -> list[TaskBatch[T_co, TInput_co, TOutput_co]]:
         """Return ``numSubBatches`` batches that together hold the tasks in order; their sizes differ by at most one.
 
@@ -254,7 +256,7 @@ def _check_tasks(
     try:
         members = tuple(tasks)
     except TypeError:
-        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks)) from None
+        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks) + _hint_for_tasks(tasks)) from None
     if not members:
         raise ArgumentException("tasks must hold at least one task, got none")
     for index, task in enumerate(members):
@@ -266,7 +268,19 @@ def _check_tasks(
 def _check_is_task(index: int, task: object) -> None:
     check_given(f"tasks[{index}]", task, "a task")
     if missing_members(task, IMetaLearningTask):
-        raise ArgumentException(f"tasks[{index}] must be an IMetaLearningTask, got a {type(task).__name__}")
+        hint = "; use MetaLearningTask(SupportSetX=…, SupportSetY=…)" if _is_data(task) else ""
+        raise ArgumentException(f"tasks[{index}] must be an IMetaLearningTask, got a {type(task).__name__}{hint}")
+
+
+def _hint_for_tasks(value: object) -> str:
+    """Return the end of a message for something that is no sequence."""
+    if not missing_members(value, IMetaLearningTask):
+        return "; use TaskBatch([task])"
+    return "; use GetTaskBatch(numTasks) of it" if hasattr(value, "GetTaskBatch") else ""
+
+
+def _is_data(value: object) -> bool:
+    return isinstance(value, (list, tuple)) or backend_of(value) is not None
 
 
 def _check_agreement(tasks: tuple[IMetaLearningTask[Any, Any, Any], ...]) -> None:
@@ -292,7 +306,9 @@ def _describe(configuration: tuple[int, int, int]) -> str:
 
 def _member(name: str, value: E, kind: type[E]) -> E:
     if not isinstance(value, kind):
-        raise ArgumentException(refusal(name, f"a {kind.__name__}", value))
+        near = [member for member in kind if str(member.value).lower() == str(value).lower()]
+        hint = f"; use {near[0]}" if near else ""
+        raise ArgumentException(refusal(name, f"a {kind.__name__}", value) + hint)
     return value
 
 

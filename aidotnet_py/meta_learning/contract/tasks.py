@@ -16,6 +16,8 @@ from aidotnet_py.exceptions import (
     ArgumentOutOfRangeException,
     InvalidOperationException,
 )
+from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract.task_markup import html_of_task
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
@@ -115,7 +117,7 @@ class IMetaLearningTask(Protocol[T_co, TInput_co, TOutput_co]):
         ...
 
 
-class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
+class MetaLearningTaskBase(KnownAttributes, IMetaLearningTask[T, TInput, TOutput], ABC):
     """All of a task but its data: a subclass says where the four arrays come from.
 
     Parameters
@@ -146,6 +148,13 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
     (True, 2.0)
     """
 
+    _ways: int
+    _shots: int
+    _queries: int
+    _name: str | None
+    _metadata: dict[str, Any]
+    _id: int | str
+
     def __init__(
         self,
         *,
@@ -156,12 +165,15 @@ class MetaLearningTaskBase(IMetaLearningTask[T, TInput, TOutput], ABC):
         Metadata: Mapping[str, Any] | None = None,
         TaskId: int | str | None = None,
     ) -> None:
-        self._ways = _integer("NumWays", NumWays)
-        self._shots = _integer("NumShots", NumShots)
-        self._queries = _integer("NumQueryPerClass", NumQueryPerClass)
-        self._name = Name
-        self._metadata = dict(Metadata or {})
-        self._id = uuid4().hex if TaskId is None else TaskId
+        # At once: a check of each name would take a fifth of the time of a task.
+        vars(self).update(
+            _ways=_integer("NumWays", NumWays),
+            _shots=_integer("NumShots", NumShots),
+            _queries=_integer("NumQueryPerClass", NumQueryPerClass),
+            _name=Name,
+            _metadata=dict(Metadata or {}),
+            _id=uuid4().hex if TaskId is None else TaskId,
+        )
 
     @property
     @abstractmethod
@@ -328,6 +340,15 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     aidotnet_py.exceptions.ArgumentException: SupportSetX and SupportSetY must have first axes of one length, ...
     """
 
+    # As they are typed for learners; see `IMetaLearningTask`.
+    _support_input: TInput
+    _support_output: TOutput
+    _query_input: TInput
+    _query_output: TOutput
+
+    @suggests_keywords(
+        SupportInput="SupportSetX", SupportOutput="SupportSetY", QueryInput="QuerySetX", QueryOutput="QuerySetY"
+    )
     def __init__(
         self,
         *,
@@ -354,11 +375,12 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
         for name, value in {"SupportSetX": SupportSetX, "SupportSetY": SupportSetY, **query}.items():
             if value is None and (name not in query or any(other is not None for other in query.values())):
                 raise ArgumentNullException(refusal(name, "an array", value))
-        # As they are typed for learners; see `IMetaLearningTask`.
-        self._support_input = cast(TInput, _adopt_set(SupportSetX, "SupportSetX"))
-        self._support_output = cast(TOutput, _adopt_set(SupportSetY, "SupportSetY"))
-        self._query_input = cast(TInput, _adopt_set(QuerySetX, "QuerySetX"))
-        self._query_output = cast(TOutput, _adopt_set(QuerySetY, "QuerySetY"))
+        vars(self).update(
+            _support_input=_adopt_set(SupportSetX, "SupportSetX"),
+            _support_output=_adopt_set(SupportSetY, "SupportSetY"),
+            _query_input=_adopt_set(QuerySetX, "QuerySetX"),
+            _query_output=_adopt_set(QuerySetY, "QuerySetY"),
+        )
         self.Validate()
 
     @property
@@ -487,10 +509,16 @@ def _check_set(x_name: str, x: object, y_name: str, y: object) -> None:
     if lengths[0] != lengths[1]:
         raise ArgumentException(
             f"{x_name} and {y_name} must have first axes of one length, one entry an example, got shapes "
-            f"{_describe(x)} and {_describe(y)}"
+            f"{_describe(x)} and {_describe(y)}{_length_hint(x_name, x, lengths[1])}"
         )
     if lengths[0] == 0:
         raise ArgumentException(f"{x_name} must hold at least one example, got shape {_describe(x)}")
+
+
+def _length_hint(name: str, data: Any, length: int) -> str:
+    """Return the end of a message for a table whose columns are the examples."""
+    shape: Any = getattr(data, "shape", ())
+    return f"; use {name}.T" if len(shape) == 2 and shape[1] == length else ""
 
 
 def _length(name: str, data: Any) -> int:

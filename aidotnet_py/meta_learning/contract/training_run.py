@@ -61,7 +61,8 @@ class TrainingHistory(Generic[T]):
         # How many evaluations were compared, and the place of the best of these.
         self._best: tuple[int, int] = (0, 0)
         self._last_step: MetaTrainingStepResult[T] | None = None
-        self._elapsed = timedelta()
+        # Of the calls of `Train` that took the first steps, and of all.
+        self._before = self._elapsed = timedelta()
 
     def __len__(self) -> int:
         """How many steps were taken."""
@@ -114,13 +115,16 @@ class TrainingHistory(Generic[T]):
         """Note an evaluation."""
         self._evaluations.append(evaluation)
 
-    def take_up(self, steps: Sequence[tuple[T, T]], evaluations: Sequence[EvaluationRecord]) -> None:
-        """Begin with losses and accuracies of steps, and evaluations, that another process noted."""
+    def take_up(
+        self, steps: Sequence[tuple[T, T]], evaluations: Sequence[EvaluationRecord], elapsed: timedelta
+    ) -> None:
+        """Begin with losses and accuracies of steps, evaluations, and the time taken, that another process noted."""
         self._steps, self._evaluations, self._last_step, self._best = list(steps), list(evaluations), None, (0, 0)
+        self._before = self._elapsed = elapsed
 
     def note_time(self, began: float) -> None:
-        """Note how long the run has taken, by the performance counter."""
-        self._elapsed = timedelta(seconds=time.perf_counter() - began)
+        """Note how long the run has taken, by the performance counter, with the time from before."""
+        self._elapsed = self._before + timedelta(seconds=time.perf_counter() - began)
 
     def result(self) -> MetaTrainingResult[T] | None:
         """Return the result of the run; None before its first step, as histories hold at least one."""

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast, overload
 
+from aidotnet_py.archives import check_file_name
 from aidotnet_py.arguments import entries_of
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe
@@ -172,8 +173,8 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         -------
         MetaTrainingResult, or None for a set of examples
             ``AdditionalMetrics`` holds the mean loss and accuracy of each evaluation, as ``EvaluationLoss@{iteration}``
-            and ``EvaluationAccuracy@{iteration}``. Of a resumed run, the histories begin with its first step;
-            ``TrainingTime`` is that of this call.
+            and ``EvaluationAccuracy@{iteration}``. Of a resumed run, the histories begin with its first step,
+            and ``TrainingTime`` has the time of the earlier steps too.
 
         Raises
         ------
@@ -298,13 +299,15 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         Raises
         ------
         ArgumentException
-            When something is there that is no regular file, or an optimizer or loader has a state that no file can
+            When something is there that is no regular file, or the name ends as those of another format do, such as
+            ``.pkl``; when an optimizer or loader has a state that no file can
             hold.
         InvalidOperationException
             When parameters or optimizer state are not finite.
         OSError
             When the file cannot be written, such as into a missing folder; an older one of that name is still whole.
         """
+        check_file_name("filePath", filePath)
         for source in (self._options.DataLoader, self._sampler):
             if source is not None and not isinstance(source, IResumable):
                 warnings.warn(

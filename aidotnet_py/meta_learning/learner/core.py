@@ -20,6 +20,7 @@ from aidotnet_py.exceptions import (
     InvalidOperationException,
     NotSupportedException,
 )
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions
@@ -60,7 +61,7 @@ Batch = Sequence[IMetaLearningTask[T, TInput, TOutput]]
 _MOST_OPTIMIZERS = 4
 
 
-class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
+class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
     """Options and model, and the tools that an algorithm works with; see `MetaLearnerBase`."""
 
     # Whether adapted models score as many classes as a support set has, and not those of the meta-model's outputs.
@@ -73,7 +74,9 @@ class LearnerCore(ABC, Generic[T, TInput, TOutput, TModel_co]):
             raise ArgumentNullException(refusal("options", f"{self._options_type.__name__}", options))
         wanted: type[object] = self._options_type
         if not isinstance(options, wanted):
-            raise ArgumentException(f"options must be {self._options_type.__name__}, got a {type(options).__name__}")
+            name = self._options_type.__name__
+            hint = "" if missing_members(options, IFullModel) else f"; use {name}(model)"
+            raise ArgumentException(f"options must be {name}, got a {type(options).__name__}{hint}")
         if options.MetaModel is None:  # pyright: ignore[reportUnnecessaryComparison] -- as above
             raise InvalidOperationException("MetaModel of the options must be a model, got None")
         self._options = options

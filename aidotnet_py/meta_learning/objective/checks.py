@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aidotnet_py.arguments import check_given, conversion_hint
+from aidotnet_py.arguments import array_hint, check_given
 from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException
@@ -51,7 +51,7 @@ def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearn
     missing = missing_members(task, IMetaLearningTask)
     if missing:
         raise ArgumentException(
-            f"task must be an IMetaLearningTask, got a {type(task).__name__}, which lacks {', '.join(missing)}"
+            f"task must be an IMetaLearningTask, got a {type(task).__name__}{_hint_for_task(task, missing)}"
         )
     return task
 
@@ -60,8 +60,24 @@ def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearni
     """Return the tasks of a batch after the check that it is one."""
     check_given("taskBatch", batch, "a TaskBatch")
     if not isinstance(batch, TaskBatch):
-        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}")
+        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}{_hint_for_batch(batch)}")
     return list(batch)
+
+
+def _hint_for_task(value: object, missing: Sequence[str]) -> str:
+    """Return the end of a message for something that is no task."""
+    if isinstance(value, TaskBatch):
+        return "; adapt to its tasks one by one, as in [learner.Adapt(task) for task in batch]"
+    if isinstance(value, (list, tuple)) or backend_of(value) is not None:
+        return "; use MetaLearningTask(SupportSetX=…, SupportSetY=…)"
+    return f", which lacks {', '.join(missing)}"
+
+
+def _hint_for_batch(value: object) -> str:
+    """Return the end of a message for something that is no batch."""
+    if not missing_members(value, IMetaLearningTask):
+        return "; use TaskBatch([task])"
+    return "; use TaskBatch(tasks)" if isinstance(value, (list, tuple)) else ""
 
 
 def check_batches(
@@ -197,12 +213,11 @@ def _check_sets(
     # If all arrays are alike, a check of the first is enough. Otherwise each is checked, so that the error names it.
     count = 1 if _alike(inputs) and _alike(targets) else len(data)
     kinds = [_check_pair(*data[place], *names(place)) for place in range(count)]
+    # Where there is a pair of a kind for the first time.
+    firsts = sorted({kind: place for place, kind in reversed(list(enumerate(kinds)))}.values())
     if is_differentiable(model):
-        firsts = {kind: place for place, kind in reversed(list(enumerate(kinds)))}
-        for place in sorted(firsts.values()):
-            x_name, y_name = names(place)
-            model.check_input(inputs[place], x_name)
-            model.check_array(targets[place], y_name)
+        for place in firsts:
+            model.check_input(inputs[place], names(place)[0])
     for place, pair in enumerate(kinds[1:], 1):
         for kind, first, name, of_first in zip(pair, kinds[0], names(place), names(0), strict=True):
             _check_same(kind, first, name, of_first)
@@ -213,7 +228,10 @@ def _check_sets(
             raise ArgumentException(
                 f"{names(0)[0]} must be an input that the model takes, got shape {tuple(inputs[0].shape)}: {error}"
             ) from error
+        # Before the model's check, which knows no classes: it would have labels of float64 made float32.
         validate_alike(loss, shape, targets, (names(place)[1] for place in range(len(data))))
+        for place in firsts:
+            model.check_array(targets[place], names(place)[1])
     return inputs, targets
 
 
@@ -251,7 +269,7 @@ def _kind(value: Any, name: str) -> _Kind:
     check_given(name, value, "an array")
     backend = backend_of(value)
     if backend is None:
-        hint = conversion_hint(name.split(" ")[0], value)
+        hint = array_hint(name, value)
         if hasattr(value, "__dlpack__"):
             hint = "; make the task a MetaLearningTask, which takes it"
         raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}{hint}")

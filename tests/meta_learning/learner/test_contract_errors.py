@@ -78,12 +78,12 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "rank": (
         2,
         lambda b, x: b.asarray(x[:, :, None]),
-        r"^QueryInput of task 1 must have shape \(n, 2\), got \(4, 2, 1\)$",
+        r"^QueryInput of task 1 must have shape \(n, 2\), got \(4, 2, 1\); use QueryInput.reshape\(-1, 2\)$",
     ),
     "dtype": (
         0,
         lambda b, x: b.asarray(x.astype(np.float32)),
-        r"^SupportInput of task 1 must have the model's dtype float64, got float32$",
+        r"^SupportInput of task 1 must have the model's dtype float64, got float32; use SupportInput\.astype",
     ),
     "number of examples": (
         0,
@@ -113,19 +113,23 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
     "other backend": (
         0,
         lambda b, x: other(b).asarray(x),
-        r"^SupportInput of task 1 must be an array on the model's backend '\w+', got one on backend '\w+'$",
+        r"^SupportInput of task 1 must be an array on the model's backend '\w+', got one on backend '\w+'; move it",
     ),
     "targets on another backend": (
         3,
         lambda b, y: other(b).asarray(y),
-        r"^QueryOutput of task 1 must be an array on the model's backend '\w+', got one on backend '\w+'$",
+        r"^QueryOutput of task 1 must be int64.* on backend '\w+', like QuerySetY of task 0, got .* on backend '\w+'$",
     ),
     "another device": (
         0,
         lambda b, x: get_backend("strict-device1").asarray(x),
-        r"^SupportInput of task 1 must be an array on the model's backend '\w+', got one on backend 'strict-device1'$",
+        r"^SupportInput of task 1 must be an array on the model's backend '\w+', got one on backend 'strict-device1'; ",
     ),
-    "a list": (0, lambda b, x: x.tolist(), r"^SupportInput of task 1 must be an array, got a list$"),
+    "a list": (
+        0,
+        lambda b, x: x.tolist(),
+        r"^SupportInput of task 1 must be an array, got a list; use np\.asarray\(SupportInput\)$",
+    ),
     "nothing": (1, lambda b, y: None, r"^SupportOutput of task 1 must be an array, got None$"),
     "no query inputs": (2, lambda b, x: None, r"^QueryInput of task 1 must be an array, got None$"),
 }
@@ -177,7 +181,7 @@ class TestData:
         learner = trained(linear_model(backend, start()), batch_on(backend, linear_tasks()))
         x = backend.asarray(np.ones((4, 3)))
         task = MetaLearningTask(SupportSetX=x, SupportSetY=backend.asarray(np.ones(4)))
-        message = r"^SupportSetY must have the predictions' shape \(4, 1\), got \(4,\)$"
+        message = r"^SupportSetY must have the predictions' shape \(4, 1\), got \(4,\); use SupportSetY\.resh"
         with untouched(learner), pytest.raises(ArgumentException, match=message):
             learner.Adapt(task)
 
@@ -237,7 +241,8 @@ class TestArguments:
 
     @pytest.mark.parametrize("call", ["MetaTrain", "Evaluate"])
     @pytest.mark.parametrize(
-        ("value", "came"), [(None, "None"), ([], "a list"), ({}, "a dict"), ("batch", "a str"), (2.5, "a float")]
+        ("value", "came"),
+        [(None, "None"), ([], r"a list; use TaskBatch\(tasks\)"), ({}, "a dict"), ("batch", "a str"), (2.5, "a float")],
     )
     def test_no_batch(self, call: str, value: Any, came: str) -> None:
         with pytest.raises(ArgumentException, match=f"^taskBatch must be a TaskBatch, got {came}$"):
@@ -251,7 +256,7 @@ class TestArguments:
     def test_no_task(self, call: str) -> None:
         with pytest.raises(ArgumentNullException, match=r"^task must be an IMetaLearningTask, got None$"):
             getattr(self.learner(), call)(None)
-        lacking = r"^task must be an IMetaLearningTask, got a TaskBatch, which lacks .*SupportInput"
+        lacking = r"^task must be an IMetaLearningTask, got a TaskBatch; adapt to its tasks one by one"
         with pytest.raises(ArgumentException, match=lacking):
             getattr(self.learner(), call)(batch_on(get_backend("numpy"), linear_tasks()))
 

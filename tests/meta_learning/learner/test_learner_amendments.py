@@ -545,7 +545,7 @@ class TestMessages:
         [
             (
                 np.array(["cat", "dog"] * 2),
-                r"must hold numbers, got dtype <U3; labels are numbered from 0",
+                r"must be class indices, .* got dtype <U3; number the classes from 0",
             ),
             (np.array([0.0, 1.0] * 2), "must be class indices, integers from 0 to 1, got dtype float64"),
             (np.array([1, 2] * 2), "must hold labels from 0 to 1 for .*, got 1 to 2"),

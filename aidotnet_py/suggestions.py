@@ -1,4 +1,4 @@
-"""Suggestions for mistyped options: by spelling, and by the words that papers and other libraries use."""
+"""Suggestions for mistyped names: by spelling, and by the words that papers and other libraries use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 __all__ = ["suggest"]
 
-# The words of options for words of papers and other libraries.
+# The words of options and arguments for words of papers and other libraries.
 _MEANINGS = {
     "alpha": "inner learning rate",
     "beta": "outer learning rate",
@@ -40,6 +40,14 @@ _MEANINGS = {
     "seed": "random seed",
     "reg": "lambda regularization",
     "order": "first order",
+    "way": "ways",
+    "ways": "way",
+    "classes": "ways way",
+    "shots": "shot",
+    "shot": "shots",
+    "k": "shots shot",
+    "queries": "query",
+    "batchsize": "batch size",
     "hessian": "curvature",
 }
 # Words without a meaning of their own.
@@ -51,7 +59,7 @@ def suggest(name: str, names: Sequence[str]) -> str | None:
 
     Examples
     --------
-    >>> from aidotnet_py.meta_learning.contract.suggestions import suggest
+    >>> from aidotnet_py.suggestions import suggest
     >>> suggest("inner_lr", ["InnerLearningRate", "InnerOptimizer", "AdaptationSteps"])
     "did you mean 'InnerLearningRate'?"
     >>> suggest("invert", ["InnerLearningRate", "InnerOptimizer", "AdaptationSteps"]) is None
@@ -78,4 +86,4 @@ def _alike_in_meaning(name: str, names: Sequence[str]) -> list[str]:
 
 def _words(name: str) -> set[str]:
     """Return the words of a name in snake_case or CamelCase, in lower case."""
-    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)} - _EMPTY
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)} - _EMPTY

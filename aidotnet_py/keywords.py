@@ -1,0 +1,67 @@
+"""Errors for keywords that a function lacks, which name those that it has."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from aidotnet_py.suggestions import suggest
+
+__all__ = ["suggests_keywords"]
+
+# A function, or a class.
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def suggests_keywords(**meanings: str) -> Callable[[F], F]:
+    """Return a decorator by which a function, or a class, answers a keyword that it lacks with the one that it has.
+
+    Parameters
+    ----------
+    **meanings : str
+        For earlier names, and those of other libraries, the names here; several are separated by spaces. Other keywords
+        get a suggestion by spelling and meaning; see `suggest`.
+
+    Examples
+    --------
+    >>> from aidotnet_py.keywords import suggests_keywords
+    >>> @suggests_keywords(n="numTasks")
+    ... def draw(numTasks, repeat=True):
+    ...     return numTasks
+    >>> draw(n=3)
+    Traceback (most recent call last):
+    TypeError: draw has no argument 'n'; it is 'numTasks'
+    >>> draw(num_tasks=3)
+    Traceback (most recent call last):
+    TypeError: draw has no argument 'num_tasks'; did you mean 'numTasks'?
+    """
+
+    def decorate(function: F) -> F:
+        if isinstance(function, type):
+            kind: Any = function
+            kind.__init__ = decorate(kind.__init__)
+            return cast(F, kind)
+        parameters = inspect.signature(function).parameters.values()
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        known = frozenset(names)
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            if not options.keys() <= known:
+                # Of the object's own class, which may be a subclass.
+                owner = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
+                slip = next(name for name in options if name not in known)
+                raise TypeError(f"{owner} has no argument {slip!r}; {_remedy(slip, names, meanings)}")
+            return function(*args, **options)
+
+        return cast(F, call)
+
+    return decorate
+
+
+def _remedy(slip: str, names: list[str], meanings: dict[str, str]) -> str:
+    if slip in meanings:
+        return f"it is {' and '.join(map(repr, meanings[slip].split()))}"
+    return suggest(slip, names) or f"it has {', '.join(names)}"
