@@ -52,6 +52,8 @@ _Source: TypeAlias = Kernel | Literal["chain", "sharing"]
 _CHAINING: Sequence[_Source] = ("chain", "sharing")
 # Seconds after which a thread that waits for kernels looks whether another one still compiles.
 _WHILE = 0.1
+# Seconds without work after which the compiling process ends: the start of another takes a tenth of one.
+_IDLE = 2.0
 
 
 class _Compilation:
@@ -190,6 +192,8 @@ class LlvmCompiler:
         # Whether a thread compiles, as this thread says itself: an interrupted `join` takes a living one for dead.
         self._working = False
         self._paused = False
+        # Something of the above did, for a thread that waits for more to compile.
+        self._changed = threading.Event()
         self._held = HeldLocks()
         self._library: _Library | None = None
         self._chaining = _Compilation([], self._wake)
@@ -236,6 +240,7 @@ class LlvmCompiler:
             return
         with self._lock:
             self._waiting.append(compilation)
+            self._changed.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -253,6 +258,7 @@ class LlvmCompiler:
         while True:
             with self._lock:
                 self._paused, worker = True, self._worker
+                self._changed.set()
             if worker is not None:
                 worker.join()
             self._held.take(self._row_threads.lock)
@@ -290,16 +296,22 @@ class LlvmCompiler:
         # A fork waits for the present kernel, lest forks in quick turn leave none done. The end of the interpreter does
         # not.
         process = CompilingProcess(threading.main_thread().is_alive)
+        end = time.monotonic()
         while True:
             with self._lock:
-                goes_on = self._waiting and not self._paused and threading.main_thread().is_alive()
-                compilation = self._waiting[0] if goes_on else None
+                goes_on = not self._paused and threading.main_thread().is_alive()
+                compilation = self._waiting[0] if goes_on and self._waiting else None
                 if compilation is None and not process.is_running:
                     self._worker, self._working = None, False
                     return
+                self._changed.clear()
             if compilation is None:
-                process.end()
+                if goes_on and time.monotonic() < end:
+                    self._changed.wait(_WHILE)
+                else:
+                    process.end()
                 continue
+            end = time.monotonic() + _IDLE
             try:
                 if len(compilation.addresses) < len(compilation.sources):
                     source = compilation.sources[len(compilation.addresses)]

@@ -143,6 +143,29 @@ def test_llvm_stays_out_of_a_process_and_leaves_no_child(tmp_path: Path) -> None
     assert run(program.format(factor=2.5, between=""), tmp_path) == ["False", "alone"]
 
 
+def test_one_process_compiles_what_comes_soon_after(tmp_path: Path) -> None:
+    program = """
+import subprocess, threading, time
+import numpy as np
+from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.backends import get_backend
+
+class Counted(subprocess.Popen):
+    started = 0
+    def __init__(self, *args, **options):
+        Counted.started += 1
+        super().__init__(*args, **options)
+
+subprocess.Popen = Counted
+for factor in (2.0, 3.0, 4.0):
+    Executable(ad.trace(lambda x: np.exp(x * factor), np.ones(9)), get_backend("numpy"), compile_at=1).compile()
+    time.sleep(0.1)
+print(Counted.started)
+"""
+    assert run(program, tmp_path) == ["1"]
+
+
 @pytest.mark.parametrize("between", ["sys.executable = None", "sys.frozen = True"])
 def test_without_a_process_llvm_compiles_here(tmp_path: Path, between: str) -> None:
     assert run(PROGRAM.format(factor=2.5, between=between), tmp_path) == ["True"]
