@@ -53,7 +53,8 @@ _CHAINING: Sequence[_Source] = ("chain", "sharing")
 # Seconds after which a thread that waits for kernels looks whether another one still compiles.
 _WHILE = 0.1
 # Seconds without work after which the compiling process ends: the start of another takes a tenth of one.
-_IDLE = 2.0
+# And between two looks for work meanwhile.
+_IDLE, _BETWEEN = 2.0, 0.01
 
 
 class _Compilation:
@@ -192,8 +193,6 @@ class LlvmCompiler:
         # Whether a thread compiles, as this thread says itself: an interrupted `join` takes a living one for dead.
         self._working = False
         self._paused = False
-        # Something of the above did, for a thread that waits for more to compile.
-        self._changed = threading.Event()
         self._held = HeldLocks()
         self._library: _Library | None = None
         self._chaining = _Compilation([], self._wake)
@@ -240,7 +239,6 @@ class LlvmCompiler:
             return
         with self._lock:
             self._waiting.append(compilation)
-            self._changed.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -258,7 +256,6 @@ class LlvmCompiler:
         while True:
             with self._lock:
                 self._paused, worker = True, self._worker
-                self._changed.set()
             if worker is not None:
                 worker.join()
             self._held.take(self._row_threads.lock)
@@ -304,10 +301,10 @@ class LlvmCompiler:
                 if compilation is None and not process.is_running:
                     self._worker, self._working = None, False
                     return
-                self._changed.clear()
             if compilation is None:
                 if goes_on and time.monotonic() < end:
-                    self._changed.wait(_WHILE)
+                    # No event: an interrupt of the thread that sets one could leave its lock taken.
+                    time.sleep(_BETWEEN)
                 else:
                     process.end()
                 continue
