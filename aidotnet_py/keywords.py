@@ -50,8 +50,7 @@ def suggests_keywords(**meanings: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
             if not options.keys() <= known:
-                # Of the object's own class, which may be a subclass.
-                owner = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
+                owner = _owner(function, args[0] if args else None)
                 slip = next(name for name in options if name not in known)
                 raise TypeError(f"{owner} has no argument {slip!r}; {_remedy(slip, names, meanings)}")
             return function(*args, **options)
@@ -59,6 +58,15 @@ def suggests_keywords(**meanings: str) -> Callable[[F], F]:
         return cast(F, call)
 
     return decorate
+
+
+def _owner(function: Callable[..., Any], first: object) -> str:
+    """Return the name of a function, or of the class that a constructor is of: a subclass may have more arguments."""
+    if function.__name__ != "__init__":
+        return function.__name__
+    kind = type(first)
+    inherits = getattr(kind.__init__, "__wrapped__", None) is function
+    return kind.__name__ if inherits else function.__qualname__.split(".")[-2]
 
 
 def _remedy(slip: str, names: list[str], meanings: dict[str, str]) -> str:

@@ -33,7 +33,7 @@ class KnownAttributes:
             kind = type(self)
             if name[:1] != "_" and not hasattr(kind, name) and kind.__module__.startswith(_LIBRARY):
                 _require_annotated(kind, name)
-            object.__setattr__(self, name, value)
+            super().__setattr__(name, value)
 
 
 def _require_annotated(kind: type[Any], name: str) -> None:

@@ -26,7 +26,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.backends import get_backend
-from aidotnet_py.data import ArrayLoader, BalancedEpisodicDataLoader, SinusoidLoader, TableLoader
+from aidotnet_py.data import ArrayLoader, BalancedEpisodicDataLoader, DigitsLoader, SinusoidLoader, TableLoader
 from aidotnet_py.implicit import implicit_diff
 from aidotnet_py.nn import Conv2D, conv4, mlp
 from aidotnet_py.solvers import conjugate_gradient, gmres, neumann_series
@@ -80,10 +80,24 @@ CALLS: list[tuple[Callable[..., Any], str, str]] = [
         "BalancedEpisodicDataLoader has no argument 'NWay'",
     ),
     (lambda **k: SinusoidLoader(**k), "k_shot", "did you mean 'KShot'?"),
+    (lambda **k: SinusoidLoader(**k), "n_shot", "did you mean 'KShot'?"),
+    (lambda **k: DigitsLoader(**k), "n_shot", "did you mean 'KShot'?"),
+    (lambda **k: DigitsLoader(**k), "ways", "did you mean 'NWay'?"),
+    (lambda **k: MetaLearningTask(SupportSetX=X, SupportSetY=Y, **k), "n_shot", "did you mean 'NumShots'?"),
+    (lambda **k: SinusoidLoader(**k), "shots", "did you mean 'KShot'?"),
     (lambda **k: TableLoader({}, task="a", target="b", **k), "feature", "did you mean 'features'?"),
     (lambda **k: conv4(5, **k), "channels", "conv4 has no argument 'channels'; it is 'filters'"),
     (lambda **k: Conv2D(5, **k), "kernel_size", "it is 'kernel'"),
 ]
+
+
+def test_a_subclass_that_passes_its_own_keyword_on() -> None:
+    class Noisy(SinusoidLoader[Any]):
+        def __init__(self, noise: float) -> None:
+            super().__init__(noise=noise)  # type: ignore[call-overload]
+
+    with pytest.raises(TypeError, match=r"^SinusoidLoader has no argument 'noise'"):
+        Noisy(0.1)
 
 
 @pytest.mark.parametrize(("call", "slip", "message"), CALLS, ids=[message for *_, message in CALLS])
@@ -161,3 +175,17 @@ def test_classes_of_others_have_attributes_of_their_own() -> None:
     loader = Own(seed=0)
     loader.anything = 3  # type: ignore[attr-defined]
     assert vars(loader)["anything"] == 3
+
+
+def test_another_base_sees_what_is_set() -> None:
+    class Recording:
+        def __setattr__(self, name: str, value: Any) -> None:
+            self.__dict__.setdefault("names", []).append(name)
+            super().__setattr__(name, value)
+
+    class Own(SinusoidLoader[np.float32], Recording):
+        pass
+
+    loader = Own(seed=0)
+    loader.anything = 3  # type: ignore[attr-defined]
+    assert vars(loader)["names"][-1] == "anything"

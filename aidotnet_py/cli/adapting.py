@@ -13,6 +13,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from aidotnet_py.archives import check_file_name
 from aidotnet_py.arguments import refusal
 from aidotnet_py.cli.new_files import require_new_files
 from aidotnet_py.cli.refusals import Debug, refusals
@@ -58,6 +59,8 @@ def adapt(
             )
         file = checkpoint_of(folder, checkpoint)
         outputs = {"--out": out} if model is None else {"--out": out, "--model": model}
+        if model is not None:
+            check_file_name("--model", model)
         require_new_files(outputs, folder.path, [file, *_files_of(support, "*/*"), *_files_of(query, "*")])
         learner = load(file)
         if isinstance(encoding, ImageEncoding):

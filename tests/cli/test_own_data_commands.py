@@ -346,6 +346,25 @@ class TestGroupsOfATable:
         assert message in refused.stderr
         assert not (tmp_path / "out.csv").exists()
 
+    def test_strings_that_look_like_numbers(self, folder: Path, tmp_path: Path) -> None:
+        """The children of training are strings; those of a file by itself would be read as numbers."""
+        (tmp_path / "support.csv").write_text("child,age,sex,height\n01,1,f,80\n1,2,f,90\nx,2,f,90\n")
+        (tmp_path / "query.csv").write_text("child,age,sex\n01,3,f\n1,3,f\n")
+        given = ("--support", tmp_path / "support.csv", "--query", tmp_path / "query.csv")
+        done = run("adapt", folder, *given, "--out", tmp_path / "out.csv")
+        assert done.exit_code == 0, done.output
+        _, (_, one), (_, other) = rows_of(tmp_path / "out.csv")
+        assert one != other
+
+    def test_a_file_of_another_format(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "support.csv").write_text("child,age,sex,height\nx,1,f,80\nx,2,f,90\n")
+        (tmp_path / "query.csv").write_text("age,sex\n3,f\n")
+        given = ("--support", tmp_path / "support.csv", "--query", tmp_path / "query.csv")
+        refused = run("adapt", folder, *given, "--out", tmp_path / "out.csv", "--model", tmp_path / "model.pt")
+        assert refused.exit_code == 2
+        assert "--model must be the name of a safetensors file, got 'model.pt'" in refused.stderr
+        assert not (tmp_path / "out.csv").exists()
+
     def test_one_needs_no_name_in_the_query(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "support.csv").write_text("child,age,sex,height\nx,1,f,80\nx,2,f,90\n")
         (tmp_path / "query.csv").write_text("age,sex\n3,f\n")

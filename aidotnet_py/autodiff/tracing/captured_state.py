@@ -23,6 +23,8 @@ _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.dtype, Enu
 _MOST_MEMBERS = 1000
 # No more objects are searched; what hangs on them goes unnoticed.
 _MOST_HOLDERS = 10_000
+# With modules of large packages open, no more is remembered.
+_MOST_READS = 20_000
 # Installed packages of more modules are not searched unless a model's parts come from them.
 _MOST_MODULES = 30
 # Packages whose objects are not settings of a model.
@@ -33,6 +35,8 @@ _WITHOUT_SETTINGS = (
 _PACKAGE = PurePath(__file__).parents[2]
 _STANDARD_LIBRARY = PurePath(os.__file__).parent
 _STANDARD = "<standard library>"
+# How the files of modules begin that are part of the interpreter.
+_BUILT_IN = "<frozen "
 # The flag of classes defined in Python.
 _HEAP_TYPE = 1 << 9
 # The attributes that hold their functions and arguments.
@@ -54,7 +58,7 @@ class CapturedState:
     identity. Names that are found nowhere are remembered where code may do without them: as strings, and in functions
     with ``try``. Other state goes unnoticed: attributes under computed names, files, the state of extension types, the
     elements of arrays on a device, and what only code of libraries reads. The libraries are the standard one and large
-    packages that were installed, except for those that the functions, or the parts of our models, come from.
+    packages that were installed, except for the modules that the functions, or the parts of our models, come from.
 
     Parameters
     ----------
@@ -139,13 +143,14 @@ def _names_in(code: CodeType) -> Iterator[tuple[str, bool]]:
 class _Search:
     """A search through everything that functions reach by the names in their code.
 
-    Code of libraries is left out: it leads through all of them. ``open_packages`` are large ones that are searched.
+    Code of libraries is left out: it leads through all of them. ``open_files`` are files of theirs that are searched.
     """
 
-    def __init__(self, open_packages: Set[str] = frozenset()) -> None:
-        self._open_packages = open_packages
-        # The packages of what is handed to us.
-        self._given_packages = set[str]()
+    def __init__(self, open_files: Set[str] = frozenset()) -> None:
+        self._open_files = open_files
+        # The files of what is handed to us.
+        self._given_files = set[str]()
+        self._are_large = dict[str, bool]()
         self.reads: dict[tuple[int, str], tuple[Get, Any]] = {}
         self.containers: list[Container] = []
         self.arrays: list[np.ndarray[Any, Any]] = []
@@ -161,15 +166,20 @@ class _Search:
 
     @classmethod
     def of(cls, functions: Iterable[object]) -> _Search:
-        """Return the search from functions, open for the packages that these, and what our objects hold, come from."""
-        search = cls()
+        """Return the search from functions, open for the modules that these, and what our objects hold, come from.
+
+        Modules from which the search would go too far stay closed.
+        """
+        closed = search = cls()
         while True:
             for function in functions:
                 search.visit(function, is_given=True)
             search._finish()
-            if search._given_packages <= search._open_packages:
+            if search is not closed and len(search.reads) > _MOST_READS:
+                return closed
+            if search._given_files <= search._open_files:
                 return search
-            search = cls(search._given_packages | search._open_packages)
+            search = cls(search._given_files | search._open_files)
 
     def _finish(self) -> None:
         """Look up every name in every object until no new ones appear."""
@@ -180,6 +190,8 @@ class _Search:
                 self._reads_super = True
                 self._holders = [(holder, 0) for holder, _ in self._holders]
             for i, (holder, done) in enumerate(self._holders[:]):
+                if self._open_files and len(self.reads) > _MOST_READS:
+                    return
                 self._holders[i] = holder, len(self._names)
                 self._look_up(holder, set(self._names[done:]))
 
@@ -190,9 +202,9 @@ class _Search:
                 self._names.append(name)
 
     def visit(self, value: Any, *, is_given: bool = False) -> None:
-        """Note a value and search its contents; whether it was given to us, its package is no library then."""
-        if is_given and (package := _package_of(value)) is not None:
-            self._given_packages.add(package)
+        """Note a value and search its contents; if it was given to us, its module is open."""
+        if is_given:
+            self._given_files |= _installed_files_of(value)
         if id(value) in self._seen or _is_one(value, (*_PLAIN, CodeType)):
             return
         self._seen[id(value)] = value
@@ -226,7 +238,7 @@ class _Search:
             get = partial(_content, cell)
             self._note(get, "cell_contents", id(cell), get("cell_contents", _MISSING))
         # A library's code leads through the library; what it wraps and holds may be the caller's.
-        if self._is_closed(_library_of(function.__code__.co_filename)):
+        if self._is_closed(function.__code__.co_filename):
             return
         names = list(_names_in(function.__code__))
         self._learn(names)
@@ -244,10 +256,10 @@ class _Search:
             return
         self._holders.append((value, 0))
         line = _places_in(value if isinstance(value, type) else type(value))
-        if any(self._is_closed(place.library) for place in line):
+        if any(self._is_closed(place.file) for place in line):
             # Methods of a library call by names that are not searched for.
             for place in line:
-                for name in () if self._is_closed(place.library) else place.names:
+                for name in () if self._is_closed(place.file) else place.names:
                     if _is_one(method := place.get(name, None), FunctionType):
                         self._note(place.get, name, place.identity, method)
 
@@ -265,7 +277,7 @@ class _Search:
             found |= names & place.names
             if not self._reads_super:
                 names = names - place.names
-            if place.grows and not self._is_closed(place.library):
+            if place.grows and not self._is_closed(place.file):
                 nearer.append(place)
         for name in missing - found:
             for empty in nearer:
@@ -276,8 +288,13 @@ class _Search:
         if value is not _MISSING:
             self.visit(value, is_given=is_given)
 
-    def _is_closed(self, library: str | None) -> bool:
-        return library is not None and library not in self._open_packages and _is_large(library)
+    def _is_closed(self, file: str | None) -> bool:
+        library = None if file is None or file in self._open_files else _library_of(file)
+        if library is None:
+            return False
+        if library not in self._are_large:
+            self._are_large[library] = library == _STANDARD or _count_modules(library) > _MOST_MODULES
+        return self._are_large[library]
 
 
 def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
@@ -286,13 +303,13 @@ def _is_one(value: object, kinds: type | tuple[type, ...]) -> bool:
 
 
 class _Place(NamedTuple):
-    """A place of attributes: their names, the function that reads one, whether it can grow, and its library."""
+    """A place of attributes: their names, the function that reads one, whether it can grow, and its module's file."""
 
     names: Set[str]
     get: Get
     identity: int
     grows: bool = True
-    library: str | None = None
+    file: str | None = None
 
 
 def _places(holder: Any) -> Iterator[_Place]:
@@ -304,7 +321,7 @@ def _places(holder: Any) -> Iterator[_Place]:
     own = getattr(holder, "__dict__", None)
     if isinstance(own, dict):
         attributes = cast("dict[str, Any]", own)
-        yield _Place(attributes.keys(), attributes.get, id(attributes), library=_library_of_module(holder))
+        yield _Place(attributes.keys(), attributes.get, id(attributes), file=_file_of_module(holder))
     yield from _places_in(kind)
 
 
@@ -318,42 +335,37 @@ def _slots_of(kind: type) -> set[str]:
 def _places_in(kind: type) -> list[_Place]:
     """Return the classes that attributes may come from."""
     line = [c for c in kind.__mro__ if c.__flags__ & _HEAP_TYPE and not _is_of(c.__module__, ("abc", "typing"))]
-    return [_Place(vars(c).keys(), vars(c).get, id(c), library=_library_of_class(c)) for c in line]
+    return [_Place(vars(c).keys(), vars(c).get, id(c), file=_file_of_class(c)) for c in line]
 
 
-def _is_large(library: str) -> bool:
-    """Return whether a library is the standard one, or has many modules loaded."""
-    return library == _STANDARD or _count_modules(library) > _MOST_MODULES
-
-
-@lru_cache(maxsize=256)
 def _count_modules(package: str) -> int:
     return sum(name.partition(".")[0] == package for name in list(sys.modules))
 
 
-def _package_of(value: object) -> str | None:
-    """Return the installed package of a function, or of an object's class; None for others, NumPy and SciPy."""
+def _installed_files_of(value: object) -> set[str]:
+    """Return the files of a function, or of an object's classes, that belong to installed packages but NumPy, SciPy."""
+    files: list[str | None] = []
     if isinstance(value, FunctionType):
-        library = _library_of(value.__code__.co_filename)
-    else:
-        library = None if isinstance(value, ModuleType) else _library_of_class(type(value))
-    return None if library in (_STANDARD, *_WITHOUT_SETTINGS) else library
+        files = [value.__code__.co_filename]
+    elif not isinstance(value, ModuleType):
+        files = [_file_of_class(kind) for kind in type(value).__mro__]
+    return {file for file in files if file and _library_of(file) not in (None, _STANDARD, *_WITHOUT_SETTINGS)}
 
 
-def _library_of_class(kind: type) -> str | None:
-    return _library_of_module(sys.modules.get(kind.__module__))
+def _file_of_class(kind: type) -> str | None:
+    return _file_of_module(sys.modules.get(kind.__module__))
 
 
-def _library_of_module(value: object) -> str | None:
-    """Return the library of a module; None for other objects and modules."""
+def _file_of_module(value: object) -> str | None:
+    """Return the file of a module; None for other objects, and for modules of no file that are not Python's own."""
     # What exec runs is put down to builtins, and what a tool runs to its __main__.
     if not isinstance(value, ModuleType) or value.__name__ in ("builtins", "__main__"):
         return None
     known = vars(value)
     file = known.get("__file__") or next(iter(known.get("__path__") or ()), None)
     if file:
-        return _library_of(str(file))
-    return _STANDARD if value.__name__.partition(".")[0] in sys.stdlib_module_names else None
+        return str(file)
+    return _BUILT_IN if value.__name__.partition(".")[0] in sys.stdlib_module_names else None
 
 
 @lru_cache(maxsize=4096)
@@ -365,7 +377,7 @@ def _library_of(file: str) -> str | None:
     for place, part in enumerate(path.parts[:-1]):
         if part in ("site-packages", "dist-packages"):
             return path.parts[place + 1].partition(".")[0]
-    is_built_in = file.startswith("<frozen ") or file.endswith(tuple(EXTENSION_SUFFIXES))
+    is_built_in = file.startswith(_BUILT_IN) or file.endswith(tuple(EXTENSION_SUFFIXES))
     return _STANDARD if is_built_in or _STANDARD_LIBRARY in path.parents else None
 
 

@@ -199,6 +199,8 @@ class TableEncoding:
         The floating type of the arrays.
     group : str or None
         The column that says which group a row belongs to; None where it is not known.
+    string_groups : bool
+        Whether the groups are strings.
 
     Examples
     --------
@@ -217,6 +219,7 @@ class TableEncoding:
     missing: str
     dtype: np.dtype[Any]
     group: str | None = None
+    string_groups: bool = False
 
     @classmethod
     def fit(
@@ -232,9 +235,10 @@ class TableEncoding:
     ) -> TableEncoding:
         """Return the encoding of columns whose means, deviations and categories are those of these rows."""
         inputs = tuple(_column(columns, name) for name in features)
+        rest = (missing, dtype, group, "strings" in _kinds(columns.labels(group)))
         if classes:
-            return cls(inputs, CategoryColumn.fit(columns, targets[0]), missing, dtype, group)
-        return cls(inputs, tuple(NumberColumn.fit(columns, name) for name in targets), missing, dtype, group)
+            return cls(inputs, CategoryColumn.fit(columns, targets[0]), *rest)
+        return cls(inputs, tuple(NumberColumn.fit(columns, name) for name in targets), *rest)
 
     @property
     def input_shape(self) -> tuple[int]:
@@ -258,9 +262,10 @@ class TableEncoding:
 
     @property
     def string_names(self) -> tuple[str, ...]:
-        """The columns whose categories are strings, also where all of a file's values look like numbers."""
+        """The columns whose values are strings, also where all of a file's values look like numbers."""
         columns = (*self.features, *self._target_columns)
-        return tuple(c.name for c in columns if isinstance(c, CategoryColumn) and "strings" in _kinds(c.categories))
+        names = [c.name for c in columns if isinstance(c, CategoryColumn) and "strings" in _kinds(c.categories)]
+        return (*names, self.group) if self.group is not None and self.string_groups else tuple(names)
 
     @property
     def _target_columns(self) -> tuple[_Column, ...]:
@@ -416,6 +421,7 @@ class TableEncoding:
             "missing": self.missing,
             "dtype": self.dtype.name,
             "group": self.group,
+            "string_groups": self.string_groups,
         }
 
     @classmethod
@@ -433,6 +439,7 @@ class TableEncoding:
             targets = tuple(_from_settings(column) for column in settings["targets"])
             missing, dtype = MISSING.check("missing", settings["missing"]), np.dtype(str(settings["dtype"]))
             classes, group = bool(settings["classes"]), settings.get("group")
+            strings = bool(settings.get("string_groups"))
         except (KeyError, TypeError, ValueError) as error:
             raise ArgumentException(f"settings must be those of a TableEncoding, got {settings!r:.80}") from error
         wanted: Any = CategoryColumn if classes else NumberColumn
@@ -445,7 +452,7 @@ class TableEncoding:
             and dtype.kind == "f"
         ):
             raise ArgumentException(refusal("settings", "those of a TableEncoding", settings))
-        return cls(features, cast(Any, targets[0] if classes else targets), missing, dtype, group)
+        return cls(features, cast(Any, targets[0] if classes else targets), missing, dtype, group, strings)
 
     def _encoded(self, columns: Columns, chosen: Sequence[_Column]) -> NDArray[Any]:
         encoded: NDArray[Any] = np.empty((columns.rows, sum(column.width for column in chosen)), self.dtype)

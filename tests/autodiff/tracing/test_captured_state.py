@@ -509,6 +509,18 @@ class TestChanged:
         installed.FACTOR = 7.0
         assert not state.changed()
 
+    def test_of_a_large_package_that_leads_too_far_is_not_searched(
+        self, installed: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        module = "aidotnet_py.autodiff.tracing.captured_state"
+        monkeypatch.setattr(f"{module}._MOST_MODULES", 0)
+        opened = len(CapturedState(installed.scaled)._reads)
+        monkeypatch.setattr(f"{module}._MOST_READS", opened - 1)
+        state = CapturedState(installed.scaled)
+        assert len(state._reads) < opened
+        installed.FACTOR = 8.0
+        assert not state.changed()
+
     def test_is_sought_in_so_many_objects_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("aidotnet_py.autodiff.tracing.captured_state._MOST_HOLDERS", 100)
         many = [[Holder(factor=2.0) for _ in range(100)] for _ in range(3)]
