@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from aidotnet_py.descriptions import Described, describe, differences
 from aidotnet_py.json_text import json_text
+from aidotnet_py.models.raw_data import properties_of_model
 
 __all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses", "properties_of"]
 
@@ -36,7 +37,7 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 def properties_of(model: Any) -> dict[str, Any]:
     """Return the properties of a model's metadata that a file can hold: those of names and values in JSON."""
-    properties: Mapping[Any, Any] = getattr(model.GetModelMetadata(), "Properties", {})
+    properties = properties_of_model(model) or {}
     return {name: value for name, value in properties.items() if _is_json({name: value})}
 
 

@@ -33,7 +33,7 @@ from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputa
 from aidotnet_py.models.metadata import ModelMetadata
 from aidotnet_py.models.noise import draw_noise, noise_shapes
 from aidotnet_py.models.program_cache import ProgramCache
-from aidotnet_py.models.raw_data import encoding_in, set_encoding
+from aidotnet_py.models.raw_data import take_raw_data
 from aidotnet_py.models.statistics_in_files import pop_statistics, statistics_for_file
 from aidotnet_py.models.summary import ModelSummary, array_rows
 from aidotnet_py.nn.statistics import PassStatistics
@@ -595,7 +595,8 @@ class FunctionModel(
     def Deserialize(self, data: bytes) -> None:
         """Load parameters by name, and statistics if there are any, from bytes that `Serialize` returned.
 
-        Of the properties, ``"encoding"`` goes with the parameters; `aidotnet_py.load` takes up all of them.
+        Of the properties, ``"encoding"`` and ``"classes"`` go with the parameters; `aidotnet_py.load` takes up
+        all of them.
 
         Raises
         ------
@@ -634,7 +635,7 @@ class FunctionModel(
         with self._lock:
             self._parameters = self._backend.asarray(flat)
             self._statistics = {name: self._backend.asarray(value) for name, value in statistics.items()}
-            set_encoding(self, encoding_in(description.get("properties")))
+            take_raw_data(self, description.get("properties"))
 
     def _check_statistics(self, named: Mapping[str, NDArray[Any]], source: str) -> None:
         """Refuse statistics that are not means and variances of the model's layers."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
-from aidotnet_py.arguments import Choice, refusal
+from aidotnet_py.arguments import Choice, refusal, shown
+from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaLearnerBase
-from aidotnet_py.models.raw_data import encoding_of_model
+from aidotnet_py.models.raw_data import encoding_in, encoding_of_model, set_encoding
 from aidotnet_py.runs.folder import RunFolder
-from aidotnet_py.runs.run_data import Encoding, encoding_of
+from aidotnet_py.runs.run_data import KINDS, Encoding, encoding_of
 from aidotnet_py.saving import load
 
 __all__ = ["checkpoint_of", "encoding_of_learner", "open_learner"]
@@ -73,12 +75,14 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
     (2, None)
     """
     given = Path(path)
-    if given.is_dir():
-        folder = RunFolder(given)
-        # Refuses a folder without a run.
-        folder.read()
-        given = checkpoint_of(folder, "best")
-    learner = load(given)
+    folder = RunFolder(given if given.is_dir() else given.parent)
+    # Refuses a folder without a run.
+    run = folder.read() if given.is_dir() or folder.holds_run else {}
+    learner = load(checkpoint_of(folder, "best") if given.is_dir() else given)
+    model = _model_of(learner)
+    if encoding_of_model(model) is None:
+        # Runs of older versions have it in run.json alone.
+        set_encoding(model, encoding_in(run.get("settings")))
     return learner, encoding_of_learner(learner)
 
 
@@ -88,14 +92,28 @@ def encoding_of_learner(item: Any) -> Encoding | None:
     Raises
     ------
     ArgumentException
-        When the property ``"encoding"`` of its model is none that this package knows.
+        When the property ``"encoding"`` of its model is damaged.
+
+    Warns
+    -----
+    UserWarning
+        When that property is of a kind that this package does not know; the encoding is None then.
     """
-    model, loader = item, cast(Any, None)
-    if isinstance(item, MetaLearnerBase):
-        learner = cast("MetaLearnerBase[Any, Any, Any]", item)
-        model, loader = learner.BaseModel, learner.Options.DataLoader
-    known = encoding_of_model(model)
-    if known is not None:
-        return encoding_of(known)
-    encoding = getattr(loader, "encoding", None)
-    return encoding if isinstance(encoding, Encoding) else None
+    known = encoding_of_model(_model_of(item))
+    if known is None:
+        options = cast("MetaLearnerBase[Any, Any, Any]", item).Options if isinstance(item, MetaLearnerBase) else None
+        encoding = getattr(getattr(options, "DataLoader", None), "encoding", None)
+        return encoding if isinstance(encoding, Encoding) else None
+    if known["kind"] not in KINDS:
+        warnings.warn(
+            f"encoding's kind should be {Choice(*KINDS)}, got {shown(known['kind'])}; make inputs of raw data yourself",
+            UserWarning,
+            stacklevel=level_outside(),
+        )
+        return None
+    return encoding_of(known)
+
+
+def _model_of(item: Any) -> Any:
+    """Return the model of a learner, or a model itself."""
+    return cast("MetaLearnerBase[Any, Any, Any]", item).BaseModel if isinstance(item, MetaLearnerBase) else item

@@ -12,11 +12,11 @@ from aidotnet_py.data import ImageEncoding, TableEncoding
 from aidotnet_py.models.raw_data import ENCODING
 from aidotnet_py.runs.division import Division
 
-__all__ = ["DataFacts", "Encoding", "RunData", "encoding_of"]
+__all__ = ["KINDS", "DataFacts", "Encoding", "RunData", "encoding_of"]
 
 Encoding: TypeAlias = ImageEncoding | TableEncoding
 
-_KINDS = Choice("images", "table")
+KINDS: Mapping[str, type[Encoding]] = {"images": ImageEncoding, "table": TableEncoding}
 # The name of a division beside a run's settings; that of an encoding is as in a model's properties.
 _DIVISION = "division"
 
@@ -110,5 +110,4 @@ def encoding_of(values: Mapping[str, Any]) -> Encoding:
     ArgumentException
         When ``values`` are no such description.
     """
-    kind = _KINDS.check("encoding's kind", values.get("kind"))
-    return (ImageEncoding if kind == "images" else TableEncoding).from_settings(values)
+    return KINDS[Choice(*KINDS).check("encoding's kind", values.get("kind"))].from_settings(values)

@@ -317,11 +317,13 @@ class TestRuns:
             regressor.predict(X)
         assert len(regressor.predict(X[own])) == own.sum()
 
-    def test_an_encoding_of_another_kind_is_refused(self) -> None:
+    def test_an_encoding_of_another_kind_is_left_to_the_caller(self) -> None:
         learner = digits_learner()
         learner.GetModelMetadata().SetProperty("encoding", {"kind": "sound"})
-        with pytest.raises(ArgumentException, match="encoding's kind must be 'images' or 'table', got 'sound'"):
-            FewShotClassifier(learner).fit(np.zeros((2, 8, 8, 1)), [0, 1])
+        classifier = FewShotClassifier(learner)
+        with pytest.warns(UserWarning, match="encoding's kind should be 'images' or 'table', got 'sound'"):
+            classifier.fit(np.zeros((2, 8, 8, 1)), [0, 1])
+        assert classifier.encoding_ is None
 
     def test_bytes_for_a_learner_of_a_folder_of_images(self) -> None:
         form = {"kind": "images", "height": 8, "width": 8, "fit": "crop", "color": False, "dtype": "float32"}

@@ -29,7 +29,7 @@ from aidotnet_py.meta_learning.contract.protocols import model_backend
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
-from aidotnet_py.meta_learning.learner.encodings import keep_task
+from aidotnet_py.meta_learning.learner.encodings import keep_task, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.checks import check_task, names_of_places
 from aidotnet_py.meta_learning.objective.chunk import Chunk
@@ -189,6 +189,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             When a prototype is not finite.
         """
         (group,) = self._open([check_task(task)], "Support", training=False)
+        warn_of_other_encodings(group.model, [task])
         base: Any = self.BaseModel
         model = cast("FunctionModel[Any, Any, Any]", base.WithParameters(group.parameters))
         inputs = all_examples(group.backend, task.SupportInput)

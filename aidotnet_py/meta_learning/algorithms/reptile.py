@@ -13,6 +13,7 @@ from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
+from aidotnet_py.meta_learning.learner.encodings import keep_encoding
 from aidotnet_py.meta_learning.learner.records import StepRecord
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.checks import check_tasks
@@ -156,6 +157,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             self._journal.hand_on()
             return super().MetaTrain(taskBatch)
         tasks = check_tasks(taskBatch)
+        keep_encoding(self.BaseModel, tasks)
         # Check all tasks before the first one moves the parameters.
         self._open(tasks, "Support", "Query", training=False)
         # Each is opened anew, to start from where the task before has left the parameters.

@@ -37,7 +37,7 @@ from aidotnet_py.meta_learning.learner.training import train
 from aidotnet_py.meta_learning.learner.turns import takes_turns
 from aidotnet_py.models.comparison import compare_models, describe_model, properties_of
 from aidotnet_py.models.interfaces import TModel_co
-from aidotnet_py.models.raw_data import encoding_in, put_encoding_aside, set_encoding
+from aidotnet_py.models.raw_data import take_raw_data
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
@@ -394,7 +394,6 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
         compared = compare_models(checkpoint.model, self.BaseModel)
         checkpoint.require_fit(source, self.AlgorithmType.name, as_given(optimizer), parameters, compared)
         place = checkpoint.random_state.get("sampler")
-        self._journal.also(put_encoding_aside(self.BaseModel))
         try:
             optimizer.SetState(checkpoint.optimizer_state_on(backend))
             self._set_extra_state(checkpoint.extra_state)
@@ -408,7 +407,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
                 self._set_meta_parameters(backend.asarray(checkpoint.parameters))
                 if checkpoint.statistics is not None:
                     set_statistics(self.BaseModel, checkpoint.statistics)
-                set_encoding(self.BaseModel, encoding_in(checkpoint.properties))
+                take_raw_data(self.BaseModel, checkpoint.properties)
         except Exception as error:
             raise ArgumentException(f"{source} must hold a state that this learner can take: {error!r}") from error
         self._iteration = checkpoint.iteration

@@ -27,7 +27,6 @@ from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, Proxi
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
-from aidotnet_py.meta_learning.learner.encodings import warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
 from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside
@@ -44,6 +43,7 @@ from aidotnet_py.meta_learning.objective.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.objective.second_order import second_order_gradients
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import TModel_co, parameter_dtype
+from aidotnet_py.models.raw_data import put_raw_data_aside
 from aidotnet_py.optimizers import (
     AdamOptimizer,
     ElementwiseOptimizer,
@@ -315,7 +315,6 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._require_valid()
         if training:
             self._heed_model()
-        warn_of_other_encodings(self.BaseModel, tasks)
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
             learned = self._read_learned(parameters)
@@ -442,10 +441,12 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._heed_model()
         iteration, extra, random = self._iteration, self._extra_state(), self._random.get()
         put_parameters_back, put_statistics_back = self._put_parameters_aside(), put_statistics_aside(self.BaseModel)
+        put_raw_data_back = put_raw_data_aside(self.BaseModel)
 
         def put_back() -> None:
             put_parameters_back()
             put_statistics_back()
+            put_raw_data_back()
             self._set_extra_state(extra)
             self._random.set(random)
             self._iteration = iteration

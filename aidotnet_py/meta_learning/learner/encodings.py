@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
+from aidotnet_py.arguments import shown
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import differences
 from aidotnet_py.meta_learning.contract.sources import IEncoding
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
-from aidotnet_py.models.raw_data import ENCODING, encoding_of_model, set_classes, set_encoding
+from aidotnet_py.models.raw_data import (
+    ENCODING,
+    encoding_in,
+    encoding_of_model,
+    properties_of_model,
+    set_classes,
+    set_encoding,
+)
 
 __all__ = ["keep_encoding", "keep_task", "property_of_loader", "warn_of_other_encodings"]
 
@@ -27,18 +35,16 @@ def keep_encoding(model: Any, tasks: _Tasks) -> None:
 
     Warns of tasks without an encoding too, if the model learned from others: it keeps the one of these.
     """
-    warn_of_other_encodings(model, tasks)
     known, encodings = encoding_of_model(model), _encodings_of(tasks)
-    if known is not None and None in encodings:
-        _warn("Metadata['Encoding'] is missing here")
-    settings = [encoding.settings() for encoding in encodings if encoding is not None]
+    missing = ["Metadata['Encoding'] is missing here"] if known is not None and None in encodings else []
+    _warn_of(missing + _differences(known, encodings))
+    settings = [encoding for encoding in encodings if encoding is not None]
     if not settings or settings[-1] == known:
         return
     set_encoding(model, settings[-1])
     if encoding_of_model(model) is None:
         warnings.warn(
-            f"GetModelMetadata of {type(model).__name__} should return the same Properties each time, got new ones; "
-            "the learner's files will not say how its data were encoded",
+            f"{_obstacle(model)}; the learner's files will not say how its data were encoded",
             UserWarning,
             stacklevel=level_outside(),
         )
@@ -46,34 +52,38 @@ def keep_encoding(model: Any, tasks: _Tasks) -> None:
 
 def warn_of_other_encodings(model: Any, tasks: _Tasks) -> None:
     """Warn of tasks whose inputs were encoded otherwise than those that the model learned from, or than each other."""
-    known = encoding_of_model(model)
-    for encoding in _encodings_of(tasks):
-        settings = known if encoding is None else encoding.settings()
-        if known is not None and settings != known:
-            _warn(*differences(known, settings, ENCODING))
-        known = settings
+    _warn_of(_differences(encoding_of_model(model), _encodings_of(tasks)))
 
 
 def keep_task(adapted: Any, model: Any, task: IMetaLearningTask[Any, Any, Any]) -> None:
     """Have an adapted model's properties hold the encoding, of its task or else of the meta-model, and the classes."""
-    (encoding,) = _encodings_of([task])
-    set_encoding(adapted, encoding_of_model(model) if encoding is None else encoding.settings())
+    (settings,) = _encodings_of([task])
+    set_encoding(adapted, encoding_of_model(model) if settings is None else settings)
     classes = _note(task, "Classes")
     if isinstance(classes, (tuple, list)):
         labels = cast("Sequence[Any]", classes)
         set_classes(adapted, [label.item() if isinstance(label, np.generic) else label for label in labels])
+    else:
+        set_classes(adapted, None)
 
 
 def property_of_loader(loader: object) -> dict[str, Any]:
     """Return the property that says how a loader's data were encoded; nothing if they were not."""
-    encoding = getattr(loader, "encoding", None)
-    return {ENCODING: encoding.settings()} if isinstance(encoding, IEncoding) else {}
+    settings = _settings_of(getattr(loader, "encoding", None))
+    return {} if settings is None else {ENCODING: settings}
 
 
-def _encodings_of(tasks: _Tasks) -> list[IEncoding | None]:
-    """Return the different encodings of tasks, in their order, with None for tasks without."""
+def _encodings_of(tasks: _Tasks) -> list[dict[str, Any] | None]:
+    """Return the settings of the different encodings of tasks, in their order, with None for tasks without."""
     once = {id(encoding): encoding for encoding in (_note(task, "Encoding") for task in tasks)}
-    return [encoding if isinstance(encoding, IEncoding) else None for encoding in once.values()]
+    return [_settings_of(encoding) for encoding in once.values()]
+
+
+def _settings_of(encoding: Any) -> dict[str, Any] | None:
+    """Return the settings of an encoding; None of anything else."""
+    # An object of one's own may have anything of this name.
+    known = isinstance(encoding, IEncoding) and callable(encoding.settings) and not isinstance(encoding, type)
+    return encoding_in({ENCODING: encoding.settings()}) if known else None
 
 
 def _note(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
@@ -82,7 +92,21 @@ def _note(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
     return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
 
 
-def _warn(*clauses: str) -> None:
+def _differences(known: dict[str, Any] | None, encodings: Iterable[dict[str, Any] | None]) -> list[str]:
+    """Return how encodings differ, each from the one before it and the first from the known one."""
+    clauses = list[str]()
+    for settings in encodings:
+        if settings is None:
+            continue
+        if known is not None and settings != known:
+            clauses += differences(known, settings, ENCODING)
+        known = settings
+    return list(dict.fromkeys(clauses))
+
+
+def _warn_of(clauses: Sequence[str]) -> None:
+    if not clauses:
+        return
     more = f" and {len(clauses) - _MOST_TOLD} more differences" if len(clauses) > _MOST_TOLD else ""
     warnings.warn(
         "tasks should be encoded as those that the model learned from (there), got others (here): "
@@ -91,3 +115,14 @@ def _warn(*clauses: str) -> None:
         UserWarning,
         stacklevel=level_outside(),
     )
+
+
+def _obstacle(model: Any) -> str:
+    """Return why a model's properties did not take up an encoding."""
+    properties, name = properties_of_model(model), type(model).__name__
+    if not isinstance(properties, MutableMapping):
+        return f"Properties of the metadata of {name} should be a dict, got {shown(properties)}"
+    if ENCODING in properties:
+        own = shown(properties[ENCODING])
+        return f"property {ENCODING!r} of {name} should be free for the encoding of its data, got {own}; rename yours"
+    return f"GetModelMetadata of {name} should return the same Properties each time, got new ones"

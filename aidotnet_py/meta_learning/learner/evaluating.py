@@ -21,7 +21,7 @@ from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
 from aidotnet_py.meta_learning.learner.core import Batch
-from aidotnet_py.meta_learning.learner.encodings import keep_task
+from aidotnet_py.meta_learning.learner.encodings import keep_task, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import AdaptationCurve
@@ -59,6 +59,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
             When the adapted parameters are not finite.
         """
         groups = self._open([check_task(task)], "Support", training=False)
+        warn_of_other_encodings(groups[0].model, [task])
         backend = groups[0].backend
         (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
         model = _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
@@ -111,6 +112,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         """
         SWITCH.check("keep_steps", keep_steps)
         groups = self._open([check_task(task)], "Support", "Query", training=False)
+        warn_of_other_encodings(groups[0].model, [task])
         ((history, points, elapsed, support, query),) = over_chunks(
             groups, lambda chunk: self._adapt_and_measure(chunk, keep_steps)
         )
@@ -243,6 +245,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
     ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
         """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
         groups = self._open(tasks, "Support", "Query", training=False)
+        warn_of_other_encodings(groups[0].model, tasks)
         shares: list[tuple[Measured, list[Array]]] = self._over_shares(groups, "_query_share")
         losses: NDArray[Any] = np.concatenate([losses for (losses, _), _ in shares])
         accuracies = [accuracy for (_, accuracies), _ in shares for accuracy in accuracies]
@@ -320,7 +323,9 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
                 f"{type(solver).__name__}, which solves the whole inner problem at once"
             )
         count = self._options.inner_steps if steps is None else int(steps)
-        groups = self._open(check_tasks(taskBatch), "Support", "Query", training=False)
+        tasks = check_tasks(taskBatch)
+        groups = self._open(tasks, "Support", "Query", training=False)
+        warn_of_other_encodings(groups[0].model, tasks)
         shares: list[AdaptationCurve] = self._over_shares(groups, "_curves", count)
         losses, accuracies = (np.concatenate(arrays) for arrays in zip(*shares, strict=True))
         return AdaptationCurve(losses, accuracies)

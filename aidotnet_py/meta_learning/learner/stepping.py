@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
-from typing import Any, NamedTuple, TypeVar, cast, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from aidotnet_py.meta_learning.contract.results import MetaTrainingStepResult
 from aidotnet_py.meta_learning.contract.sources import IResumable, ITaskSampler
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.learner.core import Batch
-from aidotnet_py.meta_learning.learner.encodings import keep_encoding
+from aidotnet_py.meta_learning.learner.encodings import keep_encoding, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.evaluating import EvaluatingLearner, in_batch_order, of_size
 from aidotnet_py.meta_learning.learner.journal import whole
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
@@ -33,30 +32,12 @@ from aidotnet_py.meta_learning.objective.checks import check_tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
 from aidotnet_py.models.interfaces import TModel_co
-from aidotnet_py.models.raw_data import put_encoding_aside
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["LEFT_OUT", "SteppingLearner", "check_sampler"]
 
-M = TypeVar("M", bound=Callable[..., Any])
-
 # An argument that was left out, where None would be one given.
 LEFT_OUT: Any = object()
-
-
-def _keeps_encoding(method: M) -> M:
-    """Have MetaTrain note in the model how the inputs of its tasks were made."""
-
-    @wraps(method)
-    def meta_train(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        batch: Any = next(iter([*args, *kwargs.values()]), None)
-        # Whatever else it may be is refused by the method.
-        if isinstance(batch, TaskBatch):
-            self._journal.also(put_encoding_aside(self.BaseModel))
-            keep_encoding(self.BaseModel, cast(Any, batch).Tasks)
-        return method(self, *args, **kwargs)
-
-    return cast(M, meta_train)
 
 
 class _Contribution(NamedTuple):
@@ -82,11 +63,10 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         """See to it that steps take turns and are whole, whoever wrote them."""
         super().__init_subclass__(**options)
         if "MetaTrain" in vars(cls):
-            cls.MetaTrain = takes_turns(whole(_keeps_encoding(cls.MetaTrain)))  # type: ignore[method-assign]  # as if the class had written it
+            cls.MetaTrain = takes_turns(whole(cls.MetaTrain))  # type: ignore[method-assign]  # as if the class had written it
 
     @takes_turns
     @whole
-    @_keeps_encoding
     def MetaTrain(self, taskBatch: TaskBatch[Any, TInput, TOutput]) -> T:
         """Take one meta-training step: the clipped mean of the tasks' meta-gradients goes to the meta-optimizer.
 
@@ -116,7 +96,9 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
             When the tasks are encoded otherwise than those that the model learned from; from then on, its property
             ``"encoding"`` is that of these tasks.
         """
-        record = self._step(self._micro_batches(check_tasks(taskBatch)))
+        tasks = check_tasks(taskBatch)
+        keep_encoding(self.BaseModel, tasks)
+        record = self._step(self._micro_batches(tasks))
         self._record = record
         return self._mean_loss(record)
 
@@ -230,6 +212,8 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         (28.8, array([-19.2]), array([0.]))
         """
         tasks = check_tasks(taskBatch)
+        self._require_valid()
+        warn_of_other_encodings(self.BaseModel, tasks)
 
         def compute() -> tuple[StepRecord, Array]:
             record, mean, _ = self._contributions(self._micro_batches(tasks))
@@ -310,10 +294,12 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         # Kept if the step fails, for inspection.
         self._failed_batch = batch
         loss = self.MetaTrain(batch)
+        if self._record is None:
+            # MetaTrain of a class of one's own may be all its own.
+            keep_encoding(self.BaseModel, check_tasks(batch))
         self._failed_batch = None
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1
-        # MetaTrain of a class of one's own may make no record.
         record = self._record = self._record or StepRecord(np.full(len(batch), loss), [math.nan])
         if rate is not None:
             record.metrics["OuterLearningRate"] = rate

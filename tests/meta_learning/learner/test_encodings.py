@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from aidotnet_py import (
     TaskBatch,
 )
 from aidotnet_py.backends import get_backend
-from aidotnet_py.data import DigitsLoader, ImageFolderLoader, TableLoader, UniformTaskSampler
+from aidotnet_py.data import DigitsLoader, ImageFolderLoader, SinusoidLoader, TableLoader, UniformTaskSampler
 from aidotnet_py.nn import Dense, Flatten, Sequential, mlp
 from aidotnet_py.runs import open_learner
 
@@ -49,6 +51,22 @@ def model() -> NeuralNetworkModel[np.float32]:
 
 def learner(**options: Any) -> MAMLAlgorithm[Any, Any, Any, Any]:
     return MAMLAlgorithm(MAMLOptions(model(), NumMetaIterations=2, EvaluationFrequency=0, **options))
+
+
+class _Tokens:
+    """An encoding of one's own."""
+
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
+
+    def settings(self) -> Any:
+        return self._settings
+
+
+def encoded(encoding: Any, **notes: Any) -> TaskBatch[Any, Any, Any]:
+    x = np.ones((2, 1), np.float32)
+    notes["Encoding"] = encoding
+    return TaskBatch([MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, Metadata=notes)])
 
 
 def known(item: Any) -> Any:
@@ -149,6 +167,28 @@ class TestAnotherEncoding:
         with pytest.warns(UserWarning, match=OTHERWISE):
             learner().MetaTrain(TaskBatch(tasks))
 
+    @pytest.mark.parametrize("options", [{}, {"MicroBatchSize": 1}])
+    def test_is_told_once_in_a_step(self, options: Any) -> None:
+        tasks: list[Any] = [table(scale).GetNextTask() for scale in (1.0, 3.0, 5.0)]
+        x = np.ones((3, 1), np.float32)
+        numbers = {"NumWays": 1, "NumShots": 3, "NumQueryPerClass": 3}
+        bare = MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, **numbers)
+        batch = TaskBatch([*tasks, bare])
+        made = learner(**options)
+        made.MetaTrain(table().GetTaskBatch(2))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            made.MetaTrain(batch)
+        assert len(told) == 1
+        assert "is missing here, encoding.features[0].mean" in str(told[0].message)
+
+    def test_is_told_once_in_serial_updates(self) -> None:
+        made = _by_serial_updates(table())
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            made.MetaTrain(table(scale=3.0).GetTaskBatch(3))
+        assert len(told) == 1
+
     def test_is_told_of_tasks_without_one(self) -> None:
         loader = table()
         made, x = _by_batches(loader), np.ones((2, 1), np.float32)
@@ -228,8 +268,111 @@ class TestAdaptedModels:
         assert json.dumps(made.Adapt(numbered).GetModelMetadata().Properties["classes"]) == "[7, 3]"
         assert "classes" not in network.GetModelMetadata().Properties
 
+    def test_not_of_the_classes_before(self) -> None:
+        made = _by_batches(table())
+        (task,) = encoded(None, Classes=("a", "b"))
+        first = made.Adapt(task)
+        assert first.GetModelMetadata().Properties["classes"] == ["a", "b"]
+        second = MAMLAlgorithm(MAMLOptions(first)).Adapt(encoded(None)[0])
+        assert "classes" not in second.GetModelMetadata().Properties
+        # Values that are no list of classes are the user's own.
+        first.GetModelMetadata().SetProperty("classes", 3)
+        assert MAMLAlgorithm(MAMLOptions(first)).Adapt(task).GetModelMetadata().Properties["classes"] == 3
+
+
+class _Pinned(NeuralNetworkModel[Any]):
+    """A model whose properties are whatever it was given."""
+
+    properties: Any = None
+
+    def GetModelMetadata(self) -> Any:
+        return replace(super().GetModelMetadata(), Properties=self.properties)
+
+
+class TestOfOnesOwn:
+    """Properties and encodings that are not this package's are left alone."""
+
+    def test_property_stays_and_is_told(self, tmp_path: Path) -> None:
+        made = learner()
+        made.BaseModel.GetModelMetadata().SetProperty("encoding", "utf-8")
+        with pytest.warns(UserWarning, match="property 'encoding' of NeuralNetworkModel should be free .* got 'utf-8'"):
+            made.MetaTrain(table().GetTaskBatch(2))
+        assert known(made) == "utf-8"
+        assert known(made.Adapt(table().GetNextTask())) == "utf-8"
+        _by_batches(table()).SaveModel(tmp_path / "model.safetensors")
+        made.BaseModel.LoadModel(tmp_path / "model.safetensors")
+        assert known(made) == "utf-8"
+
+    @pytest.mark.parametrize("own", ["utf-8", {"kind": "table", "of": "mine"}, {"kind": 3}])
+    def test_property_is_back_where_a_step_fails(self, own: Any) -> None:
+        made = learner(InnerLearningRate=1e30, AdaptationSteps=20)
+        made.BaseModel.GetModelMetadata().SetProperty("encoding", own)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(aidotnet_py.InvalidOperationException, match="is not finite"):
+                made.MetaTrain(table().GetTaskBatch(4))
+        assert known(made) is own
+
+    @pytest.mark.parametrize("properties", [None, MappingProxyType({"a": 1})])
+    def test_properties_that_cannot_change(self, properties: Any, tmp_path: Path) -> None:
+        network = _Pinned(mlp(4, 1), input_shape=(1,), seed=0)
+        network.properties = properties
+        made, loader = MAMLAlgorithm(MAMLOptions(network)), table()
+        made.Adapt(loader.GetNextTask())
+        with pytest.warns(UserWarning, match="Properties of the metadata of _Pinned should be a dict, got "):
+            made.MetaTrain(loader.GetTaskBatch(2))
+        made.Save(tmp_path / "learner.safetensors")
+        made.Load(tmp_path / "learner.safetensors")
+        assert network.properties is properties
+
+    @pytest.mark.parametrize(
+        "encoding",
+        [type("Odd", (), {"settings": 3})(), _Tokens, _Tokens({"size": 3}), _Tokens({"kind": 3}), _Tokens(None)],
+    )
+    def test_what_is_no_encoding_is_passed_over(self, encoding: Any) -> None:
+        made, batch = learner(), encoded(encoding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made.MetaTrain(batch)
+            made.Adapt(batch[0])
+        assert known(made) is None
+
+    def test_kind_is_kept_and_opened_without(self, tmp_path: Path) -> None:
+        made, settings = learner(), {"kind": "tokens", "size": 3}
+        made.MetaTrain(encoded(_Tokens(settings)))
+        made.Save(tmp_path / "learner.safetensors")
+        with pytest.warns(UserWarning, match="encoding's kind should be 'images' or 'table', got 'tokens'"):
+            again, encoding = open_learner(tmp_path / "learner.safetensors")
+        assert encoding is None
+        assert known(again) == settings
+
+
+def test_of_a_run_of_an_older_version_is_in_run_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
+    loader = table()
+    folder = RunFolder(tmp_path / "run", settings={"encoding": loader.encoding.settings()})
+    learner(DataLoader=SinusoidLoader(seed=0)).Train(run=folder)
+    for path in (folder.path, folder.checkpoints[-1]):
+        made, encoding = open_learner(path)
+        assert encoding == loader.encoding
+        assert known(made) == loader.encoding.settings()
+    # Not where the model knows better.
+    other = table(scale=3.0).encoding
+    made.BaseModel.GetModelMetadata().SetProperty("encoding", other.settings())
+    made.Save(tmp_path / "run" / "other.safetensors")
+    assert open_learner(tmp_path / "run" / "other.safetensors")[1] == other
+
 
 class TestGoesWithTheParameters:
+    def test_classes_out_of_files(self, tmp_path: Path) -> None:
+        first, second = model(), model()
+        first.GetModelMetadata().SetProperty("classes", ["cat", "dog"])
+        first.SaveModel(tmp_path / "model.safetensors")
+        second.LoadModel(tmp_path / "model.safetensors")
+        assert second.GetModelMetadata().Properties == {"classes": ["cat", "dog"]}
+        second.Deserialize(model().Serialize())
+        assert second.GetModelMetadata().Properties == {}
+
     def test_back_where_a_step_fails(self) -> None:
         made = learner(InnerLearningRate=1e30, AdaptationSteps=20)
         with pytest.raises(aidotnet_py.InvalidOperationException, match="is not finite"):
