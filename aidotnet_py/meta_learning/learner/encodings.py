@@ -81,6 +81,9 @@ def _encodings_of(tasks: _Tasks) -> list[dict[str, Any] | None]:
 
 def _settings_of(encoding: Any) -> dict[str, Any] | None:
     """Return the settings of an encoding; None of anything else."""
+    # Most tasks have none, and to ask for a protocol takes long beside a small step.
+    if encoding is None:
+        return None
     # An object of one's own may have anything of this name.
     known = isinstance(encoding, IEncoding) and callable(encoding.settings) and not isinstance(encoding, type)
     return encoding_in({ENCODING: encoding.settings()}) if known else None
