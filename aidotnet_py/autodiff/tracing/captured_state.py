@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Set
 from enum import Enum
 from functools import lru_cache, partial
-from importlib.machinery import EXTENSION_SUFFIXES
 from operator import is_
-from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
+
+from aidotnet_py.autodiff.tracing.libraries import (
+    file_of_class,
+    file_of_module,
+    installed_files_of,
+    is_large,
+    library_of,
+)
 
 __all__ = ["CapturedState"]
 
@@ -25,18 +29,11 @@ _MOST_MEMBERS = 1000
 _MOST_HOLDERS = 10_000
 # With modules of large packages open, no more is remembered.
 _MOST_READS = 20_000
-# Installed packages of more modules are not searched unless a model's parts come from them.
-_MOST_MODULES = 30
 # Packages whose objects are not settings of a model.
 _WITHOUT_SETTINGS = (
     *("aidotnet_py.autodiff", "aidotnet_py.backends", "aidotnet_py.implicit", "aidotnet_py.solvers"),
     *("numpy", "scipy"),
 )
-_PACKAGE = PurePath(__file__).parents[2]
-_STANDARD_LIBRARY = PurePath(os.__file__).parent
-_STANDARD = "<standard library>"
-# How the files of modules begin that are part of the interpreter.
-_BUILT_IN = "<frozen "
 # The flag of classes defined in Python.
 _HEAP_TYPE = 1 << 9
 # The attributes that hold their functions and arguments.
@@ -204,7 +201,8 @@ class _Search:
     def visit(self, value: Any, *, is_given: bool = False) -> None:
         """Note a value and search its contents; if it was given to us, its module is open."""
         if is_given:
-            self._given_files |= _installed_files_of(value)
+            files = installed_files_of(value)
+            self._given_files.update(file for file in files if library_of(file) not in _WITHOUT_SETTINGS)
         if id(value) in self._seen or _is_one(value, (*_PLAIN, CodeType)):
             return
         self._seen[id(value)] = value
@@ -289,11 +287,11 @@ class _Search:
             self.visit(value, is_given=is_given)
 
     def _is_closed(self, file: str | None) -> bool:
-        library = None if file is None or file in self._open_files else _library_of(file)
+        library = None if file is None or file in self._open_files else library_of(file)
         if library is None:
             return False
         if library not in self._are_large:
-            self._are_large[library] = library == _STANDARD or _count_modules(library) > _MOST_MODULES
+            self._are_large[library] = is_large(library)
         return self._are_large[library]
 
 
@@ -321,7 +319,7 @@ def _places(holder: Any) -> Iterator[_Place]:
     own = getattr(holder, "__dict__", None)
     if isinstance(own, dict):
         attributes = cast("dict[str, Any]", own)
-        yield _Place(attributes.keys(), attributes.get, id(attributes), file=_file_of_module(holder))
+        yield _Place(attributes.keys(), attributes.get, id(attributes), file=file_of_module(holder))
     yield from _places_in(kind)
 
 
@@ -335,50 +333,7 @@ def _slots_of(kind: type) -> set[str]:
 def _places_in(kind: type) -> list[_Place]:
     """Return the classes that attributes may come from."""
     line = [c for c in kind.__mro__ if c.__flags__ & _HEAP_TYPE and not _is_of(c.__module__, ("abc", "typing"))]
-    return [_Place(vars(c).keys(), vars(c).get, id(c), file=_file_of_class(c)) for c in line]
-
-
-def _count_modules(package: str) -> int:
-    return sum(name.partition(".")[0] == package for name in list(sys.modules))
-
-
-def _installed_files_of(value: object) -> set[str]:
-    """Return the files of a function, or of an object's classes, that belong to installed packages but NumPy, SciPy."""
-    files: list[str | None] = []
-    if isinstance(value, FunctionType):
-        files = [value.__code__.co_filename]
-    elif not isinstance(value, ModuleType):
-        files = [_file_of_class(kind) for kind in type(value).__mro__]
-    return {file for file in files if file and _library_of(file) not in (None, _STANDARD, *_WITHOUT_SETTINGS)}
-
-
-def _file_of_class(kind: type) -> str | None:
-    return _file_of_module(sys.modules.get(kind.__module__))
-
-
-def _file_of_module(value: object) -> str | None:
-    """Return the file of a module; None for other objects, and for modules of no file that are not Python's own."""
-    # What exec runs is put down to builtins, and what a tool runs to its __main__.
-    if not isinstance(value, ModuleType) or value.__name__ in ("builtins", "__main__"):
-        return None
-    known = vars(value)
-    file = known.get("__file__") or next(iter(known.get("__path__") or ()), None)
-    if file:
-        return str(file)
-    return _BUILT_IN if value.__name__.partition(".")[0] in sys.stdlib_module_names else None
-
-
-@lru_cache(maxsize=4096)
-def _library_of(file: str) -> str | None:
-    """Return the package that a file was installed with, or `_STANDARD`; None for others."""
-    path = PurePath(file)
-    if _PACKAGE in path.parents:
-        return None
-    for place, part in enumerate(path.parts[:-1]):
-        if part in ("site-packages", "dist-packages"):
-            return path.parts[place + 1].partition(".")[0]
-    is_built_in = file.startswith(_BUILT_IN) or file.endswith(tuple(EXTENSION_SUFFIXES))
-    return _STANDARD if is_built_in or _STANDARD_LIBRARY in path.parents else None
+    return [_Place(vars(c).keys(), vars(c).get, id(c), file=file_of_class(c)) for c in line]
 
 
 def _content(cell: CellType, _: str, default: object) -> object:

@@ -485,7 +485,7 @@ class TestChanged:
         state = CapturedState(lambda x: installed.scaled(x))
         installed.FACTOR = 6.0
         assert state.changed()
-        monkeypatch.setattr("aidotnet_py.autodiff.tracing.captured_state._MOST_MODULES", 0)
+        monkeypatch.setattr("aidotnet_py.autodiff.tracing.libraries._MOST_MODULES", 0)
         layers = [installed.Scale(), installed.Scale()]
         network = NeuralNetworkModel(
             Sequential(layers[0], Sequential(layers[1], Tanh()), Dense(1)), input_shape=(2,), seed=0
@@ -512,10 +512,9 @@ class TestChanged:
     def test_of_a_large_package_that_leads_too_far_is_not_searched(
         self, installed: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        module = "aidotnet_py.autodiff.tracing.captured_state"
-        monkeypatch.setattr(f"{module}._MOST_MODULES", 0)
+        monkeypatch.setattr("aidotnet_py.autodiff.tracing.libraries._MOST_MODULES", 0)
         opened = len(CapturedState(installed.scaled)._reads)
-        monkeypatch.setattr(f"{module}._MOST_READS", opened - 1)
+        monkeypatch.setattr("aidotnet_py.autodiff.tracing.captured_state._MOST_READS", opened - 1)
         state = CapturedState(installed.scaled)
         assert len(state._reads) < opened
         installed.FACTOR = 8.0
