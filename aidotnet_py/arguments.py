@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.suggestions import suggest
+from aidotnet_py.suggestions import suggestion_hint
 
 __all__ = [
     "ANY_WHOLE",
@@ -31,6 +31,7 @@ __all__ = [
     "OrNone",
     "Switch",
     "Whole",
+    "argument_in",
     "array_hint",
     "check_given",
     "conversion_hint",
@@ -110,6 +111,11 @@ def conversion_hint(name: str, value: object) -> str:
     return f"; use {name}.to_numpy()" if hasattr(type(value), "to_numpy") else ""
 
 
+def argument_in(name: str) -> str:
+    """Return the argument in what messages call a value, such as ``SupportSetX`` of ``SupportSetX of task 0``."""
+    return name.split(" ")[0]
+
+
 def array_hint(name: str, value: object) -> str:
     """Return the end of a message for a sequence of numbers, or a table, given instead of an array; else nothing.
 
@@ -121,7 +127,7 @@ def array_hint(name: str, value: object) -> str:
     >>> array_hint("x of task 0", [1.0])
     '; use np.asarray(x)'
     """
-    plain = name.split(" ")[0]
+    plain = argument_in(name)
     return f"; use np.asarray({plain})" if isinstance(value, (list, tuple)) else conversion_hint(plain, value)
 
 
@@ -246,9 +252,7 @@ class Choice(Constraint[Any]):
         return self._words[self._words.index(value)] if known else _WRONG_TYPE
 
     def _hint(self, value: object) -> str:
-        words = [word for word in self._words if word is not None]
-        question = suggest(value, words) if isinstance(value, str) else None
-        return f"; {question}" if question else ""
+        return suggestion_hint(value, [word for word in self._words if word is not None])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-__all__ = ["suggest"]
+__all__ = ["suggest", "suggestion_hint"]
 
 # The words of options and arguments for words of papers and other libraries.
 _MEANINGS = {
@@ -72,6 +72,12 @@ def suggest(name: str, names: Sequence[str]) -> str | None:
     near = near or _alike_in_meaning(name, names)
     near = near or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.7)]
     return f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else None
+
+
+def suggestion_hint(value: object, names: Sequence[str]) -> str:
+    """Return the end of a message for a value that is none of some names: the question, if it resembles one."""
+    question = suggest(value, names) if isinstance(value, str) else None
+    return f"; {question}" if question else ""
 
 
 def _alike_in_meaning(name: str, names: Sequence[str]) -> list[str]:

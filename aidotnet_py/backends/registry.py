@@ -12,7 +12,7 @@ from aidotnet_py.backends.cuda.backend import CuPyBackend, missing_for_cupy
 from aidotnet_py.backends.numpy.backend import NumPyBackend
 from aidotnet_py.backends.protocol import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.suggestions import suggest
+from aidotnet_py.suggestions import suggestion_hint
 
 __all__ = ["BackendNames", "available_backends", "backend_of", "described", "get_backend", "register_backend"]
 
@@ -119,12 +119,9 @@ def get_backend(backend: str | Backend) -> Backend:
 
 def _hint(name: object) -> str:
     """Return the end of the message for an unknown name: the backend that it may stand for."""
-    if not isinstance(name, str):
-        return ""
-    device = name.lower().partition(":")[0]
+    device = name.lower().partition(":")[0] if isinstance(name, str) else ""
     meant = "cupy" if device in ("cuda", "gpu") else "numpy" if device in ("cpu", "np") else None
-    question = f"did you mean {meant!r}?" if meant else suggest(name, [*_backends, "cupy"])
-    return f"; {question}" if question else ""
+    return f"; did you mean {meant!r}?" if meant else suggestion_hint(name, [*_backends, "cupy"])
 
 
 def _cupy() -> Backend:

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from aidotnet_py.arguments import argument_in
 from aidotnet_py.autodiff import log_softmax, one_hot, softplus
 from aidotnet_py.autodiff.extend import with_value
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.losses.interface import LossFunctionBase, labels_hint, owner_of, require_examples
+from aidotnet_py.losses.interface import LossFunctionBase, labels_hint, numbering_hint, owner_of, require_examples
 from aidotnet_py.type_parameters import T_co
 
 __all__ = ["BinaryCrossEntropyLoss", "CrossEntropyLoss"]
@@ -97,7 +98,7 @@ def _require_labels(labels: NDArray[Any], predicted_shape: tuple[int, ...], name
 def _shape_hint(predicted_shape: tuple[int, ...], shape: tuple[int, ...], name: str) -> str:
     """Return the end of a message for targets that are a column, or rows of another number of classes."""
     if shape == (*predicted_shape[:-1], 1):
-        return f"; use {name.split(' ')[0]}[..., 0]"
+        return f"; use {argument_in(name)}[..., 0]"
     if shape[:-1] == predicted_shape[:-1]:
         return f"; a model for one-hot rows of {shape[-1]} classes must have {shape[-1]} outputs"
     return ""
@@ -105,9 +106,8 @@ def _shape_hint(predicted_shape: tuple[int, ...], shape: tuple[int, ...], name: 
 
 def _dtype_hint(labels: NDArray[Any], name: str) -> str:
     """Return the end of a message for labels that are no integers."""
-    plain = name.split(" ")[0]
     if labels.dtype.kind in "bf" and (labels == np.floor(labels)).all():
-        return f"; use {plain}.astype(np.int64)"
+        return f"; use {argument_in(name)}.astype(np.int64)"
     if labels.dtype.kind == "f":
         return "; for a regression, use MeanSquaredErrorLoss"
     return labels_hint(name, labels.dtype.kind)
@@ -118,7 +118,7 @@ def _range_hint(labels: NDArray[Any], classes: int, name: str) -> str:
     if classes == 1:
         return "; for two classes and one output, use BinaryCrossEntropyLoss"
     if len(np.unique(labels)) <= classes:
-        return labels_hint(name, "U")
+        return numbering_hint(name)
     return f"; a model for {len(np.unique(labels))} classes must have as many outputs"
 
 

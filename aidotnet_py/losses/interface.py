@@ -6,14 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from typing import Generic, Protocol, cast, runtime_checkable
 
-from aidotnet_py.arguments import array_hint, check_given
+from aidotnet_py.arguments import argument_in, array_hint, check_given
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array, Backend, adopt, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T_co
 
-__all__ = ["ILossFunction", "LossFunctionBase", "labels_hint", "owner_of", "require_examples"]
+__all__ = ["ILossFunction", "LossFunctionBase", "labels_hint", "numbering_hint", "owner_of", "require_examples"]
 
 
 @runtime_checkable
@@ -123,13 +123,17 @@ def owner_of(array: Array, name: str) -> Backend:
 
 def labels_hint(name: str, kind: str) -> str:
     """Return the end of a message for labels of a NumPy kind that are no numbers; nothing for numbers."""
-    plain = name.split(" ")[0]
-    return f"; number the classes from 0, as by np.unique({plain}, return_inverse=True)[1]" if kind in "OSU" else ""
+    return numbering_hint(name) if kind in "OSU" else ""
+
+
+def numbering_hint(name: str) -> str:
+    """Return the end of a message for classes that are not numbered from 0."""
+    return f"; number the classes from 0, as by np.unique({argument_in(name)}, return_inverse=True)[1]"
 
 
 def _shape_hint(predicted_shape: tuple[int, ...], shape: tuple[int, ...], name: str) -> str:
     """Return the end of a message for targets of another shape, if one change makes them fit; else nothing."""
-    plain = name.split(" ")[0]
+    plain = argument_in(name)
     if math.prod(shape) == math.prod(predicted_shape) and shape[:1] == predicted_shape[:1]:
         return f"; use {plain}.reshape({', '.join(map(str, (-1, *predicted_shape[1:])))})"
     if shape == predicted_shape[:-1]:

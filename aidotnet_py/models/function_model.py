@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.archives import check_file_name, pack, read_file, unpack, write_file
-from aidotnet_py.arguments import array_hint, check_given, refusal
+from aidotnet_py.arguments import argument_in, array_hint, check_given, refusal
 from aidotnet_py.autodiff import value_and_grad
 from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
 from aidotnet_py.backends import Array, Backend, adopt, backend_of, described, get_backend, to_host
@@ -39,7 +39,7 @@ from aidotnet_py.models.summary import ModelSummary, array_rows
 from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.representations import concise_repr
-from aidotnet_py.suggestions import suggest
+from aidotnet_py.suggestions import suggestion_hint
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["FunctionModel"]
@@ -247,7 +247,7 @@ class FunctionModel(
         if dtype.kind not in "biufc":
             raise ArgumentException(f"{name} must hold numbers, got dtype {dtype}{labels_hint(name, dtype.kind)}")
         if dtype.kind not in "biu" and dtype != self._dtype:
-            remedy = f"; use {name.split(' ')[0]}.astype(np.{self._dtype})" if dtype.kind == "f" else ""
+            remedy = f"; use {argument_in(name)}.astype(np.{self._dtype})" if dtype.kind == "f" else ""
             if dtype in _FLOATING:
                 remedy += f", or make the model with dtype=np.{dtype}"
             raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}{remedy}")
@@ -715,8 +715,7 @@ def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[di
     try:
         common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
     except TypeError:
-        question = suggest(dtype, [kind.name for kind in _FLOATING]) if isinstance(dtype, str) else None
-        hint = f"; {question}" if question else ""
+        hint = suggestion_hint(dtype, [kind.name for kind in _FLOATING])
         raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}{hint}") from None
     if dtype is not None and common not in _FLOATING:
         raise ArgumentException(f"dtype must be one of {floating}, got {common}")

@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, SEED, OrNone, check_given, refusal
+from aidotnet_py.arguments import COUNT, SEED, OrNone, argument_in, check_given, refusal
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
@@ -166,7 +166,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
 
 def _shape_hint(wanted: tuple[int, ...], shape: tuple[int, ...], name: str) -> str:
     """Return the end of a message for inputs of another shape, if one change makes them fit; else nothing."""
-    plain = name.split(" ")[0]
+    plain = argument_in(name)
     if shape == wanted:
         return f"; for one example, use {plain}[np.newaxis]"
     if len(wanted) == 3 and len(shape) == 4 and (*shape[2:], shape[1]) == wanted:
