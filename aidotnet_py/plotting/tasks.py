@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +12,7 @@ from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss
 from aidotnet_py.meta_learning import IMetaLearningTask
-from aidotnet_py.meta_learning.contract.tasks import columns_of, is_batches, set_names
+from aidotnet_py.meta_learning.contract.tasks import columns_of, is_batches, note_of, set_names
 from aidotnet_py.plotting.canvas import (
     BLUE,
     GREEN,
@@ -237,7 +236,7 @@ def _on_grid(name: str, given: ArrayLike | Array, points: int) -> NDArray[Any]:
 
 def _class_names(task: IMetaLearningTask[Any, Any, Any], count: int) -> list[str]:
     """Return what so many classes are called in captions: by the task, or else by their labels."""
-    known = _note(task, "Classes")
+    known = note_of(task, "Classes")
     names: list[Any] = [*known] if isinstance(known, (tuple, list)) else []
     return [_short(str(name)) for name in [*names, *range(len(names), count)]]
 
@@ -252,12 +251,7 @@ def _shades(task: IMetaLearningTask[Any, Any, Any], *images: NDArray[Any]) -> di
     """Return how images of one channel are drawn: all of a task alike, and light where values are high, but for ink."""
     finite = [array[np.isfinite(array)].astype(np.float64) for array in images]
     low, high = min(array.min(initial=0) for array in finite), max(array.max(initial=1) for array in finite)
-    return {"cmap": "gray_r" if _note(task, "Ink") is True else "gray", "vmin": low, "vmax": high}
-
-
-def _note(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
-    notes: Any = task.Metadata
-    return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
+    return {"cmap": "gray_r" if note_of(task, "Ink") is True else "gray", "vmin": low, "vmax": high}
 
 
 def _draw_images(axes: Any, images: NDArray[Any], caption: str, colour: Any, shades: dict[str, Any]) -> None:

@@ -148,13 +148,6 @@ class MetaLearningTaskBase(KnownAttributes, IMetaLearningTask[T, TInput, TOutput
     (True, 2.0)
     """
 
-    _ways: int
-    _shots: int
-    _queries: int
-    _name: str | None
-    _metadata: dict[str, Any]
-    _id: int | str
-
     def __init__(
         self,
         *,
@@ -165,15 +158,12 @@ class MetaLearningTaskBase(KnownAttributes, IMetaLearningTask[T, TInput, TOutput
         Metadata: Mapping[str, Any] | None = None,
         TaskId: int | str | None = None,
     ) -> None:
-        # At once: a check of each name would take a fifth of the time of a task.
-        vars(self).update(
-            _ways=_integer("NumWays", NumWays),
-            _shots=_integer("NumShots", NumShots),
-            _queries=_integer("NumQueryPerClass", NumQueryPerClass),
-            _name=Name,
-            _metadata=dict(Metadata or {}),
-            _id=uuid4().hex if TaskId is None else TaskId,
-        )
+        self._ways = _integer("NumWays", NumWays)
+        self._shots = _integer("NumShots", NumShots)
+        self._queries = _integer("NumQueryPerClass", NumQueryPerClass)
+        self._name = Name
+        self._metadata = dict(Metadata or {})
+        self._id = uuid4().hex if TaskId is None else TaskId
 
     @property
     @abstractmethod
@@ -340,12 +330,6 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
     aidotnet_py.exceptions.ArgumentException: SupportSetX and SupportSetY must have first axes of one length, ...
     """
 
-    # As they are typed for learners; see `IMetaLearningTask`.
-    _support_input: TInput
-    _support_output: TOutput
-    _query_input: TInput
-    _query_output: TOutput
-
     @suggests_keywords(
         SupportInput="SupportSetX", SupportOutput="SupportSetY", QueryInput="QuerySetX", QueryOutput="QuerySetY"
     )
@@ -375,12 +359,11 @@ class MetaLearningTask(MetaLearningTaskBase[T, TInput, TOutput]):
         for name, value in {"SupportSetX": SupportSetX, "SupportSetY": SupportSetY, **query}.items():
             if value is None and (name not in query or any(other is not None for other in query.values())):
                 raise ArgumentNullException(refusal(name, "an array", value))
-        vars(self).update(
-            _support_input=_adopt_set(SupportSetX, "SupportSetX"),
-            _support_output=_adopt_set(SupportSetY, "SupportSetY"),
-            _query_input=_adopt_set(QuerySetX, "QuerySetX"),
-            _query_output=_adopt_set(QuerySetY, "QuerySetY"),
-        )
+        # As they are typed for learners; see `IMetaLearningTask`.
+        self._support_input = cast(TInput, _adopt_set(SupportSetX, "SupportSetX"))
+        self._support_output = cast(TOutput, _adopt_set(SupportSetY, "SupportSetY"))
+        self._query_input = cast(TInput, _adopt_set(QuerySetX, "QuerySetX"))
+        self._query_output = cast(TOutput, _adopt_set(QuerySetY, "QuerySetY"))
         self.Validate()
 
     @property
@@ -421,6 +404,12 @@ def columns_of(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], role: str) -> 
     """Return the inputs and the outputs of all tasks' "Support" or "Query" sets."""
     x, y = map(operator.attrgetter, _NAMES[role][1])
     return list(map(x, tasks)), list(map(y, tasks))
+
+
+def note_of(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
+    """Return an entry of a task's metadata; None where it has none, or anything but a mapping for these."""
+    notes: Any = task.Metadata
+    return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
 
 
 def name_in_batch(task: IMetaLearningTask[Any, Any, Any], place: int) -> str:

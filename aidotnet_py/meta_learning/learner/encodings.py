@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from aidotnet_py.arguments import shown
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import differences
 from aidotnet_py.meta_learning.contract.sources import IEncoding
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, note_of
 from aidotnet_py.models.raw_data import (
     ENCODING,
     encoding_in,
@@ -59,7 +59,7 @@ def keep_task(adapted: Any, model: Any, task: IMetaLearningTask[Any, Any, Any]) 
     """Have an adapted model's properties hold the encoding, of its task or else of the meta-model, and the classes."""
     (settings,) = _encodings_of([task])
     set_encoding(adapted, encoding_of_model(model) if settings is None else settings)
-    classes = _note(task, "Classes")
+    classes = note_of(task, "Classes")
     if isinstance(classes, (tuple, list)):
         labels = cast("Sequence[Any]", classes)
         set_classes(adapted, [label.item() if isinstance(label, np.generic) else label for label in labels])
@@ -75,7 +75,7 @@ def property_of_loader(loader: object) -> dict[str, Any]:
 
 def _encodings_of(tasks: _Tasks) -> list[dict[str, Any] | None]:
     """Return the settings of the different encodings of tasks, in their order, with None for tasks without."""
-    once = {id(encoding): encoding for encoding in (_note(task, "Encoding") for task in tasks)}
+    once = {id(encoding): encoding for encoding in (note_of(task, "Encoding") for task in tasks)}
     return [_settings_of(encoding) for encoding in once.values()]
 
 
@@ -87,12 +87,6 @@ def _settings_of(encoding: Any) -> dict[str, Any] | None:
     # An object of one's own may have anything of this name.
     known = isinstance(encoding, IEncoding) and callable(encoding.settings) and not isinstance(encoding, type)
     return encoding_in({ENCODING: encoding.settings()}) if known else None
-
-
-def _note(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
-    notes: Any = task.Metadata
-    # A task of one's own may have anything there.
-    return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
 
 
 def _differences(known: dict[str, Any] | None, encodings: Iterable[dict[str, Any] | None]) -> list[str]:
