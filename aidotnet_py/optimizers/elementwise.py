@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal
-from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
+from aidotnet_py.autodiff import vmap
+from aidotnet_py.autodiff.extend import CapturedState, Program, new_trace, trace_pure, treats_rows_alike, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -158,7 +159,7 @@ class ElementwiseOptimizer:
         program = programs.get(key)
         if program is None:
             name = f"{type(self).__name__}.formula"
-            traced = trace_pure(name, self.formula, parameters, parameters, memory, coefficients)
+            traced = trace_pure(name, self.formula_of_rows, parameters, parameters, memory, coefficients)
             self.require_result(traced)
             if len(programs) >= _PROGRAMS_KEPT:
                 programs.clear()
@@ -222,6 +223,37 @@ class ElementwiseOptimizer:
             "formula(parameters, gradient, memory, coefficients)"
         )
 
+    def formula_of_rows(
+        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        """Return the step of the `formula` for one vector (P,), or for each row of (tasks, P) as if it were alone."""
+        if len(parameters.shape) == 1 or self._treats_rows_alike(parameters, len(coefficients)):
+            return self.formula(parameters, gradient, memory, coefficients)
+
+        def of_row(parameters: Array, gradient: Array, memory: Sequence[Array]) -> Any:
+            return self.formula(parameters, gradient, memory, coefficients)
+
+        new, remembered = vmap(of_row)(parameters, gradient, list(memory))
+        return new, list(remembered)
+
+    def _treats_rows_alike(self, like: Array, coefficients: int) -> bool:
+        """Return whether the formula, as it is, provably does the same to each row, whatever their number."""
+        of, vectors = type_of(like), 2 + len(self.memory)
+
+        def traced(rows: int) -> Program:
+            with new_trace() as trace:
+                kinds = [of.with_shape((rows, *of.shape[1:]))] * vectors + [of.with_shape(())] * coefficients
+                parameters, gradient, *others = map(trace.new_input, kinds)
+                memory, numbers = others[: len(self.memory)], others[len(self.memory) :]
+                new, remembered = self.formula(parameters, gradient, memory, numbers)
+                return trace.finish([new, *remembered])
+
+        try:
+            return treats_rows_alike(traced(2), traced(3), *range(vectors))
+        # A formula of one vector alone may refuse rows; what else is wrong shows where it is traced for use.
+        except Exception:
+            return False
+
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")
         check_given("gradient", gradient, "an array")
@@ -255,6 +287,12 @@ class ElementwiseOptimizer:
     def fresh(self) -> Self:
         """Return the same optimizer with no past."""
         other = copy.copy(self)
+        other.Reset()
+        return other
+
+    def separate(self) -> Self:
+        """Return the same optimizer with no past, which shares nothing with this one but the traced formulas."""
+        other = copy.deepcopy(self, {id(self._programs): self._programs})
         other.Reset()
         return other
 

@@ -158,6 +158,24 @@ def test_rows_are_each_as_if_alone_bit_for_bit(name, tasks, count, dtype):
         assert (run(backend, MAKERS[name](), start[t], slopes[:, t]) == together[:, t]).all()
 
 
+class OfUnitLength(ElementwiseOptimizer):
+    """Steps along the gradient's direction, a mean of which is remembered: no parameter is by itself."""
+
+    memory = ("mean",)
+
+    def formula(self, parameters, gradient, memory, coefficients):
+        direction = gradient / np.sqrt(np.sum(gradient**2)) + memory[0] / len(gradient)
+        return parameters - coefficients[0] * direction, [0.5 * memory[0] + gradient]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 4])
+def test_a_formula_that_mixes_the_parameters_of_a_vector_does_not_mix_rows(tasks):
+    start, slopes = np.random.default_rng(1).standard_normal((tasks, 5)), gradients((tasks, 5))
+    together = run(NUMPY, OfUnitLength(0.1), start, slopes)
+    for t in range(tasks):
+        np.testing.assert_allclose(run(NUMPY, OfUnitLength(0.1), start[t], slopes[:, t]), together[:, t], rtol=1e-12)
+
+
 def formula_inputs(optimizer, shape, dtype=np.float64):
     """Parameters, gradient and a memory like that of an optimizer some steps old."""
     random = np.random.default_rng(5)

@@ -13,9 +13,12 @@ from aidotnet_py import (
     AdamOptimizer,
     IGradientBasedOptimizer,
     InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
     MetaLearningTask,
     NeuralNetworkModel,
     SGDOptimizer,
+    TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
 )
@@ -190,6 +193,62 @@ def test_an_optimizer_without_a_formula_steps_by_itself() -> None:
 
 
 @needs_llvm
+class OfUnitLength(ElementwiseOptimizer):
+    """Steps along the gradient's direction, by a formula that mixes the parameters of a vector."""
+
+    def formula(
+        self, parameters: Any, gradient: Any, memory: Sequence[Any], coefficients: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
+        return parameters - coefficients[0] * gradient / np.sqrt(np.sum(gradient**2)), []
+
+
+class Clipping(AdamOptimizer):
+    """Adam on gradients of a norm of at most 0.1, with a list of them that Reset empties."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        super().__init__(0.05)
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        self.norms.append(float(np.linalg.norm(gradient)))
+        return super().UpdateParameters(parameters, gradient * min(1.0, 0.1 / max(self.norms)))
+
+    def Reset(self) -> None:
+        super().Reset()
+        self.norms.clear()
+
+
+class ClippingStep(SGDOptimizer):
+    """Descent whose own step over arrays clips the gradient's norm."""
+
+    def _step(self, backend: Any, parameters: Any, gradient: Any) -> Any:
+        return super()._step(backend, parameters, gradient * min(1.0, 0.1 / float(np.linalg.norm(gradient))))
+
+
+@pytest.mark.parametrize("make", [lambda: OfUnitLength(0.05), Clipping, lambda: ClippingStep(0.5)])
+def test_norms_of_an_optimizers_own_are_those_of_one_task(make: Callable[[], IGradientBasedOptimizer]) -> None:
+    tasks = [a_task(seed, np.float64) for seed in range(3)]
+    learner = learner_with(make(), UseFirstOrder=True)
+    together = learner.mean_meta_gradient(TaskBatch(tasks)).parameters
+    alone = [learner.mean_meta_gradient(TaskBatch([task])).parameters for task in tasks]
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-10, atol=1e-12)
+
+
+def test_maml_differentiates_through_a_formula_that_mixes_the_parameters_of_a_vector() -> None:
+    tasks = [a_task(seed, np.float64) for seed in range(3)]
+    network = Sequential(Dense(4), Tanh(), Dense(2))
+    model = NeuralNetworkModel(network, input_shape=(3,), dtype=np.float64, seed=0)
+    learner = MAMLAlgorithm(MAMLOptions(model, InnerOptimizer=OfUnitLength(0.05), AdaptationSteps=3))
+    gradient, start = learner.mean_meta_gradient(TaskBatch(tasks)).parameters, model.GetParameters()
+    direction = np.random.default_rng(0).standard_normal(start.shape)
+
+    def loss(step: float) -> float:
+        model.SetParameters(start + step * direction)
+        return float(learner.mean_meta_gradient(TaskBatch(tasks)).loss)
+
+    assert gradient @ direction == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-6)
+
+
 def test_compiled_rounds_are_one_call_of_the_same_bits() -> None:
     compiler = NumPyBackend().compiler
     assert compiler is not None
