@@ -147,6 +147,8 @@ def state_dict(model: NeuralNetworkModel[Any, Any, Any], names: Names | None = N
     >>> {name: value.shape for name, value in state_dict(model).items()}
     {'weight': (8, 1, 3, 3)}
     """
+    # Of one moment, whatever other threads load into the model.
+    model = model.Clone()
     wanted = _tensors(model, names)
     values = _unravel(model) | {name: model.backend.to_numpy(value) for name, value in model.statistics.items()}
     state: dict[str, NDArray[Any]] = {}
