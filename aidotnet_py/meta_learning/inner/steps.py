@@ -237,7 +237,9 @@ def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: 
 
     def update(points: Array, gradients: Array) -> None:
         rows = zip(own, split_rows(backend, points), split_rows(backend, gradients), strict=True)
-        backend.copyto(points, stack_rows(backend, [parameters_after(one, p, g) for one, p, g in rows]))
+        # Copies, since the next task's parameters may come in the same array.
+        new = [backend.asarray(parameters_after(one, point, gradient)) for one, point, gradient in rows]
+        backend.copyto(points, stack_rows(backend, new))
 
     return update
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from plain_optimizers import Halving
 
 from aidotnet_py import (
     AdamOptimizer,
@@ -192,7 +193,6 @@ def test_an_optimizer_without_a_formula_steps_by_itself() -> None:
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
 
 
-@needs_llvm
 class OfUnitLength(ElementwiseOptimizer):
     """Steps along the gradient's direction, by a formula that mixes the parameters of a vector."""
 
@@ -234,6 +234,23 @@ def test_norms_of_an_optimizers_own_are_those_of_one_task(make: Callable[[], IGr
     np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-10, atol=1e-12)
 
 
+class OneArray(Halving):
+    """An optimizer whose results are all in one array, which its copies share."""
+
+    results: ClassVar[dict[Any, Any]] = {}
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        result = self.results.setdefault(parameters.shape, np.empty_like(parameters))
+        result[:] = super().UpdateParameters(parameters, gradient)
+        return result
+
+
+def test_an_optimizer_may_return_all_its_results_in_one_array() -> None:
+    batch = TaskBatch([a_task(seed, np.float64) for seed in range(3)])
+    one, new = (learner_with(optimizer).mean_meta_gradient(batch) for optimizer in (OneArray(), Halving()))
+    assert (one.parameters == new.parameters).all()
+
+
 def test_maml_differentiates_through_a_formula_that_mixes_the_parameters_of_a_vector() -> None:
     tasks = [a_task(seed, np.float64) for seed in range(3)]
     network = Sequential(Dense(4), Tanh(), Dense(2))
@@ -249,6 +266,7 @@ def test_maml_differentiates_through_a_formula_that_mixes_the_parameters_of_a_ve
     assert gradient @ direction == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-6)
 
 
+@needs_llvm
 def test_compiled_rounds_are_one_call_of_the_same_bits() -> None:
     compiler = NumPyBackend().compiler
     assert compiler is not None
