@@ -47,8 +47,9 @@ class ElementwiseOptimizer:
 
     It therefore works on one vector (P,) or on the stacked vectors of many tasks (tasks, P) at once, each row as if it
     were alone. A subclass names its memory and writes its `formula`, by which it steps and through which algorithms
-    differentiate. It may write `_step` beside it, or instead of it: the same step, written over the arrays at hand; see
-    the notes.
+    differentiate. A formula that mixes the parameters of a vector, such as by the norm of the gradient, is mapped over
+    the rows. A subclass may write `_step` beside the formula, or instead of it: the same step, written over the arrays
+    at hand; see the notes. Inner loops give such a step one vector at a time.
 
     Attributes
     ----------
