@@ -95,12 +95,15 @@ class ElementwiseOptimizer:
 
     memory: tuple[str, ...] = ()
     has_formula: ClassVar[bool] = False
+    # Whether the class changes GetCurrentLearningRate, and no coefficients made of it.
+    _tells_own_rate: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give a class that changes the step no form of another step that it inherits."""
         super().__init_subclass__(**options)
         formula, step, update = (_writer(cls, name) for name in ("formula", "_step", "UpdateParameters"))
         cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update)
+        cls._tells_own_rate = _writer(cls, "GetCurrentLearningRate") < _writer(cls, "coefficients")
         if formula < step:
             cls._step = ElementwiseOptimizer._step  # type: ignore[method-assign]  # as if the class had written it
 
@@ -186,7 +189,15 @@ class ElementwiseOptimizer:
 
         All that depends on the step or on the settings, so that a `formula` traced once serves every step.
         """
-        return (self._learning_rate,)
+        return (self._rate_of(step),)
+
+    def _rate_of(self, step: int) -> float:
+        """Return the rate of step number ``step``: what `GetCurrentLearningRate` tells before it."""
+        if not self._tells_own_rate:
+            return self._learning_rate
+        before = copy.copy(self)
+        before._steps = step - 1
+        return before.GetCurrentLearningRate()
 
     def first_coefficients(self, steps: int) -> list[tuple[float, ...]]:
         """Return the `coefficients` of the first so many steps."""
@@ -278,7 +289,10 @@ class ElementwiseOptimizer:
         self._arrays = {}
 
     def GetCurrentLearningRate(self) -> float:
-        """Return the rate of the next step."""
+        """Return the rate of the next step.
+
+        A class that changes it changes the steps too, unless it writes `coefficients`, by which they are taken.
+        """
         return self._learning_rate
 
     def shares_formula(self, other: ElementwiseOptimizer) -> bool:

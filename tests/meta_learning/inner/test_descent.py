@@ -67,6 +67,13 @@ class Counting(ElementwiseOptimizer):
         return parameters - coefficients[0] * gradient, []
 
 
+class Harmonic(SGDOptimizer):
+    """Rates that only GetCurrentLearningRate tells."""
+
+    def GetCurrentLearningRate(self) -> float:
+        return self._learning_rate / (1 + self._steps)
+
+
 def with_formula(
     memory: tuple[str, ...],
     formula: Callable[[Any, Any, Sequence[Any], Sequence[Any]], tuple[Any, list[Any]]],
@@ -104,6 +111,7 @@ OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
     "signed zeros": with_formula(
         (), lambda p, g, m, c: (p - 0.1 * np.tanh(g / c[0]), []), lambda step: ((0.0, -0.0)[step % 2],)
     ),
+    "harmonic": lambda: Harmonic(0.1),
     "free": with_formula((), lambda p, g, m, c: (p - 0.1 * g, []), lambda step: ()),
 }
 
@@ -243,6 +251,13 @@ class OneArray(Halving):
         result = self.results.setdefault(parameters.shape, np.empty_like(parameters))
         result[:] = super().UpdateParameters(parameters, gradient)
         return result
+
+
+def test_rates_that_an_optimizer_tells_hold_in_inner_steps() -> None:
+    tasks = [a_task(seed, np.float64) for seed in range(3)]
+    rates = with_formula((), lambda p, g, m, c: (p - c[0] * g, []), lambda step: (0.1 / step,))
+    told, written = (learner_with(optimizer).Adapt(tasks[0]).GetParameters() for optimizer in (Harmonic(0.1), rates()))
+    np.testing.assert_allclose(told, written, rtol=1e-12)
 
 
 def test_an_optimizer_may_return_all_its_results_in_one_array() -> None:
