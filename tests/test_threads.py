@@ -518,6 +518,34 @@ class TestModels:
         found = at_once([lambda: together.Train(x, x**2), cloned] * 30)
         assert {one for one in found if one is not None} <= {bits(first.GetParameters()), *possible}
 
+    def test_asked_while_its_learner_loads_files(self, tmp_path: Path) -> None:
+        """Parameters and statistics are those of one file."""
+        rng = np.random.default_rng(0)
+        x, files, expected = rng.standard_normal((5, 3)), [tmp_path / f"{seed}.safetensors" for seed in range(2)], set()
+        for seed, file in enumerate(files):
+            layers = Sequential(Dense(4), BatchNorm(), Dense(3))
+            model = NeuralNetworkModel(layers, input_shape=(3,), dtype=np.float64, seed=seed)
+            examples = rng.standard_normal((20, 3)) * (1 + 10 * seed)
+            learner = MAMLAlgorithm(MAMLOptions(model.with_statistics_of(examples)))
+            learner.Save(file)
+            expected.add(bits(learner.Predict(x)))
+        stop, interval = threading.Event(), sys.getswitchinterval()
+
+        def load() -> None:
+            while not stop.is_set():
+                for file in files:
+                    learner.Load(file)
+
+        loading = threading.Thread(target=load)
+        sys.setswitchinterval(1e-6)
+        loading.start()
+        try:
+            assert {bits(learner.Predict(x)) for _ in range(3000)} <= expected
+        finally:
+            stop.set()
+            loading.join()
+            sys.setswitchinterval(interval)
+
     def test_asked_while_files_are_loaded(self) -> None:
         """Parameters and statistics are those of one file."""
         rng = np.random.default_rng(0)

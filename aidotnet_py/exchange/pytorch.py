@@ -110,8 +110,8 @@ def load_state_dict(
     parameters = _unravel(model) | {name: value for name, value in converted.items() if name not in statistics}
     kept = {name: value for name, value in model.statistics.items() if name not in statistics}
     loaded = {name: backend.asarray(value) for name, value in converted.items() if name in statistics}
-    model.set_statistics(kept | loaded)
-    model.SetParameters(backend.asarray(np.concatenate([parameters[name].ravel() for name in model.parameter_shapes])))
+    vector = backend.asarray(np.concatenate([parameters[name].ravel() for name in model.parameter_shapes]))
+    model.set_statistics(kept | loaded, vector)
 
 
 def state_dict(model: NeuralNetworkModel[Any, Any, Any], names: Names | None = None) -> dict[str, NDArray[Any]]:

@@ -283,6 +283,12 @@ class FunctionModel(
         ArgumentException
             When they are not a vector of the model's length, dtype and backend.
         """
+        copied = self._copy_parameters(parameters)
+        with self._lock:
+            self._held = self._held._replace(parameters=copied)
+
+    def _copy_parameters(self, parameters: Any) -> Array:
+        """Return a copy of a parameter vector, after its checks."""
         parameters = adopt(parameters, "parameters")
         self.check_array(parameters, "parameters")
         dtype = self._backend.dtype_of(parameters)
@@ -291,8 +297,7 @@ class FunctionModel(
                 f"parameters must be {self._dtype}({self.ParameterCount},) like the model's, got "
                 f"{dtype}{tuple(parameters.shape)}"
             )
-        with self._lock:
-            self._held = self._held._replace(parameters=self._backend.asarray(parameters))
+        return self._backend.asarray(parameters)
 
     def WithParameters(self, parameters: Array) -> Self:
         """Return a new model with other parameters and no training history; see `SetParameters`."""
@@ -355,20 +360,29 @@ class FunctionModel(
         """
         return {name: self._backend.asarray(value) for name, value in self._held.statistics.items()}
 
-    def set_statistics(self, statistics: Mapping[str, Array]) -> None:
+    def set_statistics(self, statistics: Mapping[str, Array], parameters: Array | None = None) -> None:
         """Normalise by these means and variances from now on; by those of the current batch where there are none.
+
+        Parameters
+        ----------
+        statistics : mapping
+            Means and variances by name, as `statistics` has them.
+        parameters : array, shape (ParameterCount,), optional
+            The parameters that they belong to, replaced with them: no other thread sees one without the other.
 
         Raises
         ------
         ArgumentException
-            When they are not means and variances of the model's layers in pairs, of its dtype and finite.
+            When they are not means and variances of the model's layers in pairs, of its dtype and finite; when the
+            parameters are none, see `SetParameters`.
         """
         check_given("statistics", statistics, "a mapping from names to arrays")
         host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}
         self._check_statistics(host, "statistics")
+        kept = {name: self._backend.asarray(value) for name, value in host.items()}
+        copied = None if parameters is None else self._copy_parameters(parameters)
         with self._lock:
-            kept = {name: self._backend.asarray(value) for name, value in host.items()}
-            self._held = self._held._replace(statistics=kept)
+            self._held = _Held(self._held.parameters if copied is None else copied, kept)
 
     def with_statistics_of(self, input: TInput) -> Self:
         """Return a new model that always normalises by the statistics of these examples, not of the current batch.
