@@ -135,6 +135,11 @@ class Progress:
         # Iterations that all tasks that run may still take.
         self.left = self.limit - int(self.iterations[running].max()) if self.is_running else 0
 
+    @property
+    def steps(self) -> int:
+        """The steps so far."""
+        return len(self._squares)
+
     def judge_all(self, records: NDArray[Any]) -> None:
         """Apply `judge` to consecutive records, shape (steps, 4, tasks); the last row is 1 for tasks that run on."""
         while len(records) and self.is_running:
