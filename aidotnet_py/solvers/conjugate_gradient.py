@@ -131,8 +131,8 @@ def conjugate_gradient(
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
     if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
-        if start is None and rtol == 0:
-            return QueuedSolve(operator, rhs, iterations=limit, atol=atol, callback=callback).result()
+        if start is None and bounds.rtol == 0:
+            return QueuedSolve(operator, rhs, iterations=limit, bounds=bounds, callback=callback).result()
         return _solve(_Solve(rows, operator, operator.iteration, operator), start, limit, bounds, callback)
     product = _damped(rows, rows.on_rows("operator", operator), damping)
     with borrowed_iteration(rows, product, precondition) as iteration:
@@ -150,7 +150,7 @@ def _solve(
 
 
 class QueuedSolve:
-    """The solve of `conjugate_gradient` from zero with an rtol of 0, begun in the operator's queue.
+    """The solve of `conjugate_gradient` from zero, begun in the operator's queue.
 
     Where the queue waits, all iterations are in it: the device that runs it cannot ask the host.
 
@@ -162,8 +162,10 @@ class QueuedSolve:
         b.
     iterations : int
         The most iterations for a task; in a queue that waits, at most `MOST`.
-    atol, callback
-        As `conjugate_gradient` has them.
+    bounds : Bounds
+        When a task has converged, with an rtol of 0.
+    callback : callable, optional
+        As `conjugate_gradient` has it.
     """
 
     def __init__(
@@ -172,16 +174,16 @@ class QueuedSolve:
         rhs: Array,
         *,
         iterations: int,
-        atol: float,
+        bounds: Bounds,
         callback: Callback | None = None,
     ) -> None:
         self._operator, self._rhs, self._iterations, self._callback = operator, rhs, iterations, callback
-        self._bounds, self._waited = Bounds(0.0, atol), operator.queue.is_waiting
+        self._bounds, self._waited = bounds, operator.queue.is_waiting
         backend, on, queue = operator.backend, operator.iteration, operator.queue
         operator.prepare()
         # With an rtol of 0, right-hand sides do not matter.
-        bounds, _ = self._bounds.of(np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs)), None)
-        on.set_threshold(threshold_of(bounds))
+        tolerance, _ = bounds.of(np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs)), None)
+        on.set_threshold(threshold_of(tolerance))
         self._times = iterations if self._waited else on.first_rounds(iterations)
         on.begin(queue, rhs, self._times)
         if self._waited:
