@@ -177,29 +177,28 @@ class QueuedSolve:
         bounds: Bounds,
         callback: Callback | None = None,
     ) -> None:
-        self._operator, self._rhs, self._iterations, self._callback = operator, rhs, iterations, callback
-        self._bounds, self._waited = bounds, operator.queue.is_waiting
-        backend, on, queue = operator.backend, operator.iteration, operator.queue
+        self._limit, self._bounds, self._callback = iterations, bounds, callback
+        queue, self._iteration, self._waited = operator.queue, operator.iteration, operator.queue.is_waiting
+        self._solve = _Solve(Rows(rhs), operator, self._iteration, operator)
         operator.prepare()
         # With an rtol of 0, right-hand sides do not matter.
-        tolerance, _ = bounds.of(np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs)), None)
-        on.set_threshold(threshold_of(tolerance))
-        self._times = iterations if self._waited else on.first_rounds(iterations)
-        on.begin(queue, rhs, self._times)
+        tolerance, _ = bounds.of(np.zeros(int(rhs.shape[0]), operator.backend.dtype_of(rhs)), None)
+        self._iteration.set_threshold(threshold_of(tolerance))
+        self._times = iterations if self._waited else self._iteration.first_rounds(iterations)
+        self._iteration.begin(queue, rhs, self._times)
         if self._waited:
-            on.end(queue, rhs)
+            self._iteration.end(queue, rhs)
 
     def result(self) -> tuple[Array, SolverReport]:
         """Return the result of `conjugate_gradient`, once the queue has run."""
-        operator, on = self._operator, self._operator.iteration
-        records = operator.backend.to_numpy(on.latest(self._times))
-        solve = _Solve(Rows(self._rhs), operator, on, operator)
+        solve = self._solve
+        records = solve.backend.to_numpy(self._iteration.latest(self._times))
         # The slopes before the first step are the squares of the first residual.
         norms = np.sqrt(records[0, 1])
-        if not all_in_range(norms) and scales_for(solve.norms(self._rhs)) is not None:
+        if not all_in_range(norms) and scales_for(solve.norms(solve.rows.array)) is not None:
             # The queued iteration knows no other units, in which squares of norms are normal numbers.
-            return _solve(solve, None, self._iterations, self._bounds, self._callback)
-        progress = Progress(norms, norms, self._iterations, self._bounds, callback=self._callback)
+            return _solve(solve, None, self._limit, self._bounds, self._callback)
+        progress = Progress(norms, norms, self._limit, self._bounds, callback=self._callback)
         progress.judge_all(records)
         if self._waited:
             solve.settle(progress, solve.ends())
