@@ -31,8 +31,9 @@ from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.encodings import keep_task, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.tasks import Tasks
-from aidotnet_py.meta_learning.objective.checks import check_task, names_of_places
+from aidotnet_py.meta_learning.objective.checks import check_task
 from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.sets import Sets, names_of_places
 from aidotnet_py.models import FunctionModel, IFullModel
 from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -222,15 +223,16 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         # Its caches are those of the model as it is now.
         self._objectives.lease(model, loss)
         for role in roles:
-            self._objectives.check(role, tasks, wheres, model, loss)
+            self._objectives.check(role, Sets(tasks, wheres), model, loss)
         joint = joint_tasks(model.backend, model.dtype, tasks, wheres, queries="Query" in roles)
         places: dict[int, list[int]] = {}
         for place, task in enumerate(joint):
             places.setdefault(classes_of(task), []).append(place)
+        sets = Sets(joint, wheres)
         groups = [
             replace(group, places=[own[i] for i in group.places])
             for own in places.values()
-            for group in self._objectives.groups([joint[i] for i in own], roles, model, loss, training=training)
+            for group in self._objectives.groups(sets.part(own), roles, model, loss, training=training)
         ]
         return self._open_groups(joint, roles, training, first, groups)
 

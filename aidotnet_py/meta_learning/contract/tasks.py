@@ -409,7 +409,8 @@ def columns_of(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], role: str) -> 
 def note_of(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
     """Return an entry of a task's metadata; None where it has none, or anything but a mapping for these."""
     notes: Any = task.Metadata
-    return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
+    # A dict first: to ask for a protocol takes long, and every step asks each task.
+    return notes.get(name) if isinstance(notes, (dict, Mapping)) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # of anything
 
 
 def name_in_batch(task: IMetaLearningTask[Any, Any, Any], place: int) -> str:

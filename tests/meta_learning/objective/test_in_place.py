@@ -35,6 +35,7 @@ from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
 from aidotnet_py.nn import Dense, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
+from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.conjugate_gradient import QueuedSolve
 from aidotnet_py.solvers.iteration import BufferedOperator
 from aidotnet_py.solvers.progress import Progress
@@ -236,7 +237,7 @@ def test_solves_that_are_judged_when_they_are_over() -> None:
         matrices.draw(rng)
         rhs = _right_hand_sides(rng, shape, dtype)
         how = {"max_iterations": int(rng.integers(1, 33)), "atol": float(rng.choice([1e-14, 1e-6, 0.1]))}
-        begun = {"iterations": how["max_iterations"], "atol": how["atol"]}
+        begun: dict[str, Any] = {"iterations": how["max_iterations"], "bounds": Bounds(0.0, how["atol"])}
         found, report = QueuedSolve(matrices.operator, rhs, **begun).result()
         right, wanted = eager_conjugate_gradient(lambda v, to=matrices.operator: to(v), rhs, rtol=0.0, **how)
         assert found.tobytes() == right.tobytes()
