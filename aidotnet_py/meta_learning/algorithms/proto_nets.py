@@ -26,12 +26,13 @@ from aidotnet_py.meta_learning.algorithms.prototypes import (
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import model_backend
+from aidotnet_py.meta_learning.contract.task_checks import check_task
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.encodings import keep_task, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.tasks import Tasks
-from aidotnet_py.meta_learning.objective.checks import check_task, names_of_places
+from aidotnet_py.meta_learning.objective.checks import names_of_places
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.models import FunctionModel, IFullModel
 from aidotnet_py.models.interfaces import TModel_co

@@ -18,6 +18,7 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missin
 from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult, MetaEvaluationResult
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.task_checks import check_task
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
 from aidotnet_py.meta_learning.learner.core import Batch
@@ -26,7 +27,7 @@ from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import AdaptationCurve
 from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
-from aidotnet_py.meta_learning.objective.checks import check_task, check_tasks
+from aidotnet_py.meta_learning.objective.checks import check_tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import split_rows
 from aidotnet_py.models import IFullModel, INormalizedModel
