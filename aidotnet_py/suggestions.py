@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-__all__ = ["suggest", "suggestion_hint"]
+__all__ = ["suggest", "suggest_or_list", "suggestion_hint"]
 
 # The words of options and arguments for words of papers and other libraries.
 _MEANINGS = {
@@ -72,6 +72,11 @@ def suggest(name: str, names: Sequence[str]) -> str | None:
     near = near or _alike_in_meaning(name, names)
     near = near or [by_lower[n] for n in get_close_matches(slip, by_lower, n=1, cutoff=0.7)]
     return f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else None
+
+
+def suggest_or_list(name: str, names: Sequence[str]) -> str:
+    """Return the question of `suggest`, or all names if the name resembles none."""
+    return suggest(name, names) or f"it has {', '.join(names)}"
 
 
 def suggestion_hint(value: object, names: Sequence[str]) -> str:
