@@ -222,11 +222,12 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         accuracies: list[float] = []
         singles: list[float] = []
         normalization: Statistics | None = None
+        told = set[str]()
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
             some = min(self._options.MicroBatchSize or count, self._options.MetaBatchSize, count - len(losses))
             tasks = check_tasks(self._batch_from(loader, some, place))
-            some_losses, some_accuracies, model, adapted = self._query_results(tasks)
+            some_losses, some_accuracies, model, adapted = self._query_results(tasks, told)
             normalization = self._objectives.normalization(tasks, model, self._loss())
             losses += list(some_losses)
             accuracies += some_accuracies
@@ -242,11 +243,14 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         )
 
     def _query_results(
-        self, tasks: Batch[T, TInput, TOutput]
+        self, tasks: Batch[T, TInput, TOutput], told: set[str] | None = None
     ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
-        """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
+        """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task.
+
+        ``told`` is as for `warn_of_other_encodings`.
+        """
         groups = self._open(tasks, "Support", "Query", training=False)
-        warn_of_other_encodings(groups[0].model, tasks)
+        warn_of_other_encodings(groups[0].model, tasks, told)
         shares: list[tuple[Measured, list[Array]]] = self._over_shares(groups, "_query_share")
         losses: NDArray[Any] = np.concatenate([losses for (losses, _), _ in shares])
         accuracies = [accuracy for (_, accuracies), _ in shares for accuracy in accuracies]
