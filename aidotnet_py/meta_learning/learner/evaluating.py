@@ -182,7 +182,8 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         Returns
         -------
         T or MetaEvaluationResult
-            For a batch, the mean query loss; for a number, losses and accuracies of every task.
+            For a batch, the mean query loss alone, as in AiDotNet: `adaptation_curve` has losses and accuracies of its
+            tasks. For a number, losses and accuracies of every task.
 
         Raises
         ------
