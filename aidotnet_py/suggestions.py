@@ -90,7 +90,7 @@ def _alike_in_meaning(name: str, names: Sequence[str]) -> list[str]:
     words = _words(name)
     wanted = {meaning for word in words for meaning in _MEANINGS.get(word, word).split()}
     shared = {n: len(wanted & _words(n)) for n in names}
-    most = max(shared.values())
+    most = max(shared.values(), default=0)
     return sorted((n for n in names if most and shared[n] == most), key=lambda n: len(_words(n)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import partial
@@ -120,6 +121,8 @@ def open_new_tasks(path: Path, settings: RunSettings, encoding: Encoding) -> Any
 
     Raises
     ------
+    FileNotFoundError
+        When there is nothing at the path.
     ArgumentException
         When the data are those of the run, of another kind, or too few for its tasks.
     """
@@ -128,6 +131,8 @@ def open_new_tasks(path: Path, settings: RunSettings, encoding: Encoding) -> Any
             f"{refusal('data', 'other data than those of the run', str(path))}; leave it out for the classes or groups "
             "that the run held out"
         )
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "data must be an existing folder or table, got nothing", str(path))
     if isinstance(encoding, TableEncoding):
         if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
             raise ArgumentException(refusal("data", f"a table ({', '.join(TABLE_SUFFIXES)}), as the run's", str(path)))

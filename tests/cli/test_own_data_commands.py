@@ -310,7 +310,7 @@ class TestEvaluatingOnOtherData:
             (tmp_path / "run", heights, "leave it out for the classes or groups that the run held out"),
             (tmp_path / "run", tmp_path, "data must be a table (.csv, .tsv, .parquet), as the run's, got "),
             (tmp_path / "run", tmp_path / "few.csv", "table must have the column 'sex', got 'child', 'age', 'height'"),
-            (tmp_path / "run", tmp_path / "none.csv", "data must be a table (.csv, .tsv, .parquet), as the run's, got"),
+            (tmp_path / "run", tmp_path / "none.csv", "data must be an existing folder or table, got nothing: "),
         ):
             refused = self.evaluate(folder, data)
             assert refused.exit_code == 2, refused.output
