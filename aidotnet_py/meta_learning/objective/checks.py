@@ -12,8 +12,9 @@ from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction, validate_alike
-from aidotnet_py.meta_learning.contract.protocols import is_differentiable, missing_members
+from aidotnet_py.meta_learning.contract.protocols import is_differentiable
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.task_checks import hint_for_batch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches, set_names
 from aidotnet_py.meta_learning.objective.sets import Names, Sets, are_alike
 from aidotnet_py.models import IDifferentiableModel, IFullModel
@@ -25,7 +26,6 @@ __all__ = [
     "Shape",
     "TracedOutput",
     "check_batches",
-    "check_task",
     "check_tasks",
     "places_by_size",
     "require_no_more_batches",
@@ -38,40 +38,12 @@ Shape = tuple[int, ...]
 _Kind = tuple[Shape, np.dtype[Any], str]
 
 
-def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
-    """Return a task after the check that it is one."""
-    check_given("task", task, "an IMetaLearningTask")
-    assert task is not None
-    missing = missing_members(task, IMetaLearningTask)
-    if missing:
-        raise ArgumentException(
-            f"task must be an IMetaLearningTask, got a {type(task).__name__}{_hint_for_task(task, missing)}"
-        )
-    return task
-
-
 def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
     """Return the tasks of a batch after the check that it is one."""
     check_given("taskBatch", batch, "a TaskBatch")
     if not isinstance(batch, TaskBatch):
-        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}{_hint_for_batch(batch)}")
+        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}{hint_for_batch(batch)}")
     return list(batch)
-
-
-def _hint_for_task(value: object, missing: Sequence[str]) -> str:
-    """Return the end of a message for something that is no task."""
-    if isinstance(value, TaskBatch):
-        return "; adapt to its tasks one by one, as in [learner.Adapt(task) for task in batch]"
-    if isinstance(value, (list, tuple)) or backend_of(value) is not None:
-        return "; use MetaLearningTask(SupportSetX=…, SupportSetY=…)"
-    return f", which lacks {', '.join(missing)}"
-
-
-def _hint_for_batch(value: object) -> str:
-    """Return the end of a message for something that is no batch."""
-    if not missing_members(value, IMetaLearningTask):
-        return "; use TaskBatch([task])"
-    return "; use TaskBatch(tasks)" if isinstance(value, (list, tuple)) else ""
 
 
 def check_batches(

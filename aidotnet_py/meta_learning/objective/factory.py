@@ -175,8 +175,6 @@ class ObjectiveFactory:
         if not all(backend.owns(x) and backend.owns(y) and 0 not in x.shape[:1] for x, y in data):
             return 0
         x, y = data[0]
-        if training and self._noise_shapes(model, ArrayType(tuple(x.shape), backend.dtype_of(x))):
-            return 0
         if not can_mark(backend, [y for _, y in data]):
             return 0
         example, target = (ArrayType(tuple(of.shape[1:]), backend.dtype_of(of)) for of in (x, y))
@@ -188,6 +186,9 @@ class ObjectiveFactory:
                 known[size] = flops_of_example(model, loss, example, target, size)
             if not known[size]:
                 return 0
+        # After the look at examples, which passes over those that the model cannot take: the checks name them.
+        if training and self._noise_shapes(model, ArrayType(tuple(x.shape), backend.dtype_of(x))):
+            return 0
         return known[max(counts)]
 
     def check(
