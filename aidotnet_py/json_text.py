@@ -34,7 +34,7 @@ def _require_names(value: Any) -> None:
     if isinstance(value, dict):
         for name in value:
             if not isinstance(name, str):
-                raise TypeError(f"names in a mapping must be strings, got {name!r:.80}")
+                raise TypeError(f"names in a mapping must be strings, got {name!r:.80}; use str of it")
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:

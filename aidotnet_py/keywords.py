@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
-from aidotnet_py.suggestions import suggest
+from aidotnet_py.suggestions import suggest_or_list
 
-__all__ = ["suggests_keywords"]
+__all__ = ["refuses_other_keywords", "suggests_keywords"]
 
 # A function, or a class.
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,19 +45,30 @@ def suggests_keywords(**meanings: str) -> Callable[[F], F]:
             return cast(F, kind)
         parameters = inspect.signature(function).parameters.values()
         names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
-        known = frozenset(names)
 
-        @functools.wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            if not options.keys() <= known:
-                owner = _owner(function, args[0] if args else None)
-                slip = next(name for name in options if name not in known)
-                raise TypeError(f"{owner} has no argument {slip!r}; {_remedy(slip, names, meanings)}")
-            return function(*args, **options)
+        def message(slip: str, arguments: tuple[Any, ...]) -> str:
+            owner = _owner(function, arguments[0] if arguments else None)
+            return f"{owner} has no argument {slip!r}; {_remedy(slip, names, meanings)}"
 
-        return cast(F, call)
+        return refuses_other_keywords(function, names, message)
 
     return decorate
+
+
+def refuses_other_keywords(function: F, names: Sequence[str], message: Callable[[str, tuple[Any, ...]], str]) -> F:
+    """Return a function that raises TypeError for keywords other than these names.
+
+    ``message`` makes the text of the error, from the first such keyword and the positional arguments.
+    """
+    known = frozenset(names)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        if not options.keys() <= known:
+            raise TypeError(message(next(name for name in options if name not in known), arguments))
+        return function(*arguments, **options)
+
+    return cast(F, call)
 
 
 def _owner(function: Callable[..., Any], first: object) -> str:
@@ -72,4 +83,4 @@ def _owner(function: Callable[..., Any], first: object) -> str:
 def _remedy(slip: str, names: list[str], meanings: dict[str, str]) -> str:
     if slip in meanings:
         return f"it is {' and '.join(map(repr, meanings[slip].split()))}"
-    return suggest(slip, names) or f"it has {', '.join(names)}"
+    return suggest_or_list(slip, names)

@@ -68,17 +68,19 @@ def _figure(picture: str, caption: str) -> str:
     return f"<div>{picture}{below}</div>"
 
 
-def thumbnail(image: NDArray[Any]) -> str:
+def thumbnail(image: NDArray[Any], *, is_ink: bool = False) -> str:
     """Return an image (height, width, channels) as an ``img``: of three channels in colour, else the first in grey.
 
-    Its least value is black and its largest white; what is not finite is black. Large images are thinned out.
+    0 is black and 1 white, or the least and the largest value if these are beyond; the reverse for ink. What is not
+    finite is as the least value. Large images are thinned out.
     """
     stride = max(1, -(-max(image.shape[:2]) // _MOST_PIXELS))
     pixels = np.asarray(image[::stride, ::stride], np.float64)
     pixels = pixels if pixels.shape[2] == 3 else pixels[:, :, :1]
     sound = np.isfinite(pixels)
-    least, most = (float(end(pixels[sound])) if sound.any() else 0.0 for end in (np.min, np.max))
-    scaled = np.where(sound, pixels - least, 0.0) / ((most - least) or 1.0)
+    least, most = float(pixels[sound].min(initial=0.0)), float(pixels[sound].max(initial=1.0))
+    scaled = np.where(sound, pixels - least, 0.0) / (most - least)
+    scaled = 1.0 - scaled if is_ink else scaled
     data = base64.b64encode(_png(np.rint(255 * scaled).astype(np.uint8))).decode()
     height, width = pixels.shape[:2]
     size = _SIDE / max(height, width)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-__all__ = ["suggest", "suggestion_hint"]
+__all__ = ["suggest", "suggest_or_list", "suggestion_hint"]
 
 # The words of options and arguments for words of papers and other libraries.
 _MEANINGS = {
@@ -74,6 +74,11 @@ def suggest(name: str, names: Sequence[str]) -> str | None:
     return f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else None
 
 
+def suggest_or_list(name: str, names: Sequence[str]) -> str:
+    """Return the question of `suggest`, or all names if the name resembles none."""
+    return suggest(name, names) or f"it has {', '.join(names)}"
+
+
 def suggestion_hint(value: object, names: Sequence[str]) -> str:
     """Return the end of a message for a value that is none of some names: the question, if it resembles one."""
     question = suggest(value, names) if isinstance(value, str) else None
@@ -85,7 +90,7 @@ def _alike_in_meaning(name: str, names: Sequence[str]) -> list[str]:
     words = _words(name)
     wanted = {meaning for word in words for meaning in _MEANINGS.get(word, word).split()}
     shared = {n: len(wanted & _words(n)) for n in names}
-    most = max(shared.values())
+    most = max(shared.values(), default=0)
     return sorted((n for n in names if most and shared[n] == most), key=lambda n: len(_words(n)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.meta_learning.objective import ObjectiveFactory
+from aidotnet_py.meta_learning.objective.sets import Sets
 from benchmarks.contestants.ours import batch_of, model_of
 from benchmarks.workloads import flat, workload
 
@@ -28,7 +29,7 @@ def curvature_ratio(name: str, *, rounds: int = 15, calls: int = 3) -> tuple[flo
     factory = ObjectiveFactory(np.random.default_rng(0))
     loss = model.DefaultLossFunction
     wheres = [f"task {i}" for i in range(len(tasks))]
-    whole = factory.make("Support", tasks, wheres, model, loss, factory.lease(model, loss))
+    whole = factory.make("Support", Sets(tasks, wheres), model, loss, factory.lease(model, loss))
     count = min(whole.tasks_at_once, work.tasks)
     support = whole.part(0, count, 0)
     points = np.tile(flat(work.parameters), (count, 1))

@@ -115,13 +115,25 @@ class TestTasks:
         assert page.tags.count("img") == 15
         decoded = Image.open(io.BytesIO(base64.b64decode(page.links[0].partition(",")[2])))
         image = digits.SupportInput[0, :, :, 0]
-        expected = np.rint(255 * (image - image.min()) / (image.max() - image.min()))
-        np.testing.assert_array_equal(np.asarray(decoded), expected)
+        # Ink on white paper.
+        np.testing.assert_array_equal(np.asarray(decoded), np.rint(255 * (1 - image.astype(np.float64))))
+        paper = np.asarray(decoded)[image == 0]
+        assert paper.size > 0
+        assert (paper == 255).all()
+
+    def test_of_photographs_show_them_as_they_are(self) -> None:
+        dark = np.full((1, 4, 4, 3), 0.2)
+        dark[0, 0, 0] = 0.4
+        page = Page(task(SupportSetX=dark, SupportSetY=np.array([0]), QuerySetX=None, QuerySetY=None)._repr_html_())
+        decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.links[0].partition(",")[2]))))
+        np.testing.assert_array_equal(decoded, np.rint(255 * dark[0]))
 
     def test_of_functions_show_their_points(self) -> None:
         assert Page(task()._repr_html_()).tags.count("circle") == 12
 
     def test_of_other_data_show_their_shapes(self) -> None:
+        # A query set of another shape than the support set.
+        assert not Page(task(SupportSetX=np.ones((1, 4, 4, 3)), SupportSetY=np.array([0]))._repr_html_()).links
         x = np.ones((4, 7))
         page = Page(task(SupportSetX=x, SupportSetY=x, QuerySetX=None, QuerySetY=None)._repr_html_())
         assert "support (4, 7) → (4, 7)" in page.text

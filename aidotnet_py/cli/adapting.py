@@ -24,8 +24,8 @@ from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.data.table.reading import read_table
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.runs import RunFolder
-from aidotnet_py.runs.opening import checkpoint_of
-from aidotnet_py.saving import load, save
+from aidotnet_py.runs.opening import checkpoint_of, learner_of
+from aidotnet_py.saving import save
 from aidotnet_py.whole_files import write_file
 
 __all__ = ["adapt"]
@@ -51,18 +51,13 @@ def adapt(
     with refusals("adapt", debug=debug):
         folder = RunFolder(run)
         made, facts = settings_of(folder, None)
-        encoding = facts.encoding
-        if encoding is None:
-            raise ArgumentException(
-                f"{str(run)!r} must be a run on a folder or a table, got a run on built-in data; adapt its learner in "
-                "Python, with aidotnet_py.load and Adapt"
-            )
+        encoding = facts.require_encoding(run, "adapt its learner in Python, with aidotnet_py.load and Adapt")
         file = checkpoint_of(folder, checkpoint)
         outputs = {"--out": out} if model is None else {"--out": out, "--model": model}
         if model is not None:
             check_file_name("--model", model)
-        require_new_files(outputs, folder.path, [file, *_files_of(support, "*/*"), *_files_of(query, "*")])
-        learner = load(file)
+        require_new_files(outputs, [file, *_files_of(support, "*/*"), *_files_of(query, "*")], folder.path)
+        learner = learner_of(file)
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)
         else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
-import tempfile
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.cli.completion import names
+from aidotnet_py.cli.new_files import require_new_files, write_output
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
 from aidotnet_py.cli.tables import WIDTH, tables_of
 from aidotnet_py.cli.workers import Scheduler, Workers
@@ -25,13 +25,9 @@ from aidotnet_py.comparison import merge as join_comparisons
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.plotting import draw_adaptation_curves, figure_formats
 from aidotnet_py.runs.executors import executor_of
-from aidotnet_py.whole_files import read_file, write_file
+from aidotnet_py.whole_files import read_file
 
 __all__ = ["add_commands"]
-
-
-# Written beside the results' files to test for free space.
-_PROBE = bytes(2**16)
 
 # Options by the argument names of the floors below; the last two names are the loaders'.
 _OPTIONS = {
@@ -115,6 +111,8 @@ def compare(
             seeds=seed or (0,),
             archive=archive,
         )
+        if not resume:
+            _require_no_runs(json)
         earlier = _earlier(json) if resume else None
         executor = executor_of(workers, scheduler)
         _make_ready(figure, json)
@@ -142,7 +140,7 @@ def merge(
                 raise ArgumentException(f"files must be different, got {str(file)!r} twice")
             found[str(file)] = _read(file)
         joined = join_comparisons(found)
-        _make_ready(figure, json)
+        _make_ready(figure, json, files)
         _report(joined, figure, json)
 
 
@@ -170,10 +168,18 @@ def _earlier(json: Path | None) -> Comparison | None:
     return _read(json) if json.exists() and json.stat().st_size else None
 
 
+def _require_no_runs(json: Path | None) -> None:
+    """Raise ArgumentException if a new comparison would overwrite another one, which may have taken hours."""
+    if json is not None and json.is_file() and json.stat().st_size:
+        raise ArgumentException(
+            f"{refusal('json', 'a new or empty file', str(json))}; pass --resume to keep its runs, or remove it"
+        )
+
+
 def _keep(so_far: Comparison, json: Path | None) -> None:
     """Write the runs so far, unless that is for a device or a pipe."""
     if json is not None and (json.is_file() or not json.exists()):
-        write_file(json, so_far.to_json().encode())
+        write_output(json, so_far.to_json().encode())
 
 
 @contextmanager
@@ -194,7 +200,7 @@ def _with_option(message: str) -> str:
     return _OPTIONS.get(name, name) + space + rest
 
 
-def _make_ready(figure: Path | None, json: Path | None) -> None:
+def _make_ready(figure: Path | None, json: Path | None, inputs: Sequence[Path] = ()) -> None:
     """Check before the work that the results can be written, and create missing folders."""
     if figure is not None:
         formats = figure_formats()
@@ -209,36 +215,12 @@ def _make_ready(figure: Path | None, json: Path | None) -> None:
     try:
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-        _require_writable(paths)
+        require_new_files({f"--{name}": path for name, path in paths.items()}, inputs, streams=["--json"])
     except BaseException:
         for folder in sorted(missing, key=lambda parent: len(parent.parts), reverse=True):
             with suppress(OSError):
                 folder.rmdir()
         raise
-
-
-def _require_writable(paths: dict[str, Path]) -> None:
-    """Raise unless these are different, writable files; new files are removed again."""
-    with ExitStack() as stack:
-        seen: dict[tuple[int, int], str] = {}
-        for name, path in paths.items():
-            if not path.exists():
-                # Registered before the file is opened, so that it is closed before its removal.
-                stack.callback(path.unlink, missing_ok=True)
-            file = stack.enter_context(path.open("ab"))
-            status = os.fstat(file.fileno())
-            # Several spellings and links may name one file.
-            other = seen.setdefault((status.st_dev, status.st_ino), name)
-            if other != name:
-                raise ArgumentException(f"{refusal(name, 'a file of its own', str(path))}, the file of --{other}")
-            # A device that refuses all data refuses even empty data; a full file system refuses only some data.
-            try:
-                os.write(file.fileno(), b"")
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from error
-            if path.is_file():
-                with tempfile.TemporaryFile(dir=path.parent) as probe:
-                    probe.write(_PROBE)
 
 
 def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
@@ -256,10 +238,7 @@ def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> N
 
 def _write(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
     if json is not None:
-        if json.exists() and not json.is_file():
-            json.write_text(comparison.to_json(), encoding="utf-8")
-        else:
-            write_file(json, comparison.to_json().encode())
+        write_output(json, comparison.to_json().encode())
     if figure is not None:
         curves = {f"seed {seed}": comparison.curves(seed) for seed in comparison.settings.seeds}
         # Any: matplotlib's stubs leave the types of its keywords open.
@@ -268,4 +247,6 @@ def _write(comparison: Comparison, figure: Path | None, json: Path | None) -> No
             {title: accuracies for title, (_, accuracies) in curves.items() if accuracies},
             f"{comparison.settings.test_tasks} new tasks of {comparison.settings.data}, with 95 % intervals",
         )
-        drawn.savefig(figure)
+        image = io.BytesIO()
+        drawn.savefig(image, format=figure.suffix.removeprefix(".").lower())
+        write_output(figure, image.getvalue())

@@ -24,7 +24,8 @@ from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.executors import executor_of
 from aidotnet_py.runs.learners import make_learner
 from aidotnet_py.runs.logs import LOGS, logs_of
-from aidotnet_py.runs.opening import checkpoint_of
+from aidotnet_py.runs.opening import checkpoint_of, learner_of
+from aidotnet_py.runs.own_data import open_new_tasks
 from aidotnet_py.runs.run_data import DataFacts
 from aidotnet_py.runs.settings import RunSettings, changed
 
@@ -162,24 +163,35 @@ def resume(
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of class folders, or a table, like the run's own.",
+            show_default="what the run held out",
+        ),
+    ] = None,
     checkpoint: Checkpoint = "best",
-    tasks: Annotated[int, typer.Option(help="New tasks of held-out classes.")] = 600,
+    tasks: Annotated[int, typer.Option(help="New tasks of held-out classes, or of those of --data.")] = 600,
     as_json: _AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Evaluate a run's learner on new tasks, with 95 % intervals.
 
-    Example: aidotnet-py evaluate runs/first --checkpoint last
+    Examples: aidotnet-py evaluate runs/first --checkpoint last;
+    aidotnet-py evaluate runs/growth --data other_clinic.csv
     """
     with refusals("evaluate", debug=debug):
         COUNT.check("--tasks", tasks)
         folder = RunFolder(run)
         made, facts = settings_of(folder, None)
         file = checkpoint_of(folder, checkpoint)
-        data = open_data(made, facts)
-        learner = make_learner(made, data)
-        learner.Load(file)
-        learner.Options.DataLoader = data.test
+        if data is None:
+            loader = open_data(made, facts).test
+        else:
+            remedy = "evaluate its learner in Python, with aidotnet_py.load and Evaluate"
+            loader = open_new_tasks(data, made, facts.require_encoding(run, remedy))
+        learner = learner_of(file)
+        learner.Options.DataLoader = loader
         result = learner.Evaluate(numTasks=tasks)
         loss, accuracy = result.GetLossConfidenceInterval(), result.GetAccuracyConfidenceInterval()
         numbers = {"Loss": loss, "Accuracy": accuracy}
@@ -187,6 +199,7 @@ def evaluate(
             _print_json(
                 {
                     "run": str(run),
+                    "data": None if data is None else str(data),
                     "checkpoint": file.name,
                     "Iteration": learner.CurrentIteration,
                     "NumTasks": tasks,
@@ -195,7 +208,8 @@ def evaluate(
                 }
             )
             return
-        print(f"{file.name} after {learner.CurrentIteration} steps, on {tasks} new tasks, with 95 % intervals")
+        where = "" if data is None else f" of {data}"
+        print(f"{file.name} after {learner.CurrentIteration} steps, on {tasks} new tasks{where}, with 95 % intervals")
         print(f"loss      {float(loss.Mean):.4f} ± {float(loss.HalfWidth):.4f}")
         if float(accuracy.Mean) == float(accuracy.Mean):
             print(f"accuracy  {float(accuracy.Mean):.2%} ± {float(accuracy.HalfWidth):.2%}")

@@ -15,6 +15,7 @@ from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisode
+from aidotnet_py.meta_learning.contract.task_checks import check_task
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -84,11 +85,7 @@ class Episode(KnownAttributes, Generic[T, TInput, TOutput]):
         difficulty: float | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        check_given("task", task, "an IMetaLearningTask")
-        lacking = missing_members(task, IMetaLearningTask)
-        if lacking:
-            raise ArgumentException(f"task must be an IMetaLearningTask, got a {type(task).__name__}")
-        self._task = task
+        self._task = check_task(task)
         self._domain = domain
         self.Difficulty = _DIFFICULTY.check("difficulty", difficulty)
         self.LastLoss = None

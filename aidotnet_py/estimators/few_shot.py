@@ -84,7 +84,7 @@ class _FewShot(BaseEstimator):
             names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
             with own_remedies():
                 columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
-                self._check_group(encoding, columns, reset=reset)
+                self._check_group(encoding.require_one_group(columns, "X"), encoding, reset=reset)
                 return check_numbers("X", encoding.inputs(columns), dtype.type)
         rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
         if isinstance(encoding, ImageEncoding):
@@ -97,15 +97,14 @@ class _FewShot(BaseEstimator):
             )
         return rows.reshape(len(rows), *model.input_shape)
 
-    def _check_group(self, encoding: TableEncoding, columns: Columns, *, reset: bool) -> None:
-        """Raise ArgumentException for rows of several groups, or of another group than the one that was fitted."""
-        group = encoding.require_one_group(columns, "X")
+    def _check_group(self, group: Any, encoding: TableEncoding, *, reset: bool) -> None:
+        """Keep the group that is fitted, or raise ArgumentException for another one; None if X does not tell."""
         if reset:
             self._group = group
         elif None not in (group, self._group) and group != self._group:
             raise ArgumentException(
-                f"X must have rows of the group that was fitted, {self._group!r:.80} in column {encoding.group!r:.80}, "
-                f"got {group!r:.80}; fit to rows of this group first"
+                f"X must have rows of the group that was fitted, {self._group!r:.80}, got {group!r:.80} in column "
+                f"{encoding.group!r:.80}; fit the rows of this group whose targets are known"
             )
 
     def _outputs(self, X: Any) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from aidotnet_py.runs.folder import RunFolder
 from aidotnet_py.runs.run_data import KINDS, Encoding, encoding_of
 from aidotnet_py.saving import load
 
-__all__ = ["checkpoint_of", "encoding_of_learner", "open_learner"]
+__all__ = ["checkpoint_of", "encoding_of_learner", "learner_of", "open_learner"]
 
 
 def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
@@ -44,6 +44,20 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
         names = "".join(f", such as {file.name}" for file in folder.checkpoints[-1:])
         raise ArgumentException(refusal("--checkpoint", f"{Choice('best', 'last')}, or a file{names}", checkpoint))
     return path
+
+
+def learner_of(file: Path) -> MetaLearnerBase[Any, Any, Any]:
+    """Return the learner of a checkpoint.
+
+    Raises
+    ------
+    ArgumentException
+        When the file is damaged, or holds something else, such as an adapted model.
+    """
+    learner = load(file)
+    if not isinstance(learner, MetaLearnerBase):
+        raise ArgumentException(refusal("--checkpoint", "the file of a learner", type(learner).__name__))
+    return cast("MetaLearnerBase[Any, Any, Any]", learner)
 
 
 def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:

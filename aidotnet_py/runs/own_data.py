@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison.settings import SEEDS
-from aidotnet_py.data import ImageFolderLoader, TableLoader
+from aidotnet_py.data import ImageFolderLoader, TableEncoding, TableLoader
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss, ILossFunction, MeanSquaredErrorLoss
 from aidotnet_py.models import NeuralNetworkModel
@@ -19,7 +19,7 @@ from aidotnet_py.nn import Layer, conv4, mlp
 from aidotnet_py.runs.run_data import DataFacts, Encoding, RunData
 from aidotnet_py.runs.settings import OF_FOLDERS, OF_TABLES, RunSettings
 
-__all__ = ["TABLE_SUFFIXES", "open_folder", "open_table", "tasks_of_tables"]
+__all__ = ["TABLE_SUFFIXES", "open_folder", "open_new_tasks", "open_table", "tasks_of_tables"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 # Defaults: ways, the side of an image, query images of a class.
@@ -32,10 +32,10 @@ def open_folder(folder: Path, settings: RunSettings, facts: DataFacts) -> RunDat
     Without a published division, a quarter of the classes, and at least as many as a task has, is held out.
     """
     settings.require_unset("a folder", *OF_TABLES)
-    shots = 1 if settings.shots is None else settings.shots
+    shots = _shots(settings)
     # As a function of anything: pyright does not know the overloads of a partial class.
     opened: Any = partial(cast(Any, ImageFolderLoader), folder, KShot=shots, size=settings.size or _SIDE)
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
+    if _is_divided(folder):
         ways = settings.ways or _WAYS
         held = "val" if (folder / "val").is_dir() else "test"
         training, validation, test = (
@@ -55,10 +55,24 @@ def open_folder(folder: Path, settings: RunSettings, facts: DataFacts) -> RunDat
     return RunData(True, options, models, training, validation, test, training.encoding)
 
 
-def _divided_folder(opened: Any, settings: RunSettings, shots: int, facts: DataFacts) -> tuple[list[Any], int]:
-    # Once for the numbers of classes and images; the images are in the cache then.
+def _is_divided(folder: Path) -> bool:
+    """Return whether a folder has the parts of a published division."""
+    return (folder / "train").is_dir() and (folder / "test").is_dir()
+
+
+def _shots(settings: RunSettings) -> int:
+    return 1 if settings.shots is None else settings.shots
+
+
+def _size_of(opened: Any, shots: int) -> tuple[int, int]:
+    """Return the number of classes of a folder, and how many query images of each a task may have."""
+    # The images are in the cache then.
     pool = opened(NWay=2, QueryShots=1, seed=0)
-    count = len(pool.labels)
+    return len(pool.labels), min(_QUERIES, min(pool.dataset(seed=0).ClassExampleCounts.values()) - shots)
+
+
+def _divided_folder(opened: Any, settings: RunSettings, shots: int, facts: DataFacts) -> tuple[list[Any], int]:
+    count, queries = _size_of(opened, shots)
     ways = settings.ways or min(_WAYS, count // 3 if count >= 6 else count // 2)
     held = max(ways, count // 4)
     if ways < 2 or count - held < ways:
@@ -66,8 +80,7 @@ def _divided_folder(opened: Any, settings: RunSettings, shots: int, facts: DataF
             f"data must have at least {2 * max(ways, 2)} classes for tasks of {max(ways, 2)}, to train on and to "
             f"evaluate on, got {count}; add classes or lower ways"
         )
-    fewest = min(pool.dataset(seed=0).ClassExampleCounts.values())
-    whole = opened(NWay=ways, QueryShots=min(_QUERIES, fewest - shots), seed=0)
+    whole = opened(NWay=ways, QueryShots=queries, seed=0)
     return _divided(whole, held, settings, facts), ways
 
 
@@ -77,17 +90,7 @@ def open_table(file: Path, settings: RunSettings, facts: DataFacts) -> RunData:
     for name in ("task", "target"):
         if getattr(settings, name) is None:
             raise ArgumentException(refusal(name, f"a column of {file.name!r}", None))
-    whole: TableLoader[np.float32] = TableLoader(
-        file,
-        task=str(settings.task),
-        target=str(settings.target),
-        order=settings.order,
-        support=0.5 if settings.shots is None else settings.shots,
-        small="skip",
-        # One run has one encoding, which its model knows; the loader refuses that of images.
-        encoding=cast(Any, facts.encoding),
-        seed=0,
-    )
+    whole = _groups_of(file, settings, facts.encoding, seed=0)
     count = len(whole.labels)
     if count < 2:
         raise ArgumentException(
@@ -95,6 +98,61 @@ def open_table(file: Path, settings: RunSettings, facts: DataFacts) -> RunData:
         )
     held = max(1, count // 4)
     return tasks_of_tables(*_divided(whole, held, settings, facts))
+
+
+def _groups_of(file: Path, settings: RunSettings, encoding: Encoding | None, *, seed: int) -> TableLoader[Any]:
+    return TableLoader(
+        file,
+        task=str(settings.task),
+        target=str(settings.target),
+        order=settings.order,
+        support=0.5 if settings.shots is None else settings.shots,
+        small="skip",
+        # One run has one encoding, which its model knows; the loader refuses that of images.
+        encoding=cast(Any, encoding),
+        seed=seed,
+    )
+
+
+def open_new_tasks(path: Path, settings: RunSettings, encoding: Encoding) -> Any:
+    """Return tasks like those of a run from other data: from all classes of a folder, or all groups of a table.
+
+    A folder in a published layout stands for its test classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is nothing at the path.
+    ArgumentException
+        When the data are those of the run, of another kind, or too few for its tasks.
+    """
+    if os.path.realpath(path) == os.path.realpath(settings.data):
+        raise ArgumentException(
+            f"{refusal('data', 'other data than those of the run', str(path))}; leave it out for the classes or groups "
+            "that the run held out"
+        )
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "data must be an existing folder or table, got nothing", str(path))
+    if isinstance(encoding, TableEncoding):
+        if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
+            raise ArgumentException(refusal("data", f"a table ({', '.join(TABLE_SUFFIXES)}), as the run's", str(path)))
+        return _groups_of(path, settings, encoding, seed=SEEDS)
+    if not path.is_dir():
+        raise ArgumentException(refusal("data", "a folder of class folders, as the run's", str(path)))
+    form, shots, ways = encoding.form, _shots(settings), settings.ways or _WAYS
+    opened: Any = partial(
+        cast(Any, ImageFolderLoader),
+        path,
+        KShot=shots,
+        split="test" if _is_divided(path) else None,
+        size=(form.height, form.width),
+        fit=form.fit,
+        color=form.color,
+    )
+    count, queries = _size_of(opened, shots)
+    if count < ways:
+        raise ArgumentException(f"data must have at least {ways} classes, as many as a task of the run, got {count}")
+    return opened(NWay=ways, QueryShots=queries, seed=SEEDS)
 
 
 def tasks_of_tables(training: TableLoader[Any], validation: Any = None, test: Any = None) -> RunData:

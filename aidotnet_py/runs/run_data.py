@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from aidotnet_py.arguments import Choice
 from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models.raw_data import ENCODING
 from aidotnet_py.runs.division import Division
 
@@ -50,6 +52,14 @@ class DataFacts:
             None if encoding is None else encoding_of(encoding),
             None if division is None else Division.from_settings(division),
         )
+
+    def require_encoding(self, run: Path, remedy: str) -> Encoding:
+        """Return the encoding; ArgumentException if the run at this path has none."""
+        if self.encoding is None:
+            raise ArgumentException(
+                f"{str(run)!r} must be a run on a folder or a table, got a run on built-in data; {remedy}"
+            )
+        return self.encoding
 
     def settings(self) -> dict[str, Any]:
         """Return the facts by their names, in values of JSON."""

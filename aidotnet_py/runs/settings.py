@@ -115,7 +115,8 @@ class RunSettings:
         for name in values:
             if name not in known:
                 near = get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; settings are {', '.join(known)}"
+                settings = f"settings are {', '.join(known)}; those of the algorithm are options.NAME"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; {settings}"
                 raise ArgumentException(f"settings must have known names, got {name!r:.60}{hint}")
         if "data" not in values:
             raise ArgumentException(refusal("data", "the name or the path of data, such as 'sinusoid'", None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -132,9 +131,9 @@ def conjugate_gradient(
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     start = None if initial is None else rows.fitting("initial", initial)
     if isinstance(operator, BufferedOperator) and operator.fits(rhs) and precondition is None and damping == 0:
-        return _solve(
-            _Solve(rows, operator, operator.iteration, prepare=operator.prepare), start, limit, bounds, callback
-        )
+        if start is None and bounds.rtol == 0:
+            return QueuedSolve(operator, rhs, iterations=limit, bounds=bounds, callback=callback).result()
+        return _solve(_Solve(rows, operator, operator.iteration, operator), start, limit, bounds, callback)
     product = _damped(rows, rows.on_rows("operator", operator), damping)
     with borrowed_iteration(rows, product, precondition) as iteration:
         solution, report = _solve(_Solve(rows, product, iteration), start, limit, bounds, callback)
@@ -151,7 +150,9 @@ def _solve(
 
 
 class QueuedSolve:
-    """The solve of `conjugate_gradient` from zero with an rtol of 0, put into the operator's queue.
+    """The solve of `conjugate_gradient` from zero, begun in the operator's queue.
+
+    Where the queue waits, all iterations are in it: the device that runs it cannot ask the host.
 
     Parameters
     ----------
@@ -160,36 +161,50 @@ class QueuedSolve:
     rhs : array, shape (tasks, n)
         b.
     iterations : int
-        The most iterations for a task, at most `MOST`.
-    atol : float
+        The most iterations for a task; in a queue that waits, at most `MOST`.
+    bounds : Bounds
+        When a task has converged, with an rtol of 0.
+    callback : callable, optional
         As `conjugate_gradient` has it.
     """
 
-    def __init__(self, operator: BufferedOperator, rhs: Array, *, iterations: int, atol: float) -> None:
-        self._operator, self._rhs, self._iterations = operator, rhs, iterations
-        self._bounds = Bounds(0.0, atol)
-        backend, iteration = operator.backend, operator.iteration
+    def __init__(
+        self,
+        operator: BufferedOperator,
+        rhs: Array,
+        *,
+        iterations: int,
+        bounds: Bounds,
+        callback: Callback | None = None,
+    ) -> None:
+        self._limit, self._bounds, self._callback = iterations, bounds, callback
+        queue, self._iteration, self._waited = operator.queue, operator.iteration, operator.queue.is_waiting
+        self._solve = _Solve(Rows(rhs), operator, self._iteration, operator)
         operator.prepare()
         # With an rtol of 0, right-hand sides do not matter.
-        bounds, _ = self._bounds.of(np.zeros(int(rhs.shape[0]), backend.dtype_of(rhs)), None)
-        iteration.set_threshold(threshold_of(bounds))
-        iteration.solve(operator.queue, rhs, iterations)
+        tolerance, _ = bounds.of(np.zeros(int(rhs.shape[0]), operator.backend.dtype_of(rhs)), None)
+        self._iteration.set_threshold(threshold_of(tolerance))
+        self._times = iterations if self._waited else self._iteration.first_rounds(iterations)
+        self._iteration.begin(queue, rhs, self._times)
+        if self._waited:
+            self._iteration.end(queue, rhs)
 
     def result(self) -> tuple[Array, SolverReport]:
         """Return the result of `conjugate_gradient`, once the queue has run."""
-        operator, iteration = self._operator, self._operator.iteration
-        records = np.array(operator.backend.to_numpy(iteration.latest(self._iterations)))
-        solve = _Solve(Rows(self._rhs), operator, iteration, prepare=operator.prepare)
+        solve = self._solve
+        records = solve.backend.to_numpy(self._iteration.latest(self._times))
         # The slopes before the first step are the squares of the first residual.
         norms = np.sqrt(records[0, 1])
-        if not all_in_range(norms) and scales_for(solve.norms(self._rhs)) is not None:
+        if not all_in_range(norms) and scales_for(solve.norms(solve.rows.array)) is not None:
             # The queued iteration knows no other units, in which squares of norms are normal numbers.
-            limit = self._iterations
-            return conjugate_gradient(operator, self._rhs, max_iterations=limit, rtol=0.0, atol=self._bounds.atol)
-        progress = Progress(norms, norms, len(records), self._bounds)
+            return _solve(solve, None, self._limit, self._bounds, self._callback)
+        progress = Progress(norms, norms, self._limit, self._bounds, callback=self._callback)
         progress.judge_all(records)
-        ends = np.sqrt(operator.backend.to_numpy(iteration.ends))
-        solve.settle(progress, ends if all_in_range(ends.ravel()) else None)
+        if self._waited:
+            solve.settle(progress, solve.ends())
+        else:
+            solve.go_on(progress)
+            solve.settle(progress)
         return solve.result(progress)
 
 
@@ -211,13 +226,16 @@ def _damped(rows: Rows, operator: Operator, damping: float) -> Operator:
 
 
 class _Solve(Iterate):
-    """A solve under way in the buffers of an iteration, and the host's decisions on it."""
+    """A solve under way in the buffers of an iteration, and the host's decisions on it.
+
+    ``buffered`` is the operator if the iteration is its own.
+    """
 
     def __init__(
-        self, rows: Rows, operator: Operator, iteration: Iteration, *, prepare: Callable[[], object] = lambda: None
+        self, rows: Rows, operator: Operator, iteration: Iteration, buffered: BufferedOperator | None = None
     ) -> None:
         super().__init__(rows, operator, iteration.x, iteration.r)
-        self._iteration, self._prepare = iteration, prepare
+        self._iteration, self._buffered = iteration, buffered
         self._is_certain = not isinstance(iteration, PreconditionedIteration)
 
     def start(self, initial: Array | None) -> None:
@@ -228,7 +246,8 @@ class _Solve(Iterate):
     def result(self, progress: Progress) -> tuple[Array, SolverReport]:
         """Iterate until no task runs; return the solution and the report."""
         while progress.is_running:
-            self._iterate(progress)
+            self._restart(progress)
+            self.go_on(progress, progress.steps)
             self.settle(progress)
         return self.finished(progress)
 
@@ -250,6 +269,10 @@ class _Solve(Iterate):
             looked_at = progress.may_have_drifted(self.norms(self.x) if ends is None else ends[0])
             if not looked_at.any():
                 return
+        if ends is None and self._buffered is not None:
+            self._buffered.prepare()
+            self._iteration.end(self._buffered.queue, self._b)
+            ends = self.ends()
         if ends is None:
             self.measure(progress, looked_at)
             return
@@ -258,21 +281,28 @@ class _Solve(Iterate):
             # Another round begins with r.
             self.backend.vecdot(self.r, self.r, out=self.squares)
 
-    def _iterate(self, progress: Progress) -> None:
-        """Go on from the residual r until no task runs."""
+    def ends(self) -> NDArray[Any]:
+        """Return ‖x‖ and ‖b − Ax‖, shape (2, tasks), after the iteration's `end`."""
+        with self.backend.errors_ignored():
+            norms: NDArray[Any] = np.sqrt(self.backend.to_numpy(self._iteration.ends))
+        return norms if all_in_range(norms.ravel()) else np.stack([self.norms(self.x), self.norms(self.r)])
+
+    def _restart(self, progress: Progress) -> None:
+        """Begin anew at x, from the residual r."""
+        if self._buffered is not None:
+            self._buffered.prepare()
+        self._iteration.set_threshold(progress.threshold)
+        self._iteration.restart(self.backend.asarray(progress.running), self.squares)
+
+    def go_on(self, progress: Progress, begun: int = 0) -> None:
+        """Run rounds until no task runs; ``begun`` is the count of steps at the last start or restart."""
         backend, on = self.backend, self._iteration
-        self._prepare()
-        on.set_threshold(progress.threshold)
-        on.restart(backend.asarray(progress.running), self.squares)
-        taken, times = 0, on.expected
         while progress.is_running:
             if progress.limited:
                 on.stop_others(backend.asarray(progress.running))
-            # As many as the last solve took, before the host looks: a row that has stopped is not moved by more.
-            times = min(times, on.most, progress.left)
+            times = 1 if progress.steps > begun else on.first_rounds(progress.left)
             progress.judge_all(backend.to_numpy(on.run(times)))
-            taken, times = taken + times, 1
-        on.expected = taken
+        on.expected = max(1, progress.steps - begun)
 
     def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
         """See `Iterate.solution`; a copy, since x lies in buffers of the next solve."""

@@ -110,7 +110,7 @@ class Iteration:
     threshold : array, shape (tasks,)
         A row stops once its ‖r‖ is no greater.
     expected : int
-        How many rounds the last solve took; until one has, 1.
+        How many rounds the last solve took, at least 1.
     """
 
     def __init__(
@@ -157,6 +157,8 @@ class Iteration:
         backend.copyto(self._records, 0)
         self._host_threshold: NDArray[Any] | None = None
         self._end: Executable | None = None
+        # The first rounds of a solve from zero, by their number: at most `most`.
+        self._solves: dict[int, Schedule] = {}
 
     @property
     def nbytes(self) -> int:
@@ -177,18 +179,30 @@ class Iteration:
             self._backend.copyto(self.threshold, self._backend.asarray(values))
             self._host_threshold = np.array(values)
 
-    def solve(self, queue: Queue, rhs: Array, times: int) -> None:
-        """Put a whole solve from zero, of so many rounds, into a queue; r is b − Ax in the end, by a product."""
+    def first_rounds(self, limit: int) -> int:
+        """Return the rounds before the host looks, at most ``limit``: those of the last solve.
+
+        A row that has stopped is not moved by more.
+        """
+        return min(self.expected, self.most, limit)
+
+    def begin(self, queue: Queue, rhs: Array, times: int) -> None:
+        """Put so many rounds of a solve from zero into a queue."""
+        if times not in self._solves:
+            self._solves[times] = Schedule(self._backend, Run(self._begin, 0), Repeat(times, self._rounds))
+        queue.run(Copy(self._backend, rhs, self.r), self._solves[times])
+
+    def end(self, queue: Queue, rhs: Array) -> None:
+        """Put into a queue a product that sets r to b − Ax."""
         if self._end is None:
             inputs = [self.r, self._products, self.x]
             self._end = Executable(trace_once(_end, *inputs), self._backend, inputs=inputs, carried={0: 0})
-        to_residual = Copy(self._backend, rhs, self.r)
-        queue.run(to_residual, Run(self._begin, 0), Repeat(times, self._rounds))
-        queue.run(Copy(self._backend, self.x, self.p), self._product, to_residual, Run(self._end, 0))
+            self._measurement = Schedule(self._backend, self._product, Run(self._end, 0))
+        queue.run(Copy(self._backend, self.x, self.p), Copy(self._backend, rhs, self.r), self._measurement)
 
     @property
     def ends(self) -> Array:
-        """Return ‖x‖² and ‖b − Ax‖² after `solve`, shape (2, tasks)."""
+        """Return ‖x‖² and ‖b − Ax‖² after `end`, shape (2, tasks)."""
         assert self._end is not None
         return self._end.outputs[1]
 

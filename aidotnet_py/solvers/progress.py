@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -77,13 +77,14 @@ class Progress:
         # Tasks whose recurrence says that they are done; `measure` has the last word.
         self.claims: _Mask = np.zeros(norms.shape, np.bool_)
         self.reasons: NDArray[np.object_] = np.full(norms.shape, StopReason.MAX_ITERATIONS, dtype=object)
-        self.reasons[norms <= self.threshold] = StopReason.PRECISION_LIMIT
-        self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
-        self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         self.running = np.isfinite(norms) & (norms > self.threshold)
+        if not self._all_run:
+            self.reasons[norms <= self.threshold] = StopReason.PRECISION_LIMIT
+            self.reasons[norms <= self.tolerance] = StopReason.CONVERGED
+            self.reasons[~np.isfinite(norms)] = StopReason.NOT_FINITE
         # Whether the last step was the last that some task may take.
         self.limited = False
-        # pᵀAp, rᵀr before and rᵀr after each step so far, for the bound on drift.
+        # pᵀAp, rᵀr before and rᵀr after some steps each, (steps, 3, tasks), for the bound on drift.
         self._steps: list[NDArray[Any]] = []
         # The tasks whose ‖b − Ax‖ is measured; None as long as none has to be.
         self._looked_at: _Mask | None = None
@@ -102,9 +103,9 @@ class Progress:
         if self._looked_at is not None:
             return self._looked_at
         eps = _eps(self.norms.dtype)
-        curvatures, slopes, squares = np.array(self._steps).transpose(1, 0, 2)
+        curvatures, slopes, squares = np.concatenate(self._steps).transpose(1, 0, 2)
         # A task takes every step until it stops.
-        sound = np.arange(len(self._steps))[:, None] < self.iterations
+        sound = np.arange(len(squares))[:, None] < self.iterations
         with np.errstate(all="ignore"):
             # What the steps have seen of ‖A‖: the largest row sum of the tridiagonal matrix that they make, whose rows
             # have 1/α + β₋/α₋ in the middle and √β/α beside it.
@@ -135,6 +136,11 @@ class Progress:
         # Iterations that all tasks that run may still take.
         self.left = self.limit - int(self.iterations[running].max()) if self.is_running else 0
 
+    @property
+    def steps(self) -> int:
+        """The steps so far."""
+        return len(self._squares)
+
     def judge_all(self, records: NDArray[Any]) -> None:
         """Apply `judge` to consecutive records, shape (steps, 4, tasks); the last row is 1 for tasks that run on."""
         while len(records) and self.is_running:
@@ -155,10 +161,9 @@ class Progress:
         """Take steps, shape (steps, 3, tasks), at which no task stops."""
         self.iterations = self.iterations + len(steps) * self.running
         self.left -= len(steps)
-        for step in steps:
-            self._steps.append(step)
-            squares: NDArray[Any] = step[2]
-            self.take(squares if self._all_run else np.where(self.running, squares, step.dtype.type(np.nan)))
+        self._steps.append(steps)
+        squares = steps[:, 2]
+        self.take(squares if self._all_run else np.where(self.running, squares, steps.dtype.type(np.nan)))
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
@@ -172,8 +177,8 @@ class Progress:
             self.reasons[self.running & (slopes <= 0)] = StopReason.INDEFINITE_PRECONDITIONER
             self.reasons[self.running & ~finite] = StopReason.NOT_FINITE
         self.iterations = self.iterations + sound
-        self._steps.append(np.array([curvatures, slopes, squares]))
-        self.take(np.where(sound, squares, squares.dtype.type(np.nan)))
+        self._steps.append(np.array([[curvatures, slopes, squares]]))
+        self.take([np.where(sound, squares, squares.dtype.type(np.nan))])
         claims: _Mask = sound & (np.sqrt(squares) <= self.threshold)
         self.claims = self.claims | claims
         left: _Mask = self.iterations < self.limit
@@ -181,11 +186,14 @@ class Progress:
         self.limited = bool((sound & ~claims & ~left).any())
         return sound
 
-    def take(self, squares: NDArray[Any]) -> None:
-        """Record a step after which ‖r‖² are these, NaN for tasks that took none."""
-        self._squares.append(squares)
-        if self._callback is not None:
-            norms = np.sqrt(squares)
+    def take(self, squares: Iterable[NDArray[Any]]) -> None:
+        """Record steps after which ‖r‖² are these, NaN for tasks that took none."""
+        if self._callback is None:
+            self._squares.extend(squares)
+            return
+        for of_step in squares:
+            self._squares.append(of_step)
+            norms = np.sqrt(of_step)
             self._callback(len(self._squares), norms if self._scales is None else norms / self._scales)
 
     def measure(self, norms: NDArray[Any], looked_at: _Mask | None = None) -> None:

@@ -212,10 +212,10 @@ class TestRefusals:
     def test_a_folder_without_room_is_found_before_the_work(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def full(**options: Any) -> Any:
-            raise OSError(28, "No space left on device", str(options["dir"]))
+        def full(folder: Path, _: int) -> Any:
+            raise OSError(28, "No space left on device", str(folder))
 
-        monkeypatch.setattr("tempfile.TemporaryFile", full)
+        monkeypatch.setattr("aidotnet_py.whole_files._new_part", full)
         done = compare("--json", str(tmp_path / "found.json"))
         assert (done.exit_code, done.stdout) == (2, "")
         assert "No space left on device" in done.stderr
@@ -226,7 +226,7 @@ class TestRefusals:
         self, link: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        Path("curves.svg").write_text("kept", encoding="utf-8")
+        Path("curves.svg").touch()
         getattr(Path("found.json"), link)("curves.svg")
         done = compare("--json", "found.json", "--figure", "curves.svg")
         assert done.exit_code == 2
@@ -234,7 +234,7 @@ class TestRefusals:
             done.stderr
             == "aidotnet-py compare: --json must be a file of its own, got 'found.json', the file of --figure\n"
         )
-        assert Path("curves.svg").read_text(encoding="utf-8") == "kept"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.svg", "found.json"]
 
     def test_memory_that_runs_out_is_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def compare_all(settings: Any, **_: Any) -> Any:

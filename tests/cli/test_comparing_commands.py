@@ -110,7 +110,16 @@ class TestResume:
         assert broken.exit_code == 2
         assert "must be a file that compare --json wrote" in broken.stderr
         assert file.read_text() == "{}"
+        file.unlink()
         assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file)).exit_code == 0
+        before = file.read_bytes()
+        again = invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file))
+        assert again.exit_code == 2
+        assert again.stderr == (
+            f"aidotnet-py compare: --json must be a new or empty file, got {str(file)!r}; pass --resume to keep its "
+            "runs, or remove it\n"
+        )
+        assert file.read_bytes() == before
         other = invoke("compare", *TINY, "--shots", "7", "--algorithms", "FOMAML", "--json", str(file), "--resume")
         assert other.exit_code == 2
         assert other.stderr == "aidotnet-py compare: the --json file must have shots 7, got 10\n"
@@ -150,6 +159,11 @@ class TestMerge:
         file = tmp_path / "a.json"
         assert invoke("compare", *TINY, "--algorithms", "FOMAML", "--json", str(file)).exit_code == 0
         assert "must be different" in invoke("merge", str(file), str(file)).stderr
+        before = file.read_bytes()
+        over = invoke("merge", str(file), "--json", str(file))
+        assert over.exit_code == 2
+        assert over.stderr.endswith(f"--json must be a file of its own, got {str(file)!r}, one of the inputs\n")
+        assert file.read_bytes() == before
         missing = invoke("merge", str(file), str(tmp_path / "b.json"))
         assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
         (tmp_path / "b.json").write_bytes(b"\xff\xfe")

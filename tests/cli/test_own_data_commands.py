@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from aidotnet_py import RunFolder
 from aidotnet_py.cli.app import app
-from aidotnet_py.data import ImageEncoding, TableEncoding
+from aidotnet_py.comparison.settings import SEEDS
+from aidotnet_py.data import ImageEncoding, ImageFolderLoader, TableEncoding, TableLoader
 from aidotnet_py.runs import open_learner
 from aidotnet_py.runs.run_data import encoding_of
 
@@ -231,7 +232,7 @@ class TestAdaptingToPhotographs:
     def test_writes_no_file_that_is_another_one(
         self, run_on_shades: Path, out: str, model: str, message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("aidotnet_py.cli.adapting.load", lambda _: pytest.fail("the work has begun"))
+        monkeypatch.setattr("aidotnet_py.cli.adapting.learner_of", lambda _: pytest.fail("the work has begun"))
         Path("run").symlink_to(run_on_shades)
         Path("loop").symlink_to("loop")
         shutil.copy(RunFolder(run_on_shades).checkpoints[-1], "kept.safetensors")
@@ -245,6 +246,76 @@ class TestAdaptingToPhotographs:
     def test_writes_its_file_into_the_folder_of_the_run_again(self, run_on_shades: Path) -> None:
         for _ in range(2):
             assert self.adapt(run_on_shades, str(run_on_shades / "predictions.csv")).exit_code == 0
+
+    def test_refuses_an_adapted_model_as_its_checkpoint(self, run_on_shades: Path) -> None:
+        assert self.adapt(run_on_shades, "out.csv", "--model", "pets.safetensors").exit_code == 0
+        refused = self.adapt(run_on_shades, "other.csv", "--checkpoint", "pets.safetensors")
+        assert refused.exit_code == 2
+        assert "--checkpoint must be the file of a learner, got 'NeuralNetworkModel'" in refused.stderr
+
+
+class TestEvaluatingOnOtherData:
+    def evaluate(self, folder: Path, data: Path, *more: Any) -> Any:
+        return run("evaluate", folder, "--data", data, "--tasks", 3, *more)
+
+    def test_photographs(self, run_on_shades: Path, tmp_path: Path) -> None:
+        for label in range(3):
+            write_shades(tmp_path / "new" / f"shade {label}", "0.png", "1.png", label=4 * label)
+        done = self.evaluate(run_on_shades, tmp_path / "new", "--json")
+        assert done.exit_code == 0, done.output
+        result = json.loads(done.stdout)
+        assert (result["data"], result["NumTasks"]) == (str(tmp_path / "new"), 3)
+        # In the encoding of the run, with its ways and shots, and as many query images as there are.
+        learner, encoding = open_learner(run_on_shades)
+        loader = ImageFolderLoader(tmp_path / "new", 3, 1, 1, size=8, seed=SEEDS, cache=tmp_path / "decoded")
+        assert loader.encoding == encoding
+        learner.Options.DataLoader = loader
+        assert result["Loss"] == float(learner.Evaluate(3).LossStats.Mean)
+        # Of a published layout, the test classes.
+        for part, names in {"train": "01", "test": "012"}.items():
+            for name in names:
+                shutil.copytree(tmp_path / "new" / f"shade {name}", tmp_path / "divided" / part / name)
+        divided = json.loads(self.evaluate(run_on_shades, tmp_path / "divided", "--json").stdout)
+        assert divided["Loss"] == result["Loss"]
+
+    def test_rows(self, heights: Path, tmp_path: Path) -> None:
+        train_one_step(heights, tmp_path / "run")
+        head, *rows = heights.read_text().splitlines()
+        new = tmp_path / "new.csv"
+        new.write_text("\n".join([head, *(f"n{row}" for row in rows[:60])]))
+        before = everything_in(tmp_path / "run")
+        # The data of the run need not be there.
+        heights.rename(tmp_path / "elsewhere.csv")
+        done = self.evaluate(tmp_path / "run", new)
+        assert done.exit_code == 0, done.output
+        assert f"on 3 new tasks of {new}, with 95 % intervals" in done.stdout
+        assert everything_in(tmp_path / "run") == before
+        # In the scale of the run.
+        learner, encoding = open_learner(tmp_path / "run")
+        assert isinstance(encoding, TableEncoding)
+        learner.Options.DataLoader = TableLoader(
+            new, task="child", target="height", order="age", small="skip", encoding=encoding, seed=SEEDS
+        )
+        assert f"loss      {learner.Evaluate(3).LossStats.Mean:.4f} " in done.stdout
+
+    def test_that_do_not_fit(self, run_on_shades: Path, heights: Path, tmp_path: Path) -> None:
+        train_one_step(heights, tmp_path / "run")
+        (tmp_path / "few.csv").write_text("child,age,height\na,1,70\na,2,80\n")
+        write_shades(tmp_path / "few" / "a", "0.png", "1.png")
+        write_shades(tmp_path / "few" / "b", "0.png", "1.png")
+        for folder, data, message in (
+            (run_on_shades, heights, "data must be a folder of class folders, as the run's, got "),
+            (run_on_shades, tmp_path / "few", "data must have at least 3 classes, as many as a task of the run, got 2"),
+            (run_on_shades, run_on_shades.parent / "shades", "data must be other data than those of the run, got "),
+            (tmp_path / "run", heights, "leave it out for the classes or groups that the run held out"),
+            (tmp_path / "run", tmp_path, "data must be a table (.csv, .tsv, .parquet), as the run's, got "),
+            (tmp_path / "run", tmp_path / "few.csv", "table must have the column 'sex', got 'child', 'age', 'height'"),
+            (tmp_path / "run", tmp_path / "none.csv", "data must be an existing folder or table, got nothing: "),
+        ):
+            refused = self.evaluate(folder, data)
+            assert refused.exit_code == 2, refused.output
+            assert message in refused.stderr
+            assert refused.stderr.count("\n") == 1
 
 
 class TestAdaptingToRows:
@@ -422,5 +493,8 @@ def test_built_in_data_have_nothing_to_adapt_to(tmp_path: Path) -> None:
     refused = run("adapt", tmp_path / "run", "--support", "a", "--query", "b", "--out", tmp_path / "c")
     assert refused.exit_code == 2
     assert "must be a run on a folder or a table, got a run on built-in data" in refused.stderr
+    refused = run("evaluate", tmp_path / "run", "--data", tmp_path)
+    assert refused.exit_code == 2
+    assert "got a run on built-in data; evaluate its learner in Python" in refused.stderr
     refused = run("train", "sinusoid", "--run", tmp_path / "other", "--ways", 3)
     assert "ways must be left out for sinusoid, got 3" in refused.stderr

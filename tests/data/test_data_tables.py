@@ -315,6 +315,13 @@ class TestForms:
         with pytest.raises(ArgumentException, match=rf"^table must be a readable .{name[2:]} file, got '.*{name}': "):
             read_table(tmp_path / name)
 
+    def test_columns_that_semicolons_separate(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "semicolons.csv").write_text("child;age;height\n1;2,5;80,1\n1;3,5;85,2\n")
+        message = r"semicolons.csv': .*; its columns are separated by ';': read it with pandas, or save it with commas$"
+        with pytest.raises(ArgumentException, match=message):
+            TableLoader(tmp_path / "semicolons.csv", task="child", target="height")
+
     def test_columns_of_several_kinds_are_refused_where_they_are_used(self) -> None:
         pandas, polars, pyarrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))
         rest = {"g": [1, 1, 2, 2], "x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 3.0, 4.0]}
@@ -1204,6 +1211,7 @@ TABLE = growth([3, 5, 4])
     ("arguments", "message"),
     [
         ({"task": "kid"}, "task must be a column of the table, 'child', 'age', 'sex', 'height', got 'kid'"),
+        ({"task": "Child"}, r"task must be .*, got 'Child'; did you mean 'child'\?$"),
         ({"target": "weight"}, "target must be a column of the table, .*, got 'weight'"),
         ({"target": []}, r"target must be the names of one or more columns, got \[\]"),
         ({"target": "child"}, "target must be another column than task, got 'child' for both"),

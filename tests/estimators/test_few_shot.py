@@ -279,7 +279,7 @@ class TestRuns:
 
     def test_what_a_table_lacks(self, run_on_a_table: Path) -> None:
         frame = pd.DataFrame(heights(1, 1))
-        with pytest.raises(ArgumentException, match="table must be a column of the table, 'age', got 'sex'"):
+        with pytest.raises(ArgumentException, match=r"^table must have the column 'sex', got 'age'$"):
             FewShotRegressor(run_on_a_table).fit(frame[["age"]], frame["height"])
         with pytest.raises(ArgumentException, match="X must be a frame, or have the 2 columns age, sex, got shape"):
             FewShotRegressor(run_on_a_table).fit(frame[["age"]].to_numpy(), frame["height"])
@@ -323,16 +323,14 @@ class TestRuns:
         X, y = frame[["child", "age", "sex"]], frame["height"]
         own, other = X["child"] == 3, X["child"] == 4
         regressor.fit(X[own], y[own])
-        message = "X must have rows of the group that was fitted, 3 in column 'child', got 4; fit to rows of this group"
-        with pytest.raises(ArgumentException, match=message):
-            regressor.predict(X[other])
-        with pytest.raises(ArgumentException, match=message):
-            regressor.score(X[other], y[other])
-        assert len(regressor.predict(X[own])) == own.sum()
-        assert len(regressor.fit(X[other], y[other]).predict(X[other])) == other.sum()
-        # Rows that do not name their group are the caller's business.
-        unnamed = X[["age", "sex"]]
-        assert len(regressor.fit(unnamed[own], y[own]).predict(unnamed[other])) == other.sum()
+        message = "^X must have rows of the group that was fitted, 3, got 4 in column 'child'; fit"
+        for call in (regressor.predict, lambda rows: regressor.score(rows, y[other])):
+            with pytest.raises(ArgumentException, match=message):
+                call(X[other])
+        # Rows that do not name their group are taken for those of the fitted one.
+        np.testing.assert_array_equal(regressor.predict(X[own].assign(child=np.nan)), regressor.predict(X[own]))
+        regressor.fit(X[other], y[other])
+        assert len(regressor.predict(X[other])) == other.sum()
 
     def test_an_encoding_of_another_kind_is_left_to_the_caller(self) -> None:
         learner = digits_learner()

@@ -130,7 +130,7 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            ("g,x,y", "g,z,y", "table must be a column"),
+            ("g,x,y", "g,z,y", "table must have the column"),
             ("\n3,0,", "\n3,few,", "column 'x' must hold numbers, got categories"),
             (",3\n", ",many\n", "column 'y' must hold numbers, got categories"),
         ],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import refusal
 from aidotnet_py.data.times import times_of_python
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.suggestions import suggestion_hint
 
 __all__ = ["Column", "ColumnKind", "Columns"]
 
@@ -52,9 +53,18 @@ class Columns:
     def check_name(self, argument: str, name: object) -> str:
         """Return a name of a column; ArgumentException that lists the columns for any other value."""
         if not isinstance(name, str) or name not in self._columns:
-            known = ", ".join(map(repr, self.names[:20])) + (", …" if len(self.names) > 20 else "")
-            raise ArgumentException(refusal(argument, f"a column of the table, {known}", name))
+            wanted = f"a column of the table, {self._known}"
+            raise ArgumentException(refusal(argument, wanted, name) + suggestion_hint(name, self.names))
         return name
+
+    def require(self, name: str) -> None:
+        """Raise ArgumentException, which lists the columns, unless there is one of this name."""
+        if name not in self._columns:
+            raise ArgumentException(f"table must have the column {name!r:.80}, got {self._known}")
+
+    @property
+    def _known(self) -> str:
+        return ", ".join(map(repr, self.names[:20])) + (", …" if len(self.names) > 20 else "")
 
     def kind(self, name: str) -> ColumnKind:
         """Return what the values of a column are."""

@@ -465,7 +465,7 @@ class TableEncoding:
     def _read(self, table: TableLike, chosen: Sequence[_Column]) -> Columns:
         columns = read_table(table, strings=self.string_names)
         for column in chosen:
-            columns.check_name("table", column.name)
+            columns.require(column.name)
         return columns
 
 

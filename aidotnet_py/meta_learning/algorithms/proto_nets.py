@@ -26,13 +26,14 @@ from aidotnet_py.meta_learning.algorithms.prototypes import (
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
 from aidotnet_py.meta_learning.contract.protocols import model_backend
+from aidotnet_py.meta_learning.contract.task_checks import check_task
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.encodings import keep_task, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.tasks import Tasks
-from aidotnet_py.meta_learning.objective.checks import check_task, names_of_places
 from aidotnet_py.meta_learning.objective.chunk import Chunk
+from aidotnet_py.meta_learning.objective.sets import Sets, names_of_places
 from aidotnet_py.models import FunctionModel, IFullModel
 from aidotnet_py.models.interfaces import TModel_co
 from aidotnet_py.type_parameters import T, TInput, TOutput
@@ -190,6 +191,12 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         """
         (group,) = self._open([check_task(task)], "Support", training=False)
         warn_of_other_encodings(group.model, [task])
+        adapted = self._scores_of(group, task)
+        keep_task(adapted, group.model, task)
+        return cast("TModel_co", adapted)
+
+    def _scores_of(self, group: Chunk, task: IMetaLearningTask[Any, TInput, TOutput]) -> FunctionModel[Any, Any, Any]:
+        """Return the model of the class scores for the classes of a task that is open."""
         base: Any = self.BaseModel
         model = cast("FunctionModel[Any, Any, Any]", base.WithParameters(group.parameters))
         inputs = all_examples(group.backend, task.SupportInput)
@@ -206,9 +213,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             (base.apply, count), lambda: scoring_model(model, count, prototypes.shape[1])
         )
         scores = scoring.WithParameters(group.backend.asarray(parameters))
-        adapted = scores.with_statistics_of(inputs)
-        keep_task(adapted, model, task)
-        return cast("TModel_co", adapted)
+        return scores.with_statistics_of(inputs)
 
     def _loss(self) -> ILossFunction[T]:
         return self._joint_loss
@@ -222,15 +227,16 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         # Its caches are those of the model as it is now.
         self._objectives.lease(model, loss)
         for role in roles:
-            self._objectives.check(role, tasks, wheres, model, loss)
+            self._objectives.check(role, Sets(tasks, wheres), model, loss)
         joint = joint_tasks(model.backend, model.dtype, tasks, wheres, queries="Query" in roles)
         places: dict[int, list[int]] = {}
         for place, task in enumerate(joint):
             places.setdefault(classes_of(task), []).append(place)
+        sets = Sets(joint, wheres)
         groups = [
             replace(group, places=[own[i] for i in group.places])
             for own in places.values()
-            for group in self._objectives.groups([joint[i] for i in own], roles, model, loss, training=training)
+            for group in self._objectives.groups(sets.part(own), roles, model, loss, training=training)
         ]
         return self._open_groups(joint, roles, training, first, groups)
 
@@ -246,7 +252,8 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         loss, host = CrossEntropyLoss[T](), model_backend(model).to_numpy
         accuracies: list[float] = []
         for task in tasks:
-            scoring: Any = self.Adapt(task)
+            (group,) = self._open([task], "Support", training=False)
+            scoring: Any = self._scores_of(group, task)
             accuracies.append(
                 loss.accuracy(host(scoring.Predict(task.QueryInput)), host(cast(Array, task.QueryOutput)))
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from aidotnet_py.arguments import (
     refusal,
 )
 from aidotnet_py.descriptions import Described, describe, differences
+from aidotnet_py.keywords import refuses_other_keywords
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
@@ -34,7 +34,7 @@ from aidotnet_py.models import IFullModel
 from aidotnet_py.models.interfaces import IFullModelOf, TModel_co
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, LearningRateSchedule, RowMinimizer
 from aidotnet_py.representations import concise_repr
-from aidotnet_py.suggestions import suggest
+from aidotnet_py.suggestions import suggest_or_list
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["ExecutorOrMaker", "MetaLearnerOptions", "ProximalOptions", "with_suggestions"]
@@ -96,18 +96,8 @@ def with_suggestions(cls: C) -> C:
     Traceback (most recent call last):
     TypeError: Options has no option 'power'; did you mean 'Power'?
     """
-    names = _names_of(cls)
-    original: Callable[..., None] = cls.__init__
-
-    @functools.wraps(original)
-    def init(self: Any, *args: Any, **options: Any) -> None:
-        for name in options:
-            if name not in names:
-                raise TypeError(f"{cls.__name__} has no option {name!r}{_remedy(cls, name)}")
-        original(self, *args, **options)
-
     cls.__repr__ = concise_repr  # type: ignore[assignment]
-    cls.__init__ = init
+    cls.__init__ = refuses_other_keywords(cls.__init__, _names_of(cls), lambda slip, _: _refusal(cls, slip))
     return cls
 
 
@@ -116,8 +106,12 @@ def _names_of(cls: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
+def _refusal(cls: type[Any], name: str) -> str:
+    """Return the message for an option that a class lacks."""
+    return f"{cls.__name__} has no option {name!r}; {_remedy(cls, name)}"
+
+
 def _remedy(cls: type[Any], name: str) -> str:
-    """Return the end of a message for an option that a class lacks."""
     names = _names_of(cls)
     if name.lower().replace("_", "") in _LAMBDAS and "LambdaRegularization" in names:
         # A suggestion would have the value taken for its reciprocal.
@@ -126,11 +120,11 @@ def _remedy(cls: type[Any], name: str) -> str:
             if hasattr(cls, "FromPaper")
             else "InnerObjective='proximal' uses it"
         )
-        return f"; LambdaRegularization is 1/λ for the λ of the proximal term, such as 0.5 for λ = 2: {remedy}"
+        return f"LambdaRegularization is 1/λ for the λ of the proximal term, such as 0.5 for λ = 2: {remedy}"
     elsewhere = [kind.__name__ for kind in _all_options() if name in _names_of(kind)]
     if elsewhere:
-        return f"; {' and '.join(elsewhere)} {'have' if len(elsewhere) > 1 else 'has'} it"
-    return f"; {suggest(name, names) or 'it has ' + ', '.join(names)}"
+        return f"{' and '.join(elsewhere)} {'have' if len(elsewhere) > 1 else 'has'} it"
+    return suggest_or_list(name, names)
 
 
 def _all_options() -> list[type[Any]]:
@@ -291,9 +285,8 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            names = _names_of(type(self))
-            if name not in names:
-                raise AttributeError(f"{type(self).__name__} has no option {name!r}{_remedy(type(self), name)}")
+            if name not in _names_of(type(self)):
+                raise AttributeError(_refusal(type(self), name))
             object.__setattr__(self, name, value)
             # The list is replaced, not emptied: another thread may be about to note what it saw before.
             object.__setattr__(self, "_verdict", [])

@@ -19,7 +19,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract import enums
-from aidotnet_py.meta_learning.contract.protocols import missing_members
+from aidotnet_py.meta_learning.contract.task_checks import check_task, hint_for_batch
 from aidotnet_py.meta_learning.contract.task_markup import MOST_TASKS, html_of_batch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches, shown_sets
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
@@ -256,31 +256,13 @@ def _check_tasks(
     try:
         members = tuple(tasks)
     except TypeError:
-        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks) + _hint_for_tasks(tasks)) from None
+        raise ArgumentException(refusal("tasks", "a sequence of tasks", tasks) + hint_for_batch(tasks)) from None
     if not members:
         raise ArgumentException("tasks must hold at least one task, got none")
     for index, task in enumerate(members):
-        _check_is_task(index, task)
+        check_task(task, f"tasks[{index}]")
     _check_agreement(members)
     return members
-
-
-def _check_is_task(index: int, task: object) -> None:
-    check_given(f"tasks[{index}]", task, "a task")
-    if missing_members(task, IMetaLearningTask):
-        hint = "; use MetaLearningTask(SupportSetX=…, SupportSetY=…)" if _is_data(task) else ""
-        raise ArgumentException(f"tasks[{index}] must be an IMetaLearningTask, got a {type(task).__name__}{hint}")
-
-
-def _hint_for_tasks(value: object) -> str:
-    """Return the end of a message for something that is no sequence."""
-    if not missing_members(value, IMetaLearningTask):
-        return "; use TaskBatch([task])"
-    return "; use GetTaskBatch(numTasks) of it" if hasattr(value, "GetTaskBatch") else ""
-
-
-def _is_data(value: object) -> bool:
-    return isinstance(value, (list, tuple)) or backend_of(value) is not None
 
 
 def _check_agreement(tasks: tuple[IMetaLearningTask[Any, Any, Any], ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,23 @@ from numpy.typing import NDArray
 from aidotnet_py.backends import backend_of
 from aidotnet_py.markup import figures, scatter, thumbnail
 
-__all__ = ["MOST_TASKS", "Sets", "html_of_batch", "html_of_task"]
+__all__ = ["MOST_TASKS", "ShownSets", "html_of_batch", "html_of_task"]
 
-# Inputs and outputs of the support set, and of the query set if there is one, by their names.
-Sets: TypeAlias = Mapping[str, tuple[Any, Any]]
+
+class ShownSets(NamedTuple):
+    """The data of a task that are shown.
+
+    Attributes
+    ----------
+    arrays : mapping
+        Inputs and outputs of the support set, and of the query set if there is one, by their names.
+    is_ink : bool
+        Whether high values of images are ink, and not light.
+    """
+
+    arrays: Mapping[str, tuple[Any, Any]]
+    is_ink: bool
+
 
 # How many tasks of a batch are shown.
 MOST_TASKS = 6
@@ -22,33 +35,36 @@ MOST_TASKS = 6
 _MOST_IMAGES, _MOST_POINTS = 10, 200
 
 
-def html_of_task(title: str, sets: Sets, note: str) -> str:
+def html_of_task(title: str, sets: ShownSets, note: str) -> str:
     """Return a task with its sets: images with their classes, or the points of a function of one number."""
     return figures(title, _rows(sets, ""), note)
 
 
-def html_of_batch(title: str, tasks: Sequence[Sets], note: str) -> str:
+def html_of_batch(title: str, tasks: Sequence[ShownSets], note: str) -> str:
     """Return the support sets of some tasks, one below the other."""
     return figures(title, [row for i, sets in enumerate(tasks) for row in _rows(sets, f"task {i} ")[:1]], note)
 
 
-def _rows(sets: Sets, prefix: str) -> list[tuple[str, list[tuple[str, str]]]]:
+def _rows(sets: ShownSets, prefix: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the pictures of each set with their captions; none where the data are no pictures."""
-    x, _ = sets["support"]
-    shape: Any = getattr(x, "shape", ())
-    if backend_of(x) is not None and len(shape) == 4 and min(shape) > 0:
-        return [(prefix + name, _images(*pair)) for name, pair in sets.items()]
-    if all(_is_column(part) for pair in sets.values() for part in pair):
-        points = [(_numbers(inputs), _numbers(outputs)) for inputs, outputs in sets.values()]
-        return [(prefix.strip(), [(scatter(*points), " and ".join(sets))])]
+    if all(_are_images(x) for x, _ in sets.arrays.values()):
+        return [(prefix + name, _images(*pair, is_ink=sets.is_ink)) for name, pair in sets.arrays.items()]
+    if all(_is_column(part) for pair in sets.arrays.values() for part in pair):
+        points = [(_numbers(inputs), _numbers(outputs)) for inputs, outputs in sets.arrays.values()]
+        return [(prefix.strip(), [(scatter(*points), " and ".join(sets.arrays))])]
     return []
 
 
-def _images(x: Any, y: Any) -> list[tuple[str, str]]:
+def _are_images(array: Any) -> bool:
+    shape: Any = getattr(array, "shape", ())
+    return backend_of(array) is not None and len(shape) == 4 and min(shape) > 0
+
+
+def _images(x: Any, y: Any, *, is_ink: bool) -> list[tuple[str, str]]:
     count = min(_MOST_IMAGES, int(x.shape[0]))
     # Spread over the set, whose examples often come class by class.
     places = np.linspace(0, int(x.shape[0]) - 1, count).astype(int).tolist()
-    return [(thumbnail(_at(x, place)), _caption(_at(y, place))) for place in places]
+    return [(thumbnail(_at(x, place), is_ink=is_ink), _caption(_at(y, place))) for place in places]
 
 
 def _caption(label: NDArray[Any]) -> str:

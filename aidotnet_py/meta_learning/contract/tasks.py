@@ -18,7 +18,7 @@ from aidotnet_py.exceptions import (
 )
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
-from aidotnet_py.meta_learning.contract.task_markup import html_of_task
+from aidotnet_py.meta_learning.contract.task_markup import ShownSets, html_of_task
 from aidotnet_py.type_parameters import T, T_co, TInput, TInput_co, TOutput, TOutput_co
 
 __all__ = [
@@ -409,7 +409,8 @@ def columns_of(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], role: str) -> 
 def note_of(task: IMetaLearningTask[Any, Any, Any], name: str) -> Any:
     """Return an entry of a task's metadata; None where it has none, or anything but a mapping for these."""
     notes: Any = task.Metadata
-    return cast(Any, notes).get(name) if isinstance(notes, Mapping) else None
+    # A dict first: to ask for a protocol takes long, and every step asks each task.
+    return notes.get(name) if isinstance(notes, (dict, Mapping)) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # of anything
 
 
 def name_in_batch(task: IMetaLearningTask[Any, Any, Any], place: int) -> str:
@@ -425,12 +426,12 @@ def describe_task(task: IMetaLearningTask[Any, Any, Any]) -> str:
     return f"{task.NumWays}-way {task.NumShots}-shot, {sets}" if _has_classes(task) else sets
 
 
-def shown_sets(task: IMetaLearningTask[Any, Any, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return inputs and outputs of the support and the query set for a notebook; of batches, the first."""
+def shown_sets(task: IMetaLearningTask[Any, Any, Any]) -> ShownSets:
+    """Return the support and the query set for a notebook; of batches, the first."""
     sets = {"support": (first_batch(task.SupportInput), first_batch(task.SupportOutput))}
     if task.QueryInput is not None:
         sets["query"] = (first_batch(task.QueryInput), first_batch(task.QueryOutput))
-    return sets
+    return ShownSets(sets, note_of(task, "Ink") is True)
 
 
 def _has_classes(task: IMetaLearningTask[Any, Any, Any]) -> bool:

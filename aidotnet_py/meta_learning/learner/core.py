@@ -36,11 +36,12 @@ from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.learner.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.learner.workers import Workers
 from aidotnet_py.meta_learning.objective import ObjectiveFactory, TaskObjective
-from aidotnet_py.meta_learning.objective.checks import names_of_places, require_no_more_batches
+from aidotnet_py.meta_learning.objective.checks import require_no_more_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.factory import Group
 from aidotnet_py.meta_learning.objective.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.objective.second_order import second_order_gradients
+from aidotnet_py.meta_learning.objective.sets import Sets, names_of_places
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import TModel_co, parameter_dtype
 from aidotnet_py.models.raw_data import put_raw_data_aside
@@ -318,21 +319,21 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         with self._state:
             model, parameters, loss = self.BaseModel, self.BaseModel.GetParameters(), self._loss()
             learned = self._read_learned(parameters)
+        sets = Sets(tasks, names_of_places(len(tasks), first))
         if not is_inner_solver(self._options.InnerOptimizer):
-            require_no_more_batches(tasks, first or 0, self._options.inner_steps)
+            require_no_more_batches(sets, first or 0, self._options.inner_steps)
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
         names, staying = self.adapted_names(model), None
         if names is not None:
             shapes = cast("IDifferentiableModel[Any, Any, Any]", model).parameter_shapes
             staying = frozenset(shapes) - frozenset(names)
-        wheres, opened = names_of_places(len(tasks), first), list[Chunk]()
-        make = self._objectives.make
-        for group in groups or self._objectives.groups(tasks, roles, model, loss, training=training):
-            some, named = [tasks[place] for place in group.places], [wheres[place] for place in group.places]
+        opened, make = list[Chunk](), self._objectives.make
+        for group in groups or self._objectives.groups(sets, roles, model, loss, training=training):
+            some = sets.part(group.places)
             objectives: dict[str, TaskObjective] = {}
             for role in roles:
                 size = group.sizes.get(role)
-                made = make(role, some, named, model, loss, lease, training=training, size=size)
+                made = make(role, some, model, loss, lease, training=training, size=size)
                 objectives[role] = group.with_noise(role, made, backend)
             if staying is not None:
                 objectives["Adapted"] = self._objectives.partial("Adapted", objectives["Support"], model, staying)
@@ -343,7 +344,7 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
                     parameters=parameters,
                     learned=learned,
                     lease=lease,
-                    tasks=some,
+                    tasks=some.tasks,
                     objectives=objectives,
                     staying=staying,
                     places=[(first or 0) + place for place in group.places],

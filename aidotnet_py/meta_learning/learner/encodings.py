@@ -50,9 +50,15 @@ def keep_encoding(model: Any, tasks: _Tasks) -> None:
         )
 
 
-def warn_of_other_encodings(model: Any, tasks: _Tasks) -> None:
-    """Warn of tasks whose inputs were encoded otherwise than those that the model learned from, or than each other."""
-    _warn_of(_differences(encoding_of_model(model), _encodings_of(tasks)))
+def warn_of_other_encodings(model: Any, tasks: _Tasks, told: set[str] | None = None) -> None:
+    """Warn of tasks whose inputs were encoded otherwise than those that the model learned from, or than each other.
+
+    ``told`` holds the differences that the same call of a learner warned of before, and takes up the new ones.
+    """
+    told = set() if told is None else told
+    clauses = [c for c in _differences(encoding_of_model(model), _encodings_of(tasks)) if c not in told]
+    told.update(clauses)
+    _warn_of(clauses)
 
 
 def keep_task(adapted: Any, model: Any, task: IMetaLearningTask[Any, Any, Any]) -> None:

@@ -18,6 +18,7 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missin
 from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult, MetaEvaluationResult
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
+from aidotnet_py.meta_learning.contract.task_checks import check_task
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
 from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
 from aidotnet_py.meta_learning.learner.core import Batch
@@ -26,7 +27,7 @@ from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import AdaptationCurve
 from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
-from aidotnet_py.meta_learning.objective.checks import check_task, check_tasks
+from aidotnet_py.meta_learning.objective.checks import check_tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import split_rows
 from aidotnet_py.models import IFullModel, INormalizedModel
@@ -181,7 +182,8 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         Returns
         -------
         T or MetaEvaluationResult
-            For a batch, the mean query loss; for a number, losses and accuracies of every task.
+            For a batch, the mean query loss alone, as in AiDotNet: `adaptation_curve` has losses and accuracies of its
+            tasks. For a number, losses and accuracies of every task.
 
         Raises
         ------
@@ -221,11 +223,12 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         accuracies: list[float] = []
         singles: list[float] = []
         normalization: Statistics | None = None
+        told = set[str]()
         while len(losses) < count:
             # As many at once as in a step of training, whose programs and buffers then serve again.
             some = min(self._options.MicroBatchSize or count, self._options.MetaBatchSize, count - len(losses))
             tasks = check_tasks(self._batch_from(loader, some, place))
-            some_losses, some_accuracies, model, adapted = self._query_results(tasks)
+            some_losses, some_accuracies, model, adapted = self._query_results(tasks, told)
             normalization = self._objectives.normalization(tasks, model, self._loss())
             losses += list(some_losses)
             accuracies += some_accuracies
@@ -241,11 +244,14 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         )
 
     def _query_results(
-        self, tasks: Batch[T, TInput, TOutput]
+        self, tasks: Batch[T, TInput, TOutput], told: set[str] | None = None
     ) -> tuple[NDArray[Any], list[float], IFullModel[T, TInput, TOutput], list[Array]]:
-        """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task."""
+        """Return losses and accuracies of the query sets, the model, and its adapted parameters for each task.
+
+        ``told`` is as for `warn_of_other_encodings`.
+        """
         groups = self._open(tasks, "Support", "Query", training=False)
-        warn_of_other_encodings(groups[0].model, tasks)
+        warn_of_other_encodings(groups[0].model, tasks, told)
         shares: list[tuple[Measured, list[Array]]] = self._over_shares(groups, "_query_share")
         losses: NDArray[Any] = np.concatenate([losses for (losses, _), _ in shares])
         accuracies = [accuracy for (_, accuracies), _ in shares for accuracy in accuracies]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +12,11 @@ from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction, validate_alike
-from aidotnet_py.meta_learning.contract.protocols import is_differentiable, missing_members
+from aidotnet_py.meta_learning.contract.protocols import is_differentiable
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, columns_of, is_batches, set_names
+from aidotnet_py.meta_learning.contract.task_checks import hint_for_batch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, is_batches, set_names
+from aidotnet_py.meta_learning.objective.sets import Names, Sets, are_alike
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.nn.statistics import PassStatistics, Statistics
@@ -26,72 +26,37 @@ __all__ = [
     "Shape",
     "TracedOutput",
     "check_batches",
-    "check_task",
     "check_tasks",
-    "names_of_places",
     "places_by_size",
     "require_no_more_batches",
     "trace_output",
 ]
 
 Shape = tuple[int, ...]
-_SHAPE, _DTYPE = map(operator.attrgetter, ("shape", "dtype"))
 
 # Shape, dtype and backend's name, which the arrays of all tasks must share.
 _Kind = tuple[Shape, np.dtype[Any], str]
-
-# The names of a task's inputs and outputs in messages, by the task's place.
-_Names = Callable[[int], tuple[str, str]]
-
-
-def check_task(task: IMetaLearningTask[T, TInput, TOutput] | None) -> IMetaLearningTask[T, TInput, TOutput]:
-    """Return a task after the check that it is one."""
-    check_given("task", task, "an IMetaLearningTask")
-    assert task is not None
-    missing = missing_members(task, IMetaLearningTask)
-    if missing:
-        raise ArgumentException(
-            f"task must be an IMetaLearningTask, got a {type(task).__name__}{_hint_for_task(task, missing)}"
-        )
-    return task
 
 
 def check_tasks(batch: TaskBatch[T, TInput, TOutput] | None) -> list[IMetaLearningTask[T, TInput, TOutput]]:
     """Return the tasks of a batch after the check that it is one."""
     check_given("taskBatch", batch, "a TaskBatch")
     if not isinstance(batch, TaskBatch):
-        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}{_hint_for_batch(batch)}")
+        raise ArgumentException(f"taskBatch must be a TaskBatch, got a {type(batch).__name__}{hint_for_batch(batch)}")
     return list(batch)
-
-
-def _hint_for_task(value: object, missing: Sequence[str]) -> str:
-    """Return the end of a message for something that is no task."""
-    if isinstance(value, TaskBatch):
-        return "; adapt to its tasks one by one, as in [learner.Adapt(task) for task in batch]"
-    if isinstance(value, (list, tuple)) or backend_of(value) is not None:
-        return "; use MetaLearningTask(SupportSetX=…, SupportSetY=…)"
-    return f", which lacks {', '.join(missing)}"
-
-
-def _hint_for_batch(value: object) -> str:
-    """Return the end of a message for something that is no batch."""
-    if not missing_members(value, IMetaLearningTask):
-        return "; use TaskBatch([task])"
-    return "; use TaskBatch(tasks)" if isinstance(value, (list, tuple)) else ""
 
 
 def check_batches(
     role: str,
-    tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-    wheres: Sequence[str],
+    sets: Sets,
     model: IFullModel[Any, Any, Any],
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
 ) -> list[tuple[list[Array], list[Array]]]:
-    """Return the inputs and outputs of the tasks' sets of a role ("Support" or "Query"), in the order of the tasks.
+    """Return the inputs and outputs of the sets of a role ("Support" or "Query"), in the order of the tasks.
 
-    Once for each batch that the support sets come in, which is one where they are arrays. ``wheres`` name the tasks in
-    messages; ``shape_of`` gives the shape of the model's output for an input, see `trace_output`.
+    Once for each batch that the support sets come in, which is one where they are arrays. ``shape_of`` gives the shape
+    of the model's output for an input, see `trace_output`.
 
     Raises
     ------
@@ -99,77 +64,50 @@ def check_batches(
         If an array is missing or empty, if its shape, dtype or backend does not fit the model or the other tasks, if
         the loss cannot take the targets, or if tasks have different numbers of batches.
     """
-
-    def names_in(suffix: str) -> _Names:
-        def names(place: int) -> tuple[str, str]:
-            x, y = set_names(tasks[place], role)
-            return x + suffix + wheres[place], y + suffix + wheres[place]
-
-        return names
-
-    names = names_in("")
-    columns = columns_of(tasks, role)
-    data = list(zip(*columns, strict=True))
-    lists = any(map(_has_lists, columns))
-    if role == "Query" or not (lists and any(is_batches(x) or is_batches(y) for x, y in data)):
-        return [_check_sets(names, data, model, loss, shape_of)]
-    count = _count_of_batches(names, data)
-    return [
-        _check_sets(names_in(f"[{i}]"), [(x[i], y[i]) for x, y in data], model, loss, shape_of) for i in range(count)
-    ]
+    names, columns = sets.names(role), sets.columns(role)
+    if role == "Query" or not _has_batches(sets, role):
+        return [_check_sets(names, *columns, sets.are_alike(role), model, loss, shape_of)]
+    data = sets.pairs(role)
+    checked: list[tuple[list[Array], list[Array]]] = []
+    for i in range(_count_of_batches(names, data)):
+        inputs, targets = [x[i] for x, _ in data], [y[i] for _, y in data]
+        alike = are_alike(inputs) and are_alike(targets)
+        checked.append(_check_sets(sets.names(role, f"[{i}]"), inputs, targets, alike, model, loss, shape_of))
+    return checked
 
 
-def _has_lists(column: Sequence[Any]) -> bool:
-    """Return whether some are lists or tuples; of all types, there are few."""
-    return any(issubclass(kind, list | tuple) for kind in set(map(type, column)))
+def _has_batches(sets: Sets, role: str) -> bool:
+    """Return whether some sets are lists of batches."""
+    return not sets.are_alike(role) and any(any(map(is_batches, column)) for column in sets.columns(role))
 
 
-def require_no_more_batches(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], first: int, steps: int) -> None:
+def require_no_more_batches(sets: Sets, first: int, steps: int) -> None:
     """Raise ArgumentException if a support set has more batches than there are inner steps.
 
     ``first`` is the place of the first task.
     """
-    inputs = columns_of(tasks, "Support")[0]
-    if not _has_lists(inputs):
+    if sets.are_alike("Support"):
         return
-    for place, data in enumerate(inputs):
+    for place, data in enumerate(sets.columns("Support")[0]):
         if is_batches(data) and len(data) > steps:
-            name = set_names(tasks[place], "Support")[0]
+            name = set_names(sets.tasks[place], "Support")[0]
             raise ArgumentException(
                 f"{name} of task {first + place} must have at most one batch for each of the {steps} inner steps, got "
                 f"{len(data)} batches; raise AdaptationSteps or join batches"
             )
 
 
-@lru_cache(maxsize=16)
-def names_of_places(count: int, first: int | None = None) -> tuple[str, ...]:
-    """Return the words that name each of so many tasks in a message; ``first`` if they are a part of a batch."""
-    if first is None and count == 1:
-        return ("",)
-    return tuple(f" of task {(first or 0) + place}" for place in range(count))
-
-
-def places_by_size(tasks: Sequence[IMetaLearningTask[Any, Any, Any]], roles: Sequence[str]) -> list[Sequence[int]]:
+def places_by_size(sets: Sets, roles: Sequence[str]) -> list[Sequence[int]]:
     """Return the places of the tasks whose sets have the same numbers of examples, group by group."""
-    columns = [column for role in roles for column in columns_of(tasks, role)]
-    if all(map(_are_of_one_shape, columns)):
-        return [range(len(tasks))]
-    sizes = list(zip(*[map(_size, column) for column in columns], strict=True))
+    if all(map(sets.are_alike, roles)):
+        return [range(len(sets))]
+    sizes = list(zip(*[map(_size, column) for role in roles for column in sets.columns(role)], strict=True))
     if sizes.count(sizes[0]) == len(sizes):
-        return [range(len(tasks))]
+        return [range(len(sets))]
     groups: dict[Any, list[int]] = {}
     for place, size in enumerate(sizes):
         groups.setdefault(size, []).append(place)
     return list(groups.values())
-
-
-def _are_of_one_shape(column: Sequence[Any]) -> bool:
-    """Return whether all are arrays of one shape."""
-    try:
-        shapes = set(map(_SHAPE, column))
-    except (AttributeError, TypeError):
-        return False
-    return len(shapes) == 1 and isinstance(shapes.pop(), tuple)
 
 
 def _size(data: Any) -> Any:
@@ -180,7 +118,7 @@ def _size(data: Any) -> Any:
     return tuple(map(_size, data)) if is_batches(data) else None
 
 
-def _count_of_batches(names: _Names, data: Sequence[tuple[Any, Any]]) -> int:
+def _count_of_batches(names: Names, data: Sequence[tuple[Any, Any]]) -> int:
     """Return the number of batches of each task after the check that it is the same for all tasks."""
     first: list[int | None] = []
     for place, (x, y) in enumerate(data):
@@ -202,17 +140,18 @@ def _count_in_words(lengths: Sequence[int | None]) -> str:
 
 
 def _check_sets(
-    names: _Names,
-    data: Sequence[tuple[Any, Any]],
+    names: Names,
+    inputs: list[Any],
+    targets: list[Any],
+    alike: bool,
     model: IFullModel[Any, Any, Any],
     loss: ILossFunction[Any],
     shape_of: Callable[[IDifferentiableModel[Any, Any, Any], Array], Shape],
 ) -> tuple[list[Array], list[Array]]:
     """Return the inputs and outputs of one set of each task after all checks."""
-    inputs, targets = [x for x, _ in data], [y for _, y in data]
     # If all arrays are alike, a check of the first is enough. Otherwise each is checked, so that the error names it.
-    count = 1 if _alike(inputs) and _alike(targets) else len(data)
-    kinds = [_check_pair(*data[place], *names(place)) for place in range(count)]
+    count = 1 if alike else len(inputs)
+    kinds = [_check_pair(inputs[place], targets[place], *names(place)) for place in range(count)]
     # Where there is a pair of a kind for the first time.
     firsts = sorted({kind: place for place, kind in reversed(list(enumerate(kinds)))}.values())
     if is_differentiable(model):
@@ -229,25 +168,10 @@ def _check_sets(
                 f"{names(0)[0]} must be an input that the model takes, got shape {tuple(inputs[0].shape)}: {error}"
             ) from error
         # Before the model's check, which knows no classes: it would have labels of float64 made float32.
-        validate_alike(loss, shape, targets, (names(place)[1] for place in range(len(data))))
+        validate_alike(loss, shape, targets, (names(place)[1] for place in range(len(inputs))))
         for place in firsts:
             model.check_array(targets[place], names(place)[1])
     return inputs, targets
-
-
-def _alike(arrays: Sequence[Any]) -> bool:
-    """Return whether all are arrays of one type, shape, dtype and backend; arrays of two types may still fit."""
-    first = arrays[0]
-    backend = backend_of(first)
-    if backend is None:
-        return False
-    if len(set(map(type, arrays))) != 1:
-        return False
-    if backend.stacked(arrays) is not None:
-        return True
-    count = len(arrays)
-    alike = all(list(map(of, arrays)).count(of(first)) == count for of in (_SHAPE, _DTYPE))
-    return alike and all(map(backend.owns, arrays))
 
 
 def _check_pair(x: Any, y: Any, x_name: str, y_name: str) -> tuple[_Kind, _Kind]:

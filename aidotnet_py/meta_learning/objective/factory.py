@@ -22,7 +22,7 @@ from aidotnet_py.meta_learning.contract.protocols import (
     missing_members,
     model_backend,
 )
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, columns_of, first_batch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
@@ -30,7 +30,6 @@ from aidotnet_py.meta_learning.objective.checks import (
     Shape,
     TracedOutput,
     check_batches,
-    names_of_places,
     places_by_size,
     trace_output,
 )
@@ -44,6 +43,7 @@ from aidotnet_py.meta_learning.objective.padding import (
     padded_size,
 )
 from aidotnet_py.meta_learning.objective.partial import PartialObjective
+from aidotnet_py.meta_learning.objective.sets import Sets, names_of_places
 from aidotnet_py.meta_learning.objective.traced import ModelFunction, Shapes, Signature, TaskPrograms, TracedObjective
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
@@ -131,7 +131,7 @@ class ObjectiveFactory:
 
     def groups(
         self,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        sets: Sets,
         roles: Sequence[str],
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
@@ -142,17 +142,17 @@ class ObjectiveFactory:
 
         Tasks are alike in a group, or are padded to one size where model and loss treat each example by itself.
         """
-        exact = places_by_size(tasks, roles)
+        exact = places_by_size(sets, roles)
         if len(exact) == 1:
             return [Group(places) for places in exact]
-        flops = [self._flops_if_padded(tasks, role, model, loss, training) for role in roles]
+        flops = [self._flops_if_padded(sets, role, model, loss, training) for role in roles]
         if 0 in flops:
             return [Group(places) for places in exact]
-        firsts = [tasks[places[0]] for places in exact]
-        counts = list(zip(*[[int(x.shape[0]) for x in columns_of(firsts, role)[0]] for role in roles], strict=True))
+        firsts, inputs = [places[0] for places in exact], [sets.columns(role)[0] for role in roles]
+        counts = [tuple(int(of_role[place].shape[0]) for of_role in inputs) for place in firsts]
         most = tuple(max(of_role) for of_role in zip(*counts, strict=True))
         # Where the work is little, calls cost more than examples, and one size serves all.
-        work = len(tasks) * sum(count * each for count, each in zip(most, flops, strict=True))
+        work = len(sets) * sum(count * each for count, each in zip(most, flops, strict=True))
         if work <= model_backend(model).flops_at_once:
             counts = [most] * len(exact)
         merged: dict[tuple[int, ...], list[int]] = {}
@@ -162,7 +162,7 @@ class ObjectiveFactory:
 
     def _flops_if_padded(
         self,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
+        sets: Sets,
         role: str,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
@@ -171,12 +171,10 @@ class ObjectiveFactory:
         """Return the operations of a pass over one example, if sets of a role may be padded; 0 if not."""
         if not is_differentiable(model):
             return 0
-        backend, data = model.backend, list(zip(*columns_of(tasks, role), strict=True))
+        backend, data = model.backend, sets.pairs(role)
         if not all(backend.owns(x) and backend.owns(y) and 0 not in x.shape[:1] for x, y in data):
             return 0
         x, y = data[0]
-        if training and self._noise_shapes(model, ArrayType(tuple(x.shape), backend.dtype_of(x))):
-            return 0
         if not can_mark(backend, [y for _, y in data]):
             return 0
         example, target = (ArrayType(tuple(of.shape[1:]), backend.dtype_of(of)) for of in (x, y))
@@ -188,25 +186,26 @@ class ObjectiveFactory:
                 known[size] = flops_of_example(model, loss, example, target, size)
             if not known[size]:
                 return 0
+        # After the look at examples, which passes over those that the model cannot take: the checks name them.
+        if training and self._noise_shapes(model, ArrayType(tuple(x.shape), backend.dtype_of(x))):
+            return 0
         return known[max(counts)]
 
     def check(
         self,
         role: str,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-        wheres: Sequence[str],
+        sets: Sets,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
     ) -> None:
         """Raise ArgumentException where a set of a role fits model or loss not, each task by itself."""
-        for task, where in zip(tasks, wheres, strict=True):
-            check_batches(role, [task], [where], model, loss, self._output_shape)
+        for place in range(len(sets)):
+            check_batches(role, sets.part([place]), model, loss, self._output_shape)
 
     def make(
         self,
         role: str,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-        wheres: Sequence[str],
+        sets: Sets,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
         lease: Lease,
@@ -220,32 +219,30 @@ class ObjectiveFactory:
         stays the same for all work on the objective.
         """
         if size is not None:
-            return self._padded(role, tasks, wheres, model, loss, lease, size)
-        if role == "Query" and is_differentiable(model) and "support" in self._statistics(tasks, wheres, model, loss):
-            return self._by_support(tasks, wheres, model, loss, lease, training)
-        batches = check_batches(role, tasks, wheres, model, loss, self._output_shape)
+            return self._padded(role, sets, model, loss, lease, size)
+        if role == "Query" and is_differentiable(model) and "support" in self._statistics(sets, model, loss):
+            return self._by_support(sets, model, loss, lease, training)
+        batches = check_batches(role, sets, model, loss, self._output_shape)
         objectives = [self._of_batch(role, model, loss, lease, training, *batch) for batch in batches]
         return objectives[0] if len(objectives) == 1 else SuccessiveObjective(objectives, model_backend(model))
 
     def _padded(
         self,
         role: str,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-        wheres: Sequence[str],
+        sets: Sets,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
         lease: Lease,
         size: int,
     ) -> TaskObjective:
         """Return the objective of sets that are checked as they are, and padded to a size."""
-        sets: dict[int, tuple[Array, Array]] = {}
-        for places in places_by_size(tasks, [role]):
-            some, names = [tasks[i] for i in places], [wheres[i] for i in places]
-            (checked,) = check_batches(role, some, names, model, loss, self._output_shape)
-            sets.update(zip(places, zip(*checked, strict=True), strict=True))
+        checked: dict[int, tuple[Array, Array]] = {}
+        for places in places_by_size(sets, [role]):
+            (some,) = check_batches(role, sets.part(places), model, loss, self._output_shape)
+            checked.update(zip(places, zip(*some, strict=True), strict=True))
         backend, masked = model_backend(model), self._masked
         assert masked is not None
-        padded = [pad_set(backend, *sets[place], size) for place in range(len(tasks))]
+        padded = [pad_set(backend, *checked[place], size) for place in range(len(sets))]
         inputs, targets = ([pair[i] for pair in padded] for i in range(2))
         return self._of_batch(role, model, masked, lease, False, inputs, targets)
 
@@ -261,7 +258,7 @@ class ObjectiveFactory:
         examples.
         """
         kinds = (
-            self._statistics(tasks, names_of_places(len(tasks)), model, loss)
+            self._statistics(Sets(tasks, names_of_places(len(tasks))), model, loss)
             if is_differentiable(model)
             else frozenset[Statistics]()
         )
@@ -269,22 +266,20 @@ class ObjectiveFactory:
 
     def _statistics(
         self,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-        wheres: Sequence[str],
+        sets: Sets,
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
     ) -> frozenset[Statistics]:
         """Return the kinds of statistics by which the model's layers normalise query sets."""
-        first = first_batch(tasks[0].SupportInput)
+        first = first_batch(sets.columns("Support")[0][0])
         if backend_of(first) is None:
             # Raises, with the message for a set that is no array.
-            check_batches("Support", tasks, wheres, model, loss, self._output_shape)
+            check_batches("Support", sets, model, loss, self._output_shape)
         return self._output(model, model.apply, ArrayType(tuple(first.shape), model.backend.dtype_of(first))).statistics
 
     def _by_support(
         self,
-        tasks: Sequence[IMetaLearningTask[Any, Any, Any]],
-        wheres: Sequence[str],
+        sets: Sets,
         model: IDifferentiableModel[Any, Any, Any],
         loss: ILossFunction[Any],
         lease: Lease,
@@ -292,7 +287,7 @@ class ObjectiveFactory:
     ) -> TaskObjective:
         """Return the objective of query sets that are normalised by the statistics of the support sets."""
         backend = model.backend
-        supports = [all_examples(backend, task.SupportInput) for task in tasks]
+        supports = [all_examples(backend, support) for support in sets.columns("Support")[0]]
         count = int(supports[0].shape[0])
         function = NormalizedBySupport(model.apply, tuple(model.parameter_shapes), count)
 
@@ -308,7 +303,7 @@ class ObjectiveFactory:
         def shape_of(model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
             return self._output(model, function, both(x)).shape
 
-        ((queries, targets),) = check_batches("Query", tasks, wheres, model, loss, shape_of)
+        ((queries, targets),) = check_batches("Query", sets, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
         noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
         return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)

@@ -15,6 +15,7 @@ from aidotnet_py import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     CurriculumStage,
+    Episode,
     MAMLAlgorithm,
     MAMLOptions,
     MeanSquaredErrorLoss,
@@ -108,7 +109,12 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: TaskBatch([task()], curriculumStage="Easy"), r"got 'Easy'; use CurriculumStage\.Easy$"),
     (lambda: learner().MetaTrain(task()), r"got a MetaLearningTask; use TaskBatch\(\[task\]\)$"),
     (lambda: learner().Evaluate([task()]), r"got a list; use TaskBatch\(tasks\)$"),
-    (lambda: learner().Adapt(TaskBatch([task()])), r"got a TaskBatch; adapt to its tasks one by one"),
+    (lambda: learner().Adapt(TaskBatch([task()])), r"got a TaskBatch; pass its tasks one by one$"),
+    (lambda: learner().Adapt([task()]), r"got a list; pass its tasks one by one$"),
+    (lambda: TaskBatch([TaskBatch([task()])]), r"^tasks\[0\] must be .*, got a TaskBatch; pass its tasks one by one$"),
+    (lambda: learner().Adapt(SinusoidLoader(seed=0)), r"got a SinusoidLoader; use GetNextTask\(\) of it$"),
+    (lambda: learner().MetaTrain(SinusoidLoader(seed=0)), r"got a SinusoidLoader; use GetTaskBatch\(numTasks\) of it$"),
+    (lambda: Episode((X, Y)), r"got a tuple; use MetaLearningTask\(SupportSetX=…, SupportSetY=…\)$"),  # type: ignore[arg-type]
     (lambda: learner().Adapt(X), r"got a ndarray; use MetaLearningTask\("),
     # Objects.
     (lambda: MAMLAlgorithm(model()), r"got a NeuralNetworkModel; use MAMLOptions\(model\)$"),

@@ -137,7 +137,7 @@ class TestRefusals:
     def test_what_is_not_a_task(self) -> None:
         with pytest.raises(ArgumentException, match="tasks must be a sequence of tasks, got 3"):
             TaskBatch(3)  # type: ignore[arg-type]
-        with pytest.raises(ArgumentNullException, match=r"tasks\[1\] must be a task, got None"):
+        with pytest.raises(ArgumentNullException, match=r"tasks\[1\] must be an IMetaLearningTask, got None"):
             TaskBatch([task(), None])  # type: ignore[list-item]
         with pytest.raises(ArgumentException, match=r"tasks\[0\] must be an IMetaLearningTask, got a ndarray"):
             TaskBatch([X])  # type: ignore[list-item]

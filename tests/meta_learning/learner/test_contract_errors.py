@@ -256,7 +256,7 @@ class TestArguments:
     def test_no_task(self, call: str) -> None:
         with pytest.raises(ArgumentNullException, match=r"^task must be an IMetaLearningTask, got None$"):
             getattr(self.learner(), call)(None)
-        lacking = r"^task must be an IMetaLearningTask, got a TaskBatch; adapt to its tasks one by one"
+        lacking = r"^task must be an IMetaLearningTask, got a TaskBatch; pass its tasks one by one$"
         with pytest.raises(ArgumentException, match=lacking):
             getattr(self.learner(), call)(batch_on(get_backend("numpy"), linear_tasks()))
 

@@ -31,7 +31,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import get_backend
 from aidotnet_py.data import DigitsLoader, ImageFolderLoader, SinusoidLoader, TableLoader, UniformTaskSampler
-from aidotnet_py.nn import Dense, Flatten, Sequential, mlp
+from aidotnet_py.nn import BatchNorm, Dense, Flatten, Sequential, mlp
 from aidotnet_py.runs import open_learner
 
 OTHERWISE = r"tasks should be encoded as those that the model learned from \(there\), got others \(here\): "
@@ -153,6 +153,26 @@ def test_of_images_is_kept_too(by_sampler: bool, tmp_path: Path) -> None:
     assert open_learner(tmp_path / "learner.safetensors")[1] == loader.encoding
 
 
+class _Encoded(DigitsLoader[Any]):
+    """Digits whose tasks say how they were encoded."""
+
+    def GetTaskBatch(self, numTasks: int) -> Any:
+        notes = {"Encoding": _Tokens({"kind": "images", "height": 8})}
+        return TaskBatch(
+            [
+                MetaLearningTask(
+                    SupportSetX=task.SupportInput,
+                    SupportSetY=task.SupportOutput,
+                    QuerySetX=task.QueryInput,
+                    QuerySetY=task.QueryOutput,
+                    NumWays=task.NumWays,
+                    Metadata=notes,
+                )
+                for task in super().GetTaskBatch(numTasks)
+            ]
+        )
+
+
 class TestAnotherEncoding:
     def test_is_told_and_is_the_one_that_stays(self) -> None:
         made, other = _by_batches(table()), table(scale=3.0)
@@ -204,6 +224,24 @@ class TestAnotherEncoding:
         with pytest.warns(UserWarning, match=OTHERWISE):
             getattr(made, use)(batch[0] if use.startswith("Adapt") else batch)
         assert known(made) == loader.encoding.settings()
+
+    @pytest.mark.parametrize("kind", ["MAML", "ProtoNets"])
+    def test_is_told_once_in_an_evaluation(self, kind: str) -> None:
+        loader: Any = _Encoded(NWay=2, QueryShots=3, seed=0)
+        network = Sequential(Flatten(), Dense(2), BatchNorm())
+        of = NeuralNetworkModel(network, input_shape=(8, 8, 1), loss=CrossEntropyLoss(), seed=0)
+        of.GetModelMetadata().SetProperty("encoding", {"kind": "images", "height": 16})
+        made: Any = {
+            "MAML": lambda: MAMLAlgorithm(MAMLOptions(of, DataLoader=loader, MetaBatchSize=2)),
+            "ProtoNets": lambda: ProtoNetsAlgorithm(ProtoNetsOptions(of, DataLoader=loader, MetaBatchSize=2)),
+        }[kind]()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            # In three batches; the accuracies of queries alone are of models of their own.
+            result = made.Evaluate(6)
+        assert result.normalization == "batch"
+        assert len(told) == 1
+        assert "encoding.height is 16 there and 8 here" in str(told[0].message)
 
     def test_is_not_told_of_the_other_part_of_a_split(self) -> None:
         train, test = table().split(5, 3, seed=0)

@@ -15,6 +15,7 @@ from aidotnet_py import (
     AdamOptimizer,
     ANILAlgorithm,
     ANILOptions,
+    ArgumentException,
     BOILAlgorithm,
     BOILOptions,
     CrossEntropyLoss,
@@ -156,6 +157,16 @@ def test_results_come_in_the_order_of_the_batch(threads: int) -> None:
         np.testing.assert_array_equal(curve.accuracies[place], alone.accuracies[0])
     means = [learner.Evaluate(TaskBatch([task])) for task in TASKS]
     np.testing.assert_allclose(learner.Evaluate(TaskBatch(TASKS)), np.mean(means), rtol=1e-12)
+
+
+@pytest.mark.parametrize("layers", [(), (Dropout(0.5),)])
+def test_inputs_of_another_width_are_named(layers: Any) -> None:
+    network = Sequential(Dense(5), *layers, Tanh(), Dense(3))
+    other = NeuralNetworkModel(network, input_shape=(4,), loss=CrossEntropyLoss(), dtype=np.float64, seed=0)
+    learner = MAMLAlgorithm(MAMLOptions(other))
+    for call in (learner.MetaTrain, learner.Evaluate):
+        with pytest.raises(ArgumentException, match=r"^SupportSetX of task 0 must have shape \(n, 4\), got \(4, 2\)$"):
+            call(TaskBatch(TASKS))
 
 
 def test_support_sets_in_batches_may_be_of_unequal_size_and_number() -> None:

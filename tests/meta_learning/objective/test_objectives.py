@@ -28,6 +28,7 @@ from aidotnet_py import (
 )
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.meta_learning.objective import ObjectiveFactory
+from aidotnet_py.meta_learning.objective.sets import Sets
 
 REGRESSION, CLASSIFICATION = TanhNetwork(), TanhNetwork(outputs=3, classify=True)
 NETWORKS = pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
@@ -44,7 +45,7 @@ def objective(
 ) -> Any:
     factory, tasks = ObjectiveFactory(np.random.default_rng(0)), list(batch_of(backend, sets, dtype))
     lease = lease or factory.lease(model, model.DefaultLossFunction)
-    return factory.make("Support", tasks, [""] * len(tasks), model, model.DefaultLossFunction, lease)
+    return factory.make("Support", Sets(tasks, [""] * len(tasks)), model, model.DefaultLossFunction, lease)
 
 
 def points_for(network: TanhNetwork, count: int, seed: int = 5) -> Values:
@@ -332,7 +333,7 @@ class TestSharedBuffers:
         loss = model.DefaultLossFunction
         lease = factory.lease(model, loss)
         support, query = (
-            factory.make(role, tasks, [""] * len(tasks), model, loss, lease) for role in ("Support", "Query")
+            factory.make(role, Sets(tasks, [""] * len(tasks)), model, loss, lease) for role in ("Support", "Query")
         )
         points = points_for(CLASSIFICATION, 2)
         gradients = support.evaluate(backend.asarray(points)).gradients
@@ -358,7 +359,7 @@ class TestSharedBuffers:
         once, thrice = (
             np.array(
                 backend.to_numpy(
-                    factory.make("Support", tasks, [""] * len(tasks), model, loss, lease).evaluate(points).losses
+                    factory.make("Support", Sets(tasks, [""] * len(tasks)), model, loss, lease).evaluate(points).losses
                 )
             )
             for loss in (Scaled(1.0), Scaled(3.0))

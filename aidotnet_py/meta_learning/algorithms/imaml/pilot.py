@@ -19,6 +19,7 @@ from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.learner.loader_place import look_ahead
 from aidotnet_py.meta_learning.objective import ObjectiveFactory
+from aidotnet_py.meta_learning.objective.sets import Sets
 from aidotnet_py.models import IFullModel
 
 __all__ = ["largest_eigenvalue", "shortly_trained"]
@@ -77,7 +78,7 @@ def largest_eigenvalue(
     dtype, divide = backend.dtype_of(parameters), backend.elementwise("divide")
     found: list[float] = []
     for task in tasks:
-        objective = factory.make("Support", [task], ["the task"], model, loss, factory.lease(model, loss))
+        objective = factory.make("Support", Sets([task], ["the task"]), model, loss, factory.lease(model, loss))
         product = objective.part(0, 1, 0).curvature(parameters, "gauss-newton")[1]
         # In float64, whose squares do not overflow.
         vector = backend.asarray(np.random.default_rng(0).standard_normal((1, model.ParameterCount)))

@@ -12,6 +12,7 @@ from aidotnet_py.meta_learning.contract.protocols import is_inner_solver
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.objective.stacking import row_views
 from aidotnet_py.solvers import Operator, SolverReport, StopReason, conjugate_gradient, neumann_series
+from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.conjugate_gradient import QueuedSolve
 from aidotnet_py.solvers.iteration import MOST, BufferedOperator
 
@@ -73,7 +74,7 @@ class ImplicitSystem:
         rhs = gradients if root is None else gradients * root
         queued: QueuedSolve | None = None
         if isinstance(operator, BufferedOperator) and operator.queue.is_waiting and self.is_plain:
-            queued = QueuedSolve(operator, rhs, iterations=self._iterations, atol=self._atol)
+            queued = QueuedSolve(operator, rhs, iterations=self._iterations, bounds=Bounds(0.0, self._atol))
         return SystemAtPoint(slopes, operator, rhs, root, queued)
 
     def finish(
