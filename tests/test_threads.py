@@ -52,10 +52,11 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.backends.numpy.blas_threads import OneThread
 from aidotnet_py.data import DigitsLoader, SinusoidLoader
+from aidotnet_py.exchange import state_dict
 from aidotnet_py.implicit import implicit_diff
 from aidotnet_py.meta_learning.objective import buffers
 from aidotnet_py.meta_learning.objective.buffers import Workspace
-from aidotnet_py.nn import mlp
+from aidotnet_py.nn import BatchNorm, Dense, Sequential, mlp
 from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.testing.learner_state import bits
 
@@ -516,6 +517,71 @@ class TestModels:
 
         found = at_once([lambda: together.Train(x, x**2), cloned] * 30)
         assert {one for one in found if one is not None} <= {bits(first.GetParameters()), *possible}
+
+    def test_asked_while_its_learner_loads_files(self, tmp_path: Path) -> None:
+        """Parameters and statistics are those of one file."""
+        rng = np.random.default_rng(0)
+        x, files, expected = rng.standard_normal((5, 3)), [tmp_path / f"{seed}.safetensors" for seed in range(2)], set()
+        for seed, file in enumerate(files):
+            layers = Sequential(Dense(4), BatchNorm(), Dense(3))
+            model = NeuralNetworkModel(layers, input_shape=(3,), dtype=np.float64, seed=seed)
+            examples = rng.standard_normal((20, 3)) * (1 + 10 * seed)
+            learner = MAMLAlgorithm(MAMLOptions(model.with_statistics_of(examples)))
+            learner.Save(file)
+            expected.add(bits(learner.Predict(x)))
+        stop, interval = threading.Event(), sys.getswitchinterval()
+
+        def load() -> None:
+            while not stop.is_set():
+                for file in files:
+                    learner.Load(file)
+
+        loading = threading.Thread(target=load)
+        sys.setswitchinterval(1e-6)
+        loading.start()
+        try:
+            assert {bits(learner.Predict(x)) for _ in range(3000)} <= expected
+        finally:
+            stop.set()
+            loading.join()
+            sys.setswitchinterval(interval)
+
+    def test_asked_while_files_are_loaded(self) -> None:
+        """Parameters and statistics are those of one file."""
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((2, 5, 3))
+        layers = Sequential(Dense(4), BatchNorm(), Dense(3))
+        models = [
+            NeuralNetworkModel(layers, input_shape=(3,), dtype=np.float64, seed=seed).with_statistics_of(
+                rng.standard_normal((20, 3)) * (1 + 10 * seed)
+            )
+            for seed in range(2)
+        ]
+        files = [model.Serialize() for model in models]
+        shared, stop = models[0].Clone(), threading.Event()
+
+        def load() -> None:
+            while not stop.is_set():
+                for file in reversed(files):
+                    shared.Deserialize(file)
+
+        questions: list[tuple[Callable[[Any], Any], int]] = [
+            (lambda model: model.Predict(x), 3000),
+            (lambda model: model.ComputeGradients(x, y), 1000),
+            (lambda model: np.frombuffer(model.Serialize(), np.uint8), 500),
+            (lambda model: np.concatenate([value.ravel() for value in state_dict(model).values()]), 500),
+        ]
+        loading, interval = threading.Thread(target=load), sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        loading.start()
+        try:
+            for ask, times in questions:
+                expected = {bits(ask(model)) for model in models}
+                assert {bits(ask(shared)) for _ in range(times)} <= expected
+        finally:
+            stop.set()
+            loading.join()
+            sys.setswitchinterval(interval)
 
 
 class TestPrograms:

@@ -42,8 +42,10 @@ class Transform:
             raise InvalidOperationException(
                 f"{self.function!r:.80} must return real inputs of {count} examples, got {shown(changed)}"
             )
+        # A copy of what is not of the inputs, since the function may return the next ones in the same array.
+        own = np.may_share_memory(changed, examples)
         with np.errstate(over="ignore"):
-            changed = changed.astype(dtype, copy=False)
+            changed = changed.astype(dtype, copy=not own)
         if not np.isfinite(changed).all():
             raise InvalidOperationException(f"{self.function!r:.80} must return finite inputs, got inf or NaN")
         return changed

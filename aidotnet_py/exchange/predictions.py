@@ -58,6 +58,8 @@ def trace_prediction(
 
 
 def _arrays(model: FunctionModel[Any, Any, Any]) -> dict[str, NDArray[Any]]:
+    # Of one moment, whatever other threads load into the model.
+    model = model.Clone()
     vector, arrays, start = model.backend.to_numpy(model.GetParameters()), dict[str, NDArray[Any]](), 0
     for name, shape in model.parameter_shapes.items():
         stop = start + math.prod(shape)

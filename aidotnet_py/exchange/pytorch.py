@@ -110,8 +110,8 @@ def load_state_dict(
     parameters = _unravel(model) | {name: value for name, value in converted.items() if name not in statistics}
     kept = {name: value for name, value in model.statistics.items() if name not in statistics}
     loaded = {name: backend.asarray(value) for name, value in converted.items() if name in statistics}
-    model.set_statistics(kept | loaded)
-    model.SetParameters(backend.asarray(np.concatenate([parameters[name].ravel() for name in model.parameter_shapes])))
+    vector = backend.asarray(np.concatenate([parameters[name].ravel() for name in model.parameter_shapes]))
+    model.set_statistics(kept | loaded, vector)
 
 
 def state_dict(model: NeuralNetworkModel[Any, Any, Any], names: Names | None = None) -> dict[str, NDArray[Any]]:
@@ -147,6 +147,8 @@ def state_dict(model: NeuralNetworkModel[Any, Any, Any], names: Names | None = N
     >>> {name: value.shape for name, value in state_dict(model).items()}
     {'weight': (8, 1, 3, 3)}
     """
+    # Of one moment, whatever other threads load into the model.
+    model = model.Clone()
     wanted = _tensors(model, names)
     values = _unravel(model) | {name: model.backend.to_numpy(value) for name, value in model.statistics.items()}
     state: dict[str, NDArray[Any]] = {}

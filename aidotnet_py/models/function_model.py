@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import FunctionType
-from typing import Any, ClassVar, Self, cast, overload
+from typing import Any, ClassVar, NamedTuple, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,23 @@ _FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 # On digits, the loss of accuracy is 30 points for groups of 2 normalised together, 20 of 3, 10 of 5 and 4 of 10.
 _FEW_EXAMPLES = 5
+
+
+class _Held(NamedTuple):
+    """What a prediction depends on, read and replaced in one piece: other threads may change the model meanwhile.
+
+    The arrays are never written into.
+
+    Attributes
+    ----------
+    parameters : array, shape (ParameterCount,)
+        The parameters.
+    statistics : dict
+        Means and variances of `FunctionModel.with_statistics_of`, by name, for normalisation.
+    """
+
+    parameters: Array
+    statistics: dict[str, Array]
 
 
 class FunctionModel(
@@ -138,13 +155,11 @@ class FunctionModel(
         self._shapes = {name: value.shape for name, value in host.items()}
         self._loss: ILossFunction[T] = MeanSquaredErrorLoss() if loss is None else loss
         flat = np.concatenate([value.ravel() for value in host.values()])
-        self._parameters: Array = self._backend.asarray(flat, self._dtype)
+        self._held = _Held(self._backend.asarray(flat, self._dtype), {})
         self._metadata: ModelMetadata[T] = ModelMetadata(Name=self._name(), Complexity=self.ParameterCount)
         self._optimizer = AdamOptimizer(0.001)
         self._programs = ProgramCache(self._backend, self._function)
         self._noise_key = [0, 0]
-        # Means and variances of `with_statistics_of`, by name, for normalisation.
-        self._statistics: dict[str, Array] = {}
         # Held while parameters or optimizer change: `Train` must update the parameters that it read.
         self._lock = Lock()
 
@@ -188,7 +203,7 @@ class FunctionModel(
     @property
     def ParameterCount(self) -> int:
         """Length of the parameter vector."""
-        return int(self._parameters.shape[0])
+        return int(self._held.parameters.shape[0])
 
     @property
     def DefaultLossFunction(self) -> ILossFunction[T]:
@@ -258,7 +273,7 @@ class FunctionModel(
 
     def GetParameters(self) -> Array:
         """Return a copy of the parameters, shape (ParameterCount,)."""
-        return self._backend.asarray(self._parameters)
+        return self._backend.asarray(self._held.parameters)
 
     def SetParameters(self, parameters: Array) -> None:
         """Replace the model's parameters.
@@ -268,6 +283,12 @@ class FunctionModel(
         ArgumentException
             When they are not a vector of the model's length, dtype and backend.
         """
+        copied = self._copy_parameters(parameters)
+        with self._lock:
+            self._held = self._held._replace(parameters=copied)
+
+    def _copy_parameters(self, parameters: Any) -> Array:
+        """Return a copy of a parameter vector, after its checks."""
         parameters = adopt(parameters, "parameters")
         self.check_array(parameters, "parameters")
         dtype = self._backend.dtype_of(parameters)
@@ -276,8 +297,7 @@ class FunctionModel(
                 f"parameters must be {self._dtype}({self.ParameterCount},) like the model's, got "
                 f"{dtype}{tuple(parameters.shape)}"
             )
-        with self._lock:
-            self._parameters = self._backend.asarray(parameters)
+        return self._backend.asarray(parameters)
 
     def WithParameters(self, parameters: Array) -> Self:
         """Return a new model with other parameters and no training history; see `SetParameters`."""
@@ -290,7 +310,7 @@ class FunctionModel(
         """Return an independent copy, which shares only the function and its programs."""
         with self._lock:
             other = copy.copy(self)
-            other._parameters = self.GetParameters()
+            other._held = self._held._replace(parameters=self.GetParameters())
             other._metadata = self._metadata.copy()
             other._optimizer = self._optimizer.fresh()
             other._optimizer.SetState(self._optimizer.GetState())
@@ -316,8 +336,9 @@ class FunctionModel(
         other = self.Clone()
         other._backend = get_backend(backend)
         to_numpy, asarray = self._backend.to_numpy, other._backend.asarray
-        other._parameters = asarray(to_numpy(self._parameters))
-        other._statistics = {name: asarray(to_numpy(value)) for name, value in self._statistics.items()}
+        parameters, statistics = other._held
+        moved = {name: asarray(to_numpy(value)) for name, value in statistics.items()}
+        other._held = _Held(asarray(to_numpy(parameters)), moved)
         other._optimizer.Reset()
         other._programs = ProgramCache(other._backend, other._function)
         return other
@@ -337,21 +358,31 @@ class FunctionModel(
 
         Empty unless `with_statistics_of`, `Adapt` or `set_statistics` gave the model some.
         """
-        return {name: self._backend.asarray(value) for name, value in self._statistics.items()}
+        return {name: self._backend.asarray(value) for name, value in self._held.statistics.items()}
 
-    def set_statistics(self, statistics: Mapping[str, Array]) -> None:
+    def set_statistics(self, statistics: Mapping[str, Array], parameters: Array | None = None) -> None:
         """Normalise by these means and variances from now on; by those of the current batch where there are none.
+
+        Parameters
+        ----------
+        statistics : mapping
+            Means and variances by name, as `statistics` has them.
+        parameters : array, shape (ParameterCount,), optional
+            The parameters that they belong to, replaced with them: no other thread sees one without the other.
 
         Raises
         ------
         ArgumentException
-            When they are not means and variances of the model's layers in pairs, of its dtype and finite.
+            When they are not means and variances of the model's layers in pairs, of its dtype and finite; when the
+            parameters are none, see `SetParameters`.
         """
         check_given("statistics", statistics, "a mapping from names to arrays")
         host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}
         self._check_statistics(host, "statistics")
+        kept = {name: self._backend.asarray(value) for name, value in host.items()}
+        copied = None if parameters is None else self._copy_parameters(parameters)
         with self._lock:
-            self._statistics = {name: self._backend.asarray(value) for name, value in host.items()}
+            self._held = _Held(self._held.parameters if copied is None else copied, kept)
 
     def with_statistics_of(self, input: TInput) -> Self:
         """Return a new model that always normalises by the statistics of these examples, not of the current batch.
@@ -389,8 +420,11 @@ class FunctionModel(
         """
         input = adopt(input, "input")
         self.check_input(input)
+        # Of the copy, whose parameters no other thread changes meanwhile.
+        other = self.Clone()
+        parameters = other._held.parameters
         names, unnamed, program = self._programs.get_or_make(
-            lambda: self._statistics_program(input), "statistics", None, self._parameters, input
+            lambda: self._statistics_program(input), "statistics", None, parameters, input
         )
         if unnamed:
             warnings.warn(
@@ -399,9 +433,8 @@ class FunctionModel(
                 UserWarning,
                 stacklevel=level_outside(),
             )
-        other = self.Clone()
         if names:
-            other._statistics = dict(zip(names, program(self._parameters, input), strict=True))
+            other._held = _Held(parameters, dict(zip(names, program(parameters, input), strict=True)))
         return other
 
     def _statistics_program(self, input: Any) -> tuple[list[str], list[str], TracedProgram]:
@@ -424,7 +457,7 @@ class FunctionModel(
     def _trace(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
         """Trace a function of the parameters, an input and other arrays."""
         try:
-            return trace_pure("the model's function", function, self._parameters, input, *others)
+            return trace_pure("the model's function", function, self._held.parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
                 f"input must have a shape that the model can take, got {tuple(input.shape)}: {error}"
@@ -434,9 +467,9 @@ class FunctionModel(
         """Return the parameters by name, and the arrays that `apply` takes beside them."""
         return {**self._unravel(vector), **dict(zip(names, values, strict=True))}
 
-    def _prediction(self, input: Any) -> tuple[TracedProgram, list[str]]:
+    def _prediction(self, input: Any, held: _Held) -> tuple[TracedProgram, list[str]]:
         """Return the program of (parameters, input, *statistics), and the layers that normalise by the input."""
-        names = tuple(self._statistics)
+        names = tuple(held.statistics)
 
         def make() -> tuple[TracedProgram, list[str]]:
             layers: list[str] = []
@@ -449,9 +482,9 @@ class FunctionModel(
                 layers[:] = statistics.layers
                 return output
 
-            return self._trace(predict, input, *self._statistics.values()), layers
+            return self._trace(predict, input, *held.statistics.values()), layers
 
-        return self._programs.get_or_make(make, ("predict", names), None, self._parameters, input)
+        return self._programs.get_or_make(make, ("predict", names), None, held.parameters, input)
 
     def Predict(self, input: TInput) -> TOutput:
         """Return the outputs for inputs.
@@ -478,10 +511,11 @@ class FunctionModel(
         """
         input = adopt(input, "input")
         self.check_input(input)
-        program, layers = self._prediction(input)
+        held = self._held
+        program, layers = self._prediction(input, held)
         if layers:
             _warn_of_few(cast(Array, input), layers)
-        return cast(TOutput, program(self._parameters, input, *self._statistics.values()))
+        return cast(TOutput, program(held.parameters, input, *held.statistics.values()))
 
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
         """Take a step of Adam (rate 0.001) on the default loss of the whole set; its state persists between calls.
@@ -505,9 +539,9 @@ class FunctionModel(
             self._require_finite("loss is", loss)
             self._require_finite("gradient of the loss is", gradient)
             try:
-                new = self._optimizer.UpdateParameters(self._parameters, gradient)
+                new = self._optimizer.UpdateParameters(self._held.parameters, gradient)
                 self._require_finite("new parameters are", new)
-                self._parameters = new
+                self._held = self._held._replace(parameters=new)
             except BaseException:
                 self._optimizer.SetState(memory)
                 raise
@@ -551,13 +585,14 @@ class FunctionModel(
         x, y = adopt(x, "input"), adopt(y, name)
         self.check_input(x)
         self.check_array(y, name)
-        loss.validate(self._prediction(x)[0].output_types[0].shape, y, name)
-        beside = {**self._statistics, **({} if step is None else self._noise_of_step(x, step))}
+        held = self._held
+        loss.validate(self._prediction(x, held)[0].output_types[0].shape, y, name)
+        beside = {**held.statistics, **({} if step is None else self._noise_of_step(x, step))}
 
         def cost(vector: Array, x: Array, y: Array, *values: Array) -> Array:
             return loss.formula(self.apply(self._by_name(vector, beside, values), x), y)
 
-        role, arguments = ("gradient", tuple(beside)), (self._parameters, x, y, *beside.values())
+        role, arguments = ("gradient", tuple(beside)), (held.parameters, x, y, *beside.values())
         value, gradient = self._programs.program(value_and_grad(cost), role, loss, *arguments)(*arguments)
         return value, gradient
 
@@ -583,9 +618,11 @@ class FunctionModel(
         InvalidOperationException
             When a parameter is not finite.
         """
-        arrays: dict[str, Array] = self._unravel(self._backend.to_numpy(self._parameters))
-        statistics = {name: self._backend.to_numpy(value) for name, value in self._statistics.items()}
-        return pack("model", {**arrays, **statistics_for_file(statistics)}, self._description())
+        with self._lock:
+            held, description = self._held, self._description()
+        arrays: dict[str, Array] = self._unravel(self._backend.to_numpy(held.parameters))
+        statistics = {name: self._backend.to_numpy(value) for name, value in held.statistics.items()}
+        return pack("model", {**arrays, **statistics_for_file(statistics)}, description)
 
     def _description(self) -> dict[str, Any]:
         properties = properties_of(self)
@@ -633,8 +670,8 @@ class FunctionModel(
             )
         flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
         with self._lock:
-            self._parameters = self._backend.asarray(flat)
-            self._statistics = {name: self._backend.asarray(value) for name, value in statistics.items()}
+            kept = {name: self._backend.asarray(value) for name, value in statistics.items()}
+            self._held = _Held(self._backend.asarray(flat), kept)
             take_raw_data(self, description.get("properties"))
 
     def _check_statistics(self, named: Mapping[str, NDArray[Any]], source: str) -> None:

@@ -60,7 +60,7 @@ class AdamOptimizer(ElementwiseOptimizer):
         They hold the corrections of both moments: α m̂ / (√v̂ + ε) = (αc / (1 − β₁ᵗ)) m / (√v + εc).
         """
         correction = math.sqrt(1 - self._beta2**step)
-        rate = self._learning_rate * correction / (1 - self._beta1**step)
+        rate = self._rate_of(step) * correction / (1 - self._beta1**step)
         return self._beta1, 1 - self._beta1, self._beta2, 1 - self._beta2, self._epsilon * correction, rate
 
     def formula(

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal
-from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
+from aidotnet_py.autodiff import vmap
+from aidotnet_py.autodiff.extend import CapturedState, Program, new_trace, trace_pure, treats_rows_alike, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
@@ -46,8 +47,9 @@ class ElementwiseOptimizer:
 
     It therefore works on one vector (P,) or on the stacked vectors of many tasks (tasks, P) at once, each row as if it
     were alone. A subclass names its memory and writes its `formula`, by which it steps and through which algorithms
-    differentiate. It may write `_step` beside it, or instead of it: the same step, written over the arrays at hand; see
-    the notes.
+    differentiate. A formula that mixes the parameters of a vector, such as by the norm of the gradient, is mapped over
+    the rows. A subclass may write `_step` beside the formula, or instead of it: the same step, written over the arrays
+    at hand; see the notes. Inner loops give such a step one vector at a time.
 
     Attributes
     ----------
@@ -93,12 +95,15 @@ class ElementwiseOptimizer:
 
     memory: tuple[str, ...] = ()
     has_formula: ClassVar[bool] = False
+    # Whether the class changes GetCurrentLearningRate, and no coefficients made of it.
+    _tells_own_rate: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give a class that changes the step no form of another step that it inherits."""
         super().__init_subclass__(**options)
         formula, step, update = (_writer(cls, name) for name in ("formula", "_step", "UpdateParameters"))
         cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update)
+        cls._tells_own_rate = _writer(cls, "GetCurrentLearningRate") < _writer(cls, "coefficients")
         if formula < step:
             cls._step = ElementwiseOptimizer._step  # type: ignore[method-assign]  # as if the class had written it
 
@@ -158,7 +163,7 @@ class ElementwiseOptimizer:
         program = programs.get(key)
         if program is None:
             name = f"{type(self).__name__}.formula"
-            traced = trace_pure(name, self.formula, parameters, parameters, memory, coefficients)
+            traced = trace_pure(name, self.formula_of_rows, parameters, parameters, memory, coefficients)
             self.require_result(traced)
             if len(programs) >= _PROGRAMS_KEPT:
                 programs.clear()
@@ -184,7 +189,15 @@ class ElementwiseOptimizer:
 
         All that depends on the step or on the settings, so that a `formula` traced once serves every step.
         """
-        return (self._learning_rate,)
+        return (self._rate_of(step),)
+
+    def _rate_of(self, step: int) -> float:
+        """Return the rate of step number ``step``: what `GetCurrentLearningRate` tells before it."""
+        if not self._tells_own_rate:
+            return self._learning_rate
+        before = copy.copy(self)
+        before._steps = step - 1
+        return before.GetCurrentLearningRate()
 
     def first_coefficients(self, steps: int) -> list[tuple[float, ...]]:
         """Return the `coefficients` of the first so many steps."""
@@ -222,6 +235,37 @@ class ElementwiseOptimizer:
             "formula(parameters, gradient, memory, coefficients)"
         )
 
+    def formula_of_rows(
+        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        """Return the step of the `formula` for one vector (P,), or for each row of (tasks, P) as if it were alone."""
+        if len(parameters.shape) == 1 or self._treats_rows_alike(parameters, len(coefficients)):
+            return self.formula(parameters, gradient, memory, coefficients)
+
+        def of_row(parameters: Array, gradient: Array, memory: Sequence[Array]) -> Any:
+            return self.formula(parameters, gradient, memory, coefficients)
+
+        new, remembered = vmap(of_row)(parameters, gradient, list(memory))
+        return new, list(remembered)
+
+    def _treats_rows_alike(self, like: Array, coefficients: int) -> bool:
+        """Return whether the formula, as it is, provably does the same to each row, whatever their number."""
+        of, vectors = type_of(like), 2 + len(self.memory)
+
+        def traced(rows: int) -> Program:
+            with new_trace() as trace:
+                kinds = [of.with_shape((rows, *of.shape[1:]))] * vectors + [of.with_shape(())] * coefficients
+                parameters, gradient, *others = map(trace.new_input, kinds)
+                memory, numbers = others[: len(self.memory)], others[len(self.memory) :]
+                new, remembered = self.formula(parameters, gradient, memory, numbers)
+                return trace.finish([new, *remembered])
+
+        try:
+            return treats_rows_alike(traced(2), traced(3), *range(vectors))
+        # A formula of one vector alone may refuse rows; what else is wrong shows where it is traced for use.
+        except Exception:
+            return False
+
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")
         check_given("gradient", gradient, "an array")
@@ -245,7 +289,10 @@ class ElementwiseOptimizer:
         self._arrays = {}
 
     def GetCurrentLearningRate(self) -> float:
-        """Return the rate of the next step."""
+        """Return the rate of the next step.
+
+        A class that changes it changes the steps too, unless it writes `coefficients`, by which they are taken.
+        """
         return self._learning_rate
 
     def shares_formula(self, other: ElementwiseOptimizer) -> bool:
@@ -255,6 +302,12 @@ class ElementwiseOptimizer:
     def fresh(self) -> Self:
         """Return the same optimizer with no past."""
         other = copy.copy(self)
+        other.Reset()
+        return other
+
+    def separate(self) -> Self:
+        """Return the same optimizer with no past, which shares nothing with this one but the traced formulas."""
+        other = copy.deepcopy(self, {id(self._programs): self._programs})
         other.Reset()
         return other
 

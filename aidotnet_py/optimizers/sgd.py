@@ -42,7 +42,8 @@ class SGDOptimizer(ElementwiseOptimizer):
 
     def coefficients(self, step: int) -> tuple[float, ...]:
         """α, and μ where there is momentum."""
-        return (self._learning_rate, self._momentum) if self._momentum else (self._learning_rate,)
+        rate = self._rate_of(step)
+        return (rate, self._momentum) if self._momentum else (rate,)
 
     def formula(
         self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]

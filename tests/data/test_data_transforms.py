@@ -95,6 +95,19 @@ class TestStacks:
             assert after.Metadata == before.Metadata
         assert plain.GetState() == changed.GetState()
 
+    @each
+    def test_a_function_may_return_all_its_results_in_one_array(self, make: Any) -> None:
+        buffer = np.empty(1 << 16)
+
+        def negative(x: Any, rng: np.random.Generator) -> Any:
+            results = buffer.view(x.dtype)[: x.size].reshape(x.shape)
+            return np.negative(x, out=results)
+
+        one, new = make().with_transform(negative), make().with_transform(lambda x, rng: -x)
+        assert bits(one.GetTaskBatch(4)) == bits(new.GetTaskBatch(4))
+        singles = [one.GetNextTask() for _ in range(3)]
+        assert bits(singles) == bits([new.GetNextTask() for _ in range(3)])
+
     @pytest.mark.parametrize("sets", ["support", "query", "both"])
     def test_sets(self, sets: Any) -> None:
         plain, changed = arrays().GetNextTask(), arrays().with_transform(lambda x, rng: x + 1, sets).GetNextTask()

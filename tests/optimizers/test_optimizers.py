@@ -158,6 +158,31 @@ def test_rows_are_each_as_if_alone_bit_for_bit(name, tasks, count, dtype):
         assert (run(backend, MAKERS[name](), start[t], slopes[:, t]) == together[:, t]).all()
 
 
+class Descent(ElementwiseOptimizer):
+    """Descent by its formula alone."""
+
+    def formula(self, parameters, gradient, memory, coefficients):
+        return parameters - coefficients[0] * gradient, []
+
+
+class OfUnitLength(ElementwiseOptimizer):
+    """Steps along the gradient's direction, a mean of which is remembered: no parameter is by itself."""
+
+    memory = ("mean",)
+
+    def formula(self, parameters, gradient, memory, coefficients):
+        direction = gradient / np.sqrt(np.sum(gradient**2)) + memory[0] / len(gradient)
+        return parameters - coefficients[0] * direction, [0.5 * memory[0] + gradient]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 4])
+def test_a_formula_that_mixes_the_parameters_of_a_vector_does_not_mix_rows(tasks):
+    start, slopes = np.random.default_rng(1).standard_normal((tasks, 5)), gradients((tasks, 5))
+    together = run(NUMPY, OfUnitLength(0.1), start, slopes)
+    for t in range(tasks):
+        np.testing.assert_allclose(run(NUMPY, OfUnitLength(0.1), start[t], slopes[:, t]), together[:, t], rtol=1e-12)
+
+
 def formula_inputs(optimizer, shape, dtype=np.float64):
     """Parameters, gradient and a memory like that of an optimizer some steps old."""
     random = np.random.default_rng(5)
@@ -644,6 +669,37 @@ class TestRefusals:
         assert optimizer.GetState() == {"steps": 0}
         optimizer.fails = False
         assert optimizer.UpdateParameters(np.zeros(1), np.ones(1)) == [-1.0]
+
+
+@pytest.mark.parametrize("base", [SGDOptimizer, AdamOptimizer, Descent])
+def test_steps_have_the_rate_that_a_class_of_ones_own_tells(base):
+    class Harmonic(base):
+        def GetCurrentLearningRate(self):
+            return 0.1 / (1 + self._steps)
+
+    optimizer, place, told, moved = Harmonic(0.3), np.zeros(1), [], []
+    for _ in range(4):
+        told.append(optimizer.GetCurrentLearningRate())
+        before, place = place, optimizer.UpdateParameters(place, np.ones(1))
+        moved.append(float((before - place)[0]))
+    np.testing.assert_allclose(moved, told, rtol=1e-7)
+    np.testing.assert_allclose(told, [0.1, 0.1 / 2, 0.1 / 3, 0.1 / 4])
+
+
+def test_a_rate_told_by_coefficients_of_ones_own():
+    class Halving(SGDOptimizer):
+        def coefficients(self, step):
+            (rate,) = super().coefficients(step)
+            return (rate * 0.5 ** (step - 1),)
+
+        def GetCurrentLearningRate(self):
+            return self.coefficients(self._steps + 1)[0]
+
+    optimizer, place = Halving(0.8), np.zeros(1)
+    for rate in (0.8, 0.4, 0.2):
+        assert optimizer.GetCurrentLearningRate() == rate
+        before, place = place, optimizer.UpdateParameters(place, np.ones(1))
+        assert (before - place)[0] == pytest.approx(rate)
 
 
 def test_they_are_optimizers_and_know_their_rate(make):

@@ -66,14 +66,15 @@ def minimize(
     if isinstance(solver, RowMinimizer):
         solutions = solver.minimize(InnerProblem(chunk, start, follow, strength), start)
         _require_like(backend, solutions, start, "the result of InnerOptimizer")
-        return solutions
+        return backend.asarray(solutions)
     rows: list[Array] = []
     for place, row in enumerate(row_views(backend, start)):
         alone = chunk.part(place, place + 1, chunk.lane)
         problem = InnerProblem(alone, backend.reshape(row, (1, *row.shape)), follow, strength)
         phi = solver(_of_vectors(problem, backend, row), backend.asarray(row))
         _require_like(backend, phi, row, f"the result of InnerOptimizer for task {chunk.places[place]}")
-        rows.append(phi)
+        # A copy, since the next task's solution may come in the same array.
+        rows.append(backend.asarray(phi))
     return stack_rows(backend, rows)
 
 

@@ -123,7 +123,7 @@ class InnerRule:
         """Return φ′ and memory′ of a differentiable rule."""
         assert isinstance(self.optimizer, ElementwiseOptimizer)
         direction = self.direction(points, start, gradients, *values)
-        return self.optimizer.formula(points, direction, memory, coefficients)
+        return self.optimizer.formula_of_rows(points, direction, memory, coefficients)
 
     @property
     def memory(self) -> tuple[str, ...]:

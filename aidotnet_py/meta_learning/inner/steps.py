@@ -232,16 +232,21 @@ class InnerLoop:
 
 
 def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: int) -> Callable[[Array, Array], None]:
-    """Return a step in place for an optimizer without a formula, on all rows at once or with a copy for each task."""
-    if isinstance(optimizer, ElementwiseOptimizer):
-        stacked = optimizer.fresh()
-        return lambda points, gradients: backend.copyto(points, parameters_after(stacked, points, gradients))
-    own = [copy.deepcopy(optimizer) for _ in range(tasks)]
-    for one in own:
-        one.Reset()
+    """Return a step in place for an optimizer without a formula, with a copy for each task."""
+    own = [_without_past(optimizer) for _ in range(tasks)]
 
     def update(points: Array, gradients: Array) -> None:
         rows = zip(own, split_rows(backend, points), split_rows(backend, gradients), strict=True)
-        backend.copyto(points, stack_rows(backend, [parameters_after(one, p, g) for one, p, g in rows]))
+        # Copies, since the next task's parameters may come in the same array.
+        new = [backend.asarray(parameters_after(one, point, gradient)) for one, point, gradient in rows]
+        backend.copyto(points, stack_rows(backend, new))
 
     return update
+
+
+def _without_past(optimizer: IGradientBasedOptimizer) -> IGradientBasedOptimizer:
+    if isinstance(optimizer, ElementwiseOptimizer):
+        return optimizer.separate()
+    other = copy.deepcopy(optimizer)
+    other.Reset()
+    return other

@@ -29,7 +29,7 @@ from aidotnet_py.meta_learning.contract.training_run import IRunFolder, ITrainin
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.meta_learning.learner.encodings import property_of_loader
 from aidotnet_py.meta_learning.learner.journal import whole
-from aidotnet_py.meta_learning.learner.model_statistics import set_statistics, statistics_of
+from aidotnet_py.meta_learning.learner.model_statistics import statistics_of
 from aidotnet_py.meta_learning.learner.own_optimizer import as_given
 from aidotnet_py.meta_learning.learner.states import place_of, set_place
 from aidotnet_py.meta_learning.learner.stepping import LEFT_OUT, SteppingLearner, check_sampler
@@ -404,9 +404,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
                 self._put_back_on_failure(self._sampler)
                 set_place(cast(Any, self._sampler), place)
             with self._state:
-                self._set_meta_parameters(backend.asarray(checkpoint.parameters))
-                if checkpoint.statistics is not None:
-                    set_statistics(self.BaseModel, checkpoint.statistics)
+                self._set_meta_parameters(backend.asarray(checkpoint.parameters), checkpoint.statistics)
                 take_raw_data(self.BaseModel, checkpoint.properties)
         except Exception as error:
             raise ArgumentException(f"{source} must hold a state that this learner can take: {error!r}") from error

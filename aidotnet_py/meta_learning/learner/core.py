@@ -29,7 +29,7 @@ from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask
 from aidotnet_py.meta_learning.inner.rule import InnerRule, along_proximal_gradient
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
-from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside
+from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside, set_parameters
 from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.learner.random_state import RandomState
 from aidotnet_py.meta_learning.learner.tasks import Tasks
@@ -411,11 +411,12 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
             learned = self._read_learned(parameters)
         return self._backend.concat([parameters, *learned.values()], 0) if learned else parameters
 
-    def _set_meta_parameters(self, vector: Array) -> None:
+    def _set_meta_parameters(self, vector: Array, statistics: Mapping[str, Array] | None = None) -> None:
+        """Set all that the meta-optimizer moves, and what the model normalises by, unless it is None."""
         with self._state:
             parameters, learned = self._split(vector)
             self._values.write(self.learned(), learned, self._backend)
-            self.BaseModel.SetParameters(parameters)
+            set_parameters(self.BaseModel, parameters, statistics)
 
     def _split(self, vector: Array) -> tuple[Array, dict[str, Array]]:
         """Return the part of the model's parameters, and those of the learned vectors by name."""

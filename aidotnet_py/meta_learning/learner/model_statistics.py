@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models import FunctionModel
 
-__all__ = ["put_statistics_aside", "set_statistics", "statistics_of"]
+__all__ = ["put_statistics_aside", "set_parameters", "set_statistics", "statistics_of"]
 
 
 def statistics_of(model: object) -> Mapping[str, Array] | None:
@@ -16,8 +17,8 @@ def statistics_of(model: object) -> Mapping[str, Array] | None:
     return model.statistics if isinstance(model, FunctionModel) else None
 
 
-def set_statistics(model: object, statistics: Mapping[str, Array]) -> None:
-    """Have a model normalise by these statistics from now on, and by no others.
+def set_statistics(model: object, statistics: Mapping[str, Array], parameters: Array | None = None) -> None:
+    """Have a model normalise by these statistics from now on, and by no others; with the parameters, if given.
 
     Raises
     ------
@@ -25,11 +26,19 @@ def set_statistics(model: object, statistics: Mapping[str, Array]) -> None:
         When they are not of the model's layers, or it can hold none.
     """
     if isinstance(model, FunctionModel):
-        model.set_statistics(statistics)
+        model.set_statistics(statistics, parameters)
     elif statistics:
         raise ArgumentException(
             f"model must be a FunctionModel to hold {', '.join(statistics):.80}, got a {type(model).__name__}"
         )
+
+
+def set_parameters(model: Any, parameters: Array, statistics: Mapping[str, Array] | None) -> None:
+    """Replace a model's parameters, and its statistics with them unless these are None; see `set_statistics`."""
+    if statistics is None or not (statistics or statistics_of(model)):
+        model.SetParameters(parameters)
+    else:
+        set_statistics(model, statistics, parameters)
 
 
 def put_statistics_aside(model: object) -> Callable[[], None]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from plain_optimizers import Halving
 
 from aidotnet_py import (
     AdamOptimizer,
     IGradientBasedOptimizer,
     InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
     MetaLearningTask,
     NeuralNetworkModel,
     SGDOptimizer,
+    TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
 )
@@ -63,6 +67,13 @@ class Counting(ElementwiseOptimizer):
         return parameters - coefficients[0] * gradient, []
 
 
+class Harmonic(SGDOptimizer):
+    """Rates that only GetCurrentLearningRate tells."""
+
+    def GetCurrentLearningRate(self) -> float:
+        return self._learning_rate / (1 + self._steps)
+
+
 def with_formula(
     memory: tuple[str, ...],
     formula: Callable[[Any, Any, Sequence[Any], Sequence[Any]], tuple[Any, list[Any]]],
@@ -100,6 +111,7 @@ OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer]] = {
     "signed zeros": with_formula(
         (), lambda p, g, m, c: (p - 0.1 * np.tanh(g / c[0]), []), lambda step: ((0.0, -0.0)[step % 2],)
     ),
+    "harmonic": lambda: Harmonic(0.1),
     "free": with_formula((), lambda p, g, m, c: (p - 0.1 * g, []), lambda step: ()),
 }
 
@@ -187,6 +199,86 @@ def test_an_optimizer_without_a_formula_steps_by_itself() -> None:
     loop.run()
     steps = np.abs(np.array(loop.points) - start) / 0.1
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+
+
+class OfUnitLength(ElementwiseOptimizer):
+    """Steps along the gradient's direction, by a formula that mixes the parameters of a vector."""
+
+    def formula(
+        self, parameters: Any, gradient: Any, memory: Sequence[Any], coefficients: Sequence[Any]
+    ) -> tuple[Any, list[Any]]:
+        return parameters - coefficients[0] * gradient / np.sqrt(np.sum(gradient**2)), []
+
+
+class Clipping(AdamOptimizer):
+    """Adam on gradients of a norm of at most 0.1, with a list of them that Reset empties."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        super().__init__(0.05)
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        self.norms.append(float(np.linalg.norm(gradient)))
+        return super().UpdateParameters(parameters, gradient * min(1.0, 0.1 / max(self.norms)))
+
+    def Reset(self) -> None:
+        super().Reset()
+        self.norms.clear()
+
+
+class ClippingStep(SGDOptimizer):
+    """Descent whose own step over arrays clips the gradient's norm."""
+
+    def _step(self, backend: Any, parameters: Any, gradient: Any) -> Any:
+        return super()._step(backend, parameters, gradient * min(1.0, 0.1 / float(np.linalg.norm(gradient))))
+
+
+@pytest.mark.parametrize("make", [lambda: OfUnitLength(0.05), Clipping, lambda: ClippingStep(0.5)])
+def test_norms_of_an_optimizers_own_are_those_of_one_task(make: Callable[[], IGradientBasedOptimizer]) -> None:
+    tasks = [a_task(seed, np.float64) for seed in range(3)]
+    learner = learner_with(make(), UseFirstOrder=True)
+    together = learner.mean_meta_gradient(TaskBatch(tasks)).parameters
+    alone = [learner.mean_meta_gradient(TaskBatch([task])).parameters for task in tasks]
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-10, atol=1e-12)
+
+
+class OneArray(Halving):
+    """An optimizer whose results are all in one array, which its copies share."""
+
+    results: ClassVar[dict[Any, Any]] = {}
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        result = self.results.setdefault(parameters.shape, np.empty_like(parameters))
+        result[:] = super().UpdateParameters(parameters, gradient)
+        return result
+
+
+def test_rates_that_an_optimizer_tells_hold_in_inner_steps() -> None:
+    tasks = [a_task(seed, np.float64) for seed in range(3)]
+    rates = with_formula((), lambda p, g, m, c: (p - c[0] * g, []), lambda step: (0.1 / step,))
+    told, written = (learner_with(optimizer).Adapt(tasks[0]).GetParameters() for optimizer in (Harmonic(0.1), rates()))
+    np.testing.assert_allclose(told, written, rtol=1e-12)
+
+
+def test_an_optimizer_may_return_all_its_results_in_one_array() -> None:
+    batch = TaskBatch([a_task(seed, np.float64) for seed in range(3)])
+    one, new = (learner_with(optimizer).mean_meta_gradient(batch) for optimizer in (OneArray(), Halving()))
+    assert (one.parameters == new.parameters).all()
+
+
+def test_maml_differentiates_through_a_formula_that_mixes_the_parameters_of_a_vector() -> None:
+    tasks = [a_task(seed, np.float64) for seed in range(3)]
+    network = Sequential(Dense(4), Tanh(), Dense(2))
+    model = NeuralNetworkModel(network, input_shape=(3,), dtype=np.float64, seed=0)
+    learner = MAMLAlgorithm(MAMLOptions(model, InnerOptimizer=OfUnitLength(0.05), AdaptationSteps=3))
+    gradient, start = learner.mean_meta_gradient(TaskBatch(tasks)).parameters, model.GetParameters()
+    direction = np.random.default_rng(0).standard_normal(start.shape)
+
+    def loss(step: float) -> float:
+        model.SetParameters(start + step * direction)
+        return float(learner.mean_meta_gradient(TaskBatch(tasks)).loss)
+
+    assert gradient @ direction == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-6)
 
 
 @needs_llvm

@@ -273,6 +273,19 @@ class TestInnerSolvers:
         np.testing.assert_allclose(result.PerStepLosses, [before, after], rtol=1e-9)
         assert result.AdaptationSteps == 1
 
+    def test_one_that_returns_all_solutions_in_one_array(self) -> None:
+        solve, buffer = LBFGSMinimizer(gradient_tolerance=1e-12), np.empty_like(start())
+
+        def solve_in_place(objective: Any, theta: Values) -> Values:
+            buffer[:] = solve(objective, theta)
+            return buffer
+
+        one, new = (
+            linear_learner(InnerOptimizer=solver).mean_meta_gradient(batch_on(NUMPY, TASKS))
+            for solver in (solve_in_place, solve)
+        )
+        assert (one.parameters == new.parameters).all()
+
     def test_one_that_returns_the_wrong_shape(self) -> None:
         learner = linear_learner(InnerOptimizer=lambda objective, theta: theta[:-1])
         before = np.array(learner.BaseModel.GetParameters())
