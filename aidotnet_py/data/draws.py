@@ -165,7 +165,11 @@ def check_classes(
     """
     classes = len(counts) * turns
     if ways > classes:
-        raise ArgumentOutOfRangeException(f"{names[0]} must be at most {classes}, the number of classes, got {ways}")
+        only = ", ".join(map(repr, counts)) or "none"
+        hint = f"; tasks need at least 2 classes, the data have {only}" if classes < 2 else ""
+        raise ArgumentOutOfRangeException(
+            f"{names[0]} must be at most {classes}, the number of classes, got {ways}{hint}"
+        )
     needed = shots + queries
     few = [f"{name!r} ({count})" for name, count in counts.items() if count < needed]
     if few:

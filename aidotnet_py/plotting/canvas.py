@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -112,7 +113,7 @@ def _new_figure(size: tuple[float, float], title: str) -> Any:
 
 
 def figure_formats() -> tuple[str, ...]:
-    """Return the file name extensions in which figures can be saved, without the dot.
+    """Return the file name extensions in which figures can be saved, without the dot; ``pgf`` where TeX is installed.
 
     Raises
     ------
@@ -124,7 +125,15 @@ def figure_formats() -> tuple[str, ...]:
     >>> "png" in figure_formats()
     True
     """
-    return tuple(sorted(_new_figure((1, 1), "").canvas.get_supported_filetypes()))
+    formats = set[str](_new_figure((1, 1), "").canvas.get_supported_filetypes())
+    return tuple(sorted(formats if _has_tex() else formats - {"pgf"}))
+
+
+def _has_tex() -> bool:
+    """Return whether the program is there by which matplotlib measures the text of PGF figures."""
+    from matplotlib import rcParams
+
+    return shutil.which(rcParams["pgf.texsystem"]) is not None
 
 
 def ink(axes: Any) -> Any:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -401,6 +402,13 @@ class TestHostileFolders:
             load_quietly(folder, 2, 1, 4)
         with pytest.raises(ArgumentException, match=r"^KShot \+ QueryShots must be at most"):
             load(folder, 2, 1, 9)
+
+    def test_a_single_class_is_named(self, tmp_path: Path) -> None:
+        folder = fill(tmp_path / "photos")
+        for other in (1, 2, 3):
+            shutil.rmtree(folder / f"kind {other}")
+        with pytest.raises(ArgumentException, match=r"; tasks need at least 2 classes, the data have 'kind 0'$"):
+            load(folder)
 
     @pytest.mark.slow
     @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

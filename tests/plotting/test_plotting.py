@@ -23,6 +23,7 @@ from aidotnet_py.plotting import (
     draw_regression_task,
     draw_residuals,
     draw_training,
+    figure_formats,
 )
 from aidotnet_py.solvers import conjugate_gradient
 
@@ -465,6 +466,13 @@ class TestSurface:
         axes = draw_loss_surface(lambda p: np.log(p[0]), [1.0, 1.0], [[0.5, 0.5]]).axes[0]
         (levels,) = [c for c in axes.collections if type(c).__name__ == "QuadContourSet"]
         assert np.isfinite(levels.levels).all()
+
+
+@pytest.mark.parametrize("program", [None, "xelatex"])
+def test_pgf_is_offered_where_tex_is_installed(program: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: program if name == "xelatex" else None)
+    assert ("pgf" in figure_formats()) is (program is not None)
+    assert "png" in figure_formats()
 
 
 class TestErrors:
