@@ -163,6 +163,11 @@ class FunctionModel(
         # Held while parameters or optimizer change: `Train` must update the parameters that it read.
         self._lock = Lock()
 
+    @property
+    def _parameters(self) -> Array:
+        # By the argument's name, for `concise_repr`.
+        return self._held.parameters
+
     def __getstate__(self) -> object:
         """Return the state, of which pickles hold the function by its name.
 
@@ -203,7 +208,7 @@ class FunctionModel(
     @property
     def ParameterCount(self) -> int:
         """Length of the parameter vector."""
-        return int(self._held.parameters.shape[0])
+        return int(self._parameters.shape[0])
 
     @property
     def DefaultLossFunction(self) -> ILossFunction[T]:
@@ -273,7 +278,7 @@ class FunctionModel(
 
     def GetParameters(self) -> Array:
         """Return a copy of the parameters, shape (ParameterCount,)."""
-        return self._backend.asarray(self._held.parameters)
+        return self._backend.asarray(self._parameters)
 
     def SetParameters(self, parameters: Array) -> None:
         """Replace the model's parameters.
@@ -382,7 +387,7 @@ class FunctionModel(
         kept = {name: self._backend.asarray(value) for name, value in host.items()}
         copied = None if parameters is None else self._copy_parameters(parameters)
         with self._lock:
-            self._held = _Held(self._held.parameters if copied is None else copied, kept)
+            self._held = _Held(self._parameters if copied is None else copied, kept)
 
     def with_statistics_of(self, input: TInput) -> Self:
         """Return a new model that always normalises by the statistics of these examples, not of the current batch.
@@ -422,7 +427,7 @@ class FunctionModel(
         self.check_input(input)
         # Of the copy, whose parameters no other thread changes meanwhile.
         other = self.Clone()
-        parameters = other._held.parameters
+        parameters = other._parameters
         names, unnamed, program = self._programs.get_or_make(
             lambda: self._statistics_program(input), "statistics", None, parameters, input
         )
@@ -457,7 +462,7 @@ class FunctionModel(
     def _trace(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
         """Trace a function of the parameters, an input and other arrays."""
         try:
-            return trace_pure("the model's function", function, self._held.parameters, input, *others)
+            return trace_pure("the model's function", function, self._parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
                 f"input must have a shape that the model can take, got {tuple(input.shape)}: {error}"
@@ -539,7 +544,7 @@ class FunctionModel(
             self._require_finite("loss is", loss)
             self._require_finite("gradient of the loss is", gradient)
             try:
-                new = self._optimizer.UpdateParameters(self._held.parameters, gradient)
+                new = self._optimizer.UpdateParameters(self._parameters, gradient)
                 self._require_finite("new parameters are", new)
                 self._held = self._held._replace(parameters=new)
             except BaseException:
