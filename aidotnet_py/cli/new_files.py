@@ -52,10 +52,11 @@ def require_new_files(
         if identity in taken:
             raise ArgumentException(f"{refusal(option, 'a file of its own', str(path))}, {taken[identity]}")
         taken[identity] = f"the file of {option}"
-        if option in streams and _is_stream(path):
-            _write_to_stream(path, b"")
-        else:
+        if option not in streams or not _is_stream(path):
             _try_to_write(path)
+        # The reader of a pipe would take a first writer that leaves for the end.
+        elif not path.is_fifo():
+            _write_to_stream(path, b"")
 
 
 def write_output(path: Path, data: bytes) -> None:

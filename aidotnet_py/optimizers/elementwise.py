@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -97,6 +98,8 @@ class ElementwiseOptimizer:
     has_formula: ClassVar[bool] = False
     # Whether the class changes GetCurrentLearningRate, and no coefficients made of it.
     _tells_own_rate: ClassVar[bool] = False
+    # In a copy that is asked for its rate: the steps whose coefficients its answer took.
+    _asked: list[int] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give a class that changes the step no form of another step that it inherits."""
@@ -193,11 +196,17 @@ class ElementwiseOptimizer:
 
     def _rate_of(self, step: int) -> float:
         """Return the rate of step number ``step``: what `GetCurrentLearningRate` tells before it."""
+        if self._asked is not None:
+            self._asked.append(step)
+            return self._learning_rate
         if not self._tells_own_rate:
             return self._learning_rate
         before = copy.copy(self)
-        before._steps = step - 1
-        return before.GetCurrentLearningRate()
+        before._steps, before._asked = step - 1, []
+        rate = before.GetCurrentLearningRate()
+        # A rate that is told by the coefficients is what they make of the constructor's: to take it for that one would
+        # change it twice.
+        return self._learning_rate if before._asked else rate
 
     def first_coefficients(self, steps: int) -> list[tuple[float, ...]]:
         """Return the `coefficients` of the first so many steps."""
@@ -291,7 +300,8 @@ class ElementwiseOptimizer:
     def GetCurrentLearningRate(self) -> float:
         """Return the rate of the next step.
 
-        A class that changes it changes the steps too, unless it writes `coefficients`, by which they are taken.
+        A class that changes it changes the steps too, unless it writes `coefficients`, by which they are taken, or
+        tells the rate by them.
         """
         return self._learning_rate
 
@@ -306,8 +316,13 @@ class ElementwiseOptimizer:
         return other
 
     def separate(self) -> Self:
-        """Return the same optimizer with no past, which shares nothing with this one but the traced formulas."""
-        other = copy.deepcopy(self, {id(self._programs): self._programs})
+        """Return the same optimizer with no past, which shares the traced formulas and what has no copy."""
+        other = copy.copy(self)
+        copies: dict[int, Any] = {id(self): other, id(self._programs): self._programs}
+        for name, value in vars(self).items():
+            # Locks and open files raise TypeError, other classes what they like.
+            with suppress(Exception):
+                vars(other)[name] = copy.deepcopy(value, copies)
         other.Reset()
         return other
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from aidotnet_py.cli import comparing
 from aidotnet_py.cli.app import app
+from aidotnet_py.cli.new_files import require_new_files, write_output
 from aidotnet_py.comparison import Comparison, running
 
 TINY = ["--iterations", "2", "--meta-batch", "3", "--test-tasks", "4", "--adaptation-steps", "3"]
@@ -154,6 +156,22 @@ class TestMerge:
         assert " all " in done.stdout
         assert curves(both) == curves(files[0]) + curves(files[1])
         assert figure.read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+    def test_the_check_before_the_work_leaves_a_pipe_to_it(self, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            polled = select.poll()
+            polled.register(reader, select.POLLIN)
+            require_new_files({"--json": pipe}, streams=["--json"])
+            # A reader that waits would be told of the end here.
+            assert polled.poll(0) == []
+            write_output(pipe, b"runs")
+            assert os.read(reader, 10) == b"runs"
+        finally:
+            os.close(reader)
 
     def test_refusals(self, tmp_path: Path) -> None:
         file = tmp_path / "a.json"

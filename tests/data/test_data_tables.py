@@ -315,11 +315,15 @@ class TestForms:
         with pytest.raises(ArgumentException, match=rf"^table must be a readable .{name[2:]} file, got '.*{name}': "):
             read_table(tmp_path / name)
 
-    def test_columns_that_semicolons_separate(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [("1;2,5;80,1", r"semicolons.csv': .*"), ("1;2;80", r"task must be a column .*, got 'child'")],
+    )
+    def test_columns_that_semicolons_separate(self, row: str, message: str, tmp_path: Path) -> None:
         pytest.importorskip("polars")
-        (tmp_path / "semicolons.csv").write_text("child;age;height\n1;2,5;80,1\n1;3,5;85,2\n")
-        message = r"semicolons.csv': .*; its columns are separated by ';': read it with pandas, or save it with commas$"
-        with pytest.raises(ArgumentException, match=message):
+        (tmp_path / "semicolons.csv").write_text(f"child;age;height\n{row}\n{row}\n")
+        remedy = "; its columns are separated by ';': read it with pandas, or save it with commas$"
+        with pytest.raises(ArgumentException, match=message + remedy):
             TableLoader(tmp_path / "semicolons.csv", task="child", target="height")
 
     def test_columns_of_several_kinds_are_refused_where_they_are_used(self) -> None:

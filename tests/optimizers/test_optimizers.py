@@ -702,6 +702,25 @@ def test_a_rate_told_by_coefficients_of_ones_own():
         assert (before - place)[0] == pytest.approx(rate)
 
 
+def _halving(base):
+    class Halving(base):
+        def coefficients(self, step):
+            *others, rate = super().coefficients(step)
+            return (*others, rate * 0.5 ** (step - 1))
+
+    return Halving
+
+
+@pytest.mark.parametrize("base", [SGDOptimizer, AdamOptimizer, _halving(SGDOptimizer), _halving(AdamOptimizer)])
+def test_a_rate_told_by_inherited_coefficients_leaves_the_steps_as_they_are(base):
+    class Telling(base):
+        def GetCurrentLearningRate(self):
+            return self.coefficients(self._steps + 1)[-1]
+
+    start, slopes = np.zeros(3), gradients((3,))
+    assert (run(NUMPY, Telling(0.3), start, slopes) == run(NUMPY, base(0.3), start, slopes)).all()
+
+
 def test_they_are_optimizers_and_know_their_rate(make):
     assert isinstance(make(), IGradientBasedOptimizer)
     assert isinstance(make(), ElementwiseOptimizer)

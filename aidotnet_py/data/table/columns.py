@@ -13,7 +13,7 @@ from aidotnet_py.data.times import times_of_python
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.suggestions import suggestion_hint
 
-__all__ = ["Column", "ColumnKind", "Columns"]
+__all__ = ["Column", "ColumnKind", "Columns", "separator_hint"]
 
 ColumnKind: TypeAlias = Literal["number", "time", "duration", "category"]
 Column: TypeAlias = NDArray[Any] | ArgumentException
@@ -54,13 +54,15 @@ class Columns:
         """Return a name of a column; ArgumentException that lists the columns for any other value."""
         if not isinstance(name, str) or name not in self._columns:
             wanted = f"a column of the table, {self._known}"
-            raise ArgumentException(refusal(argument, wanted, name) + suggestion_hint(name, self.names))
+            hint = separator_hint(self.names) or suggestion_hint(name, self.names)
+            raise ArgumentException(refusal(argument, wanted, name) + hint)
         return name
 
     def require(self, name: str) -> None:
         """Raise ArgumentException, which lists the columns, unless there is one of this name."""
         if name not in self._columns:
-            raise ArgumentException(f"table must have the column {name!r:.80}, got {self._known}")
+            hint = separator_hint(self.names)
+            raise ArgumentException(f"table must have the column {name!r:.80}, got {self._known}{hint}")
 
     @property
     def _known(self) -> str:
@@ -164,3 +166,10 @@ def _seconds(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
     with np.errstate(invalid="ignore"):
         whole, part = np.divmod(spans, second)
     return whole, part / second
+
+
+def separator_hint(names: Sequence[str]) -> str:
+    """Return the end of a message for columns that were read as one, for want of commas or tabs."""
+    other = next((mark for mark in ";|" if len(names) == 1 and mark in names[0]), None)
+    remedy = f"its columns are separated by {other!r}: read it with pandas, or save it with commas"
+    return "" if other is None else f"; {remedy}"

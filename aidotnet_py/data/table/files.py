@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aidotnet_py.arguments import shown
+from aidotnet_py.data.table.columns import separator_hint
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["NEEDS", "check_different", "read_frame"]
@@ -62,18 +63,11 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ArgumentException(
-            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}{_separator_hint(names)}"
+            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}{separator_hint(names)}"
         ) from error
     check_different(names, argument)
     unclear = {name: _unclear_date(written) for name, written in texts.items()}
     return frame, {name: date for name, date in unclear.items() if date is not None}
-
-
-def _separator_hint(names: list[str]) -> str:
-    """Return the end of a message for a file whose first line has other separators than commas or tabs."""
-    other = next((mark for mark in ";|" if len(names) == 1 and mark in names[0]), None)
-    remedy = f"its columns are separated by {other!r}: read it with pandas, or save it with commas"
-    return "" if other is None else f"; {remedy}"
 
 
 def _header(polars: Any, path: Path, separator: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -226,6 +227,18 @@ class Clipping(AdamOptimizer):
         self.norms.clear()
 
 
+class Locked(Clipping):
+    """Its lock has no copy; its list of norms has."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        super().__init__()
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        with self.lock:
+            return super().UpdateParameters(parameters, gradient)
+
+
 class ClippingStep(SGDOptimizer):
     """Descent whose own step over arrays clips the gradient's norm."""
 
@@ -233,7 +246,7 @@ class ClippingStep(SGDOptimizer):
         return super()._step(backend, parameters, gradient * min(1.0, 0.1 / float(np.linalg.norm(gradient))))
 
 
-@pytest.mark.parametrize("make", [lambda: OfUnitLength(0.05), Clipping, lambda: ClippingStep(0.5)])
+@pytest.mark.parametrize("make", [lambda: OfUnitLength(0.05), Clipping, Locked, lambda: ClippingStep(0.5)])
 def test_norms_of_an_optimizers_own_are_those_of_one_task(make: Callable[[], IGradientBasedOptimizer]) -> None:
     tasks = [a_task(seed, np.float64) for seed in range(3)]
     learner = learner_with(make(), UseFirstOrder=True)
