@@ -251,6 +251,10 @@ class TestForms:
             ["01-02-2024 10:30", "05-02-2024 10:30"],
             ["", "01/02/2024"],
             ["25/01/24", "26/01/24"],
+            # The month first, which Polars leaves strings: each date would be a category.
+            ["01/13/2024", "1/2/2024"],
+            ["12-31-2024 10:30", "12-30-2024 10:30"],
+            ["", "01/13/24"],
         ],
         ids=str,
     )
@@ -270,6 +274,12 @@ class TestForms:
         (tmp_path / "b.csv").write_text("day\n01/02/2024\n")
         with pytest.raises(ArgumentException, match=r"^table\['day'\] must have dates that can"):
             read_table(tmp_path / "b.csv")
+
+    def test_strings_of_numbers_that_are_no_dates_are_categories(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("version,part,text\n1.13.24,12-34-5678,01/13/2024\n1.2.10,01-02-2024,later\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert [columns.kind(name) for name in columns.names] == ["category"] * 3
 
     @pytest.mark.parametrize(
         ("day", "other"),
@@ -315,9 +325,10 @@ class TestForms:
         with pytest.raises(ArgumentException, match=rf"^table must be a readable .{name[2:]} file, got '.*{name}': "):
             read_table(tmp_path / name)
 
-    def test_columns_that_semicolons_separate(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("row", ["1;2,5;80,1", "1;2;80"])
+    def test_columns_that_semicolons_separate(self, row: str, tmp_path: Path) -> None:
         pytest.importorskip("polars")
-        (tmp_path / "semicolons.csv").write_text("child;age;height\n1;2,5;80,1\n1;3,5;85,2\n")
+        (tmp_path / "semicolons.csv").write_text(f"child;age;height\n{row}\n{row}\n")
         message = r"semicolons.csv': .*; its columns are separated by ';': read it with pandas, or save it with commas$"
         with pytest.raises(ArgumentException, match=message):
             TableLoader(tmp_path / "semicolons.csv", task="child", target="height")
