@@ -56,7 +56,8 @@ def adapt(
         outputs = {"--out": out} if model is None else {"--out": out, "--model": model}
         if model is not None:
             check_file_name("--model", model)
-        require_new_files(outputs, [file, *_files_of(support, "*/*"), *_files_of(query, "*")], folder.path)
+        inputs = [file, Path(made.data), *_files_of(support, "*/*"), *_files_of(query, "*")]
+        require_new_files(outputs, inputs, folder.path)
         learner = learner_of(file)
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)
