@@ -78,7 +78,7 @@ class TestCompare:
         assert str(numbers) in done.stdout
 
     def test_help_names_all_there_is(self) -> None:
-        done = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"})
+        done = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "80"})
         assert done.exit_code == 0
         assert all(name in done.stdout for name in [*ALGORITHMS, *PROBLEMS])
 
