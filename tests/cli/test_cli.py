@@ -106,7 +106,7 @@ class TestRefusals:
             (["--data", "omniglot"], "--archive must be the path of a published archive"),
             (
                 ["--data", "omniglot", "--archive", "nowhere.zip"],
-                "--archive must be a zip archive or a folder, got 'nowhere.zip'",
+                "--archive must be an existing zip archive or folder",
             ),
             (["--iterations", "0"], "--iterations must be a whole number from 1 to 1000000000, got 0"),
             (["--test-tasks", "1"], "--test-tasks must be a whole number of at least 2, got 1"),
