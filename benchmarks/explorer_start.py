@@ -6,6 +6,8 @@ digits.
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 from tqdm import tqdm
 
@@ -18,6 +20,7 @@ STEPS, TASKS, TEST_TASKS = 300, 8, 300
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     # Layer norm: a person asks about one image at a time, which batch norm would normalise with others.
     model = NeuralNetworkModel(
         conv4(5, filters=32, norm="layer"), input_shape=(8, 8, 1), loss=CrossEntropyLoss(), seed=0

@@ -39,12 +39,12 @@ def adapt(
     query: Annotated[Path, typer.Option(help="A folder of images, or a table.")],
     out: Annotated[Path, typer.Option(help="The CSV file of predictions.")],
     model: Annotated[
-        Path | None, typer.Option(help="A file for the adapted model, which aidotnet_py.load reads.")
+        Path | None, typer.Option(help="A file for the adapted model, for aidotnet_py.runs.open_learner.")
     ] = None,
     checkpoint: Checkpoint = "best",
     debug: Debug = False,
 ) -> None:
-    """Adapt to the examples of a new task, and predict others.
+    """Adapt to the examples of a new task, and predict other examples.
 
     Example: aidotnet-py adapt runs/pets --support new/labelled --query new/photos --out predictions.csv
     """
@@ -56,7 +56,8 @@ def adapt(
         outputs = {"--out": out} if model is None else {"--out": out, "--model": model}
         if model is not None:
             check_file_name("--model", model)
-        require_new_files(outputs, [file, *_files_of(support, "*/*"), *_files_of(query, "*")], folder.path)
+        inputs = [file, Path(made.data), *_files_of(support, "*/*"), *_files_of(query, "*")]
+        require_new_files(outputs, inputs, folder.path)
         learner = learner_of(file)
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)

@@ -57,7 +57,7 @@ def compare(
     algorithms: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Names with commas between, of {','.join(ALGORITHMS)}.",
+            help=f"Names with commas between, of {', '.join(ALGORITHMS)}.",
             show_default="all",
             autocompletion=names(ALGORITHMS),
         ),
@@ -67,13 +67,14 @@ def compare(
     ] = None,
     meta_batch: Annotated[int | None, typer.Option(help="Tasks a step.", show_default=_defaults("meta_batch"))] = None,
     shots: Annotated[
-        int | None, typer.Option(help="Support examples, of a class if there are any.", show_default=_defaults("shots"))
+        int | None,
+        typer.Option(help="Support examples, per class if there are classes.", show_default=_defaults("shots")),
     ] = None,
     test_tasks: Annotated[
-        int | None, typer.Option(help="Tasks that all are tested on.", show_default=_defaults("test_tasks"))
+        int | None, typer.Option(help="Number of new tasks in the test.", show_default=_defaults("test_tasks"))
     ] = None,
     adaptation_steps: Annotated[
-        int | None, typer.Option(help="Steps followed in the test.", show_default=_defaults("adaptation_steps"))
+        int | None, typer.Option(help="Steps of adaptation in the test.", show_default=_defaults("adaptation_steps"))
     ] = None,
     seed: Annotated[
         list[int] | None,
@@ -85,7 +86,7 @@ def compare(
     figure: _Figure = None,
     json: _Json = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Take the runs that the --json file has already, and make the others.")
+        bool, typer.Option("--resume", help="Keep the runs of the --json file, and make the missing runs.")
     ] = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -129,7 +130,7 @@ def merge(
     json: _Json = None,
     debug: Debug = False,
 ) -> None:
-    """Join comparisons of the same data and lengths from several machines, each with seeds of its own.
+    """Join comparisons of the same data and lengths from several machines, each with its own seeds.
 
     Example: aidotnet-py merge here.json there.json --json all.json --figure curves.png
     """

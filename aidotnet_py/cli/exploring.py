@@ -13,7 +13,7 @@ __all__ = ["add_commands"]
 
 
 def explore(
-    port: Annotated[int, typer.Option(help="Where the pages are, on this machine.")] = 5006, debug: Debug = False
+    port: Annotated[int, typer.Option(help="The port of the pages on this machine.")] = 5006, debug: Debug = False
 ) -> None:
     """Serve an interactive introduction to iMAML to a browser on this machine, until Ctrl-C.
 

@@ -26,7 +26,7 @@ def bench(
     algorithms: Annotated[
         str | None,
         typer.Option(
-            help=f"Names with commas between, of {','.join(ALGORITHMS)}.",
+            help=f"Names with commas between, of {', '.join(ALGORITHMS)}.",
             show_default="all",
             autocompletion=names(ALGORITHMS),
         ),
@@ -61,7 +61,7 @@ def bench(
 
 
 def demo(debug: Debug = False) -> None:
-    """Learn to learn sinusoids for some seconds, and see what that is worth on new ones.
+    """Meta-train on sinusoids for some seconds, and show the gain on new sinusoids.
 
     Example: aidotnet-py demo
     """

@@ -37,7 +37,12 @@ def refusals(command: str, *, debug: bool = False, spell: Callable[[str], str] =
     except _EXPECTED as error:
         if debug:
             raise
-        message = spell(str(error)) if isinstance(error, ArgumentException) else str(error)
+        message = str(error)
+        if isinstance(error, FileNotFoundError) and error.filename is not None:
+            # Without the number of the error, which tells nobody anything.
+            message = f"{error.strerror}: {error.filename!r}"
+        if isinstance(error, (ArgumentException, FileNotFoundError)):
+            message = spell(message)
         if isinstance(error, MemoryError):
             message = "this machine has too little memory for the run; use fewer tasks or shots"
         notes = [note for note in getattr(error, "__notes__", []) if isinstance(note, str)]

@@ -34,9 +34,9 @@ __all__ = ["Checkpoint", "add_commands", "settings_of"]
 _AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 _Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, such as options.AdaptationSteps=3 or seed=1; may be given several times."),
+    typer.Option("--set", help="A setting, such as options.AdaptationSteps=3 or keep=5; may be given several times."),
 ]
-Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a file, of the run if it has one of that name.")]
+Checkpoint = Annotated[str, typer.Option(help="'best', 'last', or a file, first looked for in the run's folder.")]
 # What a resume may change: where things are, what is written, and options, of which `Train` tells itself.
 _MAY_CHANGE = {"archive", "keep", "log", "options"}
 _Verbose = Annotated[bool, typer.Option("--verbose", help="Log evaluations and checkpoints.")]
@@ -51,7 +51,7 @@ def train(
         ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="The folder of the run, new or empty.", show_default=False)] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings in TOML; all that follow override it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML, which other options override.")] = None,
     algorithm: Annotated[
         str | None,
         typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", show_default="MAML", autocompletion=names(ALGORITHMS)),
@@ -67,8 +67,9 @@ def train(
     shots: Annotated[
         int | None,
         typer.Option(
-            help="Support examples, of a class if there are any.",
-            show_default=", ".join(f"{problem.shots} on {name}" for name, problem in PROBLEMS.items()),
+            help="Support examples, per class if there are classes.",
+            show_default=", ".join(f"{problem.shots} on {name}" for name, problem in PROBLEMS.items())
+            + ", 1 on a folder, half of a group's rows on a table",
         ),
     ] = None,
     archive: Annotated[
@@ -90,7 +91,7 @@ def train(
     log: Annotated[
         str | None,
         typer.Option(
-            help=f"What to write beside the folder's own: names with commas between, of {','.join(LOGS)}.",
+            help=f"Logs beside the folder's own files: names with commas between, of {', '.join(LOGS)}.",
             show_default="json",
             autocompletion=names(LOGS),
         ),
@@ -102,7 +103,7 @@ def train(
     verbose: _Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Train an algorithm in a folder: metrics, checkpoints and curves; Ctrl-C saves, and `resume` goes on.
+    """Train an algorithm, and keep metrics, checkpoints and curves in a folder; after Ctrl-C, `resume` continues.
 
     Examples: aidotnet-py train sinusoid --run runs/first --set options.AdaptationSteps=5;
     aidotnet-py train growth.csv --task child --target height --run runs/growth
@@ -146,7 +147,7 @@ def resume(
     verbose: _Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Go on with a run that was stopped or killed, with the bits of one that was not.
+    """Continue a run that was stopped or killed, with the same bits as an uninterrupted run.
 
     Example: aidotnet-py resume runs/first --set options.NumMetaIterations=4000
     """
@@ -171,7 +172,7 @@ def evaluate(
         ),
     ] = None,
     checkpoint: Checkpoint = "best",
-    tasks: Annotated[int, typer.Option(help="New tasks of held-out classes, or of those of --data.")] = 600,
+    tasks: Annotated[int, typer.Option(help="Number of new tasks, of held-out classes or groups, or of --data.")] = 600,
     as_json: _AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -12,5 +12,5 @@ Workers = Annotated[
     int | None, typer.Option(help="Processes that share the tasks of a step.", show_default="this one alone")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="A Dask scheduler whose workers share them, such as tcp://127.0.0.1:8786.")
+    str | None, typer.Option(help="A Dask scheduler whose workers share the tasks, such as tcp://127.0.0.1:8786.")
 ]

@@ -118,8 +118,10 @@ class TensorBoardLog(ITrainingCallback):
 class MLflowLog(ITrainingCallback):
     """A run in MLflow with the run's options as parameters, by mlflow-skinny (the extra mlflow).
 
-    MLflow's own variable ``MLFLOW_TRACKING_URI`` says where. The run's identity is kept as ``mlflow_run_id`` in the
-    folder, so that a run that goes on from a checkpoint stays one run. Numbers that are not finite are left out.
+    MLflow's own variable ``MLFLOW_TRACKING_URI`` says where: at the address of a server, or in a folder such as
+    ``file:mlruns``, for which ``MLFLOW_ALLOW_FILE_STORE`` must be true. Databases need all of mlflow. The run's
+    identity is kept as ``mlflow_run_id`` in the folder, so that a run that goes on from a checkpoint stays one run.
+    Numbers that are not finite are left out.
 
     Parameters
     ----------
@@ -132,13 +134,23 @@ class MLflowLog(ITrainingCallback):
     ------
     ImportError
         When mlflow-skinny is not installed.
+    ArgumentException
+        When MLflow cannot write there.
     """
 
     def __init__(self, folder: RunFolder, experiment: str = "aidotnet_py") -> None:
         try:
+            from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
         except ImportError as error:
             raise ImportError('MLflowLog needs mlflow: pip install "aidotnet-py[mlflow]"') from error
+        try:
+            MlflowClient()
+        except MlflowException as error:
+            raise ArgumentException(
+                "MLFLOW_TRACKING_URI must be where MLflow can write, such as the address of a server, or file:mlruns "
+                f"with MLFLOW_ALLOW_FILE_STORE=true; MLflow says: {' '.join(str(error).split())}"
+            ) from error
         self._make: Callable[[], Any] = MlflowClient
         self._folder, self._experiment = folder, experiment
         self._client: Any = None

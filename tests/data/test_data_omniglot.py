@@ -213,7 +213,7 @@ def test_ink_that_lets_the_paper_through_is_as_dark_as_both_together(tmp_path: P
         ),
         ({"rotations": None}, ArgumentException, "rotations must be True or False, got None"),
         ({"source": 3}, ArgumentException, "source must be the path of an archive or a folder, got 3"),
-        ({"source": "no/such.zip"}, ArgumentException, "source must be a zip archive or a folder, got 'no/such.zip'"),
+        ({"source": "no/such.zip"}, FileNotFoundError, "source must be an existing zip .* got nothing: 'no/such.zip'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(
@@ -712,7 +712,7 @@ def test_a_download_is_fetched_once_and_only_when_asked(
 ) -> None:
     publish(monkeypatch, server, "/good")
     path = tmp_path / "images.zip"
-    with pytest.raises(ArgumentException, match="source must be a zip archive or a folder"):
+    with pytest.raises(FileNotFoundError, match="download=True fetches published archives"):
         load(path)
     assert server.requests == []
     assert load(path, download=True).AvailableClasses == 16

@@ -251,6 +251,10 @@ class TestForms:
             ["01-02-2024 10:30", "05-02-2024 10:30"],
             ["", "01/02/2024"],
             ["25/01/24", "26/01/24"],
+            # The month first, which Polars leaves strings: each date would be a category.
+            ["01/13/2024", "1/2/2024"],
+            ["12-31-2024 10:30", "12-30-2024 10:30"],
+            ["", "01/13/24"],
         ],
         ids=str,
     )
@@ -270,6 +274,12 @@ class TestForms:
         (tmp_path / "b.csv").write_text("day\n01/02/2024\n")
         with pytest.raises(ArgumentException, match=r"^table\['day'\] must have dates that can"):
             read_table(tmp_path / "b.csv")
+
+    def test_strings_of_numbers_that_are_no_dates_are_categories(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("version,part,text\n1.13.24,12-34-5678,01/13/2024\n1.2.10,01-02-2024,later\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert [columns.kind(name) for name in columns.names] == ["category"] * 3
 
     @pytest.mark.parametrize(
         ("day", "other"),
@@ -315,16 +325,20 @@ class TestForms:
         with pytest.raises(ArgumentException, match=rf"^table must be a readable .{name[2:]} file, got '.*{name}': "):
             read_table(tmp_path / name)
 
-    @pytest.mark.parametrize(
-        ("row", "message"),
-        [("1;2,5;80,1", r"semicolons.csv': .*"), ("1;2;80", r"task must be a column .*, got 'child'")],
-    )
-    def test_columns_that_semicolons_separate(self, row: str, message: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("row", ["1;2,5;80,1", "1;2;80"])
+    def test_columns_that_semicolons_separate(self, row: str, tmp_path: Path) -> None:
         pytest.importorskip("polars")
         (tmp_path / "semicolons.csv").write_text(f"child;age;height\n{row}\n{row}\n")
-        remedy = "; its columns are separated by ';': read it with pandas, or save it with commas$"
-        with pytest.raises(ArgumentException, match=message + remedy):
+        message = r"semicolons.csv': .*; its columns are separated by ';': read it with pandas, or save it with commas$"
+        with pytest.raises(ArgumentException, match=message):
             TableLoader(tmp_path / "semicolons.csv", task="child", target="height")
+
+    def test_a_frame_that_was_read_with_another_separator(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"child;age;height": ["1;2;80", "1;3;90"]})
+        message = r"^task must be a column .*, got 'child'; its columns are separated by ';': read it with pandas"
+        with pytest.raises(ArgumentException, match=message):
+            TableLoader(frame, task="child", target="height")
 
     def test_columns_of_several_kinds_are_refused_where_they_are_used(self) -> None:
         pandas, polars, pyarrow = (pytest.importorskip(name) for name in ("pandas", "polars", "pyarrow"))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aidotnet_py import MAMLAlgorithm, MAMLOptions, NeuralNetworkModel, RunFolder
+from aidotnet_py import ArgumentException, MAMLAlgorithm, MAMLOptions, NeuralNetworkModel, RunFolder
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.nn import mlp
 from aidotnet_py.runs import CsvLog, MLflowLog, TensorBoardLog
@@ -148,6 +148,15 @@ def test_mlflow_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.Mo
         run = MlflowClient().get_run((folder.path / "mlflow_run_id").read_text())
         assert run.info.status == status
         assert math.isfinite(run.data.metrics["MetaLoss"])
+
+
+def test_mlflow_where_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://here")
+    with pytest.raises(
+        ArgumentException, match=r"^MLFLOW_TRACKING_URI must be .* got unsupported URI 'nowhere://here'"
+    ):
+        MLflowLog(RunFolder(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -82,8 +83,10 @@ def open_omniglot(path: Path) -> Generator[OmniglotImages]:
 
     Raises
     ------
+    FileNotFoundError
+        There is nothing at ``path``.
     ArgumentException
-        There is nothing at ``path``, or it has not the layout of Omniglot.
+        It has not the layout of Omniglot.
     """
     if path.is_dir():
         yield OmniglotImages(path, SafeFolder(path))
@@ -91,7 +94,8 @@ def open_omniglot(path: Path) -> Generator[OmniglotImages]:
         with SafeZip(path) as archive:
             yield OmniglotImages(path, archive)
     else:
-        raise ArgumentException(f"source must be a zip archive or a folder, got {str(path)!r}")
+        wanted = "an existing zip archive or folder (OmniglotLoader's download=True fetches published archives)"
+        raise FileNotFoundError(errno.ENOENT, f"source must be {wanted}, got nothing", str(path))
 
 
 def _by_character(path: Path, names: tuple[str, ...]) -> dict[str, list[str]]:

@@ -70,8 +70,10 @@ class OmniglotLoader(ImageLoader[T]):
     ArgumentOutOfRangeException
         NWay is below 2 or above the number of classes, another size is below 1, or the seed is negative.
     ArgumentException
-        Another argument is invalid, or the source is missing, damaged, unsafe or not laid out as Omniglot; the message
-        names file and member.
+        Another argument is invalid, or the source is damaged, unsafe or not laid out as Omniglot; the message names
+        file and member.
+    FileNotFoundError
+        There is nothing at the source, and ``download`` is False.
     InvalidOperationException
         A download failed, or its size or checksum was wrong.
     ImportError

@@ -21,6 +21,8 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
 # For Python and for Polars.
 _YEAR_LAST = r"^\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)"
+# For Polars. A year of two digits needs slashes: 1.13.24 may be a version.
+_MONTH_FIRST = r"^\s*(0?[1-9]|1[0-2])([-/.](0?[1-9]|[12]\d|3[01])[-/.]\d{4}|/(0?[1-9]|[12]\d|3[01])/\d{2})(\s|T|$)"
 
 
 def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
@@ -62,12 +64,20 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
     # Polars raises errors of its own, OSError and others.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ArgumentException(
-            f"{argument} must be a readable {suffix} file, got {str(path)!r:.200}: {reason}{separator_hint(names)}"
-        ) from error
+        raise _unreadable(path, argument, f"{reason}{separator_hint(names)}") from error
     check_different(names, argument)
+    strings_here = [name for name, kind in frame.schema.items() if kind == polars.String and name not in as_strings]
+    if len(names) == len(strings_here) == 1 and (hint := separator_hint(names)):
+        raise _unreadable(path, argument, f"it has one column{hint}")
     unclear = {name: _unclear_date(written) for name, written in texts.items()}
+    unclear |= {name: _month_first(frame[name]) for name in strings_here}
     return frame, {name: date for name, date in unclear.items() if date is not None}
+
+
+def _unreadable(path: Path, argument: str, reason: str) -> ArgumentException:
+    return ArgumentException(
+        f"{argument} must be a readable {path.suffix.lower()} file, got {str(path)!r:.200}: {reason}"
+    )
 
 
 def _header(polars: Any, path: Path, separator: str) -> list[str]:
@@ -102,6 +112,14 @@ def _dates_with_the_year_last(polars: Any, path: Path, frame: Any, options: dict
         name: column.filter(column.str.contains(_YEAR_LAST)).unique(maintain_order=True).to_list()
         for name, column in columns.items()
     }
+
+
+def _month_first(column: Any) -> str | None:
+    """Return a date of a column of strings that all are dates, month first, which Polars does not read; or None."""
+    written = column.drop_nulls()
+    # The first one tells most columns of other strings at once.
+    are_dates = not written.is_empty() and all(part.str.contains(_MONTH_FIRST).all() for part in (written[:1], written))
+    return str(written[0]) if are_dates else None
 
 
 def check_different(names: list[str], argument: str) -> None:
