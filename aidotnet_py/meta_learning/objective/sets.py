@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from aidotnet_py.backends import backend_of
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, columns_of, set_names
 
@@ -90,7 +88,5 @@ def are_alike(arrays: Sequence[Any]) -> bool:
     if backend.stacked(arrays) is not None:
         return True
     count = len(arrays)
-    if not all(list(map(of, arrays)).count(of(first)) == count for of in (_SHAPE, _DTYPE)):
-        return False
-    # NumPy's arrays have one owner. Others may lie on several devices.
-    return type(first) is np.ndarray or all(map(backend.owns, arrays))
+    alike = all(list(map(of, arrays)).count(of(first)) == count for of in (_SHAPE, _DTYPE))
+    return alike and all(map(backend.owns, arrays))
