@@ -159,6 +159,7 @@ class Tasks:
         with self.backend.errors_ignored():
             adapted = minimize(inner, start, solver, self.rule.follow, self.rule.strength)
             _require_finite(inner, start, adapted, "parameter vector that InnerOptimizer returned")
+            _require_start(inner, start, adapted)
         return self.whole(adapted)
 
     @property
@@ -379,3 +380,18 @@ def _require_finite(chunk: Chunk, start: Array, points: Array, name: str) -> Non
         chunk.require_finite("support loss", first.losses)
         chunk.require_finite("support gradient", first.gradients)
         chunk.require_finite(name, ended)
+
+
+def _require_start(chunk: Chunk, start: Array, points: Array) -> None:
+    """Raise InvalidOperationException when a task stayed at its start because it has no finite loss or gradient there.
+
+    A minimizer leaves such a task where it is; optimizer steps would make its parameters NaN, which `_require_finite`
+    finds.
+    """
+    backend = chunk.backend
+    moved = backend.to_numpy(backend.max(backend.elementwise("abs")(points - start), (1,))) > 0
+    if moved.all():
+        return
+    first = chunk.support.evaluate(start)
+    for quantity, values in (("support loss", first.losses), ("support gradient", first.gradients)):
+        chunk.require_sound(quantity, moved | all_finite(backend, values))

@@ -317,6 +317,34 @@ class TestInnerSolvers:
         ):
             learner.MetaTrain(batch_on(NUMPY, TASKS))
 
+    @pytest.mark.parametrize("solver", [NewtonCGMinimizer(), LBFGSMinimizer(), lambda objective, theta: theta])
+    @pytest.mark.parametrize("bad", [np.nan, 1e200])
+    def test_a_task_without_a_finite_loss_is_told_of(self, solver: Any, bad: float) -> None:
+        x = np.full((3, 3), bad)
+        spoilt: Any = MetaLearningTask(
+            SupportSetX=x, SupportSetY=x[:, :1], QuerySetX=np.ones((2, 3)), QuerySetY=np.ones((2, 1)), NumWays=1
+        )
+        batch = TaskBatch([batch_on(NUMPY, TASKS)[0], spoilt])
+        learner = linear_learner(InnerOptimizer=solver)
+        calls: list[tuple[int, Any]] = [
+            (1, lambda: learner.MetaTrain(batch)),
+            (1, lambda: learner.Evaluate(batch)),
+            (1, lambda: linear_learner(InnerOptimizer=solver, UseFirstOrder=True).MetaTrain(batch)),
+            (0, lambda: learner.Adapt(spoilt)),
+        ]
+        for place, call in calls:
+            with pytest.raises(
+                InvalidOperationException, match=rf"^the support loss of task {place} .* is not finite; nothing was ch"
+            ):
+                call()
+
+    def test_a_task_that_is_at_its_minimum_stays_there(self) -> None:
+        x = TASKS[0].support.x
+        solved: Any = MetaLearningTask(SupportSetX=x, SupportSetY=np.zeros((len(x), 1)), NumWays=1)
+        learner = linear_learner(InnerOptimizer=NewtonCGMinimizer(), LambdaRegularization=1.0)
+        learner.BaseModel.SetParameters(np.zeros(4))
+        np.testing.assert_array_equal(learner.Adapt(solved).GetParameters(), np.zeros(4))
+
     def test_its_own_errors_come_through(self) -> None:
         def broken(objective: Any, theta: Values) -> Values:
             raise ZeroDivisionError("mine")
