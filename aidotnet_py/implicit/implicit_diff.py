@@ -92,8 +92,8 @@ def implicit_diff(
         When condition or the solver is not callable; when symmetric is not a bool. When the solver is called, before
         it runs: an argument is given by name; initial is not floating, or has several dtypes; condition's result is
         not nested and shaped like it; condition does not depend on φ, or depends on none of theta, so that every
-        derivative would be zero. After it ran: its result is not like ``initial``. In a derivative: symmetric is True,
-        and ∂F/∂φ is not symmetric.
+        derivative would be zero (integers alone have none anyway). After it ran: its result is not like ``initial``.
+        In a derivative: symmetric is True, and ∂F/∂φ is not symmetric.
     ArgumentOutOfRangeException
         When max_iterations, rtol or atol lies outside its range.
     InvalidOperationException
@@ -266,7 +266,9 @@ def _require_dependence(root: Root, count: int, captured: Sequence[Any]) -> None
             "condition must depend on its first argument, φ, got one that does not; it determines no solution"
         )
     outer = [m for m, value in zip(root.matters[count:], captured, strict=True) if isinstance(value, Tracer)]
-    if not any(root.matters[:count]) and not any(outer):
+    # Integers have no derivative, and transforms refuse them themselves.
+    asked = count == 0 or outer or any(t.is_floating for t in root.condition.input_types[:count])
+    if asked and not any(root.matters[:count]) and not any(outer):
         raise ArgumentException(
             f"condition must have a derivative with respect to one of the {count} arrays that {root} was called with "
             "after initial, got none; every derivative of the solution would be zero. Pass the arrays that it uses "

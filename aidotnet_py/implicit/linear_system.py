@@ -133,6 +133,8 @@ class LinearSystem:
     def solve(self, backend: Backend, out: Array, rhs: Array, point: Sequence[Array]) -> None:
         """Write the solutions into ``out``."""
         shape = tuple(rhs.shape)
+        if 0 in shape:
+            return
         rows = backend.empty((math.prod(shape[:-1]), shape[-1]), backend.dtype_of(rhs))
         backend.copyto(backend.reshape(rows, shape), rhs)
         with self._operator(backend, point) as operator:

@@ -126,10 +126,21 @@ class Iterate:
 
     def finished(self, progress: Progress) -> tuple[Array, SolverReport]:
         """Return the solution in the caller's shape, and the report."""
+        self._drop_overflow(progress)
         solution, changed, overflowed = self.solution()
         if changed.any():
             progress.withdraw(self.residual_norms(), overflowed)
         return self.rows.as_given(solution), progress.report()
+
+    def _drop_overflow(self, progress: Progress) -> None:
+        """Set rows of x that overflowed to zeros."""
+        # No finite residual belongs to such a row.
+        overflowed = (progress.iterations > 0) & ~np.isfinite(progress.norms)
+        if overflowed.any():
+            overflowed &= ~self._finite(self.x)
+            kept = self.rows.column(self.backend.asarray(~overflowed))
+            self.backend.copyto(self.x, self.backend.elementwise("where")(kept, self.x, 0.0))
+            progress.withdraw(np.where(overflowed, self.rhs_norms, progress.norms), overflowed)
 
     def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the rows of x in b's units, for the caller to keep; which lost digits, and which overflowed.

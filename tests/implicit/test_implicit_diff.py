@@ -376,6 +376,28 @@ def test_indices_and_integers_pass_through() -> None:
     np.testing.assert_allclose(several, [[3.5, 3.0, 1.5], [7.0, 6.0, 3.0]], atol=1e-12)
 
 
+def test_integers_alone_are_arguments_too() -> None:
+    @implicit_diff(lambda phi, theta: phi**2 - theta)
+    def root(initial: Any, theta: Any) -> Any:
+        return np.sqrt(theta)
+
+    assert float(root(1.0, 4)) == 2.0
+    np.testing.assert_array_equal(ad.vmap(lambda theta: root(1.0, theta))(np.array([4, 9])), [2.0, 3.0])
+    with pytest.raises(ArgumentException, match="must have a floating dtype to be differentiated, got int64"):
+        ad.grad(lambda theta: root(1.0, theta))(4)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_derivatives_of_an_empty_batch_are_empty(symmetric: bool) -> None:
+    @implicit_diff(lambda phi, theta: phi**3 - theta, symmetric=symmetric)
+    def root(initial: Any, theta: Any) -> Any:
+        return np.cbrt(theta)
+
+    slopes = ad.vmap(ad.grad(lambda theta: root(1.0, theta)))(np.zeros(0))
+    assert (slopes.shape, slopes.dtype) == ((0,), np.float64)
+    assert ad.vmap(lambda theta: ad.hvp(lambda t: root(1.0, t), theta, 1.0))(np.zeros(0)).shape == (0,)
+
+
 def test_an_argument_that_the_condition_ignores_has_derivative_zero() -> None:
     @implicit_diff(lambda phi, theta, rate: phi - theta)
     def solve(initial: Any, theta: Any, rate: Any) -> Any:

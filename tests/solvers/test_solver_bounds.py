@@ -211,6 +211,20 @@ def test_a_solution_that_the_dtype_cannot_hold_is_not_claimed(solver: str, backe
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("start", [None, 7.0])
+def test_no_solution_has_numbers_that_are_not_finite(solver: str, start: float | None, backend: Backend) -> None:
+    # 1e376; the norm of b is of a size that is not scaled.
+    b, d = np.full((2, 3), 1e76), np.array([[1e-300], [1.0]]) * [1.0, 2.0, 3.0]
+    options = {} if start is None else {"initial": backend.asarray(np.full((2, 3), start))}
+    x, report = solved(SOLVERS[solver], backend, d, b, **options)
+    assert report.stop_reasons == (StopReason.NOT_FINITE, StopReason.CONVERGED)
+    assert np.isfinite(x).all()
+    assert report.iterations[0] == 0
+    np.testing.assert_allclose(report.residual_norms[0], np.linalg.norm(b[0]), rtol=1e-9)
+    np.testing.assert_allclose(x[1], b[1] / d[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_a_zero_right_hand_side_is_solved_from_any_start(solver: str, backend: Backend) -> None:
     b, start = np.array([[0.0] * 4, B]), np.ones((2, 4))
     x, report = solved(SOLVERS[solver], backend, D, b, initial=backend.asarray(start))
