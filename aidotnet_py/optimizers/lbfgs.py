@@ -59,9 +59,10 @@ class LBFGSMinimizer:
 
     Notes
     -----
-    Values that are not finite are taken for a wall: SciPy is told of one higher than all that it has seen, and shortens
-    its step. If they are there at the start, that is the result. Values that rounding makes equal are told apart by the
-    slopes, so that float32 gets as far as float64: to gradients of about 1e-8.
+    Values that are not finite, and points that the dtype cannot hold, are taken for a wall: SciPy is told of one higher
+    than all that it has seen, and shortens its step. If they are there at the start, that is the result. Values that
+    rounding makes equal are told apart by the slopes, so that float32 gets as far as float64: to gradients of about
+    1e-8 where values are about 1, and of about 1e-3 where they are about 1e12, since SciPy's values are in float64.
 
     References
     ----------
@@ -100,15 +101,18 @@ class LBFGSMinimizer:
         except ImportError as error:
             raise ImportError('LBFGSMinimizer needs SciPy: pip install "aidotnet-py[optimize]"') from error
         levels = _Levels(objective, start.dtype)
+        with np.errstate(over="ignore"):
+            wide = start.astype(np.float64)
         found = minimize(
             levels,
-            start.astype(np.float64),
+            wide,
             method="L-BFGS-B",
             jac=True,
             options={
                 "maxiter": int(self.max_iterations),
                 "gtol": float(self.gradient_tolerance),
-                "maxcor": int(self.history),
+                # SciPy makes room for all at once, and there are no more than steps.
+                "maxcor": int(min(self.history, self.max_iterations)),
                 # A small fall is no reason to stop: what the minimum is wanted for hangs on its gradient.
                 "ftol": 0.0,
                 # More than any line search makes: the iterations are the bound.
@@ -136,12 +140,12 @@ class _Levels:
         self._lowest: tuple[_Vector, float, _Vector, float] | None = None
 
     def __call__(self, point: _Vector) -> tuple[float, _Vector]:
-        rounded = point.astype(self._dtype)
-        place = rounded.astype(np.float64)
         with np.errstate(all="ignore"):
-            result = self._objective(rounded)
-        height, slope = _heights(result, rounded)
-        if math.isfinite(height) and np.isfinite(slope).all():
+            rounded = point.astype(self._dtype)
+            place = rounded.astype(np.float64)
+            height, slope = _heights(self._objective(rounded), rounded)
+        # A point beyond the dtype is no minimum, although a function such as exp(−x) has a value there.
+        if math.isfinite(height) and np.isfinite(slope).all() and np.isfinite(place).all():
             self._highest = max(self._highest, height)
             return self._level(place, height, slope), slope
         # No higher than it takes to turn the search around: from a very high wall it would come back too far.
@@ -169,7 +173,10 @@ def _heights(result: Any, point: NDArray[Any]) -> tuple[float, _Vector]:
     """Return what the objective returned, once it is a value and a gradient, in float64."""
     wanted = f"a real number and its gradient of shape {point.shape}"
     value, gradient = pair_of(result, "objective", wanted)
-    height, slope = np.asarray(value), np.array(gradient)
+    try:
+        height, slope = np.asarray(value), np.array(gradient)
+    except (TypeError, ValueError) as error:
+        raise ArgumentException(refusal("the result of objective", wanted, (value, gradient))) from error
     if height.ndim or slope.shape != point.shape or height.dtype.kind not in "fiub" or slope.dtype.kind not in "fiub":
         came = " and ".join(f"{a.dtype}{a.shape}" if a.dtype != object else shown(a.tolist()) for a in (height, slope))
         raise ArgumentException(f"the result of objective must be {wanted}, got {came}")

@@ -123,8 +123,8 @@ class NewtonCGMinimizer(RowMinimizer):
             When start is no such array, or what the objective returns does not fit it.
         """
         check_given("objective", objective, "a RowObjective")
-        if not callable(getattr(objective, "evaluate", None)):
-            raise ArgumentException(refusal("objective", "a RowObjective, which has evaluate", objective))
+        if not all(callable(getattr(objective, name, None)) for name in ("evaluate", "curvature")):
+            raise ArgumentException(refusal("objective", "a RowObjective, with evaluate and curvature", objective))
         backend = _checked(start)
         with backend.errors_ignored():
             rows = _Rows(backend, objective, start)
@@ -210,7 +210,8 @@ class _Rows:
         where = self.backend.elementwise("where")
         multiply, add = self.backend.elementwise("multiply"), self.backend.elementwise("add")
         before, pending, trial = self.losses, self.running.copy(), self.points
-        lengths = np.ones_like(before)
+        lengths, most = np.ones_like(before), float(np.finfo(self.dtype).max)
+        here, far = self.largest_of(self.points), self.largest_of(direction)
         for _ in range(_TRIALS):
             stepped = multiply(direction, self.device(lengths))
             stepped = add(self.points, stepped, out=stepped)
@@ -218,7 +219,8 @@ class _Rows:
             trial = where(self.device(pending), stepped, trial)
             losses, gradients = self.evaluated(trial)
             there, largest, along = self.host(losses), self.largest_of(gradients), self.products(gradients, direction)
-            good = pending & np.isfinite(there) & np.isfinite(largest)
+            # A point beyond the dtype is no minimum, although a function such as exp(−x) has a value there.
+            good = pending & np.isfinite(there) & np.isfinite(largest) & (here + lengths * far <= most)
             good &= _is_lower(before, there, lengths * slopes) | _is_flatter(before, there, slopes, along, self.dtype)
             self.gradients = where(self.device(good), gradients, self.gradients)
             self.losses, self.largest = np.where(good, there, self.losses), np.where(good, largest, self.largest)

@@ -143,6 +143,27 @@ def test_l_bfgs_ends_at_a_point_of_an_unbounded_function() -> None:
         assert f(found) < f(np.array(start))
 
 
+def test_no_minimiser_ends_beyond_the_numbers_of_its_dtype() -> None:
+    # exp(−x) has a value at ∞, lower than all others.
+    pytest.importorskip("scipy")
+    found = LBFGSMinimizer()(lambda x: (1e30 * np.exp(-1e-30 * float(x[0])), -np.ones_like(x)), np.ones(1, np.float16))
+    assert 1.0 < found[0] < np.inf
+
+    class Falling:
+        """1e38 exp(3 − x/1e38)."""
+
+        def evaluate(self, points):
+            e = np.exp(3 - points / np.float32(1e38))
+            return (np.float32(1e38) * e).sum(axis=1), -e
+
+        def curvature(self, points):
+            e = np.exp(3 - points / np.float32(1e38))
+            return lambda v: e * np.float32(1e-38) * v
+
+    found = NewtonCGMinimizer().minimize(Falling(), np.full((1, 1), 3e38, np.float32))
+    assert 3e38 < found[0, 0] < np.inf
+
+
 class TestNewton:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_solves_quadratics_as_linear_algebra_does(self, backend, dtype):
@@ -357,6 +378,9 @@ class TestNewton:
             def evaluate(self, points):
                 return losses, gradients
 
+            def curvature(self, points):
+                raise AssertionError
+
         with pytest.raises(ArgumentException, match=message):
             NewtonCGMinimizer().minimize(Odd(), np.ones((2, 3)))
 
@@ -453,6 +477,16 @@ class TestLBFGS:
             own = scipy.optimize.minimize(objective, start, method="L-BFGS-B", jac=True, options=options)
             np.testing.assert_array_equal(LBFGSMinimizer(9, 1e-8, history)(objective, start), own.x)
 
+    def test_a_start_beyond_float64_stays_where_it_is(self):
+        start = np.array([np.finfo(np.longdouble).max, 1.0], np.longdouble)
+        found = LBFGSMinimizer()(lambda x: (float(np.sum(x)), np.ones_like(x)), start)
+        np.testing.assert_array_equal(found, start)
+
+    def test_a_history_longer_than_the_work_takes_no_room(self):
+        start = np.array([-1.2, 1.0])
+        long, short = (LBFGSMinimizer(20, history=m)(value_and_grad(rosenbrock), start) for m in (10**9, 20))
+        np.testing.assert_array_equal(long, short)
+
     def test_refuses_arrays_of_another_library(self):
         start = get_backend("strict").asarray(np.ones(2))
         message = r"theta is on backend 'strict'; SciPy works on NumPy arrays only, NewtonCGMinimizer on any"
@@ -490,6 +524,7 @@ class TestObjectives:
             (lambda x: (x**2, 2 * x), r"float64\(2,\) and float64\(2,\)"),
             (lambda x: (np.sum(x**2) + 0j, 2 * x), r"complex128\(\) and float64\(2,\)"),
             (lambda x: (None, 2 * x), r"None and float64\(2,\)"),
+            (lambda x: (1.0, [1.0, [2.0]]), r"\(1.0, \[1.0, \[2.0\]\]\)"),
             (lambda x: np.sum(x**2), r"5"),
             (lambda x: None, "None"),
         ],
@@ -505,8 +540,12 @@ class TestObjectives:
         for minimizer, start in ((LBFGSMinimizer(), np.ones(2)), (NewtonCGMinimizer().minimize, np.ones((1, 2)))):
             with pytest.raises(ArgumentNullException, match=r"objective must be .*, got None"):
                 minimizer(None, start)
-        with pytest.raises(ArgumentException, match="objective must be a RowObjective, which has evaluate, got"):
-            NewtonCGMinimizer().minimize(lambda x: x, np.ones((1, 2)))
+        values_alone = double_wells()
+        values_alone.curvature = None
+        for objective in (lambda x: x, values_alone):
+            with pytest.raises(ArgumentException, match="must be a RowObjective, with evaluate and curvature, got"):
+                NewtonCGMinimizer().minimize(objective, np.ones((1, 2)))
+        assert values_alone.evaluations == 0
 
     def test_newton_refuses_what_are_no_losses_and_gradients(self):
         none = double_wells()
