@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def checked_solve(
     ArgumentNullException
         When the solver is None.
     ArgumentException
-        When it is no function.
+        When it is no function, or returns no solution with its `SolverReport`.
     InvalidOperationException
         When a system met numbers that are not finite; the message names its row.
 
@@ -72,7 +72,11 @@ def checked_solve(
     check_given("solver", solver, "a function of an operator and a right-hand side")
     if not callable(solver):
         raise ArgumentException(refusal("solver", "a function of an operator and a right-hand side", solver))
-    solution, report = solver(operator, rhs)
+    result: Any = solver(operator, rhs)
+    pair: Sequence[Any] = cast("Sequence[Any]", result) if isinstance(result, (tuple, list)) else ()
+    if len(pair) != 2 or not isinstance(pair[1], SolverReport):
+        raise ArgumentException(refusal("the result of solver", "a solution and its SolverReport", cast(Any, result)))
+    solution, report = cast("tuple[Array, R]", pair)
     tasks = len(report.stop_reasons)
     broken = report.stopped_by(StopReason.NOT_FINITE)
     if broken.any():

@@ -844,6 +844,12 @@ def test_a_checked_solve_needs_a_solver() -> None:
         checked_solve(None, lambda v: v, np.ones(2))  # type: ignore[arg-type]
     with pytest.raises(ArgumentException, match=r"solver must be a function of .*, got 3"):
         checked_solve(3, lambda v: v, np.ones(2))  # type: ignore[arg-type]
+    # SciPy's solvers return a solution and a number.
+    for result in ((np.ones(2), 0), np.ones(2), None):
+        with pytest.raises(
+            ArgumentException, match="the result of solver must be a solution and its SolverReport, got"
+        ):
+            checked_solve(lambda operator, rhs, r=result: r, lambda v: v, np.ones(2))  # type: ignore[arg-type, misc]
 
 
 def test_a_solver_in_the_place_of_its_condition() -> None:
