@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal
-from aidotnet_py.autodiff import vmap
-from aidotnet_py.autodiff.extend import CapturedState, Program, new_trace, trace_pure, treats_rows_alike, type_of
+from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
     InvalidOperationException,
     NotSupportedException,
 )
+from aidotnet_py.optimizers.row_formula import formula_of_rows
 from aidotnet_py.representations import concise_repr
 
 __all__ = ["DECAY", "ElementwiseOptimizer"]
@@ -165,8 +166,8 @@ class ElementwiseOptimizer:
             programs.clear()
         program = programs.get(key)
         if program is None:
-            name = f"{type(self).__name__}.formula"
-            traced = trace_pure(name, self.formula_of_rows, parameters, parameters, memory, coefficients)
+            name, formula = f"{type(self).__name__}.formula", partial(formula_of_rows, self.formula)
+            traced = trace_pure(name, formula, parameters, parameters, memory, coefficients)
             self.require_result(traced)
             if len(programs) >= _PROGRAMS_KEPT:
                 programs.clear()
@@ -243,37 +244,6 @@ class ElementwiseOptimizer:
             f"{type(self).__name__} has no formula; to differentiate through its steps, write its method "
             "formula(parameters, gradient, memory, coefficients)"
         )
-
-    def formula_of_rows(
-        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
-    ) -> tuple[Array, list[Array]]:
-        """Return the step of the `formula` for one vector (P,), or for each row of (tasks, P) as if it were alone."""
-        if len(parameters.shape) == 1 or self._treats_rows_alike(parameters, len(coefficients)):
-            return self.formula(parameters, gradient, memory, coefficients)
-
-        def of_row(parameters: Array, gradient: Array, memory: Sequence[Array]) -> Any:
-            return self.formula(parameters, gradient, memory, coefficients)
-
-        new, remembered = vmap(of_row)(parameters, gradient, list(memory))
-        return new, list(remembered)
-
-    def _treats_rows_alike(self, like: Array, coefficients: int) -> bool:
-        """Return whether the formula, as it is, provably does the same to each row, whatever their number."""
-        of, vectors = type_of(like), 2 + len(self.memory)
-
-        def traced(rows: int) -> Program:
-            with new_trace() as trace:
-                kinds = [of.with_shape((rows, *of.shape[1:]))] * vectors + [of.with_shape(())] * coefficients
-                parameters, gradient, *others = map(trace.new_input, kinds)
-                memory, numbers = others[: len(self.memory)], others[len(self.memory) :]
-                new, remembered = self.formula(parameters, gradient, memory, numbers)
-                return trace.finish([new, *remembered])
-
-        try:
-            return treats_rows_alike(traced(2), traced(3), *range(vectors))
-        # A formula of one vector alone may refuse rows; what else is wrong shows where it is traced for use.
-        except Exception:
-            return False
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")
