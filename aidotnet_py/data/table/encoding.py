@@ -33,7 +33,9 @@ _PLURALS: dict[str | None, str] = {
 _KIND = Choice("number", "time", "duration", None)
 _ZONED = OrNone(SWITCH)
 _CATEGORIES: dict[type, str] = {str: "strings", datetime: "times"}
-_FILL = "drop or fill such rows, or pass missing='fill'"
+# Loaders, estimators and the command line show these messages: a remedy names no argument of one of them alone.
+_FILL = "drop or fill such rows, as TableLoader does with missing='fill'"
+_LEAVE_OUT = "leave it out of the features"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class NumberColumn:
         present = ~np.isnan(values)
         _check_finite(values[present], name)
         if not present.any():
-            raise ArgumentException(f"column {name!r:.80} must hold numbers, got none; leave it out of features")
+            raise ArgumentException(f"column {name!r:.80} must hold numbers, got none; {_LEAVE_OUT}")
         # Differences from their middle, which are exact where numbers are close, and representable up to 1e308.
         middle = float(values[present].min() / 2 + values[present].max() / 2)
         spans = columns.numbers(name, middle)[present]
@@ -140,16 +142,15 @@ class CategoryColumn:
         """Return the categories of a column."""
         present = {value for value in columns.labels(name).tolist() if value is not None and value == value}
         if not present:
-            raise ArgumentException(f"column {name!r:.80} must hold values, got none; leave it out of features")
+            raise ArgumentException(f"column {name!r:.80} must hold values, got none; {_LEAVE_OUT}")
         if len(present) > _MOST_CATEGORIES:
             raise ArgumentException(
-                f"column {name!r:.80} must have at most {_MOST_CATEGORIES} categories, got {len(present)}; name the "
-                "other columns in features"
+                f"column {name!r:.80} must have at most {_MOST_CATEGORIES} categories, got {len(present)}; {_LEAVE_OUT}"
             )
         if "others" in _kinds(present):
             raise ArgumentException(
                 f"column {name!r:.80} must have categories that are strings, numbers or times, got "
-                f"{min(present, key=repr)!r:.80}; convert it, or name the other columns in features"
+                f"{min(present, key=repr)!r:.80}; convert it, or {_LEAVE_OUT}"
             )
         try:
             return cls(name, tuple(sorted(present)), _zoned(columns, name))
