@@ -117,8 +117,9 @@ def _untold(model: Any, encodings: Sequence[dict[str, Any] | None], *, learned: 
         return []
     properties = properties_of_model(model)
     # A model that cannot keep an encoding may have learned from tasks with this one.
-    keeps = isinstance(properties, MutableMapping) and properties is properties_of_model(model)
-    return ["Metadata['Encoding'] is missing there"] if keeps and ENCODING not in properties else []
+    if not isinstance(properties, MutableMapping) or properties is not properties_of_model(model):
+        return []
+    return [] if ENCODING in properties else ["Metadata['Encoding'] is missing there"]
 
 
 def _warn_of(clauses: Sequence[str]) -> None:
