@@ -37,6 +37,8 @@ def keep_encoding(model: Any, tasks: _Tasks, *, learned: bool) -> None:
     says whether the model learned from tasks before.
     """
     known, encodings = encoding_of_model(model), _encodings_of(tasks)
+    if known is None and encodings == [None]:
+        return
     missing = ["Metadata['Encoding'] is missing here"] if known is not None and None in encodings else []
     _warn_of(missing + _differences(known, encodings) + _untold(model, encodings, learned=learned))
     settings = [encoding for encoding in encodings if encoding is not None]
