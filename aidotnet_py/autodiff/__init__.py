@@ -4,7 +4,7 @@ A new primitive goes into its family's file in `primitives`, a function made of 
 `functions.beyond_numpy`, NumPy's name for it into `functions.numpy_dispatch`.
 """
 
-from aidotnet_py.autodiff.api import grad, hessian, hvp, jacobian, jvp, linearize, trace, value_and_grad, vjp, vmap
+from aidotnet_py.autodiff.api import grad, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp, vmap
 from aidotnet_py.autodiff.functions.assignment import at
 from aidotnet_py.autodiff.functions.beyond_numpy import (
     average_pool2d,
@@ -24,6 +24,7 @@ from aidotnet_py.autodiff.functions.beyond_numpy import (
 )
 from aidotnet_py.autodiff.profiling import Profile, ProfileRow, profile
 from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.traced_program import trace
 
 __all__ = [
     "Profile",

@@ -5,28 +5,32 @@ Inside another trace, the transformed equations join that trace instead of runni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
 
-from aidotnet_py.autodiff.execution import Executable, Idle, backend_for, plan, run_program
+from aidotnet_py.autodiff.execution import run_program
 from aidotnet_py.autodiff.execution.linear_map import LinearMap
 from aidotnet_py.autodiff.functions.indexing import is_integer
-from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.purity import require_alike
+from aidotnet_py.autodiff.traced_program import (
+    Function,
+    call_nested,
+    flatten_call,
+    name_of_leaf,
+    record,
+    require_function,
+    require_like,
+)
 from aidotnet_py.autodiff.tracing.tracer import (
     active_trace,
     as_traced,
-    frozen,
     inline,
     is_array,
-    is_on_host,
     new_trace,
-    require_alive,
     type_of,
     types_of,
 )
@@ -36,96 +40,19 @@ from aidotnet_py.autodiff.transforms.jacobians import hessian_program, jacobian_
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.autodiff.types import ArrayType
-from aidotnet_py.backends import Backend, backend_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [
-    "TracedProgram",
     "grad",
     "hessian",
     "hvp",
     "jacobian",
     "jvp",
     "linearize",
-    "trace",
-    "trace_once",
-    "trace_pure",
     "value_and_grad",
     "vjp",
     "vmap",
 ]
-
-Function = Callable[..., Any]
-
-
-@dataclass(frozen=True, eq=False)
-class TracedProgram(Program):
-    """A `Program` to call like the function that it was traced from, on arrays of the same shapes and dtypes.
-
-    Calls replay the equations over buffers that were planned once; the function's Python does not run again. Threads
-    may call it at the same time, and calls may be nested: each call has its own buffers.
-
-    Attributes
-    ----------
-    arguments, results : Structure
-        The nesting of the function's arguments and of its result.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from aidotnet_py.autodiff import trace
-    >>> program = trace(lambda p, x: {"y": p["w"] * x}, {"w": 2.0}, np.ones(3))
-    >>> program({"w": 3.0}, np.arange(3.0))
-    {'y': array([0., 3., 6.])}
-    """
-
-    arguments: Structure = field(default_factory=lambda: Structure(tuple))
-    results: Structure = field(default_factory=lambda: Structure(None))
-    _idle: Idle = field(default_factory=Idle, repr=False)
-
-    @property
-    def peak_memory(self) -> int:
-        """Bytes of all buffers of a run: intermediate values and results, after sharing."""
-        return plan(self).nbytes
-
-    def profile(self, backend: str | Backend = "numpy", *, repeats: int = 5) -> Profile:
-        """Measure the time of each equation on random numbers; see `aidotnet_py.autodiff.profile`."""
-        return profile(self, backend, repeats=repeats)
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        """Run on these arguments, by place or name like the examples; results are new arrays, nested as traced."""
-        leaves, structure = _flatten_call(args, named)
-        if structure != self.arguments:
-            raise ArgumentException(
-                "arguments must be nested like the examples that the program was traced on, and given by place or by "
-                "name like these"
-            )
-        _require_like(leaves, self.input_types, structure, "arguments", "the example that the program was traced on")
-        if active_trace() is not None:
-            return self.results.unflatten(inline(self, leaves))
-        require_alive(*leaves)
-        backend = backend_for(self, leaves)
-        executable = self._idle.take(backend) or Executable(self, backend)
-        for array, leaf in zip(executable.inputs, leaves, strict=True):
-            backend.copyto(array, leaf)
-        executable.run()
-        results = [backend.asarray(array) for array in executable.outputs]
-        self._idle.give_back(backend, executable)
-        return self.results.unflatten(results)
-
-
-def _flatten_call(args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[list[Any], Structure]:
-    """Flatten the arguments of a call: a tuple, or a mapping by place and name if some are given by name."""
-    return flatten({**dict(enumerate(args)), **dict(sorted(named.items()))} if named else args)
-
-
-def _call(function: Function, structure: Structure, leaves: Sequence[Any]) -> Any:
-    """Call a function on arguments that `_flatten_call` flattened."""
-    arguments = structure.unflatten(leaves)
-    if isinstance(arguments, tuple):
-        return function(*arguments)
-    by_place = [value for key, value in arguments.items() if isinstance(key, int)]
-    return function(*by_place, **{key: value for key, value in arguments.items() if isinstance(key, str)})
 
 
 def _with_fixed(f: Function, named: Mapping[str, Any]) -> Function:
@@ -144,154 +71,10 @@ def _as_constant(value: Any) -> Any:
     return structure.unflatten([as_traced(leaf) if is_array(leaf) else leaf for leaf in leaves])
 
 
-def _require_function(f: object, name: str = "f") -> None:
-    if not callable(f):
-        raise ArgumentException(f"{name} must be a function, got {type(f).__name__}; it comes first")
-
-
-def _name(structure: Structure, root: str, place: int) -> str:
-    """Return the name of a leaf in a tree called ``root``."""
-    return list(structure.names(root))[place]
-
-
-def _require_like(
-    leaves: Sequence[Any], types: Sequence[ArrayType], structure: Structure, root: str, like: str
-) -> None:
-    """Refuse a leaf of another type; errors call the tree ``root`` and the origin of the types ``like``."""
-    for place, (leaf, wanted) in enumerate(zip(leaves, types, strict=True)):
-        if not _fits(leaf, wanted):
-            name = _name(structure, root, place)
-            raise ArgumentException(f"{name} must be {wanted} like {like}, got {type_of(leaf, name)}")
-
-
-def _record(function: Function, leaves: Sequence[Any], structure: Structure) -> tuple[Program, Structure]:
-    """Return the Program of a function on arguments like these, and the structure of its results."""
-    types = types_of(leaves, structure, "arguments")
-    with new_trace() as trace_:
-        inputs = [trace_.new_input(of) for of in types]
-        outputs, results = flatten(_call(function, structure, inputs), "the function's result")
-        return simplify(trace_.finish(outputs)), results
-
-
 def _apply(program: Program, leaves: Sequence[Any]) -> list[Any]:
     if active_trace() is not None:
         return inline(program, leaves)
     return run_program(program, leaves)
-
-
-def trace(function: Function, /, *examples: Any, **named: Any) -> TracedProgram:
-    """Record a function as a `Program`, on arguments with the shapes and dtypes of the examples.
-
-    Parameters
-    ----------
-    function : callable
-        Array code: operators, NumPy functions, and those of `aidotnet_py.autodiff`. It runs twice, on traced values.
-    *examples, **named : array, number, or mappings and sequences of them
-        Only their shapes and dtypes are used. The Program takes those by name by the same names.
-
-    Returns
-    -------
-    TracedProgram
-        Prints readably, knows its ``flops``, ``bytes`` and ``peak_memory``, and is called like the function.
-
-    Raises
-    ------
-    InvalidOperationException
-        When the function asks for a value (``if x > 0``, ``float(x)``); when its second trace differs, as with random
-        numbers, which would be drawn only while it is traced.
-    NotSupportedException
-        When it uses a NumPy function that cannot be traced, or writes a traced value into an array.
-    ArgumentException
-        When ``function`` is not callable, or an example is no array.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> program = trace(lambda w, x: np.tanh(x @ w), np.ones((3, 2)), np.ones((4, 3)))
-    >>> print(program)
-    program(a:float64[3,2], b:float64[4,3])
-      c:float64[4,2] = matmul b a
-      d:float64[4,2] = tanh c
-      return d
-    >>> program(np.zeros((3, 2)), np.ones((4, 3))).sum()
-    np.float64(0.0)
-    """
-    _require_function(function, "function")
-    return _trace_twice(getattr(function, "__name__", "the function"), function, *_flatten_call(examples, named))
-
-
-def trace_pure(name: str, function: Function, *examples: Any) -> TracedProgram:
-    """Trace a function like `trace`, with a name for errors.
-
-    Parameters
-    ----------
-    name : str
-        The name of the function in errors.
-    function : callable
-        A pure function of the examples.
-    *examples : array, number, or mappings and sequences of them
-        Arguments whose shapes and dtypes count.
-
-    Returns
-    -------
-    TracedProgram
-
-    Raises
-    ------
-    InvalidOperationException
-        When two traces of the function differ.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from aidotnet_py.autodiff.extend import trace_pure
-    >>> trace_pure("the loss", lambda x: np.sum(x**2), np.ones(3)).count("sum")
-    1
-    """
-    return _trace_twice(name, function, *flatten(examples))
-
-
-def _trace_twice(name: str, function: Function, leaves: list[Any], structure: Structure) -> TracedProgram:
-    program, results = _record(function, leaves, structure)
-    require_alike(program, _record(function, leaves, structure)[0], name)
-    return _freeze(program, structure, results)
-
-
-def trace_once(function: Function, *examples: Any) -> TracedProgram:
-    """Trace a function once: for our own code, or a Program that is dropped when its function changes.
-
-    Parameters
-    ----------
-    function : callable
-        A function of the examples; nothing checks that it is pure.
-    *examples : array, number, or mappings and sequences of them
-        Arguments whose shapes and dtypes count.
-
-    Returns
-    -------
-    TracedProgram
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from aidotnet_py.autodiff.extend import trace_once
-    >>> trace_once(np.sin, np.zeros(2))(np.zeros(2))
-    array([0., 0.])
-    """
-    leaves, structure = flatten(examples)
-    program, results = _record(function, leaves, structure)
-    return _freeze(program, structure, results)
-
-
-def _freeze(program: Program, arguments: Structure, results: Structure) -> TracedProgram:
-    # Copies, so that later changes of the function's arrays do not change the Program.
-    constants = tuple((v, _snapshot(value)) for v, value in program.constants)
-    return TracedProgram(program.inputs, constants, program.equations, program.outputs, arguments, results)
-
-
-def _snapshot(value: Any) -> Any:
-    backend = backend_of(value)
-    return frozen(value) if backend is None or is_on_host(value) else backend.asarray(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,9 +139,8 @@ def _require_floating(leaves: Sequence[Any], structure: Structure, root: str) ->
     """Refuse a leaf without derivatives; errors call the tree ``root``."""
     for place, of in enumerate(types_of(leaves, structure, root)):
         if not of.is_floating:
-            raise ArgumentException(
-                f"{_name(structure, root, place)} must have a floating dtype to be differentiated, got {of.dtype}"
-            )
+            name = name_of_leaf(structure, root, place)
+            raise ArgumentException(f"{name} must have a floating dtype to be differentiated, got {of.dtype}")
 
 
 def _require_scalar(program: Program, results: Structure) -> None:
@@ -400,12 +182,12 @@ def value_and_grad(f: Function, argument: Argument = 0) -> Function:
     >>> value_and_grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0]))
     (array(5.), array([2., 4.]))
     """
-    _require_function(f)
+    require_function(f)
     places = _checked_argument(argument)
 
     def with_gradient(*args: Any, **named: Any) -> tuple[Any, Any]:
         arguments = _select(args, places)
-        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        program, results = record(_with_fixed(f, named), arguments.leaves, arguments.structure)
         _require_scalar(program, results)
         value, *gradient = _apply(grad_program(program, arguments.wrt), arguments.leaves)
         return value, arguments.nested(gradient)
@@ -467,12 +249,12 @@ def jacobian(f: Function, argument: Argument = 0) -> Function:
     array([[3., 0., 1.],
            [0., 3., 2.]])
     """
-    _require_function(f)
+    require_function(f)
     places = _checked_argument(argument)
 
     def derivatives(*args: Any, **named: Any) -> Any:
         arguments = _select(args, places)
-        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        program, results = record(_with_fixed(f, named), arguments.leaves, arguments.structure)
         if not all(of.is_floating for of in program.output_types):
             types = ", ".join(map(str, program.output_types))
             raise ArgumentException(f"the function must return floating values to have a Jacobian, got {types}")
@@ -512,12 +294,12 @@ def hessian(f: Function, argument: Argument = 0) -> Function:
     array([[0., 4.],
            [4., 2.]])
     """
-    _require_function(f)
+    require_function(f)
     places = _checked_argument(argument)
 
     def derivatives(*args: Any, **named: Any) -> Any:
         arguments = _select(args, places)
-        program, results = _record(_with_fixed(f, named), arguments.leaves, arguments.structure)
+        program, results = record(_with_fixed(f, named), arguments.leaves, arguments.structure)
         _require_scalar(program, results)
         second = hessian_program(grad_program(program, arguments.wrt), arguments.wrt)
         rows = _nested_rows(_apply(second, arguments.leaves), arguments, sum(arguments.wrt))
@@ -537,23 +319,13 @@ def _flatten_like(tree: Any, structure: Structure, types: Sequence[ArrayType], n
     leaves, own = flatten(tree, name)
     if own != structure:
         raise ArgumentException(f"{name} must be nested like {like}, with as many entries")
-    _require_like(leaves, types, structure, name, like)
+    require_like(leaves, types, structure, name, like)
     return leaves
-
-
-def _fits(value: Any, wanted: ArrayType) -> bool:
-    """Whether a value has that type; a plain number has every dtype that NumPy would give it there."""
-    if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
-        return wanted.shape == () and np.result_type(value, wanted.dtype) == wanted.dtype
-    try:
-        return type_of(value) == wanted
-    except ArgumentException:
-        return False
 
 
 def _push_forward(f: Function, leaves: list[Any], structure: Structure, directions: list[Any]) -> tuple[Any, Any]:
     """Return the value of f at its arguments, and its tangent along directions."""
-    program, results = _record(f, leaves, structure)
+    program, results = record(f, leaves, structure)
     out = _apply(jvp_program(program, [True] * len(leaves)), [*leaves, *directions])
     half = len(program.outputs)
     return results.unflatten(out[:half]), results.unflatten(out[half:])
@@ -586,7 +358,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], **named: A
     >>> jvp(np.sin, (0.0,), (2.0,))
     (array(0.), array(2.))
     """
-    _require_function(f)
+    require_function(f)
     for name, arguments in (("primals", primals), ("tangents", tangents)):
         if not isinstance(arguments, (tuple, list)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(
@@ -627,10 +399,10 @@ def vjp(f: Function, /, *primals: Any, **named: Any) -> tuple[Any, Function]:
     >>> pullback(np.array([1.0, 0.0]))
     (array([1., 2.]),)
     """
-    _require_function(f)
+    require_function(f)
     leaves, structure = flatten(primals, "primals")
     _require_floating(leaves, structure, "primals")
-    program, results = _record(_with_fixed(f, named), leaves, structure)
+    program, results = record(_with_fixed(f, named), leaves, structure)
     at_point = LinearMap(vjp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def pullback(cotangent: Any) -> Any:
@@ -669,7 +441,7 @@ def hvp(f: Function, x: Any, v: Any, **named: Any) -> Any:
     >>> hvp(lambda x: np.sum(x**3), np.array([1.0, 2.0]), np.array([1.0, 0.0]))
     array([6., 0.])
     """
-    _require_function(f)
+    require_function(f)
     leaves, structure = flatten(x, "x")
     _require_floating(leaves, structure, "x")
     directions = _flatten_like(v, structure, list(map(type_of, leaves)), "v", "x")
@@ -704,11 +476,11 @@ def linearize(f: Function, x: Any, **named: Any) -> tuple[Any, Function]:
     >>> linear(np.array([3.0]))
     array([3.])
     """
-    _require_function(f)
+    require_function(f)
     leaves, structure = flatten(x, "x")
     _require_floating(leaves, structure, "x")
     types = list(map(type_of, leaves))
-    program, results = _record(_with_fixed(f, named), leaves, Structure(tuple, (structure,)))
+    program, results = record(_with_fixed(f, named), leaves, Structure(tuple, (structure,)))
     at_point = LinearMap(jvp_program(program, [True] * len(leaves)), leaves, len(program.outputs))
 
     def linear(t: Any) -> Any:
@@ -743,7 +515,7 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
     >>> vmap(np.dot)(np.ones((4, 3)), np.ones((4, 3)))
     array([3., 3., 3., 3.])
     """
-    _require_function(f)
+    require_function(f)
     alike = not isinstance(in_axes, (tuple, list))
     given = cast("list[int | None]", list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes])
     if not all(axis is None or is_integer(axis) for axis in given):
@@ -753,7 +525,7 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
         axes = given * len(args) if alike else given
         if len(axes) != len(args):
             raise ArgumentException(f"in_axes must have one entry for each of {len(args)} arguments, got {len(axes)}")
-        leaves, structure = _flatten_call(args, named)
+        leaves, structure = flatten_call(args, named)
         axes = [*axes, *([0] * len(named))]
         of_leaf = [axis for axis, child in zip(axes, structure.children, strict=True) for _ in range(child.leaves)]
         size = _common_length(leaves, of_leaf, structure)
@@ -766,12 +538,12 @@ def vmap(f: Function, in_axes: int | Sequence[int | None] | None = 0) -> Functio
             ]
             with new_trace() as inner:
                 inputs = [inner.new_input(t) for t in element_types]
-                outputs, results[0] = flatten(_call(f, structure, inputs), "the function's result")
+                outputs, results[0] = flatten(call_nested(f, structure, inputs), "the function's result")
                 element = simplify(inner.finish(outputs))
             return inline(vmap_program(element, [a is not None for a in of_leaf], size), ordered)
 
         results: list[Structure] = [Structure(None)]
-        program, _ = _record(over_axis, leaves, Structure(tuple, (Structure(None),) * len(leaves)))
+        program, _ = record(over_axis, leaves, Structure(tuple, (Structure(None),) * len(leaves)))
         return results[0].unflatten(_apply(program, leaves))
 
     return call
@@ -784,7 +556,7 @@ def _common_length(leaves: Sequence[Any], axes: Sequence[int | None], structure:
             continue
         shape = of.shape
         if not -len(shape) <= axis < len(shape):
-            name = _name(structure, "arguments", place)
+            name = name_of_leaf(structure, "arguments", place)
             raise ArgumentException(f"in_axes must be axes of the arguments, got {axis} for {name} of shape {shape}")
         lengths.add(shape[axis])
     if not lengths:

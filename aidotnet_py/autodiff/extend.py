@@ -3,7 +3,6 @@
 Users find what they need in `aidotnet_py.autodiff`. Everything else in this folder may change without notice.
 """
 
-from aidotnet_py.autodiff.api import TracedProgram, trace_once, trace_pure
 from aidotnet_py.autodiff.execution import (
     Call,
     Copy,
@@ -23,6 +22,7 @@ from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
+from aidotnet_py.autodiff.traced_program import TracedProgram, trace_once, trace_pure
 from aidotnet_py.autodiff.tracing.captured_state import CapturedState
 from aidotnet_py.autodiff.tracing.purity import require_alike, same_value
 from aidotnet_py.autodiff.tracing.tracer import (

@@ -16,7 +16,6 @@ from aidotnet_py.data.example_pool import check_numbers, read_labels
 from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.estimators.inputs import (
     all_or_nothing,
-    own_remedies,
     read_arrays,
     read_columns,
     read_targets,
@@ -82,10 +81,9 @@ class _FewShot(BaseEstimator):
             # An array has the columns of the frame that was fitted, or those of the encoding.
             fitted = None if reset else getattr(self, "feature_names_in_", None)
             names = [column.name for column in encoding.features] if fitted is None else fitted.tolist()
-            with own_remedies():
-                columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
-                self._check_group(encoding.require_one_group(columns, "X"), encoding, reset=reset)
-                return check_numbers("X", encoding.inputs(columns), dtype.type)
+            columns = read_columns(self, X, names, reset=reset, fill=encoding.missing == "fill")
+            self._check_group(encoding.require_one_group(columns, "X"), encoding, reset=reset)
+            return check_numbers("X", encoding.inputs(columns), dtype.type)
         rows = check_numbers("X", read_arrays(self, X, reset=reset), dtype.type)
         if isinstance(encoding, ImageEncoding):
             _refuse_bytes(rows)

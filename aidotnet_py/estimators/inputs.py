@@ -22,20 +22,11 @@ __all__ = [
     "check_strings",
     "is_frame",
     "is_numbered_frame",
-    "own_remedies",
     "read_arrays",
     "read_columns",
     "read_targets",
     "require_targets",
 ]
-
-# A table's messages name arguments of TableLoader.
-_REMEDIES = {
-    ", or pass missing='fill'": "",
-    ", or name the other columns in features": "",
-    "name the other columns in features": "leave it out of X",
-    "leave it out of features": "leave it out of X",
-}
 
 
 @contextmanager
@@ -46,19 +37,6 @@ def all_or_nothing(estimator: Any) -> Generator[None]:
         yield
     except BaseException:
         estimator.__dict__ = before
-        raise
-
-
-@contextmanager
-def own_remedies() -> Generator[None]:
-    """Take arguments that an estimator lacks out of the remedies of a refusal."""
-    try:
-        yield
-    except ArgumentException as error:
-        text = str(error)
-        for theirs, ours in _REMEDIES.items():
-            text = text.replace(theirs, ours)
-        error.args = (text,)
         raise
 
 
@@ -188,17 +166,16 @@ def read_targets(X: Any, y: Any) -> tuple[list[str] | None, Columns]:
     require_targets(y)
     if hasattr(y, "collect"):
         raise ArgumentException(refusal("y", "an array, a series or a frame", y) + "; collect it")
-    with own_remedies():
-        if is_frame(y) or is_numbered_frame(y):
-            given = list(_frame_names(y))
-            # By place, since pandas has frames with two columns of one name.
-            by_place = getattr(y, "iloc", None)
-            series = [y[n] if by_place is None else by_place[:, place] for place, n in enumerate(given)]
-            columns, names = [column for one in series for column in _columns(one)], given if is_frame(y) else None
-        else:
-            columns, names = _columns(y), None
-        check_consistent_length(X, *columns)
-        return names, read_table({f"y{place}": column for place, column in enumerate(columns)}, "y")
+    if is_frame(y) or is_numbered_frame(y):
+        given = list(_frame_names(y))
+        # By place, since pandas has frames with two columns of one name.
+        by_place = getattr(y, "iloc", None)
+        series = [y[n] if by_place is None else by_place[:, place] for place, n in enumerate(given)]
+        columns, names = [column for one in series for column in _columns(one)], given if is_frame(y) else None
+    else:
+        columns, names = _columns(y), None
+    check_consistent_length(X, *columns)
+    return names, read_table({f"y{place}": column for place, column in enumerate(columns)}, "y")
 
 
 def _columns(values: Any) -> list[Any]:

@@ -19,7 +19,6 @@ from aidotnet_py.estimators.inputs import (
     check_strings,
     is_frame,
     is_numbered_frame,
-    own_remedies,
     read_columns,
     read_targets,
     require_targets,
@@ -130,7 +129,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         InvalidOperationException
             When a step of meta-training is not finite.
         """
-        with all_or_nothing(self), own_remedies():
+        with all_or_nothing(self):
             columns = self._read_with_targets(X, y, reset=True)
             self._meta_train(columns)
             self._known: dict[Any, tuple[NDArray[Any], NDArray[Any]]] = {}
@@ -161,8 +160,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         """
         if not hasattr(self, "learner_"):
             return self.fit(X, y)
-        with own_remedies():
-            self._adapt(self._read_with_targets(X, y, reset=False))
+        self._adapt(self._read_with_targets(X, y, reset=False))
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -185,9 +183,8 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             When X is no such table, or has a row of an unknown group.
         """
         check_is_fitted(self)
-        with own_remedies():
-            columns = self._read(X, reset=False)
-            inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
+        columns = self._read(X, reset=False)
+        inputs, groups = self.encoding_.inputs(columns), self._rows_of_groups(columns)
         unknown = [group for group in groups if group not in self.adapted_]
         if unknown:
             raise ArgumentException(

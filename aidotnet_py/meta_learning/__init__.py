@@ -27,9 +27,6 @@ from aidotnet_py.meta_learning.contract.enums import BatchingStrategy, Curriculu
 from aidotnet_py.meta_learning.contract.learner import IMetaLearner
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions
 from aidotnet_py.meta_learning.contract.results import (
-    BasicStats,
-    BestValue,
-    ConfidenceInterval,
     MetaAdaptationResult,
     MetaEvaluationResult,
     MetaTrainingResult,
@@ -42,6 +39,7 @@ from aidotnet_py.meta_learning.contract.sources import (
     IResumable,
     ITaskSampler,
 )
+from aidotnet_py.meta_learning.contract.statistics import BasicStats, BestValue, ConfidenceInterval
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, MetaLearningTask, MetaLearningTaskBase
 from aidotnet_py.meta_learning.contract.training_run import (

@@ -119,7 +119,16 @@ class Conv2D(Layer):
         )
 
 
-class MaxPool2D(_ImageLayer):
+class _Pool2D(_ImageLayer):
+    """Windows of images to one number a channel."""
+
+    def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
+        self.window = window
+        self.stride = stride
+        self.padding: Padding = padding
+
+
+class MaxPool2D(_Pool2D):
     """Maxima over windows; stride None: the window's size. See `aidotnet_py.autodiff.max_pool2d`.
 
     Examples
@@ -130,17 +139,12 @@ class MaxPool2D(_ImageLayer):
     array([3.])
     """
 
-    def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
-        self.window = window
-        self.stride = stride
-        self.padding: Padding = padding
-
     @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         return max_pool2d(x, self.window, stride=self.stride, padding=self.padding)
 
 
-class AveragePool2D(_ImageLayer):
+class AveragePool2D(_Pool2D):
     """Means over windows; stride None: the window's size. See `aidotnet_py.autodiff.average_pool2d`.
 
     Examples
@@ -150,11 +154,6 @@ class AveragePool2D(_ImageLayer):
     >>> AveragePool2D(2).apply({}, np.arange(4.0).reshape(1, 2, 2, 1)).ravel()
     array([1.5])
     """
-
-    def __init__(self, window: Pair = 2, *, stride: Pair | None = None, padding: Padding = "valid") -> None:
-        self.window = window
-        self.stride = stride
-        self.padding: Padding = padding
 
     @override
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal
-from aidotnet_py.autodiff import vmap
-from aidotnet_py.autodiff.extend import CapturedState, Program, new_trace, trace_pure, treats_rows_alike, type_of
+from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, refusal
+from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
     ArgumentException,
     InvalidOperationException,
     NotSupportedException,
 )
+from aidotnet_py.optimizers.row_formula import formula_of_rows
 from aidotnet_py.representations import concise_repr
 
-__all__ = ["DECAY", "ElementwiseOptimizer"]
+__all__ = ["DECAY", "ElementwiseOptimizer", "TracedFormulas"]
 
 
 DECAY = Number(least=0, below=1)
@@ -28,7 +28,7 @@ DECAY = Number(least=0, below=1)
 _PROGRAMS_KEPT = 4
 
 
-class _Programs(dict[Any, Callable[..., Any]]):
+class TracedFormulas(dict[Any, Callable[..., Any]]):
     """Traced formulas, by the parameters' shape and dtype; a deep copy or pickle of the optimizer traces its own.
 
     Attributes
@@ -39,8 +39,8 @@ class _Programs(dict[Any, Callable[..., Any]]):
 
     settings: CapturedState | None = None
 
-    def __reduce__(self) -> tuple[type[_Programs], tuple[()]]:
-        return _Programs, ()
+    def __reduce__(self) -> tuple[type[TracedFormulas], tuple[()]]:
+        return TracedFormulas, ()
 
 
 class ElementwiseOptimizer:
@@ -98,8 +98,6 @@ class ElementwiseOptimizer:
     has_formula: ClassVar[bool] = False
     # Whether the class changes GetCurrentLearningRate, and no coefficients made of it.
     _tells_own_rate: ClassVar[bool] = False
-    # In a copy that is asked for its rate: the steps whose coefficients its answer took.
-    _asked: list[int] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give a class that changes the step no form of another step that it inherits."""
@@ -116,7 +114,7 @@ class ElementwiseOptimizer:
         self._learning_rate = POSITIVE.check("learning_rate", learning_rate)
         self._steps: int = 0
         self._arrays: dict[str, Array] = {}
-        self._programs = _Programs()
+        self._programs = TracedFormulas()
 
     def UpdateParameters(self, parameters: Array, gradient: Array) -> Array:
         """Return new parameters after one step; numbers that overflow become infinite or NaN in silence.
@@ -165,8 +163,8 @@ class ElementwiseOptimizer:
             programs.clear()
         program = programs.get(key)
         if program is None:
-            name = f"{type(self).__name__}.formula"
-            traced = trace_pure(name, self.formula_of_rows, parameters, parameters, memory, coefficients)
+            name, formula = f"{type(self).__name__}.formula", partial(formula_of_rows, self.formula)
+            traced = trace_pure(name, formula, parameters, parameters, memory, coefficients)
             self.require_result(traced)
             if len(programs) >= _PROGRAMS_KEPT:
                 programs.clear()
@@ -195,18 +193,24 @@ class ElementwiseOptimizer:
         return (self._rate_of(step),)
 
     def _rate_of(self, step: int) -> float:
-        """Return the rate of step number ``step``: what `GetCurrentLearningRate` tells before it."""
-        if self._asked is not None:
-            self._asked.append(step)
-            return self._learning_rate
+        """Return the rate of step number ``step``: what `GetCurrentLearningRate` tells before it.
+
+        One told by the coefficients is what they make of the constructor's rate: they must not be made of it again.
+        """
         if not self._tells_own_rate:
             return self._learning_rate
-        before = copy.copy(self)
-        before._steps, before._asked = step - 1, []
-        rate = before.GetCurrentLearningRate()
-        # A rate that is told by the coefficients is what they make of the constructor's: to take it for that one would
-        # change it twice.
-        return self._learning_rate if before._asked else rate
+        before, told_by_coefficients = copy.copy(self), list[int]()
+        before._steps = step - 1
+
+        def rate_in_coefficients(step: int) -> float:
+            told_by_coefficients.append(step)
+            return self._learning_rate
+
+        vars(before)["_rate_of"] = rate_in_coefficients
+        told = before.GetCurrentLearningRate()
+        if told_by_coefficients:
+            return self._learning_rate
+        return FINITE.check(f"the result of {type(self).__name__}.GetCurrentLearningRate", told)
 
     def first_coefficients(self, steps: int) -> list[tuple[float, ...]]:
         """Return the `coefficients` of the first so many steps."""
@@ -243,37 +247,6 @@ class ElementwiseOptimizer:
             f"{type(self).__name__} has no formula; to differentiate through its steps, write its method "
             "formula(parameters, gradient, memory, coefficients)"
         )
-
-    def formula_of_rows(
-        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
-    ) -> tuple[Array, list[Array]]:
-        """Return the step of the `formula` for one vector (P,), or for each row of (tasks, P) as if it were alone."""
-        if len(parameters.shape) == 1 or self._treats_rows_alike(parameters, len(coefficients)):
-            return self.formula(parameters, gradient, memory, coefficients)
-
-        def of_row(parameters: Array, gradient: Array, memory: Sequence[Array]) -> Any:
-            return self.formula(parameters, gradient, memory, coefficients)
-
-        new, remembered = vmap(of_row)(parameters, gradient, list(memory))
-        return new, list(remembered)
-
-    def _treats_rows_alike(self, like: Array, coefficients: int) -> bool:
-        """Return whether the formula, as it is, provably does the same to each row, whatever their number."""
-        of, vectors = type_of(like), 2 + len(self.memory)
-
-        def traced(rows: int) -> Program:
-            with new_trace() as trace:
-                kinds = [of.with_shape((rows, *of.shape[1:]))] * vectors + [of.with_shape(())] * coefficients
-                parameters, gradient, *others = map(trace.new_input, kinds)
-                memory, numbers = others[: len(self.memory)], others[len(self.memory) :]
-                new, remembered = self.formula(parameters, gradient, memory, numbers)
-                return trace.finish([new, *remembered])
-
-        try:
-            return treats_rows_alike(traced(2), traced(3), *range(vectors))
-        # A formula of one vector alone may refuse rows; what else is wrong shows where it is traced for use.
-        except Exception:
-            return False
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")
@@ -312,17 +285,6 @@ class ElementwiseOptimizer:
     def fresh(self) -> Self:
         """Return the same optimizer with no past."""
         other = copy.copy(self)
-        other.Reset()
-        return other
-
-    def separate(self) -> Self:
-        """Return the same optimizer with no past, which shares the traced formulas and what has no copy."""
-        other = copy.copy(self)
-        copies: dict[int, Any] = {id(self): other, id(self._programs): self._programs}
-        for name, value in vars(self).items():
-            # Locks and open files raise TypeError, other classes what they like.
-            with suppress(Exception):
-                vars(other)[name] = copy.deepcopy(value, copies)
         other.Reset()
         return other
 

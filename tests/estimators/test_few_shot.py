@@ -498,7 +498,10 @@ class TestTargetsOfATable:
     def test_remedies_name_no_argument_that_it_lacks(self) -> None:
         table = spans(0)
         regressor = regressor_of(table, "took")
-        for x, remedy in ((np.nan, "drop or fill such rows"), (pd.Period("2024-01"), "convert or drop it")):
+        for x, remedy in (
+            (np.nan, "drop or fill such rows, as TableLoader does with missing='fill'"),
+            (pd.Period("2024-01"), "convert or drop it"),
+        ):
             # With another column, since a table needs one of some kind.
             with pytest.raises(ArgumentException, match=f"; {remedy}$"):
                 regressor.fit(table[["took"]].assign(x=x), table["took"])

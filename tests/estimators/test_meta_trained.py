@@ -262,10 +262,14 @@ class TestTables:
             (
                 {"age": [np.nan, *range(299)]},
                 {},
-                "column 'age' must have a value in each row, .* rows; drop or fill such rows$",
+                "column 'age' must have a value in each row, .* rows; drop or fill such rows, as TableLoader does",
             ),
             ({"age": pd.Period("2024-01")}, {}, r"X\['age'\] must hold numbers, .*; convert or drop it$"),
-            ({"age": [f"day {day}" for day in range(300)]}, {}, "at most 256 categories, got 300; leave it out of X$"),
+            (
+                {"age": [f"day {day}" for day in range(300)]},
+                {},
+                "at most 256 categories, got 300; leave it out of the features$",
+            ),
             ({"age": None}, {"order_column": "sex"}, "order_column must be a column of times .* categories of 'sex'$"),
             (
                 {},

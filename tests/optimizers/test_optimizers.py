@@ -721,6 +721,19 @@ def test_a_rate_told_by_inherited_coefficients_leaves_the_steps_as_they_are(base
     assert (run(NUMPY, Telling(0.3), start, slopes) == run(NUMPY, base(0.3), start, slopes)).all()
 
 
+@pytest.mark.parametrize("told", [None, "0.1", float("nan")])
+def test_a_rate_that_is_no_number_is_refused_before_a_step(told):
+    class Telling(SGDOptimizer):
+        def GetCurrentLearningRate(self):
+            return told
+
+    optimizer, message = Telling(0.1), "the result of Telling.GetCurrentLearningRate must be a finite number, got "
+    for use in (lambda: optimizer.UpdateParameters(np.ones(2), np.ones(2)), lambda: optimizer.first_coefficients(2)):
+        with pytest.raises(ArgumentException, match=re.escape(message + shown(told))):
+            use()
+    assert optimizer.GetState() == {"steps": 0}
+
+
 def test_they_are_optimizers_and_know_their_rate(make):
     assert isinstance(make(), IGradientBasedOptimizer)
     assert isinstance(make(), ElementwiseOptimizer)

@@ -217,9 +217,16 @@ class TableLoader(SplitLoader[T]):
         self._left_out = tuple(labels[group] for group in np.flatnonzero(counts < least).tolist())
         if not self._left_out:
             return columns
+        if len(self._left_out) == len(labels):
+            rows = int(counts.max())
+            remedy = f"take at most {rows - 1} support rows" if rows > 1 else "task must be a column of larger groups"
+            raise ArgumentException(
+                f"support must leave a group a support and a query row, got {self._support}, and the largest group of "
+                f"{self._task!r:.80} has {rows}; {remedy}"
+            )
         names = ", ".join(f"{label!r:.80}" for label in self._left_out[:5])
         more = f" and {len(self._left_out) - 5} more" if len(self._left_out) > 5 else ""
-        if self._small == "refuse" or len(self._left_out) == len(labels):
+        if self._small == "refuse":
             raise ArgumentException(
                 f"support must leave each group a support and a query row, got {self._support}; groups with fewer than "
                 f"{least} rows are {names}{more}; drop them, pass a smaller support, or pass small='skip'"

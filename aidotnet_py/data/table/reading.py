@@ -171,7 +171,7 @@ def _times(array: NDArray[Any], where: str) -> Column:
         return micros
     return ArgumentException(
         f"{where} must have times, or durations, of at most 292,000 years from 1970, got {array[wrong][0]!r}; convert "
-        "or drop it, or name the other columns in features"
+        "or drop it"
     )
 
 
@@ -189,10 +189,7 @@ def _numbers(values: list[Any], where: str) -> Column:
 
 
 def _no_kind(where: str, kind: object) -> ArgumentException:
-    return ArgumentException(
-        f"{where} must hold numbers, times or strings, got {kind}; convert or drop it, or name the other columns in "
-        "features"
-    )
+    return ArgumentException(f"{where} must hold numbers, times or strings, got {kind}; convert or drop it")
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:

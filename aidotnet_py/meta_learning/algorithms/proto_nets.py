@@ -190,7 +190,7 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             When a prototype is not finite.
         """
         (group,) = self._open([check_task(task)], "Support", training=False)
-        warn_of_other_encodings(group.model, [task])
+        warn_of_other_encodings(group.model, [task], learned=self._has_learned)
         adapted = self._scores_of(group, task)
         keep_task(adapted, group.model, task)
         return cast("TModel_co", adapted)

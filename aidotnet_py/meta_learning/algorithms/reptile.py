@@ -157,7 +157,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             self._journal.hand_on()
             return super().MetaTrain(taskBatch)
         tasks = check_tasks(taskBatch)
-        keep_encoding(self.BaseModel, tasks)
+        keep_encoding(self.BaseModel, tasks, learned=self._has_learned)
         # Check all tasks before the first one moves the parameters.
         self._open(tasks, "Support", "Query", training=False)
         # Each is opened anew, to start from where the task before has left the parameters.

@@ -6,11 +6,10 @@ the right class, from 0 to 1; for regression it is NaN, and every summary of it 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,28 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import check_given
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.keywords import suggests_keywords
-from aidotnet_py.markup import curve, table
+from aidotnet_py.meta_learning.contract.result_text import (
+    change,
+    html,
+    loss_and_accuracy,
+    number,
+    place_of_best,
+    report,
+    shown_rows,
+    spread,
+)
+from aidotnet_py.meta_learning.contract.statistics import (
+    BasicStats,
+    BestValue,
+    ConfidenceInterval,
+    best_of,
+    difference,
+    require_numbers,
+)
 from aidotnet_py.nn.statistics import Statistics
 from aidotnet_py.type_parameters import T
 
 __all__ = [
-    "BasicStats",
-    "BestValue",
-    "ConfidenceInterval",
     "MetaAdaptationResult",
     "MetaEvaluationResult",
     "MetaTrainingResult",
@@ -34,138 +47,6 @@ __all__ = [
 
 
 _NORMALIZED_BY: Mapping[Statistics, str] = {"batch": "each query set as a whole", "support": "the support sets"}
-
-# Of the numbers that are summarised, whatever T stands for where it is not said.
-_S = TypeVar("_S", bound=np.floating[Any])
-
-
-class BestValue(NamedTuple, Generic[T]):
-    """The best of a history, and where it first stands in it, counted from 0."""
-
-    Value: T
-    Iteration: int
-
-
-@dataclass(frozen=True)
-class ConfidenceInterval(Generic[T]):
-    """An interval about a mean; ``lower, upper = interval`` takes it apart."""
-
-    Mean: T
-    HalfWidth: T
-
-    @property
-    def Lower(self) -> T:
-        """``Mean − HalfWidth``."""
-        return _difference(self.Mean, self.HalfWidth)
-
-    @property
-    def Upper(self) -> T:
-        """``Mean + HalfWidth``."""
-        return _difference(self.Mean, -self.HalfWidth)
-
-    def __iter__(self) -> Iterator[T]:
-        yield self.Lower
-        yield self.Upper
-
-
-@dataclass(frozen=True)
-class BasicStats(Generic[T]):
-    """Summary of N numbers; statistics that need more numbers than there are, or that divide by a spread of 0, are NaN.
-
-    Attributes
-    ----------
-    Mean, Median, Min, Max : T
-        As NumPy has them.
-    Variance, StandardDeviation : T
-        Of a sample, s² = Σ(xᵢ − x̄)²/(N − 1); from N = 2 on.
-    Skewness : T
-        N/((N − 1)(N − 2)) Σzᵢ³ with z = (x − x̄)/s; from N = 3 on.
-    Kurtosis : T
-        Excess over a normal distribution, N(N + 1)/((N − 1)(N − 2)(N − 3)) Σzᵢ⁴ − 3(N − 1)²/((N − 2)(N − 3)); from
-        N = 4 on.
-    FirstQuartile, ThirdQuartile, InterquartileRange : T
-        Quantiles ¼ and ¾, interpolated linearly, and their difference.
-    MAD : T
-        Mean absolute deviation from the median.
-    N : int
-        How many numbers there are.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from aidotnet_py.meta_learning.contract.results import BasicStats
-    >>> stats = BasicStats.of(np.array([1.0, 2.0, 3.0, 6.0]))
-    >>> float(stats.Mean), float(stats.Median), float(stats.InterquartileRange), float(stats.MAD)
-    (3.0, 2.5, 2.0, 1.5)
-    >>> lower, upper = stats.ConfidenceInterval()
-    >>> round(float(lower), 3), round(float(upper), 3)
-    (0.883, 5.117)
-    """
-
-    Mean: T
-    Variance: T
-    StandardDeviation: T
-    Skewness: T
-    Kurtosis: T
-    Median: T
-    FirstQuartile: T
-    ThirdQuartile: T
-    InterquartileRange: T
-    MAD: T
-    Min: T
-    Max: T
-    N: int
-
-    @staticmethod
-    def of(values: NDArray[_S]) -> BasicStats[_S]:
-        """Summarise numbers, in their dtype.
-
-        Parameters
-        ----------
-        values : (N,) array
-            At least one floating-point number; a NaN among them makes all of the summary NaN.
-
-        Raises
-        ------
-        ArgumentNullException
-            When they are None.
-        ArgumentException
-            When they are empty, not one-dimensional or not of floating-point numbers.
-        """
-        check_given("values", values, "an array of numbers")
-        _require_numbers("values", values)
-        if values.size == 0:
-            raise ArgumentException("values must have at least one number, got shape (0,)")
-        # Summed in double precision at least, so that a summary is no less exact than the numbers in it.
-        wide = values.astype(np.result_type(values.dtype, np.float64))
-        scalar = values.dtype.type
-        with np.errstate(all="ignore"):
-            variance = np.var(wide, ddof=1) if wide.size > 1 else math.nan
-            skewness, kurtosis = _shape(wide, variance)
-            median = np.median(wide)
-            distances: NDArray[Any] = np.abs(wide - median)
-            quartiles: NDArray[Any] = np.quantile(wide, (0.25, 0.75))
-            return BasicStats(
-                Mean=scalar(np.mean(wide)),
-                Variance=scalar(variance),
-                StandardDeviation=scalar(np.sqrt(variance)),
-                Skewness=scalar(skewness),
-                Kurtosis=scalar(kurtosis),
-                Median=scalar(median),
-                FirstQuartile=scalar(quartiles[0]),
-                ThirdQuartile=scalar(quartiles[1]),
-                InterquartileRange=scalar(quartiles[1] - quartiles[0]),
-                MAD=scalar(distances.mean()),
-                Min=values.min(),
-                Max=values.max(),
-                N=values.size,
-            )
-
-    def ConfidenceInterval(self) -> ConfidenceInterval[T]:
-        """Return the normal 95 % interval of the mean, ``Mean ± 1.96 StandardDeviation / √N``."""
-        scalar = type(self.Mean)
-        with np.errstate(all="ignore"):
-            return ConfidenceInterval(self.Mean, scalar(1.96 * float(self.StandardDeviation) / math.sqrt(self.N)))
 
 
 @dataclass(frozen=True, init=False)
@@ -252,12 +133,12 @@ class MetaTrainingStepResult(Generic[T]):
 
     def _repr_html_(self) -> str:
         rows = {
-            "loss": _number(self.MetaLoss),
-            "query": _loss_and_accuracy(self.TaskLoss, self.Accuracy),
+            "loss": number(self.MetaLoss),
+            "query": loss_and_accuracy(self.TaskLoss, self.Accuracy),
             "tasks": str(self.NumTasks),
             "time": f"{self.TimeMs:.2f} ms",
         }
-        return _html(f"Step {self.Iteration}", _shown(rows, self.AdditionalMetrics))
+        return html(f"Step {self.Iteration}", shown_rows(rows, self.AdditionalMetrics))
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -357,11 +238,11 @@ class MetaTrainingResult(Generic[T]):
 
     def CalculateLossImprovement(self) -> T:
         """Return ``InitialLoss − FinalLoss``, a difference and not a fraction: positive where the loss fell."""
-        return _difference(self.InitialLoss, self.FinalLoss)
+        return difference(self.InitialLoss, self.FinalLoss)
 
     def CalculateAccuracyImprovement(self) -> T:
         """Return ``FinalAccuracy − InitialAccuracy``: positive where the accuracy rose."""
-        return _difference(self.FinalAccuracy, self.InitialAccuracy)
+        return difference(self.FinalAccuracy, self.InitialAccuracy)
 
     def HasConverged(self, windowSize: int = 100, varianceThreshold: float = 0.001) -> bool:
         """Return whether the sample variance of the last ``windowSize`` losses is below the threshold.
@@ -383,31 +264,31 @@ class MetaTrainingResult(Generic[T]):
 
     def FindBestLoss(self) -> BestValue[T]:
         """Return the lowest loss and its place in ``LossHistory``; NaNs are passed over, (NaN, 0) where all are."""
-        return _best(self.LossHistory, np.nanargmin)
+        return best_of(self.LossHistory, np.nanargmin)
 
     def FindBestAccuracy(self) -> BestValue[T]:
         """Return the highest accuracy and its place in ``AccuracyHistory``; NaNs are passed over, (NaN, 0) for all."""
-        return _best(self.AccuracyHistory, np.nanargmax)
+        return best_of(self.AccuracyHistory, np.nanargmax)
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
-        return _report("Meta-training", self._rows())
+        return report("Meta-training", self._rows())
 
     def _repr_html_(self) -> str:
-        return _html("Meta-training", self._rows(), self.LossHistory)
+        return html("Meta-training", self._rows(), self.LossHistory)
 
     def _rows(self) -> dict[str, str]:
         seconds = self.TrainingTime.total_seconds()
         pace = f" ({self.TotalIterations / seconds:.1f} iterations/s)" if seconds > 0 else ""
         best_loss, best_accuracy = self.FindBestLoss(), self.FindBestAccuracy()
-        return _shown(
+        return shown_rows(
             {
                 "iterations": str(self.TotalIterations),
                 "time": f"{seconds:.2f} s{pace}",
-                "loss": _change(self.InitialLoss, self.FinalLoss, self.CalculateLossImprovement()),
-                "best loss": _at(best_loss),
-                "accuracy": _change(self.InitialAccuracy, self.FinalAccuracy, self.CalculateAccuracyImprovement()),
-                "best accuracy": _at(best_accuracy),
+                "loss": change(self.InitialLoss, self.FinalLoss, self.CalculateLossImprovement()),
+                "best loss": place_of_best(best_loss),
+                "accuracy": change(self.InitialAccuracy, self.FinalAccuracy, self.CalculateAccuracyImprovement()),
+                "best accuracy": place_of_best(best_accuracy),
                 "converged": "yes" if self.HasConverged() else "no",
             },
             self.AdditionalMetrics,
@@ -520,23 +401,23 @@ class MetaEvaluationResult(Generic[T]):
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
-        return _report("Meta-evaluation", self._rows())
+        return report("Meta-evaluation", self._rows())
 
     def _repr_html_(self) -> str:
-        return _html("Meta-evaluation", self._rows())
+        return html("Meta-evaluation", self._rows())
 
     def _rows(self) -> dict[str, str]:
         rows = {
             "tasks": str(self.NumTasks),
             "time": f"{self.EvaluationTime.total_seconds():.2f} s",
-            "accuracy": _spread(self.AccuracyStats),
-            "loss": _spread(self.LossStats),
+            "accuracy": spread(self.AccuracyStats),
+            "loss": spread(self.LossStats),
         }
         if self.normalization is not None:
             rows["normalised by"] = _NORMALIZED_BY[self.normalization]
             if self.single_accuracies is not None:
-                rows["accuracy one by one"] = _spread(BasicStats.of(self.single_accuracies))
-        return _shown(rows, self.AdditionalMetrics)
+                rows["accuracy one by one"] = spread(BasicStats.of(self.single_accuracies))
+        return shown_rows(rows, self.AdditionalMetrics)
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -649,8 +530,8 @@ class MetaAdaptationResult(Generic[T]):
         ``QueryLoss − SupportLoss``.
         """
         if np.isnan(self.SupportAccuracy) or np.isnan(self.QueryAccuracy):
-            return _difference(self.QueryLoss, self.SupportLoss)
-        return _difference(self.SupportAccuracy, self.QueryAccuracy)
+            return difference(self.QueryLoss, self.SupportLoss)
+        return difference(self.SupportAccuracy, self.QueryAccuracy)
 
     def DidConverge(self, convergenceThreshold: float = 0.01) -> bool:
         """Return whether the steps lowered the support loss by at least the threshold, an absolute number.
@@ -671,38 +552,23 @@ class MetaAdaptationResult(Generic[T]):
 
     def GenerateReport(self) -> str:
         """Return a summary to print."""
-        return _report("Adaptation", self._rows())
+        return report("Adaptation", self._rows())
 
     def _repr_html_(self) -> str:
-        return _html("Adaptation", self._rows(), self.PerStepLosses)
+        return html("Adaptation", self._rows(), self.PerStepLosses)
 
     def _rows(self) -> dict[str, str]:
         rows = {
             "steps": str(self.AdaptationSteps),
             "time": f"{self.AdaptationTimeMs:.2f} ms",
-            "query": _loss_and_accuracy(self.QueryLoss, self.QueryAccuracy),
-            "support": _loss_and_accuracy(self.SupportLoss, self.SupportAccuracy),
-            "overfitting gap": _number(self.CalculateOverfittingGap()),
+            "query": loss_and_accuracy(self.QueryLoss, self.QueryAccuracy),
+            "support": loss_and_accuracy(self.SupportLoss, self.SupportAccuracy),
+            "overfitting gap": number(self.CalculateOverfittingGap()),
         }
         if len(self.PerStepLosses):
-            rows["loss by step"] = f"{_number(self.PerStepLosses[0])} → {_number(self.PerStepLosses[-1])}"
+            rows["loss by step"] = f"{number(self.PerStepLosses[0])} → {number(self.PerStepLosses[-1])}"
             rows["converged"] = "yes" if self.DidConverge() else "no"
-        return _shown(rows, self.AdditionalMetrics)
-
-
-def _shape(values: NDArray[Any], variance: Any) -> tuple[Any, Any]:
-    """Return the sample skewness and excess kurtosis of numbers with this sample variance."""
-    n, z = values.size, (values - np.mean(values)) / np.sqrt(variance)
-    skewness = n / ((n - 1) * (n - 2)) * np.sum(z**3) if n > 2 else math.nan
-    if n <= 3:
-        return skewness, math.nan
-    fourth = n * (n + 1) / ((n - 1) * (n - 2) * (n - 3)) * np.sum(z**4)
-    return skewness, fourth - 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
-
-
-def _difference(x: T, y: T) -> T:
-    with np.errstate(all="ignore"):
-        return type(x)(x - y)
+        return shown_rows(rows, self.AdditionalMetrics)
 
 
 def _set(result: object, **fields: object) -> None:
@@ -720,7 +586,7 @@ def _check_all_given(**arguments: object) -> None:
 def _copy(name: str, values: Any) -> NDArray[Any]:
     """Return a read-only one-dimensional copy of an argument."""
     copy = np.array(values)
-    _require_numbers(name, copy)
+    require_numbers(name, copy)
     copy.flags.writeable = False
     return copy
 
@@ -728,19 +594,9 @@ def _copy(name: str, values: Any) -> NDArray[Any]:
 def _rows(name: str, values: Any) -> NDArray[Any]:
     """Return a read-only view of a two-dimensional argument, which may be large."""
     view = np.asarray(values).view()
-    _require_numbers(name, view, 2)
+    require_numbers(name, view, 2)
     view.flags.writeable = False
     return view
-
-
-_DIMENSIONS = {1: "one-dimensional", 2: "two-dimensional"}
-
-
-def _require_numbers(name: str, values: NDArray[Any], dimensions: int = 1) -> None:
-    if values.dtype.kind != "f":
-        raise ArgumentException(f"{name} must hold floating-point numbers, got dtype {values.dtype}")
-    if values.ndim != dimensions:
-        raise ArgumentException(f"{name} must be {_DIMENSIONS[dimensions]}, got shape {values.shape}")
 
 
 def _pair(first: str, x: Any, second: str, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -756,51 +612,3 @@ def _pair(first: str, x: Any, second: str, y: Any) -> tuple[NDArray[Any], NDArra
 def _check_threshold(name: str, value: float) -> None:
     if not value >= 0:
         raise ArgumentOutOfRangeException(f"{name} must be at least 0, got {value}")
-
-
-def _best(history: NDArray[T], place: Any) -> BestValue[T]:
-    iteration = 0 if np.isnan(history).all() else int(place(history))
-    return BestValue(cast(T, history[iteration]), iteration)
-
-
-def _number(value: Any) -> str:
-    return f"{float(value):.6g}"
-
-
-def _at(best: BestValue[Any]) -> str:
-    return "" if math.isnan(best.Value) else f"{_number(best.Value)} at iteration {best.Iteration}"
-
-
-def _loss_and_accuracy(loss: Any, accuracy: Any) -> str:
-    return f"loss {_number(loss)}" + ("" if math.isnan(accuracy) else f", accuracy {_number(accuracy)}")
-
-
-def _change(first: Any, last: Any, improvement: Any) -> str:
-    if math.isnan(improvement):
-        return ""
-    how = "worsened" if improvement < 0 else "improved"
-    return f"{_number(first)} → {_number(last)} ({how} by {_number(abs(improvement))})"
-
-
-def _spread(stats: BasicStats[Any]) -> str:
-    if math.isnan(stats.Mean):
-        return ""
-    width = float(stats.ConfidenceInterval().HalfWidth)
-    extent = f"median {_number(stats.Median)}, from {_number(stats.Min)} to {_number(stats.Max)}"
-    return f"{_number(stats.Mean)} ± {width:.3g} ({extent})"
-
-
-def _shown(rows: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Return rows and metrics without the empty rows of what has no meaning, such as the accuracy of a regression."""
-    shown = {name: text for name, text in rows.items() if text}
-    return shown | {name: _number(value) for name, value in metrics.items()}
-
-
-def _report(title: str, rows: Mapping[str, str]) -> str:
-    return "\n".join([title, *(f"  {name:<20} {value}" for name, value in rows.items())])
-
-
-def _html(title: str, rows: Mapping[str, str], losses: NDArray[Any] | None = None) -> str:
-    """Return rows as a table, with the curve of losses below."""
-    drawn = "" if losses is None or len(losses) < 2 else curve(losses)
-    return table(title, (), rows.items()) + drawn

@@ -15,12 +15,12 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.contract.learner import IMetaLearner
 from aidotnet_py.meta_learning.contract.results import (
-    ConfidenceInterval,
     MetaEvaluationResult,
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
 from aidotnet_py.meta_learning.contract.sources import ITaskSampler
+from aidotnet_py.meta_learning.contract.statistics import ConfidenceInterval
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["EvaluationRecord", "IRunFolder", "ITrainingCallback", "TrainingHistory", "TrainingRun"]

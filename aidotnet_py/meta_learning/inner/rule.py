@@ -10,6 +10,7 @@ from aidotnet_py.autodiff import trace, vjp
 from aidotnet_py.autodiff.extend import CapturedState, Program
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer, SGDOptimizer
+from aidotnet_py.optimizers.row_formula import formula_of_rows
 
 __all__ = ["InnerRule", "along_gradient", "along_proximal_gradient", "TracedRule"]
 
@@ -123,7 +124,7 @@ class InnerRule:
         """Return φ′ and memory′ of a differentiable rule."""
         assert isinstance(self.optimizer, ElementwiseOptimizer)
         direction = self.direction(points, start, gradients, *values)
-        return self.optimizer.formula_of_rows(points, direction, memory, coefficients)
+        return formula_of_rows(self.optimizer.formula, points, direction, memory, coefficients)
 
     @property
     def memory(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 from weakref import ref
@@ -19,6 +18,7 @@ from aidotnet_py.meta_learning.objective.finiteness import row_norms
 from aidotnet_py.meta_learning.objective.interface import PATIENCE, GradientWork
 from aidotnet_py.meta_learning.objective.stacking import bytes_of, split_rows, stack_rows
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer, parameters_after
+from aidotnet_py.optimizers.copies import copies_without_past
 
 __all__ = ["InnerLoop", "TracedSteps"]
 
@@ -233,7 +233,7 @@ class InnerLoop:
 
 def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: int) -> Callable[[Array, Array], None]:
     """Return a step in place for an optimizer without a formula, with a copy for each task."""
-    own = [_without_past(optimizer) for _ in range(tasks)]
+    own = copies_without_past(optimizer, tasks)
 
     def update(points: Array, gradients: Array) -> None:
         rows = zip(own, split_rows(backend, points), split_rows(backend, gradients), strict=True)
@@ -242,11 +242,3 @@ def _opaque_update(backend: Backend, optimizer: IGradientBasedOptimizer, tasks: 
         backend.copyto(points, stack_rows(backend, new))
 
     return update
-
-
-def _without_past(optimizer: IGradientBasedOptimizer) -> IGradientBasedOptimizer:
-    if isinstance(optimizer, ElementwiseOptimizer):
-        return optimizer.separate()
-    other = copy.deepcopy(optimizer)
-    other.Reset()
-    return other

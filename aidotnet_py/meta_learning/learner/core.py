@@ -32,6 +32,7 @@ from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
 from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside, set_parameters
 from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
 from aidotnet_py.meta_learning.learner.random_state import RandomState
+from aidotnet_py.meta_learning.learner.records import StepRecord
 from aidotnet_py.meta_learning.learner.tasks import Tasks
 from aidotnet_py.meta_learning.learner.turns import Turns, takes_turns
 from aidotnet_py.meta_learning.learner.workers import Workers
@@ -86,6 +87,7 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._journal = Journal()
         self._require_valid()
         self._iteration = 0
+        self._record: StepRecord | None = None
         self._default_optimizer: ElementwiseOptimizer | None = None
         # From the beginning, so that an adaptation changes nothing of the learner: neither its pickle nor its hash.
         self._default_inner = SGDOptimizer(options.InnerLearningRate)
@@ -116,6 +118,11 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
     def CurrentIteration(self) -> int:
         """Steps taken by `MetaTrainStep` and `Train`."""
         return self._iteration
+
+    @property
+    def _has_learned(self) -> bool:
+        """Whether a step was taken, also by `MetaTrain`, which does not count."""
+        return self._iteration > 0 or self._record is not None
 
     @property
     def AdaptationSteps(self) -> int:

@@ -30,14 +30,17 @@ _MOST_TOLD = 3
 _Tasks = Sequence[IMetaLearningTask[Any, Any, Any]]
 
 
-def keep_encoding(model: Any, tasks: _Tasks) -> None:
+def keep_encoding(model: Any, tasks: _Tasks, *, learned: bool) -> None:
     """Have a model's properties hold the encoding of tasks, the last one if they have several; warn of another before.
 
-    Warns of tasks without an encoding too, if the model learned from others: it keeps the one of these.
+    Warns of tasks without an encoding too, if the model learned from others: it keeps the one of these. ``learned``
+    says whether the model learned from tasks before.
     """
     known, encodings = encoding_of_model(model), _encodings_of(tasks)
+    if known is None and encodings == [None]:
+        return
     missing = ["Metadata['Encoding'] is missing here"] if known is not None and None in encodings else []
-    _warn_of(missing + _differences(known, encodings))
+    _warn_of(missing + _differences(known, encodings) + _untold(model, encodings, learned=learned))
     settings = [encoding for encoding in encodings if encoding is not None]
     if not settings or settings[-1] == known:
         return
@@ -50,13 +53,16 @@ def keep_encoding(model: Any, tasks: _Tasks) -> None:
         )
 
 
-def warn_of_other_encodings(model: Any, tasks: _Tasks, told: set[str] | None = None) -> None:
+def warn_of_other_encodings(model: Any, tasks: _Tasks, *, learned: bool, told: set[str] | None = None) -> None:
     """Warn of tasks whose inputs were encoded otherwise than those that the model learned from, or than each other.
 
-    ``told`` holds the differences that the same call of a learner warned of before, and takes up the new ones.
+    Tasks without an encoding are taken to have the model's. ``learned`` is as for `keep_encoding`. ``told`` holds the
+    differences that the same call of a learner warned of before, and takes up the new ones.
     """
     told = set() if told is None else told
-    clauses = [c for c in _differences(encoding_of_model(model), _encodings_of(tasks)) if c not in told]
+    encodings = _encodings_of(tasks)
+    clauses = _differences(encoding_of_model(model), encodings) + _untold(model, encodings, learned=learned)
+    clauses = [clause for clause in clauses if clause not in told]
     told.update(clauses)
     _warn_of(clauses)
 
@@ -105,6 +111,17 @@ def _differences(known: dict[str, Any] | None, encodings: Iterable[dict[str, Any
             clauses += differences(known, settings, ENCODING)
         known = settings
     return list(dict.fromkeys(clauses))
+
+
+def _untold(model: Any, encodings: Sequence[dict[str, Any] | None], *, learned: bool) -> list[str]:
+    """Return the clause for tasks with an encoding, where the model learned from tasks without one."""
+    if not learned or not any(encodings):
+        return []
+    properties = properties_of_model(model)
+    # A model that cannot keep an encoding may have learned from tasks with this one.
+    if not isinstance(properties, MutableMapping) or properties is not properties_of_model(model):
+        return []
+    return [] if ENCODING in properties else ["Metadata['Encoding'] is missing there"]
 
 
 def _warn_of(clauses: Sequence[str]) -> None:

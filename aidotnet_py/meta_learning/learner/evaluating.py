@@ -60,7 +60,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
             When the adapted parameters are not finite.
         """
         groups = self._open([check_task(task)], "Support", training=False)
-        warn_of_other_encodings(groups[0].model, [task])
+        warn_of_other_encodings(groups[0].model, [task], learned=self._has_learned)
         backend = groups[0].backend
         (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
         model = _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
@@ -113,7 +113,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         """
         SWITCH.check("keep_steps", keep_steps)
         groups = self._open([check_task(task)], "Support", "Query", training=False)
-        warn_of_other_encodings(groups[0].model, [task])
+        warn_of_other_encodings(groups[0].model, [task], learned=self._has_learned)
         ((history, points, elapsed, support, query),) = over_chunks(
             groups, lambda chunk: self._adapt_and_measure(chunk, keep_steps)
         )
@@ -251,7 +251,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         ``told`` is as for `warn_of_other_encodings`.
         """
         groups = self._open(tasks, "Support", "Query", training=False)
-        warn_of_other_encodings(groups[0].model, tasks, told)
+        warn_of_other_encodings(groups[0].model, tasks, learned=self._has_learned, told=told)
         shares: list[tuple[Measured, list[Array]]] = self._over_shares(groups, "_query_share")
         losses: NDArray[Any] = np.concatenate([losses for (losses, _), _ in shares])
         accuracies = [accuracy for (_, accuracies), _ in shares for accuracy in accuracies]
@@ -331,7 +331,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         count = self._options.inner_steps if steps is None else int(steps)
         tasks = check_tasks(taskBatch)
         groups = self._open(tasks, "Support", "Query", training=False)
-        warn_of_other_encodings(groups[0].model, tasks)
+        warn_of_other_encodings(groups[0].model, tasks, learned=self._has_learned)
         shares: list[AdaptationCurve] = self._over_shares(groups, "_curves", count)
         losses, accuracies = (np.concatenate(arrays) for arrays in zip(*shares, strict=True))
         return AdaptationCurve(losses, accuracies)

@@ -56,7 +56,6 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
 
     def __init__(self, options: MetaLearnerOptions[T, TInput, TOutput, TModel_co]) -> None:
         super().__init__(options)
-        self._record: StepRecord | None = None
         self._failed_batch: TaskBatch[Any, TInput, TOutput] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -97,7 +96,7 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
             ``"encoding"`` is that of these tasks.
         """
         tasks = check_tasks(taskBatch)
-        keep_encoding(self.BaseModel, tasks)
+        keep_encoding(self.BaseModel, tasks, learned=self._has_learned)
         record = self._step(self._micro_batches(tasks))
         self._record = record
         return self._mean_loss(record)
@@ -213,7 +212,7 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         """
         tasks = check_tasks(taskBatch)
         self._require_valid()
-        warn_of_other_encodings(self.BaseModel, tasks)
+        warn_of_other_encodings(self.BaseModel, tasks, learned=self._has_learned)
 
         def compute() -> tuple[StepRecord, Array]:
             record, mean, _ = self._contributions(self._micro_batches(tasks))
@@ -296,7 +295,7 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         loss = self.MetaTrain(batch)
         if self._record is None:
             # MetaTrain of a class of one's own may be all its own.
-            keep_encoding(self.BaseModel, check_tasks(batch))
+            keep_encoding(self.BaseModel, check_tasks(batch), learned=self._has_learned)
         self._failed_batch = None
         elapsed = 1000 * (time.perf_counter() - began)
         self._iteration += 1

@@ -8,7 +8,9 @@ from types import TracebackType
 from aidotnet_py.autodiff.extend import Queue
 from aidotnet_py.backends import Backend
 from aidotnet_py.locks import Lock
-from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Place, Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.batched_programs import BatchedPrograms
+from aidotnet_py.meta_learning.objective.task_programs import Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.traced import Place
 
 __all__ = ["Lease", "Workspace", "Workspaces"]
 

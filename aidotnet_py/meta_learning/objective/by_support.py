@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning.objective.traced import ModelFunction
+from aidotnet_py.meta_learning.objective.task_programs import ModelFunction
 from aidotnet_py.nn.statistics import PassStatistics
 
 __all__ = ["NormalizedBySupport"]

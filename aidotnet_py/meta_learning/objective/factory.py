@@ -44,7 +44,8 @@ from aidotnet_py.meta_learning.objective.padding import (
 )
 from aidotnet_py.meta_learning.objective.partial import PartialObjective
 from aidotnet_py.meta_learning.objective.sets import Sets, names_of_places
-from aidotnet_py.meta_learning.objective.traced import ModelFunction, Shapes, Signature, TaskPrograms, TracedObjective
+from aidotnet_py.meta_learning.objective.task_programs import ModelFunction, Shapes, Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.traced import TracedObjective
 from aidotnet_py.models import IDifferentiableModel, IFullModel
 from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.models.noise import noise_shapes

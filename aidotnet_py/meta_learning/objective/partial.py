@@ -27,6 +27,7 @@ from aidotnet_py.autodiff.extend import (
     vmap_program,
 )
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.meta_learning.objective.batched_programs import BatchedPrograms, leaf_views
 from aidotnet_py.meta_learning.objective.interface import (
     PATIENCE,
     CurvatureKind,
@@ -37,7 +38,8 @@ from aidotnet_py.meta_learning.objective.interface import (
     TaskObjective,
 )
 from aidotnet_py.meta_learning.objective.stacking import bytes_of
-from aidotnet_py.meta_learning.objective.traced import BatchedPrograms, Shapes, TracedObjective, leaf_views
+from aidotnet_py.meta_learning.objective.task_programs import Shapes
+from aidotnet_py.meta_learning.objective.traced import TracedObjective
 
 __all__ = ["PartialObjective"]
 

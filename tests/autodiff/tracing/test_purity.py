@@ -25,7 +25,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.api import trace_once
+from aidotnet_py.autodiff.traced_program import trace_once
 from aidotnet_py.autodiff.tracing.purity import difference
 from aidotnet_py.backends import get_backend
 from aidotnet_py.implicit import implicit_diff

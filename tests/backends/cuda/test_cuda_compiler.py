@@ -29,7 +29,7 @@ from aidotnet_py.backends.cuda.compiler import CompilationFailed, CudaCompiler, 
 from aidotnet_py.backends.cuda.cublas import Cublas, gemms
 from aidotnet_py.backends.kernel import Factor, Kernel, LoopNest, Operand, Product, Step
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning.objective.traced import Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.task_programs import Signature, TaskPrograms
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
 
 PLAIN = NumPyBackend(compiled=False)

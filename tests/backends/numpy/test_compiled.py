@@ -23,7 +23,7 @@ from aidotnet_py.backends.numpy import llvm as llvm_compiler_module
 from aidotnet_py.backends.numpy import machine_code
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.exceptions import InvalidOperationException
-from aidotnet_py.meta_learning.objective.traced import Signature, TaskPrograms
+from aidotnet_py.meta_learning.objective.task_programs import Signature, TaskPrograms
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Sequential, Tanh
 from aidotnet_py.solvers import conjugate_gradient
 

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract.results import (
-    BasicStats,
-    ConfidenceInterval,
     MetaAdaptationResult,
     MetaEvaluationResult,
     MetaTrainingResult,
     MetaTrainingStepResult,
 )
+from aidotnet_py.meta_learning.contract.statistics import BasicStats, ConfidenceInterval
 
 FLOATS = st.floats(-1e3, 1e3)
 NAN = float("nan")

@@ -13,6 +13,7 @@ from plain_optimizers import Halving
 
 from aidotnet_py import (
     AdamOptimizer,
+    ArgumentException,
     IGradientBasedOptimizer,
     InvalidOperationException,
     MAMLAlgorithm,
@@ -239,6 +240,31 @@ class Locked(Clipping):
             return super().UpdateParameters(parameters, gradient)
 
 
+class LockedHalving(Halving):
+    """An optimizer on no base of ours, with a lock, and with a list of norms that Reset empties."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.norms: list[float] = []
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        with self.lock:
+            self.norms.append(float(np.linalg.norm(gradient)))
+            return super().UpdateParameters(parameters, gradient / max(self.norms))
+
+    def Reset(self) -> None:
+        self.norms.clear()
+
+
+class InSlots(Halving):
+    """An optimizer with a lock that nothing shows."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class ClippingStep(SGDOptimizer):
     """Descent whose own step over arrays clips the gradient's norm."""
 
@@ -246,13 +272,21 @@ class ClippingStep(SGDOptimizer):
         return super()._step(backend, parameters, gradient * min(1.0, 0.1 / float(np.linalg.norm(gradient))))
 
 
-@pytest.mark.parametrize("make", [lambda: OfUnitLength(0.05), Clipping, Locked, lambda: ClippingStep(0.5)])
+@pytest.mark.parametrize(
+    "make", [lambda: OfUnitLength(0.05), Clipping, Locked, LockedHalving, lambda: ClippingStep(0.5)]
+)
 def test_norms_of_an_optimizers_own_are_those_of_one_task(make: Callable[[], IGradientBasedOptimizer]) -> None:
     tasks = [a_task(seed, np.float64) for seed in range(3)]
     learner = learner_with(make(), UseFirstOrder=True)
     together = learner.mean_meta_gradient(TaskBatch(tasks)).parameters
     alone = [learner.mean_meta_gradient(TaskBatch([task])).parameters for task in tasks]
     np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-10, atol=1e-12)
+
+
+def test_an_optimizer_without_a_copy_is_refused_in_words() -> None:
+    learner = learner_with(InSlots())
+    with pytest.raises(ArgumentException, match=r"^an optimizer .* copies.*, got a InSlots: .*; give .* __deepcopy__"):
+        learner.mean_meta_gradient(TaskBatch([a_task(0, np.float64)]))
 
 
 class OneArray(Halving):

@@ -69,6 +69,12 @@ def encoded(encoding: Any, **notes: Any) -> TaskBatch[Any, Any, Any]:
     return TaskBatch([MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, Metadata=notes)])
 
 
+def bare(batch: Any) -> Any:
+    """Return the same tasks without metadata."""
+    sets = ("SupportSetX", "SupportSetY", "QuerySetX", "QuerySetY", "NumWays", "NumShots", "NumQueryPerClass")
+    return TaskBatch([MetaLearningTask(**{name: getattr(task, name) for name in sets}) for task in batch])
+
+
 def known(item: Any) -> Any:
     return item.GetModelMetadata().Properties.get("encoding")
 
@@ -215,6 +221,20 @@ class TestAnotherEncoding:
         task = MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, NumWays=1)
         with pytest.warns(UserWarning, match=OTHERWISE + r"Metadata\['Encoding'\] is missing here; pass"):
             made.MetaTrain(TaskBatch([task]))
+        assert known(made) == loader.encoding.settings()
+
+    @pytest.mark.parametrize("use", ["Adapt", "AdaptAndEvaluate", "Evaluate", "adaptation_curve", "mean_meta_gradient"])
+    def test_is_told_after_training_without_one(self, use: str) -> None:
+        made, batch = learner(), table().GetTaskBatch(2)
+        made.MetaTrain(bare(batch))
+        with pytest.warns(UserWarning, match=OTHERWISE + r"Metadata\['Encoding'\] is missing there; pass"):
+            getattr(made, use)(batch[0] if use.startswith("Adapt") else batch)
+
+    def test_is_told_by_a_step_that_takes_up_the_first(self) -> None:
+        made, loader = learner(), table()
+        made.MetaTrain(bare(loader.GetTaskBatch(2)))
+        with pytest.warns(UserWarning, match=OTHERWISE + r"Metadata\['Encoding'\] is missing there; pass"):
+            made.MetaTrain(loader.GetTaskBatch(2))
         assert known(made) == loader.encoding.settings()
 
     @pytest.mark.parametrize("use", ["Adapt", "AdaptAndEvaluate", "Evaluate", "mean_meta_gradient"])

@@ -29,7 +29,7 @@ from aidotnet_py import (
     iMAMLOptions,
 )
 from aidotnet_py.meta_learning.objective import buffers
-from aidotnet_py.meta_learning.objective.traced import BatchedPrograms
+from aidotnet_py.meta_learning.objective.batched_programs import BatchedPrograms
 from aidotnet_py.nn import mlp
 
 LEARNERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
