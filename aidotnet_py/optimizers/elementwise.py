@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal
+from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal, shown
 from aidotnet_py.autodiff import vmap
 from aidotnet_py.autodiff.extend import CapturedState, Program, new_trace, trace_pure, treats_rows_alike, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, described
@@ -18,6 +18,7 @@ from aidotnet_py.exceptions import (
     InvalidOperationException,
     NotSupportedException,
 )
+from aidotnet_py.overrides import require_overrides
 from aidotnet_py.representations import concise_repr
 
 __all__ = ["DECAY", "ElementwiseOptimizer"]
@@ -104,6 +105,11 @@ class ElementwiseOptimizer:
     def __init_subclass__(cls, **options: Any) -> None:
         """Give a class that changes the step no form of another step that it inherits."""
         super().__init_subclass__(**options)
+        require_overrides(cls, ElementwiseOptimizer, ("formula", "coefficients"))
+        if isinstance(cls.memory, str):
+            raise TypeError(
+                f"{cls.__name__}.memory must be a tuple of names, got {cls.memory!r}; write ({cls.memory!r},)"
+            )
         formula, step, update = (_writer(cls, name) for name in ("formula", "_step", "UpdateParameters"))
         cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update)
         cls._tells_own_rate = _writer(cls, "GetCurrentLearningRate") < _writer(cls, "coefficients")
@@ -147,7 +153,7 @@ class ElementwiseOptimizer:
         """Return the new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
         memory = [self._arrays[name] for name in self.memory]
         dtype = backend.dtype_of(parameters)
-        coefficients = [backend.asarray(number, dtype) for number in self.coefficients(self._steps)]
+        coefficients = [backend.asarray(number, dtype) for number in self.checked_coefficients(self._steps)]
         new, remembered = self._program(parameters, dtype, memory, coefficients)(
             parameters, gradient, memory, coefficients
         )
@@ -214,7 +220,12 @@ class ElementwiseOptimizer:
         fresh, rows = self.fresh(), list[tuple[float, ...]]()
         for step in range(1, steps + 1):
             fresh._steps = step
-            rows.append(fresh.coefficients(step))
+            rows.append(fresh.checked_coefficients(step))
+        if len(set(map(len, rows))) > 1:
+            raise InvalidOperationException(
+                f"{type(self).__name__}.coefficients must return as many numbers at every step, got "
+                f"{', '.join(str(len(row)) for row in rows)}"
+            )
         return rows
 
     def formula(
@@ -249,13 +260,32 @@ class ElementwiseOptimizer:
     ) -> tuple[Array, list[Array]]:
         """Return the step of the `formula` for one vector (P,), or for each row of (tasks, P) as if it were alone."""
         if len(parameters.shape) == 1 or self._treats_rows_alike(parameters, len(coefficients)):
-            return self.formula(parameters, gradient, memory, coefficients)
+            return self._pair(self.formula(parameters, gradient, memory, coefficients))
 
         def of_row(parameters: Array, gradient: Array, memory: Sequence[Array]) -> Any:
-            return self.formula(parameters, gradient, memory, coefficients)
+            return self._pair(self.formula(parameters, gradient, memory, coefficients))
 
         new, remembered = vmap(of_row)(parameters, gradient, list(memory))
         return new, list(remembered)
+
+    def _pair(self, result: Any) -> tuple[Array, list[Array]]:
+        """Return what the formula returned, if it is new parameters and a sequence of arrays."""
+        if isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) == 2:
+            new, remembered = cast("tuple[Any, Any]", result)
+            if isinstance(remembered, (list, tuple)):
+                return new, list(cast("Sequence[Array]", remembered))
+        names = ", ".join(self.memory)
+        raise InvalidOperationException(
+            f"{type(self).__name__}.formula must return (new parameters, [{names}]), got {shown(result)}"
+        )
+
+    def checked_coefficients(self, step: int) -> tuple[float, ...]:
+        """Return the `coefficients` of a step, if they are a sequence of numbers, as many at every step."""
+        numbers: Any = self.coefficients(step)
+        if not isinstance(numbers, (list, tuple)) or not all(map(_is_number, cast("Sequence[Any]", numbers))):
+            name = f"the result of {type(self).__name__}.coefficients"
+            raise InvalidOperationException(refusal(name, "a tuple of numbers, such as (rate,)", numbers))
+        return tuple(cast("Sequence[float]", numbers))
 
     def _treats_rows_alike(self, like: Array, coefficients: int) -> bool:
         """Return whether the formula, as it is, provably does the same to each row, whatever their number."""
@@ -350,6 +380,10 @@ class ElementwiseOptimizer:
             )
         self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or np.ndim(value) == 0
 
 
 def _writer(cls: type[ElementwiseOptimizer], name: str) -> int:

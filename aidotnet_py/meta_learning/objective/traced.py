@@ -31,6 +31,7 @@ from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, LossFunctionBase
+from aidotnet_py.losses.interface import checked_accuracy, checked_loss
 from aidotnet_py.meta_learning.objective.interface import (
     PATIENCE,
     CurvatureKind,
@@ -213,7 +214,7 @@ class TaskPrograms:
         """Return the function from predictions to the loss."""
 
         def judge(predictions: Any) -> Any:
-            return self.signature.loss.formula(predictions, y)
+            return checked_loss(self.signature.loss, predictions, y)
 
         return judge
 
@@ -600,7 +601,7 @@ class TracedObjective:
             return [math.nan] * len(self._inputs)
         # One transfer each, since the host waits for each transfer.
         predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
-        return [loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
+        return [checked_accuracy(loss, p, y) for p, y in zip(predictions, targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0
