@@ -465,7 +465,7 @@ class FunctionModel(
             return trace_pure("the model's function", function, self._parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
-                f"input must have a shape that the model can take, got {tuple(input.shape)}: {error}"
+                f"the model must take an input of shape {tuple(input.shape)}, got an error in its function: {error}"
             ) from error
 
     def _by_name(self, vector: Array, names: Iterable[str], values: Sequence[Array]) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, Whole, refusal
+from aidotnet_py.arguments import COUNT, Whole, pair_of, refusal
 from aidotnet_py.backends import Array
 from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
@@ -127,9 +127,8 @@ def initialized(layer: Layer, generator: np.random.Generator, shape: Shape) -> t
     >>> initialized(Dense(2), np.random.default_rng(0), (3,))[1]
     (2,)
     """
-    result: Any = layer.initialize(generator, shape)
-    is_pair = isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) == 2
-    parameters, output = result if is_pair else (None, None)
+    result: object = layer.initialize(generator, shape)
+    parameters, output = pair_of(result)
     if not isinstance(parameters, Mapping) or not isinstance(output, (tuple, list)):
         raise ArgumentException(
             refusal(

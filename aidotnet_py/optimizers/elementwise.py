@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import POSITIVE, Number, check_given, refusal, shown
+from aidotnet_py.arguments import POSITIVE, Number, check_given, pair_of, refusal, shown
 from aidotnet_py.autodiff import vmap
 from aidotnet_py.autodiff.extend import CapturedState, Program, new_trace, trace_pure, treats_rows_alike, type_of
 from aidotnet_py.backends import Array, Backend, backend_of, described
@@ -268,12 +268,11 @@ class ElementwiseOptimizer:
         new, remembered = vmap(of_row)(parameters, gradient, list(memory))
         return new, list(remembered)
 
-    def _pair(self, result: Any) -> tuple[Array, list[Array]]:
+    def _pair(self, result: object) -> tuple[Array, list[Array]]:
         """Return what the formula returned, if it is new parameters and a sequence of arrays."""
-        if isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) == 2:
-            new, remembered = cast("tuple[Any, Any]", result)
-            if isinstance(remembered, (list, tuple)):
-                return new, list(cast("Sequence[Array]", remembered))
+        new, remembered = pair_of(result)
+        if isinstance(remembered, (list, tuple)):
+            return new, list(cast("Sequence[Array]", remembered))
         names = ", ".join(self.memory)
         raise InvalidOperationException(
             f"{type(self).__name__}.formula must return (new parameters, [{names}]), got {shown(result)}"
@@ -281,10 +280,10 @@ class ElementwiseOptimizer:
 
     def checked_coefficients(self, step: int) -> tuple[float, ...]:
         """Return the `coefficients` of a step, if they are a sequence of numbers, as many at every step."""
-        numbers: Any = self.coefficients(step)
+        numbers: Any = cast(Any, self.coefficients(step))
         if not isinstance(numbers, (list, tuple)) or not all(map(_is_number, cast("Sequence[Any]", numbers))):
-            name = f"the result of {type(self).__name__}.coefficients"
-            raise InvalidOperationException(refusal(name, "a tuple of numbers, such as (rate,)", numbers))
+            name, got = f"the result of {type(self).__name__}.coefficients", shown(cast(Any, numbers))
+            raise InvalidOperationException(f"{name} must be a tuple of numbers, such as (rate,), got {got}")
         return tuple(cast("Sequence[float]", numbers))
 
     def _treats_rows_alike(self, like: Array, coefficients: int) -> bool:

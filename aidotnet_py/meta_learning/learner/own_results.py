@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, cast
 
-from aidotnet_py.arguments import entries_of, refusal, shown
+from aidotnet_py.arguments import entries_of, pair_of, refusal, shown
 from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.inner.rule import InnerRule
@@ -30,24 +30,19 @@ def require_rows(name: str, backend: Backend, array: Any, like: Array, columns: 
 
 def checked_gradients(result: Any, start: Array, learned: Mapping[str, Array], backend: Backend) -> list[Array]:
     """Return the gradients of θ and of each learned vector, in order, that `meta_gradient` returned."""
-    gradient, of_learned = cast("tuple[Any, Any]", result) if _is_pair(result) else (result, {})
+    first, second = pair_of(result)
+    gradient: Any = result if first is None else first
+    gradients: Any = {} if first is None else second
     require_rows("the result of meta_gradient", backend, gradient, start, int(start.shape[1]))
-    if not isinstance(of_learned, Mapping) or set(cast("Mapping[str, Array]", of_learned)) != set(learned):
-        got = (
-            sorted(map(str, cast("Mapping[str, Array]", of_learned))) if isinstance(of_learned, Mapping) else of_learned
-        )
+    names = list(cast("Mapping[str, Array]", gradients)) if isinstance(gradients, Mapping) else gradients
+    if not isinstance(names, list) or set(cast("list[str]", names)) != set(learned):
         raise ArgumentException(
-            f"the gradients of learned vectors in the result of meta_gradient must have the names {sorted(learned)}, "
-            f"got {shown(got)}; return (gradient, {{name: gradient of learned()'s vector}})"
+            f"the gradients of learned vectors in the result of meta_gradient must have the names {list(learned)}, "
+            f"got {shown(names)}; return (gradient, {{name: gradient of the vector}})"
         )
-    gradients = cast("Mapping[str, Array]", of_learned)
     for name, vector in learned.items():
         require_rows(f"the gradient of learned {name!r}", backend, gradients[name], start, int(vector.shape[0]))
     return [gradient, *(gradients[name] for name in learned)]
-
-
-def _is_pair(result: Any) -> bool:
-    return isinstance(result, tuple) and len(cast("tuple[Any, ...]", result)) == 2
 
 
 def checked_kinds(result: Any) -> Sequence[Learned]:
@@ -92,8 +87,9 @@ def checked_report(result: Any) -> dict[str, float]:
     """Return the numbers that `report` returned, if they are such and have names of their own; NaN stands for none."""
     if not isinstance(result, Mapping):
         raise ArgumentException(refusal("the result of report", "a mapping from names to numbers", result))
+    reported = cast("Mapping[Any, Any]", cast(object, result))
     numbers: dict[str, float] = {}
-    for name, value in cast("Mapping[Any, Any]", result).items():
+    for name, value in reported.items():
         if not isinstance(name, str) or name in _OF_THE_BASE:
             wanted = f"strings other than {' and '.join(_OF_THE_BASE)}, which the base reports"
             raise ArgumentException(refusal("the names in the result of report", wanted, name))
