@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Generic, cast
@@ -36,6 +36,7 @@ __all__ = [
     "check_given",
     "conversion_hint",
     "entries_of",
+    "pair_of",
     "refusal",
     "shown",
 ]
@@ -99,6 +100,19 @@ def entries_of(name: str, wanted: str, value: Iterable[E]) -> list[E]:
     return list(value)
 
 
+def pair_of(value: object) -> tuple[Any, Any]:
+    """Return the entries of a tuple of two; for anything else, two entries None.
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import pair_of
+    >>> pair_of((1, 2)), pair_of([1, 2])
+    ((1, 2), (None, None))
+    """
+    entries: Any = value
+    return entries if isinstance(value, tuple) and len(entries) == 2 else (None, None)
+
+
 def conversion_hint(name: str, value: object) -> str:
     """Return the end of a message for a table, such as a pandas DataFrame, given instead of an array; else nothing.
 
@@ -116,6 +130,10 @@ def argument_in(name: str) -> str:
     return name.split(" ")[0]
 
 
+def _entries(value: object) -> Sequence[object]:
+    return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else ()
+
+
 def array_hint(name: str, value: object) -> str:
     """Return the end of a message for a sequence of numbers, or a table, given instead of an array; else nothing.
 
@@ -128,6 +146,8 @@ def array_hint(name: str, value: object) -> str:
     '; use np.asarray(x)'
     """
     plain = argument_in(name)
+    if isinstance(value, Mapping) or len({str(getattr(entry, "shape", None)) for entry in _entries(value)}) > 1:
+        return "; put its arrays side by side in one array"
     return f"; use np.asarray({plain})" if isinstance(value, (list, tuple)) else conversion_hint(plain, value)
 
 

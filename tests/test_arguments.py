@@ -26,6 +26,7 @@ from aidotnet_py.arguments import (
     Number,
     OrNone,
     Whole,
+    array_hint,
     check_given,
     shown,
 )
@@ -186,3 +187,9 @@ class TestShown:
         assert len(text) <= 80
         assert len(text.splitlines()) == 1
         assert shown("x" * 1000) == f"'{'x' * 37}...{'x' * 38}'"
+
+
+@pytest.mark.parametrize("value", [{"a": np.zeros(3)}, (np.zeros((5, 3)), np.zeros((5, 2))), [np.zeros(3), 1.0]])
+def test_several_arrays_for_one_are_told_from_a_list_of_numbers(value: object) -> None:
+    assert array_hint("x", value) == "; put its arrays side by side in one array"
+    assert array_hint("x", [np.zeros(3), np.zeros(3)]) == array_hint("x", [1.0, 2]) == "; use np.asarray(x)"

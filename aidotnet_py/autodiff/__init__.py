@@ -22,6 +22,7 @@ from aidotnet_py.autodiff.functions.beyond_numpy import (
     softplus,
     stop_gradient,
 )
+from aidotnet_py.autodiff.primitive import reserve_names
 from aidotnet_py.autodiff.profiling import Profile, ProfileRow, profile
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.traced_program import trace
@@ -57,3 +58,6 @@ __all__ = [
     "vjp",
     "vmap",
 ]
+
+# All primitives of the engine are declared by now.
+reserve_names()

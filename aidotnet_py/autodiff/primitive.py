@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aidotnet_py.autodiff.types import ArrayType
-from aidotnet_py.exceptions import InvalidOperationException
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 
-__all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element", "primitive_named"]
+__all__ = ["Guarded", "Primitive", "no_flops", "one_flop_per_element", "primitive_named", "reserve_names"]
 
 
 def one_flop_per_element(*types: ArrayType, output: ArrayType) -> int:
@@ -77,7 +77,7 @@ class Primitive:
     Attributes
     ----------
     name : str
-        The name that a printed Program shows.
+        The name that a printed Program shows; none of the engine's own.
     shape : callable
         ``shape(*types, **parameters)`` returns the output's type; it raises ArgumentException if there is none.
     run : callable
@@ -137,6 +137,9 @@ class Primitive:
     flops: Callable[..., int] = one_flop_per_element
 
     def __post_init__(self) -> None:
+        if self.name in _RESERVED:
+            # Transforms and compiler know these by their names.
+            raise ArgumentException(f"name must be none of the engine's own primitives, got {self.name!r}")
         _BY_NAME.setdefault(self.name, self)
 
     def __reduce__(self) -> tuple[Callable[[str], Primitive], tuple[str]]:
@@ -157,6 +160,12 @@ class Primitive:
 
 
 _BY_NAME: dict[str, Primitive] = {}
+_RESERVED: set[str] = set()
+
+
+def reserve_names() -> None:
+    """Keep the names of all primitives so far for the engine."""
+    _RESERVED.update(_BY_NAME)
 
 
 def primitive_named(name: str) -> Primitive:

@@ -30,7 +30,7 @@ def register_backend(backend: Backend) -> None:
     Raises
     ------
     ArgumentException
-        When a method of the protocol is missing.
+        When a method of the protocol is missing, the backend is a class, or its name no string.
 
     Examples
     --------
@@ -43,12 +43,16 @@ def register_backend(backend: Backend) -> None:
     >>> get_backend("renamed").name
     'renamed'
     """
+    if isinstance(backend, type):
+        raise ArgumentException(refusal("backend", "an object", backend) + f"; use {backend.__name__}()")
     # The check of the protocol reads properties too; no other way names the missing members before first use.
     if not isinstance(backend, Backend):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         missing = [n for n in dir(Backend) if not n.startswith("_") and not hasattr(backend, n)]
         raise ArgumentException(
             f"backend must be a Backend, got a {type(backend).__name__}, which lacks {', '.join(missing)}"
         )
+    if not isinstance(backend.name, str) or not backend.name:  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
+        raise ArgumentException(refusal(f"name of {type(backend).__name__}", "a string", backend.name))
     _backends[backend.name] = backend
 
 

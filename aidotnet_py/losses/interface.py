@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Generic, Protocol, cast, runtime_checkable
+from numbers import Real
+from typing import Any, Generic, Protocol, cast, runtime_checkable
 
-from aidotnet_py.arguments import argument_in, array_hint, check_given
-from aidotnet_py.autodiff.extend import trace_once
+from aidotnet_py.arguments import argument_in, array_hint, check_given, refusal, shown
+from aidotnet_py.autodiff.extend import is_array, trace_once, type_of
 from aidotnet_py.backends import Array, Backend, adopt, backend_of
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.overrides import require_overrides
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T_co
 
-__all__ = ["ILossFunction", "LossFunctionBase", "labels_hint", "numbering_hint", "owner_of", "require_examples"]
+__all__ = [
+    "ILossFunction",
+    "LossFunctionBase",
+    "checked_accuracy",
+    "checked_loss",
+    "labels_hint",
+    "numbering_hint",
+    "owner_of",
+    "require_examples",
+]
 
 
 @runtime_checkable
@@ -57,6 +68,11 @@ class LossFunctionBase(ABC, Generic[T_co]):
 
     __repr__ = concise_repr
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """See to it that methods of a class of one's own can be called."""
+        super().__init_subclass__(**options)
+        require_overrides(cls, LossFunctionBase, ("formula", "validate", "accuracy"))
+
     @abstractmethod
     def formula(self, predicted: Array, actual: Array) -> Array:
         """Compute the loss, a scalar, in array code for the engine to trace."""
@@ -89,10 +105,7 @@ class LossFunctionBase(ABC, Generic[T_co]):
                 f"predicted must have a floating dtype, got {dtype}; use predicted.astype(np.float32)"
             )
         self.validate(tuple(predicted.shape), actual)
-        program = trace_once(self.formula, predicted, actual)
-        if [t.shape for t in program.output_types] != [()]:
-            types = ", ".join(map(str, program.output_types))
-            raise ArgumentException(f"{type(self).__name__}.formula must return one scalar, got {types}")
+        program = trace_once(lambda *arrays: checked_loss(self, *arrays), predicted, actual)
         return cast(T_co, dtype.type(backend.to_numpy(program(predicted, actual))))
 
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
@@ -110,6 +123,42 @@ class LossFunctionBase(ABC, Generic[T_co]):
     def accuracy(self, predicted: Array, actual: Array) -> float:
         """Return NaN."""
         return math.nan
+
+
+def checked_loss(loss: ILossFunction[Any], predicted: Array, actual: Array) -> Array:
+    """Return the loss of traced predictions by the formula of the loss.
+
+    Raises
+    ------
+    ArgumentException
+        When the formula returns anything but one floating scalar.
+    """
+    value: Any = loss.formula(predicted, actual)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        # A number that depends on nothing has a gradient of zeros.
+        return cast("Array", float(value))
+    kind = type_of(value) if is_array(value) else None
+    if kind is None or kind.shape != () or not kind.is_floating:
+        raise ArgumentException(
+            f"{type(loss).__name__}.formula must return one floating scalar, such as a mean over the examples, got "
+            f"{shown(value) if kind is None else kind}"
+        )
+    return value
+
+
+def checked_accuracy(loss: ILossFunction[Any], predicted: Array, actual: Array) -> float:
+    """Return the share of examples predicted right, by the loss.
+
+    Raises
+    ------
+    ArgumentException
+        When the loss returns anything but one number; NaN is one.
+    """
+    value: Any = loss.accuracy(predicted, actual)
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(plain, bool) or not isinstance(plain, Real):
+        raise ArgumentException(refusal(f"the result of {type(loss).__name__}.accuracy", "one number", value))
+    return float(plain)
 
 
 def owner_of(array: Array, name: str) -> Backend:

@@ -27,7 +27,7 @@ from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
-from aidotnet_py.losses.interface import labels_hint
+from aidotnet_py.losses.interface import checked_loss, labels_hint
 from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses, properties_of
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
@@ -465,7 +465,7 @@ class FunctionModel(
             return trace_pure("the model's function", function, self._parameters, input, *others)
         except ArgumentException as error:
             raise ArgumentException(
-                f"input must have a shape that the model can take, got {tuple(input.shape)}: {error}"
+                f"the model must take an input of shape {tuple(input.shape)}, got an error in its function: {error}"
             ) from error
 
     def _by_name(self, vector: Array, names: Iterable[str], values: Sequence[Array]) -> dict[str, Array]:
@@ -595,7 +595,7 @@ class FunctionModel(
         beside = {**held.statistics, **({} if step is None else self._noise_of_step(x, step))}
 
         def cost(vector: Array, x: Array, y: Array, *values: Array) -> Array:
-            return loss.formula(self.apply(self._by_name(vector, beside, values), x), y)
+            return checked_loss(loss, self.apply(self._by_name(vector, beside, values), x), y)
 
         role, arguments = ("gradient", tuple(beside)), (held.parameters, x, y, *beside.values())
         value, gradient = self._programs.program(value_and_grad(cost), role, loss, *arguments)(*arguments)

@@ -19,7 +19,7 @@ from aidotnet_py.losses import ILossFunction
 from aidotnet_py.models.function_model import FunctionModel
 from aidotnet_py.models.summary import ModelSummary, layer_rows
 from aidotnet_py.nn import Conv2D, Layer, Residual, Sequential
-from aidotnet_py.nn.layer import shape_of_examples
+from aidotnet_py.nn.layer import initialized, shape_of_examples
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["NeuralNetworkModel"]
@@ -110,7 +110,7 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         self._input_shape = _check_shape(input_shape)
         _warn_of_channels_first(network, self._input_shape)
         seeds = np.random.SeedSequence(OrNone(SEED).check("seed", seed))
-        parameters, _ = network.initialize(np.random.default_rng(seeds), self._input_shape)
+        parameters, _ = initialized(network, np.random.default_rng(seeds), self._input_shape)
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
         self._network = network
         # From a child seed, since the parameters are drawn from the seed itself.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -11,16 +11,9 @@ from typing_extensions import override
 from aidotnet_py.arguments import shown
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.nn.layer import Layer, Parameters, Shape, parts, shape_of_examples
+from aidotnet_py.nn.layer import Layer, Parameters, Shape, initialized, parts, shape_of_examples, with_prefix
 
 __all__ = ["Residual", "Sequential"]
-
-
-V = TypeVar("V")
-
-
-def _with_prefix(name: str, parameters: Mapping[str, V]) -> dict[str, V]:
-    return {f"{name}.{key}": value for key, value in parameters.items()}
 
 
 class Sequential(Layer):
@@ -58,11 +51,11 @@ class Sequential(Layer):
         first = shape
         for name, layer in self.layers.items():
             try:
-                own, shape = layer.initialize(generator, shape)
+                own, shape = initialized(layer, generator, shape)
             except ArgumentException as error:
                 origin = "" if shape is first else f", which inputs {shape_of_examples(first)} have become there"
                 raise ArgumentException(f"{name} cannot take {shape_of_examples(shape)}{origin}: {error}") from error
-            parameters |= _with_prefix(name, own)
+            parameters |= with_prefix(name, own)
         return parameters, shape
 
     @override
@@ -76,7 +69,7 @@ class Sequential(Layer):
         shapes: dict[str, Shape] = {}
         for name, layer in self.layers.items():
             own = parts(parameters, name)
-            shapes |= _with_prefix(name, layer.noise_shapes(own, x))
+            shapes |= with_prefix(name, layer.noise_shapes(own, x))
             x = layer.apply(own, x)
         return shapes
 
@@ -110,11 +103,11 @@ class Residual(Layer):
 
     @override
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
-        body, output = self.body.initialize(generator, shape)
-        parameters, around = _with_prefix("body", body), shape
+        body, output = initialized(self.body, generator, shape)
+        parameters, around = with_prefix("body", body), shape
         if self.shortcut is not None:
-            own, around = self.shortcut.initialize(generator, shape)
-            parameters |= _with_prefix("shortcut", own)
+            own, around = initialized(self.shortcut, generator, shape)
+            parameters |= with_prefix("shortcut", own)
         if around != output:
             raise ArgumentException(f"body and shortcut must have one output shape, got {output} and {around}")
         return parameters, output
@@ -126,7 +119,7 @@ class Residual(Layer):
 
     @override
     def noise_shapes(self, parameters: Mapping[str, Array], x: Array) -> dict[str, Shape]:
-        shapes = _with_prefix("body", self.body.noise_shapes(parts(parameters, "body"), x))
+        shapes = with_prefix("body", self.body.noise_shapes(parts(parameters, "body"), x))
         if self.shortcut is not None:
-            shapes |= _with_prefix("shortcut", self.shortcut.noise_shapes(parts(parameters, "shortcut"), x))
+            shapes |= with_prefix("shortcut", self.shortcut.noise_shapes(parts(parameters, "shortcut"), x))
         return shapes

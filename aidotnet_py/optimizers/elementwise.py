@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, refusal
+from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, pair_of, refusal, shown
 from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
@@ -18,6 +18,7 @@ from aidotnet_py.exceptions import (
     NotSupportedException,
 )
 from aidotnet_py.optimizers.row_formula import formula_of_rows
+from aidotnet_py.overrides import require_overrides
 from aidotnet_py.representations import concise_repr
 
 __all__ = ["DECAY", "ElementwiseOptimizer", "TracedFormulas"]
@@ -102,6 +103,11 @@ class ElementwiseOptimizer:
     def __init_subclass__(cls, **options: Any) -> None:
         """Give a class that changes the step no form of another step that it inherits."""
         super().__init_subclass__(**options)
+        require_overrides(cls, ElementwiseOptimizer, ("formula", "coefficients"))
+        if isinstance(cls.memory, str):
+            raise TypeError(
+                f"{cls.__name__}.memory must be a tuple of names, got {cls.memory!r}; write ({cls.memory!r},)"
+            )
         formula, step, update = (_writer(cls, name) for name in ("formula", "_step", "UpdateParameters"))
         cls.has_formula = formula < cls.__mro__.index(ElementwiseOptimizer) and formula <= min(step, update)
         cls._tells_own_rate = _writer(cls, "GetCurrentLearningRate") < _writer(cls, "coefficients")
@@ -145,7 +151,7 @@ class ElementwiseOptimizer:
         """Return the new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
         memory = [self._arrays[name] for name in self.memory]
         dtype = backend.dtype_of(parameters)
-        coefficients = [backend.asarray(number, dtype) for number in self.coefficients(self._steps)]
+        coefficients = [backend.asarray(number, dtype) for number in self.checked_coefficients(self._steps)]
         new, remembered = self._program(parameters, dtype, memory, coefficients)(
             parameters, gradient, memory, coefficients
         )
@@ -163,7 +169,7 @@ class ElementwiseOptimizer:
             programs.clear()
         program = programs.get(key)
         if program is None:
-            name, formula = f"{type(self).__name__}.formula", partial(formula_of_rows, self.formula)
+            name, formula = f"{type(self).__name__}.formula", partial(formula_of_rows, self.checked_formula)
             traced = trace_pure(name, formula, parameters, parameters, memory, coefficients)
             self.require_result(traced)
             if len(programs) >= _PROGRAMS_KEPT:
@@ -218,7 +224,12 @@ class ElementwiseOptimizer:
         fresh, rows = self.fresh(), list[tuple[float, ...]]()
         for step in range(1, steps + 1):
             fresh._steps = step
-            rows.append(fresh.coefficients(step))
+            rows.append(fresh.checked_coefficients(step))
+        if len(set(map(len, rows))) > 1:
+            raise InvalidOperationException(
+                f"{type(self).__name__}.coefficients must return as many numbers at every step, got "
+                f"{', '.join(str(len(row)) for row in rows)}"
+            )
         return rows
 
     def formula(
@@ -247,6 +258,27 @@ class ElementwiseOptimizer:
             f"{type(self).__name__} has no formula; to differentiate through its steps, write its method "
             "formula(parameters, gradient, memory, coefficients)"
         )
+
+    def checked_formula(
+        self, parameters: Array, gradient: Array, memory: Sequence[Array], coefficients: Sequence[Any]
+    ) -> tuple[Array, list[Array]]:
+        """Return the result of the `formula`, if it is new parameters and a sequence of arrays."""
+        result: Any = self.formula(parameters, gradient, memory, coefficients)
+        new, remembered = pair_of(result)
+        if isinstance(remembered, (list, tuple)):
+            return new, list(cast("Sequence[Array]", remembered))
+        names = ", ".join(self.memory)
+        raise InvalidOperationException(
+            f"{type(self).__name__}.formula must return (new parameters, [{names}]), got {shown(result)}"
+        )
+
+    def checked_coefficients(self, step: int) -> tuple[float, ...]:
+        """Return the `coefficients` of a step, if they are a sequence of numbers."""
+        numbers: Any = cast(Any, self.coefficients(step))
+        if not isinstance(numbers, (list, tuple)) or not all(map(_is_number, cast("Sequence[Any]", numbers))):
+            name, got = f"the result of {type(self).__name__}.coefficients", shown(cast(Any, numbers))
+            raise InvalidOperationException(f"{name} must be a tuple of numbers, such as (rate,), got {got}")
+        return tuple(cast("Sequence[float]", numbers))
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")
@@ -312,6 +344,10 @@ class ElementwiseOptimizer:
             )
         self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (hasattr(value, "dtype") and np.ndim(value) == 0)
 
 
 def _writer(cls: type[ElementwiseOptimizer], name: str) -> int:

@@ -6,6 +6,7 @@ The strategies for Hypothesis are in `aidotnet_py.testing.strategies`, which nee
 from aidotnet_py.testing.algorithms import check_algorithm
 from aidotnet_py.testing.backends import check_backend
 from aidotnet_py.testing.derivatives import check_derivatives
+from aidotnet_py.testing.primitives import check_primitive
 from aidotnet_py.testing.systems import LinearSystem, MatrixOperator, symmetric_matrices
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "check_algorithm",
     "check_backend",
     "check_derivatives",
+    "check_primitive",
     "symmetric_matrices",
 ]

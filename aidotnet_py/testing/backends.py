@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from aidotnet_py.backends import Backend, backend_of, get_backend
+from aidotnet_py.backends import Backend, available_backends, backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.testing.backend_arrays import ARRAY_CHECKS
 from aidotnet_py.testing.backend_engine import ENGINE_CHECKS
@@ -28,7 +28,7 @@ def check_backend(backend: Backend | str) -> None:
     Raises
     ------
     ArgumentException
-        When it is not registered, so that its arrays would not be known as its own.
+        When it is not registered, or its arrays belong to another registered backend too.
     AssertionError
         When checks fail; the message has a line for each.
 
@@ -50,8 +50,14 @@ def check_backend(backend: Backend | str) -> None:
     subject = f"backend {getattr(known, 'name', '?')!r}"
     # What an operation gets wrong would show in the rest too, at places where nobody can read it.
     run_checks(subject, {name: partial(check, known) for name, check in ARRAY_CHECKS.items()})
-    if backend_of(known.asarray(0.0)) is not known:
+    owner = backend_of(known.asarray(0.0))
+    if owner is None or known.name not in available_backends() or get_backend(known.name) is not known:
         raise ArgumentException(
             f"{subject} must be registered, so that its arrays are known; call register_backend first"
+        )
+    if owner is not known:
+        raise ArgumentException(
+            f"arrays of {subject} must be its own, got arrays of backend {owner.name!r}, which runs what is done with "
+            f"them; make arrays of a class of your own, or name the backend {owner.name!r}, in place of that one"
         )
     run_checks(subject, {name: partial(check, known) for name, check in ENGINE_CHECKS.items()})

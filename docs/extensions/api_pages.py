@@ -31,7 +31,7 @@ PAGES = (
     Page("contract", "Tasks, options and results", ("meta_learning",), "aidotnet_py.meta_learning.contract"),
     Page("learner", "What all learners share", ("meta_learning", "meta_learning.extend")),
     Page("models", "Models", ("models",)),
-    Page("nn", "Layers and networks", ("nn",)),
+    Page("nn", "Layers and networks", ("nn", "nn.extend")),
     Page("losses", "Losses", ("losses",)),
     Page("optimizers", "Optimizers, schedules and minimisers", ("optimizers",)),
     Page("data", "Data", ("data",)),

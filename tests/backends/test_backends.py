@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -83,3 +85,18 @@ def test_arrays_find_their_backend() -> None:
     for pair in ((x, y), (y, z), (z, x)):
         with pytest.raises(ArgumentException, match=r"arrays must be on one backend, got .* and .*; move them"):
             backend_of(*pair)
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        (NumPyBackend, r"backend must be an object, got <class .*; use NumPyBackend\(\)"),
+        (type("Unnamed", (NumPyBackend,), {"name": ""})(), "name of Unnamed must be a string, got ''"),
+        (type("Numbered", (NumPyBackend,), {"name": 3})(), "name of Numbered must be a string, got 3"),
+    ],
+)
+def test_a_class_and_a_name_that_is_none_are_not_registered(backend: Any, message: str) -> None:
+    before = tuple(available_backends())
+    with pytest.raises(ArgumentException, match=message):
+        register_backend(backend)
+    assert tuple(available_backends()) == before

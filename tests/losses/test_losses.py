@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,13 @@ from aidotnet_py import (
     ArgumentException,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
+    FunctionModel,
     ILossFunction,
+    MAMLAlgorithm,
+    MAMLOptions,
     MeanSquaredErrorLoss,
+    MetaLearningTask,
+    TaskBatch,
 )
 from aidotnet_py.autodiff import grad
 from aidotnet_py.backends import get_backend
@@ -254,14 +261,6 @@ class TestOwnLoss:
         assert loss.CalculateLoss(put(backend, np.array([1.0, 2.0])), put(backend, np.array([0.0, 4.0]))) == 1.5
         assert isinstance(loss, ILossFunction)
 
-    def test_that_is_no_scalar_is_refused(self):
-        class Elements(LossFunctionBase):
-            def formula(self, predicted, actual):
-                return predicted - actual
-
-        with pytest.raises(ArgumentException, match=r"Elements\.formula must return one scalar, got float64\[3\]"):
-            Elements().CalculateLoss(np.ones(3), np.ones(3))
-
     def test_half_precision_stays_half(self):
         assert CrossEntropyLoss().CalculateLoss(np.array([[0, 1000]] * 100, np.float16), np.zeros(100, int)) == 1000.0
         assert isinstance(MeanSquaredErrorLoss().CalculateLoss(np.ones(3, np.float16), np.zeros(3)), np.float16)
@@ -322,3 +321,57 @@ class TestManyTargetsAtOnce:
         monkeypatch.setattr(type(backend), "to_numpy", lambda self, a: looks.append(a) or fetch(self, a))
         validate_alike(CrossEntropyLoss(), (2, 3), [put(backend, self.LABELS)] * 5, ["labels"] * 5)
         assert len(looks) == 1
+
+
+class _Own(LossFunctionBase[Any]):
+    def formula(self, predicted: Any, actual: Any) -> Any:
+        return np.mean((predicted - actual) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (lambda p, a: (p - a) ** 2, r"float64\[3,1\]"),
+        (lambda p, a: np.mean((p - a) ** 2, keepdims=True), r"float64\[1,1\]"),
+        (lambda p, a: np.sum(p > a), r"int64\[\]"),
+        (lambda p, a: None, "None"),
+    ],
+)
+def test_a_formula_must_return_one_floating_scalar(value: Callable[[Any, Any], Any], got: str) -> None:
+    class Wrong(_Own):
+        def formula(self, predicted: Any, actual: Any) -> Any:
+            return value(predicted, actual)
+
+    message = f"Wrong.formula must return one floating scalar, .* got {got}"
+    x, y = np.ones((3, 1)), np.zeros((3, 1))
+    with pytest.raises(ArgumentException, match=message):
+        Wrong().CalculateLoss(x, y)
+    model = FunctionModel(lambda p, x: x * p["w"], {"w": np.ones(1)}, Wrong())
+    with pytest.raises(ArgumentException, match=message):
+        model.ComputeGradients(x, y)
+    with pytest.raises(ArgumentException, match=message):
+        MAMLAlgorithm(MAMLOptions(model)).MetaTrain(
+            TaskBatch([MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)])
+        )
+
+
+@pytest.mark.parametrize("value", [None, np.array([True, False]), "all", True])
+def test_an_accuracy_must_be_one_number(value: Any) -> None:
+    class Wrong(_Own):
+        def accuracy(self, predicted: Any, actual: Any) -> Any:
+            return value
+
+    x, y = np.ones((3, 1)), np.zeros((3, 1))
+    model = FunctionModel(lambda p, x: x * p["w"], {"w": np.ones(1)}, Wrong())
+    task = MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)
+    with pytest.raises(ArgumentException, match=r"the result of Wrong.accuracy must be one number"):
+        MAMLAlgorithm(MAMLOptions(model)).AdaptAndEvaluate(task)
+
+
+def test_methods_of_a_loss_are_checked_as_its_class_is_defined() -> None:
+    with pytest.raises(
+        TypeError, match=r"Short.validate must take \(self, predicted_shape, actual, name\), got \(self, s, a\)"
+    ):
+
+        class Short(_Own):
+            def validate(self, s: Any, a: Any) -> None: ...  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]

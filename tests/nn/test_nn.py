@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -664,3 +665,27 @@ class TestOwnLayer:
         unused = gradient[:30].reshape(10, 3)[[4, 6, 7, 8]]
         assert not unused.any()
         assert gradient[:30].reshape(10, 3)[[0, 1, 2, 3, 5, 9]].all()
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"w": np.ones(3)}, r"the result of Mine.initialize must be \(parameters by name, shape of an output"),
+        (None, "the result of Mine.initialize must be"),
+        (((3,), {}), "the result of Mine.initialize must be"),
+        (({}, 3), "the result of Mine.initialize must be"),
+        (({}, (None, 3)), "the output shape of Mine.initialize must be a whole number"),
+        (({}, ("3",)), "the output shape of Mine.initialize must be a whole number"),
+    ],
+)
+def test_what_a_layer_initializes_is_checked(result: Any, message: str) -> None:
+    methods = {"initialize": lambda self, generator, shape: result, "apply": lambda self, parameters, x: x}
+    mine = type("Mine", (Layer,), methods)()
+    for network in (mine, Sequential(mine, Dense(1)), Residual(mine), Residual(Dense(3), mine)):
+        with pytest.raises(ArgumentException, match=message):
+            NeuralNetworkModel(network, input_shape=(3,))
+
+
+def test_methods_of_a_layer_are_checked_as_its_class_is_defined() -> None:
+    with pytest.raises(TypeError, match=r"Mine.apply must take \(self, parameters, x\), got \(self, x\)"):
+        type("Mine", (Layer,), {"initialize": lambda self, g, shape: ({}, shape), "apply": lambda self, x: x})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -16,10 +17,15 @@ from aidotnet_py import (
     AdamOptimizer,
     ArgumentException,
     ArgumentOutOfRangeException,
+    FunctionModel,
     IGradientBasedOptimizer,
     InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
+    MetaLearningTask,
     NotSupportedException,
     SGDOptimizer,
+    TaskBatch,
 )
 from aidotnet_py.arguments import shown
 from aidotnet_py.autodiff import grad, trace, vjp
@@ -738,3 +744,72 @@ def test_they_are_optimizers_and_know_their_rate(make):
     assert isinstance(make(), IGradientBasedOptimizer)
     assert isinstance(make(), ElementwiseOptimizer)
     assert SGDOptimizer(np.float32(0.5)).GetCurrentLearningRate() == 0.5
+
+
+START = np.ones(3)
+
+
+def own_optimizer(**members: Any) -> ElementwiseOptimizer:
+    methods = {"formula": lambda self, p, g, memory, c: (p - c[0] * g, []), **members}
+    return type("Mine", (ElementwiseOptimizer,), methods)(0.1)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"formula": lambda self, p, g, memory, c: p - g}, r"Mine.formula must return \(new parameters, \[\]\), got"),
+        (
+            {"memory": ("mean",), "formula": lambda self, p, g, memory, c: (p - g, g)},
+            r"Mine.formula must return \(new parameters, \[mean\]\), got",
+        ),
+        ({"coefficients": lambda self, step: 0.1}, "the result of Mine.coefficients must be a tuple of numbers"),
+        ({"coefficients": lambda self, step: (START,)}, "the result of Mine.coefficients must be a tuple of numbers"),
+    ],
+)
+def test_what_a_formula_and_coefficients_return_is_checked(members: dict[str, Any], message: str) -> None:
+    optimizer = own_optimizer(**members)
+    with pytest.raises(InvalidOperationException, match=message):
+        optimizer.UpdateParameters(START, START)
+    # A step that was refused leaves no trace.
+    assert optimizer.GetState() == own_optimizer().GetState()
+
+
+def test_coefficients_must_be_as_many_at_every_step() -> None:
+    with pytest.raises(InvalidOperationException, match="as many numbers at every step, got 1, 2"):
+        own_optimizer(coefficients=lambda self, step: (0.1,) * step).first_coefficients(2)
+
+
+def test_a_formula_may_return_its_memory_as_a_tuple() -> None:
+    def tuple_of(self: Any, p: Any, g: Any, memory: Any, c: Any) -> Any:
+        return p - c[0] * g, (memory[0] + g,)
+
+    def list_of(self: Any, p: Any, g: Any, memory: Any, c: Any) -> Any:
+        return p - c[0] * g, [memory[0] + g]
+
+    # MAML differentiates it too.
+    found = []
+    for formula in (tuple_of, list_of):
+        optimizer = own_optimizer(memory=("sum",), formula=formula)
+        model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.ones((1, 1))})
+        x = np.array([[1.0], [2.0]])
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=2 * x, QuerySetX=x, QuerySetY=2 * x, NumWays=1)
+        learner = MAMLAlgorithm(MAMLOptions(model, InnerOptimizer=optimizer, AdaptationSteps=2))
+        found.append(learner.mean_meta_gradient(TaskBatch([task])).parameters)
+    assert found[0] == found[1]
+
+
+def test_a_class_of_a_wrong_form_is_refused_as_it_is_defined() -> None:
+    with pytest.raises(TypeError, match=r"Mine.memory must be a tuple of names, got 'mean'; write \('mean',\)"):
+        own_optimizer(memory="mean")
+    with pytest.raises(TypeError, match=r"Mine.formula must take \(self, parameters, gradient, memory, coefficients\)"):
+        own_optimizer(formula=lambda self, p, g: (p, []))
+
+
+def test_an_impure_formula_of_an_inner_optimizer_is_named() -> None:
+    random = np.random.default_rng(0)
+    optimizer = own_optimizer(formula=lambda self, p, g, memory, c: (p - g * random.normal(), []))
+    model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.ones((1, 1))})
+    x = np.ones((2, 1))
+    task = MetaLearningTask(SupportSetX=x, SupportSetY=x, QuerySetX=x, QuerySetY=x, NumWays=1)
+    with pytest.raises(InvalidOperationException, match=r"Mine\.formula, or the direction of the inner rule, must be"):
+        MAMLAlgorithm(MAMLOptions(model, InnerOptimizer=optimizer)).MetaTrain(TaskBatch([task]))

@@ -303,3 +303,17 @@ def test_the_example_over_pytorch_passes() -> None:
         check_backend("torch")
     finally:
         torch.set_num_threads(threads)
+
+
+def test_arrays_that_another_backend_owns_too_are_told_from_a_backend_that_is_not_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Twin(NumPyBackend):
+        name = "twin"
+        compiler = None
+
+    monkeypatch.setattr("aidotnet_py.backends.registry._backends", {"numpy": NumPyBackend()})
+    twin = Twin()
+    register_backend(twin)
+    with pytest.raises(ArgumentException, match=r"arrays of backend 'twin' must be its own, got .* 'numpy'"):
+        check_backend("twin")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import refusal
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.tree import Structure
@@ -86,6 +87,12 @@ def host_array(constant: Any) -> NDArray[Any]:
 _BUILD_ANEW = (
     "write x = aidotnet_py.autodiff.at(x)[index].set(value), or build the result with np.where, np.concatenate or "
     "np.stack"
+)
+
+# NumPy looks at the table alone for np.take and table[indices].
+_INDEXED = (
+    "use np.take_along_axis(table, indices, axis), one_hot(indices, len(table)) @ table, or np.take where the table is "
+    "traced too"
 )
 
 _AS_ARRAY = (
@@ -276,8 +283,9 @@ def _innermost(operands: Sequence[Any] = ()) -> Trace:
     if not _active.traces:
         require_alive(*operands)
         raise InvalidOperationException(
-            "a traced value must be used inside its trace, got it outside of any; pass it as an argument to the code "
-            "that runs there, such as a solver"
+            "a traced value, or a primitive of your own, must be used inside a trace, got it outside of any; pass a "
+            "value as an argument to the code that runs there, such as a solver; call a function of arrays by "
+            "trace(f, x)(x)"
         )
     return _active.traces[-1]
 
@@ -311,9 +319,16 @@ def emit(primitive: Primitive, *operands: Any, **parameters: Any) -> Tracer:
     """
     trace = _innermost(operands)
     inputs = tuple([trace.atom(x) for x in operands])
-    output = Variable(primitive.shape(*[a.type for a in inputs], **parameters))
+    output = Variable(_output_type(primitive, [a.type for a in inputs], parameters))
     trace.equations.append(Equation(primitive, inputs, output, parameters))
     return Tracer(trace, output)
+
+
+def _output_type(primitive: Primitive, types: Sequence[ArrayType], parameters: Mapping[str, Any]) -> ArrayType:
+    result: Any = primitive.shape(*types, **parameters)
+    if not isinstance(result, ArrayType):
+        raise ArgumentException(refusal(f"the result of {primitive.name}'s shape rule", "an ArrayType", result))
+    return result
 
 
 def emit_again(equation: Equation, operands: Sequence[Any]) -> Tracer:
@@ -323,7 +338,7 @@ def emit_again(equation: Equation, operands: Sequence[Any]) -> Tracer:
     if [a.type for a in inputs] == [a.type for a in equation.inputs]:
         output = Variable(equation.output.type)
     else:
-        output = Variable(equation.primitive.shape(*[a.type for a in inputs], **equation.parameters))
+        output = Variable(_output_type(equation.primitive, [a.type for a in inputs], equation.parameters))
     trace.equations.append(Equation(equation.primitive, inputs, output, equation.parameters))
     return Tracer(trace, output)
 
@@ -621,11 +636,11 @@ class Tracer(NDArrayOperatorsMixin):
     __bool__ = _no_value("bool() (an `if`, `and`, `while` or comparison chain)", "use np.where(condition, a, b)")
     __float__ = _no_value("float()", _AS_ARRAY)
     __int__ = _no_value("int()", _AS_ARRAY)
-    __index__ = _no_value("indexing or range() with it", "use np.take for a traced index, a plain int for a length")
+    __index__ = _no_value("indexing or range() with it", f"{_INDEXED}; a plain int for a length")
     __array__ = _no_value(
         "assignment to elements of an array, np.array() or an untraceable function",
         "use NumPy functions on it directly, aidotnet_py.autodiff.at(x)[index].set(value), np.where, np.concatenate or "
-        "np.stack to put values together, np.take to index an array with it",
+        f"np.stack to put values together; to index with it, {_INDEXED}",
     )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")

@@ -9,6 +9,7 @@ from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.tracing.tracer import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import simplify
+from aidotnet_py.exceptions import NotSupportedException
 
 __all__ = ["vmap_program"]
 
@@ -46,6 +47,10 @@ def vmap_program(program: Program, batched: Sequence[bool], size: int) -> Progra
             flags = [a in with_axis for a in equation.inputs]
             if any(flags):
                 operands = [replay.operand(a) for a in equation.inputs]
+                if equation.primitive.batch is None:  # pyright: ignore[reportUnnecessaryComparison] -- callers may be untyped
+                    raise NotSupportedException(
+                        f"{equation.primitive.name} must have a batch rule to be mapped, got none"
+                    )
                 value = equation.primitive.batch(operands, flags, size, **equation.parameters)
                 replay.values[equation.output] = value
                 with_axis.add(equation.output)

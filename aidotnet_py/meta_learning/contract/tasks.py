@@ -485,7 +485,7 @@ def _check_batches(x_name: str, x: Any, y_name: str, y: Any) -> None:
     if not (is_batches(x) and is_batches(y) and len(x) == len(y)):
         raise ArgumentException(
             f"{x_name} and {y_name} must be lists of one length for a set in batches, got {_describe(x)} and "
-            f"{_describe(y)}"
+            f"{_describe(y)}; put several inputs of an example side by side in one array"
         )
     for i, (x_batch, y_batch) in enumerate(zip(x, y, strict=True)):
         _check_set(f"{x_name}[{i}]", x_batch, f"{y_name}[{i}]", y_batch)
@@ -513,6 +513,11 @@ def _length_hint(name: str, data: Any, length: int) -> str:
 
 def _length(name: str, data: Any) -> int:
     shape = getattr(data, "shape", None)
+    if isinstance(data, Mapping):
+        wanted = "an array whose first axis counts the examples"
+        raise ArgumentException(
+            refusal(name, wanted, cast(object, data)) + "; put the inputs side by side in one array"
+        )
     try:
         return int(len(data) if shape is None else shape[0])
     except (IndexError, TypeError):

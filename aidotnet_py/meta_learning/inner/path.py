@@ -18,13 +18,13 @@ __all__ = ["InnerPath", "Segments", "invalid_segments", "segment_starts"]
 Segments: TypeAlias = int | Literal["sqrt"] | None
 
 
-def invalid_segments(segments: object, steps: object) -> Iterator[str]:
-    """Yield a message if CheckpointSegments is invalid for this number of AdaptationSteps."""
+def invalid_segments(segments: object, steps: object, name: str = "CheckpointSegments") -> Iterator[str]:
+    """Yield a message if a number of segments, CheckpointSegments, is invalid for this number of AdaptationSteps."""
     # A wrong number of steps has a message of its own, and allows any number of segments.
     counts = COUNT if COUNT.problem("", steps) else Whole(1, int(cast(Any, steps)))
     if Choice(None, "sqrt").problem("", segments) and counts.problem("", segments):
         wanted = f"None, 'sqrt' or a whole number from 1 to AdaptationSteps, {steps!r}"
-        yield refusal("CheckpointSegments", wanted, segments)
+        yield refusal(name, wanted, segments)
 
 
 def segment_starts(steps: int, segments: Segments) -> list[int]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aidotnet_py.arguments import shown
 from aidotnet_py.autodiff import trace, vjp
-from aidotnet_py.autodiff.extend import CapturedState, Program
+from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer, SGDOptimizer
 from aidotnet_py.optimizers.row_formula import formula_of_rows
 
@@ -124,7 +126,12 @@ class InnerRule:
         """Return φ′ and memory′ of a differentiable rule."""
         assert isinstance(self.optimizer, ElementwiseOptimizer)
         direction = self.direction(points, start, gradients, *values)
-        return formula_of_rows(self.optimizer.formula, points, direction, memory, coefficients)
+        if getattr(direction, "shape", None) != points.shape:
+            raise ArgumentException(
+                f"the direction of an InnerRule must have the shape of the gradients, {tuple(points.shape)}, got "
+                f"{shown(direction)}"
+            )
+        return formula_of_rows(self.optimizer.checked_formula, points, direction, memory, coefficients)
 
     @property
     def memory(self) -> tuple[str, ...]:
@@ -179,7 +186,8 @@ class TracedRule:
         others = [number if isinstance(v, (int, float)) else v for v in rule.values[rule.learned :]]
         vector = backend.empty((max(1, self.coefficients),), dtype)
         self._examples = (like, like, like, [like] * self.memory, [*rows, *others], vector)
-        self.step: Program = trace(self._take, *self._examples)
+        name = f"{type(rule.optimizer).__name__}.formula, or the direction of the inner rule,"
+        self.step: Program = trace_pure(name, self._take, *self._examples)
         self._optimizer.require_result(self.step, self.memory)
         place = self.step.inputs[1]
         self.reads_start = any(place in equation.variables for equation in self.step.equations)

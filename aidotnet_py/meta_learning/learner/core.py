@@ -31,6 +31,7 @@ from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.learned import Learned, LearnedValues
 from aidotnet_py.meta_learning.learner.model_statistics import put_statistics_aside, set_parameters
 from aidotnet_py.meta_learning.learner.own_optimizer import OwnOptimizer
+from aidotnet_py.meta_learning.learner.own_results import checked_kinds, checked_names
 from aidotnet_py.meta_learning.learner.random_state import RandomState
 from aidotnet_py.meta_learning.learner.records import StepRecord
 from aidotnet_py.meta_learning.learner.tasks import Tasks
@@ -43,7 +44,7 @@ from aidotnet_py.meta_learning.objective.factory import Group
 from aidotnet_py.meta_learning.objective.finiteness import all_finite, norm_of
 from aidotnet_py.meta_learning.objective.second_order import second_order_gradients
 from aidotnet_py.meta_learning.objective.sets import Sets, names_of_places
-from aidotnet_py.models import IDifferentiableModel, IFullModel
+from aidotnet_py.models import IFullModel
 from aidotnet_py.models.interfaces import TModel_co, parameter_dtype
 from aidotnet_py.models.raw_data import put_raw_data_aside
 from aidotnet_py.optimizers import (
@@ -97,7 +98,7 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         parameters = self.BaseModel.GetParameters()
         self._begun_with = self._identity_of(parameters)
         self._values = LearnedValues()
-        self._values.begin(self.learned(), parameters, self._backend)
+        self._values.begin(checked_kinds(self.learned()), parameters, self._backend)
 
     def _require_valid(self) -> None:
         wrong = self._options.first_problem()
@@ -191,7 +192,7 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
             self._reset_optimizers()
             parameters = self.BaseModel.GetParameters()
             self._begun_with = self._identity_of(parameters)
-            self._values.begin(self.learned(), parameters, self._backend)
+            self._values.begin(checked_kinds(self.learned()), parameters, self._backend)
             self._begin_anew()
 
     # What an algorithm writes, and may do otherwise; docs/algorithms.md has a table of it.
@@ -332,8 +333,8 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
         names, staying = self.adapted_names(model), None
         if names is not None:
-            shapes = cast("IDifferentiableModel[Any, Any, Any]", model).parameter_shapes
-            staying = frozenset(shapes) - frozenset(names)
+            shapes: Mapping[str, Any] | None = getattr(model, "parameter_shapes", None)
+            staying = frozenset(shapes or ()) - checked_names(names, shapes)
         opened, make = list[Chunk](), self._objectives.make
         for group in groups or self._objectives.groups(sets, roles, model, loss, training=training):
             some = sets.part(group.places)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import COUNT, SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
+from aidotnet_py.losses.interface import checked_accuracy
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult, MetaEvaluationResult
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
@@ -280,7 +281,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
             if missing_members(single, INormalizedModel):
                 break
             outputs = host(cast(Array, single.Predict(task.QueryInput)))
-            accuracies.append(self._loss().accuracy(outputs, host(cast(Array, task.QueryOutput))))
+            accuracies.append(checked_accuracy(self._loss(), outputs, host(cast(Array, task.QueryOutput))))
         return accuracies
 
     def adaptation_curve(self, taskBatch: TaskBatch[Any, TInput, TOutput], steps: int | None = None) -> AdaptationCurve:

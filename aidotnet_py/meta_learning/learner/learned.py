@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["Learned", "LearnedValues"]
 
@@ -29,6 +33,12 @@ class Learned:
     check : callable, optional
         Raises InvalidOperationException for a vector that cannot be; the meta-update is undone then.
 
+    Raises
+    ------
+    ArgumentException
+        When the name is no string, the size no whole number of at least 1, or the start neither a finite number nor as
+        many as the size.
+
     Examples
     --------
     >>> from aidotnet_py.meta_learning.extend import Learned
@@ -41,6 +51,23 @@ class Learned:
     size: int | None = None
     bounds: tuple[float, float] | None = None
     check: Callable[[Array], object] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(refusal("name", "a string", self.name))
+        if self.size is not None:
+            COUNT.check("size", self.size)
+        try:
+            values = np.asarray(self.start)
+        except ValueError:
+            # Sequences of several lengths.
+            values = np.asarray(None)
+        if values.dtype.kind not in "iuf" or values.ndim > 1 or not np.isfinite(values).all():
+            raise ArgumentException(refusal("start", "a finite number or a sequence of them", self.start))
+        if values.ndim and self.size is not None and len(values) != self.size:
+            raise ArgumentException(
+                f"start must be a number or as many as size, {self.size}, got {len(values)} numbers"
+            )
 
 
 class LearnedValues:
@@ -62,6 +89,12 @@ class LearnedValues:
             vector = self._vectors.get(kind.name)
             if vector is None or tuple(vector.shape) != shape:
                 vector = backend.empty(shape, backend.dtype_of(like))
+                count = np.shape(kind.start)
+                if count not in ((), shape):
+                    raise ArgumentException(
+                        f"start of {kind.name!r} must be a number or as many as the parameters, {shape[0]}, got "
+                        f"{count[0]} numbers"
+                    )
                 start = (
                     kind.start if isinstance(kind.start, (int, float)) else backend.asarray(kind.start, vector.dtype)
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
@@ -22,6 +22,7 @@ from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.encodings import keep_encoding, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.evaluating import EvaluatingLearner, in_batch_order, of_size
 from aidotnet_py.meta_learning.learner.journal import whole
+from aidotnet_py.meta_learning.learner.own_results import checked_gradients, checked_report
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import MetaGradient, StepRecord
 from aidotnet_py.meta_learning.learner.states import place_of, set_place
@@ -32,6 +33,7 @@ from aidotnet_py.meta_learning.objective.checks import check_tasks
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import row_views, stack_rows
 from aidotnet_py.models.interfaces import TModel_co
+from aidotnet_py.overrides import require_overrides
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["LEFT_OUT", "SteppingLearner", "check_sampler"]
@@ -61,6 +63,7 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
     def __init_subclass__(cls, **options: Any) -> None:
         """See to it that steps take turns and are whole, whoever wrote them."""
         super().__init_subclass__(**options)
+        require_overrides(cls, SteppingLearner, ("meta_gradient", "inner_rule", "learned", "adapted_names", "report"))
         if "MetaTrain" in vars(cls):
             cls.MetaTrain = takes_turns(whole(cls.MetaTrain))  # type: ignore[method-assign]  # as if the class had written it
 
@@ -134,7 +137,9 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         losses: NDArray[Any] = np.concatenate([losses for losses, _ in measured])
         with backend.errors_ignored():
             mean = total.total() / float(len(losses))
-        record = StepRecord(losses, [a for _, accuracies in measured for a in accuracies], dict(self.report(details)))
+        record = StepRecord(
+            losses, [a for _, accuracies in measured for a in accuracies], checked_report(self.report(details))
+        )
         return record, mean, details
 
     def _contribution(self, groups: Sequence[Chunk]) -> _Contribution:
@@ -153,11 +158,8 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
     def _contribute(self, chunk: Chunk) -> tuple[Measured, Array, Any]:
         """Return losses and accuracies of some tasks, their meta-gradients (tasks, …), and details."""
         tasks = Tasks(chunk, self)
-        result = self.meta_gradient(tasks)
-        gradient, learned = cast(
-            "tuple[Array, Mapping[str, Array]]", result if isinstance(result, tuple) else (result, {})
-        )
-        parts: list[Array] = [gradient, *(learned[name] for name in tasks.learned)]
+        parts = checked_gradients(self.meta_gradient(tasks), tasks.start, tasks.learned, self._backend)
+        gradient = parts[0]
         # One part alone is copied if it is a buffer of the query sets.
         vector = gradient if len(parts) == 1 and not tasks.owns(gradient) else self._backend.concat(parts, 1)
         chunk.require_finite("meta-gradient", vector)

@@ -9,13 +9,17 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import Choice
 from aidotnet_py.backends import Array, Backend
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.tasks import name_in_batch
 from aidotnet_py.meta_learning.inner.minimizer import minimize
-from aidotnet_py.meta_learning.inner.path import InnerPath, Segments
+from aidotnet_py.meta_learning.inner.path import InnerPath, Segments, invalid_segments
 from aidotnet_py.meta_learning.inner.rule import InnerRule
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
+from aidotnet_py.meta_learning.learner.own_results import checked_rule, require_rows
 from aidotnet_py.meta_learning.objective import CurvatureKind, PartialObjective
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.finiteness import all_finite
@@ -23,6 +27,8 @@ from aidotnet_py.meta_learning.objective.stacking import Columns, repeat_rows
 from aidotnet_py.models import ISecondOrderGradientComputable
 
 __all__ = ["AdaptedPath", "Measured", "Tasks"]
+
+_KINDS = Choice("hessian", "gauss-newton")
 
 # Losses and accuracies of tasks.
 Measured: TypeAlias = tuple[NDArray[Any], list[float]]
@@ -37,7 +43,7 @@ class _Learner(Protocol):
     def inner_rule(self, tasks: Tasks) -> InnerRule: ...
 
 
-class Tasks:
+class Tasks(KnownAttributes):
     """Some tasks of a batch, as an algorithm sees them; arrays are stacked, (tasks, …).
 
     Arrays that a method returns are buffers that the next call may write over: use them before that, and copy what is
@@ -59,11 +65,17 @@ class Tasks:
     See `MetaLearnerBase` and `AdaptedPath`.
     """
 
+    chunk: Chunk
+    backend: Backend
+    learned: Mapping[str, Array]
+    columns: Columns | None
+    details: Any
+
     def __init__(self, chunk: Chunk, learner: _Learner) -> None:
         self.chunk = chunk
-        self.backend: Backend = chunk.backend
-        self.learned: Mapping[str, Array] = chunk.learned
-        self.details: Any = None
+        self.backend = chunk.backend
+        self.learned = chunk.learned
+        self.details = None
         self._learner = learner
         self._start: Array | None = None
         self._rule: InnerRule | None = None
@@ -97,7 +109,7 @@ class Tasks:
     def rule(self) -> InnerRule:
         """A step of the inner loop."""
         if self._rule is None:
-            self._rule = self._learner.inner_rule(self)
+            self._rule = checked_rule(self._learner.inner_rule(self))
         return self._rule
 
     # The inner loop.
@@ -136,6 +148,8 @@ class Tasks:
         InvalidOperationException
             When the parameters of a task do not stay finite.
         """
+        for problem in invalid_segments(segments, self._learner.Options.inner_steps, "segments"):
+            raise ArgumentException(problem)
         path = InnerPath(self.loop(), segments)
         _require_adapted(path.loop)
         self._adapted = self.whole(path.loop.points)
@@ -165,8 +179,7 @@ class Tasks:
     @property
     def reached(self) -> Array:
         """φ (tasks, P) after the steps that `adapt` has taken so far."""
-        assert self._loop is not None
-        return self.whole(self._loop.points)
+        return self.whole(self._steps_of_adapt().points)
 
     @property
     def steps_taken(self) -> int:
@@ -176,9 +189,17 @@ class Tasks:
     @property
     def memory(self) -> list[Array]:
         """The memory of the rule after the last step of `adapt`, arrays (tasks, adapted parameters)."""
-        assert self._loop is not None
-        assert self._loop.traced is not None
-        return self._loop.traced.memory
+        traced = self._steps_of_adapt().traced
+        if traced is None:
+            raise InvalidOperationException("memory must be that of an optimizer with a formula, got one without")
+        return traced.memory
+
+    def _steps_of_adapt(self) -> InnerLoop:
+        if self._loop is None:
+            raise InvalidOperationException(
+                "the inner steps must have begun, got no call of adapt() before, or a solver in place of the steps"
+            )
+        return self._loop
 
     # Some of the parameters adapted, the others staying.
 
@@ -213,6 +234,7 @@ class Tasks:
         InvalidOperationException
             When a loss or a gradient is not finite; the message names the task.
         """
+        self._require_rows("points", points)
         query = self.chunk.query
         losses, gradients = query.evaluate(points)
         self._gradients = gradients
@@ -237,7 +259,11 @@ class Tasks:
     def measured(self) -> Measured:
         """Losses and accuracies of the query sets: those that `query_gradient` saw, or else those at φ."""
         if self._measured is None:
-            assert self._adapted is not None
+            if self._adapted is None:
+                raise InvalidOperationException(
+                    "meta_gradient must call tasks.adapt(), tasks.adapt_with_path() or tasks.query_gradient(phi), so "
+                    "that the query losses are known, got no such call"
+                )
             self._measured = self.measure("Query", self._adapted)
         return self._measured
 
@@ -276,13 +302,19 @@ class Tasks:
         product : callable
             From v (tasks, P) to the product, (tasks, P).
         """
+        self._require_rows("points", points)
+        _KINDS.check("kind", kind)
         return self.chunk.support.curvature(points, kind, identity=identity, weight=weight)
 
     def support_gradient(self, points: Array) -> Array:
         """Return ∇L_s (tasks, P) at these parameters."""
+        self._require_rows("points", points)
         return self.chunk.support.evaluate(points).gradients
 
     # Checks.
+
+    def _require_rows(self, name: str, array: Array) -> None:
+        require_rows(name, self.backend, array, self.start, int(self.start.shape[1]))
 
     def require_finite(self, quantity: str, stacked: Array) -> None:
         """Raise InvalidOperationException, naming task and quantity, where a row of (tasks, …) is not finite."""
@@ -343,6 +375,7 @@ class AdaptedPath:
             The cotangents of the learned values, a row per task.
         """
         columns, chunk = self._tasks.columns, self._tasks.chunk
+        require_rows("v", self._tasks.backend, v, self.end, int(self.end.shape[1]))
         names = self._tasks.rule.learned_names
         if columns is None:
             moved, learned = self._path.pull_back(v)

@@ -13,6 +13,7 @@ from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.losses.interface import checked_accuracy
 from aidotnet_py.meta_learning.objective.called import CalledObjective
 from aidotnet_py.meta_learning.objective.finiteness import host_norms
 from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
@@ -94,7 +95,7 @@ class _TaskByTask(CalledObjective):
             with self._asking:
                 predictions = self._model.WithParameters(point).Predict(x)
                 losses.append(float(self._loss.CalculateLoss(predictions, y)))
-                self._accuracies.append(self._loss.accuracy(predictions, y))
+                self._accuracies.append(checked_accuracy(self._loss, predictions, y))
         return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
 
     def accuracies(self) -> list[float]:

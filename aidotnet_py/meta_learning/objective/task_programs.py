@@ -12,6 +12,7 @@ from aidotnet_py.autodiff.extend import ArrayType, Program, Trace, new_trace, re
 from aidotnet_py.backends import Array
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.losses.interface import checked_loss
 from aidotnet_py.models import IDifferentiableModel
 from aidotnet_py.models.interfaces import parameter_dtype
 
@@ -173,7 +174,7 @@ class TaskPrograms:
         """Return the function from predictions to the loss."""
 
         def judge(predictions: Any) -> Any:
-            return self.signature.loss.formula(predictions, y)
+            return checked_loss(self.signature.loss, predictions, y)
 
         return judge
 

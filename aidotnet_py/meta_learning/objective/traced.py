@@ -15,6 +15,7 @@ from aidotnet_py.autodiff.extend import ArrayType, Copy, Queue
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.losses import LossFunctionBase
+from aidotnet_py.losses.interface import checked_accuracy
 from aidotnet_py.meta_learning.objective.batched_programs import DIRECTION, BatchedPrograms
 from aidotnet_py.meta_learning.objective.interface import (
     CurvatureKind,
@@ -245,7 +246,7 @@ class TracedObjective:
             return [math.nan] * len(self._inputs)
         # One transfer each, since the host waits for each transfer.
         predictions, targets = (self._backend.to_numpy(a) for a in (programs.predictions, programs.targets))
-        return [loss.accuracy(p, y) for p, y in zip(predictions, targets, strict=True)]
+        return [checked_accuracy(loss, p, y) for p, y in zip(predictions, targets, strict=True)]
 
     def curvature(
         self, points: Array, kind: CurvatureKind, *, identity: float = 0.0, weight: float = 1.0

@@ -1,0 +1,204 @@
+"""A check of primitives of one's own: what they write, under vmap, and their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.autodiff import trace, vmap
+from aidotnet_py.autodiff.extend import Equation, Literal, Program, Variable, host_array, trace_once
+from aidotnet_py.backends import Array, Backend, backend_of, get_backend
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.testing.derivatives import check_derivatives
+from aidotnet_py.testing.running import run_checks
+
+__all__ = ["check_primitive"]
+
+# What `out` may hold before a run.
+_BEFORE = (-7.0, 11.0)
+_ROWS = 3
+
+
+def check_primitive(function: Callable[..., Any], *args: Any, order: int = 3, tolerance: float | None = None) -> None:
+    """Hold primitives to what the engine relies on: what ``run`` writes, ``batch``, and derivatives of all orders.
+
+    A ``run`` must write every element of ``out``, of a strided one too, from strided inputs, and change no input. A
+    ``batch`` must give the rows that single calls give, whichever inputs have the new axis, and twice over. Where
+    value and arguments are floating, `check_derivatives` compares derivatives with central differences.
+
+    Parameters
+    ----------
+    function : callable
+        A function of arrays that uses the primitives; returns one array.
+    *args : array
+        Arguments of the function, smooth points of about the order of 1.
+    order : int
+        The highest order of derivatives.
+    tolerance : float or None
+        As for `check_derivatives`.
+
+    Raises
+    ------
+    AssertionError
+        When checks fail; the message has a line for each.
+    ArgumentException
+        When there are no arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.autodiff.extend import Primitive, emit
+    >>> from aidotnet_py.testing import check_primitive
+    >>> double = Primitive(
+    ...     name="double",
+    ...     shape=lambda x: x,
+    ...     run=lambda backend, out, x: x + x,
+    ...     jvp=lambda tangents, x, output: emit(double, tangents[0]),
+    ...     transpose=lambda cotangent, x: [emit(double, cotangent)],
+    ...     batch=lambda inputs, batched, size: emit(double, inputs[0]),
+    ... )
+    >>> check_primitive(lambda x: emit(double, x), np.ones(3))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: the primitive double fails ... of 3 checks:
+    - runs: double.run must write into out and return None, got an array of shape (3,)...
+    """
+    if not args:
+        raise ArgumentException("args must hold at least one array, got none")
+    backend = backend_of(*args) or get_backend("numpy")
+    arrays = [backend.asarray(a) for a in args]
+    program = trace_once(function, *arrays)
+    names = sorted({e.primitive.name for e in program.equations})
+    floating = all(t.is_floating for t in (*program.input_types, *program.output_types))
+    checks: dict[str, Callable[[], None]] = {
+        "runs": lambda: _check_runs(program, backend, arrays),
+        "vmap": lambda: _check_rows(function, backend, arrays),
+    }
+    if floating:
+        checks["derivatives"] = lambda: check_derivatives(function, *arrays, order=order, tolerance=tolerance)
+    run_checks(f"the primitive{'s' * (len(names) > 1)} {', '.join(names)}", checks)
+
+
+def _check_runs(program: Program, backend: Backend, arrays: Sequence[Array]) -> None:
+    """Run the equations one by one, each into arrays that hold something else before."""
+    values: dict[Variable, Array] = dict(zip(program.inputs, arrays, strict=True))
+    values |= {variable: backend.asarray(host_array(constant)) for variable, constant in program.constants}
+    for equation in program.equations:
+        operands = [a.value if isinstance(a, Literal) else values[a] for a in equation.inputs]
+        values[equation.output] = _Run(backend, equation, operands).check()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An equation and its operands."""
+
+    backend: Backend
+    equation: Equation
+    operands: Sequence[Any]
+
+    def check(self) -> Array:
+        """Return the value, after comparing runs into and from arrays of several layouts."""
+        name, before = self.equation.primitive.name, [self._host(x) for x in self.operands]
+        if self.equation.primitive.is_view:
+            return self.backend.asarray(self.equation.primitive.run(self.backend, *self.operands, **self._parameters))
+        result = self._into(self._new(_BEFORE[0]), self.operands)
+        wanted = self._host(result)
+        for place, (now, was) in enumerate(zip(map(self._host, self.operands), before, strict=True)):
+            assert np.array_equal(now, was, equal_nan=True), (
+                f"{name}.run must not change its inputs, got a change of input {place}"
+            )
+        again = self._host(self._into(self._new(_BEFORE[1]), self.operands))
+        kept = np.argwhere(~_same(again, wanted))
+        assert not len(kept), f"{name}.run must write every element of out, got none at {tuple(map(int, kept[0]))}"
+        _require_same(
+            f"a strided out of {name}.run", self._host(self._into(self._strided_out(), self.operands)), wanted
+        )
+        from_strided = self._host(self._into(self._new(_BEFORE[0]), [self._strided(x) for x in self.operands]))
+        _require_same(f"{name}.run of strided inputs", from_strided, wanted)
+        return result
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return dict(self.equation.parameters)
+
+    def _into(self, out: Array, operands: Sequence[Any]) -> Array:
+        name = self.equation.primitive.name
+        with self.backend.errors_ignored():
+            result = self.equation.primitive.run(self.backend, out, *operands, **self._parameters)
+        got = "" if result is None else f"an array of shape {tuple(getattr(result, 'shape', ()))}"
+        # Writing into out by a method that returns it is as good.
+        assert result is None or result is out, f"{name}.run must write into out and return None, got {got}"
+        return out
+
+    def _new(self, value: float) -> Array:
+        kind = self.equation.output.type
+        return self.backend.asarray(np.full(kind.shape, value).astype(kind.dtype))
+
+    def _strided_out(self) -> Array:
+        kind = self.equation.output.type
+        return self._strided(self.backend.empty(kind.shape, kind.dtype)) if kind.shape else self._new(_BEFORE[0])
+
+    def _strided(self, x: Any) -> Any:
+        """Return an array of the same numbers that lie apart in memory; numbers and scalars as they are."""
+        if not getattr(x, "shape", ()):
+            return x
+        wide = self.backend.empty((*x.shape[:-1], 2 * x.shape[-1]), self.backend.dtype_of(x))
+        view = self.backend.index(wide, (*[slice(None)] * (len(x.shape) - 1), slice(None, None, 2)))
+        self.backend.copyto(view, x)
+        return view
+
+    def _host(self, x: Any) -> NDArray[Any]:
+        return np.array(self.backend.to_numpy(x) if self.backend.owns(x) else x)
+
+
+def _check_rows(function: Callable[..., Any], backend: Backend, arrays: Sequence[Array]) -> None:
+    """Compare vmap over each argument, over all of them, and twice over, with single calls."""
+    single = trace_once(function, *arrays)
+    hosts = [backend.to_numpy(a) for a in arrays]
+    stacks = [np.stack([_moved(h, k) for k in range(_ROWS)]) for h in hosts]
+    choices = {tuple(i == j for j in range(len(hosts))) for i in range(len(hosts))} | {(True,) * len(hosts)}
+    for chosen in sorted(choices):
+        axes = tuple(0 if c else None for c in chosen)
+        given = [backend.asarray(s if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)]
+        rows = [
+            backend.to_numpy(
+                single(*(backend.asarray(s[k] if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)))
+            )
+            for k in range(_ROWS)
+        ]
+        mapped = vmap(function, in_axes=axes)
+        where = "arguments " + ", ".join(str(i) for i, c in enumerate(chosen) if c)
+        _require_near(f"vmap over {where}", backend.to_numpy(trace(mapped, *given)(*given)), np.stack(rows))
+        twice = [
+            backend.asarray(np.stack([s, s[::-1]]) if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)
+        ]
+        nested = backend.to_numpy(trace(vmap(mapped, in_axes=axes), *twice)(*twice))
+        _require_near(f"vmap twice over {where}", nested, np.stack([np.stack(rows), np.stack(rows[::-1])]))
+
+
+def _moved(x: NDArray[Any], k: int) -> NDArray[Any]:
+    """Return a point near another, or integers in another order."""
+    return (x * (1 + 0.05 * k)).astype(x.dtype) if x.dtype.kind == "f" else np.roll(x, k)
+
+
+def _same(got: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray((got == wanted) | ((got != got) & (wanted != wanted)))
+
+
+def _require_same(name: str, got: NDArray[Any], wanted: NDArray[Any]) -> None:
+    _require(name, got, wanted, _same(got, wanted))
+
+
+def _require_near(name: str, got: NDArray[Any], wanted: NDArray[Any]) -> None:
+    near = 100 * float(np.finfo(wanted.dtype).eps) if wanted.dtype.kind == "f" else 0.0
+    assert got.shape == wanted.shape, f"{name} must have shape {wanted.shape}, got {got.shape}"
+    _require(name, got, wanted, np.isclose(got, wanted, rtol=near, atol=near, equal_nan=True))
+
+
+def _require(name: str, got: NDArray[Any], wanted: NDArray[Any], holds: NDArray[np.bool_]) -> None:
+    if not holds.all():
+        place = tuple(map(int, np.argwhere(~holds)[0]))
+        raise AssertionError(f"{name} must be {wanted[place]} at {place}, got {got[place]}")
