@@ -251,9 +251,9 @@ def _read_run(entries: Mapping[str, Any], steps: int) -> Run:
 
 
 def _read_curve(name: str, pairs: Any, points: int) -> Curve:
-    held: list[Any] = pairs if isinstance(pairs, list) else []
+    held = cast("list[Any]", pairs) if isinstance(cast("object", pairs), list) else []
     if len(held) != points:
-        raise ArgumentException(refusal(name, f"{points} pairs of numbers", cast("object", pairs)))
+        raise ArgumentException(refusal(name, f"{points} pairs of numbers", pairs))
     return tuple(
         ConfidenceInterval(np.float64(FINITE.check(name, mean)), np.float64(FINITE.check(name, width)))
         for mean, width in held
