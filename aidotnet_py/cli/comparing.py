@@ -142,6 +142,7 @@ def merge(
             found[str(file)] = _read(file)
         joined = join_comparisons(found)
         _make_ready(figure, json, files)
+        _require_none_lost(json, joined)
         _report(joined, figure, json)
 
 
@@ -175,6 +176,19 @@ def _require_no_runs(json: Path | None) -> None:
         raise ArgumentException(
             f"{refusal('json', 'a new or empty file', str(json))}; pass --resume to keep its runs, or remove it"
         )
+
+
+def _require_none_lost(json: Path | None, joined: Comparison) -> None:
+    """Raise ArgumentException if a file would be overwritten that holds other runs than those that are joined."""
+    if json is None or not json.is_file() or not json.stat().st_size:
+        return
+    curves = [(run.seed, run.algorithm, run.losses, run.accuracies) for run in joined.runs]
+    for run in _read(json).runs:
+        if (run.seed, run.algorithm, run.losses, run.accuracies) not in curves:
+            raise ArgumentException(
+                f"{refusal('json', 'a new file, or one of the runs that are joined', str(json))}, which has another "
+                f"{run.algorithm} from seed {run.seed}; give another name, or remove it"
+            )
 
 
 def _keep(so_far: Comparison, json: Path | None) -> None:

@@ -46,5 +46,7 @@ def refusals(command: str, *, debug: bool = False, spell: Callable[[str], str] =
         if isinstance(error, MemoryError):
             message = "this machine has too little memory for the run; use fewer tasks or shots"
         notes = [note for note in getattr(error, "__notes__", []) if isinstance(note, str)]
-        print(f"aidotnet-py {command}: {' '.join('. '.join([message, *notes]).split())}", file=sys.stderr)
+        # Line by line, since names of files may have any spaces.
+        lines = [line.strip() for line in ". ".join([message, *notes]).splitlines()]
+        print(f"aidotnet-py {command}: {' '.join(line for line in lines if line)}", file=sys.stderr)
         raise typer.Exit(1 if isinstance(error, (InvalidOperationException, MemoryError)) else 2) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def train(
         own: Any = values.get("options", {})
         if isinstance(own, dict):
             values["options"] = {**own, **{name: value for name, value in options.items() if value is not None}}
-        made = RunSettings.of(_with_all(_with_whole_path(values), settings))
+        made = RunSettings.of(_with_whole_paths(_with_all(values, settings)))
         data_of_run = open_data(made)
         learner = make_learner(made, data_of_run)
         folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **data_of_run.settings()})
@@ -227,7 +228,7 @@ class _CommandFolder(RunFolder):
 
     @property
     def remedy(self) -> str:
-        return f"run: aidotnet-py resume {self.path}"
+        return f"run: aidotnet-py resume {shlex.quote(str(self.path))}"
 
 
 def _with_all(values: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
@@ -239,12 +240,12 @@ def _with_all(values: dict[str, Any], settings: list[str] | None) -> dict[str, A
     return values
 
 
-def _with_whole_path(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings in which data of one's own are found from any folder."""
-    data = values.get("data")
-    if isinstance(data, str) and data not in PROBLEMS and Path(data).exists():
-        return {**values, "data": str(Path(data).resolve())}
-    return values
+def _with_whole_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in which an archive and data of one's own are found from any folder."""
+    paths = {name: Path(values[name]) for name in ("data", "archive") if isinstance(values.get(name), str)}
+    if values.get("data") in PROBLEMS:
+        del paths["data"]
+    return {**values, **{name: str(path.resolve()) for name, path in paths.items() if path.exists()}}
 
 
 def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSettings, DataFacts]:
@@ -262,7 +263,7 @@ def settings_of(folder: RunFolder, settings: list[str] | None) -> tuple[RunSetti
         )
     values = cast("dict[str, Any]", {**held})
     facts = DataFacts.take_from(values)
-    began, made = RunSettings.of(values), RunSettings.of(_with_whole_path(_with_all(values, settings)))
+    began, made = RunSettings.of(values), RunSettings.of(_with_whole_paths(_with_all(values, settings)))
     _require_same_run(began, made)
     return made, facts
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import check_given, refusal
-from aidotnet_py.comparison.contestants import ALGORITHMS
+from aidotnet_py.arguments import ANY_WHOLE, FINITE, SEED, Choice, OrNone, check_given, refusal
+from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, BASELINES_OF_CLASSES
 from aidotnet_py.comparison.settings import ComparisonSettings
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ConfidenceInterval
@@ -19,6 +19,13 @@ from aidotnet_py.meta_learning import ConfidenceInterval
 __all__ = ["Comparison", "Curve", "Interval", "Run", "merge", "require_alike"]
 
 Interval: TypeAlias = ConfidenceInterval[np.float64]
+# What else a run has, in JSON.
+_PLAIN = {
+    "algorithm": Choice(*BASELINES, *BASELINES_OF_CLASSES, *ALGORITHMS),
+    "seed": SEED,
+    "training_seconds": OrNone(FINITE),
+    "peak_bytes": OrNone(ANY_WHOLE),
+}
 # One interval after 0, 1, … steps of adaptation.
 Curve: TypeAlias = tuple[Interval, ...]
 
@@ -132,7 +139,7 @@ class Comparison:
         try:
             document: dict[str, Any] = json.loads(text)
             settings = ComparisonSettings(**document["settings"])
-            return Comparison(settings, tuple(_read_run(run) for run in document["runs"]))
+            return Comparison(settings, tuple(_read_run(run, settings.adaptation_steps) for run in document["runs"]))
         except ArgumentException:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -232,15 +239,22 @@ def _pair(point: Interval) -> tuple[float, float]:
     return float(point.Mean), float(point.HalfWidth)
 
 
-def _read_run(entries: Mapping[str, Any]) -> Run:
+def _read_run(entries: Mapping[str, Any], steps: int) -> Run:
     fields: dict[str, Any] = dict(entries)
-    accuracies = fields["accuracies"]
-    fields["losses"] = _read_curve(fields["losses"])
-    fields["accuracies"] = None if accuracies is None else _read_curve(accuracies)
-    single = fields.get("single_accuracy")
-    fields["single_accuracy"] = None if single is None else _read_curve([single])[0]
+    for name, constraint in _PLAIN.items():
+        fields[name] = constraint.check(name, fields[name])
+    fields["losses"] = _read_curve("losses", fields["losses"], steps + 1)
+    accuracies, single = fields["accuracies"], fields.get("single_accuracy")
+    fields["accuracies"] = None if accuracies is None else _read_curve("accuracies", accuracies, steps + 1)
+    fields["single_accuracy"] = None if single is None else _read_curve("single_accuracy", [single], 1)[0]
     return Run(**fields)
 
 
-def _read_curve(pairs: Sequence[tuple[float, float]]) -> Curve:
-    return tuple(ConfidenceInterval(np.float64(mean), np.float64(width)) for mean, width in pairs)
+def _read_curve(name: str, pairs: Any, points: int) -> Curve:
+    held = cast("list[Any]", pairs) if isinstance(cast("object", pairs), list) else []
+    if len(held) != points:
+        raise ArgumentException(refusal(name, f"{points} pairs of numbers", pairs))
+    return tuple(
+        ConfidenceInterval(np.float64(FINITE.check(name, mean)), np.float64(FINITE.check(name, width)))
+        for mean, width in held
+    )

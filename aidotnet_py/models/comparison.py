@@ -9,7 +9,17 @@ from aidotnet_py.descriptions import Described, describe, differences
 from aidotnet_py.json_text import json_text
 from aidotnet_py.models.raw_data import properties_of_model
 
-__all__ = ["ModelDifferences", "compare_models", "describe_model", "parameter_clauses", "properties_of"]
+__all__ = [
+    "ModelDifferences",
+    "compare_models",
+    "describe_model",
+    "held_shapes",
+    "parameter_clauses",
+    "properties_of",
+]
+
+# NumPy has no longer axes.
+_TOO_LONG = 2**63
 
 
 class ModelDifferences(NamedTuple):
@@ -65,11 +75,21 @@ def compare_models(held: Mapping[str, Any], model: Any) -> ModelDifferences:
     return differing
 
 
+def held_shapes(held: Any) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the parameters that a file describes, by name and in their order; None of other JSON."""
+    try:
+        shapes = {name: (*shape,) for name, shape in held}
+    except (TypeError, ValueError):
+        return None
+    lengths = [n for shape in shapes.values() for n in shape]
+    sound = all(type(name) is str for name in shapes) and all(type(n) is int and 0 <= n < _TOO_LONG for n in lengths)
+    return shapes if sound else None
+
+
 def _compare_parameters(held: Any, own: list[Any]) -> list[str]:
     """Compare named shapes, in the order of the parameter vector."""
-    try:
-        there = {str(name): tuple(int(n) for n in shape) for name, shape in held}
-    except (TypeError, ValueError):
+    there = held_shapes(held)
+    if there is None:
         return ["parameters are malformed there"]
     here = {name: tuple(shape) for name, shape in own}
     if there == here and list(there) != list(here):

@@ -385,9 +385,19 @@ class FunctionModel(
         host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}
         self._check_statistics(host, "statistics")
         kept = {name: self._backend.asarray(value) for name, value in host.items()}
-        copied = None if parameters is None else self._copy_parameters(parameters)
+        if parameters is not None:
+            self._replace(self._copy_parameters(parameters), kept)
+            return
         with self._lock:
-            self._held = _Held(self._parameters if copied is None else copied, kept)
+            self._held = self._held._replace(statistics=kept)
+
+    def _replace(self, parameters: Array, statistics: dict[str, Array]) -> None:
+        """Replace parameters and statistics in one piece, by way of `SetParameters` if a subclass has its own."""
+        with self._lock:
+            if type(self).SetParameters is not FunctionModel.SetParameters:
+                self.SetParameters(parameters)
+                parameters = self._parameters
+            self._held = _Held(parameters, statistics)
 
     def with_statistics_of(self, input: TInput) -> Self:
         """Return a new model that always normalises by the statistics of these examples, not of the current batch.
@@ -674,9 +684,9 @@ class FunctionModel(
                 stacklevel=level_outside(),
             )
         flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
+        kept = {name: self._backend.asarray(value) for name, value in statistics.items()}
         with self._lock:
-            kept = {name: self._backend.asarray(value) for name, value in statistics.items()}
-            self._held = _Held(self._backend.asarray(flat), kept)
+            self._replace(self._backend.asarray(flat), kept)
             take_raw_data(self, description.get("properties"))
 
     def _check_statistics(self, named: Mapping[str, NDArray[Any]], source: str) -> None:

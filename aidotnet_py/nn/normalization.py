@@ -31,7 +31,8 @@ class _Normalization(Layer):
             raise ArgumentException(
                 f"inputs of {type(self).__name__} must be (n, …, channels), got {shape_of_examples(shape)}"
             )
-        return {"scale": np.ones(shape[-1]), "shift": np.zeros(shape[-1])}, shape
+        # Without memory: a file may describe inputs of any size.
+        return {"scale": np.broadcast_to(1.0, shape[-1:]), "shift": np.zeros(shape[-1])}, shape
 
 
 class BatchNorm(_Normalization):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import COUNT, check_given, refusal
+from aidotnet_py.arguments import COUNT, COUNT_OR_ZERO, check_given, refusal
 from aidotnet_py.backends import backend_of
 from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import describe, join_clauses
@@ -51,7 +51,7 @@ __all__ = ["RunFolder", "is_run_file", "line_of", "line_of_evaluation"]
 
 _LOG = logging.getLogger("aidotnet_py.training")
 _FORMAT = 1
-_CHECKPOINT = re.compile(r"checkpoint_(\w+?)_(\d+)\.safetensors")
+_CHECKPOINT = re.compile(r"checkpoint_(\w+?)_([0-9]+)\.safetensors")
 _RUN, _METRICS, _TIMES = "run.json", "metrics.jsonl", "times.jsonl"
 _BEST, _CURVES, _FAILED = "best.safetensors", "curves.png", "failed_batch.npz"
 _SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
@@ -380,31 +380,30 @@ class RunFolder(ITrainingCallback):
             raise FileNotFoundError(2, "path must be the folder of a run with a checkpoint, got none", str(self.path))
         self._open()
         checkpoint = _read_last(files)
-        iteration = checkpoint.iteration
+        first, last = _first_iteration(known, self.path / _RUN), checkpoint.iteration
         # Before the learner changes, so that a folder that is refused leaves the learner as it was.
-        steps, evaluations = self._history_up_to(iteration, known, _scalar_of(run.learner.BaseModel))
+        steps, evaluations = self._history_of(first, last, _scalar_of(run.learner.BaseModel))
         assert self._times is not None
-        elapsed = self._time_of(self._times.read(iteration))
+        elapsed = self._time_of(self._times.read(first, last))
         run.learner.Load(files[-1])
         if evaluations:
             _warn_of_other_evaluations(run, checkpoint)
         for file in (self._metrics, self._times):
             assert file is not None
             file.cut()
-        self._forget_best_after(iteration)
         run.history.take_up(steps, evaluations, elapsed)
+        self._check_best(last, run.history.best_evaluation)
 
-    def _history_up_to(
-        self, iteration: int, known: Mapping[str, Any], scalar: Callable[[float | None], Any]
+    def _history_of(
+        self, first: int, last: int, scalar: Callable[[float | None], Any]
     ) -> tuple[list[tuple[Any, Any]], list[EvaluationRecord]]:
-        """Return loss and accuracy of each step of the metrics up to an iteration, and the evaluations."""
+        """Return loss and accuracy of each step of the metrics between two iterations, and the evaluations."""
         assert self._metrics is not None
-        lines = self._metrics.read(iteration)
+        lines = self._metrics.read(first, last)
         steps = [line for line in lines if "EvaluationLoss" not in line]
-        first = _first_iteration(known, self.path / _RUN)
-        if [line["Iteration"] for line in steps] != [*range(first + 1, iteration + 1)]:
+        if [line["Iteration"] for line in steps] != [*range(first + 1, last + 1)]:
             raise ArgumentException(
-                f"{self.path / _METRICS} must hold each step from {first + 1} to {iteration}, the step of "
+                f"{self.path / _METRICS} must hold each step from {first + 1} to {last}, the step of "
                 f"{self.checkpoints[-1].name}, got {len(steps)} steps"
             )
         try:
@@ -422,18 +421,29 @@ class RunFolder(ITrainingCallback):
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArgumentException(f"{self.path / _TIMES} must hold times in milliseconds, got {error!r}") from error
 
-    def _forget_best_after(self, iteration: int) -> None:
-        """Remove the best learner if it is of a step that is taken anew, perhaps with other settings."""
+    def _check_best(self, last: int, wanted: EvaluationRecord | None) -> None:
+        """Remove the best learner if it is of a step that is taken anew, perhaps with other settings.
+
+        Tell if it is not that of the best evaluation, as in a copy of the folder that was made while the run went on.
+        """
         if not self.best.exists():
             return
         try:
-            later = Checkpoint.load(self.best).iteration
+            held = Checkpoint.load(self.best).iteration
         except ArgumentException:
             # A damaged one says so where it is opened, and keeps no run from going on.
             return
-        if later > iteration:
+        if held > last:
             self.best.unlink()
-            _LOG.warning("%s of step %d is removed, as the run goes on from step %d", self.best, later, iteration)
+            _LOG.warning("%s of step %d is removed, as the run goes on from step %d", self.best, held, last)
+        elif wanted is not None and held != wanted.iteration:
+            _LOG.warning(
+                "%s should be of step %d, which has the best evaluation, got step %d; copy the file from the folder "
+                "that this is a copy of",
+                self.best,
+                wanted.iteration,
+                held,
+            )
 
     def _catch_up(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Write the last step and the last evaluation, if they are not written yet."""
@@ -459,13 +469,15 @@ class RunFolder(ITrainingCallback):
     def _save(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Save the learner, and remove all but the last checkpoints."""
         assert self._metrics is not None
+        assert self._times is not None
         learner = run.learner
         self._require_in_place(run)
         if self._saved == learner.CurrentIteration:
             return
-        path = self.path / f"checkpoint_{learner.AlgorithmType.name}_{learner.CurrentIteration}.safetensors"
+        path = self.path / _name_of(learner.AlgorithmType.name, learner.CurrentIteration)
         # A checkpoint tells of steps whose lines must be there.
         self._metrics.flush()
+        self._times.flush()
         learner.Save(path)
         self._saved = learner.CurrentIteration
         _LOG.info("saved %s", path)
@@ -518,15 +530,23 @@ class RunFolder(ITrainingCallback):
 
 def is_run_file(name: str) -> bool:
     """Return whether a file of a run's folder with this name is read or replaced by the run."""
-    # The table is that of `CsvLog`.
-    names = (_RUN, _METRICS, _TIMES, _BEST, _CURVES, _FAILED, LOCK, "metrics.csv")
+    # The last two are those of `CsvLog` and `MLflowLog`.
+    names = (_RUN, _METRICS, _TIMES, _BEST, _CURVES, _FAILED, LOCK, "metrics.csv", "mlflow_run_id")
     return name in names or _CHECKPOINT.fullmatch(name) is not None
 
 
 def _read_last(checkpoints: list[Path]) -> Checkpoint:
     """Return the last checkpoint; an error names the one before."""
+    last = checkpoints[-1]
     try:
-        return Checkpoint.load(checkpoints[-1])
+        checkpoint = Checkpoint.load(last)
+        if last.name != _name_of(checkpoint.algorithm, checkpoint.iteration):
+            # The next checkpoint would count as older, and be removed.
+            raise ArgumentException(
+                f"{last} must have the name of its algorithm and step, got {checkpoint.algorithm} after "
+                f"{checkpoint.iteration} steps"
+            )
+        return checkpoint
     except ArgumentException as error:
         earlier = (
             f"; if you remove that file, Train continues from {checkpoints[-2].name}" if len(checkpoints) > 1 else ""
@@ -546,6 +566,11 @@ def _warn_of_other_evaluations(run: TrainingRun[Any, Any, Any], checkpoint: Chec
         )
 
 
+def _name_of(algorithm: str, iteration: int) -> str:
+    """Return the name of a checkpoint."""
+    return f"checkpoint_{algorithm}_{iteration}.safetensors"
+
+
 def _name_of_sampler(run: TrainingRun[Any, Any, Any]) -> str | None:
     return None if run.sampler is None else type(run.sampler).__name__
 
@@ -553,8 +578,8 @@ def _name_of_sampler(run: TrainingRun[Any, Any, Any]) -> str | None:
 def _first_iteration(known: Mapping[str, Any], path: Path) -> int:
     """Return the iteration that the run began at."""
     try:
-        return int(known["sessions"][0]["iteration"])
-    except (LookupError, TypeError, ValueError) as error:
+        return COUNT_OR_ZERO.check("iteration", known["sessions"][0]["iteration"])
+    except (LookupError, TypeError, ArgumentException) as error:
         raise ArgumentException(f"{path} must hold where the run began, got {error!r}") from error
 
 

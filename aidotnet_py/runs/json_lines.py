@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
@@ -43,7 +44,7 @@ class JsonLines:
     """Lines with a rising order, each written by one call at a known place of the file.
 
     An interrupted `append` may be called again with the same line: it writes the same bytes at the same place, or
-    nothing if they are there. A line that a kill cut off is dropped when the file is opened again.
+    nothing if they are there. `cut` drops a line that a kill cut off, and what a loss of power left of later lines.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ class JsonLines:
         # The order of the last line and the file's length, in one assignment, which no interrupt divides.
         self._end: tuple[int, int] = (-1, 0)
 
-    def read(self, last: int) -> list[dict[str, Any]]:
-        """Return the lines whose ``Iteration`` is at most this; the next line is to follow them.
+    def read(self, first: int, last: int) -> list[dict[str, Any]]:
+        """Return the lines of the steps after the first iteration, up to the last; the next line is to follow them.
 
         Raises
         ------
@@ -72,18 +73,24 @@ class JsonLines:
             When one of these is no such line.
         """
         lines: list[dict[str, Any]] = []
-        end, order = 0, -1
-        for record, length in read_lines(self._path):
-            if type(record["Iteration"]) is not int or record["Iteration"] > last:
-                break
-            lines.append(record)
-            end, order = end + length, max(order, _order(record))
+        end, order, reached = 0, -1, first
+        try:
+            for record, length in read_lines(self._path):
+                if type(record["Iteration"]) is not int or record["Iteration"] > last:
+                    break
+                lines.append(record)
+                end, order, reached = end + length, max(order, _order(record)), max(reached, record["Iteration"])
+        except ArgumentException:
+            # A loss of power may leave zeros in place of the lines that were not flushed.
+            if reached < last:
+                raise
         self._end = order, end
         return lines
 
     def cut(self) -> None:
         """Cut off the lines after those that were read."""
-        self._file.truncate(self._end[1])
+        with self._named_errors():
+            self._file.truncate(self._end[1])
 
     def holds(self, record: Mapping[str, Any]) -> bool:
         """Return whether this line, or a later one, is there."""
@@ -96,12 +103,10 @@ class JsonLines:
             return
         text = json.dumps({name: _finite(value) for name, value in record.items()}, allow_nan=False)
         data = text.encode() + b"\n"
-        try:
+        with self._named_errors():
             written = 0
             while written < len(data):
                 written += _write_at(self._file.fileno(), data[written:], end + written)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
         self._end = order, end + len(data)
 
     def is_in_place(self) -> bool:
@@ -113,11 +118,20 @@ class JsonLines:
 
     def flush(self) -> None:
         """Have all lines on the disk."""
-        os.fsync(self._file.fileno())
+        with self._named_errors():
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; it may be closed already."""
         self._file.close()
+
+    @contextmanager
+    def _named_errors(self) -> Generator[None]:
+        """Have errors of the system name the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def open_for_both(path: Path) -> FileIO:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ITrainingCallback, MetaEvaluationResult, MetaTrainingStepResult, TrainingRun
 from aidotnet_py.runs.folder import RunFolder, line_of, line_of_evaluation
+from aidotnet_py.runs.json_lines import read_lines
 from aidotnet_py.whole_files import write_file
 
 __all__ = ["LOGS", "CsvLog", "MLflowLog", "TensorBoardLog", "logs_of", "require_logs"]
@@ -56,7 +56,7 @@ class CsvLog(ITrainingCallback):
         if not metrics.exists():
             # The run was stopped before it began.
             return
-        lines: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_bytes().splitlines()]
+        lines = [line for line, _ in read_lines(metrics)]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(
             table, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n"

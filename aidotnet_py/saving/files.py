@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
@@ -13,7 +14,8 @@ import numpy as np
 from aidotnet_py.archives import kind_of, read_file, unpack
 from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend
-from aidotnet_py.descriptions import Described, describe
+from aidotnet_py.caller import level_outside
+from aidotnet_py.descriptions import Described, describe, join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning import (
@@ -29,6 +31,9 @@ from aidotnet_py.meta_learning import (
 from aidotnet_py.meta_learning.contract.protocols import missing_members
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.models import FunctionModel, NeuralNetworkModel
+from aidotnet_py.models.comparison import held_shapes, parameter_clauses, properties_of
+from aidotnet_py.nn import Layer
+from aidotnet_py.saving.bounded_generator import BoundedGenerator
 from aidotnet_py.saving.rebuilding import Rebuilder
 
 __all__ = ["load", "save"]
@@ -65,6 +70,11 @@ def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], pa
     OSError
         When the file cannot be written; an older one of that name is still whole.
 
+    Warns
+    -----
+    UserWarning
+        When a property is left out, because JSON cannot hold it.
+
     Examples
     --------
     >>> import tempfile
@@ -82,10 +92,24 @@ def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], pa
         wanted = f"a {' or '.join(_MODELS)}, or a learner of one"
         raise ArgumentException(f"item must be {wanted}, got a {type(model).__name__}; use its own Save or SaveModel")
     _require_rebuildable(model)
+    _warn_of_properties(model)
     if isinstance(item, MetaLearnerBase):
         item.Save(path)
     else:
         model.SaveModel(path)
+
+
+def _warn_of_properties(model: Any) -> None:
+    """Warn of properties that the file will lack."""
+    held, kept = model.GetModelMetadata().Properties, properties_of(model)
+    missing = [name for name in held if name not in kept]
+    if missing:
+        warnings.warn(
+            f"properties should have values that JSON can hold, with strings as keys, got others in "
+            f"{', '.join(f'{name!r:.80}' for name in missing)}, which the file leaves out",
+            UserWarning,
+            stacklevel=level_outside(),
+        )
 
 
 def _require_rebuildable(model: Any) -> None:
@@ -193,9 +217,13 @@ def _learner(
     vector, start, parameters = checkpoint.parameters, 0, dict[str, Any]()
     for name, shape in _shapes_of(checkpoint.model, source).items():
         size = math.prod(shape)
-        if vector.ndim != 1 or start + size > vector.size:
-            raise ArgumentException(f"{source} must hold the parameters that it describes, got shape {vector.shape}")
-        parameters[name], start = vector[start : start + size].reshape(shape), start + size
+        try:
+            parameters[name], start = vector[start : start + size].reshape(shape), start + size
+        # Too few are left, or there is no such array: NumPy counts the elements of an empty one too.
+        except ValueError as error:
+            raise ArgumentException(
+                f"{source} must hold the parameters that it describes, got shape {vector.shape}"
+            ) from error
     model = _model_like(checkpoint.model, source, parameters, rebuilder, backend)
     values: dict[str, Any] = {}
     names = {field.name for field in fields(algorithm._options_type)} - {"MetaModel", *_LOADERS}
@@ -221,16 +249,13 @@ def _option(name: str, value: Any, rebuilder: Rebuilder) -> Any:
 
 
 def _shapes_of(held: Any, source: str) -> dict[str, tuple[int, ...]]:
-    try:
-        shapes = {str(name): tuple(int(n) for n in shape) for name, shape in held["parameters"]}
-        if any(n < 0 for shape in shapes.values() for n in shape):
-            raise ValueError("lengths must be at least 0")
-        return shapes
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
+    shapes = held_shapes(cast("dict[str, Any]", held).get("parameters")) if isinstance(held, dict) else None
+    if shapes is None:
         raise ArgumentException(
             f"{source} must describe its model, got no such description; make the model in code and load the file into "
             "it"
-        ) from error
+        )
+    return shapes
 
 
 def _model_like(
@@ -260,6 +285,17 @@ def _make_model(
         return FunctionModel(rebuilder.function(held.get("function"), "function"), parameters, loss, backend=backend)
     dtype = next(iter(parameters.values())).dtype.type
     network, shape = rebuilder.object(held.get("network"), "network"), held.get("input_shape")
+    if isinstance(network, Layer):
+        _require_parameters_of(network, shape, parameters)
     model: Any = NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, backend=backend, seed=0)
     model.SetParameters(model.backend.asarray(np.concatenate([value.ravel() for value in parameters.values()])))
     return model
+
+
+def _require_parameters_of(network: Layer, shape: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise unless a network has these parameters, before it takes memory for others: its sizes may be any."""
+    drawn, _ = network.initialize(BoundedGenerator(sum(value.size for value in parameters.values())), tuple(shape))
+    there = {name: value.shape for name, value in parameters.items()}
+    clauses = parameter_clauses(there, {name: value.shape for name, value in drawn.items()})
+    if clauses:
+        raise ValueError(join_clauses(clauses))

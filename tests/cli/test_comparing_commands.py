@@ -182,6 +182,20 @@ class TestMerge:
         assert over.exit_code == 2
         assert over.stderr.endswith(f"--json must be a file of its own, got {str(file)!r}, one of the inputs\n")
         assert file.read_bytes() == before
+        other, joined = tmp_path / "other.json", tmp_path / "joined.json"
+        text = before.decode()
+        other.write_text(text.replace('"seed": 0', '"seed": 7').replace("[\n   0\n  ]", "[\n   7\n  ]"))
+        held = other.read_bytes()
+        over = invoke("merge", str(file), "--json", str(other))
+        assert over.exit_code == 2
+        assert "which has another random from seed 7; give another name, or remove it" in over.stderr
+        assert other.read_bytes() == held
+        for _ in range(2):
+            # The same again is no loss.
+            assert invoke("merge", str(file), str(other), "--json", str(joined)).exit_code == 0
+        (tmp_path / "notes").write_text("mine")
+        assert "must be a file that compare" in invoke("merge", str(file), "--json", str(tmp_path / "notes")).stderr
+        assert (tmp_path / "notes").read_text() == "mine"
         missing = invoke("merge", str(file), str(tmp_path / "b.json"))
         assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
         (tmp_path / "b.json").write_bytes(b"\xff\xfe")

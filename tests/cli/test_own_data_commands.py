@@ -224,6 +224,7 @@ class TestAdaptingToPhotographs:
             ("query/a.png", "a", "--out must be a file of its own, got 'query/a.png', one of the inputs"),
             ("out.csv", "support/dusk/0.png", "--model must be a file of its own, got 'support/dusk/0.png', one of"),
             ("run/run.json", "a", "--out must be a file of its own, got 'run/run.json', a file of the run"),
+            ("run/mlflow_run_id", "a", "--out must be a file of its own, got 'run/mlflow_run_id', a file of the run"),
             ("out.csv", "run/best.safetensors", "--model must be a file of its own, got 'run/best.safetensors', a"),
             ("out.csv", "kept.safetensors", "--model must be a file of its own, got 'kept.safetensors', one of the"),
             ("loop", "a", "filePath must lead to a file, got a circle of links at 'loop'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omniglot_files import alphabets, write
 from typer.testing import CliRunner
 
 import aidotnet_py
@@ -25,6 +27,9 @@ SHORT = [
     *("--iterations", "6", "--shots", "3", "--set", "options.MetaBatchSize=2", "--set", "options.AdaptationSteps=1"),
     *("--set", "options.EvaluationFrequency=2", "--set", "options.EvaluationTasks=4"),
 ]
+
+# Little work on images.
+OF_IMAGES = [word for name in ("MetaBatchSize", "AdaptationSteps") for word in ("--set", f"options.{name}=1")]
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +157,8 @@ class TestTrain:
         assert "accuracy" in done.stdout
         assert "accuracy " in run("evaluate", tmp_path, "--tasks", "4").stdout
 
-    def test_ctrl_c_says_how_to_go_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("name", ["run", "my  run's"])
+    def test_ctrl_c_says_how_to_go_on(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         original = RunFolder.on_step
 
         def interrupted(self: Any, run: Any, step: Any) -> None:
@@ -161,14 +167,46 @@ class TestTrain:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(RunFolder, "on_step", interrupted)
-        done = train(tmp_path / "run")
+        done = train(tmp_path / name)
         assert done.exit_code == 130
-        assert done.stderr == (
-            "aidotnet-py: Train was stopped after 3 of 6 steps, all of them whole. To go on, run: aidotnet-py resume "
-            f"{tmp_path / 'run'}\n"
-        )
+        told, command = done.stderr.rstrip("\n").split(", run: ")
+        assert told == "aidotnet-py: Train was stopped after 3 of 6 steps, all of them whole. To go on"
+        assert shlex.split(command) == ["aidotnet-py", "resume", str(tmp_path / name)]
         monkeypatch.undo()
-        assert run("resume", tmp_path / "run").exit_code == 0
+        assert run("resume", tmp_path / name).exit_code == 0
+
+    def test_a_failure_says_how_to_go_on(self, tmp_path: Path) -> None:
+        done = train(tmp_path / "my  run", "--set", "options.InnerLearningRate=1e30")
+        assert f"run: aidotnet-py resume '{tmp_path / 'my  run'}'" in done.stderr
+
+    def test_an_archive_is_found_from_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        members = alphabets("One", "Two", "Three", characters=5, images=17)
+        write(tmp_path / "here.zip", members)
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path)
+        done = run("train", "omniglot", "--archive", "here.zip", "--run", "run", *SHORT[:2], *OF_IMAGES)
+        assert done.exit_code == 0, done.output
+        monkeypatch.chdir(tmp_path / "other")
+        done = run("evaluate", "../run", "--tasks", "2")
+        assert done.exit_code == 0, done.output
+        (tmp_path / "here.zip").rename("moved.zip")
+        done = run("resume", "../run", "--set", "archive=moved.zip", "--json")
+        assert done.exit_code == 0, done.output
+        assert RunFolder(tmp_path / "run").read()["settings"]["archive"] == str(tmp_path / "other" / "moved.zip")
+
+    def test_data_that_are_set_are_found_from_another_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = [f"{group},{x},{x * group}" for group in range(8) for x in range(8)]
+        (tmp_path / "table.csv").write_text("\n".join(["g,x,y", *rows]) + "\n")
+        monkeypatch.chdir(tmp_path)
+        columns = ["--task", "g", "--target", "y"]
+        done = run("train", "--set", "data=table.csv", *columns, "--run", "run", "--iterations", "2")
+        assert done.exit_code == 0, done.output
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        done = run("evaluate", "../run", "--tasks", "2")
+        assert done.exit_code == 0, done.output
 
     def test_a_training_that_diverges(self, tmp_path: Path) -> None:
         done = train(tmp_path / "run", "--set", "options.InnerLearningRate=1e30")

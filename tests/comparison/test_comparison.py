@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,43 @@ class TestJson:
     def test_other_text(self, text: str) -> None:
         with pytest.raises(ArgumentException, match="text must be an output of to_json, got "):
             Comparison.from_json(text)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("algorithm", value) for value in (None, [], "mamba")),
+            *(("seed", value) for value in (None, "0", 0.5, -1)),
+            *(("losses", value) for value in (None, "", {}, [], [[1.0, 2.0]], [1.0] * 9)),
+            *(
+                ("losses", [[1.0, 2.0]] * 8 + [pair])
+                for pair in ([1.0, []], [None, 1.0], ["1", 1.0], [1.0], [1e400, 1.0])
+            ),
+            *(("accuracies", value) for value in ("", {}, [[1.0, 2.0]])),
+            *(("training_seconds", value) for value in ("", {}, "x", True)),
+            *(("peak_bytes", value) for value in ("", [1], 0.5)),
+            *(("single_accuracy", value) for value in (1.0, [1.0], ["x", 1.0])),
+        ],
+    )
+    def test_runs_are_checked(self, name: str, value: Any) -> None:
+        """A file that was edited, or cut off and mended: its tables ended in a traceback."""
+        plain = {
+            "settings": {**asdict(settings(adaptation_steps=8))},
+            "runs": [
+                {
+                    "algorithm": "MAML",
+                    "seed": 0,
+                    "losses": [[1.0, 0.5]] * 9,
+                    "accuracies": None,
+                    "training_seconds": 0.5,
+                    "peak_bytes": 9,
+                    "single_accuracy": None,
+                }
+            ],
+        }
+        assert Comparison.from_json(json.dumps(plain)).runs[0].losses[8].HalfWidth == 0.5
+        plain["runs"][0][name] = value  # type: ignore[index]
+        with pytest.raises(ArgumentException):
+            Comparison.from_json(json.dumps(plain))
 
     def test_settings_are_checked(self, regression: Comparison) -> None:
         with pytest.raises(ArgumentException, match=r"data must be .*, got 'cifar'"):

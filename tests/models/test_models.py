@@ -118,6 +118,29 @@ class TestParameterVector:
         mine[...] = 99.0
         assert host(model).tolist() == list(range(8))
 
+    def test_of_a_file_come_by_the_subclass_own_way(self):
+        """With statistics too, which are replaced with them."""
+
+        class Counted(NeuralNetworkModel):
+            count = 0
+
+            def SetParameters(self, parameters):
+                self.count += 1
+                super().SetParameters(parameters)
+
+        def make():
+            return Counted(Sequential(Dense(2), BatchNorm()), input_shape=(3,), seed=0)
+
+        saved = make().with_statistics_of(np.random.default_rng(0).random((5, 3), np.float32))
+        taker = make()
+        taker.Deserialize(saved.Serialize())
+        assert taker.count == 1
+        taker.set_statistics(saved.statistics, saved.GetParameters())
+        assert taker.count == 2
+        assert taker.statistics.keys() == saved.statistics.keys() != set()
+        x = np.ones((1, 3), np.float32)
+        assert (taker.Predict(x) == saved.Predict(x)).all()
+
     def test_may_be_a_view(self):
         model = model_on("numpy")
         model.SetParameters(np.arange(16.0)[::-2])

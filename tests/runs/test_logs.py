@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import struct
 import time
 from pathlib import Path
@@ -66,6 +68,26 @@ def test_csv_of_a_run_that_never_began(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="new or empty folder"):
         learner(3).Train(run=folder, callbacks=[CsvLog(folder)])
     assert [path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")] == ["other"]
+
+
+def test_csv_of_a_run_whose_last_line_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk, which takes a part of it."""
+    folder = RunFolder(tmp_path / "run")
+    write = os.pwrite
+
+    def full(file: int, data: bytes, place: int) -> int:
+        if not data.startswith(b'{"Iteration": 4, "MetaLoss"'):
+            return write(file, data, place)
+        write(file, data[: len(data) // 2], place)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        learner(5).Train(run=folder, callbacks=[CsvLog(folder)])
+    assert "CsvLog" not in str(caught.value.__notes__)
+    lines = (folder.path / "metrics.jsonl").read_bytes()
+    assert not lines.endswith(b"\n")
+    assert len((folder.path / "metrics.csv").read_text().splitlines()) == 1 + lines.count(b"\n") > 2
 
 
 def events(folder: Path) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -351,6 +352,49 @@ class TestGoingOn:
         learner().Train(resume=RunFolder(copied))
         assert bits(copied) == alone
 
+    @pytest.mark.parametrize("name", ["metrics.jsonl", "times.jsonl"])
+    def test_what_a_loss_of_power_leaves_after_the_checkpoint(
+        self, name: str, copied: Path, alone: list[bytes]
+    ) -> None:
+        """Zeros in place of lines that were written and not flushed, with whole lines after them."""
+        (copied / "checkpoint_MAML_10.safetensors").unlink()
+        held = (copied / name).read_bytes().splitlines(keepends=True)
+        first = next(i for i, line in enumerate(held) if json.loads(line)["Iteration"] > 8)
+        (copied / name).write_bytes(b"".join([*held[:first], b"\0" * 50, b"\n", *held[first + 1 :]]))
+        learner().Train(resume=RunFolder(copied))
+        assert bits(copied) == alone
+        assert len((copied / "times.jsonl").read_bytes().splitlines()) == 10
+
+    def test_zeros_before_the_checkpoint_are_refused(self, copied: Path) -> None:
+        held = (copied / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        (copied / "metrics.jsonl").write_bytes(b"".join([*held[:-2], b"\0\n", held[-1]]))
+        with pytest.raises(ArgumentException, match="must hold a JSON object with an Iteration"):
+            learner().Train(resume=RunFolder(copied))
+        assert (copied / "metrics.jsonl").read_bytes().endswith(held[-1])
+
+    def test_all_lines_are_on_the_disk_before_a_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done: list[Any] = []
+        fsync, replace = os.fsync, os.replace
+
+        def flushed(file: int) -> None:
+            done.append(os.fstat(file).st_ino)
+            fsync(file)
+
+        def replaced(part: Any, target: Any, **beside: Any) -> None:
+            done.append(Path(target).name)
+            replace(part, target, **beside)
+
+        monkeypatch.setattr(os, "fsync", flushed)
+        monkeypatch.setattr(os, "replace", replaced)
+        learner().Train(run=RunFolder(tmp_path / "run"))
+        place = done.index("checkpoint_MAML_8.safetensors")
+        last = done.index("checkpoint_MAML_4.safetensors")
+        assert {(tmp_path / "run" / name).stat().st_ino for name in ("metrics.jsonl", "times.jsonl")} <= {
+            *done[last:place]
+        }
+
     def test_with_a_sampler(self, tmp_path: Path) -> None:
         def train(steps: int, **how: Any) -> Any:
             return learner(NumMetaIterations=steps).Train(sampler(), **how)
@@ -476,6 +520,27 @@ class TestGoingOn:
         (copied / "best.safetensors").write_bytes(b"x")
         learner().Train(resume=RunFolder(copied))
         assert bits(copied)[::2] == alone[::2]
+
+    def test_an_older_best_learner_is_told(
+        self, tmp_path: Path, alone: list[bytes], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A copy that was made while the run went on may have it."""
+
+        class Copied(ITrainingCallback):
+            def on_evaluation(self, run: Any, evaluation: Any) -> None:
+                best = tmp_path / "run" / "best.safetensors"
+                if not (tmp_path / "old").exists():
+                    shutil.copy(best, tmp_path / "old")
+
+        learner(OuterLearningRate=0.01).Train(run=RunFolder(tmp_path / "run"), callbacks=[Copied()])
+        run = RunFolder(tmp_path / "run")
+        newer, older = Checkpoint.load(run.best).iteration, Checkpoint.load(tmp_path / "old").iteration
+        assert older < newer
+        learner(OuterLearningRate=0.01).Train(resume=run)
+        assert "best.safetensors" not in caplog.text
+        shutil.copy(tmp_path / "old", run.best)
+        learner(OuterLearningRate=0.01).Train(resume=run)
+        assert f"should be of step {newer}, which has the best evaluation, got step {older}" in caplog.text
 
 
 class TestFailures:
@@ -650,11 +715,20 @@ class TestFailures:
             ('{"format": 1}', "must hold a run with its sessions"),
             ('{"format": 1, "sessions": []}', "must hold where the run began"),
             ('{"format": 1, "sessions": [{"iteration": "first"}]}', "must hold where the run began"),
+            ('{"format": 1, "sessions": [{"iteration": 1e400}]}', "must hold where the run began"),
+            ('{"format": 1, "sessions": [{"iteration": 0.5}]}', "must hold where the run began"),
         ],
     )
     def test_a_damaged_description(self, text: str, message: str, copied: Path) -> None:
         (copied / "run.json").write_text(text)
         with pytest.raises(ArgumentException, match=message):
+            learner().Train(resume=RunFolder(copied))
+
+    @pytest.mark.parametrize("name", ["checkpoint_MAML_12", "checkpoint_MAML_9", "checkpoint_iMAML_10"])
+    def test_a_checkpoint_under_the_name_of_another(self, name: str, copied: Path) -> None:
+        """The next one would count as older, and be removed."""
+        (copied / "checkpoint_MAML_10.safetensors").rename(copied / f"{name}.safetensors")
+        with pytest.raises(ArgumentException, match="name of its algorithm and step, got MAML after 10 steps; if"):
             learner().Train(resume=RunFolder(copied))
 
     def test_without_a_checkpoint(self, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -46,6 +47,7 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.descriptions import describe
 from aidotnet_py.nn import (
+    BatchNorm,
     Conv2D,
     Dense,
     Dropout,
@@ -159,7 +161,8 @@ def test_properties_with_names_that_are_no_strings_are_left_out(tmp_path: Path) 
     for name, value in {**properties, "kept": {"0": 1}}.items():
         model.GetModelMetadata().SetProperty(name, value)
     for item in (model, MAMLAlgorithm(MAMLOptions(model))):
-        aidotnet_py.save(item, tmp_path / "file")
+        with pytest.warns(UserWarning, match="got others in 'classes', 'deep', 2, which the file leaves out"):
+            aidotnet_py.save(item, tmp_path / "file")
         assert aidotnet_py.load(tmp_path / "file").GetModelMetadata().Properties == {"kept": {"0": 1}}
 
 
@@ -309,6 +312,53 @@ class TestRefusals:
                 warnings.simplefilter("ignore")
                 with suppress(ArgumentException, InvalidOperationException):
                     aidotnet_py.load(path)
+
+    @pytest.mark.parametrize(
+        ("network", "shape"), [(Sequential(Dense(2)), (3 * 10**7,)), (Sequential(Flatten(), BatchNorm()), (10**8, 1))]
+    )
+    @pytest.mark.parametrize("kind", ["model", "meta-learner"])
+    def test_a_description_of_a_huge_network_takes_no_memory(
+        self, kind: str, network: Layer, shape: tuple[int, ...], tmp_path: Path
+    ) -> None:
+        small = NeuralNetworkModel(network, input_shape=(3, *shape[1:]), seed=0)
+        (MAMLAlgorithm(MAMLOptions(small)).Save if kind == "meta-learner" else small.SaveModel)(tmp_path / "file")
+        arrays, description = unpack(kind, (tmp_path / "file").read_bytes())
+        description["model"]["input_shape"] = [*shape]
+        (tmp_path / "file").write_bytes(pack(kind, arrays, description))
+        tracemalloc.start()
+        try:
+            with pytest.raises(ArgumentException, match="must describe a model that can be made"):
+                aidotnet_py.load(tmp_path / "file")
+            # Beside what is reserved, and never touched.
+            assert tracemalloc.get_traced_memory()[1] < 2**20 + 8 * shape[0] * (len(shape) - 1)
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("length", [1e400, 1.5, True, "8", -1, 10**30, [8]])
+    @pytest.mark.parametrize("kind", ["model", "meta-learner"])
+    def test_lengths_that_are_none(self, kind: str, length: Any, tmp_path: Path) -> None:
+        own: Any = MAMLAlgorithm(MAMLOptions(model())) if kind == "meta-learner" else model()
+        aidotnet_py.save(own, tmp_path / "file")
+        arrays, description = unpack(kind, (tmp_path / "file").read_bytes())
+        description["model"]["parameters"][0][1][0] = length
+        (tmp_path / "file").write_bytes(pack(kind, arrays, description))
+        with pytest.raises(ArgumentException, match="must describe its model, got no such description"):
+            aidotnet_py.load(tmp_path / "file")
+        if kind == "meta-learner":
+            with pytest.raises(ArgumentException, match="parameters are malformed there"):
+                own.Load(tmp_path / "file")
+        else:
+            # By the names of the arrays.
+            own.LoadModel(tmp_path / "file")
+
+    def test_an_empty_parameter_of_no_possible_shape(self, tmp_path: Path) -> None:
+        own = MAMLAlgorithm(MAMLOptions(model()))
+        aidotnet_py.save(own, tmp_path / "file")
+        arrays, description = unpack("meta-learner", (tmp_path / "file").read_bytes())
+        description["model"]["parameters"][0][1] = [0, 2**62, 2**62]
+        (tmp_path / "file").write_bytes(pack("meta-learner", arrays, description))
+        with pytest.raises(ArgumentException, match="must hold the parameters that it describes"):
+            aidotnet_py.load(tmp_path / "file")
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
