@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count, product
@@ -20,13 +21,22 @@ BLAS = ("sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot")
 
 _TYPES = {"float32": "float", "float64": "double", "bool": "i8"}
 _SUFFIX = {"float32": "f32", "float64": "f64"}
+_SIZES = {"float32": 4, "float64": 8, "bool": 1}
 _COMPARISONS = {
-    "equal": "oeq",
-    "not_equal": "une",
-    "less": "olt",
-    "less_equal": "ole",
-    "greater": "ogt",
-    "greater_equal": "oge",
+    "equal": "fcmp oeq",
+    "not_equal": "fcmp une",
+    "less": "fcmp olt",
+    "less_equal": "fcmp ole",
+    "greater": "fcmp ogt",
+    "greater_equal": "fcmp oge",
+}
+_OF_TRUTHS = {
+    "equal": "icmp eq",
+    "not_equal": "icmp ne",
+    "less": "icmp ult",
+    "less_equal": "icmp ule",
+    "greater": "icmp ugt",
+    "greater_equal": "icmp uge",
 }
 _ARITHMETIC = {"add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv"}
 _LOGICAL = {"logical_and": "and", "logical_or": "or"}
@@ -40,9 +50,9 @@ def kernel_text(kernel: Kernel, name: str) -> str:
     rows, about equal and none of them empty; else it computes all.
     """
     writer = _Writer()
-    for function, suffix in product(("fabs", "sqrt"), ("f32", "f64")):
-        kind = {"f32": "float", "f64": "double"}[suffix]
-        writer.line(f"declare {kind} @llvm.{function}.{suffix}({kind})")
+    for function, dtype, width in product(("fabs", "sqrt"), ("float32", "float64"), (1, 4, 8)):
+        kind, vector = _kind(dtype, width), "" if width == 1 else f"v{width}"
+        writer.line(f"declare {kind} @llvm.{function}.{vector}{_SUFFIX[dtype]}({kind})")
     count = kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)
     parameters = ", ".join([*(f"ptr noalias %p{i}" for i in range(count)), "i64 %first", "i64 %last"])
     writer.line(f"define internal void @{name}_body({parameters}) noinline nounwind {{")
@@ -277,6 +287,10 @@ class _Writer:
         self.line(f"{name}:")
         self.block = name
 
+    def branch(self, condition: str, yes: str, no: str) -> None:
+        """End a block with a jump to one of two."""
+        self.line(f"  br i1 {self.value(condition)}, label %{yes}, label %{no}")
+
     def fresh(self, prefix: str = "v") -> str:
         return f"{prefix}.{next(self._numbers)}"
 
@@ -322,8 +336,7 @@ class _Loops:
             self.body(here)
         w.line(f"  {following} = add nuw nsw i64 {index}, 1")
         fill_start(f"  {index} = phi i64 [ {start}, %{before} ], [ {following}, %{w.block} ]")
-        again = w.value(f"icmp ult i64 {following}, {stop}")
-        w.line(f"  br i1 {again}, label %{head}, label %{after}")
+        w.branch(f"icmp ult i64 {following}, {stop}", head, after)
         w.label(after)
 
     def _element_address(self, operand: Operand, base: str, index: str, stride: int, offset: int) -> str:
@@ -420,46 +433,226 @@ class _Matrix:
 
 
 class _Nest(_Loops):
-    """The loops of one nest, and its steps."""
+    """The loops of one nest; the innermost takes several elements at a time, and then the rest one by one."""
 
     def __init__(self, writer: _Writer, nest: LoopNest, *, by_rows: bool) -> None:
         super().__init__(writer, nest.shape, nest.operands, by_rows=by_rows)
         self.nest = nest
-        self.addresses: dict[Operand, str] = {}
-        self.loaded: dict[Operand, str] = {}
-        self.values: list[str] = []
+        by_argument = Counter(operand.argument for operand in nest.operands)
+        written = {place.argument for place in nest.written}
+        stays = {operand for operand in nest.operands if operand.strides[-1] == 0}
+        read = {r for step in nest.steps for r in step.inputs} | {value for _, value in nest.stores}
+        updated = [place for place, _ in (*nest.sums, *nest.maxima)]
+        # Where one element may be read after another one is written, all go one by one, in memory.
+        self._in_order = (
+            any(by_argument[argument] > 1 for argument in written)
+            or any(place in stays for place, _ in nest.stores)
+            or any(place in stays & read for place in updated)
+        )
+        self._constants = [] if self._in_order else [o for o in nest.operands if o in stays and o.argument not in written]
+        self._totals = [] if self._in_order else [place for place in updated if place in stays]
 
-    def body(self, addresses: dict[Operand, str]) -> None:
-        self.addresses = addresses
+    def _loop(self, axis: int, bases: dict[Operand, str], *, first: bool = False) -> None:
+        """See `_Loops._loop`."""
+        if axis + 1 < len(self._shape):
+            super()._loop(axis, bases, first=first)
+            return
+        w, length, has_parts = self.w, self._shape[axis], first and self._by_rows
+        if first:
+            bases = {o: self._element_address(o, base, "0", 0, o.offset) for o, base in bases.items()}
+        width = 1 if self._in_order else _width_for(self.nest, length // 4 if has_parts else length)
+        before = _Elements(w, self.nest, 1, bases)
+        totals = {place: before.load(place) for place in self._totals}
+        constants = {o: before.load(o) for o in self._constants}
+        if has_parts:
+            self._loop_over_part(bases, constants, width)
+            return
+        whole = length - length % width
+        if width > 1:
+            totals = self._loop_from("0", str(whole), width, bases, constants, totals)
+        if whole < length or width == 1:
+            totals = self._loop_from("0" if width == 1 else str(whole), str(length), 1, bases, constants, totals)
+        for place, total in totals.items():
+            before.store(place, total)
+
+    def _loop_over_part(self, bases: dict[Operand, str], constants: dict[Operand, str], width: int) -> None:
+        """Write the innermost loop over rows, whose bounds are known at the call alone."""
+        w = self.w
+        if width == 1:
+            self._loop_from("%first", "%last", 1, bases, constants, {})
+            return
+        count = w.value("sub i64 %last, %first")
+        rest = w.value(f"and i64 {count}, {width - 1}")
+        middle = w.value(f"sub i64 %last, {rest}")
+        many, few, one, end = (w.fresh(name) for name in ("many", "few", "one", "end"))
+        w.branch(f"icmp ult i64 %first, {middle}", many, few)
+        w.label(many)
+        self._loop_from("%first", middle, width, bases, constants, {})
+        w.line(f"  br label %{few}")
+        w.label(few)
+        w.branch(f"icmp ult i64 {middle}, %last", one, end)
+        w.label(one)
+        self._loop_from(middle, "%last", 1, bases, constants, {})
+        w.line(f"  br label %{end}")
+        w.label(end)
+
+    def _loop_from(
+        self,
+        start: str,
+        stop: str,
+        width: int,
+        bases: dict[Operand, str],
+        constants: dict[Operand, str],
+        totals: dict[Operand, str],
+    ) -> dict[Operand, str]:
+        """Write a loop that takes ``width`` elements at a time; return the totals after it."""
+        w = self.w
+        copies = {o: _repeat(w, o.dtype, value, width) for o, value in constants.items()}
+        before, head, after = w.block, w.fresh("loop"), w.fresh("done")
+        w.line(f"  br label %{head}")
+        w.label(head)
+        index, following = f"%{w.fresh('i')}", f"%{w.fresh('n')}"
+        begun = {place: f"%{w.fresh('t')}" for place in totals}
+        fill = w.reserve_line()
+        here = {o: self._element_address(o, base, index, o.strides[-1], 0) for o, base in bases.items()}
+        ended = _Elements(w, self.nest, width, here, copies, begun).write()
+        w.line(f"  {following} = add nuw nsw i64 {index}, {width}")
+        phis = [("i64", index, start, following)]
+        phis += [(_kind(place.dtype), begun[place], totals[place], ended[place]) for place in totals]
+        fill("\n".join(f"  {to} = phi {kind} [ {a}, %{before} ], [ {b}, %{w.block} ]" for kind, to, a, b in phis))
+        w.branch(f"icmp ult i64 {following}, {stop}", head, after)
+        w.label(after)
+        return ended
+
+
+def _width_for(nest: LoopNest, length: int) -> int:
+    """Return how many elements of an axis go at a time: a power of two, 32 bytes of the widest at most; 1 for few."""
+    most = 4 if any(item.dtype == "float64" for item in (*nest.operands, *nest.steps)) else 8
+    while most > length:
+        most //= 2
+    return most if most >= 4 else 1
+
+
+def _kind(dtype: str, width: int = 1, *, in_memory: bool = False) -> str:
+    """Return the type of so many values side by side; a truth value is a byte in memory."""
+    kind = "i1" if dtype == "bool" and not in_memory else _TYPES[dtype]
+    return kind if width == 1 else f"<{width} x {kind}>"
+
+
+def _repeat(w: _Writer, dtype: str, value: str, width: int) -> str:
+    """Write so many copies of a value."""
+    if width == 1:
+        return value
+    wide = _kind(dtype, width)
+    one = w.value(f"insertelement {wide} poison, {_kind(dtype)} {value}, i64 0")
+    return w.value(f"shufflevector {wide} {one}, {wide} poison, <{width} x i32> zeroinitializer")
+
+
+class _Elements:
+    """The work of a nest on ``width`` elements side by side along its last axis.
+
+    ``addresses`` are those of the first element. ``constants`` are values that stay along the axis, repeated;
+    ``totals`` are sums and maxima that stay, so far.
+    """
+
+    def __init__(
+        self,
+        writer: _Writer,
+        nest: LoopNest,
+        width: int,
+        addresses: dict[Operand, str],
+        constants: dict[Operand, str] | None = None,
+        totals: dict[Operand, str] | None = None,
+    ) -> None:
+        self.w, self.nest, self._width = writer, nest, width
+        self._addresses = addresses
+        self._loaded = dict(constants or {})
+        self._totals = dict(totals or {})
+        self._values: list[str] = []
+
+    def write(self) -> dict[Operand, str]:
+        """Write the work; return the totals after it."""
         for step in self.nest.steps:
-            self.values.append(self._step(step))
+            self._values.append(self._step(step))
         stores, sums, maxima = (
-            [(place, _TYPES[place.dtype], self._read(value)) for place, value in pairs]
+            [(place, self._read(value)) for place, value in pairs]
             for pairs in (self.nest.stores, self.nest.sums, self.nest.maxima)
         )
-        for place, kind, value in stores:
-            self.w.line(f"  store {kind} {value}, ptr {addresses[place]}")
-        for place, kind, value in sums:
-            old = self.w.value(f"load {kind}, ptr {addresses[place]}")
-            new = self.w.value(f"fadd {kind} {old}, {value}")
-            self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
-        for place, kind, value in maxima:
-            old = self.w.value(f"load {kind}, ptr {addresses[place]}")
-            # NaN wins, and of two zeros the later one, as in NumPy's instruction on x86.
-            larger = self.w.value(f"fcmp uge {kind} {value}, {old}")
-            nan = self.w.value(f"fcmp uno {kind} {old}, {old}")
-            new = self._select(nan, kind, old, self._select(larger, kind, value, old))
-            self.w.line(f"  store {kind} {new}, ptr {addresses[place]}")
+        for place, value in stores:
+            self.store(place, value)
+        for place, value in sums:
+            self._update(place, value, self._sum)
+        for place, value in maxima:
+            self._update(place, value, self._maximum)
+        return self._totals
+
+    def _update(self, place: Operand, value: str, combine: Callable[[str, str, str], str]) -> None:
+        """Write how a value, or each of several in order, comes into a total."""
+        if place not in self._totals:
+            self.store(place, combine(_kind(place.dtype, self._width), self.load(place), value))
+            return
+        for lane in range(self._width):
+            one = self._lane(place, value, lane)
+            self._totals[place] = combine(_kind(place.dtype), self._totals[place], one)
+
+    def _lane(self, operand: Operand, value: str, lane: int, *, in_memory: bool = False) -> str:
+        if self._width == 1:
+            return value
+        kind = _kind(operand.dtype, self._width, in_memory=in_memory)
+        return self.w.value(f"extractelement {kind} {value}, i64 {lane}")
+
+    def _sum(self, kind: str, old: str, value: str) -> str:
+        return self.w.value(f"fadd {kind} {old}, {value}")
+
+    def _maximum(self, kind: str, old: str, value: str) -> str:
+        # NaN wins, and of two zeros the later one, as in NumPy's instruction on x86.
+        larger = self.w.value(f"fcmp uge {kind} {value}, {old}")
+        nan = self.w.value(f"fcmp uno {kind} {old}, {old}")
+        return self._select(nan, kind, old, self._select(larger, kind, value, old))
+
+    def load(self, operand: Operand) -> str:
+        """Write the loading of elements."""
+        w, kind, size = self.w, _kind(operand.dtype, self._width, in_memory=True), _SIZES[operand.dtype]
+        if self._width == 1 or operand.strides[-1] == 1:
+            value = w.value(f"load {kind}, ptr {self._addresses[operand]}, align {size}")
+        else:
+            value = "poison"
+            for lane in range(self._width):
+                one = _kind(operand.dtype, in_memory=True)
+                element = w.value(f"load {one}, ptr {self._address(operand, lane)}")
+                value = w.value(f"insertelement {kind} {value}, {one} {element}, i64 {lane}")
+        return w.value(f"icmp ne {kind} {value}, {self._zero}") if operand.dtype == "bool" else value
+
+    def store(self, operand: Operand, value: str) -> None:
+        """Write the storing of elements."""
+        w, kind, size = self.w, _kind(operand.dtype, self._width, in_memory=True), _SIZES[operand.dtype]
+        if operand.dtype == "bool":
+            value = w.value(f"zext {_kind('bool', self._width)} {value} to {kind}")
+        if self._width == 1 or operand.strides[-1] == 1:
+            w.line(f"  store {kind} {value}, ptr {self._addresses[operand]}, align {size}")
+            return
+        for lane in range(self._width):
+            element = self._lane(operand, value, lane, in_memory=True)
+            w.line(f"  store {_kind(operand.dtype, in_memory=True)} {element}, ptr {self._address(operand, lane)}")
+
+    def _address(self, operand: Operand, lane: int) -> str:
+        """Return the address of one of the elements."""
+        first, steps = self._addresses[operand], lane * operand.strides[-1]
+        kind = _kind(operand.dtype, in_memory=True)
+        return self.w.value(f"getelementptr inbounds {kind}, ptr {first}, i64 {steps}") if steps else first
+
+    @property
+    def _zero(self) -> str:
+        return "0" if self._width == 1 else "zeroinitializer"
 
     def _read(self, reference: Reference) -> str:
         if isinstance(reference, int):
-            return self.values[reference]
+            return self._values[reference]
         if isinstance(reference, Number):
-            return _literal(reference)
-        if reference not in self.loaded:
-            kind = _TYPES[reference.dtype]
-            self.loaded[reference] = self.w.value(f"load {kind}, ptr {self.addresses[reference]}")
-        return self.loaded[reference]
+            return _literal(reference, self._width)
+        if reference not in self._loaded:
+            self._loaded[reference] = self.load(reference)
+        return self._loaded[reference]
 
     def _dtype(self, reference: Reference) -> str:
         return self.nest.steps[reference].dtype if isinstance(reference, int) else reference.dtype
@@ -467,7 +660,7 @@ class _Nest(_Loops):
     def _step(self, step: Step) -> str:
         inputs = [self._read(r) for r in step.inputs]
         dtypes = [self._dtype(r) for r in step.inputs]
-        kind, w, name = _TYPES[dtypes[-1]], self.w, step.operation
+        kind, w, name = _kind(dtypes[-1], self._width), self.w, step.operation
         if name == "identity":
             return inputs[0]
         if name in _ARITHMETIC:
@@ -475,49 +668,44 @@ class _Nest(_Loops):
         if name == "negative":
             return w.value(f"fneg {kind} {inputs[0]}")
         if name in _COMPARISONS:
-            return self._byte(self._compare(_COMPARISONS[name], kind, inputs, dtypes[-1]))
+            conditions = _OF_TRUTHS if dtypes[-1] == "bool" else _COMPARISONS
+            return w.value(f"{conditions[name]} {kind} {inputs[0]}, {inputs[1]}")
         if name in _LOGICAL:
-            return w.value(f"{_LOGICAL[name]} i8 {inputs[0]}, {inputs[1]}")
+            return w.value(f"{_LOGICAL[name]} {kind} {inputs[0]}, {inputs[1]}")
         if name == "logical_not":
-            return w.value(f"xor i8 {inputs[0]}, 1")
+            return w.value(f"xor {kind} {inputs[0]}, {_literal(Number(1.0, 'bool'), self._width)}")
         if name == "where":
-            return self._select(self._bit(inputs[0]), kind, inputs[1], inputs[2])
+            return self._select(inputs[0], kind, inputs[1], inputs[2])
         if name == "relu":
             # NaN stays and −0 becomes 0, as in NumPy's maximum with 0.
-            positive = w.value(f"fcmp ugt {kind} {inputs[0]}, 0.0")
-            return self._select(positive, kind, inputs[0], "0.0")
+            zero = _literal(Number(0.0, dtypes[-1]), self._width)
+            positive = w.value(f"fcmp ugt {kind} {inputs[0]}, {zero}")
+            return self._select(positive, kind, inputs[0], zero)
         if name == "convert":
             return self._convert(inputs[0], dtypes[0], step.dtype)
-        function = {"abs": "fabs", "sqrt": "sqrt"}[name]
-        return w.value(f"call {kind} @llvm.{function}.{_SUFFIX[step.dtype]}({kind} {inputs[0]})")
-
-    def _compare(self, condition: str, kind: str, inputs: list[str], dtype: str) -> str:
-        if dtype != "bool":
-            return self.w.value(f"fcmp {condition} {kind} {inputs[0]}, {inputs[1]}")
-        integer = {"oeq": "eq", "une": "ne", "olt": "ult", "ole": "ule", "ogt": "ugt", "oge": "uge"}[condition]
-        return self.w.value(f"icmp {integer} {kind} {inputs[0]}, {inputs[1]}")
-
-    def _byte(self, bit: str) -> str:
-        return self.w.value(f"zext i1 {bit} to i8")
-
-    def _bit(self, byte: str) -> str:
-        return self.w.value(f"icmp ne i8 {byte}, 0")
+        function, vector = {"abs": "fabs", "sqrt": "sqrt"}[name], "" if self._width == 1 else f"v{self._width}"
+        return w.value(f"call {kind} @llvm.{function}.{vector}{_SUFFIX[step.dtype]}({kind} {inputs[0]})")
 
     def _select(self, bit: str, kind: str, yes: str, no: str) -> str:
-        return self.w.value(f"select i1 {bit}, {kind} {yes}, {kind} {no}")
+        bits = "i1" if kind[0] != "<" else f"<{self._width} x i1>"
+        return self.w.value(f"select {bits} {bit}, {kind} {yes}, {kind} {no}")
 
     def _convert(self, value: str, source: str, target: str) -> str:
-        a, b = _TYPES[source], _TYPES[target]
+        a, b = _kind(source, self._width), _kind(target, self._width)
+        if source == target:
+            return value
         if source == "bool":
-            return self.w.value(f"uitofp i8 {value} to {b}")
+            return self.w.value(f"uitofp {a} {value} to {b}")
         if target == "bool":
-            return self._byte(self.w.value(f"fcmp une {a} {value}, 0.0"))
-        return self.w.value(f"{'fpext' if b == 'double' else 'fptrunc'} {a} {value} to {b}")
+            return self.w.value(f"fcmp une {a} {value}, {_literal(Number(0.0, source), self._width)}")
+        return self.w.value(f"{'fpext' if target == 'float64' else 'fptrunc'} {a} {value} to {b}")
 
 
-def _literal(number: Number) -> str:
+def _literal(number: Number, width: int) -> str:
     if number.dtype == "bool":
-        return str(int(number.value))
-    # LLVM writes single precision as the double of the same value.
-    rounded = float(np.dtype(number.dtype).type(number.value))
-    return "0x" + struct.pack(">d", rounded).hex().upper()
+        text = "true" if number.value else "false"
+    else:
+        # LLVM writes single precision as the double of the same value.
+        rounded = float(np.dtype(number.dtype).type(number.value))
+        text = "0x" + struct.pack(">d", rounded).hex().upper()
+    return text if width == 1 else "<" + ", ".join([f"{_kind(number.dtype)} {text}"] * width) + ">"
