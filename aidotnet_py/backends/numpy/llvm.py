@@ -411,7 +411,9 @@ def _writers() -> str | None:
     """Return a digest of the modules that translate kernels; None if their source files cannot be read."""
     try:
         modules = (kernel.__file__, rows.__file__, assembly.__file__, machine_code.__file__, __file__)
-        sources = [Path(file or "").read_bytes() for file in modules]
+        files = [Path(file or "") for file in modules]
+        files += sorted(Path(assembly.__file__ or "").parent.glob("*.py"))
+        sources = [file.read_bytes() for file in files]
     except OSError:
         return None
     return hashlib.sha256(b"".join(sources)).hexdigest()

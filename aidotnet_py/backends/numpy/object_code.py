@@ -23,9 +23,6 @@ _IN_MEMORY = 2
 _ABSOLUTE_64 = 1
 _UNDEFINED, _FIRST_SPECIAL = 0, 0xFF00
 
-# The functions of the C library that LLVM calls in place of loops that fill or copy.
-_FUNCTIONS = ("memset", "memcpy", "memmove")
-
 
 @cache
 def can_load() -> bool:
@@ -111,8 +108,9 @@ def _relocate(file: _Object, section: _Section, memory: mmap.mmap, starts: dict[
     for offset, info, addend in struct.iter_unpack("<QQq", file.content(section)):
         if info & 0xFFFFFFFF != _ABSOLUTE_64:
             raise LookupError(f"relocations must be of kind {_ABSOLUTE_64}, got {info & 0xFFFFFFFF}")
-        name, index, value = file.symbol(table, info >> 32)
-        target = _library()[name] if index == _UNDEFINED else base + starts[index] + value
+        _, index, value = file.symbol(table, info >> 32)
+        # A function of another library has no start here, and LLVM puts none in.
+        target = base + starts[index] + value
         struct.pack_into("<Q", memory, here + offset, target + addend)
 
 
@@ -125,12 +123,6 @@ def _address_in(file: _Object, function: str, starts: dict[int, int]) -> int:
                     break
                 return starts[index] + value
     raise LookupError(function)
-
-
-@cache
-def _library() -> dict[str, int]:
-    process = ctypes.CDLL(None)
-    return {name: ctypes.cast(getattr(process, name), ctypes.c_void_p).value or 0 for name in _FUNCTIONS}
 
 
 def _make_executable(base: int, size: int) -> None:

@@ -1,0 +1,92 @@
+"""Lines of the assembly language of LLVM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """Lines of assembly, and unused names."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._numbers = count()
+        self._block = ""
+
+    def text(self) -> str:
+        """Return all lines."""
+        return "\n".join(self._lines) + "\n"
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        self._lines.append(text)
+
+    def label(self, name: str) -> None:
+        """Start a block."""
+        self.line(f"{name}:")
+        self._block = name
+
+    def value(self, expression: str) -> str:
+        """Write a line that computes an expression, and return the name of its value."""
+        name = self._fresh("%v")
+        self.line(f"  {name} = {expression}")
+        return name
+
+    def where(self, condition: str, body: Callable[[], object]) -> None:
+        """Write a block that is run if a condition holds."""
+        then, after = self._fresh("then"), self._fresh("after")
+        self._branch(condition, then, after)
+        self.label(then)
+        body()
+        self.line(f"  br label %{after}")
+        self.label(after)
+
+    def loop(
+        self,
+        start: str,
+        stop: str,
+        body: Callable[[str, list[str]], Sequence[str]],
+        *,
+        step: int = 1,
+        carried: Sequence[tuple[str, str]] = (),
+    ) -> list[str]:
+        """Write a loop that runs at least once, and return what it carries, after it.
+
+        Parameters
+        ----------
+        start, stop : str
+            The first index, and the one after the last; ``step`` divides their distance.
+        body : callable
+            Writes the work, given the index and the values that are carried; returns these after it.
+        step : int
+            The distance of indices.
+        carried : sequence of (str, str)
+            The types and first values.
+        """
+        before, head, after = self._block, self._fresh("loop"), self._fresh("done")
+        self.line(f"  br label %{head}")
+        self.label(head)
+        index, following = self._fresh("%i"), self._fresh("%n")
+        begun = [self._fresh("%t") for _ in carried]
+        place = len(self._lines)
+        ended = list(body(index, begun))
+        self.line(f"  {following} = add nuw nsw i64 {index}, {step}")
+        # The block that the loop comes back from, and what it carries, are known now.
+        phis = [("i64", start), *carried]
+        turns = zip([index, *begun], phis, [following, *ended], strict=True)
+        self._lines[place:place] = [
+            f"  {name} = phi {kind} [ {first}, %{before} ], [ {last}, %{self._block} ]"
+            for name, (kind, first), last in turns
+        ]
+        self._branch(f"icmp ult i64 {following}, {stop}", head, after)
+        self.label(after)
+        return ended
+
+    def _branch(self, condition: str, yes: str, no: str) -> None:
+        self.line(f"  br i1 {self.value(condition)}, label %{yes}, label %{no}")
+
+    def _fresh(self, prefix: str) -> str:
+        return f"{prefix}.{next(self._numbers)}"
