@@ -104,8 +104,4 @@ def _reads_what_it_writes(nest: LoopNest, staying: Set[Operand]) -> bool:
     operands = Counter(operand.argument for operand in nest.operands)
     moved = [r for pair in (*nest.stores, *nest.sums, *nest.maxima) for r in pair]
     mentions = Counter([*(r for step in nest.steps for r in step.inputs), *moved])
-    return (
-        any(operands[place.argument] > 1 for place in nest.written)
-        or any(place in staying for place, _ in nest.stores)
-        or any(place in staying and mentions[place] > 1 for place, _ in (*nest.sums, *nest.maxima))
-    )
+    return any(operands[place.argument] > 1 or (place in staying and mentions[place] > 1) for place in nest.written)

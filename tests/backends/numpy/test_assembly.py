@@ -1,0 +1,173 @@
+"""Nests in machine code do what their definition says, element by element, with the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from amounts import many
+
+from aidotnet_py.backends.kernel import LOOP_OPERATIONS, Kernel, LoopNest, Number, Operand, Reference, Step
+from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
+from aidotnet_py.backends.rows import ByRows
+
+pytestmark = pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed")
+
+Rng = np.random.Generator
+FLOATS = ("float32", "float64")
+SPECIAL = [0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 1e-40, 3e38]
+OF_TWO = ("add", "subtract", "multiply", "divide")
+TRUTHS = ("logical_and", "logical_or")
+COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
+SIZE = 4000
+
+
+def in_numpy(name: str) -> Callable[..., Any]:
+    own = {
+        "identity": lambda x: x,
+        "where": np.where,
+        "relu": lambda x: np.maximum(x, x.dtype.type(0)) + x.dtype.type(0),
+    }
+    return own[name] if name in own else getattr(np, name)
+
+
+def run_by_element(nest: LoopNest, arguments: list[Any]) -> None:
+    """Run a nest as `LoopNest` defines it."""
+    for index in product(*map(range, nest.shape)):
+        values: list[Any] = []
+
+        def place_of(operand: Operand, index: tuple[int, ...] = index) -> tuple[Any, int]:
+            return arguments[operand.argument], operand.offset + int(np.dot(index, operand.strides))
+
+        def read(reference: Reference, values: list[Any] = values) -> Any:
+            if isinstance(reference, Operand):
+                array, place = place_of(reference)
+                return array[place]
+            return (
+                np.dtype(reference.dtype).type(reference.value) if isinstance(reference, Number) else values[reference]
+            )
+
+        for step in nest.steps:
+            inputs = [read(r) for r in step.inputs]
+            kind = np.dtype(step.dtype).type
+            values.append(kind(inputs[0] if step.operation == "convert" else in_numpy(step.operation)(*inputs)))
+        moved = [[(place, read(value)) for place, value in pairs] for pairs in (nest.stores, nest.sums, nest.maxima)]
+        for (operand, value), combine in (
+            *((pair, lambda _, new: new) for pair in moved[0]),
+            *((pair, np.add) for pair in moved[1]),
+            *((pair, np.maximum) for pair in moved[2]),
+        ):
+            array, place = place_of(operand)
+            array[place] = combine(array[place], value)
+
+
+def an_operand(rng: Rng, shape: tuple[int, ...], argument: int, dtype: str, *, inner: int) -> Operand:
+    """An operand whose elements lie ``inner`` apart along the last axis, and apart or not along the others."""
+    strides, reach = [inner], abs(inner) * (shape[-1] - 1)
+    for length in reversed(shape[:-1]):
+        stride = 0 if inner == 0 and rng.random() < 0.5 else reach + int(rng.integers(1, 3))
+        strides.insert(0, stride)
+        reach += stride * (length - 1)
+    return Operand(argument, dtype, tuple(strides), int(rng.integers(SIZE - reach)))
+
+
+def a_nest(rng: Rng, dtypes: list[str], *, in_place: bool) -> LoopNest:
+    shape = (
+        *rng.integers(1, 4, rng.integers(0, 3)).tolist(),
+        int(rng.choice([1, 2, 3, 4, 5, 7, 8, 9, 12, 16, 19, 35])),
+    )
+    outputs = rng.permutation(len(dtypes))[:3].tolist()
+    inputs = [a for a in range(len(dtypes)) if a not in outputs]
+    read = [
+        an_operand(rng, shape, a, dtypes[a], inner=int(rng.choice([0, 1, 1, 1, 2, 5]))) for a in inputs for _ in (0, 1)
+    ]
+    steps: list[Step] = []
+
+    def a_reference(dtype: str) -> Reference:
+        known: list[Reference] = [o for o in read if o.dtype == dtype]
+        known += [i for i, step in enumerate(steps) if step.dtype == dtype]
+        number = Number(float(rng.choice([0, 1])) if dtype == "bool" else float(rng.choice([-2.5, 0.0, 0.1, 7])), dtype)
+        return known[rng.integers(len(known))] if known and rng.random() < 0.9 else number
+
+    for _ in range(rng.integers(1, 8)):
+        operation, dtype = str(rng.choice(sorted(LOOP_OPERATIONS))), str(rng.choice(FLOATS))
+        if operation in TRUTHS or operation == "logical_not":
+            steps.append(
+                Step(operation, tuple(a_reference("bool") for _ in range(2 - (operation not in TRUTHS))), "bool")
+            )
+        elif operation in COMPARISONS:
+            kind = str(rng.choice([*FLOATS, "bool"]))
+            steps.append(Step(operation, (a_reference(kind), a_reference(kind)), "bool"))
+        elif operation == "where":
+            steps.append(Step(operation, (a_reference("bool"), a_reference(dtype), a_reference(dtype)), dtype))
+        elif operation == "convert":
+            source, target = rng.permutation([*FLOATS, "bool"])[:2].tolist()
+            steps.append(Step(operation, (a_reference(source),), target))
+        else:
+            steps.append(Step(operation, tuple(a_reference(dtype) for _ in range(1 + (operation in OF_TWO))), dtype))
+    stores, sums, maxima = list[tuple[Operand, Reference]](), list[tuple[Operand, Reference]](), list[Any]()
+    for output in outputs:
+        dtype = dtypes[output]
+        kind = int(rng.integers(1 if dtype == "bool" else 3))
+        place = an_operand(rng, shape, output, dtype, inner=int(rng.choice([0, 1, 1, 2])))
+        (stores, sums, maxima)[kind].append((place, a_reference(dtype)))
+        if in_place:
+            # Elements that other elements' work may write.
+            read.append(
+                place if rng.random() < 0.5 else Operand(output, dtype, place.strides, max(place.offset - 1, 0))
+            )
+            steps.append(Step("identity", (read[-1],), dtype))
+            stores, sums, maxima = (
+                [(p, len(steps) - 1 if p is place else v) for p, v in pairs] for pairs in (stores, sums, maxima)
+            )
+    return LoopNest(shape, tuple(steps), tuple(stores), tuple(sums), tuple(maxima))
+
+
+def some_arguments(rng: Rng, dtypes: list[str]) -> list[Any]:
+    arguments = [rng.normal(size=SIZE).astype(dtype) for dtype in dtypes]
+    for array in arguments:
+        places = rng.integers(SIZE, size=SIZE // 2)
+        array[places] = rng.choice(SPECIAL, places.size).astype(array.dtype)
+    return arguments
+
+
+def check(kernel: Kernel, arguments: list[Any], parts: int = 1) -> None:
+    expected = [array.copy() for array in arguments]
+    for nest in kernel.nests:
+        assert isinstance(nest, LoopNest)
+        run_by_element(nest, expected)
+    compiler = LlvmCompiler()
+    (bind,) = compiler.submit([kernel]).result(wait=True) or ()
+    call: Any = bind([compiler.address_of(array) for array in arguments])
+    for part in reversed(range(parts)):
+        call._run(call._table, part, parts)
+    for array, wanted in zip(arguments, expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+        if array.dtype != bool:
+            assert np.all((np.signbit(array) == np.signbit(wanted)) | np.isnan(wanted))
+
+
+@pytest.mark.parametrize("seed", range(many(24)))
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_nests_do_what_their_definition_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dtypes = ["float32", "float32", "float64", "bool", *rng.choice([*FLOATS, "bool"], 2).tolist()]
+    nests = tuple(a_nest(rng, dtypes, in_place=seed % 2 == 1) for _ in range(10))
+    check(Kernel(nests, len(dtypes)), some_arguments(rng, dtypes))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+@pytest.mark.parametrize("rows", [15, 16, 33, 70])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_parts_of_the_rows_make_the_whole(rows: int, parts: int) -> None:
+    x, y, out = (Operand(i, "float32", (1,), offset) for i, offset in enumerate((3, 0, 1)))
+    mask = Operand(3, "bool", (1,))
+    steps = (Step("divide", (x, y), "float32"), Step("less", (0, Number(0.5, "float32")), "bool"))
+    sums = LoopNest((rows,), sums=((out, x),))
+    kernel = Kernel((LoopNest((rows,), steps, ((out, 0), (mask, 1))), sums), 4)
+    assert ByRows.of(kernel) is not None
+    arguments = some_arguments(np.random.default_rng(rows), ["float32", "float32", "float32", "bool"])
+    check(kernel, arguments, parts)
