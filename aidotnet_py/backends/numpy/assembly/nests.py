@@ -12,6 +12,9 @@ from aidotnet_py.backends.numpy.assembly.writer import Writer
 
 __all__ = ["Nest"]
 
+# Steps that are written one after another, without a loop.
+_FEW = 8
+
 
 class Nest(Loops):
     """The loops of one nest.
@@ -95,6 +98,14 @@ class Nest(Loops):
             elements = Elements(self.w, self.nest, width, here, copies, dict(zip(totals, begun, strict=True)))
             return list(elements.write().values())
 
+        if start.isdigit() and stop.isdigit():
+            indices = range(int(start), int(stop), width)
+            # Loops of few turns of little work take longer to count than to run.
+            if len(indices) == 1 or len(indices) * len(self.nest.steps) <= _FEW:
+                values = list(totals.values())
+                for index in indices:
+                    values = body(str(index), values)
+                return dict(zip(totals, values, strict=True))
         carried = [(kind_of(place.dtype), total) for place, total in totals.items()]
         return dict(zip(totals, self.w.loop(start, stop, body, step=width, carried=carried), strict=True))
 
