@@ -65,6 +65,6 @@ def test_a_program_is_pickled_with_the_names_of_its_primitives() -> None:
 
 
 def test_a_primitive_whose_name_is_taken_is_not_pickled() -> None:
-    twin = Primitive("matmul", *[lambda *_: None] * 5)  # type: ignore[arg-type]
+    _, twin = (Primitive("named_twice", *[lambda *_: None] * 5) for _ in range(2))  # type: ignore[arg-type]
     with pytest.raises(InvalidOperationException, match="must be its own"):
         pickle.dumps(twin)

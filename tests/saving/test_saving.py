@@ -329,8 +329,8 @@ class TestRefusals:
         try:
             with pytest.raises(ArgumentException, match="must describe a model that can be made"):
                 aidotnet_py.load(tmp_path / "file")
-            # Beside what is reserved, and never touched.
-            assert tracemalloc.get_traced_memory()[1] < 2**20 + 8 * shape[0] * (len(shape) - 1)
+            # Beside what is reserved, and never touched; a thread may compile kernels meanwhile.
+            assert tracemalloc.get_traced_memory()[1] < 2**24 + 8 * shape[0] * (len(shape) - 1)
         finally:
             tracemalloc.stop()
 
