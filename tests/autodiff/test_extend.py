@@ -38,7 +38,9 @@ def _batch(inputs: Sequence[Any], batched: Sequence[bool], size: int) -> Any:
     return arctan(inputs[0])
 
 
-_arctan = Primitive(name="arctan_on_host", shape=_shape, run=_run, jvp=_jvp, transpose=None, batch=_batch, in_place=True)
+_arctan = Primitive(
+    name="arctan_on_host", shape=_shape, run=_run, jvp=_jvp, transpose=None, batch=_batch, in_place=True
+)
 
 
 def arctan(x: Any) -> Tracer:

@@ -11,6 +11,7 @@ import pytest
 from amounts import many
 
 from aidotnet_py.backends.kernel import LOOP_OPERATIONS, Kernel, LoopNest, Number, Operand, Reference, Step
+from aidotnet_py.backends.numpy.assembly import kernel_text
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.rows import ByRows
 
@@ -171,3 +172,8 @@ def test_parts_of_the_rows_make_the_whole(rows: int, parts: int) -> None:
     assert ByRows.of(kernel) is not None
     arguments = some_arguments(np.random.default_rng(rows), ["float32", "float32", "float32", "bool"])
     check(kernel, arguments, parts)
+
+
+def test_a_long_nest_has_a_short_text() -> None:
+    nest = LoopNest((10_000,), sums=((Operand(1, "float32", (0,)), Operand(0, "float32", (1,))),))
+    assert len(kernel_text(Kernel((nest,), 2), "kernel").splitlines()) < 100

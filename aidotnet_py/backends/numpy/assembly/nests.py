@@ -12,7 +12,7 @@ from aidotnet_py.backends.numpy.assembly.writer import Writer
 
 __all__ = ["Nest"]
 
-# Steps that are written one after another, without a loop.
+# Steps and places written that go one after another, without a loop.
 _FEW = 8
 
 
@@ -100,8 +100,9 @@ class Nest(Loops):
 
         if start.isdigit() and stop.isdigit():
             indices = range(int(start), int(stop), width)
+            work = len(self.nest.steps) + len(self.nest.written)
             # Loops of few turns of little work take longer to count than to run.
-            if len(indices) == 1 or len(indices) * len(self.nest.steps) <= _FEW:
+            if len(indices) == 1 or len(indices) * work <= _FEW:
                 values = list(totals.values())
                 for index in indices:
                     values = body(str(index), values)
