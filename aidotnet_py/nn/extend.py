@@ -1,6 +1,6 @@
 """What layers of one's own need beside `Layer`: the parameters of inner layers, and noise in training."""
 
-from aidotnet_py.nn.layer import Parameters, Shape, initialized, parts, with_prefix
+from aidotnet_py.nn.layer import initialized, parts, with_prefix
 from aidotnet_py.nn.noise import noise_for
 
-__all__ = ["Parameters", "Shape", "initialized", "noise_for", "parts", "with_prefix"]
+__all__ = ["initialized", "noise_for", "parts", "with_prefix"]
