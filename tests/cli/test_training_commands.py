@@ -179,6 +179,7 @@ class TestTrain:
         done = train(tmp_path / "my  run", "--set", "options.InnerLearningRate=1e30")
         assert f"run: aidotnet-py resume '{tmp_path / 'my  run'}'" in done.stderr
 
+    @pytest.mark.slow
     def test_an_archive_is_found_from_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         members = alphabets("One", "Two", "Three", characters=5, images=17)
         write(tmp_path / "here.zip", members)

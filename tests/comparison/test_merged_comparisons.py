@@ -166,6 +166,7 @@ class TestMerge:
 
 
 class TestSpeed:
+    @pytest.mark.slow
     def test_of_all_that_are_asked(self) -> None:
         found = measure_speed(settings(algorithms=["FOMAML", "ANIL"]), 0.01)
         assert [speed.algorithm for speed in found] == ["FOMAML", "ANIL"]
