@@ -211,6 +211,8 @@ class TestCache:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+        # `finish_compiling` waits for a process that would wait two seconds for more work.
+        monkeypatch.setattr(llvm_compiler_module, "_IDLE", 0.0)
         return tmp_path / "aidotnet_py" / "kernels"
 
     def doubled(self) -> Any:
