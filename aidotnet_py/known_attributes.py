@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aidotnet_py.suggestions import suggest
@@ -36,10 +37,16 @@ class KnownAttributes:
             super().__setattr__(name, value)
 
 
-def _require_annotated(kind: type[Any], name: str) -> None:
+def _require_annotated(kind: type, name: str) -> None:
     """Raise AttributeError unless a class, or one that it inherits from, has an annotation for the attribute."""
-    annotated = {known for cls in kind.__mro__ for known in inspect.get_annotations(cls)}
+    annotated = _annotated(kind)
     if name not in annotated:
         public = sorted(known for known in {*dir(kind), *annotated} if not known.startswith("_"))
         remedy = suggest(name, public) or "keep what belongs to it in an object of your own"
         raise AttributeError(f"{kind.__name__} has no attribute {name!r}; {remedy}")
+
+
+@cache
+def _annotated(kind: type) -> frozenset[str]:
+    """Return the names that a class of this library, or one that it inherits from, has annotations for."""
+    return frozenset(known for cls in kind.__mro__ for known in inspect.get_annotations(cls))

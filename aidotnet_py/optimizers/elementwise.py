@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = ["DECAY", "ElementwiseOptimizer", "TracedFormulas"]
 DECAY = Number(least=0, below=1)
 # Traced formulas hold buffers of several times the parameters' size; so many of them are kept.
 _PROGRAMS_KEPT = 4
+_FLOAT = frozenset([float])
 
 
 class TracedFormulas(dict[Any, Callable[..., Any]]):
@@ -151,7 +153,8 @@ class ElementwiseOptimizer:
         """Return the new parameters; ``self._arrays`` are the memory, to be overwritten, ``self._steps`` counts."""
         memory = [self._arrays[name] for name in self.memory]
         dtype = backend.dtype_of(parameters)
-        coefficients = [backend.asarray(number, dtype) for number in self.checked_coefficients(self._steps)]
+        (numbers,) = self._checked_coefficients([self.coefficients(self._steps)])
+        coefficients = [backend.asarray(number, dtype) for number in numbers]
         new, remembered = self._program(parameters, dtype, memory, coefficients)(
             parameters, gradient, memory, coefficients
         )
@@ -221,10 +224,11 @@ class ElementwiseOptimizer:
     def first_coefficients(self, steps: int) -> list[tuple[float, ...]]:
         """Return the `coefficients` of the first so many steps."""
         # A class of one's own may count steps and calls.
-        fresh, rows = self.fresh(), list[tuple[float, ...]]()
+        fresh, results = self.fresh(), list[Any]()
         for step in range(1, steps + 1):
             fresh._steps = step
-            rows.append(fresh.checked_coefficients(step))
+            results.append(fresh.coefficients(step))
+        rows = self._checked_coefficients(results)
         if len(set(map(len, rows))) > 1:
             raise InvalidOperationException(
                 f"{type(self).__name__}.coefficients must return as many numbers at every step, got "
@@ -272,13 +276,16 @@ class ElementwiseOptimizer:
             f"{type(self).__name__}.formula must return (new parameters, [{names}]), got {shown(result)}"
         )
 
-    def checked_coefficients(self, step: int) -> tuple[float, ...]:
-        """Return the `coefficients` of a step, if they are a sequence of numbers."""
-        numbers: Any = cast(Any, self.coefficients(step))
-        if not isinstance(numbers, (list, tuple)) or not all(map(_is_number, cast("Sequence[Any]", numbers))):
-            name, got = f"the result of {type(self).__name__}.coefficients", shown(cast(Any, numbers))
-            raise InvalidOperationException(f"{name} must be a tuple of numbers, such as (rate,), got {got}")
-        return tuple(cast("Sequence[float]", numbers))
+    def _checked_coefficients(self, rows: list[Any]) -> list[tuple[float, ...]]:
+        """Return the `coefficients` of steps, if each is a sequence of numbers."""
+        # Mostly, and before the steps of each batch.
+        if set(map(type, rows)) == {tuple} and _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
+            return rows
+        for row in rows:
+            if not isinstance(row, (list, tuple)) or not all(map(_is_number, cast("Sequence[Any]", row))):
+                name, got = f"the result of {type(self).__name__}.coefficients", shown(cast(Any, row))
+                raise InvalidOperationException(f"{name} must be a tuple of numbers, such as (rate,), got {got}")
+        return [tuple(row) for row in rows]
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")

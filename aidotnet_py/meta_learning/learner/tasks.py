@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import Choice
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
-from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members
 from aidotnet_py.meta_learning.contract.tasks import name_in_batch
 from aidotnet_py.meta_learning.inner.minimizer import minimize
@@ -43,7 +42,7 @@ class _Learner(Protocol):
     def inner_rule(self, tasks: Tasks) -> InnerRule: ...
 
 
-class Tasks(KnownAttributes):
+class Tasks:
     """Some tasks of a batch, as an algorithm sees them; arrays are stacked, (tasks, …).
 
     Arrays that a method returns are buffers that the next call may write over: use them before that, and copy what is
@@ -65,17 +64,17 @@ class Tasks(KnownAttributes):
     See `MetaLearnerBase` and `AdaptedPath`.
     """
 
-    chunk: Chunk
-    backend: Backend
-    learned: Mapping[str, Array]
-    columns: Columns | None
-    details: Any
+    # Others, such as misspelt ones, are refused as they are set.
+    __slots__ = (
+        *("_adapted", "_gradients", "_learner", "_loop", "_measured", "_rule", "_start"),
+        *("backend", "chunk", "columns", "details", "learned"),
+    )
 
     def __init__(self, chunk: Chunk, learner: _Learner) -> None:
         self.chunk = chunk
-        self.backend = chunk.backend
-        self.learned = chunk.learned
-        self.details = None
+        self.backend: Backend = chunk.backend
+        self.learned: Mapping[str, Array] = chunk.learned
+        self.details: Any = None
         self._learner = learner
         self._start: Array | None = None
         self._rule: InnerRule | None = None

@@ -197,5 +197,5 @@ def test_a_misspelt_attribute_of_the_tasks_is_refused() -> None:
         setattr(tasks, "detials", 1)  # noqa: B010 -- a type checker would find it
         return first_order(self, tasks)
 
-    with pytest.raises(AttributeError, match="did you mean 'details'"):
+    with pytest.raises(AttributeError, match="no attribute 'detials'"):
         learner_with(meta_gradient=meta_gradient).MetaTrain(BATCH)
