@@ -22,7 +22,7 @@ from aidotnet_py.autodiff.extend import Run
 from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.meta_learning.inner import path
 from aidotnet_py.meta_learning.inner import steps as steps_of
-from aidotnet_py.meta_learning.objective import partial, traced
+from aidotnet_py.meta_learning.objective import batched_programs, partial
 from aidotnet_py.nn import Conv2D, Dense, Flatten, Sequential, Tanh
 from aidotnet_py.solvers.iteration import BufferedOperator, Iteration
 
@@ -191,7 +191,7 @@ def larger_images(backend: NumPyBackend) -> tuple[Any, TaskBatch[Any, Any, Any]]
 @pytest.mark.parametrize("build", [wide_network, larger_images])
 def test_memory_does_not_grow_with_the_inner_steps(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Compiled programs need fewer buffers, and one step would not be enough to have them compiled.
-    for module in (partial, traced, path, steps_of):
+    for module in (partial, batched_programs, path, steps_of):
         monkeypatch.setattr(module, "PATIENCE", 1)
     peaks = []
     # Once for what is loaded and kept by the process, such as the compiler, then to measure.
