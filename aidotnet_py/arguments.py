@@ -36,7 +36,9 @@ __all__ = [
     "check_given",
     "conversion_hint",
     "entries_of",
+    "is_pair",
     "pair_of",
+    "real_of",
     "refusal",
     "shown",
 ]
@@ -100,17 +102,50 @@ def entries_of(name: str, wanted: str, value: Iterable[E]) -> list[E]:
     return list(value)
 
 
-def pair_of(value: object) -> tuple[Any, Any]:
-    """Return the entries of a tuple of two; for anything else, two entries None.
+def is_pair(value: object) -> bool:
+    """Return whether a value is a tuple or list of two."""
+    return len(_entries(value)) == 2
+
+
+def pair_of(name: str, wanted: str, value: object) -> tuple[Any, Any]:
+    """Return the entries of a tuple or list of two, such as the result of a function of the caller's own.
+
+    Raises
+    ------
+    ArgumentException
+        When it is anything else.
 
     Examples
     --------
     >>> from aidotnet_py.arguments import pair_of
-    >>> pair_of((1, 2)), pair_of([1, 2])
-    ((1, 2), (None, None))
+    >>> pair_of("the result of objective", "a value and a gradient", [1.0, 2.0])
+    (1.0, 2.0)
     """
-    entries: Any = value
-    return entries if isinstance(value, tuple) and len(entries) == 2 else (None, None)
+    if not is_pair(value):
+        raise ArgumentException(refusal(name, wanted, value))
+    first, second = cast("Sequence[Any]", value)
+    return first, second
+
+
+def real_of(name: str, wanted: str, value: Any) -> float:
+    """Return a real number as a float: Python's, NumPy's or an array's without axes; NaN too, but no boolean.
+
+    Raises
+    ------
+    ArgumentException
+        When it is anything else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from aidotnet_py.arguments import real_of
+    >>> real_of("the result of accuracy", "one number", np.array(0.5))
+    0.5
+    """
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(plain, bool) or not isinstance(plain, Real):
+        raise ArgumentException(refusal(name, wanted, value))
+    return float(plain)
 
 
 def conversion_hint(name: str, value: object) -> str:

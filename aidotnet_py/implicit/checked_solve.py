@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.arguments import check_given, pair_of, refusal
 from aidotnet_py.backends import Array
 from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
@@ -73,10 +73,10 @@ def checked_solve(
     if not callable(solver):
         raise ArgumentException(refusal("solver", "a function of an operator and a right-hand side", solver))
     result: Any = solver(operator, rhs)
-    pair: Sequence[Any] = cast("Sequence[Any]", result) if isinstance(result, (tuple, list)) else ()
-    if len(pair) != 2 or not isinstance(pair[1], SolverReport):
-        raise ArgumentException(refusal("the result of solver", "a solution and its SolverReport", cast(Any, result)))
-    solution, report = cast("tuple[Array, R]", pair)
+    name, wanted = "the result of solver", "a solution and its SolverReport"
+    solution, report = cast("tuple[Array, R]", pair_of(name, wanted, result))
+    if not isinstance(report, SolverReport):  # pyright: ignore[reportUnnecessaryIsInstance] -- solvers may be untyped
+        raise ArgumentException(refusal(name, wanted, result))
     tasks = len(report.stop_reasons)
     broken = report.stopped_by(StopReason.NOT_FINITE)
     if broken.any():

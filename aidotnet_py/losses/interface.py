@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from numbers import Real
 from typing import Any, Generic, Protocol, cast, runtime_checkable
 
-from aidotnet_py.arguments import argument_in, array_hint, check_given, refusal, shown
+from aidotnet_py.arguments import argument_in, array_hint, check_given, real_of, shown
 from aidotnet_py.autodiff.extend import is_array, trace_once, type_of
 from aidotnet_py.backends import Array, Backend, adopt, backend_of
 from aidotnet_py.exceptions import ArgumentException
@@ -154,11 +153,7 @@ def checked_accuracy(loss: ILossFunction[Any], predicted: Array, actual: Array) 
     ArgumentException
         When the loss returns anything but one number; NaN is one.
     """
-    value: Any = loss.accuracy(predicted, actual)
-    plain = value.item() if getattr(value, "shape", None) == () else value
-    if isinstance(plain, bool) or not isinstance(plain, Real):
-        raise ArgumentException(refusal(f"the result of {type(loss).__name__}.accuracy", "one number", value))
-    return float(plain)
+    return real_of(f"the result of {type(loss).__name__}.accuracy", "one number", loss.accuracy(predicted, actual))
 
 
 def owner_of(array: Array, name: str) -> Backend:

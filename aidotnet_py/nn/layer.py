@@ -128,15 +128,13 @@ def initialized(layer: Layer, generator: np.random.Generator, shape: Shape) -> t
     (2,)
     """
     result: object = layer.initialize(generator, shape)
-    parameters, output = pair_of(result)
+    name, wanted = (
+        f"the result of {type(layer).__name__}.initialize",
+        "(parameters by name, shape of an output without the axis of examples)",
+    )
+    parameters, output = pair_of(name, wanted, result)
     if not isinstance(parameters, Mapping) or not isinstance(output, (tuple, list)):
-        raise ArgumentException(
-            refusal(
-                f"the result of {type(layer).__name__}.initialize",
-                "(parameters by name, shape of an output without the axis of examples)",
-                result,
-            )
-        )
+        raise ArgumentException(refusal(name, wanted, result))
     name = f"the output shape of {type(layer).__name__}.initialize"
     sizes = [Whole(0).check(name, size) for size in cast("Sequence[Any]", output)]
     return dict(cast("Mapping[str, NDArray[Any]]", parameters)), tuple(sizes)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, pair_of, refusal, shown
+from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, is_pair, refusal, shown
 from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
@@ -268,9 +268,8 @@ class ElementwiseOptimizer:
     ) -> tuple[Array, list[Array]]:
         """Return the result of the `formula`, if it is new parameters and a sequence of arrays."""
         result: Any = self.formula(parameters, gradient, memory, coefficients)
-        new, remembered = pair_of(result)
-        if isinstance(remembered, (list, tuple)):
-            return new, list(cast("Sequence[Array]", remembered))
+        if is_pair(result) and isinstance(result[1], (list, tuple)):
+            return result[0], list(cast("Sequence[Array]", result[1]))
         names = ", ".join(self.memory)
         raise InvalidOperationException(
             f"{type(self).__name__}.formula must return (new parameters, [{names}]), got {shown(result)}"

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal, shown
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, pair_of, refusal, shown
 from aidotnet_py.backends import Array, backend_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 from aidotnet_py.keywords import suggests_keywords
-from aidotnet_py.optimizers.minimizer import VectorObjective, pair_of
+from aidotnet_py.optimizers.minimizer import VectorObjective
 from aidotnet_py.representations import concise_repr
 
 __all__ = ["LBFGSMinimizer"]
@@ -172,7 +172,7 @@ class _Levels:
 def _heights(result: Any, point: NDArray[Any]) -> tuple[float, _Vector]:
     """Return what the objective returned, once it is a value and a gradient, in float64."""
     wanted = f"a real number and its gradient of shape {point.shape}"
-    value, gradient = pair_of(result, "objective", wanted)
+    value, gradient = pair_of("the result of objective", wanted, result)
     try:
         height, slope = np.asarray(value), np.array(gradient)
     except (TypeError, ValueError) as error:

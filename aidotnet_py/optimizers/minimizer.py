@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
-from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Array
-from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["InnerSolver", "RowMinimizer", "RowObjective", "VectorObjective", "pair_of"]
+__all__ = ["InnerSolver", "RowMinimizer", "RowObjective", "VectorObjective"]
 
 #: A function of one vector (P,): its value there, a number or an array of no axes, and its gradient (P,).
 VectorObjective: TypeAlias = Callable[[Array], tuple[Any, Array]]
@@ -75,11 +73,3 @@ class InnerSolver(Protocol):
     def __call__(self, objective: VectorObjective, theta: Array, /) -> Array:
         """Return a vector at which ``objective(phi) -> (value, gradient)`` is small, from ``theta``, which stays."""
         ...
-
-
-def pair_of(result: Any, name: str, wanted: str) -> tuple[Any, Any]:
-    """Return what a function returned, once it is a pair."""
-    pair: Sequence[Any] = cast("Sequence[Any]", result) if isinstance(result, (tuple, list)) else ()
-    if len(pair) != 2:
-        raise ArgumentException(refusal(f"the result of {name}", wanted, cast(Any, result)))
-    return pair[0], pair[1]

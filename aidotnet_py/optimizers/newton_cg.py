@@ -8,11 +8,11 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, refusal
+from aidotnet_py.arguments import COUNT, NON_NEGATIVE, check_given, pair_of, refusal
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.keywords import suggests_keywords
-from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective, pair_of
+from aidotnet_py.optimizers.minimizer import RowMinimizer, RowObjective
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.solvers import conjugate_gradient
 
@@ -153,7 +153,7 @@ class _Rows:
     def evaluated(self, points: Array) -> tuple[Array, Array]:
         """Return losses and gradients, once they fit."""
         wanted = f"losses {self.shape[:1]} and gradients {self.shape}"
-        losses, gradients = pair_of(self.objective.evaluate(_read_only(points)), "evaluate", wanted)
+        losses, gradients = pair_of("the result of evaluate", wanted, self.objective.evaluate(_read_only(points)))
         for name, array, shape in (("losses", losses, self.shape[:1]), ("gradients", gradients, self.shape)):
             if (
                 not self.backend.owns(array)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, cast
 
-from aidotnet_py.arguments import entries_of, pair_of, refusal, shown
+from aidotnet_py.arguments import entries_of, is_pair, real_of, refusal, shown
 from aidotnet_py.backends import Array, Backend, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.inner.rule import InnerRule
@@ -30,9 +29,7 @@ def require_rows(name: str, backend: Backend, array: Any, like: Array, columns: 
 
 def checked_gradients(result: Any, start: Array, learned: Mapping[str, Array], backend: Backend) -> list[Array]:
     """Return the gradients of θ and of each learned vector, in order, that `meta_gradient` returned."""
-    first, second = pair_of(result)
-    gradient: Any = result if first is None else first
-    gradients: Any = {} if first is None else second
+    gradient, gradients = cast("tuple[Any, Any]", result) if is_pair(result) else (result, dict[str, Array]())
     require_rows("the result of meta_gradient", backend, gradient, start, int(start.shape[1]))
     names = list(cast("Mapping[str, Array]", gradients)) if isinstance(gradients, Mapping) else gradients
     if not isinstance(names, list) or set(cast("list[str]", names)) != set(learned):
@@ -93,8 +90,5 @@ def checked_report(result: Any) -> dict[str, float]:
         if not isinstance(name, str) or name in _OF_THE_BASE:
             wanted = f"strings other than {' and '.join(_OF_THE_BASE)}, which the base reports"
             raise ArgumentException(refusal("the names in the result of report", wanted, name))
-        plain = value.item() if getattr(value, "shape", None) == () else value
-        if isinstance(plain, bool) or not isinstance(plain, Real):
-            raise ArgumentException(refusal(f"{name!r} in the result of report", "a number", value))
-        numbers[name] = float(plain)
+        numbers[name] = real_of(f"{name!r} in the result of report", "a number", value)
     return numbers

@@ -15,7 +15,6 @@ __all__ = ["WIDTHS", "Elements", "declarations", "kind_of", "repeated"]
 
 # How many elements may go at a time.
 WIDTHS = (1, 4, 8)
-_SIZES = {"float32": 4, "float64": 8, "bool": 1}
 _COMPARISONS = {
     "equal": "fcmp oeq",
     "not_equal": "fcmp une",
@@ -132,7 +131,7 @@ class Elements:
 
     def load(self, operand: Operand) -> str:
         """Write the loading of elements."""
-        w, kind, size = self.w, kind_of(operand.dtype, self._width, in_memory=True), _SIZES[operand.dtype]
+        w, kind, size = self.w, kind_of(operand.dtype, self._width, in_memory=True), np.dtype(operand.dtype).itemsize
         if self._width == 1 or operand.strides[-1] == 1:
             value = w.value(f"load {kind}, ptr {self._addresses[operand]}, align {size}")
         else:
@@ -145,7 +144,7 @@ class Elements:
 
     def store(self, operand: Operand, value: str) -> None:
         """Write the storing of elements."""
-        w, kind, size = self.w, kind_of(operand.dtype, self._width, in_memory=True), _SIZES[operand.dtype]
+        w, kind, size = self.w, kind_of(operand.dtype, self._width, in_memory=True), np.dtype(operand.dtype).itemsize
         if operand.dtype == "bool":
             value = w.value(f"zext {kind_of('bool', self._width)} {value} to {kind}")
         if self._width == 1 or operand.strides[-1] == 1:

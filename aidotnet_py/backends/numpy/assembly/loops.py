@@ -42,9 +42,9 @@ class Loops:
 
         self.w.loop(*self.bounds(axis), body)
 
-    def bounds(self, axis: int) -> tuple[str, str]:
-        """Return the first index along an axis, and the one after the last; rows are bounded at the call."""
-        return ("%first", "%last") if axis == 0 and self._by_rows else ("0", str(self._shape[axis]))
+    def bounds(self, axis: int) -> tuple[int | str, int | str]:
+        """Return the first index along an axis, and the one after the last; for rows, names of what the call says."""
+        return ("%first", "%last") if axis == 0 and self._by_rows else (0, self._shape[axis])
 
     def addresses(self, axis: int, bases: dict[Operand, str], index: str) -> dict[Operand, str]:
         """Write the addresses of the operands at an index along an axis."""

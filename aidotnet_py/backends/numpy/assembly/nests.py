@@ -41,29 +41,29 @@ class Nest(Loops):
         if axis + 1 < len(self._shape):
             super().write_axis(axis, bases)
             return
-        start, stop = self.bounds(axis)
         before = Elements(self.w, self.nest, 1, bases)
         constants = {o: before.load(o) for o in self._constants}
         if self._by_rows and axis == 0:
             # No total stays along rows: several calls would write it.
-            self._write_rows(start, stop, bases, constants)
+            self._write_rows(bases, constants)
             return
         length = self._shape[axis]
         width = self._width_for(length)
-        middle = str(length - length % width)
+        middle = length - length % width
         totals = {place: before.load(place) for place in self._totals}
-        totals = self._write_part(start, middle, width, bases, constants, totals)
-        if middle != stop:
-            totals = self._write_part(middle, stop, 1, bases, constants, totals)
+        totals = self._write_part(0, middle, width, bases, constants, totals)
+        if middle < length:
+            totals = self._write_part(middle, length, 1, bases, constants, totals)
         for place, total in totals.items():
             before.store(place, total)
 
-    def _write_rows(self, start: str, stop: str, bases: dict[Operand, str], constants: dict[Operand, str]) -> None:
+    def _write_rows(self, bases: dict[Operand, str], constants: dict[Operand, str]) -> None:
         """Write the loops over a range of rows that a call tells."""
 
-        def write(first: str, end: str, width: int) -> None:
+        def write(first: int | str, end: int | str, width: int) -> None:
             self._write_part(first, end, width, bases, constants, {})
 
+        start, stop = self.bounds(0)
         # Vectors pay where each of a few threads has some.
         width = self._width_for(self._shape[0] // 4)
         if width == 1:
@@ -83,8 +83,8 @@ class Nest(Loops):
 
     def _write_part(
         self,
-        start: str,
-        stop: str,
+        start: int | str,
+        stop: int | str,
         width: int,
         bases: dict[Operand, str],
         constants: dict[Operand, str],
@@ -98,8 +98,8 @@ class Nest(Loops):
             elements = Elements(self.w, self.nest, width, here, copies, dict(zip(totals, begun, strict=True)))
             return list(elements.write().values())
 
-        if start.isdigit() and stop.isdigit():
-            indices = range(int(start), int(stop), width)
+        if isinstance(start, int) and isinstance(stop, int):
+            indices = range(start, stop, width)
             work = len(self.nest.steps) + len(self.nest.written)
             # Loops of few turns of little work take longer to count than to run.
             if len(indices) == 1 or len(indices) * work <= _FEW:

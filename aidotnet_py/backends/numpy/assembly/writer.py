@@ -46,8 +46,8 @@ class Writer:
 
     def loop(
         self,
-        start: str,
-        stop: str,
+        start: int | str,
+        stop: int | str,
         body: Callable[[str, list[str]], Sequence[str]],
         *,
         step: int = 1,
@@ -57,8 +57,8 @@ class Writer:
 
         Parameters
         ----------
-        start, stop : str
-            The first index, and the one after the last; ``step`` divides their distance.
+        start, stop : int or str
+            The first index, and the one after the last, or names of them; ``step`` divides their distance.
         body : callable
             Writes the work, given the index and the values that are carried; returns these after it.
         step : int
@@ -75,7 +75,7 @@ class Writer:
         ended = list(body(index, begun))
         self.line(f"  {following} = add nuw nsw i64 {index}, {step}")
         # The block that the loop comes back from, and what it carries, are known now.
-        phis = [("i64", start), *carried]
+        phis = [("i64", str(start)), *carried]
         turns = zip([index, *begun], phis, [following, *ended], strict=True)
         self._lines[place:place] = [
             f"  {name} = phi {kind} [ {first}, %{before} ], [ {last}, %{self._block} ]"
