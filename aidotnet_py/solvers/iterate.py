@@ -140,7 +140,7 @@ class Iterate:
             overflowed &= ~self._finite(self.x)
             kept = self.rows.column(self.backend.asarray(~overflowed))
             self.backend.copyto(self.x, self.backend.elementwise("where")(kept, self.x, 0.0))
-            progress.withdraw(np.where(overflowed, self.rhs_norms, progress.norms), overflowed)
+            progress.withdraw(np.where(overflowed, progress.rhs_norms, progress.norms), overflowed)
 
     def solution(self) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the rows of x in b's units, for the caller to keep; which lost digits, and which overflowed.

@@ -34,7 +34,7 @@ from aidotnet_py.autodiff.execution import Executable, Queue
 from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.meta_learning.inner.steps import InnerLoop
 from aidotnet_py.nn import Dense, Sequential, Tanh
-from aidotnet_py.solvers import conjugate_gradient
+from aidotnet_py.solvers import StopReason, conjugate_gradient
 from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.conjugate_gradient import QueuedSolve
 from aidotnet_py.solvers.iteration import BufferedOperator
@@ -148,6 +148,19 @@ def test_solves_on_the_same_buffers(seed: int, tasks: int, n: int, dtype: Any, c
     if compiled:
         matrices.compile()
     _solves(np.random.default_rng(seed), matrices, dtype)
+
+
+@pytest.mark.parametrize("rtol", [None, 0.0])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_solution_beyond_the_dtype(rtol: float | None, compiled: bool) -> None:
+    matrices = _Matrices(NumPyBackend(compiled=compiled), 2, 2, np.float32, dense=False)
+    matrices.draw(np.random.default_rng(0), lambda rng, n: np.array([1e-30, 2e-30]))
+    rhs = np.array([[1e9, 1e9], [1e-9, 1e-9]], np.float32)
+    _assert_same_solve(matrices.operator, rhs, rtol=rtol, atol=1e-12, max_iterations=20)
+    found, report = conjugate_gradient(matrices.operator, rhs, rtol=rtol, atol=1e-12, max_iterations=20)
+    assert report.stop_reasons[0] is StopReason.NOT_FINITE
+    np.testing.assert_array_equal(found[0], 0)
+    np.testing.assert_allclose(report.residual_norms[0], np.sqrt(2) * 1e9)
 
 
 @pytest.mark.parametrize("n", [8191, 8192, 8193, 20_000])
