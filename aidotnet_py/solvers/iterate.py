@@ -81,6 +81,8 @@ class Iterate:
             self._b = multiply(self.rows.array, scales)
             for array in (self.x, self.r):
                 multiply(array, scales, out=array)
+            # Numbers that the scale rounds to −0, see `_start_from`.
+            self.backend.elementwise("add")(self.x, 0.0, out=self.x)
         self.rhs_norms = self.rhs_norms * self.scales
         self.initial_norms = self.norms(self.r, out=self.squares)
 
