@@ -18,6 +18,8 @@ _ADDRESS = "127.0.0.1"
 _PORT = Whole(1, 65535)
 # How long a session outlives its page, in milliseconds, and the largest message, in bytes: a long drawing has 400 kB.
 _SESSION_LASTS, _LARGEST_MESSAGE = 15_000, 2**20
+# Of a request, in bytes: no page takes one, but Tornado reads 100 MB before it says so.
+_LARGEST_BODY = 2**10
 
 
 def serve(port: int = 5006, *, on_start: Callable[[str], object] = print) -> None:
@@ -46,17 +48,21 @@ def serve(port: int = 5006, *, on_start: Callable[[str], object] = print) -> Non
         bokeh_server: Any = import_module("bokeh.server.server")
         # Late, since all of its pages need Bokeh.
         pages: Any = import_module("aidotnet_py.explorer.pages.addresses")
+        access: Any = import_module("aidotnet_py.explorer.pages.access")
     except ModuleNotFoundError as error:
         raise ImportError(f'the explorer needs {error.name}: pip install "aidotnet-py[explore]"') from error
     _require_free(port)
+    hosts = [f"{_ADDRESS}:{port}", f"localhost:{port}"]
     server: Any = bokeh_server.Server(
         pages.applications(),
         port=port,
         address=_ADDRESS,
-        # Pages of other sites, which a browser may have open too, get no session.
-        allow_websocket_origin=[f"{_ADDRESS}:{port}", f"localhost:{port}"],
+        # Pages of other sites, which a browser may have open too, get no session and no websocket.
+        auth_provider=access.own_visitors(hosts),
+        allow_websocket_origin=hosts,
         unused_session_lifetime_milliseconds=_SESSION_LASTS,
         websocket_max_message_size=_LARGEST_MESSAGE,
+        http_server_kwargs={"max_body_size": _LARGEST_BODY},
     )
     # A page that is closed while an answer is on its way is nothing to warn of.
     logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["MOST_POINTS", "rasterize"]
+__all__ = ["MOST_POINTS", "MOST_STROKES", "rasterize"]
 
-# A drawing of more points is none that a hand has made.
-MOST_POINTS = 20_000
+# A drawing of more points or strokes is none that a hand has made, and would keep the server busy for long.
+MOST_POINTS, MOST_STROKES = 20_000, 200
 
 _SIDE, _BLOCK = 32, 4
 # Half the width of a line, and how much room a digit fills, in pixels of the bitmap.
@@ -36,8 +36,11 @@ def rasterize(strokes: Sequence[tuple[Sequence[float], Sequence[float]]]) -> NDA
     Raises
     ------
     ArgumentException
-        When there is no stroke, one has not as many xs as ys, there are too many points, or one is not finite.
+        When there is no stroke, one has not as many xs as ys, there are too many strokes or points, or a point is
+        not finite.
     """
+    if len(strokes) > MOST_STROKES:
+        raise ArgumentException(f"the drawing must have at most {MOST_STROKES} strokes, got {len(strokes)}")
     points = [_points(*stroke) for stroke in strokes]
     points = [stroke for stroke in points if len(stroke)]
     if not points:

@@ -15,7 +15,7 @@ from aidotnet_py.explorer.digits import DigitTask, unseen_images
 from aidotnet_py.explorer.inner_problem import SOLVERS, inner_problem, solve_inner_problem
 from aidotnet_py.explorer.meta_gradient import compare_meta_gradients
 from aidotnet_py.explorer.race import GRID, RACERS, Race, Wave
-from aidotnet_py.explorer.strokes import MOST_POINTS, rasterize
+from aidotnet_py.explorer.strokes import MOST_POINTS, MOST_STROKES, rasterize
 from aidotnet_py.explorer.surfaces import SURFACES
 
 FLAT = [name for name, surface in SURFACES.items() if len(surface.start) == 2]
@@ -217,6 +217,7 @@ class TestStrokes:
             ([([NAN], [1.0])], "finite"),
             ([(["a"], [1.0])], "must be numbers"),
             ([(np.zeros(MOST_POINTS + 1), np.zeros(MOST_POINTS + 1))], "at most"),
+            ([([0.0], [0.0])] * (MOST_STROKES + 1), "at most 200 strokes, got 201"),
         ],
     )
     def test_nonsense(self, strokes: Any, message: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import FINITE
 from aidotnet_py.explorer.digits import DigitTask
 from aidotnet_py.explorer.pages.page import (
     BLUE,
@@ -19,6 +21,7 @@ from aidotnet_py.explorer.pages.page import (
     key,
     models,
     numbers_of,
+    strokes_of,
     widget,
 )
 from aidotnet_py.explorer.strokes import rasterize
@@ -135,7 +138,11 @@ class DigitsPage(Page):
         return int(place) // self._task.shots, int(place) % self._task.shots
 
     def _choose(self, event: Any) -> None:
-        way, shot = int(event.x), self._task.shots - 1 - int(event.y)
+        places = [place for place in (event.x, event.y) if FINITE.problem("the place", place) is None]
+        # A press beside the examples chooses none; a browser may send no numbers.
+        if len(places) < 2:
+            return
+        way, shot = math.floor(places[0]), self._task.shots - 1 - math.floor(places[1])
         if 0 <= way < self._task.ways and 0 <= shot < self._task.shots:
             self._place.value = self._place.options[way * self._task.shots + shot]
 
@@ -160,13 +167,12 @@ class DigitsPage(Page):
 
     def _follow_strokes(self) -> None:
         """Ask about a drawing whenever a stroke ends."""
-        if len(self._strokes.data["xs"]):
+        if strokes_of(self._strokes):
             self._image, self._truth = self._drawing(), None
         self.soon()
 
     def _drawing(self) -> NDArray[np.float32]:
-        data = self._strokes.data
-        return rasterize(list(zip(data["xs"], data["ys"], strict=True)))
+        return rasterize(strokes_of(self._strokes))
 
     def _size_support(self) -> None:
         """Make room for a column a digit, under its name."""

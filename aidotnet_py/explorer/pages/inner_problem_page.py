@@ -30,6 +30,8 @@ from aidotnet_py.explorer.surfaces import SURFACES
 __all__ = ["STRENGTHS", "InnerProblemPage"]
 
 STRENGTHS = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "2", "5", "10", "20", "50", "100", "200", "1000")
+# Those that the page can draw.
+_FLAT = [name for name, surface in SURFACES.items() if len(surface.start) == 2]
 _TURN = np.linspace(0.0, 2.0 * np.pi, 121)
 
 
@@ -43,8 +45,7 @@ class InnerProblemPage(Page):
 
     def __init__(self, document: Any) -> None:
         super().__init__(document)
-        flat = [name for name, surface in SURFACES.items() if len(surface.start) == 2]
-        self._surface = widget("Select", title="Task loss L", options=flat, value=flat[0])
+        self._surface = widget("Select", title="Task loss L", options=_FLAT, value=_FLAT[0])
         self._strength = widget("CategoricalSlider", title="Λ", categories=list(STRENGTHS), value="0.5")
         self._solver = widget("Select", title="Inner solver", options=list(SOLVERS), value="gradient descent")
         self._steps = widget("Slider", title="Steps, at most", start=1, end=100, step=1, value=20)
@@ -53,7 +54,7 @@ class InnerProblemPage(Page):
         line(self._landscape.figure, self._circle, "x", "y", line_dash="dashed", line_width=1.5)
         self._pull, self._spring = (add_arrow(self._landscape.figure, colour) for colour in (VERMILLION, GREEN))
         self._minimum = add_marker(self._landscape.figure, "circle", ORANGE, 14)
-        self._theta = self.handle(self._landscape.figure, *SURFACES[flat[0]].start, colour=BLUE)
+        self._theta = self.handle(self._landscape.figure, *SURFACES[_FLAT[0]].start, colour=BLUE)
         self._typed = StartInput(self, self._theta)
         for control in (self._strength, self._solver, self._steps):
             self.follow(control)
@@ -70,14 +71,14 @@ class InnerProblemPage(Page):
         )
 
     def _begin_at(self, surface: str) -> None:
-        x, y = SURFACES[checked("the task loss", surface, SURFACES)].start
+        x, y = SURFACES[checked("the task loss", surface, _FLAT)].start
         self._theta.data = {"x": [x], "y": [y]}
         self.soon()
 
     def answer(self) -> str:
         """Solve the inner problem again."""
         strength = float(checked("Λ", self._strength.value, STRENGTHS))
-        name = self._surface.value
+        name = checked("the task loss", self._surface.value, _FLAT)
         solution = solve_inner_problem(name, point_of(self._theta), strength, self._solver.value, self._steps.value)
         self._landscape.draw_levels(inner_problem(name).levels(solution.theta, strength))
         self._landscape.draw_path(solution.path)

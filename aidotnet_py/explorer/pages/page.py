@@ -35,6 +35,7 @@ __all__ = [
     "numbers_in",
     "numbers_of",
     "point_of",
+    "strokes_of",
     "widget",
 ]
 
@@ -281,6 +282,14 @@ def point_of(handle: Any) -> tuple[Any, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise ArgumentException("the handle must be a single point, got other data") from error
     return x, y
+
+
+def strokes_of(pen: Any) -> list[tuple[Any, Any]]:
+    """Return the lines that a pen has drawn, whatever a browser sent, each as its xs and ys, which are not checked."""
+    try:
+        return list(zip(pen.data["xs"], pen.data["ys"], strict=True))
+    except (KeyError, ValueError) as error:
+        raise ArgumentException("the drawing must be lines with as many xs as ys, got other data") from error
 
 
 def _text(role: str) -> Any:
