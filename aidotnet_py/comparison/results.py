@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import ANY_WHOLE, FINITE, SEED, Choice, OrNone, check_given, refusal
+from aidotnet_py.arguments import SEED, Choice, Number, OrNone, Whole, check_given, refusal
 from aidotnet_py.comparison.contestants import ALGORITHMS, BASELINES, BASELINES_OF_CLASSES
 from aidotnet_py.comparison.settings import ComparisonSettings
 from aidotnet_py.exceptions import ArgumentException
@@ -23,9 +23,14 @@ Interval: TypeAlias = ConfidenceInterval[np.float64]
 _PLAIN = {
     "algorithm": Choice(*BASELINES, *BASELINES_OF_CLASSES, *ALGORITHMS),
     "seed": SEED,
-    "training_seconds": OrNone(FINITE),
-    "peak_bytes": OrNone(ANY_WHOLE),
+    "training_seconds": OrNone(Number(least=0.0)),
+    # Above what any machine has; a difference may be below 0.
+    "peak_bytes": OrNone(Whole(-(2**63), 2**63 - 1)),
 }
+# Mean and half-width of losses, which float32 holds: sums of the largest numbers of float64 have no figure.
+_MOST = float(np.finfo(np.float32).max)
+_LOSS = Number(least=-_MOST, most=_MOST), Number(least=0.0, most=_MOST)
+_SHARE = Number(least=0.0, most=1.0), Number(least=0.0, most=1.0)
 # One interval after 0, 1, … steps of adaptation.
 Curve: TypeAlias = tuple[Interval, ...]
 
@@ -139,11 +144,13 @@ class Comparison:
         try:
             document: dict[str, Any] = json.loads(text)
             settings = ComparisonSettings(**document["settings"])
-            return Comparison(settings, tuple(_read_run(run, settings.adaptation_steps) for run in document["runs"]))
+            runs = tuple(_read_run(run, settings) for run in document["runs"])
         except ArgumentException:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ArgumentException(f"{refusal('text', 'an output of to_json', text)}: {error!r}") from error
+        _require_one_of_each(runs)
+        return Comparison(settings, runs)
 
 
 def merge(comparisons: Mapping[str, Comparison]) -> Comparison:
@@ -239,22 +246,47 @@ def _pair(point: Interval) -> tuple[float, float]:
     return float(point.Mean), float(point.HalfWidth)
 
 
-def _read_run(entries: Mapping[str, Any], steps: int) -> Run:
+def _read_run(entries: Mapping[str, Any], settings: ComparisonSettings) -> Run:
     fields: dict[str, Any] = dict(entries)
     for name, constraint in _PLAIN.items():
         fields[name] = constraint.check(name, fields[name])
-    fields["losses"] = _read_curve("losses", fields["losses"], steps + 1)
+    _require_suited(fields, settings)
+    points = settings.adaptation_steps + 1
+    fields["losses"] = _read_curve("losses", fields["losses"], points, _LOSS)
     accuracies, single = fields["accuracies"], fields.get("single_accuracy")
-    fields["accuracies"] = None if accuracies is None else _read_curve("accuracies", accuracies, steps + 1)
-    fields["single_accuracy"] = None if single is None else _read_curve("single_accuracy", [single], 1)[0]
+    fields["accuracies"] = None if accuracies is None else _read_curve("accuracies", accuracies, points, _SHARE)
+    fields["single_accuracy"] = None if single is None else _read_curve("single_accuracy", [single], 1, _SHARE)[0]
     return Run(**fields)
 
 
-def _read_curve(name: str, pairs: Any, points: int) -> Curve:
+def _require_suited(fields: Mapping[str, Any], settings: ComparisonSettings) -> None:
+    """Raise ArgumentException where a run is of other data: of classes, or of none."""
+    name, has_classes = fields["algorithm"], settings.problem.classification
+    needs_classes = name in BASELINES_OF_CLASSES or (name in ALGORITHMS and ALGORITHMS[name].needs_classes)
+    if needs_classes and not has_classes:
+        raise ArgumentException(refusal("algorithm", f"without those that need classes for {settings.data}", name))
+    if has_classes and fields["accuracies"] is None:
+        raise ArgumentException(refusal("accuracies", f"pairs of numbers for {settings.data}", None))
+    for field in ("accuracies", "single_accuracy"):
+        if not has_classes and fields.get(field) is not None:
+            raise ArgumentException(refusal(field, f"None for {settings.data}", fields[field]))
+
+
+def _require_one_of_each(runs: tuple[Run, ...]) -> None:
+    """Raise ArgumentException where a contestant has two runs from a seed: means would count both."""
+    known: set[tuple[int, str]] = set()
+    for run in runs:
+        if (run.seed, run.algorithm) in known:
+            raise ArgumentException(f"runs must have one of {run.algorithm} from seed {run.seed}, got several")
+        known.add((run.seed, run.algorithm))
+
+
+def _read_curve(name: str, pairs: Any, points: int, kinds: tuple[Number, Number]) -> Curve:
     held = cast("list[Any]", pairs) if isinstance(cast("object", pairs), list) else []
     if len(held) != points:
         raise ArgumentException(refusal(name, f"{points} pairs of numbers", pairs))
+    means, widths = kinds
     return tuple(
-        ConfidenceInterval(np.float64(FINITE.check(name, mean)), np.float64(FINITE.check(name, width)))
+        ConfidenceInterval(np.float64(means.check(name, mean)), np.float64(widths.check(name, width)))
         for mean, width in held
     )

@@ -480,31 +480,58 @@ class TestJson:
                 for pair in ([1.0, []], [None, 1.0], ["1", 1.0], [1.0], [1e400, 1.0])
             ),
             *(("accuracies", value) for value in ("", {}, [[1.0, 2.0]])),
-            *(("training_seconds", value) for value in ("", {}, "x", True)),
-            *(("peak_bytes", value) for value in ("", [1], 0.5)),
+            *(("losses", [pair] * 9) for pair in ([1.0, -0.5], [1e300, 1.0], [1.0, 1e300])),
+            *(("training_seconds", value) for value in ("", {}, "x", True, -1.0)),
+            *(("peak_bytes", value) for value in ("", [1], 0.5, 10**400)),
             *(("single_accuracy", value) for value in (1.0, [1.0], ["x", 1.0])),
         ],
     )
     def test_runs_are_checked(self, name: str, value: Any) -> None:
         """A file that was edited, or cut off and mended: its tables ended in a traceback."""
-        plain = {
-            "settings": {**asdict(settings(adaptation_steps=8))},
-            "runs": [
-                {
-                    "algorithm": "MAML",
-                    "seed": 0,
-                    "losses": [[1.0, 0.5]] * 9,
-                    "accuracies": None,
-                    "training_seconds": 0.5,
-                    "peak_bytes": 9,
-                    "single_accuracy": None,
-                }
-            ],
-        }
+        plain = self.document("sinusoid", None)
         assert Comparison.from_json(json.dumps(plain)).runs[0].losses[8].HalfWidth == 0.5
-        plain["runs"][0][name] = value  # type: ignore[index]
+        plain["runs"][0][name] = value
         with pytest.raises(ArgumentException):
             Comparison.from_json(json.dumps(plain))
+
+    @pytest.mark.parametrize(
+        ("data", "changes", "message"),
+        [
+            ("digits", {"accuracies": None}, "accuracies must be pairs of numbers for digits, got None"),
+            ("digits", {"accuracies": [[1.5, 0.1]] * 9}, r"accuracies must be a number in \[0.0, 1.0\], got 1.5"),
+            ("digits", {"single_accuracy": [0.5, -0.1]}, r"single_accuracy must be a number in \[0.0, 1.0\], got -0.1"),
+            ("sinusoid", {"accuracies": [[0.5, 0.1]] * 9}, "accuracies must be None for sinusoid"),
+            ("sinusoid", {"single_accuracy": [0.5, 0.1]}, "single_accuracy must be None for sinusoid"),
+            ("sinusoid", {"algorithm": "centroid"}, "without those that need classes for sinusoid, got 'centroid'"),
+            ("sinusoid", {"algorithm": "ProtoNets"}, "without those that need classes for sinusoid, got 'ProtoNets'"),
+        ],
+    )
+    def test_runs_are_of_the_data(self, data: str, changes: dict[str, Any], message: str) -> None:
+        plain = self.document(data, None if data == "sinusoid" else [[0.5, 0.1]] * 9)
+        assert len(Comparison.from_json(json.dumps(plain)).runs) == 1
+        plain["runs"][0] |= changes
+        with pytest.raises(ArgumentException, match=message):
+            Comparison.from_json(json.dumps(plain))
+
+    def test_a_contestant_has_one_run_from_a_seed(self) -> None:
+        plain = self.document("sinusoid", None)
+        plain["runs"] *= 2
+        with pytest.raises(ArgumentException, match="runs must have one of MAML from seed 0, got several"):
+            Comparison.from_json(json.dumps(plain))
+
+    @staticmethod
+    def document(data: str, accuracies: Any) -> dict[str, Any]:
+        """A comparison of one run, as in a file."""
+        run = {
+            "algorithm": "MAML",
+            "seed": 0,
+            "losses": [[1.0, 0.5]] * 9,
+            "accuracies": accuracies,
+            "training_seconds": 0.5,
+            "peak_bytes": 9,
+            "single_accuracy": None,
+        }
+        return {"settings": asdict(ComparisonSettings.of(data, adaptation_steps=8)), "runs": [run]}
 
     def test_settings_are_checked(self, regression: Comparison) -> None:
         with pytest.raises(ArgumentException, match=r"data must be .*, got 'cifar'"):
