@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.cli.completion import names
 from aidotnet_py.cli.new_files import require_new_files, write_output
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
-from aidotnet_py.cli.tables import WIDTH, tables_of
+from aidotnet_py.cli.tables import print_tables, tables_of
 from aidotnet_py.cli.workers import Scheduler, Workers
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, ComparisonSettings
 from aidotnet_py.comparison import compare as run_comparison
@@ -117,10 +116,9 @@ def compare(
         earlier = _earlier(json) if resume else None
         executor = executor_of(workers, scheduler)
         _make_ready(figure, json)
+        kept = None if json is None or not _is_or_will_be_file(json) else _KeptRuns(json)
         with _told_how_to_resume(json):
-            found = run_comparison(
-                settings, earlier=earlier, on_run=lambda so_far: _keep(so_far, json), executor=executor
-            )
+            found = run_comparison(settings, earlier=earlier, on_run=kept, executor=executor)
         _report(found, figure, json)
 
 
@@ -191,10 +189,30 @@ def _require_none_lost(json: Path | None, joined: Comparison) -> None:
             )
 
 
-def _keep(so_far: Comparison, json: Path | None) -> None:
-    """Write the runs so far, unless that is for a device or a pipe."""
-    if json is not None and (json.is_file() or not json.exists()):
-        write_output(json, so_far.to_json().encode())
+def _is_or_will_be_file(json: Path) -> bool:
+    """Return whether a path is none of a device or a pipe, which would get each of the runs several times."""
+    return json.is_file() or not json.exists()
+
+
+class _KeptRuns:
+    """A file that gets the runs so far after each run, unless another command has written there since."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = self._content()
+
+    def __call__(self, so_far: Comparison) -> None:
+        if self._content() not in (b"", self._known):
+            raise ArgumentException(
+                f"{refusal('json', 'the file of one command at a time', str(self._file))}, which another one has "
+                "written meanwhile; give each command a file of its own, and join them by aidotnet-py merge"
+            )
+        data = so_far.to_json().encode()
+        write_output(self._file, data)
+        self._known = data
+
+    def _content(self) -> bytes:
+        return read_file(self._file) if self._file.exists() else b""
 
 
 @contextmanager
@@ -241,9 +259,7 @@ def _make_ready(figure: Path | None, json: Path | None, inputs: Sequence[Path] =
 def _report(comparison: Comparison, figure: Path | None, json: Path | None) -> None:
     try:
         # Tables first: they have all numbers, if a file cannot be written.
-        console = Console(width=None if sys.stdout.isatty() else WIDTH)
-        for table in tables_of(comparison):
-            console.print(table)
+        print_tables(tables_of(comparison))
     finally:
         _write(comparison, figure, json)
     for name, path in (("Figure", figure), ("Numbers", json)):

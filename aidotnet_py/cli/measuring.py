@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from aidotnet_py.cli.completion import names
 from aidotnet_py.cli.refusals import Debug, refusals
-from aidotnet_py.cli.tables import WIDTH, tables_of
+from aidotnet_py.cli.tables import print_tables, tables_of
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, ComparisonSettings, compare, measure_speed
 from aidotnet_py.runs import environment
 
@@ -57,7 +55,7 @@ def bench(
             table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
         for speed in speeds:
             table.add_row(speed.algorithm, f"{speed.step:.2f}", f"{1000 / speed.step:.0f}", f"{speed.adapt:.2f}")
-        _console().print(table)
+        print_tables([table])
 
 
 def demo(debug: Debug = False) -> None:
@@ -74,8 +72,7 @@ def demo(debug: Debug = False) -> None:
             f"sees {settings.iterations * settings.meta_batch:,} such tasks, then {settings.test_tasks} new ones."
         )
         found = compare(settings)
-        for table in tables_of(found):
-            _console().print(table)
+        print_tables(tables_of(found))
         print(
             f"From a random start, {settings.adaptation_steps} steps on the known points leave a squared error of "
             f"{_end(found, 'random')}; from one start for all, {_end(found, 'transfer')}; from the start that MAML "
@@ -86,10 +83,6 @@ def demo(debug: Debug = False) -> None:
 def _end(found: Comparison, name: str) -> str:
     """Return the loss after all steps."""
     return f"{float(found.of(name)[0].losses[-1].Mean):.2f}"
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def add_commands(app: typer.Typer) -> None:

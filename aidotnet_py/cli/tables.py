@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from aidotnet_py.comparison import Comparison, Run
 from aidotnet_py.comparison.results import Curve, Interval
 from aidotnet_py.meta_learning import BasicStats
 
-__all__ = ["WIDTH", "tables_of"]
+__all__ = ["print_tables", "tables_of"]
 
-# The width of tables in files and pipes, which have no width.
-WIDTH = 132
+# The width of tables in files and pipes, which have no width, and one that no table has.
+_WIDTH, _ANY_WIDTH = 132, 10**6
+
+
+def print_tables(tables: Iterable[Table]) -> None:
+    """Print tables with all of their numbers: where one is wider than the terminal, its lines are broken there."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    within = console.width
+    for table in tables:
+        # Rich would cut numbers and names off to fit.
+        whole = console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum
+        console.width = max(within, whole)
+        console.print(table)
 
 
 def tables_of(comparison: Comparison) -> list[Table]:

@@ -43,15 +43,15 @@ class TestResume:
         file, wanted = tmp_path / "found.json", tmp_path / "wanted.json"
         command = ["compare", *TINY, "--algorithms", "FOMAML"]
         assert invoke(*command, "--json", str(wanted)).exit_code == 0
-        keep = comparing._keep
+        keep = comparing._KeptRuns.__call__
 
-        def stopping(so_far: Comparison, json: Path | None) -> None:
-            keep(so_far, json)
+        def stopping(kept: comparing._KeptRuns, so_far: Comparison) -> None:
+            keep(kept, so_far)
             if len(so_far.runs) == 2:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(comparing, "_keep", stopping)
+            patched.setattr(comparing._KeptRuns, "__call__", stopping)
             stopped = invoke(*command, "--json", str(file))
         assert stopped.exit_code == 130
         assert stopped.stderr.splitlines()[-1] == (
@@ -65,14 +65,14 @@ class TestResume:
         file = tmp_path / "found.json"
         command = ["compare", *TINY, "--seed", "0", "--seed", "1", "--json", str(file)]
         assert invoke(*command, "--algorithms", "FOMAML").exit_code == 0
-        before, keep = curves(file), comparing._keep
+        before, keep = curves(file), comparing._KeptRuns.__call__
 
-        def stopping(so_far: Comparison, json: Path | None) -> None:
-            keep(so_far, json)
+        def stopping(kept: comparing._KeptRuns, so_far: Comparison) -> None:
+            keep(kept, so_far)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(comparing, "_keep", stopping)
+            patched.setattr(comparing._KeptRuns, "__call__", stopping)
             assert invoke(*command, "--algorithms", "FOMAML,Reptile", "--resume").exit_code == 130
         assert [run for run in curves(file) if run[0] != "Reptile"] == before
         assert len(curves(file)) == len(before) + 1
@@ -125,6 +125,28 @@ class TestResume:
         other = invoke("compare", *TINY, "--shots", "7", "--algorithms", "FOMAML", "--json", str(file), "--resume")
         assert other.exit_code == 2
         assert other.stderr == "aidotnet-py compare: the --json file must have shots 7, got 10\n"
+
+    def test_runs_that_another_command_wrote_meanwhile_are_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last of two commands for one file had its runs there, and those of the first were lost."""
+        file, elsewhere = tmp_path / "found.json", tmp_path / "elsewhere.json"
+        command = ["compare", *TINY, "--algorithms", "FOMAML", "--json"]
+        assert invoke(*command, str(elsewhere), "--seed", "7").exit_code == 0
+        keep = comparing._KeptRuns.__call__
+
+        def interfering(kept: comparing._KeptRuns, so_far: Comparison) -> None:
+            if len(so_far.runs) == 2:
+                file.write_bytes(elsewhere.read_bytes())
+            keep(kept, so_far)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(comparing._KeptRuns, "__call__", interfering)
+            refused = invoke(*command, str(file))
+        assert refused.exit_code == 2
+        assert refused.stderr.startswith("aidotnet-py compare: --json must be the file of one command at a time, got ")
+        assert "which another one has written meanwhile; give each command a file of its own" in refused.stderr
+        assert curves(file) == curves(elsewhere)
 
     def test_runs_that_would_be_lost_are_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "found.json"
