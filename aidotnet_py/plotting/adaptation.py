@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import AdaptationCurve, BasicStats, ConfidenceInterval
-from aidotnet_py.plotting.canvas import add_grid, curve_style, ink, panel_grid
+from aidotnet_py.plotting.canvas import add_grid, curve_style, ink, loss_scale, panel_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,8 @@ def draw_adaptation_curves(
     ----------
     losses : AdaptationCurve, mapping of AdaptationCurve, or mapping of mappings of sequences of ConfidenceInterval
         What ``adaptation_curve`` returns; or such curves by the learner's name; or, for several panels, by title, the
-        intervals of each learner, by name. A curve has its accuracies with it. Losses have a logarithmic scale; bands
-        are 95 % intervals of the mean over the tasks.
+        intervals of each learner, by name. A curve has its accuracies with it. Losses have a logarithmic scale if
+        all of their means are above 0; bands are 95 % intervals of the mean over the tasks.
     accuracies : mapping of mappings of sequences of ConfidenceInterval, optional
         The accuracies beside losses that are given by panel, by the same titles; None or empty for regression. A panel
         or a learner without accuracies may be left out.
@@ -52,8 +52,8 @@ def draw_adaptation_curves(
     Raises
     ------
     ArgumentException
-        When there are no losses; when accuracies are given beside curves, which have theirs, or of a panel without
-        losses; when ``ax`` is of no grid.
+        When there are no losses; when a panel is no mapping of intervals by name; when accuracies are given beside
+        curves, which have theirs, or of a panel without losses; when ``ax`` is of no grid.
     ImportError
         When matplotlib is not installed.
 
@@ -67,7 +67,8 @@ def draw_adaptation_curves(
     ['query loss']
     """
     losses, accuracies = _as_panels(losses, accuracies)
-    rows: list[tuple[str, Panels, str]] = [("query loss", losses, "log")]
+    means = [float(point.Mean) for curves in losses.values() for curve in curves.values() for point in curve]
+    rows: list[tuple[str, Panels, str]] = [("query loss", losses, loss_scale(means))]
     if accuracies:
         rows.append(("query accuracy", accuracies, "linear"))
     # A learner looks the same in all panels, also in those where learners before it are missing.
@@ -113,15 +114,30 @@ def _as_panels(losses: Any, accuracies: Panels | None) -> tuple[Panels, Panels |
     if not panels:
         raise ArgumentException("losses must have the curves of at least one panel, got none")
     if not all(isinstance(curve, AdaptationCurve) for curve in panels.values()):
+        _check_panels("losses", panels)
         for title in accuracies or ():
             if title not in panels:
                 raise ArgumentException(refusal("accuracies", f"of panels among {', '.join(panels)}", title))
+        _check_panels("accuracies", accuracies or {})
         return panels, accuracies
     if accuracies is not None:
         raise ArgumentException("accuracies must be left out beside an AdaptationCurve, which has them, got both")
     curves = {name: _intervals(curve.losses) for name, curve in panels.items()}
     shares = {name: curve.accuracies for name, curve in panels.items() if np.isfinite(curve.accuracies).any()}
     return {"": curves}, {"": {name: _intervals(values) for name, values in shares.items()}} if shares else None
+
+
+def _check_panels(name: str, panels: Mapping[str, Any]) -> None:
+    """Raise ArgumentException unless each panel has at least one interval for each learner."""
+    for title, curves in cast("Mapping[str, object]", panels).items():
+        if not isinstance(curves, Mapping):
+            raise ArgumentException(refusal(f"{name}[{title!r}]", "a mapping of curves by the learner's name", curves))
+        for learner, given in cast("Mapping[str, object]", curves).items():
+            curve: object = given
+            points = [*cast("Sequence[object]", given)] if isinstance(given, Sequence) else []
+            if not points or not all(isinstance(point, ConfidenceInterval) for point in points):
+                wanted = "a sequence of at least one ConfidenceInterval"
+                raise ArgumentException(refusal(f"{name}[{title!r}][{learner!r}]", wanted, curve))
 
 
 def _intervals(values: NDArray[Any]) -> list[ConfidenceInterval[Any]]:

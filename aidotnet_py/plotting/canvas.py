@@ -28,8 +28,10 @@ __all__ = [
     "figure_formats",
     "figure_of",
     "ink",
+    "loss_scale",
     "one_panel",
     "panel_grid",
+    "real_numbers",
     "to_host",
 ]
 
@@ -153,14 +155,33 @@ def add_legend(axes: Any, **options: Any) -> None:
     axes.legend(facecolor=axes.get_facecolor(), labelcolor=ink(axes), **options)
 
 
-def draw_losses(axes: Any, losses: ArrayLike, title: str) -> None:
-    """Draw the support loss before the first and after each inner step, on a logarithmic scale."""
-    values = np.asarray(losses)
-    axes.semilogy(np.arange(len(values)), values, marker=".", color=BLUE)
+def loss_scale(losses: ArrayLike) -> str:
+    """Return the scale of an axis of losses: "log", or "linear" where one is ≤ 0, which no logarithm shows."""
+    return "linear" if (np.asarray(losses, np.float64) <= 0).any() else "log"
+
+
+def draw_losses(axes: Any, losses: NDArray[np.float64], title: str) -> None:
+    """Draw the support loss before the first and after each inner step."""
+    axes.plot(np.arange(len(losses)), losses, marker=".", color=BLUE)
+    axes.set_yscale(loss_scale(losses))
     axes.set_xlabel("inner steps")
     axes.set_ylabel("support loss")
     axes.set_title(title, fontsize="medium")
     add_grid(axes)
+
+
+def real_numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
+    """Return a sequence of numbers, (n,), NaN and infinities included.
+
+    Raises
+    ------
+    ArgumentException
+        When it has another shape, or holds something else.
+    """
+    values = np.asarray(given)
+    if values.ndim != 1 or values.dtype.kind not in "biuf":
+        raise ArgumentException(f"{name} must be real numbers (n,), got shape {values.shape} of {values.dtype}")
+    return values.astype(np.float64)
 
 
 def to_host(array: Array) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.plotting.canvas import add_grid, add_legend, curve_style, figure_of, one_panel
+from aidotnet_py.plotting.canvas import add_grid, add_legend, curve_style, figure_of, one_panel, real_numbers
 from aidotnet_py.solvers import SolverReport
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def draw_meta_gradient_errors(
     Raises
     ------
     ArgumentException
-        When there are no errors; when an array is not of the shape of ``steps``; when a bound is of no method; when
-        ``ax`` is no Axes.
+        When there are no errors; when an array is not of the shape of ``steps``, a step ≤ 0 or an error < 0, which
+        logarithms do not show; when a bound is of no method; when ``ax`` is no Axes.
     ImportError
         When matplotlib is not installed.
 
@@ -126,14 +126,16 @@ def draw_meta_gradient_errors(
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['iMAML', 'FOMAML']
     """
-    counts = np.asarray(steps)
-    limits: Mapping[str, ArrayLike] = bounds or {}
+    counts = real_numbers("steps", steps)
+    if (counts <= 0).any():
+        raise ArgumentException(refusal("steps", "numbers above 0", counts[counts <= 0][0]))
+    limits: Mapping[str, ArrayLike] = _entries("bounds", bounds, "the bounds of a method") if bounds else {}
     for name, values in _entries("errors", errors, "the errors of a method").items():
-        _check_shape(f"errors[{name!r}]", values, counts.shape)
+        _check_errors(f"errors[{name!r}]", values, len(counts))
     for name, values in limits.items():
         if name not in errors:
             raise ArgumentException(refusal("bounds", f"of methods among {', '.join(errors)}", name))
-        _check_shape(f"bounds[{name!r}]", values, counts.shape)
+        _check_errors(f"bounds[{name!r}]", values, len(counts))
     axes = one_panel(ax, (6, 4), title)
     for place, (name, values) in enumerate(errors.items()):
         style = curve_style(place)
@@ -154,6 +156,10 @@ def _entries(name: str, given: Any, wanted: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", given)
 
 
-def _check_shape(name: str, values: ArrayLike, shape: tuple[int, ...]) -> None:
-    if np.shape(values) != shape or len(shape) != 1:
-        raise ArgumentException(f"{name} must have the shape (n,) of steps, {shape}, got {np.shape(values)}")
+def _check_errors(name: str, given: ArrayLike, count: int) -> None:
+    """Raise ArgumentException unless there are so many numbers of at least 0; NaN is drawn as a gap."""
+    values = real_numbers(name, given)
+    if len(values) != count:
+        raise ArgumentException(f"{name} must have the shape (n,) of steps, {(count,)}, got {values.shape}")
+    if (values < 0).any():
+        raise ArgumentException(refusal(name, "numbers of at least 0", values[values < 0][0]))

@@ -22,6 +22,7 @@ from aidotnet_py.plotting.canvas import (
     draw_losses,
     ink,
     panel_grid,
+    real_numbers,
     to_host,
 )
 
@@ -70,8 +71,8 @@ def draw_classification_task(
     ------
     ArgumentException
         When the task has no query set, its inputs are not such images, or its outputs no classes of the logits; when
-        the logits are not of the query images, or those of an image have no finite largest; when ``ax`` is no Axes of a
-        grid.
+        the logits are not of the query images, or those of an image have no finite largest; when the losses are no real
+        numbers (n,); when ``ax`` is no Axes of a grid.
     ImportError
         When matplotlib is not installed.
 
@@ -84,7 +85,7 @@ def draw_classification_task(
     """
     if task.QueryInput is None or task.QueryOutput is None:
         raise ArgumentException(refusal(set_names(task, "Query")[0], "the images of a query set", None))
-    support, query = _images(task, "Support"), _images(task, "Query")
+    support, query, steps = _images(task, "Support"), _images(task, "Query"), real_numbers("losses", losses)
     first, last = _logits("before", before, len(query)), _logits("after", after, len(query))
     if last.shape != first.shape:
         raise ArgumentException(f"after must have the shape of before, {first.shape}, got {last.shape}")
@@ -103,7 +104,7 @@ def draw_classification_task(
             _draw_images(panel, query[[place]], caption, colour, shades)
     curve = figure.add_subplot(grid[:, _SHOWN_PER_CLASS + 2 :])
     shares = [float((chosen == truth).mean()) for chosen in (first.argmax(axis=1), guesses)]
-    draw_losses(curve, losses, f"query accuracy\n{shares[0]:.0%} → {shares[1]:.0%}")
+    draw_losses(curve, steps, f"query accuracy\n{shares[0]:.0%} → {shares[1]:.0%}")
     return cast("Figure", figure)
 
 
@@ -143,8 +144,8 @@ def draw_regression_task(
     Raises
     ------
     ArgumentException
-        When inputs or outputs are several numbers each; when a function has not the points of the grid; when ``ax`` is
-        no Axes of a grid.
+        When inputs or outputs are several numbers each; when a function has not the points of the grid; when the losses
+        are no real numbers (n,); when ``ax`` is no Axes of a grid.
     ImportError
         When matplotlib is not installed.
 
@@ -158,7 +159,7 @@ def draw_regression_task(
     points = [
         _numbers(name, values) for name, values in zip(set_names(task, "Support"), _set(task, "Support"), strict=True)
     ]
-    x = _numbers("grid", to_host(grid))
+    x, steps = _numbers("grid", to_host(grid)), real_numbers("losses", losses)
     given = {"before": before, "after": after, **({} if truth is None else {"truth": truth})}
     lines = {name: _on_grid(name, values, len(x)) for name, values in given.items()}
     figure, places = panel_grid(ax, (10, 4), title, 1, 2, width_ratios=(2, 1))
@@ -172,7 +173,7 @@ def draw_regression_task(
     functions.set_ylabel("y")
     add_grid(functions)
     add_legend(functions)
-    draw_losses(curve, losses, "")
+    draw_losses(curve, steps, "")
     return cast("Figure", figure)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.meta_learning import EvaluationRecord, MetaTrainingResult
-from aidotnet_py.plotting.canvas import BLUE, add_grid, add_legend, ink, panel_grid
+from aidotnet_py.plotting.canvas import BLUE, add_grid, add_legend, ink, loss_scale, panel_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +73,8 @@ def draw_training(
             axes.errorbar(
                 places, means, yerr=widths, color=BLUE, marker="o", markersize=4, capsize=3, label="evaluation"
             )
-        if name == "loss" and np.nanmin(values) > 0:
-            axes.set_yscale("log")
+        if name == "loss":
+            axes.set_yscale(loss_scale([*values, *(mean for mean, _ in intervals)]))
         axes.set_xlabel("step")
         axes.set_ylabel(name)
         add_grid(axes)

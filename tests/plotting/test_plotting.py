@@ -487,8 +487,70 @@ class TestErrors:
             ({}, None, "errors must be a mapping with the errors of a method for each name"),
             ({"A": [1.0]}, None, r"errors\['A'\] must have the shape \(n,\) of steps, \(2,\), got \(1,\)"),
             ({"A": [1.0, 2.0]}, {"B": [1.0, 2.0]}, "bounds must be of methods among A, got 'B'"),
+            ({"A": ["a", "b"]}, None, r"errors\['A'\] must be real numbers \(n,\), got shape \(2,\) of <U1"),
+            ({"A": [1.0, -2.0]}, None, r"errors\['A'\] must be numbers of at least 0, got -2.0"),
+            ({"A": [1.0, 2.0]}, {"A": [1.0, -2.0]}, r"bounds\['A'\] must be numbers of at least 0, got -2.0"),
+            ({"A": [1.0, 2.0]}, [1.0], "bounds must be a mapping with the bounds of a method for each name"),
         ],
     )
     def test_fit_the_steps(self, given: Any, bounds: Any, message: str) -> None:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_meta_gradient_errors([1, 2], given, bounds)
+
+    def test_no_step_is_left_out(self) -> None:
+        with pytest.raises(ArgumentException, match=r"^steps must be numbers above 0, got 0.0$"):
+            draw_meta_gradient_errors([0, 1], {"A": [1.0, 2.0]})
+
+
+class TestLossesThatNoLogarithmShows:
+    """Such as of a likelihood: on a logarithmic scale, the picture was empty."""
+
+    @pytest.mark.parametrize(("low", "scale"), [(0.5, "log"), (0.0, "linear"), (-2.0, "linear"), (np.nan, "log")])
+    def test_are_on_a_linear_scale(self, low: float, scale: str) -> None:
+        losses = [1.0, low]
+        pair = AdaptationCurve(np.array([losses, losses]), np.full((2, 2), np.nan))
+        task = SinusoidLoader(seed=0).GetNextTask()
+        result = MetaTrainingResult(np.array(losses), np.full(2, np.nan), timedelta(seconds=1))
+        figures = [draw_adaptation_curves(pair), draw_regression_task(task, X, X, X, losses), draw_training(result)]
+        for figure in figures:
+            assert figure.axes[-1].get_yscale() == scale
+
+    def test_among_the_evaluations(self) -> None:
+        metrics = {"EvaluationLoss@1": -1.0}
+        result = MetaTrainingResult(np.array([2.0, 1.0]), np.full(2, np.nan), timedelta(1), additionalMetrics=metrics)
+        assert draw_training(result).axes[0].get_yscale() == "linear"
+
+
+class TestCurvesOfPanels:
+    @pytest.mark.parametrize(
+        ("panel", "message"),
+        [
+            (3, r"losses\['p'\] must be a mapping of curves by the learner's name, got 3"),
+            (curve(), r"losses\['p'\] must be a mapping of curves by the learner's name, got AdaptationCurve"),
+            ({"A": []}, r"losses\['p'\]\['A'\] must be a sequence of at least one ConfidenceInterval, got \[\]"),
+            ({"A": [1.0]}, r"losses\['p'\]\['A'\] must be a sequence of at least one ConfidenceInterval, got \[1.0\]"),
+        ],
+    )
+    def test_are_checked(self, panel: Any, message: str) -> None:
+        with pytest.raises(ArgumentException, match=f"^{message}"):
+            draw_adaptation_curves({"p": panel, "q": {"A": INTERVALS}})
+
+    def test_accuracies_too(self) -> None:
+        with pytest.raises(ArgumentException, match=r"^accuracies\['p'\]\['A'\] must be a sequence of at least one"):
+            draw_adaptation_curves({"p": {"A": INTERVALS}}, {"p": {"A": [0.5]}})  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("losses", [1.0, [[1.0, 2.0]], ["a"], [None]])
+def test_losses_of_a_task_are_checked_before_anything_is_drawn(losses: Any) -> None:
+    figure = Figure()
+    place = figure.subplots()
+    for draw in (
+        lambda: draw_regression_task(SinusoidLoader(seed=0).GetNextTask(), X, X, X, losses, ax=place),
+        lambda: draw_classification_task(
+            DigitsLoader(NWay=3, KShot=1, QueryShots=2, seed=0).GetNextTask(), np.eye(6), np.eye(6), losses, ax=place
+        ),
+    ):
+        with pytest.raises(ArgumentException, match=r"^losses must be real numbers \(n,\), got shape"):
+            draw()
+    assert figure.axes == [place]
+    assert place.axison
