@@ -64,7 +64,7 @@ class Bounds:
         with np.errstate(all="ignore"):
             relative = rtol * np.where(np.isfinite(rhs_norms), rhs_norms, 0.0).astype(numbers.wide)
             absolute = self.atol if scales is None else self.atol * scales.astype(numbers.wide)
-        bounds = np.minimum(np.maximum(relative, absolute), numbers.max).astype(rhs_norms.dtype)
+            bounds = np.minimum(np.maximum(relative, absolute), numbers.max).astype(rhs_norms.dtype)
         return bounds, relative >= absolute
 
 

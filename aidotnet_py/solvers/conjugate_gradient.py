@@ -279,7 +279,8 @@ class _Solve(Iterate):
         progress.measure(ends[1], looked_at)
         if progress.is_running:
             # Another round begins with r.
-            self.backend.vecdot(self.r, self.r, out=self.squares)
+            with self.backend.errors_ignored():
+                self.backend.vecdot(self.r, self.r, out=self.squares)
 
     def ends(self) -> NDArray[Any]:
         """Return ‖x‖ and ‖b − Ax‖, shape (2, tasks), after the iteration's `end`."""

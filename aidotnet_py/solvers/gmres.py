@@ -314,7 +314,9 @@ class _Cycle:
         progress.reasons[progress.running & ~finite] = StopReason.NOT_FINITE
         progress.reasons[progress.running & finite & ~sound] = StopReason.BREAKDOWN
         progress.iterations = progress.iterations + sound
-        progress.take([np.where(sound, norms, np.nan) ** 2])
+        with np.errstate(all="ignore"):
+            squares = np.where(sound, norms, np.nan) ** 2
+        progress.take([squares])
         claims = sound & ((norms <= progress.threshold) | spent)
         progress.claims = progress.claims | claims
         progress.running = sound & ~claims & (progress.iterations < progress.limit)

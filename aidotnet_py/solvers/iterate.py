@@ -73,17 +73,20 @@ class Iterate:
         self._update_residual()
 
     def _bring_into_range(self) -> None:
-        self.scales = scales_for(np.maximum(self.initial_norms, self.rhs_norms))
-        if self.scales is None:
+        scales = scales_for(np.maximum(self.initial_norms, self.rhs_norms))
+        if scales is None:
             return
+        with np.errstate(all="ignore"):
+            # A start far larger than b can overflow in b's new units: it keeps the old ones.
+            self.scales = np.where(np.isfinite(self._largest(self.x) * scales), scales, np.ones_like(scales))
         multiply, scales = self.backend.elementwise("multiply"), self._scales_column()
-        with self.backend.errors_ignored():
+        with self.backend.errors_ignored(), np.errstate(all="ignore"):
+            self.rhs_norms = self.rhs_norms * self.scales
             self._b = multiply(self.rows.array, scales)
             for array in (self.x, self.r):
                 multiply(array, scales, out=array)
             # Numbers that the scale rounds to −0, see `_start_from`.
             self.backend.elementwise("add")(self.x, 0.0, out=self.x)
-        self.rhs_norms = self.rhs_norms * self.scales
         self.initial_norms = self.norms(self.r, out=self.squares)
 
     def _scales_column(self) -> Array:
@@ -131,7 +134,8 @@ class Iterate:
         self._drop_overflow(progress)
         solution, changed, overflowed = self.solution()
         if changed.any():
-            progress.withdraw(self.residual_norms(), overflowed)
+            # No task is measured on account of another.
+            progress.withdraw(np.where(changed, self.residual_norms(), progress.norms), overflowed)
         return self.rows.as_given(solution), progress.report()
 
     def _drop_overflow(self, progress: Progress) -> None:

@@ -193,32 +193,38 @@ class Progress:
             return
         for of_step in squares:
             self._squares.append(of_step)
-            norms = np.sqrt(of_step)
-            self._callback(len(self._squares), norms if self._scales is None else norms / self._scales)
+            with np.errstate(all="ignore"):
+                norms = np.sqrt(of_step).astype(self.norms.dtype)
+                if self._scales is not None:
+                    norms = norms / self._scales
+            self._callback(len(self._squares), norms)
 
     def measure(self, norms: NDArray[Any], looked_at: _Mask | None = None) -> None:
         """Take the measured ‖b − Ax‖ of tasks; those that claimed too much run on where that can help.
 
-        ``looked_at`` are the tasks that are judged by them; None: all.
+        ``looked_at`` are the tasks that are judged by them; None: all that took a step. The others are where they
+        began, and what is known of them must not depend on the tasks beside them.
         """
-        looked_at = self._looked_at = np.ones_like(self.claims) if looked_at is None else looked_at
+        looked_at = self._looked_at = self.iterations > 0 if looked_at is None else looked_at
         norms = np.where(looked_at, norms, self.norms)
-        # No residual below the rounding of b can be told from one of that size.
-        least_norms = self.rhs_norms * norms.dtype.type(_eps(norms.dtype))
+        with np.errstate(all="ignore"):
+            # No residual below the rounding of b can be told from one of that size.
+            least_norms = self.rhs_norms * norms.dtype.type(_eps(norms.dtype))
+            halves = self.norms / 2
         self.reasons[looked_at & (norms <= self.tolerance)] = StopReason.CONVERGED
         self.reasons[looked_at & ~np.isfinite(norms)] = StopReason.NOT_FINITE
         refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)
         self.reasons[refuted] = StopReason.PRECISION_LIMIT
         # Running on from the measured residual is iterative refinement. So that it has an end, each round must halve
         # that residual, and the tolerance must be one that can be reached.
-        improving: _Mask = refuted & (norms <= self.norms / 2) & (self.tolerance >= least_norms)
+        improving: _Mask = refuted & (norms <= halves) & (self.tolerance >= least_norms)
         self.reasons[improving] = StopReason.MAX_ITERATIONS
         self.running = improving & (self.iterations < self.limit)
         self.claims = np.zeros_like(self.claims)
         self.norms = norms
 
     def withdraw(self, norms: NDArray[Any], overflowed: _Mask) -> None:
-        """Take the measured ‖b − Ax‖ of solutions that lost digits, or all of them, when they were handed out."""
+        """Take ‖b − Ax‖, measured where solutions lost digits, or all of them, when they were handed out."""
         self.reasons[(norms > self.tolerance) & (self.reasons == StopReason.CONVERGED)] = StopReason.PRECISION_LIMIT
         self.reasons[overflowed] = StopReason.NOT_FINITE
         self.iterations = np.where(overflowed, 0, self.iterations)

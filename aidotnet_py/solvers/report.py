@@ -100,9 +100,11 @@ class SolverReport:
 
         They are the solver's own, of its recurrence: the measured norms of the solution are ``residual_norms``.
         """
-        norms = np.sqrt(np.array(self._squares, self.residual_norms.dtype).reshape(-1, len(self.iterations)))
-        if self._scales is not None:
-            with np.errstate(all="ignore"):
+        squares = np.array(self._squares).reshape(-1, len(self.iterations))
+        with np.errstate(all="ignore"):
+            # Squares of double precision may lie outside the dtype, where their roots do not.
+            norms = np.sqrt(squares).astype(self.residual_norms.dtype)
+            if self._scales is not None:
                 norms = norms / self._scales
         return np.concatenate([self.initial_residual_norms[None], norms])
 

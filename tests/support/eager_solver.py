@@ -58,7 +58,7 @@ class _Solve(Iterate):
     def may_have_drifted(self, progress: Progress) -> NDArray[np.bool_]:
         """Return the tasks whose b − Ax may differ from r by more than a tenth."""
         if self.preconditioner is not None or not self.from_zero:
-            return np.ones(self.rows.tasks, np.bool_)
+            return progress.iterations > 0
         return progress.may_have_drifted(self.norms(self.x))
 
     def iterate(self, progress: Progress) -> None:

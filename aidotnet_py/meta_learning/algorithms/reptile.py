@@ -11,6 +11,7 @@ from aidotnet_py.arguments import COUNT, SWITCH, Number
 from aidotnet_py.backends import Array
 from aidotnet_py.meta_learning.contract.enums import MetaLearningAlgorithmType
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, with_suggestions
+from aidotnet_py.meta_learning.contract.statistics import mean_of
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.learner.base import MetaLearnerBase
 from aidotnet_py.meta_learning.learner.encodings import keep_encoding
@@ -165,7 +166,7 @@ class ReptileAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
             self._step([[replace(group, places=(place,)) for group in self._open([task], "Support", "Query")]])
             for place, task in enumerate(tasks)
         ]
-        norm = float(np.mean([step.metrics["MetaGradientNorm"] for step in steps]))
+        norm = float(mean_of(np.array([step.metrics["MetaGradientNorm"] for step in steps])))
         self._record = StepRecord(
             np.concatenate([step.losses for step in steps]),
             [accuracy for step in steps for accuracy in step.accuracies],

@@ -14,7 +14,7 @@ from aidotnet_py.arguments import check_given
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.type_parameters import T
 
-__all__ = ["BasicStats", "BestValue", "ConfidenceInterval", "best_of", "difference", "require_numbers"]
+__all__ = ["BasicStats", "BestValue", "ConfidenceInterval", "best_of", "difference", "mean_of", "require_numbers"]
 
 _DIMENSIONS = {1: "one-dimensional", 2: "two-dimensional"}
 # Of the numbers that are summarised, whatever T stands for where it is not said.
@@ -128,7 +128,7 @@ class BasicStats(Generic[T]):
             distances: NDArray[Any] = np.abs(wide - median)
             quartiles: NDArray[Any] = np.quantile(wide, (0.25, 0.75))
             return BasicStats(
-                Mean=scalar(np.mean(wide)),
+                Mean=scalar(mean_of(wide)),
                 Variance=scalar(variance),
                 StandardDeviation=scalar(np.sqrt(variance)),
                 Skewness=scalar(skewness),
@@ -158,6 +158,14 @@ def _shape(values: NDArray[Any], variance: Any) -> tuple[Any, Any]:
         return skewness, math.nan
     fourth = n * (n + 1) / ((n - 1) * (n - 2) * (n - 3)) * np.sum(z**4)
     return skewness, fourth - 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
+
+
+def mean_of(values: NDArray[Any]) -> Any:
+    """Return the mean of numbers, in double precision at least; finite if they are, whatever their sum is."""
+    wide = values.astype(np.result_type(values.dtype, np.float64))
+    with np.errstate(all="ignore"):
+        mean = np.mean(wide)
+        return np.sum(wide / wide.size) if np.isinf(mean) and np.isfinite(wide).all() else mean
 
 
 def difference(x: T, y: T) -> T:

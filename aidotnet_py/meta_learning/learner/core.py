@@ -510,8 +510,14 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         self._set_meta_parameters(updated)
 
     def _scalar(self) -> Callable[[float], T]:
-        """Return the type T, from floats to numbers of the model's dtype."""
-        return cast("Callable[[float], T]", parameter_dtype(self.BaseModel, self._backend).type)
+        """Return the function from floats to T, numbers of the model's dtype; those beyond it are infinite."""
+        kind = cast("Callable[[float], T]", parameter_dtype(self.BaseModel, self._backend).type)
+
+        def scalar(value: float) -> T:
+            with np.errstate(all="ignore"):
+                return kind(value)
+
+        return scalar
 
 
 def _scale(vector: Array, factor: float, dtype: np.dtype[Any]) -> Array:

@@ -18,6 +18,7 @@ from aidotnet_py.losses.interface import checked_accuracy
 from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
 from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult, MetaEvaluationResult
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
+from aidotnet_py.meta_learning.contract.statistics import mean_of
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.contract.task_checks import check_task
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples
@@ -205,7 +206,7 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
             COUNT.check("numTasks", asked, type_error=ArgumentOutOfRangeException)
             return self._evaluate_new_tasks(int(cast(int, asked)))
         losses, *_ = self._query_results(check_tasks(cast("TaskBatch[T, TInput, TOutput]", asked)))
-        return self._scalar()(float(np.mean(losses, dtype=np.float64)))
+        return self._scalar()(float(mean_of(losses)))
 
     def _validate(self) -> MetaEvaluationResult[T]:
         """Evaluate EvaluationTasks tasks of the ValidationLoader, or of the DataLoader; their draws do not count."""

@@ -17,6 +17,7 @@ from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.meta_learning.contract.protocols import require_members
 from aidotnet_py.meta_learning.contract.results import MetaTrainingStepResult
 from aidotnet_py.meta_learning.contract.sources import IResumable, ITaskSampler
+from aidotnet_py.meta_learning.contract.statistics import mean_of
 from aidotnet_py.meta_learning.contract.task_batch import TaskBatch
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.encodings import keep_encoding, warn_of_other_encodings
@@ -226,7 +227,7 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         return MetaGradient(self._mean_loss(record), parameters, learned, record.metrics)
 
     def _mean_loss(self, record: StepRecord) -> T:
-        return self._scalar()(float(np.mean(record.losses, dtype=np.float64)))
+        return self._scalar()(float(mean_of(record.losses)))
 
     def _end_step(self, details: Sequence[Any]) -> None:
         """Keep what the next step is to have of this one, now that nothing can fail any more."""
@@ -307,7 +308,7 @@ class SteppingLearner(EvaluatingLearner[T, TInput, TOutput, TModel_co]):
         scalar = self._scalar()
         return MetaTrainingStepResult(
             metaLoss=loss,
-            taskLoss=scalar(float(np.mean(record.losses, dtype=np.float64))),
+            taskLoss=scalar(float(mean_of(record.losses))),
             accuracy=scalar(float(np.mean(record.accuracies))),
             numTasks=len(batch),
             iteration=self._iteration,

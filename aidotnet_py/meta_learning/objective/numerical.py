@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
@@ -84,8 +85,10 @@ class _TaskByTask(CalledObjective):
         return self
 
     def part(self, start: int, stop: int, lane: int) -> Self:
-        """Return the objective itself, since all its tasks are one part."""
-        return self
+        """Return the objective of some of the tasks, which an inner solver of one vector asks for one by one."""
+        part = copy.copy(self)
+        part._sets, part._accuracies = self._sets[start:stop], []
+        return part
 
     def evaluate(self, points: Array) -> Evaluation:
         """See `TaskObjective`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from aidotnet_py import (
     CrossEntropyLoss,
     FunctionModel,
     InvalidOperationException,
+    MAMLAlgorithm,
+    MAMLOptions,
     MeanSquaredErrorLoss,
+    MetaEvaluationResult,
     MetaLearningTask,
     NeuralNetworkModel,
     SGDOptimizer,
@@ -611,3 +615,44 @@ def test_numpy_set_to_raise_does_not_get_in_the_way() -> None:
     learner.Options.InnerLearningRate, learner.Options.LambdaRegularization = 0.1, 1e308
     with np.errstate(all="raise"), untouched(learner), pytest.raises(InvalidOperationException, match="is not finite"):
         learner.MetaTrain(batch_on(backend, linear_tasks()))
+
+
+class TestLargeNumbers:
+    """What fits the dtype only by itself is no error, and no warning of NumPy either."""
+
+    @staticmethod
+    def _learner(dtype: Any, size: float, tasks: int, **options: Any) -> tuple[Any, TaskBatch[Any, Any, Any]]:
+        """Return a learner and tasks of this query loss, whose gradient has the same size in each of two places."""
+
+        class Linear(MeanSquaredErrorLoss[Any]):
+            def formula(self, predicted: Any, actual: Any) -> Any:
+                return (predicted * actual).sum()
+
+        model = FunctionModel(lambda p, x: x * p["w"], {"w": np.array([1, 0], dtype)}, loss=Linear(), dtype=dtype)
+        one = np.ones((1, 2), dtype)
+        batch = [
+            MetaLearningTask(SupportSetX=one, SupportSetY=0 * one, QuerySetX=one, QuerySetY=one * dtype(size))
+            for _ in range(tasks)
+        ]
+        return MAMLAlgorithm(MAMLOptions(model, MetaOptimizer=SGDOptimizer(1e-300), **options)), TaskBatch(batch)
+
+    def test_the_mean_of_losses_whose_sum_overflows(self) -> None:
+        learner, batch = self._learner(np.float64, 8e307, 3)
+        with np.errstate(all="raise"):
+            assert learner.Evaluate(batch) == pytest.approx(8e307)
+        losses = np.full(3, 8e307)
+        assert MetaEvaluationResult(np.ones(3), losses, timedelta(0)).LossStats.Mean == pytest.approx(8e307)
+
+    def test_a_norm_beyond_the_dtype_is_reported_as_infinite(self) -> None:
+        learner, batch = self._learner(np.float32, 3e38, 1, GradientClipThreshold=None)
+
+        class Same(SinusoidLoader[Any]):
+            def GetTaskBatch(self, numTasks: int) -> Any:
+                return batch
+
+        learner.Options.DataLoader = Same(seed=0)
+        with np.errstate(all="raise"):
+            result = learner.MetaTrainStep(1)
+        assert result.MetaLoss == np.float32(3e38)
+        assert result.AdditionalMetrics["MetaGradientNorm"] == np.inf
+        assert learner.CurrentIteration == 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from imaml_reference import LinearTask, batch_on, linear_model, linear_tasks, start
+from plain_models import HandWrittenModel
 from tanh_network import TanhNetwork, Values, batch_of
 
 from aidotnet_py import (
@@ -232,6 +233,10 @@ class OneTooFar(SGDOptimizer):
         return moved
 
 
+def one_step(objective: Any, theta: Values) -> Values:
+    return theta - 0.1 * objective(theta)[1]
+
+
 class TestInnerSolvers:
     @pytest.mark.slow
     def test_all_find_the_same_meta_gradient(self) -> None:
@@ -285,6 +290,20 @@ class TestInnerSolvers:
             for solver in (solve_in_place, solve)
         )
         assert (one.parameters == new.parameters).all()
+
+    @pytest.mark.parametrize("solver", [LBFGSMinimizer(), one_step])
+    def test_tasks_of_a_model_without_a_trace_are_solved_each_by_itself(self, solver: Any) -> None:
+        batch, recorder = batch_of(NUMPY, NETWORK.sets(3)), Recorder()
+
+        def learner() -> Any:
+            model = HandWrittenModel(NETWORK, NETWORK.start(), NUMPY)
+            options: Any = {"InnerObjective": "proximal", "UseFirstOrder": True, "GradientClipThreshold": None}
+            return iMAMLAlgorithm(iMAMLOptions(model, InnerOptimizer=solver, MetaOptimizer=recorder, **options))
+
+        losses = [learner().MetaTrain(TaskBatch([task])) for task in batch]
+        assert learner().MetaTrain(batch) == pytest.approx(np.mean(losses))
+        *alone, together = recorder.seen
+        np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-12)
 
     def test_one_that_returns_the_wrong_shape(self) -> None:
         learner = linear_learner(InnerOptimizer=lambda objective, theta: theta[:-1])
