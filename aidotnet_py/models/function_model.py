@@ -307,7 +307,6 @@ class FunctionModel(
         """Return an independent copy, which shares only the function and its programs."""
         with self._lock:
             other = copy.copy(self)
-            other._held = self._held._replace(parameters=self.GetParameters())
             other._metadata = self._metadata.copy()
             other._optimizer = self._optimizer.fresh()
             other._optimizer.SetState(self._optimizer.GetState())
@@ -416,11 +415,16 @@ class FunctionModel(
         >>> bool(np.allclose(fixed.Predict(x)[:1], fixed.Predict(x[:1]), atol=1e-5))
         True
         """
-        input = adopt(input, "input")
-        self.check_input(input)
         # Of the copy, whose parameters no other thread changes meanwhile.
         other = self.Clone()
-        parameters = other._parameters
+        other._keep_statistics_of(input)
+        return other
+
+    def _keep_statistics_of(self, input: TInput) -> None:
+        """Normalise by the statistics of these examples from now on; see `with_statistics_of`."""
+        input = adopt(input, "input")
+        self.check_input(input)
+        parameters = self._parameters
         program, names, unnamed = self._programs.get_or_make(
             lambda: trace_statistics(self, parameters, input), "statistics", None, parameters, input
         )
@@ -432,8 +436,7 @@ class FunctionModel(
                 stacklevel=level_outside(),
             )
         if names:
-            other._held = _Held(parameters, dict(zip(names, program(parameters, input), strict=True)))
-        return other
+            self._held = _Held(parameters, dict(zip(names, program(parameters, input), strict=True)))
 
     def _prediction(self, input: Any, held: _Held) -> Prediction:
         return self._programs.get_or_make(
