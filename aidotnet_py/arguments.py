@@ -37,6 +37,7 @@ __all__ = [
     "conversion_hint",
     "entries_of",
     "is_pair",
+    "numbers_of",
     "pair_of",
     "real_of",
     "refusal",
@@ -142,10 +143,36 @@ def real_of(name: str, wanted: str, value: Any) -> float:
     >>> real_of("the result of accuracy", "one number", np.array(0.5))
     0.5
     """
-    plain = value.item() if getattr(value, "shape", None) == () else value
-    if isinstance(plain, bool) or not isinstance(plain, Real):
+    number = _real_in(value)
+    if number is None:
         raise ArgumentException(refusal(name, wanted, value))
-    return float(plain)
+    return number
+
+
+def _real_in(value: Any) -> float | None:
+    """Return a real number as a float; None for anything else."""
+    plain = value.item() if getattr(value, "shape", None) == () else value
+    return None if isinstance(plain, bool) or not isinstance(plain, Real) else float(plain)
+
+
+def numbers_of(name: str, wanted: str, value: object) -> tuple[float, ...]:
+    """Return the real numbers in a tuple or list, each as `real_of` takes it.
+
+    Raises
+    ------
+    ArgumentException
+        When it is anything else.
+
+    Examples
+    --------
+    >>> from aidotnet_py.arguments import numbers_of
+    >>> numbers_of("the result of coefficients", "a tuple of numbers", [1, 0.5])
+    (1.0, 0.5)
+    """
+    numbers = [_real_in(entry) for entry in _entries(value)]
+    if not isinstance(value, (list, tuple)) or None in numbers:
+        raise ArgumentException(refusal(name, wanted, cast(Any, value)))
+    return tuple(cast("list[float]", numbers))
 
 
 def conversion_hint(name: str, value: object) -> str:

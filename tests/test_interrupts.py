@@ -50,7 +50,7 @@ from aidotnet_py import (
 )
 from aidotnet_py import locks as every_lock
 from aidotnet_py.autodiff import grad as gradient_of
-from aidotnet_py.autodiff.tracing.tracer import active_trace
+from aidotnet_py.autodiff.tracing.recording import active_trace
 from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.backends.numpy import blas_threads
 from aidotnet_py.backends.numpy.blas_threads import OneThread

@@ -25,15 +25,9 @@ from aidotnet_py.autodiff.traced_program import (
     require_function,
     require_like,
 )
-from aidotnet_py.autodiff.tracing.tracer import (
-    active_trace,
-    as_traced,
-    inline,
-    is_array,
-    new_trace,
-    type_of,
-    types_of,
-)
+from aidotnet_py.autodiff.tracing.emission import as_traced, inline
+from aidotnet_py.autodiff.tracing.recording import active_trace, new_trace
+from aidotnet_py.autodiff.tracing.value_types import is_array, type_of, types_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.jacobians import hessian_program, jacobian_program

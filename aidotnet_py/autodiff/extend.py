@@ -24,20 +24,12 @@ from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
 from aidotnet_py.autodiff.traced_program import TracedProgram, trace_once, trace_pure
 from aidotnet_py.autodiff.tracing.captured_state import CapturedState
+from aidotnet_py.autodiff.tracing.emission import as_traced, emit, inline
+from aidotnet_py.autodiff.tracing.host_data import host_array
 from aidotnet_py.autodiff.tracing.purity import require_alike, same_value
-from aidotnet_py.autodiff.tracing.tracer import (
-    Trace,
-    Tracer,
-    active_trace,
-    as_traced,
-    emit,
-    host_array,
-    inline,
-    is_array,
-    new_trace,
-    type_of,
-    types_of,
-)
+from aidotnet_py.autodiff.tracing.recording import Trace, active_trace, new_trace
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import is_array, type_of, types_of
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.row_counts import is_mean_over_rows, treats_rows_alike

@@ -11,17 +11,10 @@ import numpy as np
 from aidotnet_py.autodiff.execution import Executable, Idle, backend_for, plan
 from aidotnet_py.autodiff.profiling import Profile, profile
 from aidotnet_py.autodiff.program import Program
+from aidotnet_py.autodiff.tracing.emission import inline
 from aidotnet_py.autodiff.tracing.purity import require_alike
-from aidotnet_py.autodiff.tracing.tracer import (
-    active_trace,
-    frozen,
-    inline,
-    is_on_host,
-    new_trace,
-    require_alive,
-    type_of,
-    types_of,
-)
+from aidotnet_py.autodiff.tracing.recording import active_trace, frozen, is_on_host, new_trace, require_alive
+from aidotnet_py.autodiff.tracing.value_types import type_of, types_of
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.tree import Structure, flatten
 from aidotnet_py.autodiff.types import ArrayType

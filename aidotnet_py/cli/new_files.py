@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.runs.folder import is_run_file
+from aidotnet_py.runs.run_files import is_run_file
 from aidotnet_py.whole_files import replacing, write_file
 
 __all__ = ["require_new_files", "write_output"]

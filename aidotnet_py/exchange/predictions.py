@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.exchange.any_size import AnySizeProgram
 from aidotnet_py.exchange.batch_sizes import trace_any_size
 from aidotnet_py.models import FunctionModel
+from aidotnet_py.models.named_arrays import unravel_arrays
 
 __all__ = ["check_model", "example_of", "repeats_of_operators", "trace_prediction"]
 
@@ -60,10 +60,7 @@ def trace_prediction(
 def _arrays(model: FunctionModel[Any, Any, Any]) -> dict[str, NDArray[Any]]:
     # Of one moment, whatever other threads load into the model.
     model = model.Clone()
-    vector, arrays, start = model.backend.to_numpy(model.GetParameters()), dict[str, NDArray[Any]](), 0
-    for name, shape in model.parameter_shapes.items():
-        stop = start + math.prod(shape)
-        arrays[name], start = vector[start:stop].reshape(shape), stop
+    arrays = unravel_arrays(model.backend.to_numpy(model.GetParameters()), model.parameter_shapes)
     return arrays | {name: model.backend.to_numpy(value) for name, value in model.statistics.items()}
 
 

@@ -18,6 +18,7 @@ from aidotnet_py.descriptions import join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.exchange.layouts import Names, Tensor, tensors
 from aidotnet_py.models import NeuralNetworkModel
+from aidotnet_py.models.named_arrays import unravel_arrays
 
 __all__ = ["METAOPTNET_RESNET12", "TORCHVISION_RESNET18", "load_state_dict", "save_state_dict", "state_dict"]
 
@@ -235,11 +236,7 @@ def _read(source: Any) -> tuple[dict[str, NDArray[Any]], str]:
 
 
 def _unravel(model: NeuralNetworkModel[Any, Any, Any]) -> dict[str, NDArray[Any]]:
-    vector, arrays, start = model.backend.to_numpy(model.GetParameters()), dict[str, NDArray[Any]](), 0
-    for name, shape in model.parameter_shapes.items():
-        stop = start + int(np.prod(shape, dtype=np.int64))
-        arrays[name], start = vector[start:stop].reshape(shape), stop
-    return arrays
+    return unravel_arrays(model.backend.to_numpy(model.GetParameters()), model.parameter_shapes)
 
 
 def _compare(

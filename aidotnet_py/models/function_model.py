@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import FunctionType
 from typing import Any, ClassVar, NamedTuple, Self, cast, overload
@@ -15,42 +14,36 @@ from typing import Any, ClassVar, NamedTuple, Self, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.archives import check_file_name, pack, read_file, unpack, write_file
+from aidotnet_py.archives import check_file_name, read_file, write_file
 from aidotnet_py.arguments import argument_in, array_hint, check_given, refusal
 from aidotnet_py.autodiff import value_and_grad
-from aidotnet_py.autodiff.extend import TracedProgram, is_array, trace_pure, type_of
-from aidotnet_py.backends import Array, Backend, adopt, backend_of, described, get_backend, to_host
+from aidotnet_py.autodiff.extend import is_array, type_of
+from aidotnet_py.backends import Array, Backend, adopt, backend_of, get_backend, to_host
 from aidotnet_py.caller import is_called_from, level_outside
-from aidotnet_py.descriptions import Described, join_clauses
+from aidotnet_py.descriptions import Described
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction, MeanSquaredErrorLoss
-from aidotnet_py.losses.interface import checked_loss, labels_hint
-from aidotnet_py.models.comparison import compare_models, describe_model, parameter_clauses, properties_of
+from aidotnet_py.losses.interface import labels_hint
 from aidotnet_py.models.interfaces import IDifferentiableModel, IGradientComputable
 from aidotnet_py.models.metadata import ModelMetadata
+from aidotnet_py.models.model_file import describe_for_file, pack_model, unpack_model
+from aidotnet_py.models.named_arrays import FLOATING, convert_arrays, ravel_arrays
 from aidotnet_py.models.noise import draw_noise, noise_shapes
+from aidotnet_py.models.passes import Prediction, loss_of, trace_prediction, trace_statistics
 from aidotnet_py.models.program_cache import ProgramCache
 from aidotnet_py.models.raw_data import take_raw_data
-from aidotnet_py.models.statistics_in_files import pop_statistics, statistics_for_file
+from aidotnet_py.models.statistics import check_statistics, warn_of_few_examples
 from aidotnet_py.models.summary import ModelSummary, array_rows
-from aidotnet_py.nn.statistics import PassStatistics
 from aidotnet_py.optimizers import AdamOptimizer
 from aidotnet_py.representations import concise_repr
-from aidotnet_py.suggestions import suggestion_hint
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["FunctionModel"]
 
 Function = Callable[[Any, Any], Any]
-
-# The floating dtypes of every backend and of safetensors.
-_FLOATING = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
-
-# On digits, the loss of accuracy is 30 points for groups of 2 normalised together, 20 of 3, 10 of 5 and 4 of 10.
-_FEW_EXAMPLES = 5
 
 
 class _Held(NamedTuple):
@@ -149,13 +142,12 @@ class FunctionModel(
             raise ArgumentException(refusal("function", "a function of parameters and input", function))
         _check_loss("loss", loss)
         check_given("parameters", parameters, "a mapping from names to arrays")
-        host, self._dtype = _convert_parameters(parameters, dtype)
+        host, self._dtype = convert_arrays(parameters, dtype)
         self._function = function
         self._backend = get_backend(backend)
         self._shapes = {name: value.shape for name, value in host.items()}
         self._loss: ILossFunction[T] = MeanSquaredErrorLoss() if loss is None else loss
-        flat = np.concatenate([value.ravel() for value in host.values()])
-        self._held = _Held(self._backend.asarray(flat, self._dtype), {})
+        self._held = _Held(self._backend.asarray(ravel_arrays(host), self._dtype), {})
         self._metadata: ModelMetadata[T] = ModelMetadata(Name=self._name(), Complexity=self.ParameterCount)
         self._optimizer = AdamOptimizer(0.001)
         self._programs = ProgramCache(self._backend, self._function)
@@ -268,7 +260,7 @@ class FunctionModel(
             raise ArgumentException(f"{name} must hold numbers, got dtype {dtype}{labels_hint(name, dtype.kind)}")
         if dtype.kind not in "biu" and dtype != self._dtype:
             remedy = f"; use {argument_in(name)}.astype(np.{self._dtype})" if dtype.kind == "f" else ""
-            if dtype in _FLOATING:
+            if dtype in FLOATING:
                 remedy += f", or make the model with dtype=np.{dtype}"
             raise ArgumentException(f"{name} must have the model's dtype {self._dtype}, got {dtype}{remedy}")
 
@@ -315,7 +307,6 @@ class FunctionModel(
         """Return an independent copy, which shares only the function and its programs."""
         with self._lock:
             other = copy.copy(self)
-            other._held = self._held._replace(parameters=self.GetParameters())
             other._metadata = self._metadata.copy()
             other._optimizer = self._optimizer.fresh()
             other._optimizer.SetState(self._optimizer.GetState())
@@ -348,15 +339,6 @@ class FunctionModel(
         other._programs = ProgramCache(other._backend, other._function)
         return other
 
-    def _unravel(self, vector: Array) -> dict[str, Array]:
-        arrays: dict[str, Array] = {}
-        start = 0
-        for name, shape in self._shapes.items():
-            stop = start + math.prod(shape)
-            arrays[name] = vector[start:stop].reshape(shape)
-            start = stop
-        return arrays
-
     @property
     def statistics(self) -> Mapping[str, Array]:
         """Copies of means and variances by name, such as ``1_batchnorm.mean``, that replace those of the batch.
@@ -383,7 +365,7 @@ class FunctionModel(
         """
         check_given("statistics", statistics, "a mapping from names to arrays")
         host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}
-        self._check_statistics(host, "statistics")
+        check_statistics(host, self._shapes, self._dtype, "statistics")
         kept = {name: self._backend.asarray(value) for name, value in host.items()}
         if parameters is not None:
             self._replace(self._copy_parameters(parameters), kept)
@@ -433,13 +415,18 @@ class FunctionModel(
         >>> bool(np.allclose(fixed.Predict(x)[:1], fixed.Predict(x[:1]), atol=1e-5))
         True
         """
-        input = adopt(input, "input")
-        self.check_input(input)
         # Of the copy, whose parameters no other thread changes meanwhile.
         other = self.Clone()
-        parameters = other._parameters
-        names, unnamed, program = self._programs.get_or_make(
-            lambda: self._statistics_program(input), "statistics", None, parameters, input
+        other._keep_statistics_of(input)
+        return other
+
+    def _keep_statistics_of(self, input: TInput) -> None:
+        """Normalise by the statistics of these examples from now on; see `with_statistics_of`."""
+        input = adopt(input, "input")
+        self.check_input(input)
+        parameters = self._parameters
+        program, names, unnamed = self._programs.get_or_make(
+            lambda: trace_statistics(self, parameters, input), "statistics", None, parameters, input
         )
         if unnamed:
             warnings.warn(
@@ -449,57 +436,16 @@ class FunctionModel(
                 stacklevel=level_outside(),
             )
         if names:
-            other._held = _Held(parameters, dict(zip(names, program(parameters, input), strict=True)))
-        return other
+            self._held = _Held(parameters, dict(zip(names, program(parameters, input), strict=True)))
 
-    def _statistics_program(self, input: Any) -> tuple[list[str], list[str], TracedProgram]:
-        """Return the names of the statistics, the layers without statistics, and the program."""
-        names: list[str] = []
-        unnamed: list[str] = []
-
-        def statistics_of(vector: Array, x: Array) -> list[Array]:
-            parameters = self._unravel(vector)
-            with PassStatistics(parameters) as statistics:
-                self.apply(parameters, x)
-            named = statistics.named()
-            # Assigned again in the second of two traces.
-            names[:], unnamed[:] = named, statistics.unnamed
-            return list(named.values())
-
-        program = self._trace(statistics_of, input)
-        return names, unnamed, program
-
-    def _trace(self, function: Callable[..., Any], input: Any, *others: Array) -> TracedProgram:
-        """Trace a function of the parameters, an input and other arrays."""
-        try:
-            return trace_pure("the model's function", function, self._parameters, input, *others)
-        except ArgumentException as error:
-            raise ArgumentException(
-                f"the model must take an input of shape {tuple(input.shape)}, got an error in its function: {error}"
-            ) from error
-
-    def _by_name(self, vector: Array, names: Iterable[str], values: Sequence[Array]) -> dict[str, Array]:
-        """Return the parameters by name, and the arrays that `apply` takes beside them."""
-        return {**self._unravel(vector), **dict(zip(names, values, strict=True))}
-
-    def _prediction(self, input: Any, held: _Held) -> tuple[TracedProgram, list[str]]:
-        """Return the program of (parameters, input, *statistics), and the layers that normalise by the input."""
-        names = tuple(held.statistics)
-
-        def make() -> tuple[TracedProgram, list[str]]:
-            layers: list[str] = []
-
-            def predict(vector: Array, x: Array, *values: Array) -> Array:
-                parameters = self._by_name(vector, names, values)
-                with PassStatistics(parameters) as statistics:
-                    output = self.apply(parameters, x)
-                # Assigned again in the second of two traces.
-                layers[:] = statistics.layers
-                return output
-
-            return self._trace(predict, input, *held.statistics.values()), layers
-
-        return self._programs.get_or_make(make, ("predict", names), None, held.parameters, input)
+    def _prediction(self, input: Any, held: _Held) -> Prediction:
+        return self._programs.get_or_make(
+            lambda: trace_prediction(self, held.parameters, input, held.statistics),
+            ("predict", tuple(held.statistics)),
+            None,
+            held.parameters,
+            input,
+        )
 
     def Predict(self, input: TInput) -> TOutput:
         """Return the outputs for inputs.
@@ -529,7 +475,7 @@ class FunctionModel(
         held = self._held
         program, layers = self._prediction(input, held)
         if layers:
-            _warn_of_few(cast(Array, input), layers)
+            warn_of_few_examples(int(cast(Array, input).shape[0]), layers)
         return cast(TOutput, program(held.parameters, input, *held.statistics.values()))
 
     def Train(self, input: TInput, expectedOutput: TOutput) -> None:
@@ -601,14 +547,11 @@ class FunctionModel(
         self.check_input(x)
         self.check_array(y, name)
         held = self._held
-        loss.validate(self._prediction(x, held)[0].output_types[0].shape, y, name)
+        loss.validate(self._prediction(x, held).program.output_types[0].shape, y, name)
         beside = {**held.statistics, **({} if step is None else self._noise_of_step(x, step))}
-
-        def cost(vector: Array, x: Array, y: Array, *values: Array) -> Array:
-            return checked_loss(loss, self.apply(self._by_name(vector, beside, values), x), y)
-
         role, arguments = ("gradient", tuple(beside)), (held.parameters, x, y, *beside.values())
-        value, gradient = self._programs.program(value_and_grad(cost), role, loss, *arguments)(*arguments)
+        program = self._programs.program(value_and_grad(loss_of(self, loss, tuple(beside))), role, loss, *arguments)
+        value, gradient = program(*arguments)
         return value, gradient
 
     def GetModelMetadata(self) -> ModelMetadata[T]:
@@ -634,15 +577,9 @@ class FunctionModel(
             When a parameter is not finite.
         """
         with self._lock:
-            held, description = self._held, self._description()
-        arrays: dict[str, Array] = self._unravel(self._backend.to_numpy(held.parameters))
+            held, description = self._held, describe_for_file(self, self._metadata.Name)
         statistics = {name: self._backend.to_numpy(value) for name, value in held.statistics.items()}
-        return pack("model", {**arrays, **statistics_for_file(statistics)}, description)
-
-    def _description(self) -> dict[str, Any]:
-        properties = properties_of(self)
-        description = {"name": self._metadata.Name, "model": describe_model(self)}
-        return {**description, "properties": properties} if properties else description
+        return pack_model(self._backend.to_numpy(held.parameters), self._shapes, statistics, description)
 
     def Deserialize(self, data: bytes) -> None:
         """Load parameters by name, and statistics if there are any, from bytes that `Serialize` returned.
@@ -665,43 +602,11 @@ class FunctionModel(
         self._load(data, "data")
 
     def _load(self, data: bytes, source: str) -> None:
-        arrays, description = unpack("model", data, source)
-        statistics = pop_statistics(arrays)
-        held = description.get("model")
-        compared = compare_models(held if isinstance(held, dict) else {}, self)  # pyright: ignore[reportUnknownArgumentType] -- of anything
-        there = {name: f"{array.dtype}{array.shape}" for name, array in arrays.items()}
-        here = {name: f"{self._dtype}{shape}" for name, shape in self._shapes.items()}
-        # Their order is ignored, since they are loaded by name.
-        clauses = [*parameter_clauses(there, here), *compared.layers]
-        if clauses:
-            raise ArgumentException(f"{source} must be of this model, got another's: {join_clauses(clauses)}")
-        self._check_statistics(statistics, source)
-        if compared.settings:
-            warnings.warn(
-                f"{source} was saved by a model of other settings, and this one keeps its own: "
-                f"{join_clauses(compared.settings)}",
-                UserWarning,
-                stacklevel=level_outside(),
-            )
-        flat = np.concatenate([arrays[name].ravel() for name in self._shapes])
-        kept = {name: self._backend.asarray(value) for name, value in statistics.items()}
+        file = unpack_model(self, data, source)
+        kept = {name: self._backend.asarray(value) for name, value in file.statistics.items()}
         with self._lock:
-            self._replace(self._backend.asarray(flat), kept)
-            take_raw_data(self, description.get("properties"))
-
-    def _check_statistics(self, named: Mapping[str, NDArray[Any]], source: str) -> None:
-        """Refuse statistics that are not means and variances of the model's layers."""
-        for name, value in named.items():
-            prefix = name.removesuffix("mean").removesuffix("variance")
-            shape = self._shapes.get(f"{prefix}scale")
-            pair = f"{prefix}mean" in named and f"{prefix}variance" in named
-            sound = np.isfinite(value).all() and (name.endswith("mean") or (value >= 0).all())
-            if not pair or value.dtype != self._dtype or value.shape != shape or not sound:
-                layer = "no such layer" if shape is None else f"{self._dtype}{shape}"
-                raise ArgumentException(
-                    f"{source} must hold means and variances of the model's layers in pairs of finite numbers, "
-                    f"variances of at least 0, got {value.dtype}{value.shape} for {name!r}; the model has {layer}"
-                )
+            self._replace(self._backend.asarray(file.parameters), kept)
+            take_raw_data(self, file.properties)
 
     def SaveModel(self, filePath: str | os.PathLike[str]) -> None:
         """Write `Serialize` to a file, completely or not at all.
@@ -723,21 +628,6 @@ class FunctionModel(
         self._load(read_file(filePath), str(filePath))
 
 
-def _warn_of_few(x: Array, layers: Sequence[str]) -> None:
-    """Warn if layers normalise by the statistics of few examples."""
-    examples = int(x.shape[0])
-    if examples >= _FEW_EXAMPLES:
-        return
-    more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
-    warnings.warn(
-        f"input has {examples} example{'s' if examples > 1 else ''}, by whose statistics {', '.join(layers[:3])}{more} "
-        "normalise: the outputs for one depend on the others. A model adapted to a task (Adapt) or with_statistics_of "
-        "normalises by given examples, GroupNorm (norm='group') by none",
-        UserWarning,
-        stacklevel=level_outside(),
-    )
-
-
 def _is_importable(function: FunctionType) -> bool:
     """Return whether the name of a function leads to it."""
     value: object = sys.modules.get(function.__module__)
@@ -750,30 +640,3 @@ def _check_loss(name: str, loss: object) -> None:
     """Refuse anything but None and objects with the members of a loss, which classes of losses have too."""
     if loss is not None and (isinstance(loss, type) or not isinstance(loss, ILossFunction)):
         raise ArgumentException(refusal(name, "an object of an ILossFunction class", loss))
-
-
-def _convert_parameters(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[str, NDArray[Any]], np.dtype[Any]]:
-    """Return the parameters on the host in one dtype, and the dtype."""
-    if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise ArgumentException(refusal("parameters", "a mapping from names to arrays, not empty", parameters))
-    host = {name: to_host(value, f"parameters[{name!r}]") for name, value in parameters.items()}
-    for name, value in host.items():
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] -- as above
-            raise ArgumentException(refusal("the name of a parameter", "a str", name))
-        if value.dtype.kind not in "biuf":
-            raise ArgumentException(f"parameter {name!r} must hold real numbers, got {described(parameters[name])}")
-    dtypes = {name: value.dtype.newbyteorder("=") for name, value in host.items()}
-    floating = ", ".join(map(str, _FLOATING))
-    try:
-        common = next(iter(dtypes.values())) if dtype is None else np.dtype(dtype).newbyteorder("=")
-    except TypeError:
-        hint = suggestion_hint(dtype, [kind.name for kind in _FLOATING])
-        raise ArgumentException(f"dtype must be one of {floating}, got {dtype!r}{hint}") from None
-    if dtype is not None and common not in _FLOATING:
-        raise ArgumentException(f"dtype must be one of {floating}, got {common}")
-    if common not in _FLOATING or (dtype is None and len(set(dtypes.values())) > 1):
-        kinds = ", ".join(f"{name}: {kind}" for name, kind in dtypes.items())
-        raise ArgumentException(
-            f"parameters must have one dtype of {floating}, got {kinds}; give a dtype to convert them"
-        )
-    return {name: value.astype(common) for name, value in host.items()}, common

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,12 +107,35 @@ class NeuralNetworkModel(FunctionModel[T, TInput, TOutput]):
         check_given("network", network, "a layer")
         if not isinstance(network, Layer):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             raise ArgumentException(refusal("network", "a layer", network))
-        self._input_shape = _check_shape(input_shape)
-        _warn_of_channels_first(network, self._input_shape)
+        shape = _check_shape(input_shape)
+        _warn_of_channels_first(network, shape)
         seeds = np.random.SeedSequence(OrNone(SEED).check("seed", seed))
-        parameters, _ = initialized(network, np.random.default_rng(seeds), self._input_shape)
+        parameters, _ = initialized(network, np.random.default_rng(seeds), shape)
+        self._make(network, shape, parameters, loss, dtype, backend, seeds)
+
+    @classmethod
+    def _of_parameters(
+        cls, network: Layer, input_shape: Any, parameters: Mapping[str, Array], loss: Any, backend: str | Backend
+    ) -> Self:
+        """Return a model of seed 0 that begins with these parameters, which are known to be the network's."""
+        shape = _check_shape(input_shape)
+        _warn_of_channels_first(network, shape)
+        model = cls.__new__(cls)
+        model._make(network, shape, parameters, loss, None, backend, np.random.SeedSequence(0))
+        return model
+
+    def _make(
+        self,
+        network: Layer,
+        shape: tuple[int, ...],
+        parameters: Mapping[str, Array],
+        loss: ILossFunction[Any] | None,
+        dtype: Any,
+        backend: str | Backend,
+        seeds: np.random.SeedSequence,
+    ) -> None:
         super().__init__(network.apply, parameters, loss, dtype=dtype, backend=backend)
-        self._network = network
+        self._network, self._input_shape = network, shape
         # From a child seed, since the parameters are drawn from the seed itself.
         self._noise_key = [int(word) for word in seeds.spawn(1)[0].generate_state(2, np.uint64)]
         self._metadata.Name = type(network).__name__

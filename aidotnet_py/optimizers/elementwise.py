@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, is_pair, refusal, shown
+from aidotnet_py.arguments import FINITE, POSITIVE, Number, check_given, is_pair, numbers_of, refusal, shown
 from aidotnet_py.autodiff.extend import CapturedState, Program, trace_pure
 from aidotnet_py.backends import Array, Backend, backend_of, described
 from aidotnet_py.exceptions import (
@@ -280,11 +280,11 @@ class ElementwiseOptimizer:
         # Mostly, and before the steps of each batch.
         if set(map(type, rows)) == {tuple} and _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
             return rows
-        for row in rows:
-            if not isinstance(row, (list, tuple)) or not all(map(_is_number, cast("Sequence[Any]", row))):
-                name, got = f"the result of {type(self).__name__}.coefficients", shown(cast(Any, row))
-                raise InvalidOperationException(f"{name} must be a tuple of numbers, such as (rate,), got {got}")
-        return [tuple(row) for row in rows]
+        name, wanted = f"the result of {type(self).__name__}.coefficients", "a tuple of numbers, such as (rate,)"
+        try:
+            return [numbers_of(name, wanted, row) for row in rows]
+        except ArgumentException as error:
+            raise InvalidOperationException(str(error)) from None
 
     def _checked(self, parameters: Array, gradient: Array) -> Backend:
         check_given("parameters", parameters, "an array")
@@ -350,10 +350,6 @@ class ElementwiseOptimizer:
             )
         self._arrays = {name: _copied(array, name) for name, array in arrays.items()}
         self._steps = steps
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or (hasattr(value, "dtype") and np.ndim(value) == 0)
 
 
 def _writer(cls: type[ElementwiseOptimizer], name: str) -> int:

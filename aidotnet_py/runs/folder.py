@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
 import threading
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aidotnet_py.arguments import COUNT, COUNT_OR_ZERO, check_given, refusal
-from aidotnet_py.backends import backend_of
-from aidotnet_py.caller import level_outside
-from aidotnet_py.descriptions import describe, join_clauses
+from aidotnet_py.arguments import COUNT, check_given, refusal
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 from aidotnet_py.json_text import json_text
 from aidotnet_py.meta_learning import (
-    ConfidenceInterval,
     EvaluationRecord,
     ITrainingCallback,
     MetaEvaluationResult,
     MetaTrainingResult,
     MetaTrainingStepResult,
-    TaskBatch,
     TrainingRun,
 )
-from aidotnet_py.meta_learning.contract.protocols import model_backend
-from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
-from aidotnet_py.models.comparison import describe_model
-from aidotnet_py.models.interfaces import parameter_dtype
 from aidotnet_py.plotting import draw_training
-from aidotnet_py.runs.environment import environment
+from aidotnet_py.runs.failed_batch import keep_failed_batch
 from aidotnet_py.runs.folder_lock import LOCK, in_use, locked
 from aidotnet_py.runs.json_lines import JsonLines, read_lines
-from aidotnet_py.whole_files import read_file, replacing, write_file
+from aidotnet_py.runs.metric_lines import (
+    float_of,
+    history_of,
+    is_step,
+    line_of,
+    line_of_evaluation,
+    line_of_time,
+    scalar_of,
+    time_of,
+)
+from aidotnet_py.runs.run_files import BEST, CURVES, FAILED, METRICS, RUN, TIMES, checkpoint_name, checkpoints_in
+from aidotnet_py.runs.run_record import first_iteration, read_run, require_same_source, write_run
+from aidotnet_py.runs.saved_learners import check_best, read_last, warn_of_other_evaluations
+from aidotnet_py.whole_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["RunFolder", "is_run_file", "line_of", "line_of_evaluation"]
+__all__ = ["RunFolder"]
 
 _LOG = logging.getLogger("aidotnet_py.training")
-_FORMAT = 1
-_CHECKPOINT = re.compile(r"checkpoint_(\w+?)_([0-9]+)\.safetensors")
-_RUN, _METRICS, _TIMES = "run.json", "metrics.jsonl", "times.jsonl"
-_BEST, _CURVES, _FAILED = "best.safetensors", "curves.png", "failed_batch.npz"
-_SETS = ("SupportInput", "SupportOutput", "QueryInput", "QueryOutput")
 
 
 class RunFolder(ITrainingCallback):
@@ -140,20 +135,17 @@ class RunFolder(ITrainingCallback):
     @property
     def best(self) -> Path:
         """The file of the learner at its best evaluation; there is none before the first."""
-        return self.path / _BEST
+        return self.path / BEST
 
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints by their iterations, the last at the end."""
-        if not self.path.is_dir():
-            return []
-        files = {path: match for path in self.path.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
-        return sorted(files, key=lambda path: int(files[path][2]))
+        return checkpoints_in(self.path)
 
     @property
     def holds_run(self) -> bool:
         """Whether a run has begun in the folder."""
-        return (self.path / _RUN).exists()
+        return (self.path / RUN).exists()
 
     def read(self) -> dict[str, Any]:
         """Return what ``run.json`` holds.
@@ -165,22 +157,7 @@ class RunFolder(ITrainingCallback):
         ArgumentException
             When the file is damaged, or of a later version of the library.
         """
-        path = self.path / _RUN
-        if not self.holds_run:
-            raise FileNotFoundError(2, "path must be the folder of a run, got one without run.json", str(self.path))
-        try:
-            run: Any = json.loads(read_file(path))
-        except (ValueError, RecursionError) as error:
-            raise ArgumentException(f"{path} must hold a run in JSON, got other text: {error!s:.100}") from error
-        if not isinstance(run, dict) or not isinstance(run.get("sessions"), list):  # pyright: ignore[reportUnknownMemberType] -- of anything
-            raise ArgumentException(f"{path} must hold a run with its sessions, got {run!r:.60}")
-        known = cast("dict[str, Any]", run)
-        if known.get("format") != _FORMAT:
-            raise ArgumentException(
-                f"{path} must have format {_FORMAT}, got {known.get('format')!r:.60}; install the version of "
-                "aidotnet_py that wrote it"
-            )
-        return known
+        return read_run(self.path)
 
     def draw(self, title: str = "", ax: Axes | None = None) -> Figure:
         """Draw losses and accuracies of the steps so far, with the evaluations; also while a process trains.
@@ -208,16 +185,12 @@ class RunFolder(ITrainingCallback):
             When matplotlib is not installed.
         """
         self.read()
-        lines = [line for line, _ in read_lines(self.path / _METRICS)]
-        steps = [line for line in lines if "EvaluationLoss" not in line]
+        metrics, times = self.path / METRICS, self.path / TIMES
+        steps, evaluations = history_of([line for line, _ in read_lines(metrics)], float_of, metrics)
         if not steps:
             raise InvalidOperationException(f"run must have a step to draw, got none in {str(self.path)!r}")
-        try:
-            losses, accuracies = (np.array([_float(line[name]) for line in steps]) for name in ("MetaLoss", "Accuracy"))
-            evaluations = [_evaluation_of(line, _float) for line in lines if "EvaluationLoss" in line]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
-        elapsed = self._time_of([line for line, _ in read_lines(self.path / _TIMES)])
+        losses, accuracies = map(np.array, zip(*steps, strict=True))
+        elapsed = time_of([line for line, _ in read_lines(times)], times)
         return draw_training(MetaTrainingResult(losses, accuracies, elapsed), evaluations, title, ax)
 
     # What `Train` calls.
@@ -232,7 +205,7 @@ class RunFolder(ITrainingCallback):
             self._first, self._saved = run.learner.CurrentIteration, None
             # The first checkpoint shows that there is room; after run.json, a kill leaves a run to go on with.
             self._save(run)
-            self._write_run(run, [])
+            write_run(self.path, run, self.settings, [])
         except BaseException:
             self._close()
             raise
@@ -240,14 +213,14 @@ class RunFolder(ITrainingCallback):
     def resume(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Bring learner and history to the last checkpoint, and cut the metrics off there."""
         known = self.read()
-        self._require_same_source(run, known)
+        require_same_source(self.path, known, run)
         self._hold(run)
         try:
             self._take_up(run, known)
             self._first = self._saved = run.learner.CurrentIteration
             if self.settings is None:
                 self.settings = known.get("settings")
-            self._write_run(run, known["sessions"])
+            write_run(self.path, run, self.settings, known["sessions"])
         except BaseException:
             self._close()
             raise
@@ -275,7 +248,7 @@ class RunFolder(ITrainingCallback):
                 # It was stopped before it began.
                 return
             if isinstance(error, InvalidOperationException):
-                self._keep_batch(run, error)
+                keep_failed_batch(self.path / FAILED, run, error)
             self._catch_up(run)
             # A callback that moved the learner, and was refused for it, leaves nothing that follows the lines.
             if run.learner.CurrentIteration == self._place(run):
@@ -314,12 +287,12 @@ class RunFolder(ITrainingCallback):
 
     def _require_empty(self) -> None:
         names = sorted(path.name for path in self.path.iterdir())
-        if _RUN in names:
+        if RUN in names:
             raise ArgumentException(
                 f"run must be a new or empty folder, got {str(self.path)!r}, which holds a run; resume continues it"
             )
         # A kill before run.json was written leaves a beginning behind; other checkpoints are the user's own.
-        empty = [name for name in (_METRICS, _TIMES) if name in names and (self.path / name).stat().st_size == 0]
+        empty = [name for name in (METRICS, TIMES) if name in names and (self.path / name).stat().st_size == 0]
         checkpoints = [path.name for path in self.checkpoints]
         ours = [*(checkpoints if len(empty) == 2 and len(checkpoints) == 1 else ()), *empty]
         others = [name for name in names if name not in (*ours, LOCK) and not name.startswith(".aidotnet_py-")]
@@ -333,8 +306,8 @@ class RunFolder(ITrainingCallback):
 
     def _open(self) -> None:
         try:
-            self._metrics = JsonLines(self.path / _METRICS)
-            self._times = JsonLines(self.path / _TIMES)
+            self._metrics = JsonLines(self.path / METRICS)
+            self._times = JsonLines(self.path / TIMES)
         except OSError as error:
             raise OSError(error.errno, f"path must be a writable folder: {error.strerror}", str(self.path)) from error
 
@@ -345,105 +318,37 @@ class RunFolder(ITrainingCallback):
                     file.close()
         self._metrics = self._times = self._lock = self._run = self._thread = None
 
-    def _write_run(self, run: TrainingRun[Any, Any, Any], sessions: list[Any]) -> None:
-        learner = run.learner
-        session = {
-            "iteration": learner.CurrentIteration,
-            "began": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": environment(),
-        }
-        record = {
-            "format": _FORMAT,
-            "algorithm": learner.AlgorithmType.name,
-            "seed": describe(learner.Options.RandomSeed),
-            "sampler": _name_of_sampler(run),
-            "backend": model_backend(learner.BaseModel).name,
-            "options": describe(learner.Options),
-            "model": describe_model(learner.BaseModel),
-            "settings": self.settings,
-            "sessions": [*sessions, session],
-        }
-        write_file(self.path / _RUN, (json.dumps(record, indent=1) + "\n").encode())
-
-    def _require_same_source(self, run: TrainingRun[Any, Any, Any], known: Mapping[str, Any]) -> None:
-        """Raise if only one of the run so far and of what goes on with it draws its tasks from a sampler."""
-        # Early versions wrote none down.
-        held, own = known.get("sampler"), _name_of_sampler(run)
-        if "sampler" in known and (held is None) != (own is None):
-            wanted = "left out" if held is None else f"given, a {held!s:.80}"
-            got = "none" if own is None else f"a {own}"
-            raise ArgumentException(f"sampler must be {wanted}, as in the run in {str(self.path)!r}, got {got}")
-
     def _take_up(self, run: TrainingRun[Any, Any, Any], known: Mapping[str, Any]) -> None:
         files = self.checkpoints
         if not files:
             raise FileNotFoundError(2, "path must be the folder of a run with a checkpoint, got none", str(self.path))
         self._open()
-        checkpoint = _read_last(files)
-        first, last = _first_iteration(known, self.path / _RUN), checkpoint.iteration
+        checkpoint = read_last(files)
+        first, last = first_iteration(self.path, known), checkpoint.iteration
         # Before the learner changes, so that a folder that is refused leaves the learner as it was.
-        steps, evaluations = self._history_of(first, last, _scalar_of(run.learner.BaseModel))
+        steps, evaluations = self._history(first, last, run.learner.BaseModel)
         assert self._times is not None
-        elapsed = self._time_of(self._times.read(first, last))
+        elapsed = time_of(self._times.read(first, last), self.path / TIMES)
         run.learner.Load(files[-1])
         if evaluations:
-            _warn_of_other_evaluations(run, checkpoint)
+            warn_of_other_evaluations(run, checkpoint)
         for file in (self._metrics, self._times):
             assert file is not None
             file.cut()
         run.history.take_up(steps, evaluations, elapsed)
-        self._check_best(last, run.history.best_evaluation)
+        check_best(self.best, last, run.history.best_evaluation)
 
-    def _history_of(
-        self, first: int, last: int, scalar: Callable[[float | None], Any]
-    ) -> tuple[list[tuple[Any, Any]], list[EvaluationRecord]]:
+    def _history(self, first: int, last: int, model: Any) -> tuple[list[tuple[Any, Any]], list[EvaluationRecord]]:
         """Return loss and accuracy of each step of the metrics between two iterations, and the evaluations."""
         assert self._metrics is not None
         lines = self._metrics.read(first, last)
-        steps = [line for line in lines if "EvaluationLoss" not in line]
-        if [line["Iteration"] for line in steps] != [*range(first + 1, last + 1)]:
+        steps = [line["Iteration"] for line in lines if is_step(line)]
+        if steps != [*range(first + 1, last + 1)]:
             raise ArgumentException(
-                f"{self.path / _METRICS} must hold each step from {first + 1} to {last}, the step of "
+                f"{self.path / METRICS} must hold each step from {first + 1} to {last}, the step of "
                 f"{self.checkpoints[-1].name}, got {len(steps)} steps"
             )
-        try:
-            return (
-                [(scalar(line["MetaLoss"]), scalar(line["Accuracy"])) for line in steps],
-                [_evaluation_of(line, scalar) for line in lines if "EvaluationLoss" in line],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArgumentException(f"{self.path / _METRICS} must hold losses and accuracies, got {error!r}") from error
-
-    def _time_of(self, lines: Sequence[Mapping[str, Any]]) -> timedelta:
-        """Return the time that steps took, by their lines in the file of times."""
-        try:
-            return timedelta(milliseconds=sum(line["TimeMs"] for line in lines))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArgumentException(f"{self.path / _TIMES} must hold times in milliseconds, got {error!r}") from error
-
-    def _check_best(self, last: int, wanted: EvaluationRecord | None) -> None:
-        """Remove the best learner if it is of a step that is taken anew, perhaps with other settings.
-
-        Tell if it is not that of the best evaluation, as in a copy of the folder that was made while the run went on.
-        """
-        if not self.best.exists():
-            return
-        try:
-            held = Checkpoint.load(self.best).iteration
-        except ArgumentException:
-            # A damaged one says so where it is opened, and keeps no run from going on.
-            return
-        if held > last:
-            self.best.unlink()
-            _LOG.warning("%s of step %d is removed, as the run goes on from step %d", self.best, held, last)
-        elif wanted is not None and held != wanted.iteration:
-            _LOG.warning(
-                "%s should be of step %d, which has the best evaluation, got step %d; copy the file from the folder "
-                "that this is a copy of",
-                self.best,
-                wanted.iteration,
-                held,
-            )
+        return history_of(lines, scalar_of(model), self.path / METRICS)
 
     def _catch_up(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Write the last step and the last evaluation, if they are not written yet."""
@@ -452,8 +357,7 @@ class RunFolder(ITrainingCallback):
         step, noted = run.history.last_step, run.history.evaluations
         if step is not None:
             self._metrics.append(line_of(step))
-            ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._times.append({"Iteration": step.Iteration, "TimeMs": step.TimeMs, "Ended": ended})
+            self._times.append(line_of_time(step))
         if noted and noted[-1].iteration == run.learner.CurrentIteration:
             # Before its line: a kill between the two has the evaluation made again, and saved again.
             if run.history.best_evaluation is noted[-1] and not self._metrics.holds(line_of_evaluation(noted[-1])):
@@ -474,7 +378,7 @@ class RunFolder(ITrainingCallback):
         self._require_in_place(run)
         if self._saved == learner.CurrentIteration:
             return
-        path = self.path / _name_of(learner.AlgorithmType.name, learner.CurrentIteration)
+        path = self.path / checkpoint_name(learner.AlgorithmType.name, learner.CurrentIteration)
         # A checkpoint tells of steps whose lines must be there.
         self._metrics.flush()
         self._times.flush()
@@ -489,25 +393,10 @@ class RunFolder(ITrainingCallback):
         assert self._metrics is not None
         if not self._metrics.is_in_place():
             raise InvalidOperationException(
-                f"the run's folder must stay in its place until the run ends, got another {_METRICS}, or none, in "
+                f"the run's folder must stay in its place until the run ends, got another {METRICS}, or none, in "
                 f"{str(self.path)!r}: it was moved, removed or replaced. The learner has all "
                 f"{run.learner.CurrentIteration} steps: Save it elsewhere, or move the folder back"
             )
-
-    def _keep_batch(self, run: TrainingRun[Any, Any, Any], error: InvalidOperationException) -> None:
-        """Keep the tasks on which a step failed."""
-        batch: TaskBatch[Any, Any, Any] | None = getattr(run.learner, "failed_batch", None)
-        if batch is None:
-            return
-        arrays = {
-            f"task{place}.{name}": array
-            for place, task in enumerate(batch)
-            for role in _SETS
-            for name, array in _arrays_of(role, getattr(task, role))
-        }
-        with replacing(self.path / _FAILED) as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        error.add_note(f"The tasks of the step are in {str(self.path / _FAILED)!r}, for numpy.load")
 
     def _draw(self, run: TrainingRun[Any, Any, Any]) -> None:
         """Draw the curves; a run does not fail for want of a figure."""
@@ -519,112 +408,10 @@ class RunFolder(ITrainingCallback):
             path = str(self.path).encode(errors="replace").decode().replace("$", r"\$")
             title = f"{run.learner.AlgorithmType.name}, {path}"
             figure: Any = draw_training(result, run.history.evaluations, title)
-            with replacing(self.path / _CURVES) as file:
+            with replacing(self.path / CURVES) as file:
                 figure.savefig(file, format="png")
         except ImportError as error:
             _LOG.info("no curves: %s", error)
         except Exception as error:
             # As text: a log that keeps the error would keep this folder held.
             _LOG.warning("no curves: %s", str(error))
-
-
-def is_run_file(name: str) -> bool:
-    """Return whether a file of a run's folder with this name is read or replaced by the run."""
-    # The last two are those of `CsvLog` and `MLflowLog`.
-    names = (_RUN, _METRICS, _TIMES, _BEST, _CURVES, _FAILED, LOCK, "metrics.csv", "mlflow_run_id")
-    return name in names or _CHECKPOINT.fullmatch(name) is not None
-
-
-def _read_last(checkpoints: list[Path]) -> Checkpoint:
-    """Return the last checkpoint; an error names the one before."""
-    last = checkpoints[-1]
-    try:
-        checkpoint = Checkpoint.load(last)
-        if last.name != _name_of(checkpoint.algorithm, checkpoint.iteration):
-            # The next checkpoint would count as older, and be removed.
-            raise ArgumentException(
-                f"{last} must have the name of its algorithm and step, got {checkpoint.algorithm} after "
-                f"{checkpoint.iteration} steps"
-            )
-        return checkpoint
-    except ArgumentException as error:
-        earlier = (
-            f"; if you remove that file, Train continues from {checkpoints[-2].name}" if len(checkpoints) > 1 else ""
-        )
-        raise type(error)(f"{error}{earlier}") from error
-
-
-def _warn_of_other_evaluations(run: TrainingRun[Any, Any, Any], checkpoint: Checkpoint) -> None:
-    """Warn if the evaluations to come draw other tasks than those so far; for a learner that was loaded."""
-    clauses = checkpoint.differences_of_evaluations(run.learner.Options)
-    if clauses:
-        warnings.warn(
-            f"evaluations will be on other tasks than those before, with which {_BEST} and EarlyStoppingPatience "
-            f"compare them: {join_clauses(clauses)}; set these as they were, or begin a new run with {_BEST} loaded",
-            UserWarning,
-            stacklevel=level_outside(),
-        )
-
-
-def _name_of(algorithm: str, iteration: int) -> str:
-    """Return the name of a checkpoint."""
-    return f"checkpoint_{algorithm}_{iteration}.safetensors"
-
-
-def _name_of_sampler(run: TrainingRun[Any, Any, Any]) -> str | None:
-    return None if run.sampler is None else type(run.sampler).__name__
-
-
-def _first_iteration(known: Mapping[str, Any], path: Path) -> int:
-    """Return the iteration that the run began at."""
-    try:
-        return COUNT_OR_ZERO.check("iteration", known["sessions"][0]["iteration"])
-    except (LookupError, TypeError, ArgumentException) as error:
-        raise ArgumentException(f"{path} must hold where the run began, got {error!r}") from error
-
-
-def line_of(step: MetaTrainingStepResult[Any]) -> dict[str, Any]:
-    """Return the numbers of a step by their names in ``metrics.jsonl``."""
-    line = {"Iteration": step.Iteration, "MetaLoss": float(step.MetaLoss), "TaskLoss": float(step.TaskLoss)}
-    line |= {"Accuracy": float(step.Accuracy), "NumTasks": step.NumTasks}
-    return line | {name: float(value) for name, value in step.AdditionalMetrics.items()}
-
-
-def line_of_evaluation(evaluation: EvaluationRecord) -> dict[str, Any]:
-    """Return the numbers of an evaluation by their names in ``metrics.jsonl``."""
-    return {
-        "Iteration": evaluation.iteration,
-        "EvaluationLoss": float(evaluation.loss.Mean),
-        "EvaluationLossHalfWidth": float(evaluation.loss.HalfWidth),
-        "EvaluationAccuracy": float(evaluation.accuracy.Mean),
-        "EvaluationAccuracyHalfWidth": float(evaluation.accuracy.HalfWidth),
-        "EvaluationTasks": evaluation.tasks,
-    }
-
-
-def _evaluation_of(line: Mapping[str, Any], scalar: Any) -> EvaluationRecord:
-    loss, accuracy = (
-        ConfidenceInterval(scalar(line[f"Evaluation{name}"]), scalar(line[f"Evaluation{name}HalfWidth"]))
-        for name in ("Loss", "Accuracy")
-    )
-    return EvaluationRecord(line["Iteration"], loss, accuracy, line["EvaluationTasks"])
-
-
-def _scalar_of(model: Any) -> Callable[[float | None], Any]:
-    """Return the model's number type, from numbers of JSON; null is NaN."""
-    kind = parameter_dtype(model, model_backend(model)).type
-    return lambda value: kind(_float(value))
-
-
-def _float(value: float | None) -> np.float64:
-    """Return a number of JSON, where null is one that was not finite."""
-    return np.float64(np.nan if value is None else value)
-
-
-def _arrays_of(name: str, data: Any) -> list[tuple[str, Any]]:
-    """Return the arrays of a set on the host; of batches, each by its number."""
-    if isinstance(data, (list, tuple)):
-        return [entry for i, part in enumerate(cast("list[Any]", data)) for entry in _arrays_of(f"{name}.{i}", part)]
-    backend = backend_of(data)
-    array = np.asarray(data) if backend is None else backend.to_numpy(data)
-    return [] if data is None or array.dtype.hasobject else [(name, array)]

@@ -13,8 +13,9 @@ from typing import Any, cast
 from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ITrainingCallback, MetaEvaluationResult, MetaTrainingStepResult, TrainingRun
-from aidotnet_py.runs.folder import RunFolder, line_of, line_of_evaluation
+from aidotnet_py.runs.folder import RunFolder
 from aidotnet_py.runs.json_lines import read_lines
+from aidotnet_py.runs.metric_lines import line_of, line_of_evaluation
 from aidotnet_py.whole_files import write_file
 
 __all__ = ["LOGS", "CsvLog", "MLflowLog", "TensorBoardLog", "logs_of", "require_logs"]

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
-import numpy as np
-
 from aidotnet_py.archives import kind_of, read_file, unpack
 from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend
@@ -33,6 +31,7 @@ from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.models import FunctionModel, NeuralNetworkModel
 from aidotnet_py.models.comparison import held_shapes, parameter_clauses, properties_of
 from aidotnet_py.nn import Layer
+from aidotnet_py.nn.layer import initialized
 from aidotnet_py.saving.bounded_generator import BoundedGenerator
 from aidotnet_py.saving.rebuilding import Rebuilder
 
@@ -283,19 +282,19 @@ def _make_model(
 ) -> Any:
     if kind == "FunctionModel":
         return FunctionModel(rebuilder.function(held.get("function"), "function"), parameters, loss, backend=backend)
-    dtype = next(iter(parameters.values())).dtype.type
     network, shape = rebuilder.object(held.get("network"), "network"), held.get("input_shape")
-    if isinstance(network, Layer):
-        _require_parameters_of(network, shape, parameters)
-    model: Any = NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, backend=backend, seed=0)
-    model.SetParameters(model.backend.asarray(np.concatenate([value.ravel() for value in parameters.values()])))
-    return model
+    if not isinstance(network, Layer):
+        raise ArgumentException(refusal("network", "a layer", network))
+    own: Any = NeuralNetworkModel
+    return own._of_parameters(network, shape, _in_order_of(network, shape, parameters), loss, backend)
 
 
-def _require_parameters_of(network: Layer, shape: Any, parameters: Mapping[str, Any]) -> None:
-    """Raise unless a network has these parameters, before it takes memory for others: its sizes may be any."""
-    drawn, _ = network.initialize(BoundedGenerator(sum(value.size for value in parameters.values())), tuple(shape))
+def _in_order_of(network: Layer, shape: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters in the network's order; raise unless it has these, and take no memory for others."""
+    # Its sizes may be any.
+    drawn, _ = initialized(network, BoundedGenerator(sum(value.size for value in parameters.values())), tuple(shape))
     there = {name: value.shape for name, value in parameters.items()}
     clauses = parameter_clauses(there, {name: value.shape for name, value in drawn.items()})
     if clauses:
         raise ValueError(join_clauses(clauses))
+    return {name: parameters[name] for name in drawn}

@@ -145,8 +145,7 @@ def conjugate_gradient(
 def _solve(
     solve: _Solve, start: Array | None, limit: int, bounds: Bounds, callback: Callback | None
 ) -> tuple[Array, SolverReport]:
-    solve.start(start)
-    return solve.result(solve.progress(limit, bounds, callback))
+    return solve.result(solve.start(start, limit, bounds, callback))
 
 
 class QueuedSolve:
@@ -238,10 +237,10 @@ class _Solve(Iterate):
         self._iteration, self._buffered = iteration, buffered
         self._is_certain = not isinstance(iteration, PreconditionedIteration)
 
-    def start(self, initial: Array | None) -> None:
+    def start(self, initial: Array | None, limit: int, bounds: Bounds, callback: Callback | None = None) -> Progress:
         """See `Iterate.start`."""
-        super().start(initial)
         self._is_certain = self._is_certain and initial is None
+        return super().start(initial, limit, bounds, callback)
 
     def result(self, progress: Progress) -> tuple[Array, SolverReport]:
         """Iterate until no task runs; return the solution and the report."""
@@ -254,7 +253,7 @@ class _Solve(Iterate):
     def settle(self, progress: Progress, ends: NDArray[Any] | None = None) -> None:
         """Measure b − Ax where it may differ from r by more than a tenth.
 
-        ``ends``, shape (2, tasks), are ‖x‖ and ‖b − Ax‖ where they are known already, and r is b − Ax.
+        ``ends`` are those of `ends`, where the iteration's `end` has run already.
 
         The recurrence for r loses touch with b − Ax as rounding errors add up, and shrinks on towards zero while
         b − Ax stays where the precision holds it (Greenbaum 1997, SIAM J. Matrix Anal. Appl. 18, 535). So r finds
@@ -269,18 +268,16 @@ class _Solve(Iterate):
             looked_at = progress.may_have_drifted(self.norms(self.x) if ends is None else ends[0])
             if not looked_at.any():
                 return
-        if ends is None and self._buffered is not None:
-            self._buffered.prepare()
-            self._iteration.end(self._buffered.queue, self._b)
-            ends = self.ends()
-        if ends is None:
-            self.measure(progress, looked_at)
-            return
-        progress.measure(ends[1], looked_at)
-        if progress.is_running:
-            # Another round begins with r.
-            with self.backend.errors_ignored():
-                self.backend.vecdot(self.r, self.r, out=self.squares)
+        progress.measure(self._measured_norms() if ends is None else ends[1], looked_at)
+
+    def _measured_norms(self) -> NDArray[Any]:
+        """Return ‖b − Ax‖ at x, by one product, which sets r: the iteration's own, if the operator is its own."""
+        if self._buffered is None:
+            return self.residual_norms()
+        self._buffered.prepare()
+        self._iteration.end(self._buffered.queue, self._b)
+        norms: NDArray[Any] = self.ends()[1]
+        return norms
 
     def ends(self) -> NDArray[Any]:
         """Return ‖x‖ and ‖b − Ax‖, shape (2, tasks), after the iteration's `end`."""
@@ -293,7 +290,7 @@ class _Solve(Iterate):
         if self._buffered is not None:
             self._buffered.prepare()
         self._iteration.set_threshold(progress.threshold)
-        self._iteration.restart(self.backend.asarray(progress.running), self.squares)
+        self._iteration.restart(self.backend.asarray(progress.running))
 
     def go_on(self, progress: Progress, begun: int = 0) -> None:
         """Run rounds until no task runs; ``begun`` is the count of steps at the last start or restart."""

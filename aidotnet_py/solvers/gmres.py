@@ -133,9 +133,8 @@ def gmres(
     product = rows.on_rows("operator", operator)
     start = None if initial is None else rows.fitting("initial", initial)
     solve = Iterate(rows, product, rows.empty(), rows.empty())
-    solve.start(start)
 
-    progress = solve.progress(limit, bounds, callback)
+    progress = solve.start(start, limit, bounds, callback)
     while progress.is_running:
         cycle = _Cycle(solve, progress)
         while progress.is_running:

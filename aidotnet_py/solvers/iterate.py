@@ -31,75 +31,60 @@ class Iterate:
         v ↦ Av, on rows.
     x, r : array, shape (tasks, n)
         Where to keep them.
-
-    Attributes
-    ----------
-    initial_norms, rhs_norms : NDArray, shape (tasks,)
-        ‖r‖ and ‖b‖ at the start, set by `start`.
     """
-
-    initial_norms: NDArray[Any]
-    rhs_norms: NDArray[Any]
 
     def __init__(self, rows: Rows, operator: Operator, x: Array, r: Array) -> None:
         self.rows, self.operator, self.backend = rows, operator, rows.backend
         self.x, self.r = x, r
-        # rᵀr of each task, as it was last measured.
-        self.squares = self.backend.empty((rows.tasks,), rows.dtype)
         self._b: Array = rows.array
         # What rows were multiplied by; None as long as none was.
         self.scales: NDArray[Any] | None = None
 
-    def start(self, initial: Array | None) -> None:
-        """Begin at x, (tasks, n); None stands for zeros, and saves a product."""
+    def start(self, initial: Array | None, limit: int, bounds: Bounds, callback: Callback | None = None) -> Progress:
+        """Begin at x, (tasks, n); None stands for zeros, and saves a product. Return the host's side of the solve."""
         if initial is None:
             self.backend.copyto(self.x, 0.0)
             self.backend.copyto(self.r, self.rows.array)
+            norms = rhs_norms = self.norms(self.r)
         else:
-            self._start_from(initial)
-        self.initial_norms = self.norms(self.r, out=self.squares)
-        if initial is None:
-            self.rhs_norms = self.initial_norms
-        self._bring_into_range()
+            rhs_norms = self._start_from(initial)
+            norms = self.norms(self.r)
+        scales = scales_for(np.maximum(norms, rhs_norms))
+        if scales is not None:
+            self.scales = self._scale(scales)
+            with np.errstate(all="ignore"):
+                norms, rhs_norms = self.norms(self.r), rhs_norms * self.scales
+        return Progress(norms, rhs_norms, limit, bounds, self.scales, callback)
 
-    def _start_from(self, initial: Array) -> None:
+    def _start_from(self, initial: Array) -> NDArray[Any]:
+        """Set x and r; return ‖b‖."""
         # −0 becomes 0 here once for all: adding the step of a frozen row, 0, would do it at some later time.
         self.backend.elementwise("add")(initial, 0.0, out=self.x)
-        self.rhs_norms = self.norms(self.rows.array)
-        if (self.rhs_norms == 0).any():
+        rhs_norms = self.norms(self.rows.array)
+        if (rhs_norms == 0).any():
             # Known without a step, and to iterate towards it would never end: no residual is small next to zero.
-            mask = self.rows.column(self.backend.asarray(self.rhs_norms != 0))
+            mask = self.rows.column(self.backend.asarray(rhs_norms != 0))
             self.backend.copyto(self.x, self.backend.elementwise("where")(mask, self.x, 0.0))
         self._update_residual()
+        return rhs_norms
 
-    def _bring_into_range(self) -> None:
-        scales = scales_for(np.maximum(self.initial_norms, self.rhs_norms))
-        if scales is None:
-            return
-        with np.errstate(all="ignore"):
-            # A start far larger than b can overflow in b's new units: it keeps the old ones.
-            self.scales = np.where(np.isfinite(self._largest(self.x) * scales), scales, np.ones_like(scales))
-        multiply, scales = self.backend.elementwise("multiply"), self._scales_column()
+    def _scale(self, by: NDArray[Any]) -> NDArray[Any]:
+        """Multiply b, x and r by a number for each row; return the numbers taken."""
         with self.backend.errors_ignored(), np.errstate(all="ignore"):
-            self.rhs_norms = self.rhs_norms * self.scales
+            # A start far larger than b can overflow in b's new units: it keeps the old ones.
+            by = np.where(np.isfinite(self._largest(self.x) * by), by, np.ones_like(by))
+            multiply, scales = self.backend.elementwise("multiply"), self.rows.column(self.backend.asarray(by))
             self._b = multiply(self.rows.array, scales)
             for array in (self.x, self.r):
                 multiply(array, scales, out=array)
             # Numbers that the scale rounds to −0, see `_start_from`.
             self.backend.elementwise("add")(self.x, 0.0, out=self.x)
-        self.initial_norms = self.norms(self.r, out=self.squares)
+        return by
 
-    def _scales_column(self) -> Array:
-        return self.rows.column(self.backend.asarray(self.scales))
-
-    def progress(self, limit: int, bounds: Bounds, callback: Callback | None = None) -> Progress:
-        """Return the host's side of the solve that has been started."""
-        return Progress(self.initial_norms, self.rhs_norms, limit, bounds, self.scales, callback)
-
-    def norms(self, vectors: Array, out: Array | None = None) -> NDArray[Any]:
-        """Return the Euclidean norm of each row, on the host; its square in ``out``, shape (tasks,)."""
+    def norms(self, vectors: Array) -> NDArray[Any]:
+        """Return the Euclidean norm of each row, on the host."""
         with self.backend.errors_ignored():
-            squares = self.backend.to_numpy(self.backend.vecdot(vectors, vectors, out=out))
+            squares = self.backend.to_numpy(self.backend.vecdot(vectors, vectors))
         norms: NDArray[Any] = np.sqrt(squares)
         return norms if all_in_range(norms) else self._norms_of_any_size(vectors, norms)
 
@@ -116,8 +101,7 @@ class Iterate:
 
     def measure(self, progress: Progress, looked_at: NDArray[np.bool_] | None = None) -> None:
         """Set r to b − Ax, by one product, and judge tasks by it: those looked at; None: all."""
-        self._update_residual()
-        progress.measure(self.norms(self.r, out=self.squares), looked_at)
+        progress.measure(self.residual_norms(), looked_at)
 
     def residual_norms(self) -> NDArray[Any]:
         """Return ‖b − Ax‖ at x, by one product, which sets r."""
@@ -158,7 +142,7 @@ class Iterate:
             none = np.zeros(self.rows.tasks, np.bool_)
             return self.x, none, none
         where, differ = backend.elementwise("where"), backend.elementwise("not_equal")
-        scales = self._scales_column()
+        scales = self.rows.column(backend.asarray(self.scales))
         with backend.errors_ignored():
             given = backend.elementwise("divide")(self.x, scales)
             overflowed = self._finite(self.x) & ~self._finite(given)

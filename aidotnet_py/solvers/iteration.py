@@ -206,9 +206,10 @@ class Iteration:
         assert self._end is not None
         return self._end.outputs[1]
 
-    def restart(self, running: Array, squares: Array) -> None:
-        """Begin at x and r, of which ``squares`` are rᵀr, with the rows that run."""
-        self._backend.copyto(self._slopes, squares)
+    def restart(self, running: Array) -> None:
+        """Begin at x and r, with the rows that run."""
+        with self._backend.errors_ignored():
+            self._backend.vecdot(self.r, self.r, out=self._slopes)
         self._direct(running, self.r)
 
     def stop_others(self, running: Array) -> None:
@@ -273,7 +274,7 @@ class PreconditionedIteration(Iteration):
         self._executables = turn, advance
         self._rounds = Schedule(backend, precondition, Run(turn, 0), product, Run(advance, 0))
 
-    def restart(self, running: Array, squares: Array) -> None:
+    def restart(self, running: Array) -> None:
         """See `Iteration.restart`."""
         # The first turn adds z to nothing.
         self._backend.copyto(self._slopes, 1.0)

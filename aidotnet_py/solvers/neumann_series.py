@@ -12,6 +12,7 @@ from aidotnet_py.backends import Array
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.solvers.bounds import Bounds
 from aidotnet_py.solvers.iterate import Iterate
+from aidotnet_py.solvers.progress import Progress
 from aidotnet_py.solvers.report import NeumannReport, StopReason
 from aidotnet_py.solvers.rows import Operator, Rows
 
@@ -90,7 +91,7 @@ def neumann_series(
     # Squared norms of the terms: the host reads them once, when all work is handed out.
     squares = backend.empty((count, rows.tasks), rows.dtype)
 
-    solve.start(None)
+    progress = solve.start(None, count, bounds)
     # What the residual begins with is the first term.
     term, solution = solve.r, solve.x
     backend.copyto(solution, term)
@@ -112,26 +113,27 @@ def neumann_series(
     # Not the next term, which is equal to it in exact arithmetic alone: below the rounding of b − Ax it would go on
     # shrinking, and promise digits that the solution does not have.
     residuals = solve.residual_norms()
-    return rows.as_given(given), _report(solve, bounds, np.sqrt(backend.to_numpy(squares)), residuals, overflowed)
+    return rows.as_given(given), _report(
+        progress, solve.scales, np.sqrt(backend.to_numpy(squares)), residuals, overflowed
+    )
 
 
 def _report(
-    solve: Iterate,
-    bounds: Bounds,
+    progress: Progress,
+    scales: NDArray[Any] | None,
     term_norms: NDArray[Any],
     residual_norms: NDArray[Any],
     overflowed: NDArray[np.bool_],
 ) -> NeumannReport:
-    progress = solve.progress(len(term_norms), bounds)
     progress.iterations = np.full_like(progress.iterations, len(term_norms))
     progress.norms = residual_norms
     progress.reasons[:] = StopReason.MAX_ITERATIONS
     progress.reasons[residual_norms <= progress.tolerance] = StopReason.CONVERGED
     progress.reasons[~np.isfinite(residual_norms) | overflowed] = StopReason.NOT_FINITE
     grew = _grew(term_norms)
-    if solve.scales is not None:
+    if scales is not None:
         with np.errstate(all="ignore"):
-            term_norms = term_norms / solve.scales
+            term_norms = term_norms / scales
     return NeumannReport(**vars(progress.report()), term_norms=term_norms, grew=grew)
 
 

@@ -12,7 +12,8 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.primitives.elementwise import add, multiply, sin
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.tracer import inline, new_trace
+from aidotnet_py.autodiff.tracing.emission import inline
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify

@@ -26,7 +26,8 @@ from aidotnet_py import (
 )
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
-from aidotnet_py.autodiff.tracing.tracer import HostData, as_traced
+from aidotnet_py.autodiff.tracing.emission import as_traced
+from aidotnet_py.autodiff.tracing.host_data import HostData
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.losses import LossFunctionBase
 from aidotnet_py.meta_learning.objective.finiteness import host_norms, norm_of, row_norms

@@ -40,6 +40,7 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.models import function_model
+from aidotnet_py.models.named_arrays import unravel_arrays
 from aidotnet_py.models.noise import draw_noise
 from aidotnet_py.nn import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, ReLU, Residual, Sequential, Tanh
 from aidotnet_py.nn.layer import parts
@@ -138,7 +139,9 @@ class TestLayer:
         inner = Sequential(Conv2D(3, 3), Dropout(0.1))
         whole = Sequential(Residual(inner, Sequential(Conv2D(3, 1), Dropout(0.2))), Flatten(), Dropout(0.3), Dense(2))
         model = NeuralNetworkModel(whole, input_shape=(4, 4, 1), seed=0)
-        shapes = model.noise_shapes(model._unravel(model.GetParameters()), np.zeros((7, 4, 4, 1), np.float32))
+        shapes = model.noise_shapes(
+            unravel_arrays(model.GetParameters(), model.parameter_shapes), np.zeros((7, 4, 4, 1), np.float32)
+        )
         assert shapes == {
             "0_residual.body.1_dropout.noise": (7, 4, 4, 3),
             "0_residual.shortcut.1_dropout.noise": (7, 4, 4, 3),
@@ -263,7 +266,7 @@ class TestMetaGradient:
         def apply(p: Any, xu: Any) -> Any:
             return plain.apply({**p, "2_dropout.noise": xu[:, 2:]}, xu[:, :2])
 
-        start = model._unravel(backend.to_numpy(model.GetParameters()))
+        start = unravel_arrays(backend.to_numpy(model.GetParameters()), model.parameter_shapes)
         twin = FunctionModel(apply, start, dtype=np.float64, backend=backend)
         other = learner_of(name, twin)
         for _ in range(2):
@@ -490,7 +493,7 @@ class TestTrain:
         x, y, *_ = sets_of(1)[0]
         model = model_on(backend)
         key = np.random.SeedSequence(3).spawn(1)[0].generate_state(2, np.uint64)
-        p = model._unravel(np.array(backend.to_numpy(model.GetParameters())))
+        p = unravel_arrays(np.array(backend.to_numpy(model.GetParameters())), model.parameter_shapes)
         named = dict(zip(("w1", "b1", "w2", "b2"), p.values(), strict=True))
         u = draw_noise([int(k) for k in key], 0, {"u": (4, 5)}, np.dtype(np.float64))["u"]
         slopes = gradients_of(named, x, y, (u >= RATE) / (1 - RATE))

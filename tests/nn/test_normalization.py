@@ -12,6 +12,7 @@ from aidotnet_py import (
     ANILAlgorithm,
     ANILOptions,
     CrossEntropyLoss,
+    FunctionModel,
     MAMLAlgorithm,
     MAMLOptions,
     MetaLearningTask,
@@ -257,6 +258,32 @@ class TestAdaptedModel:
         adapted = MAMLAlgorithm(MAMLOptions(model, AdaptationSteps=2, InnerLearningRate=0.1)).Adapt(task)
         expected = outputs(backend.to_numpy(adapted.GetParameters()), query, by=x)
         np.testing.assert_allclose(backend.to_numpy(adapted.Predict(task.QueryInput)), expected, rtol=1e-9)
+
+    def test_is_the_one_copy_of_the_model(self, statistics, monkeypatch):
+        model, made, clone = small(statistics), [], FunctionModel.Clone
+        monkeypatch.setattr(FunctionModel, "Clone", lambda self: made.append(clone(self)) or made[-1])
+        adapted = MAMLAlgorithm(MAMLOptions(model)).Adapt(task_of(0, model.backend)[0])
+        assert made == [adapted]
+        assert adapted.statistics
+        assert not model.statistics
+
+    def test_is_what_a_class_of_ones_own_returns(self, statistics):
+        class Noted(FunctionModel):
+            def with_statistics_of(self, input):
+                other = super().with_statistics_of(input)
+                other.noted = input
+                return other
+
+            def SetParameters(self, parameters):
+                super().SetParameters(parameters * 2)
+
+        plain = small(statistics)
+        model = Noted(plain._function, {name: np.ones(shape) for name, shape in plain.parameter_shapes.items()})
+        model.SetParameters(plain.GetParameters() / 2)
+        task = task_of(0, plain.backend)[0]
+        adapted, expected = (MAMLAlgorithm(MAMLOptions(m)).Adapt(task) for m in (model, plain))
+        np.testing.assert_array_equal(adapted.noted, task.SupportInput)
+        np.testing.assert_array_equal(adapted.GetParameters(), expected.GetParameters() * 2)
 
     def test_has_the_gradient_of_what_it_predicts(self, backend, statistics):
         task, (x, _, query, target) = task_of(0, backend)

@@ -764,6 +764,14 @@ def own_optimizer(**members: Any) -> ElementwiseOptimizer:
         ),
         ({"coefficients": lambda self, step: 0.1}, "the result of Mine.coefficients must be a tuple of numbers"),
         ({"coefficients": lambda self, step: (START,)}, "the result of Mine.coefficients must be a tuple of numbers"),
+        (
+            {"coefficients": lambda self, step: (np.complex128(0.1),)},
+            "the result of Mine.coefficients must be a tuple of",
+        ),
+        (
+            {"coefficients": lambda self, step: (0.1, True)},
+            "the result of Mine.coefficients must be a tuple of numbers",
+        ),
     ],
 )
 def test_what_a_formula_and_coefficients_return_is_checked(members: dict[str, Any], message: str) -> None:

@@ -154,6 +154,21 @@ def test_a_network_by_its_layers(network: Any, shape: Any, dtype: Any, tmp_path:
     assert describe(second) == describe(first)
 
 
+def test_a_network_is_initialised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Sequential(Dense(3), Dropout(0.5), Dense(1))
+    first = NeuralNetworkModel(network, input_shape=(2,), seed=0)
+    aidotnet_py.save(first, tmp_path / "file")
+    initialize, shapes = Dense.initialize, []
+    monkeypatch.setattr(Dense, "initialize", lambda layer, *to: (shapes.append(to[1]), initialize(layer, *to))[1])
+    second = aidotnet_py.load(tmp_path / "file")
+    assert shapes == [(2,), (3,)]
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    for model in (first, second):
+        model.Train(x, y)
+    # With the noise of the same seed.
+    np.testing.assert_array_equal(first.GetParameters(), second.GetParameters())
+
+
 def test_properties_with_names_that_are_no_strings_are_left_out(tmp_path: Path) -> None:
     """As other values that JSON cannot hold: a file with one name twice could not be read."""
     model = NeuralNetworkModel(mlp(2, 1), input_shape=(1,), seed=0)

@@ -29,8 +29,8 @@ def eager_conjugate_gradient(
     rows = Rows(rhs)
     precondition = None if preconditioner is None else rows.on_rows("preconditioner", preconditioner)
     solve = _Solve(rows, rows.on_rows("operator", operator), precondition, from_zero=initial is None)
-    solve.start(None if initial is None else rows.fitting("initial", initial))
-    progress = solve.progress(rows.n if max_iterations is None else max_iterations, Bounds(rtol, atol))
+    start = None if initial is None else rows.fitting("initial", initial)
+    progress = solve.start(start, rows.n if max_iterations is None else max_iterations, Bounds(rtol, atol))
     while progress.running.any():
         solve.iterate(progress)
         if progress.iterations.any() and (drifted := solve.may_have_drifted(progress)).any():
@@ -63,6 +63,8 @@ class _Solve(Iterate):
 
     def iterate(self, progress: Progress) -> None:
         """Go on from the residual r until no task runs."""
+        with self.backend.errors_ignored():
+            self.backend.vecdot(self.r, self.r, out=self.squares)
         if not progress.running.all():
             self.silence(progress)
         self.backend.copyto(self.p, self.preconditioned_residual())

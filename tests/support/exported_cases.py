@@ -7,6 +7,7 @@ import pytest
 
 from aidotnet_py import FunctionModel, NeuralNetworkModel
 from aidotnet_py import autodiff as ad
+from aidotnet_py.models.named_arrays import unravel_arrays
 from aidotnet_py.nn import (
     AveragePool2D,
     BatchNorm,
@@ -83,7 +84,7 @@ def inputs(shape, dtype, count=6, seed=2):
 
 
 def arrays(model):
-    return model._unravel(model.GetParameters())
+    return unravel_arrays(model.GetParameters(), model.parameter_shapes)
 
 
 FUNCTIONS = {

@@ -23,7 +23,10 @@ from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims,
 from aidotnet_py.autodiff.primitives.sorting import argsort
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, inline, new_trace
+from aidotnet_py.autodiff.tracing.emission import inline
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.recording import new_trace
+from aidotnet_py.autodiff.tracing.tracer import Tracer
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend

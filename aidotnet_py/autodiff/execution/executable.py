@@ -12,7 +12,10 @@ from aidotnet_py.autodiff.execution.compiling import Call, Compiling, Part
 from aidotnet_py.autodiff.execution.planner import Work, plan, shared_plan
 from aidotnet_py.autodiff.execution.schedule import Replay, Run
 from aidotnet_py.autodiff.program import Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, require_alive, type_of
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.recording import require_alive
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend, is_plain
 from aidotnet_py.backends.kernel import LoopRules

@@ -7,7 +7,8 @@ from typing import Any
 
 from aidotnet_py.autodiff.execution import Executable, backend_for
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.tracer import active_trace, inline, require_alive
+from aidotnet_py.autodiff.tracing.emission import inline
+from aidotnet_py.autodiff.tracing.recording import active_trace, require_alive
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.backends import Array
 from aidotnet_py.locks import Lock

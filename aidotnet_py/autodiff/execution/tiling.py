@@ -18,7 +18,7 @@ from aidotnet_py.autodiff.primitives.matmul import matmul, matrix_transpose
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Atom, Equation, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import new_trace
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import without_unused
 

@@ -18,7 +18,9 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, permute_dims, reshape, slice_, unslice
 from aidotnet_py.autodiff.primitives.sorting import argsort
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, host_array, is_array, type_of
+from aidotnet_py.autodiff.tracing.host_data import HostData, host_array
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import is_array, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 

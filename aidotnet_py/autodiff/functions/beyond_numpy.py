@@ -20,7 +20,8 @@ from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.windows import patches
-from aidotnet_py.autodiff.tracing.tracer import HostData, type_of
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 
 __all__ = [

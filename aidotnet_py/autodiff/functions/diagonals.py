@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from aidotnet_py.autodiff.functions.axes import positive_axes
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.shape import permute_dims, reshape, slice_, unslice
-from aidotnet_py.autodiff.tracing.tracer import HostData, type_of
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["diag", "diagonal", "tril", "triu"]

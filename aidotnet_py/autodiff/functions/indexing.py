@@ -11,7 +11,9 @@ import numpy as np
 from aidotnet_py.autodiff.primitives.elementwise import add
 from aidotnet_py.autodiff.primitives.gather import gather, wrap_indices
 from aidotnet_py.autodiff.primitives.shape import flip, permute_dims, reshape, slice_
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, type_of
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException

@@ -14,7 +14,7 @@ from aidotnet_py.autodiff.primitives import linear_algebra
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to
 from aidotnet_py.autodiff.primitives.matmul import matrix_transpose
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.tracing.tracer import type_of
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["SlogdetResult", "cholesky", "det", "inv", "slogdet", "solve"]

@@ -36,7 +36,8 @@ from aidotnet_py.autodiff.primitives.shape import as_array, full, permute_dims, 
 from aidotnet_py.autodiff.primitives.shape import flip as _flip
 from aidotnet_py.autodiff.primitives.shape import pad as _pad
 from aidotnet_py.autodiff.primitives.shape import reshape as _reshape
-from aidotnet_py.autodiff.tracing.tracer import numpy_functions, type_of
+from aidotnet_py.autodiff.tracing.tracer import numpy_functions
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 

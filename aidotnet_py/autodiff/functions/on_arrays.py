@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from aidotnet_py.autodiff.execution import run_program
 from aidotnet_py.autodiff.primitives.shape import full
-from aidotnet_py.autodiff.tracing.tracer import active_trace, as_traced, is_array, new_trace, type_of
+from aidotnet_py.autodiff.tracing.emission import as_traced
+from aidotnet_py.autodiff.tracing.recording import active_trace, new_trace
+from aidotnet_py.autodiff.tracing.value_types import is_array, type_of
 
 __all__ = ["on_arrays"]
 

@@ -17,7 +17,8 @@ from aidotnet_py.autodiff.primitives.broadcasting import spread
 from aidotnet_py.autodiff.primitives.reductions import max_, min_
 from aidotnet_py.autodiff.primitives.shape import reshape
 from aidotnet_py.autodiff.primitives.sorting import argsort as _argsort
-from aidotnet_py.autodiff.tracing.tracer import HostData, type_of
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.exceptions import NotSupportedException
 
 __all__ = ["argmax", "argmin", "argsort", "sort"]

@@ -17,7 +17,7 @@ from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import sum_
 from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.shape import as_array, permute_dims, reshape
-from aidotnet_py.autodiff.tracing.tracer import type_of
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
 __all__ = ["dot", "einsum", "inner", "outer", "tensordot"]

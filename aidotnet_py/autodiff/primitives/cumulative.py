@@ -10,7 +10,8 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.shape import flip
-from aidotnet_py.autodiff.tracing.tracer import Tracer, emit
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.tracer import Tracer
 
 __all__ = ["cumulative_sum"]
 

@@ -22,7 +22,9 @@ from aidotnet_py.autodiff.primitive import Guarded, Primitive, no_flops
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Literal
-from aidotnet_py.autodiff.tracing.tracer import Tracer, emit, type_of
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException

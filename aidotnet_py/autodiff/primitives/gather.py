@@ -16,7 +16,8 @@ from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_ele
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.primitives.elementwise import add, astype
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.tracing.tracer import HostData, emit
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.host_data import HostData
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 

@@ -16,7 +16,10 @@ from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to,
 from aidotnet_py.autodiff.primitives.elementwise import where
 from aidotnet_py.autodiff.primitives.matmul import matmul, matrix_transpose
 from aidotnet_py.autodiff.primitives.shape import pad, permute_dims, reshape
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer, emit, type_of
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = ["cholesky", "inverse", "signed_log_determinant", "solve"]

@@ -16,7 +16,8 @@ from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of, broadcast_to
 from aidotnet_py.autodiff.primitives.elementwise import astype
 from aidotnet_py.autodiff.primitives.shape import permute_dims, reshape
-from aidotnet_py.autodiff.tracing.tracer import emit, type_of
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 

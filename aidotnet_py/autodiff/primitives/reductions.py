@@ -14,7 +14,8 @@ import numpy as np
 from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.broadcasting import reduced_type, spread, sum_
 from aidotnet_py.autodiff.primitives.elementwise import astype, equal, negative, subtract
-from aidotnet_py.autodiff.tracing.tracer import emit, type_of
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 

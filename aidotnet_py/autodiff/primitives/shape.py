@@ -13,7 +13,9 @@ import numpy as np
 
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
 from aidotnet_py.autodiff.strides import reshaped_strides
-from aidotnet_py.autodiff.tracing.tracer import Tracer, emit, is_array, type_of
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.tracer import Tracer
+from aidotnet_py.autodiff.tracing.value_types import is_array, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException

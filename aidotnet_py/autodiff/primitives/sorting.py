@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.primitive import Primitive, no_flops
-from aidotnet_py.autodiff.tracing.tracer import Tracer, emit
+from aidotnet_py.autodiff.tracing.emission import emit
+from aidotnet_py.autodiff.tracing.tracer import Tracer
 from aidotnet_py.autodiff.types import ArrayType
 
 __all__ = ["argsort"]

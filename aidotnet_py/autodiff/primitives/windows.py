@@ -10,7 +10,7 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitive import Primitive, no_flops, one_flop_per_element
 from aidotnet_py.autodiff.primitives.shape import reshape
-from aidotnet_py.autodiff.tracing.tracer import emit
+from aidotnet_py.autodiff.tracing.emission import emit
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException
 

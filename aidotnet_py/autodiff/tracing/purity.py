@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from aidotnet_py.autodiff.program import Atom, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import HostData, Tracer
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.tracer import Tracer
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import InvalidOperationException
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aidotnet_py.autodiff.primitives.broadcasting import batch_of
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.tracer import new_trace
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.exceptions import NotSupportedException

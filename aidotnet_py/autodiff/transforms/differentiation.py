@@ -9,7 +9,8 @@ from aidotnet_py.autodiff.primitive import Guarded
 from aidotnet_py.autodiff.primitives.elementwise import where
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import inline, new_trace
+from aidotnet_py.autodiff.tracing.emission import inline
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.transforms.squares import with_exact_squares

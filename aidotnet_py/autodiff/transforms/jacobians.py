@@ -10,7 +10,9 @@ import numpy as np
 
 from aidotnet_py.autodiff.primitives.shape import permute_dims, reshape, slice_
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.tracer import HostData, inline, new_trace
+from aidotnet_py.autodiff.tracing.emission import inline
+from aidotnet_py.autodiff.tracing.host_data import HostData
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import jvp_program, vjp_program
 from aidotnet_py.autodiff.transforms.simplification import simplify

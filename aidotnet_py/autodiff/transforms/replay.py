@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import as_traced, emit_again
+from aidotnet_py.autodiff.tracing.emission import as_traced, emit_again
 
 __all__ = ["Replay"]
 

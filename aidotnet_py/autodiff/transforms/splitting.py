@@ -13,7 +13,9 @@ import numpy as np
 from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.shape import reshape, slice_
 from aidotnet_py.autodiff.program import Atom, Program, Variable
-from aidotnet_py.autodiff.tracing.tracer import Tracer, emit_again, inline, new_trace
+from aidotnet_py.autodiff.tracing.emission import emit_again, inline
+from aidotnet_py.autodiff.tracing.recording import new_trace
+from aidotnet_py.autodiff.tracing.tracer import Tracer
 from aidotnet_py.autodiff.transforms.simplification import simplify
 from aidotnet_py.autodiff.types import ArrayType
 

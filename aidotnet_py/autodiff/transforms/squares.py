@@ -7,7 +7,8 @@ from typing import Any
 
 from aidotnet_py.autodiff.primitives.elementwise import equal, where
 from aidotnet_py.autodiff.program import Atom, Equation, Literal, Program
-from aidotnet_py.autodiff.tracing.tracer import emit_again, new_trace
+from aidotnet_py.autodiff.tracing.emission import emit_again
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 
 __all__ = ["with_exact_squares"]

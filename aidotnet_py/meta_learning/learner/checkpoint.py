@@ -15,7 +15,7 @@ from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions
 from aidotnet_py.models.comparison import ModelDifferences
-from aidotnet_py.models.statistics_in_files import pop_statistics, statistics_for_file
+from aidotnet_py.models.statistics import pop_statistics, statistics_for_file
 from aidotnet_py.optimizers import ElementwiseOptimizer, IGradientBasedOptimizer
 
 __all__ = ["Checkpoint"]

@@ -331,10 +331,7 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
         if not is_inner_solver(self._options.InnerOptimizer):
             require_no_more_batches(sets, first or 0, self._options.inner_steps)
         lease, backend = self._objectives.lease(model, loss), model_backend(model)
-        names, staying = self.adapted_names(model), None
-        if names is not None:
-            shapes: Mapping[str, Any] | None = getattr(model, "parameter_shapes", None)
-            staying = frozenset(shapes or ()) - checked_names(names, shapes)
+        staying = self._staying_names(model)
         opened, make = list[Chunk](), self._objectives.make
         for group in groups or self._objectives.groups(sets, roles, model, loss, training=training):
             some = sets.part(group.places)
@@ -361,6 +358,14 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
                 )
             )
         return opened
+
+    def _staying_names(self, model: IFullModel[T, TInput, TOutput]) -> frozenset[str] | None:
+        """Return the parameters that inner steps leave as they are; None where they adapt all."""
+        names = self.adapted_names(model)
+        if names is None:
+            return None
+        shapes: Mapping[str, Any] | None = getattr(model, "parameter_shapes", None)
+        return frozenset(shapes or ()) - checked_names(names, shapes)
 
     def _over_shares(self, groups: Sequence[Chunk], method: str, *arguments: Any) -> list[Any]:
         """Return what a method of this learner returns for each share of a batch, opened, in their order.

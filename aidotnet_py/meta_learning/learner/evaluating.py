@@ -26,6 +26,7 @@ from aidotnet_py.meta_learning.learner.as_model import LearnerAsModel
 from aidotnet_py.meta_learning.learner.core import Batch
 from aidotnet_py.meta_learning.learner.encodings import keep_task, warn_of_other_encodings
 from aidotnet_py.meta_learning.learner.loader_place import LoaderPlace
+from aidotnet_py.meta_learning.learner.model_statistics import normalized_by
 from aidotnet_py.meta_learning.learner.parallel import in_order, over_chunks
 from aidotnet_py.meta_learning.learner.records import AdaptationCurve
 from aidotnet_py.meta_learning.learner.tasks import Measured, Tasks
@@ -400,7 +401,7 @@ def _model_for(
     adapted_model = model.WithParameters(adapted)
     if missing_members(adapted_model, INormalizedModel):
         return adapted_model
-    normalized: IFullModel[T, TInput, TOutput] = cast(Any, adapted_model).with_statistics_of(
-        all_examples(model_backend(model), task.SupportInput)
+    normalized: IFullModel[T, TInput, TOutput] = normalized_by(
+        adapted_model, all_examples(model_backend(model), task.SupportInput)
     )
     return normalized

@@ -9,7 +9,18 @@ from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models import FunctionModel
 
-__all__ = ["put_statistics_aside", "set_parameters", "set_statistics", "statistics_of"]
+__all__ = ["normalized_by", "put_statistics_aside", "set_parameters", "set_statistics", "statistics_of"]
+
+
+def normalized_by(model: Any, examples: Any) -> Any:
+    """Return an `INormalizedModel` that the caller alone holds, normalising by the statistics of examples.
+
+    It may be the same object: what has just been copied needs no copy.
+    """
+    if getattr(model.with_statistics_of, "__func__", None) is FunctionModel.with_statistics_of:
+        model._keep_statistics_of(examples)
+        return model
+    return model.with_statistics_of(examples)
 
 
 def statistics_of(model: object) -> Mapping[str, Array] | None:

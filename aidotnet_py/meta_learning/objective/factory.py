@@ -55,8 +55,8 @@ __all__ = ["Group", "ObjectiveFactory"]
 
 # Support and query sets, in training and in evaluation, of a dozen sizes.
 _MOST_PROGRAMS = 32
-# Of all else, which is small and takes long to make: for each kind of sets.
-_MOST_KINDS = 256
+# Of all else, which is small and takes long to make: five facts for each kind of sets.
+_MOST_FACTS = 1280
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,8 @@ class ObjectiveFactory:
         self._subjects: tuple[Callable[..., Any], ILossFunction[Any]] | None = None
         self._settings: CapturedState | None = None
         self._traced: BoundedCache[Signature, TaskPrograms] = BoundedCache(_MOST_PROGRAMS)
-        self._splits: BoundedCache[Hashable, Split] = BoundedCache(_MOST_KINDS)
-        self._outputs: BoundedCache[tuple[ModelFunction, ArrayType], TracedOutput] = BoundedCache(_MOST_KINDS)
-        self._noise: BoundedCache[tuple[ModelFunction, ArrayType], dict[str, Shape]] = BoundedCache(_MOST_KINDS)
-        # Kinds of sets for which model and loss are known to be pure.
-        self._pure: BoundedCache[Signature, Signature] = BoundedCache(_MOST_KINDS)
-        # By the number of examples.
-        self._flops: BoundedCache[Hashable, dict[int, int]] = BoundedCache(_MOST_KINDS)
+        # What is known of model and loss on some kind of sets; keys begin with the name of the fact.
+        self._facts: BoundedCache[tuple[Hashable, ...], Any] = BoundedCache(_MOST_FACTS)
         self._masked: MaskedLoss | None = None
         self._workspaces = Workspaces()
         self._lock = Lock()
@@ -181,7 +176,7 @@ class ObjectiveFactory:
         example, target = (ArrayType(tuple(of.shape[1:]), backend.dtype_of(of)) for of in (x, y))
         counts = {int(x.shape[0]) for x, _ in data}
         # One look into the cache for all sizes.
-        known = self._flops.get_or_make((model.apply, example, target), dict[int, int])
+        known: dict[int, int] = self._facts.get_or_make(("flops", model.apply, example, target), dict)
         for size in counts | set(map(padded_size, counts)):
             if size not in known:
                 known[size] = flops_of_example(model, loss, example, target, size)
@@ -372,9 +367,10 @@ class ObjectiveFactory:
         self, model: IDifferentiableModel[Any, Any, Any], shapes: Shapes, adapted: Sequence[str], batch: TracedObjective
     ) -> Split:
         dtype, x, noise = parameter_dtype(model, model.backend), batch.input_type, batch.noise_shapes
-        key = (model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
+        key = ("split", model.apply, tuple(shapes.items()), tuple(adapted), x, dtype, tuple(noise.items()))
         with self._lock:
-            return self._splits.get_or_make(key, lambda: split(model.apply, shapes, adapted, x, dtype, noise))
+            made: Split = self._facts.get_or_make(key, lambda: split(model.apply, shapes, adapted, x, dtype, noise))
+        return made
 
     def _keep_for(self, model: IDifferentiableModel[Any, Any, Any], loss: ILossFunction[Any]) -> None:
         """Empty the caches if model or loss is another one than before, or if a setting of them has changed.
@@ -386,8 +382,8 @@ class ObjectiveFactory:
         same = before is not None and model.apply == before[0] and loss is before[1]
         if same and not (self._settings is not None and self._settings.changed()):
             return
-        for cache in (self._traced, self._splits, self._outputs, self._noise, self._pure, self._flops):
-            cache.clear()
+        self._traced.clear()
+        self._facts.clear()
         self._masked = MaskedLoss(loss)
         self._workspaces = Workspaces()
         self._subjects, self._settings = (model.apply, loss), None
@@ -399,7 +395,8 @@ class ObjectiveFactory:
             self.programs(signature).require_pure()
             return signature
 
-        return self._pure.get_or_make(signature, checked)
+        known: Signature = self._facts.get_or_make(("pure", signature), checked)
+        return known
 
     def _note_settings(self) -> None:
         """Remember the settings with which model and loss have just been traced."""
@@ -409,14 +406,18 @@ class ObjectiveFactory:
 
     def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
         with self._lock:
-            return self._noise.get_or_make((model.apply, x), lambda: noise_shapes(model, x))
+            shapes: dict[str, Shape] = self._facts.get_or_make(
+                ("noise", model.apply, x), lambda: noise_shapes(model, x)
+            )
+        return shapes
 
     def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
         return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
 
     def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
         with self._lock:
-            return self._outputs.get_or_make((apply, x), lambda: trace_output(apply, model, x))
+            output: TracedOutput = self._facts.get_or_make(("output", apply, x), lambda: trace_output(apply, model, x))
+        return output
 
     def programs(self, signature: Signature) -> TaskPrograms:
         """Return the programs of one task; a bounded cache keeps those used last."""

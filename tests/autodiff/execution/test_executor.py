@@ -31,7 +31,7 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable, plan, run_program
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.strides import c_strides, is_contiguous, reshaped_strides
-from aidotnet_py.autodiff.tracing.tracer import new_trace
+from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Backend, NumPyBackend, available_backends, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException

@@ -13,7 +13,8 @@ from numpy.testing import assert_array_equal
 
 from aidotnet_py import FunctionModel
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.tracing.tracer import Tracer, active_trace, new_trace
+from aidotnet_py.autodiff.tracing.recording import active_trace, new_trace
+from aidotnet_py.autodiff.tracing.tracer import Tracer
 from aidotnet_py.autodiff.tree import flatten
 from aidotnet_py.backends import Backend, get_backend
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException, NotSupportedException

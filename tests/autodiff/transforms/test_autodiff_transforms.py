@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from random_programs import a_type, random_program
 
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.tracing.tracer import inline
+from aidotnet_py.autodiff.tracing.emission import inline
 from aidotnet_py.backends import Backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 

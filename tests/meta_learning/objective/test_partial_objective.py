@@ -16,7 +16,7 @@ from tanh_network import TanhNetwork, batch_of
 from aidotnet_py import ANILAlgorithm, ANILOptions, FunctionModel, MetaLearningTask, TaskBatch
 from aidotnet_py.autodiff import relu
 from aidotnet_py.autodiff.execution import run_program
-from aidotnet_py.autodiff.tracing.tracer import inline
+from aidotnet_py.autodiff.tracing.emission import inline
 from aidotnet_py.autodiff.transforms.splitting import Split, split
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import get_backend
