@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = folder
+    # At Python's own threshold, an eighth of the time of small tests goes to the search for cycles.
+    gc.set_threshold(20_000, 10, 10)
     if _PROFILE == "ci" and config.getoption("--hypothesis-seed") is None:
         # One seed for all: with derandomize, Hypothesis parses the source of each case twice, 10 ms each time.
         config.option.hypothesis_seed = "0"

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, cast
 
@@ -39,13 +40,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "libraries": _libraries(),
+        "libraries": dict(_libraries()),
         "blas": [{name: pool[name] for name in _OF_BLAS if name in pool} for pool in pools],
         "gpus": _gpus(),
         "cache": _cache(),
     }
 
 
+@cache
 def _libraries() -> dict[str, str]:
     """Return the versions of NumPy, and of all libraries that the package's metadata name and that are installed."""
     try:

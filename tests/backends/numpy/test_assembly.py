@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 from amounts import many
 
-from aidotnet_py.backends.kernel import LOOP_OPERATIONS, Kernel, LoopNest, Number, Operand, Reference, Step
+from aidotnet_py.backends.kernel import (
+    LOOP_OPERATIONS,
+    Kernel,
+    LoopNest,
+    Number,
+    Operand,
+    Reference,
+    Step,
+    with_operands,
+)
 from aidotnet_py.backends.numpy.assembly import kernel_text
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.rows import ByRows
@@ -127,6 +137,24 @@ def a_nest(rng: Rng, dtypes: list[str], *, in_place: bool) -> LoopNest:
     return LoopNest(shape, tuple(steps), tuple(stores), tuple(sums), tuple(maxima))
 
 
+def elsewhere(rng: Rng, nest: LoopNest, dtypes: list[str]) -> LoopNest:
+    """The same work on other arguments, or on other places of the same ones."""
+    used = {o.argument: min(p.offset for p in nest.operands if p.argument == o.argument) for o in nest.operands}
+    others = list(range(len(dtypes)))
+    for dtype in dtypes:
+        alike = [a for a in others if dtypes[a] == dtype and others[a] == a]
+        for a, other in zip(alike, rng.permutation(alike).tolist(), strict=True):
+            others[a] = other
+    steps = {argument: int(rng.integers(least + 1)) for argument, least in used.items()}
+
+    def move(operand: Operand) -> Operand:
+        return replace(operand, argument=others[operand.argument], offset=operand.offset - steps[operand.argument])
+
+    moved = with_operands(nest, move)
+    assert isinstance(moved, LoopNest)
+    return moved
+
+
 def some_arguments(rng: Rng, dtypes: list[str]) -> list[Any]:
     arguments = [rng.normal(size=SIZE).astype(dtype) for dtype in dtypes]
     for array in arguments:
@@ -156,8 +184,37 @@ def check(kernel: Kernel, arguments: list[Any], parts: int = 1) -> None:
 def test_nests_do_what_their_definition_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     dtypes = ["float32", "float32", "float64", "bool", *rng.choice([*FLOATS, "bool"], 2).tolist()]
-    nests = tuple(a_nest(rng, dtypes, in_place=seed % 2 == 1) for _ in range(10))
-    check(Kernel(nests, len(dtypes)), some_arguments(rng, dtypes))
+    nests = [a_nest(rng, dtypes, in_place=seed % 2 == 1) for _ in range(6)]
+    nests += [elsewhere(rng, nest, dtypes) for nest in nests for _ in range(rng.integers(3))]
+    rng.shuffle(nests)  # type: ignore[arg-type]
+    check(Kernel(tuple(nests), len(dtypes)), some_arguments(rng, dtypes))
+
+
+def test_an_argument_of_several_dtypes() -> None:
+    memory = np.arange(64, dtype=np.float64)
+    truths, numbers = Operand(0, "bool", (1,), 8 * 40 + 3), Operand(0, "float64", (1,), 8)
+    nest = LoopNest((8,), (Step("less", (numbers, Number(11.0, "float64")), "bool"),), ((truths, 0),))
+    nests = [with_operands(nest, lambda o, i=i: replace(o, offset=o.offset + i)) for i in range(3)]  # type: ignore[misc]
+    compiler = LlvmCompiler()
+    (bind,) = compiler.submit([Kernel(tuple(nests), 1)]).result(wait=True) or ()
+    bind([compiler.address_of(memory)])()
+    expected = np.concatenate([np.arange(8, 10) < 11, np.arange(10, 18) < 11])
+    np.testing.assert_array_equal(memory.view(np.bool_)[8 * 40 + 3 : 8 * 40 + 13], expected)
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_work_at_many_places_is_written_once(by_rows: bool) -> None:
+    def nest(place: int) -> LoopNest:
+        x, out = Operand(0, "float32", (40, 1), 300 * place), Operand(1 + place % 2, "float32", (40, 1), 300 * place)
+        sums = () if by_rows else ((Operand(3, "float32", (0, 1), 100 * (place % 3)), 0),)
+        return LoopNest((5, 9), (Step("sqrt", (x,), "float32"),), ((out, 0),), sums)
+
+    kernel, several = Kernel((nest(0),), 4), Kernel(tuple(nest(place) for place in range(10)), 4)
+    assert (ByRows.of(several) is not None) is by_rows
+    lines, of_several = (kernel_text(k, "kernel").splitlines() for k in (kernel, several))
+    assert len(of_several) < len(lines) + 50
+    check(several, some_arguments(np.random.default_rng(0), ["float32"] * 4))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])

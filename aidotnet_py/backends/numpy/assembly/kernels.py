@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from aidotnet_py.backends.kernel import Kernel, Product, collapsed
+from collections import Counter
+
+from aidotnet_py.backends.kernel import Kernel, LoopNest, Product, collapsed
 from aidotnet_py.backends.numpy.assembly.elements import declarations
+from aidotnet_py.backends.numpy.assembly.forms import Form
 from aidotnet_py.backends.numpy.assembly.nests import Nest
 from aidotnet_py.backends.numpy.assembly.products import BLAS, Multiplication
 from aidotnet_py.backends.numpy.assembly.writer import Writer
@@ -19,28 +22,40 @@ def kernel_text(kernel: Kernel, name: str) -> str:
     interface and integers of 64 bits. If it goes by rows (`ByRows`), the function computes one of several parts of the
     rows, about equal and none of them empty; else it computes all.
     """
-    writer = Writer()
+    writer, rows = Writer(), ByRows.of(kernel)
     for declaration in declarations():
         writer.line(declaration)
-    count = kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)
-    parameters = ", ".join([*(f"ptr noalias %p{i}" for i in range(count)), "i64 %first", "i64 %last"])
-    writer.line(f"define internal void @{name}_body({parameters}) noinline nounwind {{")
-    writer.label("entry")
-    rows = ByRows.of(kernel)
-    for nest in kernel.nests if rows is None else rows.nests:
-        if isinstance(nest, Product):
-            Multiplication(writer, nest, kernel.arguments, by_rows=rows is not None).write()
-        else:
-            Nest(writer, collapsed(nest) if rows is None else nest, by_rows=rows is not None).write()
-    writer.line("  ret void\n}")
+    nests = [n if isinstance(n, Product) else collapsed(n) for n in kernel.nests] if rows is None else rows.nests
+    forms = {nest: Form.of(nest) for nest in nests if isinstance(nest, LoopNest)}
+    functions = _write_functions(writer, name, [forms[n].nest for n in nests if n in forms], by_rows=rows is not None)
     writer.line(f"define void @{name}(ptr %table, i64 %part, i64 %parts) nounwind {{")
-    for i in range(count):
+    writer.label("entry")
+    for i in range(kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)):
         writer.line(f"  %e{i} = getelementptr ptr, ptr %table, i64 {i}")
         writer.line(f"  %p{i} = load ptr, ptr %e{i}")
     length = 0 if rows is None else rows.length
-    edges = [writer.value(f"mul i64 {part}, {length}") for part in ("%part", writer.value("add i64 %part, 1"))]
-    first, last = (writer.value(f"udiv i64 {edge}, %parts") for edge in edges)
-    arguments = ", ".join([*(f"ptr %p{i}" for i in range(count)), f"i64 {first}", f"i64 {last}"])
-    writer.line(f"  call void @{name}_body({arguments})")
+    for bound, part in (("%first", "%part"), ("%last", writer.value("add i64 %part, 1"))):
+        edge = writer.value(f"mul i64 {part}, {length}")
+        writer.line(f"  {bound} = udiv i64 {edge}, %parts")
+    for nest in nests:
+        if isinstance(nest, Product):
+            Multiplication(writer, nest, kernel.arguments, by_rows=rows is not None).write()
+        elif (function := functions.get(forms[nest].nest)) is not None:
+            forms[nest].write_call(writer, function)
+        else:
+            Nest(writer, nest, by_rows=rows is not None).write()
     writer.line("  ret void\n}")
     return writer.text()
+
+
+def _write_functions(writer: Writer, name: str, nests: list[LoopNest], *, by_rows: bool) -> dict[LoopNest, str]:
+    """Write a function for each nest that is there several times; return their names."""
+    names = {nest: f"{name}_{i}" for i, (nest, times) in enumerate(Counter(nests).items()) if times > 1}
+    for nest, function in names.items():
+        arguments = 1 + max(operand.argument for operand in nest.operands)
+        parameters = ", ".join(f"ptr noalias %p{i}" for i in range(arguments))
+        writer.line(f"define internal void @{function}({parameters}, i64 %first, i64 %last) noinline nounwind {{")
+        writer.label("entry")
+        Nest(writer, nest, by_rows=by_rows).write()
+        writer.line("  ret void\n}")
+    return names

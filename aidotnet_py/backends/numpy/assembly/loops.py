@@ -32,7 +32,7 @@ class Loops:
     def write_axis(self, axis: int, bases: dict[Operand, str]) -> None:
         """Write the loop over an axis, given the addresses of the operands at its start, and all loops in it."""
 
-        def body(index: str, _: list[str]) -> list[str]:
+        def body(index: int | str, _: list[str]) -> list[str]:
             here = self.addresses(axis, bases, index)
             if axis + 1 < len(self._shape):
                 self.write_axis(axis + 1, here)
@@ -46,14 +46,17 @@ class Loops:
         """Return the first index along an axis, and the one after the last; for rows, names of what the call says."""
         return ("%first", "%last") if axis == 0 and self._by_rows else (0, self._shape[axis])
 
-    def addresses(self, axis: int, bases: dict[Operand, str], index: str) -> dict[Operand, str]:
+    def addresses(self, axis: int, bases: dict[Operand, str], index: int | str) -> dict[Operand, str]:
         """Write the addresses of the operands at an index along an axis."""
         here: dict[Operand, str] = {}
         for operand, base in bases.items():
-            stride = operand.strides[axis]
-            steps = index if stride in (0, 1) else self.w.value(f"mul nsw i64 {index}, {stride}")
-            here[operand] = self._moved(operand, base, steps) if stride else base
+            here[operand] = self._moved(operand, base, self._steps(index, operand.strides[axis]))
         return here
+
+    def _steps(self, index: int | str, stride: int) -> int | str:
+        if isinstance(index, int) or stride == 0:
+            return index * stride if isinstance(index, int) else 0
+        return index if stride == 1 else self.w.value(f"mul nsw i64 {index}, {stride}")
 
     def _moved(self, operand: Operand, base: str, steps: str | int) -> str:
         if steps == 0:

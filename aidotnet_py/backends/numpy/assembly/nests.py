@@ -93,7 +93,7 @@ class Nest(Loops):
         """Write a loop along the last axis that takes ``width`` elements at a time; return the totals after it."""
         copies = {o: repeated(self.w, o.dtype, value, width) for o, value in constants.items()}
 
-        def body(index: str, begun: list[str]) -> list[str]:
+        def body(index: int | str, begun: list[str]) -> list[str]:
             here = self.addresses(len(self._shape) - 1, bases, index)
             elements = Elements(self.w, self.nest, width, here, copies, dict(zip(totals, begun, strict=True)))
             return list(elements.write().values())
@@ -102,10 +102,10 @@ class Nest(Loops):
             indices = range(start, stop, width)
             work = len(self.nest.steps) + len(self.nest.written)
             # Loops of few turns of little work take longer to count than to run.
-            if len(indices) == 1 or len(indices) * work <= _FEW:
+            if len(indices) * work <= _FEW:
                 values = list(totals.values())
                 for index in indices:
-                    values = body(str(index), values)
+                    values = body(index, values)
                 return dict(zip(totals, values, strict=True))
         carried = [(kind_of(place.dtype), total) for place, total in totals.items()]
         return dict(zip(totals, self.w.loop(start, stop, body, step=width, carried=carried), strict=True))

@@ -48,7 +48,7 @@ class Writer:
         self,
         start: int | str,
         stop: int | str,
-        body: Callable[[str, list[str]], Sequence[str]],
+        body: Callable[[int | str, list[str]], Sequence[str]],
         *,
         step: int = 1,
         carried: Sequence[tuple[str, str]] = (),
@@ -60,12 +60,15 @@ class Writer:
         start, stop : int or str
             The first index, and the one after the last, or names of them; ``step`` divides their distance.
         body : callable
-            Writes the work, given the index and the values that are carried; returns these after it.
+            Writes the work, given the index, a number if there is only one, and the values that are carried; returns
+            these after it.
         step : int
             The distance of indices.
         carried : sequence of (str, str)
             The types and first values.
         """
+        if isinstance(start, int) and start + step == stop:
+            return list(body(start, [first for _, first in carried]))
         before, head, after = self._block, self._fresh("loop"), self._fresh("done")
         self.line(f"  br label %{head}")
         self.label(head)
