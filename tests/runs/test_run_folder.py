@@ -901,7 +901,10 @@ class TestFullDisk:
 class TestEnvironment:
     def test_libraries_are_those_of_the_metadata(self, monkeypatch: pytest.MonkeyPatch) -> None:
         required = ["numpy>=2.1", 'pytest>=8; extra == "data"', 'ruff; extra == "dev"', 'no-such-library; extra == "x"']
-        monkeypatch.setattr(sys.modules["aidotnet_py.runs.environment"], "requires", lambda name: required)
+        module: Any = sys.modules["aidotnet_py.runs.environment"]
+        monkeypatch.setattr(module, "requires", lambda name: required)
+        # Without its cache.
+        monkeypatch.setattr(module, "_libraries", module._libraries.__wrapped__)
         assert environment()["libraries"] == {"numpy": np.__version__, "pytest": pytest.__version__}
 
     def test_gpus_are_asked_of_cupy(self, monkeypatch: pytest.MonkeyPatch) -> None:
