@@ -156,11 +156,17 @@ class Executable:
             self._replays[stage].run(Run(self, stage), 1)
 
     def rehearse(self, stage: int) -> None:
-        """Make the calls of a stage; the second run of any stage starts the compilation of all stages."""
+        """Make the calls of a stage, some run of which starts the compilation of all stages.
+
+        Kernels that get ready meanwhile make the rest of the calls: on large arrays, a run can outlast a compilation.
+        """
         if self._compiling is not None:
             self._prepare(self._compiling, stage)
         with self._backend.errors_ignored():
-            self.call(stage)
+            if self._compiling is None:
+                self.call(stage)
+            else:
+                self._call_meanwhile(self._compiling, stage)
 
     def call(self, stage: int) -> None:
         """Make the calls of a stage, and compile nothing."""
@@ -197,13 +203,27 @@ class Executable:
         self._runs[stage] += 1
         if self._runs[stage] >= self._compile_at:
             compiling.begin(self._stages)
+        self._try_to_take_over(compiling)
+
+    def _call_meanwhile(self, compiling: Compiling, stage: int) -> None:
+        parts = self._stages[stage]
+        for done, part in enumerate(parts, 1):
+            part.call()
+            if self._compiling is not None and self._try_to_take_over(compiling):
+                for later in _after(done, parts, self._stages[stage]):
+                    later.call()
+                return
+
+    def _try_to_take_over(self, compiling: Compiling) -> bool:
+        """Take over kernels if they are ready; return whether they are."""
         try:
-            self._take_over(compiling)
+            return self._take_over(compiling)
         except InvalidOperationException as error:
             self._compiling = None
-            warnings.warn(f"{error}; falling back to uncompiled kernels", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error}; falling back to uncompiled kernels", RuntimeWarning, stacklevel=4)
+            return False
 
-    def _take_over(self, compiling: Compiling, *, wait: bool = False) -> None:
+    def _take_over(self, compiling: Compiling, *, wait: bool = False) -> bool:
         stages = compiling.collect(wait=wait)
         if stages is not None:
             self._stages, self._compiling = stages, None
@@ -211,6 +231,7 @@ class Executable:
             self.nbytes -= compiling.internal_nbytes
             # Kernels hold addresses only, and do not keep their arrays alive.
             self._kernel_arrays = compiling.kernel_arrays
+        return stages is not None
 
 
 def run_to_compile_at(program: Program, patience: int) -> int:
@@ -244,6 +265,19 @@ def run_to_compile_at(program: Program, patience: int) -> int:
 
 def _rules_of(backend: Backend) -> LoopRules:
     return LoopRules() if backend.compiler is None else backend.compiler.rules
+
+
+def _after(done: int, uncompiled: Sequence[Part], compiled: Sequence[Part]) -> list[Part]:
+    """Return the parts to run after so many uncompiled ones: more of these up to where a kernel begins, then kernels.
+
+    An uncompiled part is one planned call.
+    """
+    begins = 0
+    for place, part in enumerate(compiled):
+        if begins >= done:
+            return [*uncompiled[done:begins], *compiled[place:]]
+        begins += len(part.work)
+    return list(uncompiled[done:])
 
 
 def _calls_of(stages: Sequence[Sequence[Part]]) -> list[list[Call]]:

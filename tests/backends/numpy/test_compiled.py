@@ -179,6 +179,54 @@ class _OnFailing(NumPyBackend):
     compiler = _Failing()  # type: ignore[assignment]
 
 
+class _Later:
+    """The compiler's kernels, which are ready after so many questions."""
+
+    def __init__(self, compiler: LlvmCompiler, questions: int) -> None:
+        self._compiler, self._questions = compiler, questions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiler, name)
+
+    def submit(self, kernels: Any) -> Any:
+        self._compilation = self._compiler.submit(kernels)
+        return self
+
+    def result(self, *, wait: bool = False) -> Any:
+        self._questions -= 1
+        return None if self._questions >= 0 and not wait else self._compilation.result(wait=True)
+
+
+def test_kernels_that_get_ready_during_a_run_make_the_rest_of_its_calls() -> None:
+    def function(x: Any, y: Any) -> Any:
+        a = x * 2.0 + 1.0
+        b = np.sin(a)
+        small = np.sum(b * y) * np.arange(5.0)
+        c = np.cumsum(b) * small[1]
+        return [np.sqrt(c * c + a), small @ np.ones((5, 3)), np.maximum(a, b) - small[2]]
+
+    size = 2**17
+    program = ad.trace(function, np.ones(size), np.ones(size))
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(size), rng.standard_normal(size)]
+    wanted = run_on(program, PLAIN, inputs)
+    calls = len(Executable(program, PLAIN).parts(0))
+    assert calls > 8
+    for questions in range(calls + 3):
+
+        class OnLater(NumPyBackend):
+            compiler = _Later(LlvmCompiler(), questions)  # type: ignore[assignment]
+
+        executable = Executable(program, OnLater(), compile_at=1)
+        for array, value in zip(executable.inputs, inputs, strict=True):
+            array[...] = value
+        for runs in (1, 2):
+            executable.run()
+            assert_same_bits([np.array(output) for output in executable.outputs], wanted)
+            assert executable.is_settled() is (questions <= calls or runs == 2)
+        assert 4 < sum(part.compiled for part in executable.parts(0)) < len(executable.parts(0))
+
+
 def test_what_a_subclass_does_otherwise_is_not_compiled_away() -> None:
     class Tripling(NumPyBackend):
         def elementwise(self, name: str) -> Any:
