@@ -47,7 +47,8 @@ CASES: Mapping[str, tuple[nn.Layer, tuple[int, ...]]] = {
     "mlp": (nn.mlp(16, 16, 3), (4,)),
     "conv4": (nn.conv4(5, filters=16), (28, 28, 1)),
     "resnet12": (nn.resnet12(5, filters=(8, 16, 20, 40)), (32, 32, 3)),
-    "resnet18": (nn.resnet18(5, filters=8), (32, 32, 3)),
+    # Smaller images end as one pixel, of which batch statistics refuse a single example.
+    "resnet18": (nn.resnet18(5, filters=8), (64, 64, 3)),
 }
 
 # Of each loss: PyTorch's, and targets from numbers (n, 3).
