@@ -147,7 +147,7 @@ class FunctionModel(
         self._backend = get_backend(backend)
         self._shapes = {name: value.shape for name, value in host.items()}
         self._loss: ILossFunction[T] = MeanSquaredErrorLoss() if loss is None else loss
-        self._held = _Held(self._backend.asarray(ravel_arrays(host), self._dtype), {})
+        self._hold(self._backend.asarray(ravel_arrays(host), self._dtype), {})
         self._metadata: ModelMetadata[T] = ModelMetadata(Name=self._name(), Complexity=self.ParameterCount)
         self._optimizer = AdamOptimizer(0.001)
         self._programs = ProgramCache(self._backend, self._function)
@@ -282,7 +282,7 @@ class FunctionModel(
         """
         copied = self._copy_parameters(parameters)
         with self._lock:
-            self._held = self._held._replace(parameters=copied)
+            self._hold(copied, self._held.statistics)
 
     def _copy_parameters(self, parameters: Any) -> Array:
         """Return a copy of a parameter vector, after its checks."""
@@ -334,7 +334,7 @@ class FunctionModel(
         to_numpy, asarray = self._backend.to_numpy, other._backend.asarray
         parameters, statistics = other._held
         moved = {name: asarray(to_numpy(value)) for name, value in statistics.items()}
-        other._held = _Held(asarray(to_numpy(parameters)), moved)
+        other._hold(asarray(to_numpy(parameters)), moved)
         other._optimizer.Reset()
         other._programs = ProgramCache(other._backend, other._function)
         return other
@@ -345,7 +345,7 @@ class FunctionModel(
 
         Empty unless `with_statistics_of`, `Adapt` or `set_statistics` gave the model some.
         """
-        return {name: self._backend.asarray(value) for name, value in self._held.statistics.items()}
+        return {name: self._backend.asarray(value) for name, value in self._statistics.items()}
 
     def set_statistics(self, statistics: Mapping[str, Array], parameters: Array | None = None) -> None:
         """Normalise by these means and variances from now on; by those of the current batch where there are none.
@@ -371,7 +371,13 @@ class FunctionModel(
             self._replace(self._copy_parameters(parameters), kept)
             return
         with self._lock:
-            self._held = self._held._replace(statistics=kept)
+            self._hold(self._held.parameters, kept)
+
+    def _hold(self, parameters: Array, statistics: dict[str, Array]) -> None:
+        self._held = _Held(parameters, statistics)
+        # Apart from the parameters too: programs are traced anew when something changes that their code names, and
+        # BatchNorm's names `statistics`.
+        self._statistics = statistics
 
     def _replace(self, parameters: Array, statistics: dict[str, Array]) -> None:
         """Replace parameters and statistics in one piece, by way of `SetParameters` if a subclass has its own."""
@@ -379,7 +385,7 @@ class FunctionModel(
             if type(self).SetParameters is not FunctionModel.SetParameters:
                 self.SetParameters(parameters)
                 parameters = self._parameters
-            self._held = _Held(parameters, statistics)
+            self._hold(parameters, statistics)
 
     def with_statistics_of(self, input: TInput) -> Self:
         """Return a new model that always normalises by the statistics of these examples, not of the current batch.
@@ -436,7 +442,7 @@ class FunctionModel(
                 stacklevel=level_outside(),
             )
         if names:
-            self._held = _Held(parameters, dict(zip(names, program(parameters, input), strict=True)))
+            self._hold(parameters, dict(zip(names, program(parameters, input), strict=True)))
 
     def _prediction(self, input: Any, held: _Held) -> Prediction:
         return self._programs.get_or_make(
@@ -502,7 +508,7 @@ class FunctionModel(
             try:
                 new = self._optimizer.UpdateParameters(self._parameters, gradient)
                 self._require_finite("new parameters are", new)
-                self._held = self._held._replace(parameters=new)
+                self._hold(new, self._held.statistics)
             except BaseException:
                 self._optimizer.SetState(memory)
                 raise
