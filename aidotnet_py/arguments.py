@@ -169,10 +169,11 @@ def numbers_of(name: str, wanted: str, value: object) -> tuple[float, ...]:
     >>> numbers_of("the result of coefficients", "a tuple of numbers", [1, 0.5])
     (1.0, 0.5)
     """
-    numbers = [_real_in(entry) for entry in _entries(value)]
-    if not isinstance(value, (list, tuple)) or None in numbers:
+    entries = _entries(value)
+    numbers = tuple(number for entry in entries if (number := _real_in(entry)) is not None)
+    if not isinstance(value, (list, tuple)) or len(numbers) < len(entries):
         raise ArgumentException(refusal(name, wanted, cast(Any, value)))
-    return tuple(cast("list[float]", numbers))
+    return numbers
 
 
 def conversion_hint(name: str, value: object) -> str:

@@ -206,6 +206,7 @@ class Executable:
         self._try_to_take_over(compiling)
 
     def _call_meanwhile(self, compiling: Compiling, stage: int) -> None:
+        """Make the calls of a stage while kernels are compiled, and once these are ready, theirs."""
         parts = self._stages[stage]
         for done, part in enumerate(parts, 1):
             part.call()

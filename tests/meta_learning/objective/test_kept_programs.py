@@ -1,4 +1,4 @@
-"""Programs of a learner outlast its steps: nothing is traced anew as long as only parameters change."""
+"""Programs of learners and models outlast their steps: nothing is traced anew while only parameters change."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 
 from aidotnet_py import (
+    ANILAlgorithm,
+    ANILOptions,
+    BOILAlgorithm,
+    BOILOptions,
     CrossEntropyLoss,
     MAMLAlgorithm,
     MAMLOptions,
     MetaLearningTask,
+    MetaSGDAlgorithm,
+    MetaSGDOptions,
     NeuralNetworkModel,
+    ProtoNetsAlgorithm,
+    ProtoNetsOptions,
+    ReptileAlgorithm,
+    ReptileOptions,
     TaskBatch,
     iMAMLAlgorithm,
     iMAMLOptions,
@@ -45,26 +55,61 @@ def a_batch(rng: np.random.Generator) -> TaskBatch[Any, Any, Any]:
     )
 
 
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
-@pytest.mark.parametrize("kind", ["iMAML", "MAML"])
-def test_no_step_traces_anew(network: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+ALGORITHMS = {
+    "ANIL": (ANILAlgorithm, ANILOptions),
+    "BOIL": (BOILAlgorithm, BOILOptions),
+    "MAML": (MAMLAlgorithm, MAMLOptions),
+    "Meta-SGD": (MetaSGDAlgorithm, MetaSGDOptions),
+    "ProtoNets": (ProtoNetsAlgorithm, ProtoNetsOptions),
+    "Reptile": (ReptileAlgorithm, ReptileOptions),
+    "iMAML": (iMAMLAlgorithm, iMAMLOptions),
+}
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[Trace]:
+    """The traces that begin from now on."""
+    made, begin = list[Trace](), Trace.__init__
+
+    def counting(self: Trace, *given: Any, **named: Any) -> None:
+        made.append(self)
+        begin(self, *given, **named)
+
+    monkeypatch.setattr(Trace, "__init__", counting)
+    return made
+
+
+def a_model(network: Any) -> NeuralNetworkModel[Any, Any, Any]:
+    return NeuralNetworkModel(network, input_shape=(16, 16, 1), loss=CrossEntropyLoss(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [*((kind, "batch norm") for kind in ALGORITHMS), *(("iMAML", name) for name in NETWORKS if name != "batch norm")],
+)
+def test_learners_trace_no_step_anew(kind: str, network: str, traces: list[Trace]) -> None:
     rng = np.random.default_rng(0)
-    model = NeuralNetworkModel(network, input_shape=(16, 16, 1), loss=CrossEntropyLoss(), seed=0)
-    learner: Any = (
-        iMAMLAlgorithm(iMAMLOptions(model, AdaptationSteps=2, ConjugateGradientIterations=2))
-        if kind == "iMAML"
-        else MAMLAlgorithm(MAMLOptions(model, AdaptationSteps=2))
-    )
-    for _ in range(2):
+    algorithm, options = ALGORITHMS[kind]
+    learner: Any = algorithm(options(a_model(NETWORKS[network])))  # type: ignore[operator]
+    for _ in range(3):
+        traces.clear()
+        before = learner.BaseModel.GetParameters()
         learner.MetaTrain(a_batch(rng))
+        assert not np.array_equal(learner.BaseModel.GetParameters(), before)
         learner.Adapt(next(iter(a_batch(rng))))
-    made = list[Any]()
-    begin: Any = Trace.__init__
-    monkeypatch.setattr(
-        Trace, "__init__", lambda self, *given, **named: [made.append(1), begin(self, *given, **named)][1]
-    )
-    before = learner.BaseModel.GetParameters()
-    learner.MetaTrain(a_batch(rng))
-    assert not np.array_equal(learner.BaseModel.GetParameters(), before)
-    learner.Adapt(next(iter(a_batch(rng))))
-    assert not made
+        learner.Evaluate(a_batch(rng))
+    assert not traces
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_models_trace_nothing_anew(network: str, traces: list[Trace]) -> None:
+    rng = np.random.default_rng(0)
+    model = a_model(NETWORKS[network])
+    x, y = rng.standard_normal((8, 16, 16, 1)).astype(np.float32), np.arange(8) % 2
+    for _ in range(2):
+        traces.clear()
+        model.Train(x, y)
+        model.ComputeGradients(x, y)
+        model.Predict(x)
+        model.with_statistics_of(x).Predict(x)
+    assert not traces
