@@ -12,6 +12,7 @@ import numpy as np
 
 from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
 from aidotnet_py.autodiff.execution.planner import Cell, Storage, Work
+from aidotnet_py.autodiff.primitives.transformed_windows import transformed, transposed, window_places
 from aidotnet_py.autodiff.strides import c_strides, is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
 from aidotnet_py.backends.kernel import (
@@ -159,6 +160,8 @@ class KernelBuilder:
             "pad": self._pad,
             "patches": self._patches,
             "sum": self._row_sums,
+            "transformed_fold": self._transformed_fold,
+            "transformed_patches": self._transformed_patches,
         }
         rule = rules.get(call.primitive.name)
         return [] if rule is None else rule(call)
@@ -241,6 +244,62 @@ class KernelBuilder:
         backwards = (shape[1] - 1) * steps[1] + (shape[2] - 1) * steps[2]
         terms = self._operand(source, (steps[0], -steps[1], -steps[2], *steps[3:]), backwards)
         return [self._fill(call.out, 0.0), LoopNest(shape, sums=((place, terms),))]
+
+    def _transformed_patches(self, call: Work) -> list[LoopNest]:
+        (source,) = call.operands
+        assert isinstance(source, Cell)
+        matrix, stride = call.parameters["matrix"], call.parameters["stride"]
+        *lead, n, h, w, c = self._backend.strides_of(self._arrays.of(source))
+        size = range(len(matrix[0]))
+        window = [
+            [self._operand(source, (*lead, n, h * stride, w * stride, c), a * h + b * w) for b in size] for a in size
+        ]
+        steps = _Steps(source.type.dtype_name)
+        values = transformed(matrix, window, steps.add)
+        places = self._parts(call.out, len(matrix))
+        stores = tuple(pair for row in zip(places, values, strict=True) for pair in zip(*row, strict=True))
+        *before, _, _, n, rows, columns, channels = call.out.type.shape
+        return [LoopNest((*before, n, rows, columns, channels), tuple(steps.made), stores)]
+
+    def _transformed_fold(self, call: Work) -> list[LoopNest]:
+        (source,) = call.operands
+        assert isinstance(source, Cell)
+        matrix, stride = call.parameters["matrix"], call.parameters["stride"]
+        steps = _Steps(source.type.dtype_name)
+        values = transformed(transposed(matrix), self._parts(source, len(matrix)), steps.add)
+        *before, _, _, n, rows, columns, channels = source.type.shape
+        *lead, n_step, h, w, c = self._backend.strides_of(self._arrays.of(call.out))
+        window = len(matrix[0])
+        order = window_places(window, stride)
+        updates = tuple(
+            (self._operand(call.out, (*lead, n_step, h * stride, w * stride, c), a * h + b * w), values[a][b])
+            for a in order
+            for b in order
+        )
+        shape, made = (*before, n, rows, columns, channels), tuple(steps.made)
+        if window == stride and call.out.type.shape[-3:-1] == (rows * stride, columns * stride):
+            return [LoopNest(shape, made, stores=updates)]
+        return [self._fill(call.out, 0.0), LoopNest(shape, made, sums=updates)]
+
+    def _parts(self, cell: Cell, k: int) -> list[list[Operand]]:
+        """Return the operands of the k × k matrices of transformed windows."""
+        *lead, i_step, j_step, n, rows, columns, c = self._backend.strides_of(self._arrays.of(cell))
+        strides = (*lead, n, rows, columns, c)
+        return [[self._operand(cell, strides, i * i_step + j * j_step) for j in range(k)] for i in range(k)]
+
+
+class _Steps:
+    """The steps of a nest under construction, all of one dtype."""
+
+    def __init__(self, dtype: str) -> None:
+        self.made: list[Step] = []
+        self._dtype = dtype
+
+    def add(self, operation: str, *inputs: Reference | float) -> int:
+        """Add a step, and return its reference."""
+        references = tuple(Number(x, self._dtype) if isinstance(x, float) else x for x in inputs)
+        self.made.append(Step(operation, references, self._dtype))
+        return len(self.made) - 1
 
 
 def _store(shape: Shape, place: Operand, value: Operand | Number) -> LoopNest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Set
+from collections import Counter, defaultdict
+from collections.abc import Sequence, Set
+from itertools import pairwise
 
 from aidotnet_py.backends.kernel import LoopNest, Operand
 from aidotnet_py.backends.numpy.assembly.elements import WIDTHS, Elements, kind_of, repeated
@@ -113,7 +114,21 @@ class Nest(Loops):
 
 def _reads_what_it_writes(nest: LoopNest, staying: Set[Operand]) -> bool:
     """Return whether the work on one element of the last axis may read, or write again, what that on another wrote."""
-    operands = Counter(operand.argument for operand in nest.operands)
+    operands = defaultdict[int, list[Operand]](list)
+    for operand in nest.operands:
+        operands[operand.argument].append(operand)
     moved = [r for pair in (*nest.stores, *nest.sums, *nest.maxima) for r in pair]
     mentions = Counter([*(r for step in nest.steps for r in step.inputs), *moved])
-    return any(operands[place.argument] > 1 or (place in staying and mentions[place] > 1) for place in nest.written)
+    return any(
+        not _are_apart(operands[place.argument], nest.shape[-1]) or (place in staying and mentions[place] > 1)
+        for place in nest.written
+    )
+
+
+def _are_apart(operands: Sequence[Operand], length: int) -> bool:
+    """Return whether no element along the last axis of one operand is an element of another one."""
+    if len(operands) == 1:
+        return True
+    starts = sorted(operand.offset for operand in operands)
+    alike = len({operand.strides for operand in operands}) == 1 and operands[0].strides[-1] == 1
+    return alike and all(later - earlier >= length for earlier, later in pairwise(starts))
