@@ -52,6 +52,8 @@ class LoopRules:
         Whether kernels round otherwise than single operations; if so, kernels are compiled before their first run.
     room : int
         Memory for windows of images, as a multiple of the caches of a processor's core.
+    minimal_filtering : bool
+        Whether convolutions may be computed by minimal filtering.
     apart : int
         Values of fewer bytes share memory with values of their own size alone. Work on one row of an axis then never
         meets work on another row in memory, and need not wait for it.
@@ -63,6 +65,7 @@ class LoopRules:
     any_sums: bool = False
     own_bits: bool = False
     room: int = 1
+    minimal_filtering: bool = True
     apart: int = 0
     apart_within: float = math.inf
 

@@ -24,6 +24,7 @@ from aidotnet_py.autodiff.primitives.concatenation import concatenate
 from aidotnet_py.autodiff.primitives.gather import gather, scatter_add
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_
 from aidotnet_py.autodiff.primitives.sorting import argsort
+from aidotnet_py.autodiff.primitives.transformed_windows import Matrix, transformed_fold, transformed_patches
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.types import ArrayType
 
@@ -164,6 +165,20 @@ def fold_reference(x: NDArray[Any], image: Sequence[int], stride: Sequence[int])
     for n, i, j, a, b, c in np.ndindex(x.shape):
         out[n, i * stride[0] + a, j * stride[1] + b, c] += x[n, i, j, a, b, c]
     return out
+
+
+def transformed_reference(x: NDArray[Any], matrix: Matrix, stride: int) -> NDArray[Any]:
+    """Windows of each group of images, between the matrix and its transpose."""
+    size = (len(matrix[0]), len(matrix[0]))
+    windows = np.stack([patches_reference(images, size, (stride, stride)) for images in x])
+    return np.einsum("ia,jb,gnrcabk->gijnrck", np.array(matrix), np.array(matrix), windows)
+
+
+def transformed_fold_reference(
+    x: NDArray[Any], matrix: Matrix, image: Sequence[int], stride: int
+) -> NDArray[Any]:
+    windows = np.einsum("ia,jb,gijnrck->gnrcabk", np.array(matrix), np.array(matrix), x)
+    return np.stack([fold_reference(of_images, image, (stride, stride)) for of_images in windows])
 
 
 def conv2d_reference(
@@ -455,6 +470,8 @@ _products = [
     ),
 ]
 
+_MATRIX: Matrix = ((1.0, 0.0, -1.0), (0.0, 0.5, 1.0), (0.0, -1.0, 0.0), (-2.0, 1.0, 0.25))
+
 _windows = [
     Case(
         "patches",
@@ -467,6 +484,24 @@ _windows = [
         lambda x: fold(x, (5, 4), (2, 1)),
         of((2, 2, 2, 2, 3, 1)),
         lambda x: fold_reference(x, (5, 4), (2, 1)),
+    ),
+    Case(
+        "transformed_patches",
+        lambda x: transformed_patches(x, _MATRIX, 2),
+        of((2, 1, 7, 5, 2)),
+        lambda x: transformed_reference(x, _MATRIX, 2),
+    ),
+    Case(
+        "transformed_fold",
+        lambda x: transformed_fold(x, _MATRIX, (7, 6), 2),
+        of((1, 4, 4, 2, 3, 2, 1)),
+        lambda x: transformed_fold_reference(x, _MATRIX, (7, 6), 2),
+    ),
+    Case(
+        "transformed_fold of windows side by side",
+        lambda x: transformed_fold(x, _MATRIX, (6, 3), 3),
+        of((1, 4, 4, 1, 2, 1, 2)),
+        lambda x: transformed_fold_reference(x, _MATRIX, (6, 3), 3),
     ),
     Case(
         "conv2d",

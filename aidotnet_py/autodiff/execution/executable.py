@@ -110,10 +110,11 @@ class Executable:
         )
         input_strides = [backend.strides_of(array) for array in self.inputs]
         output_strides = [None if array is None else backend.strides_of(array) for array in wanted]
+        rules = _rules_of(backend)
         planned = (
-            shared_plan(program, stages, input_strides, output_strides, carried, _rules_of(backend))
+            shared_plan(program, stages, input_strides, output_strides, carried, rules)
             if fuse
-            else plan(program, stages, input_strides, output_strides, carried=carried, rules=None)
+            else plan(program, stages, input_strides, output_strides, carried=carried, rules=rules, fuse=False)
         )
         for output, place in (carried or {}).items():
             wanted[output] = self.inputs[place]
@@ -132,7 +133,7 @@ class Executable:
         self.outputs: tuple[Array, ...] = tuple(
             arrays.of(cell) if array is None else array for cell, array in zip(planned.outputs, wanted, strict=True)
         )
-        at_once = fuse and _rules_of(backend).own_bits
+        at_once = fuse and rules.own_bits
         self._runs = [0] * len(self._calls)
         self._compile_at = 1 if at_once else compile_at
         self._replays = [Replay(backend) for _ in self._calls]

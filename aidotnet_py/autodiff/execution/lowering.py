@@ -12,7 +12,7 @@ import numpy as np
 
 from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
 from aidotnet_py.autodiff.execution.planner import Cell, Storage, Work
-from aidotnet_py.autodiff.primitives.transformed_windows import transformed, transposed, window_places
+from aidotnet_py.autodiff.primitives.transformed_windows import Matrix, combinations, covers, transposed, window_places
 from aidotnet_py.autodiff.strides import c_strides, is_contiguous, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
 from aidotnet_py.backends.kernel import (
@@ -255,7 +255,7 @@ class KernelBuilder:
             [self._operand(source, (*lead, n, h * stride, w * stride, c), a * h + b * w) for b in size] for a in size
         ]
         steps = _Steps(source.type.dtype_name)
-        values = transformed(matrix, window, steps.add)
+        values = _transformed(matrix, window, steps)
         places = self._parts(call.out, len(matrix))
         stores = tuple(pair for row in zip(places, values, strict=True) for pair in zip(*row, strict=True))
         *before, _, _, n, rows, columns, channels = call.out.type.shape
@@ -266,7 +266,7 @@ class KernelBuilder:
         assert isinstance(source, Cell)
         matrix, stride = call.parameters["matrix"], call.parameters["stride"]
         steps = _Steps(source.type.dtype_name)
-        values = transformed(transposed(matrix), self._parts(source, len(matrix)), steps.add)
+        values = _transformed(transposed(matrix), self._parts(source, len(matrix)), steps)
         *before, _, _, n, rows, columns, channels = source.type.shape
         *lead, n_step, h, w, c = self._backend.strides_of(self._arrays.of(call.out))
         window = len(matrix[0])
@@ -277,7 +277,7 @@ class KernelBuilder:
             for b in order
         )
         shape, made = (*before, n, rows, columns, channels), tuple(steps.made)
-        if window == stride and call.out.type.shape[-3:-1] == (rows * stride, columns * stride):
+        if covers(window, stride, (rows, columns), call.parameters["image"]):
             return [LoopNest(shape, made, stores=updates)]
         return [self._fill(call.out, 0.0), LoopNest(shape, made, sums=updates)]
 
@@ -286,6 +286,12 @@ class KernelBuilder:
         *lead, i_step, j_step, n, rows, columns, c = self._backend.strides_of(self._arrays.of(cell))
         strides = (*lead, n, rows, columns, c)
         return [[self._operand(cell, strides, i * i_step + j * j_step) for j in range(k)] for i in range(k)]
+
+
+def _transformed(matrix: Matrix, window: Sequence[Sequence[Reference]], steps: _Steps) -> list[list[Reference]]:
+    """Return m·d·mᵀ for a window d: the rows first."""
+    by_rows = [combinations(matrix, column, steps.add) for column in zip(*window, strict=True)]
+    return [combinations(matrix, row, steps.add) for row in zip(*by_rows, strict=True)]
 
 
 class _Steps:

@@ -50,10 +50,9 @@ def is_cheaper(product: WindowProduct) -> bool:
 
 
 def nbytes_of_tiles(product: WindowProduct, channels: int) -> int:
-    """Return the bytes of all transformed tiles of a product's images, with so many channels."""
+    """Return the bytes of the transformed tiles of a task's images, with so many channels."""
     rows, columns = _tiles_of(product.pixels)
-    count = product.tasks * product.images * rows * columns
-    return _PLACES * count * channels * product.windows.type.dtype.itemsize
+    return _PLACES * product.images * rows * columns * channels * product.windows.type.dtype.itemsize
 
 
 def _tiles_of(pixels: tuple[int, int]) -> tuple[int, int]:
@@ -79,20 +78,23 @@ class _Block(NamedTuple):
 
 @dataclass(frozen=True)
 class MinimalProduct:
-    """A product over windows by minimal filtering, of at most ``per_tile`` images of one task at a time.
+    """A product over windows by minimal filtering.
 
     Attributes
     ----------
     of : WindowProduct
         The product.
-    per_tile : int
-        The most images at a time; at least those of a task: all images of all tasks.
+    per_block : int
+        The most images of a task at a time.
+    together : bool
+        Whether all tasks go at a time; if not, one after another.
     early : frozenset of int
         The operands whose transformed tiles are computed as early as possible, and kept for other products.
     """
 
     of: WindowProduct
-    per_tile: int
+    per_block: int
+    together: bool
     early: frozenset[int]
 
     def prepare(self, operands: Sequence[Any], prepared: Prepared) -> list[Any]:
@@ -156,10 +158,12 @@ class MinimalProduct:
     @property
     def _blocks(self) -> list[_Block]:
         tasks, images = self.of.tasks, self.of.images
-        if self.per_tile >= images:
-            return [_Block(0, tasks, 0, images)]
-        starts = range(0, images, self.per_tile)
-        return [_Block(t, t + 1, start, min(start + self.per_tile, images)) for t in range(tasks) for start in starts]
+        at_a_time = tasks if self.together else 1
+        return [
+            _Block(first, first + at_a_time, start, min(start + self.per_block, images))
+            for first in range(0, tasks, at_a_time)
+            for start in range(0, images, self.per_block)
+        ]
 
     def _padded(self, value: Any, matrix: Matrix, prepared: Prepared) -> Any:
         """Return images, or rows as images, with zeros after them for whole tiles."""

@@ -120,7 +120,8 @@ def plan(
     output_strides: Sequence[Strides | None] | None = None,
     *,
     carried: Mapping[int, int] | None = None,
-    rules: LoopRules | None = _RULES,
+    rules: LoopRules = _RULES,
+    fuse: bool = True,
 ) -> Plan:
     """Plan a Program's run.
 
@@ -138,19 +139,21 @@ def plan(
     carried : mapping of int to int, optional
         Output index → index of the input that the output is written over, so that the next run continues from there:
         directly if no call reads the input afterwards, otherwise by a copy at the end.
-    rules : LoopRules or None
-        Rules for equations that share a compiled unit; None for a Program that runs once.
+    rules : LoopRules
+        Rules of the backend's compiler.
+    fuse : bool
+        Whether equations may share a compiled unit; not for a Program that runs once.
     """
     stages = stages or [0] * len(program.inputs)
     direct, copied = dict(carried or {}), dict[int, int]()
-    tiled, stage_of = tile(program, _stages_of(program, stages), rules.room if rules else 1)
-    units = units_of(tiled, stage_of, rules)
+    tiled, stage_of = tile(program, _stages_of(program, stages), rules)
+    units = units_of(tiled, stage_of, rules if fuse else None)
     while True:
         planner = _Planner(tiled, stage_of, units, stages, input_strides, output_strides, direct, copied)
         planned = planner.lower()
         late = [place for place, given in direct.items() if _reads_after_overwrite(planned, place, given)]
         if not late:
-            planner.allocate(rules or _RULES)
+            planner.allocate(rules if fuse else _RULES)
             return planned
         copied.update((place, direct.pop(place)) for place in late)
 
@@ -178,7 +181,7 @@ def shared_plan(
     input_strides: Sequence[Strides],
     output_strides: Sequence[Strides | None],
     carried: Mapping[int, int] | None,
-    rules: LoopRules | None,
+    rules: LoopRules,
 ) -> Plan:
     """Return the one plan of all Executables that run a Program in the same way; callers must not change it."""
     carrying = tuple((carried or {}).items())

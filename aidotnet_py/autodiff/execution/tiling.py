@@ -15,6 +15,7 @@ from aidotnet_py.autodiff.program import Atom, Program, Variable
 from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.replay import Replay
 from aidotnet_py.autodiff.transforms.simplification import without_unused
+from aidotnet_py.backends.kernel import LoopRules
 
 __all__ = ["tile"]
 
@@ -25,9 +26,7 @@ _MOST_BYTES, _TILE_BYTES = 2**22, 2**19
 _KEPT_BYTES = 2**25
 
 
-def tile(
-    program: Program, stage_of: Mapping[Atom, int], room: int = 1, *, minimal: bool = True
-) -> tuple[Program, Mapping[Atom, int]]:
+def tile(program: Program, stage_of: Mapping[Atom, int], rules: LoopRules) -> tuple[Program, Mapping[Atom, int]]:
     """Return the program with products over windows done in these ways, and the stage of each of its values.
 
     Parameters
@@ -37,13 +36,11 @@ def tile(
     stage_of : mapping
         The stage of each value. Windows that a later stage reads are kept whole, up to a limit, so that its runs need
         not compute them again.
-    room : int
-        A factor on all limits, which otherwise fit the caches of a CPU core.
-    minimal : bool
-        Whether minimal filtering may be used.
+    rules : LoopRules
+        Their ``room`` and ``minimal_filtering``.
     """
     found = products_over_windows(program, stage_of)
-    ways = {v: _way(product, v, stage_of, room, minimal=minimal) for v, product in found.items()}
+    ways = {v: _way(product, v, stage_of, rules) for v, product in found.items()}
     if not any(ways.values()):
         return program, stage_of
     prepared: Prepared = {}
@@ -68,10 +65,11 @@ def tile(
 
 
 def _way(
-    product: WindowProduct, output: Variable, stage_of: Mapping[Atom, int], room: int, *, minimal: bool
+    product: WindowProduct, output: Variable, stage_of: Mapping[Atom, int], rules: LoopRules
 ) -> MinimalProduct | TiledProduct | None:
     """Return how to compute a product; None: with all its windows at once, as the program does."""
-    if minimal and is_cheaper(product):
+    room = rules.room
+    if rules.minimal_filtering and is_cheaper(product):
         return _minimal(product, stage_of[output], stage_of, room)
     windows = product.windows
     kept = windows.type.nbytes <= _KEPT_BYTES * room and stage_of[windows] < stage_of[output]
@@ -81,22 +79,24 @@ def _way(
 
 
 def _minimal(product: WindowProduct, stage: int, stage_of: Mapping[Atom, int], room: int) -> MinimalProduct:
+    """Return how to compute a product by minimal filtering: for a task in one way, whatever tasks are beside it."""
     # The other operands are filters.
     places = range(0, len(product.operands), 1 if product.kind is Kind.WEIGHTS else 2)
     sizes = {place: nbytes_of_tiles(product, product.operands[place].type.shape[-1]) for place in places}
     most = max(sizes.values())
-    if most <= _MOST_BYTES * room:
-        return MinimalProduct(product, product.images, frozenset(sizes))
+    if most * product.tasks <= _MOST_BYTES * room:
+        return MinimalProduct(product, product.images, together=True, early=frozenset(sizes))
     early = {
         place
         for place, nbytes in sizes.items()
-        if nbytes <= _KEPT_BYTES * room and stage_of[product.operands[place]] < stage
+        if nbytes * product.tasks <= _KEPT_BYTES * room and stage_of[product.operands[place]] < stage
     }
-    return MinimalProduct(product, _per_tile(product, most, room), frozenset(early))
+    per_block = product.images if most <= _MOST_BYTES * room else _per_tile(product, most * product.tasks, room)
+    return MinimalProduct(product, per_block, together=False, early=frozenset(early))
 
 
 def _per_tile(product: WindowProduct, nbytes: int, room: int) -> int:
-    """Return the images of a tile, of ``nbytes`` for all images."""
+    """Return the images of a tile, of ``nbytes`` for all images of all tasks."""
     # Each tile's product reads the whole matrix, so that a tile should not be smaller than the matrix.
     height, width = product.window
     matrix = height * width * product.channels * product.filters * product.windows.type.dtype.itemsize

@@ -18,9 +18,20 @@ from aidotnet_py.autodiff.tracing.emission import emit
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 
-__all__ = ["Matrix", "transformed", "transformed_fold", "transformed_patches", "transposed", "window_places"]
+__all__ = [
+    "Matrix",
+    "combinations",
+    "covers",
+    "transformed_fold",
+    "transformed_patches",
+    "transposed",
+    "window_places",
+]
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
+
+
+Operation: TypeAlias = Callable[..., Any]
 
 
 def transposed(matrix: Matrix) -> Matrix:
@@ -28,29 +39,22 @@ def transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-def transformed(
-    matrix: Matrix, window: Sequence[Sequence[Any]], operation: Callable[..., Any]
-) -> list[list[Any]]:
-    """Return m·d·mᵀ, by as few operations (a name and its operands) as the zeros and ones of m allow."""
-    columns = [_combined(matrix, column, operation) for column in zip(*window, strict=True)]
-    return [_combined(matrix, row, operation) for row in zip(*columns, strict=True)]
-
-
-def _combined(matrix: Matrix, terms: Sequence[Any], operation: Callable[..., Any]) -> list[Any]:
+def combinations(matrix: Matrix, terms: Sequence[Any], operation: Operation) -> list[Any]:
+    """Return m·terms, by as few operations (a name and its operands) as the zeros and ones of m allow."""
     return [_combination(row, terms, operation) for row in matrix]
 
 
-def _combination(factors: Sequence[float], terms: Sequence[Any], operation: Callable[..., Any]) -> Any:
+def _combination(factors: Sequence[float], terms: Sequence[Any], operation: Operation) -> Any:
     """Return a sum of multiples; those of positive factors come first, and spare a change of sign."""
     total: Any = None
-    pairs = [(f, t) for f, t in zip(factors, terms, strict=True) if f]
+    pairs = [(factor, term) for factor, term in zip(factors, terms, strict=True) if factor]
     for factor, term in sorted(pairs, key=lambda pair: pair[0] < 0):
         size = abs(factor)
-        term = term if size == 1 else operation("multiply", term, size)
-        if total is None:
-            total = term if factor > 0 else operation("negative", term)
+        multiple = term if size == 1 else operation("multiply", term, size)
+        if total is not None:
+            total = operation("add" if factor > 0 else "subtract", total, multiple)
         else:
-            total = operation("add" if factor > 0 else "subtract", total, term)
+            total = multiple if factor > 0 else operation("negative", multiple)
     return total
 
 
@@ -59,54 +63,66 @@ def window_places(window: int, stride: int) -> list[int]:
     return [a for first in reversed(range(0, window, stride)) for a in range(first, min(first + stride, window))]
 
 
+def covers(window: int, stride: int, windows: Sequence[int], image: Sequence[int]) -> bool:
+    """Return whether windows lie side by side, and each pixel of an image is in one."""
+    return window == stride and all(n * stride == length for n, length in zip(windows, image, strict=True))
+
+
 def _patches_shape(x: ArrayType, matrix: Matrix, stride: int) -> ArrayType:
     *lead, n, height, width, channels = x.shape
-    window = len(matrix[0])
-    rows, columns = ((length - window) // stride + 1 for length in (height, width))
+    rows, columns = ((length - len(matrix[0])) // stride + 1 for length in (height, width))
     return x.with_shape((*lead, len(matrix), len(matrix), n, rows, columns, channels))
 
 
-def _places_in(backend: Backend, image: Array, window: int, stride: int, rows: int, columns: int) -> list[list[Array]]:
-    """Return, for each place in a window, the pixels there of all windows."""
-
-    def span(first: int, count: int) -> slice:
-        return slice(first, first + (count - 1) * stride + 1, stride)
-
-    lead = (slice(None),) * (len(image.shape) - 3)
-    return [
-        [backend.index(image, (*lead, span(a, rows), span(b, columns))) for b in range(window)] for a in range(window)
-    ]
+def _along(backend: Backend, x: Array, axis: int, key: slice) -> Array:
+    return backend.index(x, (*(slice(None),) * axis, key))
 
 
-def _parts(backend: Backend, x: Array, k: int) -> list[list[Array]]:
-    """Return the k × k matrices of equal place in their windows."""
+def _places(backend: Backend, x: Array, axis: int, window: int, stride: int, windows: int) -> list[Array]:
+    """Return, for each place in a window along an axis, the elements there of all windows."""
+    last = (windows - 1) * stride + 1
+    return [_along(backend, x, axis, slice(place, place + last, stride)) for place in range(window)]
 
-    def at(i: int) -> slice:
-        return slice(i, i + 1)
 
-    lead = (slice(None),) * (len(x.shape) - 6)
-    shape = (*x.shape[:-6], *x.shape[-4:])
-    return [[backend.reshape(backend.index(x, (*lead, at(i), at(j))), shape) for j in range(k)] for i in range(k)]
+def _parts(backend: Backend, x: Array, axis: int) -> list[Array]:
+    """Return the arrays that lie along an axis."""
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+    return [backend.reshape(_along(backend, x, axis, slice(i, i + 1)), shape) for i in range(x.shape[axis])]
 
 
 def _run_patches(backend: Backend, out: Array, x: Array, matrix: Matrix, stride: int) -> None:
+    def operation(name: str, *operands: Any) -> Array:
+        return backend.elementwise(name)(*operands)
+
+    window, lead = len(matrix[0]), len(x.shape) - 4
     rows, columns = out.shape[-3:-1]
-    window = _places_in(backend, x, len(matrix[0]), stride, rows, columns)
-    values = transformed(matrix, window, lambda name, *operands: backend.elementwise(name)(*operands))
-    for place, value in zip(_parts(backend, out, len(matrix)), values, strict=True):
-        for one, of in zip(place, value, strict=True):
+    by_rows = combinations(matrix, _places(backend, x, lead + 1, window, stride, rows), operation)
+    for place, value in zip(_parts(backend, out, lead), by_rows, strict=True):
+        values = combinations(matrix, _places(backend, value, lead + 2, window, stride, columns), operation)
+        for one, of in zip(_parts(backend, place, lead), values, strict=True):
             backend.copyto(one, of)
 
 
 def _run_fold(backend: Backend, out: Array, x: Array, matrix: Matrix, image: tuple[int, int], stride: int) -> None:
-    window, parts = len(matrix[0]), _parts(backend, x, len(matrix))
-    values = transformed(transposed(matrix), parts, lambda name, *operands: backend.elementwise(name)(*operands))
-    places = _places_in(backend, out, window, stride, *x.shape[-3:-1])
-    backend.copyto(out, 0.0)
-    add = backend.elementwise("add")
-    for a in window_places(window, stride):
-        for b in window_places(window, stride):
-            add(places[a][b], values[a][b], out=places[a][b])
+    def operation(name: str, *operands: Any) -> Array:
+        return backend.elementwise(name)(*operands)
+
+    window, lead = len(matrix[0]), len(x.shape) - 6
+    rows, columns = x.shape[-3:-1]
+    alone = covers(window, stride, (rows, columns), image)
+    if not alone:
+        backend.copyto(out, 0.0)
+    add, order = backend.elementwise("add"), window_places(window, stride)
+    by_rows = combinations(transposed(matrix), _parts(backend, x, lead), operation)
+    places = _places(backend, out, lead + 1, window, stride, rows)
+    for a in order:
+        values = combinations(transposed(matrix), _parts(backend, by_rows[a], lead), operation)
+        pixels = _places(backend, places[a], lead + 2, window, stride, columns)
+        for b in order:
+            if alone:
+                backend.copyto(pixels[b], values[b])
+            else:
+                add(pixels[b], values[b], out=pixels[b])
 
 
 _transformed_patches = Primitive(

@@ -16,6 +16,7 @@ from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.strides import common_refinement, refined_strides
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.backends import Backend, get_backend
+from aidotnet_py.backends.kernel import LoopRules
 
 
 def network(parameters: Any, x: Any) -> Any:
@@ -201,7 +202,7 @@ def test_products_of_one_task_and_of_several_are_tiled(tasks: int | None, monkey
     monkeypatch.setattr(tiling, "_TILE_BYTES", 1)
     program = program_of(tasks)
     names = Counter(e.primitive.name for e in program.equations)
-    tiled, _ = tiling.tile(program, {v: 0 for e in program.equations for v in (*e.variables, e.output)})
+    tiled, _ = tiling.tile(program, {v: 0 for e in program.equations for v in (*e.variables, e.output)}, LoopRules())
     after = Counter(e.primitive.name for e in tiled.equations)
     # Seven images a task, each in a tile of its own: of the windows that each convolution takes, and of what it folds.
     for name in ("patches", "fold"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -215,6 +215,30 @@ def test_work_at_many_places_is_written_once(by_rows: bool) -> None:
     lines, of_several = (kernel_text(k, "kernel").splitlines() for k in (kernel, several))
     assert len(of_several) < len(lines) + 50
     check(several, some_arguments(np.random.default_rng(0), ["float32"] * 4))
+
+
+@pytest.mark.parametrize("updates", ["stores", "sums", "maxima"])
+@pytest.mark.parametrize("gaps", [(1,), (15,), (16,), (17,), (-40,), (16, 20), (16, 32), (40, 40)])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_several_places_in_one_argument(gaps: tuple[int, ...], updates: str) -> None:
+    """Rows of 16 that begin 20 apart: vectors of places that do not meet within a row, although they do beyond it."""
+    x = Operand(0, "float32", (16, 1), 3)
+    steps = (Step("sqrt", (x,), "float32"), Step("add", (0, x), "float32"), Step("negative", (1,), "float32"))
+    places = [Operand(1, "float32", (20, 1), 200 + gap) for gap in (0, *gaps)]
+    nest = LoopNest((5, 16), steps, **{updates: tuple((place, i) for i, place in enumerate(places))})
+    apart = all(abs(a - b) >= 16 for a, b in pairwise(sorted((0, *gaps))))
+    assert ("x float" in kernel_text(Kernel((nest,), 2), "kernel").split("declare")[0]) is apart
+    check(Kernel((nest,), 2), some_arguments(np.random.default_rng(0), ["float32"] * 2))
+
+
+@pytest.mark.parametrize("gap", [0, 5, 16, -16])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_what_one_place_reads_and_another_writes(gap: int) -> None:
+    x, out = (Operand(0, "float32", (20, 1), 200 + offset) for offset in (0, gap))
+    check(
+        Kernel((LoopNest((5, 16), (Step("negative", (x,), "float32"),), ((out, 0),)),), 1),
+        some_arguments(np.random.default_rng(0), ["float32"]),
+    )
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])

@@ -130,5 +130,5 @@ def _are_apart(operands: Sequence[Operand], length: int) -> bool:
     if len(operands) == 1:
         return True
     starts = sorted(operand.offset for operand in operands)
-    alike = len({operand.strides for operand in operands}) == 1 and operands[0].strides[-1] == 1
+    alike = len({(operand.strides, operand.dtype) for operand in operands}) == 1 and operands[0].strides[-1] == 1
     return alike and all(later - earlier >= length for earlier, later in pairwise(starts))
