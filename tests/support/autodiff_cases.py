@@ -174,9 +174,7 @@ def transformed_reference(x: NDArray[Any], matrix: Matrix, stride: int) -> NDArr
     return np.einsum("ia,jb,gnrcabk->gijnrck", np.array(matrix), np.array(matrix), windows)
 
 
-def transformed_fold_reference(
-    x: NDArray[Any], matrix: Matrix, image: Sequence[int], stride: int
-) -> NDArray[Any]:
+def transformed_fold_reference(x: NDArray[Any], matrix: Matrix, image: Sequence[int], stride: int) -> NDArray[Any]:
     windows = np.einsum("ia,jb,gijnrck->gnrcabk", np.array(matrix), np.array(matrix), x)
     return np.stack([fold_reference(of_images, image, (stride, stride)) for of_images in windows])
 

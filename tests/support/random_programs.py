@@ -21,6 +21,7 @@ from aidotnet_py.autodiff.primitives.matmul import matmul
 from aidotnet_py.autodiff.primitives.reductions import max_
 from aidotnet_py.autodiff.primitives.shape import flip, full, pad, permute_dims, reshape, slice_, stop_gradient
 from aidotnet_py.autodiff.primitives.sorting import argsort
+from aidotnet_py.autodiff.primitives.transformed_windows import transformed_fold, transformed_patches
 from aidotnet_py.autodiff.primitives.windows import fold, patches
 from aidotnet_py.autodiff.program import Literal, Program, Variable
 from aidotnet_py.autodiff.tracing.emission import inline
@@ -81,6 +82,20 @@ def _windows(x: Tracer, rng: Rng) -> Any:
     stride = tuple(int(rng.integers(1, 3)) for _ in range(2))
     y = patches(image, window, stride)
     return fold(y, image.shape[1:3], stride) if rng.random() < 0.5 else sum_(y, (3, 4))
+
+
+def _transformed_windows(x: Tracer, rng: Rng) -> Any:
+    image = _image(x)
+    groups = reshape(image, (1, *image.shape))
+    window, stride = int(rng.integers(1, min(image.shape[1:3]) + 1)), int(rng.integers(1, 3))
+    matrix = rng.choice([-1.0, 0.0, 0.5, 1.0], (int(rng.integers(1, 4)), window))
+    # No row and no column of zeros.
+    matrix[0], matrix[:, 0] = 1.0, -1.0
+    rows = tuple(map(tuple, matrix.tolist()))
+    y = transformed_patches(groups, rows, stride)
+    if rng.random() < 0.5:
+        return sum_(y, (1, 2))[0]
+    return reshape(transformed_fold(y, rows, image.shape[1:3], stride), image.shape)
 
 
 def _rows(x: Tracer, rng: Rng) -> Any:
@@ -153,6 +168,7 @@ _UNARY: list[Callable[[Tracer, Rng], Any]] = [
     lambda x, rng: concatenate([x, full(x.type, 0.25), x], int(rng.integers(0, x.ndim))) if x.ndim else x,
     lambda x, rng: _matmul(x, rng) if x.ndim else x,
     lambda x, rng: _windows(x, rng) if x.size else x,
+    lambda x, rng: _transformed_windows(x, rng) if x.size else x,
     lambda x, rng: _rows(x, rng) if x.ndim and x.shape[0] else x,
 ]
 _BINARY: list[Callable[[Tracer, Tracer], Any]] = [

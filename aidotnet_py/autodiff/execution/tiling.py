@@ -71,15 +71,16 @@ def _way(
     room = rules.room
     if rules.minimal_filtering and is_cheaper(product):
         return _minimal(product, stage_of[output], stage_of, room)
-    windows = product.windows
-    kept = windows.type.nbytes <= _KEPT_BYTES * room and stage_of[windows] < stage_of[output]
+    # What one task needs decides, so that its results are the same whatever tasks are beside it.
+    windows, nbytes = product.windows, product.windows.type.nbytes // product.tasks
+    kept = nbytes <= _KEPT_BYTES * room and stage_of[windows] < stage_of[output]
     if windows.type.nbytes <= _MOST_BYTES * room or (kept and product.kind is not Kind.BACKWARD):
         return None
-    return TiledProduct(product, _per_tile(product, windows.type.nbytes, room))
+    return TiledProduct(product, _per_tile(product, nbytes, room))
 
 
 def _minimal(product: WindowProduct, stage: int, stage_of: Mapping[Atom, int], room: int) -> MinimalProduct:
-    """Return how to compute a product by minimal filtering: for a task in one way, whatever tasks are beside it."""
+    """Return how to compute a product by minimal filtering."""
     # The other operands are filters.
     places = range(0, len(product.operands), 1 if product.kind is Kind.WEIGHTS else 2)
     sizes = {place: nbytes_of_tiles(product, product.operands[place].type.shape[-1]) for place in places}
@@ -91,13 +92,14 @@ def _minimal(product: WindowProduct, stage: int, stage_of: Mapping[Atom, int], r
         for place, nbytes in sizes.items()
         if nbytes * product.tasks <= _KEPT_BYTES * room and stage_of[product.operands[place]] < stage
     }
-    per_block = product.images if most <= _MOST_BYTES * room else _per_tile(product, most * product.tasks, room)
-    return MinimalProduct(product, per_block, together=False, early=frozenset(early))
+    return MinimalProduct(product, _per_tile(product, most, room), together=False, early=frozenset(early))
 
 
 def _per_tile(product: WindowProduct, nbytes: int, room: int) -> int:
-    """Return the images of a tile, of ``nbytes`` for all images of all tasks."""
+    """Return how many of a task's images make a tile, given the bytes for all of them."""
+    if nbytes <= _MOST_BYTES * room:
+        return product.images
     # Each tile's product reads the whole matrix, so that a tile should not be smaller than the matrix.
     height, width = product.window
     matrix = height * width * product.channels * product.filters * product.windows.type.dtype.itemsize
-    return max(1, max(_TILE_BYTES * room, matrix) * product.tasks * product.images // nbytes)
+    return max(1, max(_TILE_BYTES * room, matrix) * product.images // nbytes)

@@ -124,8 +124,8 @@ class _Search:
         if any(self._stage_of[p.output] < self._stage_of[equation.output] for p in products):
             return None
         operands: list[Variable] = []
-        for product in products:
-            y, transposed = product.inputs
+        for term in products:
+            y, transposed = term.inputs
             w = self._untransposed(transposed) if isinstance(transposed, Variable) else None
             if w is None or not isinstance(y, Variable):
                 return None

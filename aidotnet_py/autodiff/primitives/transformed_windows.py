@@ -1,7 +1,8 @@
 """Windows of images, multiplied from both sides by a small matrix: the linear primitive and its transpose.
 
-A window d of w × w pixels becomes m·d·mᵀ, for a matrix m of k × w numbers. The places of the result come first, so that
-those of equal place are one matrix: (…, n, height, width, channels) ↔ (…, k, k, n, rows, columns, channels).
+A window d of w × w pixels becomes m·d·mᵀ, for a matrix m of k × w numbers without a row or a column of zeros. Places
+in a window come first in the result, so that those of equal place are one matrix: (…, n, height, width, channels) ↔
+(…, k, k, n, rows, columns, channels).
 """
 
 # Rules are lambdas, whose parameters no annotation can reach; what they call is typed.
@@ -75,7 +76,7 @@ def _patches_shape(x: ArrayType, matrix: Matrix, stride: int) -> ArrayType:
 
 
 def _along(backend: Backend, x: Array, axis: int, key: slice) -> Array:
-    return backend.index(x, (*(slice(None),) * axis, key))
+    return backend.index(x, tuple(key if i == axis else slice(None) for i in range(len(x.shape))))
 
 
 def _places(backend: Backend, x: Array, axis: int, window: int, stride: int, windows: int) -> list[Array]:

@@ -116,9 +116,7 @@ class CudaCompiler:
     # Sums on a GPU never have NumPy's order. Windows are divided into tiles from 1 GiB on: smaller tiles would be too
     # little work for a GPU. Values below 1 MiB, small enough for several nests to be one call, stay apart by size.
     # Minimal filtering has not been measured on a GPU.
-    rules = LoopRules(
-        CUDA_OPERATIONS, any_sums=True, own_bits=True, room=2**8, minimal_filtering=False, apart=2**20
-    )
+    rules = LoopRules(CUDA_OPERATIONS, any_sums=True, own_bits=True, room=2**8, minimal_filtering=False, apart=2**20)
 
     def __init__(self, toolkit: Toolkit) -> None:
         self._toolkit = toolkit

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from autodiff_cases import conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.support.autodiff_cases import conv2d_reference
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable, minimal_filtering, plan, tiling
@@ -51,12 +51,12 @@ def network(parameters: Any, x: Any) -> Any:
     return np.mean((y.reshape(y.shape[0], -1) @ last) ** 2)
 
 
-def everything(side: int, images: int = 3) -> tuple[Program, Arrays]:
+def everything(side: int, images: int = 3, dtype: Any = np.float64) -> tuple[Program, Arrays]:
     """Loss, gradients and a Hessian-vector product of a network of two convolutions, the first with few channels."""
     rng = np.random.default_rng(side)
     shapes = ((3, 3, 2, 16), (3, 3, 16, 20), ((side // 2) ** 2 * 20, 3))
-    p, v = (tuple(rng.standard_normal(s) / 4 for s in shapes) for _ in range(2))
-    x = rng.standard_normal((images, side, side, 2))
+    p, v = (tuple(rng.standard_normal(s).astype(dtype) / 4 for s in shapes) for _ in range(2))
+    x = rng.standard_normal((images, side, side, 2)).astype(dtype)
 
     def function(p: Any, x: Any, v: Any) -> Any:
         return ad.value_and_grad(network, (0, 1))(p, x), ad.hvp(lambda q: network(q, x), p, v)
@@ -115,9 +115,7 @@ def test_every_derivative_of_a_network(side: int, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("most", "of_tile"), [(2**22, 2**19), (200_000, 2**19), (60_000, 1), (0, 50_000)])
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_blocks_of_tasks_and_of_images(
-    tasks: int, most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_tasks_and_of_images(tasks: int, most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     single, arrays = everything(8, images=5)
     program = vmap_program(single, [True] * len(single.inputs), tasks)
     rng = np.random.default_rng(0)
@@ -140,9 +138,7 @@ def test_blocks_of_tasks_and_of_images(
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_compiled_loops_give_the_same_bits(side: int, dtype: Any) -> None:
     pytest.importorskip("llvmlite")
-    program, arrays = everything(side)
-    arrays = [a.astype(dtype) for a in arrays]
-    program = ad.trace(program, *arrays)
+    program, arrays = everything(side, dtype=dtype)
     once = outcomes(program, arrays)
     executable = Executable(program, get_backend("numpy"), compile_at=1)
     for place, array in zip(executable.inputs, arrays, strict=True):
