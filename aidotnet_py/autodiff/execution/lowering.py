@@ -120,24 +120,37 @@ class KernelBuilder:
             places[operand.argument].add(operand.offset)
         addresses: dict[int, int] = {}
 
-        def rebase(operand: Operand) -> Operand:
-            """Count an operand from its own start, so that equal work at several addresses is one kernel."""
-            start, offset = starts[operand.argument], operand.offset
-            if operand.argument not in written or len(places[operand.argument]) == 1:
-                start, offset = start + offset * np.dtype(operand.dtype).itemsize, 0
-            return Operand(addresses.setdefault(start, len(addresses)), operand.dtype, operand.strides, offset)
+        def rebased(nest: LoopNest | Product) -> LoopNest | Product:
+            """Count operands from a start of their own, so that equal work at several addresses is one kernel."""
+            firsts: dict[tuple[Any, ...], int] = {}
+            for o in nest.operands:
+                alike = o.argument, o.dtype, o.strides
+                firsts[alike] = min(o.offset, firsts.get(alike, o.offset))
 
-        nests = tuple(with_operands(nest, rebase) for nest in self._nests)
+            def rebase(o: Operand) -> Operand:
+                start, first = starts[o.argument], 0
+                if o.argument not in written or len(places[o.argument]) == 1:
+                    first = firsts[o.argument, o.dtype, o.strides]
+                    start += first * np.dtype(o.dtype).itemsize
+                return Operand(addresses.setdefault(start, len(addresses)), o.dtype, o.strides, o.offset - first)
+
+            return with_operands(nest, rebase)
+
+        nests = tuple(map(rebased, self._nests))
         return Kernel(nests, len(addresses)), list(addresses)
 
     def _operand(self, cell: Cell, strides: Shape | None = None, offset: int = 0) -> Operand:
+        return self._operands(cell, (offset,), strides)[0]
+
+    def _operands(self, cell: Cell, offsets: Sequence[int], strides: Shape | None = None) -> list[Operand]:
+        """Return the operands that begin so many elements after the first of a cell."""
         array = self._arrays.of(cell)
         # Cells that share memory get one argument, since the compiler assumes that arguments never overlap.
         start = self._compiler.address_of(self._arrays.region_of(cell))
         argument = self._arguments.setdefault(start, len(self._arguments))
-        offset += (self._compiler.address_of(array) - start) // cell.type.dtype.itemsize
+        first = (self._compiler.address_of(array) - start) // cell.type.dtype.itemsize
         strides = self._backend.strides_of(array) if strides is None else strides
-        return Operand(argument, cell.type.dtype_name, strides, offset)
+        return [Operand(argument, cell.type.dtype_name, strides, first + offset) for offset in offsets]
 
     def _fuse(self, calls: Sequence[Work], shape: Shape) -> list[LoopNest]:
         """Return a nest that clears each reduction's output, then one nest for all calls."""
@@ -248,64 +261,62 @@ class KernelBuilder:
     def _transformed_patches(self, call: Work) -> list[LoopNest]:
         (source,) = call.operands
         assert isinstance(source, Cell)
-        matrix, stride = call.parameters["matrix"], call.parameters["stride"]
-        *lead, n, h, w, c = self._backend.strides_of(self._arrays.of(source))
-        size = range(len(matrix[0]))
-        window = [
-            [self._operand(source, (*lead, n, h * stride, w * stride, c), a * h + b * w) for b in size] for a in size
-        ]
-        steps = _Steps(source.type.dtype_name)
-        values = _transformed(matrix, window, steps)
-        places = self._parts(call.out, len(matrix))
+        matrix: Matrix = call.parameters["matrix"]
+        values, steps = _transformed(
+            matrix, self._pixels(source, call, range(len(matrix[0]))), call.out.type.dtype_name
+        )
+        places = self._places(call.out, len(matrix))
         stores = tuple(pair for row in zip(places, values, strict=True) for pair in zip(*row, strict=True))
         *before, _, _, n, rows, columns, channels = call.out.type.shape
-        return [LoopNest((*before, n, rows, columns, channels), tuple(steps.made), stores)]
+        return [LoopNest((*before, n, rows, columns, channels), steps, stores)]
 
     def _transformed_fold(self, call: Work) -> list[LoopNest]:
         (source,) = call.operands
         assert isinstance(source, Cell)
-        matrix, stride = call.parameters["matrix"], call.parameters["stride"]
-        steps = _Steps(source.type.dtype_name)
-        values = _transformed(transposed(matrix), self._parts(source, len(matrix)), steps)
+        matrix: Matrix = call.parameters["matrix"]
+        stride: int = call.parameters["stride"]
+        values, steps = _transformed(transposed(matrix), self._places(source, len(matrix)), call.out.type.dtype_name)
+        order = window_places(len(matrix[0]), stride)
+        pixels = self._pixels(call.out, call, order)
+        updates = tuple((pixels[i][j], values[a][b]) for i, a in enumerate(order) for j, b in enumerate(order))
         *before, _, _, n, rows, columns, channels = source.type.shape
-        *lead, n_step, h, w, c = self._backend.strides_of(self._arrays.of(call.out))
-        window = len(matrix[0])
-        order = window_places(window, stride)
-        updates = tuple(
-            (self._operand(call.out, (*lead, n_step, h * stride, w * stride, c), a * h + b * w), values[a][b])
-            for a in order
-            for b in order
-        )
-        shape, made = (*before, n, rows, columns, channels), tuple(steps.made)
-        if covers(window, stride, (rows, columns), call.parameters["image"]):
-            return [LoopNest(shape, made, stores=updates)]
-        return [self._fill(call.out, 0.0), LoopNest(shape, made, sums=updates)]
+        shape = (*before, n, rows, columns, channels)
+        if covers(len(matrix[0]), stride, (rows, columns), call.parameters["image"]):
+            return [LoopNest(shape, steps, stores=updates)]
+        return [self._fill(call.out, 0.0), LoopNest(shape, steps, sums=updates)]
 
-    def _parts(self, cell: Cell, k: int) -> list[list[Operand]]:
+    def _pixels(self, images: Cell, call: Work, places: Sequence[int]) -> list[list[Operand]]:
+        """Return the operands of the pixels that all windows of images have at these places, along both axes."""
+        *lead, n, h, w, c = self._backend.strides_of(self._arrays.of(images))
+        stride: int = call.parameters["stride"]
+        offsets = [a * h + b * w for a in places for b in places]
+        return _square(self._operands(images, offsets, (*lead, n, h * stride, w * stride, c)))
+
+    def _places(self, tiles: Cell, k: int) -> list[list[Operand]]:
         """Return the operands of the k × k matrices of transformed windows."""
-        *lead, i_step, j_step, n, rows, columns, c = self._backend.strides_of(self._arrays.of(cell))
-        strides = (*lead, n, rows, columns, c)
-        return [[self._operand(cell, strides, i * i_step + j * j_step) for j in range(k)] for i in range(k)]
+        *lead, i_step, j_step, n, rows, columns, c = self._backend.strides_of(self._arrays.of(tiles))
+        offsets = [i * i_step + j * j_step for i in range(k) for j in range(k)]
+        return _square(self._operands(tiles, offsets, (*lead, n, rows, columns, c)))
 
 
-def _transformed(matrix: Matrix, window: Sequence[Sequence[Reference]], steps: _Steps) -> list[list[Reference]]:
-    """Return m·d·mᵀ for a window d: the rows first."""
-    by_rows = [combinations(matrix, column, steps.add) for column in zip(*window, strict=True)]
-    return [combinations(matrix, row, steps.add) for row in zip(*by_rows, strict=True)]
+def _square(items: list[Operand]) -> list[list[Operand]]:
+    side = math.isqrt(len(items))
+    return [items[i : i + side] for i in range(0, len(items), side)]
 
 
-class _Steps:
-    """The steps of a nest under construction, all of one dtype."""
+def _transformed(
+    matrix: Matrix, window: Sequence[Sequence[Reference]], dtype: str
+) -> tuple[list[list[Reference]], tuple[Step, ...]]:
+    """Return m·d·mᵀ for a window d, its rows first, and the steps to it."""
+    steps: list[Step] = []
 
-    def __init__(self, dtype: str) -> None:
-        self.made: list[Step] = []
-        self._dtype = dtype
+    def operation(name: str, *inputs: Reference | float) -> int:
+        references = tuple(Number(x, dtype) if isinstance(x, float) else x for x in inputs)
+        steps.append(Step(name, references, dtype))
+        return len(steps) - 1
 
-    def add(self, operation: str, *inputs: Reference | float) -> int:
-        """Add a step, and return its reference."""
-        references = tuple(Number(x, self._dtype) if isinstance(x, float) else x for x in inputs)
-        self.made.append(Step(operation, references, self._dtype))
-        return len(self.made) - 1
+    by_rows = [combinations(matrix, column, operation) for column in zip(*window, strict=True)]
+    return [combinations(matrix, row, operation) for row in zip(*by_rows, strict=True)], tuple(steps)
 
 
 def _store(shape: Shape, place: Operand, value: Operand | Number) -> LoopNest:

@@ -19,7 +19,8 @@ from aidotnet_py.backends.kernel import LoopRules
 
 __all__ = ["tile"]
 
-# Windows of more than _MOST_BYTES are taken in tiles of about _TILE_BYTES, which stay within a core's own cache.
+# Windows of more than _MOST_BYTES are taken in tiles of about _TILE_BYTES, which stay within a core's own cache. Minimal
+# filtering takes tiles of up to _MOST_BYTES: in as much time as smaller ones, which would be more to compile.
 _MOST_BYTES, _TILE_BYTES = 2**22, 2**19
 
 # Windows that a later stage reads are kept for it up to this size; larger windows are computed in each of its runs.
@@ -76,7 +77,7 @@ def _way(
     kept = nbytes <= _KEPT_BYTES * room and stage_of[windows] < stage_of[output]
     if windows.type.nbytes <= _MOST_BYTES * room or (kept and product.kind is not Kind.BACKWARD):
         return None
-    return TiledProduct(product, _per_tile(product, nbytes, room))
+    return TiledProduct(product, _per_tile(product, nbytes, _TILE_BYTES * room, room))
 
 
 def _minimal(product: WindowProduct, stage: int, stage_of: Mapping[Atom, int], room: int) -> MinimalProduct:
@@ -92,14 +93,16 @@ def _minimal(product: WindowProduct, stage: int, stage_of: Mapping[Atom, int], r
         for place, nbytes in sizes.items()
         if nbytes * product.tasks <= _KEPT_BYTES * room and stage_of[product.operands[place]] < stage
     }
-    return MinimalProduct(product, _per_tile(product, most, room), together=False, early=frozenset(early))
+    return MinimalProduct(
+        product, _per_tile(product, most, _MOST_BYTES * room, room), together=False, early=frozenset(early)
+    )
 
 
-def _per_tile(product: WindowProduct, nbytes: int, room: int) -> int:
-    """Return how many of a task's images make a tile, given the bytes for all of them."""
+def _per_tile(product: WindowProduct, nbytes: int, of_tile: int, room: int) -> int:
+    """Return how many of a task's images make a tile, given the bytes for all of them and for a tile."""
     if nbytes <= _MOST_BYTES * room:
         return product.images
     # Each tile's product reads the whole matrix, so that a tile should not be smaller than the matrix.
     height, width = product.window
     matrix = height * width * product.channels * product.filters * product.windows.type.dtype.itemsize
-    return max(1, max(_TILE_BYTES * room, matrix) * product.images // nbytes)
+    return max(1, max(of_tile, matrix) * product.images // nbytes)
