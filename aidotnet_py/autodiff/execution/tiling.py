@@ -19,8 +19,8 @@ from aidotnet_py.backends.kernel import LoopRules
 
 __all__ = ["tile"]
 
-# Windows of more than _MOST_BYTES are taken in tiles of about _TILE_BYTES, which stay within a core's own cache. Minimal
-# filtering takes tiles of up to _MOST_BYTES: in as much time as smaller ones, which would be more to compile.
+# Windows of more than _MOST_BYTES are taken in tiles of about _TILE_BYTES, which stay within a core's own cache.
+# Minimal filtering has tiles of up to _MOST_BYTES: they take as much time as smaller ones, and are less to compile.
 _MOST_BYTES, _TILE_BYTES = 2**22, 2**19
 
 # Windows that a later stage reads are kept for it up to this size; larger windows are computed in each of its runs.
