@@ -37,13 +37,13 @@ Prepared: TypeAlias = dict[tuple[object, ...], Any]
 
 
 def is_cheaper(product: WindowProduct) -> bool:
-    """Return whether minimal filtering computes a product, in less time."""
+    """Return whether minimal filtering computes a product in less time, with bits enough for its additions."""
     rows, columns = product.pixels
     tile_rows, tile_columns = _tiles_of(product.pixels)
     return (
         product.window == (3, 3)
         and product.stride == (1, 1)
-        and product.windows.type.is_floating
+        and product.windows.type.dtype_name in ("float32", "float64")
         and min(product.channels, product.filters) >= _LEAST_CHANNELS
         and _PLACES * tile_rows * tile_columns <= _MOST_SHARE * 9 * rows * columns
     )

@@ -212,6 +212,11 @@ def test_whole_numbers_stay_whole() -> None:
     np.testing.assert_array_equal(y, conv2d_reference(x, w))
 
 
+def test_half_precision_is_a_product_of_windows() -> None:
+    x, w = np.zeros((2, 8, 8, 16), np.float16), np.zeros((3, 3, 16, 16), np.float16)
+    assert names_of(ad.trace(lambda x, w: ad.conv2d(x, w), x, w))["patches"] == 1
+
+
 def test_no_compiler_that_refuses_it_gets_it() -> None:
     program = ad.trace(lambda x, w: ad.conv2d(x, w), np.zeros((2, 8, 8, 16)), np.zeros((3, 3, 16, 16)))
     names = Counter(w.primitive.name for w in plan(program, rules=PLAIN).work if w.primitive is not None)
