@@ -266,7 +266,8 @@ def run_to_compile_at(program: Program, patience: int) -> int:
 
 
 def _rules_of(backend: Backend) -> LoopRules:
-    return LoopRules() if backend.compiler is None else backend.compiler.rules
+    # Its many additions take minimal filtering longer than what it saves, unless they are compiled.
+    return LoopRules(minimal_filtering=False) if backend.compiler is None else backend.compiler.rules
 
 
 def _after(done: int, uncompiled: Sequence[Part], compiled: Sequence[Part]) -> list[Part]:

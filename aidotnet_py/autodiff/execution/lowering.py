@@ -310,7 +310,7 @@ def _transformed(
     """Return m·d·mᵀ for a window d, its rows first, and the steps to it."""
     steps: list[Step] = []
 
-    def operation(name: str, *inputs: Reference | float) -> int:
+    def operation(name: str, *inputs: Reference | float, out: None) -> int:
         references = tuple(Number(x, dtype) if isinstance(x, float) else x for x in inputs)
         steps.append(Step(name, references, dtype))
         return len(steps) - 1

@@ -40,22 +40,28 @@ def transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-def combinations(matrix: Matrix, terms: Sequence[Any], operation: Operation) -> list[Any]:
-    """Return m·terms, by as few operations (a name and its operands) as the zeros and ones of m allow."""
-    return [_combination(row, terms, operation) for row in matrix]
+def combinations(
+    matrix: Matrix, terms: Sequence[Any], operation: Operation, outs: Sequence[Any] | None = None
+) -> list[Any]:
+    """Return m·terms by few operations, ``operation(name, *operands, out)``; the last of a row gets the row's out.
+
+    A row of one 1 is a term itself, without an operation.
+    """
+    places = [None] * len(matrix) if outs is None else outs
+    return [_combination(row, terms, operation, out) for row, out in zip(matrix, places, strict=True)]
 
 
-def _combination(factors: Sequence[float], terms: Sequence[Any], operation: Operation) -> Any:
-    """Return a sum of multiples; those of positive factors come first, and spare a change of sign."""
+def _combination(factors: Sequence[float], terms: Sequence[Any], operation: Operation, out: Any) -> Any:
+    # Positive factors come first, and spare a change of sign.
+    pairs = sorted(((f, t) for f, t in zip(factors, terms, strict=True) if f), key=lambda pair: pair[0] < 0)
     total: Any = None
-    pairs = [(factor, term) for factor, term in zip(factors, terms, strict=True) if factor]
-    for factor, term in sorted(pairs, key=lambda pair: pair[0] < 0):
-        size = abs(factor)
-        multiple = term if size == 1 else operation("multiply", term, size)
-        if total is not None:
-            total = operation("add" if factor > 0 else "subtract", total, multiple)
-        else:
-            total = multiple if factor > 0 else operation("negative", multiple)
+    for index, (factor, term) in enumerate(pairs, 1):
+        place = out if index == len(pairs) else None
+        if total is None:
+            total = term if factor == 1 else operation("multiply", term, factor, out=place)
+            continue
+        multiple = term if abs(factor) == 1 else operation("multiply", term, abs(factor), out=None)
+        total = operation("add" if factor > 0 else "subtract", total, multiple, out=place)
     return total
 
 
@@ -91,39 +97,51 @@ def _parts(backend: Backend, x: Array, axis: int) -> list[Array]:
     return [backend.reshape(_along(backend, x, axis, slice(i, i + 1)), shape) for i in range(x.shape[axis])]
 
 
-def _run_patches(backend: Backend, out: Array, x: Array, matrix: Matrix, stride: int) -> None:
-    def operation(name: str, *operands: Any) -> Array:
-        return backend.elementwise(name)(*operands)
+def _combine(backend: Backend, matrix: Matrix, terms: Sequence[Array], outs: Sequence[Array]) -> None:
+    """Write m·terms."""
 
+    def operation(name: str, *operands: Any, out: Array | None) -> Array:
+        return backend.elementwise(name)(*operands, out=out)
+
+    for value, out in zip(combinations(matrix, terms, operation, outs), outs, strict=True):
+        if value is not out:
+            backend.copyto(out, value)
+
+
+def _empty(backend: Backend, like: Array, shape: tuple[int, ...], count: int) -> list[Array]:
+    return [backend.empty(shape, backend.dtype_of(like)) for _ in range(count)]
+
+
+def _run_patches(backend: Backend, out: Array, x: Array, matrix: Matrix, stride: int) -> None:
     window, lead = len(matrix[0]), len(x.shape) - 4
     rows, columns = out.shape[-3:-1]
-    by_rows = combinations(matrix, _places(backend, x, lead + 1, window, stride, rows), operation)
-    for place, value in zip(_parts(backend, out, lead), by_rows, strict=True):
-        values = combinations(matrix, _places(backend, value, lead + 2, window, stride, columns), operation)
-        for one, of in zip(_parts(backend, place, lead), values, strict=True):
-            backend.copyto(one, of)
+    by_rows = _empty(backend, x, (*x.shape[:-3], rows, *x.shape[-2:]), len(matrix))
+    _combine(backend, matrix, _places(backend, x, lead + 1, window, stride, rows), by_rows)
+    for value, place in zip(by_rows, _parts(backend, out, lead), strict=True):
+        _combine(
+            backend,
+            matrix,
+            _places(backend, value, lead + 2, window, stride, columns),
+            _parts(backend, place, lead),
+        )
 
 
 def _run_fold(backend: Backend, out: Array, x: Array, matrix: Matrix, image: tuple[int, int], stride: int) -> None:
-    def operation(name: str, *operands: Any) -> Array:
-        return backend.elementwise(name)(*operands)
-
-    window, lead = len(matrix[0]), len(x.shape) - 6
+    back, window, lead = transposed(matrix), len(matrix[0]), len(x.shape) - 6
     rows, columns = x.shape[-3:-1]
     alone = covers(window, stride, (rows, columns), image)
     if not alone:
         backend.copyto(out, 0.0)
     add, order = backend.elementwise("add"), window_places(window, stride)
-    by_rows = combinations(transposed(matrix), _parts(backend, x, lead), operation)
+    by_rows = _empty(backend, x, (*x.shape[:lead], *x.shape[lead + 1 :]), window)
+    _combine(backend, back, _parts(backend, x, lead), by_rows)
+    values = _empty(backend, x, (*x.shape[:lead], *x.shape[lead + 2 :]), window)
     places = _places(backend, out, lead + 1, window, stride, rows)
     for a in order:
-        values = combinations(transposed(matrix), _parts(backend, by_rows[a], lead), operation)
         pixels = _places(backend, places[a], lead + 2, window, stride, columns)
-        for b in order:
-            if alone:
-                backend.copyto(pixels[b], values[b])
-            else:
-                add(pixels[b], values[b], out=pixels[b])
+        _combine(backend, back, _parts(backend, by_rows[a], lead), pixels if alone else values)
+        for b in () if alone else order:
+            add(pixels[b], values[b], out=pixels[b])
 
 
 _transformed_patches = Primitive(
