@@ -249,9 +249,9 @@ def conv2d(
     """Compute the 2-D convolution (cross-correlation, as everywhere in deep learning), channels last.
 
     It is windows and one matrix product: the forward pass, the weights' gradient and every curvature product use the
-    same windows. With the extra `fast`, products over 3 × 3 windows at steps of 1 are by minimal filtering where channels are
-    many (Winograd 1980; Lavin & Gray 2016): with 16 multiplications for 4 pixels in place of 36, rounded as theirs,
-    and a pixel that is infinite or NaN reaches the whole tile of 2 × 2 pixels around it.
+    same windows. With the extra `fast`, products over 3 × 3 windows at steps of 1 are by minimal filtering if channels
+    are many (Winograd 1980; Lavin & Gray 2016): with 16 multiplications for 4 pixels in place of 36, and rounding as
+    small. A pixel that is infinite or NaN then reaches the whole tile of 2 × 2 pixels around it.
 
     Parameters
     ----------
