@@ -173,5 +173,7 @@ def _tasks(rows: Variable) -> int:
 
 def _has_whole_images(product: WindowProduct, rows: Variable) -> bool:
     shape = rows.type.shape
+    if not product.windows.type.size:
+        return False
     span = math.prod(product.window) * product.channels
     return 2 <= len(shape) <= 3 and shape[-1] == span and product.windows.type.shape[0] % product.tasks == 0
