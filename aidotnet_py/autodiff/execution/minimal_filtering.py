@@ -128,7 +128,7 @@ class MinimalProduct:
         ]
         product = concatenate(parts, 0)
         n, rows, columns, channels = product.shape
-        lead = () if len(self.of.operands[1].type.shape) == 2 else (self.of.tasks,)
+        lead = self.of.operands[1].type.shape[:-2]
         return reshape(product, (*lead, n // self.of.tasks * rows * columns, channels))
 
     def _weights(self, operands: Sequence[Any]) -> Any:

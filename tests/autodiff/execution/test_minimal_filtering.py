@@ -138,6 +138,22 @@ def test_blocks_of_tasks_and_of_images(tasks: int, most: int, of_tile: int, monk
             np.testing.assert_array_equal(a, b[task])
 
 
+@pytest.mark.parametrize(("most", "of_tile"), [(2**22, 2**19), (60_000, 1)])
+def test_tasks_of_tasks_have_the_bits_of_tasks(most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    single, arrays = everything(8)
+    monkeypatch.setattr(tiling, "_MOST_BYTES", most)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", of_tile)
+    tasks = vmap_program(single, [True] * len(single.inputs), 3)
+    rng = np.random.default_rng(0)
+    stacked = [a + 0.1 * rng.standard_normal((2, 3, *a.shape)) for a in arrays]
+    nested = vmap_program(tasks, [True] * len(single.inputs), 2)
+    assert names_of(nested)["transformed_patches"] >= names_of(tasks)["transformed_patches"] > 0
+    together = outcomes(nested, stacked)
+    for i in range(2):
+        for a, b in zip(outcomes(tasks, [a[i] for a in stacked]), together, strict=True):
+            np.testing.assert_array_equal(a, b[i])
+
+
 @pytest.mark.parametrize("channels", [2, 16])
 def test_no_images_and_no_tasks(channels: int) -> None:
     def function(x: Any, w: Any) -> Any:
