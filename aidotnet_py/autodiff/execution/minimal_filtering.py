@@ -128,7 +128,7 @@ class MinimalProduct:
         ]
         product = concatenate(parts, 0)
         n, rows, columns, channels = product.shape
-        lead = () if len(self.of.operands[1].type.shape) == 2 else (self.of.tasks,)
+        lead = self.of.operands[1].type.shape[:-2]
         return reshape(product, (*lead, n // self.of.tasks * rows * columns, channels))
 
     def _weights(self, operands: Sequence[Any]) -> Any:
@@ -175,12 +175,13 @@ class MinimalProduct:
             return images
         return _once(
             prepared,
-            (value.variable, below, right),
+            (value.variable, images.shape, below, right),
             lambda: pad(images, ((0, 0, 0), (0, below, 0), (0, right, 0), (0, 0, 0))),
         )
 
     def _early_tiles(self, images: Any, matrix: Matrix, block: _Block, prepared: Prepared) -> Any:
-        return _once(prepared, (images.variable, matrix, block), lambda: self._transformed(images, matrix, block))
+        key = images.variable, self.of.images, matrix, block
+        return _once(prepared, key, lambda: self._transformed(images, matrix, block))
 
     def _tiles(self, place: int, images: Any, matrix: Matrix, block: _Block) -> Any:
         return images if place in self.early else self._transformed(images, matrix, block)

@@ -85,7 +85,7 @@ class TiledProduct:
         return reshape(windows, ((stop - start) * self._pixels, math.prod(windows.shape[3:])))
 
     def _rows(self, y: Any, task: int, start: int, stop: int) -> Any:
-        """Return the rows of y, shape (tasks, images × pixels, n), that belong to images [start, stop) of a task."""
+        """Return the rows of y, shape (…, images × pixels, n), that belong to images [start, stop) of a task."""
         flat = reshape(y, (self.of.tasks * self.of.images * self._pixels, y.shape[-1]))
         first = task * self.of.images
         return slice_(flat, _spans(flat.shape, (first + start) * self._pixels, (first + stop) * self._pixels))
@@ -96,7 +96,8 @@ def _spans(shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[int, in
 
 
 def _matrix(y: Any, task: int) -> Any:
-    """Return a task's matrix from an array of shape (tasks, m, n) or (m, n)."""
+    """Return a task's matrix from an array of shape (…, m, n)."""
     if len(y.shape) == 2:
         return y
-    return reshape(slice_(y, _spans(y.shape, task, task + 1)), y.shape[1:])
+    matrices = reshape(y, (math.prod(y.shape[:-2]), *y.shape[-2:]))
+    return reshape(slice_(matrices, _spans(matrices.shape, task, task + 1)), y.shape[-2:])

@@ -23,7 +23,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class WindowProduct:
-    """A product over the windows of ``tasks`` × ``images`` images; w and y are (tasks, …, …), or (…, …) for one task.
+    """A product over the windows of ``tasks`` × ``images`` images.
+
+    Matrices w and y are (…, …) for one task; before that come any axes of tasks, those of nested vmaps.
 
     Attributes
     ----------
@@ -168,10 +170,12 @@ class _Search:
 
 
 def _tasks(rows: Variable) -> int:
-    return rows.type.shape[0] if len(rows.type.shape) == 3 else 1
+    return math.prod(rows.type.shape[:-2])
 
 
 def _has_whole_images(product: WindowProduct, rows: Variable) -> bool:
     shape = rows.type.shape
+    if not product.windows.type.size:
+        return False
     span = math.prod(product.window) * product.channels
-    return 2 <= len(shape) <= 3 and shape[-1] == span and product.windows.type.shape[0] % product.tasks == 0
+    return shape[-1] == span and product.windows.type.shape[0] % product.tasks == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable, minimal_filtering, plan, tiling
+from aidotnet_py.autodiff.primitives.matmul import matmul, matrix_transpose
+from aidotnet_py.autodiff.primitives.shape import reshape
+from aidotnet_py.autodiff.primitives.windows import patches
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.backends import get_backend
@@ -29,8 +33,8 @@ def names_of(program: Program, stages: Sequence[int] | None = None) -> Counter[s
     return Counter(w.primitive.name for w in works if w.primitive is not None)
 
 
-def outcomes(program: Program, arrays: Sequence[Any], *, fuse: bool = False) -> Arrays:
-    executable = Executable(program, get_backend("numpy"), fuse=fuse)
+def outcomes(program: Program, arrays: Sequence[Any], *, stages: Sequence[int] | None = None) -> Arrays:
+    executable = Executable(program, get_backend("numpy"), stages=stages, fuse=False)
     for place, array in zip(executable.inputs, arrays, strict=True):
         place[...] = array
     executable.run()
@@ -132,6 +136,65 @@ def test_blocks_of_tasks_and_of_images(tasks: int, most: int, of_tile: int, monk
         alone = outcomes(single, [a[task] for a in stacked])
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_array_equal(a, b[task])
+
+
+@pytest.mark.parametrize(("most", "of_tile"), [(2**22, 2**19), (60_000, 1)])
+def test_tasks_of_tasks_have_the_bits_of_tasks(most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    single, arrays = everything(8)
+    monkeypatch.setattr(tiling, "_MOST_BYTES", most)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", of_tile)
+    tasks = vmap_program(single, [True] * len(single.inputs), 3)
+    rng = np.random.default_rng(0)
+    stacked = [a + 0.1 * rng.standard_normal((2, 3, *a.shape)) for a in arrays]
+    nested = vmap_program(tasks, [True] * len(single.inputs), 2)
+    assert names_of(nested)["transformed_patches"] >= names_of(tasks)["transformed_patches"] > 0
+    together = outcomes(nested, stacked)
+    for i in range(2):
+        for a, b in zip(outcomes(tasks, [a[i] for a in stacked]), together, strict=True):
+            np.testing.assert_array_equal(a, b[i])
+
+
+@pytest.mark.parametrize("channels", [2, 16])
+def test_no_images_and_no_tasks(channels: int) -> None:
+    def function(x: Any, w: Any) -> Any:
+        return ad.value_and_grad(lambda x, w: np.sum(ad.conv2d(x, w) ** 2), (0, 1))(x, w)
+
+    x, w = np.ones((2, 8, 8, channels)), np.ones((3, 3, channels, 16))
+    value, (of_x, of_w) = function(x[:0], w)
+    assert value == 0
+    assert of_x.shape == (0, 8, 8, channels)
+    np.testing.assert_array_equal(of_w, np.zeros_like(w))
+    value, gradients = ad.vmap(function)(np.stack([x])[:0], np.stack([w])[:0])
+    assert [a.shape for a in (value, *gradients)] == [(0,), (0, *x.shape), (0, *w.shape)]
+
+
+def rows_of_windows(x: Any, tasks: int) -> Any:
+    windows = patches(x, (3, 3), (1, 1))
+    *pixels, height, width, channels = windows.shape
+    return reshape(windows, (tasks, math.prod(pixels) // tasks, height * width * channels))
+
+
+def test_rows_of_pixels_may_be_those_of_several_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 7 × 9 pixels and of 9 × 7 pixels get as many zeros, in other places."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s) for s in ((2, 9, 11, 16), (2, 11, 9, 16), (1, 126, 16))]
+
+    def products(x: Any, z: Any, y: Any) -> Any:
+        return [matmul(matrix_transpose(rows_of_windows(images, 1)), y) for images in (x, z)]
+
+    program = ad.trace(products, *arrays)
+    assert names_of(program)["transformed_patches"] == 4
+    assert_close(outcomes(program, arrays), without_minimal_filtering(program, arrays, monkeypatch))
+
+
+def test_images_may_be_those_of_several_numbers_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s) for s in ((6, 8, 8, 16), (2, 144, 16), (3, 144, 16))]
+    program = ad.trace(lambda x, *filters: [matmul(rows_of_windows(x, len(w)), w) for w in filters], *arrays)
+    wanted = without_minimal_filtering(program, arrays, monkeypatch)
+    for name, value in (("_MOST_BYTES", 0), ("_TILE_BYTES", 1)):
+        monkeypatch.setattr(tiling, name, value)
+    assert_close(outcomes(program, arrays, stages=[0, 1, 1]), wanted)
 
 
 @pytest.mark.parametrize("side", [8, 9])
