@@ -84,17 +84,15 @@ class MinimalProduct:
     ----------
     of : WindowProduct
         The product.
-    per_block : int
-        The most images of a task at a time.
-    together : bool
-        Whether all tasks go at a time; if not, one after another.
+    tasks_at_a_time, images_at_a_time : int
+        The most tasks, and images of each, that go at a time.
     early : frozenset of int
         The operands whose transformed tiles are computed as early as possible, and kept for other products.
     """
 
     of: WindowProduct
-    per_block: int
-    together: bool
+    tasks_at_a_time: int
+    images_at_a_time: int
     early: frozenset[int]
 
     def prepare(self, operands: Sequence[Any], prepared: Prepared) -> list[Any]:
@@ -158,11 +156,10 @@ class MinimalProduct:
     @property
     def _blocks(self) -> list[_Block]:
         tasks, images = self.of.tasks, self.of.images
-        at_a_time = tasks if self.together else 1
         return [
-            _Block(first, first + at_a_time, start, min(start + self.per_block, images))
-            for first in range(0, tasks, at_a_time)
-            for start in range(0, images, self.per_block)
+            _Block(first, min(first + self.tasks_at_a_time, tasks), start, min(start + self.images_at_a_time, images))
+            for first in range(0, tasks, self.tasks_at_a_time)
+            for start in range(0, images, self.images_at_a_time)
         ]
 
     def _padded(self, value: Any, matrix: Matrix, prepared: Prepared) -> Any:

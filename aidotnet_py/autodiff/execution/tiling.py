@@ -85,16 +85,18 @@ def _minimal(product: WindowProduct, stage: int, stage_of: Mapping[Atom, int], r
     # The other operands are filters.
     places = range(0, len(product.operands), 1 if product.kind is Kind.WEIGHTS else 2)
     sizes = {place: nbytes_of_tiles(product, product.operands[place].type.shape[-1]) for place in places}
-    most = max(sizes.values())
-    if most * product.tasks <= _MOST_BYTES * room:
-        return MinimalProduct(product, product.images, together=True, early=frozenset(sizes))
+    most, limit = max(sizes.values()), _MOST_BYTES * room
     early = {
         place
         for place, nbytes in sizes.items()
-        if nbytes * product.tasks <= _KEPT_BYTES * room and stage_of[product.operands[place]] < stage
+        if most * product.tasks <= limit
+        or (nbytes * product.tasks <= _KEPT_BYTES * room and stage_of[product.operands[place]] < stage)
     }
     return MinimalProduct(
-        product, _per_tile(product, most, _MOST_BYTES * room, room), together=False, early=frozenset(early)
+        product,
+        tasks_at_a_time=max(1, min(limit // most, product.tasks)),
+        images_at_a_time=_per_tile(product, most, limit, room),
+        early=frozenset(early),
     )
 
 
