@@ -398,7 +398,7 @@ def test_parts_of_random_programs(tasks: int | None, in_any_order: PartsInAnyOrd
             return compiler
 
     rng = np.random.default_rng(tasks or 0)
-    for _ in range(many(100)):
+    for _ in range(many(300)):
         program = random_program(rng, [a_type(rng) for _ in range(3)], int(rng.integers(3, 15)))
         if tasks is not None:
             program = vmap_program(program, [True] * 3, tasks)
