@@ -6,28 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from process_cases import KINDS
 
-from aidotnet_py import (
-    ANILAlgorithm,
-    ANILOptions,
-    BOILAlgorithm,
-    BOILOptions,
-    CrossEntropyLoss,
-    MAMLAlgorithm,
-    MAMLOptions,
-    MetaLearningTask,
-    MetaSGDAlgorithm,
-    MetaSGDOptions,
-    NeuralNetworkModel,
-    ProtoNetsAlgorithm,
-    ProtoNetsOptions,
-    ReptileAlgorithm,
-    ReptileOptions,
-    TaskBatch,
-    iMAMLAlgorithm,
-    iMAMLOptions,
-    nn,
-)
+from aidotnet_py import CrossEntropyLoss, MetaLearningTask, NeuralNetworkModel, TaskBatch, nn
 from aidotnet_py.autodiff.tracing.recording import Trace
 
 NETWORKS: dict[str, Any] = {
@@ -55,17 +36,6 @@ def a_batch(rng: np.random.Generator) -> TaskBatch[Any, Any, Any]:
     )
 
 
-ALGORITHMS = {
-    "ANIL": (ANILAlgorithm, ANILOptions),
-    "BOIL": (BOILAlgorithm, BOILOptions),
-    "MAML": (MAMLAlgorithm, MAMLOptions),
-    "Meta-SGD": (MetaSGDAlgorithm, MetaSGDOptions),
-    "ProtoNets": (ProtoNetsAlgorithm, ProtoNetsOptions),
-    "Reptile": (ReptileAlgorithm, ReptileOptions),
-    "iMAML": (iMAMLAlgorithm, iMAMLOptions),
-}
-
-
 @pytest.fixture
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[Trace]:
     """The traces that begin from now on."""
@@ -85,12 +55,13 @@ def a_model(network: Any) -> NeuralNetworkModel[Any, Any, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "network"),
-    [*((kind, "batch norm") for kind in ALGORITHMS), *(("iMAML", name) for name in NETWORKS if name != "batch norm")],
+    [*((kind, "batch norm") for kind in KINDS), *(("iMAML", name) for name in NETWORKS if name != "batch norm")],
 )
 def test_learners_trace_no_step_anew(kind: str, network: str, traces: list[Trace]) -> None:
     rng = np.random.default_rng(0)
-    algorithm, options = ALGORITHMS[kind]
-    learner: Any = algorithm(options(a_model(NETWORKS[network])))  # type: ignore[operator]
+    algorithm, options = KINDS[kind]
+    # With other draws, a solve may be the first to need its measured residual, which is traced then, once.
+    learner = algorithm(options(a_model(NETWORKS[network]), RandomSeed=0))
     for _ in range(3):
         traces.clear()
         before = learner.BaseModel.GetParameters()
