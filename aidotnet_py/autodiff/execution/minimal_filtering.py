@@ -1,4 +1,4 @@
-"""Products over 3 × 3 windows by minimal filtering, with 4 multiplications for 4 pixels' places in place of 9.
+"""Products over 3 × 3 windows by minimal filtering, with 4 multiplications for a pixel in place of 9.
 
 The pixels of a product fall into tiles of 2 × 2. The tile y of the product of a filter g and the 4 × 4 pixels d under
 it is y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A, with Bᵀ, G and A below; over channels, ⊙ is a matrix product for each of 16 places.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from aidotnet_py.autodiff.execution.window_products import Kind, WindowProduct
@@ -96,19 +97,18 @@ class MinimalProduct:
     early: frozenset[int]
 
     def prepare(self, operands: Sequence[Any], prepared: Prepared) -> list[Any]:
-        """Return the operands in the form that `emit` takes: all that an earlier stage can do."""
+        """Return the operands in the form that `emit` takes: all that an earlier stage can do.
+
+        Filters are transformed. Images become a function that returns the transformed tiles of a block.
+        """
         matrices = {Kind.FORWARD: (_B, None), Kind.WEIGHTS: (_B, _A), Kind.BACKWARD: (_A, None)}[self.of.kind]
         ready: list[Any] = []
         for place, value in enumerate(operands):
             matrix = matrices[place % 2]
             if matrix is None:
                 ready.append(self._filters(value, prepared))
-                continue
-            images = self._padded(value, matrix, prepared)
-            if place in self.early:
-                ready.append([self._early_tiles(images, matrix, block, prepared) for block in self._blocks])
             else:
-                ready.append([images] * len(self._blocks))
+                ready.append(self._tiles(place, value, matrix, prepared))
         return ready
 
     def emit(self, operands: Sequence[Any]) -> Any:
@@ -117,12 +117,10 @@ class MinimalProduct:
         return compute[self.of.kind](operands)
 
     def _forward(self, operands: Sequence[Any]) -> Any:
-        images, filters = operands
+        tiles, filters = operands
         parts = [
-            self._pixels(
-                matmul(self._tiles(0, images[i], _B, block), _of_tasks(filters, block)), _A, block, self.of.pixels
-            )
-            for i, block in enumerate(self._blocks)
+            self._pixels(matmul(tiles(block), _of_tasks(filters, block)), _A, block, self.of.pixels)
+            for block in self._blocks
         ]
         product = concatenate(parts, 0)
         n, rows, columns, channels = product.shape
@@ -132,9 +130,8 @@ class MinimalProduct:
     def _weights(self, operands: Sequence[Any]) -> Any:
         images, rows = operands
         sums: dict[int, Any] = {}
-        for i, block in enumerate(self._blocks):
-            x, y = self._tiles(0, images[i], _B, block), self._tiles(1, rows[i], _A, block)
-            part = matmul(matrix_transpose(x), y)
+        for block in self._blocks:
+            part = matmul(matrix_transpose(images(block)), rows(block))
             # Add each part at once: those of all blocks would take much memory.
             sums[block.first] = sums[block.first] + part if block.first in sums else part
         product = concatenate(list(sums.values()), 0)
@@ -145,10 +142,10 @@ class MinimalProduct:
 
     def _backward(self, operands: Sequence[Any]) -> Any:
         parts: list[Any] = []
-        for i, block in enumerate(self._blocks):
+        for block in self._blocks:
             terms = [
-                matmul(self._tiles(place, operands[place][i], _A, block), matrix_transpose(_of_tasks(filters, block)))
-                for place, filters in zip(range(0, len(operands), 2), operands[1::2], strict=True)
+                matmul(rows(block), matrix_transpose(_of_tasks(filters, block)))
+                for rows, filters in zip(operands[::2], operands[1::2], strict=True)
             ]
             parts.append(self._pixels(sum(terms[1:], terms[0]), _B, block, self.of.image))
         return concatenate(parts, 0)
@@ -176,12 +173,17 @@ class MinimalProduct:
             lambda: pad(images, ((0, 0, 0), (0, below, 0), (0, right, 0), (0, 0, 0))),
         )
 
-    def _early_tiles(self, images: Any, matrix: Matrix, block: _Block, prepared: Prepared) -> Any:
-        key = images.variable, self.of.images, matrix, block
-        return _once(prepared, key, lambda: self._transformed(images, matrix, block))
+    def _tiles(self, place: int, value: Any, matrix: Matrix, prepared: Prepared) -> Callable[[_Block], Any]:
+        """Return a function that returns the transformed tiles of a block of images, or of rows."""
+        images = self._padded(value, matrix, prepared)
 
-    def _tiles(self, place: int, images: Any, matrix: Matrix, block: _Block) -> Any:
-        return images if place in self.early else self._transformed(images, matrix, block)
+        def transformed(block: _Block) -> Any:
+            return self._transformed(images, matrix, block)
+
+        if place not in self.early:
+            return transformed
+        keys = {block: (images.variable, self.of.images, matrix, block) for block in self._blocks}
+        return {b: _once(prepared, key, partial(transformed, b)) for b, key in keys.items()}.__getitem__
 
     def _transformed(self, images: Any, matrix: Matrix, block: _Block) -> Any:
         """Return the transformed tiles of a block, (tasks × 16, tiles, channels)."""

@@ -38,8 +38,6 @@ class WindowProduct:
         All windows, (tasks × images, rows, columns, window height, window width, channels).
     image : tuple of int
         Height and width of the images.
-    filters : int
-        The columns of w and y.
     """
 
     kind: Kind
@@ -48,7 +46,6 @@ class WindowProduct:
     tasks: int
     image: tuple[int, int]
     stride: tuple[int, int]
-    filters: int
 
     @property
     def images(self) -> int:
@@ -69,6 +66,11 @@ class WindowProduct:
     def channels(self) -> int:
         """The channels of the images."""
         return self.windows.type.shape[5]
+
+    @property
+    def filters(self) -> int:
+        """The columns of w and y."""
+        return self.operands[1].type.shape[-1]
 
 
 def products_over_windows(program: Program, stage_of: Mapping[Atom, int]) -> dict[Variable, WindowProduct]:
@@ -105,15 +107,8 @@ class _Search:
         (x,) = maker.variables
         height, width = x.type.shape[1:3]
         kind = Kind.FORWARD if source is None else Kind.WEIGHTS
-        product = WindowProduct(
-            kind,
-            (x, second),
-            windows,
-            _tasks(rows),
-            (height, width),
-            maker.parameters["stride"],
-            second.type.shape[-1],
-        )
+        stride = maker.parameters["stride"]
+        product = WindowProduct(kind, (x, second), windows, _tasks(rows), (height, width), stride)
         return product if _has_whole_images(product, rows) else None
 
     def _onto_images(self, equation: Equation) -> WindowProduct | None:
@@ -134,9 +129,7 @@ class _Search:
             operands += (y, w)
         image, stride = equation.parameters["image"], equation.parameters["stride"]
         rows = products[0].output
-        product = WindowProduct(
-            Kind.BACKWARD, tuple(operands), windows, _tasks(rows), image, stride, operands[0].type.shape[-1]
-        )
+        product = WindowProduct(Kind.BACKWARD, tuple(operands), windows, _tasks(rows), image, stride)
         return product if _has_whole_images(product, rows) else None
 
     def _terms(self, variable: Variable) -> list[Equation]:

@@ -30,8 +30,6 @@ __all__ = [
 ]
 
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
-
-
 Operation: TypeAlias = Callable[..., Any]
 
 

@@ -86,7 +86,7 @@ def assert_close(ours: Arrays, theirs: Arrays, rtol: float = 1e-11) -> None:
 def test_convolutions_and_their_transposes(
     height: int, width: int, images: int, channels: int, filters: int, padding: Any, seed: int
 ) -> None:
-    """The witness is SciPy's correlation, and for gradients that each is linear in one array."""
+    """The witness is SciPy's correlation; for gradients, that the product is linear in each array."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((images, height, width, channels))
     w = rng.standard_normal((3, 3, channels, filters))
@@ -223,7 +223,7 @@ def test_a_later_stage_transforms_neither_images_nor_filters_of_an_earlier_one()
     stages = Counter(
         (w.primitive.name, w.stage) for w in planned.work if w.primitive and "transformed" in w.primitive.name
     )
-    # Once: x, w, and the product of both. Each time: v, its product, the two terms of the gradient, and its filters.
+    # Once: x and w. Each time: v and the tangent's rows; folds of a product and of filters.
     assert stages["transformed_patches", 0] == 2
     assert stages["transformed_patches", 1] == 2
     assert stages["transformed_fold", 1] == 2
