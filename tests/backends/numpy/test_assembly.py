@@ -259,3 +259,16 @@ def test_parts_of_the_rows_make_the_whole(rows: int, parts: int) -> None:
 def test_a_long_nest_has_a_short_text() -> None:
     nest = LoopNest((10_000,), sums=((Operand(1, "float32", (0,)), Operand(0, "float32", (1,))),))
     assert len(kernel_text(Kernel((nest,), 2), "kernel").splitlines()) < 100
+
+
+def test_a_maximum_is_stored_whole() -> None:
+    """LLVM would store what is larger by a mask, which takes some processors much longer."""
+    binding = pytest.importorskip("llvmlite.binding")
+    place, x = Operand(1, "float32", (0, 1)), Operand(0, "float32", (16, 1))
+    kernel = Kernel((LoopNest((5, 16), maxima=((place, x),)),), 2)
+    check(kernel, some_arguments(np.random.default_rng(0), ["float32"] * 2))
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    processor, features = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+    target = binding.Target.from_default_triple().create_target_machine(cpu=processor, features=features, opt=3)
+    assert "maskmov" not in target.emit_assembly(binding.parse_assembly(kernel_text(kernel, "kernel")))

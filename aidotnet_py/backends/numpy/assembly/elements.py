@@ -127,7 +127,9 @@ class Elements:
         # NaN wins, and of two zeros the later one, as in NumPy's instruction on x86.
         larger = self.w.value(f"fcmp uge {kind} {value}, {old}")
         nan = self.w.value(f"fcmp uno {kind} {old}, {old}")
-        return self._select(nan, kind, old, self._select(larger, kind, value, old))
+        kept = self._select(nan, kind, old, self._select(larger, kind, value, old))
+        # Frozen, or LLVM would store only what is not kept: a masked store takes some processors 20 times as long.
+        return self.w.value(f"freeze {kind} {kept}")
 
     def load(self, operand: Operand) -> str:
         """Write the loading of elements."""
