@@ -11,6 +11,7 @@ __all__ = [
     "common_refinement",
     "fits_matrix_product",
     "is_contiguous",
+    "is_in_c_order",
     "refined_strides",
     "reshaped_strides",
 ]
@@ -25,6 +26,12 @@ def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether the elements lie side by side in C order; axes of length 1 do not matter."""
     return all(n == 1 or s == c for n, s, c in zip(shape, strides, c_strides(shape), strict=True))
+
+
+def is_in_c_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether elements come one after another in C order, also with others in between."""
+    long = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
+    return all(outer > (n - 1) * inner > 0 for (_, outer), (n, inner) in pairwise(long))
 
 
 def reshaped_strides(

@@ -212,14 +212,18 @@ class _Grouping:
     def _is_by_rows(self, equation: Equation) -> bool:
         """Return whether a sum adds whole rows one after another: a loop and a library then give the same bits."""
         (source,) = equation.variables
-        root, same_order = self._root(source)
         last = len(source.type.shape) - 1
-        return (
-            same_order
-            and root in self._made_by
-            and last not in equation.parameters["axes"]
-            and source.type.shape[last] > 1
-        )
+        in_c_order = self._is_computed_in_c_order(source)
+        return in_c_order and last not in equation.parameters["axes"] and source.type.shape[last] > 1
+
+    def _is_computed_in_c_order(self, variable: Variable) -> bool:
+        """Return whether a value, or what it is a view of, is computed, and its elements lie in C order in memory."""
+        maker = self._made_by.get(variable)
+        while maker is not None and maker.primitive.is_view:
+            if maker.primitive.name not in (*SAME_ORDER, "slice"):
+                return False
+            maker = self._made_by.get(maker.variables[0])
+        return maker is not None
 
     def find_internal(self, outputs: Iterable[Atom]) -> None:
         """Set the internal values of each unit."""

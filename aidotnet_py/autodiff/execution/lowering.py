@@ -13,7 +13,7 @@ import numpy as np
 from aidotnet_py.autodiff.execution.fusion import REDUCTIONS, Shape
 from aidotnet_py.autodiff.execution.planner import Cell, Storage, Work
 from aidotnet_py.autodiff.primitives.transformed_windows import Matrix, combinations, covers, transposed, window_places
-from aidotnet_py.autodiff.strides import c_strides, is_contiguous, refined_strides
+from aidotnet_py.autodiff.strides import c_strides, is_contiguous, is_in_c_order, refined_strides
 from aidotnet_py.backends import Array, Backend, KernelCompiler
 from aidotnet_py.backends.kernel import (
     Factor,
@@ -347,7 +347,7 @@ def _by_pairs(terms: Sequence[Reference], add: Callable[[Reference, Reference], 
 
 def _by_rows(call: Work) -> bool:
     (source,) = call.operands
-    return isinstance(source, Cell) and is_contiguous(source.type.shape, source.strides)
+    return isinstance(source, Cell) and is_in_c_order(source.type.shape, source.strides)
 
 
 class _Nest:
