@@ -128,10 +128,10 @@ class KernelBuilder:
                 firsts[alike] = min(o.offset, firsts.get(alike, o.offset))
 
             def rebase(o: Operand) -> Operand:
-                start, first = starts[o.argument], 0
-                if o.argument not in written or len(places[o.argument]) == 1:
-                    first = firsts[o.argument, o.dtype, o.strides]
-                    start += first * np.dtype(o.dtype).itemsize
+                # Memory that is written stays one argument: arguments never overlap.
+                alike = firsts[o.argument, o.dtype, o.strides]
+                first = min(places[o.argument]) if o.argument in written else alike
+                start = starts[o.argument] + first * np.dtype(o.dtype).itemsize
                 return Operand(addresses.setdefault(start, len(addresses)), o.dtype, o.strides, o.offset - first)
 
             return with_operands(nest, rebase)

@@ -122,10 +122,9 @@ class MinimalProduct:
             self._pixels(matmul(tiles(block), _of_tasks(filters, block)), _A, block, self.of.pixels)
             for block in self._blocks
         ]
-        product = concatenate(parts, 0)
-        n, rows, columns, channels = product.shape
+        _, images, rows, columns, channels = (product := self._joined(parts)).shape
         lead = self.of.operands[1].type.shape[:-2]
-        return reshape(product, (*lead, n // self.of.tasks * rows * columns, channels))
+        return reshape(product, (*lead, images * rows * columns, channels))
 
     def _weights(self, operands: Sequence[Any]) -> Any:
         images, rows = operands
@@ -148,7 +147,8 @@ class MinimalProduct:
                 for rows, filters in zip(operands[::2], operands[1::2], strict=True)
             ]
             parts.append(self._pixels(sum(terms[1:], terms[0]), _B, block, self.of.image))
-        return concatenate(parts, 0)
+        tasks, images, *image = (product := self._joined(parts)).shape
+        return reshape(product, (tasks * images, *image))
 
     @property
     def _blocks(self) -> list[_Block]:
@@ -194,12 +194,16 @@ class MinimalProduct:
         return reshape(tiles, (block.tasks * _PLACES, block.images * rows * columns, channels))
 
     def _pixels(self, tiles: Any, matrix: Matrix, block: _Block, size: tuple[int, int]) -> Any:
-        """Return the images of that size that transformed tiles are folded onto."""
+        """Return a block's images of that size that transformed tiles are folded onto, (tasks, images, …)."""
         (rows, columns), margin, channels = _tiles_of(self.of.pixels), len(matrix[0]) - 2, tiles.shape[-1]
         windows = reshape(tiles, (block.tasks, 4, 4, block.images, rows, columns, channels))
         folded = transformed_fold(windows, matrix, (2 * rows + margin, 2 * columns + margin), 2)
-        images = reshape(folded, (block.tasks * block.images, *folded.shape[2:]))
-        return slice_(images, ((0, images.shape[0], 1), (0, size[0], 1), (0, size[1], 1), (0, channels, 1)))
+        return slice_(folded, tuple((0, n, 1) for n in (block.tasks, block.images, *size, channels)))
+
+    def _joined(self, parts: Sequence[Any]) -> Any:
+        """Return the images of all blocks, (tasks, images, …); not reshaped, blocks are computed in their places."""
+        per_task = -(-self.of.images // self.images_at_a_time)
+        return concatenate([concatenate(parts[i : i + per_task], 1) for i in range(0, len(parts), per_task)], 0)
 
     def _filters(self, w: Any, prepared: Prepared) -> Any:
         """Return the transformed filters, (tasks × 16, channels, filters)."""

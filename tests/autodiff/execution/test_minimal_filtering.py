@@ -138,6 +138,21 @@ def test_blocks_of_tasks_and_of_images(tasks: int, most: int, of_tile: int, monk
             np.testing.assert_array_equal(a, b[task])
 
 
+@pytest.mark.parametrize(("side", "copies"), [(8, False), (9, True)])
+@pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("most", [2**22, 200_000, 1])
+def test_blocks_are_computed_in_their_places(
+    side: int, copies: bool, tasks: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of an odd side are cut to it, which is a copy."""
+    monkeypatch.setattr(tiling, "_MOST_BYTES", most)
+    monkeypatch.setattr(tiling, "_TILE_BYTES", most)
+    x, w = np.ones((tasks, 5, side, side, 16)), np.ones((tasks, 3, 3, 16, 17))
+    program = ad.trace(ad.vmap(lambda x, w: ad.conv2d(x, w, padding=1)), x, w)
+    calls = plan(program).work
+    assert any(call.primitive is None or call.primitive.name == "concatenate" for call in calls) is copies
+
+
 @pytest.mark.parametrize(("most", "of_tile"), [(2**22, 2**19), (60_000, 1)])
 def test_tasks_of_tasks_have_the_bits_of_tasks(most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     single, arrays = everything(8)

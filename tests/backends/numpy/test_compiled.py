@@ -14,7 +14,7 @@ import pytest
 
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel
 from aidotnet_py import autodiff as ad
-from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.autodiff.execution import Executable, compiling
 from aidotnet_py.autodiff.execution.fusion import units_of
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
@@ -88,6 +88,41 @@ def test_short_rows_are_summed_in_numpys_order_within_a_kernel(terms: int, dtype
     executable = Executable(program, NumPyBackend())
     executable.compile()
     assert len(executable.parts(0)) == 1
+    assert_same_bits(run_on(program, NumPyBackend(), [x]), run_on(program, PLAIN, [x]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduce", [np.sum, np.max])
+def test_reductions_of_what_is_cut_out_are_loops(reduce: Any, dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((5, 7, 9, 6)) * np.exp(3 * rng.standard_normal((5, 7, 9, 6)))).astype(dtype)
+    x[0], x[1, 1], x[1, 2, 1], x[2, ::2] = -0.0, 0.0, -0.0, np.nan
+
+    def function(x: Any) -> Any:
+        y = x * 1
+        pooled = y[:, :6, :8].reshape(5, 3, 2, 4, 2, 6)
+        return [reduce(pooled, axis=(2, 4)), reduce(y[1:, ::2, 1:-1, 1:4], axis=(0, 2)), reduce(y[..., ::2], axis=1)]
+
+    program = ad.trace(function, x)
+    executable = Executable(program, NumPyBackend())
+    executable.compile()
+    assert executable.kernels(0) is not None
+    assert_same_bits(run_on(program, NumPyBackend(), [x]), run_on(program, PLAIN, [x]))
+
+
+def test_equal_work_on_parts_of_a_result_is_one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "_LARGE", 0)
+    x = np.random.default_rng(0).standard_normal((4, 6, 5)).astype(np.float32)
+
+    def function(x: Any) -> Any:
+        return np.concatenate([np.pad(part, ((1, 1), (0, 2))) for part in x])
+
+    program = ad.trace(function, x)
+    executable = Executable(program, NumPyBackend())
+    executable.compile()
+    calls: list[Any] = executable.kernels(0) or []
+    assert len(calls) == 4
+    assert len({call.kernel for call in calls}) == 1
     assert_same_bits(run_on(program, NumPyBackend(), [x]), run_on(program, PLAIN, [x]))
 
 
