@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from aidotnet_py.backends.numpy import machine_code
-from aidotnet_py.backends.numpy.machine_code import LENGTH_BYTES
+from aidotnet_py.backends.numpy.machine_code import LENGTH_BYTES, OPTIMIZE
 
 __all__ = ["AbandonedError", "CompilingProcess"]
 
@@ -21,6 +21,10 @@ R = TypeVar("R")
 
 # Seconds between looks whether the work is still wanted; and for one module, of which the longest take a few.
 _WHILE, _MOST = 0.05, 60.0
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class AbandonedError(Exception):
@@ -55,8 +59,10 @@ class CompilingProcess:
         """Whether the process has been started, and not ended."""
         return self._running is not None
 
-    def compile(self, text: str) -> bytes | None:
+    def compile(self, text: str, *, optimize: bool, meanwhile: Callable[[], None] = _nothing) -> bytes | None:
         """Return the object file of a module; None if there is no such process, or it failed.
+
+        The call of ``meanwhile`` is made while the process compiles.
 
         Raises
         ------
@@ -67,7 +73,7 @@ class CompilingProcess:
             return None
         try:
             self._running = self._running or _started()
-            return self._answer(self._running.line, text.encode())
+            return self._answer(self._running.line, OPTIMIZE if optimize else b"\0", text.encode(), meanwhile)
         except AbandonedError:
             self.end()
             raise
@@ -85,12 +91,13 @@ class CompilingProcess:
             running.process.kill()
             running.process.wait()
 
-    def _answer(self, line: socket.socket, module: bytes) -> bytes:
+    def _answer(self, line: socket.socket, level: bytes, module: bytes, meanwhile: Callable[[], None]) -> bytes:
         """Send a module, and return its object file; each comes after its length."""
-        end, request = time.monotonic() + _MOST, len(module).to_bytes(LENGTH_BYTES, "little") + module
+        end, request = time.monotonic() + _MOST, len(module).to_bytes(LENGTH_BYTES, "little") + level + module
         while request:
             # No signal if the process has ended, since the signal would end this process where SIGPIPE is not ignored.
             request = request[self._wait(partial(line.send, request, socket.MSG_NOSIGNAL), end) :]
+        meanwhile()
         return self._receive(line, int.from_bytes(self._receive(line, LENGTH_BYTES, end), "little"), end)
 
     def _receive(self, line: socket.socket, count: int, end: float) -> bytes:

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import hashlib
-import importlib
 import importlib.util
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
-from aidotnet_py.backends import kernel, rows
-from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Factor, Kernel, LoopRules, Product
-from aidotnet_py.backends.numpy import assembly, machine_code
-from aidotnet_py.backends.numpy.assembly import BLAS, chain_text, kernel_text, sharing_text
+from aidotnet_py.backends.numpy.assembly import BLAS
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
 from aidotnet_py.backends.numpy.compiling_process import AbandonedError, CompilingProcess
-from aidotnet_py.backends.numpy.machine_code import Machine
-from aidotnet_py.backends.numpy.object_code import can_load, load
+from aidotnet_py.backends.numpy.library import Function, Library, Source
 from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.backends.rows import ByRows, all_apart
-from aidotnet_py.cache_folder import cache_folder
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.locks import HeldLocks, Lock, around_fork
 
@@ -43,27 +36,25 @@ def shared_compiler() -> LlvmCompiler | None:
         return None
     compiler = LlvmCompiler()
     atexit.register(compiler.stop_helping)
-    around_fork(compiler.pause, compiler.go_on, compiler.go_on_alone)
+    around_fork(compiler.pause, compiler.resume, compiler.go_on_alone)
     return compiler
 
 
-# The source of a function: a kernel, or a word for the functions that call kernels in order, or share them out.
-_Source: TypeAlias = Kernel | Literal["chain", "sharing"]
-_CHAINING: Sequence[_Source] = ("chain", "sharing")
+_CHAINING: Sequence[Source] = ("chain", "sharing")
 # Seconds after which a thread that waits for kernels looks whether another one still compiles.
 _WHILE = 0.1
 # Seconds without work after which the compiling process ends: the start of another takes a tenth of one.
-# And between two looks for work meanwhile.
-_IDLE, _BETWEEN = 2.0, 0.01
+# Seconds after which it may optimize what it compiled. And between two looks for work meanwhile.
+_IDLE, _QUIET, _BETWEEN = 2.0, 1.0, 0.01
 
 
 class _Compilation:
     """The compilation of sources; if they are kernels, an `aidotnet_py.backends.Compilation`."""
 
-    def __init__(self, sources: Sequence[_Source], wake: Callable[[], None]) -> None:
+    def __init__(self, sources: Sequence[Source], wake: Callable[[], None]) -> None:
         self.sources = sources
         self._wake = wake
-        self.addresses: list[int] = []
+        self.functions: list[Function] = []
         self.error: Exception | None = None
         self.over = threading.Event()
 
@@ -78,31 +69,30 @@ class _Compilation:
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
         kernels = cast("Sequence[Kernel]", self.sources)
-        return [partial(_Call, *pair) for pair in zip(self.addresses, kernels, strict=True)]
+        return [partial(_Call, *pair) for pair in zip(self.functions, kernels, strict=True)]
 
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
-_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)
 
 
 class _Call:
     """The call of a kernel with its arguments, which it keeps in a table."""
 
-    def __init__(self, function: int, kernel: Kernel, arguments: Sequence[int]) -> None:
+    def __init__(self, function: Function, kernel: Kernel, arguments: Sequence[int]) -> None:
         self._multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
         pointers = [*arguments, *((blas_addresses() or ()) if self._multiplies else ())]
         self._table = (ctypes.c_void_p * len(pointers))(*pointers)
-        self._run = _KERNEL(function)
+        self._function = function
         self.kernel, self.arguments = kernel, arguments
-        self.addresses = function, ctypes.addressof(self._table)
+        self.addresses = function.entry, ctypes.addressof(self._table)
 
     def __call__(self) -> None:
         if self._multiplies:
             with BLAS_CALLS.lock:
-                self._run(self._table, 0, 1)
+                self._function.run(self._table, 0, 1)
         else:
-            self._run(self._table, 0, 1)
+            self._function.run(self._table, 0, 1)
 
 
 # Less work for a thread than this many steps on elements would be done before it has begun.
@@ -181,6 +171,7 @@ class LlvmCompiler:
     """A `KernelCompiler` on LLVM.
 
     Kernels on disk are loaded at once. One thread compiles the rest, in order, mostly outside the interpreter's lock.
+    When nothing waits, it optimizes them.
     """
 
     # A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
@@ -194,7 +185,7 @@ class LlvmCompiler:
         self._working = False
         self._paused = False
         self._held = HeldLocks()
-        self._library: _Library | None = None
+        self._library: Library | None = None
         self._chaining = _Compilation([], self._wake)
         self._row_threads = RowThreads()
 
@@ -216,7 +207,7 @@ class LlvmCompiler:
             self._wake()
         if not self._chaining.over.is_set() or self._chaining.error is not None:
             return None
-        chain, sharing = self._chaining.addresses
+        chain, sharing = (function.address for function in self._chaining.functions)
         return _Chain(cast("Sequence[_Call]", calls), chain, sharing, self._row_threads)
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
@@ -227,25 +218,25 @@ class LlvmCompiler:
 
     def _submit(self, compilation: _Compilation) -> None:
         with self._lock:
-            library = self._library = self._library or _Library()
+            library = self._library = self._library or Library()
         sources = compilation.sources
-        while len(compilation.addresses) < len(sources):
-            address = library.look_up(sources[len(compilation.addresses)])
-            if address is None:
+        while len(compilation.functions) < len(sources):
+            function = library.look_up(sources[len(compilation.functions)])
+            if function is None:
                 break
-            compilation.addresses.append(address)
+            compilation.functions.append(function)
         else:
             compilation.over.set()
-            return
         with self._lock:
-            self._waiting.append(compilation)
+            self._waiting += [] if compilation.over.is_set() else [compilation]
         self._wake()
 
     def _wake(self) -> None:
-        """Start the compiling thread if compilations wait and none runs."""
+        """Start the compiling thread if there is work for it and none runs."""
         with self._lock:
             started = self._worker is not None and self._worker.is_alive()
-            if self._waiting and not started and not self._working and not self._paused:
+            is_work = self._waiting or (self._library is not None and self._library.can_optimize())
+            if is_work and not started and not self._working and not self._paused:
                 self._worker = threading.Thread(
                     target=self._work, args=(self._library,), name="aidotnet_py compiler", daemon=False
                 )
@@ -274,6 +265,11 @@ class LlvmCompiler:
         self._paused = False
         self._held.release()
 
+    def resume(self) -> None:
+        """Go on after a fork in the process that forked."""
+        self.go_on()
+        self._wake()
+
     def go_on_alone(self) -> None:
         """Release the locks in a forked process, in which no thread compiles."""
         self._working = False
@@ -284,7 +280,7 @@ class LlvmCompiler:
         with self._row_threads.lock:
             self._row_threads.end()
 
-    def _work(self, library: _Library) -> None:
+    def _work(self, library: Library) -> None:
         with self._lock:
             if self._working:
                 # An interrupted start was taken for none.
@@ -293,144 +289,39 @@ class LlvmCompiler:
         # A fork waits for the present kernel, lest forks in quick turn leave none done. The end of the interpreter does
         # not.
         process = CompilingProcess(threading.main_thread().is_alive)
-        end = time.monotonic()
+        asked = worked = time.monotonic()
         while True:
             with self._lock:
                 goes_on = not self._paused and threading.main_thread().is_alive()
                 compilation = self._waiting[0] if goes_on and self._waiting else None
-                if compilation is None and not process.is_running:
+                can_optimize = goes_on and library.can_optimize()
+                if compilation is None and not can_optimize and not process.is_running:
                     self._worker, self._working = None, False
                     return
-            if compilation is None:
-                if goes_on and time.monotonic() < end:
-                    # No event: an interrupt of the thread that sets one could leave its lock taken.
-                    time.sleep(_BETWEEN)
-                else:
-                    process.end()
-                continue
-            end = time.monotonic() + _IDLE
-            try:
-                if len(compilation.addresses) < len(compilation.sources):
-                    source = compilation.sources[len(compilation.addresses)]
-                    compilation.addresses.append(library.function(source, process))
-                    continue
-            except AbandonedError:
-                continue
-            except Exception as error:
-                compilation.error = error
-            self._waiting.popleft()
-            compilation.over.set()
+            if compilation is not None:
+                self._advance(compilation, library, process)
+                asked = worked = time.monotonic()
+            elif can_optimize and time.monotonic() - asked >= _QUIET:
+                # What fails leaves the code as it is.
+                with suppress(Exception):
+                    library.optimize(process)
+                worked = time.monotonic()
+            elif goes_on and (can_optimize or time.monotonic() - worked < _IDLE):
+                # No event: an interrupt of the thread that sets one could leave its lock taken.
+                time.sleep(_BETWEEN)
+            else:
+                process.end()
 
-
-class _Library:
-    """The functions of this process, loaded from disk or compiled; threads may share it."""
-
-    def __init__(self) -> None:
-        self._files = CodeFiles(cache_folder("kernels"))
-        self.lock = Lock()
-        self._functions: dict[str, int] = {}
-        self._machine: Machine | None = None
-        # Needed only if code on disk can be loaded without LLVM.
-        self._kind = _kind_of_processor() if can_load() else None
-
-    def look_up(self, source: _Source) -> int | None:
-        """Return the address of a source's function; None if the function must be compiled."""
-        if self._kind is None:
-            return None
-        digest = _digest(self._kind, source)
-        with self.lock:
-            address = self._functions.get(digest)
-            if address is None:
-                code = self._files.read(digest)
-                address = None if code is None else load(code, _name(digest))
-                if address is not None:
-                    self._functions[digest] = address
-            return address
-
-    def function(self, source: _Source, process: CompilingProcess) -> int:
-        """Return the address of a source's function; called by the compiling thread alone.
-
-        Raises
-        ------
-        AbandonedError
-            When the process gave up, since nobody wants the function any more.
-        """
-        known = self.look_up(source)
-        if known is not None:
-            return known
-        digest = _digest(self._kind or self._own_machine().kind, source)
-        if digest not in self._functions:
-            address = self._load_from_disk(digest) or self._compile(digest, source, process)
-            with self.lock:
-                self._functions[digest] = address
-        return self._functions[digest]
-
-    def _own_machine(self) -> Machine:
-        """Return LLVM in this process, which takes 100 MB of memory."""
-        self._machine = self._machine or Machine()
-        return self._machine
-
-    def _load_from_disk(self, digest: str) -> int | None:
-        """Load a function from disk with LLVM and return its address; None if this fails."""
-        # If `load` can read files of this system, `look_up` has tried it already.
-        code = None if can_load() else self._files.read(digest)
+    def _advance(self, compilation: _Compilation, library: Library, process: CompilingProcess) -> None:
+        """Compile the next source of a compilation, or end it."""
         try:
-            return None if code is None else self._own_machine().load(code, _name(digest))
-        except (RuntimeError, LookupError):
-            return None
-
-    def _compile(self, digest: str, source: _Source, process: CompilingProcess) -> int:
-        text = _text(source, _name(digest))
-        # What cannot be loaded without LLVM needs it here in any case.
-        code = (process.compile(text) if can_load() else None) or self._own_machine().compile(text)
-        self._files.write(digest, code)
-        return load(code, _name(digest)) or self._own_machine().load(code, _name(digest))
-
-
-def _name(digest: str) -> str:
-    """Return a function's name, unique because one engine may hold all functions."""
-    return f"kernel_{digest}"
-
-
-def _text(source: _Source, name: str) -> str:
-    if isinstance(source, Kernel):
-        return kernel_text(source, name)
-    return {"chain": chain_text, "sharing": sharing_text}[source](name)
-
-
-def _digest(kind: str, source: _Source) -> str:
-    """Return the key of a source's machine code: a digest of processor, writing modules and source."""
-    writers = _writers()
-    # The representation of a kernel is faster to make than its text, but identifies the text only for these writers.
-    content = f"{writers}\n{source!r}" if writers else _text(source, "kernel")
-    return hashlib.sha256(f"{kind}\n{content}".encode()).hexdigest()
-
-
-@cache
-def _writers() -> str | None:
-    """Return a digest of the modules that translate kernels; None if their source files cannot be read."""
-    try:
-        modules = (kernel.__file__, rows.__file__, assembly.__file__, machine_code.__file__, __file__)
-        files = [Path(file or "") for file in modules]
-        files += sorted(Path(assembly.__file__ or "").parent.glob("*.py"))
-        sources = [file.read_bytes() for file in files]
-    except OSError:
-        return None
-    return hashlib.sha256(b"".join(sources)).hexdigest()
-
-
-def _kind_of_processor() -> str | None:
-    """Return the versions of LLVM and the processor, without loading LLVM; None if they cannot be read."""
-    try:
-        package = importlib.util.find_spec("llvmlite")
-        origin = None if package is None else package.origin
-        version = Path(origin or "").with_name("_version.py").read_text()
-        processor = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
-    except (OSError, ValueError):
-        return None
-    lines = [line for line in processor.splitlines() if line.startswith(_PROCESSOR_LINES)]
-    return "\n".join([version, *lines]) if len(lines) == len(_PROCESSOR_LINES) else None
-
-
-# The lines from which LLVM derives a processor's name and features.
-_PROCESSOR_LINES = ("vendor_id", "cpu family", "model\t", "stepping", "flags")
+            if len(compilation.functions) < len(compilation.sources):
+                source, *following = compilation.sources[len(compilation.functions) :][:2]
+                compilation.functions.append(library.compile(source, process, following))
+                return
+        except AbandonedError:
+            return
+        except Exception as error:
+            compilation.error = error
+        self._waiting.popleft()
+        compilation.over.set()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise, product
+from functools import cache
+from itertools import count, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from aidotnet_py.backends.kernel import (
 )
 from aidotnet_py.backends.numpy.assembly import kernel_text
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
+from aidotnet_py.backends.numpy.machine_code import Machine
 from aidotnet_py.backends.rows import ByRows
 
 pytestmark = pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed")
@@ -163,20 +166,32 @@ def some_arguments(rng: Rng, dtypes: list[str]) -> list[Any]:
     return arguments
 
 
+@cache
+def machine() -> Machine:
+    return Machine()
+
+
+NUMBERS = count()
+
+
 def check(kernel: Kernel, arguments: list[Any], parts: int = 1) -> None:
+    """Check early and optimized code."""
     expected = [array.copy() for array in arguments]
     for nest in kernel.nests:
         assert isinstance(nest, LoopNest)
         run_by_element(nest, expected)
-    compiler = LlvmCompiler()
-    (bind,) = compiler.submit([kernel]).result(wait=True) or ()
-    call: Any = bind([compiler.address_of(array) for array in arguments])
-    for part in reversed(range(parts)):
-        call._run(call._table, part, parts)
-    for array, wanted in zip(arguments, expected, strict=True):
-        np.testing.assert_array_equal(array, wanted)
-        if array.dtype != bool:
-            assert np.all((np.signbit(array) == np.signbit(wanted)) | np.isnan(wanted))
+    for optimize in (False, True):
+        name = f"kernel_{next(NUMBERS)}"
+        address = machine().load(machine().compile(kernel_text(kernel, name), optimize=optimize), name)
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
+        found = [array.copy() for array in arguments]
+        table = (ctypes.c_void_p * len(found))(*(array.ctypes.data for array in found))
+        for part in reversed(range(parts)):
+            function(table, part, parts)
+        for array, wanted in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(array, wanted)
+            if array.dtype != bool:
+                assert np.all((np.signbit(array) == np.signbit(wanted)) | np.isnan(wanted))
 
 
 @pytest.mark.parametrize("seed", range(many(16)))

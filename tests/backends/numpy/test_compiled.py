@@ -19,8 +19,8 @@ from aidotnet_py.autodiff.execution.fusion import units_of
 from aidotnet_py.autodiff.program import Program
 from aidotnet_py.backends import NumPyBackend, code_files
 from aidotnet_py.backends.kernel import LoopRules
+from aidotnet_py.backends.numpy import library, machine_code
 from aidotnet_py.backends.numpy import llvm as llvm_compiler_module
-from aidotnet_py.backends.numpy import machine_code
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.exceptions import InvalidOperationException
 from aidotnet_py.meta_learning.objective.task_programs import Signature, TaskPrograms
@@ -296,6 +296,7 @@ class TestCache:
         monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
         # `finish_compiling` waits for a process that would wait two seconds for more work.
         monkeypatch.setattr(llvm_compiler_module, "_IDLE", 0.0)
+        monkeypatch.setattr(llvm_compiler_module, "_QUIET", 0.0)
         return tmp_path / "aidotnet_py" / "kernels"
 
     def doubled(self) -> Any:
@@ -319,7 +320,7 @@ class TestCache:
         files = self.contents(folder)
         # The kernel, the function that calls kernels in order, and the one that shares them out.
         assert len(files) == 3
-        monkeypatch.setattr(llvm_compiler_module._Library, "_compile", None)  # it would be called
+        monkeypatch.setattr(library.Library, "_compile", None)  # it would be called
         np.testing.assert_array_equal(self.doubled(), expected)
         assert self.contents(folder) == files
 
@@ -346,8 +347,8 @@ class TestCache:
         self, folder: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """On systems whose object files LLVM alone can load."""
-        monkeypatch.setattr(llvm_compiler_module, "can_load", lambda: False)
-        monkeypatch.setattr(llvm_compiler_module, "load", lambda code, function: None)
+        monkeypatch.setattr(library, "can_load", lambda: False)
+        monkeypatch.setattr(library, "load", lambda code, function: None)
         loaded, tried = machine_code.Machine.load, []
 
         def load(machine: Any, code: bytes, name: str) -> int:

@@ -15,7 +15,7 @@ import pytest
 from waiting import until
 
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
-from aidotnet_py.backends.numpy import llvm
+from aidotnet_py.backends.numpy.library import Function, Library
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.locks import HeldLocks, Lock
 
@@ -36,14 +36,14 @@ def times(number: float) -> Kernel:
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Functions that are compiled when the event says so, and never found on disk."""
-    go, function = threading.Event(), llvm._Library.function
+    go, compile_ = threading.Event(), Library.compile
 
-    def compiled(self: Any, source: Any, process: Any) -> int:
+    def compiled(self: Any, source: Any, process: Any, following: Any) -> Function:
         assert go.wait(60)
-        return function(self, source, process)
+        return compile_(self, source, process, following)
 
-    monkeypatch.setattr(llvm._Library, "function", compiled)
-    monkeypatch.setattr(llvm._Library, "look_up", lambda self, source: None)
+    monkeypatch.setattr(Library, "compile", compiled)
+    monkeypatch.setattr(Library, "look_up", lambda self, source: None)
     yield go
     go.set()
 

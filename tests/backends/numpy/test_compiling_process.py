@@ -43,31 +43,31 @@ def test_object_files_are_those_of_this_process(process: CompilingProcess) -> No
     # More than fits into the buffers of the line between the two.
     longer = f";{'x' * 2**21}\n{TEXT}"
     machine = Machine()
-    for text in (TEXT, longer, TEXT):
-        assert process.compile(text) == machine.compile(text)
+    for text, optimize in ((TEXT, False), (longer, True), (TEXT, True)):
+        assert process.compile(text, optimize=optimize) == machine.compile(text, optimize=optimize)
     number = number_of(process)
     assert os.getsid(number) == number, "Ctrl-C in a terminal would reach it"
     process.end()
     assert not process.is_running
     with pytest.raises(ChildProcessError):
         os.waitpid(number, os.WNOHANG)
-    assert process.compile(TEXT) == machine.compile(TEXT)
+    assert process.compile(TEXT, optimize=True) == machine.compile(TEXT, optimize=True)
 
 
 @pytest.mark.parametrize("text", ["no module", TEXT], ids=["ends", "ended"])
 def test_a_process_that_ends_is_given_up(process: CompilingProcess, text: str) -> None:
     """SIGPIPE, which ends a process that does not ignore it, is not sent."""
-    assert process.compile(TEXT)
+    assert process.compile(TEXT, optimize=False)
     handler = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         if text is TEXT:
             os.kill(number_of(process), signal.SIGKILL)
             os.waitid(os.P_PID, number_of(process), os.WEXITED | os.WNOWAIT)
-        assert process.compile(text) is None
+        assert process.compile(text, optimize=False) is None
     finally:
         signal.signal(signal.SIGPIPE, handler)
     assert not process.is_running
-    assert process.compile(TEXT) is None
+    assert process.compile(TEXT, optimize=False) is None
 
 
 @pytest.mark.parametrize("executable", ["", "/bin/cat", "/nowhere/python3"])
@@ -76,7 +76,7 @@ def test_without_an_interpreter_there_is_none(
 ) -> None:
     """Such as in an application that embeds Python, which would be started once more."""
     monkeypatch.setattr(sys, "executable", executable)
-    assert process.compile(TEXT) is None
+    assert process.compile(TEXT, optimize=False) is None
     assert not process.is_running
 
 
@@ -92,7 +92,7 @@ def test_a_process_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
 
     def compile_until_it_is_not_wanted() -> None:
         try:
-            found.append(process.compile(TEXT * 50_000))
+            found.append(process.compile(TEXT * 50_000, optimize=False))
         except AbandonedError as error:
             found.append(error)
 
@@ -105,7 +105,7 @@ def test_a_process_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
     assert not process.is_running
     wanted.set()
     monkeypatch.setattr(compiling_process, "_MOST", 0.0)
-    assert process.compile(TEXT) is None
+    assert process.compile(TEXT, optimize=False) is None
     assert not process.is_running
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
-from aidotnet_py.backends.numpy import llvm as llvm_compiler
-from aidotnet_py.backends.numpy import object_code
+from aidotnet_py.backends.numpy import library, object_code
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.numpy.machine_code import Machine
 
@@ -38,9 +37,9 @@ define void @kernel(ptr %table) nounwind {
 """
 
 
-@pytest.fixture(scope="module")
-def code() -> bytes:
-    return Machine().compile(TEXT)
+@pytest.fixture(scope="module", params=[False, True], ids=["early", "optimized"])
+def code(request: pytest.FixtureRequest) -> bytes:
+    return Machine().compile(TEXT, optimize=request.param)
 
 
 def run(address: int) -> np.ndarray:
@@ -65,7 +64,7 @@ def test_only_functions_that_are_there_are_found(code: bytes) -> None:
 
 def test_code_that_calls_another_library_is_refused() -> None:
     text = "declare double @cos(double)" + TEXT.replace("call double @scaled", "call double @cos")
-    assert object_code.load(Machine().compile(text), "kernel") is None
+    assert object_code.load(Machine().compile(text, optimize=True), "kernel") is None
 
 
 def _relocation_of_another_kind(code: bytes) -> bytes:
@@ -119,21 +118,21 @@ def run_on(compiler: LlvmCompiler, kernel: Kernel, array: np.ndarray) -> None:
 
 
 def test_kernels_that_differ_in_the_sign_of_a_zero_are_told_apart() -> None:
-    digests = {llvm_compiler._digest("some processor", _kernel(factor)) for factor in (0.0, -0.0, 1.0)}
+    digests = {library._digest("some processor", _kernel(factor)) for factor in (0.0, -0.0, 1.0)}
     assert len(digests) == 3
 
 
 def test_digests_hang_on_the_processor_and_on_what_writes_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {llvm_compiler._digest(kind, _kernel(2.0)) for kind in ("one", "another")}
+    digests = {library._digest(kind, _kernel(2.0)) for kind in ("one", "another")}
     for writers in ("changed", None):
-        monkeypatch.setattr(llvm_compiler, "_writers", lambda writers=writers: writers)
-        digests.add(llvm_compiler._digest("one", _kernel(2.0)))
+        monkeypatch.setattr(library, "_writers", lambda writers=writers: writers)
+        digests.add(library._digest("one", _kernel(2.0)))
     assert len(digests) == 4
 
 
 def test_without_a_description_of_the_processor_llvm_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
-    monkeypatch.setattr(llvm_compiler, "_kind_of_processor", lambda: None)
+    monkeypatch.setattr(library, "_kind_of_processor", lambda: None)
     array = np.arange(6.0)
     for _ in range(2):
         run_on(LlvmCompiler(), _kernel(2.0), array)
@@ -143,7 +142,7 @@ def test_without_a_description_of_the_processor_llvm_is_asked(tmp_path: Path, mo
 
 def test_llvm_loads_what_cannot_be_loaded_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
-    monkeypatch.setattr(llvm_compiler, "load", lambda code, function: None)
+    monkeypatch.setattr(library, "load", lambda code, function: None)
     array = np.arange(6.0)
     for _ in range(2):
         run_on(LlvmCompiler(), _kernel(3.0), array)

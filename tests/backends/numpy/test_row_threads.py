@@ -127,7 +127,7 @@ class Parts:
 def team(compiler: LlvmCompiler, x: Any) -> Iterator[Callable[[int, Parts], bool]]:
     """Run a chain by some threads, by helpers of the test."""
     chain_of(compiler, x)
-    _, sharing = compiler._chaining.addresses
+    sharing = compiler._chaining.functions[1].address
     threads = RowThreads()
     yield lambda count, parts: threads.run(sharing, count, ROWS, parts.chain)
     threads.stop()
@@ -184,7 +184,7 @@ def test_a_thread_computes_alone_while_helpers_have_another_ones_chain(team: Cal
 def test_helpers_that_end_before_a_thread_has_the_lock(compiler: LlvmCompiler, x: Any) -> None:
     """At the end of the process a thread may be about to compute."""
     chain_of(compiler, x)
-    _, sharing = compiler._chaining.addresses
+    sharing = compiler._chaining.functions[1].address
     threads = RowThreads()
 
     class Ending(Lock):
@@ -213,7 +213,7 @@ def test_where_no_thread_can_be_started_while_an_interrupt_is_handled(
 def test_a_helper_that_begins_after_the_stop(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted start, which the thread is not yet known to have survived: it ends by itself."""
     chain_of(compiler, x)
-    _, sharing = compiler._chaining.addresses
+    sharing = compiler._chaining.functions[1].address
     late: list[threading.Thread] = []
 
     def start(self: threading.Thread) -> None:

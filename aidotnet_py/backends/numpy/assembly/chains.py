@@ -8,8 +8,8 @@ __all__ = ["SHARED", "SHARED_BYTES", "chain_text", "sharing_text"]
 def chain_text(name: str) -> str:
     """Write a module with ``void name(void **table, int64_t count, int64_t times, int64_t part, int64_t parts)``.
 
-    The table has ``count`` pairs of a function of `kernel_text` and its arguments. They are called in order, ``times``
-    times, for one part of the rows. Both numbers are at least 1.
+    The table has ``count`` pairs: where the address of a function of `kernel_text` lies, and the function's arguments.
+    They are called in order, ``times`` times, for one part of the rows. Both numbers are at least 1.
     """
     return f"""define void @{name}(ptr %table, i64 %count, i64 %times, i64 %part, i64 %parts) nounwind {{
 entry:
@@ -23,7 +23,8 @@ pair:
   %odd = or i64 %even, 1
   %place = getelementptr ptr, ptr %table, i64 %even
   %next = getelementptr ptr, ptr %table, i64 %odd
-  %function = load ptr, ptr %place
+  %entry_of = load ptr, ptr %place
+  %function = load atomic ptr, ptr %entry_of monotonic, align 8
   %arguments = load ptr, ptr %next
   call void %function(ptr %arguments, i64 %part, i64 %parts)
   %following = add nuw nsw i64 %index, 1

@@ -1,0 +1,249 @@
+"""The functions of this process for kernels: loaded from disk or compiled at once, and optimized afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import weakref
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from aidotnet_py.backends import kernel, rows
+from aidotnet_py.backends.code_files import CodeFiles
+from aidotnet_py.backends.kernel import Kernel
+from aidotnet_py.backends.numpy import assembly, machine_code
+from aidotnet_py.backends.numpy.assembly import chain_text, kernel_text, sharing_text
+from aidotnet_py.backends.numpy.compiling_process import CompilingProcess
+from aidotnet_py.backends.numpy.machine_code import OPTIMIZE, Machine
+from aidotnet_py.backends.numpy.object_code import can_load, load
+from aidotnet_py.cache_folder import cache_folder
+from aidotnet_py.locks import Lock
+
+__all__ = ["Function", "Library", "Source"]
+
+# The source of a function: a kernel, or a word for the functions that call kernels in order, or share them out.
+Source: TypeAlias = Kernel | Literal["chain", "sharing"]
+
+# Made once: each call of CFUNCTYPE searches a dictionary.
+_KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
+class Function:
+    """A function whose code may be replaced, by code of the same results, while threads call it.
+
+    Attributes
+    ----------
+    source : Kernel or str
+        What the function does.
+    address : int
+        The address of its code now.
+    run : callable
+        The function, if it is that of a kernel.
+    """
+
+    def __init__(self, source: Source, address: int) -> None:
+        self.source: Source = source
+        self._entry = ctypes.c_void_p()
+        self.replace(address)
+
+    @property
+    def entry(self) -> int:
+        """The place in memory of the code's address, for callers that read it at each call."""
+        return ctypes.addressof(self._entry)
+
+    def replace(self, address: int) -> None:
+        """Have later calls run the code at another address."""
+        self.address, self.run = address, _KERNEL(address)
+        self._entry.value = address
+
+
+class _Code(NamedTuple):
+    """Loaded code, which stays for the rest of the process."""
+
+    address: int
+    is_optimized: bool
+
+
+class Library:
+    """The functions of this process; threads may share it.
+
+    Code that is compiled at once takes a quarter of the time to compile, and hardly longer to run. Optimized code
+    replaces it for functions that are still there when there is time for it.
+    """
+
+    def __init__(self) -> None:
+        self._files = CodeFiles(cache_folder("kernels"))
+        self.lock = Lock()
+        self._codes: dict[str, _Code] = {}
+        self._functions: weakref.WeakValueDictionary[str, Function] = weakref.WeakValueDictionary()
+        # Digests of functions to optimize, in the order in which they came.
+        self._slow: dict[str, None] = {}
+        # The last text, by the name of its function.
+        self._written: tuple[str, str] | None = None
+        self._machine: Machine | None = None
+        # Needed only if code on disk can be loaded without LLVM.
+        self._kind = _kind_of_processor() if can_load() else None
+
+    def look_up(self, source: Source) -> Function | None:
+        """Return a source's function; None if the function must be compiled."""
+        if self._kind is None:
+            return None
+        digest = _digest(self._kind, source)
+        with self.lock:
+            code = self._codes.get(digest) or self._read(digest)
+            return None if code is None else self._function(digest, source, code)
+
+    def compile(self, source: Source, process: CompilingProcess, following: Sequence[Source]) -> Function:
+        """Return a source's function, compiled if need be; called by the compiling thread alone.
+
+        The text of the following source, if there is one, is written meanwhile.
+
+        Raises
+        ------
+        AbandonedError
+            When the process gave up, since nobody wants the function any more.
+        """
+        known = self.look_up(source)
+        if known is not None:
+            return known
+        digest = self._digest(source)
+        code = self._codes.get(digest) or self._load_from_disk(digest)
+        if code is None:
+            # The functions that call kernels are short, and their address is used as it is.
+            optimize = not isinstance(source, Kernel)
+            code = self._compile(source, process, optimize=optimize, following=following)
+        with self.lock:
+            return self._function(digest, source, code)
+
+    def can_optimize(self) -> bool:
+        """Return whether there is a function to optimize."""
+        with self.lock:
+            self._slow = {digest: None for digest in self._slow if digest in self._functions}
+            return bool(self._slow)
+
+    def optimize(self, process: CompilingProcess) -> None:
+        """Optimize a function; called by the compiling thread alone, with the exceptions of `compile`."""
+        with self.lock:
+            digest = next(iter(self._slow))
+            # What fails is not tried again.
+            del self._slow[digest]
+            function = self._functions.get(digest)
+        if function is not None:
+            function.replace(self._compile(function.source, process, optimize=True).address)
+
+    def _function(self, digest: str, source: Source, code: _Code) -> Function:
+        """Return the function of some code, one for all its callers."""
+        function = self._functions.get(digest)
+        if function is None:
+            self._codes[digest] = code
+            function = self._functions[digest] = Function(source, code.address)
+            if not code.is_optimized:
+                self._slow[digest] = None
+        return function
+
+    def _digest(self, source: Source) -> str:
+        return _digest(self._kind or self._own_machine().kind, source)
+
+    def _own_machine(self) -> Machine:
+        """Return LLVM in this process, which takes 100 MB of memory."""
+        self._machine = self._machine or Machine()
+        return self._machine
+
+    def _read(self, digest: str) -> _Code | None:
+        """Load code from disk without LLVM; None if there is none, or this fails."""
+        content = self._files.read(digest)
+        if not content:
+            return None
+        optimize = content[:1] == OPTIMIZE
+        address = load(content[1:], _name(digest, optimize=optimize))
+        return None if address is None else _Code(address, optimize)
+
+    def _load_from_disk(self, digest: str) -> _Code | None:
+        """Load code from disk with LLVM; None if this fails."""
+        # If `load` can read files of this system, `look_up` has tried it already.
+        content = None if can_load() else self._files.read(digest)
+        if not content:
+            return None
+        optimize = content[:1] == OPTIMIZE
+        try:
+            return _Code(self._own_machine().load(content[1:], _name(digest, optimize=optimize)), optimize)
+        except (RuntimeError, LookupError):
+            return None
+
+    def _compile(
+        self, source: Source, process: CompilingProcess, *, optimize: bool, following: Sequence[Source] = ()
+    ) -> _Code:
+        digest = self._digest(source)
+        text, name = self._text(source, digest, optimize=optimize), _name(digest, optimize=optimize)
+
+        def meanwhile() -> None:
+            for later in following:
+                if (key := self._digest(later)) not in self._codes:
+                    self._text(later, key, optimize=optimize)
+
+        # What cannot be loaded without LLVM needs it here in any case.
+        code = process.compile(text, optimize=optimize, meanwhile=meanwhile) if can_load() else None
+        code = code or self._own_machine().compile(text, optimize=optimize)
+        self._files.write(digest, (OPTIMIZE if optimize else b"\0") + code)
+        loaded = _Code(load(code, name) or self._own_machine().load(code, name), optimize)
+        self._codes[digest] = loaded
+        return loaded
+
+    def _text(self, source: Source, digest: str, *, optimize: bool) -> str:
+        """Return the text of a source; the last one is not written again."""
+        name = _name(digest, optimize=optimize)
+        if self._written is None or self._written[0] != name:
+            self._written = name, _text(source, name)
+        return self._written[1]
+
+
+def _name(digest: str, *, optimize: bool) -> str:
+    """Return a function's name, unique because one engine may hold all functions."""
+    return f"{'kernel' if optimize else 'early'}_{digest}"
+
+
+def _text(source: Source, name: str) -> str:
+    if isinstance(source, Kernel):
+        return kernel_text(source, name)
+    return chain_text(name) if source == "chain" else sharing_text(name)
+
+
+def _digest(kind: str, source: Source) -> str:
+    """Return the key of a source's machine code: a digest of processor, writing modules and source."""
+    writers = _writers()
+    # The representation of a kernel is faster to make than its text, but identifies the text only for these writers.
+    content = f"{writers}\n{source!r}" if writers else _text(source, "kernel")
+    return hashlib.sha256(f"{kind}\n{content}".encode()).hexdigest()
+
+
+@cache
+def _writers() -> str | None:
+    """Return a digest of the modules that translate kernels; None if their source files cannot be read."""
+    try:
+        modules = (kernel.__file__, rows.__file__, assembly.__file__, machine_code.__file__, __file__)
+        files = [Path(file or "") for file in modules]
+        files += sorted(Path(assembly.__file__ or "").parent.glob("*.py"))
+        sources = [file.read_bytes() for file in files]
+    except OSError:
+        return None
+    return hashlib.sha256(b"".join(sources)).hexdigest()
+
+
+def _kind_of_processor() -> str | None:
+    """Return the versions of LLVM and the processor, without loading LLVM; None if they cannot be read."""
+    try:
+        package = importlib.util.find_spec("llvmlite")
+        origin = None if package is None else package.origin
+        version = Path(origin or "").with_name("_version.py").read_text()
+        processor = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+    except (OSError, ValueError):
+        return None
+    lines = [line for line in processor.splitlines() if line.startswith(_PROCESSOR_LINES)]
+    return "\n".join([version, *lines]) if len(lines) == len(_PROCESSOR_LINES) else None
+
+
+# The lines from which LLVM derives a processor's name and features.
+_PROCESSOR_LINES = ("vendor_id", "cpu family", "model\t", "stepping", "flags")
