@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_command
 from PIL import Image
-from typer.testing import CliRunner
 
 from aidotnet_py import RunFolder
-from aidotnet_py.cli.app import app
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.data import ImageEncoding, ImageFolderLoader, TableEncoding, TableLoader
 from aidotnet_py.runs import open_learner
@@ -35,7 +34,7 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return run_command([str(argument) for argument in arguments])
 
 
 def rows_of(file: Path) -> list[list[str]]:
