@@ -25,6 +25,8 @@ from aidotnet_py.runs.settings import RunSettings, changed
 SHORT = [
     *("--iterations", "6", "--shots", "3", "--set", "options.MetaBatchSize=2", "--set", "options.AdaptationSteps=1"),
     *("--set", "options.EvaluationFrequency=2", "--set", "options.EvaluationTasks=4"),
+    # There is half as much to trace.
+    *("--set", "options.UseFirstOrder=true"),
 ]
 
 # Little work on images.
