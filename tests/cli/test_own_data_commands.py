@@ -347,7 +347,8 @@ class TestTable:
     def test_from_train_to_predictions(self, heights: Path, tmp_path: Path) -> None:
         folder, out = tmp_path / "run", tmp_path / "predictions.csv"
         columns = ("--task", "child", "--target", "height", "--order", "age")
-        done = run("train", heights, "--run", folder, "--iterations", 150, *columns, *SHORT[2:])
+        settings = ("--iterations", 40, "--set", "options.EvaluationFrequency=20", *SHORT[4:])
+        done = run("train", heights, "--run", folder, *columns, *settings)
         assert done.exit_code == 0, done.output
         support, query = tmp_path / "support.csv", tmp_path / "query.csv"
         ages = np.arange(1.0, 10.0)
