@@ -496,7 +496,8 @@ class TestGoingOn:
             model = NeuralNetworkModel(mlp(4, 3), input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
             loaders = {name: ArrayLoader(inputs, labels, 2, seed=0) for name in ("DataLoader", "ValidationLoader")}
             curriculum = {role: CurriculumEpisodicDataLoader(inputs, labels, 3, queryShots=5, seed=0)}
-            return MAMLAlgorithm(MAMLOptions(model, **{**OPTIONS, **loaders, **curriculum, "NumMetaIterations": steps}))
+            settings = {**OPTIONS, "UseFirstOrder": True, "NumMetaIterations": steps}
+            return MAMLAlgorithm(MAMLOptions(model, **{**settings, **loaders, **curriculum}))
 
         student(4).Train(run=RunFolder(tmp_path), callbacks=[Advance()])
         assert student(5).Train(resume=RunFolder(tmp_path), callbacks=[Advance()]).TotalIterations == 5
