@@ -89,6 +89,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Search for cycles once: pytest does it twice after this, and the interpreter again, each time for a second."""
+    gc.collect()
+    gc.freeze()
+
+
 settings.register_profile(
     "ci",
     database=None,
