@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import tempfile
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 from zlib import crc32
@@ -41,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = folder
     # At Python's own threshold, an eighth of the time of small tests goes to the search for cycles.
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(50_000, 10, 10)
     if _PROFILE == "ci" and config.getoption("--hypothesis-seed") is None:
         # One seed for all: with derandomize, Hypothesis parses the source of each case twice, 10 ms each time.
         config.option.hypothesis_seed = "0"
@@ -88,6 +89,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Search for cycles once: pytest does it twice after this, and the interpreter again, each time for a second."""
+    gc.collect()
+    gc.freeze()
+
+
 settings.register_profile(
     "ci",
     database=None,
@@ -116,8 +124,12 @@ def cupy_backend(request: pytest.FixtureRequest) -> Backend:
     return _named(request.param)
 
 
+# Looked up by each of thousands of tests, and found the same.
+_available = cache(available_backends)
+
+
 def _named(name: str) -> Backend:
-    available = available_backends()
+    available = _available()
     if name not in available:
         pytest.skip(available.missing.get(name, "array-api-strict is not installed"))
     return get_backend(name)

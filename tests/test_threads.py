@@ -14,7 +14,8 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ from aidotnet_py.exchange import state_dict
 from aidotnet_py.implicit import implicit_diff
 from aidotnet_py.meta_learning.objective import buffers
 from aidotnet_py.meta_learning.objective.buffers import Workspace
+from aidotnet_py.models import function_model
 from aidotnet_py.nn import BatchNorm, Dense, Sequential, mlp
 from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.testing.learner_state import bits
@@ -478,6 +480,45 @@ class TestWorkspaces:
         assert old() is None
 
 
+X, Y = np.random.default_rng(0).standard_normal((2, 5, 3))
+
+
+def with_another_at_each_line(one: Callable[[], Any], another: Callable[[], Any]) -> list[tuple[Any, Any]]:
+    """What both give, for each line of the model's module that the one comes to while another thread does the other.
+
+    Where the thread waits for a lock, the line goes on.
+    """
+    results: list[tuple[Any, Any]] = []
+    with ThreadPoolExecutor(1) as pool:
+        while True:
+            lines, place, meanwhile = count(), len(results), list[Future[Any]]()
+
+            def trace(
+                frame: Any,
+                event: str,
+                _: Any,
+                lines: Iterator[int] = lines,
+                place: int = place,
+                meanwhile: list[Future[Any]] = meanwhile,
+            ) -> Any:
+                if frame.f_code.co_filename != function_model.__file__:
+                    return None
+                if event == "line" and next(lines) == place:
+                    meanwhile.append(pool.submit(another))
+                    wait(meanwhile, 0.01)
+                return trace
+
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                result = one()
+            finally:
+                sys.settrace(before)
+            if not meanwhile:
+                return results
+            results.append((result, meanwhile[0].result()))
+
+
 class TestModels:
     def test_predictions_and_gradients(self, backend: Backend) -> None:
         model = network(backend.name)
@@ -546,10 +587,19 @@ class TestModels:
             loading.join()
             sys.setswitchinterval(interval)
 
-    def test_asked_while_files_are_loaded(self) -> None:
-        """Parameters and statistics are those of one file."""
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda model: model.Predict(X),
+            lambda model: model.ComputeGradients(X, Y),
+            lambda model: np.frombuffer(model.Serialize(), np.uint8),
+            lambda model: np.concatenate([value.ravel() for value in state_dict(model).values()]),
+        ],
+        ids=["outputs", "gradients", "files", "arrays"],
+    )
+    def test_asked_while_files_are_loaded(self, ask: Callable[[Any], Any]) -> None:
+        """Parameters and statistics are those of one file, wherever one thread stands when the other one runs."""
         rng = np.random.default_rng(0)
-        x, y = rng.standard_normal((2, 5, 3))
         layers = Sequential(Dense(4), BatchNorm(), Dense(3))
         models = [
             NeuralNetworkModel(layers, input_shape=(3,), dtype=np.float64, seed=seed).with_statistics_of(
@@ -557,31 +607,17 @@ class TestModels:
             )
             for seed in range(2)
         ]
-        files = [model.Serialize() for model in models]
-        shared, stop = models[0].Clone(), threading.Event()
+        shared, files = models[0].Clone(), cycle([model.Serialize() for model in reversed(models)])
+        expected = {bits(ask(model)) for model in models}
+
+        def answer() -> bytes:
+            return bits(ask(shared))
 
         def load() -> None:
-            while not stop.is_set():
-                for file in reversed(files):
-                    shared.Deserialize(file)
+            shared.Deserialize(next(files))
 
-        questions: list[tuple[Callable[[Any], Any], int]] = [
-            (lambda model: model.Predict(x), 3000),
-            (lambda model: model.ComputeGradients(x, y), 1000),
-            (lambda model: np.frombuffer(model.Serialize(), np.uint8), 500),
-            (lambda model: np.concatenate([value.ravel() for value in state_dict(model).values()]), 500),
-        ]
-        loading, interval = threading.Thread(target=load), sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        loading.start()
-        try:
-            for ask, times in questions:
-                expected = {bits(ask(model)) for model in models}
-                assert {bits(ask(shared)) for _ in range(times)} <= expected
-        finally:
-            stop.set()
-            loading.join()
-            sys.setswitchinterval(interval)
+        for asked, loaded in [*with_another_at_each_line(answer, load), *with_another_at_each_line(load, answer)]:
+            assert {asked, loaded} - {None} <= expected
 
 
 class TestPrograms:

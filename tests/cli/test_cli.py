@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from command_line import run_command
 
 from aidotnet_py import cli
-from aidotnet_py.cli.app import app
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS, Comparison, running
 
 TINY = ["--iterations", "2", "--meta-batch", "3", "--test-tasks", "4", "--adaptation-steps", "3"]
@@ -25,7 +24,7 @@ def no_memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compare(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["compare", *TINY, *arguments])
+    return run_command(["compare", *TINY, *arguments])
 
 
 class TestCompare:
@@ -78,17 +77,17 @@ class TestCompare:
         assert str(numbers) in done.stdout
 
     def test_help_names_all_there_is(self) -> None:
-        done = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "80"})
+        done = run_command(["compare", "--help"], env={"COLUMNS": "80"})
         assert done.exit_code == 0
         assert all(name in done.stdout for name in [*ALGORITHMS, *PROBLEMS])
 
     def test_without_a_command_it_says_what_there_is(self) -> None:
-        done = CliRunner().invoke(app, [])
+        done = run_command([])
         assert done.exit_code == 0
         assert "compare" in done.stdout
 
     def test_the_command_keeps_its_name(self) -> None:
-        assert "compare" in CliRunner().invoke(app, ["--help"]).stdout
+        assert "compare" in run_command(["--help"]).stdout
 
 
 class TestRefusals:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from command_line import run_command
 
 from aidotnet_py.cli import comparing
-from aidotnet_py.cli.app import app
 from aidotnet_py.cli.new_files import require_new_files, write_output
 from aidotnet_py.comparison import Comparison, running
 
@@ -30,7 +29,7 @@ def no_memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, list(arguments))
+    return run_command(arguments)
 
 
 def curves(file: Path) -> list[Any]:
@@ -296,5 +295,5 @@ class TestCompletion:
             "COMP_WORDS": words,
             "COMP_CWORD": str(len(words.split()) - 1),
         }
-        done = CliRunner().invoke(app, [], prog_name="aidotnet-py", env=environment)
+        done = run_command([], prog_name="aidotnet-py", env=environment)
         assert done.stdout.split() == wanted

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from typer.testing import CliRunner
+from command_line import run_command
 
 from aidotnet_py import RunFolder
 from aidotnet_py.cli.app import app
@@ -124,7 +124,7 @@ def test_warnings_are_one_line(command: str, monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("aidotnet_py.cli.comparing.ComparisonSettings.of", warn)
     monkeypatch.setattr("aidotnet_py.cli.measuring.measure_speed", warn)
     before = warnings.showwarning
-    done = CliRunner().invoke(app, [command, *arguments.get(command, [])])
+    done = run_command([command, *arguments.get(command, [])])
     assert "aidotnet-py: of this and that\n" in done.stderr
     assert "UserWarning" not in done.stderr
     assert warnings.showwarning is before

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_command
 from PIL import Image
-from typer.testing import CliRunner
 
 from aidotnet_py import RunFolder
-from aidotnet_py.cli.app import app
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.data import ImageEncoding, ImageFolderLoader, TableEncoding, TableLoader
 from aidotnet_py.runs import open_learner
@@ -25,6 +24,8 @@ from aidotnet_py.runs.run_data import encoding_of
 SHORT = [
     *("--set", "options.MetaBatchSize=2", "--set", "options.EvaluationFrequency=2"),
     *("--set", "options.EvaluationTasks=4", "--set", "options.AdaptationSteps=2"),
+    # There is half as much to trace.
+    *("--set", "options.UseFirstOrder=true"),
 ]
 
 
@@ -35,7 +36,7 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return run_command([str(argument) for argument in arguments])
 
 
 def rows_of(file: Path) -> list[list[str]]:
@@ -45,8 +46,9 @@ def rows_of(file: Path) -> list[list[str]]:
 
 def train_one_step(table: Path, folder: Path) -> None:
     columns = ("--task", "child", "--target", "height", "--order", "age")
-    short = ("--iterations", 1, "--set", "options.MetaBatchSize=1", "--set", "options.EvaluationFrequency=0")
-    done = run("train", table, "--run", folder, *columns, *short)
+    settings = ("MetaBatchSize=1", "EvaluationFrequency=0", "UseFirstOrder=true")
+    short = [word for setting in settings for word in ("--set", f"options.{setting}")]
+    done = run("train", table, "--run", folder, "--iterations", 1, *columns, *short)
     assert done.exit_code == 0, done.output
 
 
@@ -345,7 +347,8 @@ class TestTable:
     def test_from_train_to_predictions(self, heights: Path, tmp_path: Path) -> None:
         folder, out = tmp_path / "run", tmp_path / "predictions.csv"
         columns = ("--task", "child", "--target", "height", "--order", "age")
-        done = run("train", heights, "--run", folder, "--iterations", 150, *columns, *SHORT[2:])
+        settings = ("--iterations", 40, "--set", "options.EvaluationFrequency=20", *SHORT[4:])
+        done = run("train", heights, "--run", folder, *columns, *settings)
         assert done.exit_code == 0, done.output
         support, query = tmp_path / "support.csv", tmp_path / "query.csv"
         ages = np.arange(1.0, 10.0)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import run_command
 
-from aidotnet_py.cli.app import app
 from aidotnet_py.cli.tables import print_tables, tables_of
 from aidotnet_py.comparison import Comparison, ComparisonSettings, Run
 from aidotnet_py.meta_learning import ConfidenceInterval
@@ -42,7 +41,7 @@ class Terminal(io.StringIO):
 class TestPlaceThatIsTooNarrow:
     def test_a_file_has_the_numbers_of_all_seeds(self, tmp_path: Path) -> None:
         (tmp_path / "found.json").write_text(comparison("digits", 12).to_json(), encoding="utf-8")
-        done = CliRunner().invoke(app, ["merge", str(tmp_path / "found.json")])
+        done = run_command(["merge", str(tmp_path / "found.json")])
         assert done.exit_code == 0, done.output
         assert "…" not in done.stdout
         assert done.stdout.count("75.0% ± 12.5%") == 24

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_command
 from omniglot_files import alphabets, write
-from typer.testing import CliRunner
 
 import aidotnet_py
 from aidotnet_py import NeuralNetworkModel, ReptileAlgorithm, RunFolder, iMAMLAlgorithm
-from aidotnet_py.cli.app import app
 from aidotnet_py.comparison import ALGORITHMS
 from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.learners import make_learner
@@ -26,6 +25,8 @@ from aidotnet_py.runs.settings import RunSettings, changed
 SHORT = [
     *("--iterations", "6", "--shots", "3", "--set", "options.MetaBatchSize=2", "--set", "options.AdaptationSteps=1"),
     *("--set", "options.EvaluationFrequency=2", "--set", "options.EvaluationTasks=4"),
+    # There is half as much to trace.
+    *("--set", "options.UseFirstOrder=true"),
 ]
 
 # Little work on images.
@@ -38,7 +39,7 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return run_command([str(argument) for argument in arguments])
 
 
 def train(folder: Path, *arguments: Any) -> Any:

@@ -134,7 +134,8 @@ def learner_on(backend: str, **options: Any) -> MAMLAlgorithm[Any]:
         Sequential(Dense(4), Tanh(), Dense(1)), input_shape=(1,), dtype=np.float64, backend=backend, seed=0
     )
     loader = SinusoidLoader(3, 4, seed=1, dtype=np.float64, backend=backend)
-    return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, MetaBatchSize=3, EvaluationTasks=7, **options))
+    settings = {"MetaBatchSize": 3, "EvaluationTasks": 7, "UseFirstOrder": True}
+    return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, **(settings | options)))
 
 
 def test_a_run_interrupted_while_tasks_are_drawn_ahead_goes_on_as_it_would_have(tmp_path: Any) -> None:

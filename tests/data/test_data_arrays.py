@@ -473,7 +473,8 @@ def test_a_learner_resumes_from_its_checkpoint_with_the_same_tasks(kind: Any, tm
             seed=0,
         )
         loader = make(kind, X, Y, 3, 2, 4, seed=1)
-        return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, MetaBatchSize=2, RandomSeed=3, AdaptationSteps=2))
+        settings = {"MetaBatchSize": 2, "RandomSeed": 3, "AdaptationSteps": 2, "UseFirstOrder": True}
+        return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, **settings))
 
     whole, first, second = learner(), learner(), learner()
     wanted = [whole.MetaTrainStep(2).MetaLoss for _ in range(6)]

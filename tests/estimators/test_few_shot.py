@@ -12,6 +12,7 @@ import pandas as pd
 import polars
 import pytest
 from any_width import classifying, regressing
+from command_line import run_command
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.exceptions import DataConversionWarning, NotFittedError
@@ -19,7 +20,6 @@ from sklearn.model_selection import GroupKFold, cross_val_predict, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_regressor_multioutput, parametrize_with_checks
-from typer.testing import CliRunner
 
 import aidotnet_py
 from aidotnet_py import (
@@ -34,7 +34,6 @@ from aidotnet_py import (
     RunFolder,
 )
 from aidotnet_py.backends import Backend
-from aidotnet_py.cli.app import app
 from aidotnet_py.data import DigitsLoader, ImageEncoding, TableLoader
 from aidotnet_py.estimators import FewShotClassifier, FewShotRegressor
 from aidotnet_py.nn import conv4, mlp
@@ -222,7 +221,7 @@ def run_on_a_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--set", "options.EvaluationTasks=4", "--set", "options.EvaluationFrequency=10"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("aidotnet_py.runs.folder.draw_training", lambda *_: (_ for _ in ()).throw(ImportError()))
-        done = CliRunner().invoke(app, [*arguments, "--run", str(folder / "run"), *options])
+        done = run_command([*arguments, "--run", str(folder / "run"), *options])
     assert done.exit_code == 0, done.output
     return folder / "run"
 
@@ -235,9 +234,7 @@ class TestRuns:
         new.iloc[:3].to_csv(tmp_path / "support.csv", index=False)
         new.iloc[3:].drop(columns="height").to_csv(tmp_path / "query.csv", index=False)
         arguments = [*("--support", tmp_path / "support.csv"), "--query", tmp_path / "query.csv"]
-        done = CliRunner().invoke(
-            app, ["adapt", str(run_on_a_table), *map(str, arguments), "--out", str(tmp_path / "out.csv")]
-        )
+        done = run_command(["adapt", str(run_on_a_table), *map(str, arguments), "--out", str(tmp_path / "out.csv")])
         assert done.exit_code == 0, done.output
         with (tmp_path / "out.csv").open(newline="") as lines:
             expected = [float(row["height"]) for row in csv.DictReader(lines)]

@@ -14,17 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command_line import run_command
 from places import ROOT
-from typer.testing import CliRunner
 
 from aidotnet_py import ArgumentException
-from aidotnet_py.cli.app import app
 from aidotnet_py.explorer import server
 
 
 @pytest.mark.parametrize("port", [0, 65536, -1])
 def test_a_port_that_is_none(port: int) -> None:
-    done = CliRunner().invoke(app, ["explore", "--port", str(port)])
+    done = run_command(["explore", "--port", str(port)])
     assert done.exit_code == 2
     assert "port must be a whole number from 1 to 65535" in done.stderr
 
@@ -36,7 +35,7 @@ def test_a_port_that_is_taken() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        done = CliRunner().invoke(app, ["explore", "--port", str(port)])
+        done = run_command(["explore", "--port", str(port)])
     assert done.exit_code == 2
     assert f"port must be free, got {port}" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -24,11 +24,8 @@ from aidotnet_py.runs import CsvLog, MLflowLog, TensorBoardLog
 def learner(steps: int) -> Any:
     model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
     loader = SinusoidLoader(3, 3, seed=0, dtype=np.float32)
-    return MAMLAlgorithm(
-        MAMLOptions(
-            model, DataLoader=loader, NumMetaIterations=steps, MetaBatchSize=2, EvaluationFrequency=2, EvaluationTasks=3
-        )
-    )
+    settings = {"MetaBatchSize": 2, "EvaluationFrequency": 2, "EvaluationTasks": 3, "UseFirstOrder": True}
+    return MAMLAlgorithm(MAMLOptions(model, DataLoader=loader, NumMetaIterations=steps, **settings))
 
 
 def trained(folder: RunFolder, make: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import threading
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until_all_is_compiled
 
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
@@ -336,10 +336,8 @@ def test_iterations_allocate_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         most, least = (min(peak(n, iterations) for _ in range(3)) for iterations in (30, 3))
         return most - least
 
-    for thread in threading.enumerate():
-        # What other tests have left to compile allocates too.
-        if thread.name == "aidotnet_py compiler":
-            thread.join()
+    # What other tests have left to compile allocates too.
+    until_all_is_compiled()
     # What grows is the record of the scalars, which knows nothing of n.
     assert growth(20_000) <= growth(100) + 10_000
     # x, r, p and one buffer to work in.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import tracemalloc
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import scipy.sparse.linalg
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until_all_is_compiled
 
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
@@ -142,10 +142,8 @@ def test_memory_is_a_vector_an_iteration() -> None:
         tracemalloc.stop()
         return size
 
-    for thread in threading.enumerate():
-        # What other tests have left to compile allocates too.
-        if thread.name == "aidotnet_py compiler":
-            thread.join()
+    # What other tests have left to compile allocates too.
+    until_all_is_compiled()
     peak(1)
     assert peak(30) <= (30 + 8) * b.nbytes
 

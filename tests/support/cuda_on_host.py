@@ -107,8 +107,9 @@ def _with_entries(text: str) -> str:
     return '#include "header.hpp"\n' + text + "".join(entries)
 
 
-# The same for the header and the modules: a compiled header serves its own flags alone.
-_FLAGS = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-march=native", "-fPIC"]
+# The same for the header and the modules: a compiled header serves its own flags alone. Most modules run once, and
+# take longer to optimize than to run as they are.
+_FLAGS = ["-std=c++17", "-O0", "-w", "-ffp-contract=off", "-march=native", "-fPIC"]
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 

@@ -42,7 +42,7 @@ def compiled(source: str) -> Any:
         text, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
         text.write_text(source)
         # No contraction of a product and a sum into one rounding: nvcc does it, NumPy does not.
-        flags = ["-std=c++14", "-O1", "-ffp-contract=off", "-shared", "-fPIC"]
+        flags = ["-std=c++14", "-O0", "-ffp-contract=off", "-shared", "-fPIC"]
         subprocess.run([COMPILER, *flags, str(text), "-o", str(library)], check=True, capture_output=True)
         function = ctypes.CDLL(str(library)).run
     function.restype = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import threading
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from random_programs import (
     random_program,
     shuffled_reshape,
 )
+from waiting import until_all_is_compiled
 
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable, plan, run_program
@@ -265,10 +265,8 @@ def test_a_run_allocates_nothing_that_grows_with_the_data(compiled: bool) -> Non
     executable.run()
     assert executable.nbytes > 500_000
     executable.compile()
-    for thread in threading.enumerate():
-        # What other tests have left to compile allocates too.
-        if thread.name == "aidotnet_py compiler":
-            thread.join()
+    # What other tests have left to compile allocates too.
+    until_all_is_compiled()
     tracemalloc.start()
     try:
         executable.run()

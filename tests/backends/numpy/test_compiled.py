@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until_all_is_compiled
 
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel
 from aidotnet_py import autodiff as ad
@@ -182,14 +182,8 @@ def test_solves_of_one_shape_keep_their_bits_when_their_updates_are_compiled() -
     first = solve()
     for _ in range(5):
         solve()
-    finish_compiling()
+    until_all_is_compiled()
     assert_same_bits([solve()], [first])
-
-
-def finish_compiling() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "aidotnet_py compiler":
-            thread.join()
 
 
 class _Failing:
@@ -294,7 +288,7 @@ class TestCache:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
-        # `finish_compiling` waits for a process that would wait two seconds for more work.
+        # `until_all_is_compiled` waits for a process that would wait two seconds for more work.
         monkeypatch.setattr(llvm_compiler_module, "_IDLE", 0.0)
         monkeypatch.setattr(llvm_compiler_module, "_QUIET", 0.0)
         return tmp_path / "aidotnet_py" / "kernels"
@@ -308,7 +302,7 @@ class TestCache:
         x = np.arange(6.0)
         result = run_on(ad.trace(lambda a: a * 2.0, x), Backend(), [x])[0]
         # A run also has the function compiled that calls kernels in order.
-        finish_compiling()
+        until_all_is_compiled()
         return result
 
     def contents(self, folder: Path) -> dict[Path, bytes]:

@@ -125,7 +125,9 @@ import numpy as np
 from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.backends import get_backend
+from aidotnet_py.backends.numpy import llvm
 
+llvm._IDLE = 0.1
 executable = Executable(ad.trace(lambda x: x * {factor} + 1.0, np.ones(9)), get_backend("numpy"), compile_at=1)
 executable.inputs[0][...] = np.arange(9.0)
 {between}

@@ -15,8 +15,6 @@ import pytest
 from amounts import rounds
 from process_cases import learner_of
 
-distributed = pytest.importorskip("distributed")
-
 pytestmark = [
     pytest.mark.slow,
     # Dask's own threads and sockets, as they are when its processes are killed.
@@ -29,6 +27,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A scheduler and two workers, each a process, which their nannies begin anew when they are killed."""
+    # Not when the tests are collected, which all do: the import takes longer than most tests.
+    distributed = pytest.importorskip("distributed")
     folder = tmp_path_factory.mktemp("dask")
     contact = folder / "scheduler.json"
     support = Path(__file__).parents[2] / "support"

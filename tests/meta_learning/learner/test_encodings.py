@@ -50,7 +50,8 @@ def model() -> NeuralNetworkModel[np.float32]:
 
 
 def learner(**options: Any) -> MAMLAlgorithm[Any, Any, Any, Any]:
-    return MAMLAlgorithm(MAMLOptions(model(), NumMetaIterations=2, EvaluationFrequency=0, **options))
+    settings = {"NumMetaIterations": 2, "EvaluationFrequency": 0, "UseFirstOrder": True, "AdaptationSteps": 1}
+    return MAMLAlgorithm(MAMLOptions(model(), **(settings | options)))
 
 
 class _Tokens:

@@ -42,7 +42,9 @@ def loader(seed: int = 0) -> Any:
 
 
 def learner(seed: int = 0, **options: Any) -> Any:
-    return MAMLAlgorithm(MAMLOptions(network(seed), **({"AdaptationSteps": 2, "DataLoader": loader(seed)} | options)))
+    # Of first order, for which there is half as much to trace; what learners share does not depend on it.
+    given = {"AdaptationSteps": 2, "UseFirstOrder": True, "DataLoader": loader(seed)}
+    return MAMLAlgorithm(MAMLOptions(network(seed), **(given | options)))
 
 
 def parameters(of: Any) -> bytes:

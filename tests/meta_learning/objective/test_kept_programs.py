@@ -61,7 +61,7 @@ def test_learners_trace_no_step_anew(kind: str, network: str, traces: list[Trace
     rng = np.random.default_rng(0)
     algorithm, options = KINDS[kind]
     # With other draws, a solve may be the first to need its measured residual, which is traced then, once.
-    learner = algorithm(options(a_model(NETWORKS[network]), RandomSeed=0))
+    learner = algorithm(options(a_model(NETWORKS[network]), AdaptationSteps=2, RandomSeed=0))
     for _ in range(3):
         traces.clear()
         before = learner.BaseModel.GetParameters()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy_doubles import COUNTED, CountingBackend
 from tanh_network import TanhNetwork, batch_of
+from waiting import until_all_is_compiled
 
 import aidotnet_py
 from aidotnet_py import CrossEntropyLoss, NeuralNetworkModel, TaskBatch, iMAMLAlgorithm, iMAMLOptions
@@ -157,13 +158,11 @@ def compile_all(step: Callable[[], Any]) -> None:
     for _ in range(20):
         for _ in range(12):
             step()
-        compiling = [thread for thread in threading.enumerate() if thread.name == "aidotnet_py compiler"]
-        if not compiling:
+        if not any(thread.name == "aidotnet_py compiler" for thread in threading.enumerate()):
             # What was ready during the last of them is taken up at the next.
             step()
             return
-        for thread in compiling:
-            thread.join()
+        until_all_is_compiled()
     pytest.fail("there was always something left to compile")
 
 
