@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import importlib.util
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,8 @@ class Library:
         self._functions: weakref.WeakValueDictionary[str, Function] = weakref.WeakValueDictionary()
         # Digests of functions to optimize, in the order in which they came.
         self._slow: dict[str, None] = {}
+        # Code by its digest, written when there is time for it: a step that waits for code does not wait for the disk.
+        self._unwritten: deque[tuple[str, bytes]] = deque()
         # The last text, by the name of its function.
         self._written: tuple[str, str] | None = None
         self._machine: Machine | None = None
@@ -89,12 +92,7 @@ class Library:
 
     def look_up(self, source: Source) -> Function | None:
         """Return a source's function; None if the function must be compiled."""
-        if self._kind is None:
-            return None
-        digest = _digest(self._kind, source)
-        with self.lock:
-            code = self._codes.get(digest) or self._read(digest)
-            return None if code is None else self._function(digest, source, code)
+        return None if self._kind is None else self._known(source, _digest(self._kind, source))
 
     def compile(self, source: Source, process: CompilingProcess, following: Sequence[Source]) -> Function:
         """Return a source's function, compiled if need be; called by the compiling thread alone.
@@ -106,17 +104,23 @@ class Library:
         AbandonedError
             When the process gave up, since nobody wants the function any more.
         """
-        known = self.look_up(source)
+        digest = self._digest(source)
+        known = self._known(source, digest)
         if known is not None:
             return known
-        digest = self._digest(source)
-        code = self._codes.get(digest) or self._load_from_disk(digest)
-        if code is None:
-            # The functions that call kernels are short, and their address is used as it is.
-            optimize = not isinstance(source, Kernel)
-            code = self._compile(source, process, optimize=optimize, following=following)
+        # The functions that call kernels are short, and their address is used as it is.
+        optimize = not isinstance(source, Kernel)
+        code = self._load_from_disk(digest) or self._compile(source, digest, process, optimize, following)
         with self.lock:
             return self._function(digest, source, code)
+
+    def has_to_write(self) -> bool:
+        """Return whether there is code to write to disk."""
+        return bool(self._unwritten)
+
+    def write(self) -> None:
+        """Write some code to disk; called by the compiling thread alone."""
+        self._files.write(*self._unwritten.popleft())
 
     def can_optimize(self) -> bool:
         """Return whether there is a function to optimize."""
@@ -132,10 +136,16 @@ class Library:
             del self._slow[digest]
             function = self._functions.get(digest)
         if function is not None:
-            function.replace(self._compile(function.source, process, optimize=True).address)
+            function.replace(self._compile(function.source, digest, process, True).address)
+
+    def _known(self, source: Source, digest: str) -> Function | None:
+        """Return a source's function, if its code is loaded, or can be from disk without LLVM."""
+        with self.lock:
+            code = self._codes.get(digest) or self._read(digest)
+            return None if code is None else self._function(digest, source, code)
 
     def _function(self, digest: str, source: Source, code: _Code) -> Function:
-        """Return the function of some code, one for all its callers."""
+        """Return the function of some code, one for all its callers; the lock must be held."""
         function = self._functions.get(digest)
         if function is None:
             self._codes[digest] = code
@@ -158,7 +168,7 @@ class Library:
         if not content:
             return None
         optimize = content[:1] == OPTIMIZE
-        address = load(content[1:], _name(digest, optimize=optimize))
+        address = load(content[1:], _name(digest, optimize))
         return None if address is None else _Code(address, optimize)
 
     def _load_from_disk(self, digest: str) -> _Code | None:
@@ -169,38 +179,37 @@ class Library:
             return None
         optimize = content[:1] == OPTIMIZE
         try:
-            return _Code(self._own_machine().load(content[1:], _name(digest, optimize=optimize)), optimize)
+            return _Code(self._own_machine().load(content[1:], _name(digest, optimize)), optimize)
         except (RuntimeError, LookupError):
             return None
 
     def _compile(
-        self, source: Source, process: CompilingProcess, *, optimize: bool, following: Sequence[Source] = ()
+        self, source: Source, digest: str, process: CompilingProcess, optimize: bool, following: Sequence[Source] = ()
     ) -> _Code:
-        digest = self._digest(source)
-        text, name = self._text(source, digest, optimize=optimize), _name(digest, optimize=optimize)
+        text, name = self._text(source, digest, optimize), _name(digest, optimize)
 
         def meanwhile() -> None:
             for later in following:
                 if (key := self._digest(later)) not in self._codes:
-                    self._text(later, key, optimize=optimize)
+                    self._text(later, key, optimize)
 
         # What cannot be loaded without LLVM needs it here in any case.
         code = process.compile(text, optimize=optimize, meanwhile=meanwhile) if can_load() else None
         code = code or self._own_machine().compile(text, optimize=optimize)
-        self._files.write(digest, (OPTIMIZE if optimize else b"\0") + code)
         loaded = _Code(load(code, name) or self._own_machine().load(code, name), optimize)
         self._codes[digest] = loaded
+        self._unwritten.append((digest, (OPTIMIZE if optimize else b"\0") + code))
         return loaded
 
-    def _text(self, source: Source, digest: str, *, optimize: bool) -> str:
+    def _text(self, source: Source, digest: str, optimize: bool) -> str:
         """Return the text of a source; the last one is not written again."""
-        name = _name(digest, optimize=optimize)
+        name = _name(digest, optimize)
         if self._written is None or self._written[0] != name:
             self._written = name, _text(source, name)
         return self._written[1]
 
 
-def _name(digest: str, *, optimize: bool) -> str:
+def _name(digest: str, optimize: bool) -> str:
     """Return a function's name, unique because one engine may hold all functions."""
     return f"{'kernel' if optimize else 'early'}_{digest}"
 

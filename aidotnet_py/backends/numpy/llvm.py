@@ -235,10 +235,11 @@ class LlvmCompiler:
         """Start the compiling thread if there is work for it and none runs."""
         with self._lock:
             started = self._worker is not None and self._worker.is_alive()
-            is_work = self._waiting or (self._library is not None and self._library.can_optimize())
+            library = self._library
+            is_work = self._waiting or (library is not None and (library.has_to_write() or library.can_optimize()))
             if is_work and not started and not self._working and not self._paused:
                 self._worker = threading.Thread(
-                    target=self._work, args=(self._library,), name="aidotnet_py compiler", daemon=False
+                    target=self._work, args=(library,), name="aidotnet_py compiler", daemon=False
                 )
                 self._worker.start()
 
@@ -295,12 +296,16 @@ class LlvmCompiler:
                 goes_on = not self._paused and threading.main_thread().is_alive()
                 compilation = self._waiting[0] if goes_on and self._waiting else None
                 can_optimize = goes_on and library.can_optimize()
-                if compilation is None and not can_optimize and not process.is_running:
+                # The end of the interpreter waits for the disk, lest short programs compile all anew each time.
+                writes = not self._paused and library.has_to_write()
+                if compilation is None and not (can_optimize or writes or process.is_running):
                     self._worker, self._working = None, False
                     return
             if compilation is not None:
                 self._advance(compilation, library, process)
                 asked = worked = time.monotonic()
+            elif writes:
+                library.write()
             elif can_optimize and time.monotonic() - asked >= _QUIET:
                 # What fails leaves the code as it is.
                 with suppress(Exception):

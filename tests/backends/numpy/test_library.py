@@ -16,7 +16,7 @@ from waiting import until
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
 from aidotnet_py.backends.numpy import llvm
 from aidotnet_py.backends.numpy.compiling_process import CompilingProcess
-from aidotnet_py.backends.numpy.library import Library
+from aidotnet_py.backends.numpy.library import Function, Library
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.numpy.machine_code import OPTIMIZE
 
@@ -48,13 +48,30 @@ def levels(folder: Path) -> list[bytes]:
     return sorted(file.read_bytes()[32:33] for file in folder.iterdir() if "." not in file.name)
 
 
+def compiled(library: Library, process: CompilingProcess, factor: float) -> Function:
+    function = library.compile(kernel(factor), process, [])
+    write_all(library)
+    return function
+
+
+def optimize_all(library: Library, process: CompilingProcess) -> None:
+    while library.can_optimize():
+        library.optimize(process)
+    write_all(library)
+
+
+def write_all(library: Library) -> None:
+    while library.has_to_write():
+        library.write()
+
+
 def wait_for_the_compiler() -> None:
     until(lambda: not any(thread.name == "aidotnet_py compiler" for thread in threading.enumerate()))
 
 
 def test_optimized_code_takes_the_place_of_early_code(folder: Path, process: CompilingProcess) -> None:
     library, array = Library(), np.arange(800, dtype=np.float32)
-    function = library.compile(kernel(3.0), process, [])
+    function = compiled(library, process, 3.0)
     early, expected = function.address, np.sqrt(array) * np.float32(3.0)
     call = llvm._Call(function, kernel(3.0), [array.ctypes.data])
     for address_is_early in (True, False):
@@ -64,40 +81,37 @@ def test_optimized_code_takes_the_place_of_early_code(folder: Path, process: Com
         np.testing.assert_array_equal(array, expected)
         assert levels(folder) == [b"\0" if address_is_early else OPTIMIZE]
         assert library.can_optimize() is address_is_early
-        if address_is_early:
-            library.optimize(process)
+        optimize_all(library, process)
 
 
 def test_functions_that_nobody_has_any_more_are_not_optimized(folder: Path, process: CompilingProcess) -> None:
     library = Library()
-    functions = [library.compile(kernel(float(i)), process, []) for i in range(3)]
-    assert library.compile(kernel(2.0), process, []) is functions[2]
+    functions = [compiled(library, process, float(i)) for i in range(3)]
+    assert compiled(library, process, 2.0) is functions[2]
     del functions[0]
     gc.collect()
-    while library.can_optimize():
-        library.optimize(process)
+    optimize_all(library, process)
     assert levels(folder) == [b"\0", OPTIMIZE, OPTIMIZE]
     # One that comes back is.
-    functions.append(library.compile(kernel(0.0), process, []))
+    functions.append(compiled(library, process, 0.0))
     assert library.can_optimize()
 
 
 def test_early_code_that_an_ended_process_left_is_optimized(folder: Path, process: CompilingProcess) -> None:
-    Library().compile(kernel(5.0), process, [])
+    compiled(Library(), process, 5.0)
     assert levels(folder) == [b"\0"]
     for is_left in (True, False):
         later = Library()
-        function = later.compile(kernel(5.0), process, [])
+        function = compiled(later, process, 5.0)
         assert later.can_optimize() is is_left
-        if is_left:
-            later.optimize(process)
-            assert levels(folder) == [OPTIMIZE]
+        optimize_all(later, process)
+        assert levels(folder) == [OPTIMIZE]
         assert function.address
 
 
 def test_what_cannot_be_optimized_stays_as_it_is(process: CompilingProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
-    function = library.compile(kernel(7.0), process, [])
+    function = compiled(library, process, 7.0)
     early = function.address
 
     def fail(*_: Any, **__: Any) -> None:
@@ -141,9 +155,10 @@ def test_a_fork_does_not_end_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     compiler = LlvmCompiler()
     makers = compiler.submit([kernel(9.0)]).result(wait=True)
     assert makers
-    call = makers[0]([0])
+    call: Any = makers[0]([0])
     compiler.pause()
-    assert levels(folder) == [b"\0"]
+    assert call._function.address
+    assert OPTIMIZE not in levels(folder)
     compiler.resume()
     until(lambda: levels(folder) == [OPTIMIZE])
     wait_for_the_compiler()
