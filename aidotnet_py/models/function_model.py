@@ -499,7 +499,7 @@ class FunctionModel(
             When the loss, its gradient or the step's result is not finite; the model is then unchanged.
         """
         with self._lock:
-            memory = self._optimizer.GetState()
+            held, memory = self._held, self._optimizer.GetState()
             loss, gradient = self._loss_and_gradient(
                 input, expectedOutput, "expectedOutput", self._loss, step=int(memory["steps"])
             )
@@ -510,7 +510,9 @@ class FunctionModel(
                 self._require_finite("new parameters are", new)
                 self._hold(new, self._held.statistics)
             except BaseException:
-                self._optimizer.SetState(memory)
+                # An interrupt may come when the parameters are there already: after the assignment that moves them.
+                if self._held is held:
+                    self._optimizer.SetState(memory)
                 raise
             self._metadata.TrainingDate = datetime.now(UTC)
 
