@@ -74,14 +74,15 @@ class CompilingProcess:
         try:
             self._running = self._running or _started()
             return self._answer(self._running.line, OPTIMIZE if optimize else b"\0", text.encode(), meanwhile)
-        except AbandonedError:
-            self.end()
-            raise
         # RuntimeError: the interpreter ends, and starts no process.
         except (OSError, RuntimeError, subprocess.SubprocessError):
             self._failed = True
             self.end()
             return None
+        except BaseException:
+            # Its answer would be taken for that to the next module.
+            self.end()
+            raise
 
     def end(self) -> None:
         """End the process; the next module starts another one."""

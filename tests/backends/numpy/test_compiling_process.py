@@ -70,6 +70,17 @@ def test_a_process_that_ends_is_given_up(process: CompilingProcess, text: str) -
     assert process.compile(TEXT, optimize=False) is None
 
 
+def test_what_fails_meanwhile_leaves_no_answer_for_the_next(process: CompilingProcess) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        process.compile(TEXT, optimize=False, meanwhile=fail)
+    assert not process.is_running
+    other = TEXT.replace("twice", "again")
+    assert b"again" in (process.compile(other, optimize=False) or b"")
+
+
 @pytest.mark.parametrize("executable", ["", "/bin/cat", "/nowhere/python3"])
 def test_without_an_interpreter_there_is_none(
     process: CompilingProcess, executable: str, monkeypatch: pytest.MonkeyPatch
