@@ -37,7 +37,7 @@ class Compilation(Protocol):
         Parameters
         ----------
         wait : bool
-            Whether to wait until all are ready.
+            Whether to wait until all are ready, or the main thread has ended and nothing is compiled any more.
 
         Raises
         ------

@@ -65,6 +65,9 @@ class _Compilation:
             if not wait:
                 return None
             while not self.over.wait(_WHILE):
+                if not threading.main_thread().is_alive():
+                    # No thread compiles any more, and other threads may still compute.
+                    return None
                 self._wake()
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
@@ -305,7 +308,9 @@ class LlvmCompiler:
                 self._advance(compilation, library, process)
                 asked = worked = time.monotonic()
             elif writes:
-                library.write()
+                # What cannot be written is compiled anew by later processes.
+                with suppress(Exception):
+                    library.write()
             elif can_optimize and time.monotonic() - asked >= _QUIET:
                 # What fails leaves the code as it is.
                 with suppress(Exception):

@@ -179,6 +179,28 @@ print(Counted.started)
     assert run(program, tmp_path) == ["1"]
 
 
+def test_a_thread_that_outlives_the_main_one_waits_for_no_kernels(tmp_path: Path) -> None:
+    """Nothing is compiled any more then."""
+    program = """
+import threading
+import numpy as np
+from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.execution import Executable
+from aidotnet_py.backends import get_backend
+
+def work():
+    threading.main_thread().join()
+    executable = Executable(ad.trace(lambda x: x * 2.0, np.ones(9)), get_backend("numpy"))
+    executable.inputs[0][...] = 3.0
+    executable.compile()
+    executable.run()
+    print(set(executable.outputs[0].tolist()))
+
+threading.Thread(target=work).start()
+"""
+    assert run(program, tmp_path) == ["{6.0}"]
+
+
 @pytest.mark.parametrize("between", ["sys.executable = None", "sys.frozen = True"])
 def test_without_a_process_llvm_compiles_here(tmp_path: Path, between: str) -> None:
     assert run(PROGRAM.format(factor=2.5, between=between), tmp_path) == ["True"]

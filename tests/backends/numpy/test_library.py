@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from waiting import until
 
+from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
 from aidotnet_py.backends.numpy import llvm
 from aidotnet_py.backends.numpy.compiling_process import CompilingProcess
@@ -146,6 +147,22 @@ def test_a_chain_runs_while_its_kernels_are_optimized(folder: Path, monkeypatch:
     until(run)
     wait_for_the_compiler()
     assert run()
+
+
+def test_code_that_cannot_be_written_keeps_no_other_from_being_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, tried = LlvmCompiler(), threading.Event()
+
+    def fail(*_: Any) -> None:
+        tried.set()
+        raise MemoryError
+
+    monkeypatch.setattr(CodeFiles, "write", fail)
+    assert compiler.submit([kernel(11.0)]).result(wait=True)
+    assert tried.wait(10)
+    later = compiler.submit([kernel(12.0)])
+    until(later.over.is_set)
+    compiler.pause()
+    compiler.go_on()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
