@@ -46,7 +46,10 @@ class Machine:
         return address
 
     def compile(self, text: str, *, optimize: bool) -> bytes:
-        """Compile a module to an object file: soon, or to code that takes less time. Both compute the same bits."""
+        """Compile a module to an object file: soon, or to code that takes less time.
+
+        Both compute the same bits, but for the sign of a NaN, which depends on the order of an instruction's operands.
+        """
         target = self._optimizing if optimize else self._quick
         module = self._llvm.parse_assembly(text)
         module.triple = self._llvm.get_default_triple()
