@@ -293,6 +293,17 @@ class LlvmCompiler:
         # A fork waits for the present kernel, lest forks in quick turn leave none done. The end of the interpreter does
         # not.
         process = CompilingProcess(threading.main_thread().is_alive)
+        try:
+            self._work_through(library, process)
+        except BaseException:
+            # What another thread raised in this one. A fork would wait for ever for a thread that is gone.
+            process.end()
+            with self._lock:
+                self._worker, self._working = None, False
+            raise
+
+    def _work_through(self, library: Library, process: CompilingProcess) -> None:
+        """Compile what waits; then, when nothing does, write and optimize what was compiled."""
         asked = worked = time.monotonic()
         while True:
             with self._lock:

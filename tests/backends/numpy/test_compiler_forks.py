@@ -78,6 +78,33 @@ def test_a_thread_that_a_join_takes_for_dead_compiles_alone(
     np.testing.assert_array_equal(x, 2.5)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_thread_that_another_one_ends_is_replaced(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `PyThreadState_SetAsyncExc`, say. Forks would wait for it for ever."""
+    compiler = LlvmCompiler()
+
+    def end(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Library, "compile", end)
+        compilation = compiler.submit([times(1.75)])
+        until(lambda: compiler._worker is None)
+
+    def fork() -> None:
+        compiler.pause()
+        compiler.resume()
+
+    forking = threading.Thread(target=fork, daemon=True)
+    forking.start()
+    forking.join(30)
+    assert not forking.is_alive()
+    assert compilation.result(wait=True) is not None
+
+
 @pytest.mark.slow
 def test_two_pauses_at_once(slowly: threading.Event) -> None:
     """The end of one lets no thread compile in the middle of another one."""
