@@ -129,8 +129,8 @@ class KernelBuilder:
 
             def rebase(o: Operand) -> Operand:
                 # Memory that is written stays one argument: arguments never overlap.
-                alike = firsts[o.argument, o.dtype, o.strides]
-                first = min(places[o.argument]) if o.argument in written else alike
+                is_written = o.argument in written
+                first = min(places[o.argument]) if is_written else firsts[o.argument, o.dtype, o.strides]
                 start = starts[o.argument] + first * np.dtype(o.dtype).itemsize
                 return Operand(addresses.setdefault(start, len(addresses)), o.dtype, o.strides, o.offset - first)
 

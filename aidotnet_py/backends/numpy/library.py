@@ -39,8 +39,6 @@ class Function:
     ----------
     source : Kernel or str
         What the function does.
-    address : int
-        The address of its code now.
     run : callable
         The function, if it is that of a kernel.
     """
@@ -55,9 +53,14 @@ class Function:
         """The place in memory of the code's address, for callers that read it at each call."""
         return ctypes.addressof(self._entry)
 
+    @property
+    def address(self) -> int:
+        """The address of its code now."""
+        return self._entry.value or 0
+
     def replace(self, address: int) -> None:
         """Have later calls run the code at another address."""
-        self.address, self.run = address, _KERNEL(address)
+        self.run = _KERNEL(address)
         self._entry.value = address
 
 
@@ -80,12 +83,12 @@ class Library:
         self.lock = Lock()
         self._codes: dict[str, _Code] = {}
         self._functions: weakref.WeakValueDictionary[str, Function] = weakref.WeakValueDictionary()
-        # Digests of functions to optimize, in the order in which they came.
-        self._slow: dict[str, None] = {}
+        # Digests of functions to optimize, in the order in which they came; some are gone or optimized since.
+        self._slow: deque[str] = deque()
         # Code by its digest, written when there is time for it: a step that waits for code does not wait for the disk.
         self._unwritten: deque[tuple[str, bytes]] = deque()
-        # The last text, by the name of its function.
-        self._written: tuple[str, str] | None = None
+        # The last name of a function, and its text.
+        self._last_text = "", ""
         self._machine: Machine | None = None
         # Needed only if code on disk can be loaded without LLVM.
         self._kind = _kind_of_processor() if can_load() else None
@@ -110,7 +113,7 @@ class Library:
             return known
         # The functions that call kernels are short, and their address is used as it is.
         optimize = not isinstance(source, Kernel)
-        code = self._load_from_disk(digest) or self._compile(source, digest, process, optimize, following)
+        code = self._compile(source, digest, process, optimize, following)
         with self.lock:
             return self._function(digest, source, code)
 
@@ -125,21 +128,21 @@ class Library:
     def can_optimize(self) -> bool:
         """Return whether there is a function to optimize."""
         with self.lock:
-            self._slow = {digest: None for digest in self._slow if digest in self._functions}
+            while self._slow and (self._slow[0] not in self._functions or self._codes[self._slow[0]].is_optimized):
+                self._slow.popleft()
             return bool(self._slow)
 
     def optimize(self, process: CompilingProcess) -> None:
         """Optimize a function; called by the compiling thread alone, with the exceptions of `compile`."""
         with self.lock:
-            digest = next(iter(self._slow))
             # What fails is not tried again.
-            del self._slow[digest]
+            digest = self._slow.popleft()
             function = self._functions.get(digest)
         if function is not None:
             function.replace(self._compile(function.source, digest, process, True).address)
 
     def _known(self, source: Source, digest: str) -> Function | None:
-        """Return a source's function, if its code is loaded, or can be from disk without LLVM."""
+        """Return a source's function, if its code is loaded or on disk."""
         with self.lock:
             code = self._codes.get(digest) or self._read(digest)
             return None if code is None else self._function(digest, source, code)
@@ -151,7 +154,7 @@ class Library:
             self._codes[digest] = code
             function = self._functions[digest] = Function(source, code.address)
             if not code.is_optimized:
-                self._slow[digest] = None
+                self._slow.append(digest)
         return function
 
     def _digest(self, source: Source) -> str:
@@ -163,25 +166,17 @@ class Library:
         return self._machine
 
     def _read(self, digest: str) -> _Code | None:
-        """Load code from disk without LLVM; None if there is none, or this fails."""
+        """Load code from disk; None if there is none, or this fails."""
         content = self._files.read(digest)
         if not content:
             return None
         optimize = content[:1] == OPTIMIZE
-        address = load(content[1:], _name(digest, optimize))
-        return None if address is None else _Code(address, optimize)
-
-    def _load_from_disk(self, digest: str) -> _Code | None:
-        """Load code from disk with LLVM; None if this fails."""
-        # If `load` can read files of this system, `look_up` has tried it already.
-        content = None if can_load() else self._files.read(digest)
-        if not content:
-            return None
-        optimize = content[:1] == OPTIMIZE
+        code, name = content[1:], _name(digest, optimize)
         try:
-            return _Code(self._own_machine().load(content[1:], _name(digest, optimize)), optimize)
+            address = load(code, name) if can_load() else self._own_machine().load(code, name)
         except (RuntimeError, LookupError):
             return None
+        return None if address is None else _Code(address, optimize)
 
     def _compile(
         self, source: Source, digest: str, process: CompilingProcess, optimize: bool, following: Sequence[Source] = ()
@@ -204,9 +199,9 @@ class Library:
     def _text(self, source: Source, digest: str, optimize: bool) -> str:
         """Return the text of a source; the last one is not written again."""
         name = _name(digest, optimize)
-        if self._written is None or self._written[0] != name:
-            self._written = name, _text(source, name)
-        return self._written[1]
+        if self._last_text[0] != name:
+            self._last_text = name, _text(source, name)
+        return self._last_text[1]
 
 
 def _name(digest: str, optimize: bool) -> str:

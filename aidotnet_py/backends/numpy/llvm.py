@@ -71,8 +71,7 @@ class _Compilation:
                 self._wake()
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
-        kernels = cast("Sequence[Kernel]", self.sources)
-        return [partial(_Call, *pair) for pair in zip(self.functions, kernels, strict=True)]
+        return [partial(_Call, function) for function in self.functions]
 
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
@@ -82,12 +81,12 @@ _CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)
 class _Call:
     """The call of a kernel with its arguments, which it keeps in a table."""
 
-    def __init__(self, function: Function, kernel: Kernel, arguments: Sequence[int]) -> None:
-        self._multiplies = any(isinstance(nest, Product) for nest in kernel.nests)
+    def __init__(self, function: Function, arguments: Sequence[int]) -> None:
+        self.kernel, self.arguments = cast("Kernel", function.source), arguments
+        self._multiplies = any(isinstance(nest, Product) for nest in self.kernel.nests)
         pointers = [*arguments, *((blas_addresses() or ()) if self._multiplies else ())]
         self._table = (ctypes.c_void_p * len(pointers))(*pointers)
         self._function = function
-        self.kernel, self.arguments = kernel, arguments
         self.addresses = function.entry, ctypes.addressof(self._table)
 
     def __call__(self) -> None:
@@ -230,8 +229,9 @@ class LlvmCompiler:
             compilation.functions.append(function)
         else:
             compilation.over.set()
-        with self._lock:
-            self._waiting += [] if compilation.over.is_set() else [compilation]
+        if not compilation.over.is_set():
+            with self._lock:
+                self._waiting.append(compilation)
         self._wake()
 
     def _wake(self) -> None:

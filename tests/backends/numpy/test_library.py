@@ -74,7 +74,7 @@ def test_optimized_code_takes_the_place_of_early_code(folder: Path, process: Com
     library, array = Library(), np.arange(800, dtype=np.float32)
     function = compiled(library, process, 3.0)
     early, expected = function.address, np.sqrt(array) * np.float32(3.0)
-    call = llvm._Call(function, kernel(3.0), [array.ctypes.data])
+    call = llvm._Call(function, [array.ctypes.data])
     for address_is_early in (True, False):
         assert (function.address == early) is address_is_early
         array[:] = np.arange(800)
