@@ -23,6 +23,7 @@ __all__ = [
     "Reference",
     "Step",
     "collapsed",
+    "is_small_product",
     "with_operands",
 ]
 
@@ -54,6 +55,8 @@ class LoopRules:
         Memory for windows of images, as a multiple of the caches of a processor's core.
     minimal_filtering : bool
         Whether convolutions may be computed by minimal filtering.
+    small_products : bool
+        Whether products by a small matrix have a function of their own, see `is_small_product`.
     apart : int
         Values of fewer bytes share memory with values of their own size alone. Work on one row of an axis then never
         meets work on another row in memory, and need not wait for it.
@@ -66,6 +69,7 @@ class LoopRules:
     own_bits: bool = False
     room: int = 1
     minimal_filtering: bool = True
+    small_products: bool = False
     apart: int = 0
     apart_within: float = math.inf
 
@@ -143,7 +147,8 @@ class Factor:
 class Product:
     """Products ``out = x @ y``, one for each index of ``shape``, by the library of the backend's own products.
 
-    ``sizes`` are the numbers of rows and columns of x, and of columns of y.
+    ``sizes`` are the numbers of rows and columns of x, and of columns of y. A ``small`` product is computed by the
+    backend's function for products by a small matrix.
     """
 
     shape: tuple[int, ...]
@@ -151,6 +156,7 @@ class Product:
     x: Factor
     y: Factor
     out: Factor
+    small: bool = False
 
     @property
     def operands(self) -> list[Operand]:
@@ -172,6 +178,19 @@ class Kernel:
 
     nests: tuple[LoopNest | Product, ...]
     arguments: int
+
+
+def is_small_product(k: int, n: int) -> bool:
+    """Return whether BLAS would take long for a product by a matrix (k, n), beside its multiplications.
+
+    BLAS first copies its factors, and its sums are of more columns than small matrices have. Rows of the other factor
+    do not matter, lest a row's bits depend on the rows beside it.
+    """
+    return min(k, n) > 1 and (n <= _FEW_COLUMNS or k * n <= _FEW_ELEMENTS)
+
+
+# Measured with OpenBLAS's kernels for AVX2, in `benchmarks/products.py`.
+_FEW_COLUMNS, _FEW_ELEMENTS = 48, 2**13
 
 
 def collapsed(nest: LoopNest, *, leading: int = 0) -> LoopNest:
@@ -199,8 +218,8 @@ def collapsed(nest: LoopNest, *, leading: int = 0) -> LoopNest:
 def with_operands(nest: LoopNest | Product, change: Callable[[Operand], Operand]) -> LoopNest | Product:
     """Replace each operand of a nest or product by ``change`` of it."""
     if isinstance(nest, Product):
-        factors = (replace(factor, operand=change(factor.operand)) for factor in (nest.x, nest.y, nest.out))
-        return Product(nest.shape, nest.sizes, *factors)
+        x, y, out = (replace(factor, operand=change(factor.operand)) for factor in (nest.x, nest.y, nest.out))
+        return replace(nest, x=x, y=y, out=out)
     return _map_references(nest, nest.shape, lambda r: change(r) if isinstance(r, Operand) else r)
 
 

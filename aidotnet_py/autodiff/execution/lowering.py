@@ -24,6 +24,7 @@ from aidotnet_py.backends.kernel import (
     Product,
     Reference,
     Step,
+    is_small_product,
     with_operands,
 )
 
@@ -88,8 +89,10 @@ class KernelBuilder:
         if k == 1:
             self._nests.append(self._outer_product(x, y, call.out))
             return True
-        sizes = (m, k, y.type.shape[-1])
-        product = Product(tuple(lead) or (1,), sizes, self._factor(x), self._factor(y), self._factor(call.out))
+        n = y.type.shape[-1]
+        small = self._compiler.rules.small_products and is_small_product(k, n)
+        left, right, out = map(self._factor, (x, y, call.out))
+        product = Product(tuple(lead) or (1,), (m, k, n), left, right, out, small)
         if not self._compiler.can_multiply(product):
             return False
         self._nests.append(product)

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD, threads_allowed
 from aidotnet_py.backends.numpy.error_function import erf
+from aidotnet_py.backends.numpy.small_products import small_product
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.representations import concise_repr
 
@@ -226,6 +227,9 @@ class NumPyBackend:
         return _as_array(np.add(parts.sum(axis=-1), np.vecdot(x[..., whole:], y[..., whole:]), out=out))
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        product = small_product(x, y, out)
+        if product is not None:
+            return product
         with BLAS_CALLS.lock:
             return np.matmul(x, y, out=out)
 

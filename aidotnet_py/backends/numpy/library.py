@@ -16,7 +16,13 @@ from aidotnet_py.backends import kernel, rows
 from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Kernel
 from aidotnet_py.backends.numpy import assembly, machine_code
-from aidotnet_py.backends.numpy.assembly import chain_text, kernel_text, sharing_text
+from aidotnet_py.backends.numpy.assembly import (
+    SmallDtype,
+    chain_text,
+    kernel_text,
+    sharing_text,
+    small_product_text,
+)
 from aidotnet_py.backends.numpy.compiling_process import CompilingProcess
 from aidotnet_py.backends.numpy.machine_code import OPTIMIZE, Machine
 from aidotnet_py.backends.numpy.object_code import can_load, load
@@ -25,8 +31,9 @@ from aidotnet_py.locks import Lock
 
 __all__ = ["Function", "Library", "Source"]
 
-# The source of a function: a kernel, or a word for the functions that call kernels in order, or share them out.
-Source: TypeAlias = Kernel | Literal["chain", "sharing"]
+# The source of a function: a kernel, a word for the functions that call kernels in order, or share them out, or the
+# dtype of the function for small products.
+Source: TypeAlias = Kernel | SmallDtype | Literal["chain", "sharing"]
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -111,7 +118,7 @@ class Library:
         known = self._known(source, digest)
         if known is not None:
             return known
-        # The functions that call kernels are short, and their address is used as it is.
+        # Other functions are few, and their address is used as it is.
         optimize = not isinstance(source, Kernel)
         code = self._compile(source, digest, process, optimize, following)
         with self.lock:
@@ -212,7 +219,9 @@ def _name(digest: str, optimize: bool) -> str:
 def _text(source: Source, name: str) -> str:
     if isinstance(source, Kernel):
         return kernel_text(source, name)
-    return chain_text(name) if source == "chain" else sharing_text(name)
+    if source == "chain" or source == "sharing":
+        return chain_text(name) if source == "chain" else sharing_text(name)
+    return small_product_text(name, source)
 
 
 def _digest(kind: str, source: Source) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib.util
+import sys
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from typing import Any, cast
 import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
 
 from aidotnet_py.backends.kernel import Factor, Kernel, LoopRules, Product
-from aidotnet_py.backends.numpy.assembly import BLAS
+from aidotnet_py.backends.numpy.assembly import BLAS, SMALL_PRODUCTS, SmallDtype
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
 from aidotnet_py.backends.numpy.compiling_process import AbandonedError, CompilingProcess
@@ -49,7 +50,7 @@ _IDLE, _QUIET, _BETWEEN = 2.0, 1.0, 0.01
 
 
 class _Compilation:
-    """The compilation of sources; if they are kernels, an `aidotnet_py.backends.Compilation`."""
+    """The compilation of sources, an `aidotnet_py.backends.Compilation` of the kernels among them."""
 
     def __init__(self, sources: Sequence[Source], wake: Callable[[], None]) -> None:
         self.sources = sources
@@ -71,7 +72,9 @@ class _Compilation:
                 self._wake()
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
-        return [partial(_Call, function) for function in self.functions]
+        addresses: dict[Source, int] = {function.source: function.address for function in self.functions}
+        small_products = [addresses.get(dtype, 0) for dtype in SMALL_PRODUCTS]
+        return [partial(_Call, f, small_products=small_products) for f in self.functions if isinstance(f.source, Kernel)]
 
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
@@ -81,10 +84,10 @@ _CHAIN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)
 class _Call:
     """The call of a kernel with its arguments, which it keeps in a table."""
 
-    def __init__(self, function: Function, arguments: Sequence[int]) -> None:
+    def __init__(self, function: Function, arguments: Sequence[int], small_products: Sequence[int] = ()) -> None:
         self.kernel, self.arguments = cast("Kernel", function.source), arguments
         self._multiplies = any(isinstance(nest, Product) for nest in self.kernel.nests)
-        pointers = [*arguments, *((blas_addresses() or ()) if self._multiplies else ())]
+        pointers = [*arguments, *((*(blas_addresses() or ()), *small_products) if self._multiplies else ())]
         self._table = (ctypes.c_void_p * len(pointers))(*pointers)
         self._function = function
         self.addresses = function.entry, ctypes.addressof(self._table)
@@ -136,18 +139,45 @@ class _Chain:
 
 
 @cache
-def blas_addresses() -> tuple[int, ...] | None:
-    """Return the addresses of the functions of `BLAS` in NumPy's own OpenBLAS; None for other builds of NumPy."""
+def _openblas() -> dict[str, Any] | None:
+    """Return what threadpoolctl says of NumPy's own OpenBLAS; None for other builds of NumPy."""
     controller: Any = threadpoolctl.ThreadpoolController()
     libraries = [lib for lib in controller.info() if lib["prefix"] == "libscipy_openblas" and "64_" in lib["filepath"]]
-    if not libraries:
+    return libraries[0] if libraries else None
+
+
+@cache
+def blas_addresses() -> tuple[int, ...] | None:
+    """Return the addresses of the functions of `BLAS` in NumPy's own OpenBLAS; None for other builds of NumPy."""
+    openblas = _openblas()
+    if openblas is None:
         return None
-    library = ctypes.CDLL(libraries[0]["filepath"])
+    library = ctypes.CDLL(openblas["filepath"])
     try:
         functions = [getattr(library, f"scipy_cblas_{name}64_") for name in BLAS]
     except AttributeError:
         return None
     return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
+
+
+# The processors whose kernels OpenBLAS may use where small products are faster than these. Their vectors have 32 bytes;
+# products by longer ones were not compared.
+_OF_32_BYTES = ("Haswell", "Zen")
+
+
+@cache
+def _rules() -> LoopRules:
+    openblas = _openblas()
+    # On Windows, a function may not take as much of the stack at once as these without asking for it.
+    has_blas = openblas is not None and blas_addresses() is not None and openblas["architecture"] in _OF_32_BYTES
+    small_products = has_blas and sys.platform != "win32"
+    # A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
+    return LoopRules(small_products=small_products, apart=2**20, apart_within=6 * 2**20)
+
+
+def _is_for_small(product: Product) -> bool:
+    """Return whether the strides of a small product fit its function."""
+    return 1 in (product.y.rows, product.y.columns) and product.out.columns == 1
 
 
 def _is_for_blas(product: Product) -> bool:
@@ -176,9 +206,6 @@ class LlvmCompiler:
     When nothing waits, it optimizes them.
     """
 
-    # A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
-    rules = LoopRules(apart=2**20, apart_within=6 * 2**20)
-
     def __init__(self) -> None:
         self._lock = Lock()
         self._waiting: deque[_Compilation] = deque()
@@ -189,11 +216,36 @@ class LlvmCompiler:
         self._held = HeldLocks()
         self._library: Library | None = None
         self._chaining = _Compilation([], self._wake)
+        self._small_products: dict[SmallDtype, int | None] = {}
         self._row_threads = RowThreads()
 
+    @property
+    def rules(self) -> LoopRules:
+        """The operations that it accepts as loops, and how products are computed."""
+        return _rules()
+
     def can_multiply(self, product: Product) -> bool:
-        """Return whether NumPy computes such a product by BLAS, at a known address."""
+        """Return whether NumPy computes such a product by BLAS, at a known address, or a function of ours does."""
+        if product.small:
+            return _is_for_small(product)
         return blas_addresses() is not None and _is_for_blas(product)
+
+    def small_product(self, dtype: SmallDtype) -> int | None:
+        """Return the address of the function for products by a small matrix, or None if they are left to BLAS.
+
+        If the function is not on disk, the call waits for it: with another product, results would depend on the time.
+        """
+        if dtype not in self._small_products and self.rules.small_products:
+            compilation = self._begin([dtype])
+            try:
+                is_there = compilation.result(wait=True) is not None
+            except InvalidOperationException:
+                # Kernels with such products cannot be compiled either.
+                self._small_products[dtype] = None
+            else:
+                if is_there:
+                    self._small_products[dtype] = compilation.functions[0].address
+        return self._small_products.get(dtype)
 
     def address_of(self, array: Any) -> int:
         """Return the address of a NumPy array's first element."""
@@ -214,7 +266,12 @@ class LlvmCompiler:
 
     def submit(self, kernels: Sequence[Kernel]) -> _Compilation:
         """Start to compile kernels; kernels on disk are ready on return."""
-        compilation = _Compilation(kernels, self._wake)
+        products = [nest for kernel in kernels for nest in kernel.nests if isinstance(nest, Product) and nest.small]
+        dtypes = {product.out.operand.dtype for product in products}
+        return self._begin([*(dtype for dtype in SMALL_PRODUCTS if dtype in dtypes), *kernels])
+
+    def _begin(self, sources: Sequence[Source]) -> _Compilation:
+        compilation = _Compilation(sources, self._wake)
         self._submit(compilation)
         return compilation
 

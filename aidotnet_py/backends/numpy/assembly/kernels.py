@@ -8,7 +8,7 @@ from aidotnet_py.backends.kernel import Kernel, LoopNest, Product, collapsed
 from aidotnet_py.backends.numpy.assembly.elements import declarations
 from aidotnet_py.backends.numpy.assembly.forms import Form
 from aidotnet_py.backends.numpy.assembly.nests import Nest
-from aidotnet_py.backends.numpy.assembly.products import BLAS, Multiplication
+from aidotnet_py.backends.numpy.assembly.products import BLAS, SMALL_PRODUCTS, Multiplication
 from aidotnet_py.backends.numpy.assembly.writer import Writer
 from aidotnet_py.backends.rows import ByRows
 
@@ -19,8 +19,9 @@ def kernel_text(kernel: Kernel, name: str) -> str:
     """Write a module with the function ``void name(void **arguments, int64_t part, int64_t parts)``.
 
     If the kernel has products, its arguments are followed by the addresses of the functions of `BLAS`, with the C
-    interface and integers of 64 bits. If it goes by rows (`ByRows`), the function computes one of several parts of the
-    rows, about equal and none of them empty; else it computes all.
+    interface and integers of 64 bits, and of those of `small_product_text` for each dtype of `SMALL_PRODUCTS`. If it
+    goes by rows (`ByRows`), the function computes one of several parts of the rows, about equal and none of them empty;
+    else it computes all.
     """
     writer, rows = Writer(), ByRows.of(kernel)
     for declaration in declarations():
@@ -30,7 +31,8 @@ def kernel_text(kernel: Kernel, name: str) -> str:
     functions = _write_functions(writer, name, [forms[n].nest for n in nests if n in forms], by_rows=rows is not None)
     writer.line(f"define void @{name}(ptr %table, i64 %part, i64 %parts) nounwind {{")
     writer.label("entry")
-    for i in range(kernel.arguments + len(BLAS) * any(isinstance(nest, Product) for nest in kernel.nests)):
+    functions_of_products = len(BLAS) + len(SMALL_PRODUCTS)
+    for i in range(kernel.arguments + functions_of_products * any(isinstance(nest, Product) for nest in kernel.nests)):
         writer.line(f"  %e{i} = getelementptr ptr, ptr %table, i64 {i}")
         writer.line(f"  %p{i} = load ptr, ptr %e{i}")
     length = 0 if rows is None else rows.length

@@ -1,21 +1,24 @@
-"""Matrix products of a kernel, by the same calls of BLAS as NumPy's."""
+"""Matrix products of a kernel: calls of the function for small matrices, or the same calls of BLAS as NumPy's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from aidotnet_py.backends.kernel import Operand, Product
 from aidotnet_py.backends.numpy.assembly.loops import TYPES, Loops
 from aidotnet_py.backends.numpy.assembly.writer import Writer
 
-__all__ = ["BLAS", "Multiplication"]
+__all__ = ["BLAS", "SMALL_PRODUCTS", "Multiplication", "SmallDtype"]
 
-# The functions of BLAS that a kernel with products receives, in this order.
+# The functions that a kernel with products receives, in this order: those of BLAS, and those of `small_products`.
 BLAS = ("sgemm", "dgemm", "sgemv", "dgemv", "sdot", "ddot")
+SmallDtype: TypeAlias = Literal["float32", "float64"]
+SMALL_PRODUCTS: tuple[SmallDtype, ...] = ("float32", "float64")
 
 
 class Multiplication(Loops):
-    """A product, by the same calls of BLAS as NumPy's."""
+    """A product, by calls of a function for each matrix."""
 
     def __init__(self, writer: Writer, product: Product, functions: int, *, by_rows: bool) -> None:
         factors = (product.x, product.y, product.out)
@@ -28,7 +31,9 @@ class Multiplication(Loops):
         product = self._product
         x, y, out = product.x, product.y, product.out
         m, k, n = product.sizes
-        if m == n == 1:
+        if product.small:
+            self._multiply_by_small(addresses)
+        elif m == n == 1:
             self._dot(k, (addresses[x.operand], x.columns), (addresses[y.operand], y.rows), addresses[out.operand])
         elif n == 1:
             matrix = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
@@ -40,6 +45,14 @@ class Multiplication(Loops):
             left = _Matrix(addresses[x.operand], x.rows, x.columns, m, k)
             right = _Matrix(addresses[y.operand], y.rows, y.columns, k, n)
             self._gemm(left, right, (addresses[out.operand], out.rows))
+
+    def _multiply_by_small(self, addresses: dict[Operand, str]) -> None:
+        x, y, out = factors = self._product.x, self._product.y, self._product.out
+        m, k, n = self._product.sizes
+        sizes = (m, n, k, x.rows, x.columns, y.rows, y.columns, out.rows)
+        places = [f"ptr {addresses[factor.operand]}" for factor in factors]
+        function = f"%p{self._functions + len(BLAS) + SMALL_PRODUCTS.index(out.operand.dtype)}"
+        self.w.line(f"  call void {function}({', '.join([*places, *(f'i64 {size}' for size in sizes)])})")
 
     def _function(self, name: str) -> str:
         letter = {"float32": "s", "float64": "d"}[self._product.out.operand.dtype]

@@ -35,13 +35,15 @@ class Writer:
         self.line(f"  {name} = {expression}")
         return name
 
-    def where(self, condition: str, body: Callable[[], object]) -> None:
-        """Write a block that is run if a condition holds."""
-        then, after = self._fresh("then"), self._fresh("after")
-        self._branch(condition, then, after)
-        self.label(then)
-        body()
-        self.line(f"  br label %{after}")
+    def where(self, condition: str, body: Callable[[], object], otherwise: Callable[[], object] | None = None) -> None:
+        """Write a block that is run if a condition holds, and perhaps one that is run if not."""
+        after = self._fresh("after")
+        blocks = [(self._fresh("then"), body), *([] if otherwise is None else [(self._fresh("else"), otherwise)])]
+        self._branch(condition, blocks[0][0], after if otherwise is None else blocks[1][0])
+        for name, write in blocks:
+            self.label(name)
+            write()
+            self.line(f"  br label %{after}")
         self.label(after)
 
     def loop(

@@ -1,0 +1,253 @@
+"""Products of matrices by a small matrix, in the assembly language of LLVM.
+
+BLAS first copies both factors into an order of its own, which takes long beside a product by a small matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from aidotnet_py.backends.numpy.assembly.loops import TYPES
+from aidotnet_py.backends.numpy.assembly.writer import Writer
+
+__all__ = ["small_product_text"]
+
+# 6 rows by 2 vectors of 32 bytes are summed at a time: 12 of AVX2's 16 registers. The last rows may be 4, the last
+# columns one vector.
+_BYTES, _ROWS, _LAST_ROWS, _VECTORS = 32, 6, 4, 2
+# So many terms of each sum are added at a time: the rows of y that they need stay in the first cache.
+_TERMS = 128
+_SIZES = ("m", "n", "k", "x_row", "x_column", "y_row", "y_column", "out_row")
+
+
+def small_product_text(name: str, dtype: str) -> str:
+    """Write a module with the function ``void name(x, y, out, m, n, k, x_row, x_column, y_row, y_column, out_row)``.
+
+    It computes ``out = x @ y`` for matrices x (m, k), y (k, n) and out (m, n) at these addresses, none of them empty.
+    The other numbers, of 64 bits, are distances of rows and columns in elements; those of out's columns, and of y's
+    columns or rows, are 1. Terms are multiplied and added with one rounding, in order, 128 to a sum; these sums are
+    added in order. The bits of an element thus do not depend on m, n and the distances.
+    """
+    return _Text(dtype).of(name)
+
+
+class _Text:
+    """The text of a function for one dtype, and the instructions that it consists of."""
+
+    def __init__(self, dtype: str) -> None:
+        size = {"float32": 4, "float64": 8}[dtype]
+        self.w = Writer()
+        self.kind, self.size, self.width = TYPES[dtype], size, _BYTES // size
+        self.vector = f"<{self.width} x {self.kind}>"
+        self.suffix = f"v{self.width}f{8 * size}"
+
+    def of(self, name: str) -> str:
+        w, mask = self.w, f"<{self.width} x i1>"
+        w.line(f"declare {self.vector} @llvm.fma.{self.suffix}({self.vector}, {self.vector}, {self.vector})")
+        w.line(f"declare {self.vector} @llvm.masked.load.{self.suffix}.p0(ptr, i32, {mask}, {self.vector})")
+        w.line("declare i64 @llvm.smin.i64(i64, i64)")
+        sizes = ", ".join(f"i64 %{size}" for size in _SIZES)
+        w.line(f"define void @{name}(ptr noalias %x, ptr noalias %y, ptr noalias %out, {sizes}) nounwind {{")
+        w.label("entry")
+        for place, vectors in (("panel", _TERMS * _VECTORS), ("edge", _ROWS * _VECTORS)):
+            w.line(f"  %{place} = alloca [{vectors * self.width} x {self.kind}], align {_BYTES}")
+        w.line("  %last_row = sub nsw i64 %m, 1")
+        w.loop(0, self.number("and", self.number("add", "%k", _TERMS - 1), -_TERMS), self._add_terms, step=_TERMS)
+        w.line("  ret void\n}")
+        return w.text()
+
+    def _add_terms(self, start: int | str, _: list[str]) -> list[str]:
+        """Add some terms to all elements, a few columns at a time."""
+        terms = self.least(self.number("sub", "%k", start), _TERMS)
+        # One vector of columns is enough at the end if it holds them all.
+        self.by(_VECTORS * self.width, self.width, "%n", partial(_Columns, self, start, terms))
+        return []
+
+    def by(self, step: int, last: int, length: str, write: Callable[[int, int | str], object]) -> None:
+        """Write a loop of ``write(step, index)``; if at most ``last`` are left at its end, ``write(last, index)``."""
+
+        def body(index: int | str, _: list[str]) -> list[str]:
+            write(step, index)
+            return []
+
+        whole = self.number("mul", self.number("sdiv", self.number("add", length, step - last - 1), step), step)
+        self.w.where(f"icmp sgt i64 {whole}, 0", lambda: self.w.loop(0, whole, body, step=step))
+        self.w.where(f"icmp slt i64 {whole}, {length}", lambda: write(last, whole))
+
+    def number(self, operation: str, a: int | str, b: int | str) -> str:
+        return self.w.value(f"{operation} i64 {a}, {b}")
+
+    def least(self, a: int | str, b: int | str) -> str:
+        return self.w.value(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
+
+    def place(self, base: str, *steps: int | str) -> str:
+        """Return the address so many elements after another."""
+        for step in steps:
+            base = self.w.value(f"getelementptr inbounds {self.kind}, ptr {base}, i64 {step}")
+        return base
+
+    def times(self, a: int | str, b: int | str) -> str:
+        return self.number("mul nsw", a, b)
+
+    def load(self, place: str) -> str:
+        return self.w.value(f"load {self.vector}, ptr {place}, align {self.size}")
+
+    def store(self, vector: str, place: str) -> None:
+        self.w.line(f"  store {self.vector} {vector}, ptr {place}, align {self.size}")
+
+    def repeated(self, value: str, kind: str) -> str:
+        """Return a vector of one number."""
+        one = self.w.value(f"insertelement <{self.width} x {kind}> poison, {kind} {value}, i64 0")
+        mask = f"<{self.width} x i32> zeroinitializer"
+        return self.w.value(f"shufflevector <{self.width} x {kind}> {one}, <{self.width} x {kind}> poison, {mask}")
+
+    def chosen(self, a: str, b: str, lanes: Sequence[int]) -> str:
+        """Return a vector of lanes of two others."""
+        mask = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.w.value(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{self.width} x i32> <{mask}>")
+
+
+class _Columns:
+    """Some columns of the product: those of one or two vectors."""
+
+    def __init__(self, text: _Text, start: int | str, terms: str, columns: int, first: int | str) -> None:
+        self._t, self._start, self._terms = text, start, terms
+        self._columns, self._vectors = columns, columns // text.width
+        self._present = text.least(text.number("sub", "%n", first), columns)
+        self._is_whole = f"icmp eq i64 {self._present}, {columns}"
+        self._x = text.place("%x", text.times(start, "%x_column"))
+        self._out = text.place("%out", first)
+        self._write(text.place("%y", text.times(start, "%y_row"), text.times(first, "%y_column")))
+
+    def _write(self, y: str) -> None:
+        """Write the products of these columns of y, at this address, by all rows of x."""
+        t = self._t
+        in_rows = "icmp eq i64 %y_column, 1"
+        # Whole vectors in rows of y are read where they are, other columns from a copy.
+        direct = t.w.value(f"and i1 {t.w.value(in_rows)}, {t.w.value(self._is_whole)}")
+        t.w.where(
+            f"xor i1 {direct}, true",
+            lambda: t.w.where(in_rows, lambda: self._copy_rows(y), lambda: self._copy_columns(y)),
+        )
+        self._y = t.w.value(f"select i1 {direct}, ptr {y}, ptr %panel")
+        self._y_row = t.w.value(f"select i1 {direct}, i64 %y_row, i64 {self._columns}")
+        t.by(_ROWS, _LAST_ROWS, "%m", self._write_rows)
+
+    def _copy_rows(self, y: str) -> None:
+        """Copy rows of y into the panel, and zeros after them."""
+        t = self._t
+        lanes = ", ".join(f"i64 {lane}" for lane in range(t.width))
+        masks: list[str] = []
+        for vector in range(self._vectors):
+            left = t.repeated(t.number("sub", self._present, vector * t.width), "i64")
+            masks.append(t.w.value(f"icmp slt <{t.width} x i64> <{lanes}>, {left}"))
+
+        def body(row: int | str, _: list[str]) -> list[str]:
+            source, copy = t.place(y, t.times(row, "%y_row")), t.place("%panel", t.times(row, self._columns))
+            for vector, mask in enumerate(masks):
+                place = t.place(source, vector * t.width)
+                arguments = f"ptr {place}, i32 {t.size}, <{t.width} x i1> {mask}, {t.vector} zeroinitializer"
+                loaded = t.w.value(f"call {t.vector} @llvm.masked.load.{t.suffix}.p0({arguments})")
+                t.store(loaded, t.place(copy, vector * t.width))
+            return []
+
+        t.w.loop(0, self._terms, body)
+
+    def _copy_columns(self, y: str) -> None:
+        """Copy columns of y into the rows of the panel, the last one several times if there are fewer."""
+        t = self._t
+        last = t.number("sub", self._present, 1)
+        places = [t.place(y, t.times(t.least(column, last), "%y_column")) for column in range(self._columns)]
+
+        def square(row: int | str, _: list[str]) -> list[str]:
+            for first in range(0, self._columns, t.width):
+                rows = self._transposed([t.load(t.place(place, row)) for place in places[first : first + t.width]])
+                for i, vector in enumerate(rows):
+                    t.store(vector, t.place("%panel", t.times(t.number("add", row, i), self._columns), first))
+            return []
+
+        def single(row: int | str, _: list[str]) -> list[str]:
+            copy = t.place("%panel", t.times(row, self._columns))
+            for column, place in enumerate(places):
+                self._copy(t.place(place, row), t.place(copy, column))
+            return []
+
+        whole = t.number("and", self._terms, -t.width)
+        t.w.where(f"icmp sgt i64 {whole}, 0", lambda: t.w.loop(0, whole, square, step=t.width))
+        t.w.where(f"icmp slt i64 {whole}, {self._terms}", lambda: t.w.loop(whole, self._terms, single))
+
+    def _transposed(self, vectors: list[str]) -> list[str]:
+        """Return the columns of a square of vectors: halves change places, then halves of the halves, and so on."""
+        width = half = len(vectors)
+        while half := half // 2:
+            for i in (i for i in range(width) if not i & half):
+                a, b = vectors[i], vectors[i + half]
+                vectors[i] = self._t.chosen(a, b, [e + width - half if e & half else e for e in range(width)])
+                vectors[i + half] = self._t.chosen(a, b, [e + width if e & half else e + half for e in range(width)])
+        return vectors
+
+    def _copy(self, source: str, target: str) -> None:
+        element = self._t.w.value(f"load {self._t.kind}, ptr {source}")
+        self._t.w.line(f"  store {self._t.kind} {element}, ptr {target}")
+
+    def _write_rows(self, count: int, first: int | str) -> None:
+        """Write the products of some rows of x; if there are fewer, all others equal the last one, and do no harm."""
+        t = self._t
+        rows = [t.least(t.number("add", first, i), "%last_row") for i in range(count)]
+        sums = self._sums([t.place(self._x, t.times(row, "%x_row")) for row in rows])
+        places = [t.place(self._out, t.times(row, "%out_row")) for row in rows]
+        edges = [t.place("%edge", i * self._columns) for i in range(count)]
+
+        def copy(sources: list[str], targets: list[str]) -> None:
+            def body(column: int | str, _: list[str]) -> list[str]:
+                for source, target in zip(sources, targets, strict=True):
+                    self._copy(t.place(source, column), t.place(target, column))
+                return []
+
+            t.w.loop(0, self._present, body)
+
+        def partly() -> None:
+            copy(places, edges)
+            self._add(sums, edges)
+            copy(edges, places)
+
+        t.w.where(self._is_whole, lambda: self._add(sums, places), partly)
+
+    def _sums(self, xs: list[str]) -> list[list[str]]:
+        """Return the sums of some terms for each row of x, at these addresses, by these columns of y."""
+        t, vectors = self._t, range(self._vectors)
+
+        def body(_: int | str, carried: list[str]) -> list[str]:
+            *sums, x, y = carried
+            ys = [t.load(t.place(y, vector * t.width)) for vector in vectors]
+            added: list[str] = []
+            for i, row in enumerate(xs):
+                factor = t.repeated(t.w.value(f"load {t.kind}, ptr {t.place(row, x)}"), t.kind)
+                for vector in vectors:
+                    arguments = (factor, ys[vector], sums[i * len(vectors) + vector])
+                    typed = ", ".join(f"{t.vector} {argument}" for argument in arguments)
+                    added.append(t.w.value(f"call {t.vector} @llvm.fma.{t.suffix}({typed})"))
+            return [*added, t.number("add nsw", x, "%x_column"), t.place(y, self._y_row)]
+
+        zeros = [(t.vector, "zeroinitializer")] * (len(xs) * len(vectors))
+        *sums, _, _ = t.w.loop(0, self._terms, body, carried=[*zeros, ("i64", "0"), ("ptr", self._y)])
+        return [sums[i : i + len(vectors)] for i in range(0, len(sums), len(vectors))]
+
+    def _add(self, sums: list[list[str]], rows: list[str]) -> None:
+        """Store sums, or add them to what is there; all is read before any is written, since rows may be the same."""
+        t = self._t
+        places = [t.place(row, vector * t.width) for row in rows for vector in range(self._vectors)]
+        flat = [vector for row in sums for vector in row]
+
+        def add() -> None:
+            olds = [t.load(place) for place in places]
+            totals = [t.w.value(f"fadd {t.vector} {old}, {new}") for old, new in zip(olds, flat, strict=True)]
+            for total, place in zip(totals, places, strict=True):
+                t.store(total, place)
+
+        def begin() -> None:
+            for new, place in zip(flat, places, strict=True):
+                t.store(new, place)
+
+        t.w.where(f"icmp eq i64 {self._start}, 0", begin, add)
