@@ -74,7 +74,9 @@ class _Compilation:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
         addresses: dict[Source, int] = {function.source: function.address for function in self.functions}
         small_products = [addresses.get(dtype, 0) for dtype in SMALL_PRODUCTS]
-        return [partial(_Call, f, small_products=small_products) for f in self.functions if isinstance(f.source, Kernel)]
+        return [
+            partial(_Call, f, small_products=small_products) for f in self.functions if isinstance(f.source, Kernel)
+        ]
 
 
 # Made once: each call of CFUNCTYPE searches a dictionary.
