@@ -5,17 +5,16 @@ BLAS first copies both factors into an order of its own, which takes long beside
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from aidotnet_py.backends.numpy.assembly.loops import TYPES
 from aidotnet_py.backends.numpy.assembly.writer import Writer
 
 __all__ = ["small_product_text"]
 
-# 6 rows by 2 vectors of 32 bytes are summed at a time: 12 of AVX2's 16 registers. The last rows may be 4, the last
-# columns one vector.
-_BYTES, _ROWS, _LAST_ROWS, _VECTORS = 32, 6, 4, 2
+# 5 rows by 2 vectors of 32 bytes are summed at a time, in 10 of AVX2's 16 registers; the last columns may be 1 vector.
+# More ways, such as 6 rows, are hardly faster, and take longer to compile.
+_BYTES, _ROWS, _VECTORS = 32, 5, 2
 # So many terms of each sum are added at a time: the rows of y that they need stay in the first cache.
 _TERMS = 128
 _SIZES = ("m", "n", "k", "x_row", "x_column", "y_row", "y_column", "out_row")
@@ -29,26 +28,29 @@ def small_product_text(name: str, dtype: str) -> str:
     columns or rows, are 1. Terms are multiplied and added with one rounding, in order, 128 to a sum; these sums are
     added in order. The bits of an element thus do not depend on m, n and the distances.
     """
-    return _Text(dtype).of(name)
+    return _Text(name, dtype).write()
 
 
 class _Text:
     """The text of a function for one dtype, and the instructions that it consists of."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, name: str, dtype: str) -> None:
+        self._name, self.copies, self.transposes = name, f"{name}_copies", f"{name}_transposes"
         size = {"float32": 4, "float64": 8}[dtype]
         self.w = Writer()
         self.kind, self.size, self.width = TYPES[dtype], size, _BYTES // size
         self.vector = f"<{self.width} x {self.kind}>"
         self.suffix = f"v{self.width}f{8 * size}"
 
-    def of(self, name: str) -> str:
+    def write(self) -> str:
         w, mask = self.w, f"<{self.width} x i1>"
         w.line(f"declare {self.vector} @llvm.fma.{self.suffix}({self.vector}, {self.vector}, {self.vector})")
         w.line(f"declare {self.vector} @llvm.masked.load.{self.suffix}.p0(ptr, i32, {mask}, {self.vector})")
         w.line("declare i64 @llvm.smin.i64(i64, i64)")
+        self._write_copies()
+        self._write_transposes()
         sizes = ", ".join(f"i64 %{size}" for size in _SIZES)
-        w.line(f"define void @{name}(ptr noalias %x, ptr noalias %y, ptr noalias %out, {sizes}) nounwind {{")
+        w.line(f"define void @{self._name}(ptr noalias %x, ptr noalias %y, ptr noalias %out, {sizes}) nounwind {{")
         w.label("entry")
         for place, vectors in (("panel", _TERMS * _VECTORS), ("edge", _ROWS * _VECTORS)):
             w.line(f"  %{place} = alloca [{vectors * self.width} x {self.kind}], align {_BYTES}")
@@ -57,23 +59,78 @@ class _Text:
         w.line("  ret void\n}")
         return w.text()
 
+    def _write_copies(self) -> None:
+        """Write a function that copies a matrix, given the distances of its rows."""
+        w = self.w
+        sizes = "i64 %row, ptr %out, i64 %out_row, i64 %m, i64 %n"
+        w.line(f"define internal void @{self.copies}(ptr %x, {sizes}) noinline nounwind {{")
+        w.label("entry")
+
+        def row(i: int | str, _: list[str]) -> list[str]:
+            places = self.place("%x", self.times(i, "%row")), self.place("%out", self.times(i, "%out_row"))
+
+            def element(j: int | str, _: list[str]) -> list[str]:
+                self._copy(*(self.place(place, j) for place in places))
+                return []
+
+            w.loop(0, "%n", element)
+            return []
+
+        w.loop(0, "%m", row)
+        w.line("  ret void\n}")
+
+    def _write_transposes(self) -> None:
+        """Write a function that copies a vector of y's columns, up to the last one, into so many rows.
+
+        Instead of columns after the last one it copies this one again.
+        """
+        w = self.w
+        sizes = "i64 %last, i64 %terms, i64 %y_column, i64 %row"
+        w.line(f"define internal void @{self.transposes}(ptr %y, ptr %out, {sizes}) noinline nounwind {{")
+        w.label("entry")
+        columns = [self.place("%y", self.times(self.least(i, "%last"), "%y_column")) for i in range(self.width)]
+
+        def square(start: int | str, _: list[str]) -> list[str]:
+            rows = self._transposed([self.load(self.place(column, start)) for column in columns])
+            for i, row in enumerate(rows):
+                self.store(row, self.place("%out", self.times(self.number("add", start, i), "%row")))
+            return []
+
+        def single(start: int | str, _: list[str]) -> list[str]:
+            row = self.place("%out", self.times(start, "%row"))
+            for i, column in enumerate(columns):
+                self._copy(self.place(column, start), self.place(row, i))
+            return []
+
+        whole = self.number("and", "%terms", -self.width)
+        w.where(f"icmp sgt i64 {whole}, 0", lambda: w.loop(0, whole, square, step=self.width))
+        w.where(f"icmp slt i64 {whole}, %terms", lambda: w.loop(whole, "%terms", single))
+        w.line("  ret void\n}")
+
+    def _transposed(self, vectors: list[str]) -> list[str]:
+        """Return the columns of a square of vectors: halves change places, then halves of the halves, and so on."""
+        width = half = self.width
+        while half := half // 2:
+            for i in (i for i in range(width) if not i & half):
+                a, b = vectors[i], vectors[i + half]
+                vectors[i] = self._chosen(a, b, [e + width - half if e & half else e for e in range(width)])
+                vectors[i + half] = self._chosen(a, b, [e + width if e & half else e + half for e in range(width)])
+        return vectors
+
     def _add_terms(self, start: int | str, _: list[str]) -> list[str]:
         """Add some terms to all elements, a few columns at a time."""
         terms = self.least(self.number("sub", "%k", start), _TERMS)
-        # One vector of columns is enough at the end if it holds them all.
-        self.by(_VECTORS * self.width, self.width, "%n", partial(_Columns, self, start, terms))
-        return []
+        wide = _VECTORS * self.width
+        # One vector at the end is enough if it holds all columns that are left.
+        whole = self.number("and", self.number("add", "%n", self.width - 1), -wide)
 
-    def by(self, step: int, last: int, length: str, write: Callable[[int, int | str], object]) -> None:
-        """Write a loop of ``write(step, index)``; if at most ``last`` are left at its end, ``write(last, index)``."""
-
-        def body(index: int | str, _: list[str]) -> list[str]:
-            write(step, index)
+        def columns(first: int | str, _: list[str]) -> list[str]:
+            _Columns(self, start, terms, wide, first)
             return []
 
-        whole = self.number("mul", self.number("sdiv", self.number("add", length, step - last - 1), step), step)
-        self.w.where(f"icmp sgt i64 {whole}, 0", lambda: self.w.loop(0, whole, body, step=step))
-        self.w.where(f"icmp slt i64 {whole}, {length}", lambda: write(last, whole))
+        self.w.where(f"icmp sgt i64 {whole}, 0", lambda: self.w.loop(0, whole, columns, step=wide))
+        self.w.where(f"icmp slt i64 {whole}, %n", lambda: _Columns(self, start, terms, self.width, whole))
+        return []
 
     def number(self, operation: str, a: int | str, b: int | str) -> str:
         return self.w.value(f"{operation} i64 {a}, {b}")
@@ -96,13 +153,18 @@ class _Text:
     def store(self, vector: str, place: str) -> None:
         self.w.line(f"  store {self.vector} {vector}, ptr {place}, align {self.size}")
 
+    def _copy(self, source: str, target: str) -> None:
+        """Copy an element."""
+        element = self.w.value(f"load {self.kind}, ptr {source}")
+        self.w.line(f"  store {self.kind} {element}, ptr {target}")
+
     def repeated(self, value: str, kind: str) -> str:
         """Return a vector of one number."""
         one = self.w.value(f"insertelement <{self.width} x {kind}> poison, {kind} {value}, i64 0")
         mask = f"<{self.width} x i32> zeroinitializer"
         return self.w.value(f"shufflevector <{self.width} x {kind}> {one}, <{self.width} x {kind}> poison, {mask}")
 
-    def chosen(self, a: str, b: str, lanes: Sequence[int]) -> str:
+    def _chosen(self, a: str, b: str, lanes: Sequence[int]) -> str:
         """Return a vector of lanes of two others."""
         mask = ", ".join(f"i32 {lane}" for lane in lanes)
         return self.w.value(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{self.width} x i32> <{mask}>")
@@ -115,7 +177,7 @@ class _Columns:
         self._t, self._start, self._terms = text, start, terms
         self._columns, self._vectors = columns, columns // text.width
         self._present = text.least(text.number("sub", "%n", first), columns)
-        self._is_whole = f"icmp eq i64 {self._present}, {columns}"
+        self._is_whole = text.w.value(f"icmp eq i64 {self._present}, {columns}")
         self._x = text.place("%x", text.times(start, "%x_column"))
         self._out = text.place("%out", first)
         self._write(text.place("%y", text.times(start, "%y_row"), text.times(first, "%y_column")))
@@ -125,14 +187,15 @@ class _Columns:
         t = self._t
         in_rows = "icmp eq i64 %y_column, 1"
         # Whole vectors in rows of y are read where they are, other columns from a copy.
-        direct = t.w.value(f"and i1 {t.w.value(in_rows)}, {t.w.value(self._is_whole)}")
+        direct = t.w.value(f"and i1 {t.w.value(in_rows)}, {self._is_whole}")
         t.w.where(
             f"xor i1 {direct}, true",
             lambda: t.w.where(in_rows, lambda: self._copy_rows(y), lambda: self._copy_columns(y)),
         )
         self._y = t.w.value(f"select i1 {direct}, ptr {y}, ptr %panel")
         self._y_row = t.w.value(f"select i1 {direct}, i64 %y_row, i64 {self._columns}")
-        t.by(_ROWS, _LAST_ROWS, "%m", self._write_rows)
+        over = t.number("add", "%m", _ROWS - 1)
+        t.w.loop(0, t.number("sub", over, t.number("srem", over, _ROWS)), self._write_rows, step=_ROWS)
 
     def _copy_rows(self, y: str) -> None:
         """Copy rows of y into the panel, and zeros after them."""
@@ -158,61 +221,29 @@ class _Columns:
         """Copy columns of y into the rows of the panel, the last one several times if there are fewer."""
         t = self._t
         last = t.number("sub", self._present, 1)
-        places = [t.place(y, t.times(t.least(column, last), "%y_column")) for column in range(self._columns)]
+        for first in range(0, self._columns, t.width):
+            columns = t.times(t.least(first, last), "%y_column")
+            left = t.number("sub", last, t.least(first, last))
+            arguments = f"ptr {t.place(y, columns)}, ptr {t.place('%panel', first)}, i64 {left}, i64 {self._terms}"
+            t.w.line(f"  call void @{t.transposes}({arguments}, i64 %y_column, i64 {self._columns})")
 
-        def square(row: int | str, _: list[str]) -> list[str]:
-            for first in range(0, self._columns, t.width):
-                rows = self._transposed([t.load(t.place(place, row)) for place in places[first : first + t.width]])
-                for i, vector in enumerate(rows):
-                    t.store(vector, t.place("%panel", t.times(t.number("add", row, i), self._columns), first))
-            return []
-
-        def single(row: int | str, _: list[str]) -> list[str]:
-            copy = t.place("%panel", t.times(row, self._columns))
-            for column, place in enumerate(places):
-                self._copy(t.place(place, row), t.place(copy, column))
-            return []
-
-        whole = t.number("and", self._terms, -t.width)
-        t.w.where(f"icmp sgt i64 {whole}, 0", lambda: t.w.loop(0, whole, square, step=t.width))
-        t.w.where(f"icmp slt i64 {whole}, {self._terms}", lambda: t.w.loop(whole, self._terms, single))
-
-    def _transposed(self, vectors: list[str]) -> list[str]:
-        """Return the columns of a square of vectors: halves change places, then halves of the halves, and so on."""
-        width = half = len(vectors)
-        while half := half // 2:
-            for i in (i for i in range(width) if not i & half):
-                a, b = vectors[i], vectors[i + half]
-                vectors[i] = self._t.chosen(a, b, [e + width - half if e & half else e for e in range(width)])
-                vectors[i + half] = self._t.chosen(a, b, [e + width if e & half else e + half for e in range(width)])
-        return vectors
-
-    def _copy(self, source: str, target: str) -> None:
-        element = self._t.w.value(f"load {self._t.kind}, ptr {source}")
-        self._t.w.line(f"  store {self._t.kind} {element}, ptr {target}")
-
-    def _write_rows(self, count: int, first: int | str) -> None:
+    def _write_rows(self, first: int | str, _: list[str]) -> list[str]:
         """Write the products of some rows of x; if there are fewer, all others equal the last one, and do no harm."""
         t = self._t
-        rows = [t.least(t.number("add", first, i), "%last_row") for i in range(count)]
+        rows = [t.least(t.number("add", first, i), "%last_row") for i in range(_ROWS)]
         sums = self._sums([t.place(self._x, t.times(row, "%x_row")) for row in rows])
-        places = [t.place(self._out, t.times(row, "%out_row")) for row in rows]
-        edges = [t.place("%edge", i * self._columns) for i in range(count)]
-
-        def copy(sources: list[str], targets: list[str]) -> None:
-            def body(column: int | str, _: list[str]) -> list[str]:
-                for source, target in zip(sources, targets, strict=True):
-                    self._copy(t.place(source, column), t.place(target, column))
-                return []
-
-            t.w.loop(0, self._present, body)
-
-        def partly() -> None:
-            copy(places, edges)
-            self._add(sums, edges)
-            copy(edges, places)
-
-        t.w.where(self._is_whole, lambda: self._add(sums, places), partly)
+        outs = [t.place(self._out, t.times(row, "%out_row")) for row in rows]
+        # Sums of whole vectors go to their place at once, others by way of memory with room for all columns.
+        edges = [t.place("%edge", i * self._columns) for i in range(_ROWS)]
+        places = [t.w.value(f"select i1 {self._is_whole}, ptr {o}, ptr {e}") for o, e in zip(outs, edges, strict=True)]
+        count = t.least(t.number("sub", "%m", first), _ROWS)
+        sizes = f"i64 {count}, i64 {self._present}"
+        out, edge = f"ptr {outs[0]}, i64 %out_row", f"ptr %edge, i64 {self._columns}"
+        partly = f"xor i1 {self._is_whole}, true"
+        t.w.where(partly, lambda: t.w.line(f"  call void @{t.copies}({out}, {edge}, {sizes})"))
+        self._add(sums, places)
+        t.w.where(partly, lambda: t.w.line(f"  call void @{t.copies}({edge}, {out}, {sizes})"))
+        return []
 
     def _sums(self, xs: list[str]) -> list[list[str]]:
         """Return the sums of some terms for each row of x, at these addresses, by these columns of y."""
@@ -235,19 +266,15 @@ class _Columns:
         return [sums[i : i + len(vectors)] for i in range(0, len(sums), len(vectors))]
 
     def _add(self, sums: list[list[str]], rows: list[str]) -> None:
-        """Store sums, or add them to what is there; all is read before any is written, since rows may be the same."""
+        """Add the first sums to zero, others to what is there; read all before a write: rows may be the same."""
         t = self._t
         places = [t.place(row, vector * t.width) for row in rows for vector in range(self._vectors)]
+        is_first = t.w.value(f"icmp eq i64 {self._start}, 0")
+        olds = [
+            t.w.value(f"select i1 {is_first}, {t.vector} zeroinitializer, {t.vector} {t.load(place)}")
+            for place in places
+        ]
         flat = [vector for row in sums for vector in row]
-
-        def add() -> None:
-            olds = [t.load(place) for place in places]
-            totals = [t.w.value(f"fadd {t.vector} {old}, {new}") for old, new in zip(olds, flat, strict=True)]
-            for total, place in zip(totals, places, strict=True):
-                t.store(total, place)
-
-        def begin() -> None:
-            for new, place in zip(flat, places, strict=True):
-                t.store(new, place)
-
-        t.w.where(f"icmp eq i64 {self._start}, 0", begin, add)
+        totals = [t.w.value(f"fadd {t.vector} {old}, {new}") for old, new in zip(olds, flat, strict=True)]
+        for total, place in zip(totals, places, strict=True):
+            t.store(total, place)
