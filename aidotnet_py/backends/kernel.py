@@ -190,7 +190,7 @@ def is_small_product(k: int, n: int) -> bool:
 
 
 # Measured with OpenBLAS's kernels for AVX2, in `benchmarks/products.py`.
-_FEW_COLUMNS, _FEW_ELEMENTS = 48, 2**13
+_FEW_COLUMNS, _FEW_ELEMENTS = 48, 2**12
 
 
 def collapsed(nest: LoopNest, *, leading: int = 0) -> LoopNest:

@@ -6,6 +6,8 @@ BLAS first copies both factors into an order of its own, which takes long beside
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 from aidotnet_py.backends.numpy.assembly.loops import TYPES
 from aidotnet_py.backends.numpy.assembly.writer import Writer
@@ -15,8 +17,9 @@ __all__ = ["small_product_text"]
 # 5 rows by 2 vectors of 32 bytes are summed at a time, in 10 of AVX2's 16 registers; the last columns may be 1 vector.
 # More ways, such as 6 rows, are hardly faster, and take longer to compile.
 _BYTES, _ROWS, _VECTORS = 32, 5, 2
-# So many terms of each sum are added at a time: the rows of y that they need stay in the first cache.
-_TERMS = 128
+# So many terms of each sum are added at a time: the rows of y that they need stay in the first cache. So many rows of
+# x and out are done before the next, and stay in the second one.
+_TERMS, _ROWS_OF_CACHE = 128, 240
 _SIZES = ("m", "n", "k", "x_row", "x_column", "y_row", "y_column", "out_row")
 
 
@@ -54,8 +57,7 @@ class _Text:
         w.label("entry")
         for place, vectors in (("panel", _TERMS * _VECTORS), ("edge", _ROWS * _VECTORS)):
             w.line(f"  %{place} = alloca [{vectors * self.width} x {self.kind}], align {_BYTES}")
-        w.line("  %last_row = sub nsw i64 %m, 1")
-        w.loop(0, self.number("and", self.number("add", "%k", _TERMS - 1), -_TERMS), self._add_terms, step=_TERMS)
+        w.loop(0, self.up("%m", _ROWS_OF_CACHE), self._write_some_rows, step=_ROWS_OF_CACHE)
         w.line("  ret void\n}")
         return w.text()
 
@@ -117,20 +119,34 @@ class _Text:
                 vectors[i + half] = self._chosen(a, b, [e + width if e & half else e + half for e in range(width)])
         return vectors
 
-    def _add_terms(self, start: int | str, _: list[str]) -> list[str]:
-        """Add some terms to all elements, a few columns at a time."""
+    def _write_some_rows(self, first: int | str, _: list[str]) -> list[str]:
+        rows = _Rows(
+            self.place("%x", self.times(first, "%x_row")),
+            self.place("%out", self.times(first, "%out_row")),
+            self.least(self.number("sub", "%m", first), _ROWS_OF_CACHE),
+        )
+        self.w.loop(0, self.up("%k", _TERMS), partial(self._add_terms, rows), step=_TERMS)
+        return []
+
+    def _add_terms(self, rows: _Rows, start: int | str, _: list[str]) -> list[str]:
+        """Add some terms to rows, a few columns at a time."""
         terms = self.least(self.number("sub", "%k", start), _TERMS)
         wide = _VECTORS * self.width
         # One vector at the end is enough if it holds all columns that are left.
         whole = self.number("and", self.number("add", "%n", self.width - 1), -wide)
 
         def columns(first: int | str, _: list[str]) -> list[str]:
-            _Columns(self, start, terms, wide, first)
+            _Columns(self, rows, start, terms, wide, first)
             return []
 
         self.w.where(f"icmp sgt i64 {whole}, 0", lambda: self.w.loop(0, whole, columns, step=wide))
-        self.w.where(f"icmp slt i64 {whole}, %n", lambda: _Columns(self, start, terms, self.width, whole))
+        self.w.where(f"icmp slt i64 {whole}, %n", lambda: _Columns(self, rows, start, terms, self.width, whole))
         return []
+
+    def up(self, length: str, step: int) -> str:
+        """Return the multiple of a step that is not less than a length."""
+        over = self.number("add", length, step - 1)
+        return self.number("sub", over, self.number("srem", over, step))
 
     def number(self, operation: str, a: int | str, b: int | str) -> str:
         return self.w.value(f"{operation} i64 {a}, {b}")
@@ -170,16 +186,25 @@ class _Text:
         return self.w.value(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{self.width} x i32> <{mask}>")
 
 
+class _Rows(NamedTuple):
+    """Addresses of rows of x and out, and their number."""
+
+    x: str
+    out: str
+    number: str
+
+
 class _Columns:
     """Some columns of the product: those of one or two vectors."""
 
-    def __init__(self, text: _Text, start: int | str, terms: str, columns: int, first: int | str) -> None:
+    def __init__(self, text: _Text, rows: _Rows, start: int | str, terms: str, columns: int, first: int | str) -> None:
         self._t, self._start, self._terms = text, start, terms
         self._columns, self._vectors = columns, columns // text.width
         self._present = text.least(text.number("sub", "%n", first), columns)
         self._is_whole = text.w.value(f"icmp eq i64 {self._present}, {columns}")
-        self._x = text.place("%x", text.times(start, "%x_column"))
-        self._out = text.place("%out", first)
+        self._rows = rows
+        self._x = text.place(rows.x, text.times(start, "%x_column"))
+        self._out = text.place(rows.out, first)
         self._write(text.place("%y", text.times(start, "%y_row"), text.times(first, "%y_column")))
 
     def _write(self, y: str) -> None:
@@ -194,8 +219,8 @@ class _Columns:
         )
         self._y = t.w.value(f"select i1 {direct}, ptr {y}, ptr %panel")
         self._y_row = t.w.value(f"select i1 {direct}, i64 %y_row, i64 {self._columns}")
-        over = t.number("add", "%m", _ROWS - 1)
-        t.w.loop(0, t.number("sub", over, t.number("srem", over, _ROWS)), self._write_rows, step=_ROWS)
+        self._last_row = t.number("sub", self._rows.number, 1)
+        t.w.loop(0, t.up(self._rows.number, _ROWS), self._write_rows, step=_ROWS)
 
     def _copy_rows(self, y: str) -> None:
         """Copy rows of y into the panel, and zeros after them."""
@@ -230,17 +255,18 @@ class _Columns:
     def _write_rows(self, first: int | str, _: list[str]) -> list[str]:
         """Write the products of some rows of x; if there are fewer, all others equal the last one, and do no harm."""
         t = self._t
-        rows = [t.least(t.number("add", first, i), "%last_row") for i in range(_ROWS)]
+        rows = [t.least(t.number("add", first, i), self._last_row) for i in range(_ROWS)]
         sums = self._sums([t.place(self._x, t.times(row, "%x_row")) for row in rows])
         outs = [t.place(self._out, t.times(row, "%out_row")) for row in rows]
         # Sums of whole vectors go to their place at once, others by way of memory with room for all columns.
         edges = [t.place("%edge", i * self._columns) for i in range(_ROWS)]
         places = [t.w.value(f"select i1 {self._is_whole}, ptr {o}, ptr {e}") for o, e in zip(outs, edges, strict=True)]
-        count = t.least(t.number("sub", "%m", first), _ROWS)
+        count = t.least(t.number("sub", self._rows.number, first), _ROWS)
         sizes = f"i64 {count}, i64 {self._present}"
         out, edge = f"ptr {outs[0]}, i64 %out_row", f"ptr %edge, i64 {self._columns}"
         partly = f"xor i1 {self._is_whole}, true"
-        t.w.where(partly, lambda: t.w.line(f"  call void @{t.copies}({out}, {edge}, {sizes})"))
+        later = f"and i1 {t.w.value(partly)}, {t.w.value(f'icmp ne i64 {self._start}, 0')}"
+        t.w.where(later, lambda: t.w.line(f"  call void @{t.copies}({out}, {edge}, {sizes})"))
         self._add(sums, places)
         t.w.where(partly, lambda: t.w.line(f"  call void @{t.copies}({edge}, {out}, {sizes})"))
         return []
