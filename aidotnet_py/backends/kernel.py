@@ -1,7 +1,7 @@
 """Kernels: loop nests of elementwise work, and matrix products, in a form independent of the hardware.
 
 A backend that can compile turns a `Kernel` into one call. Kernels of `numpy.llvm` compute the same bits as the
-backend's own operations; `cuda.compiler` adds up in other orders.
+backend's single operations; `cuda.compiler` adds up in other orders.
 """
 
 from __future__ import annotations

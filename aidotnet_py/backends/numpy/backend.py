@@ -132,6 +132,7 @@ class NumPyBackend:
     ----------
     compiled : bool
         Whether repeated elementwise work is compiled if llvmlite is installed; the results have the same bits.
+        Products by a small matrix are compiled in any case.
 
     Examples
     --------
