@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -18,6 +18,9 @@ from aidotnet_py.backends.numpy.error_function import erf
 from aidotnet_py.backends.numpy.small_products import small_product
 from aidotnet_py.backends.protocol import Array, Elementwise, KernelCompiler
 from aidotnet_py.representations import concise_repr
+
+if TYPE_CHECKING:
+    from aidotnet_py.backends.numpy.llvm import LlvmCompiler
 
 __all__ = ["NumPyBackend"]
 
@@ -114,10 +117,10 @@ def _refuse_indices(indices: Array, length: int) -> NoReturn:
 
 
 @cache
-def _compiler() -> KernelCompiler | None:
+def _compiler() -> LlvmCompiler | None:
     # Imported on first use, like threadpoolctl: both together would take a sixth of the package's import time.
     with BLAS_CALLS.lock:
-        compiler: KernelCompiler | None = import_module("aidotnet_py.backends.numpy.llvm").shared_compiler()
+        compiler: LlvmCompiler | None = import_module("aidotnet_py.backends.numpy.llvm").shared_compiler()
     return compiler
 
 
@@ -228,7 +231,7 @@ class NumPyBackend:
         return _as_array(np.add(parts.sum(axis=-1), np.vecdot(x[..., whole:], y[..., whole:]), out=out))
 
     def matmul(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        product = small_product(x, y, out)
+        product = small_product(x, y, out, _compiler)
         if product is not None:
             return product
         with BLAS_CALLS.lock:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from aidotnet_py.backends.kernel import is_small_product
 from aidotnet_py.backends.memory import is_plain
-from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.protocol import Array
 
 if TYPE_CHECKING:
-    from aidotnet_py.backends.numpy.assembly import SmallDtype
     from aidotnet_py.backends.numpy.llvm import LlvmCompiler
 
 __all__ = ["small_product"]
 
+_FUNCTION = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 8)
 
-def small_product(x: Array, y: Array, out: Array | None) -> Array | None:
-    """Return ``x @ y``; None if it is left to BLAS, or NumPy refuses it."""
+
+def small_product(x: Array, y: Array, out: Array | None, compiler: Callable[[], LlvmCompiler | None]) -> Array | None:
+    """Return ``x @ y`` by the function of a compiler; None if it is left to BLAS, or NumPy refuses it."""
     if not (_is_matrices(x) and _is_matrices(y) and x.dtype == y.dtype and x.shape[-1] == y.shape[-2]):
         return None
     if not is_small_product(*y.shape[-2:]) or not (x.size and y.size):
@@ -34,9 +32,11 @@ def small_product(x: Array, y: Array, out: Array | None) -> Array | None:
         return None
     if out is not None and not (_is_matrices(out) and out.shape == shape and out.flags.writeable):
         return None
-    function = _function("float32" if x.dtype.char == "f" else "float64")
-    if function is None:
+    found = compiler()
+    address = None if found is None else found.small_product("float32" if x.dtype.char == "f" else "float64")
+    if address is None:
         return None
+    function = _FUNCTION(address)
     x, y = _plain(x), _plain(y)
     y = y if x.itemsize in y.strides[-2:] else y.copy()
     fits = out is not None and out.dtype == x.dtype and is_plain(out) and out.strides[-1] == x.itemsize
@@ -53,23 +53,6 @@ def small_product(x: Array, y: Array, out: Array | None) -> Array | None:
 
 def _is_matrices(array: Array) -> bool:
     return type(array) is np.ndarray and array.ndim >= 2 and array.dtype.char in "fd"
-
-
-_FUNCTION = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 8)
-
-
-def _function(dtype: SmallDtype) -> Callable[..., Any] | None:
-    compiler = _compiler()
-    address = None if compiler is None else compiler.small_product(dtype)
-    return None if address is None else _FUNCTION(address)
-
-
-@cache
-def _compiler() -> LlvmCompiler | None:
-    # Imported on first use, since the import takes a while.
-    with BLAS_CALLS.lock:
-        module = importlib.import_module("aidotnet_py.backends.numpy.llvm")
-    return cast("LlvmCompiler | None", module.shared_compiler())
 
 
 def _plain(array: Array) -> Array:

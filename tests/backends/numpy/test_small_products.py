@@ -248,7 +248,7 @@ class TestOfTheCompiler:
         monkeypatch.setattr("aidotnet_py.backends.numpy.library.Library.compile", fail)
         assert compiler.small_product("float32") is None
         until(lambda: not compiler._working)
-        monkeypatch.setattr("aidotnet_py.backends.numpy.small_products._compiler", lambda: compiler)
+        monkeypatch.setattr("aidotnet_py.backends.numpy.backend._compiler", lambda: compiler)
         x = np.random.default_rng(0).standard_normal((5, 40), np.float32)
         np.testing.assert_array_equal(NumPyBackend().matmul(x, x.T), x @ x.T)
 
