@@ -42,8 +42,6 @@ def shared_compiler() -> LlvmCompiler | None:
 
 
 _CHAINING: Sequence[Source] = ("chain", "sharing")
-# Seconds after which a thread that waits for kernels looks whether another one still compiles.
-_WHILE = 0.1
 # Seconds without work after which the compiling process ends: the start of another takes a tenth of one.
 # Seconds after which it may optimize what it compiled. And between two looks for work meanwhile.
 _IDLE, _QUIET, _BETWEEN = 2.0, 1.0, 0.01
@@ -57,18 +55,20 @@ class _Compilation:
         self._wake = wake
         self.functions: list[Function] = []
         self.error: Exception | None = None
-        self.over = threading.Event()
+        # No event: threads wait for it in Python's own code, whose lock an interrupt or a fork may leave taken.
+        self.over = False
 
     def result(self, *, wait: bool = False) -> list[Callable[[Sequence[int]], Callable[[], Any]]] | None:
-        if not self.over.is_set():
+        if not self.over:
             # A fork ends the compiling thread, also while this one waits.
             self._wake()
             if not wait:
                 return None
-            while not self.over.wait(_WHILE):
+            while not self.over:
                 if not threading.main_thread().is_alive():
                     # No thread compiles any more, and other threads may still compute.
                     return None
+                time.sleep(_BETWEEN)
                 self._wake()
         if self.error is not None:
             raise InvalidOperationException(f"kernels could not be compiled: {self.error!r}") from self.error
@@ -143,7 +143,8 @@ class _Chain:
 @cache
 def _openblas() -> dict[str, Any] | None:
     """Return what threadpoolctl says of NumPy's own OpenBLAS; None for other builds of NumPy."""
-    controller: Any = threadpoolctl.ThreadpoolController()
+    with BLAS_CALLS.lock:
+        controller: Any = threadpoolctl.ThreadpoolController()
     libraries = [lib for lib in controller.info() if lib["prefix"] == "libscipy_openblas" and "64_" in lib["filepath"]]
     return libraries[0] if libraries else None
 
@@ -238,15 +239,13 @@ class LlvmCompiler:
         If the function is not on disk, the call waits for it: with another product, results would depend on the time.
         """
         if dtype not in self._small_products and self.rules.small_products:
-            compilation = self._begin([dtype])
-            try:
-                is_there = compilation.result(wait=True) is not None
-            except InvalidOperationException:
-                # Kernels with such products cannot be compiled either.
-                self._small_products[dtype] = None
-            else:
-                if is_there:
-                    self._small_products[dtype] = compilation.functions[0].address
+            compilation, address = self._begin([dtype]), None
+            # What fails, or comes at the end of the interpreter, is not tried again: kernels with such products are not
+            # compiled either.
+            with suppress(InvalidOperationException):
+                if compilation.result(wait=True) is not None:
+                    address = compilation.functions[0].address
+            self._small_products.setdefault(dtype, address)
         return self._small_products.get(dtype)
 
     def address_of(self, array: Any) -> int:
@@ -259,9 +258,9 @@ class LlvmCompiler:
             is_submitted, self._chaining.sources = bool(self._chaining.sources), _CHAINING
         if not is_submitted:
             self._submit(self._chaining)
-        if not self._chaining.over.is_set():
+        if not self._chaining.over:
             self._wake()
-        if not self._chaining.over.is_set() or self._chaining.error is not None:
+        if not self._chaining.over or self._chaining.error is not None:
             return None
         chain, sharing = (function.address for function in self._chaining.functions)
         return _Chain(cast("Sequence[_Call]", calls), chain, sharing, self._row_threads)
@@ -278,7 +277,8 @@ class LlvmCompiler:
         return compilation
 
     def _submit(self, compilation: _Compilation) -> None:
-        with self._lock:
+        # The first one imports modules.
+        with self._lock, BLAS_CALLS.lock:
             library = self._library = self._library or Library()
         sources = compilation.sources
         while len(compilation.functions) < len(sources):
@@ -287,8 +287,8 @@ class LlvmCompiler:
                 break
             compilation.functions.append(function)
         else:
-            compilation.over.set()
-        if not compilation.over.is_set():
+            compilation.over = True
+        if not compilation.over:
             with self._lock:
                 self._waiting.append(compilation)
         self._wake()
@@ -299,7 +299,9 @@ class LlvmCompiler:
             started = self._worker is not None and self._worker.is_alive()
             library = self._library
             is_work = self._waiting or (library is not None and (library.has_to_write() or library.can_optimize()))
-            if is_work and not started and not self._working and not self._paused:
+            # At its end, the interpreter starts no thread.
+            may_start = not self._working and not self._paused and threading.main_thread().is_alive()
+            if is_work and not started and may_start:
                 self._worker = threading.Thread(
                     target=self._work, args=(library,), name="aidotnet_py compiler", daemon=False
                 )
@@ -404,4 +406,4 @@ class LlvmCompiler:
         except Exception as error:
             compilation.error = error
         self._waiting.popleft()
-        compilation.over.set()
+        compilation.over = True

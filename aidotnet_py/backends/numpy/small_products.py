@@ -22,7 +22,7 @@ _FUNCTION = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 8
 
 def small_product(x: Array, y: Array, out: Array | None, compiler: Callable[[], LlvmCompiler | None]) -> Array | None:
     """Return ``x @ y`` by the function of a compiler; None if it is left to BLAS, or NumPy refuses it."""
-    if not (_is_matrices(x) and _is_matrices(y) and x.dtype == y.dtype and x.shape[-1] == y.shape[-2]):
+    if not (_is_matrices(x) and _is_matrices(y) and x.dtype.char == y.dtype.char and x.shape[-1] == y.shape[-2]):
         return None
     if not is_small_product(*y.shape[-2:]) or not (x.size and y.size):
         return None

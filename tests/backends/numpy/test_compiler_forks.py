@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 from waiting import until
 
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
+from aidotnet_py.backends.numpy import library, llvm
+from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.library import Function, Library
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.locks import HeldLocks, Lock
@@ -103,6 +106,47 @@ def test_a_thread_that_another_one_ends_is_replaced(
     forking.join(30)
     assert not forking.is_alive()
     assert compilation.result(wait=True) is not None
+
+
+def test_no_fork_comes_while_the_compiler_imports_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that began before there was a compiler; its child would wait for the lock of a module for ever."""
+    held: list[bool] = []
+
+    def noted(find: Callable[..., Any]) -> Callable[..., Any]:
+        def found(*arguments: Any) -> Any:
+            held.append(BLAS_CALLS.lock.is_owned())
+            return find(*arguments)
+
+        return found
+
+    monkeypatch.setattr(library, "cache_folder", noted(library.cache_folder))
+    monkeypatch.setattr(llvm.threadpoolctl, "ThreadpoolController", noted(llvm.threadpoolctl.ThreadpoolController))
+    LlvmCompiler().submit([times(4.5)])
+    llvm._openblas.__wrapped__()
+    assert held == [True, True]
+
+
+def test_what_a_waiting_thread_is_interrupted_in_stops_no_compilation(slowly: threading.Event) -> None:
+    """Wherever it is stopped: Python's own classes of `threading` may keep their lock then, also in a fork's child."""
+    compiler = LlvmCompiler()
+    compilation = compiler.submit([times(3.25)])
+    locks: list[Any] = []
+
+    def entered(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename == threading.__file__:
+            locks.append(frame.f_code.co_name)
+
+    def wait() -> None:
+        sys.setprofile(entered)
+        compilation.result(wait=True)
+        sys.setprofile(None)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.1)
+    slowly.set()
+    waiting.join(60)
+    assert not set(locks) & {"wait", "__enter__", "__exit__"}
 
 
 @pytest.mark.slow

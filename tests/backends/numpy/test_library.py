@@ -160,7 +160,7 @@ def test_code_that_cannot_be_written_keeps_no_other_from_being_compiled(monkeypa
     assert compiler.submit([kernel(11.0)]).result(wait=True)
     assert tried.wait(10)
     later = compiler.submit([kernel(12.0)])
-    until(later.over.is_set)
+    until(lambda: later.over)
     compiler.pause()
     compiler.go_on()
 

@@ -194,6 +194,15 @@ class TestOfTheBackend:
                 assert type(found) is type(x @ y)
                 assert found.dtype == (x @ y).dtype
 
+    @ours
+    def test_byte_orders_do_not_matter(self) -> None:
+        rng = np.random.default_rng(3)
+        x, y = rng.standard_normal((5, 90)), rng.standard_normal((90, 7))
+        expected = NumPyBackend().matmul(x, y)
+        for dtypes in [(">f8", "<f8"), ("<f8", ">f8"), (">f8", ">f8")]:
+            a, b = (array.astype(dtype) for array, dtype in zip((x, y), dtypes, strict=True))
+            np.testing.assert_array_equal(NumPyBackend().matmul(a, b), expected)
+
     def test_an_array_to_write_into(self) -> None:
         x, y = np.arange(12.0).reshape(3, 4), np.arange(16.0).reshape(4, 4)
         expected = x @ y
@@ -251,6 +260,23 @@ class TestOfTheCompiler:
         monkeypatch.setattr("aidotnet_py.backends.numpy.backend._compiler", lambda: compiler)
         x = np.random.default_rng(0).standard_normal((5, 40), np.float32)
         np.testing.assert_array_equal(NumPyBackend().matmul(x, x.T), x @ x.T)
+
+    @ours
+    def test_at_the_end_of_the_interpreter_blas_multiplies(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No thread is started then, nor is the function waited for at each product."""
+
+        def refuse(self: threading.Thread) -> None:
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        compiler, begun = LlvmCompiler(), []
+        begin = LlvmCompiler._begin
+        monkeypatch.setattr(LlvmCompiler, "_begin", lambda *given: begun.append(given) or begin(*given))
+        with monkeypatch.context() as patches:
+            patches.setattr(threading.Thread, "start", refuse)
+            patches.setattr(threading, "main_thread", threading.Thread)
+            assert [compiler.small_product("float64") for _ in range(3)] == [None] * 3
+        assert compiler.small_product("float64") is None
+        assert len(begun) == 1
 
     def test_other_kernels_of_blas_compute_all_products(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(llvm, "_openblas", lambda: {"filepath": "", "architecture": "SkylakeX"})
