@@ -5,23 +5,22 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib.util
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, cast
 
-import threadpoolctl  # pyright: ignore[reportMissingTypeStubs] -- it has none
-
-from aidotnet_py.backends.kernel import Factor, Kernel, LoopRules, Product
-from aidotnet_py.backends.numpy.assembly import BLAS, SMALL_PRODUCTS, SmallDtype
+from aidotnet_py.backends.kernel import Kernel, LoopRules, Product
+from aidotnet_py.backends.numpy.assembly import SMALL_PRODUCTS, SmallDtype
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
 from aidotnet_py.backends.numpy.compiling_process import AbandonedError, CompilingProcess
 from aidotnet_py.backends.numpy.library import Function, Library, Source
+from aidotnet_py.backends.numpy.multiplication import blas_addresses, can_multiply, multiplies_small
 from aidotnet_py.backends.numpy.row_threads import RowThreads
 from aidotnet_py.backends.rows import ByRows, all_apart
 from aidotnet_py.exceptions import InvalidOperationException
@@ -102,6 +101,9 @@ class _Call:
             self._function.run(self._table, 0, 1)
 
 
+# A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
+_RULES = LoopRules(apart=2**20, apart_within=6 * 2**20)
+_SMALL_BY_US = replace(_RULES, small_products=True)
 # Less work for a thread than this many steps on elements would be done before it has begun.
 _WORTH_A_THREAD = 20_000
 
@@ -140,68 +142,6 @@ class _Chain:
         return self._found
 
 
-@cache
-def _openblas() -> dict[str, Any] | None:
-    """Return what threadpoolctl says of NumPy's own OpenBLAS; None for other builds of NumPy."""
-    with BLAS_CALLS.lock:
-        controller: Any = threadpoolctl.ThreadpoolController()
-    libraries = [lib for lib in controller.info() if lib["prefix"] == "libscipy_openblas" and "64_" in lib["filepath"]]
-    return libraries[0] if libraries else None
-
-
-@cache
-def blas_addresses() -> tuple[int, ...] | None:
-    """Return the addresses of the functions of `BLAS` in NumPy's own OpenBLAS; None for other builds of NumPy."""
-    openblas = _openblas()
-    if openblas is None:
-        return None
-    library = ctypes.CDLL(openblas["filepath"])
-    try:
-        functions = [getattr(library, f"scipy_cblas_{name}64_") for name in BLAS]
-    except AttributeError:
-        return None
-    return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions)
-
-
-# The processors whose kernels OpenBLAS may use where small products are faster than these. Their vectors have 32 bytes;
-# products by longer ones were not compared.
-_OF_32_BYTES = ("Haswell", "Zen")
-
-
-@cache
-def _rules() -> LoopRules:
-    openblas = _openblas()
-    # On Windows, a function may not take as much of the stack at once as these without asking for it.
-    has_blas = openblas is not None and blas_addresses() is not None and openblas["architecture"] in _OF_32_BYTES
-    small_products = has_blas and sys.platform != "win32"
-    # A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
-    return LoopRules(small_products=small_products, apart=2**20, apart_within=6 * 2**20)
-
-
-def _is_for_small(product: Product) -> bool:
-    """Return whether the strides of a small product fit its function."""
-    return 1 in (product.y.rows, product.y.columns) and product.out.columns == 1
-
-
-def _is_for_blas(product: Product) -> bool:
-    """Return whether NumPy multiplies such matrices by gemm, gemv or dot; not so outer products and strided lines."""
-    m, k, n = product.sizes
-    x, y, out = product.x, product.y, product.out
-    if m == n == 1:
-        return k > 1 and x.columns > 0 and y.rows > 0
-    if n == 1:
-        return min(m, k) > 1 and _fits(x, m, k) and y.rows > 0
-    if m == 1:
-        return min(n, k) > 1 and _fits(y, k, n) and x.columns > 0
-    lines = _fits(x, m, k) and _fits(y, k, n) and out.columns == 1 and out.rows >= n
-    # NumPy multiplies a matrix by its own transpose with syrk.
-    return k > 1 and lines and x.operand != y.operand
-
-
-def _fits(factor: Factor, rows: int, columns: int) -> bool:
-    return (factor.columns == 1 and factor.rows >= columns) or (factor.rows == 1 and factor.columns >= rows)
-
-
 class LlvmCompiler:
     """A `KernelCompiler` on LLVM.
 
@@ -225,13 +165,11 @@ class LlvmCompiler:
     @property
     def rules(self) -> LoopRules:
         """The operations that it accepts as loops, and how products are computed."""
-        return _rules()
+        return _SMALL_BY_US if multiplies_small() else _RULES
 
     def can_multiply(self, product: Product) -> bool:
-        """Return whether NumPy computes such a product by BLAS, at a known address, or a function of ours does."""
-        if product.small:
-            return _is_for_small(product)
-        return blas_addresses() is not None and _is_for_blas(product)
+        """Return whether a function of ours computes such a product, or BLAS as NumPy calls it, at a known address."""
+        return can_multiply(product)
 
     def small_product(self, dtype: SmallDtype) -> int | None:
         """Return the address of the function for products by a small matrix, or None if they are left to BLAS.

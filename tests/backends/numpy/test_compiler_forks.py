@@ -16,7 +16,7 @@ import pytest
 from waiting import until
 
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
-from aidotnet_py.backends.numpy import library, llvm
+from aidotnet_py.backends.numpy import library, multiplication
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.library import Function, Library
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
@@ -120,9 +120,10 @@ def test_no_fork_comes_while_the_compiler_imports_modules(monkeypatch: pytest.Mo
         return found
 
     monkeypatch.setattr(library, "cache_folder", noted(library.cache_folder))
-    monkeypatch.setattr(llvm.threadpoolctl, "ThreadpoolController", noted(llvm.threadpoolctl.ThreadpoolController))
+    controller = multiplication.threadpoolctl.ThreadpoolController
+    monkeypatch.setattr(multiplication.threadpoolctl, "ThreadpoolController", noted(controller))
     LlvmCompiler().submit([times(4.5)])
-    llvm._openblas.__wrapped__()
+    multiplication._openblas.__wrapped__()
     assert held == [True, True]
 
 

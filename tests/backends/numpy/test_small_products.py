@@ -20,7 +20,7 @@ from aidotnet_py import autodiff as ad
 from aidotnet_py.autodiff.extend import Executable
 from aidotnet_py.backends import NumPyBackend, get_backend
 from aidotnet_py.backends.kernel import is_small_product
-from aidotnet_py.backends.numpy import llvm
+from aidotnet_py.backends.numpy import multiplication
 from aidotnet_py.backends.numpy.assembly import SMALL_PRODUCTS, SmallDtype, small_product_text
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.numpy.machine_code import Machine
@@ -278,14 +278,18 @@ class TestOfTheCompiler:
         assert compiler.small_product("float64") is None
         assert len(begun) == 1
 
-    def test_other_kernels_of_blas_compute_all_products(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(llvm, "_openblas", lambda: {"filepath": "", "architecture": "SkylakeX"})
-        llvm._rules.cache_clear()
+    @pytest.mark.parametrize("architecture", ["SkylakeX", "Haswell"])
+    def test_other_kernels_of_blas_compute_all_products(
+        self, architecture: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(multiplication, "_openblas", lambda: {"filepath": "", "architecture": architecture})
+        monkeypatch.setattr(multiplication, "blas_addresses", lambda: (1,))
+        multiplication.multiplies_small.cache_clear()
         try:
-            assert not LlvmCompiler().rules.small_products
-            assert LlvmCompiler().small_product("float32") is None
+            assert LlvmCompiler().rules.small_products is (architecture == "Haswell")
+            assert architecture == "Haswell" or LlvmCompiler().small_product("float32") is None
         finally:
-            llvm._rules.cache_clear()
+            multiplication.multiplies_small.cache_clear()
 
 
 @pytest.mark.parametrize(
