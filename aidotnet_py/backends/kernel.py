@@ -181,10 +181,9 @@ class Kernel:
 
 
 def is_small_product(k: int, n: int) -> bool:
-    """Return whether BLAS would take long for a product by a matrix (k, n), beside its multiplications.
+    """Return whether products by a matrix (k, n) are small: BLAS would spend much of its time on copies of the factors.
 
-    BLAS first copies its factors, and its sums are of more columns than small matrices have. Rows of the other factor
-    do not matter, lest a row's bits depend on the rows beside it.
+    Rows of the other factor do not matter, lest the bits of a row depend on the rows beside it.
     """
     return min(k, n) > 1 and (n <= _FEW_COLUMNS or k * n <= _FEW_ELEMENTS)
 
