@@ -101,9 +101,6 @@ class _Call:
             self._function.run(self._table, 0, 1)
 
 
-# A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
-_RULES = LoopRules(apart=2**20, apart_within=6 * 2**20)
-_SMALL_BY_US = replace(_RULES, small_products=True)
 # Less work for a thread than this many steps on elements would be done before it has begun.
 _WORTH_A_THREAD = 20_000
 
@@ -140,6 +137,11 @@ class _Chain:
             else:
                 self._found = 0, 0
         return self._found
+
+
+# A step of small tasks is done in several threads by rows. One of large tasks has a lane for each thread.
+_RULES = LoopRules(apart=2**20, apart_within=6 * 2**20)
+_SMALL_BY_US = replace(_RULES, small_products=True)
 
 
 class LlvmCompiler:

@@ -11,7 +11,7 @@ from aidotnet_py.backends.kernel import LoopNest, Number, Operand, Reference, St
 from aidotnet_py.backends.numpy.assembly.loops import TYPES
 from aidotnet_py.backends.numpy.assembly.writer import Writer
 
-__all__ = ["WIDTHS", "Elements", "declarations", "kind_of", "repeated"]
+__all__ = ["WIDTHS", "Elements", "declarations", "kind_of"]
 
 # How many elements may go at a time.
 WIDTHS = (1, 4, 8)
@@ -40,15 +40,6 @@ def kind_of(dtype: str, width: int = 1, *, in_memory: bool = False) -> str:
     """Return the type of so many values side by side; a truth value is a byte in memory."""
     kind = "i1" if dtype == "bool" and not in_memory else TYPES[dtype]
     return kind if width == 1 else f"<{width} x {kind}>"
-
-
-def repeated(w: Writer, dtype: str, value: str, width: int) -> str:
-    """Write so many copies of a value, side by side."""
-    if width == 1:
-        return value
-    wide = kind_of(dtype, width)
-    one = w.value(f"insertelement {wide} poison, {kind_of(dtype)} {value}, i64 0")
-    return w.value(f"shufflevector {wide} {one}, {wide} poison, <{width} x i32> zeroinitializer")
 
 
 def declarations() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 from itertools import pairwise
 
 from aidotnet_py.backends.kernel import LoopNest, Operand
-from aidotnet_py.backends.numpy.assembly.elements import WIDTHS, Elements, kind_of, repeated
+from aidotnet_py.backends.numpy.assembly.elements import WIDTHS, Elements, kind_of
 from aidotnet_py.backends.numpy.assembly.loops import Loops
 from aidotnet_py.backends.numpy.assembly.writer import Writer
 
@@ -92,7 +92,7 @@ class Nest(Loops):
         totals: dict[Operand, str],
     ) -> dict[Operand, str]:
         """Write a loop along the last axis that takes ``width`` elements at a time; return the totals after it."""
-        copies = {o: repeated(self.w, o.dtype, value, width) for o, value in constants.items()}
+        copies = {o: self.w.repeated(kind_of(o.dtype), value, width) for o, value in constants.items()}
 
         def body(index: int | str, begun: list[str]) -> list[str]:
             here = self.addresses(len(self._shape) - 1, bases, index)

@@ -5,12 +5,10 @@ BLAS first copies both factors into an order of its own, which takes long beside
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from aidotnet_py.backends.numpy.assembly.loops import TYPES
-from aidotnet_py.backends.numpy.assembly.writer import Writer
+from aidotnet_py.backends.numpy.assembly.vectors import Vectors
 
 __all__ = ["small_product_text"]
 
@@ -34,22 +32,17 @@ def small_product_text(name: str, dtype: str) -> str:
     return _Text(name, dtype).write()
 
 
-class _Text:
-    """The text of a function for one dtype, and the instructions that it consists of."""
+class _Text(Vectors):
+    """The text of the function for one dtype."""
 
     def __init__(self, name: str, dtype: str) -> None:
+        super().__init__(dtype, _BYTES)
         self._name, self.copies, self.transposes = name, f"{name}_copies", f"{name}_transposes"
-        size = {"float32": 4, "float64": 8}[dtype]
-        self.w = Writer()
-        self.kind, self.size, self.width = TYPES[dtype], size, _BYTES // size
-        self.vector = f"<{self.width} x {self.kind}>"
-        self.suffix = f"v{self.width}f{8 * size}"
 
     def write(self) -> str:
-        w, mask = self.w, f"<{self.width} x i1>"
-        w.line(f"declare {self.vector} @llvm.fma.{self.suffix}({self.vector}, {self.vector}, {self.vector})")
-        w.line(f"declare {self.vector} @llvm.masked.load.{self.suffix}.p0(ptr, i32, {mask}, {self.vector})")
-        w.line("declare i64 @llvm.smin.i64(i64, i64)")
+        w = self.w
+        for declaration in self.declarations():
+            w.line(declaration)
         self._write_copies()
         self._write_transposes()
         sizes = ", ".join(f"i64 %{size}" for size in _SIZES)
@@ -72,7 +65,7 @@ class _Text:
             places = self.place("%x", self.times(i, "%row")), self.place("%out", self.times(i, "%out_row"))
 
             def element(j: int | str, _: list[str]) -> list[str]:
-                self._copy(*(self.place(place, j) for place in places))
+                self.copy(*(self.place(place, j) for place in places))
                 return []
 
             w.loop(0, "%n", element)
@@ -93,7 +86,7 @@ class _Text:
         columns = [self.place("%y", self.times(self.least(i, "%last"), "%y_column")) for i in range(self.width)]
 
         def square(start: int | str, _: list[str]) -> list[str]:
-            rows = self._transposed([self.load(self.place(column, start)) for column in columns])
+            rows = self.transposed([self.load(self.place(column, start)) for column in columns])
             for i, row in enumerate(rows):
                 self.store(row, self.place("%out", self.times(self.number("add", start, i), "%row")))
             return []
@@ -101,23 +94,13 @@ class _Text:
         def single(start: int | str, _: list[str]) -> list[str]:
             row = self.place("%out", self.times(start, "%row"))
             for i, column in enumerate(columns):
-                self._copy(self.place(column, start), self.place(row, i))
+                self.copy(self.place(column, start), self.place(row, i))
             return []
 
         whole = self.number("and", "%terms", -self.width)
         w.where(f"icmp sgt i64 {whole}, 0", lambda: w.loop(0, whole, square, step=self.width))
         w.where(f"icmp slt i64 {whole}, %terms", lambda: w.loop(whole, "%terms", single))
         w.line("  ret void\n}")
-
-    def _transposed(self, vectors: list[str]) -> list[str]:
-        """Return the columns of a square of vectors: halves change places, then halves of the halves, and so on."""
-        width = half = self.width
-        while half := half // 2:
-            for i in (i for i in range(width) if not i & half):
-                a, b = vectors[i], vectors[i + half]
-                vectors[i] = self._chosen(a, b, [e + width - half if e & half else e for e in range(width)])
-                vectors[i + half] = self._chosen(a, b, [e + width if e & half else e + half for e in range(width)])
-        return vectors
 
     def _write_some_rows(self, first: int | str, _: list[str]) -> list[str]:
         rows = _Rows(
@@ -142,48 +125,6 @@ class _Text:
         self.w.where(f"icmp sgt i64 {whole}, 0", lambda: self.w.loop(0, whole, columns, step=wide))
         self.w.where(f"icmp slt i64 {whole}, %n", lambda: _Columns(self, rows, start, terms, self.width, whole))
         return []
-
-    def up(self, length: str, step: int) -> str:
-        """Return the multiple of a step that is not less than a length."""
-        over = self.number("add", length, step - 1)
-        return self.number("sub", over, self.number("srem", over, step))
-
-    def number(self, operation: str, a: int | str, b: int | str) -> str:
-        return self.w.value(f"{operation} i64 {a}, {b}")
-
-    def least(self, a: int | str, b: int | str) -> str:
-        return self.w.value(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
-
-    def place(self, base: str, *steps: int | str) -> str:
-        """Return the address so many elements after another."""
-        for step in steps:
-            base = self.w.value(f"getelementptr inbounds {self.kind}, ptr {base}, i64 {step}")
-        return base
-
-    def times(self, a: int | str, b: int | str) -> str:
-        return self.number("mul nsw", a, b)
-
-    def load(self, place: str) -> str:
-        return self.w.value(f"load {self.vector}, ptr {place}, align {self.size}")
-
-    def store(self, vector: str, place: str) -> None:
-        self.w.line(f"  store {self.vector} {vector}, ptr {place}, align {self.size}")
-
-    def _copy(self, source: str, target: str) -> None:
-        """Copy an element."""
-        element = self.w.value(f"load {self.kind}, ptr {source}")
-        self.w.line(f"  store {self.kind} {element}, ptr {target}")
-
-    def repeated(self, value: str, kind: str) -> str:
-        """Return a vector of one number."""
-        one = self.w.value(f"insertelement <{self.width} x {kind}> poison, {kind} {value}, i64 0")
-        mask = f"<{self.width} x i32> zeroinitializer"
-        return self.w.value(f"shufflevector <{self.width} x {kind}> {one}, <{self.width} x {kind}> poison, {mask}")
-
-    def _chosen(self, a: str, b: str, lanes: Sequence[int]) -> str:
-        """Return a vector of lanes of two others."""
-        mask = ", ".join(f"i32 {lane}" for lane in lanes)
-        return self.w.value(f"shufflevector {self.vector} {a}, {self.vector} {b}, <{self.width} x i32> <{mask}>")
 
 
 class _Rows(NamedTuple):
@@ -228,15 +169,13 @@ class _Columns:
         lanes = ", ".join(f"i64 {lane}" for lane in range(t.width))
         masks: list[str] = []
         for vector in range(self._vectors):
-            left = t.repeated(t.number("sub", self._present, vector * t.width), "i64")
+            left = t.w.repeated("i64", t.number("sub", self._present, vector * t.width), t.width)
             masks.append(t.w.value(f"icmp slt <{t.width} x i64> <{lanes}>, {left}"))
 
         def body(row: int | str, _: list[str]) -> list[str]:
             source, copy = t.place(y, t.times(row, "%y_row")), t.place("%panel", t.times(row, self._columns))
             for vector, mask in enumerate(masks):
-                place = t.place(source, vector * t.width)
-                arguments = f"ptr {place}, i32 {t.size}, <{t.width} x i1> {mask}, {t.vector} zeroinitializer"
-                loaded = t.w.value(f"call {t.vector} @llvm.masked.load.{t.suffix}.p0({arguments})")
+                loaded = t.load_where(mask, t.place(source, vector * t.width))
                 t.store(loaded, t.place(copy, vector * t.width))
             return []
 
@@ -280,11 +219,8 @@ class _Columns:
             ys = [t.load(t.place(y, vector * t.width)) for vector in vectors]
             added: list[str] = []
             for i, row in enumerate(xs):
-                factor = t.repeated(t.w.value(f"load {t.kind}, ptr {t.place(row, x)}"), t.kind)
-                for vector in vectors:
-                    arguments = (factor, ys[vector], sums[i * len(vectors) + vector])
-                    typed = ", ".join(f"{t.vector} {argument}" for argument in arguments)
-                    added.append(t.w.value(f"call {t.vector} @llvm.fma.{t.suffix}({typed})"))
+                factor = t.w.repeated(t.kind, t.w.value(f"load {t.kind}, ptr {t.place(row, x)}"), t.width)
+                added += [t.add_product(factor, ys[v], sums[i * len(vectors) + v]) for v in vectors]
             return [*added, t.number("add nsw", x, "%x_column"), t.place(y, self._y_row)]
 
         zeros = [(t.vector, "zeroinitializer")] * (len(xs) * len(vectors))

@@ -35,6 +35,14 @@ class Writer:
         self.line(f"  {name} = {expression}")
         return name
 
+    def repeated(self, kind: str, value: str, width: int) -> str:
+        """Write so many copies of a value of a type, side by side; one is the value itself."""
+        if width == 1:
+            return value
+        wide = f"<{width} x {kind}>"
+        one = self.value(f"insertelement {wide} poison, {kind} {value}, i64 0")
+        return self.value(f"shufflevector {wide} {one}, {wide} poison, <{width} x i32> zeroinitializer")
+
     def where(self, condition: str, body: Callable[[], object], otherwise: Callable[[], object] | None = None) -> None:
         """Write a block that is run if a condition holds, and perhaps one that is run if not."""
         after = self._fresh("after")
