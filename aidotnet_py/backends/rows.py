@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,15 +57,25 @@ def are_apart(accesses: Iterable[Access], length: int) -> bool:
 
 
 def rows_first(nest: LoopNest | Product, length: int) -> LoopNest | Product | None:
-    """Return the nest with an axis of rows first, the others merged; None if no axis has their length.
+    """Return the nest with an axis of rows first, the others merged; None if it treats the rows of no axis apart."""
+    return next(_with_rows_first(nest, length), None)
 
-    All written places differ between rows.
-    """
+
+def _with_rows_first(nest: LoopNest | Product, length: int) -> Iterator[LoopNest | Product]:
+    """Yield the nest by rows of each axis of their length that it treats apart: all written places differ."""
     for axis in (i for i, n in enumerate(nest.shape) if n == length):
         if all(o.strides[axis] > 0 for o in nest.written):
-            break
-    else:
-        return None
+            moved = _with_axis_first(nest, axis)
+            if _treats_apart(moved, accesses_of(moved), length):
+                yield moved
+
+
+def _treats_apart(nest: LoopNest | Product, accesses: Mapping[int, Iterable[Access]], length: int) -> bool:
+    """Return whether no row meets another row in what the nest writes, given all accesses there by argument."""
+    return all(are_apart(accesses[o.argument], length) for o in nest.written)
+
+
+def _with_axis_first(nest: LoopNest | Product, axis: int) -> LoopNest | Product:
     order = [axis, *(i for i in range(len(nest.shape)) if i != axis)]
 
     def reorder(operand: Operand) -> Operand:
@@ -118,18 +128,14 @@ class ByRows:
         if not lengths:
             return None
         ((length, _),) = lengths.most_common(1)
-        nests: list[LoopNest | Product] = []
+        choices: list[list[LoopNest | Product]] = []
         for nest in kernel.nests:
             # In another order of its loops, a nest of many elements would be slower.
             is_quick = nest.shape[:1] == (length,) or math.prod(nest.shape) <= _FEW
-            moved = rows_first(nest, length) if is_quick else None
-            if moved is None:
+            choices.append(list(_with_rows_first(nest, length)) if is_quick else [])
+            if not choices[-1]:
                 return None
-            accesses = accesses_of(moved)
-            if not all(are_apart(accesses[o.argument], length) for o in moved.written):
-                return None
-            nests.append(moved)
-        return ByRows(length, tuple(nests))
+        return ByRows(length, tuple(_agreed(choices, length)))
 
     def accesses(self, addresses: Sequence[int]) -> Iterator[tuple[Access, bool]]:
         """Yield the accesses in bytes, given the arguments' addresses, and whether each writes."""
@@ -149,6 +155,25 @@ class ByRows:
             of_each = math.prod(nest.sizes) // 8 if isinstance(nest, Product) else max(len(nest.steps), 1)
             total += math.prod(nest.shape) * of_each
         return total
+
+
+def _agreed(choices: Sequence[Sequence[LoopNest | Product]], length: int) -> Iterator[LoopNest | Product]:
+    """Yield for each nest the first choice whose rows are apart from those of the nests without a choice.
+
+    Where another axis has the length of the rows by chance, a nest alone does not tell which is meant.
+    """
+    certain: defaultdict[int, set[Access]] = defaultdict(set)
+    if any(len(nests) > 1 for nests in choices):
+        for only in (nests[0] for nests in choices if len(nests) == 1):
+            for argument, accesses in accesses_of(only).items():
+                certain[argument] |= accesses
+    for nests in choices:
+        if len(nests) == 1:
+            yield nests[0]
+            continue
+        joined = ({a: of | certain[a] for a, of in accesses_of(nest).items()} for nest in nests)
+        agree = (nest for nest, accesses in zip(nests, joined, strict=True) if _treats_apart(nest, accesses, length))
+        yield next(agree, nests[0])
 
 
 def all_apart(kernels: Sequence[tuple[ByRows, Sequence[int]]]) -> bool:

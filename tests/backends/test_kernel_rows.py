@@ -65,6 +65,18 @@ class TestByRows:
         shift = nest((4, 3), Operand(0, F8, (3, 1)), Operand(0, F8, (3, 1), 3))
         assert of(shift) is None
 
+    @pytest.mark.parametrize("is_first", [True, False])
+    def test_other_nests_tell_which_of_two_axes_of_one_length_has_the_rows(self, is_first: bool) -> None:
+        """Records of four numbers of four tasks, shifted by one record: as conjugate gradient has them."""
+        shift = nest((3, 4, 4), Operand(1, F4, (16, 4, 1)), Operand(0, F4, (16, 4, 1), 16))
+        latest = nest((4, 4), Operand(1, F4, (4, 1), 48), Operand(2, F4, (4, 1)))
+        first = nest((4,), Operand(2, F4, (1,)), Operand(3, F4, (1,)))
+        found = of(first, latest, shift) if is_first else of(first, shift, latest)
+        assert found is not None
+        # The tasks, one number apart, not the records.
+        assert [one.operands[-1].strides[0] for one in found.nests if one.written[0].argument == 1] == [1, 1]
+        assert all_apart([(found, [0, 1000, 2000, 3000])])
+
     def test_products_count_one_matrix_a_row(self) -> None:
         x, y, out = (Factor(Operand(i, F4, (6,)), 3, 1) for i in range(3))
         found = of(Product((5,), (2, 3, 3), x, y, out))

@@ -130,10 +130,11 @@ class _Chain:
         """Return the rows that can be shared out, and the work on all; zeros if rows meet each other in memory."""
         # No cached_property: Python 3.11's has a lock, which a forked process would find taken.
         if self._found is None:
-            by_rows = [found for call in self._calls if (found := ByRows.of(call.kernel))]
-            arguments = [call.arguments for call in self._calls]
-            if len(by_rows) == len(arguments) and all_apart(list(zip(by_rows, arguments, strict=True))):
-                self._found = by_rows[0].length, sum(kernel.work for kernel in by_rows)
+            # Repetitions are the same calls again.
+            calls = list(dict.fromkeys(self._calls))
+            by_rows = {call: found for call in calls if (found := ByRows.of(call.kernel))}
+            if len(by_rows) == len(calls) and all_apart([(by_rows[call], call.arguments) for call in calls]):
+                self._found = by_rows[calls[0]].length, sum(by_rows[call].work for call in self._calls)
             else:
                 self._found = 0, 0
         return self._found
