@@ -105,7 +105,8 @@ class Progress:
         eps = _eps(self.norms.dtype)
         curvatures, slopes, squares = np.concatenate(self._steps).transpose(1, 0, 2)
         # A task takes every step until it stops.
-        sound = np.arange(len(squares))[:, None] < self.iterations
+        last = self.iterations - 1
+        sound: Any = True if (last == len(squares) - 1).all() else np.arange(len(squares))[:, None] <= last
         with np.errstate(all="ignore"):
             # What the steps have seen of ‖A‖: the largest row sum of the tridiagonal matrix that they make, whose rows
             # have 1/α + β₋/α₋ in the middle and √β/α beside it.
@@ -116,7 +117,9 @@ class Progress:
             largest = np.maximum.reduce(rows, axis=0, where=sound, initial=0.0)
             norms = np.sqrt(squares)
             total = self.norms + np.add.reduce(norms, axis=0, where=sound)
-            recurred = np.where(self.iterations > 0, norms[self.iterations - 1, np.arange(len(total))], self.norms)
+            recurred = norms[-1]
+            if sound is not True:
+                recurred = np.where(last >= 0, norms[last, np.arange(len(total))], self.norms)
             drift = 32 * eps * (4 * total + 3 * self.iterations * largest * lengths)
             certain = (drift <= 0.1 * recurred) & ~self.claims
         idle = (self.iterations == 0) & np.isfinite(self.norms)
@@ -131,8 +134,8 @@ class Progress:
 
     @running.setter
     def running(self, running: _Mask) -> None:
-        self._running = running
-        self.is_running, self._all_run = bool(running.any()), bool(running.all())
+        self._running, count = running, np.count_nonzero(running)
+        self.is_running, self._all_run = count > 0, count == len(running)
         # Iterations that all tasks that run may still take.
         self.left = self.limit - int(self.iterations[running].max()) if self.is_running else 0
 
@@ -144,26 +147,28 @@ class Progress:
     def judge_all(self, records: NDArray[Any]) -> None:
         """Apply `judge` to consecutive records, shape (steps, 4, tasks); the last row is 1 for tasks that run on."""
         while len(records) and self.is_running:
-            # Whether a task stops at its last step, the iteration does not know.
-            quiet = self._count_quiet(records[: self.left - 1, 3])
+            quiet = self._count_quiet(records[: self.left, 3])
             if quiet:
                 self._pass(np.array(records[:quiet, :3]))
-            if quiet < len(records):
-                self.judge(*records[quiet, :3])
-            records = records[quiet + 1 :]
+            else:
+                self.judge(*records[0, :3])
+            records = records[quiet or 1 :]
 
     def _count_quiet(self, run_on: NDArray[Any]) -> int:
-        """Return how many of the first steps no task stops at."""
+        """Return how many of the first steps no task stops at by itself."""
         quiet = run_on == self.running
         return len(quiet) if quiet.all() else int(quiet.all(axis=1).argmin())
 
     def _pass(self, steps: NDArray[Any]) -> None:
-        """Take steps, shape (steps, 3, tasks), at which no task stops."""
+        """Take steps, shape (steps, 3, tasks), at which no task stops by itself; the last may be the last allowed."""
         self.iterations = self.iterations + len(steps) * self.running
-        self.left -= len(steps)
         self._steps.append(steps)
         squares = steps[:, 2]
         self.take(squares if self._all_run else np.where(self.running, squares, steps.dtype.type(np.nan)))
+        self.left -= len(steps)
+        self.limited = self.left == 0
+        if self.limited:
+            self.running = self.running & (self.iterations < self.limit)
 
     def judge(self, curvatures: NDArray[Any], slopes: NDArray[Any], squares: NDArray[Any]) -> _Mask:
         """Decide who stops at this step, and why; return the tasks that may take it.
@@ -207,21 +212,25 @@ class Progress:
         """
         looked_at = self._looked_at = self.iterations > 0 if looked_at is None else looked_at
         norms = np.where(looked_at, norms, self.norms)
+        self.reasons[looked_at & (norms <= self.tolerance)] = StopReason.CONVERGED
+        self.reasons[looked_at & ~np.isfinite(norms)] = StopReason.NOT_FINITE
+        self.running = self._refine(norms) if self.claims.any() else self.claims
+        self.norms = norms
+
+    def _refine(self, norms: NDArray[Any]) -> _Mask:
+        """Give up the claims; return the tasks that run on from their measured residuals."""
+        claims, self.claims = self.claims, np.zeros_like(self.claims)
         with np.errstate(all="ignore"):
             # No residual below the rounding of b can be told from one of that size.
             least_norms = self.rhs_norms * norms.dtype.type(_eps(norms.dtype))
             halves = self.norms / 2
-        self.reasons[looked_at & (norms <= self.tolerance)] = StopReason.CONVERGED
-        self.reasons[looked_at & ~np.isfinite(norms)] = StopReason.NOT_FINITE
-        refuted: _Mask = self.claims & np.isfinite(norms) & (norms > self.tolerance)
+        refuted: _Mask = claims & np.isfinite(norms) & (norms > self.tolerance)
         self.reasons[refuted] = StopReason.PRECISION_LIMIT
         # Running on from the measured residual is iterative refinement. So that it has an end, each round must halve
         # that residual, and the tolerance must be one that can be reached.
         improving: _Mask = refuted & (norms <= halves) & (self.tolerance >= least_norms)
         self.reasons[improving] = StopReason.MAX_ITERATIONS
-        self.running = improving & (self.iterations < self.limit)
-        self.claims = np.zeros_like(self.claims)
-        self.norms = norms
+        return improving & (self.iterations < self.limit)
 
     def withdraw(self, norms: NDArray[Any], overflowed: _Mask) -> None:
         """Take ‖b − Ax‖, measured where solutions lost digits, or all of them, when they were handed out."""
