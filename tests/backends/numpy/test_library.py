@@ -17,6 +17,7 @@ from aidotnet_py.backends.code_files import CodeFiles
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
 from aidotnet_py.backends.numpy import llvm
 from aidotnet_py.backends.numpy.compiling_process import CompilingProcess
+from aidotnet_py.backends.numpy.kernel_calls import KernelCall
 from aidotnet_py.backends.numpy.library import Function, Library
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.backends.numpy.machine_code import OPTIMIZE
@@ -74,7 +75,7 @@ def test_optimized_code_takes_the_place_of_early_code(folder: Path, process: Com
     library, array = Library(), np.arange(800, dtype=np.float32)
     function = compiled(library, process, 3.0)
     early, expected = function.address, np.sqrt(array) * np.float32(3.0)
-    call = llvm._Call(function, [array.ctypes.data])
+    call = KernelCall(function, [array.ctypes.data])
     for address_is_early in (True, False):
         assert (function.address == early) is address_is_early
         array[:] = np.arange(800)
