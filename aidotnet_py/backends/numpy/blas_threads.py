@@ -76,9 +76,8 @@ class OneThread:
     @property
     def share(self) -> int:
         """The number of threads that BLAS had before, divided by the threads inside; 1 for threads that are outside."""
-        with self._lock:
-            me = threading.get_ident()
-            return max(1, self._allowed[me] // len(self._inside)) if me in self._inside else 1
+        # Without the lock: each look is one step of the interpreter, and other threads change no entry of this one.
+        return max(1, self._allowed.get(threading.get_ident(), 1) // max(1, len(self._inside)))
 
     def enter(self, stay: _Stay) -> None:
         """Put BLAS on one thread."""

@@ -164,8 +164,8 @@ def mean_of(values: NDArray[Any]) -> Any:
     """Return the mean of numbers, in double precision at least; finite if they are, whatever their sum is."""
     wide = values.astype(np.result_type(values.dtype, np.float64))
     with np.errstate(all="ignore"):
-        mean = np.mean(wide)
-        return np.sum(wide / wide.size) if np.isinf(mean) and np.isfinite(wide).all() else mean
+        mean = wide.mean()
+        return np.sum(wide / wide.size) if math.isinf(mean) and np.isfinite(wide).all() else mean
 
 
 def difference(x: T, y: T) -> T:

@@ -33,12 +33,11 @@ def all_finite(backend: Backend, stacked: Array) -> NDArray[np.bool_]:
         fetched = backend.to_numpy(stacked)
         return np.asarray(np.isfinite(fetched).reshape(len(fetched), -1).all(axis=1))
     with backend.errors_ignored():
-        fetched = backend.to_numpy(backend.vecdot(stacked, stacked))
-        if not np.isfinite(fetched).all():
+        finite = np.isfinite(backend.to_numpy(backend.vecdot(stacked, stacked)))
+        if not finite.all():
             # The maximum of a row with NaN is NaN.
             magnitudes = backend.elementwise("abs")(stacked)
-            fetched = backend.to_numpy(backend.max(magnitudes, tuple(range(1, len(stacked.shape)))))
-    finite = np.isfinite(fetched)
+            finite = np.isfinite(backend.to_numpy(backend.max(magnitudes, tuple(range(1, len(stacked.shape))))))
     return finite if finite.ndim == 1 else np.asarray(finite.reshape(len(finite), -1).all(axis=1))
 
 

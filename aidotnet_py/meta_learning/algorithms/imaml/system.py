@@ -31,7 +31,7 @@ class Solve:
 class SystemAtPoint:
     """A system after its work at the points: support gradients, operator, right-hand side.
 
-    ``root`` is D^½ where each parameter has a λ of its own; ``queued`` is the solve in a device's queue.
+    ``root`` is D^½ where each parameter has a λ of its own; ``queued`` is the solve, if the operator's queue has it.
     """
 
     slopes: Array
@@ -66,14 +66,14 @@ class ImplicitSystem:
     warm: WarmStarts
 
     def begin(self, tasks: Tasks, points: Array, gradients: Array) -> SystemAtPoint | None:
-        """Do the work of a solve at its points; on a device, put the whole solve into the queue."""
+        """Do the work of a solve at its points; put a plain solve into the operator's queue."""
         if self.options.UseFirstOrder:
             return None
         root = None if isinstance(self.lam, float) else tasks.backend.elementwise("sqrt")(self.lam)
         slopes, operator = self._operator(tasks, points, root)
         rhs = gradients if root is None else gradients * root
         queued: QueuedSolve | None = None
-        if isinstance(operator, BufferedOperator) and operator.queue.is_waiting and self.is_plain:
+        if self.is_plain and isinstance(operator, BufferedOperator) and operator.fits(rhs):
             queued = QueuedSolve(operator, rhs, iterations=self._iterations, bounds=Bounds(0.0, self._atol))
         return SystemAtPoint(slopes, operator, rhs, root, queued)
 
