@@ -11,7 +11,7 @@ from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD
 from aidotnet_py.backends.numpy.library import Function
 from aidotnet_py.backends.numpy.multiplication import blas_addresses
-from aidotnet_py.backends.numpy.row_threads import RowThreads
+from aidotnet_py.backends.numpy.row_threads import ChainRun, RowThreads
 from aidotnet_py.backends.rows import ByRows, all_apart
 
 __all__ = ["KernelCall", "KernelChain"]
@@ -53,7 +53,7 @@ class KernelChain:
         addresses = [address for call in calls for address in call.addresses]
         self._table = (ctypes.c_void_p * len(addresses))(*addresses)
         self._run, self._sharing, self._threads = _CHAIN(chain), sharing, threads
-        self._fields = {"chain": chain, "table": ctypes.addressof(self._table), "count": len(calls)}
+        self._chain = chain, ctypes.addressof(self._table), len(calls)
         self._found: tuple[int, int] | None = None
 
     def __call__(self, times: int) -> None:
@@ -61,7 +61,7 @@ class KernelChain:
         share = ONE_THREAD.share
         rows, work = self._rows_and_work() if share > 1 else (0, 0)
         threads = min(share, rows, times * work // _WORTH_A_THREAD)
-        if threads > 1 and self._threads.run(self._sharing, threads, rows, {**self._fields, "times": times}):
+        if threads > 1 and self._threads.run(self._sharing, threads, rows, ChainRun(*self._chain, times)):
             return
         with BLAS_CALLS.lock:
             self._run(self._table, len(self._calls), times, 0, 1)

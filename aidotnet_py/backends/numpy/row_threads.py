@@ -6,12 +6,13 @@ import ctypes
 import sys
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from aidotnet_py.backends.numpy.assembly import SHARED, SHARED_BYTES
+from aidotnet_py.backends.numpy.assembly import SHARED, SHARED_BYTES, SHARED_CHAIN
 from aidotnet_py.backends.numpy.blas_calls import BLAS_CALLS
 from aidotnet_py.locks import Lock
 
-__all__ = ["RowThreads"]
+__all__ = ["ChainRun", "RowThreads"]
 
 # How often a helper looks for the next chain before it sleeps: about half a millisecond. To wake it takes a tenth of
 # that, and between two chains of a step there is less.
@@ -21,6 +22,16 @@ _PARTS = 2
 # The bytes of a line of the caches.
 _LINE = 64
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_FIRST_OF_CHAIN = SHARED[SHARED_CHAIN[0]] // 8
+
+
+class ChainRun(NamedTuple):
+    """A run of a chain: the addresses of its function and of its table, the number of its calls, and how often."""
+
+    chain: int
+    table: int
+    calls: int
+    times: int
 
 
 class RowThreads:
@@ -42,7 +53,7 @@ class RowThreads:
         # The system starts no more of them; it is asked again after the next stop.
         self._is_full = False
 
-    def run(self, function: int, threads: int, rows: int, chain: Mapping[str, int]) -> bool:
+    def run(self, function: int, threads: int, rows: int, chain: ChainRun) -> bool:
         """Have this thread and helpers compute a chain; return False, having done nothing, if they cannot be had.
 
         While they compute another thread's chain, they cannot.
@@ -55,8 +66,8 @@ class RowThreads:
             How many threads, this one among them.
         rows : int
             How many rows the chain has.
-        chain : mapping of str to int
-            The chain's fields in `SHARED`: its function, table, count and times.
+        chain : ChainRun
+            The chain.
         """
         others = self._shared
         if others is not None and others.is_busy:
@@ -73,8 +84,7 @@ class RowThreads:
                 self._is_full = not self._start(shared)
             helpers = min(threads - 1, len(self._threads))
             if helpers:
-                shared.set(**chain, helpers=helpers, parts=min(rows, _PARTS * (helpers + 1)))
-                shared.compute()
+                shared.compute(chain, helpers, min(rows, _PARTS * (helpers + 1)))
             return helpers > 0
 
     def _start(self, shared: _Shared) -> bool:
@@ -133,8 +143,9 @@ class _Shared:
         """Whether a chain is being computed."""
         return self._words[SHARED["open"] // 8] != 0
 
-    def compute(self) -> None:
-        """Compute a chain, with the helpers' help."""
+    def compute(self, chain: ChainRun, helpers: int, parts: int) -> None:
+        """Compute a chain in so many parts, with the helpers' help."""
+        self._words[_FIRST_OF_CHAIN : _FIRST_OF_CHAIN + len(SHARED_CHAIN)] = [*chain, helpers, parts]
         self._function(self._address, 0)
 
     def help_out(self) -> None:

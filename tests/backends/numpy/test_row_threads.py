@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,10 +33,10 @@ from aidotnet_py.autodiff.execution import Executable
 from aidotnet_py.autodiff.extend import vmap_program
 from aidotnet_py.backends import NumPyBackend
 from aidotnet_py.backends.kernel import Kernel, LoopNest, Number, Operand, Step
-from aidotnet_py.backends.numpy import llvm, row_threads
+from aidotnet_py.backends.numpy import kernel_calls, row_threads
 from aidotnet_py.backends.numpy.blas_threads import ONE_THREAD, OneThread
 from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
-from aidotnet_py.backends.numpy.row_threads import RowThreads
+from aidotnet_py.backends.numpy.row_threads import ChainRun, RowThreads
 from aidotnet_py.data import SinusoidLoader
 from aidotnet_py.locks import Lock
 from aidotnet_py.nn import mlp
@@ -108,7 +108,7 @@ class Parts:
         # Kept, since the address is that of this object.
         self._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)(self._compute)
         address = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
-        self.chain = {"chain": address, "table": 0, "count": 1, "times": 1}
+        self.chain = ChainRun(address, table=0, calls=1, times=1)
 
     def _compute(self, table: int, count: int, times: int, part: int, parts: int) -> None:
         self.computed.append((threading.get_ident(), part))
@@ -135,17 +135,20 @@ def team(compiler: LlvmCompiler, x: Any) -> Iterator[Callable[[int, Parts], bool
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_each_part_is_computed_once_and_helpers_compute_some(team: Callable[[int, Parts], bool], threads: int) -> None:
-    """The calling thread stays in its first part until all helpers have one."""
-    parts = Parts()
+    assert computed_by_all(team, threads).numbers == list(range(2 * threads))
+
+
+def computed_by_all(team: Callable[[int, Parts], bool], threads: int) -> Parts:
+    """Have the calling thread stay in its first part until all helpers have one."""
+    parts, results = Parts(), list[bool]()
     parts.go_on.clear()
-    results = list[bool]()
     caller = threading.Thread(target=lambda: results.append(team(threads, parts)))
     caller.start()
     until(lambda: len(parts.threads) == threads)
     parts.go_on.set()
     caller.join(60)
     assert results == [True]
-    assert parts.numbers == list(range(2 * threads))
+    return parts
 
 
 @pytest.mark.parametrize("asleep", [True, False])
@@ -260,11 +263,7 @@ def test_a_wait_that_a_signal_ends(team: Callable[[int, Parts], bool]) -> None:
             signal.pthread_kill(helper.ident or 0, number)
     for _ in range(20):
         time.sleep(0.002)
-        parts = Parts()
-        parts.go_on.clear()
-        threading.Timer(0.05, parts.go_on.set).start()
-        assert team(2, parts)
-        assert len(parts.threads) == 2
+        computed_by_all(team, 2)
 
 
 @contextmanager
@@ -368,10 +367,10 @@ class PartsInAnyOrder(RowThreads):
         self._rng = rng
         self.chains = 0
 
-    def run(self, function: int, threads: int, rows: int, chain: Mapping[str, int]) -> bool:
-        compute = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)(chain["chain"])
+    def run(self, function: int, threads: int, rows: int, chain: ChainRun) -> bool:
+        compute = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 4)(chain.chain)
         for part in self._rng.permutation(rows)[::-1]:
-            compute(chain["table"], chain["count"], chain["times"], int(part), rows)
+            compute(chain.table, chain.calls, chain.times, int(part), rows)
         self.chains += 1
         return True
 
@@ -382,7 +381,7 @@ def in_any_order(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch
     chain_of(compiler, x)
     threads = PartsInAnyOrder(np.random.default_rng(0))
     monkeypatch.setattr(compiler, "_row_threads", threads)
-    monkeypatch.setattr(llvm, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(kernel_calls, "_WORTH_A_THREAD", 1)
     monkeypatch.setattr(OneThread, "share", property(lambda self: 8))
     return threads
 

@@ -1,6 +1,6 @@
 """Kernels, and the functions that call them, in the assembly language of LLVM."""
 
-from aidotnet_py.backends.numpy.assembly.chains import SHARED, SHARED_BYTES, chain_text, sharing_text
+from aidotnet_py.backends.numpy.assembly.chains import SHARED, SHARED_BYTES, SHARED_CHAIN, chain_text, sharing_text
 from aidotnet_py.backends.numpy.assembly.kernels import kernel_text
 from aidotnet_py.backends.numpy.assembly.products import BLAS, SMALL_PRODUCTS, SmallDtype
 from aidotnet_py.backends.numpy.assembly.small_products import small_product_text
@@ -9,6 +9,7 @@ __all__ = [
     "BLAS",
     "SHARED",
     "SHARED_BYTES",
+    "SHARED_CHAIN",
     "SMALL_PRODUCTS",
     "SmallDtype",
     "chain_text",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SHARED", "SHARED_BYTES", "chain_text", "sharing_text"]
+__all__ = ["SHARED", "SHARED_BYTES", "SHARED_CHAIN", "chain_text", "sharing_text"]
 
 
 def chain_text(name: str) -> str:
@@ -40,6 +40,8 @@ done:
 """
 
 
+# The fields that each chain sets, side by side in this order.
+SHARED_CHAIN = "chain", "table", "count", "times", "helpers", "parts"
 # The memory of a shared chain: offsets of its fields in bytes. The first four are written by several threads.
 SHARED = {
     **{name: 64 * place for place, name in enumerate(("open", "next", "inside", "asleep"))},
@@ -47,7 +49,7 @@ SHARED = {
         name: 256 + 8 * place
         for place, name in enumerate(
             (
-                *("over", "patience", "helpers", "chain", "table", "count", "times", "parts"),
+                *("over", "patience", *SHARED_CHAIN),
                 *("sched_yield", "sem_wait", "sem_post"),
             )
         )
