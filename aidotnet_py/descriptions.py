@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
+
+from aidotnet_py.constructors import readable_parameters_of
 
 __all__ = ["Described", "describe", "differences", "join_clauses"]
 
@@ -100,7 +101,7 @@ def _object(value: Any, depth: int, within: frozenset[int]) -> _Settings:
     else:
         return description
     description.update({_key(name): describe(item, depth, within) for name, item in settings.items()})
-    defaults = {name: parameter.default for name, parameter in _parameters(type(value)).items()}
+    defaults = {name: parameter.default for name, parameter in readable_parameters_of(type(value)).items()}
     description.defaults = frozenset(
         _key(name)
         for name in settings
@@ -116,16 +117,8 @@ def _key(name: str) -> str:
 
 def _constructor_arguments(value: Any) -> dict[str, Any]:
     kept = getattr(value, "__dict__", {})
-    names = {name: name if name in kept else f"_{name}" for name in _parameters(type(value))}
+    names = {name: name if name in kept else f"_{name}" for name in readable_parameters_of(type(value))}
     return {name: kept[place] for name, place in names.items() if place in kept}
-
-
-def _parameters(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(kind).parameters
-    # Classes in C and some others have no readable signature.
-    except (ValueError, TypeError):
-        return {}
 
 
 def differences(held: Any, own: Any, place: str = "") -> Iterator[str]:

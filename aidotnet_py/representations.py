@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
 from aidotnet_py.arguments import shown
+from aidotnet_py.constructors import parameters_of
 
 __all__ = ["concise_repr"]
 
@@ -33,7 +33,7 @@ def concise_repr(self: Any) -> str:
 
 def _arguments(value: Any) -> Iterator[str]:
     kind = cast(Any, type(value))
-    for name, parameter in inspect.signature(kind).parameters.items():
+    for name, parameter in parameters_of(kind).items():
         own = getattr(value, f"_{name}", _MISSING)
         own = getattr(value, name, _MISSING) if own is _MISSING else own
         if own is _MISSING or type(own) is getattr(value, "_implied", {}).get(name):

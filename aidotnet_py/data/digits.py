@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal, overload
 
@@ -120,5 +121,11 @@ def _load() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         datasets: Any = import_module("sklearn.datasets")
     except ImportError as error:
         raise ImportError('DigitsLoader needs scikit-learn: pip install "aidotnet-py[data]"') from error
+    return _read(datasets)
+
+
+@cache
+def _read(datasets: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    # Once: scikit-learn reads the digits from compressed text, which takes longer than all else that a loader does.
     digits = datasets.load_digits()
     return digits.images.astype(np.uint8), digits.target.astype(np.int64)

@@ -6,7 +6,6 @@ in modules that the caller names.
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import Any, cast
 
 from aidotnet_py import losses, nn, optimizers
 from aidotnet_py.arguments import refusal
+from aidotnet_py.constructors import readable_parameters_of
 from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ProblemConstants
@@ -93,7 +93,7 @@ class Rebuilder:
     def _make(self, cls: type[Any], settings: Mapping[str, Any], place: str) -> Any:
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
-        for name, parameter in _parameters(cls).items():
+        for name, parameter in readable_parameters_of(cls).items():
             key = "type_" if name == "type" else name
             if key not in settings:
                 continue
@@ -122,9 +122,9 @@ class Rebuilder:
             return self._named(description, place, "function")
         held = cast("dict[str, Any]", description) if isinstance(description, dict) else {}
         cls = _FUNCTIONS.get(str(held.get("type")))
-        if cls is None or held.keys() != {"type", *_parameters(cls)}:
+        if cls is None or held.keys() != {"type", *readable_parameters_of(cls)}:
             raise ArgumentException(refusal(place, "the name of a function", cast(object, description)))
-        return cls(**{name: self.function(held[name], place) for name in _parameters(cls)})
+        return cls(**{name: self.function(held[name], place) for name in readable_parameters_of(cls)})
 
     def _named(self, name: str, place: str, kind: str) -> Any:
         for module in self._modules:
@@ -140,11 +140,3 @@ class Rebuilder:
             f"{place} must be of this package or of a trusted module ({known}), got the {kind} {name:.80}; if you "
             "trust the module that defines it, name it in trust=[…]"
         )
-
-
-def _parameters(cls: type[Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(cls).parameters
-    # Protocols have no readable signature in some versions of Python.
-    except (ValueError, TypeError):
-        return {}

@@ -254,7 +254,11 @@ def _called(
         with np.errstate(all="ignore"):
             target[...] = compute()
 
-    hand_over(work, [a for a in (*operands, out) if isinstance(a, ndarray)])
+    if _state.streams[-1].is_capturing():
+        hand_over(work, [a for a in (*operands, out) if isinstance(a, ndarray)])
+    else:
+        # As the work would do, but without computing the value twice.
+        target[...] = value
     return out
 
 

@@ -35,6 +35,9 @@ def _erf(x: Any) -> Any:
     return xp.asarray(scipy.special.erf(values), device=x.device)
 
 
+# Its name is private.
+_ARRAY = type(xp.empty(0))
+
 _COMPOSED = {"erf": _erf, "sigmoid": _sigmoid, "softplus": _softplus, "relu": _relu}
 
 
@@ -50,7 +53,7 @@ class StrictBackend:
         self.device = xp.Device(device)
 
     def owns(self, value: object) -> bool:
-        return isinstance(value, type(xp.empty(0))) and value.device == self.device
+        return isinstance(value, _ARRAY) and value.device == self.device
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         # Filled with NaN where possible, so that reading what was never written shows.

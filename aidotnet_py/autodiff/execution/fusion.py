@@ -136,6 +136,9 @@ class _Grouping:
 
     def _copies(self, equation: Equation) -> Iterator[Equation]:
         """Yield copies of the waiting equations that an equation reads, then the equation, reading the copies."""
+        if self._waiting.keys().isdisjoint(equation.variables):
+            yield equation
+            return
         renamed: dict[Atom, Variable] = {}
         for variable in dict.fromkeys(v for v in equation.variables if v in self._waiting):
             *before, last = self._copies(self._waiting[variable])
@@ -145,7 +148,7 @@ class _Grouping:
             renamed[variable] = copy.output
             yield copy
         inputs = tuple(renamed.get(atom, atom) for atom in equation.inputs)
-        yield Equation(equation.primitive, inputs, equation.output, equation.parameters) if renamed else equation
+        yield Equation(equation.primitive, inputs, equation.output, equation.parameters)
 
     def _join(self, equations: list[Equation], stage: int) -> int | None:
         """Add equations to an existing unit, and return its place; None if no unit can take them."""

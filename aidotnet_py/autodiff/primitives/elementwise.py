@@ -99,11 +99,20 @@ def is_beyond(number: Any, x: Any) -> bool:
 
 def common_dtype(*operands: Any, least: DTypeLike | None = None) -> np.dtype[Any]:
     """Return the dtype of a result by NumPy's rules; integers become at least ``least``, or stay if it is None."""
-    dtypes = {type_of(x).dtype for x in operands if not _is_plain(x)}
+    return _common_dtype(operands, _types(operands), least)
+
+
+def _types(operands: Sequence[Any]) -> list[ArrayType | None]:
+    """Return the types of operands, None for Python numbers."""
+    return [None if _is_plain(x) else type_of(x) for x in operands]
+
+
+def _common_dtype(operands: Sequence[Any], types: Sequence[ArrayType | None], least: DTypeLike | None) -> np.dtype[Any]:
+    dtypes = {of.dtype for of in types if of is not None}
     if len(dtypes) == 1 and (dtype := dtypes.pop()).kind == "f":
         # The common case, and NumPy's rules take longer: numbers leave a floating dtype as it is.
         return dtype
-    dtype = np.result_type(*(x if _is_plain(x) else type_of(x).dtype for x in operands))
+    dtype = np.result_type(*[x if of is None else of.dtype for x, of in zip(operands, types, strict=True)])
     return dtype if least is None or dtype.kind not in "biu" else np.result_type(dtype, least)
 
 
@@ -115,20 +124,27 @@ def for_mean(x: Any) -> tuple[Any, np.dtype[Any]]:
 
 def promote(*operands: Any, least: DTypeLike | None = None) -> list[Any]:
     """Convert operands to their common dtype and shape by NumPy's rules; numbers become literals."""
-    dtype = common_dtype(*operands, least=least)
-    arrays = [None if _is_plain(x) or isinstance(x, np.generic) else x for x in operands]
-    if all(x is None for x in arrays):
+    # Each type is looked up once: a trace has thousands of operands.
+    types = _types(operands)
+    dtype = _common_dtype(operands, types, least)
+    pairs = [(x, None if isinstance(x, np.generic) else of) for x, of in zip(operands, types, strict=True)]
+    if all(of is None for _, of in pairs):
         # An equation needs an array to know where it runs.
-        arrays[0] = full(ArrayType((), dtype), operands[0])
-    shape = _common_shape(*arrays)
-    return [
-        Literal(dtype.type(x).item(), ArrayType((), dtype)) if a is None else broadcast_to(astype(a, dtype), shape)
-        for x, a in zip(operands, arrays, strict=True)
-    ]
+        one = ArrayType((), dtype)
+        pairs[0] = full(one, operands[0]), one
+    shape = _common_shape([of.shape for _, of in pairs if of is not None])
+    promoted: list[Any] = []
+    for x, of in pairs:
+        if of is None:
+            promoted.append(Literal(dtype.type(x).item(), ArrayType((), dtype)))
+        elif of.shape == shape and of.dtype == dtype:
+            promoted.append(x)
+        else:
+            promoted.append(broadcast_to(astype(x, dtype), shape))
+    return promoted
 
 
-def _common_shape(*operands: Any) -> tuple[int, ...]:
-    shapes = [type_of(x).shape for x in operands if x is not None and not isinstance(x, Literal)]
+def _common_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     distinct = {shape for shape in shapes if shape}
     if len(distinct) < 2:
         return distinct.pop() if distinct else ()
@@ -450,7 +466,7 @@ _where = Primitive(
 def where(mask: Any, x: Any, y: Any) -> Tracer:
     """Select elements of x where the mask is true, of y elsewhere."""
     x, y = promote(x, y)
-    shape = _common_shape(mask, x, y)
+    shape = _common_shape([type_of(v).shape for v in (mask, x, y) if not isinstance(v, Literal)])
     mask = broadcast_to(astype(mask, _BOOL), shape)
     return emit(_where, mask, *(v if isinstance(v, Literal) else broadcast_to(v, shape) for v in (x, y)))
 

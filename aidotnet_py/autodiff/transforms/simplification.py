@@ -41,13 +41,18 @@ def _without_repeats(program: Program) -> Program:
     for equation in program.equations:
         primitive, parameters = equation.primitive, equation.parameters
         # Most equations read nothing renamed, and the hash of a literal costs more than all else here.
-        if not renamed.keys().isdisjoint(equation.variables):
+        if renamed and not renamed.keys().isdisjoint(equation.variables):
             inputs = tuple([renamed.get(a, a) for a in equation.inputs])
             equation = Equation(primitive, inputs, equation.output, parameters)
-        # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
-        named = [(repr(a.value), a.type) if isinstance(a, Literal) else a for a in equation.inputs]
-        operands = frozenset(named) if primitive.commutative else tuple(named)
-        key = (primitive, operands, repr(sorted(parameters.items())) if parameters else "")
+        operands: Any = equation.inputs
+        if len(operands) > len(equation.variables):
+            # Numbers are compared as text: 0.0 == -0.0, but their quotients differ.
+            operands = tuple([(repr(a.value), a.type) if isinstance(a, Literal) else a for a in operands])
+        if primitive.commutative:
+            operands = frozenset(operands)
+        # One parameter needs no order.
+        settings = parameters if len(parameters) < 2 else sorted(parameters.items())
+        key = (primitive, operands, repr(settings) if settings else "")
         earlier = first.setdefault(key, equation.output)
         if earlier is not equation.output:
             renamed[equation.output] = earlier

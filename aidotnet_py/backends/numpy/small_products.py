@@ -26,10 +26,13 @@ def small_product(x: Array, y: Array, out: Array | None, compiler: Callable[[], 
         return None
     if not is_small_product(*y.shape[-2:]) or not (x.size and y.size):
         return None
-    try:
-        shape = (*np.broadcast_shapes(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
-    except ValueError:
-        return None
+    lead = x.shape[:-2]
+    if lead != y.shape[:-2]:
+        try:
+            lead = np.broadcast_shapes(lead, y.shape[:-2])
+        except ValueError:
+            return None
+    shape = (*lead, x.shape[-2], y.shape[-1])
     if out is not None and not (_is_matrices(out) and out.shape == shape and out.flags.writeable):
         return None
     found = compiler()
@@ -63,8 +66,9 @@ def _multiply(function: Callable[..., Any], x: Array, y: Array, out: Array) -> N
     strides = [step // out.itemsize for step in (*x.strides[-2:], *y.strides[-2:], out.strides[-2])]
     sizes = (*out.shape[-2:], x.shape[-1], *strides)
     lead = out.shape[:-2]
-    places = [_addresses(np.broadcast_to(a, (*lead, *a.shape[-2:]))) for a in (x, y, out)]
-    for addresses in zip(*places, strict=True):
+    # NumPy's function for it takes as long as a small product, and most factors have these axes already.
+    broadcast = [a if a.shape[:-2] == lead else np.broadcast_to(a, (*lead, *a.shape[-2:])) for a in (x, y, out)]
+    for addresses in zip(*map(_addresses, broadcast), strict=True):
         function(*addresses, *sizes)
 
 
