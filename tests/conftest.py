@@ -34,12 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Thousands of kernels that only tests need would push a user's own ones out.
     """
-    cache: pytest.Cache | None = getattr(config, "cache", None)
-    if cache is not None:
-        folder = str(cache.mkdir("user-caches"))
-    else:
-        folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = folder
     # At Python's own threshold, an eighth of the time of small tests goes to the search for cycles.
     gc.set_threshold(50_000, 10, 10)
