@@ -214,6 +214,7 @@ class Progress:
         norms = np.where(looked_at, norms, self.norms)
         self.reasons[looked_at & (norms <= self.tolerance)] = StopReason.CONVERGED
         self.reasons[looked_at & ~np.isfinite(norms)] = StopReason.NOT_FINITE
+        # Without claims there is nothing to refute, and nobody runs on.
         self.running = self._refine(norms) if self.claims.any() else self.claims
         self.norms = norms
 
