@@ -1234,6 +1234,15 @@ class TestClasses:
         ]
         assert np.mean(right) > 0.8
 
+    def test_a_single_class_is_none(self) -> None:
+        table = {"g": [1, 1, 2, 2, 3, 3], "x": range(6), "y": ["same"] * 6}
+        message = r"^column 'y' must have at least two classes, got 'same' alone"
+        with pytest.raises(ArgumentException, match=message):
+            TableLoader(table, task="g", target="y")
+        whole = TableLoader({**table, "y": ["same"] * 4 + ["same", "other"]}, task="g", target="y")
+        with pytest.raises(ArgumentException, match=rf"{message}; split so that the training groups have all"):
+            whole.split([1, 2], [3])
+
     @pytest.mark.parametrize("values", [[True, False] * 4, [3, 7] * 4])
     def test_other_targets_are_classes_if_asked(self, values: list[Any]) -> None:
         table = {"g": [0] * 4 + [1] * 4, "x": np.arange(8.0), "y": values}
