@@ -39,8 +39,9 @@ _NO_DIGITS = b"0" * 64
 _MOST_HEADER = 2**24
 
 
-# The endings of other formats, and what writes these.
+# The endings of formats: what has them, and for some what writes them.
 _FORMATS = {
+    ".safetensors": ("safetensors", "; SaveModel writes safetensors"),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), ("pickle", "")),
     **dict.fromkeys((".pt", ".pth"), ("PyTorch", "; aidotnet_py.exchange.save_state_dict writes weights for PyTorch")),
     ".onnx": ("ONNX", "; aidotnet_py.exchange.export_onnx writes ONNX"),
@@ -48,11 +49,14 @@ _FORMATS = {
     **dict.fromkeys((".npy", ".npz"), ("NumPy", "")),
     **dict.fromkeys((".h5", ".hdf5", ".keras"), ("HDF5", "")),
     ".json": ("JSON", ""),
+    ".csv": ("CSV", ""),
+    ".tsv": ("TSV", ""),
+    **dict.fromkeys((".parquet", ".pq"), ("Parquet", "")),
 }
 
 
-def check_file_name(name: str, path: str | os.PathLike[str]) -> None:
-    """Refuse a path whose ending is that of another format; ``name`` is the argument's.
+def check_file_name(name: str, path: str | os.PathLike[str], ending: str = ".safetensors") -> None:
+    """Refuse a path whose ending is that of another format than what has ``ending``; ``name`` is the argument's.
 
     Raises
     ------
@@ -67,11 +71,11 @@ def check_file_name(name: str, path: str | os.PathLike[str]) -> None:
     if not isinstance(path, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         return
     given = Path(os.fsdecode(path))
-    if given.suffix.lower() in _FORMATS:
-        kind, other = _FORMATS[given.suffix.lower()]
+    (own, _), (kind, other) = _FORMATS[ending], _FORMATS.get(given.suffix.lower(), _FORMATS[ending])
+    if kind != own:
         raise ArgumentException(
-            f"{name} must be the name of a safetensors file, got {given.name!r}, which is one of {kind}; use "
-            f"{given.with_suffix('.safetensors').name!r}{other}"
+            f"{name} must be the name of a file of {own}, got {given.name!r}, which is one of {kind}; use "
+            f"{given.with_suffix(ending).name!r}{other}"
         )
 
 

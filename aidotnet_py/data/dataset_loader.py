@@ -41,8 +41,9 @@ class DatasetLoader(WeightedLoader[T]):
     ----------
     dataset : sequence of pairs
         Has ``len`` and an (input, label) at each place. Inputs are tensors, arrays or images, real and finite, all of
-        one shape, on the CPU; of one floating type, unless ``dtype`` is given. Values are not scaled: an image of bytes
-        has values from 0 to 255, as float32. Images of a palette must be converted.
+        one shape, on the CPU; of one floating type or all of whole numbers, unless ``dtype`` is given. Values are not
+        scaled: an image of bytes has values from 0 to 255, as float32. Images of Pillow have one mode; those of a
+        palette must be converted.
     NWay, KShot, QueryShots : int
         N of at least 2, K and Q.
     channels_first : bool
@@ -135,8 +136,16 @@ def _read(dataset: LabelledDataset, channels_first: bool, dtype: type[Any] | Non
         raise ArgumentException("dataset must have at least one example, got none")
     inputs: NDArray[Any] | None = None
     labels: list[Any] = []
+    given: list[tuple[np.dtype[Any], str | None]] = []
     for i in range(len(dataset)):
-        x, label = _example(dataset, i)
+        x, label, mode = _example(dataset, i)
+        given = given or [(x.dtype, mode)]
+        (first, first_mode), *_ = given
+        if None not in (mode, first_mode) and mode != first_mode:
+            raise ArgumentException(
+                f"inputs of dataset must be images of one mode, got {first_mode!r} at 0 and {mode!r} at {i}; give the "
+                'data set a transform that calls image.convert("RGB")'
+            )
         if channels_first and x.ndim != 3:
             raise ArgumentException(
                 f"channels_first must be False for inputs other than images (channels, height, width), got {x.shape}"
@@ -150,9 +159,10 @@ def _read(dataset: LabelledDataset, channels_first: bool, dtype: type[Any] | Non
                 f"inputs of dataset must have one shape, got {inputs.shape[1:]} at 0 and {x.shape} at {i}; give the "
                 "data set a transform that resizes"
             )
-        if kept != inputs.dtype:
+        # Bytes from 0 to 255 beside numbers from 0 to 1 are another mistake than two precisions.
+        if dtype is None and (kept != inputs.dtype or (x.dtype.kind == "f") != (first.kind == "f")):
             raise ArgumentException(
-                f"inputs of dataset must have one dtype, got {inputs.dtype} at 0 and {kept} at {i}; pass dtype"
+                f"inputs of dataset must have one dtype, got {first} at 0 and {x.dtype} at {i}; pass dtype"
             )
         # Values too large for the dtype become inf, which is refused later.
         with np.errstate(over="ignore"):
@@ -162,15 +172,15 @@ def _read(dataset: LabelledDataset, channels_first: bool, dtype: type[Any] | Non
     return inputs, labels
 
 
-def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
-    """Return input and label of an example, after their checks."""
+def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any, str | None]:
+    """Return input and label of an example, after their checks, and the mode of an image of Pillow."""
     pair = dataset[index]
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # pyright: ignore[reportUnknownArgumentType] -- of anything
         raise ArgumentException(f"dataset must have pairs of input and label, got {shown(pair)} at {index}")
     given, labelled = cast("tuple[Any, Any]", pair)
-    mode = getattr(given, "mode", None)
+    mode = given.mode if isinstance(getattr(given, "mode", None), str) else None
     # NumPy reads them as the places of the colours in the palette.
-    if isinstance(mode, str) and mode in ("P", "PA"):
+    if mode in ("P", "PA"):
         raise ArgumentException(
             f"inputs of dataset must be arrays or images without a palette, got a PIL image of mode {mode!r} at "
             f'{index}; give the data set a transform that calls image.convert("RGB")'
@@ -188,4 +198,4 @@ def _example(dataset: LabelledDataset, index: int) -> tuple[NDArray[Any], Any]:
             "target_transform"
         )
     # item() of a time in nanoseconds is an integer.
-    return x, label[()] if label.dtype.kind in "mM" else label.item()
+    return x, label[()] if label.dtype.kind in "mM" else label.item(), mode

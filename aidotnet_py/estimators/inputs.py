@@ -125,7 +125,9 @@ def _names(names: Sequence[str] | None, shape: tuple[int, ...]) -> Sequence[str]
 
 def require_targets(y: Any) -> None:
     """Raise ArgumentException if y is None or has masked values."""
-    adopt(y, "y")
+    # Arrays of PyArrow hand over numbers alone by DLPack; NumPy reads them as series.
+    if not hasattr(y, "to_numpy"):
+        adopt(y, "y")
     if y is None:
         raise ArgumentException("y must be given, got None; fit requires y to be passed, but the target y is None")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.archives import write_file
+from aidotnet_py.archives import check_file_name, write_file
 from aidotnet_py.exceptions import NotSupportedException
 from aidotnet_py.exchange import module_runtime
 from aidotnet_py.exchange.any_size import AnySizeEquation, AnySizeProgram, Number, NumberOfSize, SizeDependent
@@ -75,6 +75,7 @@ def export_numpy(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[st
     (4, 2)
     """
     check_model(model)
+    check_file_name("path", path, ".py")
     example = example_of(model, example)
     program, arrays = trace_prediction(model, example)
     parts = [

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.archives import write_file
+from aidotnet_py.archives import check_file_name, write_file
 from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.exchange.any_size import AnySizeProgram, SizeDependent
@@ -69,6 +69,7 @@ def export_onnx(model: FunctionModel[Any, Any, Any], path: str | os.PathLike[str
     ...     export_onnx(model, f"{folder}/conv4.onnx")
     """
     check_model(model)
+    check_file_name("path", path, ".onnx")
     if model.dtype == np.float16:
         raise ArgumentException(
             "model must be of float32 or float64 to be exported, got float16, in which runtimes lack operators; use "

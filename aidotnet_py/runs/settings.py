@@ -134,7 +134,7 @@ class RunSettings:
             When it is no TOML.
         """
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ArgumentException(f"config must be a file in TOML, got {str(path)!r}: {error}") from error
 

@@ -219,7 +219,7 @@ class TestAdaptingToPhotographs:
     @pytest.mark.parametrize(
         ("out", "model", "message"),
         [
-            ("out.csv", "./out.csv", "--model must be a file of its own, got 'out.csv', the file of --out"),
+            ("out", "./out", "--model must be a file of its own, got 'out', the file of --out"),
             ("out.csv", "missing/a", "filePath must lie in an existing folder; make"),
             ("missing/out.csv", "a", "filePath must lie in an existing folder; make"),
             ("query", "a", "filePath must be a regular file or a new one, got a folder at 'query'"),
@@ -229,6 +229,11 @@ class TestAdaptingToPhotographs:
             ("run/mlflow_run_id", "a", "--out must be a file of its own, got 'run/mlflow_run_id', a file of the run"),
             ("out.csv", "run/best.safetensors", "--model must be a file of its own, got 'run/best.safetensors', a"),
             ("out.csv", "kept.safetensors", "--model must be a file of its own, got 'kept.safetensors', one of the"),
+            (
+                "out.json",
+                "a",
+                "--out must be the name of a file of CSV, got 'out.json', which is one of JSON; use 'out.csv'",
+            ),
             ("loop", "a", "filePath must lead to a file, got a circle of links at 'loop'"),
         ],
     )
@@ -439,7 +444,7 @@ class TestGroupsOfATable:
         given = ("--support", tmp_path / "support.csv", "--query", tmp_path / "query.csv")
         refused = run("adapt", folder, *given, "--out", tmp_path / "out.csv", "--model", tmp_path / "model.pt")
         assert refused.exit_code == 2
-        assert "--model must be the name of a safetensors file, got 'model.pt'" in refused.stderr
+        assert "--model must be the name of a file of safetensors, got 'model.pt'" in refused.stderr
         assert not (tmp_path / "out.csv").exists()
 
     def test_one_needs_no_name_in_the_query(self, folder: Path, tmp_path: Path) -> None:

@@ -99,10 +99,12 @@ class TestTrain:
         assert evaluated("another.safetensors") != evaluated("last")
 
     def test_settings_of_a_file_are_overridden(self, tmp_path: Path) -> None:
+        # Editors of Windows write the mark at the beginning.
         (tmp_path / "run.toml").write_text(
-            'data = "sinusoid"\nalgorithm = "iMAML"\nseed = 4\nkeep = 1\n'
+            '\ufeffdata = "sinusoid"\nalgorithm = "iMAML"\nseed = 4\nkeep = 1\n'
             "[options]\nNumMetaIterations = 50\nAdaptationSteps = 2\nMetaBatchSize = 2\nEvaluationFrequency = 0\n"
-            'OuterLearningRateSchedule = {type = "CosineSchedule", steps = 3}\n'
+            'OuterLearningRateSchedule = {type = "CosineSchedule", steps = 3}\n',
+            encoding="utf-8",
         )
         arguments = ["--config", tmp_path / "run.toml", "--run", tmp_path / "run", "--iterations", "3"]
         done = run("train", *arguments, "--set", "options.Lambda=0.5", "--seed", "5")

@@ -135,6 +135,10 @@ class TestRefusals:
                 [*PAIRS, (IMAGES[0].astype(np.float64), 3)],
                 "inputs of dataset must have one dtype, got float32 at 0 and float64 at 24; pass dtype",
             ),
+            (
+                [*PAIRS, ((255 * IMAGES[0]).astype(np.uint8), 3)],
+                "inputs of dataset must have one dtype, got float32 at 0 and uint8 at 24; pass dtype",
+            ),
             ([*PAIRS, ("x", 3)], "inputs of dataset must be arrays of real numbers, got 'x' at 24"),
             ([*PAIRS, (1.0, 3)], "inputs of dataset must be arrays of real numbers, got 1.0 at 24"),
             ([*PAIRS, (IMAGES[0], np.eye(3)[0])], "labels of dataset must be single values, got ndarray .* at 24"),
@@ -178,6 +182,19 @@ class TestRefusals:
             ArgumentException, match=rf'without a palette, got .* of mode \'{mode}\' at 24; .*image.convert\("RGB"\)'
         ):
             DatasetLoader([*PAIRS, (picture, 3)], 2, 1, 2)
+
+    @pytest.mark.parametrize(("first", "other"), [("L", "1"), ("RGBA", "CMYK"), ("RGB", "L")])
+    def test_pictures_of_several_modes(self, first: str, other: str) -> None:
+        """Their numbers mean different colours, even if they have one shape."""
+        image = pytest.importorskip("PIL.Image")
+        picture = image.new("RGB", (5, 4), (200, 0, 9))
+        pairs = [(picture.convert(first), i % 2) for i in range(6)]
+        assert DatasetLoader(pairs, 2, 1, 2, seed=0).GetNextTask().SupportInput.shape[:3] == (2, 4, 5)
+        pairs[4] = (picture.convert(other), 0)
+        with pytest.raises(
+            ArgumentException, match=rf"images of one mode, got '{first}' at 0 and '{other}' at 4; .*convert"
+        ):
+            DatasetLoader(pairs, 2, 1, 2, seed=0, dtype=np.float64)
 
     def test_errors_of_the_data_set_are_its_own(self) -> None:
         class Broken(list[Any]):

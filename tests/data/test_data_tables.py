@@ -255,6 +255,11 @@ class TestForms:
             ["01/13/2024", "1/2/2024"],
             ["12-31-2024 10:30", "12-30-2024 10:30"],
             ["", "01/13/24"],
+            # No day of the calendar, and days beside times, which Polars leaves strings too.
+            ["2024-01-31", "2024-02-30"],
+            ["2024-01-01", "2024-01-02 10:00:00"],
+            ["2024-01-01T10:00:00Z", "2024-01-02T10:00:00"],
+            ["2024-01-01 10:00 PM", "2024-01-02 09:00 AM"],
         ],
         ids=str,
     )
@@ -280,6 +285,76 @@ class TestForms:
         (tmp_path / "a.csv").write_text("version,part,text\n1.13.24,12-34-5678,01/13/2024\n1.2.10,01-02-2024,later\n")
         columns = read_table(tmp_path / "a.csv")
         assert [columns.kind(name) for name in columns.names] == ["category"] * 3
+
+    @pytest.mark.parametrize(
+        ("values", "wanted"),
+        [
+            ([" 2.5", " -3"], [2.5, -3.0]),
+            (["3 ", "4"], [3.0, 4.0]),
+            (["+1", "-1"], [1.0, -1.0]),
+            (["+.5", " +7.5e1 "], [0.5, 75.0]),
+            ([" NA", "7"], [np.nan, 7.0]),
+            (["  ", "7"], [np.nan, 7.0]),
+        ],
+        ids=str,
+    )
+    def test_numbers_of_csv_files_may_have_blanks_around_them_and_a_plus(
+        self, values: list[str], wanted: list[float], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("x,g\n" + "".join(f"{value},a\n" for value in values))
+        columns = read_table(tmp_path / "a.csv")
+        assert columns.kind("x") == "number"
+        np.testing.assert_array_equal(columns.numbers("x"), wanted)
+        # Where an encoding has them as strings, they stay what they are.
+        assert read_table(tmp_path / "a.csv", strings=["x"]).kind("x") == "category"
+
+    def test_long_numbers_of_csv_files_with_blanks_stay_apart(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("x,y\n 9007199254740993, 9007199254740993\n1,0.5\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert columns.values("x").tolist() == [9007199254740993, 1]
+        with pytest.raises(ArgumentException, match=r"^table\['y'\] must have numbers such as 1234.5, or strings, got"):
+            columns.values("y")
+
+    @pytest.mark.parametrize(
+        ("values", "shown"),
+        [
+            (["2,5", "3"], "2,5"),
+            ([" 2,5", " 3,25"], " 2,5"),
+            (["12", "1,234,567.5"], "1,234,567.5"),
+            (["1.234,5", ""], "1.234,5"),
+            (["10%", "7.5 %"], "10%"),
+            (["$5", "$1,200"], "$5"),
+            (["5", "\u2212 5"], "\u2212 5"),
+            # Missing values that are marked otherwise than in CSV files that are read.
+            (["7", "?"], "?"),
+            (["-", "2.5"], "-"),
+            (["7", "#N/A"], "#N/A"),
+        ],
+        ids=str,
+    )
+    def test_numbers_of_csv_files_that_are_written_otherwise_are_refused_where_they_are_used(
+        self, values: list[str], shown: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        rows = "".join(f'{group},"{value}",{y}\n' for group in "ab" for y, value in enumerate(values))
+        (tmp_path / "a.csv").write_text("g,x,y\n" + rows, encoding="utf-8")
+        message = rf"^table\['x'\] must have numbers such as 1234.5, or strings, got {re.escape(repr(shown))}; "
+        for roles in ({"features": ["x"], "target": "y"}, {"features": ["y"], "target": "x"}):
+            with pytest.raises(ArgumentException, match=message):
+                TableLoader(tmp_path / "a.csv", task="g", support=1, **roles)
+
+    def test_strings_that_are_no_numbers_are_categories(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        lines = [
+            "house,answers,host,range,mark,month",
+            '12,"1,2",10.0.0.1,10-20,-,2024-01',
+            '12a,"1,2,3",10.0.0.2,30-40,?,',
+        ]
+        (tmp_path / "a.csv").write_text("\n".join(lines))
+        columns = read_table(tmp_path / "a.csv")
+        assert [columns.kind(name) for name in columns.names] == ["category"] * 6
 
     @pytest.mark.parametrize(
         ("day", "other"),
@@ -1158,6 +1233,15 @@ class TestClasses:
             for task in test.GetTaskBatch(20)
         ]
         assert np.mean(right) > 0.8
+
+    def test_a_single_class_is_none(self) -> None:
+        table = {"g": [1, 1, 2, 2, 3, 3], "x": range(6), "y": ["same"] * 6}
+        message = r"^column 'y' must have at least two classes, got 'same' alone"
+        with pytest.raises(ArgumentException, match=message):
+            TableLoader(table, task="g", target="y")
+        whole = TableLoader({**table, "y": ["same"] * 4 + ["same", "other"]}, task="g", target="y")
+        with pytest.raises(ArgumentException, match=rf"{message}; split so that the training groups have all"):
+            whole.split([1, 2], [3])
 
     @pytest.mark.parametrize("values", [[True, False] * 4, [3, 7] * 4])
     def test_other_targets_are_classes_if_asked(self, values: list[Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars
+import pyarrow
 import pytest
 from any_width import classifying, regressing
 from command_line import run_command
@@ -113,6 +114,13 @@ class TestLabels:
     def test_large_integers_of_pandas(self) -> None:
         y = pd.Series([2**60, 2**60 + 1], dtype="Int64")
         assert FewShotClassifier(classifying()).fit(np.eye(2), y).classes_.tolist() == [2**60, 2**60 + 1]
+
+    def test_of_pyarrow(self) -> None:
+        strings = pyarrow.array(["x", "y", "x"])
+        for y in (strings, strings.dictionary_encode(), pyarrow.chunked_array([strings])):
+            assert FewShotClassifier(classifying()).fit(np.eye(3), y).classes_.tolist() == ["x", "y"]
+        with pytest.raises(ArgumentException, match=r"y must hold a label for each example, got None at 1"):
+            FewShotClassifier(classifying()).fit(np.eye(2), pyarrow.array(["x", None]))
 
     def test_two_by_one_score(self) -> None:
         model = NeuralNetworkModel(mlp(8, 1), input_shape=(2,), loss=BinaryCrossEntropyLoss(), dtype=np.float64, seed=0)

@@ -10,7 +10,7 @@ import pytest
 
 import aidotnet_py
 from aidotnet_py import ArgumentException, MAMLAlgorithm, MAMLOptions, NeuralNetworkModel
-from aidotnet_py.exchange import save_state_dict
+from aidotnet_py.exchange import export_numpy, export_onnx, save_state_dict
 from aidotnet_py.nn import mlp
 
 
@@ -40,6 +40,7 @@ WRITERS: list[Callable[[Any], Any]] = [
         (".PT", "of PyTorch; use 'x.safetensors'; .*save_state_dict"),
         (".npz", "of NumPy; use 'x.safetensors'$"),
         (".onnx", "of ONNX; use 'x.safetensors'; aidotnet_py.exchange.export_onnx writes ONNX$"),
+        (".parquet", "of Parquet; use 'x.safetensors'$"),
     ],
 )
 def test_another_format(write: Callable[[Any], Any], ending: str, message: str, tmp_path: Path) -> None:
@@ -47,6 +48,28 @@ def test_another_format(write: Callable[[Any], Any], ending: str, message: str, 
         with pytest.raises(ArgumentException, match=f"ath must be the name of a .*, got 'x{ending}'.*{message}"):
             write(path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "message"),
+    [
+        (export_onnx, "x.py", "of a file of ONNX, got 'x.py', .* use 'x.onnx'; .*export_numpy writes a module$"),
+        (export_onnx, "x.safetensors", "of a file of ONNX, got .* use 'x.onnx'; SaveModel writes safetensors$"),
+        (export_numpy, "x.onnx", "of a file of Python, got 'x.onnx', .* use 'x.py'; .*export_onnx writes ONNX$"),
+        (export_numpy, "x.npy", "of a file of Python, got 'x.npy', which is one of NumPy; use 'x.py'$"),
+    ],
+)
+def test_exports_under_another_format(write: Any, name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"kept")
+    with pytest.raises(ArgumentException, match=f"^path must be the name {message}"):
+        write(model(), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("write", [export_onnx, export_numpy])
+def test_exports_under_names_that_promise_no_other(write: Any, tmp_path: Path) -> None:
+    write(model(), tmp_path / "x")
+    assert (tmp_path / "x").stat().st_size > 0
 
 
 @pytest.mark.parametrize("name", ["x", "x.safetensors", "x.ckpt", "x.1"])

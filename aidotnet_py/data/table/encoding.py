@@ -89,7 +89,14 @@ class TableEncoding:
         inputs = tuple(fit_column(columns, name) for name in features)
         rest = (missing, dtype, group, "strings" in kinds_of(columns.labels(group)))
         if classes:
-            return cls(inputs, CategoryColumn.fit(columns, targets[0]), *rest)
+            target = CategoryColumn.fit(columns, targets[0])
+            # All scores of a single class are right.
+            if target.width < 2:
+                raise ArgumentException(
+                    f"column {target.name!r:.80} must have at least two classes, got {target.categories[0]!r:.80} "
+                    "alone; split so that the training groups have all classes, or predict another column"
+                )
+            return cls(inputs, target, *rest)
         return cls(inputs, tuple(NumberColumn.fit(columns, name) for name in targets), *rest)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,18 @@ _PARQUET = (".parquet", ".pq")
 _YEAR_LAST = r"^\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)"
 # For Polars. A year of two digits needs slashes: 1.13.24 may be a version.
 _MONTH_FIRST = r"^\s*(0?[1-9]|1[0-2])([-/.](0?[1-9]|[12]\d|3[01])[-/.]\d{4}|/(0?[1-9]|[12]\d|3[01])/\d{2})(\s|T|$)"
+_YEAR_FIRST = r"^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2}(\s|T|$)"
+# For Polars: plain numbers and others, such as 2,5 and 1,234.5 and $5 and 10%; not 1.2.3, which may be a version.
+_DIGITS = r"(\d+([.,]\d*)?|[.,]\d+|\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+,\d*)([eE][+-]?\d+)?"
+_NUMBER = rf"^\s*[+\-−]?\s*\p{{Sc}}?\s*{_DIGITS}\s*(%|\p{{Sc}})?\s*$"
+# What stands for a missing value elsewhere: a mark such as ?, or a word of spreadsheets.
+_NO_VALUE = r"^([^\p{L}\d]*|#N/A|#NA|<NA>|(?i:n/a|nan))$"
+# Float64 may round these.
+_LONG_INTEGER = r"^\s*[+-]?\d{16,}\s*$"
 
 
-def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, str]]:
-    """Return the frame of a file, and its columns of dates that can be read in several ways, each with such a date.
+def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, ArgumentException]]:
+    """Return the frame of a file, and the errors of its columns that can be read in several ways.
 
     Raises
     ------
@@ -60,18 +68,35 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
         }
         as_strings = {name: polars.String for name in strings if name in names}
         frame = polars.read_csv(path, schema_overrides=as_strings, try_parse_dates=True, **options)
+        left = [name for name in _strings(polars, frame) if name not in as_strings]
+        frame = frame.with_columns([_plain_numbers(polars, frame[name]) for name in left])
         texts = _dates_with_the_year_last(polars, path, frame, options)
     # Polars raises errors of its own, OSError and others.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise _unreadable(path, argument, f"{reason}{separator_hint(names)}") from error
     check_different(names, argument)
-    strings_here = [name for name, kind in frame.schema.items() if kind == polars.String and name not in as_strings]
+    strings_here = [name for name in _strings(polars, frame) if name not in as_strings]
     if len(names) == len(strings_here) == 1 and (hint := separator_hint(names)):
         raise _unreadable(path, argument, f"it has one column{hint}")
-    unclear = {name: _unclear_date(written) for name, written in texts.items()}
-    unclear |= {name: _month_first(frame[name]) for name in strings_here}
-    return frame, {name: date for name, date in unclear.items() if date is not None}
+    dates = {name: _unclear_date(written) for name, written in texts.items()}
+    dates |= {name: _date_left(polars, frame[name]) for name in strings_here}
+    numbers = {name: _number_left(polars, frame[name]) for name in strings_here}
+    unclear = _unclear(argument, dates, "dates that can be read in one way", "write them as YYYY-MM-DD")
+    nothing = "write them so, and nothing for missing ones"
+    return frame, unclear | _unclear(argument, numbers, "numbers such as 1234.5, or strings", nothing)
+
+
+def _unclear(argument: str, values: Mapping[str, str | None], wanted: str, remedy: str) -> dict[str, ArgumentException]:
+    """Return the errors of columns with an unclear value."""
+    return {
+        name: ArgumentException(
+            f"{argument}[{name!r:.80}] must have {wanted}, got {value!r:.80}; {remedy}, or read the file with pandas "
+            "or Polars, and say their format there"
+        )
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _unreadable(path: Path, argument: str, reason: str) -> ArgumentException:
@@ -114,12 +139,57 @@ def _dates_with_the_year_last(polars: Any, path: Path, frame: Any, options: dict
     }
 
 
-def _month_first(column: Any) -> str | None:
-    """Return a date of a column of strings that all are dates, month first, which Polars does not read; or None."""
-    written = column.drop_nulls()
+def _strings(polars: Any, frame: Any) -> list[str]:
+    return [name for name, kind in frame.schema.items() if kind == polars.String]
+
+
+def _plain_numbers(polars: Any, column: Any) -> Any:
+    """Return a column of strings as numbers if all are, but for blanks around them and a plus, which Polars refuses."""
     # The first one tells most columns of other strings at once.
-    are_dates = not written.is_empty() and all(part.str.contains(_MONTH_FIRST).all() for part in (written[:1], written))
-    return str(written[0]) if are_dates else None
+    first = column.drop_nulls()[:1]
+    read = None if first.is_empty() or _numbers(polars, first) is None else _numbers(polars, column)
+    return column if read is None else read
+
+
+def _numbers(polars: Any, column: Any) -> Any:
+    """Return a column of strings as numbers; None if one is no number, or Float64 would round it."""
+    plain = column.str.strip_chars().str.replace(r"^\+([\d.])", "${1}").replace(_MISSING, None)
+    kinds = (polars.Int64,) if plain.str.contains(_LONG_INTEGER).any() else (polars.Int64, polars.Float64)
+    read = (plain.cast(kind, strict=False) for kind in kinds)
+    return next((numbers for numbers in read if numbers.null_count() == plain.null_count()), None)
+
+
+def _all(column: Any, pattern: str) -> bool:
+    """Return whether a column has strings, and all fit."""
+    # The first one tells most columns of other strings at once.
+    return not column.is_empty() and all(part.str.contains(pattern).all() for part in (column[:1], column))
+
+
+def _date_left(polars: Any, column: Any) -> str | None:
+    """Return a date of a column of strings that all are dates, which Polars does not read; None for other columns.
+
+    With the month first, it is the first one, and otherwise one that is no day, or that is written as the first is not.
+    """
+    written = column.drop_nulls()
+    if _all(written, _MONTH_FIRST):
+        return str(written[0])
+    if not _all(written, _YEAR_FIRST):
+        return None
+    days = written.str.strip_chars().str.extract(r"^(\d+[-/]\d+[-/]\d+)").str.replace_all("/", "-")
+    odd = days.str.to_date(strict=False).is_null() | (written.str.len_chars() != len(written[0]))
+    return str(written.filter(odd).head(1).to_list()[0] if odd.any() else written[0])
+
+
+def _number_left(polars: Any, column: Any) -> str | None:
+    """Return a number of a column of strings that all are numbers or no values, which Polars does not read; or None.
+
+    It is the first one that is not written as Polars reads it.
+    """
+    written = column.drop_nulls()
+    if not _all(written, f"{_NUMBER}|{_NO_VALUE}") or not written.str.contains(_NUMBER).any():
+        return None
+    odd = written.str.strip_chars().cast(polars.Float64, strict=False).is_null()
+    return str(written.filter(odd)[0] if odd.any() else written[0])
 
 
 def check_different(names: list[str], argument: str) -> None:

@@ -199,14 +199,7 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 
 def _from_file(path: Path, argument: str, strings: Sequence[str]) -> Columns:
-    frame, unclear = read_frame(path, argument, strings)
-    errors = {
-        name: ArgumentException(
-            f"{argument}[{name!r:.80}] must have dates that can be read in one way, got {date!r:.80}; write them as "
-            "YYYY-MM-DD, or read the file with pandas or Polars, and say their format there"
-        )
-        for name, date in unclear.items()
-    }
+    frame, errors = read_frame(path, argument, strings)
     return _from_frame(frame, argument).with_columns(Columns(errors))
 
 
