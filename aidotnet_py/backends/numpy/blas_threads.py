@@ -76,8 +76,9 @@ class OneThread:
     @property
     def share(self) -> int:
         """The number of threads that BLAS had before, divided by the threads inside; 1 for threads that are outside."""
-        # Without the lock: each look is one step of the interpreter, and other threads change no entry of this one.
-        return max(1, self._allowed.get(threading.get_ident(), 1) // max(1, len(self._inside)))
+        # Without the lock: other threads change no entry of this one, which is itself among those inside.
+        allowed = self._allowed.get(threading.get_ident())
+        return 1 if allowed is None else max(1, allowed // len(self._inside))
 
     def enter(self, stay: _Stay) -> None:
         """Put BLAS on one thread."""
