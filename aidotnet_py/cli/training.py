@@ -242,9 +242,9 @@ def _with_all(values: dict[str, Any], settings: list[str] | None) -> dict[str, A
 
 def _with_whole_paths(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings in which an archive and data of one's own are found from any folder."""
-    paths = {name: Path(values[name]) for name in ("data", "archive") if isinstance(values.get(name), str)}
-    if values.get("data") in PROBLEMS:
-        del paths["data"]
+    # Of any kind, as files hold them; the settings refuse what is no text.
+    given = {name: values[name] for name in ("data", "archive") if isinstance(values.get(name), str)}
+    paths = {name: Path(text) for name, text in given.items() if name != "data" or text not in PROBLEMS}
     return {**values, **{name: str(path.resolve()) for name, path in paths.items() if path.exists()}}
 
 

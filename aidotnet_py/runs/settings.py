@@ -172,4 +172,5 @@ def changed(values: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
     if first != "options" or "." in rest:
         raise ArgumentException(refusal("set", "the name of a setting, or options.NAME, and a value", f"{name}={text}"))
     options: Any = values.get("options", {})
-    return {**values, "options": {**options, rest: value}}
+    # The settings refuse what is no table.
+    return {**values, "options": {**options, rest: value} if isinstance(options, Mapping) else options}

@@ -296,6 +296,27 @@ class TestRefusals:
         assert done.exit_code == 2
         assert "config must be a file in TOML" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("text", "more", "message"),
+        [
+            ('data = ["sinusoid"]', (), "data must be a string, got ['sinusoid']"),
+            ("data = {name = 'sinusoid'}", (), "data must be a string, got {'name': 'sinusoid'}"),
+            ("data = 'sinusoid'\noptions = [3]", (), "options must be a table of options, got [3]"),
+            (
+                "data = 'sinusoid'\noptions = [3]",
+                ("--set", "options.AdaptationSteps=3"),
+                "options must be a table of options, got [3]",
+            ),
+        ],
+    )
+    def test_values_of_another_kind_in_the_toml(
+        self, text: str, more: tuple[str, ...], message: str, tmp_path: Path
+    ) -> None:
+        """Some ended in the traceback of a TypeError."""
+        (tmp_path / "run.toml").write_text(text)
+        done = run("train", "--config", tmp_path / "run.toml", "--run", tmp_path / "r", *more)
+        assert (done.exit_code, done.stderr) == (2, f"aidotnet-py train: {message}\n")
+
     def test_a_run_that_is_there(self, tmp_path: Path) -> None:
         assert train(tmp_path / "run").exit_code == 0
         before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
