@@ -82,7 +82,7 @@ def _draw_report(axes: Any, report: SolverReport, name: str, style: Mapping[str,
         measured = float(report.residual_norms[task] / norms[task])
         axes.plot([int(report.iterations[task])], [measured], "o", color=style["color"], markersize=4)
     bounds = np.unique(np.asarray(report.bounds, np.float64)[tasks] / norms[tasks])
-    if bounds.size and bounds[0] > 0 and np.allclose(bounds, bounds[0]):
+    if bounds.size and bounds[0] > 0 and np.allclose(bounds, bounds[0], atol=0.0):
         axes.axhline(float(bounds[0]), color=style["color"], linestyle=":", linewidth=1)
 
 

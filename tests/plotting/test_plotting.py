@@ -406,6 +406,14 @@ class TestResiduals:
         ends = [line for line in axes.lines if line.get_marker() == "o"]
         assert [line.get_xdata()[0] for line in ends] == [5, 5]
 
+    @pytest.mark.parametrize(("tolerances", "drawn"), [({"rtol": 1e-12}, 1), ({"rtol": 0.0, "atol": 1e-10}, 0)])
+    def test_a_bound_is_drawn_where_all_tasks_share_it(self, tolerances: dict[str, float], drawn: int) -> None:
+        """Bounds of 1e-10 and 1e-12 of the right-hand sides counted as one."""
+        b = np.array([[1.0] * 3, [100.0] * 3])
+        _, report = conjugate_gradient(lambda v: np.array([1.0, 2.0, 4.0]) * v, b, **tolerances)
+        lines = [line for line in draw_residuals(report).axes[0].lines if line.get_linestyle() == ":"]
+        assert len(lines) == drawn
+
     @pytest.mark.parametrize("given", [{}, 3, {"a": 3}])
     def test_of_reports_alone(self, given: Any) -> None:
         with pytest.raises(ArgumentException, match=r"^reports.* must be a "):
