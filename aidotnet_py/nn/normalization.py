@@ -23,8 +23,7 @@ _STATISTICS = Choice("batch", "support")
 
 class _Normalization(Layer):
     def __init__(self, *, epsilon: float = 1e-5) -> None:
-        POSITIVE.check("epsilon", epsilon, type_error=ArgumentOutOfRangeException)
-        self.epsilon = epsilon
+        self.epsilon: float = POSITIVE.check("epsilon", epsilon, type_error=ArgumentOutOfRangeException)
 
     def initialize(self, generator: np.random.Generator, shape: Shape) -> tuple[Parameters, Shape]:
         if not shape:

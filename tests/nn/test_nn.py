@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -249,6 +251,18 @@ class TestNormalization:
                 ArgumentOutOfRangeException, match=f"epsilon must be a finite number above 0, got {epsilon}"
             ):
                 layer(epsilon=epsilon)
+
+    @pytest.mark.parametrize("layer", [BatchNorm, LayerNorm, partial(GroupNorm, 1)])
+    def test_epsilon_is_kept_as_a_plain_number(self, layer):
+        """NumPy's float64 made the outputs of float32 inputs float64, and a fraction failed in the first pass."""
+        x, plain = rng().standard_normal((4, 2)).astype(np.float32), layer(epsilon=0.125)
+        parameters = {name: value.astype(np.float32) for name, value in started(plain, (2,))[0].items()}
+        for statistics in ({}, {"mean": x[0], "variance": x[1] ** 2}):
+            expected = plain.apply(parameters | statistics, x)
+            for epsilon in (np.float64(0.125), np.float32(0.125), Fraction(1, 8)):
+                found = layer(epsilon=epsilon).apply(parameters | statistics, x)
+                assert found.dtype == np.float32
+                np.testing.assert_array_equal(found, expected)
 
 
 class TestActivations:
