@@ -12,7 +12,7 @@ from aidotnet_py.nn.activations import LeakyReLU, ReLU
 from aidotnet_py.nn.combinators import Residual, Sequential
 from aidotnet_py.nn.convolution import Conv2D, Flatten, GlobalAveragePool2D, MaxPool2D
 from aidotnet_py.nn.dense import Dense
-from aidotnet_py.nn.layer import Layer
+from aidotnet_py.nn.layer import Layer, check_count
 from aidotnet_py.nn.normalization import BatchNorm, GroupNorm
 
 __all__ = ["conv4", "mlp", "resnet12", "resnet18"]
@@ -186,6 +186,8 @@ def resnet18(classes: int, *, filters: int = 64, norm: Norm = "batch") -> Sequen
     >>> resnet18(5, filters=4).initialize(np.random.default_rng(0), (32, 32, 3))[1]
     (5,)
     """
+    # A plain number: eight times NumPy's uint8(64) is 0.
+    filters = check_count("filters", filters)
     layers: list[Layer] = [Conv2D(filters, 7, stride=2, padding=3, bias=False), _norm(norm, filters), ReLU()]
     layers.append(MaxPool2D(3, stride=2, padding=1))
     for stage in range(4):

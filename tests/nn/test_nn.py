@@ -539,6 +539,10 @@ class TestResNet18:
         with pytest.raises(ArgumentOutOfRangeException, match="must be a whole number of at least 1, got 0"):
             resnet18(**options)
 
+    def test_filters_of_a_small_type_do_not_overflow(self):
+        """Eight times 64 is 0 in uint8."""
+        assert repr(resnet18(5, filters=np.uint8(64))) == repr(resnet18(5))
+
     def test_runs(self, backend):
         network = resnet18(3, filters=2)
         parameters, _ = network.initialize(rng(), (32, 32, 3))
