@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from aidotnet_py.arguments import Choice, Whole, entries_of, refusal
+from aidotnet_py.arguments import Choice, Whole, entries_of, refusal, shown
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.problems import PROBLEMS, Problem
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
@@ -33,6 +33,8 @@ _NUMBERS = {
 _NUMBER_BYTES, _MEASURED_BYTES = 4, 16
 # The machine's memory if the system does not report it.
 _USUAL_MEMORY = 2**37
+# The quotients of larger sizes need not fit into a float.
+_MOST_TOLD = 2**1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,8 @@ class ComparisonSettings:
         ):
             if size > _memory():
                 raise ArgumentOutOfRangeException(
-                    f"{name} must be smaller, got {getattr(self, name)}: the run would take at least "
-                    f"{size / 2**30:.3g} GiB, and this machine has {_memory() / 2**30:.3g}"
+                    f"{name} must be smaller, got {shown(getattr(self, name))}: the run would take at least "
+                    f"{min(size, _MOST_TOLD) / 2**30:.3g} GiB, and this machine has {_memory() / 2**30:.3g}"
                 )
 
     @property

@@ -449,6 +449,17 @@ class TestSettings:
         with pytest.raises(ArgumentException, match=message):
             settings(**given)
 
+    @pytest.mark.parametrize("name", ["meta_batch", "shots", "test_tasks"])
+    def test_sizes_beyond_all_memories(self, name: str) -> None:
+        """Those beyond float64 ended in an OverflowError, in files too."""
+        for size in (10**18, 10**320, 10**5000):
+            with pytest.raises(ArgumentOutOfRangeException, match=f"^{name} must be smaller, got .* GiB"):
+                settings(**{name: size})
+        document = json.loads(Comparison(settings(), ()).to_json())
+        document["settings"][name] = 10**320
+        with pytest.raises(ArgumentOutOfRangeException, match=f"^{name} must be smaller, got .* GiB"):
+            Comparison.from_json(json.dumps(document))
+
 
 class TestJson:
     @pytest.mark.slow
