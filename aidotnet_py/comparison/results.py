@@ -27,10 +27,10 @@ _PLAIN = {
     # Above what any machine has; a difference may be below 0.
     "peak_bytes": OrNone(Whole(-(2**63), 2**63 - 1)),
 }
-# Mean and half-width of losses, which float32 holds: sums of the largest numbers of float64 have no figure. Two tasks
-# have an interval 13 times as wide as their distance.
+# Mean and half-width of losses, which float32 holds: sums of the largest numbers of float64 have no figure. The
+# half-width of numbers of at most M is at most that of the two tasks −M and M, 1.96 √2 M / √2.
 _MOST = float(np.finfo(np.float32).max)
-_LOSS = Number(least=-_MOST, most=_MOST), Number(least=0.0, most=100 * _MOST)
+_LOSS = Number(least=-_MOST, most=_MOST), Number(least=0.0, most=2 * _MOST)
 _SHARE = Number(least=0.0, most=1.0), Number(least=0.0, most=1.0)
 # One interval after 0, 1, … steps of adaptation.
 Curve: TypeAlias = tuple[Interval, ...]

@@ -36,6 +36,7 @@ from aidotnet_py.comparison import ALGORITHMS, BASELINES, PROBLEMS, Comparison, 
 from aidotnet_py.comparison import running as running_module
 from aidotnet_py.comparison.contestants import BASELINES_OF_CLASSES
 from aidotnet_py.comparison.problems import Loader, Model
+from aidotnet_py.meta_learning import BasicStats
 from aidotnet_py.nn import Dense, Sequential
 from aidotnet_py.optimizers import NewtonCGMinimizer
 from aidotnet_py.plotting import draw_adaptation_curves
@@ -523,6 +524,14 @@ class TestJson:
         plain["runs"][0] |= changes
         with pytest.raises(ArgumentException, match=message):
             Comparison.from_json(json.dumps(plain))
+
+    def test_intervals_of_the_largest_losses_are_read(self) -> None:
+        """The widest interval is that of two tasks, one at each end of float32."""
+        largest = float(np.finfo(np.float32).max)
+        widest = BasicStats.of(np.array([-largest, largest])).ConfidenceInterval()
+        plain = self.document("sinusoid", None)
+        plain["runs"][0]["losses"] = [[largest, float(widest.HalfWidth)]] * 9
+        assert Comparison.from_json(json.dumps(plain)).runs[0].losses[0].HalfWidth == widest.HalfWidth
 
     def test_a_contestant_has_one_run_from_a_seed(self) -> None:
         plain = self.document("sinusoid", None)
