@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +78,7 @@ def _dense(stroke: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return points of a line no more than half a pixel apart."""
     lengths = np.linalg.norm(np.diff(stroke, axis=0), axis=1)
     at = np.concatenate([[0.0], np.cumsum(lengths)])
-    places: NDArray[np.float64] = np.linspace(0.0, float(at[-1]), int(2 * at[-1]) + 1)
+    places: NDArray[np.float64] = np.linspace(0.0, float(at[-1]), math.ceil(2 * at[-1]) + 1)
     return np.stack([np.interp(places, at, stroke[:, axis]) for axis in (0, 1)], axis=1)
 
 

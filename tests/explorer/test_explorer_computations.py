@@ -15,7 +15,7 @@ from aidotnet_py.explorer.digits import DigitTask, unseen_images
 from aidotnet_py.explorer.inner_problem import SOLVERS, inner_problem, solve_inner_problem
 from aidotnet_py.explorer.meta_gradient import compare_meta_gradients
 from aidotnet_py.explorer.race import GRID, RACERS, Race, Wave
-from aidotnet_py.explorer.strokes import MOST_POINTS, MOST_STROKES, rasterize
+from aidotnet_py.explorer.strokes import MOST_POINTS, MOST_STROKES, _dense, rasterize
 from aidotnet_py.explorer.surfaces import SURFACES
 
 FLAT = [name for name, surface in SURFACES.items() if len(surface.start) == 2]
@@ -198,6 +198,13 @@ class TestStrokes:
         large = [([100.0 * x - 7 for x in xs], [100.0 * y + 3 for y in ys]) for xs, ys in SEVEN]
         np.testing.assert_array_equal(rasterize(SEVEN), rasterize(large))
         np.testing.assert_array_equal(rasterize([([1e308, 1.5e308], [0, 0])]), rasterize([([0, 1], [0, 0])]))
+
+    @pytest.mark.parametrize("length", [0.0, 0.4, 0.5, 0.9, 10.3])
+    def test_dots_of_a_line_are_half_a_pixel_apart_at_most(self, length: float) -> None:
+        """A line of 0.9 had its two ends alone, and one of 0.4 its first."""
+        dots = _dense(np.array([[1.0, 0.0], [1.0 + length, 0.0]]))[:, 0]
+        assert (dots[0], dots[-1]) == (1.0, 1.0 + length)
+        assert np.diff(dots).max(initial=0.0) <= 0.5 + 1e-12
 
     def test_up_is_up(self) -> None:
         assert rasterize(SEVEN)[0].sum() > rasterize(SEVEN)[7].sum()
