@@ -110,7 +110,8 @@ def compare_meta_gradients(
     """
     problem = inner_problem(_SURFACE.check("surface", surface))
     start = as_point("theta", theta, len(problem.surface.start))
-    lam = 1.0 / _STRENGTH.check("Lambda", strength)
+    strength = _STRENGTH.check("Lambda", strength)
+    lam = 1.0 / strength
     limit = ITERATIONS.check("iterations", iterations)
     adapted = SOLVERS["gradient descent"](problem, start, strength, STEPS.check("steps", steps))[-1]
     _, first_order = problem.query(adapted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,12 @@ class TestMetaGradient:
         good = {"surface": "bowl", "theta": (0.0, 0.0), "strength": 1.0, "steps": 5, "iterations": 5}
         with pytest.raises(ArgumentException, match=message):
             compare_meta_gradients(**good | changed)
+
+    @pytest.mark.parametrize("strength", [1, np.float32(1.0), Fraction(1)])
+    def test_a_strength_of_any_real_type(self, strength: Any) -> None:
+        """One that is no float64 passed the check, and failed in the path of the steps."""
+        given, wanted = (compare_meta_gradients("bowl", (0.0, 0.0), s, 5, 5) for s in (strength, 1.0))
+        np.testing.assert_array_equal(given.implicit, wanted.implicit)
 
 
 class TestRace:
