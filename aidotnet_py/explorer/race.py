@@ -91,6 +91,7 @@ class Race:
     ------
     ArgumentException
         When the seed is no whole number.
+    ArgumentOutOfRangeException
         When the seed lies outside its range.
 
     Examples
