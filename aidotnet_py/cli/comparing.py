@@ -116,8 +116,9 @@ def compare(
         earlier = _earlier(json) if resume else None
         executor = executor_of(workers, scheduler)
         _make_ready(figure, json)
-        kept = None if json is None or not _is_or_will_be_file(json) else _KeptRuns(json)
-        with _told_how_to_resume(json):
+        file = json if json is not None and _is_or_will_be_file(json) else None
+        kept = None if file is None else _KeptRuns(file)
+        with _told_how_to_resume(file):
             found = run_comparison(settings, earlier=earlier, on_run=kept, executor=executor)
         _report(found, figure, json)
 
@@ -216,13 +217,13 @@ class _KeptRuns:
 
 
 @contextmanager
-def _told_how_to_resume(json: Path | None) -> Generator[None]:
-    """Say after Ctrl-C where the runs are that have ended."""
+def _told_how_to_resume(file: Path | None) -> Generator[None]:
+    """Say after Ctrl-C which file has the runs that have ended, if one has."""
     try:
         yield
     except KeyboardInterrupt as error:
-        where = "no run is kept; with --json FILE they would be" if json is None else f"{json} has the runs that ended"
-        remedy = "" if json is None else "; the same command with --resume goes on"
+        where = "no run is kept; with --json FILE they would be" if file is None else f"{file} has the runs that ended"
+        remedy = "" if file is None else "; the same command with --resume goes on"
         print(f"aidotnet-py compare: stopped, {where}{remedy}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from error
 

@@ -60,6 +60,21 @@ class TestResume:
         assert invoke(*command, "--json", str(file), "--resume").exit_code == 0
         assert curves(file) == curves(wanted)
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+    def test_ctrl_c_says_that_a_pipe_has_no_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It said that the pipe had them, and that --resume goes on."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+
+        def compare_none(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("aidotnet_py.cli.comparing.run_comparison", compare_none)
+        stopped = invoke("compare", *TINY, "--json", str(pipe))
+        assert stopped.stderr.splitlines()[-1] == (
+            "aidotnet-py compare: stopped, no run is kept; with --json FILE they would be"
+        )
+
     def test_ctrl_c_keeps_the_runs_of_later_seeds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / "found.json"
         command = ["compare", *TINY, "--seed", "0", "--seed", "1", "--json", str(file)]
