@@ -14,6 +14,7 @@ from aidotnet_py.meta_learning import MetaLearnerBase
 from aidotnet_py.models.raw_data import encoding_in, encoding_of_model, set_encoding
 from aidotnet_py.runs.folder import RunFolder
 from aidotnet_py.runs.run_data import KINDS, Encoding, encoding_of
+from aidotnet_py.runs.run_files import is_run_file
 from aidotnet_py.saving import load
 
 __all__ = ["checkpoint_of", "encoding_of_learner", "learner_of", "open_learner"]
@@ -90,8 +91,14 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
     """
     given = Path(path)
     folder = RunFolder(given if given.is_dir() else given.parent)
-    # Refuses a folder without a run.
-    run = folder.read() if given.is_dir() or folder.holds_run else {}
+    try:
+        # Refuses a folder without a run.
+        run = folder.read() if given.is_dir() or folder.holds_run else {}
+    except ArgumentException:
+        # Another program's run.json is nothing to a file that is none of a run.
+        if given.is_dir() or is_run_file(given.name):
+            raise
+        run = {}
     learner = load(checkpoint_of(folder, "best") if given.is_dir() else given)
     model = _model_of(learner)
     if encoding_of_model(model) is None:

@@ -17,6 +17,7 @@ from tanh_network import TanhNetwork
 
 import aidotnet_py
 from aidotnet_py import (
+    ArgumentException,
     CrossEntropyLoss,
     MAMLAlgorithm,
     MAMLOptions,
@@ -420,6 +421,19 @@ def test_of_a_run_of_an_older_version_is_in_run_json(tmp_path: Path, monkeypatch
     made.BaseModel.GetModelMetadata().SetProperty("encoding", other.settings())
     made.Save(tmp_path / "run" / "other.safetensors")
     assert open_learner(tmp_path / "run" / "other.safetensors")[1] == other
+
+
+def test_a_model_beside_a_run_json_of_another_program(tmp_path: Path) -> None:
+    """The name is a usual one; such a file kept an intact model from being opened."""
+    learner().Save(tmp_path / "learner.safetensors")
+    learner().Save(tmp_path / "best.safetensors")
+    (tmp_path / "run.json").write_text('{"id": 7}')
+    made, encoding = open_learner(tmp_path / "learner.safetensors")
+    assert (made.CurrentIteration, encoding) == (0, None)
+    # A file of a run may need it.
+    for path in (tmp_path, tmp_path / "best.safetensors"):
+        with pytest.raises(ArgumentException, match=r"run\.json must hold a run with its sessions"):
+            open_learner(path)
 
 
 class TestGoesWithTheParameters:
