@@ -14,7 +14,7 @@ from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.nn.layer import Layer, Parameters, Shape, check_count, shape_of_examples
-from aidotnet_py.nn.statistics import LayerBatch, PassStatistics, Statistics
+from aidotnet_py.nn.statistics import LayerBatch, PassStatistics, Statistics, widened
 
 __all__ = ["BatchNorm", "GroupNorm", "LayerNorm"]
 
@@ -153,12 +153,12 @@ class GroupNorm(_Normalization):
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         # Not -1, which NumPy cannot infer for no examples.
         places = math.prod(x.shape[1:-1])
-        grouped = x.reshape(x.shape[0], places, self.groups, x.shape[-1] // self.groups)
+        grouped = widened(x).reshape(x.shape[0], places, self.groups, x.shape[-1] // self.groups)
         mean = np.mean(grouped, axis=(1, 3), keepdims=True)
         centred = grouped - mean
         variance = np.mean(centred * centred, axis=(1, 3), keepdims=True)
         normalised = centred * (1.0 / np.sqrt(variance + self.epsilon))
-        return normalised.reshape(x.shape) * parameters["scale"] + parameters["shift"]
+        return normalised.reshape(x.shape).astype(x.dtype) * parameters["scale"] + parameters["shift"]
 
 
 class LayerNorm(_Normalization):

@@ -13,9 +13,14 @@ import numpy as np
 
 from aidotnet_py.backends import Array
 
-__all__ = ["LayerBatch", "PassStatistics", "Statistics"]
+__all__ = ["LayerBatch", "PassStatistics", "Statistics", "widened"]
 
 Statistics: TypeAlias = Literal["batch", "support"]
+
+
+def widened(x: Array) -> Array:
+    """Return numbers in single precision at least: squares of half precision's overflow where their mean does not."""
+    return x.astype(np.result_type(x.dtype, np.float32))
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ class LayerBatch:
 
     def moments(self) -> tuple[Array, Array]:
         """Return mean and variance (channels,) over all axes but the last."""
-        axes = tuple(range(len(self.x.shape) - 1))
-        mean = np.mean(self.x, axis=axes)
-        return mean, np.mean((self.x - mean) ** 2, axis=axes)
+        axes, x = tuple(range(len(self.x.shape) - 1)), widened(self.x)
+        mean = np.mean(x, axis=axes)
+        return mean.astype(self.x.dtype), np.mean((x - mean) ** 2, axis=axes).astype(self.x.dtype)
 
 
 class PassStatistics:

@@ -253,6 +253,17 @@ class TestNormalization:
                 layer(epsilon=epsilon)
 
     @pytest.mark.parametrize("layer", [BatchNorm, LayerNorm, partial(GroupNorm, 1)])
+    def test_squares_beyond_half_precision(self, layer):
+        """Those of GroupNorm were infinite, and its outputs 0."""
+        x = np.array([[600.0, -600.0], [-600.0, 600.0]], np.float16)
+        parameters = {"scale": np.ones(2, np.float16), "shift": np.zeros(2, np.float16)}
+        found = layer(epsilon=1e-9).apply(parameters, x)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, np.sign(x))
+        # An epsilon below its least number too.
+        np.testing.assert_array_equal(layer(epsilon=1e-9).apply(parameters, np.ones((2, 2), np.float16)), 0.0)
+
+    @pytest.mark.parametrize("layer", [BatchNorm, LayerNorm, partial(GroupNorm, 1)])
     def test_epsilon_is_kept_as_a_plain_number(self, layer):
         """NumPy's float64 made the outputs of float32 inputs float64, and a fraction failed in the first pass."""
         x, plain = rng().standard_normal((4, 2)).astype(np.float32), layer(epsilon=0.125)

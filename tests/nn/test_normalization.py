@@ -174,6 +174,16 @@ class TestPassStatistics:
         again = network.apply({**parameters, **statistics.named()}, x[2:3])
         np.testing.assert_allclose(again, whole[2:3], rtol=1e-9, atol=1e-12)
 
+    def test_squares_beyond_half_precision(self):
+        """One outlier made the variance infinite, and with it all outputs of the adapted model the shift."""
+        x = np.array([[300.0], *([0.0],) * 99], np.float16)
+        parameters = {"scale": np.ones(1, np.float16), "shift": np.zeros(1, np.float16)}
+        with PassStatistics(parameters) as statistics:
+            BatchNorm().apply(parameters, x)
+        named = statistics.named()
+        assert {value.dtype for value in named.values()} == {np.dtype(np.float16)}
+        np.testing.assert_allclose([*named.values()], [[3.0], [891.0]], rtol=1e-3)
+
 
 class TestOneValueAChannel:
     """Less its mean it is 0, whatever it was."""
