@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from typing_extensions import override
 
 from aidotnet_py.backends import Array
@@ -24,4 +25,6 @@ class MeanSquaredErrorLoss(LossFunctionBase[T_co]):
     @override
     def formula(self, predicted: Array, actual: Array) -> Array:
         error = predicted - actual.astype(predicted.dtype)
-        return (error * error).mean()
+        # A square may be beyond half precision where the mean is not.
+        wide = error.astype(np.result_type(predicted.dtype, np.float32))
+        return (wide * wide).mean().astype(predicted.dtype)

@@ -51,6 +51,14 @@ def test_each_is_a_loss_function(loss):
 
 
 class TestMeanSquaredError:
+    def test_of_an_outlier_whose_square_half_precision_lacks(self):
+        z = np.array([[300.0], *([0.0],) * 99], np.float16)
+        loss = MeanSquaredErrorLoss().CalculateLoss(z, np.zeros_like(z))
+        assert (type(loss), loss) == (np.float16, 900.0)
+        slope = grad(lambda predicted: MeanSquaredErrorLoss().formula(predicted, np.zeros_like(z)))(z)
+        assert slope.dtype == np.float16
+        np.testing.assert_array_equal(slope, z / 50)
+
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("shape", [(1,), (7,), (6, 3), (2, 3, 4)])
     def test_is_the_mean_over_all_elements(self, backend, dtype, shape):
