@@ -78,8 +78,9 @@ class BatchNorm(_Normalization):
     def apply(self, parameters: Mapping[str, Array], x: Array) -> Array:
         scale, shift = parameters["scale"], parameters["shift"]
         if "mean" in parameters:
-            inverse = 1.0 / np.sqrt(parameters["variance"] + self.epsilon)
-            return (x - parameters["mean"]) * inverse * scale + shift
+            # As by a batch's own: half precision may lack ε.
+            inverse = 1.0 / np.sqrt(widened(parameters["variance"]) + self.epsilon)
+            return ((widened(x) - parameters["mean"]) * inverse).astype(x.dtype) * scale + shift
         self._note_batch(scale, x)
         return batch_norm(x, scale, shift, epsilon=self.epsilon)
 

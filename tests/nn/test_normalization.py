@@ -144,6 +144,14 @@ class TestBatchNorm:
         expected = (x - mean) / np.sqrt(variance + 1e-5) * parameters["scale"] + parameters["shift"]
         np.testing.assert_allclose(applied(backend, BatchNorm(), given, x), expected, rtol=1e-10)
 
+    def test_an_epsilon_below_half_precision_keeps_constant_channels(self):
+        """Their variance is 0, and so was 1e-9 in float16: the outputs were NaN."""
+        x, one = np.ones((3, 1), np.float16), np.ones(1, np.float16)
+        given = {"scale": one, "shift": one, "mean": one, "variance": 0 * one}
+        found = BatchNorm(epsilon=1e-9).apply(given, x)
+        assert found.dtype == np.float16
+        np.testing.assert_array_equal(found, 1.0)
+
     def test_refuses_other_statistics(self):
         with pytest.raises(ArgumentException, match="statistics must be 'batch' or 'support', got 'running'"):
             BatchNorm(statistics="running")
