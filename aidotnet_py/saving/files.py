@@ -49,7 +49,7 @@ _ALGORITHMS: Mapping[str, type[Any]] = {
 _MODELS: Mapping[str, type[Any]] = {"NeuralNetworkModel": NeuralNetworkModel, "FunctionModel": FunctionModel}
 # Sources of tasks are told of in files, and never in them.
 _LOADERS = ("DataLoader", "ValidationLoader")
-_LEARNER, _MODEL = "meta-learner", "model"
+_MODEL = "model"
 
 
 def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], path: str | os.PathLike[str]) -> None:
