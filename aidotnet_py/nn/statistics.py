@@ -32,7 +32,7 @@ class LayerBatch:
     layer : str
         The name of the layer, such as ``1_batchnorm``.
     prefix : str or None
-        The prefix of its parameter names; None: its scale is not a parameter of the network.
+        The prefix of its parameter names; None: its scale is no parameter of that name.
     x : array, shape (n, …, channels)
         The input of the layer.
     statistics : "batch" or "support"
@@ -103,9 +103,12 @@ class PassStatistics:
         return _collector.get()
 
     def prefix_of(self, scale: Array) -> str | None:
-        """Return the prefix of the parameter names of the layer with this scale; None: the scale is not a parameter."""
+        """Return the prefix of the parameter names of the layer with this scale; None: it is no parameter of that name.
+
+        Of ``norm_scale``, a layer would not get ``norm_mean`` as its mean.
+        """
         name = self._names.get(id(scale), "")
-        return name.removesuffix("scale") if name.endswith("scale") else None
+        return name.removesuffix("scale") if name.split(".")[-1] == "scale" else None
 
     @property
     def layers(self) -> list[str]:
@@ -125,7 +128,7 @@ class PassStatistics:
 
     @property
     def unnamed(self) -> list[str]:
-        """The layers whose scale is not a parameter, or that normalised several batches: their names are ambiguous."""
+        """The layers whose scale has no such name, or that normalised several batches: their names are ambiguous."""
         times = Counter(batch.layer for batch in self.batches)
         return list(dict.fromkeys(b.layer for b in self.batches if b.prefix is None or times[b.layer] > 1))
 
