@@ -5,19 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
-__all__ = ["parameters_of", "readable_parameters_of"]
+__all__ = ["parameters_of"]
 
 
-@lru_cache(maxsize=1024)
 def parameters_of(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a class's constructor, by name.
-
-    Raises
-    ------
-    ValueError or TypeError
-        When the class has no readable signature: some in C, and protocols in some versions of Python.
+    """Return the parameters of a class's constructor, by name; none where it has no readable signature.
 
     Examples
     --------
@@ -26,20 +20,13 @@ def parameters_of(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
     >>> list(parameters_of(SGDOptimizer))
     ['learning_rate', 'momentum']
     """
-    return inspect.signature(kind).parameters
+    return _parameters_of(kind)  # type: ignore[arg-type]  # classes have hashes
 
 
-def readable_parameters_of(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a class's constructor, none where it has no readable signature.
-
-    Examples
-    --------
-    >>> from aidotnet_py import SGDOptimizer
-    >>> from aidotnet_py.constructors import readable_parameters_of
-    >>> list(readable_parameters_of(SGDOptimizer))
-    ['learning_rate', 'momentum']
-    """
+@lru_cache(maxsize=1024)
+def _parameters_of(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        return parameters_of(cast(Any, kind))
+        return inspect.signature(kind).parameters
+    # Some classes in C have none, and protocols in some versions of Python.
     except (ValueError, TypeError):
         return {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aidotnet_py.constructors import readable_parameters_of
+from aidotnet_py.constructors import parameters_of
 
 __all__ = ["Described", "describe", "differences", "join_clauses"]
 
@@ -101,7 +101,7 @@ def _object(value: Any, depth: int, within: frozenset[int]) -> _Settings:
     else:
         return description
     description.update({_key(name): describe(item, depth, within) for name, item in settings.items()})
-    defaults = {name: parameter.default for name, parameter in readable_parameters_of(type(value)).items()}
+    defaults = {name: parameter.default for name, parameter in parameters_of(type(value)).items()}
     description.defaults = frozenset(
         _key(name)
         for name in settings
@@ -117,7 +117,7 @@ def _key(name: str) -> str:
 
 def _constructor_arguments(value: Any) -> dict[str, Any]:
     kept = getattr(value, "__dict__", {})
-    names = {name: name if name in kept else f"_{name}" for name in readable_parameters_of(type(value))}
+    names = {name: name if name in kept else f"_{name}" for name in parameters_of(type(value))}
     return {name: kept[place] for name, place in names.items() if place in kept}
 
 

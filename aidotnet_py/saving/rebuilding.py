@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from aidotnet_py import losses, nn, optimizers
 from aidotnet_py.arguments import refusal
-from aidotnet_py.constructors import readable_parameters_of
+from aidotnet_py.constructors import parameters_of
 from aidotnet_py.descriptions import describe, differences, join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ProblemConstants
@@ -93,7 +93,7 @@ class Rebuilder:
     def _make(self, cls: type[Any], settings: Mapping[str, Any], place: str) -> Any:
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
-        for name, parameter in readable_parameters_of(cls).items():
+        for name, parameter in parameters_of(cls).items():
             key = "type_" if name == "type" else name
             if key not in settings:
                 continue
@@ -122,9 +122,9 @@ class Rebuilder:
             return self._named(description, place, "function")
         held = cast("dict[str, Any]", description) if isinstance(description, dict) else {}
         cls = _FUNCTIONS.get(str(held.get("type")))
-        if cls is None or held.keys() != {"type", *readable_parameters_of(cls)}:
+        if cls is None or held.keys() != {"type", *parameters_of(cls)}:
             raise ArgumentException(refusal(place, "the name of a function", cast(object, description)))
-        return cls(**{name: self.function(held[name], place) for name in readable_parameters_of(cls)})
+        return cls(**{name: self.function(held[name], place) for name in parameters_of(cls)})
 
     def _named(self, name: str, place: str, kind: str) -> Any:
         for module in self._modules:

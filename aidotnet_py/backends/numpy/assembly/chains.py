@@ -47,12 +47,7 @@ SHARED = {
     **{name: 64 * place for place, name in enumerate(("open", "next", "inside", "asleep"))},
     **{
         name: 256 + 8 * place
-        for place, name in enumerate(
-            (
-                *("over", "patience", *SHARED_CHAIN),
-                *("sched_yield", "sem_wait", "sem_post"),
-            )
-        )
+        for place, name in enumerate(("over", "patience", *SHARED_CHAIN, "sched_yield", "sem_wait", "sem_post"))
     },
     "semaphore": 384,
 }
