@@ -267,19 +267,25 @@ def test_a_run_allocates_nothing_that_grows_with_the_data(compiled: bool) -> Non
     executable.compile()
     # What other tests have left to compile allocates too.
     until_all_is_compiled()
-    tracemalloc.start()
-    try:
-        executable.run()
+
+    def grown() -> tuple[int, int]:
         start = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         for _ in range(10):
             executable.run()
         now, peak = tracemalloc.get_traced_memory()
+        return peak - start, now - start
+
+    tracemalloc.start()
+    try:
+        executable.run()
+        # The least of three: a table of the interpreter may grow by megabytes meanwhile.
+        most, kept = min(grown() for _ in range(3))
     finally:
         tracemalloc.stop()
     # The interpreter's own small objects, and NumPy's buffers for casts and strided sums, of a fixed size.
-    assert peak - start < 150_000
-    assert now - start < 10_000
+    assert most < 150_000
+    assert kept < 10_000
 
 
 def engine_objects() -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from memory import bytes_of_arrays, bytes_of_objects
 from numpy_doubles import Threads
 
 from aidotnet_py import (
@@ -285,8 +285,7 @@ def test_memory_is_bounded_over_a_thousand_sizes() -> None:
     def train(steps: int) -> int:
         for _ in range(steps):
             learner.MetaTrain(TaskBatch([regression(*rng.integers(1, 32, 2), 0) for _ in range(4)]))
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
+        return bytes_of_arrays() + bytes_of_objects()
 
     tracemalloc.start()
     try:
