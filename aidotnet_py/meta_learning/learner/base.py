@@ -205,7 +205,7 @@ class MetaLearnerBase(SteppingLearner[T, TInput, TOutput, TModel_co]):
             check_sampler(source)
         self._require_valid()
         folder = _folder_of(run, resume)
-        called = entries_of("callbacks", "a sequence of ITrainingCallback", callbacks)
+        called: list[Any] = entries_of("callbacks", "a sequence of ITrainingCallback", callbacks)
         for callback in called:
             # A method that a callback inherits from ITrainingCallback does nothing, and that is enough.
             if isinstance(callback, type) or not isinstance(callback, ITrainingCallback):
