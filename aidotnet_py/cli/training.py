@@ -61,7 +61,8 @@ def train(
         int | None,
         typer.Option(
             help="options.NumMetaIterations.",
-            show_default=", ".join(f"{problem.iterations} on {name}" for name, problem in PROBLEMS.items()),
+            show_default=", ".join(f"{problem.iterations} on {name}" for name, problem in PROBLEMS.items())
+            + ", 500 on a folder, 1000 on a table",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, training tasks and noise.", show_default="0")] = None,

@@ -678,8 +678,8 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("images", "error", "message"),
         [
-            ("photo.png", ArgumentException, "images must be one or more paths of images, got 'photo.png'"),
-            ([], ArgumentException, r"images must be one or more paths of images, got \[\]"),
+            ("photo.png", ArgumentException, "images must be a list of one or more paths of images, got 'photo.png'"),
+            ([], ArgumentException, r"images must be a list of one or more paths of images, got \[\]"),
             ([3], ArgumentException, r"images\[0\] must be a path, got 3"),
             ([None], ArgumentNullException, r"images\[0\] must be a path, got None"),
             (["photo.png"], FileNotFoundError, "images must be existing files, got nothing"),

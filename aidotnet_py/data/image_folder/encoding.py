@@ -82,7 +82,7 @@ class ImageEncoding:
         """
         given: Any = images
         if isinstance(given, (str, os.PathLike)) or not isinstance(given, Sequence) or not given:
-            raise ArgumentException(refusal("images", "one or more paths of images", images))
+            raise ArgumentException(refusal("images", "a list of one or more paths of images", images))
         paths = [check_path(f"images[{index}]", image) for index, image in enumerate(cast(Any, given))]
         for path in paths:
             if not path.exists():

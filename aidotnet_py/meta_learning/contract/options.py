@@ -65,7 +65,7 @@ _PROTOCOLS: dict[str, type[Any]] = {
 # What an object of each looks like.
 _EXAMPLES: dict[type[Any], str] = {
     IFullModel: "NeuralNetworkModel(network, input_shape=…)",
-    ILossFunction: "CrossEntropyLoss()",
+    ILossFunction: "CrossEntropyLoss(), or derive from LossFunctionBase, which needs a formula alone",
     IGradientBasedOptimizer: "SGDOptimizer(0.01)",
     IEpisodicDataLoader: "ArrayLoader(X, y)",
 }
@@ -333,6 +333,11 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
             elif value is not None and (missing := missing_members(value, protocol)):
                 lacking = f"which lacks {', '.join(missing)}; use one such as {_EXAMPLES[protocol]}"
                 yield f"{name} must be {wanted}, got a {type(value).__name__}, {lacking}"
+        if self.LossFunction is None and not missing_members(self.MetaModel, IFullModel):
+            loss = self.MetaModel.DefaultLossFunction
+            if missing_members(loss, ILossFunction):
+                owner = f"DefaultLossFunction of {type(self.MetaModel).__name__}"
+                yield refusal(owner, "an ILossFunction", loss) + "; pass LossFunction"
 
     def first_problem(self) -> str | None:
         """Return the first message of `invalid`, None if there is none.
