@@ -171,10 +171,15 @@ class TableEncoding:
             return self._encoded(columns, self.targets)
         labels = self.targets.numbers_of(columns)
         if (labels < 0).any():
-            value = columns.labels(self.targets.name).tolist()[int(np.argmin(labels))]
+            row = int(np.argmin(labels))
+            value = columns.labels(self.targets.name).tolist()[row]
+            known = ", ".join(f"{label!r:.80}" for label in self.targets.categories)
+            group = ""
+            if self.group is not None and self.group in columns.names:
+                group = f" in group {columns.labels(self.group).tolist()[row]!r:.80}"
             raise ArgumentException(
-                f"column {self.targets.name!r:.80} must hold classes of the training groups, got {value!r:.80}; split "
-                "so that the training groups have all classes"
+                f"column {self.targets.name!r:.80} must hold classes of the training groups, {known:.200}, got "
+                f"{value!r:.80}{group}; train on groups that have it, or drop such rows"
             )
         return labels
 
