@@ -145,7 +145,8 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
         labels = episode.Task.Metadata.get("Classes", ())
         try:
             positions = [self._positions[label] for label in labels]
-        except KeyError:
+        # Other labels, or none that could be labels, in an episode of the caller's own.
+        except (KeyError, TypeError):
             positions = []
         if len(positions) != self._numWays:
             raise ArgumentException(

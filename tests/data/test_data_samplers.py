@@ -376,6 +376,11 @@ class TestCurriculum:
             level = min(1.0, level + pace / (1.0 + math.exp(mean - 1.0)))
             assert sampler.level == pytest.approx(level, rel=1e-12)
 
+    def test_large_losses_leave_the_level_finite(self) -> None:
+        sampler = make(CurriculumTaskSampler, initialDifficulty=0.5)
+        sampler.UpdateWithFeedback([sampler.SampleOne() for _ in range(3)], [1.7e308] * 3)
+        assert sampler.level == 0.5
+
     @pytest.mark.parametrize(("level", "stage"), [(0.0, "Easy"), (0.33, "Medium"), (0.65, "Medium"), (0.66, "Hard")])
     def test_stages(self, level: float, stage: str) -> None:
         batch = make(CurriculumTaskSampler, initialDifficulty=level).SampleBatch(2)
@@ -432,6 +437,16 @@ class TestDynamic:
         wanted = expected_probabilities(history, 8, 3, explore)
         np.testing.assert_allclose(sampler.class_probabilities, wanted, atol=1e-9)
         assert sampler.class_probabilities.sum() == pytest.approx(3)
+
+    @pytest.mark.parametrize("losses", [[1.7e308] * 6, [-1.7e308, 1.7e308] * 3])
+    def test_large_losses_leave_the_probabilities_finite(self, losses: list[float]) -> None:
+        sampler = make(DynamicTaskSampler)
+        for loss in losses:
+            sampler.UpdateWithFeedback([sampler.SampleOne()], [loss])
+        assert sampler.class_probabilities.sum() == pytest.approx(3)
+        restored = make(DynamicTaskSampler)
+        restored.SetState(sampler.GetState())
+        assert restored.SampleOne().Task.Metadata == sampler.SampleOne().Task.Metadata
 
     @pytest.mark.slow
     def test_draws_have_these_probabilities(self) -> None:
@@ -563,6 +578,10 @@ class TestRefusals:
         for strange, message in ((wave, classes), (other, classes), (double, "must be of Gaussian.*, got 'others'")):
             with pytest.raises(ArgumentException, match=rf"^episodes\[1\] {message}"):
                 sampler.UpdateWithFeedback([own, strange], [1.0, 1.0])
+        for labels in (5, None, [[0], [1], [2]]):
+            own.Task.Metadata["Classes"] = labels
+            with pytest.raises(ArgumentException, match=rf"^episodes\[0\] {classes}"):
+                sampler.UpdateWithFeedback([own], [1.0])
         with pytest.raises(ArgumentException, match=r"^episodes\[0\] must be an IEpisode, got <MetaLearningTask"):
             sampler.UpdateWithFeedback([own.Task], [1.0])
         assert sampler.GetState() == before
