@@ -138,7 +138,7 @@ class MetaDatasetBase(Seeded, Generic[T]):
     @property
     def TotalClasses(self) -> int:
         """The number of classes."""
-        return len(self._pool.labels)
+        return len(self._pool.counts)
 
     @property
     def TotalExamples(self) -> int:

@@ -60,7 +60,7 @@ def draw_loss_surface(
     Raises
     ------
     ArgumentException
-        When start, path or λ is none of these or not finite; when the loss is no number, or is finite at no point around
+        When start, path or λ is none of these or not finite; when the loss is no number, or finite at no point around
         the path; when ``ax`` is no Axes.
     ImportError
         When matplotlib is not installed.

@@ -41,6 +41,7 @@ from aidotnet_py.data import (
     SinusoidLoader,
     UniformTaskSampler,
 )
+from aidotnet_py.data.class_pool import ClassPool
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentNullException,
@@ -287,6 +288,24 @@ class TestDatasetsOfLoaders:
             assert set(task.Metadata["Classes"]) < {"0", "6", "8"}
             assert (backend.to_numpy(task.QueryInput) == same.QueryInput).all()
         assert test.dataset().TotalClasses == 2
+
+    def test_labels_of_images_are_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Some six thousand classes of Omniglot took three quarters of a minute, each time all of them."""
+        dataset, made = DigitsLoader(NWay=2, seed=0).dataset(seed=0), Counter[int]()
+        label = ClassPool._label
+
+        def counted(pool: ClassPool, index: int) -> str:
+            made[index] += 1
+            return label(pool, index)
+
+        monkeypatch.setattr(ClassPool, "_label", counted)
+        sampler = BalancedTaskSampler(dataset, 2, 1, 1, seed=0)
+        assert set(made.values()) == {1}
+        made.clear()
+        sampler.SampleBatch(3)
+        dataset.SampleEpisode(2, 1, 1)
+        # Those of the tasks' own classes.
+        assert made.total() == 8
 
     def test_a_curriculum_over_images_goes_from_easy_to_hard(self) -> None:
         dataset = DigitsLoader(2, seed=0).dataset(seed=0)
