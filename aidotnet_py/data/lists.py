@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aidotnet_py.data.times import times_of_python
 
@@ -25,5 +26,5 @@ def as_list(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray):
         # As labels are, since NumPy lists times of nanoseconds as integers.
-        value = times_of_python("labels", value)
+        value = times_of_python("labels", cast("NDArray[Any]", value))
     return value.tolist() if hasattr(value, "tolist") else list(value)

@@ -24,7 +24,7 @@ def check_path(name: str, value: Any, wanted: str = "a path") -> Path:
     """
     check_given(name, value, wanted)
     if not isinstance(value, (str, os.PathLike)) or value == "":
-        raise ArgumentException(refusal(name, wanted, value))
+        raise ArgumentException(refusal(name, wanted, cast(object, value)))
     return Path(cast(Any, value))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from aidotnet_py.arguments import shown
 from aidotnet_py.data.table.columns import separator_hint
-from aidotnet_py.data.table.forms import errors_of_forms, finer_times, plain_numbers, strings_in, times_in
+from aidotnet_py.data.table.forms import errors_of_forms, plain_numbers, strings_in, with_times
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["NEEDS", "check_different", "read_frame"]
@@ -50,7 +50,7 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
         separator = _SEPARATORS[suffix]
         names = _header(polars, source, separator)
         as_strings = [name for name in strings if name in names]
-        frame, texts = _read_text(polars, source, separator, as_strings)
+        frame, texts, mixed = _read_text(polars, source, separator, as_strings)
     # Polars raises errors of its own, OSError and others.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -60,7 +60,7 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
     # A name in quotes may have the separator itself.
     if len(names) == len(left) == 1 and separator not in names[0] and (hint := separator_hint(names)):
         raise _unreadable(path, argument, f"it has one column{hint}")
-    return frame, errors_of_forms(polars, argument, frame, texts, left)
+    return frame, errors_of_forms(polars, argument, frame, texts, left, mixed)
 
 
 def _unreadable(path: Path, argument: str, reason: str) -> ArgumentException:
@@ -96,8 +96,8 @@ def _header(polars: Any, source: Path | bytes, separator: str) -> list[str]:
 
 def _read_text(
     polars: Any, source: Path | bytes, separator: str, as_strings: Sequence[str]
-) -> tuple[Any, dict[str, Any]]:
-    """Return the frame of a file, and its columns of times as they are written."""
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """Return the frame of a file, its columns of times as they are written, and the names of those of no one form."""
     options: dict[str, Any] = {
         "separator": separator,
         "null_values": _MISSING,
@@ -105,18 +105,14 @@ def _read_text(
         "glob": False,
     }
     types = dict.fromkeys(as_strings, polars.String)
-    frame = polars.read_csv(source, schema_overrides=types, try_parse_dates=True, **options)
-    frame = _without_blank_end(frame)
+    frame = _without_blank_end(polars.read_csv(source, schema_overrides=types, **options))
     left = [name for name in strings_in(polars, frame) if name not in as_strings]
-    frame = frame.with_columns([plain_numbers(polars, frame[name], _MISSING) for name in left])
-    timed = times_in(polars, frame)
-    if not timed:
-        return frame, {}
-    # Polars takes names such as ^a$ for regular expressions.
-    places = [frame.columns.index(name) for name in timed]
-    written = polars.read_csv(source, columns=places, schema_overrides=dict.fromkeys(timed, polars.String), **options)
-    texts = {name: written[name].head(frame.height) for name in timed}
-    return frame.with_columns([finer_times(polars, frame[name], texts[name]) for name in timed]), texts
+    timed = {name: with_times(polars, frame[name]) for name in left}
+    mixed = [name for name, column in timed.items() if column is None]
+    read = {name: frame[name] if column is None else column for name, column in timed.items()}
+    texts = {name: frame[name] for name, column in read.items() if column.dtype in (polars.Date, polars.Datetime)}
+    read |= {name: plain_numbers(polars, read[name], _MISSING) for name in left if read[name].dtype == polars.String}
+    return frame.with_columns(list(read.values())), texts, mixed
 
 
 def _without_blank_end(frame: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["errors_of_forms", "finer_times", "plain_numbers", "strings_in", "times_in"]
+__all__ = ["errors_of_forms", "plain_numbers", "strings_in", "with_times"]
 
 # For Python and for Polars.
 _YEAR_LAST = r"^\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)"
@@ -41,9 +41,23 @@ def strings_in(polars: Any, frame: Any) -> list[str]:
     return [name for name, kind in frame.schema.items() if kind == polars.String]
 
 
-def times_in(polars: Any, frame: Any) -> list[str]:
-    """Return the names of the columns of times."""
-    return [name for name, kind in frame.schema.items() if kind in (polars.Date, polars.Datetime)]
+def with_times(polars: Any, column: Any) -> Any:
+    """Return a column of strings as times, to the nanosecond, if all are; None if they are of no one form."""
+    # Polars tries every form of a time on every value, which would take ten times as long as all else.
+    strings = _by_no_pattern(column)
+    written = strings.drop_nulls().unique(maintain_order=True)
+    if not written[:1].str.contains(r"^\s*-?\d").any():
+        return column
+    options: dict[str, Any] = {"infer_schema_length": None, "try_parse_dates": True}
+    try:
+        read = polars.read_csv(written.to_frame().write_csv().encode(), **options)["values"]
+    # Times of several forms, or of one that Polars knows and cannot read, such as 20240101T000000.
+    except polars.exceptions.ComputeError:
+        return None
+    if read.dtype == polars.String:
+        return column
+    times = _finer_times(polars, read, written)
+    return strings.replace_strict(written, times, default=None, return_dtype=times.dtype).alias(column.name)
 
 
 def plain_numbers(polars: Any, column: Any, missing: Sequence[str]) -> Any:
@@ -63,12 +77,11 @@ def _numbers(polars: Any, column: Any, missing: Sequence[str]) -> Any:
     return next((numbers for numbers in read if numbers.null_count() == plain.null_count()), None)
 
 
-def finer_times(polars: Any, column: Any, texts: Any) -> Any:
+def _finer_times(polars: Any, column: Any, written: Any) -> Any:
     """Return a column of times with their nanoseconds, if they are written with some: Polars reads microseconds."""
-    written = _by_no_pattern(texts)
-    if not written.str.contains(_FINER).any() or _cut_time(column, written):
+    if column.dtype != polars.Datetime or not written.str.contains(_FINER).any() or _cut_time(column, written):
         return column
-    return written.str.to_datetime(time_unit="ns", time_zone=column.dtype.time_zone).alias(column.name)
+    return written.str.to_datetime(time_unit="ns", time_zone=column.dtype.time_zone)
 
 
 def _cut_time(column: Any, texts: Any) -> str | None:
@@ -80,7 +93,12 @@ def _cut_time(column: Any, texts: Any) -> str | None:
 
 
 def errors_of_forms(
-    polars: Any, argument: str, frame: Any, texts: Mapping[str, Any], strings: Sequence[str]
+    polars: Any,
+    argument: str,
+    frame: Any,
+    texts: Mapping[str, Any],
+    strings: Sequence[str],
+    mixed: Sequence[str],
 ) -> dict[str, ArgumentException]:
     """Return the errors of columns whose values can be read in several ways, or not as what they are.
 
@@ -96,11 +114,13 @@ def errors_of_forms(
         The columns of times as they are written.
     strings : sequence of str
         The columns that are strings because they could not be read as anything else.
+    mixed : sequence of str
+        Those of them that are times of no one form.
     """
     timed = {name: _by_no_pattern(written) for name, written in texts.items()}
     left = {name: _by_no_pattern(frame[name]).drop_nulls() for name in strings}
     dates = {name: _unclear_date(written) for name, written in timed.items()}
-    dates |= {name: _date_left(polars, written) for name, written in left.items()}
+    dates |= {name: str(w[0]) if name in mixed else _date_left(polars, w) for name, w in left.items()}
     numbers = {name: _number_left(polars, written) for name, written in left.items()}
     durations = {name: _duration_left(written) for name, written in left.items()}
     times = {name: _cut_time(frame[name], written) for name, written in timed.items()}
