@@ -494,12 +494,15 @@ class TestLayouts:
             "filename,label\nn03_0.jpg,n03\nn03_0.jpg,n04\n": "test.csv must name each file once, with a label, got",
             "filename,label\nn03_0.jpg\n": "test.csv must name each file once, with a label, got 'n03_0.jpg', ''",
             "filename,label\nn03_0.jpg,n03\nimages/n03_0.jpg,n04\n": "test.csv must name each file once, with a label",
+            f'filename,label\n"n03_0.jpg,n03\n{"x" * 2**17}': "test.csv must be a table with commas, got another: ",
         }.items():
             (folder / "test.csv").write_text(text)
             with pytest.raises(ArgumentException, match=f"^{message}"):
                 load(folder, split="test")
         rows = [f"n0{c}_{i}.jpg,{' ' * (i % 2)}n0{c} " for c in (3, 4) for i in range(4)]
         (folder / "test.csv").write_text("filename,label\n" + "\n".join(rows))
+        assert load(folder, 2, 1, 2, split="test").labels == ("n03", "n04")
+        (folder / "test.csv").write_bytes("\r".join(["filename,label", *rows]).encode())
         assert load(folder, 2, 1, 2, split="test").labels == ("n03", "n04")
         (folder / "test.csv").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(ArgumentException, match=r"test.csv' must be a text in UTF-8"):
