@@ -50,9 +50,8 @@ def _without_repeats(program: Program) -> Program:
             operands = tuple([(repr(a.value), a.type) if isinstance(a, Literal) else a for a in operands])
         if primitive.commutative:
             operands = frozenset(operands)
-        # One parameter needs no order.
-        settings = parameters if len(parameters) < 2 else sorted(parameters.items())
-        key = (primitive, operands, repr(settings) if settings else "")
+        settings = sorted(parameters.items()) if parameters else ()
+        key = (primitive, operands, repr(settings) if settings else "", *[_identity(value) for _, value in settings])
         earlier = first.setdefault(key, equation.output)
         if earlier is not equation.output:
             renamed[equation.output] = earlier
@@ -60,6 +59,17 @@ def _without_repeats(program: Program) -> Program:
             equations.append(equation)
     outputs = tuple(renamed.get(a, a) for a in program.outputs)
     return Program(program.inputs, program.constants, tuple(equations), outputs)
+
+
+def _identity(value: Any) -> Any:
+    """Return what tells a parameter from others of the same text, such as other Programs or large arrays."""
+    if isinstance(value, (int, float, str)):
+        return None
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
 
 
 def without_unused(program: Program) -> Program:
