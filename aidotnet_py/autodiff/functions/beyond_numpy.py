@@ -440,4 +440,4 @@ def layer_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float =
     >>> layer_norm(np.array([[1.0, 3.0]])).round(3)
     array([[-1.,  1.]])
     """
-    return _scale_and_shift(_normalise(x, (len(x.shape) - 1,), epsilon), scale, shift)
+    return _scale_and_shift(_normalise(x, tuple(range(len(x.shape)))[-1:], epsilon), scale, shift)

@@ -347,6 +347,7 @@ image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
         (lambda: ad.batch_norm(np.ones((1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 3\)"),
         (lambda: ad.batch_norm(np.ones((1, 1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 1, 3\)"),
         (lambda: ad.layer_norm(np.ones((3, 1))), ArgumentException, r"at least 2 elements .* got shape \(3, 1\)"),
+        (lambda: ad.layer_norm(np.array(1.0)), ArgumentException, r"at least 2 elements .* got shape \(\)"),
         (lambda: ad.batch_norm(np.ones(3)), ArgumentException, r"at least 2 elements .* got shape \(3,\)"),
         (
             lambda: ad.batch_norm(np.ones((2, 3)), np.ones(2)),
