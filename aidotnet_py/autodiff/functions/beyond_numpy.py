@@ -197,7 +197,8 @@ def _pair(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int,
     pair: Any = (value, value) if is_integer(value) else value
     if not _is_pair(pair) or not all(is_integer(n) and n >= least for n in pair):
         raise ArgumentOutOfRangeException(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
-    return pair[0], pair[1]
+    # Plain: shapes are computed from them, which NumPy's small integers may not hold.
+    return int(pair[0]), int(pair[1])
 
 
 def _margins(
@@ -216,7 +217,7 @@ def _margins(
         )
     if any(n < 0 for pair in margins for n in pair):
         raise ArgumentOutOfRangeException(f"padding must be at least 0, got {margins!r}")
-    (top, bottom), (left, right) = margins
+    (top, bottom), (left, right) = [[int(n) for n in pair] for pair in margins]
     return (top, bottom), (left, right)
 
 
@@ -287,6 +288,7 @@ def conv2d(
     n, _, _, channels = _image(x, "x")
     if not is_integer(groups) or groups < 1:
         raise ArgumentOutOfRangeException(f"groups must be an int of at least 1, got {groups}")
+    groups = int(groups)
     if len(weight.shape) != 4 or weight.shape[2] * groups != channels or weight.shape[3] % groups:
         raise ArgumentException(
             f"weight must have shape (kernel height, kernel width, {channels // groups}, a multiple of {groups}) for "

@@ -114,6 +114,16 @@ def test_pooling_reduces_windows(
     assert_allclose(backend.to_numpy(mean), pool_reference(x, window, step, np.mean, around), rtol=1e-13, atol=1e-13)
 
 
+def test_windows_take_small_integers_of_numpy() -> None:
+    one, many = np.int8(1), np.uint8(200)
+    x = uniform(0, 1, 120, 120, 2)
+    for f in (
+        lambda n, m: ad.conv2d(x, np.ones((1, 1, 1, 2)), stride=(n, n), padding=m, groups=n + n),
+        lambda n, m: ad.max_pool2d(x, n, stride=n, padding=((m, m), (n, n))),
+    ):
+        assert_array_equal(f(one, many), f(1, 200))
+
+
 def test_max_pooling_shares_ties_also_in_the_tiled_form() -> None:
     x = np.zeros((1, 2, 2, 1))
     tiled = ad.grad(lambda a: np.sum(ad.max_pool2d(a, 2)))(x)
