@@ -146,10 +146,11 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0]))
     array(1000.69314718)
     """
+    x, dtype = elementwise.for_mean(x)
     axes = normalise_axes(axis, len(x.shape))
     shift = _shift(x, axes)
     exponentials = elementwise.exp(x - expand_reduced(shift, x.shape, axes))
-    y = elementwise.log(sum_(exponentials, axes)) + shift
+    y = elementwise.astype(elementwise.log(sum_(exponentials, axes)) + shift, dtype)
     return expand_reduced(y, x.shape, axes) if keepdims else y
 
 
@@ -162,6 +163,11 @@ def _shift(x: Any, axes: tuple[int, ...]) -> Any:
 @on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return x − logsumexp(x) along an axis, accurate even if one element is far above the others."""
+    x, dtype = elementwise.for_mean(x)
+    return elementwise.astype(_log_softmax(x, axis), dtype)
+
+
+def _log_softmax(x: Any, axis: int) -> Any:
     axes = normalise_axes(axis, len(x.shape))
     centred = x - expand_reduced(_shift(x, axes), x.shape, axes)
     return centred - expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
@@ -177,7 +183,8 @@ def softmax(x: Any, axis: int = -1) -> Any:
     >>> softmax(np.zeros(4))
     array([0.25, 0.25, 0.25, 0.25])
     """
-    return elementwise.exp(log_softmax(x, axis))
+    x, dtype = elementwise.for_mean(x)
+    return elementwise.astype(elementwise.exp(_log_softmax(x, axis)), dtype)
 
 
 @on_arrays("indices")

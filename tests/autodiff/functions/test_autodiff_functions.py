@@ -264,6 +264,35 @@ def test_half_precision_adds_up_in_single_precision(name: str) -> None:
     assert_allclose(found.astype(float), expected, rtol=2e-3, atol=2e-3)
 
 
+MANY = np.full((5000, 2), 1.5)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: ad.vmap(np.sum, 1)(x),
+        lambda x: ad.vmap(np.cumsum, 1)(x)[:, -1],
+        lambda x: ad.at(x[:2])[np.zeros(5000, int)].add(x),
+        lambda x: ad.logsumexp(x, 0),
+        lambda x: ad.softmax(x, 0),
+        lambda x: ad.log_softmax(x, 0),
+        lambda x: ad.grad(lambda b: np.mean(x + b))(x[0]),
+        lambda x: ad.grad(lambda b: np.mean(x[np.zeros(5000, int)] * b))(x[0]),
+        lambda x: ad.grad(lambda x: np.mean(x[np.arange(10_000) % 2]))(x)[:2],
+    ],
+)
+def test_half_precision_adds_up_many_rows(f: Any) -> None:
+    """In half precision, 1 + 1 + … would end at 2048."""
+    found = f(MANY.astype(np.float16))
+    assert found.dtype == np.float16
+    assert_allclose(found.astype(float), f(MANY), rtol=1e-3)
+
+
+def test_softmax_of_half_precision_is_rounded_once() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 100)).astype(np.float16)
+    assert_array_equal(ad.softmax(x), ad.softmax(x.astype(np.float32)).astype(np.float16))
+
+
 image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
 
 
