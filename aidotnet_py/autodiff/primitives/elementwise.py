@@ -287,6 +287,15 @@ def _erf_slope(t: Any, x: Any, y: Any) -> Any:
     return t * (2.0 / math.sqrt(math.pi) * exp(-(x * x)))
 
 
+def _over_square(y: Any, x: Any) -> tuple[Any, Any]:
+    """Return x / (x² + y²) and y / (x² + y²), also where the squares overflow or vanish."""
+    wide = greater_equal(absolute(x), absolute(y))
+    large, small = where(wide, x, y), where(wide, y, x)
+    ratio = small / large
+    length = large + small * ratio
+    return where(wide, 1.0, ratio) / length, where(wide, ratio, 1.0) / length
+
+
 def _each(ct: Any, *inputs: Any) -> list[Any]:
     return [ct, ct]
 
@@ -334,8 +343,8 @@ _power = _binary("power", _power_base, _power_exponent)
 # The arguments are the coordinates y and x, in this order.
 _arctan2 = _binary(
     "arctan2",
-    lambda t, y, x, z: t * (x / (x * x + y * y)),
-    lambda t, y, x, z: t * (-y / (x * x + y * y)),
+    lambda t, y, x, z: t * _over_square(y, x)[0],
+    lambda t, y, x, z: t * -_over_square(y, x)[1],
 )
 maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
 minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
