@@ -50,26 +50,20 @@ def _without_repeats(program: Program) -> Program:
             operands = tuple([(repr(a.value), a.type) if isinstance(a, Literal) else a for a in operands])
         if primitive.commutative:
             operands = frozenset(operands)
-        settings = sorted(parameters.items()) if parameters else ()
-        key = (primitive, operands, repr(settings) if settings else "", *[_identity(value) for _, value in settings])
-        earlier = first.setdefault(key, equation.output)
+        # One parameter needs no order.
+        settings = parameters if len(parameters) < 2 else dict(sorted(parameters.items()))
+        text = repr(settings) if settings else ""
+        # Beside their text, the values themselves: two Programs, or two large arrays, may have one text.
+        try:
+            earlier = first.setdefault((primitive, operands, text, *settings.values()), equation.output)
+        except TypeError:
+            earlier = first.setdefault((primitive, operands, text, *map(id, settings.values())), equation.output)
         if earlier is not equation.output:
             renamed[equation.output] = earlier
         else:
             equations.append(equation)
     outputs = tuple(renamed.get(a, a) for a in program.outputs)
     return Program(program.inputs, program.constants, tuple(equations), outputs)
-
-
-def _identity(value: Any) -> Any:
-    """Return what tells a parameter from others of the same text, such as other Programs or large arrays."""
-    if isinstance(value, (int, float, str)):
-        return None
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return value
 
 
 def without_unused(program: Program) -> Program:
