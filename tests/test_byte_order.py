@@ -93,6 +93,29 @@ def test_constants_of_compiled_programs(strange: Callable[[Any], Any]) -> None:
     assert_array_equal(executable.outputs[0], np.maximum(X * V, 0.25) + V)
 
 
+@pytest.mark.parametrize(
+    "conversion",
+    [
+        lambda a: a.astype(">f4") * 2.0,
+        lambda a: np.zeros_like(a, ">f8") + a,
+        lambda a: np.ones_like(a, dtype=">f8") * a,
+        lambda a: np.full_like(a, 2.5, ">f8") * a,
+        lambda a: ad.one_hot(np.arange(4), 4, ">f4") * a[:4],
+    ],
+    ids=["astype", "zeros_like", "ones_like", "full_like", "one_hot"],
+)
+def test_conversions_in_a_function(conversion: Callable[[Any], Any]) -> None:
+    wanted = conversion(X)
+    wanted = wanted.astype(wanted.dtype.newbyteorder("="))
+    executable = Executable(ad.trace(conversion, X), NUMPY, compile_at=1)
+    executable.compile()
+    executable.inputs[0][...] = X
+    executable.run()
+    for found in (executable.outputs[0], ad.jvp(conversion, (X,), (V,))[0]):
+        assert found.dtype == wanted.dtype
+        assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("strange", STRANGE)
 def test_an_executable_refuses_them(strange: Callable[[Any], Any]) -> None:
     program = ad.trace(lambda a: a * 2.0, X)

@@ -254,8 +254,14 @@ def _snapshot(value: Any) -> Any:
 def _fits(value: Any, wanted: ArrayType) -> bool:
     """Whether a value has that type; a plain number has every dtype that NumPy would give it there."""
     if isinstance(value, (bool, int, float)) and not isinstance(value, np.generic):
-        return wanted.shape == () and np.result_type(value, wanted.dtype) == wanted.dtype
+        return wanted.shape == () and _holds(wanted.dtype, value)
     try:
         return type_of(value) == wanted
     except ArgumentException:
         return False
+
+
+def _holds(dtype: np.dtype[Any], number: float) -> bool:
+    if np.result_type(number, dtype) != dtype:
+        return False
+    return dtype.kind not in "iu" or np.iinfo(dtype).min <= number <= np.iinfo(dtype).max

@@ -172,7 +172,7 @@ class Backend(Protocol):
         ...
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
-        """Sum over axes, which disappear."""
+        """Sum over axes, which disappear; half precision adds up in single precision, as in all sums here."""
         ...
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:

@@ -154,9 +154,11 @@ class BinaryCrossEntropyLoss(LossFunctionBase[T_co]):
     @override
     def formula(self, predicted: Array, actual: Array) -> Array:
         targets = actual.astype(predicted.dtype)
-        losses = softplus(predicted) - predicted * targets
-        # At z = ±inf the formula is inf − inf; the limit is z times the target's distance from z's side, 0 · inf = 0.
-        distances = cast("Array", np.where(predicted > 0.0, 1.0 - targets, -targets))
+        # log(1 + exp z) = z + log(1 + exp −z): of large logits on the target's side, only the small part remains.
+        positive = predicted > 0.0
+        distances = cast("Array", np.where(positive, 1.0 - targets, -targets))
+        losses = softplus(np.where(positive, -predicted, predicted)) + predicted * distances
+        # At z = ±inf the limit is z times the target's distance from z's side, 0 · inf = 0.
         limits = np.where(distances == 0.0, 0.0, predicted * distances)
         return with_value(np.where(np.abs(predicted) == math.inf, limits, losses), losses).mean()
 

@@ -89,6 +89,8 @@ class Layer(Described, ABC):
 
 def he_normal(generator: np.random.Generator, shape: Shape, fan_in: int) -> NDArray[Any]:
     """Draw normal numbers of variance 2 / fan_in, which preserves the scale through ReLUs (He et al. 2015)."""
+    if fan_in == 0:
+        raise ArgumentException(f"inputs must have at least one number for weights to multiply, got weights {shape}")
     return generator.standard_normal(shape) * math.sqrt(2.0 / fan_in)
 
 

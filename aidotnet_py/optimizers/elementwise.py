@@ -338,6 +338,9 @@ class ElementwiseOptimizer:
         ArgumentException
             When it is not the state of such an optimizer; nothing was changed then.
         """
+        check_given("state", state, "a mapping, as from GetState")
+        if not isinstance(state, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            raise ArgumentException(refusal("state", "a mapping, as from GetState", state))
         arrays = {name: value for name, value in state.items() if name != "steps"}
         steps = state.get("steps")
         if not isinstance(steps, int) or steps < 0 or (arrays and set(arrays) != set(self.memory)):

@@ -194,4 +194,4 @@ def _checked(theta: Array) -> NDArray[Any]:
     vector = cast("NDArray[Any]", theta)
     if vector.dtype.kind != "f" or vector.ndim != 1 or vector.size == 0:
         raise ArgumentException(f"theta must be a floating NumPy array (P,), got {vector.dtype}{vector.shape}")
-    return vector
+    return vector.astype(backend.dtype_of(vector), copy=False)

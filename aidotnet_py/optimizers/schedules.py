@@ -12,8 +12,8 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "LearningRateSchedule", "StepSchedule", "WarmUpSchedule"]
 
-# A rate must stay above 0.
-_LEAST = 1e-300
+# A rate must stay above 0, and a number.
+_LEAST, _MOST = 1e-300, 1e300
 
 
 class LearningRateSchedule(Protocol):
@@ -127,7 +127,10 @@ class StepSchedule(Described):
 
     def __call__(self, step: int, /) -> float:
         """Return the factor."""
-        return max(self.factor ** (step // self.every), _LEAST)
+        try:
+            return min(max(self.factor ** (step // self.every), _LEAST), _MOST)
+        except OverflowError:
+            return _MOST
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from aidotnet_py import autodiff as ad
+from aidotnet_py.autodiff.execution import run_program
+from aidotnet_py.autodiff.primitive import Primitive
 from aidotnet_py.autodiff.primitives.elementwise import add, multiply, sin
 from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Program
-from aidotnet_py.autodiff.tracing.emission import inline
+from aidotnet_py.autodiff.tracing.emission import emit, inline
 from aidotnet_py.autodiff.tracing.recording import new_trace
 from aidotnet_py.autodiff.transforms.batching import vmap_program
 from aidotnet_py.autodiff.transforms.differentiation import grad_program, jvp_program, vjp_program
@@ -127,6 +129,27 @@ def test_numbers_that_differ_only_in_sign_or_dtype_are_not_the_same() -> None:
     assert program.count("multiply") == 2
     assert program.count("full") == 2
     assert [np.signbit(y) for y in program(1.0)[:3]] == [False, True, False]
+
+
+def _added_up(backend: Backend, out: Any, x: Any, to: Any) -> None:
+    addend = to if isinstance(to, np.ndarray) else run_program(to, [x])[0]
+    backend.elementwise("add")(x, addend, out=out)
+
+
+_adding = Primitive(
+    name="added_up", shape=lambda x, to: x, run=_added_up, jvp=None, transpose=None, batch=lambda inputs, *_, to: None
+)
+# Each pair has one text, that of large arrays with an ellipsis.
+_ZEROS = np.zeros(2000)
+_PEAK = np.where(np.arange(2000) == 1000, 1.0, _ZEROS)
+_EXCHANGED = [ad.trace(lambda x, f=f: f(3.0 * x, 1.0 + x), _ZEROS) for f in (lambda a, b: a - b, lambda a, b: b - a)]
+
+
+@pytest.mark.parametrize("pair", [(_ZEROS, _PEAK), _EXCHANGED], ids=["arrays", "programs"])
+def test_parameters_of_one_text_are_not_the_same(pair: Any) -> None:
+    one, other = ad.trace(lambda x: tuple(emit(_adding, x, to=to) for to in (*pair, pair[0])), _ZEROS)(_PEAK)[:2]
+    assert repr(pair[0]) == repr(pair[1])
+    assert (one != other).any()
 
 
 def test_unused_constants_are_dropped() -> None:

@@ -421,6 +421,16 @@ def test_lengths_whose_squares_overflow_or_vanish(backend: Backend, dtype: str, 
         assert_allclose(slopes, wanted, rtol=2 * tolerance)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float64", 1e200), ("float64", 1e-200), ("float32", 1e30), ("float32", 1e-30)]
+)
+@pytest.mark.parametrize(("y", "x"), [(1.0, 2.0), (-2.0, 1.0), (1.0, -1.0)])
+def test_slopes_of_angles_whose_squares_overflow_or_vanish(dtype: str, size: float, y: float, x: float) -> None:
+    slopes = ad.grad(np.arctan2, argument=(0, 1))(*(np.array(v * size).astype(dtype) for v in (y, x)))
+    wanted = np.array([x, -y]) / (x * x + y * y) / size
+    assert_allclose(np.array(slopes, dtype), wanted, rtol=8 * np.finfo(dtype).eps)
+
+
 def test_lengths_in_half_precision_are_taken_in_single() -> None:
     x = np.full(100, 200.0, np.float16)
     length = ad.trace(np.linalg.norm, x)(x)
@@ -442,7 +452,7 @@ def test_where_nothing_is_special_lengths_and_losses_have_the_bits_of_their_form
         ),
         (
             lambda x: BinaryCrossEntropyLoss().formula(x, labels),
-            lambda x: (ad.softplus(x) - x * labels).mean(),
+            lambda x: (ad.softplus(-np.absolute(x)) + x * np.where(x > 0.0, 1.0 - labels, -labels)).mean(),
         ),
     ]
     for mine, formula in pairs:

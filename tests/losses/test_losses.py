@@ -202,6 +202,16 @@ class TestBinaryCrossEntropy:
         z, y = put(backend, np.array([1000.0, -1000.0])), put(backend, np.array([0, 0]))
         assert BinaryCrossEntropyLoss().CalculateLoss(z, y) == 500.0
 
+    @pytest.mark.parametrize("target", [0.0, 1.0])
+    def test_keeps_a_small_loss_at_large_logits(self, target):
+        z, y = np.array([20.0, 40.0, 400.0]) * (2 * target - 1), np.full(3, target)
+        loss = BinaryCrossEntropyLoss()
+        for i in range(3):
+            tail = math.exp(-abs(z[i]))
+            assert loss.CalculateLoss(z[i : i + 1], y[i : i + 1]) == pytest.approx(math.log1p(tail), rel=1e-15)
+        slopes = grad(loss.formula)(z, y)
+        np.testing.assert_allclose(slopes, (1 - 2 * target) / (1 + np.exp(abs(z))) / 3, rtol=1e-14)
+
     def test_accuracy_counts_elements_on_the_right_side(self, backend):
         z = put(backend, np.array([[1.0], [-1.0], [2.0], [-3.0]]))
         assert BinaryCrossEntropyLoss().accuracy(z, put(backend, np.array([[1], [1], [0], [0]]))) == 0.5

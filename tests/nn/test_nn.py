@@ -181,6 +181,14 @@ class TestConv2D:
             Conv2D(4, **options).initialize(rng(), (5, 5, 3))
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(Dense(2), (0,)), (Conv2D(2), (4, 4, 0))])
+def test_weights_need_something_to_multiply(layer, shape):
+    with pytest.raises(
+        ArgumentException, match=r"inputs must have at least one number for weights to multiply, got .*0"
+    ):
+        layer.initialize(rng(), shape)
+
+
 IMAGE_LAYERS = [Conv2D(2), MaxPool2D(), AveragePool2D(), GlobalAveragePool2D()]
 
 

@@ -386,6 +386,11 @@ class TestNewton:
 
 
 class TestLBFGS:
+    def test_a_start_in_the_other_byte_order(self):
+        found = LBFGSMinimizer()(value_and_grad(lambda x: np.sum((x - 3.0) ** 2)), np.zeros(2, ">f8"))
+        assert found.dtype.isnative
+        np.testing.assert_allclose(found, 3.0)
+
     def test_solves_quadratics_as_linear_algebra_does(self):
         matrices, sides = quadratics(1, 9)
         matrix, side = matrices[0], sides[0]

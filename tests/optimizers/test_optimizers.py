@@ -560,6 +560,8 @@ class TestState:
                 {"steps": 1, "first_moment": np.ones(2), "second_moment": [1.0, 1.0]},
                 r"state\['second_moment'\] must be an array, got \[1\.0, 1\.0\]",
             ),
+            (None, "state must be a mapping, as from GetState, got None"),
+            ([1], r"state must be a mapping, as from GetState, got \[1\]"),
         ],
     )
     def test_of_something_else_is_refused_and_changes_nothing(self, state, message):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any, cast
 
+import numpy as np
+
 from aidotnet_py.autodiff.primitives.broadcasting import kept_shape
 from aidotnet_py.autodiff.primitives.shape import reshape
 from aidotnet_py.exceptions import ArgumentException
@@ -15,9 +17,13 @@ __all__ = ["Axes", "expand_reduced", "ints", "normalise_axes", "one_axis", "posi
 Axes = int | Sequence[int] | None
 
 
+def _are_several(value: object) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def ints(value: int | Sequence[int]) -> list[int]:
-    """Return one int or several as a list."""
-    return [index(v) for v in (value if isinstance(value, (list, tuple)) else [cast(int, value)])]
+    """Return one int or several, also in an array, as a list."""
+    return [index(v) for v in cast("Sequence[int]", value if _are_several(value) else [value])]
 
 
 def positive_axes(axis: int | Sequence[int], ndim: int) -> list[int]:
@@ -35,7 +41,7 @@ def normalise_axes(axis: Axes, ndim: int) -> tuple[int, ...]:
 
 def one_axis(axis: int, ndim: int) -> int:
     """Return an axis as a number in 0 … ndim − 1; several are refused."""
-    if isinstance(axis, (list, tuple)):
+    if _are_several(axis):
         raise ArgumentException(f"axis must be one integer, got {axis}")
     return positive_axes(axis, ndim)[0]
 

@@ -146,10 +146,11 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0]))
     array(1000.69314718)
     """
+    x, dtype = elementwise.for_mean(x)
     axes = normalise_axes(axis, len(x.shape))
     shift = _shift(x, axes)
     exponentials = elementwise.exp(x - expand_reduced(shift, x.shape, axes))
-    y = elementwise.log(sum_(exponentials, axes)) + shift
+    y = elementwise.astype(elementwise.log(sum_(exponentials, axes)) + shift, dtype)
     return expand_reduced(y, x.shape, axes) if keepdims else y
 
 
@@ -162,6 +163,11 @@ def _shift(x: Any, axes: tuple[int, ...]) -> Any:
 @on_arrays("x")
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return x − logsumexp(x) along an axis, accurate even if one element is far above the others."""
+    x, dtype = elementwise.for_mean(x)
+    return elementwise.astype(_log_softmax(x, axis), dtype)
+
+
+def _log_softmax(x: Any, axis: int) -> Any:
     axes = normalise_axes(axis, len(x.shape))
     centred = x - expand_reduced(_shift(x, axes), x.shape, axes)
     return centred - expand_reduced(elementwise.log(sum_(elementwise.exp(centred), axes)), x.shape, axes)
@@ -177,7 +183,8 @@ def softmax(x: Any, axis: int = -1) -> Any:
     >>> softmax(np.zeros(4))
     array([0.25, 0.25, 0.25, 0.25])
     """
-    return elementwise.exp(log_softmax(x, axis))
+    x, dtype = elementwise.for_mean(x)
+    return elementwise.astype(elementwise.exp(_log_softmax(x, axis)), dtype)
 
 
 @on_arrays("indices")
@@ -197,7 +204,8 @@ def _pair(value: int | tuple[int, int], name: str, least: int = 1) -> tuple[int,
     pair: Any = (value, value) if is_integer(value) else value
     if not _is_pair(pair) or not all(is_integer(n) and n >= least for n in pair):
         raise ArgumentOutOfRangeException(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
-    return pair[0], pair[1]
+    # Plain: shapes are computed from them, which NumPy's small integers may not hold.
+    return int(pair[0]), int(pair[1])
 
 
 def _margins(
@@ -216,7 +224,7 @@ def _margins(
         )
     if any(n < 0 for pair in margins for n in pair):
         raise ArgumentOutOfRangeException(f"padding must be at least 0, got {margins!r}")
-    (top, bottom), (left, right) = margins
+    (top, bottom), (left, right) = [[int(n) for n in pair] for pair in margins]
     return (top, bottom), (left, right)
 
 
@@ -287,6 +295,7 @@ def conv2d(
     n, _, _, channels = _image(x, "x")
     if not is_integer(groups) or groups < 1:
         raise ArgumentOutOfRangeException(f"groups must be an int of at least 1, got {groups}")
+    groups = int(groups)
     if len(weight.shape) != 4 or weight.shape[2] * groups != channels or weight.shape[3] % groups:
         raise ArgumentException(
             f"weight must have shape (kernel height, kernel width, {channels // groups}, a multiple of {groups}) for "
@@ -440,4 +449,4 @@ def layer_norm(x: Any, scale: Any = None, shift: Any = None, *, epsilon: float =
     >>> layer_norm(np.array([[1.0, 3.0]])).round(3)
     array([[-1.,  1.]])
     """
-    return _scale_and_shift(_normalise(x, (len(x.shape) - 1,), epsilon), scale, shift)
+    return _scale_and_shift(_normalise(x, tuple(range(len(x.shape)))[-1:], epsilon), scale, shift)

@@ -30,8 +30,8 @@ class SlogdetResult(NamedTuple):
 def _dtype(*arrays: Any) -> np.dtype[Any]:
     """Return the dtype to compute in: integers in float64, as NumPy does."""
     dtype = ew.common_dtype(*arrays, least=np.float64)
-    if dtype == np.float16:
-        raise ArgumentException("matrices must be float32 or float64 for linear algebra, got float16; use astype")
+    if dtype.name not in ("float32", "float64"):
+        raise ArgumentException(f"matrices must be float32 or float64 for linear algebra, got {dtype}; use astype")
     return dtype
 
 

@@ -23,7 +23,7 @@ from aidotnet_py.autodiff.functions.diagonals import diag, diagonal, tril, triu
 from aidotnet_py.autodiff.functions.indexing import getitem, take_along
 from aidotnet_py.autodiff.functions.indexing import take_along_axis as _take_along_axis
 from aidotnet_py.autodiff.functions.linalg import cholesky, det, inv, slogdet, solve
-from aidotnet_py.autodiff.functions.ordering import argmax, argmin, argsort, sort
+from aidotnet_py.autodiff.functions.ordering import along, argmax, argmin, argsort, sort
 from aidotnet_py.autodiff.functions.products import dot, einsum, inner, outer, tensordot
 from aidotnet_py.autodiff.primitives import elementwise as ew
 from aidotnet_py.autodiff.primitives.broadcasting import broadcast_to as _broadcast_to
@@ -37,7 +37,7 @@ from aidotnet_py.autodiff.primitives.shape import flip as _flip
 from aidotnet_py.autodiff.primitives.shape import pad as _pad
 from aidotnet_py.autodiff.primitives.shape import reshape as _reshape
 from aidotnet_py.autodiff.tracing.tracer import numpy_functions
-from aidotnet_py.autodiff.tracing.value_types import type_of
+from aidotnet_py.autodiff.tracing.value_types import dtype_of_values, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.exceptions import ArgumentException, NotSupportedException
 
@@ -97,8 +97,8 @@ def _prod(a: Any, axes: tuple[int, ...]) -> Any:
 
 
 def cumsum(a: Any, axis: int | None = None) -> Any:
-    a = _widened(ravel(a) if axis is None else a)
-    return cumulative_sum(a, one_axis(axis or 0, len(type_of(a).shape)))
+    a, i = along(_widened(a), axis)
+    return cumulative_sum(a, i)
 
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -254,8 +254,7 @@ def _roll(a: Any, shift: int, axis: int) -> Any:
 
 
 def repeat(a: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
-    a = ravel(a) if axis is None else a
-    i = one_axis(axis or 0, len(a.shape))
+    a, i = along(a, axis)
     shape, counts = a.shape, np.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.shape not in ((), (1,), (shape[i],)) or (counts < 0).any():
         raise ArgumentException(
@@ -270,7 +269,9 @@ def repeat(a: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
 
 
 def tile(A: Any, reps: int | Sequence[int]) -> Any:
-    counts = [reps] if isinstance(reps, int) else list(reps)
+    counts = ints(reps)
+    if any(c < 0 for c in counts):
+        raise ArgumentException(f"reps must be integers of at least 0, got {reps}")
     n = max(len(counts), len(A.shape))
     shape = (1,) * (n - len(A.shape)) + tuple(A.shape)
     counts = [1] * (n - len(counts)) + counts
@@ -280,13 +281,13 @@ def tile(A: Any, reps: int | Sequence[int]) -> Any:
 
 
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
-    a = ravel(a) if axis is None else a
-    return take_along(a, indices, one_axis(axis or 0, len(type_of(a).shape)))
+    a, i = along(a, axis)
+    return take_along(a, indices, i)
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
-    arr = ravel(arr) if axis is None else arr
-    return _take_along_axis(arr, indices, one_axis(axis or 0, len(type_of(arr).shape)))
+    arr, i = along(arr, axis)
+    return _take_along_axis(arr, indices, i)
 
 
 def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
@@ -304,6 +305,12 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
             "np.where must have three arguments to be traced, got one; the shape of its result would depend on values"
         )
     return ew.where(condition, x, y)
+
+
+def square(x: Any) -> Any:
+    # NumPy squares booleans as the smallest integers.
+    x = ew.astype(x, np.int8) if type_of(x).dtype.kind == "b" else x
+    return ew.multiply(x, x)
 
 
 def exp2(x: Any) -> Any:
@@ -336,9 +343,9 @@ def reciprocal(x: Any) -> Any:
 
 def logaddexp(x: Any, y: Any) -> Any:
     # Selection keeps the derivatives of the larger and the smaller, also where they tie.
-    dtype = ew.common_dtype(x, y, least=np.float16)
+    x, y = ew.floats_of(x, y)
     swapped = ew.less(x, y)
-    large, small = (ew.astype(ew.where(swapped, *pair), dtype) for pair in ((y, x), (x, y)))
+    large, small = (ew.where(swapped, *pair) for pair in ((y, x), (x, y)))
     gap = ew.where(ew.logical_or(ew.isfinite(large), ew.not_equal(small, small)), small - large, 0.0)
     return large + ew.softplus(gap)
 
@@ -346,14 +353,15 @@ def logaddexp(x: Any, y: Any) -> Any:
 def _constant(value: float) -> Callable[..., Any]:
     def function(a: Any, dtype: Any = None, *, shape: Any = None) -> Any:
         have = type_of(a)
-        return full(ArrayType(have.shape if shape is None else tuple(shape), np.dtype(dtype or have.dtype)), value)
+        lengths = have.shape if shape is None else tuple(ints(shape))
+        return full(ArrayType(lengths, dtype_of_values(dtype or have.dtype)), value)
 
     return function
 
 
 def full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
     have = type_of(a)
-    kind = np.dtype(dtype or have.dtype)
+    kind = dtype_of_values(dtype or have.dtype)
     if isinstance(fill_value, int):
         # As in NumPy, one that the dtype cannot hold is an error.
         fill_value = kind.type(fill_value)
@@ -387,9 +395,11 @@ def _length(x: Any, axes: tuple[int, ...]) -> Any:
 def _scale(squares: Any) -> Any:
     """Return powers of two that scale x before it is squared: 1, except where the squares overflow or lose digits."""
     limits = np.finfo(squares.dtype)
-    up, down = 2.0 ** ((limits.nmant - limits.minexp) * 2 // 3), 2.0 ** -(limits.maxexp * 5 // 8)
-    large = ew.where(ew.greater(squares, float(limits.max)), down, full(squares.type, 1.0))
-    return ew.where(ew.less(squares, float(limits.smallest_normal)), up, large)
+    # Of the dtype: powers of two of long doubles are beyond Python's floats.
+    two = squares.dtype.type(2.0)
+    up, down = two ** ((limits.nmant - limits.minexp) * 2 // 3), two ** -(limits.maxexp * 5 // 8)
+    large = ew.where(ew.greater(squares, limits.max), down, full(squares.type, 1.0))
+    return ew.where(ew.less(squares, limits.smallest_normal), up, large)
 
 
 def _boolean(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -415,7 +425,7 @@ numpy_functions.update(
         "fabs": lambda x: ew.absolute(ew.astype(x, ew.common_dtype(x, least=np.float16))),
         "true_divide": ew.divide,
         "positive": lambda x: x,
-        "square": lambda x: ew.multiply(x, x),
+        "square": square,
         "float_power": float_power,
         "reciprocal": reciprocal,
         "exp2": exp2,

@@ -21,10 +21,10 @@ from aidotnet_py.autodiff.tracing.host_data import HostData
 from aidotnet_py.autodiff.tracing.value_types import type_of
 from aidotnet_py.exceptions import NotSupportedException
 
-__all__ = ["argmax", "argmin", "argsort", "sort"]
+__all__ = ["along", "argmax", "argmin", "argsort", "sort"]
 
 
-def _along(a: Any, axis: int | None) -> tuple[Any, int]:
+def along(a: Any, axis: int | None) -> tuple[Any, int]:
     """Return the array and a number of its axis in 0 … n − 1; for None, the flat array."""
     if axis is None:
         return reshape(a, (type_of(a).size,)), 0
@@ -39,7 +39,7 @@ def _require_own_order(order: Any) -> None:
 def argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     """Compute `numpy.argsort`, always stable."""
     _require_own_order(order)
-    a, i = _along(a, axis)
+    a, i = along(a, axis)
     last = len(a.shape) - 1
     return move_axis(_argsort(move_axis(a, i, last)), last, i)
 
@@ -47,14 +47,14 @@ def argsort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, 
 def sort(a: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
     """Compute `numpy.sort`; derivatives go with the elements, equal ones in their order."""
     _require_own_order(order)
-    a, i = _along(a, axis)
+    a, i = along(a, axis)
     return take_along_axis(a, argsort(a, i), i)
 
 
 def _place_of(extreme: Callable[[Any, tuple[int, ...]], Any], name: str) -> Callable[..., Any]:
     def function(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Any:
         shape = type_of(a).shape
-        a, i = _along(a, axis)
+        a, i = along(a, axis)
         chosen = ew.equal(a, spread(extreme(a, (i,)), a.shape, (i,)))
         if type_of(a).is_floating:
             # NaN is the extreme where there is one, and equals nothing.

@@ -24,7 +24,7 @@ from aidotnet_py.autodiff.primitives.shape import full
 from aidotnet_py.autodiff.program import Literal
 from aidotnet_py.autodiff.tracing.emission import emit
 from aidotnet_py.autodiff.tracing.tracer import Tracer
-from aidotnet_py.autodiff.tracing.value_types import type_of
+from aidotnet_py.autodiff.tracing.value_types import dtype_of_values, type_of
 from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import Array, Backend
 from aidotnet_py.exceptions import ArgumentException
@@ -44,6 +44,7 @@ __all__ = [
     "erf",
     "exp",
     "expm1",
+    "floats_of",
     "floor",
     "for_mean",
     "greater",
@@ -193,7 +194,7 @@ def _declare(name: str, rules: Sequence[Rule] | None, transpose: Rule | None, dt
 
 
 _COMMUTATIVE = frozenset({"add", "equal", "logical_and", "logical_or", "multiply", "not_equal"})
-_NOT_OF_BOOLEANS = frozenset({"negative", "sign", "subtract"})
+_NOT_OF_BOOLEANS = frozenset({"negative", "relu", "sign", "subtract"})
 
 # Functions whose names differ between NumPy and the array API standard.
 _STANDARD_NAMES = {"absolute": "abs", "arctan": "atan", "arctan2": "atan2", "power": "pow"}
@@ -286,6 +287,15 @@ def _erf_slope(t: Any, x: Any, y: Any) -> Any:
     return t * (2.0 / math.sqrt(math.pi) * exp(-(x * x)))
 
 
+def _over_square(y: Any, x: Any) -> tuple[Any, Any]:
+    """Return x / (x² + y²) and y / (x² + y²), also where the squares overflow or vanish."""
+    wide = greater_equal(absolute(x), absolute(y))
+    large, small = where(wide, x, y), where(wide, y, x)
+    ratio = small / large
+    length = large + small * ratio
+    return where(wide, 1.0, ratio) / length, where(wide, ratio, 1.0) / length
+
+
 def _each(ct: Any, *inputs: Any) -> list[Any]:
     return [ct, ct]
 
@@ -333,8 +343,8 @@ _power = _binary("power", _power_base, _power_exponent)
 # The arguments are the coordinates y and x, in this order.
 _arctan2 = _binary(
     "arctan2",
-    lambda t, y, x, z: t * (x / (x * x + y * y)),
-    lambda t, y, x, z: t * (-y / (x * x + y * y)),
+    lambda t, y, x, z: t * _over_square(y, x)[0],
+    lambda t, y, x, z: t * -_over_square(y, x)[1],
 )
 maximum = _binary("maximum", lambda t, x, y, z: t * _larger(x, y, t), lambda t, x, y, z: t * _larger(y, x, t))
 minimum = _binary("minimum", lambda t, x, y, z: t * _larger(y, x, t), lambda t, x, y, z: t * _larger(x, y, t))
@@ -368,9 +378,14 @@ def logical_not(x: Any) -> Tracer:
 
 
 def arctan2(y: Any, x: Any) -> Any:
-    """Return the angles of points (x, y); integers become floats each by itself, as NumPy has it."""
-    floats = [v for v in (y, x) if _is_plain(v) and isinstance(v, float)]
-    return _arctan2(*(v if _is_plain(v) else astype(v, common_dtype(v, *floats, least=np.float16)) for v in (y, x)))
+    """Return the angles of points (x, y)."""
+    return _arctan2(*floats_of(y, x))
+
+
+def floats_of(*operands: Any) -> list[Any]:
+    """Return operands of a function of floats: integers become floats each by itself, as NumPy has it."""
+    numbers = [v for v in operands if _is_plain(v)]
+    return [v if _is_plain(v) else astype(v, common_dtype(v, *numbers, least=np.float16)) for v in operands]
 
 
 def floor(x: Any) -> Any:
@@ -394,6 +409,8 @@ def _is_linear(x: Any) -> bool:
 
 def power(x: Any, y: Any) -> Any:
     """Raise x to the power y; small whole powers are products, exact and fast."""
+    if common_dtype(x, y) == _BOOL:
+        x = astype(x, np.int8)
     if not _is_plain(y) or _is_plain(x):
         return _power(x, y)
     x = astype(x, common_dtype(x, y))
@@ -429,7 +446,7 @@ _astype = Primitive(
 
 def astype(x: Any, dtype: Any) -> Any:
     """Convert to another dtype; a value that has it already is returned."""
-    kind = np.dtype(dtype)
+    kind = dtype_of_values(dtype)
     if type_of(x).dtype == kind:
         return x
     return kind.type(x) if isinstance(x, (bool, int, float, np.generic)) else emit(_astype, x, dtype=kind)

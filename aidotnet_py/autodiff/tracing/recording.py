@@ -189,9 +189,14 @@ def active_trace() -> Trace | None:
 
 
 def require_alive(*values: Any) -> None:
-    """Refuse traced values whose trace has ended."""
+    """Refuse traced values whose trace has ended, or is another thread's."""
     for value in values:
         if isinstance(value, Tracer) and value.home not in _active.traces:
+            if isinstance(value.home, Trace) and value.home.frame is not None:
+                raise InvalidOperationException(
+                    f"a traced value of type {value.type} was used in another thread than its trace; compute with it "
+                    "in the thread that called the traced function"
+                )
             raise InvalidOperationException(
                 f"a traced value of type {value.type} was used after its trace had ended; return it from the "
                 "traced function instead of storing it elsewhere"

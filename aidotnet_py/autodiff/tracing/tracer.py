@@ -171,7 +171,15 @@ class Tracer(NDArrayOperatorsMixin):
     )
     __complex__ = _no_value("complex()", "complex numbers are not supported")
     item = _no_value("item()", "return the value from the traced function and read it there")
+    __reduce__ = _no_value("pickling", "return the value from the traced function and pickle it there")  # pyright: ignore[reportAssignmentType] -- it only raises
     tolist = _no_value("tolist()", "return the value from the traced function and read it there")
+
+    def __copy__(self) -> Tracer:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Tracer:
+        # Nobody can write into it, so that it is as good as its copy.
+        return self
 
     def __format__(self, format_spec: str) -> str:
         # Error messages format it without a specification; a specification needs the value.

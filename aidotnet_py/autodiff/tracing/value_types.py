@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from aidotnet_py.autodiff.tracing.host_data import HostData
 from aidotnet_py.autodiff.tracing.tracer import Tracer
@@ -14,7 +15,10 @@ from aidotnet_py.autodiff.types import ArrayType
 from aidotnet_py.backends import backend_of
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["is_array", "type_of", "types_of"]
+__all__ = ["dtype_of_values", "is_array", "type_of", "types_of"]
+
+# Booleans, integers and floats.
+_KINDS = "biuf"
 
 
 def is_array(value: object) -> bool:
@@ -78,9 +82,17 @@ def type_of(value: Any, name: str = "a value") -> ArrayType:
         if backend is None:
             raise ArgumentException(f"{name} must be an array or a number, got {type(value).__name__}")
         result = ArrayType(tuple(value.shape), backend.dtype_of(value))
-    if result.dtype.kind not in "biuf":
+    if result.dtype.kind not in _KINDS:
         raise ArgumentException(f"{name} must hold booleans, integers or floats, got dtype {result.dtype}")
     return result
+
+
+def dtype_of_values(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return a dtype in native byte order, as traced values have it; refuse others than those of `type_of`."""
+    result = np.dtype(dtype)
+    if result.kind not in _KINDS:
+        raise ArgumentException(f"dtype must be of booleans, integers or floats, got {result}")
+    return result if result.isnative else result.newbyteorder("=")
 
 
 def types_of(leaves: Sequence[Any], structure: Structure, root: str) -> list[ArrayType]:

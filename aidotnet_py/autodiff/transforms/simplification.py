@@ -51,9 +51,13 @@ def _without_repeats(program: Program) -> Program:
         if primitive.commutative:
             operands = frozenset(operands)
         # One parameter needs no order.
-        settings = parameters if len(parameters) < 2 else sorted(parameters.items())
-        key = (primitive, operands, repr(settings) if settings else "")
-        earlier = first.setdefault(key, equation.output)
+        settings = parameters if len(parameters) < 2 else dict(sorted(parameters.items()))
+        text = repr(settings) if settings else ""
+        # Beside their text, the values themselves: two Programs, or two large arrays, may have one text.
+        try:
+            earlier = first.setdefault((primitive, operands, text, *settings.values()), equation.output)
+        except TypeError:
+            earlier = first.setdefault((primitive, operands, text, *map(id, settings.values())), equation.output)
         if earlier is not equation.output:
             renamed[equation.output] = earlier
         else:

@@ -213,6 +213,8 @@ class NumPyBackend:
         return out
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        if array.dtype == np.float16:
+            return self.astype(np.add.reduce(array, axis=axes, dtype=np.float32), np.float16, out)
         # NumPy would widen small integers, but a Program's types are fixed.
         return _as_array(np.add.reduce(array, axis=axes, dtype=array.dtype, out=out))
 
@@ -220,6 +222,8 @@ class NumPyBackend:
         return _as_array(np.maximum.reduce(array, axis=axes, out=out))
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        if array.dtype == np.float16:
+            return self.astype(np.cumsum(array, axis=axis, dtype=np.float32), np.float16, out)
         return _as_array(np.cumsum(array, axis=axis, dtype=array.dtype, out=out))
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
@@ -281,6 +285,8 @@ class NumPyBackend:
         return np.take(array, indices, axis=0, out=out, mode="clip")
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        if out.dtype == np.float16:
+            return self.astype(self.scatter_add(values, indices, np.empty(out.shape, np.float32)), np.float16, out)
         out[...] = 0
         np.add.at(out, indices, values)
         return out

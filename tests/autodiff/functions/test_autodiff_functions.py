@@ -114,6 +114,16 @@ def test_pooling_reduces_windows(
     assert_allclose(backend.to_numpy(mean), pool_reference(x, window, step, np.mean, around), rtol=1e-13, atol=1e-13)
 
 
+def test_windows_take_small_integers_of_numpy() -> None:
+    one, many = np.int8(1), np.uint8(200)
+    x = uniform(0, 1, 120, 120, 2)
+    for f in (
+        lambda n, m: ad.conv2d(x, np.ones((1, 1, 1, 2)), stride=(n, n), padding=m, groups=n + n),
+        lambda n, m: ad.max_pool2d(x, n, stride=n, padding=((m, m), (n, n))),
+    ):
+        assert_array_equal(f(one, many), f(1, 200))
+
+
 def test_max_pooling_shares_ties_also_in_the_tiled_form() -> None:
     x = np.zeros((1, 2, 2, 1))
     tiled = ad.grad(lambda a: np.sum(ad.max_pool2d(a, 2)))(x)
@@ -254,6 +264,35 @@ def test_half_precision_adds_up_in_single_precision(name: str) -> None:
     assert_allclose(found.astype(float), expected, rtol=2e-3, atol=2e-3)
 
 
+MANY = np.full((5000, 2), 1.5)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: ad.vmap(np.sum, 1)(x),
+        lambda x: ad.vmap(np.cumsum, 1)(x)[:, -1],
+        lambda x: ad.at(x[:2])[np.zeros(5000, int)].add(x),
+        lambda x: ad.logsumexp(x, 0),
+        lambda x: ad.softmax(x, 0),
+        lambda x: ad.log_softmax(x, 0),
+        lambda x: ad.grad(lambda b: np.mean(x + b))(x[0]),
+        lambda x: ad.grad(lambda b: np.mean(x[np.zeros(5000, int)] * b))(x[0]),
+        lambda x: ad.grad(lambda x: np.mean(x[np.arange(10_000) % 2]))(x)[:2],
+    ],
+)
+def test_half_precision_adds_up_many_rows(f: Any) -> None:
+    """In half precision, 1 + 1 + … would end at 2048."""
+    found = f(MANY.astype(np.float16))
+    assert found.dtype == np.float16
+    assert_allclose(found.astype(float), f(MANY), rtol=1e-3)
+
+
+def test_softmax_of_half_precision_is_rounded_once() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 100)).astype(np.float16)
+    assert_array_equal(ad.softmax(x), ad.softmax(x.astype(np.float32)).astype(np.float16))
+
+
 image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
 
 
@@ -347,6 +386,7 @@ image, kernel = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 4))
         (lambda: ad.batch_norm(np.ones((1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 3\)"),
         (lambda: ad.batch_norm(np.ones((1, 1, 3))), ArgumentException, r"at least 2 elements .* got shape \(1, 1, 3\)"),
         (lambda: ad.layer_norm(np.ones((3, 1))), ArgumentException, r"at least 2 elements .* got shape \(3, 1\)"),
+        (lambda: ad.layer_norm(np.array(1.0)), ArgumentException, r"at least 2 elements .* got shape \(\)"),
         (lambda: ad.batch_norm(np.ones(3)), ArgumentException, r"at least 2 elements .* got shape \(3,\)"),
         (
             lambda: ad.batch_norm(np.ones((2, 3)), np.ones(2)),

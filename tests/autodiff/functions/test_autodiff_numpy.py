@@ -278,6 +278,15 @@ x23 = np.arange(6.0).reshape(2, 3)
         lambda x: sum(row for row in x),
         lambda x: np.matrix_transpose(x),
         lambda x: np.zeros_like(x, np.int8) + np.ones_like(x, dtype=bool) + np.full_like(x, 2, int),
+        lambda x: np.zeros_like(x, shape=3) + np.ones_like(x, shape=np.array([2, 1])),
+        lambda x: x.reshape(np.array([3, 2])),
+        lambda x: np.broadcast_to(x[0], np.array([2, 3])),
+        lambda x: np.tile(x, np.int64(2)),
+        lambda x: np.logaddexp((x - 3).astype(np.int8), 300),
+        lambda x: np.logaddexp((x - 3).astype(np.int8), x.astype(np.uint8)),
+        lambda x: np.arctan2(x > 1, 2) + np.arctan2(3, x.astype(np.int8)),
+        lambda x: np.square(x > 1) + (x > 1) ** (x > 2) + (x > 1) ** True + True ** (x > 1),
+        lambda x: np.linalg.norm(x.astype(np.longdouble), axis=1),
     ],
 )
 def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
@@ -443,6 +452,12 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
         ),
         (lambda x: np.linalg.det(x[:, 1:].astype(np.float16)), ArgumentException, "float32 or float64 .*, got float16"),
         (
+            lambda x: np.cumsum(x, axis=np.array([0, 1])),
+            ArgumentException,
+            r"axis must be one integer, got \[0 1\]",
+        ),
+        (lambda x: np.tile(x, -1), ArgumentException, "reps must be integers of at least 0, got -1"),
+        (
             lambda x: np.linalg.norm(x, 1),
             NotSupportedException,
             "ord must be None, 1, 2 or inf over one axis, or None or 'fro' over two, for a traced value, got 1 over",
@@ -469,6 +484,11 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
             "negative must have numbers as operands, got booleans; convert them with astype",
         ),
         (
+            lambda x: ad.relu(x > 0),
+            ArgumentException,
+            "relu must have numbers as operands, got booleans; convert them with astype",
+        ),
+        (
             lambda x: ~x,
             NotSupportedException,
             "operands of bitwise operators must be booleans to be traced, got other dtypes",
@@ -489,6 +509,16 @@ def test_spellings_of_numpy_are_understood(f: Callable[..., Any]) -> None:
         (lambda x: np.linalg.pinv(x), NotSupportedException, r"np.linalg.pinv is not among"),
         (lambda x: np.emath.sqrt(x), NotSupportedException, r"np.emath.sqrt is not among"),
         (lambda x: np.full_like(x, 300, np.uint8), OverflowError, "300 out of bounds for uint8"),
+        *(
+            (lambda x, f=f: f(x), ArgumentException, "dtype must be of booleans, integers or floats, got ")
+            for f in (
+                lambda x: x.astype(complex),
+                lambda x: x.astype("S3"),
+                lambda x: np.zeros_like(x, object),
+                lambda x: np.full_like(x, 1, "datetime64[s]"),
+                lambda x: ad.one_hot(np.arange(2), 3, complex),
+            )
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_while_tracing(f: Callable[..., Any], error: type[Exception], message: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import pickle
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -143,6 +146,18 @@ def test_a_value_that_left_its_trace_is_refused_wherever_it_turns_up(use: Callab
     ):
         use(leaked())
     assert active_trace() is None
+
+
+def test_a_value_in_another_thread_than_its_trace_is_refused() -> None:
+    message = "was used in another thread than its trace; compute with it in the thread that called"
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InvalidOperationException, match=message):
+        ad.trace(lambda x: pool.submit(np.sin, x).result(), ones)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy], ids=lambda f: f.__name__)
+def test_a_copy_of_a_traced_value_is_the_value(duplicate: Callable[[Any], Any]) -> None:
+    gradient = ad.grad(lambda tree: np.sum(duplicate(tree)["w"] ** 2))({"w": ones})
+    assert_array_equal(gradient["w"], 2 * ones)
 
 
 def test_an_error_in_the_function_leaves_no_trace_open() -> None:
@@ -292,6 +307,8 @@ def test_a_call_wants_the_structure_shapes_and_dtypes_it_was_traced_on() -> None
     ):
         program(ones, np.ones(3))
     assert_array_equal(program(ones, 3), 3 * ones)
+    with pytest.raises(ArgumentException, match=r"arguments\[0\] must be int8\[\] like the example .*, got int64\[\]"):
+        ad.trace(np.negative, np.int8(1))(300)
 
 
 def test_a_program_called_while_tracing_joins_the_trace() -> None:
@@ -350,6 +367,7 @@ def test_tracers_compare_by_identity_where_python_hashes_them() -> None:
     ("call", "message"),
     [
         (lambda: ad.trace(lambda x: f"{x[0]:.3f}", np.ones(2)), "formatting asks for the value of a traced float64"),
+        (lambda: ad.trace(pickle.dumps, np.ones(2)), "pickling asks for the value of a traced float64"),
         (
             lambda: ad.trace(lambda x: x[x > 1], np.ones(2)),
             r"indices must be integers, got dtype bool; for a mask, use np\.where",
