@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +13,8 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "LearningRateSchedule", "StepSchedule", "WarmUpSchedule"]
 
-# A rate must stay above 0.
-_LEAST = 1e-300
+# A rate must stay above 0, and finite.
+_LEAST, _MOST = 1e-300, sys.float_info.max
 
 
 class LearningRateSchedule(Protocol):
@@ -127,7 +128,10 @@ class StepSchedule(Described):
 
     def __call__(self, step: int, /) -> float:
         """Return the factor."""
-        return max(self.factor ** (step // self.every), _LEAST)
+        try:
+            return max(float(self.factor) ** (step // self.every), _LEAST)
+        except OverflowError:
+            return _MOST
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def test_cosine() -> None:
 def test_steps() -> None:
     assert [StepSchedule(3, factor=0.5)(step) for step in range(7)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
     assert StepSchedule(1)(10**6) > 0
+    assert 1e300 < StepSchedule(1, factor=2.0)(10**6) < math.inf
 
 
 def test_warm_up_then_another() -> None:
