@@ -152,7 +152,15 @@ def real_of(name: str, wanted: str, value: Any) -> float:
 def _real_in(value: Any) -> float | None:
     """Return a real number as a float; None for anything else."""
     plain = value.item() if getattr(value, "shape", None) == () else value
-    return None if isinstance(plain, bool) or not isinstance(plain, Real) else float(plain)
+    return None if isinstance(plain, bool) or not isinstance(plain, Real) else _as_float(plain)
+
+
+def _as_float(number: Real) -> float:
+    """Return the nearest float: of whole numbers beyond all floats, an infinity."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def numbers_of(name: str, wanted: str, value: object) -> tuple[float, ...]:
@@ -299,12 +307,7 @@ class Number(Constraint[float]):
         return " ".join(["a finite number", *(f"{words} {n}" for words, n in bounds.items() if math.isfinite(n))])
 
     def _convert(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            return _WRONG_TYPE
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf
+        return _WRONG_TYPE if isinstance(value, bool) or not isinstance(value, Real) else _as_float(value)
 
     def _admits(self, value: float) -> bool:
         return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
