@@ -206,7 +206,7 @@ def _entries(value: object) -> Sequence[object]:
 
 
 def array_hint(name: str, value: object) -> str:
-    """Return the end of a message for a sequence of numbers, or a table, given instead of an array; else nothing.
+    """Return the end of a message for numbers in a sequence, a table or a matrix instead of an array; else nothing.
 
     ``name`` may have words after it, such as ``SupportSetX of task 0``.
 
@@ -219,7 +219,9 @@ def array_hint(name: str, value: object) -> str:
     plain = argument_in(name)
     if isinstance(value, Mapping) or len({str(getattr(entry, "shape", None)) for entry in _entries(value)}) > 1:
         return "; put its arrays side by side in one array"
-    return f"; use np.asarray({plain})" if isinstance(value, (list, tuple)) else conversion_hint(plain, value)
+    # No backend takes NumPy's matrices and masked arrays, which compute otherwise.
+    is_convertible = isinstance(value, (list, tuple, np.ndarray))
+    return f"; use np.asarray({plain})" if is_convertible else conversion_hint(plain, value)
 
 
 class Constraint(ABC, Generic[V]):
