@@ -742,10 +742,18 @@ class TestFailures:
         with pytest.raises(FileNotFoundError, match="must be the folder of a run with a checkpoint, got none"):
             learner().Train(resume=RunFolder(tmp_path))
 
-    def test_lines_without_losses(self, copied: Path) -> None:
-        (copied / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}}}\n' for i in range(1, 11)))
+    @pytest.mark.parametrize("rest", ["", ', "MetaLoss": [], "Accuracy": null', f', "MetaLoss": {10**400}, "Accuracy": 0'])
+    def test_lines_without_losses(self, rest: str, copied: Path) -> None:
+        (copied / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}{rest}}}\n' for i in range(1, 11)))
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
             learner().Train(resume=RunFolder(copied))
+
+    def test_lines_of_no_step(self, copied: Path) -> None:
+        lines = (copied / "metrics.jsonl").read_text().replace('{"Iteration": 3, "E', '{"Iteration": "x", "E')
+        (copied / "metrics.jsonl").write_text(lines)
+        for use in (RunFolder(copied).draw, lambda: learner().Train(resume=RunFolder(copied))):
+            with pytest.raises(ArgumentException, match="with an Iteration in line 4, got"):
+                use()
 
     @pytest.mark.parametrize("same", [False, True])
     def test_of_a_run_within_the_run(self, same: bool, tmp_path: Path, alone: list[bytes]) -> None:
