@@ -155,7 +155,7 @@ def _real_in(value: Any) -> float | None:
     return None if isinstance(plain, bool) or not isinstance(plain, Real) else _as_float(plain)
 
 
-def _as_float(number: Real) -> float:
+def _as_float(number: Any) -> float:
     """Return the nearest float: of whole numbers beyond all floats, an infinity."""
     try:
         return float(number)

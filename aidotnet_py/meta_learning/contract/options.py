@@ -316,7 +316,7 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
     def invalid(self) -> Iterator[str]:
         """Yield a message for each problem; a subclass adds those of its own."""
         yield from self._invalid_objects()
-        for name, constraint in _constraints_of(type(self)).items():
+        for name, constraint in _constraints_of(type(self)).items():  # type: ignore[arg-type]  # classes have hashes
             if problem := constraint.problem(name, getattr(self, name)):
                 yield problem
         if self.CheckpointFrequency == 0 and self.EnableCheckpointing:
@@ -352,6 +352,11 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
             elif value is not None and (missing := missing_members(value, protocol)):
                 lacking = f"which lacks {', '.join(missing)}; use one such as {_EXAMPLES[protocol]}"
                 yield f"{name} must be {wanted}, got a {type(value).__name__}, {lacking}"
+        if self.LossFunction is None and not missing_members(self.MetaModel, IFullModel):
+            loss: object = self.MetaModel.DefaultLossFunction
+            if missing_members(loss, ILossFunction):
+                model = type(self.MetaModel).__name__
+                yield refusal("LossFunction", f"an ILossFunction for a {model} without a DefaultLossFunction", loss)
 
     def first_problem(self) -> str | None:
         """Return the first message of `invalid`, None if there is none.
