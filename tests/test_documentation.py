@@ -7,6 +7,7 @@ import doctest
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import warnings
@@ -17,12 +18,14 @@ from typing import Any
 
 import nbformat
 import pytest
+import typer
 from nbclient import NotebookClient
 from places import OMNIGLOT, ROOT
 
 import aidotnet_py
 from aidotnet_py import autodiff
 from aidotnet_py.autodiff.tracing.tracer import numpy_functions
+from aidotnet_py.cli.app import app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -84,6 +87,34 @@ def test_the_blocks_of_a_page_run_top_to_bottom(page: Path, tmp_path: Path, monk
             exec(compile("\n" * line + block, str(page), "exec"), names)
             for number, claim in claims(block).items():
                 assert is_printed(claim, printing.printed[line + number]), (line + number, claim)
+
+
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def command_lines(page: Path) -> list[str]:
+    """The commands that a page shows, in blocks for a shell and in running text."""
+    text = page.read_text(encoding="utf-8")
+    in_text = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    lines = [*(line for block in SHELL.findall(text) for line in block.splitlines()), *in_text]
+    return [part.strip() for line in lines for part in re.split(r"&&|\||\s#", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_commands_of_a_page_can_be_typed(page: Path) -> None:
+    """`aidotnet-py` takes each command's arguments, which are not run; scripts have the options that they are given."""
+    main = typer.main.get_command(app)
+    for line in command_lines(page):
+        if re.match(r"aidotnet-py [a-z]", line):
+            words = shlex.split(line)[1:]
+            with main.make_context("aidotnet-py", words, resilient_parsing=True) as context:
+                _, command, rest = main.resolve_command(context, words)
+                # A command that is only named needs no arguments.
+                command.make_context(line, rest, resilient_parsing=not rest)
+        elif script := re.search(r"python (?:-m (benchmarks)\.(\w+)|(examples)/(\w+)\.py)(.*)", line):
+            folder, name = script[1] or script[3], script[2] or script[4]
+            source = (ROOT / folder / f"{name}.py").read_text(encoding="utf-8")
+            assert [option for option in re.findall(r"--[\w-]+", script[5]) if f'"{option}"' not in source] == [], line
 
 
 def test_values_in_comments_are_compared() -> None:

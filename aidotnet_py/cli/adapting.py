@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aidotnet_py.archives import check_file_name
 from aidotnet_py.arguments import refusal
 from aidotnet_py.cli.new_files import require_new_files
+from aidotnet_py.cli.paths import path_of
 from aidotnet_py.cli.refusals import Debug, refusals
 from aidotnet_py.cli.training import Checkpoint, settings_of
 from aidotnet_py.data import ImageEncoding, TableEncoding
@@ -34,12 +35,15 @@ _Row = list[Any]
 
 
 def adapt(
-    run: Annotated[Path, typer.Argument(help="The folder of a run on a folder or a table.")],
-    support: Annotated[Path, typer.Option(help="A folder of class folders, or a table with the target's column.")],
-    query: Annotated[Path, typer.Option(help="A folder of images, or a table.")],
-    out: Annotated[Path, typer.Option(help="The CSV file of predictions.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run on a folder or a table.", parser=path_of)],
+    support: Annotated[
+        Path, typer.Option(help="A folder of class folders, or a table with the target's column.", parser=path_of)
+    ],
+    query: Annotated[Path, typer.Option(help="A folder of images, or a table.", parser=path_of)],
+    out: Annotated[Path, typer.Option(help="The CSV file of predictions.", parser=path_of)],
     model: Annotated[
-        Path | None, typer.Option(help="A file for the adapted model, for aidotnet_py.runs.open_learner.")
+        Path | None,
+        typer.Option(help="A file for the adapted model, for aidotnet_py.runs.open_learner.", parser=path_of),
     ] = None,
     checkpoint: Checkpoint = "best",
     debug: Debug = False,

@@ -15,6 +15,7 @@ import typer
 from aidotnet_py.arguments import refusal
 from aidotnet_py.cli.completion import names
 from aidotnet_py.cli.new_files import require_new_files, write_output
+from aidotnet_py.cli.paths import path_of
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
 from aidotnet_py.cli.tables import print_tables, tables_of
 from aidotnet_py.cli.workers import Scheduler, Workers
@@ -124,7 +125,7 @@ def compare(
 
 
 def merge(
-    files: Annotated[list[Path], typer.Argument(help="Files that `compare --json` wrote.")],
+    files: Annotated[list[Path], typer.Argument(help="Files that `compare --json` wrote.", parser=path_of)],
     figure: _Figure = None,
     json: _Json = None,
     debug: Debug = False,

@@ -15,6 +15,7 @@ import typer
 
 from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.cli.completion import names
+from aidotnet_py.cli.paths import path_of
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
 from aidotnet_py.cli.workers import Scheduler, Workers
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
@@ -51,8 +52,12 @@ def train(
             autocompletion=names(PROBLEMS),
         ),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="The folder of the run, new or empty.", show_default=False)] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings in TOML, which other options override.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The folder of the run, new or empty.", show_default=False, parser=path_of)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings in TOML, which other options override.", parser=path_of)
+    ] = None,
     algorithm: Annotated[
         str | None,
         typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", show_default="MAML", autocompletion=names(ALGORITHMS)),
@@ -61,7 +66,8 @@ def train(
         int | None,
         typer.Option(
             help="options.NumMetaIterations.",
-            show_default=", ".join(f"{problem.iterations} on {name}" for name, problem in PROBLEMS.items()),
+            show_default=", ".join(f"{problem.iterations} on {name}" for name, problem in PROBLEMS.items())
+            + ", 500 on a folder, 1000 on a table",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, training tasks and noise.", show_default="0")] = None,
@@ -140,7 +146,7 @@ def train(
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", parser=path_of)],
     settings: _Set = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -164,12 +170,13 @@ def resume(
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", parser=path_of)],
     data: Annotated[
         Path | None,
         typer.Option(
             help="A folder of class folders, or a table, like the run's own.",
             show_default="what the run held out",
+            parser=path_of,
         ),
     ] = None,
     checkpoint: Checkpoint = "best",
@@ -244,6 +251,9 @@ def _with_whole_paths(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings in which an archive and data of one's own are found from any folder."""
     # Of any kind, as files hold them; the settings refuse what is no text.
     given = {name: values[name] for name in ("data", "archive") if isinstance(values.get(name), str)}
+    for name, text in given.items():
+        if not text:
+            raise ArgumentException(refusal(name, "a name or a path", text))
     paths = {name: Path(text) for name, text in given.items() if name != "data" or text not in PROBLEMS}
     return {**values, **{name: str(path.resolve()) for name, path in paths.items() if path.exists()}}
 

@@ -61,7 +61,8 @@ class RandomShift:
     pixels: int
 
     def __post_init__(self) -> None:
-        COUNT.check("pixels", self.pixels)
+        # As a plain number: those of NumPy may be too narrow for their own negatives.
+        object.__setattr__(self, "pixels", COUNT.check("pixels", self.pixels))
 
     def __call__(self, images: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
         """Return images (n, h, w, channels), shifted."""
@@ -101,7 +102,7 @@ class GaussianNoise:
     deviation: float
 
     def __post_init__(self) -> None:
-        NON_NEGATIVE.check("deviation", self.deviation)
+        object.__setattr__(self, "deviation", NON_NEGATIVE.check("deviation", self.deviation))
 
     def __call__(self, examples: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
         """Return examples with noise."""

@@ -74,7 +74,9 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
         SampledSizes.__init__(self, numWays, numShots, numQueryPerClass)
         self._dataset = dataset
         self._classes = dataset.feasible_classes(numWays, numShots, numQueryPerClass)
-        self._positions = {dataset.labels[c]: position for position, c in enumerate(self._classes.tolist())}
+        # Once: those of images are made anew, with their turns, at each look.
+        labels = dataset.labels
+        self._positions = {labels[c]: position for position, c in enumerate(self._classes.tolist())}
         Seeded.__init__(self, self._make_stream(seed))
 
     @abstractmethod
@@ -145,7 +147,8 @@ class ClassSampler(SampledSizes, Seeded, ABC, Generic[T]):
         labels = episode.Task.Metadata.get("Classes", ())
         try:
             positions = [self._positions[label] for label in labels]
-        except KeyError:
+        # Other labels, or none that could be labels, in an episode of the caller's own.
+        except (KeyError, TypeError):
             positions = []
         if len(positions) != self._numWays:
             raise ArgumentException(

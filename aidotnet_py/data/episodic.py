@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import COUNT, refusal
+from aidotnet_py.arguments import COUNT, Choice, refusal
 from aidotnet_py.backends import Array, Backend, get_backend
 from aidotnet_py.data.drawn_tasks import DrawnTasks, on_host
 from aidotnet_py.data.prefetch import Prefetcher
@@ -26,10 +26,12 @@ from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 from aidotnet_py.representations import concise_repr
 from aidotnet_py.type_parameters import T
 
-__all__ = ["EpisodicLoader", "check_dtype"]
+__all__ = ["DTYPE_NAME", "EpisodicLoader", "check_dtype"]
 
 # As models have them.
 _TYPES = (np.float16, np.float32, np.float64)
+# As settings have them, which are files' and may hold anything.
+DTYPE_NAME = Choice(*(kind.__name__ for kind in _TYPES))
 
 _Task: TypeAlias = MetaLearningTask[T, NDArray[Any], NDArray[Any]]
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aidotnet_py.data.times import times_of_python
 
 __all__ = ["as_list"]
 
@@ -19,4 +24,7 @@ def as_list(value: Any) -> Any:
     """
     if len(getattr(value, "shape", ())) != 1:
         return value
+    if isinstance(value, np.ndarray):
+        # As labels are, since NumPy lists times of nanoseconds as integers.
+        value = times_of_python("labels", cast("NDArray[Any]", value))
     return value.tolist() if hasattr(value, "tolist") else list(value)

@@ -138,7 +138,7 @@ class MetaDatasetBase(Seeded, Generic[T]):
     @property
     def TotalClasses(self) -> int:
         """The number of classes."""
-        return len(self._pool.labels)
+        return len(self._pool.counts)
 
     @property
     def TotalExamples(self) -> int:
@@ -181,14 +181,12 @@ class MetaDatasetBase(Seeded, Generic[T]):
         """
         count = COUNT.check("count", count)
         classes = self.feasible_classes(numWays, numShots, numQueryPerClass)
+        # Sums of NumPy's small integers would overflow.
+        ways, shots, queries = int(numWays), int(numShots), int(numQueryPerClass)
         with self._lock:
             generator = self._stream.generator
             drawn = self.draw(
-                generator,
-                count,
-                lambda: classes[draw_classes(generator, len(classes), numWays)],
-                numShots,
-                numQueryPerClass,
+                generator, count, lambda: classes[draw_classes(generator, len(classes), ways)], shots, queries
             )
         return [Episode(task, self._name) for task in drawn.tasks_on(self._backend)]
 

@@ -89,8 +89,9 @@ class Prefetcher(Generic[Drawn]):
 
     def _begin(self, last: Drawn, stream: RandomStream, count: int) -> None:
         self._guess = None
-        # Without memory for two batches at a time, there may be enough for one after the other.
-        with suppress(MemoryError):
+        # Without memory for two batches at a time, there may be enough for one after the other. Once the main thread
+        # has ended, the other threads get no worker.
+        with suppress(MemoryError, RuntimeError):
             draw, ahead = self._again(last), copy.deepcopy(stream)
             self._guess = _Guess(stream.state(), count, self._worker.submit(_draw_from, draw, ahead, count))
 

@@ -24,13 +24,14 @@ class SafeFolder:
     limits : ReadLimits
         How much it may hold.
     left_out : dict, optional
-        Takes the names of entries that are no files or folders, or too deep, each with the reason; they are not among
-        the files then. By default they are errors.
+        Takes the names of entries that are no files or folders, too deep, or folders that cannot be read, each with the
+        reason; they are not among the files then. By default they are errors.
 
     Raises
     ------
     ArgumentException
-        The folder holds a symbolic link, something that is neither file nor folder, or too much; the message names it.
+        The folder holds a symbolic link, something that is neither file nor folder, a folder that cannot be read, or
+        too much; the message names it.
 
     Examples
     --------
@@ -91,7 +92,16 @@ class SafeFolder:
         return data
 
     def _walk(self, inside: str, depth: int) -> None:
-        with os.scandir(self._path / inside) as entries:
+        try:
+            entries = os.scandir(self._path / inside)
+        except OSError:
+            if not inside:
+                raise
+            self._leave_out(inside.removesuffix("/"), "must be readable")
+            return
+        if inside:
+            self._folders.append(inside.removesuffix("/"))
+        with entries:
             for entry in entries:
                 name = f"{inside}{entry.name}"
                 self._count()
@@ -104,7 +114,6 @@ class SafeFolder:
                 elif depth == 0:
                     self._leave_out(name, "must be a file, got a folder deeper than any of the data set")
                 else:
-                    self._folders.append(name)
                     self._walk(f"{name}/", depth - 1)
 
     def _leave_out(self, name: str, reason: str) -> None:

@@ -283,7 +283,8 @@ class CurriculumTaskSampler(ClassSampler[T]):
 
     def _learn(self, positions: Sequence[Sequence[int]], losses: Sequence[float]) -> None:
         # 1 / (1 + exp(z)) without overflow.
-        pace = 0.5 - 0.5 * math.tanh((math.fsum(losses) / len(losses) - 1.0) / 2.0)
+        mean = math.fsum(loss / len(losses) for loss in losses)
+        pace = 0.5 - 0.5 * math.tanh((mean - 1.0) / 2.0)
         self._stream.memory["level"] = np.array(min(1.0, self.level + self._paceRate * pace))
 
 
@@ -362,7 +363,9 @@ class DynamicTaskSampler(ClassSampler[T]):
         weights: NDArray[np.float64] = np.maximum(self._stream.memory["losses"], 0.0)
         seen = self._stream.memory["counts"] > 0
         if seen.any():
-            weights[~seen] = max(float(self._stream.memory["losses"][seen].mean()), 0.0)
+            # Of large losses, the sum of all is no float64.
+            mean = float((self._stream.memory["losses"][seen] / seen.sum()).sum())
+            weights[~seen] = max(mean, 0.0)
         return weights
 
     def _choose(self) -> NDArray[np.intp]:
@@ -382,5 +385,7 @@ class DynamicTaskSampler(ClassSampler[T]):
         means, counts = self._stream.memory["losses"].copy(), self._stream.memory["counts"].copy()
         for own, loss in zip(positions, losses, strict=True):
             counts[own] += 1
-            means[own] += 2.0 / (counts[own] + 1) * (loss - means[own])
+            share = 2.0 / (counts[own] + 1)
+            # Not by the difference of the two, which large losses may have beyond float64.
+            means[own] = (1.0 - share) * means[own] + share * loss
         self._stream.memory.update(losses=means, counts=counts)

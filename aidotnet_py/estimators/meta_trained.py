@@ -275,7 +275,10 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
             dtype=np.float64,
         )
         # An evaluation would be of groups that are trained on.
-        options = {"EvaluationFrequency": 0, **(self.options or {})}
+        own: Any = {} if self.options is None else self.options
+        if not isinstance(own, Mapping):
+            raise ArgumentException(refusal("options", "a mapping of options, or None", own))
+        options: dict[str, Any] = {"EvaluationFrequency": 0, **own}
         settings = RunSettings(data="X", algorithm=self.algorithm, seed=seed, options=options)
         learner = make_learner(settings, tasks_of_tables(loader))
         self.loss_curve_ = [float(loss) for loss in learner.Train().LossHistory]

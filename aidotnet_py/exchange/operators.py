@@ -128,7 +128,7 @@ def _log1p(nodes: Nodes, equation: AnySizeEquation, inputs: Sequence[str]) -> st
     one = nodes.constant(1.0, equation.dtype)
     u = nodes.node("Add", inputs[0], one)
     exact = nodes.node("Mul", nodes.node("Log", u), nodes.node("Div", inputs[0], nodes.node("Sub", u, one)))
-    limit = nodes.node("Or", nodes.node("Equal", u, one), nodes.node("IsInf", u))
+    limit = nodes.node("Or", nodes.node("Equal", u, one), nodes.node("IsInf", u, detect_negative=0))
     return nodes.node("Where", limit, inputs[0], exact)
 
 

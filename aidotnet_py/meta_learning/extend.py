@@ -1,6 +1,6 @@
 """The face of meta-learning for algorithms of one's own: the base, what it shows of the tasks, and what it may write.
 
-docs/algorithms.md writes two. Everything else in this folder may change without notice.
+docs/algorithms.md writes three. Everything else in this folder may change without notice.
 """
 
 from aidotnet_py.meta_learning.contract.options import MetaLearnerOptions, ProximalOptions, with_suggestions

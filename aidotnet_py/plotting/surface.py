@@ -60,8 +60,8 @@ def draw_loss_surface(
     Raises
     ------
     ArgumentException
-        When start, path or λ is none of these or not finite; when the loss is finite at no point around the path; when
-        ``ax`` is no Axes.
+        When start, path or λ is none of these or not finite; when the loss is no number, or finite at no point around
+        the path; when ``ax`` is no Axes.
     ImportError
         When matplotlib is not installed.
 
@@ -109,7 +109,10 @@ def _losses_around(points: NDArray[np.float64], loss: Callable[[Any], Any]) -> t
     along = np.linspace(-reach, reach, _POINTS)
     x, y = middle[0] + along, middle[1] + along
     grid = np.stack([np.tile(x, _POINTS), np.repeat(y, _POINTS)], axis=1)
-    values = np.asarray(vmap(loss)(grid)).reshape(_POINTS, _POINTS)
+    values = np.asarray(vmap(loss)(grid))
+    if values.shape != (len(grid),):
+        raise ArgumentException(f"loss must return one number, got an array of shape {values.shape[1:]}")
+    values = values.reshape(_POINTS, _POINTS)
     if not np.isfinite(values).any():
         raise ArgumentException(
             f"loss must be finite somewhere around start and path, got {values[0, 0]} at {grid[0].tolist()}, and no "

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import refusal
+from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import EvaluationRecord, MetaTrainingResult
 from aidotnet_py.plotting.canvas import BLUE, add_grid, add_legend, ink, loss_scale, panel_grid
 
@@ -45,7 +47,7 @@ def draw_training(
     Raises
     ------
     ArgumentException
-        When ``ax`` is no Axes of a grid.
+        When ``result`` is no MetaTrainingResult, or ``ax`` no Axes of a grid.
     ImportError
         When matplotlib is not installed.
 
@@ -56,6 +58,8 @@ def draw_training(
     >>> figure = draw_training(MetaTrainingResult(np.array([3.0, 2.0, 1.0]), np.full(3, np.nan), timedelta(seconds=1)))
     >>> figure.savefig("/dev/null", format="png")
     """
+    if not isinstance(result, MetaTrainingResult):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        raise ArgumentException(refusal("result", "a MetaTrainingResult", result))
     loss, accuracy = np.asarray(result.LossHistory, float), np.asarray(result.AccuracyHistory, float)
     points = [_Points.of(record) for record in evaluations] or _points_in(result.AdditionalMetrics)
     panels = [("loss", loss, [point.loss for point in points])]

@@ -135,7 +135,8 @@ class RunSettings:
         """
         try:
             return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # Also of integers of thousands of digits, and of too many brackets.
+        except (ValueError, RecursionError) as error:
             raise ArgumentException(f"config must be a file in TOML, got {str(path)!r}: {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def changed(values: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
     """
     try:
         read = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         read = {"value": text}
     if len(read) > 1:
         raise ArgumentException(

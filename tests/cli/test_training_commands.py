@@ -284,6 +284,21 @@ class TestRefusals:
             (["train", "sinusoid", "--run", "r", "--config", "no.toml"], "train: No such file or directory"),
             (["train", "sinusoid", "--run", "/proc/r"], "train: path must be a folder that can be made"),
             (["train", "sinusoid", "--run", "taken"], "train: path must be a folder or a new one, got a file at"),
+            (["train", "", "--run", "r"], "train: data must be a name or a path, got ''"),
+            (["train", "omniglot", "--run", "r", "--archive", ""], "train: archive must be a name or a path, got ''"),
+            (["train", "sinusoid", "--run", "r", "--set", "data="], "train: data must be a name or a path, got ''"),
+            (["train", "sinusoid", "--run", ""], ": Invalid value for '--run': must be a path, got ''"),
+            (
+                ["train", "sinusoid", "--run", "r", "--config="],
+                ": Invalid value for '--config': must be a path, got ''",
+            ),
+            (["resume", ""], ": Invalid value for 'run': must be a path, got ''"),
+            (["evaluate", "r", "--data", ""], ": Invalid value for '--data': must be a path, got ''"),
+            (
+                ["adapt", "r", "--support", "", "--query", "q", "--out", "o"],
+                ": Invalid value for '--support': must be a path, got ''",
+            ),
+            (["merge", "a.json", ""], ": Invalid value for 'files': must be a path, got ''"),
             (["resume", "nowhere"], "resume: path must be the folder of a run, got one without run.json"),
             (["evaluate", "nowhere"], "evaluate: path must be the folder of a run, got one without run.json"),
             (["evaluate", "nowhere", "--tasks", "0"], "evaluate: --tasks must be a whole number of at least 1, got 0"),
@@ -296,7 +311,8 @@ class TestRefusals:
         Path("taken").write_text("kept")
         done = run(*arguments)
         assert done.exit_code == 2
-        assert done.stderr.startswith(f"aidotnet-py {message}")
+        # What typer refuses has no command.
+        assert done.stderr.startswith(f"aidotnet-py{message}" if message[0] == ":" else f"aidotnet-py {message}")
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
         assert [path.name for path in tmp_path.iterdir()] == ["taken"]
@@ -306,8 +322,9 @@ class TestRefusals:
         assert done.exit_code == 1
         assert isinstance(done.exception, aidotnet_py.ArgumentException)
 
-    def test_files_that_are_no_toml(self, tmp_path: Path) -> None:
-        (tmp_path / "run.toml").write_text("data = sinusoid")
+    @pytest.mark.parametrize("text", ["data = sinusoid", f"seed = {'9' * 5000}", f"seed = {'[' * 5000}"])
+    def test_files_that_are_no_toml(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "run.toml").write_text(text)
         done = run("train", "--config", tmp_path / "run.toml", "--run", tmp_path / "r")
         assert done.exit_code == 2
         assert "config must be a file in TOML" in done.stderr

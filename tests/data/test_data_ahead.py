@@ -129,6 +129,15 @@ def test_nothing_is_drawn_ahead_where_there_is_no_room() -> None:
     assert draw.threads == [True] * 4
 
 
+def test_nothing_is_drawn_ahead_when_the_interpreter_ends() -> None:
+    draw, stream = Recorded(), RandomStream(0)
+    ahead = Prefetcher(draw, lambda last: draw)
+    # As the interpreter does when the main thread has ended: other threads go on.
+    ahead._worker.shutdown()
+    found = [x for _ in range(4) for x in ahead.draw(stream, 3)]
+    assert found == RandomStream(0).generator.random(12).tolist()
+
+
 def learner_on(backend: str, **options: Any) -> MAMLAlgorithm[Any]:
     model: NeuralNetworkModel[Any] = NeuralNetworkModel(
         Sequential(Dense(4), Tanh(), Dense(1)), input_shape=(1,), dtype=np.float64, backend=backend, seed=0

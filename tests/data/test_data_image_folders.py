@@ -388,6 +388,45 @@ class TestHostileFolders:
         }
         assert loader.AvailableClasses == 4
 
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    def test_what_cannot_be_read_or_is_gone_by_then_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        folder, scan, look = fill(tmp_path / "photos", 5), os.scandir, os.lstat
+        place = str(folder / "kind 4" / "0.png") if what == "file" else str(folder / "kind 4")
+
+        def refuse(call: Any) -> Any:
+            def seen(path: Any, *rest: Any) -> Any:
+                if str(path).rstrip("/") == place:
+                    raise PermissionError(13, "Permission denied", str(path))
+                return call(path, *rest)
+
+            return seen
+
+        if what == "file":
+            read = os.open
+            monkeypatch.setattr(os, "open", refuse(read))
+            monkeypatch.setattr(os, "lstat", refuse(look))
+        else:
+            monkeypatch.setattr(os, "scandir", refuse(scan))
+        name = place.removeprefix(f"{folder}/")
+        assert load_quietly(folder, 3, 1, 2).left_out == {name: "must be readable"}
+        with pytest.raises(
+            ArgumentException, match=rf"^folder must hold whole images.*'{name}' must be readable; remove"
+        ):
+            load(folder)
+
+    def test_why_there_is_no_image_is_told(self, tmp_path: Path) -> None:
+        fill(tmp_path / "photos", inside="deep")
+        message = (
+            r"^folder must have a folder with images for each class, got none in .*/photos': 'deep' must hold images, "
+        )
+        for how in ("refuse", "skip"):
+            with pytest.raises(
+                ArgumentException, match=message + r"got none; 'deep/kind 0/0.png' must lie .* and 16 more"
+            ):
+                load(tmp_path / "photos", unreadable=how)
+
     def test_errors_name_a_few_of_many(self, tmp_path: Path) -> None:
         folder = fill(tmp_path / "photos")
         for i in range(8):
@@ -455,12 +494,15 @@ class TestLayouts:
             "filename,label\nn03_0.jpg,n03\nn03_0.jpg,n04\n": "test.csv must name each file once, with a label, got",
             "filename,label\nn03_0.jpg\n": "test.csv must name each file once, with a label, got 'n03_0.jpg', ''",
             "filename,label\nn03_0.jpg,n03\nimages/n03_0.jpg,n04\n": "test.csv must name each file once, with a label",
+            f'filename,label\n"n03_0.jpg,n03\n{"x" * 2**17}': "test.csv must be a table with commas, got another: ",
         }.items():
             (folder / "test.csv").write_text(text)
             with pytest.raises(ArgumentException, match=f"^{message}"):
                 load(folder, split="test")
         rows = [f"n0{c}_{i}.jpg,{' ' * (i % 2)}n0{c} " for c in (3, 4) for i in range(4)]
         (folder / "test.csv").write_text("filename,label\n" + "\n".join(rows))
+        assert load(folder, 2, 1, 2, split="test").labels == ("n03", "n04")
+        (folder / "test.csv").write_bytes("\r".join(["filename,label", *rows]).encode())
         assert load(folder, 2, 1, 2, split="test").labels == ("n03", "n04")
         (folder / "test.csv").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(ArgumentException, match=r"test.csv' must be a text in UTF-8"):
@@ -598,6 +640,7 @@ class TestCache:
     [
         ({"folder": None}, ArgumentNullException, "folder must be a path, got None"),
         ({"folder": 3}, ArgumentException, "folder must be a path, got 3"),
+        ({"folder": ""}, ArgumentException, "folder must be a path, got ''"),
         ({"folder": "nowhere"}, FileNotFoundError, ".*folder must be an existing folder, got nothing"),
         ({"folder": __file__}, ArgumentException, "folder must be a folder, got"),
         ({"NWay": 1}, ArgumentOutOfRangeException, "NWay must be a whole number of at least 2, got 1"),
@@ -616,6 +659,7 @@ class TestCache:
         ({"unreadable": "ignore"}, ArgumentException, "unreadable must be 'refuse' or 'skip', got 'ignore'"),
         ({"weighting": None}, ArgumentException, "weighting must be 'uniform', 'balanced' or 'proportional', got None"),
         ({"cache": 3}, ArgumentException, "cache must be a path, got 3"),
+        ({"cache": ""}, ArgumentException, "cache must be a path, got ''"),
         ({"dtype": int}, ArgumentException, "dtype must be a NumPy floating type"),
     ],
 )
@@ -678,8 +722,8 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("images", "error", "message"),
         [
-            ("photo.png", ArgumentException, "images must be one or more paths of images, got 'photo.png'"),
-            ([], ArgumentException, r"images must be one or more paths of images, got \[\]"),
+            ("photo.png", ArgumentException, "images must be a list of one or more paths of images, got 'photo.png'"),
+            ([], ArgumentException, r"images must be a list of one or more paths of images, got \[\]"),
             ([3], ArgumentException, r"images\[0\] must be a path, got 3"),
             ([None], ArgumentNullException, r"images\[0\] must be a path, got None"),
             (["photo.png"], FileNotFoundError, "images must be existing files, got nothing"),
@@ -696,7 +740,16 @@ class TestEncoding:
             encoding.inputs(images)
 
     @pytest.mark.parametrize(
-        "change", [{"height": 0}, {"fit": "cover"}, {"color": 1}, {"dtype": "int8"}, {"dtype": "none"}, {"width": None}]
+        "change",
+        [
+            {"height": 0},
+            {"fit": "cover"},
+            {"color": 1},
+            {"dtype": "int8"},
+            {"dtype": "none"},
+            {"dtype": ",,"},
+            {"width": None},
+        ],
     )
     def test_settings_that_are_none(self, change: dict[str, Any]) -> None:
         settings = ImageEncoding(ImageForm(8, 8, "crop", True), np.dtype(np.float32)).settings()

@@ -191,6 +191,13 @@ def test_what_is_supported_is_sampled_from_classes_with_enough_examples(
     assert len({tuple(row) for row in drawn.tolist()}) == ways * (shots + queries)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_sizes_may_be_narrow_integers(kind: Any) -> None:
+    dataset = MetaDatasetBase("mine", np.arange(600.0).reshape(600, 1), np.arange(600) % 2, seed=0)
+    task = dataset.SampleEpisode(kind(2), kind(100), kind(100 if kind is np.int8 else 200)).Task
+    assert (len(task.SupportOutput), len(task.QueryOutput)) == (200, 200 if kind is np.int8 else 400)
+
+
 class TestDifficulty:
     def test_of_classes_is_the_share_of_the_scatter_within_them(self) -> None:
         """Classes at 0 ± 1, 3 ± 2 and 10 ± 0; variances 1, 4 and 0 within."""

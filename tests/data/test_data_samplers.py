@@ -41,6 +41,7 @@ from aidotnet_py.data import (
     SinusoidLoader,
     UniformTaskSampler,
 )
+from aidotnet_py.data.class_pool import ClassPool
 from aidotnet_py.exceptions import (
     ArgumentException,
     ArgumentNullException,
@@ -288,6 +289,24 @@ class TestDatasetsOfLoaders:
             assert (backend.to_numpy(task.QueryInput) == same.QueryInput).all()
         assert test.dataset().TotalClasses == 2
 
+    def test_labels_of_images_are_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Some six thousand classes of Omniglot took three quarters of a minute, each time all of them."""
+        dataset, made = DigitsLoader(NWay=2, seed=0).dataset(seed=0), Counter[int]()
+        label = ClassPool._label
+
+        def counted(pool: ClassPool, index: int) -> str:
+            made[index] += 1
+            return label(pool, index)
+
+        monkeypatch.setattr(ClassPool, "_label", counted)
+        sampler = BalancedTaskSampler(dataset, 2, 1, 1, seed=0)
+        assert set(made.values()) == {1}
+        made.clear()
+        sampler.SampleBatch(3)
+        dataset.SampleEpisode(2, 1, 1)
+        # Those of the tasks' own classes.
+        assert made.total() == 8
+
     def test_a_curriculum_over_images_goes_from_easy_to_hard(self) -> None:
         dataset = DigitsLoader(2, seed=0).dataset(seed=0)
         means = []
@@ -376,6 +395,11 @@ class TestCurriculum:
             level = min(1.0, level + pace / (1.0 + math.exp(mean - 1.0)))
             assert sampler.level == pytest.approx(level, rel=1e-12)
 
+    def test_large_losses_leave_the_level_finite(self) -> None:
+        sampler = make(CurriculumTaskSampler, initialDifficulty=0.5)
+        sampler.UpdateWithFeedback([sampler.SampleOne() for _ in range(3)], [1.7e308] * 3)
+        assert sampler.level == 0.5
+
     @pytest.mark.parametrize(("level", "stage"), [(0.0, "Easy"), (0.33, "Medium"), (0.65, "Medium"), (0.66, "Hard")])
     def test_stages(self, level: float, stage: str) -> None:
         batch = make(CurriculumTaskSampler, initialDifficulty=level).SampleBatch(2)
@@ -432,6 +456,16 @@ class TestDynamic:
         wanted = expected_probabilities(history, 8, 3, explore)
         np.testing.assert_allclose(sampler.class_probabilities, wanted, atol=1e-9)
         assert sampler.class_probabilities.sum() == pytest.approx(3)
+
+    @pytest.mark.parametrize("losses", [[1.7e308] * 6, [-1.7e308, 1.7e308] * 3])
+    def test_large_losses_leave_the_probabilities_finite(self, losses: list[float]) -> None:
+        sampler = make(DynamicTaskSampler)
+        for loss in losses:
+            sampler.UpdateWithFeedback([sampler.SampleOne()], [loss])
+        assert sampler.class_probabilities.sum() == pytest.approx(3)
+        restored = make(DynamicTaskSampler)
+        restored.SetState(sampler.GetState())
+        assert restored.SampleOne().Task.Metadata == sampler.SampleOne().Task.Metadata
 
     @pytest.mark.slow
     def test_draws_have_these_probabilities(self) -> None:
@@ -563,6 +597,10 @@ class TestRefusals:
         for strange, message in ((wave, classes), (other, classes), (double, "must be of Gaussian.*, got 'others'")):
             with pytest.raises(ArgumentException, match=rf"^episodes\[1\] {message}"):
                 sampler.UpdateWithFeedback([own, strange], [1.0, 1.0])
+        for labels in (5, None, [[0], [1], [2]]):
+            own.Task.Metadata["Classes"] = labels
+            with pytest.raises(ArgumentException, match=rf"^episodes\[0\] {classes}"):
+                sampler.UpdateWithFeedback([own], [1.0])
         with pytest.raises(ArgumentException, match=r"^episodes\[0\] must be an IEpisode, got <MetaLearningTask"):
             sampler.UpdateWithFeedback([own.Task], [1.0])
         assert sampler.GetState() == before

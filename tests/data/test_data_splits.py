@@ -198,6 +198,13 @@ class TestNamedParts:
         assert classes_of(first) == {"bird 14", "bird 00", "bird 07"}
         assert classes_of(second) == {"bird 21", "bird 28"}
 
+    @pytest.mark.parametrize("unit", ["D", "us", "ns"])
+    def test_may_be_times_of_any_unit(self, unit: str) -> None:
+        days = np.datetime64("2024-01-01", unit) + np.arange(4) * np.timedelta64(1, "D")
+        loader = ArrayLoader(np.arange(12.0).reshape(12, 1), np.repeat(days, 3), 2, 1, 2, seed=0)
+        first, second = loader.split(days[:2], days[2:])
+        assert first.labels + second.labels == loader.labels
+
     @pytest.mark.parametrize(
         ("parts", "error", "message"),
         [

@@ -6,6 +6,7 @@ import datetime
 import enum
 import io
 import json
+import os
 import pickle
 import re
 import sys
@@ -260,6 +261,9 @@ class TestForms:
             ["2024-01-01", "2024-01-02 10:00:00"],
             ["2024-01-01T10:00:00Z", "2024-01-02T10:00:00"],
             ["2024-01-01 10:00 PM", "2024-01-02 09:00 AM"],
+            # Which ended the reading of the whole file.
+            ["20240101T100000", "20240102T100000"],
+            ["03.05.1925", "1982-11-01"],
         ],
         ids=str,
     )
@@ -327,6 +331,9 @@ class TestForms:
             (["10%", "7.5 %"], "10%"),
             (["$5", "$1,200"], "$5"),
             (["5", "\u2212 5"], "\u2212 5"),
+            (["999", "1 000"], "1 000"),
+            (["1\u202f234,5", "2"], "1\u202f234,5"),
+            (["1'234'567.5", "7"], "1'234'567.5"),
             # Missing values that are marked otherwise than in CSV files that are read.
             (["7", "?"], "?"),
             (["-", "2.5"], "-"),
@@ -348,13 +355,83 @@ class TestForms:
     def test_strings_that_are_no_numbers_are_categories(self, tmp_path: Path) -> None:
         pytest.importorskip("polars")
         lines = [
-            "house,answers,host,range,mark,month",
-            '12,"1,2",10.0.0.1,10-20,-,2024-01',
-            '12a,"1,2,3",10.0.0.2,30-40,?,',
+            "house,answers,host,range,mark,month,call,stay",
+            '12,"1,2",10.0.0.1,10-20,-,2024-01,555 1234,2 days',
+            '12a,"1,2,3",10.0.0.2,30-40,?,,555 123,a week',
         ]
         (tmp_path / "a.csv").write_text("\n".join(lines))
         columns = read_table(tmp_path / "a.csv")
-        assert [columns.kind(name) for name in columns.names] == ["category"] * 6
+        assert [columns.kind(name) for name in columns.names] == ["category"] * 8
+
+    @pytest.mark.parametrize(
+        "values", [["1 days 00:00:30", "0 days"], ["-1 days +23:59:59.5", ""], ["PT1.5S", "P1DT2H3M"], ["P1D", "P30D"]]
+    )
+    def test_durations_of_csv_files_are_no_categories(self, values: list[str], tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{value},1\n" for value in values))
+        columns = read_table(tmp_path / "a.csv")
+        with pytest.raises(
+            ArgumentException, match=rf"^table\['x'\] must have durations.*{re.escape(values[0])}.*seconds"
+        ):
+            columns.kind("x")
+
+    @pytest.mark.parametrize(
+        ("times", "wanted"),
+        [
+            (["2024-01-01T00:00:00.123456789", "2024-01-01T00:00:00.1234567"], [123456789, 123456700]),
+            (["2024-01-01 00:00:00.000000001", "2024-01-01 00:00:00", ""], [1, 0, None]),
+            (["2024-01-01T00:00:00.123456789Z", "2024-01-01T01:00:00.5+01:00"], [123456789, 500000000]),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("name", ["t", "^t$"])
+    def test_times_of_csv_files_keep_their_nanoseconds(
+        self, times: list[str], wanted: list[int | None], name: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text(f"{name},x\n" + "".join(f"{time},1\n" for time in times))
+        columns = read_table(tmp_path / "a.csv")
+        found = columns.values(name) - np.datetime64("2024-01-01", "ns")
+        assert found.tolist() == [None if nanoseconds is None else nanoseconds for nanoseconds in wanted]
+        assert columns.is_zoned(name) == times[0].endswith("Z")
+
+    @pytest.mark.parametrize("other", ["2500-01-01T00:00:00", "2024-01-01T00:00:00.1234567891"])
+    def test_times_beyond_nanoseconds_of_64_bits_are_refused_where_they_are_used(
+        self, other: str, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text(f"t,x\n2024-01-01T00:00:00.123456789,1\n{other},2\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert columns.kind("x") == "number"
+        with pytest.raises(
+            ArgumentException, match=rf"^table\['t'\] must have times of at most nanosec.*{other}'; round"
+        ):
+            columns.values("t")
+
+    def test_blank_lines_at_the_end_of_csv_files_are_no_rows(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("t,x\n2024-01-01T00:00:00.123456789,1\n,2\n\n\n")
+        columns = read_table(tmp_path / "a.csv")
+        assert (columns.rows, columns.missing("t").tolist()) == (2, [False, True])
+
+    def test_a_file_whose_name_is_no_utf_8_is_read(self, tmp_path: Path) -> None:
+        polars = pytest.importorskip("polars")
+        polars.DataFrame({"x": [1]}).write_parquet(tmp_path / "a.parquet")
+        (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+        for suffix in (".csv", ".parquet"):
+            odd = tmp_path / os.fsdecode(b"\xe9" + suffix.encode())
+            try:
+                (tmp_path / f"a{suffix}").rename(odd)
+            except OSError:
+                pytest.skip("this file system takes names in UTF-8 alone")
+            assert read_table(odd).values("x").tolist() == [1]
+
+    @pytest.mark.parametrize("values", [[" 1", "2"], ['"2,5"', '"3,5"'], ["01/13/2024", "01/14/2024"]], ids=str)
+    def test_a_name_of_a_column_of_strings_is_no_pattern(self, values: list[str], tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        (tmp_path / "a.csv").write_text("^x$,y\n" + "".join(f"{value},1\n" for value in values))
+        columns = read_table(tmp_path / "a.csv")
+        assert (columns.names, columns.kind("y")) == (("^x$", "y"), "number")
 
     @pytest.mark.parametrize(
         ("day", "other"),
@@ -382,6 +459,7 @@ class TestForms:
                 r"table\['b'\] must have 1 values like the other",
             ),
             ({"a": [[1]]}, ArgumentException, r"table\['a'\] must be 1-D, got shape \(1, 1\)"),
+            ({"a": [[1], [1, 2]]}, ArgumentException, r"table\['a'\] must be a sequence of values, got \[\[1\]"),
             ({1: [1]}, ArgumentException, "table's names must be strings, got 1"),
             ("missing.csv", FileNotFoundError, "table must be an existing file, got nothing"),
             (".", ArgumentException, r"table must be a .csv, .tsv or .parquet file, got '.'"),
@@ -407,6 +485,15 @@ class TestForms:
         message = r"semicolons.csv': .*; its columns are separated by ';': read it with pandas, or save it with commas$"
         with pytest.raises(ArgumentException, match=message):
             TableLoader(tmp_path / "semicolons.csv", task="child", target="height")
+
+    @pytest.mark.parametrize(("name", "row"), [("a.csv", "1\t2"), ("a.csv", "ada\tb"), ("a.tsv", "1,2")])
+    def test_columns_of_a_file_with_the_other_ending(self, name: str, row: str, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        mark, ending = ("\t", "tsv") if "\t" in row else (",", "csv")
+        (tmp_path / name).write_text(f"child{mark}age\n{row}\n")
+        message = rf"separated by {re.escape(repr(mark))}: give the file the ending .{ending}$"
+        with pytest.raises(ArgumentException, match=message):
+            TableLoader(tmp_path / name, task="child", target="age")
 
     def test_a_frame_that_was_read_with_another_separator(self) -> None:
         pandas = pytest.importorskip("pandas")
@@ -583,6 +670,22 @@ class TestForms:
         table = {"g": [1, 1, 2, 2], "x": np.ma.masked_equal([1.0, -9.0, 2.0, 3.0], -9.0), "y": [0.0, 1.0, 2.0, 3.0]}
         with pytest.raises(ArgumentException, match="column 'x' must have a value in each row, got none in 1 of 4"):
             TableLoader(table, task="g", target="y")
+
+    def test_missing_strings_of_numpy_are_missing(self) -> None:
+        strings = np.array(["a", None, "b"], np.dtypes.StringDType(na_object=None))
+        nans = np.array(["a", np.nan, "b"], np.dtypes.StringDType(na_object=np.nan))
+        for values in (strings, nans):
+            columns = read_table({"x": values})
+            assert (columns.values("x").tolist(), columns.missing("x").tolist()) == (
+                ["a", None, "b"],
+                [False, True, False],
+            )
+
+    def test_tensors_are_columns(self) -> None:
+        torch = pytest.importorskip("torch")
+        assert read_table({"x": torch.tensor([1.5, 2.5])}).values("x").tolist() == [1.5, 2.5]
+        with pytest.raises(ArgumentException, match=r"^table\['x'\] must not require gradients"):
+            read_table({"x": torch.tensor([1.5], requires_grad=True)})
 
     def test_long_numbers_of_groups_stay_apart(self) -> None:
         pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
@@ -1262,7 +1365,8 @@ class TestClasses:
 
     def test_classes_that_training_lacks_are_named(self) -> None:
         table = {"g": [0, 0, 1, 1], "x": [1.0, 2.0, 3.0, 4.0], "y": ["a", "b", "a", "c"]}
-        with pytest.raises(ArgumentException, match=r"^column 'y' must hold classes of the training groups, got 'c'"):
+        message = r"^column 'y' must hold classes of the training groups, 'a', 'b', got 'c' in group 1; train on groups"
+        with pytest.raises(ArgumentException, match=message):
             TableLoader(table, task="g", target="y", seed=0).split([0], [1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,14 @@ class TestAugmentations:
             down, right = 1 - int(image[1, 1]) // 3, 1 - int(image[1, 1]) % 3
             places = np.clip(np.arange(3)[:, None] - down, 0, 2) * 3 + np.clip(np.arange(3) - right, 0, 2)
             assert (image == places).all()
+
+    def test_numbers_of_other_types_are_taken_as_plain_ones(self) -> None:
+        shift, noise = RandomShift(np.uint8(3)), GaussianNoise(Fraction(1, 4))  # type: ignore[arg-type]
+        assert (shift, noise) == (RandomShift(3), GaussianNoise(0.25))
+        images = np.arange(50.0).reshape(2, 5, 5, 1)
+        for own, plain in ((shift, RandomShift(3)), (noise, GaussianNoise(0.25))):
+            found, wanted = (change(images, np.random.default_rng(0)) for change in (own, plain))
+            np.testing.assert_array_equal(found, wanted, strict=True)
 
     def test_arguments_that_do_not_fit(self) -> None:
         with pytest.raises(ArgumentOutOfRangeException, match="pixels must be a whole number of at least 1, got 0"):

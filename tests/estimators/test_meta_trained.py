@@ -243,6 +243,7 @@ class TestTables:
             ({"order_column": "day"}, "order_column must be a column of the table"),
             ({"support": 1.5}, "support must be"),
             ({"algorithm": "SGD"}, "algorithm must be"),
+            ({"options": "x"}, "options must be a mapping of options, or None, got .x."),
             ({"options": {"InnerLearningRat": 0.1}}, "InnerLearningRat"),
         ],
     )

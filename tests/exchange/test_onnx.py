@@ -130,6 +130,14 @@ def test_log1p_and_expm1_keep_small_numbers(tmp_path):
     np.testing.assert_allclose(run_file(path, x), model.Predict(x), rtol=1e-14)
 
 
+def test_log1p_has_its_limits(tmp_path):
+    model = FunctionModel(lambda p, x: np.log1p(x * p["one"]), {"one": np.ones(1)})
+    path, _ = exported(model, tmp_path, np.ones((1, 6)))
+    x = np.array([[np.inf, -np.inf, -1.0, -2.0, np.nan, 1e308]])
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(run_file(path, x), model.Predict(x))
+
+
 def test_expm1_has_its_limits(tmp_path):
     model = FunctionModel(lambda p, x: np.expm1(x * p["one"]), {"one": np.ones(1)})
     path, _ = exported(model, tmp_path, np.ones((1, 3)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.style
 import numpy as np
@@ -103,6 +103,10 @@ class TestPlaces:
     def test_not_in_something_else(self, draw: Callable[..., Any]) -> None:
         with pytest.raises(ArgumentException, match=r"^ax must be a matplotlib Axes, got 3$"):
             draw(ax=3)
+
+    def test_not_of_something_else(self) -> None:
+        with pytest.raises(ArgumentException, match=r"^result must be a MetaTrainingResult, got None$"):
+            draw_training(cast(Any, None))
 
     @pytest.mark.parametrize("draw", [d for d in ALL if d not in SINGLE], ids=lambda draw: draw.__name__)
     def test_several_panels_need_a_grid(self, draw: Callable[..., Any]) -> None:
@@ -460,6 +464,10 @@ class TestSurface:
     def test_of_two_parameters(self, arguments: Any, message: str) -> None:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_loss_surface(lambda p: p[0] + p[1], *arguments)
+
+    def test_of_one_number(self) -> None:
+        with pytest.raises(ArgumentException, match=r"^loss must return one number, got an array of shape \(2,\)$"):
+            draw_loss_surface(lambda p: p**2, [1.0, 2.0], [[0.0, 0.0]])
 
     @pytest.mark.parametrize(
         ("loss", "start", "value"),

@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import SWITCH, Choice, Whole, check_given, refusal
+from aidotnet_py.data.episodic import DTYPE_NAME
 from aidotnet_py.data.image_folder.decoding import ImageForm
 from aidotnet_py.data.image_folder.listing import list_images
+from aidotnet_py.data.paths import check_folder, check_path
 from aidotnet_py.data.pixels import ImageError
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.data.safe_zip import ReadLimits
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
 
-__all__ = ["FIT", "LIMITS", "SIDE", "ImageEncoding", "check_folder", "check_path"]
+__all__ = ["FIT", "LIMITS", "SIDE", "ImageEncoding"]
 
 FIT = Choice("crop", "stretch", "pad")
 SIDE = Whole(1, 4096)
@@ -82,7 +84,7 @@ class ImageEncoding:
         """
         given: Any = images
         if isinstance(given, (str, os.PathLike)) or not isinstance(given, Sequence) or not given:
-            raise ArgumentException(refusal("images", "one or more paths of images", images))
+            raise ArgumentException(refusal("images", "a list of one or more paths of images", images))
         paths = [check_path(f"images[{index}]", image) for index, image in enumerate(cast(Any, given))]
         for path in paths:
             if not path.exists():
@@ -141,14 +143,9 @@ class ImageEncoding:
                 FIT.check("fit", settings["fit"]),
                 SWITCH.check("color", settings["color"]),
             )
-            dtype: np.dtype[Any] = np.dtype(str(settings["dtype"]))
+            return cls(form, np.dtype(DTYPE_NAME.check("dtype", settings["dtype"])))
         except (KeyError, TypeError) as error:
             raise ArgumentException(f"settings must be those of an ImageEncoding, got {settings!r:.80}") from error
-        if dtype.kind != "f":
-            raise ArgumentException(
-                refusal("settings['dtype']", "a floating type such as 'float32'", settings["dtype"])
-            )
-        return cls(form, dtype)
 
     def _folder(
         self, name: str, folder: Any, known: tuple[str, ...] | None
@@ -192,21 +189,3 @@ def _read(path: Path) -> bytes:
     if len(data) > LIMITS.member_bytes:
         raise ArgumentException(f"{str(path)!r:.200} must have at most {LIMITS.member_bytes} bytes, got more")
     return data
-
-
-def check_path(name: str, value: Any) -> Path:
-    """Return a path; ArgumentException for any other value."""
-    check_given(name, value, "a path")
-    if not isinstance(value, (str, os.PathLike)):
-        raise ArgumentException(refusal(name, "a path", value))
-    return Path(cast(Any, value))
-
-
-def check_folder(name: str, value: Any) -> Path:
-    """Return the path of an existing folder; FileNotFoundError if there is nothing."""
-    path = check_path(name, value)
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, f"{name} must be an existing folder, got nothing", str(path))
-    if not path.is_dir():
-        raise ArgumentException(refusal(name, "a folder", str(path)))
-    return path

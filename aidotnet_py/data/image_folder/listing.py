@@ -101,11 +101,14 @@ def _by_folder(files: SafeFolder, inside: str, left_out: dict[str, str]) -> dict
 def _by_csv(path: Path, files: SafeFolder, table: str, left_out: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """Return the images of a table ``filename,label``, as published by Ravi and Larochelle for mini-ImageNet."""
     known, images, seen = set(files.names), defaultdict[str, list[str]](list), set[str]()
-    rows = csv.DictReader(io.StringIO(_text(path, files, table)))
-    if not {"filename", "label"} <= set(rows.fieldnames or ()):
-        raise ArgumentException(
-            f"{table} must have the columns filename and label, got {', '.join(rows.fieldnames or ())}"
-        )
+    lines = csv.DictReader(io.StringIO(_text(path, files, table), newline=""))
+    try:
+        columns, rows = lines.fieldnames or (), list(lines)
+    # Such as of a quotation mark without the other one.
+    except csv.Error as error:
+        raise ArgumentException(f"{table} must be a table with commas, got another: {error}") from error
+    if not {"filename", "label"} <= set(columns):
+        raise ArgumentException(f"{table} must have the columns filename and label, got {', '.join(columns)}")
     for row in rows:
         file, label = row["filename"], (row["label"] or "").strip()
         # Only files that the walk has found are read, so that a name cannot lead out of the folder.

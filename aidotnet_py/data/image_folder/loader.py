@@ -18,9 +18,10 @@ from aidotnet_py.caller import level_outside
 from aidotnet_py.data.class_pool import ClassPool
 from aidotnet_py.data.image_folder.cache import UNREAD, cached_images, default_cache
 from aidotnet_py.data.image_folder.decoding import ImageForm
-from aidotnet_py.data.image_folder.encoding import FIT, LIMITS, SIDE, ImageEncoding, check_folder, check_path
+from aidotnet_py.data.image_folder.encoding import FIT, LIMITS, SIDE, ImageEncoding
 from aidotnet_py.data.image_folder.listing import SPLITS, list_images
 from aidotnet_py.data.image_loader import ImageLoader
+from aidotnet_py.data.paths import check_folder, check_path
 from aidotnet_py.data.pixels import ImageError
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.data.weightings import WEIGHTING, WeightingName
@@ -205,18 +206,20 @@ class ImageFolderLoader(ImageLoader[T]):
         files = SafeFolder(path, LIMITS, self._left_out)
         images = list_images(path, files, self._split, self._left_out)
         if not images:
-            raise ArgumentException(f"folder must have a folder with images for each class, got none in {_told(path)}")
+            left = f": {self._listed()}" if self._left_out else ""
+            raise ArgumentException(
+                f"folder must have a folder with images for each class, got none in {_told(path)}{left}"
+            )
         if self._unreadable == "refuse":
             # Before images are decoded, which may take minutes.
             self._tell(path)
         self._check_counts({label: len(names) for label, names in images.items()})
         names = [name for own in images.values() for name in own]
-        stamps = [(status.st_size, status.st_mtime_ns) for status in (os.lstat(path / name) for name in names)]
         key = {
             "folder": str(path.resolve()),
             "form": self._form.settings(),
             "pillow": pillow,
-            "files": [[name, *stamp] for name, stamp in zip(names, stamps, strict=True)],
+            "files": [[name, *_stamp(path / name)] for name in names],
         }
         pixels, broken = cached_images(cache, key, names, lambda name: self._decode(files, name), self._form.shape)
         self._left_out.update(broken)
@@ -244,16 +247,28 @@ class ImageFolderLoader(ImageLoader[T]):
         """Name what is left out, as an error or in a warning."""
         if not self._left_out:
             return
-        named = [f"{name!r:.100} {reason}" for name, reason in sorted(self._left_out.items())[:_MOST_NAMED]]
-        more = len(self._left_out) - len(named)
-        text = "; ".join(named) + (f"; and {more} more" if more > 0 else "")
         if self._unreadable == "refuse":
             raise ArgumentException(
                 f"folder must hold whole images alone, got {len(self._left_out)} other entries in {_told(path)}: "
-                f"{text}; remove them, or pass unreadable='skip'"
+                f"{self._listed()}; remove them, or pass unreadable='skip'"
             )
-        message = f"{len(self._left_out)} entries of {_told(path)} are left out: {text}"
+        message = f"{len(self._left_out)} entries of {_told(path)} are left out: {self._listed()}"
         warnings.warn(message, UserWarning, stacklevel=level_outside())
+
+    def _listed(self) -> str:
+        """Return the first names that are left out, with reasons, and the number of the others."""
+        named = [f"{name!r:.100} {reason}" for name, reason in sorted(self._left_out.items())[:_MOST_NAMED]]
+        more = len(self._left_out) - len(named)
+        return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """Return size and time of a file; nothing for one that is gone or hidden by now, which cannot be read then."""
+    try:
+        status = os.lstat(file)
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns
 
 
 def _told(path: Path) -> str:

@@ -14,6 +14,7 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.data.download import PublishedFile, download
 from aidotnet_py.data.image_loader import ImageLoader
 from aidotnet_py.data.omniglot.images import FULL_INK, open_omniglot
+from aidotnet_py.data.paths import check_path
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.type_parameters import T
@@ -160,7 +161,7 @@ class OmniglotLoader(ImageLoader[T]):
             "omniglot", FULL_INK, rotations, NWay, KShot, QueryShots, seed=seed, dtype=dtype, backend=backend
         )
         _check_choice(split, alphabets)
-        path = _check_path(source)
+        path = check_path("source", source, "the path of an archive or a folder")
         # For the representation.
         self._source, self._split, self._alphabets = str(path), split, alphabets
         if download:
@@ -180,12 +181,6 @@ def _check_choice(split: object, alphabets: object) -> None:
         raise ArgumentException(f"split must be None if alphabets is given, got {split!r} and {alphabets!r}")
     if isinstance(alphabets, str) or not isinstance(alphabets, Sequence):
         raise ArgumentException(refusal("alphabets", "a sequence of names", alphabets))
-
-
-def _check_path(source: str | os.PathLike[str]) -> Path:
-    if not isinstance(source, (str, os.PathLike)):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        raise ArgumentException(refusal("source", "the path of an archive or a folder", source))
-    return Path(source)
 
 
 def _download_missing(path: Path) -> None:

@@ -18,6 +18,13 @@ __all__ = ["Column", "ColumnKind", "Columns", "separator_hint"]
 ColumnKind: TypeAlias = Literal["number", "time", "duration", "category"]
 Column: TypeAlias = NDArray[Any] | ArgumentException
 
+# For columns of a file that were read as one, by what separates them.
+_REMEDIES = {
+    ";": "read it with pandas, or save it with commas",
+    "|": "read it with pandas, or save it with commas",
+    "\t": "give the file the ending .tsv",
+    ",": "give the file the ending .csv",
+}
 _KINDS: dict[str, ColumnKind] = {"M": "time", "m": "duration", "O": "category"}
 
 
@@ -170,6 +177,5 @@ def _seconds(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
 
 def separator_hint(names: Sequence[str]) -> str:
     """Return the end of a message for columns that were read as one, for want of commas or tabs."""
-    other = next((mark for mark in ";|" if len(names) == 1 and mark in names[0]), None)
-    remedy = f"its columns are separated by {other!r}: read it with pandas, or save it with commas"
-    return "" if other is None else f"; {remedy}"
+    other = next((mark for mark in _REMEDIES if len(names) == 1 and mark in names[0]), None)
+    return "" if other is None else f"; its columns are separated by {other!r}: {_REMEDIES[other]}"

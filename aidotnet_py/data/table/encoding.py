@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aidotnet_py.arguments import Choice, check_given, refusal
 from aidotnet_py.backends import backend_of
+from aidotnet_py.data.episodic import DTYPE_NAME
 from aidotnet_py.data.example_pool import check_labels
 from aidotnet_py.data.table.columns import Columns
 from aidotnet_py.data.table.encoded_columns import (
@@ -171,10 +172,15 @@ class TableEncoding:
             return self._encoded(columns, self.targets)
         labels = self.targets.numbers_of(columns)
         if (labels < 0).any():
-            value = columns.labels(self.targets.name).tolist()[int(np.argmin(labels))]
+            row = int(np.argmin(labels))
+            value = columns.labels(self.targets.name).tolist()[row]
+            known = ", ".join(f"{label!r:.80}" for label in self.targets.categories)
+            group = ""
+            if self.group is not None and self.group in columns.names:
+                group = f" in group {columns.labels(self.group).tolist()[row]!r:.80}"
             raise ArgumentException(
-                f"column {self.targets.name!r:.80} must hold classes of the training groups, got {value!r:.80}; split "
-                "so that the training groups have all classes"
+                f"column {self.targets.name!r:.80} must hold classes of the training groups, {known:.200}, got "
+                f"{value!r:.80}{group}; train on groups that have it, or drop such rows"
             )
         return labels
 
@@ -296,20 +302,15 @@ class TableEncoding:
         try:
             features = tuple(column_of_settings(column) for column in settings["features"])
             targets = tuple(column_of_settings(column) for column in settings["targets"])
-            missing, dtype = MISSING.check("missing", settings["missing"]), np.dtype(str(settings["dtype"]))
+            missing = MISSING.check("missing", settings["missing"])
+            dtype: np.dtype[Any] = np.dtype(DTYPE_NAME.check("dtype", settings["dtype"]))
             classes, group = bool(settings["classes"]), settings.get("group")
             strings = bool(settings.get("string_groups"))
         except (KeyError, TypeError, ValueError) as error:
             raise ArgumentException(f"settings must be those of a TableEncoding, got {settings!r:.80}") from error
         wanted: Any = CategoryColumn if classes else NumberColumn
         named = group is None or isinstance(group, str)
-        if not (
-            named
-            and features
-            and targets
-            and all(isinstance(column, wanted) for column in targets)
-            and dtype.kind == "f"
-        ):
+        if not (named and features and targets and all(isinstance(column, wanted) for column in targets)):
             raise ArgumentException(refusal("settings", "those of a TableEncoding", settings))
         return cls(features, cast(Any, targets[0] if classes else targets), missing, dtype, group, strings)
 

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import check_given, refusal
+from aidotnet_py.arguments import check_given, refusal, shown
+from aidotnet_py.backends import adopt
 from aidotnet_py.data.table.columns import Column, Columns
 from aidotnet_py.data.table.files import NEEDS, check_different, read_frame
 from aidotnet_py.data.times import has_zones, is_finer_than_python, is_time, times_of_numpy
@@ -76,7 +77,7 @@ def _from_mapping(table: Mapping[Any, Any], argument: str) -> Columns:
         if not isinstance(name, str):
             raise ArgumentException(refusal(f"{argument}'s names", "strings", name))
         series = _series(values)
-        array = _array(values) if series is None else series
+        array = _array(values, where) if series is None else series
         if len(array.shape) != 1:
             raise ArgumentException(f"{where} must be 1-D, got shape {array.shape}")
         if rows not in (None, len(array)):
@@ -107,11 +108,16 @@ def _series(values: Any) -> Any:
     return series if isinstance(series, nw.Series) else None
 
 
-def _array(values: Any) -> NDArray[Any]:
+def _array(values: Any, where: str) -> NDArray[Any]:
     """Return a new array; of a list's values as they are, where NumPy would make others of them."""
     if isinstance(values, np.ma.MaskedArray):
         return _unmasked(values)
-    array = np.array(values)
+    values = adopt(values, where)
+    try:
+        array = np.array(values)
+    # Such as a list of lists of several lengths.
+    except (TypeError, ValueError) as error:
+        raise ArgumentException(f"{where} must be a sequence of values, got {shown(values)}: {error}") from error
     if array.ndim != 1 or not isinstance(values, Sequence):
         return array
     given: list[Any] = list(cast(Any, values))
@@ -145,7 +151,8 @@ def _one_kind(array: NDArray[Any], where: str) -> Column:
     if array.dtype.kind in "Mm":
         return _times(array, where)
     if array.dtype.kind in "UT":
-        return array.astype(object)
+        # NumPy's own strings may have a missing value among them.
+        return _objects(_plain(array.tolist()))
     if array.dtype.kind == "O":
         values = _plain(array.tolist())
         kinds: set[Any] = {type(value) for value in values if value is not None}

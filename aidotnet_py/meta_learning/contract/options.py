@@ -68,7 +68,7 @@ _PLAIN = (int, float, bool, str, type(None))
 # What an object of each looks like.
 _EXAMPLES: dict[type[Any], str] = {
     IFullModel: "NeuralNetworkModel(network, input_shape=…)",
-    ILossFunction: "CrossEntropyLoss()",
+    ILossFunction: "CrossEntropyLoss(), or derive from LossFunctionBase, which needs a formula alone",
     IGradientBasedOptimizer: "SGDOptimizer(0.01)",
     IEpisodicDataLoader: "ArrayLoader(X, y)",
 }
@@ -353,10 +353,10 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
                 lacking = f"which lacks {', '.join(missing)}; use one such as {_EXAMPLES[protocol]}"
                 yield f"{name} must be {wanted}, got a {type(value).__name__}, {lacking}"
         if self.LossFunction is None and not missing_members(self.MetaModel, IFullModel):
-            loss: object = self.MetaModel.DefaultLossFunction
+            loss = self.MetaModel.DefaultLossFunction
             if missing_members(loss, ILossFunction):
-                model = type(self.MetaModel).__name__
-                yield refusal("LossFunction", f"an ILossFunction for a {model} without a DefaultLossFunction", loss)
+                owner = f"DefaultLossFunction of {type(self.MetaModel).__name__}"
+                yield refusal(owner, "an ILossFunction", loss) + "; pass LossFunction"
 
     def first_problem(self) -> str | None:
         """Return the first message of `invalid`, None if there is none.

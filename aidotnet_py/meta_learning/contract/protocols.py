@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from inspect import getattr_static
 from typing import Any, TypeGuard
 
 from typing_extensions import TypeIs, get_protocol_members
@@ -29,7 +30,7 @@ def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
     lacking = _lacking(type(value), protocol)  # type: ignore[arg-type]  # classes have hashes
     if not lacking or isinstance(value, type):
         return lacking
-    return tuple(name for name in lacking if not hasattr(value, name))
+    return tuple(name for name in lacking if _is_missing(value, name, protocol))
 
 
 # isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
@@ -37,7 +38,13 @@ def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
 def _lacking(kind: type[Any], protocol: type[Any]) -> tuple[str, ...]:
     """Return the names of a protocol's members that a class lacks; a class of classes lacks all."""
     names = get_protocol_members(protocol)
-    return tuple(sorted(name for name in names if issubclass(kind, type) or not hasattr(kind, name)))
+    return tuple(sorted(name for name in names if issubclass(kind, type) or _is_missing(kind, name, protocol)))
+
+
+def _is_missing(owner: object, name: str, protocol: type[Any]) -> bool:
+    """Whether an owner has no such member, or inherits the protocol's own, which has no body and returns None."""
+    declared = getattr_static(protocol, name, None)
+    return (declared is not None and getattr_static(owner, name, None) is declared) or not hasattr(owner, name)
 
 
 def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:

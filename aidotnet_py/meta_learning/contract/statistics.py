@@ -115,6 +115,7 @@ class BasicStats(Generic[T]):
             When they are empty, not one-dimensional or not of floating-point numbers.
         """
         check_given("values", values, "an array of numbers")
+        values = np.asarray(values)
         require_numbers("values", values)
         if values.size == 0:
             raise ArgumentException("values must have at least one number, got shape (0,)")

@@ -73,8 +73,8 @@ class InnerRule:
     optimizer : IGradientBasedOptimizer
         The optimizer that takes the step; the rule does not change it.
     direction : callable
-        ``direction(points, start, gradients, *values)``, element by element on (tasks, P), in traceable array code.
-        Pass the same object at every step, so that it is traced once.
+        ``direction(points, start, gradients, *values)`` on (tasks, P), in traceable array code. It may mix the entries
+        of a row, and never those of two rows. Pass the same object at every step, so that it is traced once.
     values : tuple of array or float
         Values of the direction that may differ from one meta-training step to the next: numbers, or arrays that
         broadcast with (tasks, P).

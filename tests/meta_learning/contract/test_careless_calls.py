@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typing_extensions import get_protocol_members
 
 from aidotnet_py import (
     ArgumentException,
@@ -15,6 +16,12 @@ from aidotnet_py import (
     ArgumentOutOfRangeException,
     CrossEntropyLoss,
     FunctionModel,
+    IEpisodicDataLoader,
+    IFullModel,
+    IGradientBasedOptimizer,
+    ILossFunction,
+    IResumable,
+    ITaskSampler,
     MeanSquaredErrorLoss,
     MetaLearningTask,
     NeuralNetworkModel,
@@ -117,6 +124,35 @@ def test_what_an_object_lacks_is_asked_of_each() -> None:
     assert missing_members(empty, IMetaLearningTask)
     assert not missing_members(whole, IMetaLearningTask)
     assert missing_members(Loose(), IMetaLearningTask)
+
+
+@pytest.mark.parametrize(
+    "protocol", [IFullModel, ILossFunction, IGradientBasedOptimizer, IEpisodicDataLoader, ITaskSampler, IResumable]
+)
+def test_a_member_that_is_only_inherited_from_its_protocol_is_lacking(protocol: type[Any]) -> None:
+    members = sorted(get_protocol_members(protocol))
+    inherits = type("Inherits", (protocol,), {members[0]: None})
+    assert missing_members(inherits(), protocol) == tuple(members[1:])
+
+
+def test_a_model_class_that_forgets_a_member_does_not_train() -> None:
+    class Forgets(IFullModel[Any, Any, Any]):
+        """Has all members, but what it inherits as SetParameters would keep none of the steps."""
+
+    for name in get_protocol_members(IFullModel) - {"SetParameters"}:
+        setattr(Forgets, name, getattr(FunctionModel, name))
+    with pytest.raises(ArgumentException, match=r"^MetaModel must be an IFullModel, got a Forgets, which lacks SetP"):
+        iMAMLAlgorithm(iMAMLOptions(Forgets()))
+
+
+def test_a_model_without_a_loss_needs_one_in_the_options() -> None:
+    class Lossless(FunctionModel[Any]):
+        DefaultLossFunction = None  # type: ignore[assignment]
+
+    message = r"^DefaultLossFunction of Lossless must be an ILossFunction, got None; pass LossFunction$"
+    with pytest.raises(ArgumentException, match=message):
+        iMAMLAlgorithm(iMAMLOptions(Lossless(linear, W)))
+    assert iMAMLOptions(Lossless(linear, W), LossFunction=MeanSquaredErrorLoss()).IsValid()
 
 
 def test_a_loss_that_is_falsy_is_still_the_one_given() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from aidotnet_py import (
     ANILOptions,
+    ArgumentException,
     ArgumentNullException,
     BasicStats,
     FunctionModel,
@@ -288,6 +289,11 @@ class TestBasicStats:
         assert (stats.Variance, stats.MAD) == (0, 0)
         assert math.isnan(stats.Skewness)
         assert math.isnan(stats.Kurtosis)
+
+    def test_of_a_list(self) -> None:
+        assert BasicStats.of([1.0, 2.0, 9.0]).Mean == 4.0  # type: ignore[arg-type]
+        with pytest.raises(ArgumentException, match=r"^values must hold floating-point numbers, got dtype int64$"):
+            BasicStats.of([1, 2])  # type: ignore[arg-type]
 
     def test_in_the_dtype_of_the_numbers(self) -> None:
         stats = BasicStats.of(np.arange(5, dtype=np.float32))

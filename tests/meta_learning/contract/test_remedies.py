@@ -120,7 +120,10 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: MAMLAlgorithm(model()), r"got a NeuralNetworkModel; use MAMLOptions\(model\)$"),
     (lambda: MAMLAlgorithm(MAMLOptions(mlp(2))), r"; use one such as NeuralNetworkModel\(network, input_shape=…\)$"),
     (lambda: MAMLAlgorithm(MAMLOptions(model(), InnerOptimizer="sgd")), r"; use one such as SGDOptimizer\(0\.01\)$"),
-    (lambda: MAMLAlgorithm(MAMLOptions(model(), LossFunction="mse")), r"; use one such as CrossEntropyLoss\(\)$"),
+    (
+        lambda: MAMLAlgorithm(MAMLOptions(model(), LossFunction="mse")),
+        r"; use one such as CrossEntropyLoss\(\), or derive",
+    ),
     (lambda: MAMLAlgorithm(MAMLOptions(model(), DataLoader=[])), r"; use one such as ArrayLoader\(X, y\)$"),
 ]
 

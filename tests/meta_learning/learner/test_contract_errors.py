@@ -250,7 +250,7 @@ class TestData:
                 r"of floating-point numbers, got int64\(13,\) on",
             ),
             ({"GetParameters": lambda self: np.zeros((1, 13))}, r"of floating-point numbers, got float64\(1, 13\) on"),
-            ({"DefaultLossFunction": None}, "LossFunction must be an ILossFunction for a Own without .*, got None"),
+            ({"DefaultLossFunction": None}, "DefaultLossFunction of Own must be an ILossFunction, got None"),
         ],
     )
     @pytest.mark.filterwarnings("ignore:.*simultaneous perturbation")

@@ -100,6 +100,27 @@ def test_a_direction_must_have_the_shape_of_the_gradients() -> None:
         learner_with(inner_rule=lambda self, tasks: rule).MetaTrain(BATCH)
 
 
+def unit_steps(points: Any, start: Any, gradients: Any) -> Any:
+    return gradients / np.sqrt(0.1 + np.sum(gradients**2, axis=1, keepdims=True))
+
+
+def test_a_direction_may_mix_the_entries_of_a_row() -> None:
+    def exact(self: Any, tasks: Tasks) -> Any:
+        path = tasks.adapt_with_path()
+        return path.pull_back(tasks.query_gradient(path.end))
+
+    rule = InnerRule(SGDOptimizer(0.1), unit_steps)
+    learner = learner_with(inner_rule=lambda self, tasks: rule, meta_gradient=exact)
+    learner.SetMetaModel(NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0, dtype=np.float64))
+    batch, start = SinusoidLoader(seed=0, dtype=np.float64).GetTaskBatch(3), learner.GetParameters()
+    along, losses = np.cos(np.arange(P)), []
+    gradient = learner.mean_meta_gradient(batch).parameters
+    for sign in (1, -1):
+        learner.SetParameters(start + sign * 1e-6 * along)
+        losses.append(learner.Evaluate(batch))
+    assert gradient @ along == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
